@@ -1,0 +1,41 @@
+"""When: dates as numbers a model can use, and regular steps through irregular observations."""
+
+import numpy as np
+
+DAY = np.timedelta64(1, "D")
+TROPICAL_YEAR_DAYS = 365.2422
+
+
+def to_days(dates: np.ndarray) -> np.ndarray:
+    """Days since 1970-01-01T00:00 UTC, float64, with the fraction of the day kept. `dates`: datetime64, any shape."""
+    return dates.astype("datetime64[ns]").astype(np.int64) / 86_400e9
+
+
+def from_days(days: np.ndarray) -> np.ndarray:
+    """datetime64[ns] of `days` since 1970-01-01 UTC: the inverse of `to_days`, to the microsecond."""
+    return (np.round(np.asarray(days, np.float64) * 86_400e6).astype("datetime64[us]")).astype("datetime64[ns]")
+
+
+def median_step_days(dates: np.ndarray) -> float:
+    """Median distance between consecutive dates in days; `dates` sorted, at least two."""
+    return float(np.median(np.diff(to_days(dates))))
+
+
+def nearest_observations(dates: np.ndarray, steps: np.ndarray, tolerance_days: float) -> np.ndarray:
+    """Index into `dates` of the observation nearest to each of `steps`, int64; -1 where none is within tolerance.
+
+    Both are sorted datetime64 arrays. Each observation serves at most the step it is nearest to.
+    """
+    days, wanted = to_days(dates), to_days(steps)
+    nearest = np.abs(days[None, :] - wanted[:, None]).argmin(axis=1)
+    distance = np.abs(days[nearest] - wanted)
+    nearest_step = np.abs(wanted[:, None] - days[None, :]).argmin(axis=0)
+    is_served = (distance <= tolerance_days) & (nearest_step[nearest] == np.arange(len(steps)))
+    return np.where(is_served, nearest, -1)
+
+
+def regular_steps(first: np.datetime64, last: np.datetime64, every_days: float) -> np.ndarray:
+    """Steps from `first` to at most `last`, `every_days` apart, datetime64[ns]."""
+    start, stop = to_days(np.array([first, last]))
+    count = int(np.floor((stop - start) / every_days + 1e-9)) + 1
+    return from_days(start + every_days * np.arange(count))

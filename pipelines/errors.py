@@ -1,0 +1,92 @@
+"""Every error that driftline raises on purpose, grouped by what the caller should do.
+
+    DriftlineError
+    ├── RequestError            stop, exit code 2: the request is wrong; the user can mend it
+    │   ├── ConfigError         a config file: carries every mistake with its file:line
+    │   └── MissingInput        a path, cube, model or run that is not there
+    ├── SceneRefused            skip and record: this scene is not laid into the cube, the batch goes on
+    ├── CubeBusy                retry later: another writer holds the cube
+    └── StateError              stop, exit code 1: something on disk or in the machine is not as it must be
+        ├── CubeMismatch        the cube exists and does not fit the request (grid, bands, dtype)
+        ├── StorageFull         no space left; what was committed before is intact
+        ├── NotPublished        a model that does not beat its baselines
+        └── ArtefactDamaged     a checkpoint, cache, ledger or cube that cannot be trusted
+
+A message says what was expected, what was found, where (file, scene, date, key) and what to do about it.
+"""
+
+from dataclasses import dataclass
+
+
+class DriftlineError(Exception):
+    """Root of the tree; catch it at the outermost ring to show a message instead of a traceback."""
+
+
+class RequestError(DriftlineError):
+    """The request cannot be carried out as written; the message says how to write it."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a config: where it stands, what is wrong, and the remedy."""
+
+    place: str  # "run.yaml:12"
+    key: str  # "source.pattern"
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"\n    -> {self.remedy}" if self.remedy else ""
+        return f"{self.place}  {self.key}: {self.problem}{remedy}"
+
+
+class ConfigError(RequestError):
+    """A config file with mistakes; all of them at once."""
+
+    def __init__(self, mistakes: list[Mistake]):
+        self.mistakes = tuple(mistakes)
+        noun = "mistake" if len(mistakes) == 1 else "mistakes"
+        super().__init__(f"{len(mistakes)} {noun} in the config:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+class MissingInput(RequestError):
+    """A file, cube, model or run that the request names and that is not there."""
+
+
+class SceneRefused(DriftlineError):
+    """A scene that must not enter the cube. `reason` is a short stable code, the text explains.
+
+    Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, missing-band, no-date,
+    duplicate-date, all-nodata, all-cloud, too-large.
+    """
+
+    def __init__(self, scene_id: str, reason: str, detail: str):
+        self.scene_id, self.reason, self.detail = scene_id, reason, detail
+        super().__init__(f"{scene_id}: {reason}: {detail}")
+
+    def __reduce__(self):  # exceptions with several arguments do not unpickle by default; Dask sends them across
+        return type(self), (self.scene_id, self.reason, self.detail)
+
+
+class CubeBusy(DriftlineError):
+    """Another process is writing this cube."""
+
+
+class StateError(DriftlineError):
+    """Something on disk or in the machine is not as it must be."""
+
+
+class CubeMismatch(StateError):
+    """The cube exists and does not fit what should be written to it."""
+
+
+class StorageFull(StateError):
+    """The disk is full; nothing half-written is visible to a reader."""
+
+
+class NotPublished(StateError):
+    """The model does not beat its baselines, so its products were not published."""
+
+
+class ArtefactDamaged(StateError):
+    """A checkpoint, cache, ledger or cube on disk is incomplete or was made for something else."""

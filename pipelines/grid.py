@@ -1,0 +1,92 @@
+"""Where pixels are: a CRS, an affine transform and a shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular raster grid.
+
+    `transform` is the GDAL affine (a, b, c, d, e, f) that maps (column, row) of a pixel's **upper-left corner** to
+    (x, y) in CRS units (https://gdal.org/en/stable/tutorials/geotransforms_tut.html, reordered as in `affine.Affine`).
+    `crs` is any string PROJ understands; `wkt` gives the canonical form. `shape_yx` is (rows, columns).
+    """
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    shape_yx: tuple[int, int]
+
+    @classmethod
+    def from_affine(cls, crs: str, affine: Affine, shape_yx: tuple[int, int]) -> Grid:
+        a, b, c, d, e, f = (float(v) for v in tuple(affine)[:6])
+        return cls(str(crs), (a, b, c, d, e, f), (int(shape_yx[0]), int(shape_yx[1])))
+
+    @property
+    def affine(self) -> Affine:
+        return Affine(*self.transform)
+
+    @property
+    def geobox(self) -> GeoBox:
+        from odc.geo.geobox import GeoBox
+
+        return GeoBox(self.shape_yx, self.affine, self.crs)
+
+    @property
+    def wkt(self) -> str:
+        from rasterio.crs import CRS
+
+        return CRS.from_user_input(self.crs).to_wkt()
+
+    @property
+    def resolution_xy(self) -> tuple[float, float]:
+        """Signed pixel size (x, y) in CRS units; y is negative for north-up grids."""
+        return self.transform[0], self.transform[4]
+
+    @property
+    def bounds_xy(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of the outer pixel edges, in CRS units."""
+        height, width = self.shape_yx
+        corners = [self.affine * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def x_centres(self) -> np.ndarray:
+        """x of the pixel centres, (columns,), float64, CRS units. For grids without rotation."""
+        a, _, c, _, _, _ = self.transform
+        return c + a * (np.arange(self.shape_yx[1]) + 0.5)
+
+    def y_centres(self) -> np.ndarray:
+        """y of the pixel centres, (rows,), float64, CRS units. For grids without rotation."""
+        _, _, _, _, e, f = self.transform
+        return f + e * (np.arange(self.shape_yx[0]) + 0.5)
+
+    def window(self, rows: slice, columns: slice) -> Grid:
+        """The part of the grid at `rows`, `columns` (zero-based, half-open)."""
+        shifted = self.affine * Affine.translation(columns.start, rows.start)
+        return Grid.from_affine(self.crs, shifted, (rows.stop - rows.start, columns.stop - columns.start))
+
+    def is_aligned(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
+        """True if both grids have the same CRS, shape and transform to `tolerance_px` of a pixel at every corner."""
+        if self.shape_yx != other.shape_yx or not self.has_same_crs(other):
+            return False
+        height, width = self.shape_yx
+        pixel = max(abs(v) for v in (*self.transform[0:2], *self.transform[3:5]))
+        for corner in ((0, 0), (width, height)):
+            here, there = self.affine * corner, other.affine * corner
+            if max(abs(here[0] - there[0]), abs(here[1] - there[1])) > tolerance_px * pixel:
+                return False
+        return True
+
+    def has_same_crs(self, other: Grid) -> bool:
+        from rasterio.crs import CRS
+
+        return self.crs == other.crs or CRS.from_user_input(self.crs) == CRS.from_user_input(other.crs)

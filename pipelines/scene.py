@@ -1,0 +1,55 @@
+"""What arrives: one acquisition of a place, and what its bands mean."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Band:
+    """One measured quantity. Physical value = stored value * scale + offset; `nodata` is a stored value."""
+
+    name: str
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    unit: str = ""
+    valid_range: tuple[float, float] | None = None  # inclusive, in stored values; outside = not valid
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Where one band of a scene lies: a file, and a place inside it.
+
+    `index` is the 1-based raster band of a GeoTIFF, or the 0-based time index of a netCDF/HDF5 variable (`variable`).
+    """
+
+    path: str
+    variable: str = ""
+    index: int = 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One acquisition: its id, when it was observed (UTC), and for each band (and `quality`) where it lies.
+
+    `parts` holds several scenes of one date that make one mosaic (same-day neighbours); then `assets` is empty.
+    """
+
+    id: str
+    observed_utc: np.datetime64
+    assets: dict[str, Asset] = field(hash=False)
+    parts: tuple["Scene", ...] = ()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One scene on the cube's grid, ready to be written: `image_BYX` as stored, `valid_YX` boolean, and its hash.
+
+    `content_hash` is the SHA-256 (hex) over shapes, dtypes and bytes of both arrays.
+    """
+
+    scene: Scene
+    image_BYX: np.ndarray
+    valid_YX: np.ndarray
+    content_hash: str
