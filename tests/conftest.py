@@ -1,0 +1,23 @@
+"""Fixtures that every test may use: the shared real data, and a quiet environment."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """`shared_data("satellite/oscd")` is that folder of the real data, or the test is skipped with the reason."""
+    folder = Path(os.environ.get("DRIFTLINE_DATA", ROOT.parent / "shared" / "data"))
+
+    def find(relative: str) -> Path:
+        path = folder / relative
+        if not path.exists():
+            pytest.skip(f"real data not here: {path} (set DRIFTLINE_DATA to the folder that holds satellite/, medical/, digits/)")
+        return path
+
+    return find
