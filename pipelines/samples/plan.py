@@ -1,0 +1,195 @@
+"""Which windows there are: frozen values that say where, when and for what, and their JSON form."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+
+from pipelines.calendar import to_days
+from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.tiles import Tile
+
+PARTS = ("train", "validation", "test")
+UNSEEN_AFTER_TARGET_DAYS = 183.0  # a training rule may not look at the half year after its target: same season, same felling
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How blocks in space and periods in time are dealt to the parts. Lengths in pixels and days, dates in UTC."""
+
+    block_px: int
+    buffer_px: int
+    validation_from: np.datetime64
+    test_from: np.datetime64
+    test_fraction: float = 0.2
+    validation_fraction: float = 0.2
+    gap_days: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("validation_from", "test_from"):
+            object.__setattr__(self, name, as_utc(getattr(self, name)))
+        if self.validation_until_day <= self.validation_from_day:
+            raise RequestError(
+                f"no time is left for validation: split.validation_from is {self.validation_from}, split.test_from is "
+                f"{self.test_from} and split.gap_days {self.gap_days:g}; move one of the dates or shorten the gap"
+            )
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise RequestError(
+                f"nothing is left to train on: split.test_fraction {self.test_fraction:g} + split.validation_fraction "
+                f"{self.validation_fraction:g} must be below 1"
+            )
+
+    @property
+    def validation_from_day(self) -> float:
+        return float(to_days(self.validation_from))
+
+    @property
+    def test_from_day(self) -> float:
+        return float(to_days(self.test_from))
+
+    @property
+    def train_until_day(self) -> float:
+        """Exclusive end of the training period, days since 1970."""
+        return self.validation_from_day - self.gap_days
+
+    @property
+    def validation_until_day(self) -> float:
+        """Exclusive end of the targets of validation, days since 1970."""
+        return self.test_from_day - self.gap_days
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """How irregular dates become steps.
+
+    `observed`: a step is an observed date. `regular`: steps are `every_days` apart from the first date on (default: the median
+    distance of the dates) and take the nearest date within `tolerance_days` (default: half a step).
+    """
+
+    mode: str = "observed"
+    every_days: float | None = None
+    tolerance_days: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("observed", "regular"):
+            raise RequestError(f"samples.steps.mode is {self.mode!r}; known: observed, regular")
+
+
+@dataclass(frozen=True)
+class Window:
+    """One sample: a tile of pixels, the context steps and the target steps.
+
+    `context_T` and `target_K` are indices into the plan's `times`, -1 where a step has no observation; the last context step is the issue
+    date and always observed. `target_days_K` are days since 1970-01-01: of the observation where there is one, else of the step.
+    """
+
+    part: str
+    tile: Tile
+    context_T: tuple[int, ...]
+    target_K: tuple[int, ...]
+    target_days_K: tuple[float, ...]
+
+    @property
+    def issue(self) -> int:
+        """Index of the issue date."""
+        return self.context_T[-1]
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """All windows of a cube: `times` (N,) datetime64[ns] sorted, the raster's `shape_yx`, the rules, and the windows."""
+
+    times: np.ndarray = field(compare=False)
+    shape_yx: tuple[int, int]
+    rule: SplitRule
+    steps: StepRule
+    context: int
+    horizon: int
+    stride: int
+    windows: tuple[Window, ...]
+
+    @property
+    def days_N(self) -> np.ndarray:
+        """Days since 1970-01-01 UTC, float64."""
+        return to_days(self.times)
+
+    def of_part(self, part: str) -> tuple[Window, ...]:
+        if part not in PARTS:
+            raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
+        return tuple(window for window in self.windows if window.part == part)
+
+    def train_dates(self) -> np.ndarray:
+        """Which dates belong to the training period, bool (N,)."""
+        return self.days_N < self.rule.train_until_day
+
+    def usable(self, window: Window) -> np.ndarray:
+        """Which dates a forecaster may look at, bool (N,).
+
+        Validation and test: every date up to the issue date. Training: the training period without the time from the issue
+        date to half a year after the last target, so that a rule fitted on it has not seen the target.
+        """
+        days = self.days_N
+        issue = days[window.issue]
+        if window.part != "train":
+            return days <= issue
+        unseen_until = max(window.target_days_K) + UNSEEN_AFTER_TARGET_DAYS
+        return (days < self.rule.train_until_day) & ((days <= issue) | (days > unseen_until))
+
+
+def as_utc(date: object) -> np.datetime64:
+    """datetime64[ns] in UTC of a datetime (naive = UTC), datetime64 or ISO string."""
+    if isinstance(date, datetime) and date.tzinfo is not None:
+        date = date.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(date, "ns")  # type: ignore[call-overload]
+
+
+def to_json(plan: WindowPlan) -> str:
+    """The plan as JSON text; tiles and steps stand once each, windows refer to them by number. Equal plans give equal text."""
+    tiles: dict[Tile, int] = {}
+    steps: dict[tuple, int] = {}
+    windows = []
+    for window in plan.windows:
+        when = (window.context_T, window.target_K, window.target_days_K)
+        windows.append([PARTS.index(window.part), tiles.setdefault(window.tile, len(tiles)), steps.setdefault(when, len(steps))])
+    rule = {**asdict(plan.rule), "validation_from": str(plan.rule.validation_from), "test_from": str(plan.rule.test_from)}
+    content = {
+        "format": FORMAT,
+        "times": [str(time) for time in plan.times.astype("datetime64[ns]")],
+        "shape_yx": plan.shape_yx,
+        "rule": rule,
+        "steps": asdict(plan.steps),
+        "context": plan.context,
+        "horizon": plan.horizon,
+        "stride": plan.stride,
+        "tiles": [[tile.row0, tile.row1, tile.col0, tile.col1] for tile in tiles],
+        "when": list(steps),
+        "windows": windows,
+    }
+    return json.dumps(content, separators=(",", ":"))
+
+
+def from_json(text: str) -> WindowPlan:
+    """The plan that `to_json` wrote. Raises ArtefactDamaged if the text is not one."""
+    try:
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ArtefactDamaged(f"window plan of format {content['format']}, expected {FORMAT}: make the samples again")
+        tiles = [Tile(*edges) for edges in content["tiles"]]
+        when = [(tuple(context), tuple(target), tuple(days)) for context, target, days in content["when"]]
+        return WindowPlan(
+            times=np.array(content["times"], "datetime64[ns]"),
+            shape_yx=(int(content["shape_yx"][0]), int(content["shape_yx"][1])),
+            rule=SplitRule(**content["rule"]),
+            steps=StepRule(**content["steps"]),
+            context=content["context"],
+            horizon=content["horizon"],
+            stride=content["stride"],
+            windows=tuple(Window(PARTS[part], tiles[tile], *when[number]) for part, tile, number in content["windows"]),
+        )
+    except (ValueError, KeyError, TypeError, IndexError) as e:
+        raise ArtefactDamaged(f"not a window plan ({type(e).__name__}: {e}): make the samples again") from e
+
+

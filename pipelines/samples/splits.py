@@ -1,0 +1,112 @@
+"""Where windows are: blocks of pixels dealt to training, validation and test, and the plan that joins them with the issue dates.
+
+Blocks are dealt by seed. Training windows stay `buffer_px` inside their block and wholly before validation; the targets of validation and
+test lie in their own periods. `audit` proves it from the finished list of windows alone.
+"""
+
+import math
+
+import numpy as np
+
+from pipelines.errors import RequestError
+from pipelines.samples.audit import Audit, audit
+from pipelines.samples.plan import PARTS, SplitRule, StepRule, Window, WindowPlan, from_json, to_json
+from pipelines.samples.windows import deal_issues
+from pipelines.tiles import Tile
+
+__all__ = ["PARTS", "Audit", "SplitRule", "StepRule", "Window", "WindowPlan", "audit", "cut_blocks", "from_json", "plan_windows", "to_json"]
+
+
+def plan_windows(
+    times: np.ndarray, shape_yx: tuple[int, int], rule: SplitRule, steps: StepRule, context: int, horizon: int, stride: int = 1
+) -> WindowPlan:
+    """Every window of a raster of `shape_yx` with dates `times` (datetime64, sorted): block by block, issue date by issue date.
+
+    Raises RequestError if blocks or dates do not suffice for all three parts; the message names the setting that would do.
+    """
+    times = np.asarray(times).astype("datetime64[ns]")
+    dealt = deal_blocks(shape_yx, rule)
+    issues = deal_issues(times, rule, steps, context, horizon, stride)
+    windows = tuple(
+        Window(part, tile, issue.context_T, issue.target_K, issue.target_days_K)
+        for part in PARTS
+        for tile in dealt[part]
+        for issue in issues[part]
+    )
+    return WindowPlan(times, (int(shape_yx[0]), int(shape_yx[1])), rule, steps, context, horizon, stride, windows)
+
+
+def cut_blocks(shape_yx: tuple[int, int], block_px: int) -> list[Tile]:
+    """Blocks of about `block_px` squared that cover every pixel once, row by row; an edge narrower than half a block joins its neighbour."""
+    rows, columns = (cut_axis(length, block_px) for length in shape_yx)
+    return [Tile(r0, r1, c0, c1) for r0, r1 in rows for c0, c1 in columns]
+
+
+def cut_axis(length: int, block_px: int) -> list[tuple[int, int]]:
+    """Half-open intervals that cover [0, length)."""
+    edges = list(range(0, length, block_px)) + [length]
+    if len(edges) > 2 and 2 * (edges[-1] - edges[-2]) < block_px:
+        del edges[-2]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def deal_blocks(shape_yx: tuple[int, int], rule: SplitRule) -> dict[str, list[Tile]]:
+    """Tiles by part: whole blocks for validation and test, blocks without their buffer for training; every part has at least one."""
+    if not is_divisible(shape_yx, rule.block_px, rule.buffer_px):
+        raise RequestError(explain_blocks(shape_yx, rule))
+    blocks = cut_blocks(shape_yx, rule.block_px)
+    order = np.random.default_rng(rule.seed).permutation(len(blocks))
+    test, validation = count_blocks(len(blocks), rule)
+    chosen = {
+        "test": sorted(order[:test]),
+        "validation": sorted(order[test : test + validation]),
+        "train": sorted(order[test + validation :]),
+    }
+    dealt = {part: [blocks[number] for number in numbers] for part, numbers in chosen.items()}
+    dealt["train"] = [block.shrunk(rule.buffer_px) for block in dealt["train"]]
+    return dealt
+
+
+def count_blocks(blocks: int, rule: SplitRule) -> tuple[int, int]:
+    """(test, validation) numbers of blocks: the shares, rounded, at least one each, and at least one left for training."""
+    test = max(1, round(rule.test_fraction * blocks))
+    validation = max(1, round(rule.validation_fraction * blocks))
+    while test + validation > blocks - 1:
+        if test >= validation:
+            test -= 1
+        else:
+            validation -= 1
+    return test, validation
+
+
+def is_divisible(shape_yx: tuple[int, int], block_px: int, buffer_px: int) -> bool:
+    """True if there are at least three blocks and every one has pixels left inside the buffer."""
+    blocks = cut_blocks(shape_yx, block_px)
+    return len(blocks) >= 3 and all(min(block.shape_yx) > 2 * buffer_px for block in blocks)
+
+
+def explain_blocks(shape_yx: tuple[int, int], rule: SplitRule) -> str:
+    """Message for a raster that the rule cannot divide, with the block size that would do."""
+    height, width = shape_yx
+    blocks = cut_blocks(shape_yx, rule.block_px)
+    problem = f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {rule.block_px} pixels, too few for training, validation and test"
+    if len(blocks) >= 3:
+        smallest = min(min(block.shape_yx) for block in blocks)
+        problem = f"blocks as narrow as {smallest} pixels, of which a split.buffer_px of {rule.buffer_px} on both sides leaves nothing"
+    fitting = largest_block(shape_yx, rule.buffer_px, rule.block_px)
+    if fitting is not None:
+        remedy = f"set split.block_px to {fitting}"
+    elif rule.buffer_px > 0 and largest_block(shape_yx, 0, max(shape_yx)) is not None:
+        remedy = f"no block size leaves room for split.buffer_px {rule.buffer_px}: lower it"
+    else:
+        remedy = "it is too small to be divided: use a larger area"
+    return f"a raster of {height} x {width} pixels gives {problem}: {remedy}"
+
+
+def largest_block(shape_yx: tuple[int, int], buffer_px: int, wanted_px: int) -> int | None:
+    """The block size nearest below `wanted_px`, else above it, that divides the raster; None if none does."""
+    top = max(shape_yx)
+    candidates = [*range(min(wanted_px, top), 0, -1), *range(min(wanted_px, top) + 1, top + 1)]
+    if math.prod(shape_yx) < 3:
+        return None
+    return next((px for px in candidates if is_divisible(shape_yx, px, buffer_px)), None)

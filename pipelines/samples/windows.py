@@ -1,0 +1,180 @@
+"""When windows are: context and target steps around every issue date, and which part of the split they belong to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, to_days
+from pipelines.errors import RequestError
+from pipelines.samples.plan import PARTS, SplitRule, StepRule, as_utc
+
+
+@dataclass(frozen=True)
+class Issue:
+    """The steps around one issue date: as in `Window`, without the place."""
+
+    context_T: tuple[int, ...]
+    target_K: tuple[int, ...]
+    target_days_K: tuple[float, ...]
+
+
+def resolve_steps(times: np.ndarray, steps: StepRule) -> tuple[float, float]:
+    """(every_days, tolerance_days) with the defaults filled in from the dates."""
+    every = steps.every_days if steps.every_days is not None else median_step_days(times)
+    return every, steps.tolerance_days if steps.tolerance_days is not None else every / 2
+
+
+def lay_steps(times: np.ndarray, steps: StepRule) -> tuple[np.ndarray, np.ndarray]:
+    """(index into `times` of each step, int64, -1 = nothing observed; day of each step, float64 days since 1970)."""
+    if steps.mode == "observed":
+        return np.arange(len(times)), to_days(times)
+    every, tolerance = resolve_steps(times, steps)
+    laid = regular_steps(times[0], times[-1], every)
+    index = nearest_observations(times, laid, tolerance)
+    observed_days = to_days(times)[np.maximum(index, 0)]
+    return index, np.where(index >= 0, observed_days, to_days(laid))
+
+
+def list_issues(times: np.ndarray, steps: StepRule, context: int, horizon: int) -> list[Issue]:
+    """Every issue date with a full context before it and a full horizon after it.
+
+    The issue step is observed, and so is at least one target step: a window without truth teaches and judges nothing.
+    """
+    index, days = lay_steps(times, steps)
+    issues = []
+    for last in range(context - 1, len(index) - horizon):
+        target = index[last + 1 : last + 1 + horizon]
+        if index[last] < 0 or target.max() < 0:
+            continue
+        issues.append(
+            Issue(
+                tuple(index[last + 1 - context : last + 1].tolist()),
+                tuple(target.tolist()),
+                tuple(days[last + 1 : last + 1 + horizon].tolist()),
+            )
+        )
+    return issues
+
+
+def part_of(issue: Issue, days_N: np.ndarray, rule: SplitRule) -> str | None:
+    """The part whose period holds the issue, or None if it straddles two."""
+    first, last = min(issue.target_days_K), max(issue.target_days_K)
+    if max(last, days_N[issue.context_T[-1]]) < rule.train_until_day:
+        return "train"
+    if first >= rule.validation_from_day and last < rule.validation_until_day:
+        return "validation"
+    return "test" if first >= rule.test_from_day else None
+
+
+def deal_issues(
+    times: np.ndarray, rule: SplitRule, steps: StepRule, context: int, horizon: int, stride: int
+) -> dict[str, list[Issue]]:
+    """Issues by part; those of training are thinned to every `stride`-th step.
+
+    Raises RequestError if a part has none, with the numbers and the settings to change.
+    """
+    check_dates(times, steps, context, horizon)
+    days_N = to_days(times)
+    dealt: dict[str, list[Issue]] = {part: [] for part in PARTS}
+    for issue in list_issues(times, steps, context, horizon):
+        part = part_of(issue, days_N, rule)
+        if part is not None:
+            dealt[part].append(issue)
+    for part, issues in dealt.items():
+        if not issues:
+            raise RequestError(explain_no_issue(part, times, rule, steps, context, horizon))
+    dealt["train"] = dealt["train"][::stride]
+    return dealt
+
+
+def check_dates(times: np.ndarray, steps: StepRule, context: int, horizon: int) -> None:
+    """Raises RequestError if the dates cannot give a single window, ValueError if they are not sorted and unique."""
+    if len(times) > 1 and not (np.diff(times) > np.timedelta64(0)).all():
+        raise ValueError("the cube's times are not sorted and unique")
+    count = len(times) if len(times) < 2 else len(lay_steps(times, steps)[0])
+    if count < context + horizon or len(times) < 2:
+        raise RequestError(
+            f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, but the cube's "
+            f"{len(times)} dates give {count}: lower samples.context or samples.horizon, or ingest more scenes"
+        )
+
+
+def explain_no_issue(part: str, times: np.ndarray, rule: SplitRule, steps: StepRule, context: int, horizon: int) -> str:
+    """Message for a part without a single issue date: what it needs, what there is, what to change."""
+    index, days = lay_steps(times, steps)
+    seen = days[index >= 0]
+    lower = "or lower samples.context or samples.horizon"
+    if part == "train":
+        inside = int((days < rule.train_until_day).sum())
+        wanted = days[context + horizon] if len(days) > context + horizon else days[-1]
+        change = f"move split.validation_from to {day_text(wanted + rule.gap_days)} or later, {lower}"
+        period, needed = f"before {day_text(rule.train_until_day)} (split.validation_from - split.gap_days)", context + horizon
+    elif part == "validation":
+        inside = int(((days >= rule.validation_from_day) & (days < rule.validation_until_day)).sum())
+        change = f"move split.validation_from earlier or split.test_from later, shorten split.gap_days, {lower}"
+        period = f"from {day_text(rule.validation_from_day)} to {day_text(rule.validation_until_day)} (split.test_from - split.gap_days)"
+        needed = horizon
+    else:
+        inside = int((days >= rule.test_from_day).sum())
+        latest = days[-horizon] if len(days) >= horizon else days[0]
+        change = f"move split.test_from to {day_text(latest)} or earlier, {lower}"
+        period, needed = f"from {day_text(rule.test_from_day)} on (split.test_from)", horizon
+    noun = "observed dates" if steps.mode == "observed" else f"regular steps ({len(seen)} of {len(days)} observed)"
+    return (
+        f"no {part} window fits: it needs {needed} {noun} {period} with {context} steps of context before its targets, there are "
+        f"{inside}; the cube reaches from {day_text(days[0])} to {day_text(days[-1])}: {change}"
+    )
+
+
+def day_text(day: float) -> str:
+    """ISO date of days since 1970, with the time where it is not midnight."""
+    text = np.datetime_as_string(from_days(np.array(day)), unit="m")
+    return text.removesuffix("T00:00")
+
+
+@dataclass(frozen=True)
+class ForecastSteps:
+    """What a forecast from one issue date looks at and is asked for: the forecaster's arguments of the same names."""
+
+    context_T: np.ndarray  # int64, -1 = nothing seen
+    usable_N: np.ndarray  # bool
+    target_days_K: np.ndarray  # float64 days since 1970
+    issue: int
+
+
+def steps_from(
+    times: np.ndarray, steps: StepRule, context: int, horizon: int, issue: object | None = None, dates: list | None = None
+) -> ForecastSteps:
+    """Context and targets of a forecast issued at the last date not after `issue` (default: the last date).
+
+    Targets are `dates`, else the next `horizon` observed dates (mode observed, as far as the cube knows them), continued at the median
+    distance of the dates; or the next regular steps. Raises RequestError if there is no date to issue from, or a target is not later.
+    """
+    days = to_days(times)
+    last = len(times) - 1 if issue is None else int(np.searchsorted(times, as_utc(issue), side="right")) - 1
+    if last < 0:
+        raise RequestError(f"prediction.issue is {issue}, but the cube begins at {day_text(days[0])}: choose a later date")
+    if dates is not None:
+        target = np.sort(to_days(np.array([as_utc(date) for date in dates])))
+        if target.size == 0 or target[0] <= days[last]:
+            raise RequestError(f"prediction.dates must be later than the issue date {day_text(days[last])}")
+    elif steps.mode == "observed":
+        known = days[last + 1 : last + 1 + horizon]
+        every = median_step_days(times) if len(times) > 1 else 1.0
+        start = known[-1] if len(known) else days[last]
+        target = np.concatenate([known, start + every * np.arange(1, horizon - len(known) + 1)])
+    else:
+        target = days[last] + resolve_steps(times, steps)[0] * np.arange(1, horizon + 1)
+    return ForecastSteps(context_before(times, steps, context, last), np.arange(len(times)) <= last, target, last)
+
+
+def context_before(times: np.ndarray, steps: StepRule, context: int, last: int) -> np.ndarray:
+    """The `context` steps that end at date `last`, int64 indices, -1 where nothing was observed."""
+    if steps.mode == "observed":
+        wanted = np.arange(last + 1 - context, last + 1)
+        return np.where(wanted >= 0, wanted, -1)
+    every, tolerance = resolve_steps(times, steps)
+    laid = from_days(to_days(times[last]) + every * np.arange(1 - context, 1))
+    index = nearest_observations(times[: last + 1], laid, tolerance)
+    index[-1] = last
+    return index
