@@ -3,13 +3,23 @@
 Units are in the names (`_px`, `_days`, `_mb`). Dates are ISO 8601, UTC. Shapes are (y, x).
 """
 
-from datetime import datetime
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _to_naive_utc(date: datetime) -> datetime:
+    return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
+
+
+def _named_band(band: Any) -> Any:
+    return {"name": band} if isinstance(band, str) else band
+
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+UtcDate = Annotated[datetime, AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
 
 
 class Strict(BaseModel):
@@ -32,7 +42,9 @@ class BandConfig(Strict):
 
 
 class SourceDefaults(Strict):
-    bands: list[Name | BandConfig] = Field(min_length=1)
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        min_length=1, description="names, or mappings where a band differs from the defaults below"
+    )
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
@@ -172,8 +184,8 @@ class SplitConfig(Strict):
     buffer_px: int = Field(2, ge=0)
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.2
-    validation_from: datetime
-    test_from: datetime
+    validation_from: UtcDate
+    test_from: UtcDate
     gap_days: float = Field(0, ge=0)
     seed: int = 0
 
@@ -225,8 +237,8 @@ class EvaluationConfig(Strict):
 
 
 class PredictionConfig(Strict):
-    issue: datetime | Literal["latest"] = Field("latest", description="the last date that the forecast may look at")
-    dates: list[datetime] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
+    issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may look at")
+    dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
     tile_px: int = Field(256, ge=16)
     workers: int = Field(1, ge=1)
 

@@ -1,0 +1,157 @@
+"""Words for what pydantic finds wrong: problem, and a remedy that names the closest key or value."""
+
+import difflib
+from typing import Any
+
+from configs.places import Document, Key, dotted
+from configs.schema import Run
+from pipelines.errors import Mistake
+
+Complaint = tuple[Key, dict[str, Any]]  # the key in the file, and pydantic's error
+
+
+def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
+    """One mistake for each key with errors; the missing key that a typo stands for is not named a second time."""
+    by_key: dict[Key, list[dict[str, Any]]] = {}
+    for key, error in errors:
+        by_key.setdefault(key, []).append(error)
+    typos = find_typos(errors)
+    mistakes = []
+    for key, group in by_key.items():
+        if key in typos.values() and all(error["type"] == "missing" for error in group):
+            continue  # the typo beside it says so already
+        if any(error["type"] == "extra_forbidden" for error in group):
+            mistakes.append(_explain_unknown(document, key))
+        else:
+            mistakes.append(_explain_value(document, key, group))
+    return mistakes
+
+
+def find_typos(errors: list[Complaint]) -> dict[Key, Key]:
+    """Unknown key -> the known key of the same mapping that was probably meant."""
+    typos: dict[Key, Key] = {}
+    for key, error in errors:
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1, cutoff=0.6)
+            if near:
+                typos[key] = (*key[:-1], near[0])
+    return typos
+
+
+def _explain_unknown(document: Document, key: Key) -> Mistake:
+    known = _known_keys(key[:-1], document.data)
+    near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.6)
+    remedy = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+    elsewhere = [dotted((*path, key[-1])) for path in _SECTION_PATHS if key[-1] in _known_keys(path)]
+    if not near and elsewhere:
+        remedy = f"it belongs to {elsewhere[0]}"
+    return Mistake(document.place_of_key(key), dotted(key), "unknown key", remedy)
+
+
+def _explain_value(document: Document, key: Key, group: list[dict[str, Any]]) -> Mistake:
+    if group[0]["type"] == "missing":
+        remedy = _description(key) or "add it"
+        return Mistake(document.place_of_key(key[:-1]), dotted(key), "is required and missing", remedy)
+    wanted = list(dict.fromkeys(_expectation(error) for error in group))
+    value = group[0].get("input")
+    problem = f"expected {' or '.join(wanted)}, found {_shown(value)}"
+    return Mistake(document.place_of_value(key), dotted(key), problem, _value_remedy(group, value))
+
+
+def _expectation(error: dict[str, Any]) -> str:
+    context = error.get("ctx", {})
+    kind = error["type"]
+    if kind in ("literal_error", "union_tag_invalid"):
+        return f"one of {context.get('expected') or context.get('expected_tags')}"
+    if kind == "union_tag_not_found":
+        return "a mapping with `kind:`"
+    if kind == "string_pattern_mismatch":
+        return "a name of letters, digits, `_`, `-` and `.`"
+    known = {
+        "greater_than": "a number greater than {gt}",
+        "greater_than_equal": "a number of at least {ge}",
+        "less_than": "a number less than {lt}",
+        "less_than_equal": "a number of at most {le}",
+        "too_short": "at least {min_length} entries",
+        "too_long": "at most {max_length} entries",
+        "int_parsing": "a whole number",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_parsing": "a number",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "list_type": "a list",
+        "tuple_type": "a list of numbers",
+        "dict_type": "a mapping of `key: value`",
+        "model_type": "a mapping of `key: value`",
+        "model_attributes_type": "a mapping of `key: value`",
+        "datetime_parsing": "a date such as 2020-06-30",
+        "datetime_from_date_parsing": "a date such as 2020-06-30",
+        "datetime_type": "a date such as 2020-06-30",
+    }
+    return known[kind].format(**context) if kind in known else str(error["msg"])
+
+
+def _value_remedy(group: list[dict[str, Any]], value: Any) -> str:
+    for error in group:
+        context = error.get("ctx", {})
+        allowed = str(context.get("expected") or context.get("expected_tags") or "")
+        options = [word.strip(" '") for word in allowed.replace(" or ", ",").split(",")]
+        near = difflib.get_close_matches(str(value if not isinstance(value, dict) else context.get("tag", "")), options, n=1)
+        if near:
+            return f"did you mean {near[0]!r}?"
+        if error["type"] == "string_type" and isinstance(value, bool | int | float):
+            return 'YAML reads it as another type; put it in quotes: "..."'
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"kind {value['kind']!r}" if "kind" in value else "a mapping"
+    if value is None:
+        return "nothing"
+    text = repr(value) if not hasattr(value, "isoformat") else value.isoformat()
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---------------------------------------------------------------- what the schema knows
+
+
+def _models_at(path: Key, data: Any = None) -> list[Any]:
+    """The config classes that may stand at `path`; where `data` names a kind, only that one."""
+    models: list[Any] = [Run]
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(str(part))
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        if isinstance(part, int):
+            continue
+        models = [m for model in models if part in model.model_fields for m in _classes_in(model.model_fields[part].annotation)]
+        kind = data.get("kind") if isinstance(data, dict) else None
+        chosen = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].annotation.__args__ == (kind,)]
+        models = chosen or models
+    return models
+
+
+def _classes_in(annotation: Any) -> list[Any]:
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [c for part in getattr(annotation, "__args__", ()) for c in _classes_in(part)]
+
+
+def _known_keys(path: Key, data: Any = None) -> list[str]:
+    return list(dict.fromkeys(name for model in _models_at(path, data) for name in model.model_fields))
+
+
+def _description(key: Key) -> str:
+    for model in _models_at(key[:-1]):
+        if key[-1] in model.model_fields:
+            return model.model_fields[key[-1]].description or ""
+    return ""
+
+
+_SECTION_PATHS: tuple[Key, ...] = ((), *((name,) for name in Run.model_fields), ("samples", "steps"))

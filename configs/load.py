@@ -1,0 +1,163 @@
+"""YAML file -> Run, or every mistake in it at once, each with its line, its key and a remedy.
+
+Relative paths in a config are relative to the working folder (where `driftline` is called), not to the config file.
+"""
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from configs.checks import Finding, check_inputs, check_sections
+from configs.explain import Complaint, explain_all, find_typos
+from configs.places import Document, Key, dotted, parse_yaml
+from configs.schema import Run
+from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True) -> Run:
+    """The run described by the YAML file at `path`.
+
+    `overrides` are `key.key=value` strings that replace what the file says (value in YAML). `inputs_must_exist=False`
+    is for verbs that do not read the source (evaluate, report...).
+
+    Raises MissingInput if there is no such file and ConfigError with every mistake found.
+    """
+    document = parse_yaml(_read_text(Path(path)), str(path))
+    for override in overrides:
+        _apply_override(document, override)
+    run, errors = _validate(document)
+    sections = _valid_sections(document, errors)
+    findings = check_sections(sections)
+    if inputs_must_exist and sections.get("source") is not None:
+        findings += check_inputs(sections["source"])
+    mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
+    if mistakes or run is None:
+        raise ConfigError(sorted(mistakes, key=_by_place))
+    return run
+
+
+def config_hash(run: Run) -> str:
+    """SHA-256 (hex) of the resolved config as canonical JSON: the same for every way of writing the same run."""
+    canonical = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write_resolved(run: Run, path: Path) -> None:
+    """Write every value of the run, defaults included, as YAML that `load_run` reads back to the same run."""
+    head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
+    text = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(head + text, encoding="utf-8")
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise MissingInput(f"{path} is a folder, expected a config file; `driftline init {path}` writes one for its scenes")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as e:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        remedy = f"did you mean {path.parent / near[0]}?" if near else "`driftline init FOLDER` writes one from your scenes"
+        raise MissingInput(f"no config file at {path}; {remedy}") from e
+    except UnicodeDecodeError as e:
+        raise ConfigError([Mistake(f"{path}:1", "(whole file)", "not UTF-8 text", "save the config as UTF-8")]) from e
+    except OSError as e:
+        raise MissingInput(f"cannot read the config {path}: {e.strerror}") from e
+
+
+def _apply_override(document: Document, override: str) -> None:
+    name, equals, text = override.partition("=")
+    place = f"--set {override}"
+    key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
+    if not equals or not all(str(part) for part in key):
+        raise RequestError(f"--set {override}: expected KEY=VALUE, for example --set training.epochs=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise RequestError(f"--set {override}: the value is not valid YAML: {str(e).splitlines()[0]}") from e
+    node: Any = document.data
+    for depth, part in enumerate(key[:-1]):
+        node = _step_into(node, part, f"--set {override}: {dotted(key[: depth + 1])}")
+    if isinstance(node, list) and isinstance(key[-1], int) and key[-1] < len(node):
+        node[key[-1]] = value
+    elif isinstance(node, dict):
+        node[str(key[-1])] = value
+    else:
+        raise RequestError(f"--set {override}: {dotted(key[:-1])} has no entry {key[-1]}")
+    document.key_places[key] = document.value_places[key] = place
+
+
+def _step_into(node: Any, part: str | int, where: str) -> Any:
+    if isinstance(node, dict):
+        return node.setdefault(str(part), {})
+    if isinstance(node, list) and isinstance(part, int) and part < len(node):
+        return node[part]
+    raise RequestError(f"{where} does not lead to a value")
+
+
+# ---------------------------------------------------------------- validation
+
+
+def _validate(document: Document) -> tuple[Run | None, list[Complaint]]:
+    try:
+        return Run.model_validate(document.data), []
+    except ValidationError as e:
+        return None, [(_real_key(document.data, error), dict(error)) for error in e.errors(include_url=False)]
+
+
+def _real_key(data: Any, error: Any) -> Key:
+    """The key in the file; pydantic also names the branches of unions on the way, which are not in the file."""
+    key: list[str | int] = []
+    for depth, part in enumerate(error["loc"]):
+        is_last = depth == len(error["loc"]) - 1
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
+            data = data[part]
+        elif not (is_last and error["type"] == "missing"):
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, Any]:
+    """Each top-level section that is valid once what is wrong in it is taken out, so that other checks can go on."""
+    data = copy.deepcopy(document.data)
+    typos = find_typos(errors)
+    for key, _ in sorted(errors, key=lambda complaint: -len(complaint[0])):  # deepest first: a parent may go too
+        parent = _parent(data, key)
+        if key and isinstance(parent, dict) and key[-1] in parent:
+            value = parent.pop(key[-1])
+            if key in typos:
+                parent.setdefault(typos[key][-1], value)
+    sections: dict[str, Any] = {}
+    for name, info in Run.model_fields.items():
+        adapter: TypeAdapter[Any] = TypeAdapter(info.rebuild_annotation())
+        try:
+            sections[name] = adapter.validate_python(data[name]) if name in data else info.get_default(call_default_factory=True)
+        except ValidationError:
+            sections[name] = None
+        if name not in data and info.is_required():
+            sections[name] = None
+    return sections
+
+
+def _parent(data: Any, key: Key) -> Any:
+    """What holds `key` in `data`; its mappings and lists are there, since pydantic complained about something in them."""
+    for part in key[:-1]:
+        data = data[part]
+    return data
+
+
+def _locate(document: Document, finding: Finding) -> Mistake:
+    return Mistake(document.place_of_value(finding.key), dotted(finding.key), finding.problem, finding.remedy)
+
+
+def _by_place(mistake: Mistake) -> tuple[str, int]:
+    name, _, line = mistake.place.rpartition(":")
+    return (name, int(line)) if line.isdigit() else (mistake.place, 0)

@@ -1,0 +1,109 @@
+"""Where every key of a YAML file stands, and what YAML itself says is wrong with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from pipelines.errors import ConfigError, Mistake
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed YAML file: plain data, and the place of each key and of each value."""
+
+    name: str
+    data: dict[str, Any]
+    key_places: dict[Key, str] = field(default_factory=dict)
+    value_places: dict[Key, str] = field(default_factory=dict)
+
+    def place_of_key(self, key: Key) -> str:
+        """`file:line` of `key`, or of the nearest mapping around it that is written down."""
+        while key and key not in self.key_places:
+            key = key[:-1]
+        return self.key_places.get(key, f"{self.name}:1")
+
+    def place_of_value(self, key: Key) -> str:
+        return self.value_places.get(key) or self.place_of_key(key)
+
+
+def dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key) or "(whole file)"
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """The document in `text` (safe types only), read without aliases. Raises ConfigError with every duplicate key."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        place = f"{name}:{mark.line + 1}" if mark else f"{name}:1"
+        problem = "; ".join(part for part in (e.problem, e.context) if part) or "not valid YAML"
+        raise ConfigError([Mistake(place, "YAML syntax", problem, _syntax_remedy(problem))]) from e
+    except yaml.YAMLError as e:
+        remedy = "save the file as plain UTF-8 text"
+        raise ConfigError([Mistake(f"{name}:1", "YAML syntax", str(e).replace("\n", " "), remedy)]) from e
+    if root is None:
+        remedy = "`driftline init FOLDER` writes one to start from"
+        raise ConfigError([Mistake(f"{name}:1", "(whole file)", "the file is empty", remedy)])
+    if not isinstance(root, yaml.MappingNode):
+        found = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        problem = f"expected `key: value` lines at the top level, found {found}"
+        raise ConfigError([Mistake(_place(name, root), "(whole file)", problem, "see configs/demo.yaml for the form")])
+    document = Document(name, {})
+    mistakes: list[Mistake] = []
+    _note_places(root, (), document, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    document.data.update(_construct(root, name))
+    return document
+
+
+def _construct(root: yaml.MappingNode, name: str) -> dict[str, Any]:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(root)
+    except (yaml.MarkedYAMLError, ValueError) as e:
+        mark = getattr(e, "problem_mark", None)
+        problem = getattr(e, "problem", None) or str(e)
+        place = f"{name}:{mark.line + 1}" if mark else f"{name}:1"
+        raise ConfigError([Mistake(place, "YAML value", problem, "only plain values, lists and mappings are read")]) from e
+    finally:
+        loader.dispose()
+
+
+def _note_places(node: yaml.Node, key: Key, document: Document, mistakes: list[Mistake]) -> None:
+    """Fill the places below `node`. An alias met while its anchor is open would never end: it is a mistake."""
+    document.value_places[key] = _place(document.name, node)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            document.key_places[(*key, index)] = _place(document.name, item)
+            _note_places(item, (*key, index), document, mistakes)
+    elif isinstance(node, yaml.MappingNode):
+        if len(key) > 12:
+            raise ConfigError([Mistake(_place(document.name, node), dotted(key), "nested too deeply (or an alias of itself)")])
+        for name_node, value in node.value:
+            child = (*key, str(name_node.value))
+            place = _place(document.name, name_node)
+            if child in document.key_places:
+                remedy = f"it stands first at {document.key_places[child]}; keep one of the two"
+                mistakes.append(Mistake(place, dotted(child), "the key is written twice", remedy))
+                continue
+            document.key_places[child] = place
+            _note_places(value, child, document, mistakes)
+
+
+def _place(name: str, node: yaml.Node) -> str:
+    return f"{name}:{node.start_mark.line + 1}"
+
+
+def _syntax_remedy(problem: str) -> str:
+    if "\\t" in problem:
+        return "indent with spaces, not tabs"
+    if "mapping values are not allowed" in problem:
+        return "a value that holds `: ` needs quotes, and keys of one mapping need the same indent"
+    if "expected <block end>" in problem or "expected ',' or" in problem:
+        return "check the indent and the brackets at and above this line"
+    return ""
