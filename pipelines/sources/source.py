@@ -1,0 +1,86 @@
+"""What every source of scenes answers: which scenes there are, where their pixels lie, and the pixels themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from pipelines.errors import SceneRefused
+from pipelines.grid import Grid
+from pipelines.scene import Band, Scene
+
+Resampling = Literal["nearest", "bilinear", "cubic", "average"]
+SameDate = Literal["refuse", "mosaic"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source found: `scenes` sorted by (date, id), no two of one date; `refused`: what was left out, and why."""
+
+    scenes: list[Scene] = field(default_factory=list)
+    refused: list[SceneRefused] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """Scenes of one place. Opens files only when asked; small enough to pickle to a Dask worker."""
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """The bands in the cube's order, with nodata, scale and offset of the files where the request left them open."""
+        ...
+
+    def dtype(self) -> np.dtype:
+        """The stored dtype of the bands (the quality band keeps its own)."""
+        ...
+
+    def list_scenes(self) -> Listing: ...
+
+    def native_grid(self) -> Grid:
+        """The grid of the first readable scene. Raises RequestError if none can be read."""
+        ...
+
+    def grid_of(self, scene: Scene, name: str) -> Grid:
+        """Where the pixels of band (or quality band) `name` of `scene` lie. Raises SceneRefused."""
+        ...
+
+    def read(
+        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
+    ) -> np.ndarray:
+        """(names, rows, x) of `scene` on `grid`, stored dtype, the band's nodata outside the scene; `rows` of the grid only.
+
+        Pixels that lie on the grid already are copied, others are resampled. `scene` has assets, not parts:
+        mosaics are put together in `reading`. Raises SceneRefused.
+        """
+        ...
+
+
+def settle_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate) -> Listing:
+    """The listing with one scene per date: later ones of a date are refused, or all of them become parts of a mosaic.
+
+    A mosaic is named after its date alone, also where it has one part, so that a part that arrives late replaces the
+    mosaic in the cube instead of colliding with it.
+    """
+    by_date: dict[np.datetime64, list[Scene]] = {}
+    for scene in sorted(scenes, key=lambda scene: (scene.observed_utc, scene.id)):
+        by_date.setdefault(scene.observed_utc, []).append(scene)
+    if same_date == "mosaic":
+        merged = [Scene(f"mosaic_{compact_date(date)}", date, {}, tuple(parts)) for date, parts in by_date.items()]
+        return Listing(merged, list(refused))
+    duplicates = [
+        SceneRefused(
+            scene.id,
+            "duplicate-date",
+            f"observed at {date}, as is {first.id}, which was taken; "
+            "if they are neighbours, set cube.same_date: mosaic; if one is obsolete, remove it",
+        )
+        for date, (first, *others) in by_date.items()
+        for scene in others
+    ]
+    return Listing([first for first, *_ in by_date.values()], [*refused, *duplicates])
+
+
+def compact_date(date: np.datetime64) -> str:
+    """20200605, or 20200605T101559 where the time of day is known."""
+    day, _, time = str(date.astype("datetime64[s]")).partition("T")
+    return day.replace("-", "") + ("" if time == "00:00:00" else "T" + time.replace(":", ""))
