@@ -55,7 +55,7 @@ class Grid:
     def bounds_xy(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the outer pixel edges, in CRS units."""
         height, width = self.shape_yx
-        corners = [self.affine * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+        corners = [self.affine @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
         xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
@@ -71,7 +71,7 @@ class Grid:
 
     def window(self, rows: slice, columns: slice) -> Grid:
         """The part of the grid at `rows`, `columns` (zero-based, half-open)."""
-        shifted = self.affine * Affine.translation(columns.start, rows.start)
+        shifted = self.affine @ Affine.translation(columns.start, rows.start)
         return Grid.from_affine(self.crs, shifted, (rows.stop - rows.start, columns.stop - columns.start))
 
     def is_aligned(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
@@ -81,7 +81,7 @@ class Grid:
         height, width = self.shape_yx
         pixel = max(abs(v) for v in (*self.transform[0:2], *self.transform[3:5]))
         for corner in ((0, 0), (width, height)):
-            here, there = self.affine * corner, other.affine * corner
+            here, there = self.affine @ corner, other.affine @ corner
             if max(abs(here[0] - there[0]), abs(here[1] - there[1])) > tolerance_px * pixel:
                 return False
         return True
