@@ -1,0 +1,184 @@
+"""One network of the ensemble as Lightning sees it, and what of its training survives a kill.
+
+After every epoch the whole state (weights, optimiser, schedule, best weights so far, curve) is published in one
+file by rename. It is Lightning's own checkpoint, read with `weights_only=True`: tensors and plain values, no code.
+"""
+
+import logging
+import math
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import nn
+
+from pipelines.learning.batches import Batch, EpochBatches
+
+VALIDATION_LOSS = "validation_loss"
+LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
+
+
+class MemberTask(LightningModule):
+    """Member `i` of a forecaster with its loss, optimiser (AdamW) and schedule (one cycle, Smith & Topin 2018)."""
+
+    def __init__(self, forecaster: Any, i: int, loss: Callable[..., torch.Tensor], settings: Any, steps: int):
+        super().__init__()
+        self.member: nn.Module = forecaster.members[i]
+        self._compute = partial(forecaster.compute_member, i)  # the forecaster itself stays unregistered: its other
+        self._loss, self._settings, self._steps = loss, settings, steps  # members are none of this task's parameters
+        self.training_sums = self.validation_sums = torch.zeros(2)
+
+    def _sums(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and (loss x usable pixels, usable pixels) for the mean over an epoch."""
+        target, valid = batch["target_KCHW"], batch["target_valid_KHW"]
+        loss = self._loss(self._compute(batch).float(), target, valid)
+        count = valid.sum().float()
+        return loss, torch.stack([loss.detach() * count, count])
+
+    def on_train_epoch_start(self) -> None:
+        self.training_sums = torch.zeros(2, device=self.device)
+
+    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+        loss, sums = self._sums(batch)
+        self.training_sums = self.training_sums + sums
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_sums = torch.zeros(2, device=self.device)
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        self.validation_sums = self.validation_sums + self._sums(batch)[1]
+
+    def on_validation_epoch_end(self) -> None:
+        self.log(VALIDATION_LOSS, self.mean_of(self.validation_sums), sync_dist=True)  # equal on all ranks already
+
+    def mean_of(self, sums: torch.Tensor) -> torch.Tensor:
+        """Mean loss per usable pixel over all ranks; nan where there was none."""
+        total = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return total[0] / total[1]
+
+    def configure_optimizers(self) -> Any:
+        rate = self._settings.learning_rate
+        weights = [p for p in self.member.parameters() if p.requires_grad and p.ndim > 1]
+        biases = [p for p in self.member.parameters() if p.requires_grad and p.ndim <= 1]  # not decayed
+        groups = [{"params": weights, "weight_decay": self._settings.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(self._steps, 2), pct_start=0.15)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+class EpochEnd(Callback):
+    """Draws every epoch's chance from (seed, epoch), keeps the best weights and the curve, publishes the resume state."""
+
+    def __init__(self, batches: EpochBatches, watched: EpochBatches, key: str, path: Path, tell: Callable[[int], None]):
+        self.batches, self.watched, self.path = batches, watched, path
+        self._key, self._tell = key, tell
+        self.best: dict[str, torch.Tensor] = {}
+        self.curve: list[dict[str, float]] = []
+        self.is_finished = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        quieten_lightning()  # arriving in a process of a multi-device run
+
+    @property
+    def state_key(self) -> str:
+        return "driftline_epoch_end"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for part in (self.batches, self.watched):
+            part.rank, part.world = trainer.global_rank, trainer.world_size
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.batches.epoch = trainer.current_epoch
+        seeds = np.random.SeedSequence([self.batches.seed, trainer.current_epoch, trainer.global_rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))  # dropout: another pattern each epoch and rank
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            self._tell(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: MemberTask) -> None:  # type: ignore[override]
+        validation = float(trainer.callback_metrics[VALIDATION_LOSS])
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        training = float(pl_module.mean_of(pl_module.training_sums))
+        row = {"epoch": trainer.current_epoch, "training_loss": training, VALIDATION_LOSS: validation, "learning_rate": rate}
+        self.curve = [*self.curve, row]
+        if best_epoch_of(self.curve) == trainer.current_epoch:
+            self.best = {name: value.detach().cpu().clone() for name, value in pl_module.member.state_dict().items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=trainer.current_epoch)
+        self._publish(trainer)
+
+    def _publish(self, trainer: Trainer) -> None:
+        part = self.path.with_suffix(".part")
+        self.is_finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        trainer.save_checkpoint(part)  # on every rank: it holds a barrier
+        if trainer.is_global_zero:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"key": self._key, "finished": self.is_finished, "best": self.best, "curve": self.curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.curve = state_dict["best"], state_dict["curve"]
+
+
+def quieten_lightning() -> None:
+    """No chatter of Lightning's on the terminal; sets log levels and warning filters of this process."""
+    for name in LIGHTNING_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", PossibleUserWarning)  # advice (an unused GPU, few workers ...), not for our users
+    # Lightning 2.6 on PyTorch 2.13: its tree walk names a class that torch deprecates
+    warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+
+
+def best_epoch_of(curve: list[dict[str, float]]) -> int:
+    """Zero-based epoch of the first smallest finite validation loss; -1 where there is none."""
+    finite = [(row[VALIDATION_LOSS], int(row["epoch"])) for row in curve if math.isfinite(row[VALIDATION_LOSS])]
+    return min(finite)[1] if finite else -1
+
+
+def stopping(patience: int) -> EarlyStopping:
+    """Ends a member after `patience` epochs without a smaller validation loss, or when it is no number any more."""
+    return EarlyStopping(VALIDATION_LOSS, patience=patience, check_on_train_epoch_end=False, check_finite=True)
+
+
+def load_epoch_state(path: Path) -> dict[str, Any]:
+    """What EpochEnd last published at `path`: key, finished, best (weights on the CPU), curve.
+
+    Raises whatever torch.load raises for a file that is no checkpoint.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True)["callbacks"]["driftline_epoch_end"]
+
+
+class ProgressRelay:
+    """Carries progress out of the processes of a multi-device run: `tell` is picklable there, `show` is called here."""
+
+    def __init__(self, show: Callable[[int], None]):
+        self._queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+        self._thread = threading.Thread(target=self._pass_on, args=(show,), daemon=True)
+
+    def _pass_on(self, show: Callable[[int], None]) -> None:
+        while (step := self._queue.get()) is not None:
+            show(step)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._thread.start()
+        return self._queue.put
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        self._queue.close()

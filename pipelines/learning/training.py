@@ -1,0 +1,299 @@
+"""Forecaster in, trained forecaster out: every member of the ensemble with a seed of its own.
+
+What happens is a function of (settings, windows, initial weights) alone: epoch e of member m draws its order, its
+augmentation and its dropout from (seed + m, e), so a run that was killed at any moment and started again ends
+with the same weights, bit for bit on a CPU, as one that was left alone.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import pickle
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+from pipelines.errors import ArtefactDamaged, RequestError, StateError
+from pipelines.learning.batches import Batch, EpochBatches, WindowSet
+from pipelines.learning.member import (
+    LIGHTNING_LOGGERS,
+    EpochEnd,
+    MemberTask,
+    ProgressRelay,
+    best_epoch_of,
+    load_epoch_state,
+    quieten_lightning,
+    stopping,
+)
+
+log = logging.getLogger(__name__)
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Progress = Callable[[int, int], None]
+PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+
+
+class TrainableForecaster(Protocol):
+    """What training knows of a model: its networks, and how network i turns a batch into physical values.
+
+    `compute_member` must use `members[i]` itself (not a copy) and bring constants of its own to the batch's device.
+    """
+
+    @property
+    def members(self) -> Sequence[nn.Module]: ...
+
+    def compute_member(self, i: int, batch: Batch) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train. `batch` counts windows over all devices; `clip` bounds the gradient's norm; `patience` in epochs."""
+
+    epochs: int = 30
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    patience: int = 6
+    precision: str = "32"  # "32" | "bf16-mixed" | "16-mixed"
+    accelerator: str = "auto"  # "auto" | "cpu" | "gpu"
+    devices: int = 1
+    augment: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MemberReport:
+    """How one network was trained. `curve`: per epoch `epoch, training_loss, validation_loss, learning_rate`.
+
+    `resumed` is True if an earlier, interrupted run did some of it; `seconds` are those of this run.
+    """
+
+    epochs: int
+    best_epoch: int
+    best_validation_loss: float
+    curve: tuple[dict[str, float], ...]
+    resumed: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """Of a whole ensemble; `to_json()` is plain."""
+
+    members: tuple[MemberReport, ...]
+    training_windows: int
+    validation_windows: int
+
+    @property
+    def resumed(self) -> bool:
+        return any(member.resumed for member in self.members)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train(
+    forecaster: TrainableForecaster,
+    train_set: WindowSet,
+    validation_set: WindowSet,
+    loss: Loss,
+    settings: TrainingSettings,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    key: str = "",
+) -> TrainingReport:
+    """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
+
+    `loss(y_BKCHW, target_BKCHW, valid_BKHW)` is the mean over usable pixels (0, with a gradient, where there are none).
+    `folder` gets `logs/member-0.csv` ... (and TensorBoard files where tensorboard is installed) and `resume/`, from which
+    an interrupted run goes on; members that are finished there are not trained again. `key` names what else the result
+    depends on (cube snapshot, model config): resume state with another key, settings or data is set aside.
+    `progress(done, total)` counts optimiser steps over all members.
+
+    With `devices` > 1 this is distributed data parallel in spawned processes: the calling script needs the usual
+    `if __name__ == "__main__"` guard and everything passed in must pickle.
+
+    Raises
+    ------
+    RequestError    no windows to train or validate on; a precision or device that this machine does not have
+    StateError      the loss is not finite from the first epoch on
+    ArtefactDamaged resume state that cannot be read
+    """
+    _check_request(train_set, validation_set, settings)
+    count = len(forecaster.members)
+    reports = []
+    for i in range(count):
+        batches = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True, augment=settings.augment)
+        watched = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
+        steps = settings.epochs * len(batches)
+        show = _shifted(progress, i * steps, count * steps)
+        started, resume = time.monotonic(), folder / "resume" / f"member-{i}.ckpt"
+        run_key = _fingerprint(forecaster.members[i], batches, watched, settings, key)
+        state = _resume_state(resume, run_key)
+        is_resumed = state is not None
+        if state is None or not state["finished"]:
+            task = MemberTask(forecaster, i, loss, settings, steps)
+            with _carried(show, settings.devices) as tell:
+                _fit(task, EpochEnd(batches, watched, run_key, resume, tell), settings, resume if is_resumed else None)
+            state = load_epoch_state(resume)
+        _take_best(forecaster.members[i], state, resume, settings)
+        _write_curve(state["curve"], folder / "logs" / f"member-{i}.csv")
+        reports.append(_report(state["curve"], is_resumed, time.monotonic() - started))
+        show(steps)
+    return TrainingReport(tuple(reports), len(train_set), len(validation_set))
+
+
+def _check_request(train_set: WindowSet, validation_set: WindowSet, settings: TrainingSettings) -> None:
+    for name, windows in (("training", train_set), ("validation", validation_set)):
+        if len(windows) == 0:
+            raise RequestError(
+                f"the {name} part has no window; expected at least one. Mend `split` (smaller block_px, buffer_px or gap_days, "
+                "other dates) or `samples` (shorter context or horizon, smaller min_valid_fraction)"
+            )
+    if settings.precision not in PRECISIONS:
+        raise RequestError(f"training.precision is {settings.precision!r}; expected one of {', '.join(PRECISIONS)}")
+    is_gpu_here = torch.cuda.is_available()
+    if settings.accelerator == "gpu" and not is_gpu_here:
+        raise RequestError("training.accelerator is gpu, but PyTorch sees no GPU here; use `auto` or `cpu`")
+    is_gpu = is_gpu_here and settings.accelerator != "cpu"
+    if settings.precision == "16-mixed" and not is_gpu:
+        raise RequestError("training.precision 16-mixed needs a GPU; use `32` on a CPU")
+    if is_gpu and settings.devices > torch.cuda.device_count():
+        raise RequestError(f"training.devices is {settings.devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
+
+
+def _fingerprint(member: nn.Module, batches: EpochBatches, watched: EpochBatches, settings: TrainingSettings, key: str) -> str:
+    """What the course of training depends on, as far as it can be told without reading all the data."""
+    shapes = {name: list(value.shape) for name, value in member.state_dict().items()}
+    groups = [[len(group) for group in part.groups] for part in (batches, watched)]
+    text = json.dumps([asdict(settings), batches.seed, shapes, groups, key], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
+    """What an earlier run left at `path`; None where there is nothing that belongs to this training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    try:
+        state = load_epoch_state(path)
+    except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError) as e:
+        raise ArtefactDamaged(
+            f"{path}: the saved state of an interrupted training cannot be read ({e}); delete it to start again"
+        ) from e
+    if state["key"] == key:
+        log.info("%s: going on after epoch %d", path, len(state["curve"]))
+        return state
+    log.info("%s belongs to a training with other settings or data; starting again", path)
+    return None
+
+
+def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resume: Path | None) -> None:
+    gpus = list(range(torch.cuda.device_count()))
+    with _quiet(), _deterministic(), torch.random.fork_rng(gpus):
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy="ddp_spawn" if settings.devices > 1 else "auto",  # plain "ddp" would run our command line once more
+            precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            gradient_clip_val=settings.clip,
+            deterministic=True,
+            callbacks=[epoch_end, stopping(settings.patience)],
+            logger=_tensorboard(epoch_end.path),
+            log_every_n_steps=len(epoch_end.batches),
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        task.train()
+        try:
+            trainer.fit(task, epoch_end.batches, epoch_end.watched, ckpt_path=resume, weights_only=True)
+        except SystemExit as e:  # Lightning answers Ctrl-C with exit(1) and leaves SIGINT ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from e
+
+
+def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings: TrainingSettings) -> None:
+    if not state["best"]:
+        resume.unlink()
+        raise StateError(
+            f"the validation loss is not a number ({len(state['curve'])} epochs tried); lower training.learning_rate "
+            f"(it is {settings.learning_rate}) or training.clip (it is {settings.clip})"
+        )
+    member.cpu()
+    member.load_state_dict(state["best"])
+    member.eval()
+
+
+def _report(curve: list[dict[str, float]], is_resumed: bool, seconds: float) -> MemberReport:
+    best = curve[best_epoch_of(curve)]
+    return MemberReport(len(curve), int(best["epoch"]), best["validation_loss"], tuple(curve), is_resumed, seconds)
+
+
+def _write_curve(curve: list[dict[str, float]], path: Path) -> None:
+    """The whole curve as CSV. Not Lightning's CSVLogger: that one deletes the epochs before an interruption."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(curve[0]))
+        writer.writeheader()
+        writer.writerows(curve)
+    part.replace(path)
+
+
+def _tensorboard(resume: Path) -> TensorBoardLogger | bool:
+    if find_spec("tensorboard") is None:
+        log.info("tensorboard is not installed (extra `logs`): the curves are written as CSV only")
+        return False
+    return TensorBoardLogger(resume.parents[1], name="logs", version=resume.stem)
+
+
+def _shifted(progress: Progress | None, first: int, total: int) -> Callable[[int], None]:
+    return (lambda step: progress(first + step, total)) if progress else (lambda _step: None)
+
+
+def _carried(show: Callable[[int], None], devices: int) -> AbstractContextManager[Callable[[int], None]]:
+    return ProgressRelay(show) if devices > 1 else nullcontext(show)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            quieten_lightning()
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Puts PyTorch's process-wide switches, which Trainer(deterministic=True) throws, back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a write of every buffer
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = fill, benchmark
