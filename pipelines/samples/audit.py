@@ -1,7 +1,7 @@
 """Proof that a split does not leak, recomputed from the finished list of windows and nothing else.
 
-The code path is independent of `splits`: it paints which (date, pixel) pairs each part looks at and looks for pairs painted twice. Pixels
-that no tile edge separates are painted as one cell, which is exact and keeps large rasters small.
+The code path is independent of `splits`: it paints which (date, pixel) pairs each part looks at and looks for pairs painted
+twice. Pixels that no tile edge separates are painted as one cell, which is exact and keeps large rasters small.
 """
 
 from collections.abc import Iterable

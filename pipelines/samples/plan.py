@@ -44,11 +44,11 @@ class SplitRule:
 
     @property
     def validation_from_day(self) -> float:
-        return float(to_days(self.validation_from))
+        return float(to_days(np.asarray(self.validation_from)))
 
     @property
     def test_from_day(self) -> float:
-        return float(to_days(self.test_from))
+        return float(to_days(np.asarray(self.test_from)))
 
     @property
     def train_until_day(self) -> float:
@@ -82,8 +82,9 @@ class StepRule:
 class Window:
     """One sample: a tile of pixels, the context steps and the target steps.
 
-    `context_T` and `target_K` are indices into the plan's `times`, -1 where a step has no observation; the last context step is the issue
-    date and always observed. `target_days_K` are days since 1970-01-01: of the observation where there is one, else of the step.
+    `context_T` and `target_K` are indices into the plan's `times`, -1 where a step has no observation; the last context step is
+    the issue date and always observed. `target_days_K` are days since 1970-01-01: of the observation where there is one, else
+    of the step.
     """
 
     part: str
@@ -191,5 +192,3 @@ def from_json(text: str) -> WindowPlan:
         )
     except (ValueError, KeyError, TypeError, IndexError) as e:
         raise ArtefactDamaged(f"not a window plan ({type(e).__name__}: {e}): make the samples again") from e
-
-

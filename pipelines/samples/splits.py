@@ -1,10 +1,11 @@
 """Where windows are: blocks of pixels dealt to training, validation and test, and the plan that joins them with the issue dates.
 
-Blocks are dealt by seed. Training windows stay `buffer_px` inside their block and wholly before validation; the targets of validation and
-test lie in their own periods. `audit` proves it from the finished list of windows alone.
+Blocks are dealt by seed. Training windows stay `buffer_px` inside their block and wholly before validation; the targets of
+validation and test lie in their own periods. `audit` proves it from the finished list of windows alone.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +15,19 @@ from pipelines.samples.plan import PARTS, SplitRule, StepRule, Window, WindowPla
 from pipelines.samples.windows import deal_issues
 from pipelines.tiles import Tile
 
-__all__ = ["PARTS", "Audit", "SplitRule", "StepRule", "Window", "WindowPlan", "audit", "cut_blocks", "from_json", "plan_windows", "to_json"]
+__all__ = [
+    "PARTS",
+    "Audit",
+    "SplitRule",
+    "StepRule",
+    "Window",
+    "WindowPlan",
+    "audit",
+    "cut_blocks",
+    "from_json",
+    "plan_windows",
+    "to_json",
+]
 
 
 def plan_windows(
@@ -37,21 +50,24 @@ def plan_windows(
 
 
 def cut_blocks(shape_yx: tuple[int, int], block_px: int) -> list[Tile]:
-    """Blocks of about `block_px` squared that cover every pixel once, row by row; an edge narrower than half a block joins its neighbour."""
+    """Blocks of about `block_px` squared that cover every pixel once, row by row.
+
+    An edge narrower than half a block joins its neighbour.
+    """
     rows, columns = (cut_axis(length, block_px) for length in shape_yx)
     return [Tile(r0, r1, c0, c1) for r0, r1 in rows for c0, c1 in columns]
 
 
 def cut_axis(length: int, block_px: int) -> list[tuple[int, int]]:
     """Half-open intervals that cover [0, length)."""
-    edges = list(range(0, length, block_px)) + [length]
+    edges = [*range(0, length, block_px), length]
     if len(edges) > 2 and 2 * (edges[-1] - edges[-2]) < block_px:
         del edges[-2]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def deal_blocks(shape_yx: tuple[int, int], rule: SplitRule) -> dict[str, list[Tile]]:
-    """Tiles by part: whole blocks for validation and test, blocks without their buffer for training; every part has at least one."""
+    """Tiles by part, at least one each: whole blocks for validation and test, blocks without their buffer for training."""
     if not is_divisible(shape_yx, rule.block_px, rule.buffer_px):
         raise RequestError(explain_blocks(shape_yx, rule))
     blocks = cut_blocks(shape_yx, rule.block_px)
@@ -89,10 +105,14 @@ def explain_blocks(shape_yx: tuple[int, int], rule: SplitRule) -> str:
     """Message for a raster that the rule cannot divide, with the block size that would do."""
     height, width = shape_yx
     blocks = cut_blocks(shape_yx, rule.block_px)
-    problem = f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {rule.block_px} pixels, too few for training, validation and test"
+    problem = (
+        f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {rule.block_px} pixels, too few for training, validation and test"
+    )
     if len(blocks) >= 3:
         smallest = min(min(block.shape_yx) for block in blocks)
-        problem = f"blocks as narrow as {smallest} pixels, of which a split.buffer_px of {rule.buffer_px} on both sides leaves nothing"
+        problem = (
+            f"blocks as narrow as {smallest} pixels, of which a split.buffer_px of {rule.buffer_px} on both sides leaves nothing"
+        )
     fitting = largest_block(shape_yx, rule.buffer_px, rule.block_px)
     if fitting is not None:
         remedy = f"set split.block_px to {fitting}"

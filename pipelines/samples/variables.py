@@ -56,8 +56,8 @@ def decode(
     """(x_NCYX float32 physical values, 0 where invalid; valid_NYX bool) of stored values.
 
     `image_NBYX` has one plane per entry of `bands`. A pixel-date is valid where `valid_NYX` says so and every variable can
-    be computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index whose
-    denominator is zero is not valid. Both results are new arrays.
+    be computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
+    whose denominator is zero is not valid. Both results are new arrays.
     """
     used_bands(bands, variables)
     valid = valid_NYX.astype(bool, copy=True)

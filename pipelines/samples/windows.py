@@ -94,8 +94,8 @@ def check_dates(times: np.ndarray, steps: StepRule, context: int, horizon: int) 
     count = len(times) if len(times) < 2 else len(lay_steps(times, steps)[0])
     if count < context + horizon or len(times) < 2:
         raise RequestError(
-            f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, but the cube's "
-            f"{len(times)} dates give {count}: lower samples.context or samples.horizon, or ingest more scenes"
+            f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, "
+            f"but the cube's {len(times)} dates give {count}: lower samples.context or samples.horizon, or ingest more scenes"
         )
 
 
@@ -112,7 +112,8 @@ def explain_no_issue(part: str, times: np.ndarray, rule: SplitRule, steps: StepR
     elif part == "validation":
         inside = int(((days >= rule.validation_from_day) & (days < rule.validation_until_day)).sum())
         change = f"move split.validation_from earlier or split.test_from later, shorten split.gap_days, {lower}"
-        period = f"from {day_text(rule.validation_from_day)} to {day_text(rule.validation_until_day)} (split.test_from - split.gap_days)"
+        until = f"{day_text(rule.validation_until_day)} (split.test_from - split.gap_days)"
+        period = f"from {day_text(rule.validation_from_day)} to {until}"
         needed = horizon
     else:
         inside = int((days >= rule.test_from_day).sum())
@@ -128,7 +129,7 @@ def explain_no_issue(part: str, times: np.ndarray, rule: SplitRule, steps: StepR
 
 def day_text(day: float) -> str:
     """ISO date of days since 1970, with the time where it is not midnight."""
-    text = np.datetime_as_string(from_days(np.array(day)), unit="m")
+    text = str(np.datetime_as_string(from_days(np.array(day)), unit="m"))
     return text.removesuffix("T00:00")
 
 
@@ -147,8 +148,9 @@ def steps_from(
 ) -> ForecastSteps:
     """Context and targets of a forecast issued at the last date not after `issue` (default: the last date).
 
-    Targets are `dates`, else the next `horizon` observed dates (mode observed, as far as the cube knows them), continued at the median
-    distance of the dates; or the next regular steps. Raises RequestError if there is no date to issue from, or a target is not later.
+    Targets are `dates`, else the next `horizon` observed dates (mode observed, as far as the cube knows them), continued at the
+    median distance of the dates; or the next regular steps. Raises RequestError if there is no date to issue from, or a target
+    is not later.
     """
     days = to_days(times)
     last = len(times) - 1 if issue is None else int(np.searchsorted(times, as_utc(issue), side="right")) - 1

@@ -1,0 +1,98 @@
+"""Blocks of the cube, decoded once each: the way everything in this wing reads pixels.
+
+The cube is chunked for arrival (one date, a square of pixels), so tiles that share chunks are read together, as long as that
+fits in memory.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from pipelines.errors import ArtefactDamaged
+from pipelines.samples.plan import WindowPlan
+from pipelines.samples.variables import Variable, decode, used_bands
+from pipelines.scene import Band
+from pipelines.tiles import Tile
+
+REGION_BYTES = 256 * 2**20  # stored pixels held at once; a single tile may need more
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoded tile of all dates: `x_NCHW` float32 physical (0 where invalid), `valid_NHW` bool."""
+
+    tile: Tile
+    x_NCHW: np.ndarray
+    valid_NHW: np.ndarray
+
+
+def decoded_blocks(
+    dataset: xr.Dataset, tiles: list[Tile], variables: tuple[Variable, ...], progress: Progress | None = None
+) -> Iterator[Block]:
+    """Each of `tiles` decoded, in an order that reads every stored chunk about once; `progress` counts tiles."""
+    bands = read_bands(dataset)
+    used = used_bands(bands, variables)
+    image, valid = dataset["image"].isel(band=list(used)), dataset["valid"]
+    done = 0
+    for region, members in group_tiles(tiles, chunk_px(dataset), dataset.sizes["time"] * len(used) * image.dtype.itemsize):
+        image_NBYX = image.isel(y=region.rows, x=region.columns).values
+        valid_NYX = valid.isel(y=region.rows, x=region.columns).values.astype(bool, copy=False)
+        for tile in members:
+            rows, columns = tile.within(region)
+            part = image_NBYX[:, :, rows, columns], valid_NYX[:, rows, columns]
+            yield Block(tile, *decode(*part, tuple(bands[number] for number in used), variables))
+            done += 1
+            if progress is not None:
+                progress(done, len(tiles))
+
+
+def read_bands(dataset: xr.Dataset) -> tuple[Band, ...]:
+    """The cube's bands, from `image.attrs["bands"]`; without it, the names on the band axis with scale 1."""
+    written = dataset["image"].attrs.get("bands")
+    if written is None:
+        return tuple(Band(str(name)) for name in dataset["band"].values)
+    described = json.loads(written)
+    ranges = ({**b, "valid_range": tuple(b["valid_range"])} if b.get("valid_range") else b for b in described)
+    return tuple(Band(**{key: value for key, value in b.items() if key in Band.__dataclass_fields__}) for b in ranges)
+
+
+def chunk_px(dataset: xr.Dataset) -> int:
+    """Rows of one stored chunk; 256 where the dataset does not say."""
+    chunks = dataset["image"].encoding.get("chunks")
+    return int(chunks[-2]) if chunks else 256
+
+
+def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator[tuple[Tile, list[Tile]]]:
+    """(region, its tiles): tiles whose centres lie in the same chunk are read as one region, if it fits in REGION_BYTES."""
+    groups: dict[tuple[int, int], list[Tile]] = {}
+    for tile in sorted(tiles):
+        groups.setdefault(((tile.row0 + tile.row1) // 2 // chunk, (tile.col0 + tile.col1) // 2 // chunk), []).append(tile)
+    for members in groups.values():
+        region = cover(members)
+        height, width = region.shape_yx
+        if height * width * bytes_per_pixel <= REGION_BYTES:
+            yield region, members
+        else:
+            yield from ((tile, [tile]) for tile in members)
+
+
+def cover(tiles: list[Tile]) -> Tile:
+    """The smallest tile that holds all of `tiles`."""
+    return Tile(min(t.row0 for t in tiles), max(t.row1 for t in tiles), min(t.col0 for t in tiles), max(t.col1 for t in tiles))
+
+
+def check_fits(dataset: xr.Dataset, plan: WindowPlan) -> None:
+    """Raises ArtefactDamaged if the plan was made for other dates or another raster than the cube's."""
+    shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
+    if shape_yx != tuple(plan.shape_yx):
+        raise ArtefactDamaged(f"the window plan is for a raster of {plan.shape_yx}, the cube has {shape_yx}: plan again")
+    times = dataset["time"].values.astype("datetime64[ns]")
+    if not np.array_equal(times, plan.times):
+        raise ArtefactDamaged(
+            f"the window plan is for {len(plan.times)} dates up to {plan.times[-1]}, "
+            f"the cube has {len(times)} up to {times[-1]}: plan again"
+        )

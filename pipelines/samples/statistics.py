@@ -1,0 +1,76 @@
+"""Mean and spread of each channel over what training may see: train tiles inside their buffer, dates of the training period."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from pipelines.errors import RequestError
+from pipelines.samples.blocks import Progress, check_fits, decoded_blocks
+from pipelines.samples.plan import WindowPlan
+from pipelines.samples.variables import Variable
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Per channel `mean` and `std` (population) of the values as the network sees them, that is after the variable's `transform`.
+
+    `count` is the number of pixel-dates they come from.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    count: int
+
+
+@dataclass
+class Moments:
+    """Running count, mean and sum of squared deviations, float64, merged pairwise (Chan, Golub, LeVeque 1979, eq. 2.1)."""
+
+    count: int = 0
+    mean: float | np.ndarray = 0.0
+    squares: float | np.ndarray = 0.0
+
+    def add(self, values_PC: np.ndarray) -> None:
+        """Takes in `values_PC` (pixels, channels)."""
+        count = len(values_PC)
+        if count == 0:
+            return
+        mean = values_PC.mean(axis=0, dtype=np.float64)
+        squares = ((values_PC - mean) ** 2).sum(axis=0, dtype=np.float64)
+        total, difference = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + difference**2 * (self.count * count / total)
+        self.mean = self.mean + difference * (count / total)
+        self.count = total
+
+
+def channel_statistics(
+    dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], progress: Progress | None = None
+) -> ChannelStatistics:
+    """Statistics of the training part of `plan`, one tile in memory at a time.
+
+    Raises RequestError if no pixel of the training part is valid.
+    """
+    check_fits(dataset, plan)
+    dates = plan.train_dates()
+    moments = Moments()
+    for block in decoded_blocks(dataset, sorted({w.tile for w in plan.of_part("train")}), variables, progress):
+        x_NCHW, valid_NHW = block.x_NCHW[dates], block.valid_NHW[dates]
+        moments.add(transformed(np.moveaxis(x_NCHW, 1, -1)[valid_NHW].astype(np.float64), variables))
+    if moments.count == 0:
+        raise RequestError(
+            "no pixel of the training part is valid on any of its "
+            f"{int(dates.sum())} dates: look at the quality rule, the bands' nodata and the variables' valid_range"
+        )
+    mean = np.asarray(moments.mean, np.float64)
+    std = np.sqrt(np.asarray(moments.squares) / moments.count)
+    return ChannelStatistics(tuple(v.name for v in variables), tuple(mean.tolist()), tuple(std.tolist()), moments.count)
+
+
+def transformed(values_PC: np.ndarray, variables: tuple[Variable, ...]) -> np.ndarray:
+    """Values with each variable's transform applied, in place."""
+    for channel, variable in enumerate(variables):
+        if variable.transform == "log1p":
+            values_PC[:, channel] = np.log1p(np.maximum(values_PC[:, channel], 0))
+    return values_PC

@@ -1,0 +1,86 @@
+"""Files of the sample cache: `.npy` arrays that grow along their first axis while written and are mapped when read.
+
+Written with plain `write` calls, never through a memory map: a full disk is then an error to report, not a dead process.
+"""
+
+import errno
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pipelines.errors import ArtefactDamaged, StorageFull
+
+
+class GrowingArray:
+    """An `.npy` file that takes one row after the other; `close` writes the final length into its header."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype):
+        self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
+        self.length, self.checksum = 0, 0
+        self.file: BinaryIO = path.open("wb")
+        self._write_header()
+        self.data_from = self.file.tell()
+
+    def append(self, row: np.ndarray) -> None:
+        """Writes one row. Raises ValueError if its shape or dtype is not that of the first, StorageFull if the disk is full."""
+        if row.shape != self.row_shape or row.dtype != self.dtype:
+            raise ValueError(f"{self.path.stem}: expected {self.row_shape} {self.dtype}, got {row.shape} {row.dtype}")
+        content = np.ascontiguousarray(row).tobytes()
+        try:
+            self.file.write(content)
+        except OSError as e:
+            raise full_disk(e, self.path) from e
+        self.checksum = zlib.crc32(content, self.checksum)
+        self.length += 1
+
+    def close(self) -> dict:
+        """Finishes the file; returns what `check_file` needs to trust it later."""
+        try:
+            self.file.seek(0)
+            self._write_header()
+            if self.file.tell() != self.data_from:
+                raise AssertionError("the .npy header changed its length")
+            self.file.close()
+        except OSError as e:
+            raise full_disk(e, self.path) from e
+        return {"bytes": self.path.stat().st_size, "data_from": self.data_from, "crc32": self.checksum}
+
+    def _write_header(self) -> None:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.length, *self.row_shape),
+        }
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+
+def full_disk(error: OSError, path: Path) -> Exception:
+    """StorageFull for a disk or quota that is full, else the error itself."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            f"no space left while writing samples to {path.parent}: free some, or use fewer blocks or a larger stride"
+        )
+    return error
+
+
+def check_file(path: Path, expected: dict) -> None:
+    """Raises ArtefactDamaged unless the file has the length and the checksum that were recorded when it was written."""
+    if not path.is_file():
+        raise ArtefactDamaged(f"{path} is missing")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise ArtefactDamaged(f"{path} has {size} bytes, expected {expected['bytes']}")
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(expected["data_from"])
+        while content := file.read(2**22):
+            checksum = zlib.crc32(content, checksum)
+    if checksum != expected["crc32"]:
+        raise ArtefactDamaged(f"the content of {path} is not what was written")
+
+
+def map_file(path: Path) -> np.ndarray:
+    """The array as a private memory map: changes to it stay in this process and never reach the file."""
+    return np.load(path, mmap_mode="c", allow_pickle=False)
