@@ -40,7 +40,7 @@ class MemberTask(LightningModule):
     def _sums(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and (loss x usable pixels, usable pixels) for the mean over an epoch."""
         target, valid = batch["target_KCHW"], batch["target_valid_KHW"]
-        loss = self._loss(self._compute(batch).float(), target, valid)
+        loss = self._loss(self._compute(batch).float(), target, valid[:, :, None])
         count = valid.sum().float()
         return loss, torch.stack([loss.detach() * count, count])
 

@@ -69,7 +69,6 @@ class TrainingSettings:
     precision: str = "32"  # "32" | "bf16-mixed" | "16-mixed"
     accelerator: str = "auto"  # "auto" | "cpu" | "gpu"
     devices: int = 1
-    augment: bool = True
     seed: int = 0
 
 
@@ -117,7 +116,7 @@ def train(
 ) -> TrainingReport:
     """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
 
-    `loss(y_BKCHW, target_BKCHW, valid_BKHW)` is the mean over usable pixels (0, with a gradient, where there are none).
+    `loss(y_BKCHW, target_BKCHW, valid_BK1HW)` is the mean over usable pixels (0, with a gradient, where there are none).
     `folder` gets `logs/member-0.csv` ... (and TensorBoard files where tensorboard is installed) and `resume/`, from which
     an interrupted run goes on; members that are finished there are not trained again. `key` names what else the result
     depends on (cube snapshot, model config): resume state with another key, settings or data is set aside.
@@ -136,7 +135,7 @@ def train(
     count = len(forecaster.members)
     reports = []
     for i in range(count):
-        batches = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True, augment=settings.augment)
+        batches = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True)
         watched = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
         steps = settings.epochs * len(batches)
         show = _shifted(progress, i * steps, count * steps)
@@ -289,11 +288,12 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Puts PyTorch's process-wide switches, which Trainer(deterministic=True) throws, back afterwards."""
+    deterministic: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a write of every buffer
+    fill, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a write of every buffer
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = fill, benchmark
+        deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = fill, benchmark
