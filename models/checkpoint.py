@@ -1,0 +1,147 @@
+"""A forecaster on disk: `model.safetensors` (numbers) and `model.json` (everything else). No pickle, no driftline config.
+
+The JSON is written last and names the SHA-256 of the tensors, so a half-written or mixed pair is recognised. The model's hash
+is the SHA-256 over the tensor file followed by the JSON file.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+
+from models.climatology import Climatology
+from models.decaying_anomaly import DecayingAnomaly
+from models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from models.guided import Guide, GuidedForecaster, Scaling
+from models.persistence import Persistence
+
+FORMAT = "driftline-forecaster"
+VERSION = 1
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+GUIDES = {"persistence": Persistence, "climatology": Climatology, "decaying_anomaly": DecayingAnomaly}
+
+
+class CheckpointDamaged(ValueError):
+    """A checkpoint that is incomplete, mixed, of another version, or does not describe its own tensors."""
+
+
+def save_forecaster(forecaster: GuidedForecaster, folder: Path, metadata: dict[str, Any]) -> str:
+    """Writes both files into `folder` (made if missing) and returns the model's hash.
+
+    `metadata` is anything JSON holds: variables and band order, cube snapshot, split, code version... It comes back from
+    `load_forecaster` as it went in. Raises ValueError if a tensor is not finite: such a model diverged and is no use to anyone.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in forecaster.state_dict().items()}
+    broken = sorted(name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))
+    if broken:
+        raise ValueError(f"the forecaster holds values that are not finite (training diverged?), first in {broken[0]}: not saved")
+    tensors = tensors_to_bytes(state)
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+        "forecaster": describe_forecaster(forecaster),
+        "metadata": metadata,
+    }
+    text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False).encode()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / TENSORS, tensors)
+    _write_whole(folder / DESCRIPTION, text)
+    return hashlib.sha256(tensors + text).hexdigest()
+
+
+def hash_forecaster(folder: Path) -> str:
+    """The hash of a saved forecaster, hex."""
+    tensors, text = _read_files(Path(folder))
+    return hashlib.sha256(tensors + text).hexdigest()
+
+
+def load_forecaster(folder: Path) -> tuple[GuidedForecaster, dict[str, Any]]:
+    """(forecaster in evaluation mode on the CPU, metadata). Raises FileNotFoundError or CheckpointDamaged."""
+    tensors, text = _read_files(Path(folder))
+    where = Path(folder) / DESCRIPTION
+    try:
+        description = json.loads(text)
+        if description["format"] != FORMAT or description["version"] != VERSION:
+            found = f"{description['format']} version {description['version']}"
+            raise CheckpointDamaged(
+                f"{where}: expected {FORMAT} version {VERSION}, found {found}: train again with this driftline"
+            )
+        if description["tensors_sha256"] != hashlib.sha256(tensors).hexdigest():
+            raise CheckpointDamaged(
+                f"{where} does not belong to the {TENSORS} beside it (interrupted write or mixed files): train again"
+            )
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
+            forecaster = rebuild_forecaster(description["forecaster"])
+        forecaster.load_state_dict(tensors_from_bytes(tensors), strict=True, assign=True)
+        metadata = description["metadata"]
+    except CheckpointDamaged:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointDamaged(f"{where}: not a whole forecaster ({type(error).__name__}: {error}): train again") from error
+    return forecaster.eval(), metadata
+
+
+def describe_forecaster(forecaster: GuidedForecaster) -> dict[str, Any]:
+    """All that `rebuild_forecaster` needs, as JSON: guide, scaling, steps, and the config of every member."""
+    return {
+        "guide": describe_guide(forecaster.guide),
+        "scaling": asdict(forecaster.scaling),
+        "context": forecaster.context,
+        "horizon": forecaster.horizon,
+        "members": [asdict(member.config) for member in forecaster.members if isinstance(member, EncoderForecaster)],
+    }
+
+
+def rebuild_forecaster(description: dict[str, Any]) -> GuidedForecaster:
+    """An untrained forecaster of the same build."""
+    scaling = {name: tuple(v) if isinstance(v, list) else v for name, v in description["scaling"].items()}
+    configs = [EncoderForecasterConfig(**{**config, "hidden": tuple(config["hidden"])}) for config in description["members"]]
+    return GuidedForecaster(
+        rebuild_guide(description["guide"]),
+        [EncoderForecaster(config) for config in configs],
+        Scaling(**scaling),
+        context=description["context"],
+        horizon=description["horizon"],
+    )
+
+
+def describe_guide(guide: Guide) -> dict[str, Any]:
+    """{"kind": ..., its fields...}."""
+    kinds = {cls: kind for kind, cls in GUIDES.items()}
+    return {"kind": "none"} if guide is None else {"kind": kinds[type(guide)], **asdict(guide)}
+
+
+def rebuild_guide(description: dict[str, Any]) -> Guide:
+    """The guide of `describe_guide`."""
+    fields = dict(description)
+    kind = fields.pop("kind")
+    return None if kind == "none" else GUIDES[kind](**fields)
+
+
+def _read_files(folder: Path) -> tuple[bytes, bytes]:
+    for name in (TENSORS, DESCRIPTION):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no forecaster in {folder}: {name} is missing; train one first")
+    return (folder / TENSORS).read_bytes(), (folder / DESCRIPTION).read_bytes()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file is there as a whole or not at all: written beside its place, flushed to disk, renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

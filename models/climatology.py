@@ -1,0 +1,65 @@
+"""Day-of-year climatology: what a pixel usually looks like at this time of the year.
+
+The mean over usable dates is weighted by the distance d in the year:
+
+    w(d) = exp(-(d / s)^2 / 2) + 0.01 exp(-(d / 3s)^2 / 2) + 1e-5
+
+The two small terms only speak where the first has nothing to say: a pixel without a near observation falls back to its wider
+season, then to its mean. A series shorter than a day sees d = 0 throughout: the climatology is then the plain mean.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TROPICAL_YEAR_DAYS = 365.2422
+# Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on the tile it lies in: matrix
+# libraries choose their kernels (and with them the order of sums) by the shape. Also bounds the memory: N x 4608 x (C + 1) floats.
+BLOCK_PX = 4608
+
+
+def season_distance_days(days_M: Tensor, other_N: Tensor) -> Tensor:
+    """Distance in the year, (M, N) float64, in [0, 183] days."""
+    apart = torch.remainder(days_M.double()[:, None] - other_N.double()[None, :], TROPICAL_YEAR_DAYS)
+    return torch.minimum(apart, TROPICAL_YEAR_DAYS - apart)
+
+
+def season_weights(at_days_M: Tensor, days_N: Tensor, width_days: float) -> Tensor:
+    """w(d) of the module's docstring, (M, N) float32."""
+    scaled = season_distance_days(at_days_M, days_N) / width_days
+    return (torch.exp(-scaled.square() / 2) + 0.01 * torch.exp(-(scaled / 3).square() / 2) + 1e-5).float()
+
+
+def climatology_at(
+    x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, usable_N: Tensor, at_days_M: Tensor, width_days: float
+) -> Tensor:
+    """Climatology on the dates `at_days_M`, (M, C, H, W) float32; 0 where a pixel was never seen on a usable date."""
+    index_U = torch.nonzero(usable_N).flatten()
+    channels, height, width = x_NCHW.shape[1:]
+    pixels = height * width
+    x_NCP, valid_NP = x_NCHW.reshape(-1, channels, pixels), valid_NHW.reshape(-1, pixels)
+    mean_MCP = x_NCHW.new_zeros(len(at_days_M), channels, pixels)
+    weights_MU = season_weights(at_days_M, days_N[index_U], width_days).to(x_NCHW.device)
+    block_UEP = x_NCHW.new_zeros(len(index_U), channels + 1, BLOCK_PX)
+    for start in range(0, pixels, BLOCK_PX):
+        stop = min(start + BLOCK_PX, pixels)
+        size = stop - start
+        block_UEP[:, :channels, :size] = x_NCP[index_U, :, start:stop] * valid_NP[index_U, None, start:stop]
+        block_UEP[:, channels, :size] = valid_NP[index_U, start:stop]
+        sums_MEP = (weights_MU @ block_UEP.flatten(1)).reshape(len(at_days_M), channels + 1, BLOCK_PX)[..., :size]
+        mean_MCP[..., start:stop] = sums_MEP[:, :channels] / sums_MEP[:, channels:].clamp(min=1e-12)
+    return mean_MCP.reshape(-1, channels, height, width)
+
+
+@dataclass(frozen=True)
+class Climatology:
+    """The day-of-year mean of every pixel over the usable dates; `width_days` is the standard deviation s of the window."""
+
+    width_days: float = 15.0
+
+    def forecast(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> Tensor:
+        """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
+        return climatology_at(x_NCHW, valid_NHW, days_N, usable_N, target_days_K, self.width_days)

@@ -1,0 +1,166 @@
+"""A ConvLSTM cell and a stack of them, for irregular dates and missing pixels.
+
+Equations (Shi et al. 2015, arXiv:1506.04214, eq. 3; `*` convolution, `o` elementwise; the peepholes are per channel, so that
+the cell does not fix the size of the image):
+
+    i = sigmoid(W_xi * x + W_hi * h + w_ci o c + b_i)
+    f = sigmoid(W_xf * x + W_hf * h + w_cf o c + b_f)
+    c' = f o c + i o tanh(W_xg * x + W_hg * h + b_g)
+    o = sigmoid(W_xo * x + W_ho * h + w_co o c' + b_o)
+    h' = o o tanh(c')
+
+Three additions for scenes that come when the sky lets them:
+- elapsed time: before a step, h and c are multiplied by exp(-rate o elapsed), one learnt rate >= 0 per channel (the hidden decay
+  of GRU-D, Che et al. 2018, eq. 10), almost no decay at the start;
+- time features (season, lead...) enter every gate as a bias per channel;
+- where a pixel was not seen, its (decayed) state is held.
+
+There are two ways through the same numbers: the plain one (autograd) and `InPlaceRun` (no gradients, only the state in memory).
+
+Shapes: B batch, T time, C input channels, D hidden channels, H rows, W columns, F time features; G = 4 D, gates in the order
+i, f, o, g. All float32 unless the module was cast.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the field uses
+from torch import Tensor, nn
+
+State = tuple[tuple[Tensor, Tensor], ...]  # (h_BDHW, c_BDHW) of each layer
+INITIAL_RATE = 1e-3  # decay per unit of elapsed time before training: 0.1 %
+
+
+class ConvLSTMCell(nn.Module):
+    """One ConvLSTM layer: `forward` makes one step.
+
+    `kernel` is odd; zero padding keeps the size. `forget_bias` is added to the forget gate's initial bias (Jozefowicz 2015).
+    With `time_features` > 0 the cell takes `time_BF` and `elapsed_B`; without, it takes neither and has no parameters for them.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        kernel: int = 3,
+        *,
+        peepholes: bool = False,
+        forget_bias: float = 1.0,
+        time_features: int = 0,
+    ):
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel must be odd so that the size is kept, not {kernel}")
+        self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
+        self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
+        with torch.no_grad():
+            self.gates.bias[hidden : 2 * hidden] += forget_bias
+        self.peephole_3D = nn.Parameter(torch.zeros(3, hidden)) if peepholes else None  # rows: i, f, o
+        self.time = nn.Linear(time_features, 4 * hidden, bias=False) if time_features else None
+        raw = math.log(math.expm1(INITIAL_RATE))
+        self.raw_rate_D = nn.Parameter(torch.full((hidden,), raw)) if time_features else None
+
+    def initial_state(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, c) of zeros for an image like `x_BCHW`; two tensors that share no memory."""
+        shape = (x_BCHW.shape[0], self.hidden, *x_BCHW.shape[-2:])
+        return x_BCHW.new_zeros(shape), x_BCHW.new_zeros(shape)
+
+    def keep_BD(self, elapsed_B: Tensor) -> Tensor:
+        """Share of the state that is kept after `elapsed_B`, in (0, 1]; time before zero counts as zero."""
+        assert self.raw_rate_D is not None
+        return torch.exp(-F.softplus(self.raw_rate_D) * elapsed_B.clamp(min=0)[:, None])
+
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        state: tuple[Tensor, Tensor] | None = None,
+        *,
+        valid_B1HW: Tensor | None = None,
+        elapsed_B: Tensor | None = None,
+        time_BF: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(h_BDHW, c_BDHW) after one step. `valid_B1HW` is 1 where the pixel was seen; None means everywhere."""
+        h, c = self.initial_state(x_BCHW) if state is None else state
+        if elapsed_B is not None:
+            keep = self.keep_BD(elapsed_B)[:, :, None, None]
+            h, c = h * keep, c * keep
+        gates = self.gates(torch.cat([x_BCHW, h], dim=1))
+        if self.time is not None and time_BF is not None:
+            gates = gates + self.time(time_BF)[:, :, None, None]
+        i, f, o, g = gates.chunk(4, dim=1)
+        peephole = None if self.peephole_3D is None else self.peephole_3D[:, None, :, None, None]
+        if peephole is not None:
+            i, f = i + peephole[0] * c, f + peephole[1] * c
+        c_new = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        if peephole is not None:
+            o = o + peephole[2] * c_new
+        h_new = torch.sigmoid(o) * torch.tanh(c_new)
+        if valid_B1HW is None:
+            return h_new, c_new
+        seen = valid_B1HW > 0
+        return torch.where(seen, h_new, h), torch.where(seen, c_new, c)
+
+
+class ConvLSTM(nn.Module):
+    """A stack of ConvLSTM layers; the output of a layer is the next one's input, with spatial dropout between in training."""
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        kernel: int = 3,
+        *,
+        peepholes: bool = False,
+        forget_bias: float = 1.0,
+        time_features: int = 0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        widths = [inputs, *hidden]
+        self.cells = nn.ModuleList(
+            ConvLSTMCell(before, after, kernel, peepholes=peepholes, forget_bias=forget_bias, time_features=time_features)
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.dropout = dropout
+
+    def step(
+        self,
+        x_BCHW: Tensor,
+        state: State | None = None,
+        *,
+        valid_B1HW: Tensor | None = None,
+        elapsed_B: Tensor | None = None,
+        time_BF: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """(output of the last layer h_BDHW, state of all layers) after one step."""
+        output, after = x_BCHW, []
+        for index, cell in enumerate(self.cells):
+            before = None if state is None else state[index]
+            h, c = cell(output, before, valid_B1HW=valid_B1HW, elapsed_B=elapsed_B, time_BF=time_BF)
+            after.append((h, c))
+            output = F.dropout2d(h, self.dropout, self.training)
+        return output, tuple(after)
+
+    def forward(
+        self,
+        x_BTCHW: Tensor,
+        state: State | None = None,
+        *,
+        valid_BT1HW: Tensor | None = None,
+        elapsed_BT: Tensor | None = None,
+        time_BTF: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """(h_BTDHW of the last layer, state after the last step): T calls of `step`, time outermost."""
+        outputs = []
+        for t in range(x_BTCHW.shape[1]):
+            output, state = self.step(
+                x_BTCHW[:, t],
+                state,
+                valid_B1HW=None if valid_BT1HW is None else valid_BT1HW[:, t],
+                elapsed_B=None if elapsed_BT is None else elapsed_BT[:, t],
+                time_BF=None if time_BTF is None else time_BTF[:, t],
+            )
+            outputs.append(output)
+        assert state is not None, "a sequence has at least one step"
+        return torch.stack(outputs, dim=1), state

@@ -1,0 +1,148 @@
+"""Climatology plus a decaying anomaly: what is usual, and the part of what is unusual that will last.
+
+    y(pixel, day) = climatology(pixel, day) + share * a(pixel) * exp(-(day - day_a(pixel)) / decay_days)
+
+`a` is the median of the pixel's last `count` clear anomalies in the context (one odd date does not carry it) and `day_a` the
+mean date of those. `share` and `decay_days` are fitted by least squares on training windows, or given.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.climatology import climatology_at
+from models.persistence import context_arrays
+
+
+class Parts(NamedTuple):
+    """The rule taken apart. Physical values, float32; days float64 in the same count as the input."""
+
+    background_TCHW: Tensor  # climatology on the context's dates
+    background_KCHW: Tensor  # climatology on the target dates
+    anomaly_CHW: Tensor  # median of the last clear anomalies; 0 where there are none
+    anomaly_day_HW: Tensor  # their mean date; the issue date where there are none
+    y_KCHW: Tensor  # the forecast
+
+
+def last_values(x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` latest valid values of each pixel, newest last, and their days: (count C H W), (count H W), seen (count H W).
+
+    Where a pixel has fewer, the first places are not seen; they hold 0 and the last day.
+    """
+    values = x_TCHW.new_zeros(count, *x_TCHW.shape[1:])
+    days = torch.full_like(values[:, 0], float(days_T[-1]), dtype=torch.float64)
+    seen = torch.zeros_like(days, dtype=torch.bool)
+    for x_CHW, valid_HW, day in zip(x_TCHW, valid_THW, days_T.tolist(), strict=True):
+        values = torch.where(valid_HW, torch.cat([values[1:], x_CHW[None]]), values)
+        days = torch.where(valid_HW, torch.cat([days[1:], torch.full_like(days[:1], day)]), days)
+        seen = torch.where(valid_HW, torch.cat([seen[1:], torch.ones_like(seen[:1])]), seen)
+    return values, days, seen
+
+
+def median_of_seen(values_LCHW: Tensor, seen_LHW: Tensor) -> Tensor:
+    """Median over the seen of L values, (C, H, W): the middle one, or the mean of the two middle ones; 0 where none is seen."""
+    ordered = torch.where(seen_LHW[:, None], values_LCHW, math.inf).sort(dim=0).values
+    number_CHW = seen_LHW.sum(dim=0).expand_as(ordered[0])
+    below = ordered.gather(0, ((number_CHW - 1).clamp(min=0) // 2)[None])[0]
+    above = ordered.gather(0, (number_CHW // 2).clamp(max=len(ordered) - 1)[None])[0]
+    above = torch.where(number_CHW % 2 == 1, below, above)
+    return torch.where(number_CHW > 0, (below + above) / 2, 0.0)
+
+
+@dataclass(frozen=True)
+class DecayingAnomaly:
+    """Climatology + share x median anomaly of the last `count` clear values x exp(-age / decay_days)."""
+
+    width_days: float = 15.0
+    count: int = 3
+    decay_days: float = 90.0
+    share: float = 0.9
+
+    def parts(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> Parts:
+        """Background, anomaly and forecast; a network that corrects this rule sees the same background."""
+        days_T = context_days(days_N, context_T)
+        at_days_M = torch.cat([days_T, target_days_K.double()])
+        background_MCHW = climatology_at(x_NCHW, valid_NHW, days_N, usable_N, at_days_M, self.width_days)
+        background_TCHW, background_KCHW = background_MCHW[: len(days_T)], background_MCHW[len(days_T) :]
+        x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
+        values, value_days, seen = last_values(x_TCHW - background_TCHW, valid_THW, days_T, self.count)
+        anomaly_CHW = median_of_seen(values, seen)
+        issue = float(days_T[-1])
+        number_HW = seen.sum(dim=0)
+        anomaly_day_HW = issue + torch.where(seen, value_days - issue, 0.0).sum(dim=0) / number_HW.clamp(min=1)
+        age_KHW = (target_days_K.double()[:, None, None].to(x_NCHW.device) - anomaly_day_HW).clamp(min=0)
+        lasting_KHW = (self.share * torch.exp(-age_KHW / self.decay_days)).to(x_NCHW.dtype)
+        y_KCHW = background_KCHW + lasting_KHW[:, None] * anomaly_CHW
+        return Parts(background_TCHW, background_KCHW, anomaly_CHW, anomaly_day_HW, y_KCHW)
+
+    def forecast(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> Tensor:
+        """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
+        return self.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K).y_KCHW
+
+    def fit(self, windows: Iterable[Any]) -> "DecayingAnomaly":
+        """The same rule with `decay_days` and `share` that fit the windows' targets best (least squares, share in [0, 1]).
+
+        `windows` have the arguments of `forecast` and `target_KCHW`, `target_valid_KHW` as attributes.
+        """
+        candidates = None
+        for window in windows:
+            arguments = (window.x_NCHW, window.valid_NHW, window.days_N, window.context_T, window.usable_N, window.target_days_K)
+            tensors = tuple(torch.as_tensor(a) for a in arguments)
+            parts, targets = self.parts(*tensors), torch.as_tensor(window.target_KCHW)
+            weight_KHW = torch.as_tensor(window.target_valid_KHW).double()
+            age_KHW = (tensors[5].double()[:, None, None] - parts.anomaly_day_HW).clamp(min=0)
+            truth_KHW = (weight_KHW[:, None] * (targets - parts.background_KCHW) * parts.anomaly_CHW).sum(dim=1)
+            square_KHW = weight_KHW * parts.anomaly_CHW.square().sum(dim=0)
+            if candidates is None:
+                typical = max(float(tensors[5][-1] - tensors[2].min()), 1e-6)
+                candidates = [_Candidate(float(d)) for d in torch.logspace(-2, 2, 41, dtype=torch.float64) * typical]
+            for candidate in candidates:
+                candidate.add(truth_KHW, square_KHW, age_KHW)
+        if not candidates or max(c.square for c in candidates) == 0:
+            return self
+        best = max(candidates, key=_Candidate.gain)
+        return replace(self, decay_days=best.decay_days, share=best.share())
+
+
+class _Candidate:
+    """Running sums of the least-squares fit of `share` for one decay: min sum (truth - share * lasting * anomaly)^2."""
+
+    def __init__(self, decay_days: float):
+        self.decay_days, self.cross, self.square = decay_days, 0.0, 0.0
+
+    def add(self, truth_KHW: Tensor, square_KHW: Tensor, age_KHW: Tensor) -> None:
+        lasting = torch.exp(-age_KHW / self.decay_days)
+        self.cross += float((lasting * truth_KHW).sum())
+        self.square += float((lasting.square() * square_KHW).sum())
+
+    def share(self) -> float:
+        return min(max(self.cross / self.square, 0.0), 1.0) if self.square > 0 else 0.0
+
+    def gain(self) -> float:
+        """How much the sum of squares falls against climatology alone."""
+        share = self.share()
+        return 2 * share * self.cross - share * share * self.square
+
+
+def context_days(days_N: Tensor, context_T: Tensor) -> Tensor:
+    """Days of the context steps, float64 (T,). A step without an observation gets the date between its neighbours."""
+    days = days_N.double()[context_T.clamp(min=0)]
+    known = torch.nonzero(context_T >= 0).flatten()
+    if len(known) == len(context_T) or len(known) == 0:
+        return days
+    place = torch.arange(len(context_T))
+    right = torch.searchsorted(known, place).clamp(max=len(known) - 1)
+    left = (torch.searchsorted(known, place, right=True) - 1).clamp(min=0)
+    a, b = known[left], known[right]
+    share = torch.where(b > a, (place - a).double() / (b - a).clamp(min=1), 0.0)
+    inside = days[a] + share * (days[b] - days[a])
+    step = (days[known[-1]] - days[known[0]]) / (known[-1] - known[0]).clamp(min=1)
+    return inside + step * ((place - known[-1]).clamp(min=0) - (known[0] - place).clamp(min=0))

@@ -1,0 +1,102 @@
+"""An encoder-forecaster of ConvLSTM layers: T frames that were seen in, K corrections of a rule out.
+
+The encoder reads the context frame by frame; the forecaster starts from its state and unrolls the target dates, fed with what is
+known of the future: the date, the lead, the rule's own forecast (Shi et al. 2015, section 3.3, with time as an input). The last
+layer starts at zero, so an untrained network changes nothing.
+
+Shapes as in `models.convlstm`; T context steps, K target steps, C output channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.convlstm import ConvLSTM, State
+from models.in_place import InPlaceRun, convolve
+
+TIME_FEATURES = 4  # season sine and cosine, elapsed since the step before, offset from the issue date
+
+
+@dataclass(frozen=True)
+class EncoderForecasterConfig:
+    """What is needed to build the network again."""
+
+    outputs: int  # C, channels that are forecast
+    frame_channels: int  # of a context frame, without the mask
+    future_channels: int  # of what is known of a target date
+    hidden: tuple[int, ...] = (16,)
+    kernel: int = 3
+    peepholes: bool = False
+    forget_bias: float = 1.0
+    dropout: float = 0.0
+
+
+class EncoderForecaster(nn.Module):
+    """See the module's docstring. Works on images of any size."""
+
+    def __init__(self, config: EncoderForecasterConfig):
+        super().__init__()
+        self.config = config
+        settings = {"peepholes": config.peepholes, "forget_bias": config.forget_bias, "dropout": config.dropout}
+        self.encoder = ConvLSTM(config.frame_channels + 1, config.hidden, config.kernel, time_features=TIME_FEATURES, **settings)
+        self.forecaster = ConvLSTM(config.future_channels, config.hidden, config.kernel, time_features=TIME_FEATURES, **settings)
+        self.head = nn.Conv2d(config.hidden[-1], config.outputs, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def halo_px(self, context: int, horizon: int) -> int:
+        """Receptive radius: how far a pixel of the last target can see. Exact for T = `context`, K = `horizon`.
+
+        The longest way from the first frame climbs every layer once and passes T + K - 1 times from step to step; each of
+        these is one convolution, `kernel // 2` pixels wide.
+        """
+        return (self.config.kernel // 2) * (context + horizon - 1 + len(self.config.hidden))
+
+    def _is_plain(self) -> bool:
+        """True where gradients or dropout are wanted; otherwise the in-place run gives the same numbers sooner."""
+        return torch.is_grad_enabled() or (self.training and self.config.dropout > 0)
+
+    def encode(
+        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
+    ) -> State:
+        """State after the frames; `state` is the one before them (None: zeros). One call or many in a row: the same state."""
+        run = None if self._is_plain() else InPlaceRun(self.encoder, frames_BTCHW[:, 0], state)
+        for t in range(frames_BTCHW.shape[1]):
+            valid_B1HW = valid_BTHW[:, t, None].to(frames_BTCHW.dtype)
+            frame_BCHW = torch.cat([frames_BTCHW[:, t], valid_B1HW], dim=1)
+            known = {"valid_B1HW": valid_B1HW, "elapsed_B": elapsed_BT[:, t], "time_BF": time_BTF[:, t]}
+            if run is None:
+                _, state = self.encoder.step(frame_BCHW, state, **known)
+            else:
+                run.step(frame_BCHW, **known)
+        after = state if run is None else run.state()
+        assert after is not None, "a context has at least one step"
+        return after
+
+    def decode(self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor) -> tuple[Tensor, State]:
+        """(correction_BKCHW, state after the last target) from the state at the issue date."""
+        run = None if self._is_plain() else InPlaceRun(self.forecaster, futures_BKCHW[:, 0], state)
+        corrections = []
+        for k in range(futures_BKCHW.shape[1]):
+            known = {"elapsed_B": elapsed_BK[:, k], "time_BF": time_BKF[:, k]}
+            if run is None:
+                h_BDHW, state = self.forecaster.step(futures_BKCHW[:, k], state, **known)
+                corrections.append(self.head(h_BDHW))
+            else:
+                corrections.append(convolve(run.step(futures_BKCHW[:, k], **known), self.head))
+        return torch.stack(corrections, dim=1), state if run is None else run.state()
+
+    def forward(
+        self,
+        frames_BTCHW: Tensor,
+        valid_BTHW: Tensor,
+        time_BTF: Tensor,
+        elapsed_BT: Tensor,
+        futures_BKCHW: Tensor,
+        time_BKF: Tensor,
+        elapsed_BK: Tensor,
+    ) -> Tensor:
+        """correction_BKCHW in normalised units."""
+        state = self.encode(frames_BTCHW, valid_BTHW, time_BTF, elapsed_BT)
+        return self.decode(state, futures_BKCHW, time_BKF, elapsed_BK)[0]

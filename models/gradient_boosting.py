@@ -1,0 +1,126 @@
+"""Gradient boosting on lags: decision trees that correct the decaying-anomaly rule, pixel by pixel.
+
+Features of a pixel and a target date: the last clear values as anomalies, their ages, the rule and the climatology on the
+target date, the climatology's change from the issue date, the median anomaly, season, lead. The trees learn truth - rule:
+learning the residual did better than learning raw lags.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import HistGradientBoostingRegressor
+from torch import Tensor
+
+from models.climatology import TROPICAL_YEAR_DAYS
+from models.decaying_anomaly import DecayingAnomaly, context_days, last_values
+from models.persistence import context_arrays
+
+ARGUMENTS = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
+
+
+def lag_features(
+    rule: DecayingAnomaly,
+    lags: int,
+    x_NCHW: Tensor,
+    valid_NHW: Tensor,
+    days_N: Tensor,
+    context_T: Tensor,
+    usable_N: Tensor,
+    target_days_K: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(features_KFCHW, rule_KCHW), float32. A lag that was not seen is NaN (the trees have a branch for it)."""
+    parts = rule.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+    days_T = context_days(days_N, context_T)
+    x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
+    values_LCHW, lag_days_LHW, seen_LHW = last_values(x_TCHW - parts.background_TCHW, valid_THW, days_T, lags)
+    shape_CHW = x_NCHW.shape[1:]
+    missing = torch.tensor(float("nan"))
+    lag_anomalies = torch.where(seen_LHW[:, None], values_LCHW, missing)
+    features = []
+    for k, target_day in enumerate(target_days_K.tolist()):
+        ages_LHW = torch.where(seen_LHW, target_day - lag_days_LHW, missing.double()).float()
+        angle = 2 * np.pi * (target_day / TROPICAL_YEAR_DAYS % 1)
+        scalars = [target_day - float(days_T[-1]), float(np.sin(angle)), float(np.cos(angle))]
+        planes = [
+            parts.y_KCHW[k],
+            parts.background_KCHW[k],
+            parts.background_KCHW[k] - parts.background_TCHW[-1],
+            parts.anomaly_CHW,
+        ]
+        planes += [torch.full(shape_CHW, scalar) for scalar in scalars]
+        planes += [*lag_anomalies, *(age_HW.expand(shape_CHW) for age_HW in ages_LHW)]
+        features.append(torch.stack(planes))
+    return torch.stack(features), parts.y_KCHW
+
+
+@dataclass
+class GradientBoosting:
+    """Trees on top of `rule`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows."""
+
+    rule: DecayingAnomaly = field(default_factory=DecayingAnomaly)
+    lags: int = 5
+    samples: int = 200_000
+    iterations: int = 200
+    seed: int = 0
+    forests: list[HistGradientBoostingRegressor] = field(default_factory=list)
+
+    def fit(self, windows: Iterable[Any]) -> "GradientBoosting":
+        """Itself, fitted on windows with the arguments of `forecast` and `target_KCHW`, `target_valid_KHW`.
+
+        The windows are shuffled by giving every pixel-date a random key and keeping the `samples` lowest: one pass, bounded memory.
+        """
+        generator = np.random.default_rng(self.seed)
+        kept: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        for window in windows:
+            rows = self._rows(window)
+            keys = generator.random(len(rows[1]))
+            taken = (
+                (keys, *rows) if kept is None else tuple(np.concatenate(pair) for pair in zip(kept, (keys, *rows), strict=True))
+            )
+            lowest = np.argsort(taken[0], kind="stable")[: self.samples]
+            kept = (taken[0][lowest], taken[1][lowest], taken[2][lowest])
+        if kept is None or len(kept[0]) == 0:
+            raise ValueError("gradient boosting cannot be fitted: the training windows hold no valid target pixel")
+        _, features_RFC, residual_RC = kept
+        self.forests = [self._forest().fit(features_RFC[:, :, c], residual_RC[:, c]) for c in range(residual_RC.shape[1])]
+        return self
+
+    def _forest(self) -> HistGradientBoostingRegressor:
+        return HistGradientBoostingRegressor(
+            loss="absolute_error",
+            max_iter=self.iterations,
+            learning_rate=0.05,
+            max_leaf_nodes=31,
+            min_samples_leaf=100,
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=self.seed,
+        )
+
+    def _rows(self, window: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(features (R, F, C), truth - rule (R, C)) of the valid target pixels of a window; thinned to `samples` at once."""
+        features_KFCHW, rule_KCHW = lag_features(self.rule, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS))
+        valid_KHW = torch.as_tensor(window.target_valid_KHW)
+        residual_KCHW = torch.as_tensor(window.target_KCHW) - rule_KCHW
+        return features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy(), residual_KCHW.permute(0, 2, 3, 1)[valid_KHW].numpy()
+
+    def forecast(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> Tensor:
+        """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
+        if len(self.forests) != x_NCHW.shape[1]:
+            raise ValueError(
+                f"gradient boosting has {len(self.forests)} fitted channels and the data has {x_NCHW.shape[1]}: call fit(windows) first"
+            )
+        features_KFCHW, rule_KCHW = lag_features(
+            self.rule, self.lags, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K
+        )
+        y_KCHW = rule_KCHW.clone()
+        for k, features_FCHW in enumerate(features_KFCHW):
+            for c, forest in enumerate(self.forests):
+                rows_PF = features_FCHW[:, c].flatten(1).T.numpy()
+                y_KCHW[k, c] += torch.from_numpy(forest.predict(rows_PF)).float().reshape(y_KCHW.shape[-2:])
+        return y_KCHW

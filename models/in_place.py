@@ -1,0 +1,120 @@
+"""The ConvLSTM stack without gradients: the same numbers as `models.convlstm`, with only the state in memory.
+
+Input and hidden state of a layer lie side by side in one channels-last buffer that the convolution reads as it is, so nothing
+is concatenated; all pointwise work is done in place in the convolution's output, a block of pixels at a time while it is in
+the processor's cache.
+
+Shapes as in `models.convlstm`; P = pixels of one sample (H x W), E = inputs + hidden.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the field uses
+from torch import Tensor, nn
+
+from models.convlstm import ConvLSTM, ConvLSTMCell, State
+
+BLOCK_BYTES = 1 << 20  # of gates worked on at once on a CPU; about half of a core's second-level cache
+
+
+def convolve(x_BCHW: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """`convolution(x_BCHW)`, without gradients.
+
+    On a CPU oneDNN is asked for directly: PyTorch would use another algorithm for small images, and a tile would then differ
+    from the same pixels of the whole image in the last digit.
+    """
+    if x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        padding, weight = list(convolution.padding), convolution.weight
+        return torch.ops.aten.mkldnn_convolution(x_BCHW, weight, convolution.bias, padding, [1, 1], [1, 1], 1)
+    return F.conv2d(x_BCHW, convolution.weight, convolution.bias, padding=convolution.padding)  # type: ignore[arg-type]
+
+
+class _Layer:
+    """One cell and its buffers."""
+
+    def __init__(self, cell: ConvLSTMCell, like_BCHW: Tensor, state: tuple[Tensor, Tensor] | None):
+        batch, _, height, width = like_BCHW.shape
+        self.cell, self.pixels = cell, height * width
+        self.xh_BHWE = like_BCHW.new_zeros(batch, height, width, cell.inputs + cell.hidden)
+        self.c_BPD = like_BCHW.new_zeros(batch, self.pixels, cell.hidden)
+        flat_BPE = self.xh_BHWE.view(batch, self.pixels, -1)
+        self.x_BPC, self.h_BPD = flat_BPE[..., : cell.inputs], flat_BPE[..., cell.inputs :]
+        if state is not None:
+            self.h_BPD.copy_(state[0].flatten(2).transpose(1, 2))
+            self.c_BPD.copy_(state[1].flatten(2).transpose(1, 2))
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """(h_BDHW, c_BDHW), copies."""
+        batch, height, width, _ = self.xh_BHWE.shape
+        shape = (batch, height, width, self.cell.hidden)
+        return self.h_BPD.reshape(shape).permute(0, 3, 1, 2).clone(), self.c_BPD.view(shape).permute(0, 3, 1, 2).clone()
+
+    def step(self, valid_BP1: Tensor | None, elapsed_B: Tensor | None, time_BF: Tensor | None) -> None:
+        """Advances h and c by one step; the input already lies in `x_BPC`."""
+        cell, hidden = self.cell, self.cell.hidden
+        if elapsed_B is not None:
+            keep_B1D = cell.keep_BD(elapsed_B)[:, None]
+            self.h_BPD.mul_(keep_B1D)
+            self.c_BPD.mul_(keep_B1D)
+        gates_BHWG = convolve(self.xh_BHWE.permute(0, 3, 1, 2), cell.gates).permute(0, 2, 3, 1).to(self.c_BPD.dtype)
+        gates_BPG = gates_BHWG.reshape(-1, self.pixels, 4 * hidden)
+        bias_BG = cell.time(time_BF) if cell.time is not None and time_BF is not None else None
+        size = max(BLOCK_BYTES // (16 * hidden), 64) if gates_BPG.device.type == "cpu" else self.pixels
+        for b in range(len(gates_BPG)):
+            for start in range(0, self.pixels, size):
+                block = slice(start, start + size)
+                gates_PG = gates_BPG[b, block]
+                if bias_BG is not None:
+                    gates_PG += bias_BG[b]
+                seen_P1 = None if valid_BP1 is None else valid_BP1[b, block]
+                advance(gates_PG, self.h_BPD[b, block], self.c_BPD[b, block], seen_P1, cell.peephole_3D)
+
+
+def advance(gates_PG: Tensor, h_PD: Tensor, c_PD: Tensor, seen_P1: Tensor | None, peephole_3D: Tensor | None) -> None:
+    """The pointwise half of a step, in place in `h_PD` and `c_PD`; `gates_PG` is used up."""
+    i, f, o, g = gates_PG.chunk(4, dim=1)
+    if peephole_3D is None:
+        gates_PG[:, : 3 * c_PD.shape[1]].sigmoid_()
+    else:
+        i.addcmul_(c_PD, peephole_3D[0]).sigmoid_()
+        f.addcmul_(c_PD, peephole_3D[1]).sigmoid_()
+    g.tanh_()
+    c_new = f.mul_(c_PD).addcmul_(i, g) if seen_P1 is not None else c_PD.mul_(f).addcmul_(i, g)
+    if peephole_3D is not None:
+        o.addcmul_(c_new, peephole_3D[2]).sigmoid_()
+    torch.tanh(c_new, out=g)
+    if seen_P1 is None:
+        torch.mul(o, g, out=h_PD)
+        return
+    torch.where(seen_P1, o.mul_(g), h_PD, out=h_PD)
+    torch.where(seen_P1, c_new, c_PD, out=c_PD)
+
+
+class InPlaceRun:
+    """A stack in the middle of a sequence: `step` after `step`, the state inside. For one thread, without gradients."""
+
+    def __init__(self, stack: ConvLSTM, like_BCHW: Tensor, state: State | None = None):
+        cells = [cell for cell in stack.cells if isinstance(cell, ConvLSTMCell)]
+        self.layers = [_Layer(cell, like_BCHW, None if state is None else state[i]) for i, cell in enumerate(cells)]
+
+    @torch.no_grad()
+    def step(
+        self,
+        x_BCHW: Tensor,
+        *,
+        valid_B1HW: Tensor | None = None,
+        elapsed_B: Tensor | None = None,
+        time_BF: Tensor | None = None,
+    ) -> Tensor:
+        """Output of the last layer, h_BDHW: a channels-last view that the next step overwrites."""
+        batch, _, height, width = x_BCHW.shape
+        valid_BP1 = None if valid_B1HW is None else valid_B1HW.flatten(2).transpose(1, 2) > 0
+        flowing_BPC = x_BCHW.flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            layer.x_BPC.copy_(flowing_BPC)
+            layer.step(valid_BP1, elapsed_B, time_BF)
+            flowing_BPC = layer.h_BPD
+        return flowing_BPC.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+    def state(self) -> State:
+        """State of all layers after the last step, copies."""
+        return tuple(layer.state() for layer in self.layers)

@@ -1,0 +1,36 @@
+"""Losses over the pixels that were seen.
+
+Shapes: `y` and `target` are equal and of any shape (in training B K C H W), `weight` broadcasts to it: 0 not seen, 1 seen, or
+any weight >= 0. The mean runs over the weights; a batch without any seen pixel gives 0 with a gradient of 0, never NaN.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the field uses
+from torch import Tensor
+
+
+def weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
+    """Scalar mean of `error` with `weight`; where the weight is 0 the error may be anything, NaN too."""
+    weight = weight.to(error.dtype).expand_as(error)
+    total = torch.where(weight > 0, error * weight, torch.zeros_like(error)).sum()
+    return total / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
+
+
+def _seen(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """`target` where it has weight, else a copy of `y` without gradient: the difference there is 0 whatever stood in the target."""
+    return torch.where((weight > 0).expand_as(y), target, y.detach())
+
+
+def masked_mae(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error, scalar."""
+    return weighted_mean((y - _seen(y, target, weight)).abs(), weight)
+
+
+def masked_mse(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error, scalar."""
+    return weighted_mean((y - _seen(y, target, weight)).square(), weight)
+
+
+def masked_huber(y: Tensor, target: Tensor, weight: Tensor, delta: float = 1.0) -> Tensor:
+    """Huber loss, scalar: half the square up to `delta`, linear beyond (Huber 1964); `delta` in the units of `y`."""
+    return weighted_mean(F.huber_loss(y, _seen(y, target, weight), reduction="none", delta=delta), weight)
