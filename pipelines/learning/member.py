@@ -33,8 +33,9 @@ class MemberTask(LightningModule):
     def __init__(self, forecaster: Any, i: int, loss: Callable[..., torch.Tensor], settings: Any, steps: int):
         super().__init__()
         self.member: nn.Module = forecaster.members[i]
-        self._compute = partial(forecaster.compute_member, i)  # the forecaster itself stays unregistered: its other
-        self._loss, self._settings, self._steps = loss, settings, steps  # members are none of this task's parameters
+        self._around = (forecaster,)  # in a tuple: not registered, its other members are none of this task's parameters
+        self._compute = partial(forecaster.compute_member, i)
+        self._loss, self._settings, self._steps = loss, settings, steps
         self.training_sums = self.validation_sums = torch.zeros(2)
 
     def _sums(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,6 +44,10 @@ class MemberTask(LightningModule):
         loss = self._loss(self._compute(batch).float(), target, valid[:, :, None])
         count = valid.sum().float()
         return loss, torch.stack([loss.detach() * count, count])
+
+    def on_fit_start(self) -> None:
+        if isinstance(self._around[0], nn.Module):
+            self._around[0].to(self.device)  # its constants: statistics, shrinkage
 
     def on_train_epoch_start(self) -> None:
         self.training_sums = torch.zeros(2, device=self.device)

@@ -47,7 +47,7 @@ PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed
 class TrainableForecaster(Protocol):
     """What training knows of a model: its networks, and how network i turns a batch into physical values.
 
-    `compute_member` must use `members[i]` itself (not a copy) and bring constants of its own to the batch's device.
+    `compute_member` must use `members[i]` itself (not a copy). A forecaster that is a module is moved to the device as a whole.
     """
 
     @property
@@ -152,6 +152,8 @@ def train(
         _write_curve(state["curve"], folder / "logs" / f"member-{i}.csv")
         reports.append(_report(state["curve"], is_resumed, time.monotonic() - started))
         show(steps)
+    if isinstance(forecaster, nn.Module):
+        forecaster.cpu()
     return TrainingReport(tuple(reports), len(train_set), len(validation_set))
 
 
