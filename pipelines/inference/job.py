@@ -1,0 +1,144 @@
+"""What is asked for: one prediction over a whole cube, as plain values with a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+
+from pipelines.cube.store import bands_of
+from pipelines.errors import RequestError
+from pipelines.inference.reading import band_bytes_per_column, chunk_rows
+from pipelines.inference.staging import ROLES, Field
+from pipelines.inference.tiling import plan_batches
+from pipelines.samples.variables import Variable, used_bands
+from pipelines.tiles import Tile
+
+VERSION = 1  # of what the staged bytes mean; part of the key
+
+
+class Forecaster(Protocol):
+    """What this module needs of a model (docs/design/001-spine.md)."""
+
+    halo_px: int | None
+
+    def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K) -> torch.Tensor: ...
+
+
+class Intervals(Protocol):
+    """Turns a forecast into bounds that hold the truth with the nominal probability."""
+
+    def bounds(self, y_KCHW): ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is predicted, as plain values; picklable. `times` are positions in the cube of the N dates that may be looked at.
+
+    `context_T` are positions in `times`, -1 = nothing seen. `halo_px` None = no finite receptive field: windows that overlap
+    by 2 * `blend_px` are blended.
+    """
+
+    snapshot: str
+    model_hash: str
+    variables: tuple[Variable, ...]
+    shape_yx: tuple[int, int]
+    times: tuple[int, ...]
+    context_T: tuple[int, ...]
+    target_days_K: tuple[float, ...]
+    tile_px: int
+    tiles_across: int
+    halo_px: int | None
+    blend_px: int
+    bounds: str  # "" = no intervals, else a digest of what they do
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of everything that the bytes depend on; fields staged under another key are not resumed."""
+        values = {"version": VERSION, **asdict(self)}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        roles = ROLES if self.bounds else ROLES[:1]
+        return tuple(Field(k, v.name, role) for k in range(len(self.target_days_K)) for v in self.variables for role in roles)
+
+    @property
+    def reach_px(self) -> int:
+        """How far beyond its own pixels a tile's window reaches."""
+        return self.blend_px if self.halo_px is None else self.halo_px
+
+    def batches(self) -> tuple[Tile, ...]:
+        return plan_batches(self.shape_yx, self.tile_px, self.tiles_across)
+
+
+def plan_job(
+    dataset: xr.Dataset,
+    snapshot: str,
+    forecaster: Forecaster,
+    variables: Sequence[Variable],
+    context_T: np.ndarray,
+    usable_N: np.ndarray,
+    target_days_K: np.ndarray,
+    intervals: Intervals | None = None,
+    *,
+    tile_px: int = 256,
+    blend_px: int = 32,
+    memory_mb: int = 256,
+    model_hash: str = "",
+) -> Job:
+    """The job for these arguments (of the forecaster's contract, over all dates of the cube).
+
+    Strips are as many tiles wide as `memory_mb` allows for one worker's rows of the cube. Raises RequestError where arguments
+    do not fit the cube.
+    """
+    usable_N, context_T = np.asarray(usable_N, bool), np.asarray(context_T, np.int64)
+    _check_request(dataset, context_T, usable_N, target_days_K, tile_px, blend_px if forecaster.halo_px is None else 0)
+    times = np.flatnonzero(usable_N)
+    shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
+    reach = blend_px if forecaster.halo_px is None else forecaster.halo_px
+    bands = len(used_bands(bands_of(dataset), tuple(variables)))
+    itemsize = dataset["image"].dtype.itemsize
+    column = band_bytes_per_column(len(times), bands, itemsize, tile_px, reach, chunk_rows(dataset))
+    across = max(1, int((memory_mb * 2**20 / column - 2 * reach) // tile_px))
+    return Job(
+        snapshot=snapshot,
+        model_hash=model_hash,
+        variables=tuple(variables),
+        shape_yx=shape_yx,
+        times=tuple(int(n) for n in times),
+        context_T=tuple(int(np.searchsorted(times, n)) if n >= 0 else -1 for n in context_T),
+        target_days_K=tuple(float(day) for day in np.asarray(target_days_K)),
+        tile_px=tile_px,
+        tiles_across=min(across, math.ceil(shape_yx[1] / tile_px)),
+        halo_px=forecaster.halo_px,
+        blend_px=blend_px,
+        bounds=_digest_of_bounds(intervals, len(target_days_K), len(variables)) if intervals is not None else "",
+    )
+
+
+def _check_request(dataset, context_T, usable_N, target_days_K, tile_px: int, blend_px: int) -> None:
+    count = dataset.sizes["time"]
+    if len(usable_N) != count:
+        raise RequestError(f"`usable` covers {len(usable_N)} dates, the cube has {count}: made for another snapshot?")
+    if not usable_N.any() or len(target_days_K) == 0:
+        raise RequestError("nothing to predict from or for: no usable date or no target date; see `prediction.issue`, `dates`")
+    outside = [int(n) for n in context_T if n >= count or (n >= 0 and not usable_N[n])]
+    if outside:
+        raise RequestError(f"context dates {outside} are not among the usable dates; all of the context must be usable")
+    if tile_px < 1 or 2 * blend_px > tile_px:
+        raise RequestError(f"tile_px {tile_px} must be at least {max(1, 2 * blend_px)} (twice the blended overlap)")
+
+
+def _digest_of_bounds(intervals: Intervals, targets: int, variables: int) -> str:
+    """Digest of the bounds around a few fixed forecasts: names what the intervals do, whatever class they are."""
+    probe = np.broadcast_to(np.linspace(-1, 1, 9, dtype=np.float32)[None, None, None], (targets, variables, 1, 9)).copy()
+    lower, upper = intervals.bounds(probe)
+    return hashlib.sha256(np.stack([np.asarray(lower), np.asarray(upper)]).astype("<f8").tobytes()).hexdigest()

@@ -1,0 +1,98 @@
+"""What is finished: an append-only list of batches, one JSON line each, on disk before the next one starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.errors import ArtefactDamaged
+
+NAME = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished batch: the key of its region, the SHA-256 of the bytes it wrote, and how well its windows agree.
+
+    `seam_mean` and `seam_max` are the disagreement of blended windows in physical units, over `seam_count` values; 0 where
+    halos are exact.
+    """
+
+    region: str
+    sha256: str
+    seam_mean: float = 0.0
+    seam_max: float = 0.0
+    seam_count: int = 0
+
+
+def start_ledger(folder: Path, header: dict) -> None:
+    """A new ledger in `folder` with `header` as its first line; published by rename, so a ledger always has a header."""
+    draft = folder / (NAME + ".new")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(header, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / NAME)
+    _sync_folder(folder)
+
+
+def append_record(folder: Path, record: Record) -> None:
+    """Adds one line in one write and waits until it is on disk."""
+    line = (json.dumps(asdict(record), sort_keys=True) + "\n").encode()
+    descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_header(folder: Path) -> dict | None:
+    """The first line of the ledger in `folder`; None if there is no ledger or its first line is not whole.
+
+    Raises ArtefactDamaged for a first line that is whole and not a ledger's.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    first, newline, _ = path.read_bytes().partition(b"\n")
+    if not newline:
+        return None
+    return _parse(first, path, 1)
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The finished batches in the order they finished. A half-written last line is cut off the file.
+
+    Raises ArtefactDamaged for any other line that cannot be read: then nothing in the file can be trusted.
+    """
+    path = folder / NAME
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):  # killed in the middle of a write: that batch is done again
+        os.truncate(path, len(whole))
+    lines = whole.splitlines()[1:]
+    try:
+        return [Record(**_parse(line, path, number)) for number, line in enumerate(lines, start=2)]
+    except TypeError as e:
+        raise ArtefactDamaged(f"{path}: a line is not a record of this version ({e}); delete {folder} and predict again") from e
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict:
+    try:
+        value = json.loads(line)
+    except ValueError as e:
+        value = e
+    if not isinstance(value, dict):
+        raise ArtefactDamaged(f"{path}:{number}: not a JSON object ({line[:40]!r}); delete {path.parent} and predict again")
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,177 @@
+"""Forecast fields of a whole cube, in bounded memory: plan batches, predict one, finish.
+
+    job = plan_job(...)                                       what is asked for, as plain values; its key names it
+    for region in plan_batches(...): predict_batch(job, region, ...)   pure: writes only its own region
+    finish(job, staging)                                      every region is there -> Staged
+
+`predict` does all three in this process; a scheduler maps `predict_batch` over the regions instead. Shapes: N dates that may
+be looked at, T context steps, K target dates, C variables, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from filelock import FileLock, Timeout
+
+from pipelines.errors import CubeBusy, StateError
+from pipelines.inference.job import Forecaster, Intervals, Job, plan_job
+from pipelines.inference.ledger import Record, append_record, read_header, read_records, start_ledger
+from pipelines.inference.staging import Field, Staged
+from pipelines.inference.tiling import tiles_of
+from pipelines.inference.window import Strip, blend
+from pipelines.samples.variables import Variable
+from pipelines.tiles import Tile
+
+logger = logging.getLogger(__name__)
+VERSION = 1  # of what the staged bytes mean; part of the key
+
+
+def predict(
+    dataset: xr.Dataset,
+    snapshot: str,
+    forecaster: Forecaster,
+    variables: Sequence[Variable],
+    context_T: np.ndarray,
+    usable_N: np.ndarray,
+    target_days_K: np.ndarray,
+    intervals: Intervals | None,
+    staging: Path,
+    tile_px: int = 256,
+    *,
+    blend_px: int = 32,
+    memory_mb: int = 256,
+    model_hash: str = "",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Staged:
+    """Predicted fields of the whole cube in the folder `staging`, float32, NaN where no usable date shows the pixel.
+
+    Killed and called again with the same arguments, it goes on where it was; the bytes are those of an undisturbed run.
+    Called with others, it starts afresh. `progress` counts batches. Raises CubeBusy if another process predicts into
+    `staging`, StorageFull, RequestError.
+    """
+    job = plan_job(
+        dataset, snapshot, forecaster, variables, context_T, usable_N, target_days_K, intervals,
+        tile_px=tile_px, blend_px=blend_px, memory_mb=memory_mb, model_hash=model_hash,
+    )  # fmt: skip
+    staging.mkdir(parents=True, exist_ok=True)
+    with _alone(staging):
+        missing = open_staging(job, staging)
+        total = len(job.batches())
+        if progress:
+            progress(total - len(missing), total)
+        done = total - len(missing)
+        for record in _predict_all(job, missing, dataset, forecaster, intervals, staging, workers):
+            append_record(staging, record)
+            done += 1
+            if progress:
+                progress(done, total)
+        return finish(job, staging)
+
+
+def _predict_all(job, regions, dataset, forecaster, intervals, staging, workers: int) -> Iterator[Record]:
+    """Records as batches finish. Threads: reading and torch both release the interpreter."""
+    arguments = (dataset, forecaster, intervals, staging)
+    if workers <= 1 or len(regions) <= 1:
+        yield from (predict_batch(job, region, *arguments) for region in regions)
+        return
+    share = max(1, torch.get_num_threads() // workers)  # each OpenMP team belongs to its thread
+    with ThreadPoolExecutor(workers, "predict", initializer=torch.set_num_threads, initargs=(share,)) as pool:
+        futures: list[Future[Record]] = [pool.submit(predict_batch, job, region, *arguments) for region in regions]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _alone(staging: Path) -> FileLock:
+    lock = FileLock(staging / "lock", timeout=0)  # held by the kernel: it dies with its owner
+    try:
+        lock.acquire()
+    except Timeout as e:
+        raise CubeBusy(f"{staging}: another process predicts into this folder; wait for it or name another run") from e
+    return lock
+
+
+def open_staging(job: Job, staging: Path) -> list[Tile]:
+    """The regions still to be predicted; makes the files and the ledger where there are none for this job.
+
+    Regions that the ledger lists are read back and compared with their checksum; what does not match is done again.
+    """
+    staged = Staged(staging, job.fields, job.shape_yx)
+    header = read_header(staging)
+    if header is None or header.get("key") != job.key:
+        for old in staging.glob("*.f32"):
+            old.unlink()
+        staged.allocate()
+        fields = [[f.target, f.variable, f.role] for f in job.fields]
+        start_ledger(staging, {"key": job.key, "fields": fields, "shape_yx": job.shape_yx, "tile_px": job.tile_px})
+        return list(job.batches())
+    finished = {record.region: record.sha256 for record in read_records(staging)}
+    return [region for region in job.batches() if not _is_intact(staged, region, job.tile_px, finished.get(region.key))]
+
+
+def _is_intact(staged: Staged, region: Tile, tile_px: int, sha256: str | None) -> bool:
+    if sha256 is None:
+        return False
+    is_same = staged.checksum(region, tile_px) == sha256
+    if not is_same:
+        logger.warning("%s: region %s differs from its ledger entry; it is predicted again", staged.folder, region.key)
+    return is_same
+
+
+def finish(job: Job, staging: Path) -> Staged:
+    """The finished fields; raises StateError if the ledger lacks a region."""
+    finished = {record.region for record in read_records(staging)}
+    missing = [region.key for region in job.batches() if region.key not in finished]
+    if missing:
+        raise StateError(
+            f"{staging}: {len(missing)} of {len(job.batches())} regions are not predicted, first {missing[0]}; run again"
+        )
+    return Staged(staging, job.fields, job.shape_yx)
+
+
+def predict_batch(
+    job: Job, region: Tile, dataset: xr.Dataset, forecaster: Forecaster, intervals: Intervals | None, staging: Path
+) -> Record:
+    """Predicts one region and writes it to the files in `staging`; idempotent. The caller puts the record into the ledger."""
+    staged = Staged(staging, job.fields, job.shape_yx)
+    strip = Strip(job, region, dataset, forecaster)
+    with staged.writing() as writer:
+        if job.halo_px is not None:
+            for tile in tiles_of(region, job.tile_px):
+                writer.write(tile, _blocks(job, strip.forecast(tile), intervals))
+            return Record(region.key, writer.digest.hexdigest())
+        y_KCHW, seam = blend(job, region, strip)
+        for tile in tiles_of(region, job.tile_px):
+            rows, across = tile.within(region)
+            writer.write(tile, _blocks(job, y_KCHW[:, :, rows, across], intervals))
+        return replace(seam, sha256=writer.digest.hexdigest())
+
+
+def _blocks(job: Job, y_KCHW: np.ndarray, intervals: Intervals | None) -> dict[Field, np.ndarray]:
+    arrays = {"forecast": y_KCHW}
+    if intervals is not None:
+        lower, upper = intervals.bounds(y_KCHW)
+        arrays |= {"lower": np.asarray(lower), "upper": np.asarray(upper)}
+    names = [variable.name for variable in job.variables]
+    return {field: arrays[field.role][field.target, names.index(field.variable)] for field in job.fields}
+
+
+def seam_error(staging: Path) -> tuple[float, float]:
+    """(mean, largest) disagreement of overlapping windows in physical units; (0, 0) where halos are exact."""
+    records = [record for record in read_records(staging) if record.seam_count]
+    count = sum(record.seam_count for record in records)
+    if not count:
+        return 0.0, 0.0
+    return sum(r.seam_mean * r.seam_count for r in records) / count, max(r.seam_max for r in records)

@@ -1,0 +1,108 @@
+"""A small cube in memory, a small network with an exact halo, and one without a finite receptive field."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from pipelines.inference.predict import predict
+from pipelines.samples.variables import Variable
+
+NDVI = Variable("ndvi", "normalized_difference", ("B8", "B4"), valid_range=(-1, 1))
+RED = Variable("red", "band", ("B4",))
+
+
+def make_cube(height: int, width: int, dates: int = 6, seed: int = 0) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(200, 6000, (dates, 3, height, width)).astype(np.uint16)
+    valid = rng.random((dates, height, width)) > 0.3
+    valid[:, 2, 3] = False  # one pixel is never seen
+    time = np.datetime64("2020-01-01", "ns") + np.arange(dates) * np.timedelta64(10, "D")
+    bands = [{"name": name, "scale": 1e-4, "offset": 0.0, "nodata": 0, "unit": "1"} for name in ("B3", "B4", "B8")]
+    dataset = xr.Dataset(
+        {"image": (("time", "band", "y", "x"), image), "valid": (("time", "y", "x"), valid)},
+        coords={"time": time, "band": ["B3", "B4", "B8"], "y": -np.arange(height) * 10.0, "x": np.arange(width) * 10.0},
+    )
+    dataset["image"].attrs["bands"] = json.dumps(bands)
+    dataset["image"].encoding["chunks"] = (1, 3, 16, 16)
+    return dataset
+
+
+class ConvForecaster(torch.nn.Module):
+    """Two 3x3 convolutions over the context, one step ahead each; the halo is exact."""
+
+    def __init__(self, context: int, targets: int, channels: int = 2, halo_px: int | None = 2):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = torch.nn.Conv2d(context * channels, 16, 3, padding=1)
+        self.second = torch.nn.Conv2d(16, targets * channels, 3, padding=1)
+        self.targets, self.channels, self.halo_px = targets, channels, halo_px
+
+    def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
+        seen_TCHW = torch.where((context_T >= 0)[:, None, None, None], x_NCHW[context_T.clamp(min=0)], 0)
+        y = self.second(torch.tanh(self.first(seen_TCHW.flatten(0, 1)[None])))
+        return y.unflatten(1, (self.targets, self.channels))[0]
+
+
+class GlobalForecaster(ConvForecaster):
+    """The same plus the window's mean: what it says depends on how much it sees."""
+
+    def __init__(self, context: int, targets: int):
+        super().__init__(context, targets, halo_px=None)
+
+    def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
+        y = super().forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        return y + x_NCHW.mean()
+
+
+class Plus:
+    """Intervals of a fixed half width."""
+
+    def __init__(self, half: float):
+        self.half = half
+
+    def bounds(self, y_KCHW):
+        return y_KCHW - self.half, y_KCHW + self.half
+
+
+ARGUMENTS = {
+    "snapshot": "SNAP",
+    "variables": (NDVI, RED),
+    "context_T": np.array([1, -1, 3]),
+    "usable_N": np.array([True, True, False, True, False, False]),
+    "target_days_K": np.array([18300.0, 18310.0]),
+    "intervals": Plus(0.1),
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(dataset, forecaster, tile_px=..., name=...)` predicts with fixed arguments and returns (staged, y_FHW)."""
+
+    def start(dataset, forecaster, name="staging", **changes):
+        staged = predict(dataset, forecaster=forecaster, staging=tmp_path / name, **{**ARGUMENTS, **changes})
+        return staged, np.stack([staged.read(field, slice(None)) for field in staged.fields])
+
+    return start
+
+
+@pytest.fixture
+def cube():
+    return make_cube
+
+
+@pytest.fixture
+def conv():
+    return ConvForecaster(3, 2)
+
+
+@pytest.fixture
+def unbounded():
+    return GlobalForecaster(3, 2)
+
+
+@pytest.fixture
+def default_arguments():
+    return dict(ARGUMENTS)

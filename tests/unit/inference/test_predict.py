@@ -1,0 +1,221 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.calendar import to_days
+from pipelines.cube.store import bands_of
+from pipelines.errors import CubeBusy, MissingInput, RequestError, StateError
+from pipelines.inference.job import plan_job
+from pipelines.inference.predict import finish, open_staging, predict, predict_batch, seam_error
+from pipelines.inference.staging import Field, Staged
+from pipelines.samples.variables import decode
+
+
+def whole_image(dataset, forecaster, arguments):
+    """The forecast of the whole raster in one piece, straight through the contract, unusable dates included."""
+    bands = bands_of(dataset)
+    x, valid = decode(dataset["image"].values, dataset["valid"].values, bands, arguments["variables"])
+    with torch.inference_mode():
+        y = forecaster.forecast(
+            torch.from_numpy(x),
+            torch.from_numpy(valid),
+            torch.from_numpy(to_days(dataset["time"].values)),
+            torch.from_numpy(arguments["context_T"]),
+            torch.from_numpy(arguments["usable_N"]),
+            torch.from_numpy(arguments["target_days_K"]),
+        ).numpy()
+    y[..., ~valid[arguments["usable_N"]].any(0)] = np.nan
+    return y
+
+
+@pytest.mark.parametrize("shape_yx", [(64, 64), (70, 53), (5, 90)])
+@pytest.mark.parametrize("tile_px", [16, 32, 100])
+@pytest.mark.parametrize("memory_mb", [0, 64])
+def test_tiles_with_their_halo_equal_the_whole_image(run, cube, conv, default_arguments, shape_yx, tile_px, memory_mb):
+    dataset = cube(*shape_yx)
+    staged, fields = run(dataset, conv, tile_px=tile_px, memory_mb=memory_mb)
+    expected = whole_image(dataset, conv, default_arguments)
+    forecast = np.stack([fields[i] for i, field in enumerate(staged.fields) if field.role == "forecast"])
+    np.testing.assert_array_equal(forecast, expected.reshape(-1, *shape_yx))
+
+
+def test_a_halo_larger_than_the_tile_is_exact_too(run, cube, default_arguments, conv):
+    conv.halo_px = 20  # larger than needed and than the tile
+    dataset = cube(41, 37)
+    _, fields = run(dataset, conv, tile_px=8)
+    np.testing.assert_array_equal(fields[0], whole_image(dataset, conv, default_arguments)[0, 0])
+
+
+def test_intervals_are_staged_beside_the_forecast(run, cube, conv):
+    staged, fields = run(cube(20, 20), conv, tile_px=16)
+    assert staged.fields[:3] == (Field(0, "ndvi", "forecast"), Field(0, "ndvi", "lower"), Field(0, "ndvi", "upper"))
+    np.testing.assert_allclose(fields[2] - fields[1], np.where(np.isnan(fields[0]), np.nan, 0.2), atol=1e-6)
+
+
+def test_without_intervals_there_is_one_field_per_variable_and_date(run, cube, conv):
+    staged, _ = run(cube(20, 20), conv, tile_px=16, intervals=None)
+    assert [field.role for field in staged.fields] == ["forecast"] * 4
+
+
+def test_a_pixel_never_seen_is_nan_and_no_other(run, cube, conv):
+    dataset = cube(20, 20)
+    dataset["valid"].values[:] = True
+    dataset["valid"].values[[0, 1, 3], 2, 3] = False  # seen only on dates that may not be looked at
+    _, fields = run(dataset, conv, tile_px=16)
+    assert np.isnan(fields[:, 2, 3]).all()
+    assert np.isnan(fields).sum() == len(fields)
+
+
+def test_dates_that_are_not_usable_do_not_matter(run, cube, conv):
+    one, other = cube(20, 20), cube(20, 20)
+    other["image"].values[[2, 4, 5]] = 1
+    other["valid"].values[[2, 4, 5]] = True
+    np.testing.assert_array_equal(run(one, conv, "one", tile_px=16)[1], run(other, conv, "other", tile_px=16)[1])
+
+
+def test_several_workers_write_the_same_bytes(run, cube, conv):
+    dataset = cube(150, 90)
+    run(dataset, conv, "one", tile_px=16, memory_mb=0)
+    staged, _ = run(dataset, conv, "two", tile_px=16, memory_mb=0, workers=3)
+    for field in staged.fields:
+        assert (staged.folder / field.file).read_bytes() == (staged.folder.parent / "one" / field.file).read_bytes()
+
+
+def test_regions_predicted_in_any_order_and_twice_give_the_same(run, cube, conv, default_arguments, tmp_path):
+    dataset = cube(100, 60)
+    _, fields = run(dataset, conv, tile_px=16, memory_mb=0)
+    arguments = {k: v for k, v in default_arguments.items() if k != "snapshot"}
+    job = plan_job(dataset, "SNAP", conv, tile_px=16, memory_mb=0, **arguments)
+    other = tmp_path / "other"
+    other.mkdir()
+    regions = open_staging(job, other)
+    assert len(regions) > 3
+    for region in [*reversed(regions), regions[0]]:
+        predict_batch(job, region, dataset, conv, default_arguments["intervals"], other)
+    again = Staged(other, job.fields, job.shape_yx)
+    np.testing.assert_array_equal(np.stack([again.read(field, slice(None)) for field in again.fields]), fields)
+    with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are not predicted"):
+        finish(job, other)  # nobody wrote the ledger
+
+
+def test_finished_regions_are_not_computed_again(run, cube, conv, monkeypatch):
+    dataset = cube(40, 40)
+    run(dataset, conv, tile_px=16)
+    monkeypatch.setattr(conv, "forecast", lambda **_: pytest.fail("computed again"))
+    run(dataset, conv, tile_px=16)
+
+
+def test_a_damaged_region_is_computed_again(run, cube, conv, caplog):
+    dataset = cube(40, 40)
+    staged, fields = run(dataset, conv, tile_px=16)
+    path = staged.folder / staged.fields[0].file
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    _, again = run(dataset, conv, tile_px=16)
+    np.testing.assert_array_equal(again, fields)
+    assert "differs from its ledger entry; it is predicted again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"snapshot": "OTHER"}, {"model_hash": "other"}, {"target_days_K": np.array([18301.0, 18310.0])}, {"intervals": None}],
+)
+def test_another_request_starts_afresh(run, cube, conv, change):
+    dataset = cube(40, 40)
+    run(dataset, conv, tile_px=16)
+    seen: list[int] = []
+    run(dataset, conv, tile_px=16, progress=lambda done, _: seen.append(done), **change)
+    assert seen[0] == 0
+
+
+def test_progress_counts_batches_and_ends_at_the_total(run, cube, conv):
+    seen = []
+    run(cube(100, 60), conv, tile_px=16, memory_mb=0, progress=lambda *pair: seen.append(pair))
+    assert seen == [(n, seen[-1][1]) for n in range(seen[-1][1] + 1)]
+
+
+def test_windows_without_a_finite_halo_are_blended_and_the_seam_is_measured(run, cube, unbounded):
+    dataset = cube(70, 60)
+    whole, one = run(dataset, unbounded, "whole", tile_px=128, blend_px=8)
+    staged, fields = run(dataset, unbounded, "tiled", tile_px=32, blend_px=8, memory_mb=0)
+    mean, worst = seam_error(staged.folder)
+    assert seam_error(whole.folder) == (0.0, 0.0)
+    assert 0 < mean < worst < 0.1
+    assert np.nanmax(np.abs(fields[0] - one[0])) < 0.1  # close to, not equal to, the whole
+    _, broad = run(dataset, unbounded, "wide", tile_px=32, blend_px=8, memory_mb=64)
+    np.testing.assert_array_equal(broad, fields)  # how tiles are grouped does not show
+
+
+def test_blending_a_network_with_a_finite_halo_leaves_no_seam(run, cube, conv, default_arguments):
+    dataset = cube(70, 60)
+    conv.halo_px = None
+    _, fields = run(dataset, conv, tile_px=32, blend_px=8)
+    np.testing.assert_allclose(fields[0], whole_image(dataset, conv, default_arguments)[0, 0], atol=0.05)
+
+
+def test_a_second_process_is_told_that_the_folder_is_taken(run, cube, conv, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "staging").mkdir()
+    with FileLock(tmp_path / "staging" / "lock"), pytest.raises(CubeBusy, match="another process predicts into this folder"):
+        run(cube(20, 20), conv, tile_px=16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"usable_N": np.ones(5, bool)}, "`usable` covers 5 dates, the cube has 6"),
+        ({"usable_N": np.zeros(6, bool)}, "no usable date"),
+        ({"target_days_K": np.array([])}, "no target date"),
+        ({"context_T": np.array([1, 2])}, r"context dates \[2\] are not among the usable dates"),
+    ],
+)
+def test_a_request_that_does_not_fit_the_cube_is_refused(run, cube, conv, change, message):
+    with pytest.raises(RequestError, match=message):
+        run(cube(20, 20), conv, tile_px=16, **change)
+
+
+def test_tiles_too_small_to_blend_are_refused(run, cube, unbounded):
+    with pytest.raises(RequestError, match="tile_px 16 must be at least 64"):
+        run(cube(20, 20), unbounded, tile_px=16, blend_px=32)
+
+
+def test_a_forecaster_that_breaks_the_contract_is_named(run, cube, conv, monkeypatch):
+    monkeypatch.setattr(conv, "forecast", lambda **_: torch.zeros(1, 2, 3))
+    with pytest.raises(StateError, match=r"returned \(1, 2, 3\), expected \(targets, variables, rows, columns\)"):
+        run(cube(20, 20), conv, tile_px=16)
+
+
+def test_opening_a_folder_without_a_prediction_says_so(tmp_path):
+    with pytest.raises(MissingInput, match="no staged prediction here"):
+        Staged.open(tmp_path)
+
+
+def test_staged_fields_can_be_opened_again(run, cube, conv):
+    staged, fields = run(cube(40, 40), conv, tile_px=16)
+    again = Staged.open(staged.folder)
+    assert again == staged
+    np.testing.assert_array_equal(again.read(again.fields[1], slice(7, 9), slice(3, 5)), fields[1, 7:9, 3:5])
+
+
+def test_each_band_of_rows_is_read_once(cube, conv, default_arguments, tmp_path, monkeypatch):
+    from pipelines.inference import reading
+
+    loaded = []
+    load = reading.RowBand._load
+
+    def counting_load(self, rows, held):
+        load(self, rows, held)
+        loaded.append((held, self.first + self.image_NBYX.shape[2]))
+
+    monkeypatch.setattr(reading.RowBand, "_load", counting_load)
+    monkeypatch.setattr("pipelines.inference.tiling.TILES_PER_BATCH", 100)
+    predict(cube(400, 160), forecaster=conv, staging=tmp_path / "s", tile_px=32, memory_mb=64, **default_arguments)
+    assert loaded[0][0] == 0
+    assert loaded[-1][1] == 400
+    assert len(loaded) > 3
+    assert all(stop == start for (_, stop), (start, _) in pairwise(loaded))
+    assert all(stop % 16 == 0 for _, stop in loaded)
