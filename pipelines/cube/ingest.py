@@ -1,0 +1,376 @@
+"""Scenes into the cube: plan what is new, lay each scene, commit. A reader sees the version before or the one after."""
+
+import errno
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import icechunk
+import numpy as np
+import zarr
+
+from pipelines.cube.gates import Expectation
+from pipelines.cube.laying import Laid, Reader, lay_in_threads, lay_with_dask
+from pipelines.cube.lock import exclusive_writer
+from pipelines.cube.plan import KnownRefusal, Plan, Step, Work, fingerprint_scenes, plan_ingest, refuse_duplicates
+from pipelines.cube.steps import (
+    array_of,
+    put_in_order,
+    read_refusals,
+    read_steps,
+    resize_time,
+    verify,
+    write_refusals,
+    write_steps,
+)
+from pipelines.cube.store import (
+    BRANCH,
+    IMAGE,
+    bands_of,
+    first_line,
+    grid_of,
+    has_layout,
+    lay_out,
+    open_cube,
+    open_or_create_repository,
+)
+from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
+from pipelines.grid import Grid
+from pipelines.scene import Band, Scene
+from pipelines.sources.source import Resampling, SameDate, Source, settle_dates
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+MB = 2**20
+CONFLICT_TRIES = 5
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """How scenes are laid. `memory_mb` bounds the pixel buffers, not the interpreter (about 150 MB)."""
+
+    chunk_px: int = 256
+    resampling: Resampling = "nearest"
+    on_other_grid: Literal["reproject", "refuse"] = "refuse"
+    same_date: SameDate = "refuse"
+    min_valid_fraction: float = 0.0
+    memory_mb: int = 512
+    workers: int | None = None  # default: the number of cores
+    dask: str | None = None  # scheduler address; default: threads of this process
+    attributes: dict[str, Any] = field(default_factory=dict, hash=False)  # written to the cube: resolved config, its hash
+    refused_json: Path | None = None  # where the refusals are written as well
+    commit_scenes: int = 64  # a killed ingest loses at most this many scenes,
+    commit_mb: int = 4096  # or this much of pixels, whichever is less
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did; the three groups are scene ids in order of date. `snapshot` is the cube's newest version."""
+
+    snapshot: str
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    refused: tuple[SceneRefused, ...]
+    seconds: float
+
+
+@dataclass
+class _Tally:
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    refused: dict[str, SceneRefused] = field(default_factory=dict)
+    done: int = 0
+
+
+def ingest(
+    source: Source, rule: Any, uri: str, grid: Grid | None, settings: IngestSettings, progress: Progress | None = None
+) -> IngestReport:
+    """Lays every new or reprocessed scene of `source` into the cube at `uri`, which is made where there is none.
+
+    `grid`: default the cube's, else the source's native grid. Scenes that must not enter are listed in the report and
+    never stop the others. With nothing new, nothing is committed: the snapshot stays. Commits come in batches; killed at
+    any moment, the cube is one of its versions, and the same call finishes the work.
+
+    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (a new cube, and every scene refused).
+    """
+    started = time.monotonic()
+    listing = source.list_scenes()
+    scenes, refused = _settle(list(listing.scenes), list(listing.refused), settings.same_date)
+    if not scenes and not refused:
+        raise MissingInput("the source lists no scenes: check its path and pattern")
+    tally = _Tally(refused={e.scene_id: e for e in refused})
+    with exclusive_writer(uri), _storage_errors(uri):
+        for attempt in range(CONFLICT_TRIES):
+            try:
+                snapshot = _ingest_all(source, rule, uri, grid, settings, scenes, tally, progress)
+                break
+            except icechunk.ConflictError:
+                log.info("%s: another writer committed meanwhile (attempt %d); starting from its version", uri, attempt + 1)
+        else:
+            raise CubeBusy(f"{uri}: another writer committed {CONFLICT_TRIES} times meanwhile; try again when it has finished")
+    report = _report(snapshot, scenes, tally, time.monotonic() - started)
+    if settings.refused_json is not None:
+        settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
+        settings.refused_json.write_text(json.dumps(refusals_as_json(report.refused), indent=1) + "\n", encoding="utf-8")
+    if not snapshot:
+        raise StateError(_nothing_accepted(report.refused))
+    return report
+
+
+def _settle(scenes: list[Scene], refused: list[SceneRefused], same_date: SameDate) -> tuple[list[Scene], list[SceneRefused]]:
+    """Sources settle their dates themselves; one that does not is settled here."""
+    if same_date == "mosaic" and not any(scene.parts for scene in scenes):
+        settled = settle_dates(scenes, refused, same_date)
+        scenes, refused = settled.scenes, settled.refused
+    kept, duplicates = refuse_duplicates(scenes)
+    return kept, [*refused, *duplicates]
+
+
+def _ingest_all(
+    source: Source,
+    rule: Any,
+    uri: str,
+    grid: Grid | None,
+    settings: IngestSettings,
+    scenes: list[Scene],
+    tally: _Tally,
+    progress: Progress | None,
+) -> str:
+    """Plan, then batch by batch. Returns the newest snapshot, or "" if the cube still has no version."""
+    repository = open_or_create_repository(uri)
+    root = _newest(repository)
+    target = _target_grid(uri, source, grid) if root is not None else (grid or source.native_grid())
+    expected = Expectation(target.shape_yx, np.dtype(source.dtype()), tuple(source.bands), settings.min_valid_fraction)
+    if root is not None:
+        _check_match(uri, expected)
+    chunk_px = settings.chunk_px if root is None else array_of(root, IMAGE).chunks[2]
+    reader = Reader(source, rule, target, expected, settings.on_other_grid, settings.resampling, chunk_px)
+    context = repr((source, rule, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
+    fingerprints = fingerprint_scenes(scenes, context)
+    plan = _plan(scenes, fingerprints, root)
+    tally.unchanged = [scene_id for scene_id in plan.unchanged if scene_id not in {*tally.added, *tally.replaced}]
+    tally.refused |= {e.scene_id: e for e in plan.refused}
+    total, tally.done = len(plan.works), 0
+    size = max(1, min(settings.commit_scenes, settings.commit_mb * MB // reader.scene_bytes))
+    for first in range(0, total, size):
+        ids = {work.scene.id for work in plan.works[first : first + size]}
+        _lay_batch(
+            repository,
+            reader,
+            settings,
+            [s for s in scenes if s.id in ids],
+            fingerprints,
+            tally,
+            lambda n: _tell(progress, n, total),
+        )
+    return repository.lookup_branch(BRANCH) if _newest(repository) is not None else ""
+
+
+def _tell(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
+
+
+def _newest(repository: icechunk.Repository) -> zarr.Group | None:
+    store = repository.readonly_session(BRANCH).store
+    return zarr.open_group(store, mode="r") if has_layout(store) else None
+
+
+def _plan(scenes: list[Scene], fingerprints: dict[str, str], root: zarr.Group | None) -> Plan:
+    if root is None:
+        return plan_ingest(scenes, fingerprints, ())
+    return plan_ingest(scenes, fingerprints, read_steps(root), read_refusals(root))
+
+
+def _target_grid(uri: str, source: Source, grid: Grid | None) -> Grid:
+    """The grid of the cube that is there; a request for another one is refused."""
+    standing = grid_of(open_cube(uri))
+    if grid is not None and not grid.is_aligned(standing):
+        raise CubeMismatch(
+            f"the cube at {uri} lies on {standing.crs}, {standing.transform}, {standing.shape_yx} (y, x); "
+            f"asked for {grid.crs}, {grid.transform}, {grid.shape_yx}: leave the grid out, or name a new cube (cube.uri)"
+        )
+    return standing
+
+
+def _check_match(uri: str, expected: Expectation) -> None:
+    """Same bands, meaning the same, in the same dtype. Units and valid ranges may be mended later."""
+    cube = open_cube(uri)
+    remedy = "name a new cube (cube.uri) or use the bands of this one"
+    if cube[IMAGE].dtype != expected.dtype:
+        raise CubeMismatch(f"the cube at {uri} stores {cube[IMAGE].dtype}, the source has {expected.dtype}: {remedy}")
+    here, there = ([_meaning(band) for band in bands] for bands in (bands_of(cube), expected.bands))
+    if here != there:
+        raise CubeMismatch(
+            f"the cube at {uri} has the bands (name, scale, offset, nodata) {here}, the source has {there}: {remedy}"
+        )
+
+
+def _meaning(band: Band) -> tuple[str, float, float, str]:
+    return band.name, band.scale, band.offset, str(None if band.nodata is None else float(band.nodata))
+
+
+# ---------------------------------------------------------------- one batch, one version
+
+
+def _lay_batch(
+    repository: icechunk.Repository,
+    reader: Reader,
+    settings: IngestSettings,
+    scenes: list[Scene],
+    fingerprints: dict[str, str],
+    tally: _Tally,
+    tell: Callable[[int], None],
+) -> None:
+    session = repository.writable_session(BRANCH)
+    if not has_layout(session.store):
+        lay_out(session.store, reader.grid, reader.expected.bands, reader.expected.dtype, reader.chunk_px, settings.attributes)
+        if settings.dask is not None:  # workers write into forks, and only a clean session can be forked
+            session.commit("create cube")
+            session = repository.writable_session(BRANCH)
+    root = zarr.open_group(session.store, mode="r+")
+    steps = read_steps(root)
+    works = list(plan_ingest(scenes, fingerprints, steps).works)
+    laid = []
+    for one in _lay(session, root, reader, works, len(steps), settings):
+        laid.append(one)
+        tally.done += 1
+        tell(tally.done)
+    _settle_batch(session, root, reader, steps, laid, settings, tally)
+
+
+def _lay(
+    session: icechunk.Session, root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, settings: IngestSettings
+) -> Iterator[Laid]:
+    if settings.dask is not None:
+        yield from lay_with_dask(session, reader, works, first_slot, settings.memory_mb, settings.dask)
+        return
+    resize_time(root, first_slot + len(works))
+    yield from lay_in_threads(root, reader, works, first_slot, settings.memory_mb, settings.workers)
+
+
+def _settle_batch(
+    session: icechunk.Session,
+    root: zarr.Group,
+    reader: Reader,
+    steps: tuple[Step, ...],
+    laid: list[Laid],
+    settings: IngestSettings,
+    tally: _Tally,
+) -> None:
+    """Puts the dates in order, describes them and commits; without anything new, the session is dropped."""
+    laid = sorted(laid, key=lambda one: one.work.scene.observed_utc)
+    refused = [one for one in laid if one.refused is not None]
+    new = [one for one in laid if one.slot is not None]
+    added = [one.work.scene.id for one in new if one.work.replaces is None]
+    replaced = [one.work.scene.id for one in new if one.work.replaces is not None]
+    if new:
+        gone = {one.work.replaces for one in new}
+        placed = [(step, index) for index, step in enumerate(steps) if index not in gone]
+        now = np.datetime64(time.time_ns(), "ns")
+        placed += [(_step_of(one, reader, now), one.slot) for one in new if one.slot is not None]
+        placed.sort(key=lambda pair: pair[0].time)
+        resize_time(root, len(steps) + len(laid))
+        put_in_order(root, [index for _, index in placed])
+        write_steps(root, [step for step, _ in placed])
+        write_refusals(root, _remembered(read_refusals(root), laid))
+        root.attrs.update(settings.attributes)
+        verify(root)
+        session.commit(
+            _message(added, replaced, refused),
+            _metadata(added, replaced, [*tally.refused.values(), *(o.refused for o in refused if o.refused)]),
+        )
+    else:
+        session.discard_changes()
+    tally.added += added
+    tally.replaced += replaced
+    tally.unchanged += [one.work.scene.id for one in laid if one.slot is None and one.refused is None]
+    tally.refused |= {one.work.scene.id: one.refused for one in refused if one.refused is not None}
+
+
+def _step_of(one: Laid, reader: Reader, now: np.datetime64) -> Step:
+    scene = one.work.scene
+    paths = sorted({os.path.basename(asset.path) for part in (scene.parts or (scene,)) for asset in part.assets.values()})  # noqa: PTH119
+    return Step(
+        time=scene.observed_utc.astype("datetime64[ns]"),
+        scene_id=scene.id,
+        content_hash=one.content_hash,
+        fingerprint=one.work.fingerprint,
+        source=" ".join(paths),
+        ingested_utc=now,
+        valid_fraction=one.valid_fraction,
+    )
+
+
+def _remembered(known: tuple[KnownRefusal, ...], laid: list[Laid]) -> list[KnownRefusal]:
+    """The refusals to remember: earlier ones that were not overcome, and those of this batch that have a fingerprint."""
+    seen = {one.work.scene.id for one in laid}
+    fresh = [
+        KnownRefusal(one.refused.scene_id, one.refused.reason, one.refused.detail, one.work.fingerprint)
+        for one in laid
+        if one.refused is not None and one.work.fingerprint
+    ]
+    return [*(refusal for refusal in known if refusal.scene_id not in seen), *fresh]
+
+
+# ---------------------------------------------------------------- words
+
+
+def _message(added: list[str], replaced: list[str], refused: list[Laid]) -> str:
+    return f"ingest: {len(added)} added, {len(replaced)} replaced, {len(refused)} refused"
+
+
+def _metadata(added: list[str], replaced: list[str], refused: list[SceneRefused]) -> dict[str, Any]:
+    return {"driftline": code_version(), "added": added, "replaced": replaced, "refused": refusals_as_json(refused)}
+
+
+def code_version() -> str:
+    try:
+        return version("driftline")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+def refusals_as_json(refused: list[SceneRefused] | tuple[SceneRefused, ...]) -> list[dict[str, str]]:
+    return [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in refused]
+
+
+def _report(snapshot: str, scenes: list[Scene], tally: _Tally, seconds: float) -> IngestReport:
+    rank = {scene.id: index for index, scene in enumerate(scenes)}
+    in_order = lambda ids: tuple(sorted(ids, key=lambda scene_id: rank.get(scene_id, -1)))  # noqa: E731
+    refused = tuple(tally.refused[scene_id] for scene_id in in_order(tally.refused))
+    return IngestReport(snapshot, in_order(tally.added), in_order(tally.replaced), in_order(tally.unchanged), refused, seconds)
+
+
+def _nothing_accepted(refused: tuple[SceneRefused, ...]) -> str:
+    shown = "\n".join(f"  {e}" for e in refused[:5])
+    return f"none of the {len(refused)} scenes was accepted, so there is no cube; the first refusals:\n{shown}"
+
+
+@contextmanager
+def _storage_errors(uri: str) -> Iterator[None]:
+    """Icechunk reports the system's error as text; a full disk gets its own class, what was committed stays readable."""
+    try:
+        yield
+    except (icechunk.IcechunkError, OSError) as e:
+        if isinstance(e, icechunk.ConflictError):
+            raise
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if getattr(e, "errno", None) in codes or any(
+            f"os error {code}" in str(e) or os.strerror(code) in str(e) for code in codes
+        ):
+            raise StorageFull(
+                f"no space left for the cube at {uri}; what was committed before is intact. "
+                "Make room and run the same command again: it goes on where it stopped"
+            ) from e
+        raise StateError(f"the cube at {uri} could not be written: {first_line(e)}") from e

@@ -1,0 +1,218 @@
+"""One scene into one date of the cube: read, check, write. Many of them at once, within a bound of memory."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import icechunk
+import numpy as np
+import zarr
+
+from pipelines.cube.gates import Expectation, check_arrays, check_content, check_scene, has_data
+from pipelines.cube.plan import Work
+from pipelines.cube.steps import resize_time, write_rows
+from pipelines.errors import SceneRefused
+from pipelines.grid import Grid
+from pipelines.scene import Scene, Slice
+from pipelines.sources.reading import read_slice
+from pipelines.sources.source import Resampling, Source
+
+# how many times its own size a scene takes on its way from the file to the chunks: read, placed, encoded
+COPIES = 3
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Everything that is the same for all scenes of an ingest; picklable, so that a Dask worker can have it."""
+
+    source: Source
+    rule: Any
+    grid: Grid
+    expected: Expectation
+    on_other_grid: Literal["reproject", "refuse"]
+    resampling: Resampling
+    chunk_px: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of pixels of all bands, the mask and the quality band."""
+        return self.grid.shape_yx[1] * (len(self.expected.bands) * self.expected.dtype.itemsize + 2)
+
+    @property
+    def scene_bytes(self) -> int:
+        return self.row_bytes * self.grid.shape_yx[0]
+
+    def read(self, scene: Scene, rows: slice | None = None) -> Slice:
+        """The scene, or `rows` of it, on the cube's grid, checked. Raises SceneRefused."""
+        check_scene(scene)
+        found = read_slice(
+            self.source, self.rule, scene, self.grid, on_other_grid=self.on_other_grid, resampling=self.resampling, rows=rows
+        )
+        shape_yx = self.grid.shape_yx if rows is None else (rows.stop - rows.start, self.grid.shape_yx[1])
+        expected = Expectation(shape_yx, self.expected.dtype, self.expected.bands)
+        check_arrays(scene, found.image_BYX, found.valid_YX, expected)
+        return found
+
+
+@dataclass(frozen=True)
+class Laid:
+    """What became of one scene: `slot` is where its pixels stand in the session; None with neither refusal: unchanged."""
+
+    work: Work
+    slot: int | None = None
+    content_hash: str = ""
+    valid_fraction: float = 0.0
+    refused: SceneRefused | None = None
+
+
+def lay_scene(root: zarr.Group, reader: Reader, work: Work, take_slot: Callable[[bool], int]) -> Laid:
+    """Reads, checks and writes one scene as a whole. `take_slot(needs_new)` says where to; it is called exactly once."""
+    has_asked = False
+    try:
+        found = reader.read(work.scene)
+        valid_px = int(np.count_nonzero(found.valid_YX))
+        is_seen = valid_px > 0 or has_data(found.image_BYX, reader.expected.bands)
+        check_content(work.scene, is_seen, valid_px, found.valid_YX.size, reader.expected.min_valid_fraction)
+        fraction = valid_px / found.valid_YX.size
+        if found.content_hash == work.previous_hash:
+            return Laid(work, None, found.content_hash, fraction)
+        # a hash is remembered for the date where the scene stands, so its pixels may be replaced in place
+        slot, has_asked = take_slot(not work.previous_hash), True
+        slot = slot if work.replaces is None or not work.previous_hash else work.replaces
+        write_rows(root, slot, slice(0, reader.grid.shape_yx[0]), found.image_BYX, found.valid_YX)
+        return Laid(work, slot, found.content_hash, fraction)
+    except SceneRefused as e:
+        return Laid(work, refused=e)
+    finally:
+        if not has_asked:
+            take_slot(False)
+
+
+def lay_scene_in_bands(root: zarr.Group, reader: Reader, work: Work, slot: int, rows_px: int, workers: int) -> Laid:
+    """The same for a scene that does not fit into memory: bands of `rows_px` rows (whole chunks), `workers` at a time.
+
+    Always written to a new `slot`: whether the scene is refused is known only at its end, and by then its predecessor
+    must still be there. The content hash is that of the bands' hashes, so it differs from that of the whole.
+    """
+    height = reader.grid.shape_yx[0]
+    bands = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
+
+    def lay_band(rows: slice) -> tuple[str, int, bool]:
+        found = reader.read(work.scene, rows)
+        write_rows(root, slot, rows, found.image_BYX, found.valid_YX)
+        return found.content_hash, int(np.count_nonzero(found.valid_YX)), has_data(found.image_BYX, reader.expected.bands)
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            laid = list(pool.map(lay_band, bands))
+        valid_px, total_px = sum(count for _, count, _ in laid), height * reader.grid.shape_yx[1]
+        check_content(work.scene, any(seen for *_, seen in laid), valid_px, total_px, reader.expected.min_valid_fraction)
+    except SceneRefused as e:
+        return Laid(work, refused=e)
+    content_hash = hashlib.sha256("".join(digest for digest, *_ in laid).encode()).hexdigest()
+    is_unchanged = content_hash == work.previous_hash
+    return Laid(work, None if is_unchanged else slot, content_hash, valid_px / total_px)
+
+
+# ---------------------------------------------------------------- many at once
+
+
+class Turnstile:
+    """Hands out slots in the order of the works, whatever order they finish in: dates then need no sorting afterwards.
+
+    Work k waits until all before it have passed. That cannot stall as long as works are started in order: the earliest
+    one that has not passed never waits for another.
+    """
+
+    def __init__(self, first_slot: int):
+        self._next_slot = first_slot
+        self._turn = 0
+        self._changed = threading.Condition()
+
+    def take(self, ticket: int, needs_new: bool) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn == ticket)
+            slot = self._next_slot
+            self._next_slot += needs_new
+            self._turn += 1
+            self._changed.notify_all()
+            return slot
+
+
+def lay_in_threads(
+    root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None
+) -> Iterator[Laid]:
+    """Lays `works` with threads of this process; as many at once as fit into `memory_mb`. Order of completion."""
+    wanted = workers or os.cpu_count() or 1
+    at_once = min(wanted, memory_mb * MB // (COPIES * reader.scene_bytes))
+    if at_once < 1:
+        yield from _lay_large(root, reader, works, first_slot, memory_mb, wanted)
+        return
+    turnstile = Turnstile(first_slot)
+    with ThreadPoolExecutor(at_once) as pool:
+
+        def lay(ticket: int, work: Work) -> Laid:
+            return lay_scene(root, reader, work, lambda needs_new: turnstile.take(ticket, needs_new))
+
+        # a pool starts its jobs in the order in which they were handed in, as the turnstile needs
+        pending: set[Future[Laid]] = {pool.submit(lay, ticket, work) for ticket, work in enumerate(works)}
+        try:
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _lay_large(
+    root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, wanted: int
+) -> Iterator[Laid]:
+    """One scene at a time, in row bands of whole chunks. A single band is always allowed: nothing smaller can be written."""
+    band_bytes = COPIES * reader.row_bytes * reader.chunk_px
+    at_once = max(1, min(wanted, memory_mb * MB // band_bytes))
+    chunks_per_band = max(1, memory_mb * MB // (band_bytes * at_once))
+    slot = first_slot
+    for work in works:
+        laid = lay_scene_in_bands(root, reader, work, slot, chunks_per_band * reader.chunk_px, at_once)
+        slot += laid.slot is not None
+        yield laid
+
+
+def lay_with_dask(
+    session: icechunk.Session, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, address: str
+) -> Iterator[Laid]:
+    """Lays `works` on the workers of a Dask cluster; each writes into a fork of the session, which is merged at the end.
+
+    The session must be clean. At most one scene per worker thread is under way, and no more than `memory_mb` allow.
+    """
+    from distributed import Client, as_completed
+
+    forks = []
+    with Client(address, set_as_default=False) as client:
+        threads = sum(client.nthreads().values())
+        at_once = max(1, min(threads, memory_mb * MB // (COPIES * reader.scene_bytes)))
+        jobs = ((session.fork(), work, first_slot + k) for k, work in enumerate(works))
+        submit = lambda job: client.submit(_lay_in_fork, job[0], reader, *job[1:], first_slot + len(works), pure=False)  # noqa: E731
+        running = as_completed([submit(job) for _, job in zip(range(at_once), jobs, strict=False)])
+        for future in running:
+            fork, laid = future.result()
+            forks.append(fork)
+            future.release()
+            if (job := next(jobs, None)) is not None:
+                running.add(submit(job))
+            yield laid
+    session.merge(*forks)
+
+
+def _lay_in_fork(
+    fork: icechunk.ForkSession, reader: Reader, work: Work, slot: int, room: int
+) -> tuple[icechunk.ForkSession, Laid]:
+    root = zarr.open_group(fork.store, mode="r+")
+    resize_time(root, room)
+    return fork, lay_scene(root, reader, work, lambda needs_new: slot)

@@ -1,0 +1,127 @@
+"""The dates of a cube inside an open session: grow, write, put in order, describe. Nothing here commits."""
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from pipelines.cube.plan import KnownRefusal, Step
+from pipelines.cube.store import IMAGE, STEP_TEXTS, STEP_TIMES, VALID
+from pipelines.errors import ArtefactDamaged
+
+PIXEL_ARRAYS = (IMAGE, VALID)
+MOVES_AT_ONCE = 32
+
+
+def array_of(root: zarr.Group, name: str) -> zarr.Array:
+    found = root[name]
+    if not isinstance(found, zarr.Array):
+        raise ArtefactDamaged(f"the cube's {name} is not an array")
+    return found
+
+
+def read_steps(root: zarr.Group) -> tuple[Step, ...]:
+    """What the cube knows of its dates, in order."""
+    texts = {name: array_of(root, name)[:] for name in STEP_TEXTS}
+    times = {name: np.asarray(array_of(root, name)[:]).astype("datetime64[ns]") for name in STEP_TIMES}
+    fractions = np.asarray(array_of(root, "valid_fraction")[:])
+    return tuple(
+        Step(
+            time=times["time"][i],
+            ingested_utc=times["ingested_utc"][i],
+            valid_fraction=float(fractions[i]),
+            **{name: str(texts[name][i]) for name in STEP_TEXTS},
+        )
+        for i in range(len(fractions))
+    )
+
+
+def write_steps(root: zarr.Group, steps: list[Step]) -> None:
+    """Replaces the per-date coordinates by those of `steps`; a few kilobytes."""
+    columns: dict[str, Any] = {name: np.array([getattr(s, name) for s in steps], dtype=object) for name in STEP_TEXTS}
+    columns |= {name: np.array([getattr(s, name) for s in steps], "datetime64[ns]").astype("int64") for name in STEP_TIMES}
+    columns["valid_fraction"] = np.array([s.valid_fraction for s in steps], "float64")
+    for name, values in columns.items():
+        array = array_of(root, name)
+        array.resize((len(steps),))
+        if len(steps):
+            array[:] = values
+
+
+def read_refusals(root: zarr.Group) -> tuple[KnownRefusal, ...]:
+    stored = array_of(root, "scene_id").attrs.get("refused", "[]")
+    return tuple(KnownRefusal(**entry) for entry in json.loads(str(stored)))
+
+
+def write_refusals(root: zarr.Group, refusals: list[KnownRefusal]) -> None:
+    array_of(root, "scene_id").attrs["refused"] = json.dumps([vars(refusal) for refusal in refusals])
+
+
+def resize_time(root: zarr.Group, count: int) -> None:
+    """Makes room for `count` dates in the pixel arrays; pixels of further ones are dropped."""
+    for name in PIXEL_ARRAYS:
+        array = array_of(root, name)
+        if array.shape[0] != count:
+            array.resize((count, *array.shape[1:]))
+
+
+def write_rows(root: zarr.Group, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
+    """Writes `rows` (whole chunks) of the date at `index`; other dates are not touched, so dates can be written in parallel."""
+    array_of(root, IMAGE)[index, :, rows, :] = image_BYX
+    array_of(root, VALID)[index, rows, :] = valid_YX
+
+
+def put_in_order(root: zarr.Group, order: list[int]) -> None:
+    """Moves the pixels so that date `i` is the one that stood at `order[i]`, and forgets all others.
+
+    Chunks hold one date, so they are moved as they are, without decoding, and only where the order changes: nothing for
+    a scene that is the newest, one date's worth for one that came in second last.
+    """
+    moves = [(target, source) for target, source in enumerate(order) if target != source]
+    if moves:
+        for name in PIXEL_ARRAYS:
+            array = array_of(root, name)
+            counts = [-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
+            places = itertools.product(*(range(count) for count in counts))
+            for place in places:
+                sync(_move_chunks(root.store, f"{name}/c", "/".join(map(str, place)), moves))
+    resize_time(root, len(order))
+
+
+async def _move_chunks(store: Any, prefix: str, place: str, moves: list[tuple[int, int]]) -> None:
+    """All dates of one place: everything is read before anything is written, so cycles need no spare room in the cube."""
+    gate = asyncio.Semaphore(MOVES_AT_ONCE)
+
+    async def get(source: int) -> Any:
+        async with gate:
+            return await store.get(f"{prefix}/{source}/{place}", default_buffer_prototype())
+
+    async def put(target: int, chunk: Any) -> None:
+        async with gate:
+            if chunk is None:  # all fill value: never stored
+                await store.delete(f"{prefix}/{target}/{place}")
+            else:
+                await store.set(f"{prefix}/{target}/{place}", chunk)
+
+    chunks = await asyncio.gather(*(get(source) for _, source in moves))
+    await asyncio.gather(*(put(target, chunk) for (target, _), chunk in zip(moves, chunks, strict=True)))
+
+
+def verify(root: zarr.Group) -> None:
+    """The last look before a commit. Raises ArtefactDamaged; then nothing is committed."""
+    steps = read_steps(root)
+    times = [step.time for step in steps]
+    if any(later <= earlier for earlier, later in itertools.pairwise(times)):
+        raise ArtefactDamaged("the dates to be committed are not sorted and unique; nothing was committed")
+    if len({step.scene_id for step in steps}) != len(steps):
+        raise ArtefactDamaged("a scene id would stand twice in the cube; nothing was committed")
+    for name in PIXEL_ARRAYS:
+        if array_of(root, name).shape[0] != len(steps):
+            raise ArtefactDamaged(
+                f"{name} has {array_of(root, name).shape[0]} dates, expected {len(steps)}; nothing was committed"
+            )
