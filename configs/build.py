@@ -1,0 +1,182 @@
+"""Config -> objects. The only place where pipelines and models meet; every choice is a visible `match`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from configs import schema
+from configs.schema import Run
+from pipelines.grid import Grid
+from pipelines.scene import Band
+
+# Wings are imported where they are needed: a verb that only reads a cube must not wait for torch.
+
+
+# ---------------------------------------------------------------- source, quality, grid, cube
+
+
+def build_bands(source: schema.Source) -> tuple[Band, ...]:
+    """Bands with the source's defaults filled in; nodata is None where the files say it."""
+
+    def pick(own: Any, default: Any) -> Any:
+        return default if own is None else own
+
+    return tuple(
+        Band(
+            band.name,
+            pick(band.scale, source.scale),
+            pick(band.offset, source.offset),
+            pick(band.nodata, source.nodata),
+            pick(band.unit, source.unit),
+            pick(band.valid_range, source.valid_range),
+        )
+        for band in source.bands
+    )
+
+
+def name_files(source: schema.Source) -> dict[str, str]:
+    """band -> its name in the files, for the bands whose name there differs."""
+    return {band.name: band.source for band in source.bands if band.source}
+
+
+def build_grid(run: Run) -> Grid | None:
+    """The grid that the config asks for: whole pixels that cover the bounds from the upper-left corner. None: the first scene's."""
+    if run.grid is None:
+        return None
+    left, bottom, right, top = run.grid.bounds
+    size = run.grid.resolution
+    rows, columns = (int(np.ceil(round(extent / size, 6))) for extent in (top - bottom, right - left))
+    return Grid(run.grid.crs, (size, 0.0, left, 0.0, -size, top), (max(rows, 1), max(columns, 1)))
+
+
+# ---------------------------------------------------------------- samples
+
+
+def build_variables(run: Run) -> tuple[Any, ...]:
+    from pipelines.samples.variables import Variable
+
+    return tuple(Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range) for v in run.samples.variables)
+
+
+def build_split_rule(run: Run) -> Any:
+    from pipelines.samples.splits import SplitRule
+
+    split = run.split.model_dump()
+    dates = {name: np.datetime64(split.pop(name), "ns") for name in ("validation_from", "test_from")}
+    return SplitRule(**split, **dates)
+
+
+def build_step_rule(run: Run) -> Any:
+    from pipelines.samples.splits import StepRule
+
+    return StepRule(**run.samples.steps.model_dump())
+
+
+# ---------------------------------------------------------------- models
+
+
+def build_guide(model: schema.ModelConfig) -> Any:
+    """The rule that the network corrects; None for a network that stands alone."""
+    from models.climatology import Climatology
+    from models.decaying_anomaly import DecayingAnomaly
+    from models.persistence import Persistence
+
+    match model.guide:
+        case "none":
+            return None
+        case "persistence":
+            return Persistence()
+        case "climatology":
+            return Climatology()
+        case "decaying_anomaly":
+            return DecayingAnomaly()
+
+
+def build_forecaster(run: Run, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:
+    """An untrained forecaster; `mean_C` and `std_C` are of the transformed variables over the training part."""
+    from models.guided import NetworkSettings, Scaling, build_forecaster
+
+    model, samples = run.model, run.samples
+    match model.kind:
+        case "convlstm":
+            network = NetworkSettings(tuple(model.hidden), model.kernel, model.peepholes, model.forget_bias, model.dropout)
+    return build_forecaster(
+        build_guide(model),
+        Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
+        context=samples.context,
+        horizon=samples.horizon,
+        members=model.members,
+        network=network,
+        seed=run.training.seed,
+    )
+
+
+def build_baseline(name: schema.Baseline, seed: int, training_windows: Callable[[], Iterable[Any]]) -> Any:
+    """A baseline that answers `forecast`. `training_windows()` is only read by those that are fitted once (gradient boosting)."""
+    from models.climatology import Climatology
+    from models.decaying_anomaly import DecayingAnomaly
+    from models.gradient_boosting import GradientBoosting
+    from models.harmonic import HarmonicRegression
+    from models.persistence import Persistence
+
+    match name:
+        case "persistence":
+            return Persistence()
+        case "climatology":
+            return Climatology()
+        case "decaying_anomaly":
+            return DecayingAnomaly()
+        case "harmonic":
+            return HarmonicRegression()
+        case "gradient_boosting":
+            return GradientBoosting(seed=seed).fit(training_windows())
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class NormalisedLoss:
+    """A loss over transformed, standardised values, so that channels weigh alike and a huber's bend means one deviation."""
+
+    loss: Callable[..., Any]
+    normalise: Callable[[Any], Any]
+
+    def __call__(self, y_BKCHW: Any, target_BKCHW: Any, valid_BK1HW: Any) -> Any:
+        return self.loss(self.normalise(y_BKCHW), self.normalise(target_BKCHW), valid_BK1HW)
+
+
+def build_loss(run: Run, forecaster: Any) -> NormalisedLoss:
+    from models.losses import masked_huber, masked_mae, masked_mse
+
+    match run.training.loss:
+        case "mae":
+            loss = masked_mae
+        case "mse":
+            loss = masked_mse
+        case "huber":
+            loss = masked_huber
+    return NormalisedLoss(loss, forecaster.normalise)
+
+
+def build_training_settings(run: Run) -> Any:
+    from pipelines.learning.training import TrainingSettings
+
+    return TrainingSettings(**run.training.model_dump(exclude={"loss"}))
+
+
+# ---------------------------------------------------------------- evaluation
+
+MODEL = "model"  # the forecaster's name beside its baselines in every table
+
+
+def build_evaluation_settings(run: Run) -> Any:
+    from pipelines.learning.evaluation import EvaluationSettings
+
+    chosen = run.evaluation
+    names = tuple(v.name for v in run.samples.variables)
+    return EvaluationSettings(
+        MODEL, tuple(chosen.must_beat), names, chosen.bootstrap, chosen.confidence, seed=run.training.seed
+    )

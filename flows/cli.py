@@ -1,0 +1,224 @@
+"""The command line. Everything heavy is imported inside the verbs, so that `driftline --help` is there at once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import verbs
+from flows.terminal import guard
+
+app = typer.Typer(
+    name="driftline",
+    help="Image time series in; forecasts with calibrated intervals out, with their position in the world kept.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs.",
+)
+
+Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
+Cube = Annotated[str, typer.Argument(metavar="CUBE", help="a cube: a folder such as runs/demo/cube, or s3://bucket/prefix")]
+Snapshot = Annotated[str | None, typer.Option(help="an older version (see `driftline history CUBE`); default: the newest")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5")
+]
+Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
+EvenIfWorse = Annotated[bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a folder of scenes, or one netCDF file")],
+    name: Annotated[str | None, typer.Option(help="name of the run; default: the folder's")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="write to this file instead of stdout")] = None,
+    json_: Json = False,
+) -> None:
+    """Look at a folder of scenes and propose a commented config.
+
+    \b
+    Examples:
+      driftline init scenes/ > my-run.yaml
+      driftline init scenes/ --name harvest --output harvest.yaml
+    """
+    finish(guard(lambda: verbs.init(folder, name, output, json_), json_))
+
+
+@app.command()
+def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
+    """Lay the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
+
+    \b
+    Examples:
+      driftline ingest my-run.yaml
+      driftline ingest my-run.yaml --set cube.workers=2 --dry-run
+    """
+    stage("ingest", config, overrides, dry_run, json_)
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
+    """Train the forecaster on the cube's newest version. An interrupted training goes on where it was.
+
+    \b
+    Examples:
+      driftline train my-run.yaml
+      driftline train my-run.yaml --set training.epochs=5 --set model.members=1
+    """
+    stage("train", config, overrides, dry_run, json_)
+
+
+@app.command()
+def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
+    """Judge the forecaster beside every baseline on held-out blocks and held-out time.
+
+    \b
+    Examples:
+      driftline evaluate my-run.yaml
+      driftline evaluate my-run.yaml --json | jq .verdict
+    """
+    stage("evaluate", config, overrides, dry_run, json_)
+
+
+@app.command()
+def predict(
+    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
+) -> None:
+    """Forecast the whole raster and publish it: COGs with intervals, STAC, picture, animation, report.
+
+    \b
+    Examples:
+      driftline predict my-run.yaml
+      driftline predict my-run.yaml --set prediction.issue=2020-06-05
+    """
+    stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+
+
+@app.command()
+def run(
+    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
+) -> None:
+    """Ingest, train, evaluate, predict, report: all of it, skipping what is up to date.
+
+    \b
+    Examples:
+      driftline run my-run.yaml --dry-run
+      driftline run my-run.yaml
+      driftline run my-run.yaml --even-if-worse
+    """
+    stage("run", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+
+
+@app.command()
+def report(config: Config, overrides: Overrides = None, json_: Json = False) -> None:
+    """Write summary.json and the report of a finished run anew.
+
+    \b
+    Examples:
+      driftline report my-run.yaml
+    """
+    stage("report", config, overrides, False, json_)
+
+
+@app.command()
+def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> None:
+    """Show what a cube holds: grid, bands, dates, usable share, size.
+
+    \b
+    Examples:
+      driftline info runs/demo/cube
+      driftline info s3://bucket/cubes/demo --json
+    """
+    finish(guard(lambda: verbs.info(cube, snapshot, json_), json_))
+
+
+@app.command()
+def history(cube: Cube, json_: Json = False) -> None:
+    """List the versions of a cube, newest first, with what each one added or replaced.
+
+    \b
+    Examples:
+      driftline history runs/demo/cube
+    """
+    finish(guard(lambda: verbs.history(cube, json_), json_))
+
+
+@app.command()
+def export(
+    cube: Cube,
+    target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a place that does not exist yet")],
+    snapshot: Snapshot = None,
+    json_: Json = False,
+) -> None:
+    """Write a plain Zarr copy of a cube that xarray, rioxarray and GDAL open as it is.
+
+    \b
+    Examples:
+      driftline export runs/demo/cube demo.zarr
+    """
+    finish(guard(lambda: verbs.export(cube, target, snapshot, json_), json_))
+
+
+@app.command()
+def serve(
+    config: Annotated[str | None, typer.Argument(metavar="[RUN.yaml]", help="the run that the deployments carry out")] = None,
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 4200,
+    schedule: Annotated[str | None, typer.Option(help='cron expression (UTC) that runs RUN.yaml, e.g. "0 6 * * *"')] = None,
+    check: Annotated[bool, typer.Option("--check", help="start everything, see that it answers, take it down again")] = False,
+    json_: Json = False,
+) -> None:
+    """Start a Prefect server with its UI, the deployments and a worker on this machine, on 127.0.0.1 only; Ctrl-C ends all.
+
+    \b
+    Examples:
+      driftline serve
+      driftline serve my-run.yaml --schedule "0 6 * * *"
+    """
+    finish(guard(lambda: verbs.serve(config, port, schedule, check, json_), json_))
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
+
+    \b
+    Examples:
+      driftline doctor
+    """
+    finish(guard(lambda: verbs.doctor(json_), json_))
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None, dry_run: DryRun = False, even_if_worse: EvenIfWorse = False, json_: Json = False
+) -> None:
+    """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints where the map, picture and report lie.
+
+    \b
+    Examples:
+      driftline demo
+      driftline demo --set training.epochs=2
+    """
+    finish(guard(lambda: verbs.demo(overrides or [], dry_run, even_if_worse, json_), json_))
+
+
+def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, json_: bool, **options: Any) -> None:
+    finish(guard(lambda: verbs.stage(verb, config, overrides or [], dry_run, json_, **options), json_))
+
+
+def finish(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The entry point of the command `driftline`."""
+    app()
+
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Where a run leaves what, and whether a stage's output is still up to date."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Run
+from pipelines.errors import ArtefactDamaged, MissingInput
+
+STAGES = ("ingest", "train", "evaluate", "predict")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The places below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
+
+    path: Path
+    cube_uri: str
+
+    @classmethod
+    def of(cls, run: Run) -> "RunFolder":
+        path = Path(run.runs) / run.name
+        return cls(path, run.cube.uri or str(path / "cube"))
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def staging(self) -> Path:
+        return self.path / "staging"
+
+    @property
+    def products(self) -> Path:
+        return self.path / "products"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.path / "steps.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def quicklook(self) -> Path:
+        return self.path / "quicklook.png"
+
+    @property
+    def animation(self) -> Path:
+        return self.path / "animation.gif"
+
+    @property
+    def refused(self) -> Path:
+        return self.path / "refused.json"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    def done(self, stage: str) -> Path:
+        """The file that says what a finished stage was made from, and what came out."""
+        return self.path / "stages" / f"{stage}.json"
+
+
+def stage_key(**inputs: Any) -> str:
+    """SHA-256 (hex) of everything a stage's output depends on; values must be JSON, the code version is added."""
+    text = json.dumps({**inputs, "code": code_version()}, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str, Any] | None:
+    """What the stage left, or None if it has not finished (with this key)."""
+    path = folder.done(stage)
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        return None  # a stage without a readable record is simply not finished; it runs again
+    return record if key is None or record.get("key") == key else None
+
+
+def require(folder: RunFolder, stage: str, verb: str) -> dict[str, Any]:
+    """What the stage left; raises MissingInput with the command to run if it has not finished."""
+    record = finished(folder, stage)
+    if record is None:
+        raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {verb} CONFIG` first")
+    return record
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by `content` as JSON, so that a reader sees the old or the new file, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The JSON in `path`. Raises MissingInput or ArtefactDamaged, both with the remedy."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise MissingInput(f"{path} is not there; {remedy}") from e
+    except ValueError as e:
+        raise ArtefactDamaged(f"{path} is not valid JSON ({e}); {remedy}") from e
+
+
+@cache
+def code_version() -> str:
+    """Release and a digest of the source files that decide results, e.g. 0.1.0+3f2a...: part of every stage key."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for package in ("pipelines", "models", "configs", "flows/stages"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    try:
+        release = version("driftline")
+    except PackageNotFoundError:
+        release = "0+source"
+    return f"{release}+{digest.hexdigest()[:12]}" if "+" not in release else f"{release}.{digest.hexdigest()[:12]}"

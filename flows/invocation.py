@@ -1,0 +1,46 @@
+"""One call of a verb: the run's config, its folder, and how its steps are carried out and shown."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.load import load_run, write_resolved
+from configs.schema import Run
+from flows.folder import RunFolder
+from flows.steps import Caller, Display, Silent, Steps, call_plainly
+
+
+@dataclass(frozen=True)
+class Invocation:
+    run: Run
+    folder: RunFolder
+    steps: Steps
+    even_if_worse: bool = False
+
+
+def open_invocation(
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    display: Display | None = None,
+    *,
+    call: Caller = call_plainly,
+    flow_run: str = "",
+    even_if_worse: bool = False,
+    inputs_must_exist: bool = True,
+) -> Invocation:
+    """Reads the config (raises ConfigError, MissingInput) and writes it, resolved, into the run's folder."""
+    run = load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+    folder = RunFolder.of(run)
+    write_resolved(run, folder.config)
+    return Invocation(run, folder, Steps(folder.steps, display or Silent(), call, flow_run), even_if_worse)
+
+
+@contextmanager
+def remembering_folder(invocation: Invocation) -> Iterator[None]:
+    """Unexpected errors learn where the run's folder is, so that their traceback is written there."""
+    try:
+        yield
+    except Exception as e:
+        e.driftline_folder = invocation.folder.path  # type: ignore[attr-defined]
+        raise

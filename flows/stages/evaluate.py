@@ -1,0 +1,103 @@
+"""Forecaster -> verdict: fit the baselines, calibrate the intervals on validation, judge all of them on the test part."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from configs import build
+from flows.folder import finished, read_json, require, stage_key, write_json
+from flows.invocation import Invocation
+from flows.stages.train import cut_samples, plan_samples
+from pipelines.errors import ArtefactDamaged, MissingInput
+
+
+@dataclass(frozen=True)
+class PartWindows:
+    """The windows of one part, with a length, so that progress knows how far it is."""
+
+    cache: Any
+    part: str
+
+    def __len__(self) -> int:
+        return self.cache.counts()[self.part]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.cache.windows(self.part)
+
+
+def evaluate(invocation: Invocation) -> dict[str, Any]:
+    """Evaluates if the model or the settings have changed; hands back the record of the stage."""
+    folder, steps = invocation.folder, invocation.steps
+    trained = require(folder, "train", "train")
+    key = evaluate_key(invocation, trained)
+    record = finished(folder, "evaluate", key)
+    if record is not None and folder.evaluation.exists():
+        steps.skip("evaluate", "up to date")
+        return {**record, "skipped": True}
+    forecaster = steps.do("evaluate", "load the model", lambda progress: load_model(invocation)[0])
+    cache = steps.do("evaluate", "open the windows", lambda progress: reopen_samples(invocation, trained, forecaster, progress))
+    baselines = steps.do("evaluate", "fit the baselines", lambda progress: fit_baselines(invocation, cache, progress))
+    intervals = steps.do("evaluate", "calibrate the intervals", lambda progress: calibrate(invocation, forecaster, cache, progress))
+    content = steps.do(
+        "evaluate", "judge on the test part", lambda progress: judge(invocation, forecaster, baselines, intervals, cache, progress)
+    )
+    write_json(folder.evaluation, {**content, "model_hash": trained["model_hash"], "snapshot": trained["snapshot"]})
+    verdict = content["verdict"]
+    record = {"key": key, "model_hash": trained["model_hash"], "is_publishable": verdict["is_publishable"], "message": verdict["sentence"]}
+    write_json(folder.done("evaluate"), record)
+    steps.say(verdict["sentence"])
+    return record
+
+
+def evaluate_key(invocation: Invocation, trained: dict[str, Any]) -> str:
+    run = invocation.run.model_dump(mode="json")
+    return stage_key(model=trained["model_hash"], trained=trained["key"], evaluation=run["evaluation"])
+
+
+def load_model(invocation: Invocation) -> tuple[Any, dict[str, Any]]:
+    """(forecaster, metadata) of the run. Raises MissingInput or ArtefactDamaged."""
+    from models.checkpoint import CheckpointDamaged, load_forecaster
+
+    try:
+        return load_forecaster(invocation.folder.model)
+    except FileNotFoundError as e:
+        raise MissingInput(f"{e}; run `driftline train CONFIG`") from e
+    except CheckpointDamaged as e:
+        raise ArtefactDamaged(f"{e} (delete {invocation.folder.model} and run `driftline train CONFIG`)") from e
+
+
+def reopen_samples(invocation: Invocation, trained: dict[str, Any], forecaster: Any, progress: Any) -> Any:
+    """The cache that training used; cut again if it has been removed since."""
+    dataset, plan = plan_samples(invocation, trained["snapshot"])
+    return cut_samples(invocation, trained["snapshot"], dataset, plan, forecaster, progress)
+
+
+def fit_baselines(invocation: Invocation, cache: Any, progress: Any) -> dict[str, Any]:
+    names = invocation.run.evaluation.baselines
+    baselines = {}
+    for done, name in enumerate(names):
+        progress(done, len(names))
+        baselines[name] = build.build_baseline(name, invocation.run.training.seed, lambda: cache.windows("train"))
+    return baselines
+
+
+def calibrate(invocation: Invocation, forecaster: Any, cache: Any, progress: Any) -> Any:
+    from pipelines.learning.conformal import calibrate as calibrate_intervals
+
+    run = invocation.run
+    return calibrate_intervals(
+        forecaster, PartWindows(cache, "validation"), run.evaluation.interval, progress, seed=run.training.seed
+    )
+
+
+def judge(invocation: Invocation, forecaster: Any, baselines: dict[str, Any], intervals: Any, cache: Any, progress: Any) -> dict[str, Any]:
+    from pipelines.learning.evaluation import evaluate as evaluate_all
+
+    settings = build.build_evaluation_settings(invocation.run)
+    windows = PartWindows(cache, "test")
+    evaluation = evaluate_all({build.MODEL: forecaster, **baselines}, windows, settings, progress, intervals=intervals)
+    return {**evaluation.to_json(), "calibration": intervals.to_json()}
+
+
+def read_evaluation(invocation: Invocation) -> dict[str, Any]:
+    return read_json(invocation.folder.evaluation, "run `driftline evaluate CONFIG`")

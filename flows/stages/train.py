@@ -1,0 +1,142 @@
+"""Cube -> forecaster: plan the windows and prove the split, cut them once, train the members, shrink, save."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from configs import build
+from configs.load import config_hash
+from flows.folder import code_version, finished, require, stage_key, write_json
+from flows.invocation import Invocation
+from pipelines.errors import StateError
+
+logger = logging.getLogger(__name__)
+
+
+def train(invocation: Invocation) -> dict[str, Any]:
+    """Trains if anything that the model depends on has changed; hands back the record of the stage."""
+    run, folder, steps = invocation.run, invocation.folder, invocation.steps
+    snapshot = require(folder, "ingest", "ingest")["snapshot"]
+    key = train_key(invocation, snapshot)
+    record = finished(folder, "train", key)
+    if record is not None and is_model_whole(invocation, record):
+        steps.skip("train", "up to date")
+        return {**record, "skipped": True}
+    dataset, plan = steps.do("train", "plan windows and prove the split", lambda progress: plan_samples(invocation, snapshot))
+    forecaster, statistics = steps.do("train", "measure the training part", lambda progress: prepare(invocation, dataset, plan, progress))
+    cache = steps.do("train", "cut windows", lambda progress: cut_samples(invocation, snapshot, dataset, plan, forecaster, progress))
+    report = steps.do("train", "train the networks", lambda progress: fit(invocation, forecaster, cache, key, progress))
+    share = steps.do("train", "shrink towards the rule", lambda progress: shrink(invocation, forecaster, cache))
+    model_hash = steps.do("train", "save the model", lambda progress: save(invocation, forecaster, snapshot, statistics))
+    record = {
+        "key": key,
+        "snapshot": snapshot,
+        "model_hash": model_hash,
+        "windows": cache.counts(),
+        "shrink": share,
+        "training": report.to_json(),
+        "message": f"trained {len(report.members)} networks",
+    }
+    write_json(folder.done("train"), record)
+    logger.info("trained %s: %s", run.name, model_hash)
+    return record
+
+
+def train_key(invocation: Invocation, snapshot: str) -> str:
+    run = invocation.run.model_dump(mode="json")
+    return stage_key(snapshot=snapshot, **{name: run[name] for name in ("samples", "split", "model", "training")})
+
+
+def is_model_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
+    """True if the model on disk is the one that the record speaks of."""
+    from models.checkpoint import hash_forecaster
+
+    try:
+        return hash_forecaster(invocation.folder.model) == record["model_hash"]
+    except FileNotFoundError:
+        return False
+
+
+def plan_samples(invocation: Invocation, snapshot: str) -> tuple[Any, Any]:
+    """(dataset, window plan) of the snapshot. Raises StateError if the audit finds that test and training touch."""
+    from pipelines.cube.store import open_cube
+    from pipelines.samples.splits import audit, plan_windows
+
+    run = invocation.run
+    dataset = open_cube(invocation.folder.cube_uri, snapshot)
+    shape_yx = dataset.sizes["y"], dataset.sizes["x"]
+    split, every = build.build_split_rule(run), build.build_step_rule(run)
+    samples = run.samples
+    plan = plan_windows(dataset["time"].values, shape_yx, split, every, samples.context, samples.horizon, samples.stride)
+    finding = audit(plan)
+    write_json(invocation.folder.path / "split.json", {"ok": finding.ok, "problems": finding.problems, **finding.facts})
+    if not finding.ok:
+        raise StateError("the split leaks and was not used: " + "; ".join(finding.problems))
+    return dataset, plan
+
+
+def prepare(invocation: Invocation, dataset: Any, plan: Any, progress: Any) -> tuple[Any, Any]:
+    """(untrained forecaster, statistics of the training part)."""
+    from pipelines.calendar import median_step_days
+    from pipelines.samples.statistics import channel_statistics
+
+    run = invocation.run
+    statistics = channel_statistics(dataset, plan, build.build_variables(run), progress)
+    step_days = run.samples.steps.every_days or median_step_days(dataset["time"].values)
+    return build.build_forecaster(run, statistics.mean, statistics.std, step_days), statistics
+
+
+def cut_samples(invocation: Invocation, snapshot: str, dataset: Any, plan: Any, forecaster: Any, progress: Any = None) -> Any:
+    """The sample cache, opened if it is there."""
+    from models.checkpoint import describe_forecaster
+    from pipelines.samples.cache import build_samples
+
+    run = invocation.run
+    description = describe_forecaster(forecaster)
+    prepare_key = stage_key(guide=description["guide"], scaling=description["scaling"])
+    return build_samples(
+        dataset,
+        snapshot,
+        invocation.folder.samples,
+        plan,
+        build.build_variables(run),
+        forecaster.prepare,
+        progress,
+        prepare_key=prepare_key,
+        min_valid_fraction=run.samples.min_valid_fraction,
+    )
+
+
+def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress: Any) -> Any:
+    from pipelines.learning.training import train as train_members
+
+    settings = build.build_training_settings(invocation.run)
+    loss = build.build_loss(invocation.run, forecaster)
+    parts = cache.part("train"), cache.part("validation")
+    return train_members(forecaster, *parts, loss, settings, invocation.folder.model, progress, key=key)
+
+
+def shrink(invocation: Invocation, forecaster: Any, cache: Any) -> list[float]:
+    """The share of the residual that validation windows support, per lead."""
+    share_K = forecaster.fit_shrink(cache.batches("validation", invocation.run.training.batch))
+    return [round(float(share), 4) for share in share_K]
+
+
+def save(invocation: Invocation, forecaster: Any, snapshot: str, statistics: Any) -> str:
+    from models.checkpoint import save_forecaster
+
+    run = invocation.run
+    metadata = {
+        "run": run.name,
+        "task": run.task,
+        "variables": [v.model_dump(mode="json") for v in run.samples.variables],
+        "bands": [band.name for band in run.source.bands],
+        "statistics": asdict(statistics),
+        "cube_snapshot": snapshot,
+        "samples": run.samples.model_dump(mode="json"),
+        "split": run.split.model_dump(mode="json"),
+        "training": run.training.model_dump(mode="json"),
+        "config_sha256": config_hash(run),
+        "code_version": code_version(),
+    }
+    return save_forecaster(forecaster, invocation.folder.model, metadata)

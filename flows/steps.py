@@ -1,0 +1,189 @@
+"""How the steps of a run are carried out: as plain calls, or as Prefect task runs. Both are recorded in `steps.jsonl`.
+
+A step is a function of a progress callback; what it needs is bound to it, so no array passes through Prefect:
+
+    steps.do("train", "cut windows", lambda progress: build_samples(..., progress=progress))
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import psutil
+
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+Work = Callable[[Progress], Result]
+
+
+class Display(Protocol):
+    """What a person sees of the steps: bars on a terminal, a progress artifact in Prefect's UI, or nothing."""
+
+    def step(self, stage: str, name: str) -> AbstractContextManager[Progress]: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Caller(Protocol):
+    """Carries out one step and hands back its result."""
+
+    def __call__(self, stage: str, name: str, work: Callable[[], Result]) -> Result: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    class _NoBar:
+        def __enter__(self) -> Progress:
+            return lambda done, total: None
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    def step(self, stage: str, name: str) -> AbstractContextManager[Progress]:
+        return self._NoBar()
+
+    def say(self, text: str) -> None:
+        return None
+
+
+def call_plainly(stage: str, name: str, work: Callable[[], Result]) -> Result:
+    return work()
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One line of `steps.jsonl`. A step without a line `done` or `failed` after its `started` was killed."""
+
+    run: str  # which invocation
+    stage: str
+    step: str
+    status: str  # started, done, failed, skipped
+    at_utc: str
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    detail: str = ""
+    prefect_flow_run: str = ""
+
+
+@dataclass
+class Steps:
+    """Runs steps and records them. `invocation` tells one call of `driftline` from the next in the record."""
+
+    record: Path
+    display: Display = field(default_factory=Silent)
+    call: Caller = call_plainly
+    flow_run: str = ""
+    invocation: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
+
+    def do(self, stage: str, name: str, work: Work[Result]) -> Result:
+        """The result of `work(progress)`. Whatever it raises is recorded and goes on."""
+        self._note(stage, name, "started")
+        started = time.monotonic()
+        with PeakMemory() as memory:
+            try:
+                with self.display.step(stage, name) as progress:
+                    result = self.call(stage, name, lambda: work(progress))
+            except BaseException as e:
+                detail = f"{type(e).__name__}: {e}"
+                self._note(stage, name, "failed", time.monotonic() - started, memory.peak_mb(), detail)
+                raise
+        self._note(stage, name, "done", time.monotonic() - started, memory.peak_mb())
+        return result
+
+    def skip(self, stage: str, why: str) -> None:
+        self._note(stage, "", "skipped", detail=why)
+        self.display.say(f"{stage}: {why}")
+
+    def say(self, text: str) -> None:
+        self.display.say(text)
+
+    def _note(self, stage: str, step: str, status: str, seconds: float = 0.0, peak_mb: float = 0.0, detail: str = "") -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = StepRecord(self.invocation, stage, step, status, now, round(seconds, 3), round(peak_mb, 1), detail, self.flow_run)
+        append_line(self.record, json.dumps(asdict(line)))
+
+
+def append_line(path: Path, line: str) -> None:
+    """One more line at the end of `path`, on disk when this returns. A line cut off by a crash is closed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a record; a line that a crash cut off is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def stage_costs(path: Path) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory of each stage over the last invocation in which it did something."""
+    last: dict[str, str] = {}
+    records = [r for r in read_records(path) if r["status"] == "done"]
+    for record in records:
+        last[record["stage"]] = record["run"]
+    costs: dict[str, dict[str, float]] = {}
+    for record in records:
+        if last[record["stage"]] == record["run"]:
+            cost = costs.setdefault(record["stage"], {"seconds": 0.0, "peak_mb": 0.0})
+            cost["seconds"] = round(cost["seconds"] + record["seconds"], 3)
+            cost["peak_mb"] = max(cost["peak_mb"], record["peak_mb"])
+    return costs
+
+
+class PeakMemory:
+    """Samples the resident memory of this process and its children in a thread; `peak_mb()` is the highest sum seen."""
+
+    def __init__(self, every_s: float = 0.1):
+        self.every_s = every_s
+        self._peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def peak_mb(self) -> float:
+        self._peak = max(self._peak, resident_bytes())
+        return self._peak / 1e6
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.every_s):
+            self._peak = max(self._peak, resident_bytes())
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process and all its children, in bytes (pages shared between them count twice)."""
+    process = psutil.Process()
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        try:
+            total += child.memory_info().rss
+        except psutil.Error:  # it ended while we looked
+            continue
+    return total

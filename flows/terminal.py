@@ -1,0 +1,125 @@
+"""What a person at a terminal sees: bars with the time left on stderr, results on stdout, mistakes without a traceback."""
+
+import json
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ConfigError, DriftlineError, RequestError, SceneRefused
+
+DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Bars:
+    """Rich progress bars on stderr; on a pipe or in a log, one line when a step begins and one when it ends."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def step(self, stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+        started = time.monotonic()
+        if not self.console.is_terminal:
+            self.console.print(f"{stage}: {name} ...", markup=False)
+            yield Milestones(self.console, stage, name)
+        else:
+            with self._bar() as bar:
+                task = bar.add_task(f"{stage}: {name}", total=None)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+                bar.update(task, total=1, completed=1, visible=False)
+        seconds = time.monotonic() - started
+        self.console.print(f"{stage}: {name}  {seconds:.1f} s", markup=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def _bar(self) -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        return Progress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
+
+
+class Milestones:
+    """Progress for logs: a line at most every ten seconds, with the time left."""
+
+    def __init__(self, console: Any, stage: str, name: str):
+        self.console, self.label = console, f"{stage}: {name}"
+        self.started = self.told = time.monotonic()
+        self.lock = threading.Lock()
+
+    def __call__(self, done: int, total: int) -> None:
+        with self.lock:
+            now = time.monotonic()
+            if now - self.told < 10 or not 0 < done < total:
+                return
+            self.told = now
+            left = (now - self.started) / done * (total - done)
+            self.console.print(f"{self.label}  {done}/{total}, about {left:.0f} s left", markup=False)
+
+
+def guard(action: Callable[[], Any], as_json: bool) -> int:
+    """The exit code of `action`; whatever it raises is shown as one message, never as a traceback."""
+    try:
+        code = action()
+        return code if isinstance(code, int) else DONE
+    except KeyboardInterrupt:
+        _complain("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED, as_json)
+        return INTERRUPTED
+    except SceneRefused as e:
+        return _complain(str(e), FAILED, as_json)
+    except ConfigError as e:
+        mistakes = [{"place": m.place, "key": m.key, "problem": m.problem, "remedy": m.remedy} for m in e.mistakes]
+        return _complain(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
+    except RequestError as e:
+        return _complain(str(e), WRONG_REQUEST, as_json)
+    except DriftlineError as e:
+        return _complain(str(e), FAILED, as_json)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stdout = None  # type: ignore[assignment]
+        return DONE
+    except Exception as e:
+        log = write_traceback(e)
+        text = f"unexpected {type(e).__name__}: {e}\nThis is a fault of driftline or of the machine; the full traceback is in {log}"
+        return _complain(text, FAILED, as_json, traceback=str(log))
+
+
+def write_traceback(error: Exception) -> Path:
+    """Where the traceback was written: `error.log` in the run's folder if a run was under way, else a temporary file."""
+    folder = getattr(error, "driftline_folder", None)
+    text = "".join(traceback.format_exception(error))
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "error.log"
+            path.write_text(text, encoding="utf-8")
+            return path
+        except OSError:
+            pass  # a full or read-only disk may be the very fault; the temporary folder is the second try
+    with tempfile.NamedTemporaryFile("w", prefix="driftline-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    return Path(file.name)
+
+
+def _complain(text: str, code: int, as_json: bool, **more: Any) -> int:
+    if as_json:
+        print(json.dumps({"status": "failed" if code != INTERRUPTED else "interrupted", "exit_code": code, "error": text, **more}))
+    print(f"driftline: {text}", file=sys.stderr)
+    return code
+
+
+def show(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """The result of a verb on stdout: one JSON object, or `lines` for people."""
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        print("\n".join(lines))

@@ -1,0 +1,179 @@
+"""Prefect around the steps: whether a server is named, task runs for steps, and a history that is complete at the end.
+
+Prefect is imported inside functions: it takes two seconds, and a run without a server never needs it.
+"""
+
+import logging
+import os
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flows.invocation import Invocation, open_invocation, remembering_folder
+from flows.steps import Display, Silent
+from pipelines.errors import DriftlineError, RequestError, StateError
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+HISTORY_TIMEOUT_S = 90.0  # an ephemeral server was seen to need 1 to 15 s
+
+
+@dataclass
+class Outcome:
+    """What a flow run hands back to the process that called it; Prefect itself keeps only states."""
+
+    display: Display = field(default_factory=Silent)
+    result: Any = None
+    error: Exception | None = None
+
+
+_outcome: ContextVar[Outcome | None] = ContextVar("driftline_outcome", default=None)
+
+
+# ---------------------------------------------------------------- which server
+
+
+def server_url() -> str | None:
+    """The Prefect API that the environment or the active profile names; None if neither does."""
+    url = os.environ.get("PREFECT_API_URL")
+    if url is not None:
+        return url or None
+    home = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    try:
+        content = tomllib.loads(profiles.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return None  # no profile, or one that Prefect itself could not read either
+    active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
+    return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL") or None
+
+
+def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
+    """True if a Prefect API answers at `url`; any HTTP answer counts, so that a server that wants a key is not missed."""
+    if not url.startswith(("http://", "https://")):
+        raise RequestError(f"PREFECT_API_URL is {url!r}, expected http://HOST:PORT/api; unset it to run without a server")
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=timeout_s):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+# ---------------------------------------------------------------- steps as task runs
+
+
+class TaskCaller:
+    """Carries out steps as Prefect task runs of the current flow run, and counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, stage: str, name: str, work: Callable[[], Result]) -> Result:
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.states import Failed
+
+        results: list[Result] = []
+        errors: list[DriftlineError] = []
+
+        def step() -> Any:
+            try:
+                results.append(work())
+            except DriftlineError as e:  # returned as a state: raised, Prefect would log a traceback for a user's mistake
+                errors.append(e)
+                return Failed(message=str(e))
+            return None
+
+        self.count += 1
+        options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE, "tags": [stage]}
+        task(step, name=f"{stage}: {name}", task_run_name=name, **options)(return_state=True)
+        if errors:
+            raise errors[0]
+        if not results:
+            raise StateError(f"{stage}: {name}: Prefect stopped the step before it had finished (cancelled or crashed)")
+        return results[0]
+
+
+def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
+    """Wait until the server has recorded `count` task runs of this flow run as finished; how many it has in the end.
+
+    Task runs reach the server as events, after the fact. A process that leaves at once takes the rest of them with it,
+    and with Prefect's temporary server the server too (6 of 100 were left).
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if count == 0 or context is None or context.flow_run is None:
+        return 0
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id]))
+    deadline, recorded = time.monotonic() + timeout_s, 0
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = [run for offset in range(0, count, 200) for run in client.read_task_runs(flow_run_filter=wanted, limit=200, offset=offset)]
+            recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
+            if recorded >= count or time.monotonic() > deadline:
+                break
+            time.sleep(0.25)
+    if recorded < count:
+        logger.warning("Prefect recorded %d of %d steps within %.0f s; steps.jsonl has all of them", recorded, count, timeout_s)
+    return recorded
+
+
+# ---------------------------------------------------------------- flows
+
+
+def carry_out(config: str, overrides: list[str], body: Callable[[Invocation], dict[str, Any]], **options: Any) -> Any:
+    """The body of every flow: open the run, carry out its steps as task runs, publish artifacts, wait for the history.
+
+    Hands Prefect a state. A user's mistake is a Failed state with the message, not a traceback in the log.
+    """
+    from prefect.runtime import flow_run
+    from prefect.states import Completed, Failed
+
+    from flows.artifacts import ProgressArtifact, publish_artifacts
+
+    outcome = _outcome.get() or Outcome()
+    call = TaskCaller()
+    try:
+        display = outcome.display if _outcome.get() else ProgressArtifact()
+        invocation = open_invocation(config, overrides, display, call=call, flow_run=str(flow_run.id or ""), **options)
+        try:
+            with remembering_folder(invocation):
+                outcome.result = body(invocation)
+        finally:
+            publish_artifacts(invocation)
+        return Completed(message=outcome.result.get("message", "done"))
+    except DriftlineError as e:
+        outcome.error = e
+        return Failed(message=str(e))
+    except Exception as e:
+        outcome.error = e
+        raise
+    finally:
+        await_history(call.count)
+
+
+def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
+    """Run a flow in this process against the server that is configured, and hand back what its body returned or raised."""
+    outcome = Outcome(display)
+    token = _outcome.set(outcome)
+    try:
+        state = flow(**parameters, return_state=True)
+    finally:
+        _outcome.reset(token)
+    if outcome.error is not None:
+        raise outcome.error
+    if not state.is_completed():
+        raise StateError(f"Prefect ended the flow run as {state.name}: {state.message}")
+    return outcome.result

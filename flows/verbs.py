@@ -1,0 +1,159 @@
+"""What the commands do, without the command line: each returns an exit code and prints its result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.terminal import DONE, SOME_REFUSED, show
+from pipelines.errors import MissingInput, RequestError
+
+READS_SOURCE = ("ingest", "run")
+
+
+def stage(
+    verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, *, even_if_worse: bool = False
+) -> int:
+    """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
+    from flows.terminal import Bars
+
+    if dry_run:
+        return plan(verb, config, overrides, as_json)
+    display = Bars()
+    result = perform(verb, config, overrides, even_if_worse, display)
+    show(result, result.get("lines") or [result.get("message", "done")], as_json)
+    return SOME_REFUSED if result.get("refused") else DONE
+
+
+def perform(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
+    from flows.tracking import is_reachable, server_url
+
+    url = server_url()
+    if url is not None and verb != "report":
+        if is_reachable(url):
+            return perform_tracked(verb, config, overrides, even_if_worse, display)
+        display.say(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
+    return perform_plainly(verb, config, overrides, even_if_worse, display)
+
+
+def perform_plainly(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
+    from flows.invocation import open_invocation, remembering_folder
+    from flows.stages import body_of
+
+    needs = verb in READS_SOURCE
+    invocation = open_invocation(config, overrides, display, even_if_worse=even_if_worse, inputs_must_exist=needs)
+    with remembering_folder(invocation):
+        return body_of(verb)(invocation)
+
+
+def perform_tracked(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
+    import os
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the bars show what is going on
+    from importlib import import_module
+
+    from flows.tracking import call_flow
+
+    flow = getattr(import_module(f"flows.{verb}"), f"{verb}_flow")
+    options = {"even_if_worse": even_if_worse} if verb in ("predict", "run") else {}
+    return call_flow(flow, display, config=config, overrides=overrides, **options)
+
+
+def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
+    from configs.load import load_run
+    from flows.planning import make_plan, plan_lines
+
+    run = load_run(config, overrides, inputs_must_exist=verb in READS_SOURCE)
+    content = make_plan(run, verb)
+    show(content, plan_lines(content), as_json)
+    return DONE
+
+
+def init(folder: Path, name: str | None, output: Path | None, as_json: bool) -> int:
+    from pipelines.sources.proposal import propose_run
+
+    if not folder.exists():
+        raise MissingInput(f"no folder or file at {folder}; name the place where the scenes lie")
+    proposal = propose_run(folder, name or default_name(folder))
+    if output is not None:
+        if output.exists():
+            raise RequestError(f"{output} is there already; choose another name or remove it first")
+        output.write_text(proposal, encoding="utf-8")
+    if as_json:
+        print(json.dumps({"config": proposal, "file": str(output) if output else None}))
+    else:
+        print(f"wrote {output}; next: driftline run {output} --dry-run" if output else proposal.rstrip("\n"))
+    return DONE
+
+
+def default_name(folder: Path) -> str:
+    stem = folder.resolve().stem if folder.is_file() else folder.resolve().name
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem).strip("-_.")
+    return kept or "run"
+
+
+def info(cube: str, snapshot: str | None, as_json: bool) -> int:
+    from pipelines.cube.history import describe
+
+    content = describe(cube, snapshot)
+    show(content, list(nested_lines(content)), as_json)
+    return DONE
+
+
+def history(cube: str, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from pipelines.cube.history import list_versions
+
+    versions = [asdict(version) for version in list_versions(cube)]
+    lines = ["  ".join(str(value) for value in version.values()) for version in versions]
+    show({"cube": cube, "versions": versions}, lines, as_json)
+    return DONE
+
+
+def export(cube: str, target: Path, snapshot: str | None, as_json: bool) -> int:
+    from pipelines.cube.export import export_zarr
+
+    export_zarr(cube, target, snapshot)
+    show({"target": str(target)}, [f"wrote {target}"], as_json)
+    return DONE
+
+
+def serve(config: str | None, port: int, schedule: str | None, check: bool, as_json: bool) -> int:
+    from flows.serve import serve as serve_here
+
+    if schedule and not config:
+        raise RequestError("--schedule needs a RUN.yaml to run: driftline serve my-run.yaml --schedule ...")
+    content = serve_here(config, port=port, schedule=schedule, check=check)
+    if check:
+        show(content, list(nested_lines(content)), as_json)
+    return DONE
+
+
+def doctor(as_json: bool) -> int:
+    from flows.doctor import examine
+
+    findings = examine()
+    lines = [f"{'ok ' if f['ok'] else 'BAD'}  {f['what']}: {f['found']}" + ("" if f["ok"] else f"\n     -> {f['remedy']}") for f in findings]
+    is_well = all(f["ok"] for f in findings)
+    show({"ok": is_well, "findings": findings}, lines, as_json)
+    return DONE if is_well else 1
+
+
+def demo(overrides: list[str], dry_run: bool, even_if_worse: bool, as_json: bool) -> int:
+    from flows.demo import demo_config, fetch_data
+    from flows.terminal import Bars
+
+    fetch_data(Bars())
+    return stage("run", str(demo_config()), overrides, dry_run, as_json, even_if_worse=even_if_worse)
+
+
+def nested_lines(content: Any, indent: str = "") -> Any:
+    """Lines `key: value` for people, nested mappings indented, long lists cut."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}:"
+            yield from nested_lines(value, indent + "  ")
+        elif isinstance(value, list | tuple) and len(value) > 8:
+            yield f"{indent}{key}: {len(value)}: {value[0]} ... {value[-1]}"
+        else:
+            yield f"{indent}{key}: {value}"
