@@ -1,0 +1,204 @@
+"""What the sources of files share: what is wanted from the files, what the files say, and reading band after band."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.scene import Band, Scene
+from pipelines.sources.placing import Layer, place
+from pipelines.sources.source import Listing, Resampling
+
+log = logging.getLogger(__name__)
+
+MAX_READ_BYTES = 4 << 30  # one call of `read`
+PROBED_SCENES = 7  # spread over the series, to find the dtype that the odd file has not
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the request wants from the files, and what it says about them where they are silent or wrong.
+
+    `in_file` maps a band's name to its name in the files where they differ. `quality` is the name of the quality band.
+    `read_as` reinterprets the stored bits; `crs` and `transform` (see `Grid`) take the place of what the files say.
+    """
+
+    bands: tuple[Band, ...]
+    in_file: Mapping[str, str] = field(default_factory=dict, hash=False)
+    quality: str | None = None
+    read_as: str | None = None
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bands, and of the quality band if there is one that is not among them."""
+        names = tuple(band.name for band in self.bands)
+        return names if self.quality is None or self.quality in names else (*names, self.quality)
+
+    def name_in_file(self, name: str) -> str:
+        return self.in_file.get(name, name)
+
+    def bits_of(self, name: str) -> np.dtype | None:
+        """The dtype that the bits of a band are read as; None: as the file says (always so for the quality band)."""
+        is_band = any(band.name == name for band in self.bands)
+        return np.dtype(self.read_as) if self.read_as and is_band else None
+
+    def grid(self, crs: str | None, transform: tuple[float, ...] | None, shape_yx: tuple[int, int], label: str) -> Grid:
+        """The grid of a file that says `crs` and `transform` (None: it does not). Raises SceneRefused(wrong-crs, wrong-grid)."""
+        crs, transform = self.crs or crs, self.transform or transform
+        if not crs:
+            raise SceneRefused(label, "wrong-crs", "the file has no CRS; if you know it, set source.crs")
+        if transform is None:
+            raise SceneRefused(
+                label, "wrong-grid", "the file is not georeferenced; if you know where it lies, set source.transform"
+            )
+        a, b, c, d, e, f = (float(v) for v in transform)
+        try:
+            return Grid(CRS.from_user_input(crs).to_string(), (a, b, c, d, e, f), shape_yx)
+        except RasterioError as error:
+            raise SceneRefused(label, "wrong-crs", f"PROJ does not understand {crs[:80]!r}: {error}") from error
+
+
+OpenLayer = Callable[[Scene, str], AbstractContextManager[Layer]]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the files hold: bands with their nodata, the dtype, and the grid of the first readable scene."""
+
+    bands: tuple[Band, ...]
+    dtype: np.dtype
+    grid: Grid
+
+
+def describe(place: str, wanted: Wanted, listing: Listing, open_layer: OpenLayer) -> Described:
+    """Looks into a few scenes: the dtype of most of them, the grid of the first with that dtype, and their nodata.
+
+    Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
+    """
+    scenes = [part for scene in listing.scenes for part in (scene.parts or (scene,))]
+    dtypes: dict[str, np.dtype] = {}
+    problems = list(listing.refused)
+    picks = sorted(set(np.linspace(0, len(scenes) - 1, PROBED_SCENES).round().astype(int))) if scenes else []
+    for index in [*picks, *(i for i in range(len(scenes)) if i not in picks)]:
+        if len(dtypes) >= min(PROBED_SCENES, len(scenes)) or (dtypes and index not in picks):
+            break
+        try:
+            dtypes[scenes[index].id] = _dtype_of(scenes[index], wanted.bands[0].name, open_layer)
+        except (SceneRefused, MissingInput) as error:
+            problems.append(
+                error if isinstance(error, SceneRefused) else SceneRefused(scenes[index].id, "unreadable", str(error))
+            )
+    if not dtypes:
+        shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
+        raise RequestError(f"none of the {len(scenes)} scenes of {place} can be read:\n{shown}")
+    dtype = Counter(dtypes.values()).most_common(1)[0][0]
+    for scene in scenes:
+        try:
+            if _dtype_of(scene, wanted.bands[0].name, open_layer) == dtype:
+                return _describe_scene(scene, wanted, dtype, open_layer)
+        except (SceneRefused, MissingInput) as error:
+            log.debug("%s does not describe the series: %s", scene.id, error)
+    raise RequestError(
+        f"no scene of {place} has all of the bands {', '.join(wanted.names)}:\n  {problems[0] if problems else ''}"
+    )
+
+
+def _dtype_of(scene: Scene, name: str, open_layer: OpenLayer) -> np.dtype:
+    with open_layer(scene, name) as layer:
+        return layer.dtype.newbyteorder("=")
+
+
+def _describe_scene(scene: Scene, wanted: Wanted, dtype: np.dtype, open_layer: OpenLayer) -> Described:
+    bands, grid = [], None
+    for band in wanted.bands:
+        with open_layer(scene, band.name) as layer:
+            if layer.dtype.newbyteorder("=") != dtype:
+                raise RequestError(
+                    f"bands differ in dtype: {wanted.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in {scene.id}; "
+                    "a cube has one dtype: leave one of them out"
+                )
+            bands.append(_completed(band, layer, dtype))
+            grid = grid or layer.grid
+    assert grid is not None
+    return Described(tuple(bands), dtype, grid)
+
+
+def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
+    """`band` with nodata, and scale and offset where they are 1 and 0, from the file."""
+    nodata = band.nodata
+    if nodata is None and layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype):
+        nodata = float(layer.nodata)
+    if nodata is not None and not is_storable(nodata, dtype):
+        raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, which the files hold")
+    scale, offset = band.scale, band.offset
+    if (scale, offset) == (1.0, 0.0):
+        scale, offset = getattr(layer, "scale_offset", (1.0, 0.0))
+    return dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset)
+
+
+def is_storable(value: float, dtype: np.dtype) -> bool:
+    """True if `dtype` can hold `value`."""
+    if dtype.kind == "f":
+        return not np.isfinite(value) or abs(value) <= np.finfo(dtype).max
+    limits = np.iinfo(dtype)
+    return bool(np.isfinite(value)) and float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def grid_of(open_layer: OpenLayer, scene: Scene, name: str) -> Grid:
+    try:
+        with open_layer(scene, name) as layer:
+            return layer.grid
+    except MissingInput as error:
+        raise SceneRefused(scene.id, "unreadable", f"{error}; it was there when the scenes were listed") from error
+
+
+def read_layers(
+    open_layer: OpenLayer,
+    described: Described,
+    scene: Scene,
+    grid: Grid,
+    names: tuple[str, ...],
+    resampling: Resampling,
+    rows: slice | None,
+) -> np.ndarray:
+    """(names, rows, x): what `Source.read` promises. Raises SceneRefused."""
+    if scene.parts:
+        raise ValueError(f"{scene.id} is a mosaic: read its parts")
+    rows = slice(0, grid.shape_yx[0]) if rows is None else slice(*rows.indices(grid.shape_yx[0]))
+    wanted_bytes = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * described.dtype.itemsize
+    if wanted_bytes > MAX_READ_BYTES:
+        raise RequestError(
+            f"one read of {wanted_bytes / 1e9:.1f} GB, the bound is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
+        )
+    bands = {band.name: band for band in described.bands}
+    planes = []
+    for name in names:
+        try:
+            with open_layer(scene, name) as layer:
+                if name in bands and layer.dtype.newbyteorder("=") != described.dtype:
+                    detail = f"band {name} holds {layer.dtype}, the other scenes {described.dtype}; convert it or take it out"
+                    raise SceneRefused(scene.id, "wrong-dtype", detail)
+                nodata = bands[name].nodata if name in bands else layer.nodata
+                planes.append(place(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
+        except MissingInput as error:
+            raise SceneRefused(scene.id, "unreadable", f"{error}; it was there when the scenes were listed") from error
+    return np.stack(planes)
+
+
+def fill_value(nodata: float | None, dtype: np.dtype) -> float:
+    """What stands outside a scene: its nodata; without one NaN, or 0 in integers."""
+    if nodata is not None and is_storable(nodata, dtype):
+        return nodata
+    return np.nan if dtype.kind == "f" else 0

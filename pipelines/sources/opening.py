@@ -1,0 +1,260 @@
+"""The safe way to open a raster or HDF5 file that somebody else made.
+
+Files are untrusted. A file is opened by the one driver that its first bytes name, never by whatever GDAL would guess (a
+VRT named scene.tif can read other files and fetch URLs). Neighbouring files (.aux.xml, .ovr, .msk, .tfw, .j2w) are never
+looked at: what counts is inside the file or in the config. Overviews are hidden, since some are blank. Sizes are checked
+before anything is allocated. GDAL reads some truncated files without an error, so that every tile or strip must lie inside
+the file. HDF5 links, external storage and virtual data sets, which lead to other files, are refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pipelines.errors import MissingInput, SceneRefused
+
+MAX_BAND_PX = 60_000**2  # pixels of one band; a Sentinel-2 tile at 10 m has 0.12e9, this is 3.6e9
+MAX_BLOCK_BYTES = 1 << 30  # one tile or strip, which the decoder allocates in one piece
+SUPPORTED_KINDS = "iuf"  # numpy kinds: integers and floats; nothing else is a measured band
+
+GDAL_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files
+    "GDAL_PAM_ENABLED": False,  # no .aux.xml, neither read nor written
+    "GDAL_MAX_DATASET_POOL_SIZE": 450,
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",  # no network
+}
+
+
+@contextmanager
+def open_raster(
+    path: str | Path, indexes: tuple[int, ...] | None = None, scene_id: str | None = None
+) -> Iterator[rasterio.DatasetReader]:
+    """The GeoTIFF, COG or JPEG2000 at `path`, checked; `indexes` are the 1-based bands that will be read (None: all).
+
+    Raises MissingInput if nothing is there, SceneRefused(driver, too-large, truncated, unreadable) otherwise.
+    Failures while reading inside the `with` block are SceneRefused(unreadable) too.
+    """
+    path, label = Path(path), scene_id or Path(path).name
+    driver = raster_driver(path, label)
+    if driver == "JP2OpenJPEG":
+        _check_jpeg2000_is_whole(path, label)
+    with rasterio.Env(**GDAL_OPTIONS):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the config may supply what the file lacks
+                dataset = rasterio.open(path, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE", GEOREF_SOURCES="INTERNAL")
+            with dataset:
+                _check_raster(dataset, path, label, indexes)
+                yield dataset
+        except RasterioError as error:
+            raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
+
+
+def raster_driver(path: Path, label: str) -> str:
+    """The driver that the first bytes of the file ask for: GTiff or JP2OpenJPEG; everything else is refused."""
+    head = _first_bytes(path, label)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "GTiff"
+    if head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
+        return "JP2OpenJPEG"
+    raise SceneRefused(
+        label,
+        "driver",
+        f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000 whatever its name says; "
+        "other formats are not opened: convert it with gdal_translate if you trust it",
+    )
+
+
+def _first_bytes(path: Path, label: str) -> bytes:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise MissingInput(f"no such file: {path}") from error
+    except OSError as error:
+        raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise SceneRefused(label, "unreadable", f"{path.name} is not a plain file")
+    if status.st_size == 0:
+        raise SceneRefused(label, "truncated", f"{path.name} has 0 bytes; fetch it again")
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
+
+
+def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
+    check_size(label, path.name, (dataset.height, dataset.width))
+    indexes = indexes or dataset.indexes
+    for index in indexes:
+        if not 1 <= index <= dataset.count:
+            raise SceneRefused(label, "missing-band", f"{path.name} has {dataset.count} bands, no band {index}")
+        dtype = np.dtype(dataset.dtypes[index - 1])
+        if dtype.kind not in SUPPORTED_KINDS:
+            raise SceneRefused(label, "wrong-dtype", f"band {index} of {path.name} holds {dtype}; integers and floats are read")
+        is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
+        shared = dataset.count if is_interleaved else 1
+        rows, columns = dataset.block_shapes[index - 1]
+        block_bytes = rows * columns * dtype.itemsize * shared
+        if block_bytes > MAX_BLOCK_BYTES:
+            raise SceneRefused(
+                label,
+                "too-large",
+                f"one block of {path.name} takes {block_bytes / 1e9:.1f} GB of memory, "
+                f"the bound is {MAX_BLOCK_BYTES / 1e9:.1f} GB; rewrite it in tiles (gdal_translate -of COG)",
+            )
+    if dataset.driver == "GTiff":
+        is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
+        status = path.stat()
+        for index in indexes[:1] if is_interleaved else indexes:
+            problem = _block_outside_file(dataset, index, str(path), status.st_size, status.st_mtime_ns)
+            if problem:
+                raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
+
+
+_whole_bands: set[tuple[str, int, int, int]] = set()
+
+
+def _block_outside_file(dataset: rasterio.DatasetReader, index: int, path: str, size: int, mtime_ns: int) -> str:
+    """What is wrong with the first tile or strip of the band that ends after the end of the file; "" if none does.
+
+    Offsets and byte counts as in TIFF 6.0, sections 8 and 15; blocks without an offset are sparse (GDAL: nodata).
+    """
+    key = (path, index, size, mtime_ns)
+    if key in _whole_bands:
+        return ""
+    block_rows, block_columns = dataset.block_shapes[index - 1]
+    for row in range(-(-dataset.height // block_rows)):
+        for column in range(-(-dataset.width // block_columns)):
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", index)
+            count = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", index)
+            end = int(offset or 0) + int(count or 0)
+            if end > size:
+                return f"block ({row}, {column}) of band {index} ends at byte {end}, the file has {size}"
+    if len(_whole_bands) > 100_000:
+        _whole_bands.clear()
+    _whole_bands.add(key)
+    return ""
+
+
+def _check_jpeg2000_is_whole(path: Path, label: str) -> None:
+    """Refuses a file whose boxes (ISO 15444-1, annex I) or codestream end before their end."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        position = 0
+        if file.read(4) != b"\xff\x4f\xff\x51":
+            while position + 8 <= size:
+                file.seek(position)
+                header = file.read(16)
+                length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+                length = {0: size - position, 1: int.from_bytes(header[8:16], "big")}.get(length, length)
+                if length < 8 or position + length > size:
+                    problem = f"box {kind!r} ends at byte {position + length}, the file has {size}"
+                    raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
+                if kind == b"jp2c":
+                    size = position + length
+                    break
+                position += length
+            else:
+                raise SceneRefused(label, "truncated", f"{path.name} holds no codestream; fetch it again")
+        file.seek(max(size - 2, 0))
+        if file.read(2) != b"\xff\xd9":
+            raise SceneRefused(label, "truncated", f"{path.name}: the codestream has no end marker; fetch it again")
+
+
+def check_size(label: str, place: str, shape_yx: tuple[int, int]) -> None:
+    """Raises SceneRefused(too-large) for a band of more than MAX_BAND_PX pixels, or of none."""
+    pixels = shape_yx[0] * shape_yx[1]
+    if pixels < 1:
+        raise SceneRefused(label, "unreadable", f"{place} has no pixels: {shape_yx[0]} x {shape_yx[1]}")
+    if pixels > MAX_BAND_PX:
+        detail = f"{place} declares {shape_yx[0]} x {shape_yx[1]} pixels, the bound is {MAX_BAND_PX:.1e}; cut it up first"
+        raise SceneRefused(label, "too-large", detail)
+
+
+@contextmanager
+def open_hdf5(path: str | Path, scene_id: str | None = None) -> Iterator[h5py.File]:
+    """The HDF5 or netCDF-4 file at `path`, read-only. Raises MissingInput, SceneRefused(driver, truncated, unreadable)."""
+    path, label = Path(path), scene_id or Path(path).name
+    head = _first_bytes(path, label)
+    if head[:8] != b"\x89HDF\r\n\x1a\n":
+        hint = "; it is a classic netCDF: convert it with nccopy -k nc4" if head[:3] == b"CDF" else ""
+        raise SceneRefused(label, "driver", f"{path.name} begins with {head[:8]!r}, which is not HDF5 (or netCDF-4){hint}")
+    try:
+        file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 << 20)
+    except OSError as error:
+        reason = "truncated" if "truncated" in str(error) else "unreadable"
+        raise SceneRefused(label, reason, f"{path.name} cannot be read as HDF5: {error}") from error
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise SceneRefused(label, "unreadable", f"{path.name}: {error}") from error
+
+
+def hdf5_data_set(file: h5py.File, name: str, label: str) -> h5py.Dataset:
+    """The numeric data set `name` that lies in this very file. Raises SceneRefused(missing-band, driver, wrong-dtype)."""
+    place: h5py.Group | h5py.Dataset = file
+    for part in name.strip("/").split("/"):
+        link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
+        if link is None:
+            found = ", ".join(hdf5_data_sets(file)[:12]) or "none"
+            raise SceneRefused(label, "missing-band", f"no data set {name!r} in {_file_name(file)}; there are: {found}")
+        if not isinstance(link, h5py.HardLink):
+            raise SceneRefused(label, "driver", f"{name!r} in {_file_name(file)} is a link, which may lead out of the file")
+        place = place[part]
+    if not isinstance(place, h5py.Dataset) or place.dtype.kind not in SUPPORTED_KINDS:
+        kind = place.dtype if isinstance(place, h5py.Dataset) else "a group"
+        raise SceneRefused(label, "wrong-dtype", f"{name!r} in {_file_name(file)} is {kind}; integers and floats are read")
+    if place.is_virtual or place.external:
+        raise SceneRefused(label, "driver", f"the pixels of {name!r} in {_file_name(file)} lie in other files")
+    if place.ndim >= 2:
+        check_size(label, f"{name!r} in {_file_name(file)}", place.shape[-2:])
+    if place.chunks and int(np.prod(place.chunks)) * place.dtype.itemsize > MAX_BLOCK_BYTES:
+        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {place.chunks}; rewrite it")
+    return place
+
+
+def hdf5_data_sets(file: h5py.File) -> list[str]:
+    """Names of the data sets with at least two axes; links are not followed."""
+    names: list[str] = []
+
+    def note(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.dtype.kind in SUPPORTED_KINDS:
+            names.append(name)
+
+    file.visititems(note)
+    return sorted(names)
+
+
+def _file_name(file: h5py.File) -> str:
+    return Path(os.fsdecode(file.filename)).name
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost message of a chain of GDAL errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+@functools.lru_cache(maxsize=64)
+def resolved_folder(folder: str) -> Path:
+    return Path(folder).resolve()
+
+
+def check_inside(folder: Path, path: Path, label: str) -> None:
+    """Refuses a file that a symbolic link takes out of its folder (the folder itself may be a link)."""
+    if path.is_symlink() and not path.resolve().is_relative_to(resolved_folder(str(folder))):
+        raise SceneRefused(label, "driver", f"{path.name} is a link that leads out of {folder.name}; put the file itself there")

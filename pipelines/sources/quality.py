@@ -1,0 +1,69 @@
+"""Which pixels may be used, by a quality band: `usable(quality_YX)` is True there, of the same shape."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class SclRule:
+    """Sentinel-2 scene classification (Sen2Cor L2A PUM: 0 none, 1 saturated, 2 dark, 3 shadow, 4 vegetation, 5 bare,
+    6 water, 7 unclassified, 8-9 cloud, 10 cirrus, 11 snow): usable are the classes `keep`, `away_px` pixels off all others.
+    """
+
+    keep: tuple[int, ...] = (4, 5, 6, 7)
+    away_px: int = 0
+    band: str = "SCL"
+
+    def usable(self, quality: np.ndarray) -> np.ndarray:
+        return keep_away(~np.isin(quality, self.keep), self.away_px)
+
+
+@dataclass(frozen=True)
+class LandsatRule:
+    """Landsat quality bits: fill, cloud (medium or high confidence of it too), shadow, cirrus, and snow unless `keep_snow`.
+
+    Collection 1 `BQA` (USGS LSDS-1873): bit 0 fill, 4 cloud, 5-6 cloud confidence, 7-8 shadow, 9-10 snow, 11-12 cirrus
+    confidence, where 3 is high. Collection 2 `QA_PIXEL` (USGS LSDS-1619): bit 0 fill, 1 dilated cloud, 2 cirrus, 3 cloud,
+    4 shadow, 5 snow.
+    """
+
+    collection: int = 2
+    away_px: int = 0
+    keep_snow: bool = False
+    band: str = "QA_PIXEL"
+
+    def usable(self, quality: np.ndarray) -> np.ndarray:
+        q = np.asarray(quality).astype(np.int64)
+        if self.collection == 1:
+            is_bad = (q & 0b1 | q >> 4 & 0b1).astype(bool)
+            snow = (q >> 9 & 0b11) == 3
+            for shift in (5, 7, 11):
+                is_bad |= (q >> shift & 0b11) == 3
+        else:
+            is_bad = (q & 0b11111).astype(bool)
+            snow = (q >> 5 & 0b1).astype(bool)
+        return keep_away(is_bad if self.keep_snow else is_bad | snow, self.away_px)
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """A plain mask whose `valid_values` are usable, `away_px` pixels off all others."""
+
+    band: str
+    valid_values: tuple[int, ...] = (1,)
+    away_px: int = 0
+
+    def usable(self, quality: np.ndarray) -> np.ndarray:
+        return keep_away(~np.isin(quality, self.valid_values), self.away_px)
+
+
+QualityRule = SclRule | LandsatRule | MaskRule
+
+
+def keep_away(is_bad: np.ndarray, away_px: int) -> np.ndarray:
+    """True where no bad pixel lies within `away_px` pixels (Euclidean, centre to centre); beyond the edge nothing is bad."""
+    if away_px <= 0 or not is_bad.any():
+        return ~is_bad
+    return ndimage.distance_transform_edt(~is_bad) > away_px
