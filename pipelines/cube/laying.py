@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import icechunk
@@ -18,7 +18,7 @@ from pipelines.cube.steps import resize_time, write_rows
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Scene, Slice
-from pipelines.sources.reading import read_slice
+from pipelines.sources.reading import hash_content, read_slice, read_strip
 from pipelines.sources.source import Resampling, Source
 
 # how many times its own size a scene takes on its way from the file to the chunks: read, placed, encoded
@@ -47,16 +47,21 @@ class Reader:
     def scene_bytes(self) -> int:
         return self.row_bytes * self.grid.shape_yx[0]
 
-    def read(self, scene: Scene, rows: slice | None = None) -> Slice:
-        """The scene, or `rows` of it, on the cube's grid, checked. Raises SceneRefused."""
+    def read(self, scene: Scene) -> Slice:
+        """The scene on the cube's grid, checked. Raises SceneRefused."""
         check_scene(scene)
-        found = read_slice(
-            self.source, self.rule, scene, self.grid, on_other_grid=self.on_other_grid, resampling=self.resampling, rows=rows
-        )
-        shape_yx = self.grid.shape_yx if rows is None else (rows.stop - rows.start, self.grid.shape_yx[1])
-        expected = Expectation(shape_yx, self.expected.dtype, self.expected.bands)
-        check_arrays(scene, found.image_BYX, found.valid_YX, expected)
+        found = read_slice(self.source, self.rule, scene, self.grid, on_other_grid=self.on_other_grid, resampling=self.resampling)
+        check_arrays(scene, found.image_BYX, found.valid_YX, self.expected)
         return found
+
+    def read_rows(self, scene: Scene, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """(image_BYX, valid_YX) of `rows` of the scene on the cube's grid, checked. Raises SceneRefused."""
+        image_BYX, valid_YX = read_strip(
+            self.source, self.rule, scene, self.grid, rows, on_other_grid=self.on_other_grid, resampling=self.resampling
+        )
+        shape_yx = rows.stop - rows.start, self.grid.shape_yx[1]
+        check_arrays(scene, image_BYX, valid_YX, replace(self.expected, shape_yx=shape_yx))
+        return image_BYX, valid_YX
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,9 @@ def lay_scene_in_bands(root: zarr.Group, reader: Reader, work: Work, slot: int, 
     bands = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
     def lay_band(rows: slice) -> tuple[str, int, bool]:
-        found = reader.read(work.scene, rows)
-        write_rows(root, slot, rows, found.image_BYX, found.valid_YX)
-        return found.content_hash, int(np.count_nonzero(found.valid_YX)), has_data(found.image_BYX, reader.expected.bands)
+        image_BYX, valid_YX = reader.read_rows(work.scene, rows)
+        write_rows(root, slot, rows, image_BYX, valid_YX)
+        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), has_data(image_BYX, reader.expected.bands)
 
     try:
         with ThreadPoolExecutor(workers) as pool:

@@ -1,0 +1,115 @@
+"""What happened to a cube: its versions, its present state, and the room that dead ingests left."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from pipelines.cube.lock import exclusive_writer
+from pipelines.cube.store import BRANCH, FORMAT, IMAGE, bands_of, grid_of, head_snapshot, open_cube, open_repository
+
+
+@dataclass(frozen=True)
+class Version:
+    """One committed state of a cube, newest first in `list_versions`. `refused` are (scene id, reason, detail)."""
+
+    snapshot: str
+    written_utc: datetime
+    message: str
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    refused: tuple[tuple[str, str, str], ...]
+    driftline: str
+
+
+def list_versions(uri: str) -> list[Version]:
+    """Every version of the cube, newest first; the one that made the empty repository is left out."""
+    ancestry = open_repository(uri).ancestry(branch=BRANCH)
+    return [
+        Version(
+            snapshot=entry.id,
+            written_utc=entry.written_at,
+            message=entry.message,
+            added=tuple(entry.metadata.get("added", ())),
+            replaced=tuple(entry.metadata.get("replaced", ())),
+            refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
+            driftline=str(entry.metadata.get("driftline", "unknown")),
+        )
+        for entry in ancestry
+        if entry.parent_id is not None
+    ]
+
+
+def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
+    """What a cube holds, ready for JSON: shape, dates with their share of usable pixels, bands, grid, bytes, snapshot.
+
+    `stored_bytes` is what the chunks of all versions take on disk; `pixel_bytes` what this version is when unpacked.
+    """
+    cube = open_cube(uri, snapshot)
+    grid = grid_of(cube)
+    count, bands, height, width = cube[IMAGE].shape
+    dates = [
+        {"time": str(time.astype("datetime64[s]")), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
+        for time, scene_id, fraction in zip(
+            cube["time"].values, cube["scene_id"].values, cube["valid_fraction"].values, strict=True
+        )
+    ]
+    return {
+        "uri": uri,
+        "snapshot": snapshot or head_snapshot(uri),
+        "versions": len(list_versions(uri)),
+        "shape": {"time": count, "band": bands, "y": height, "x": width},
+        "chunks": list(cube[IMAGE].encoding["chunks"]),
+        "dtype": str(cube[IMAGE].dtype),
+        "pixel_bytes": int(cube[IMAGE].nbytes + cube["valid"].nbytes),
+        "stored_bytes": int(open_repository(uri).chunk_storage_stats().native_bytes),
+        "first": dates[0]["time"] if dates else None,
+        "last": dates[-1]["time"] if dates else None,
+        "median_step_days": _median_step_days(cube["time"].values),
+        "mean_valid_fraction": round(float(np.mean(cube["valid_fraction"].values)), 4) if dates else None,
+        "bands": [
+            {"name": band.name, "scale": band.scale, "offset": band.offset, "nodata": _printable(band.nodata), "unit": band.unit}
+            for band in bands_of(cube)
+        ],
+        "grid": {
+            "crs": grid.crs,
+            "transform": list(grid.transform),
+            "resolution_xy": list(grid.resolution_xy),
+            "bounds_xy": list(grid.bounds_xy),
+        },
+        "format": FORMAT,
+        "dates": dates,
+    }
+
+
+def _median_step_days(times: np.ndarray) -> float | None:
+    if len(times) < 2:
+        return None
+    return round(float(np.median(np.diff(times) / np.timedelta64(1, "s")) / 86_400), 4)
+
+
+def _printable(nodata: float | None) -> float | str | None:
+    return nodata if nodata is None or np.isfinite(nodata) else str(nodata)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What `collect_garbage` removed."""
+
+    chunks: int
+    bytes: int
+    versions: int
+
+
+def collect_garbage(uri: str, forget_before: datetime | None = None) -> Garbage:
+    """Removes what no version needs: chunks of killed ingests, and versions older than `forget_before` if given.
+
+    The newest version always stays. Holds the writer's lock, as a running ingest's chunks look just like garbage; on S3,
+    where there is no lock, run it only when nothing is being ingested.
+    """
+    with exclusive_writer(uri):
+        repository = open_repository(uri)
+        forgotten = repository.expire_snapshots(older_than=forget_before) if forget_before else set()
+        summary = repository.garbage_collect(datetime.now(UTC))
+    return Garbage(int(summary.chunks_deleted), int(summary.bytes_deleted), len(forgotten))
