@@ -36,7 +36,7 @@ def decoded_blocks(
     """Each of `tiles` decoded, in an order that reads every stored chunk about once; `progress` counts tiles."""
     bands = read_bands(dataset)
     used = used_bands(bands, variables)
-    image, valid = dataset["image"].isel(band=list(used)), dataset["valid"]
+    image, valid = dataset["image"].isel(band=contiguous(used)), dataset["valid"]
     done = 0
     for region, members in group_tiles(tiles, chunk_px(dataset), dataset.sizes["time"] * len(used) * image.dtype.itemsize):
         image_NBYX = image.isel(y=region.rows, x=region.columns).values
@@ -50,6 +50,13 @@ def decoded_blocks(
                 progress(done, len(tiles))
 
 
+def contiguous(indices: tuple[int, ...]) -> slice | list[int]:
+    """The indices as a slice where they follow each other: storage reads slices without a copy."""
+    if indices == tuple(range(indices[0], indices[-1] + 1)):
+        return slice(indices[0], indices[-1] + 1)
+    return list(indices)
+
+
 def read_bands(dataset: xr.Dataset) -> tuple[Band, ...]:
     """The cube's bands, from `image.attrs["bands"]`; without it, the names on the band axis with scale 1."""
     written = dataset["image"].attrs.get("bands")
@@ -61,8 +68,8 @@ def read_bands(dataset: xr.Dataset) -> tuple[Band, ...]:
 
 
 def chunk_px(dataset: xr.Dataset) -> int:
-    """Rows of one stored chunk; 256 where the dataset does not say."""
-    chunks = dataset["image"].encoding.get("chunks")
+    """Rows of one stored chunk (or shard); 256 where the dataset does not say."""
+    chunks = dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
     return int(chunks[-2]) if chunks else 256
 
 

@@ -203,42 +203,54 @@ def write_cache(
     min_valid_fraction: float,
 ) -> None:
     """Everything of a cache into the folder `building`; the list of files comes last."""
-    of_tile: dict[tuple[str, Tile], list[tuple[int, Window]]] = {}
-    for number, window in enumerate(plan.windows):
-        of_tile.setdefault((window.part, window.tile), []).append((number, window))
-    part_of_tile = {tile: part for part, tile in of_tile}
+    of_tile = windows_of_tiles(plan)
     writers: dict[tuple[str, tuple[int, int]], GroupWriter] = {}
-    seen: dict[str, float] = {}
+    best: dict[str, float] = {}
     free = shutil.disk_usage(building).free
-    for done, block in enumerate(decoded_blocks(dataset, sorted(part_of_tile), variables, progress), start=1):
-        part = part_of_tile[block.tile]
-        kept = [(n, w) for n, w in of_tile[part, block.tile] if share_of_targets(block, w, seen, part) >= min_valid_fraction]
-        if kept:
-            group = part, block.tile.shape_yx
-            if group not in writers:
-                writers[group] = GroupWriter(building / f"{part}-{block.tile.shape_yx[0]}x{block.tile.shape_yx[1]}", part)
-            writers[group].add(block, kept, plan, prepare)
-        if done == 1:
-            check_space(building, len(part_of_tile), free)
-    check_parts(writers, seen, min_valid_fraction)
+    try:
+        for done, block in enumerate(decoded_blocks(dataset, sorted(of_tile), variables, progress), start=1):
+            part = of_tile[block.tile][0][1].part
+            kept = [(n, w) for n, w in of_tile[block.tile] if share_of_targets(block, w, best) >= min_valid_fraction]
+            if kept:
+                height, width = block.tile.shape_yx
+                if (part, block.tile.shape_yx) not in writers:
+                    writers[part, block.tile.shape_yx] = GroupWriter(building / f"{part}-{height}x{width}", part)
+                writers[part, block.tile.shape_yx].add(block, kept, plan, prepare)
+            if done == 1:
+                check_space(building, len(of_tile), free)
+        check_parts({part for part, _ in writers}, best, min_valid_fraction)
+        finished = [writer.close(building) for writer in writers.values()]
+    finally:
+        for writer in writers.values():
+            writer.abandon()
     (building / "plan.json").write_text(to_json(plan))
-    finished = [writer.close(building) for writer in writers.values()]
     content = {**identity, "format": FORMAT, "variables": [v.name for v in variables], "groups": finished}
     (building / "cache.json").write_text(json.dumps(content))
 
 
-def share_of_targets(block: Block, window: Window, best: dict[str, float], part: str) -> float:
+def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
+    """Windows with their numbers in the plan, by tile. Raises ArtefactDamaged if two parts share a tile."""
+    of_tile: dict[Tile, list[tuple[int, Window]]] = {}
+    for number, window in enumerate(plan.windows):
+        of_tile.setdefault(window.tile, []).append((number, window))
+    for tile, members in of_tile.items():
+        if len({window.part for _, window in members}) > 1:
+            raise ArtefactDamaged(f"the window plan gives tile {tile.key} to two parts: plan again")
+    return of_tile
+
+
+def share_of_targets(block: Block, window: Window, best: dict[str, float]) -> float:
     """Share of the window's target pixels that are valid; remembers the best of the part for the message of `check_parts`."""
     observed = [i for i in window.target_K if i >= 0]
     share = float(block.valid_NHW[observed].sum()) / (len(window.target_K) * block.valid_NHW[0].size)
-    best[part] = max(share, best.get(part, 0.0))
+    best[window.part] = max(share, best.get(window.part, 0.0))
     return share
 
 
-def check_parts(writers: dict, best: dict[str, float], min_valid_fraction: float) -> None:
+def check_parts(parts: set[str], best: dict[str, float], min_valid_fraction: float) -> None:
     """Raises RequestError if a part has no window left."""
     for part in PARTS:
-        if not any(group == part for group, _ in writers):
+        if part not in parts:
             raise RequestError(
                 f"no {part} window has {min_valid_fraction:.0%} of its target pixels valid; "
                 f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or look at the quality rule"
@@ -276,10 +288,15 @@ class GroupWriter:
                 with torch.no_grad():
                     prepared = prepare(x_NCHW, valid_NHW, *when_tensors(plan, window))
                 for name, tensor in prepared.items():
-                    self._append(f"prepared-{name}", np.asarray(tensor))
+                    self._append(f"prepared-{name}", tensor.detach().cpu().numpy())
             self.numbers.append(number)
             self.slots.append(len(self.tiles))
         self.tiles.append(block.tile)
+
+    def abandon(self) -> None:
+        """Closes every file that is still open."""
+        for array in self.arrays.values():
+            array.abandon()
 
     def _append(self, name: str, row: np.ndarray) -> None:
         if name not in self.arrays:
@@ -318,7 +335,8 @@ def remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(".building-*"):
         _, _, rest = leftover.name.partition("-")
         host, _, pid = rest.partition("-")[2].rpartition("-")
-        if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        is_dead = pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
+        if host == socket.gethostname() and is_dead:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -64,6 +64,7 @@ class PartSamples(Dataset):
 
     def __init__(self, plan: WindowPlan, groups: list[Group], *, augment: bool = False, seed: int = 0):
         self.groups, self.augment, self.seed, self.epoch = groups, augment, seed, 0
+        self._drawn: tuple[int, np.ndarray] | None = None
         place = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
         self.group_W = np.array([g for _, g, _ in place], np.int64)
         self.row_W = np.array([row for _, _, row in place], np.int64)
@@ -118,8 +119,9 @@ class PartSamples(Dataset):
 
     def symmetries(self, indices: np.ndarray) -> np.ndarray:
         """The symmetry (0 to 7, 0 = as it is) of each window in this epoch; does not depend on the batch it is in."""
-        drawn = np.random.default_rng([self.seed, self.epoch]).integers(8, size=len(self))
-        return drawn[indices]
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            self._drawn = self.epoch, np.random.default_rng([self.seed, self.epoch]).integers(8, size=len(self))
+        return self._drawn[1][indices]
 
 
 def cut_steps(group: Group, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +144,10 @@ def turn_each(arrays: dict[str, np.ndarray], symmetry_B: np.ndarray, shape_yx: t
 
 
 def turned(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
-    """A view of `image` (..., H, W) under a symmetry of the square: bit 0 flips rows, 1 columns, 2 swaps the axes (squares only)."""
+    """A view of `image` (..., H, W) under one of the 8 symmetries of the square.
+
+    Bit 0 flips the rows, bit 1 the columns, bit 2 swaps the axes (left out if it is not square).
+    """
     if symmetry & 1:
         image = image[..., ::-1, :]
     if symmetry & 2:

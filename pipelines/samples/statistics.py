@@ -53,15 +53,14 @@ def channel_statistics(
     Raises RequestError if no pixel of the training part is valid.
     """
     check_fits(dataset, plan)
-    dates = plan.train_dates()
+    training = dataset.isel(time=slice(0, int(plan.train_dates().sum())))  # times are sorted
     moments = Moments()
-    for block in decoded_blocks(dataset, sorted({w.tile for w in plan.of_part("train")}), variables, progress):
-        x_NCHW, valid_NHW = block.x_NCHW[dates], block.valid_NHW[dates]
-        moments.add(transformed(np.moveaxis(x_NCHW, 1, -1)[valid_NHW].astype(np.float64), variables))
+    for block in decoded_blocks(training, sorted({w.tile for w in plan.of_part("train")}), variables, progress):
+        moments.add(transformed(np.moveaxis(block.x_NCHW, 1, -1)[block.valid_NHW].astype(np.float64), variables))
     if moments.count == 0:
         raise RequestError(
             "no pixel of the training part is valid on any of its "
-            f"{int(dates.sum())} dates: look at the quality rule, the bands' nodata and the variables' valid_range"
+            f"{training.sizes['time']} dates: look at the quality rule, the bands' nodata and the variables' valid_range"
         )
     mean = np.asarray(moments.mean, np.float64)
     std = np.sqrt(np.asarray(moments.squares) / moments.count)

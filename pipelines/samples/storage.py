@@ -3,6 +3,7 @@
 Written with plain `write` calls, never through a memory map: a full disk is then an error to report, not a dead process.
 """
 
+import contextlib
 import errno
 import zlib
 from pathlib import Path
@@ -47,6 +48,11 @@ class GrowingArray:
             raise full_disk(e, self.path) from e
         return {"bytes": self.path.stat().st_size, "data_from": self.data_from, "crc32": self.checksum}
 
+    def abandon(self) -> None:
+        """Closes the file whatever state it is in; the folder is about to be removed."""
+        with contextlib.suppress(OSError):  # a full disk says so again when the rest of the buffer is flushed
+            self.file.close()
+
     def _write_header(self) -> None:
         header = {
             "descr": np.lib.format.dtype_to_descr(self.dtype),
@@ -83,4 +89,4 @@ def check_file(path: Path, expected: dict) -> None:
 
 def map_file(path: Path) -> np.ndarray:
     """The array as a private memory map: changes to it stay in this process and never reach the file."""
-    return np.load(path, mmap_mode="c", allow_pickle=False)
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
