@@ -103,12 +103,12 @@ def describe_forecaster(forecaster: GuidedForecaster) -> dict[str, Any]:
 
 def rebuild_forecaster(description: dict[str, Any]) -> GuidedForecaster:
     """An untrained forecaster of the same build."""
-    scaling = {name: tuple(v) if isinstance(v, list) else v for name, v in description["scaling"].items()}
+    scaling = description["scaling"]
     configs = [EncoderForecasterConfig(**{**config, "hidden": tuple(config["hidden"])}) for config in description["members"]]
     return GuidedForecaster(
         rebuild_guide(description["guide"]),
         [EncoderForecaster(config) for config in configs],
-        Scaling(**scaling),
+        Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), tuple(scaling["transforms"]), scaling["step_days"]),
         context=description["context"],
         horizon=description["horizon"],
     )

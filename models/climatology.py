@@ -15,7 +15,7 @@ from torch import Tensor
 
 TROPICAL_YEAR_DAYS = 365.2422
 # Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on the tile it lies in: matrix
-# libraries choose their kernels (and with them the order of sums) by the shape. Also bounds the memory: N x 4608 x (C + 1) floats.
+# libraries choose their kernels (and with them the order of sums) by the shape. Bounds the memory too: N x 4608 x (C + 1) floats.
 BLOCK_PX = 4608
 
 

@@ -23,6 +23,7 @@ i, f, o, g. All float32 unless the module was cast.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
@@ -55,6 +56,7 @@ class ConvLSTMCell(nn.Module):
         self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
         self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
         with torch.no_grad():
+            assert self.gates.bias is not None
             self.gates.bias[hidden : 2 * hidden] += forget_bias
         self.peephole_3D = nn.Parameter(torch.zeros(3, hidden)) if peepholes else None  # rows: i, f, o
         self.time = nn.Linear(time_features, 4 * hidden, bias=False) if time_features else None
@@ -120,7 +122,7 @@ class ConvLSTM(nn.Module):
         widths = [inputs, *hidden]
         self.cells = nn.ModuleList(
             ConvLSTMCell(before, after, kernel, peepholes=peepholes, forget_bias=forget_bias, time_features=time_features)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
         )
         self.dropout = dropout
 

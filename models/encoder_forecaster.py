@@ -38,11 +38,11 @@ class EncoderForecaster(nn.Module):
     def __init__(self, config: EncoderForecasterConfig):
         super().__init__()
         self.config = config
-        settings = {"peepholes": config.peepholes, "forget_bias": config.forget_bias, "dropout": config.dropout}
-        self.encoder = ConvLSTM(config.frame_channels + 1, config.hidden, config.kernel, time_features=TIME_FEATURES, **settings)
-        self.forecaster = ConvLSTM(config.future_channels, config.hidden, config.kernel, time_features=TIME_FEATURES, **settings)
+        self.encoder = _stack(config, config.frame_channels + 1)
+        self.forecaster = _stack(config, config.future_channels)
         self.head = nn.Conv2d(config.hidden[-1], config.outputs, 1)
         nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
     def halo_px(self, context: int, horizon: int) -> int:
@@ -84,7 +84,7 @@ class EncoderForecaster(nn.Module):
                 h_BDHW, state = self.forecaster.step(futures_BKCHW[:, k], state, **known)
                 corrections.append(self.head(h_BDHW))
             else:
-                corrections.append(convolve(run.step(futures_BKCHW[:, k], **known), self.head))
+                corrections.append(convolve(run.step(futures_BKCHW[:, k], **known), self.head.weight, self.head.bias))
         return torch.stack(corrections, dim=1), state if run is None else run.state()
 
     def forward(
@@ -100,3 +100,15 @@ class EncoderForecaster(nn.Module):
         """correction_BKCHW in normalised units."""
         state = self.encode(frames_BTCHW, valid_BTHW, time_BTF, elapsed_BT)
         return self.decode(state, futures_BKCHW, time_BKF, elapsed_BK)[0]
+
+
+def _stack(config: EncoderForecasterConfig, inputs: int) -> ConvLSTM:
+    return ConvLSTM(
+        inputs,
+        config.hidden,
+        config.kernel,
+        peepholes=config.peepholes,
+        forget_bias=config.forget_bias,
+        time_features=TIME_FEATURES,
+        dropout=config.dropout,
+    )

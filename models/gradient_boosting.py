@@ -70,7 +70,7 @@ class GradientBoosting:
     def fit(self, windows: Iterable[Any]) -> "GradientBoosting":
         """Itself, fitted on windows with the arguments of `forecast` and `target_KCHW`, `target_valid_KHW`.
 
-        The windows are shuffled by giving every pixel-date a random key and keeping the `samples` lowest: one pass, bounded memory.
+        Every valid pixel-date gets a random key and the `samples` lowest are kept: a fair draw in one pass and bounded memory.
         """
         generator = np.random.default_rng(self.seed)
         kept: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
@@ -101,7 +101,7 @@ class GradientBoosting:
         )
 
     def _rows(self, window: Any) -> tuple[np.ndarray, np.ndarray]:
-        """(features (R, F, C), truth - rule (R, C)) of the valid target pixels of a window; thinned to `samples` at once."""
+        """(features (R, F, C), truth - rule (R, C)) of the valid target pixels of a window."""
         features_KFCHW, rule_KCHW = lag_features(self.rule, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS))
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
         residual_KCHW = torch.as_tensor(window.target_KCHW) - rule_KCHW
@@ -113,7 +113,7 @@ class GradientBoosting:
         """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
         if len(self.forests) != x_NCHW.shape[1]:
             raise ValueError(
-                f"gradient boosting has {len(self.forests)} fitted channels and the data has {x_NCHW.shape[1]}: call fit(windows) first"
+                f"gradient boosting is fitted for {len(self.forests)} channels, not {x_NCHW.shape[1]}: call fit(windows) first"
             )
         features_KFCHW, rule_KCHW = lag_features(
             self.rule, self.lags, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K

@@ -167,7 +167,8 @@ class GuidedForecaster(nn.Module):
         """What one (block, issue date) gives the networks, float32: the guide, the context relative to it, the mask, the times.
 
         Keys (spatial ones end in HW): guide_KCHW physical; x_TCHW normalised and relative, 0 where not seen; valid_THW 0/1;
-        background_TCHW and background_KCHW normalised climatology, for the guides that have one; time_TF, elapsed_T, time_KF, elapsed_K.
+        background_TCHW and background_KCHW normalised climatology, for the guides that have one; time_TF, elapsed_T,
+        time_KF, elapsed_K.
         """
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
         seen_T1HW = valid_THW[:, None].float()
@@ -303,7 +304,7 @@ class GuidedForecaster(nn.Module):
 
 
 def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
-    """log(1 + age) of each pixel's last clear value at the issue date, (B, 1, H, W), age in usual steps; never seen = the whole context."""
+    """log(1 + age) of each pixel's last clear value at the issue date, (B, 1, H, W); in usual steps, at most the context."""
     age_BT = elapsed_BT.flip(1).cumsum(1).flip(1) - elapsed_BT  # from each step to the last one
     whole_B111 = elapsed_BT.sum(dim=1)[:, None, None, None]
     age_BTHW = torch.where(valid_BTHW > 0, age_BT[:, :, None, None], whole_B111)

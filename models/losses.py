@@ -17,7 +17,7 @@ def weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
 
 
 def _seen(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """`target` where it has weight, else a copy of `y` without gradient: the difference there is 0 whatever stood in the target."""
+    """`target` where it has weight, else `y` without gradient: the difference there is 0 whatever stood in the target."""
     return torch.where((weight > 0).expand_as(y), target, y.detach())
 
 
