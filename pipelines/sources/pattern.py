@@ -50,7 +50,7 @@ class FilePattern:
         """Matches whole paths; `bands` limits what stands for {band}, `any_date` takes anything for a date."""
         assert self.date_format
         band = "|".join(re.escape(name) for name in sorted(bands, key=len, reverse=True)) if bands else "[^/]+?"
-        parts, position, dates, has_band = [], 0, 0, False
+        parts, position, dates, bands_seen = [], 0, 0, 0
         for match in TOKEN.finditer(self.text):
             parts.append(re.escape(self.text[position : match.start()]))
             position = match.end()
@@ -59,8 +59,8 @@ class FilePattern:
                 parts.append(f"(?P<date{dates}>{'[^/]+?' if any_date else format_regex(date_format)})")
                 dates += 1
             elif is_band:
-                parts.append("(?P=band)" if has_band else f"(?P<band>{band})")
-                has_band = True
+                parts.append(f"(?P<band{bands_seen}>(?P=band0))" if bands_seen else f"(?P<band0>{band})")
+                bands_seen += 1
             else:
                 parts.append("[^/]*?")
         return re.compile("".join(parts) + re.escape(self.text[position:]))
@@ -73,9 +73,8 @@ class FilePattern:
 
 def named(match: re.Match[str]) -> Named:
     groups = match.groupdict()
-    dates = [groups[f"date{index}"] for index in range(len(groups) - ("band" in groups))]
-    band = groups.get("band", "")
-    if not band:
-        return Named("", " ".join(dates), match.string)
-    start, stop = match.span("band")
-    return Named(band, " ".join(dates), f"{match.string[:start]}{{band}}{match.string[stop:].replace(band, '{band}')}")
+    dates = [groups[name] for name in sorted(groups) if name.startswith("date")]
+    key = match.string
+    for start, stop in sorted((match.span(name) for name in groups if name.startswith("band")), reverse=True):
+        key = f"{key[:start]}{{band}}{key[stop:]}"
+    return Named(groups.get("band0", ""), " ".join(dates), key)

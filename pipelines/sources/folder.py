@@ -1,0 +1,183 @@
+"""Scenes from a folder of GeoTIFF, JPEG2000 or HDF5 files that carry date and band in their names.
+
+Traps: Landsat names hold the acquisition date first and the processing date second; `S2A_OPER` names hold only the
+processing date. Sentinel-2 products since processing baseline 04.00 (25 January 2022) store reflectance with an offset:
+physical = (stored - 1000) / 10000, so that a series across that day must be harmonised first, or cut there and given
+`offset: -0.1`. Links that lead out of the folder are refused; folders that are links are not entered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.scene import Asset, Band, Scene
+from pipelines.sources.dates import parse_date
+from pipelines.sources.hdf5 import open_plane
+from pipelines.sources.layers import Described, Wanted, describe, grid_of, read_layers
+from pipelines.sources.naming import propose_pattern
+from pipelines.sources.opening import check_inside, open_hdf5, open_raster
+from pipelines.sources.pattern import FilePattern, Named, named
+from pipelines.sources.placing import Layer, RasterLayer
+from pipelines.sources.source import Listing, Resampling, SameDate, settle_dates
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A scene for every date (and rest of the name) that `pattern` finds below `path`.
+
+    Without `{band}` in the pattern every file holds all bands in the order wanted, the quality band after them; a band
+    whose name in the files is a number lies there (1-based). `variable` is the data set in HDF5 files, where `{band}`
+    stands for the band's name in the files.
+    """
+
+    path: Path
+    pattern: str
+    wanted: Wanted
+    variable: str | None = None
+    same_date: SameDate = "refuse"
+
+    @cached_property
+    def _described(self) -> Described:
+        return describe(self.path.name, self.wanted, self.list_scenes(), self._open)
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        return self._described.bands
+
+    def dtype(self) -> np.dtype:
+        return self._described.dtype
+
+    def native_grid(self) -> Grid:
+        return self._described.grid
+
+    def grid_of(self, scene: Scene, name: str) -> Grid:
+        return grid_of(self._open, scene, name)
+
+    def read(
+        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
+    ) -> np.ndarray:
+        return read_layers(self._open, self._described, scene, grid, names, resampling, rows)
+
+    def list_scenes(self) -> Listing:
+        """Raises MissingInput (no folder), RequestError (the pattern is wrong or fits nothing)."""
+        names, problems = self._match(list_files(self.path))
+        scenes: list[Scene] = []
+        refused: list[SceneRefused] = []
+        for key, files in sorted(names.items()):
+            scene = self._scene(key, files)
+            if isinstance(scene, SceneRefused):
+                refused.append(scene)
+            else:
+                scenes.append(scene)
+        return settle_dates(scenes, [*refused, *problems], self.same_date)
+
+    def _match(self, paths: list[str]) -> tuple[dict[str, dict[str, tuple[str, Named]]], list[SceneRefused]]:
+        """Scene key -> band -> (path, what its name says), and files that fit but for their date."""
+        pattern = FilePattern(self.pattern)
+        wanted = tuple(self.wanted.name_in_file(name) for name in self.wanted.names) if pattern.has_band else None
+        strict, loose = pattern.regex(wanted), pattern.regex(wanted, any_date=True)
+        scenes: dict[str, dict[str, tuple[str, Named]]] = {}
+        undated: dict[str, SceneRefused] = {}
+        for path in paths:
+            if match := strict.fullmatch(path):
+                name = named(match)
+                scenes.setdefault(name.key, {})[name.band] = (path, name)
+            elif match := loose.fullmatch(path):
+                detail = f"{named(match).date_text!r} in {path} is no date of the format {pattern.date_format!r}"
+                undated[named(match).key] = SceneRefused(scene_name(named(match).key), "no-date", detail)
+        if not scenes:
+            raise RequestError(self._nothing_found(pattern, paths))
+        return scenes, [undated[key] for key in sorted(undated)]
+
+    def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
+        any_band = [name.band for path in paths if (name := pattern.match(path))]
+        if any_band and pattern.has_band:
+            wanted = ", ".join(self.wanted.name_in_file(name) for name in self.wanted.names)
+            return f"no file of {self.path} has one of the bands {wanted}; the names hold: {', '.join(sorted(set(any_band)))}"
+        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "") if paths else "no files at all"
+        naming = propose_pattern(paths)
+        proposal = f"; try pattern: {naming.pattern}" if naming and naming.pattern != self.pattern else ""
+        return f"the pattern {self.pattern!r} fits none of the files below {self.path}; there are {shown}{proposal}"
+
+    def _scene(self, key: str, files: dict[str, tuple[str, Named]]) -> Scene | SceneRefused:
+        label = scene_name(key)
+        pattern = FilePattern(self.pattern)
+        date_text = next(iter(files.values()))[1].date_text
+        observed_utc = parse_date(date_text, pattern.date_format)
+        if observed_utc is None:
+            return SceneRefused(label, "no-date", f"{date_text!r} in {key} is no date of the format {pattern.date_format!r}")
+        try:
+            for path, _ in files.values():
+                check_inside(self.path, self.path / path, label)
+            assets = {name: self._asset(name, files, label) for name in self.wanted.names}
+        except SceneRefused as refusal:
+            return refusal
+        return Scene(label, observed_utc, assets)
+
+    def _asset(self, name: str, files: dict[str, tuple[str, Named]], label: str) -> Asset:
+        in_file = self.wanted.name_in_file(name)
+        if "{band}" in self.pattern:
+            if in_file not in files:
+                detail = f"no file for band {in_file}; there are {', '.join(sorted(files))} for {label}"
+                raise SceneRefused(label, "missing-band", detail)
+            path, index = files[in_file][0], 1
+        else:
+            path = files[""][0]
+            index = int(in_file) if in_file.isdigit() else self.wanted.names.index(name) + 1
+        if self.variable is not None:
+            is_shared = "{band}" not in self.pattern + self.variable
+            return Asset(str(self.path / path), self.variable.replace("{band}", in_file), index - 1 if is_shared else 0)
+        return Asset(str(self.path / path), "", index)
+
+    @contextmanager
+    def _open(self, scene: Scene, name: str) -> Iterator[Layer]:
+        asset = scene.assets.get(name)
+        if asset is None:
+            raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
+        if asset.variable:
+            with open_hdf5(asset.path, scene.id) as file:
+                yield open_plane(file, asset.variable, asset.index, self.wanted, name, scene.id)
+        else:
+            with open_raster(asset.path, (asset.index,), scene.id) as dataset:
+                yield raster_layer(dataset, asset.index, self.wanted, name, scene.id)
+
+
+def raster_layer(dataset: rasterio.DatasetReader, index: int, wanted: Wanted, name: str, label: str) -> RasterLayer:
+    """Band `index` of an open raster, on the grid it states or the request gives. Raises SceneRefused(wrong-crs, wrong-grid)."""
+    crs = dataset.crs.to_wkt() if dataset.crs else None
+    transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
+    return RasterLayer(dataset, index, wanted.grid(crs, transform, dataset.shape, label), wanted.bits_of(name))
+
+
+def list_files(folder: Path) -> list[str]:
+    """Paths of the files below `folder`, with /, sorted; hidden ones and folders that are links left out."""
+    if not folder.is_dir():
+        raise MissingInput(f"no such folder: {folder}" if not folder.exists() else f"{folder} is a file; a folder is expected")
+    paths = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = Path(here).relative_to(folder)
+        paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
+    return sorted(paths)
+
+
+def scene_name(key: str) -> str:
+    """The key of a scene as its id: without band and suffix, the separators around the band joined."""
+    stem, _, suffix = key.rpartition(".")
+    text = stem if stem and "/" not in suffix else key
+    head, band, tail = text.partition("{band}")
+    if not band:
+        return text
+    while head and tail and head[-1] in "_-./" and tail[0] in "_-./":
+        tail = tail[1:]
+    return (head + tail.replace("{band}", "")).strip("_-./") or text

@@ -1,0 +1,99 @@
+"""Scenes from stacks: a multi-band raster per band whose raster bands are dates, and a text file with the dates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.scene import Asset, Band, Scene
+from pipelines.sources.dates import read_dates
+from pipelines.sources.folder import raster_layer
+from pipelines.sources.layers import Described, Wanted, describe, grid_of, read_layers
+from pipelines.sources.opening import check_inside, open_raster
+from pipelines.sources.placing import RasterLayer
+from pipelines.sources.source import Listing, Resampling, SameDate, compact_date, settle_dates
+
+
+@dataclass(frozen=True)
+class StackSource:
+    """A scene for every line of the file `dates`; raster band i of each of `files` (band -> file) is line i.
+
+    The quality band, if there is one, has its file among `files`. Paths are below `path`.
+    """
+
+    path: Path
+    dates: str
+    wanted: Wanted
+    files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    same_date: SameDate = "refuse"
+
+    @cached_property
+    def _described(self) -> Described:
+        return describe(self.path.name, self.wanted, self.list_scenes(), self._open)
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        return self._described.bands
+
+    def dtype(self) -> np.dtype:
+        return self._described.dtype
+
+    def native_grid(self) -> Grid:
+        return self._described.grid
+
+    def grid_of(self, scene: Scene, name: str) -> Grid:
+        return grid_of(self._open, scene, name)
+
+    def read(
+        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
+    ) -> np.ndarray:
+        return read_layers(self._open, self._described, scene, grid, names, resampling, rows)
+
+    def list_scenes(self) -> Listing:
+        """Raises MissingInput, RequestError (a band without a file; dates and raster bands that do not fit together)."""
+        if not self.path.is_dir():
+            raise MissingInput(f"no such folder: {self.path}")
+        dates = read_dates(self.path / self.dates)
+        paths = {name: self._file(name) for name in self.wanted.names}
+        for name, path in paths.items():
+            self._check_length(name, path, len(dates))
+        scenes, refused = [], []
+        for index, observed_utc in enumerate(dates, start=1):
+            if observed_utc is None:
+                detail = f"entry {index} of {self.dates} is no date"
+                refused.append(SceneRefused(f"{self.path.name}[{index}]", "no-date", detail))
+                continue
+            assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
+            scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
+        return settle_dates(scenes, refused, self.same_date)
+
+    def _file(self, name: str) -> Path:
+        in_file = self.wanted.name_in_file(name)
+        if in_file not in self.files:
+            raise RequestError(f"band {in_file!r} has no file in source.files; there are: {', '.join(self.files) or 'none'}")
+        return self.path / self.files[in_file]
+
+    def _check_length(self, name: str, path: Path, dates: int) -> None:
+        try:
+            check_inside(self.path, path, path.name)
+            with open_raster(path, (1,)) as dataset:
+                count = dataset.count
+        except SceneRefused as error:
+            raise RequestError(f"the file of band {name} cannot be used: {error}") from error
+        if count != dates:
+            raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; they must be as many")
+
+    @contextmanager
+    def _open(self, scene: Scene, name: str) -> Iterator[RasterLayer]:
+        asset = scene.assets.get(name)
+        if asset is None:
+            raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
+        with open_raster(asset.path, (asset.index,), scene.id) as dataset:
+            yield raster_layer(dataset, asset.index, self.wanted, name, scene.id)
