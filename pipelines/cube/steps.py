@@ -27,7 +27,7 @@ def array_of(root: zarr.Group, name: str) -> zarr.Array:
 
 def read_steps(root: zarr.Group) -> tuple[Step, ...]:
     """What the cube knows of its dates, in order."""
-    texts = {name: array_of(root, name)[:] for name in STEP_TEXTS}
+    texts = {name: np.asarray(array_of(root, name)[:]) for name in STEP_TEXTS}
     times = {name: np.asarray(array_of(root, name)[:]).astype("datetime64[ns]") for name in STEP_TIMES}
     fractions = np.asarray(array_of(root, "valid_fraction")[:])
     return tuple(

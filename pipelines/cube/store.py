@@ -166,7 +166,7 @@ def _lay_out_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) 
     for name in STEP_TEXTS:
         root.create_array(name, shape=(0,), chunks=(STEPS_PER_CHUNK,), dtype=str, dimension_names=("time",))
     for name in STEP_TIMES:
-        attributes = {**NANOSECONDS, "standard_name": "time"} if name == "time" else NANOSECONDS
+        attributes: dict[str, Any] = {**NANOSECONDS, "standard_name": "time"} if name == "time" else {**NANOSECONDS}
         root.create_array(
             name, shape=(0,), chunks=(STEPS_PER_CHUNK,), dtype="int64", dimension_names=("time",), attributes=attributes
         )

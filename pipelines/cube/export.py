@@ -1,0 +1,88 @@
+"""A version of the cube as plain Zarr, for programs that do not know Icechunk."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from numcodecs import Blosc
+
+from pipelines.cube.store import IMAGE, STEP_TEXTS, VALID, bands_of, is_remote, missing_value, open_cube
+from pipelines.errors import RequestError
+
+
+def export_zarr(uri: str, target: str | Path, snapshot: str | None = None) -> Path:
+    """Writes one version of the cube as a plain Zarr store at `target`; returns its path.
+
+    Zarr **format 2**: the GDAL inside rasterio's wheels (3.10) does not read format 3 ("Unsupported codec: bytes"), xarray
+    and rioxarray read both. CRS and transform stand in `spatial_ref` (CF) and in the GeoZarr attributes, nodata in
+    `_FillValue`, scale and offset in the CF attributes where all bands share them (`bands` has them one by one). So
+    `xr.open_zarr(target)` gives physical values, NaN where nothing was seen, and GDAL
+    `ZARR:"target":/image:TIME:BAND` (zero-based) gives the stored ones.
+
+    Written to a folder beside it and renamed when complete. One date is in memory at a time.
+
+    Raises RequestError if something stands at `target` already.
+    """
+    if is_remote(str(target)):
+        raise RequestError(f"{target}: the export goes to a folder on this machine; copy it from there")
+    target = Path(target).expanduser().absolute()
+    if target.exists():
+        raise RequestError(f"{target} exists already and is not overwritten: remove it or name another place")
+    cube = open_cube(uri, snapshot)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        _write(cube, staging)
+        staging.chmod(0o755)  # mkdtemp makes it private
+        os.rename(staging, target)  # noqa: PTH104  (Path.rename would say the same and hide that this is the commit)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return target
+
+
+def _write(cube: xr.Dataset, folder: Path) -> None:
+    _coordinates(cube).to_zarr(folder, zarr_format=2, consolidated=False, mode="w")
+    root = zarr.open_group(folder, mode="r+", zarr_format=2)
+    bands = bands_of(cube)
+    has_nodata = len({band.nodata for band in bands}) == 1 and bands[0].nodata is not None
+    image = _create(root, cube[IMAGE], missing_value(bands, cube[IMAGE].dtype) if has_nodata else None)
+    for name, values, trivial in (("scale_factor", {b.scale for b in bands}, 1.0), ("add_offset", {b.offset for b in bands}, 0.0)):
+        if len(values) == 1 and values != {trivial}:
+            image.attrs[name] = values.pop()
+    if len(units := {band.unit for band in bands}) == 1 and units != {""}:
+        image.attrs["units"] = units.pop()
+    valid = _create(root, cube[VALID], None)
+    for index in range(cube.sizes["time"]):
+        image[index] = cube[IMAGE][index].values
+        valid[index] = cube[VALID][index].values
+    zarr.consolidate_metadata(folder, zarr_format=2)
+
+
+def _coordinates(cube: xr.Dataset) -> xr.Dataset:
+    """Everything but the pixels, texts in fixed width (GDAL knows no other)."""
+    small = cube.drop_vars([IMAGE, VALID]).drop_encoding()
+    texts = {name: (small[name].dims, small[name].values.astype(str)) for name in (*STEP_TEXTS, "band")}
+    small = small.assign_coords(texts).drop_vars("fingerprint")
+    for name in ("driftline_format", "coordinates"):  # the cube's own; xarray names the coordinates anew
+        small.attrs.pop(name, None)
+    return small
+
+
+def _create(root: zarr.Group, variable: xr.DataArray, fill: object) -> zarr.Array:
+    chunks = variable.encoding["chunks"]
+    array = root.create_array(
+        str(variable.name),
+        shape=variable.shape,
+        chunks=tuple(chunks),
+        dtype=variable.dtype,
+        fill_value=fill,
+        compressors=Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE),
+        config={"write_empty_chunks": fill is None},
+        attributes={**variable.attrs, "_ARRAY_DIMENSIONS": [str(dim) for dim in variable.dims]},
+    )
+    return array
