@@ -1,0 +1,137 @@
+"""Forecast fields as Cloud Optimised GeoTIFF, one file per target date.
+
+The pixels go window by window into a plain tiled GeoTIFF and from there through GDAL's COG driver
+(https://gdal.org/en/stable/drivers/raster/cog.html), which lays tiles and overviews in one order, so that the same fields
+give the same bytes. The file appears under its name by rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.shutil import copy as copy_raster
+from rasterio.windows import Window
+
+from pipelines.errors import ArtefactDamaged
+from pipelines.grid import Grid
+from pipelines.inference.staging import Field, Staged, naming_full_disk
+
+BLOCK_PX = 512
+DESCRIPTIONS = {"forecast": "{}", "lower": "{}_lower", "upper": "{}_upper"}
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a product comes from; written into every file and every STAC item. Dates are ISO 8601, UTC."""
+
+    snapshot: str
+    model_hash: str
+    config_hash: str
+    version: str  # of driftline
+    issued_utc: str  # the last date that the forecast looked at
+    scene_ids: tuple[str, ...] = ()  # the context, oldest first
+
+    def tags(self, target_utc: str) -> dict[str, str]:
+        """GeoTIFF tags; values are text."""
+        return {
+            "DRIFTLINE_VERSION": self.version,
+            "DRIFTLINE_CUBE_SNAPSHOT": self.snapshot,
+            "DRIFTLINE_MODEL_HASH": self.model_hash,
+            "DRIFTLINE_CONFIG_HASH": self.config_hash,
+            "DRIFTLINE_ISSUED_UTC": self.issued_utc,
+            "DRIFTLINE_TARGET_UTC": target_utc,
+            "DRIFTLINE_CONTEXT_SCENES": " ".join(self.scene_ids),
+        }
+
+
+def band_name(field: Field) -> str:
+    """Name of a field's band: `ndvi`, `ndvi_lower` or `ndvi_upper`."""
+    return DESCRIPTIONS[field.role].format(field.variable)
+
+
+def write_forecast_cogs(
+    staged: Staged,
+    grid: Grid,
+    target_utc: list[np.datetime64],
+    units: dict[str, str],
+    lineage: Lineage,
+    folder: Path,
+    *,
+    interval: float | None = None,
+) -> list[Path]:
+    """One COG per target date in `folder`, named by the date; each variable with its lower and upper bound as bands.
+
+    float32, nodata NaN, overviews by average. `units` is variable -> unit, `interval` the nominal coverage of the bounds.
+    Raises StorageFull, ArtefactDamaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for k, date in enumerate(target_utc):
+        fields = [field for field in staged.fields if field.target == k]
+        path = folder / f"forecast_{date_for_name(date)}.tif"
+        tags = lineage.tags(iso(date)) | ({"DRIFTLINE_INTERVAL": f"{interval:g}"} if interval is not None else {})
+        write_cog(staged, fields, grid, path, units, tags)
+        paths.append(path)
+    return paths
+
+
+def write_cog(staged: Staged, fields: list[Field], grid: Grid, path: Path, units: dict[str, str], tags: dict[str, str]) -> None:
+    """Writes `fields` as the bands of one COG at `path`; memory does not grow with the raster's height."""
+    height, width = grid.shape_yx
+    if staged.shape_yx != grid.shape_yx:
+        raise ArtefactDamaged(f"{staged.folder}: fields are {staged.shape_yx}, the grid is {grid.shape_yx}; predict again")
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": len(fields), "dtype": "float32", "nodata": float("nan"),
+        "crs": grid.wkt, "transform": grid.affine, "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX,
+        "BIGTIFF": "IF_SAFER", "interleave": "band",
+    }  # fmt: skip
+    size = 3 * height * width * 4 * len(fields)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".cog-") as draft, naming_full_disk(path.parent, size):
+        plain, cog = Path(draft) / "plain.tif", Path(draft) / "cog.tif"
+        with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(plain, "w", **profile) as raster:
+            for number, field in enumerate(fields, start=1):
+                raster.set_band_description(number, band_name(field))
+                raster.set_band_unit(number, units.get(field.variable, ""))
+                raster.update_tags(number, ROLE=field.role, VARIABLE=field.variable)
+                for rows in row_bands(height):
+                    window = Window(0, rows.start, width, rows.stop - rows.start)
+                    raster.write(staged.read(field, rows), number, window=window)
+            raster.update_tags(**tags)
+        with rasterio.Env(GDAL_CACHEMAX=64, GDAL_NUM_THREADS=1):
+            copy_raster(
+                plain, cog, driver="COG", compress="DEFLATE", predictor="FLOATING_POINT", blocksize=BLOCK_PX,
+                resampling="AVERAGE", overviews="AUTO", bigtiff="IF_SAFER",
+            )  # fmt: skip
+        publish(cog, path)
+
+
+def row_bands(height: int) -> Iterable[slice]:
+    """Rows of one block after the other."""
+    return (slice(row, min(row + BLOCK_PX, height)) for row in range(0, height, BLOCK_PX))
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Moves a finished file to its name once its bytes are on disk."""
+    descriptor = os.open(draft, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.replace(path)
+
+
+def iso(date: np.datetime64) -> str:
+    """ISO 8601 with Z, to the second."""
+    return f"{date.astype('datetime64[s]')}Z"
+
+
+def date_for_name(date: np.datetime64) -> str:
+    """`2020-06-15`, or `2020-06-15T1005` where the time of day is not midnight; safe in any file name."""
+    text = str(date.astype("datetime64[m]"))
+    return text[:10] if text.endswith("T00:00") else text.replace(":", "")

@@ -1,0 +1,69 @@
+"""Pictures' raw material: small copies of large fields, and how they are coloured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.grid import Grid
+from pipelines.inference.staging import Field, Staged
+
+MOST_PX = 700  # longer side of a thinned field
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One map of a variable: `values_YX` float32, NaN = not seen; rows from the top."""
+
+    date: np.datetime64
+    values_YX: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shades:
+    """How a variable is coloured: colour map and limits, shared by all maps of a figure."""
+
+    colours: str
+    low: float
+    high: float
+
+
+def step_for(shape_yx: tuple[int, int], most_px: int = MOST_PX) -> int:
+    """Every how many pixels a picture takes one."""
+    return max(1, math.ceil(max(shape_yx) / most_px))
+
+
+def thin(staged: Staged, field: Field, most_px: int = MOST_PX) -> np.ndarray:
+    """Every n-th pixel of the field, (rows, columns) float32, at most `most_px` on the longer side; reads row by row."""
+    step = step_for(staged.shape_yx, most_px)
+    rows = range(0, staged.shape_yx[0], step)
+    return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
+
+
+def extent_of(grid: Grid) -> tuple[float, float, float, float]:
+    """(left, right, bottom, top) in CRS units, as matplotlib's `imshow` takes it."""
+    left, bottom, right, top = grid.bounds_xy
+    return left, right, bottom, top
+
+
+def shades_for(variable: str, frames: list[Frame]) -> Shades:
+    """Colours that readers with any colour vision tell apart, limits from the 1st to the 99th percentile of all frames.
+
+    Vegetation indices go from pale to green, differences of two signs around 0 brown to blue-green, all else viridis.
+    """
+    seen = [frame.values_YX[np.isfinite(frame.values_YX)] for frame in frames]
+    values = np.concatenate(seen) if seen else np.empty(0)
+    if not values.size:
+        return Shades("viridis", 0.0, 1.0)
+    low, high = (float(v) for v in np.percentile(values, [1, 99]))
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    name = variable.lower()
+    if any(index in name for index in ("ndvi", "evi", "savi", "lai", "fapar")):
+        return Shades("YlGn", max(low, 0.0) if high > 0 else low, high)
+    if low < 0 < high and -low > 0.2 * high:
+        largest = max(-low, high)
+        return Shades("BrBG", -largest, largest)
+    return Shades("viridis", low, high)
