@@ -4,17 +4,16 @@ The cube is chunked for arrival (one date, a square of pixels), so tiles that sh
 fits in memory.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged
 from pipelines.samples.plan import WindowPlan
 from pipelines.samples.variables import Variable, decode, used_bands
-from pipelines.scene import Band
 from pipelines.tiles import Tile
 
 REGION_BYTES = 256 * 2**20  # stored pixels held at once; a single tile may need more
@@ -34,7 +33,7 @@ def decoded_blocks(
     dataset: xr.Dataset, tiles: list[Tile], variables: tuple[Variable, ...], progress: Progress | None = None
 ) -> Iterator[Block]:
     """Each of `tiles` decoded, in an order that reads every stored chunk about once; `progress` counts tiles."""
-    bands = read_bands(dataset)
+    bands = bands_of(dataset)
     used = used_bands(bands, variables)
     image, valid = dataset["image"].isel(band=contiguous(used)), dataset["valid"]
     done = 0
@@ -55,16 +54,6 @@ def contiguous(indices: tuple[int, ...]) -> slice | list[int]:
     if indices == tuple(range(indices[0], indices[-1] + 1)):
         return slice(indices[0], indices[-1] + 1)
     return list(indices)
-
-
-def read_bands(dataset: xr.Dataset) -> tuple[Band, ...]:
-    """The cube's bands, from `image.attrs["bands"]`; without it, the names on the band axis with scale 1."""
-    written = dataset["image"].attrs.get("bands")
-    if written is None:
-        return tuple(Band(str(name)) for name in dataset["band"].values)
-    described = json.loads(written)
-    ranges = ({**b, "valid_range": tuple(b["valid_range"])} if b.get("valid_range") else b for b in described)
-    return tuple(Band(**{key: value for key, value in b.items() if key in Band.__dataclass_fields__}) for b in ranges)
 
 
 def chunk_px(dataset: xr.Dataset) -> int:

@@ -23,7 +23,9 @@ def cube() -> xr.Dataset:
     rng = np.random.default_rng(0)
     times = (np.datetime64("2015-01") + np.arange(14)).astype("datetime64[ns]")
     image = xr.DataArray(
-        rng.random((14, 1, 8, 24), np.float32), dims=("time", "band", "y", "x"), attrs={"bands": json.dumps([{"name": "red"}])}
+        rng.random((14, 1, 8, 24), np.float32),
+        dims=("time", "band", "y", "x"),
+        attrs={"bands": json.dumps([{"name": "red", "scale": 1.0, "offset": 0.0, "nodata": None, "unit": ""}])},
     )
     valid = (("time", "y", "x"), np.ones((14, 8, 24), bool))
     return xr.Dataset({"image": image, "valid": valid}, coords={"time": times})

@@ -27,7 +27,9 @@ def forest(shared_data) -> xr.Dataset:
         valid = np.isin(file["SCL"].values, [4, 5]) & (image > 0).all(axis=1)
         coordinates = {"time": file["time"].values, "band": names}
     cube = xr.Dataset({"image": (("time", "band", "y", "x"), image), "valid": (("time", "y", "x"), valid)}, coordinates)
-    cube["image"].attrs["bands"] = json.dumps([{"name": name, "scale": 1e-4, "offset": 0.0, "nodata": 0} for name in names])
+    cube["image"].attrs["bands"] = json.dumps(
+        [{"name": name, "scale": 1e-4, "offset": 0.0, "nodata": 0, "unit": ""} for name in names]
+    )
     return cube
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
 from pipelines.samples import cache as cache_module
-from pipelines.samples.blocks import group_tiles, read_bands
+from pipelines.samples.blocks import group_tiles
 from pipelines.samples.cache import build_samples, open_samples
 from pipelines.samples.storage import GrowingArray
 from pipelines.samples.variables import decode
@@ -40,7 +41,7 @@ def build(cube, plan, ndvi, tmp_path):
 
 
 def test_windows_are_slices_of_the_decoded_cube(build, cube, plan, ndvi):
-    x, valid = decode(cube.image.values, cube.valid.values, read_bands(cube), ndvi)
+    x, valid = decode(cube.image.values, cube.valid.values, bands_of(cube), ndvi)
     cache = build()
     assert len(cache) == len(plan.windows)
     for i in range(0, len(cache), 7):

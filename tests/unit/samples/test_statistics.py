@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
+from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.samples.blocks import read_bands
 from pipelines.samples.statistics import Moments, channel_statistics
 from pipelines.samples.variables import Variable, decode
 
 
 def test_only_training_pixels_and_dates_count(cube, plan, ndvi):
     found = channel_statistics(cube, plan, ndvi)
-    x, valid = decode(cube.image.values, cube.valid.values, read_bands(cube), ndvi)
+    x, valid = decode(cube.image.values, cube.valid.values, bands_of(cube), ndvi)
     inside = np.zeros(valid.shape, bool)
     for window in plan.of_part("train"):
         inside[: int((cube.time.values < np.datetime64("2016-06-01")).sum()), window.tile.rows, window.tile.columns] = True
