@@ -4,7 +4,8 @@
 
 Hidden 64, 3 layers, 64x64 and 256x256, one thread. The reference is the cell most repositories carry: concatenate input and
 state, one convolution for all gates, chunk, pointwise; layer after layer, outputs stacked. Times are medians of the CPU
-seconds of alternating runs in one process (ratios from one run); memory is the peak above the imports, each way in a fresh process.
+seconds of alternating runs in one process (ratios from one run); memory is the peak above
+the imports, each way in a fresh process.
 """
 
 import argparse
@@ -16,12 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from models.convlstm import ConvLSTM
+from models.convlstm import ConvLSTM, ConvLSTMCell
 from models.in_place import InPlaceRun
 
 HIDDEN, LAYERS, CHANNELS = 64, 3, 4
@@ -88,6 +90,8 @@ def usual_training(model: UsualConvLSTM, x_BTCHW: Tensor) -> None:
 
 def same_weights(stack: ConvLSTM, model: UsualConvLSTM) -> None:
     for cell, usual in zip(stack.cells, model.cells, strict=True):
+        assert isinstance(cell, ConvLSTMCell)
+        assert isinstance(usual, UsualCell)
         usual.conv.load_state_dict(cell.gates.state_dict())
 
 
@@ -175,13 +179,11 @@ def table(is_quick: bool) -> None:
         difference = float((ours_inference(stack, x) - usual_inference(model, x)).abs().max())
         assert difference < 1e-5, f"the two ways disagree by {difference}"
         peak = conv_peak(size, 20 if size == 64 else 5)
-        mine, theirs, ratio = compare(lambda x=x: ours_inference(stack, x), lambda x=x: usual_inference(model, x), repeats)
+        mine, theirs, ratio = compare(partial(ours_inference, stack, x), partial(usual_inference, model, x), repeats)
         print(f"{'inference':24}{size:6}{theirs:10.3f}{mine:10.3f}{ratio:8.2f}{gigaflops(steps, size) / mine / peak:14.0%}")
         if size == 256 and is_quick:
             continue
-        mine, theirs, ratio = compare(
-            lambda x=x: ours_training(stack, x), lambda x=x: usual_training(model, x), max(3, repeats // 2)
-        )
+        mine, theirs, ratio = compare(partial(ours_training, stack, x), partial(usual_training, model, x), max(3, repeats // 2))
         print(
             f"{'training step':24}{size:6}{theirs:10.3f}{mine:10.3f}{ratio:8.2f}{3 * gigaflops(steps, size) / mine / peak:14.0%}"
         )

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from models.losses import masked_huber, masked_mae, masked_mse
+
+LOSSES = [masked_mae, masked_mse, masked_huber]
+
+
+def test_losses_on_written_out_numbers():
+    y, target = torch.tensor([1.0, 5.0, 2.0]), torch.tensor([2.0, 100.0, -1.0])
+    weight = torch.tensor([1.0, 0.0, 1.0])
+    assert masked_mae(y, target, weight) == 2.0
+    assert masked_mse(y, target, weight) == 5.0
+    assert masked_huber(y, target, weight) == (0.5 + 2.5) / 2
+
+
+def test_weights_weigh():
+    y, target = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 3.0])
+    assert masked_mae(y, target, torch.tensor([3.0, 1.0])) == (3 * 1 + 1 * 2) / 4
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nothing_seen_gives_zero_and_a_zero_gradient(loss):
+    y = torch.randn(2, 3, 1, 4, 4, requires_grad=True)
+    value = loss(y, torch.full_like(y, float("nan")), torch.zeros(2, 3, 1, 4, 4))
+    value.backward()
+    assert value == 0
+    assert torch.equal(y.grad, torch.zeros_like(y))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_stands_in_unseen_targets_does_not_matter(loss):
+    y = torch.randn(1, 2, 2, 4, 4, requires_grad=True)
+    target, weight = torch.randn(1, 2, 2, 4, 4), (torch.rand(1, 2, 1, 4, 4) > 0.5)
+    clean = loss(y, target, weight)
+    dirty = loss(y, torch.where(weight, target, float("nan")), weight)
+    assert clean == dirty
+    dirty.backward()
+    assert torch.isfinite(y.grad).all()
