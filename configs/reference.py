@@ -75,8 +75,10 @@ def reference() -> str:
     sections = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Strict)]
     concrete = [model for model in sections if model not in (schema.Strict, schema.SourceDefaults, schema.Run)]
     head = (
-        "# The config, key by key\n\nMade by `python -m configs.reference`; do not edit. A run is one YAML file with the keys of [Run](#run). Unknown keys are mistakes.\n"
-        "Relative paths are read from the folder in which the command runs. Ready-made runs lie in [configs/](../configs).\n\n"
+        "# The config, key by key\n\n"
+        "Made by `python -m configs.reference`; do not edit. A run is one YAML file with the keys of [Run](#run).\n"
+        "Unknown keys are mistakes. Relative paths are read from the folder in which the command runs.\n"
+        "Ready-made runs lie in [configs/](../configs).\n\n"
     )
     return head + "\n".join(section(model) for model in [schema.Run, *concrete])
 

@@ -5,6 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: times are never tested. In CI the same examples every time, so that a red build is a changed build.
+settings.register_profile("driftline", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("driftline")
 
 ROOT = Path(__file__).resolve().parents[1]
 
