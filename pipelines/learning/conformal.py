@@ -6,6 +6,10 @@ nominal level covers a random pixel of a new date with at least that probability
 arXiv:2306.06342, sec. 3; Dunn, Wasserman & Ramdas 2022). For one pixel per date this is the usual
 ceil((D + 1)(1 - alpha)) / D quantile (Vovk et al. 2005).
 
+By default a date weighs as much as it has valid pixels, so that the promise is about pixels of the map: cloudy dates, of which
+a few contaminated pixels are left, would otherwise widen every interval. Then the promise holds on average over many dates
+rather than exactly for few; with equally clear dates both are the same.
+
 Years differ (a drought is not exchangeable with a wet year), so the promise is not kept by construction on later time:
 coverage is measured on the test windows and reported as it is. Own code instead of MAPIE (scikit-learn regressors, one row
 per pixel, no groups): the mathematics is `grouped_quantile`.
@@ -17,7 +21,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -86,6 +90,7 @@ def calibrate(
     progress: Progress | None = None,
     *,
     is_symmetric: bool = True,
+    weigh: Literal["pixels", "dates"] = "pixels",
     pixels_per_frame: int = 2000,
     seed: int = 0,
 ) -> Intervals:
@@ -96,27 +101,32 @@ def calibrate(
     """
     rng = np.random.default_rng(seed)
     errors: dict[tuple[int, int], list[np.ndarray]] = {}  # (lead, target date in seconds) -> [error (n, C)]
+    pixels: dict[tuple[int, int], int] = {}
     leads = 0
     for done, window in enumerate(windows, start=1):
         y_KCHW, target, valid = forecast_window(forecaster, window), window.target_KCHW.numpy(), window.target_valid_KHW.numpy()
         leads = max(leads, len(y_KCHW))
         for k, day in enumerate(window.target_days_K.tolist()):
-            error_nC = (target[k] - y_KCHW[k])[:, valid[k]].T
-            if len(error_nC) > pixels_per_frame:
-                error_nC = rng.choice(error_nC, pixels_per_frame, replace=False)
+            error_nC, key = (target[k] - y_KCHW[k])[:, valid[k]].T, (k, round(day * 86_400))
             if len(error_nC):
-                errors.setdefault((k, round(day * 86_400)), []).append(error_nC)
+                pixels[key] = pixels.get(key, 0) + len(error_nC)
+                few = len(error_nC) <= pixels_per_frame
+                errors.setdefault(key, []).append(error_nC if few else rng.choice(error_nC, pixels_per_frame, replace=False))
         if progress:
             progress(done, max(done, length_hint(windows)))
-    of_lead = [[np.concatenate(parts) for (lead, _), parts in sorted(errors.items()) if lead == k] for k in range(leads)]
-    if not of_lead or not all(of_lead):
+    keys = [[key for key in sorted(errors) if key[0] == k] for k in range(leads)]
+    if not keys or not all(keys):
         raise RequestError("a lead has no valid pixel in the calibration windows; mend `split` or samples.min_valid_fraction")
-    quantiles = [
-        [_margins([date[:, c] for date in dates], coverage, is_symmetric) for c in range(dates[0].shape[1])] for dates in of_lead
-    ]
-    below, above = (tuple(tuple(pair[side] for pair in row) for row in quantiles) for side in (0, 1))
-    dates = min(len(dates) for dates in of_lead)
-    return Intervals(coverage, below, above, dates, dates >= needed_dates(coverage, is_symmetric))
+    margins = []
+    for of_lead in keys:
+        dates = [np.concatenate(errors[key]) for key in of_lead]
+        weights = np.array([pixels[key] if weigh == "pixels" else 1 for key in of_lead], np.float64)
+        margins.append(
+            [_margins([date[:, c] for date in dates], weights, coverage, is_symmetric) for c in range(dates[0].shape[1])]
+        )
+    below, above = (tuple(tuple(pair[side] for pair in row) for row in margins) for side in (0, 1))
+    fewest = min(len(of_lead) for of_lead in keys)
+    return Intervals(coverage, below, above, fewest, fewest >= needed_dates(coverage, is_symmetric))
 
 
 def needed_dates(coverage: float, is_symmetric: bool = True) -> int:
@@ -125,27 +135,30 @@ def needed_dates(coverage: float, is_symmetric: bool = True) -> int:
     return math.ceil((1 - miss) / miss - 1e-9)
 
 
-def _margins(error_of_date: list[np.ndarray], coverage: float, is_symmetric: bool) -> tuple[float, float]:
+def _margins(error_of_date: list[np.ndarray], weights: np.ndarray, coverage: float, is_symmetric: bool) -> tuple[float, float]:
     """(below, above): how far the truth lies below and above the forecast at most, at the level asked for."""
     if is_symmetric:
-        margin = grouped_quantile([np.abs(error) for error in error_of_date], coverage)
+        margin = grouped_quantile([np.abs(error) for error in error_of_date], coverage, weights)
         return margin, margin
     level = (1 + coverage) / 2
-    return grouped_quantile([-error for error in error_of_date], level), grouped_quantile(error_of_date, level)
+    below = grouped_quantile([-error for error in error_of_date], level, weights)
+    return below, grouped_quantile(error_of_date, level, weights)
 
 
-def grouped_quantile(groups: list[np.ndarray], level: float) -> float:
-    """The smallest score s with: sum over G groups of (share of the group's scores <= s) / (G + 1) >= level.
+def grouped_quantile(groups: list[np.ndarray], level: float, weights_G: np.ndarray | None = None) -> float:
+    """The smallest score s with: sum over groups of weight x (share of the group's scores <= s) >= level x all weight.
 
-    Where not even the largest score reaches it (G / (G + 1) < level), the largest score.
+    All weight is that of the G groups and, at infinity, that of one more, average group: the one to come. Where not even the
+    largest score reaches the level (G / (G + 1) < level), the largest score. Default: equal weights.
 
     >>> grouped_quantile([np.array([float(i)]) for i in range(1, 20)], 0.9)  # ceil(20 * 0.9) = the 18th of 19
     18.0
     """
+    weights_G = np.ones(len(groups)) if weights_G is None else weights_G
     values = np.concatenate(groups)
-    weights = np.concatenate([np.full(len(group), 1 / len(group)) for group in groups]) / (len(groups) + 1)
+    of_score = np.concatenate([np.full(len(group), w / len(group)) for group, w in zip(groups, weights_G, strict=True)])
     order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order]) >= level - 1e-12
+    reached = np.cumsum(of_score[order]) >= (level - 1e-12) * (weights_G.sum() + weights_G.mean())
     return float(values[order[reached.argmax()]] if reached.any() else values[order[-1]])
 
 
@@ -185,9 +198,9 @@ def _coverage(sums_DKC4: np.ndarray) -> dict[str, Any]:
     of_date = sums_DKC4.sum(axis=(1, 2))
     seen = of_date[:, 0] > 0
     return {
-        "coverage": inside / pixels,
+        "coverage": float(inside / pixels),
         "coverage_mean_of_dates": float((of_date[seen, 1] / of_date[seen, 0]).mean()),
-        "missed_above": above / pixels,
-        "mean_width": width / pixels,
+        "missed_above": float(above / pixels),
+        "mean_width": float(width / pixels),
         "pixels": int(pixels),
     }

@@ -132,10 +132,9 @@ def _conclude(
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
     baselines = [name for name in tables if name != settings.model]
     skills = {name: _skills(sums[settings.model], sums[name], settings) for name in baselines}
-    errors = {name: scores(total.sum(axis=(0, 1)))["mae"] for name, total in sums.items()}
-    verdict = judge(
-        {n: s[0] for n, s in skills.items()}, {n: errors[n] for n in baselines}, settings.must_beat, settings.confidence
-    )
+    errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
+    overall = {name: of_baseline[0] for name, of_baseline in skills.items()}
+    verdict = judge(overall, errors, settings.must_beat, settings.confidence)
     return Evaluation(
         model=settings.model,
         metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},
@@ -199,9 +198,9 @@ def _protocol(settings: EvaluationSettings, scale_C: np.ndarray) -> str:
     blocks = f" in blocks of {settings.block_dates}" if settings.block_dates > 1 else ""
     ranges = settings.ssim_range_C or "the range of each tile's valid values over all dates"
     return (
-        f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target pixels, "
-        "every pixel the same weight; rules are refitted on every date up to the issue date. skill = 1 - MAE of the model / MAE of "
-        f"the baseline; interval: percentile bootstrap at {settings.confidence:.0%}, {settings.bootstrap} resamples of target "
-        f"dates{blocks}, paired. SSIM: 7x7 uniform window, data range {ranges}; pixels that are not valid are filled alike in "
-        "forecast and truth, the mean runs over valid pixels."
+        f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target "
+        "pixels, every pixel the same weight; rules are refitted on every date up to the issue date. skill = 1 - MAE of the "
+        f"model / MAE of the baseline; interval: percentile bootstrap at {settings.confidence:.0%}, {settings.bootstrap} "
+        f"resamples of target dates{blocks}, paired. SSIM: 7x7 uniform window, data range {ranges}; pixels that are not valid "
+        "are filled alike in forecast and truth, the mean runs over valid pixels."
     )

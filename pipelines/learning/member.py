@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import nn
 from pipelines.learning.batches import Batch, EpochBatches
 
 VALIDATION_LOSS = "validation_loss"
+Row = dict[str, float | None]  # epoch (0 = untrained), training_loss, validation_loss, learning_rate
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
@@ -37,6 +38,7 @@ class MemberTask(LightningModule):
         self._compute = partial(forecaster.compute_member, i)
         self._loss, self._settings, self._steps = loss, settings, steps
         self.training_sums = self.validation_sums = torch.zeros(2)
+        self.validation_loss = math.nan
 
     def _sums(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and (loss x usable pixels, usable pixels) for the mean over an epoch."""
@@ -64,7 +66,9 @@ class MemberTask(LightningModule):
         self.validation_sums = self.validation_sums + self._sums(batch)[1]
 
     def on_validation_epoch_end(self) -> None:
-        self.log(VALIDATION_LOSS, self.mean_of(self.validation_sums), sync_dist=True)  # equal on all ranks already
+        loss = self.mean_of(self.validation_sums)
+        self.validation_loss = float(loss)
+        self.log(VALIDATION_LOSS, loss, sync_dist=True)  # equal on all ranks already; for early stopping
 
     def mean_of(self, sums: torch.Tensor) -> torch.Tensor:
         """Mean loss per usable pixel over all ranks; nan where there was none."""
@@ -88,7 +92,7 @@ class EpochEnd(Callback):
         self.batches, self.watched, self.path = batches, watched, path
         self._key, self._tell = key, tell
         self.best: dict[str, torch.Tensor] = {}
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[Row] = []
         self.is_finished = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,6 +107,15 @@ class EpochEnd(Callback):
         for part in (self.batches, self.watched):
             part.rank, part.world = trainer.global_rank, trainer.world_size
 
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: MemberTask) -> None:  # type: ignore[override]
+        """Row 0 of the curve: the untrained member. One that corrects a rule is the rule itself then, and may stay the best."""
+        if not self.curve:
+            self._note(
+                trainer,
+                pl_module,
+                {"epoch": 0, "training_loss": None, VALIDATION_LOSS: pl_module.validation_loss, "learning_rate": None},
+            )
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.batches.epoch = trainer.current_epoch
         seeds = np.random.SeedSequence([self.batches.seed, trainer.current_epoch, trainer.global_rank])
@@ -113,16 +126,23 @@ class EpochEnd(Callback):
             self._tell(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MemberTask) -> None:  # type: ignore[override]
-        validation = float(trainer.callback_metrics[VALIDATION_LOSS])
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        training = float(pl_module.mean_of(pl_module.training_sums))
-        row = {"epoch": trainer.current_epoch, "training_loss": training, VALIDATION_LOSS: validation, "learning_rate": rate}
-        self.curve = [*self.curve, row]
-        if best_epoch_of(self.curve) == trainer.current_epoch:
-            self.best = {name: value.detach().cpu().clone() for name, value in pl_module.member.state_dict().items()}
-        for logger in trainer.loggers:
-            logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=trainer.current_epoch)
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "training_loss": float(pl_module.mean_of(pl_module.training_sums)),
+            VALIDATION_LOSS: pl_module.validation_loss,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        self._note(trainer, pl_module, row)
         self._publish(trainer)
+
+    def _note(self, trainer: Trainer, task: MemberTask, row: Row) -> None:
+        self.curve = [*self.curve, row]
+        if best_of(self.curve) is row:
+            self.best = {name: value.detach().cpu().clone() for name, value in task.member.state_dict().items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {name: value for name, value in row.items() if name != "epoch" and value is not None}, step=int(row["epoch"] or 0)
+            )
 
     def _publish(self, trainer: Trainer) -> None:
         part = self.path.with_suffix(".part")
@@ -149,10 +169,10 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
 
 
-def best_epoch_of(curve: list[dict[str, float]]) -> int:
-    """Zero-based epoch of the first smallest finite validation loss; -1 where there is none."""
-    finite = [(row[VALIDATION_LOSS], int(row["epoch"])) for row in curve if math.isfinite(row[VALIDATION_LOSS])]
-    return min(finite)[1] if finite else -1
+def best_of(curve: Sequence[Row]) -> Row | None:
+    """The row with the smallest finite validation loss, the first of equals; None where there is none."""
+    finite = [row for row in curve if math.isfinite(row[VALIDATION_LOSS] or 0)]
+    return min(finite, key=lambda row: row[VALIDATION_LOSS] or 0, default=None)
 
 
 def stopping(patience: int) -> EarlyStopping:

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 import pickle
 import signal
 import time
@@ -32,7 +33,8 @@ from pipelines.learning.member import (
     EpochEnd,
     MemberTask,
     ProgressRelay,
-    best_epoch_of,
+    Row,
+    best_of,
     load_epoch_state,
     quieten_lightning,
     stopping,
@@ -74,7 +76,8 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class MemberReport:
-    """How one network was trained. `curve`: per epoch `epoch, training_loss, validation_loss, learning_rate`.
+    """How one network was trained. `curve`: per epoch `epoch, training_loss, validation_loss, learning_rate`; epoch 0 is the
+    untrained network (no training loss, no rate). `best_epoch` 0: training found nothing better than that.
 
     `resumed` is True if an earlier, interrupted run did some of it; `seconds` are those of this run.
     """
@@ -82,7 +85,7 @@ class MemberReport:
     epochs: int
     best_epoch: int
     best_validation_loss: float
-    curve: tuple[dict[str, float], ...]
+    curve: tuple[Row, ...]
     resumed: bool
     seconds: float
 
@@ -197,7 +200,7 @@ def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
             f"{path}: the saved state of an interrupted training cannot be read ({e}); delete it to start again"
         ) from e
     if state["key"] == key:
-        log.info("%s: going on after epoch %d", path, len(state["curve"]))
+        log.info("%s: going on after epoch %d", path, len(state["curve"]) - 1)
         return state
     log.info("%s belongs to a training with other settings or data; starting again", path)
     return None
@@ -218,7 +221,7 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
             logger=_tensorboard(epoch_end.path),
             log_every_n_steps=len(epoch_end.batches),
             use_distributed_sampler=False,
-            num_sanity_val_steps=0,
+            num_sanity_val_steps=-1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -235,20 +238,26 @@ def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings:
     if not state["best"]:
         resume.unlink()
         raise StateError(
-            f"the validation loss is not a number ({len(state['curve'])} epochs tried); lower training.learning_rate "
+            f"the validation loss is not a number ({len(state['curve']) - 1} epochs tried); lower training.learning_rate "
             f"(it is {settings.learning_rate}) or training.clip (it is {settings.clip})"
         )
+    broken = [row["epoch"] for row in state["curve"] if not math.isfinite(row["validation_loss"])]
+    if broken:
+        log.warning("the validation loss is not a number after epoch %d; the best weights before are kept", broken[0])
     member.cpu()
     member.load_state_dict(state["best"])
     member.eval()
 
 
-def _report(curve: list[dict[str, float]], is_resumed: bool, seconds: float) -> MemberReport:
-    best = curve[best_epoch_of(curve)]
-    return MemberReport(len(curve), int(best["epoch"]), best["validation_loss"], tuple(curve), is_resumed, seconds)
+def _report(curve: list[Row], is_resumed: bool, seconds: float) -> MemberReport:
+    best = best_of(curve)
+    assert best is not None  # _take_best has refused that
+    return MemberReport(
+        len(curve) - 1, int(best["epoch"] or 0), float(best["validation_loss"] or 0), tuple(curve), is_resumed, seconds
+    )
 
 
-def _write_curve(curve: list[dict[str, float]], path: Path) -> None:
+def _write_curve(curve: list[Row], path: Path) -> None:
     """The whole curve as CSV. Not Lightning's CSVLogger: that one deletes the epochs before an interruption."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
