@@ -1,7 +1,9 @@
 """Config -> objects. The only place where pipelines and models meet; every choice is a visible `match`."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,59 @@ def build_bands(source: schema.Source) -> tuple[Band, ...]:
 def name_files(source: schema.Source) -> dict[str, str]:
     """band -> its name in the files, for the bands whose name there differs."""
     return {band.name: band.source for band in source.bands if band.source}
+
+
+def build_source(run: Run) -> Any:
+    """The source of scenes; it opens files only when asked."""
+    from pipelines.sources.layers import Wanted
+
+    source, same_date = run.source, run.cube.same_date
+    wanted = Wanted(
+        bands=build_bands(source),
+        in_file=name_files(source),
+        quality=run.quality.band if run.quality else None,
+        read_as=source.read_as,
+        crs=source.crs,
+        transform=source.transform,
+    )
+    path = Path(source.path)
+    match source:
+        case schema.NetcdfSource():
+            from pipelines.sources.netcdf import NetcdfSource
+
+            return NetcdfSource(path, wanted, time=source.time, same_date=same_date)
+        case schema.FolderSource():
+            from pipelines.sources.folder import FolderSource
+
+            return FolderSource(path, wanted, pattern=source.pattern, variable=source.variable, same_date=same_date)
+        case schema.StackSource():
+            from pipelines.sources.stack import StackSource
+
+            return StackSource(path, wanted, files=source.files, dates=source.dates, same_date=same_date)
+
+
+def build_rule(run: Run) -> Any:
+    """The rule that turns the quality band into `valid`; None: every pixel with data may be used."""
+    from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
+
+    match run.quality:
+        case None:
+            return None
+        case schema.SclQuality() as q:
+            return SclRule(tuple(q.keep), q.away_px, q.band)
+        case schema.LandsatQuality() as q:
+            return LandsatRule(q.collection, q.away_px, band=q.band)
+        case schema.MaskQuality() as q:
+            return MaskRule(q.band, tuple(q.valid_values), q.away_px)
+
+
+def build_ingest_settings(run: Run, refused_json: Path) -> Any:
+    """How scenes are laid; the cube carries the part of the config that made it."""
+    from pipelines.cube.ingest import IngestSettings
+
+    made_by = run.model_dump(mode="json", include={"source", "quality", "grid", "cube"})
+    attributes = {"driftline_config": json.dumps(made_by, sort_keys=True)}
+    return IngestSettings(**run.cube.model_dump(exclude={"uri"}), attributes=attributes, refused_json=refused_json)
 
 
 def build_grid(run: Run) -> Grid | None:
@@ -164,7 +219,7 @@ def build_loss(run: Run, forecaster: Any) -> NormalisedLoss:
 def build_training_settings(run: Run) -> Any:
     from pipelines.learning.training import TrainingSettings
 
-    return TrainingSettings(**run.training.model_dump(exclude={"loss"}))
+    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment"}))
 
 
 # ---------------------------------------------------------------- evaluation
@@ -177,6 +232,4 @@ def build_evaluation_settings(run: Run) -> Any:
 
     chosen = run.evaluation
     names = tuple(v.name for v in run.samples.variables)
-    return EvaluationSettings(
-        MODEL, tuple(chosen.must_beat), names, chosen.bootstrap, chosen.confidence, seed=run.training.seed
-    )
+    return EvaluationSettings(MODEL, tuple(chosen.must_beat), names, chosen.bootstrap, chosen.confidence, seed=run.training.seed)

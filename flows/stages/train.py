@@ -112,8 +112,9 @@ def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress:
 
     settings = build.build_training_settings(invocation.run)
     loss = build.build_loss(invocation.run, forecaster)
-    parts = cache.part("train"), cache.part("validation")
-    return train_members(forecaster, *parts, loss, settings, invocation.folder.model, progress, key=key)
+    chosen = invocation.run.training
+    training, validation = cache.part("train", augment=chosen.augment, seed=chosen.seed), cache.part("validation")
+    return train_members(forecaster, training, validation, loss, settings, invocation.folder.model, progress, key=key)
 
 
 def shrink(invocation: Invocation, forecaster: Any, cache: Any) -> list[float]:

@@ -1,0 +1,191 @@
+"""Forecaster + cube -> published forecast: steps, tiles, COGs, STAC, pictures; then the report, whatever the verdict."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import build
+from configs.load import config_hash
+from flows.folder import code_version, finished, require, stage_key, write_json
+from flows.invocation import Invocation
+from flows.stages.evaluate import load_model, read_evaluation
+from flows.stages.report import product_lines, report
+from flows.stages.views import forecast_maps
+from pipelines.errors import NotPublished
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is about to be published: where and when the forecast is, and from what it was made."""
+
+    dataset: Any
+    grid: Any
+    steps: Any  # ForecastSteps
+    target_utc: list[np.datetime64]
+    units: dict[str, str]
+    lineage: Any
+
+
+def predict(invocation: Invocation) -> dict[str, Any]:
+    """Predicts and publishes if anything has changed; hands back the record of the stage.
+
+    Raises NotPublished, after the report is written, if the model does not beat what it must and `even_if_worse` is not set.
+    """
+    folder, steps = invocation.folder, invocation.steps
+    trained, evaluated = require(folder, "train", "train"), require_verdict(invocation)
+    snapshot = newest_snapshot(invocation)
+    if not evaluated["is_publishable"] and not invocation.even_if_worse:
+        steps.skip("predict", "not published: the model does not beat what it must beat")
+        report(invocation)
+        raise NotPublished(
+            f"{evaluated['message']} The report says so: {folder.report}. To publish all the same: --even-if-worse; "
+            "to lower the bar: evaluation.must_beat"
+        )
+    key = predict_key(invocation, trained, evaluated, snapshot)
+    record = finished(folder, "predict", key)
+    if record is not None and all((folder.path / name).exists() for name in record["products"]):
+        steps.skip("predict", "up to date")
+        if not (folder.summary.exists() and folder.report.exists()):
+            report(invocation)
+        return {**record, "lines": product_lines(folder, record), "skipped": True}
+    record = make_forecast(invocation, key, trained, snapshot)
+    report(invocation)
+    return {**record, "lines": product_lines(folder, record)}
+
+
+def require_verdict(invocation: Invocation) -> dict[str, Any]:
+    """The verdict on the model that is on disk; raises MissingInput if it has not been evaluated."""
+    trained, evaluated = require(invocation.folder, "train", "train"), finished(invocation.folder, "evaluate")
+    if evaluated is None or evaluated["model_hash"] != trained["model_hash"]:
+        invocation.folder.done("evaluate").unlink(missing_ok=True)  # a verdict on another model
+    return require(invocation.folder, "evaluate", "evaluate")
+
+
+def newest_snapshot(invocation: Invocation) -> str:
+    from pipelines.cube.store import head_snapshot
+
+    return head_snapshot(invocation.folder.cube_uri)
+
+
+def predict_key(invocation: Invocation, trained: dict[str, Any], evaluated: dict[str, Any], snapshot: str) -> str:
+    run = invocation.run.model_dump(mode="json")
+    parts = {"prediction": run["prediction"], "samples": run["samples"], "even_if_worse": invocation.even_if_worse}
+    return stage_key(model=trained["model_hash"], evaluated=evaluated["key"], snapshot=snapshot, **parts)
+
+
+def make_forecast(invocation: Invocation, key: str, trained: dict[str, Any], snapshot: str) -> dict[str, Any]:
+    from pipelines.learning.conformal import Intervals
+
+    folder, steps = invocation.folder, invocation.steps
+    forecaster = steps.do("predict", "load the model", lambda progress: load_model(invocation)[0])
+    intervals = Intervals.from_json(read_evaluation(invocation)["calibration"])
+    forecast = steps.do("predict", "choose dates", lambda progress: choose_dates(invocation, snapshot, trained["model_hash"]))
+    staged = steps.do(
+        "predict", "predict tiles", lambda progress: predict_tiles(invocation, forecast, forecaster, intervals, progress)
+    )
+    paths = steps.do("predict", "write and publish", lambda progress: publish(invocation, forecast, staged, progress))
+    record = {
+        "key": key,
+        "snapshot": snapshot,
+        "model_hash": trained["model_hash"],
+        "issue_utc": forecast.lineage.issued_utc,
+        "target_utc": [str(date.astype("datetime64[s]")) for date in forecast.target_utc],
+        "products": [str(path.relative_to(folder.path)) for path in paths],
+        "even_if_worse": invocation.even_if_worse,
+        "message": f"forecast for {len(forecast.target_utc)} dates",
+    }
+    write_json(folder.done("predict"), record)
+    return record
+
+
+def choose_dates(invocation: Invocation, snapshot: str, model_hash: str) -> Forecast:
+    """Context, targets and lineage of the forecast that the config asks for."""
+    from pipelines.calendar import from_days
+    from pipelines.cube.store import bands_of, grid_of, open_cube
+    from pipelines.products.cog import Lineage, iso
+    from pipelines.samples.windows import steps_from
+
+    run = invocation.run
+    dataset = open_cube(invocation.folder.cube_uri, snapshot)
+    times, wanted = dataset["time"].values, run.prediction
+    issue = None if wanted.issue == "latest" else wanted.issue
+    dates = list(wanted.dates) if wanted.dates is not None else None
+    steps = steps_from(times, build.build_step_rule(run), run.samples.context, run.samples.horizon, issue, dates)
+    scene_ids = tuple(str(dataset["scene_id"].values[i]) for i in steps.context_T if i >= 0)
+    lineage = Lineage(snapshot, model_hash, config_hash(run), code_version(), iso(times[steps.issue]), scene_ids)
+    units = {band.name: band.unit for band in bands_of(dataset)}
+    of_variable = {v.name: units.get(v.bands[0], "") if v.formula == "band" else "" for v in run.samples.variables}
+    return Forecast(dataset, grid_of(dataset), steps, list(from_days(steps.target_days_K)), of_variable, lineage)
+
+
+def predict_tiles(invocation: Invocation, forecast: Forecast, forecaster: Any, intervals: Any, progress: Any) -> Any:
+    from pipelines.inference.predict import predict as predict_fields
+
+    run, steps = invocation.run, forecast.steps
+    return predict_fields(
+        forecast.dataset,
+        forecast.lineage.snapshot,
+        forecaster,
+        build.build_variables(run),
+        steps.context_T,
+        steps.usable_N,
+        steps.target_days_K,
+        intervals,
+        invocation.folder.staging,
+        run.prediction.tile_px,
+        model_hash=forecast.lineage.model_hash,
+        workers=run.prediction.workers,
+        progress=progress,
+    )
+
+
+def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: Any) -> list[Path]:
+    """Pictures, COGs and STAC beside the old ones, then in their place. Returns what was published."""
+    from pipelines.products.cog import write_forecast_cogs
+    from pipelines.products.pictures import draw_animation, draw_quicklook
+    from pipelines.products.stac import write_collection
+
+    run, folder = invocation.run, invocation.folder
+    maps = forecast_maps(invocation, forecast, staged)
+    title = f"{run.name}: {maps[0].variable} forecast"
+    subtitle = f"issued {forecast.lineage.issued_utc[:10]}, cube {forecast.lineage.snapshot}, model {forecast.lineage.model_hash[:12]}"
+    draw_quicklook(maps[0], folder.quicklook, title, subtitle)
+    draw_animation(maps[0], folder.animation, title)
+    building = folder.path / ".products-building"
+    shutil.rmtree(building, ignore_errors=True)
+    cogs = write_forecast_cogs(
+        staged, forecast.grid, forecast.target_utc, forecast.units, forecast.lineage, building, interval=run.evaluation.interval
+    )
+    write_collection(
+        building,
+        run.name,
+        f"driftline forecast of {', '.join(forecast.units)}",
+        forecast.grid,
+        forecast.target_utc,
+        cogs,
+        list(staged.fields),
+        forecast.units,
+        forecast.lineage,
+        pictures={"Quicklook": folder.quicklook},
+        metrics=flat_metrics(read_evaluation(invocation)),
+    )
+    swap(building, folder.products)
+    return [*sorted(folder.products.iterdir()), folder.quicklook, folder.animation]
+
+
+def flat_metrics(evaluation: dict[str, Any]) -> dict[str, float]:
+    overall = evaluation["metrics"][evaluation["model"]]["overall"]
+    return {name: value for name, value in overall.items() if isinstance(value, int | float)}
+
+
+def swap(new: Path, place: Path) -> None:
+    """`new` takes the place of `place`; what was there goes once the new one stands."""
+    old = place.with_name(f".{place.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""Small maps for pictures and report: the context as seen, the forecast, and the truth where the cube has it."""
+
+from typing import Any
+
+import numpy as np
+
+from configs import build
+from flows.invocation import Invocation
+
+CONTEXT_SHOWN = 5
+
+
+def forecast_maps(invocation: Invocation, forecast: Any, staged: Any) -> list[Any]:
+    """`Maps` of every variable, thinned so that a raster of any size fits."""
+    from pipelines.products.frames import extent_of, step_for
+
+    run, dataset, steps = invocation.run, forecast.dataset, forecast.steps
+    step = step_for(forecast.grid.shape_yx)
+    seen = [int(i) for i in steps.context_T if i >= 0][-CONTEXT_SHOWN:]
+    observed = observed_indices(dataset["time"].values, forecast.target_utc)
+    frames = {i: read_frames(invocation, dataset, i, step) for i in {*seen, *(i for i in observed if i is not None)}}
+    common = {"extent": extent_of(forecast.grid), "interval": run.evaluation.interval, **crs_words(forecast.grid)}
+    return [make_maps(forecast, staged, v.name, c, seen, observed, frames, common) for c, v in enumerate(run.samples.variables)]
+
+
+def make_maps(forecast, staged, variable: str, c: int, seen, observed, frames, common) -> Any:
+    from pipelines.inference.staging import Field
+    from pipelines.products.frames import Frame, thin
+    from pipelines.products.pictures import Maps
+
+    def field(k: int, role: str) -> np.ndarray:
+        return thin(staged, Field(k, variable, role))
+
+    dates = forecast.target_utc
+    times = forecast.dataset["time"].values
+    has_bounds = any(f.role == "upper" for f in staged.fields)
+    width = tuple(Frame(date, field(k, "upper") - field(k, "lower")) for k, date in enumerate(dates)) if has_bounds else ()
+    return Maps(
+        variable,
+        forecast.units[variable],
+        tuple(Frame(times[i], frames[i][c]) for i in seen),
+        tuple(Frame(date, field(k, "forecast")) for k, date in enumerate(dates)),
+        tuple(None if i is None else Frame(times[i], frames[i][c]) for i in observed),
+        width,
+        **common,
+    )
+
+
+def observed_indices(times: np.ndarray, dates: list[np.datetime64]) -> list[int | None]:
+    """For each date the index of the cube's date within a second of it, or None: the truth is not known (yet)."""
+    found: list[int | None] = []
+    for date in dates:
+        i = int(np.abs(times - date).argmin())
+        found.append(i if abs(times[i] - date) <= np.timedelta64(1, "s") else None)
+    return found
+
+
+def read_frames(invocation: Invocation, dataset: Any, index: int, step: int) -> np.ndarray:
+    """(C, rows, columns) physical values of one date, every `step`-th pixel, NaN where not usable; read strip by strip."""
+    from pipelines.cube.store import bands_of
+    from pipelines.samples.variables import decode
+
+    bands, variables = bands_of(dataset), build.build_variables(invocation.run)
+    strip = max(step, 512 // step * step)
+    parts = []
+    for row in range(0, dataset.sizes["y"], strip):
+        part = dataset.isel(time=[index], y=slice(row, row + strip))
+        thinned = part.isel(y=slice(None, None, step), x=slice(None, None, step))
+        x_NCYX, valid_NYX = decode(thinned["image"].values, thinned["valid"].values, bands, variables)
+        parts.append(np.where(valid_NYX[0], x_NCYX[0], np.nan).astype(np.float32))
+    return np.concatenate(parts, axis=1)
+
+
+def crs_words(grid: Any) -> dict[str, str]:
+    from rasterio.crs import CRS
+
+    crs = CRS.from_user_input(grid.crs)
+    authority = crs.to_authority()
+    name = ":".join(authority) if authority else str(crs.to_dict().get("proj", "custom CRS"))
+    return {"crs": name, "crs_unit": "degree" if crs.is_geographic else crs.linear_units or "m"}
