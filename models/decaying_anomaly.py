@@ -99,7 +99,8 @@ class DecayingAnomaly:
             parts, targets = self.parts(*tensors), torch.as_tensor(window.target_KCHW)
             weight_KHW = torch.as_tensor(window.target_valid_KHW).double()
             age_KHW = (tensors[5].double()[:, None, None] - parts.anomaly_day_HW).clamp(min=0)
-            truth_KHW = (weight_KHW[:, None] * (targets - parts.background_KCHW) * parts.anomaly_CHW).sum(dim=1)
+            missed_KCHW = torch.where(weight_KHW[:, None] > 0, targets - parts.background_KCHW, 0.0)
+            truth_KHW = (missed_KCHW * parts.anomaly_CHW).sum(dim=1)
             square_KHW = weight_KHW * parts.anomaly_CHW.square().sum(dim=0)
             if candidates is None:
                 typical = max(float(tensors[5][-1] - tensors[2].min()), 1e-6)

@@ -1,0 +1,55 @@
+"""A tile with the halo, cropped, is the same pixels of the whole image: difference 0.0 in float32."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.climatology import Climatology
+from models.decaying_anomaly import DecayingAnomaly
+from models.guided import NetworkSettings, Scaling, build_forecaster
+from models.persistence import Persistence
+
+GUIDES = [None, Persistence(), Climatology(), DecayingAnomaly()]
+SIZE, DATES = 64, 30
+
+
+def series(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    valid_NHW = torch.rand(DATES, SIZE, SIZE, generator=generator) > 0.3
+    days_N = 17000 + torch.cumsum(torch.randint(3, 30, (DATES,), generator=generator), 0).double()
+    return {
+        "x_NCHW": torch.rand(DATES, 2, SIZE, SIZE, generator=generator) * valid_NHW[:, None],
+        "valid_NHW": valid_NHW,
+        "days_N": days_N,
+        "context_T": torch.tensor([22, 23, -1, 25]),
+        "usable_N": torch.arange(DATES) < 26,
+        "target_days_K": days_N[26:28],
+    }
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: "none" if guide is None else type(guide).__name__)
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 3),
+    kernel=st.sampled_from([1, 3, 5]),
+    hidden=st.sampled_from([(3,), (16,), (4, 8)]),
+    row0=st.integers(0, SIZE - 1),
+    col0=st.integers(0, SIZE - 1),
+    height=st.integers(1, SIZE),
+    width=st.integers(1, SIZE),
+)
+def test_a_cropped_tile_is_the_whole_image(guide, seed, kernel, hidden, row0, col0, height, width):
+    scaling = Scaling((0.5, 0.5), (0.3, 0.3), ("none", "log1p"), 16.0)
+    network = NetworkSettings(hidden=hidden, kernel=kernel, peepholes=seed % 2 == 0)
+    made = build_forecaster(guide, scaling, context=4, horizon=2, network=network, seed=seed)
+    torch.manual_seed(seed)
+    torch.nn.init.normal_(made.members[0].head.weight)
+    arguments = series(seed)
+    row1, col1 = min(row0 + height, SIZE), min(col0 + width, SIZE)
+    top, left = max(row0 - made.halo_px, 0), max(col0 - made.halo_px, 0)
+    rows, columns = slice(top, row1 + made.halo_px), slice(left, col1 + made.halo_px)
+    tile = arguments | {name: arguments[name][..., rows, columns] for name in ("x_NCHW", "valid_NHW")}
+    whole = made.forecast(**arguments)[..., row0:row1, col0:col1]
+    cropped = made.forecast(**tile)[..., row0 - top : row1 - top, col0 - left : col1 - left]
+    assert float((whole - cropped).abs().max()) == 0.0

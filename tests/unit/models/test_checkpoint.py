@@ -1,0 +1,151 @@
+import json
+
+import pytest
+import torch
+
+from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster, save_forecaster
+from models.climatology import Climatology
+from models.decaying_anomaly import DecayingAnomaly
+from models.guided import NetworkSettings, Scaling, build_forecaster
+from models.persistence import Persistence
+
+METADATA = {"variables": ["rain", "ndvi"], "bands": ["B4", "B8"], "snapshot": "ABC", "code": "0.1.0", "nothing": None}
+
+
+@pytest.fixture
+def forecaster():
+    scaling = Scaling((0.4, 0.6), (0.3, 0.2), ("log1p", "none"), 16.0)
+    network = NetworkSettings(hidden=(4, 3), peepholes=True, dropout=0.1)
+    made = build_forecaster(DecayingAnomaly(decay_days=33.3), scaling, context=6, horizon=3, members=2, network=network)
+    for member in made.members:
+        torch.nn.init.normal_(member.head.weight)
+    made.shrink_K.copy_(torch.tensor([0.9, 0.5, 0.1]))
+    return made
+
+
+def test_what_was_saved_comes_back_to_the_last_digit(forecaster, tmp_path, make_window):
+    window = make_window()
+    digest = save_forecaster(forecaster, tmp_path / "model", METADATA)
+    loaded, metadata = load_forecaster(tmp_path / "model")
+    assert metadata == METADATA
+    assert torch.equal(loaded.forecast(**window.arguments()), forecaster.forecast(**window.arguments()))
+    assert not loaded.training
+    assert (loaded.guide, loaded.scaling, loaded.halo_px) == (forecaster.guide, forecaster.scaling, forecaster.halo_px)
+    assert hash_forecaster(tmp_path / "model") == digest
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_what_was_loaded_can_be_trained_and_saved_again(forecaster, tmp_path, make_window):
+    digest = save_forecaster(forecaster, tmp_path, METADATA)
+    loaded, metadata = load_forecaster(tmp_path)
+    assert save_forecaster(loaded, tmp_path / "again", metadata) == digest
+    batch = {name: values[None] for name, values in loaded.prepare(**make_window().arguments()).items()}
+    loaded.compute_member(0, batch).sum().backward()
+    assert all(p.grad is not None for p in loaded.members[0].parameters())
+
+
+@pytest.mark.parametrize("guide", [None, Persistence(), Climatology(12.0), DecayingAnomaly(count=1)])
+def test_every_guide_comes_back(guide, tmp_path):
+    made = build_forecaster(guide, Scaling((0.0,), (1.0,), ("none",), 1.0), context=2, horizon=1)
+    save_forecaster(made, tmp_path, {})
+    assert load_forecaster(tmp_path)[0].guide == guide
+
+
+def test_the_hash_follows_the_numbers_and_the_metadata(forecaster, tmp_path):
+    first = save_forecaster(forecaster, tmp_path, METADATA)
+    assert save_forecaster(forecaster, tmp_path, METADATA) == first
+    assert save_forecaster(forecaster, tmp_path, METADATA | {"snapshot": "DEF"}) != first
+    forecaster.shrink_K[0] = 0.8
+    assert save_forecaster(forecaster, tmp_path, METADATA) != first
+
+
+def test_the_description_is_plain_json(forecaster, tmp_path):
+    save_forecaster(forecaster, tmp_path, METADATA)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["forecaster"]["guide"] == {
+        "kind": "decaying_anomaly",
+        "count": 3,
+        "decay_days": 33.3,
+        "share": 0.9,
+        "width_days": 15.0,
+    }
+    assert description["forecaster"]["members"][0]["hidden"] == [4, 3]
+
+
+def test_a_missing_model_says_where_and_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no forecaster in .*: model\.safetensors is missing; train one first"):
+        load_forecaster(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+def test_a_truncated_file_is_damaged(name, keep, forecaster, tmp_path):
+    save_forecaster(forecaster, tmp_path, METADATA)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    with pytest.raises(CheckpointDamaged, match="train again"):
+        load_forecaster(tmp_path)
+
+
+def test_tensors_of_another_model_are_noticed(forecaster, tmp_path):
+    save_forecaster(forecaster, tmp_path / "one", METADATA)
+    forecaster.shrink_K[0] = 0.0
+    save_forecaster(forecaster, tmp_path / "other", METADATA)
+    (tmp_path / "other" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
+    with pytest.raises(CheckpointDamaged, match=r"does not belong to the model\.safetensors beside it"):
+        load_forecaster(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("version",), 99),
+        (("format",), "something"),
+        (("forecaster",), {}),
+        (("forecaster", "guide"), {"kind": "oracle"}),
+        (("forecaster", "guide"), {"kind": "climatology", "colour": "red"}),
+        (("forecaster", "scaling", "std"), [0.0, 1.0]),
+        (("forecaster", "scaling", "step_days"), "monthly"),
+        (("forecaster", "horizon"), 4),
+        (("forecaster", "horizon"), None),
+        (("forecaster", "members"), []),
+        (("forecaster", "members"), [{"hidden": [10**9]}]),
+    ],
+)
+def test_a_description_that_does_not_fit_is_damaged(path, value, forecaster, tmp_path):
+    save_forecaster(forecaster, tmp_path, METADATA)
+    description = json.loads((tmp_path / "model.json").read_text())
+    place = description
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointDamaged, match="train again"):
+        load_forecaster(tmp_path)
+
+
+def test_a_monstrous_description_is_refused_before_memory_is_taken(forecaster, tmp_path):
+    save_forecaster(forecaster, tmp_path, METADATA)
+    description = json.loads((tmp_path / "model.json").read_text())
+    for member in description["forecaster"]["members"]:
+        member["hidden"] = [100_000]
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointDamaged, match="size mismatch"):
+        load_forecaster(tmp_path)
+
+
+def test_a_diverged_model_is_not_saved(forecaster, tmp_path):
+    forecaster.members[1].head.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match=r"not finite \(training diverged\?\), first in members\.1\.head\.weight"):
+        save_forecaster(forecaster, tmp_path / "model", METADATA)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_failed_write_leaves_the_old_model(forecaster, tmp_path, monkeypatch):
+    digest = save_forecaster(forecaster, tmp_path, METADATA)
+    forecaster.shrink_K[0] = 0.0
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        save_forecaster(forecaster, tmp_path, METADATA)
+    assert hash_forecaster(tmp_path) == digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
