@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -44,6 +45,9 @@ class Hdf5Layer:
         return reinterpret(plane, self.read_as)
 
 
+_known_places: dict[tuple[str, int, str, bool], tuple[str | None, tuple[float, ...] | None]] = {}  # reading it takes milliseconds
+
+
 def open_plane(file: h5py.File, name: str, index: int, wanted: Wanted, band: str, label: str) -> Hdf5Layer:
     """Plane `index` of data set `name`, with its grid from the request or from CF metadata. Raises SceneRefused."""
     data = hdf5_data_set(file, name, label)
@@ -52,8 +56,12 @@ def open_plane(file: h5py.File, name: str, index: int, wanted: Wanted, band: str
     if data.ndim == 3 and not 0 <= index < data.shape[0]:
         raise SceneRefused(label, "missing-band", f"{name!r} has {data.shape[0]} planes, no plane {index}")
     shape_yx = (int(data.shape[-2]), int(data.shape[-1]))
-    transform = None if wanted.transform else cf_transform(data, label)
-    crs = None if wanted.crs else cf_crs(file, data, label)
+    key = (file.filename, Path(file.filename).stat().st_mtime_ns, data.name, wanted.transform is None)
+    if key not in _known_places:
+        if len(_known_places) > 10_000:
+            _known_places.clear()
+        _known_places[key] = (cf_crs(file, data), None if wanted.transform else cf_transform(data, label))
+    crs, transform = _known_places[key]
     return Hdf5Layer(data, index, wanted.grid(crs, transform, shape_yx, label), wanted.bits_of(band))
 
 
@@ -87,7 +95,7 @@ def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
     return scales[0][:].astype(float)
 
 
-def cf_crs(file: h5py.File, data: h5py.Dataset, label: str) -> str | None:
+def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
     """The WKT of the CF grid mapping, EPSG:4326 for axes in degrees, else None."""
     mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
     places = [data.parent, file] if mapping else []

@@ -1,0 +1,227 @@
+"""A commented run config from looking at a folder or a netCDF file: what `driftline init` writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import RequestError
+from pipelines.sources.recognising import QUALITY_KINDS, Look, Seen, recognise
+
+RED = ("B4", "B04", "red", "RED", "Red", "SR_B4")
+NIR = ("B8", "B08", "B8A", "nir", "NIR", "Nir", "SR_B5")
+INDICES = re.compile(r"(?i)ndvi|evi|ndwi|savi")
+FEWEST_DATES = 5
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What will be forecast: its name, the formula, the bands that it needs."""
+
+    name: str
+    formula: str
+    bands: tuple[str, ...]
+
+
+def propose_run(folder: Path, name: str) -> str:
+    """The text of a config for a first run on the scenes at `folder` (a folder, or a single netCDF file).
+
+    It loads as it is; every guess has a comment. Raises MissingInput, RequestError if nothing there can be read, or if
+    there are fewer than 5 dates.
+    """
+    seen = recognise(Path(folder))
+    if len(seen.dates) < FEWEST_DATES:
+        raise RequestError(f"{folder} holds {len(seen.dates)} dates; a forecast needs at least {FEWEST_DATES}")
+    variable = choose_variable(seen)
+    look = seen.look(variable.bands[0])
+    lines = [
+        f"# Proposed by looking at {_text(str(folder))}: {len(seen.dates)} dates from {_date(seen.dates[0])} to "
+        f"{_date(seen.dates[-1])},",
+        f"# {look.shape_yx[0]} x {look.shape_yx[1]} pixels of {look.dtype}. Every value may be changed.",
+        f"name: {_text(_name(name))}",
+        "task: forecast",
+        "",
+        *_source(seen, variable, look),
+        "",
+        *_quality(seen),
+        *_cube(seen, look),
+        *_samples(seen, variable, look),
+        "",
+        *_split(seen, look),
+        "",
+        *_learning(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def choose_variable(seen: Seen) -> Variable:
+    """NDVI if red and near infrared are there, else an index band, else the first band that is no quality band."""
+    bands = [band for band in seen.bands if band != seen.quality]
+    if not bands:
+        raise RequestError(f"{seen.path} holds the quality band {seen.quality} and nothing else")
+    is_landsat = (seen.quality or "").upper() in ("BQA", "QA_PIXEL") or (
+        {"B10", "B11", "B5"} <= set(bands) and "B12" not in bands
+    )
+    red = next((band for band in RED if band in bands), None)
+    nir = "B5" if is_landsat and "B5" in bands else next((band for band in NIR if band in bands), None)
+    if red and nir:
+        return Variable("ndvi", "normalized_difference", (nir, red))
+    index = next((band for band in bands if INDICES.fullmatch(band)), None)
+    index = next((band for band in bands if band.lower() == "ndvi"), index)
+    chosen = index or bands[0]
+    return Variable(_name(chosen.lower()), "band", (chosen,))
+
+
+def _source(seen: Seen, variable: Variable, look: Look) -> list[str]:
+    lines = ["source:", f"  kind: {seen.kind}"]
+    for key, value, comment in seen.place:
+        if key == "files":
+            value = {_name(band): file for band, file in value.items() if band in (*variable.bands, seen.quality)}  # type: ignore[attr-defined]
+        lines.append(f"  {key}: {json.dumps(value)}{_comment(comment)}")
+    needed = sorted(variable.bands, key=seen.bands.index)
+    others = [band for band in seen.bands if band not in (*needed, seen.quality)]
+    shared_file = seen.kind == "folder" and not any("{band}" in str(value) for _, value, _ in seen.place)
+    renamed = [_band(band, str(seen.bands.index(band) + 1) if shared_file and len(seen.bands) > 1 else band) for band in needed]
+    lines.append(f"  bands: [{', '.join(renamed)}]{_comment('also there: ' + ', '.join(others[:12]) if others else '')}")
+    return lines + _values(seen, variable, look)
+
+
+def _band(band: str, in_file: str) -> str:
+    return _text(band) if _name(band) == band == in_file else f"{{name: {_text(_name(band))}, source: {_text(in_file)}}}"
+
+
+def _values(seen: Seen, variable: Variable, look: Look) -> list[str]:
+    """Scale, offset, nodata, valid range and read_as: as the files say, else as products of this kind are known to be."""
+    first, lines = variable.bands[0], []
+    is_index = bool(INDICES.fullmatch(first))
+    is_reflectance = variable.formula == "normalized_difference" and look.dtype.kind in "iu"
+    is_sentinel2 = is_reflectance and (seen.quality or "").upper() == "SCL"
+    scale = look.scale
+    if scale == 1 and look.dtype.kind in "iu" and (is_index or is_sentinel2):
+        scale = 1e-4
+        usual = "the usual packing: stored value x 0.0001; check it"
+        lines.append(f"  scale: 0.0001{_comment(usual)}")
+        if is_sentinel2 and seen.dates[-1] >= np.datetime64("2022-01-25"):
+            lines.append(
+                "  # since 25 January 2022 (processing baseline 04.00) Sentinel-2 stores reflectance + 1000: harmonise first,"
+            )
+            lines.append("  # or cut the series there and set offset: -0.1")
+    elif scale != 1:
+        lines.append(f"  scale: {scale:.10g}{_comment('as the files say')}")
+    if look.offset:
+        lines.append(f"  offset: {look.offset:.10g}{_comment('as the files say')}")
+    if look.nodata is not None and np.isfinite(look.nodata):
+        lines.append(f"  nodata: {_number(look.nodata)}{_comment('as the files say')}")
+    elif is_reflectance:
+        lines.append(f"  nodata: 0{_comment('nothing tagged; 0 is fill in products of this kind')}")
+    if is_index and look.dtype.kind in "iu" and scale == 1e-4:
+        if look.dtype == "uint16":
+            lines.append(
+                f"  read_as: int16{_comment('an index is signed; tagged unsigned, negative values wrap to about 65000')}"
+            )
+        lines.append(f"  valid_range: [-2000, 10000]{_comment('stored values')}")
+    return lines
+
+
+def _quality(seen: Seen) -> list[str]:
+    if seen.quality is None:
+        return []
+    kind = QUALITY_KINDS[seen.quality.upper()]
+    lines = ["quality:", f"  kind: {kind}", f"  band: {_text(seen.quality)}"]
+    if kind == "scl":
+        lines.append(
+            f"  keep: [4, 5, 6, 7]{_comment('6 (water) and 7 (unclassified) are often contaminated: [4, 5] is safer on land')}"
+        )
+    else:
+        lines.append(f"  collection: {1 if seen.quality.upper() == 'BQA' else 2}")
+    return [*lines, f"  away_px: 2{_comment('pixels from every cloud or shadow')}", ""]
+
+
+def _cube(seen: Seen, look: Look) -> list[str]:
+    lines = []
+    if seen.differs_in_grid:
+        lines.append(f"  on_other_grid: reproject{_comment('the scenes lie on different grids; add a grid: to choose your own')}")
+    if seen.shares_dates:
+        lines.append(f"  same_date: mosaic{_comment('several scenes share a date')}")
+    if min(look.shape_yx) < 128:
+        lines.append(f"  chunk_px: {max(16, max(look.shape_yx))}")
+    return ["cube:", *lines, ""] if lines else []
+
+
+def _samples(seen: Seen, variable: Variable, look: Look) -> list[str]:
+    dates = len(seen.dates)
+    horizon = min(5, max(1, dates // 10))
+    context = min(10, max(1, int(0.3 * dates)))
+    needed = f"[{', '.join(_text(_name(band)) for band in variable.bands)}]"
+    extra = ", valid_range: [-1, 1]" if variable.formula != "band" else ""
+    extra += ", transform: log1p" if variable.name == "rain" else ""
+    step = float(np.median(np.diff(seen.dates).astype("timedelta64[s]").astype(float))) / 86400
+    pace = f"{step:.3g} days" if step >= 1 else f"{step * 1440:.3g} minutes"
+    return [
+        "samples:",
+        "  variables:",
+        f"    - {{name: {_text(variable.name)}, formula: {variable.formula}, bands: {needed}{extra}}}",
+        f"  context: {context}{_comment(f'dates looked at; they are {pace} apart (median)')}",
+        f"  horizon: {horizon}{_comment('dates forecast')}",
+    ]
+
+
+def _split(seen: Seen, look: Look) -> list[str]:
+    dates = seen.dates
+    validation, test = (dates[int(len(dates) * share)] for share in (0.6, 0.8))
+    block = int(min(256, max(8, min(look.shape_yx) // 4)))
+    return [
+        "split:                 # blocks in space, and a cut in time",
+        f"  block_px: {block}",
+        f"  buffer_px: {2 if block >= 32 else 1}",
+        f"  validation_from: {_date(validation)}{_comment('60 % of the dates')}",
+        f"  test_from: {_date(test)}{_comment('80 % of the dates')}",
+    ]
+
+
+def _learning() -> list[str]:
+    return [
+        "model:",
+        "  hidden: [16]",
+        "  members: 1             # more networks, steadier forecasts",
+        "",
+        "training:",
+        "  epochs: 20",
+    ]
+
+
+def _date(date: np.datetime64) -> str:
+    return str(date.astype("datetime64[s]")).removesuffix("T00:00:00")
+
+
+def _name(text: str) -> str:
+    """`text` as a name that a config accepts."""
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]", "", re.sub(r"[\s/]+", "_", text)) or "b1"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else json.dumps(value)
+
+
+def _text(value: str) -> str:
+    """Bare where YAML reads it as this very text, quoted otherwise."""
+    is_plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", value) and value.lower() not in (
+        "y",
+        "n",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "true",
+        "false",
+        "null",
+    )
+    return value if is_plain else json.dumps(value)
+
+
+def _comment(text: str) -> str:
+    return f"  # {' '.join(text.split())}" if text else ""
