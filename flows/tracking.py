@@ -133,7 +133,7 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
 # ---------------------------------------------------------------- flows
 
 
-def carry_out(config: str, overrides: list[str], body: Callable[[Invocation], dict[str, Any]], **options: Any) -> Any:
+def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocation], dict[str, Any]], **options: Any) -> Any:
     """The body of every flow: open the run, carry out its steps as task runs, publish artifacts, wait for the history.
 
     Hands Prefect a state. A user's mistake is a Failed state with the message, not a traceback in the log.
@@ -147,7 +147,7 @@ def carry_out(config: str, overrides: list[str], body: Callable[[Invocation], di
     call = TaskCaller()
     try:
         display = outcome.display if _outcome.get() else ProgressArtifact()
-        invocation = open_invocation(config, overrides, display, call=call, flow_run=str(flow_run.id or ""), **options)
+        invocation = open_invocation(config, overrides or (), display, call=call, flow_run=str(flow_run.id or ""), **options)
         try:
             with remembering_folder(invocation):
                 outcome.result = body(invocation)

@@ -8,6 +8,7 @@ from configs import build
 from flows.invocation import Invocation
 
 CONTEXT_SHOWN = 5
+CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
 
 
 def forecast_maps(invocation: Invocation, forecast: Any, staged: Any) -> list[Any]:
@@ -16,9 +17,10 @@ def forecast_maps(invocation: Invocation, forecast: Any, staged: Any) -> list[An
 
     run, dataset, steps = invocation.run, forecast.dataset, forecast.steps
     step = step_for(forecast.grid.shape_yx)
-    seen = [int(i) for i in steps.context_T if i >= 0][-CONTEXT_SHOWN:]
+    context = [int(i) for i in steps.context_T if i >= 0]
     observed = observed_indices(dataset["time"].values, forecast.target_utc)
-    frames = {i: read_frames(invocation, dataset, i, step) for i in {*seen, *(i for i in observed if i is not None)}}
+    frames = {i: read_frames(invocation, dataset, i, step) for i in {*context, *(i for i in observed if i is not None)}}
+    seen = [i for i in context if np.isfinite(frames[i]).mean() >= CLEAR_ENOUGH][-CONTEXT_SHOWN:] or context[-1:]
     common = {"extent": extent_of(forecast.grid), "interval": run.evaluation.interval, **crs_words(forecast.grid)}
     return [make_maps(forecast, staged, v.name, c, seen, observed, frames, common) for c, v in enumerate(run.samples.variables)]
 
@@ -75,6 +77,7 @@ def crs_words(grid: Any) -> dict[str, str]:
     from rasterio.crs import CRS
 
     crs = CRS.from_user_input(grid.crs)
-    authority = crs.to_authority()
-    name = ":".join(authority) if authority else str(crs.to_dict().get("proj", "custom CRS"))
-    return {"crs": name, "crs_unit": "degree" if crs.is_geographic else crs.linear_units or "m"}
+    code = crs.to_epsg()
+    name = f"EPSG:{code}" if code else str(crs.to_dict().get("proj", "custom CRS"))
+    unit = "degree" if crs.is_geographic else crs.linear_units or "m"
+    return {"crs": name, "crs_unit": "m" if unit == "metre" else unit}

@@ -1,0 +1,14 @@
+"""The flow `evaluate`: Forecaster -> verdict. What it does stands in flows/stages/evaluate.py; here is what Prefect adds."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.stages.evaluate import evaluate
+from flows.tracking import carry_out
+
+
+@flow(name="evaluate", flow_run_name="evaluate {config}", validate_parameters=True, persist_result=False)
+def evaluate_flow(config: str, overrides: list[str] | None = None) -> Any:
+    """Forecaster -> verdict. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    return carry_out(config, overrides, evaluate, inputs_must_exist=False)

@@ -1,0 +1,14 @@
+"""The flow `train`: Cube -> forecaster. What it does stands in flows/stages/train.py; here is what Prefect adds."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.stages.train import train
+from flows.tracking import carry_out
+
+
+@flow(name="train", flow_run_name="train {config}", validate_parameters=True, persist_result=False)
+def train_flow(config: str, overrides: list[str] | None = None) -> Any:
+    """Cube -> forecaster. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    return carry_out(config, overrides, train, inputs_must_exist=False)
