@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,13 +109,11 @@ def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: 
         batches = [indices for indices in batches if len(indices) == BATCH]
         few = batches[:4]
         assert torch.equal(from_xarray(dataset, cache, few[:1]), from_cache(cache, few[:1])), "the two ways disagree"
-        rates["xarray, no dask"].append(windows_per_second(lambda few=few: from_xarray(dataset, cache, few), BATCH * len(few)))
-        rates["xarray, suited chunks"].append(
-            windows_per_second(lambda few=few: from_xarray(suited, cache, few), BATCH * len(few))
-        )
+        rates["xarray, no dask"].append(windows_per_second(partial(from_xarray, dataset, cache, few), BATCH * len(few)))
+        rates["xarray, suited chunks"].append(windows_per_second(partial(from_xarray, suited, cache, few), BATCH * len(few)))
         whole = BATCH * len(batches)
-        rates["sample cache"].append(windows_per_second(lambda b=batches: from_cache(cache, b), whole))
-        rates["limit: gather from memory"].append(windows_per_second(lambda b=batches: from_memory(values, place, b), whole))
+        rates["sample cache"].append(windows_per_second(partial(from_cache, cache, batches), whole))
+        rates["limit: gather from memory"].append(windows_per_second(partial(from_memory, values, place, batches), whole))
     return rates
 
 

@@ -20,6 +20,8 @@ class Issue:
 
 def resolve_steps(times: np.ndarray, steps: StepRule) -> tuple[float, float]:
     """(every_days, tolerance_days) with the defaults filled in from the dates."""
+    if steps.every_days is None and len(times) < 2:
+        raise RequestError("the cube has one date, which gives no distance of steps: set samples.steps.every_days")
     every = steps.every_days if steps.every_days is not None else median_step_days(times)
     return every, steps.tolerance_days if steps.tolerance_days is not None else every / 2
 

@@ -47,7 +47,7 @@ def plan_or_skip(request: dict) -> WindowPlan:
 
 def pixel_dates(plan: WindowPlan, part: str) -> set[tuple[int, int, int]]:
     """Every (date, row, column) that the part looks at, the slow way."""
-    seen = set()
+    seen: set[tuple[int, int, int]] = set()
     for window in plan.of_part(part):
         rows, columns = range(window.tile.row0, window.tile.row1), range(window.tile.col0, window.tile.col1)
         dates = {date for date in (*window.context_T, *window.target_K) if date >= 0}

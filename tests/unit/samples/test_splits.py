@@ -91,7 +91,7 @@ def test_json_that_is_no_plan():
 
 def test_dates_with_a_time_zone_become_utc():
     east = timezone(timedelta(hours=3))
-    rule = SplitRule(8, 0, datetime(2020, 1, 1, 3, tzinfo=east), datetime(2021, 1, 1, tzinfo=UTC))
+    rule = SplitRule(8, 0, datetime(2020, 1, 1, 3, tzinfo=east), datetime(2021, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
     assert rule.validation_from == np.datetime64("2020-01-01")
 
 

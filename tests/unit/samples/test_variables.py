@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from pipelines.scene import Band
 RED, NIR = Band("red", scale=0.1, offset=-1.0, nodata=0), Band("nir", scale=0.1, offset=-1.0, nodata=0)
 
 
-def image(red: list[float], nir: list[float], dtype: str = "uint16") -> np.ndarray:
+def image(red: Sequence[float], nir: Sequence[float], dtype: str = "uint16") -> np.ndarray:
     """(1, 2, 1, X)."""
     return np.array([[[red], [nir]]], dtype)
 

@@ -120,3 +120,5 @@ def test_forecast_requests_that_cannot_be():
         steps_from(DAILY, StepRule(), 3, 2, issue="2019-01-01")
     with pytest.raises(RequestError, match=r"prediction\.dates must be later than the issue date 2020-01-12"):
         steps_from(DAILY, StepRule(), 3, 2, dates=["2020-01-12"])
+    with pytest.raises(RequestError, match=r"one date, which gives no distance of steps: set samples\.steps\.every_days"):
+        steps_from(DAILY[:1], StepRule("regular"), 3, 2)
