@@ -41,8 +41,8 @@ class FolderSource:
     """
 
     path: Path
-    pattern: str
     wanted: Wanted
+    pattern: str
     variable: str | None = None
     same_date: SameDate = "refuse"
 

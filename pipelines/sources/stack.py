@@ -29,9 +29,9 @@ class StackSource:
     """
 
     path: Path
-    dates: str
     wanted: Wanted
-    files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    files: Mapping[str, str] = field(hash=False)
+    dates: str
     same_date: SameDate = "refuse"
 
     @cached_property
