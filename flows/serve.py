@@ -1,0 +1,235 @@
+"""`driftline serve`: a Prefect server with its UI, pools, deployments, a zombie watch and workers, all on 127.0.0.1.
+
+Every child runs in a session of its own and is ended with its whole process group, whatever way this process ends.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.load import load_run
+from flows.tracking import is_reachable
+from pipelines.errors import MissingInput, RequestError, StateError
+
+HOST = "127.0.0.1"
+POOLS = ("cpu", "gpu")
+START_TIMEOUT_S = 150  # 10-30 s were seen, on a loaded machine more
+HEARTBEAT_S, ZOMBIE_S = 30, 90
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server keeps its database and logs, and where it answers."""
+
+    home: Path
+    port: int
+
+    @property
+    def api(self) -> str:
+        return f"http://{HOST}:{self.port}/api"
+
+    @property
+    def ui(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+def serve(config: str | None, *, port: int = 4200, schedule: str | None = None, check: bool = False, home: Path | None = None) -> dict[str, Any]:
+    """Brings everything up and waits for Ctrl-C or SIGTERM; with `check` it goes down as soon as it has answered."""
+    run = load_run(config) if config else None
+    deployments = read_deployments(config, schedule)
+    place = Place((home or Path(run.runs if run else "runs") / ".prefect").absolute(), choose_port(port))
+    place.home.mkdir(parents=True, exist_ok=True)
+    environment = server_environment(place)
+    with sigterm_as_interrupt(), ExitStack() as stack:
+        server = start(stack, "server", ["server", "start", "--host", HOST, "--port", str(place.port)], environment, place)
+        wait_for(server, place)
+        prepare_server(place, deployments, environment)
+        workers = [start(stack, f"worker-{p}", ["worker", "start", "--pool", p, "--type", "process"], environment, place) for p in POOLS]
+        found = {"ui": place.ui, "api": place.api, "deployments": [d["name"] for d in deployments], "logs": str(place.home)}
+        announce(found, schedule)
+        if check:
+            return {**found, "listening": listening_addresses([server, *workers])}
+        watch([server, *workers], place)
+    return found
+
+
+def server_environment(place: Place) -> dict[str, str]:
+    """For the server and the workers: their own home, nothing reported to anyone, heartbeats on."""
+    return {
+        **os.environ,
+        "PREFECT_HOME": str(place.home),
+        "PREFECT_PROFILES_PATH": str(place.home / "profiles.toml"),
+        "PREFECT_API_URL": place.api,
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(place.port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
+
+
+def choose_port(port: int) -> int:
+    """`port` if it is free on 127.0.0.1 (0: any free one). Raises RequestError."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as e:
+            raise RequestError(f"port {port} on {HOST} is not free ({e}); choose another with --port, or --port 0 for any") from e
+        return probe.getsockname()[1]
+
+
+# ---------------------------------------------------------------- children
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends us the way Ctrl-C does, so that the children are taken down."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def start(stack: ExitStack, name: str, arguments: list[str], environment: dict[str, str], place: Place) -> subprocess.Popen[bytes]:
+    """A Prefect command as a child with its own process group and log; ended when `stack` unwinds."""
+    log = stack.enter_context((place.home / f"{name}.log").open("ab"))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "prefect", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    stack.callback(end_group, child)
+    return child
+
+
+def end_group(child: subprocess.Popen[bytes], patience_s: float = 12.0) -> None:
+    """Ends the child and everything it started: politely first, then for good."""
+    for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 4.0), (signal.SIGKILL, 4.0)):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            child.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            continue
+    child.poll()
+
+
+def wait_for(server: subprocess.Popen[bytes], place: Place) -> None:
+    print(f"starting the server on {place.ui} (10-30 s) ...", file=sys.stderr)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not is_reachable(place.api, timeout_s=1.0):
+        if server.poll() is not None:
+            raise StateError(f"the Prefect server ended at once (exit code {server.returncode}); see {place.home / 'server.log'}")
+        if time.monotonic() > deadline:
+            raise StateError(f"the Prefect server did not answer within {START_TIMEOUT_S} s; see {place.home / 'server.log'}")
+        time.sleep(0.3)
+
+
+def watch(children: list[subprocess.Popen[bytes]], place: Place) -> None:
+    """Returns on Ctrl-C or SIGTERM. Raises StateError if a child ends by itself."""
+    try:
+        while True:
+            time.sleep(1)
+            for child in children:
+                if child.poll() is not None:
+                    command = " ".join(str(part) for part in child.args[2:6])  # type: ignore[index]
+                    raise StateError(f"`{command}` ended by itself (exit code {child.returncode}); logs are in {place.home}")
+    except KeyboardInterrupt:
+        print("taking everything down ...", file=sys.stderr)
+
+
+def listening_addresses(children: list[subprocess.Popen[bytes]]) -> list[str]:
+    """Every address:port on which the children, or theirs, listen."""
+    import psutil
+
+    found: set[str] = set()
+    for child in children:
+        process = psutil.Process(child.pid)
+        for one in (process, *process.children(recursive=True)):
+            try:
+                connections = one.net_connections(kind="inet")
+            except psutil.Error:  # it ended while we looked
+                continue
+            found |= {f"{c.laddr.ip}:{c.laddr.port}" for c in connections if c.status == psutil.CONN_LISTEN}
+    return sorted(found)
+
+
+def announce(found: dict[str, Any], schedule: str | None) -> None:
+    lines = [
+        f"UI            {found['ui']}",
+        f"deployments   {', '.join(found['deployments'])} (schedules {schedule if schedule else 'are there, but inactive'})",
+        f"run one       PREFECT_API_URL={found['api']} prefect deployment run run/run",
+        f"logs          {found['logs']}",
+        "Ctrl-C takes everything down",
+    ]
+    print("\n".join(lines), file=sys.stderr)
+
+
+# ---------------------------------------------------------------- what the server is told
+
+
+def read_deployments(config: str | None, schedule: str | None) -> list[dict[str, Any]]:
+    """The deployments of prefect.yaml; `config` replaces the run they carry out, `schedule` activates the deployment `run`."""
+    path = next((p for p in (Path("prefect.yaml"), ROOT / "prefect.yaml") if p.is_file()), None)
+    if path is None:
+        raise MissingInput("no prefect.yaml here; call `driftline serve` in the folder that holds it (it comes with the source)")
+    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    for deployment in deployments:
+        if config:
+            deployment["parameters"] = {**deployment.get("parameters", {}), "config": str(Path(config).absolute())}
+        if schedule and deployment["name"] == "run":
+            deployment["schedules"] = [{"cron": schedule, "timezone": "UTC", "active": True}]
+    return deployments
+
+
+def prepare_server(place: Place, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
+    """Pools, deployments and the zombie watch, made by a child: this process must not import Prefect with other settings."""
+    request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": count_gpus()})
+    with tempfile.TemporaryFile() as errors:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.registration"],
+            input=request.encode(),
+            env=environment,
+            stdout=errors,
+            stderr=errors,
+            timeout=START_TIMEOUT_S,
+            check=False,
+        )
+        errors.seek(0)
+        text = errors.read().decode(errors="replace")
+    if done.returncode:
+        (place.home / "registration.log").write_text(text, encoding="utf-8")
+        last = text.strip().splitlines()[-1] if text.strip() else ""
+        raise StateError(f"the server did not take the deployments: {last} (all of it in {place.home / 'registration.log'})")
+
+
+def count_gpus() -> int:
+    """GPUs that the driver names, without importing torch."""
+    return len([p for p in Path("/dev").glob("nvidia[0-9]*")])
+
+
