@@ -1,5 +1,7 @@
 """What a run left, in numbers and on one page: `summary.json` and `report.html`."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from configs.load import config_hash
@@ -71,9 +73,77 @@ def describe_products(folder: RunFolder, predicted: dict[str, Any] | None) -> di
 
 
 def write_page(invocation: Invocation, summary: Any) -> None:
-    from pipelines.products.report import write_report
+    from pipelines.cube.history import describe
+    from pipelines.products.report import Picture, ReportInput, write_report
 
-    raise NotImplementedError(write_report)
+    folder = invocation.folder
+    evaluation = read_json(folder.evaluation, "run `driftline evaluate CONFIG`")
+    published = current_prediction(invocation) is not None
+    quicklook = [Picture(folder.quicklook, "The forecast")] if published and folder.quicklook.exists() else []
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
+        curves, coverage, split = draw_curves(invocation, evaluation, Path(drafts))
+        content = ReportInput(
+            summary,
+            folder.config.read_text(encoding="utf-8"),
+            cube_facts(describe(folder.cube_uri, evaluation["snapshot"])),
+            summary.split,
+            evaluation,
+            quicklook,
+            curves,
+            coverage,
+            split,
+            notes_of(invocation, summary),
+        )
+        write_report(content, folder.report)
+
+
+def cube_facts(cube: dict[str, Any]) -> dict[str, str]:
+    """A few lines about the cube; all of it is in `driftline info`."""
+    shape, grid = cube["shape"], cube["grid"]
+    return {
+        "place": cube["uri"],
+        "snapshot": cube["snapshot"],
+        "dates": f"{shape['time']}, {cube['first']} to {cube['last']}, median step {cube['median_step_days']} days",
+        "pixels": f"{shape['y']} x {shape['x']} of {abs(grid['resolution_xy'][0]):g} x {abs(grid['resolution_xy'][1]):g}",
+        "bands": ", ".join(band["name"] for band in cube["bands"]),
+        "usable share": f"{cube['mean_valid_fraction']:.0%}" if cube["mean_valid_fraction"] is not None else "unknown",
+    }
+
+
+def draw_curves(invocation: Invocation, evaluation: dict[str, Any], drafts: Path) -> tuple[list[Any], list[Any], list[Any]]:
+    """Pictures of the errors, of the coverage and of the split, drawn into `drafts`."""
+    from pipelines.products.curves import draw_blocks, draw_coverage, draw_errors, draw_skill
+    from pipelines.products.report import Picture
+
+    draw_errors(evaluation, drafts / "errors.png")
+    draw_skill(evaluation, drafts / "skill.png")
+    curves = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", "Skill against every baseline")]
+    coverage, split = [], []
+    if evaluation.get("intervals"):
+        draw_coverage(evaluation["intervals"], drafts / "coverage.png")
+        coverage.append(Picture(drafts / "coverage.png", "Coverage of the intervals"))
+    tiles, shape_yx = split_tiles(invocation, evaluation["snapshot"])
+    draw_blocks(tiles, shape_yx, drafts / "split.png")
+    split.append(Picture(drafts / "split.png", "Blocks of the split"))
+    return curves, coverage, split
+
+
+def split_tiles(invocation: Invocation, snapshot: str) -> tuple[list[tuple[Any, str]], tuple[int, int]]:
+    """(tile, part) of every block that is used, and the raster's shape."""
+    from flows.stages.train import plan_samples
+
+    _, plan = plan_samples(invocation, snapshot)
+    return sorted({(window.tile, window.part) for window in plan.windows}), plan.shape_yx
+
+
+def notes_of(invocation: Invocation, summary: Any) -> list[str]:
+    """What a reader must see first."""
+    verdict = summary.verdict
+    if not verdict["published"]:
+        return ["This model was not published: it does not beat what it must beat."] if not verdict["is_publishable"] else []
+    if not verdict["is_publishable"]:
+        return ["This forecast was published although the model does not beat what it must beat (--even-if-worse)."]
+    return []
 
 
 def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:
