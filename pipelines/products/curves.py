@@ -64,7 +64,7 @@ def draw_skill(evaluation: dict[str, Any], path: Path) -> None:
     skill = evaluation["skill"]
     names = list(skill)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11.2, 0.9 + max(2.6, 0.48 * len(names))), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(11.2, 1.2 + max(1.9, 0.48 * len(names))), facecolor="white", layout="constrained")
         bars, lines = figure.subplots(1, 2, width_ratios=[1.15, 1])
         for y, name in enumerate(reversed(names)):
             _bar(bars, y, skill[name]["overall"])
@@ -75,8 +75,8 @@ def draw_skill(evaluation: dict[str, Any], path: Path) -> None:
         bars.grid(axis="x", color="#e3e6e9", lw=0.7)
         bars.set_axisbelow(True)
         bars.spines[["top", "right", "left"]].set_visible(False)
-        bars.legend(handles=[Patch(color=colour, label=outcome) for outcome, colour in OUTCOMES.items()], frameon=False, fontsize=8,
-                    loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)  # fmt: skip
+        key = [Patch(color=colour, label=outcome) for outcome, colour in OUTCOMES.items()]
+        bars.legend(handles=key, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
         for number, name in enumerate(names, start=1):
             leads = skill[name]["by_lead"]
             _line(lines, [lead["lead"] for lead in leads], [_number(lead["skill"]) for lead in leads], name, number)
@@ -114,7 +114,7 @@ def draw_coverage(intervals: dict[str, Any], path: Path) -> None:
         share.set_title("Truth inside the interval", size=10, weight="bold", loc="left")
         share.legend(frameon=False, fontsize=8, loc="lower right")
         _line(width, x, [_number(lead["mean_width"]) for lead in leads], "width", 0)
-        width.set_ylim(bottom=0)
+        width.set_ylim(0, 1.15 * max((lead["mean_width"] or 0 for lead in leads), default=1) or 1)
         width.set_title("Mean width", size=10, weight="bold", loc="left")
         for axes in (share, width):
             _finish(axes, len(leads))

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from pipelines.products.cog import publish
@@ -63,18 +64,19 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
     cell_in = 2.05
     height_in = float(np.clip(cell_in * abs(top - bottom) / abs(right - left), 1.1, 3.4))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.55 + cell_in * columns + 1.0, 1.15 + (height_in + 0.34) * len(rows) + 0.35), facecolor="white")
+        figure = Figure(figsize=(1.75 + cell_in * columns + 1.0, 1.15 + (height_in + 0.34) * len(rows) + 0.35), facecolor="white")
         size_x, size_y = figure.get_size_inches()
         grid = GridSpec(
             len(rows), columns + 1, figure, width_ratios=[*[1.0] * columns, 0.06], hspace=0.34 / height_in, wspace=0.06,
-            left=1.45 / size_x, right=1 - 0.85 / size_x, top=1 - 1.12 / size_y, bottom=0.42 / size_y,
+            left=1.75 / size_x, right=1 - 0.85 / size_x, top=1 - 1.12 / size_y, bottom=0.42 / size_y,
         )  # fmt: skip
         figure.text(0.22 / size_x, 1 - 0.32 / size_y, title, size=14, weight="bold", va="center")
         figure.text(0.22 / size_x, 1 - 0.62 / size_y, subtitle, size=9.5, color=MUTED, va="center")
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps, columns)
         place = f"{maps.crs}, ticks in {maps.crs_unit}" if maps.crs else ""
-        figure.text(1.45 / size_x, 0.14 / size_y, f"Grey: not seen or cloud.   {place}", size=8, color=MUTED, va="center")
+        notes = ["Grey: not seen or cloud.", flat_widths(maps), place]
+        figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
         save_figure(figure, path)
 
 
@@ -90,13 +92,25 @@ def _rows(maps: Maps) -> list[_Row]:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
         notes = tuple("" if e is None else f"MAE {np.nanmean(np.abs(e.values_YX)):.3g}" for e in errors)
         rows.append(_Row("What came", truth, shades, maps.unit))
-        rows.append(_Row("Error\nforecast − truth", tuple(errors), _error_shades(errors), maps.unit, notes))
-    if maps.width:
+        rows.append(_Row("Error:\nforecast\nminus truth", tuple(errors), _error_shades(errors), maps.unit, notes))
+    if maps.width and not flat_widths(maps):
         width = tuple(maps.width[i] for i in picked)
         shown = shades_for("", list(width))
-        nominal = f"\n{maps.interval:.0%}" if maps.interval else ""
-        rows.append(_Row(f"Interval width{nominal}", width, Shades("cividis", 0, shown.high), maps.unit))
+        nominal = f"{maps.interval:.0%} " if maps.interval else ""
+        rows.append(_Row(f"Width of the\n{nominal}interval", width, Shades("cividis", 0, shown.high), maps.unit))
     return rows
+
+
+def flat_widths(maps: Maps) -> str:
+    """The interval in words where every pixel of a date has the same one: then maps of it would say nothing. Else ''."""
+    halves = []
+    for frame in maps.width:
+        seen = frame.values_YX[np.isfinite(frame.values_YX)]
+        if not seen.size or np.ptp(seen) > 1e-4 * max(float(seen.max()), 1e-9):
+            return ""
+        halves.append(f"{np.median(seen) / 2:.2g}")
+    nominal = f"{maps.interval:.0%} interval" if maps.interval else "Interval"
+    return f"{nominal}, half width by date: {', '.join(halves)}." if halves else ""
 
 
 def error_frame(forecast: Frame, truth: Frame | None) -> Frame | None:
@@ -127,9 +141,8 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
         axes.set_title(note, size=9, pad=3, color=INK)
         if number == 0 and column == 0:
             draw_scale(axes, maps.extent, maps.crs_unit)
-    box = grid[number, 0].get_position(figure)
-    figure.text(box.x0 - 0.98 / figure.get_size_inches()[0], box.y0 + box.height / 2, row.title, size=10, weight="bold", va="center",
-                ha="center", linespacing=1.35)  # fmt: skip
+    box, size_x = grid[number, 0].get_position(figure), figure.get_size_inches()[0]
+    figure.text(0.22 / size_x, box.y0 + box.height / 2, row.title, size=10, weight="bold", va="center", linespacing=1.4)
     if image is not None:
         bar = figure.colorbar(image, cax=figure.add_subplot(grid[number, columns]))
         bar.outline.set_linewidth(0.4)  # type: ignore[operator]
@@ -165,8 +178,8 @@ def draw_scale(axes: Axes, extent: tuple[float, float, float, float], unit: str)
     length = round_length(width / 3)
     height = extent[3] - extent[2]
     x, y = extent[0] + 0.05 * width, extent[2] + 0.06 * height
-    axes.add_patch(mpl.patches.Rectangle((x - 0.02 * width, y - 0.03 * height), length + 0.04 * width, 0.16 * height, fc="white",
-                                         alpha=0.85, lw=0))  # fmt: skip
+    panel = (x - 0.03 * width, y - 0.025 * height)
+    axes.add_patch(Rectangle(panel, length + 0.06 * width, 0.12 * height, fc="white", alpha=0.85, lw=0))
     axes.plot([x, x + length], [y, y], color=INK, lw=2, solid_capstyle="butt")
     text = f"{length / 1000:g} km" if unit in ("m", "metre") and length >= 1000 else f"{length:g} {unit}"
     axes.text(x + length / 2, y + 0.02 * height, text, ha="center", va="bottom", size=7.5)
