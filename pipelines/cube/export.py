@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 import zarr
 from numcodecs import Blosc
@@ -51,7 +50,10 @@ def _write(cube: xr.Dataset, folder: Path) -> None:
     bands = bands_of(cube)
     has_nodata = len({band.nodata for band in bands}) == 1 and bands[0].nodata is not None
     image = _create(root, cube[IMAGE], missing_value(bands, cube[IMAGE].dtype) if has_nodata else None)
-    for name, values, trivial in (("scale_factor", {b.scale for b in bands}, 1.0), ("add_offset", {b.offset for b in bands}, 0.0)):
+    for name, values, trivial in (
+        ("scale_factor", {b.scale for b in bands}, 1.0),
+        ("add_offset", {b.offset for b in bands}, 0.0),
+    ):
         if len(values) == 1 and values != {trivial}:
             image.attrs[name] = values.pop()
     if len(units := {band.unit for band in bands}) == 1 and units != {""}:

@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -72,8 +74,61 @@ def resize_time(root: zarr.Group, count: int) -> None:
 
 def write_rows(root: zarr.Group, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
     """Writes `rows` (whole chunks) of the date at `index`; other dates are not touched, so dates can be written in parallel."""
-    array_of(root, IMAGE)[index, :, rows, :] = image_BYX
-    array_of(root, VALID)[index, rows, :] = valid_YX
+    _write_chunks(array_of(root, IMAGE), index, rows, image_BYX)
+    _write_chunks(array_of(root, VALID), index, rows, valid_YX)
+
+
+def _write_chunks(array: zarr.Array, index: int, rows: slice, values: np.ndarray) -> None:
+    """`array[index, ..., rows, :] = values`, packed in this thread: zarr sends every chunk to another one and back.
+
+    `values` is (y, x) or (band, y, x) with all bands in one chunk. Chunks of nothing but fill value are not stored.
+    """
+    height, width = array.chunks[-2:]
+    if rows.start % height or (rows.stop % height and rows.stop != array.shape[-2]):
+        raise ValueError(f"rows {rows.start} to {rows.stop} are no whole chunks of {height}")
+    pack = _packer(array)
+    fill = array.fill_value
+    is_nan = isinstance(fill, np.floating) and np.isnan(fill)
+    chunks: dict[str, Any] = {}
+    for row, column in itertools.product(range(0, values.shape[-2], height), range(0, values.shape[-1], width)):
+        part = values[..., row : row + height, column : column + width]
+        is_empty = np.isnan(part).all() if is_nan else part.flat[0] == fill and (part == fill).all()
+        place = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
+        chunks[f"{array.path}/c/{index}/{place}"] = None if is_empty else pack(part)
+    sync(_set_chunks(array.store_path.store, chunks))
+
+
+def _packer(array: zarr.Array) -> Callable[[np.ndarray], Any]:
+    """What turns a part of `array` into the bytes of its chunk: cut chunks at the edge are filled up, then Blosc."""
+    codecs = array.metadata.codecs  # type: ignore[union-attr]
+    if len(codecs) != 2 or not isinstance(codecs[1], BloscCodec):
+        raise ArtefactDamaged(f"the cube's {array.name} is not packed as driftline does it: {codecs}")
+    blosc = codecs[1]._blosc_codec
+    shape = array.chunks[1:]
+    dtype = array.dtype.newbyteorder("<")
+    buffer = default_buffer_prototype().buffer
+
+    def pack(part: np.ndarray) -> Any:
+        whole = part
+        if part.shape != shape:
+            whole = np.full(shape, array.fill_value, dtype)
+            whole[tuple(slice(size) for size in part.shape)] = part
+        return buffer.from_bytes(blosc.encode(np.ascontiguousarray(whole, dtype)))
+
+    return pack
+
+
+async def _set_chunks(store: Any, chunks: dict[str, Any]) -> None:
+    gate = asyncio.Semaphore(MOVES_AT_ONCE)
+
+    async def put(key: str, chunk: Any) -> None:
+        async with gate:
+            if chunk is None:
+                await store.delete(key)
+            else:
+                await store.set(key, chunk)
+
+    await asyncio.gather(*(put(key, chunk) for key, chunk in chunks.items()))
 
 
 def put_in_order(root: zarr.Group, order: list[int]) -> None:
@@ -89,7 +144,7 @@ def put_in_order(root: zarr.Group, order: list[int]) -> None:
             counts = [-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
             places = itertools.product(*(range(count) for count in counts))
             for place in places:
-                sync(_move_chunks(root.store, f"{name}/c", "/".join(map(str, place)), moves))
+                sync(_move_chunks(array.store_path.store, f"{array.path}/c", "/".join(map(str, place)), moves))
     resize_time(root, len(order))
 
 
@@ -101,15 +156,8 @@ async def _move_chunks(store: Any, prefix: str, place: str, moves: list[tuple[in
         async with gate:
             return await store.get(f"{prefix}/{source}/{place}", default_buffer_prototype())
 
-    async def put(target: int, chunk: Any) -> None:
-        async with gate:
-            if chunk is None:  # all fill value: never stored
-                await store.delete(f"{prefix}/{target}/{place}")
-            else:
-                await store.set(f"{prefix}/{target}/{place}", chunk)
-
     chunks = await asyncio.gather(*(get(source) for _, source in moves))
-    await asyncio.gather(*(put(target, chunk) for (target, _), chunk in zip(moves, chunks, strict=True)))
+    await _set_chunks(store, {f"{prefix}/{target}/{place}": chunk for (target, _), chunk in zip(moves, chunks, strict=True)})
 
 
 def verify(root: zarr.Group) -> None:

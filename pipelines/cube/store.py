@@ -28,6 +28,7 @@ STEP_TEXTS = ("scene_id", "content_hash", "source", "fingerprint")  # one string
 STEP_TIMES = ("time", "ingested_utc")  # one moment per date
 COORDINATES = (*STEP_TEXTS, "ingested_utc", "valid_fraction", "spatial_ref")
 NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+VALID_WIDTH = 8  # chunks of `valid` are as high as those of `image` and up to this many wide: they pack 50 times better
 STEPS_PER_CHUNK = 4096  # of the per-date coordinates: one small file each for a decade of scenes
 
 
@@ -151,7 +152,7 @@ def lay_out(
     root.create_array(
         VALID,
         shape=(0, height, width),
-        chunks=(1, *chunk_yx),
+        chunks=(1, chunk_yx[0], min(VALID_WIDTH * chunk_px, width)),
         dtype=bool,
         fill_value=False,
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=1),
