@@ -155,8 +155,9 @@ class FolderSource:
 def raster_layer(dataset: rasterio.DatasetReader, index: int, wanted: Wanted, name: str, label: str) -> RasterLayer:
     """Band `index` of an open raster, on the grid it states or the request gives. Raises SceneRefused(wrong-crs, wrong-grid)."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
-    transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
-    return RasterLayer(dataset, index, wanted.grid(crs, transform, dataset.shape, label), wanted.bits_of(name))
+    transform = None if dataset.transform == rasterio.Affine.identity() else tuple(dataset.transform)[:6]
+    read_as = wanted.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
+    return RasterLayer(dataset, index, wanted.grid(crs, transform, dataset.shape, label), read_as)
 
 
 def list_files(folder: Path) -> list[str]:

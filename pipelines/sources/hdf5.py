@@ -62,7 +62,7 @@ def open_plane(file: h5py.File, name: str, index: int, wanted: Wanted, band: str
             _known_places.clear()
         _known_places[key] = (cf_crs(file, data), None if wanted.transform else cf_transform(data, label))
     crs, transform = _known_places[key]
-    return Hdf5Layer(data, index, wanted.grid(crs, transform, shape_yx, label), wanted.bits_of(band))
+    return Hdf5Layer(data, index, wanted.grid(crs, transform, shape_yx, label), wanted.bits_of(band, data.dtype))
 
 
 def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:

@@ -51,10 +51,20 @@ class Wanted:
     def name_in_file(self, name: str) -> str:
         return self.in_file.get(name, name)
 
-    def bits_of(self, name: str) -> np.dtype | None:
-        """The dtype that the bits of a band are read as; None: as the file says (always so for the quality band)."""
-        is_band = any(band.name == name for band in self.bands)
-        return np.dtype(self.read_as) if self.read_as and is_band else None
+    def bits_of(self, name: str, stored: np.dtype) -> np.dtype | None:
+        """The dtype that the bits of a band are read as; None: as the file says (always so for the quality band).
+
+        Raises RequestError if it has another size than `stored`.
+        """
+        if self.read_as is None or all(band.name != name for band in self.bands):
+            return None
+        read_as = np.dtype(self.read_as)
+        if stored.itemsize != read_as.itemsize:
+            raise RequestError(
+                f"read_as: {read_as} has {read_as.itemsize} bytes, the files hold {stored} with {stored.itemsize}; "
+                "bits can only be reinterpreted as a dtype of the same size"
+            )
+        return read_as
 
     def grid(self, crs: str | None, transform: tuple[float, ...] | None, shape_yx: tuple[int, int], label: str) -> Grid:
         """The grid of a file that says `crs` and `transform` (None: it does not). Raises SceneRefused(wrong-crs, wrong-grid)."""
@@ -167,7 +177,7 @@ def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
         raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, which the files hold")
     scale, offset = band.scale, band.offset
     if (scale, offset) == (1.0, 0.0):
-        scale, offset = getattr(layer, "scale_offset", (1.0, 0.0))
+        scale, offset = layer.scale_offset
     return dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset)
 
 

@@ -13,7 +13,6 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
-from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.sources.source import Resampling
 
@@ -32,6 +31,9 @@ class Layer(Protocol):
 
     @property
     def nodata(self) -> float | None: ...
+
+    @property
+    def scale_offset(self) -> tuple[float, float]: ...
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         """(rows, columns), stored dtype."""
@@ -55,6 +57,10 @@ class RasterLayer:
     def nodata(self) -> float | None:
         return None if self.read_as else self.dataset.nodatavals[self.index - 1]
 
+    @property
+    def scale_offset(self) -> tuple[float, float]:
+        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
@@ -63,16 +69,7 @@ class RasterLayer:
 def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
     """`stored` in native byte order, its bits read as `read_as` where given."""
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return native if read_as is None else native.view(check_read_as(native.dtype, read_as))
-
-
-def check_read_as(stored: np.dtype, read_as: np.dtype) -> np.dtype:
-    if stored.itemsize != read_as.itemsize:
-        raise RequestError(
-            f"read_as: {read_as} has {read_as.itemsize} bytes, the files hold {stored} with {stored.itemsize}; "
-            "bits can only be reinterpreted as a dtype of the same size"
-        )
-    return read_as
+    return native if read_as is None else native.view(read_as)
 
 
 def place(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
