@@ -8,7 +8,11 @@ The two small terms only speak where the first has nothing to say: a pixel witho
 season, then to its mean. A series shorter than a day sees d = 0 throughout: the climatology is then the plain mean.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +21,8 @@ TROPICAL_YEAR_DAYS = 365.2422
 # Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on the tile it lies in: matrix
 # libraries choose their kernels (and with them the order of sums) by the shape. Bounds the memory too: N x 4608 x (C + 1) floats.
 BLOCK_PX = 4608
+WIDTHS_DAYS = (5.0, 7.0, 10.0, 15.0, 22.0, 30.0, 45.0)  # what `fit` chooses from
+ARGUMENTS = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
 
 
 def season_distance_days(days_M: Tensor, other_N: Tensor) -> Tensor:
@@ -52,6 +58,15 @@ def climatology_at(
     return mean_MCP.reshape(-1, channels, height, width)
 
 
+def thinned(window: Any, pixels: int = 2500) -> SimpleNamespace:
+    """The window as tensors on every n-th row and column, so that about `pixels` remain: enough to fit a few numbers on."""
+    height, width = window.x_NCHW.shape[-2:]
+    step = max(math.isqrt(height * width // pixels), 1)
+    names = (*ARGUMENTS, "target_KCHW", "target_valid_KHW")
+    tensors = {name: torch.as_tensor(getattr(window, name)) for name in names}
+    return SimpleNamespace(**{n: t[..., ::step, ::step] if n.endswith("HW") else t for n, t in tensors.items()})
+
+
 @dataclass(frozen=True)
 class Climatology:
     """The day-of-year mean of every pixel over the usable dates; `width_days` is the standard deviation s of the window."""
@@ -63,3 +78,16 @@ class Climatology:
     ) -> Tensor:
         """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
         return climatology_at(x_NCHW, valid_NHW, days_N, usable_N, target_days_K, self.width_days)
+
+    def fit(self, windows: Iterable[Any]) -> "Climatology":
+        """The climatology with the width, out of `WIDTHS_DAYS`, of the smallest mean absolute error on the windows' targets.
+
+        `windows` have the arguments of `forecast` and `target_KCHW`, `target_valid_KHW` as attributes.
+        """
+        errors_V = torch.zeros(len(WIDTHS_DAYS), dtype=torch.float64)
+        for window in map(thinned, windows):
+            seen_K1HW = window.target_valid_KHW[:, None] > 0
+            for v, width_days in enumerate(WIDTHS_DAYS):
+                y_KCHW = Climatology(width_days).forecast(*(getattr(window, name) for name in ARGUMENTS))
+                errors_V[v] += torch.where(seen_K1HW, (y_KCHW - window.target_KCHW).abs(), 0.0).double().sum()
+        return Climatology(WIDTHS_DAYS[int(errors_V.argmin())]) if float(errors_V.max()) > 0 else self

@@ -14,11 +14,9 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from models.climatology import TROPICAL_YEAR_DAYS
+from models.climatology import ARGUMENTS, TROPICAL_YEAR_DAYS
 from models.decaying_anomaly import DecayingAnomaly, context_days, last_values
 from models.persistence import context_arrays
-
-ARGUMENTS = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
 
 
 def lag_features(

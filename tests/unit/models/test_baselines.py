@@ -173,7 +173,16 @@ def test_fitting_finds_share_and_decay_that_made_the_data(make_window):
     found = DecayingAnomaly().fit([window])
     assert found.decay_days == pytest.approx(55.0, rel=0.25)
     assert found.share == pytest.approx(0.6, rel=0.25)
-    torch.testing.assert_close(found.forecast(**window.arguments()), window.target_KCHW, atol=0.02, rtol=0)
+    assert found.width_days == 15.0
+    assert float((found.forecast(**window.arguments()) - window.target_KCHW).abs().mean()) < 0.01
+
+
+def test_fitting_a_climatology_finds_the_width_that_made_the_data(make_window):
+    window = make_window(shape_yx=(70, 70))
+    window.target_KCHW = Climatology(30.0).forecast(**window.arguments())
+    assert Climatology().fit([window]) == Climatology(30.0)
+    window.target_valid_KHW = torch.zeros_like(window.target_valid_KHW)
+    assert Climatology(9.0).fit([window]) == Climatology(9.0)
 
 
 def test_fitting_without_a_valid_target_changes_nothing(make_window):
