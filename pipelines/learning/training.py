@@ -197,7 +197,7 @@ def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
         state = load_epoch_state(path)
     except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError) as e:
         raise ArtefactDamaged(
-            f"{path}: the saved state of an interrupted training cannot be read ({e}); delete it to start again"
+            f"{path}: the state of an interrupted training cannot be read ({type(e).__name__}); delete it to start again"
         ) from e
     if state["key"] == key:
         log.info("%s: going on after epoch %d", path, len(state["curve"]) - 1)

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from pipelines.learning.batches import Batch
+from pipelines.samples.cache import WindowArrays
+from pipelines.tiles import Tile
 
 
 def mean_absolute_error(y_BKCHW: torch.Tensor, target_BKCHW: torch.Tensor, valid_BK1HW: torch.Tensor) -> torch.Tensor:
@@ -53,3 +55,36 @@ class TinyWindows:
         target_KCHW = torch.stack([x_THW.sum(0), x_THW[0] - x_THW[2]])[:, None]
         valid_KHW = torch.from_numpy(rng.random(target_KCHW[:, 0].shape) > 0.2)
         return {"x_THW": x_THW, "target_KCHW": target_KCHW, "target_valid_KHW": valid_KHW}
+
+
+class Constant:
+    """Forecasts the same value everywhere."""
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        return torch.full((len(target_days_K), *x_NCHW.shape[1:]), self.value)
+
+
+def truth_window(
+    target_KCHW: np.ndarray, days_K: list[float], valid_KHW: np.ndarray | None = None, tile: int = 0
+) -> WindowArrays:
+    """A window whose context is one frame of zeros and ones, with these targets."""
+    target = torch.as_tensor(np.asarray(target_KCHW, np.float32))
+    K, C, H, W = target.shape
+    x_NCHW = torch.zeros(2, C, H, W)
+    x_NCHW[1] = 1
+    valid = torch.ones(K, H, W, dtype=torch.bool) if valid_KHW is None else torch.as_tensor(valid_KHW)
+    return WindowArrays(
+        x_NCHW=x_NCHW,
+        valid_NHW=torch.ones(2, H, W, dtype=torch.bool),
+        days_N=torch.tensor([0.0, 1.0], dtype=torch.float64),
+        context_T=torch.tensor([0, 1]),
+        usable_N=torch.tensor([True, True]),
+        target_days_K=torch.tensor(days_K, dtype=torch.float64),
+        target_KCHW=target * valid[:, None],
+        target_valid_KHW=valid,
+        tile=Tile(tile, tile + H, 0, W),
+        part="test",
+    )
