@@ -1,0 +1,133 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_forecaster import Constant, truth_window
+
+from pipelines.errors import RequestError, StateError
+from pipelines.learning.conformal import Intervals
+from pipelines.learning.evaluation import EvaluationSettings, evaluate
+
+SETTINGS = EvaluationSettings(must_beat=("one",), variables=("ndvi",), bootstrap=200)
+
+
+class Perfect:
+    """Knows the truth of every window by its first target day."""
+
+    def __init__(self, windows):
+        self.truth = {float(window.target_days_K[0]): window.target_KCHW for window in windows}
+
+    def forecast(self, target_days_K, **_):
+        return self.truth[float(target_days_K[0])]
+
+
+def some_windows(count=6, leads=2, channels=1):
+    rng = np.random.default_rng(0)
+    return [
+        truth_window(rng.normal(size=(leads, channels, 8, 8)), [10.0 * d + k for k in range(leads)], tile=8 * (d % 2))
+        for d in range(count)
+    ]
+
+
+def test_a_perfect_forecaster_makes_no_error_and_has_skill_one():
+    windows = some_windows()
+    found = evaluate({"model": Perfect(windows), "one": Constant(1.0)}, windows, SETTINGS)
+    overall = found.metrics["model"]["overall"]
+    assert (overall["mae"], overall["rmse"], overall["bias"], overall["ssim"]) == (0, 0, 0, pytest.approx(1))
+    assert found.skill["one"]["overall"] == {"skill": 1.0, "low": 1.0, "high": 1.0, "dates": 12, "outcome": "beats"}
+    assert found.verdict.is_publishable
+    assert found.counts == {"windows": 6, "dates": 12, "pixels": 6 * 2 * 64}
+
+
+def test_identical_forecasters_cannot_be_told_apart():
+    found = evaluate({"model": Constant(1.0), "one": Constant(1.0)}, some_windows(), SETTINGS)
+    skill = found.skill["one"]["overall"]
+    assert skill["skill"] == 0
+    assert skill["low"] <= 0 <= skill["high"]
+    assert not found.verdict.is_publishable
+    assert "does not beat one: not published unless asked for" in found.verdict.sentence
+
+
+def test_errors_written_out_by_lead_and_date():
+    windows = [
+        truth_window(np.array([[[[1.0]]], [[[3.0]]]]), [0.0, 1.0]),
+        truth_window(np.array([[[[1.0]]], [[[5.0]]]]), [1.0, 2.0]),
+    ]
+    found = evaluate({"model": Constant(1.0), "one": Constant(0.0)}, windows, SETTINGS)
+    assert [lead["mae"] for lead in found.metrics["model"]["by_lead"]] == [0.0, 3.0]
+    assert [lead["mae"] for lead in found.metrics["one"]["by_lead"]] == [1.0, 4.0]
+    assert found.metrics["one"]["overall"]["mae"] == 2.5
+    assert found.metrics["one"]["overall"]["bias"] == -2.5
+    assert found.skill["one"]["overall"]["skill"] == pytest.approx(1 - 6 / 10)
+    assert found.by_date == {
+        "date": ["1970-01-01T00:00:00", "1970-01-02T00:00:00", "1970-01-03T00:00:00"],
+        "pixels": [1, 2, 1],
+        "mae": {"model": [0.0, 1.0, 4.0], "one": [1.0, 2.0, 5.0]},
+    }
+
+
+def test_several_variables_are_also_told_one_by_one():
+    found = evaluate(
+        {"model": Constant(0.0), "one": Constant(1.0)}, some_windows(channels=2), replace(SETTINGS, variables=("a", "b"))
+    )
+    assert set(found.metrics["model"]["by_variable"]) == {"a", "b"}
+    assert "standard deviations" in found.protocol
+
+
+def test_everything_is_plain_json_with_coverage():
+    found = evaluate(
+        {"model": Constant(0.0), "one": Constant(1.0)},
+        iter(some_windows()),
+        SETTINGS,
+        intervals=Intervals(0.9, ((9.0,),) * 2, ((9.0,),) * 2, 30),
+    )
+    content = json.loads(json.dumps(found.to_json()))
+    assert content["intervals"]["overall"]["coverage"] == 1.0
+    assert set(content) == {"model", "metrics", "skill", "verdict", "intervals", "by_date", "counts", "protocol"}
+
+
+def test_the_verdict_names_the_best_baseline_and_every_outcome():
+    windows = some_windows(20)
+    forecasters = {"model": Constant(0.5), "one": Constant(3.0), "perfect": Perfect(windows), "same": Constant(0.5)}
+    verdict = evaluate(forecasters, windows, SETTINGS).verdict
+    assert verdict.best_baseline == "perfect"
+    assert verdict.outcomes == {"one": "beats", "perfect": "not distinguishable", "same": "not distinguishable"}
+    loses = evaluate({"model": Constant(3.0), "one": Constant(0.5)}, windows, SETTINGS).verdict
+    assert loses.outcomes == {"one": "loses"}
+    assert "The model loses to one (" in loses.sentence
+
+
+def test_progress_counts_windows():
+    seen = []
+    evaluate({"model": Constant(0.0), "one": Constant(1.0)}, some_windows(3), SETTINGS, lambda *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_baseline_that_must_be_beaten_must_be_there():
+    with pytest.raises(RequestError, match=r"climatology must be evaluated but is not among the forecasters \(model, one\)"):
+        evaluate({"model": Constant(0.0), "one": Constant(1.0)}, [], replace(SETTINGS, must_beat=("climatology",)))
+
+
+def test_no_valid_target_is_a_mistake_of_the_request():
+    cloudy = truth_window(np.zeros((1, 1, 4, 4)), [0.0], np.zeros((1, 4, 4), bool))
+    with pytest.raises(RequestError, match="none of the 1 test windows has a valid target pixel"):
+        evaluate({"model": Constant(0.0), "one": Constant(1.0)}, [cloudy], SETTINGS)
+
+
+def test_a_forecast_that_is_not_finite_is_told_with_its_place():
+    with pytest.raises(
+        StateError, match=r"one forecast 64 values that are not finite, tile r000000-000008_c000000-000008, lead 1 \(1970-01-01\)"
+    ):
+        evaluate({"model": Constant(0.0), "one": Constant(float("nan"))}, some_windows(1, leads=1), SETTINGS)
+
+
+def test_forecasts_may_be_arrays():
+    class Array(Constant):
+        def forecast(self, **arguments):
+            return super().forecast(**arguments).numpy()
+
+    found = evaluate({"model": Array(0.0), "one": Constant(0.0)}, some_windows(2), SETTINGS)
+    assert found.metrics["model"] == found.metrics["one"]
+    assert torch.is_grad_enabled()
