@@ -54,8 +54,6 @@ def format_regex(date_format: str) -> str:
             known = " ".join(sorted(DIRECTIVES))
             raise RequestError(f"{part!r} in the date format {date_format!r} is not known; known are {known}")
         parts.append(DIRECTIVES.get(part, re.escape(part)))
-    if not {"%Y", "%y"} & set(re.findall(r"%.", date_format)):
-        raise RequestError(f"the date format {date_format!r} has no year; write for example %Y%m%d")
     return "".join(parts)
 
 

@@ -155,7 +155,9 @@ class FolderSource:
 def raster_layer(dataset: rasterio.DatasetReader, index: int, wanted: Wanted, name: str, label: str) -> RasterLayer:
     """Band `index` of an open raster, on the grid it states or the request gives. Raises SceneRefused(wrong-crs, wrong-grid)."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
-    transform = None if dataset.transform == rasterio.Affine.identity() else tuple(dataset.transform)[:6]
+    affine = dataset.transform
+    is_placed = affine.determinant != 0 and not affine.is_identity  # GDAL gives one or the other where nothing is stated
+    transform = tuple(affine)[:6] if is_placed else None
     read_as = wanted.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
     return RasterLayer(dataset, index, wanted.grid(crs, transform, dataset.shape, label), read_as)
 

@@ -40,6 +40,8 @@ class FilePattern:
                 formats.append(date_format)
         if not formats:
             raise RequestError(f"the pattern {self.text!r} has no date; write {{date:%Y%m%d}} where the date stands")
+        if not any(year in date_format for date_format in formats for year in ("%Y", "%y")):
+            raise RequestError(f"the date in the pattern {self.text!r} has no year; write for example {{date:%Y%m%d}}")
         return " ".join(formats)
 
     @property

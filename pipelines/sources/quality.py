@@ -22,7 +22,7 @@ class SclRule:
 
 @dataclass(frozen=True)
 class LandsatRule:
-    """Landsat quality bits: fill, cloud (medium or high confidence of it too), shadow, cirrus, and snow unless `keep_snow`.
+    """Landsat quality bits: not usable are fill, cloud, shadow, cirrus (at high confidence), and snow unless `keep_snow`.
 
     Collection 1 `BQA` (USGS LSDS-1873): bit 0 fill, 4 cloud, 5-6 cloud confidence, 7-8 shadow, 9-10 snow, 11-12 cirrus
     confidence, where 3 is high. Collection 2 `QA_PIXEL` (USGS LSDS-1619): bit 0 fill, 1 dilated cloud, 2 cirrus, 3 cloud,
