@@ -60,8 +60,8 @@ class GradientBoosting:
 
     rule: DecayingAnomaly = field(default_factory=DecayingAnomaly)
     lags: int = 5
-    samples: int = 200_000
-    iterations: int = 200
+    samples: int = 100_000
+    iterations: int = 60
     seed: int = 0
     forests: list[HistGradientBoostingRegressor] = field(default_factory=list)
 
@@ -83,16 +83,19 @@ class GradientBoosting:
         if kept is None or len(kept[0]) == 0:
             raise ValueError("gradient boosting cannot be fitted: the training windows hold no valid target pixel")
         _, features_RFC, residual_RC = kept
-        self.forests = [self._forest().fit(features_RFC[:, :, c], residual_RC[:, c]) for c in range(residual_RC.shape[1])]
+        self.forests = [
+            self._forest(len(residual_RC)).fit(features_RFC[:, :, c], residual_RC[:, c]) for c in range(residual_RC.shape[1])
+        ]
         return self
 
-    def _forest(self) -> HistGradientBoostingRegressor:
+    def _forest(self, rows: int) -> HistGradientBoostingRegressor:
+        """Few, small trees with full leaves: larger ones learn the training dates by heart and lose to the rule they correct."""
         return HistGradientBoostingRegressor(
             loss="absolute_error",
             max_iter=self.iterations,
-            learning_rate=0.05,
-            max_leaf_nodes=31,
-            min_samples_leaf=100,
+            learning_rate=0.1,
+            max_leaf_nodes=15,
+            min_samples_leaf=min(max(rows // 100, 20), 1000),
             l2_regularization=1.0,
             early_stopping=False,
             random_state=self.seed,
