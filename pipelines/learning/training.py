@@ -6,6 +6,7 @@ with the same weights, bit for bit on a CPU, as one that was left alone.
 """
 
 import csv
+import errno
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from pipelines.errors import ArtefactDamaged, RequestError, StateError
+from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
 from pipelines.learning.batches import Batch, EpochBatches, WindowSet
 from pipelines.learning.member import (
     LIGHTNING_LOGGERS,
@@ -133,6 +134,7 @@ def train(
     RequestError    no windows to train or validate on; a precision or device that this machine does not have
     StateError      the loss is not finite from the first epoch on
     ArtefactDamaged resume state that cannot be read
+    StorageFull     no space left for the resume state; what was published before stays
     """
     _check_request(train_set, validation_set, settings)
     count = len(forecaster.members)
@@ -229,6 +231,12 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
         task.train()
         try:
             trainer.fit(task, epoch_end.batches, epoch_end.watched, ckpt_path=resume, weights_only=True)
+        except OSError as e:
+            if e.errno == errno.ENOSPC:
+                raise StorageFull(
+                    f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
+                ) from e
+            raise
         except SystemExit as e:  # Lightning answers Ctrl-C with exit(1) and leaves SIGINT ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from e

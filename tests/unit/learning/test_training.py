@@ -1,5 +1,7 @@
 import csv
+import errno
 import logging
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -9,7 +11,7 @@ import pytest
 import torch
 from tiny_forecaster import TinyForecaster, TinyWindows, mean_absolute_error
 
-from pipelines.errors import ArtefactDamaged, RequestError, StateError
+from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
 from pipelines.learning import training
 from pipelines.learning.training import TrainingSettings, train
 
@@ -104,6 +106,24 @@ def test_damaged_resume_state_is_refused_with_the_remedy(tmp_path):
         ArtefactDamaged, match=r"member-0\.ckpt: the state of an interrupted training cannot be read .* delete it"
     ):
         run(tmp_path, members=1)
+
+
+def test_a_full_disk_is_said_and_training_goes_on_from_there(tmp_path, monkeypatch):
+    whole, _ = run(tmp_path / "whole", members=1)
+    fsync, calls = os.fsync, []
+
+    def full_at_the_second(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+    with pytest.raises(StorageFull, match=r"no space left for .*member-0\.ckpt; free some and run again"):
+        run(tmp_path / "full", members=1)
+    again, report = run(tmp_path / "full", members=1)
+    assert report.resumed
+    assert is_same(again, whole)
 
 
 def test_resume_state_runs_no_code(tmp_path):
