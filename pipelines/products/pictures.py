@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,7 +25,13 @@ from pipelines.products.cog import publish
 from pipelines.products.frames import Frame, Shades, shades_for
 
 INK, MUTED, NOT_SEEN = "#1b1f24", "#5b6570", "#d5d8dc"
-STYLE = {"font.family": "DejaVu Sans", "font.size": 9.0, "text.color": INK, "axes.edgecolor": "#9aa3ad", "axes.linewidth": 0.6}
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": "#9aa3ad",
+    "axes.linewidth": 0.6,
+}
 MOST_COLUMNS = 6
 
 

@@ -93,7 +93,7 @@ def test_numbers_read_well():
         "a",
         "True",
     ]
-    assert [percent(v) for v in (None, 0.123, -0.05)] == ["–", "+12.3%", "−5.0%"]
+    assert [percent(v) for v in (None, 0.123, -0.05)] == ["–", "+12.3%", "\u22125.0%"]
     assert [duration(v) for v in (0.44, 12, 200, 7500)] == ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]
 
 
