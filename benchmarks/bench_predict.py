@@ -87,9 +87,7 @@ def main() -> int:
         command = [sys.executable, "-m", "benchmarks.bench_predict", "measure", str(height), str(width)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.node()}, {platform.machine()}, one thread, tiles of {TILE_PX} px, {CONTEXT} dates"
-    )
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, one thread, tiles of {TILE_PX} px, {CONTEXT} dates")
     print(f"{'raster':>12} {'seconds':>8} {'network':>8} {'share':>6} {'start MB':>9} {'peak MB':>8} {'difference':>10}")
     for (height, width), row in zip(SIZES, found, strict=True):
         shown = "-" if row["difference"] is None else f"{row['difference']:.1e}"
