@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,34 +81,22 @@ def open_repository(uri: str) -> icechunk.Repository:
 
 def open_or_create_repository(uri: str) -> icechunk.Repository:
     """The repository at `uri`, made where there is none. Raises CubeMismatch if the folder holds something else."""
-    storage = storage_of(uri)
-    if icechunk.Repository.exists(storage):
+    if is_remote(uri):
+        return icechunk.Repository.open_or_create(storage_of(uri))
+    path = local_path(uri)
+    if path.exists() and not path.is_dir():
+        raise CubeMismatch(f"{path} is a file; a cube is a folder: name another place (cube.uri)")
+    if path.exists() and icechunk.Repository.exists(storage_of(uri)):
         return open_repository(uri)
-    if not is_remote(uri):
-        path = local_path(uri)
-        if path.exists() and not path.is_dir():
-            raise CubeMismatch(f"{path} is a file; a cube is a folder: name another place (cube.uri)")
-        # a kill while the repository was being made leaves these folders without a branch; that is not someone's data
-        foreign = [p.name for p in path.iterdir() if p.name not in _REPOSITORY_PARTS] if path.exists() else []
-        if foreign:
-            raise CubeMismatch(
-                f"{path} holds other things ({', '.join(sorted(foreign)[:3])}): name an empty or new folder (cube.uri)"
-            )
-        path.mkdir(parents=True, exist_ok=True)
-    return icechunk.Repository.open_or_create(storage)
-
-
-_REPOSITORY_PARTS = {
-    "refs",
-    "snapshots",
-    "manifests",
-    "transactions",
-    "chunks",
-    "config.yaml",
-    "attributes",
-    "overwritten",
-    "repo",
-}
+    if path.exists() and (foreign := sorted(entry.name for entry in path.iterdir())):
+        raise CubeMismatch(f"{path} holds other things ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
+    # made beside its place and renamed: killed halfway, Icechunk leaves a folder that it calls unclean ever after
+    staging = path.with_name(f".{path.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    icechunk.Repository.create(icechunk.local_filesystem_storage(str(staging)))
+    staging.rename(path)
+    return open_repository(uri)
 
 
 def first_line(error: BaseException) -> str:

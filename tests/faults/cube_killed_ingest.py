@@ -1,0 +1,67 @@
+"""What test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE [BASELINE]`, loaded with the shim of cube_write_calls.c.
+
+STAGE `new`: scenes into a new cube; `late`: earlier, later and a refused one into the cube copied from BASELINE.
+"""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.errors import SceneRefused
+from pipelines.sources.fake import FakeSource
+from pipelines.sources.quality import SclRule
+from pipelines.sources.source import Listing
+
+STAGES = {"new": (1,), "late": (0, 1, 2, 4)}
+
+
+@dataclass(frozen=True)
+class Picked(FakeSource):
+    """The fake's scenes of some numbers; number 2 is refused as unreadable."""
+
+    picked: tuple[int, ...] = ()
+
+    def list_scenes(self) -> Listing:
+        scenes = FakeSource.list_scenes(self).scenes
+        return Listing([scenes[number] for number in self.picked])
+
+    def read(self, scene, grid, names, resampling, rows=None) -> np.ndarray:
+        if scene.id.endswith("0002"):
+            raise SceneRefused(scene.id, "unreadable", "made so for the test")
+        return FakeSource.read(self, scene, grid, names, resampling, rows)
+
+
+def run(uri: str, stage: str) -> None:
+    source = Picked(dates=6, shape_yx=(32, 48), bands=("red",), picked=STAGES[stage])
+    ingest(source, SclRule(keep=(4,)), uri, None, IngestSettings(chunk_px=32, workers=1))
+
+
+def kill_at_every_call(folder: Path, stage: str, baseline: Path | None) -> None:
+    """Runs `stage` in forked children, killed before call 1, 2, 3... until one lives; each leaves `folder`/K/cube.
+
+    Prints the number of calls of the undisturbed run. Forking pays the imports once; nothing has a thread yet.
+    """
+    for call in range(1, 1000):
+        place = folder / str(call)
+        place.mkdir(parents=True)
+        if baseline is not None:
+            shutil.copytree(baseline, place / "cube")
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"DRIFTLINE_WATCH": str(place), "DRIFTLINE_KILL_AT": str(call)}
+            run(str(place / "cube"), stage)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            print(call - 1 if os.WEXITSTATUS(status) == 0 else "failed")
+            return
+    print("no end")
+
+
+if __name__ == "__main__":
+    kill_at_every_call(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]) if len(sys.argv) > 3 else None)

@@ -1,0 +1,95 @@
+"""kill -9 before every call that changes the disk, as SQLite tests its journal: all of them, not a sample."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.cube.history import collect_garbage, list_versions
+from pipelines.cube.store import open_cube
+from pipelines.errors import MissingInput
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+VICTIM = HERE / "cube_killed_ingest.py"
+
+
+def load_victim():
+    spec = importlib.util.spec_from_file_location("cube_killed_ingest", VICTIM)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs Linux and a C compiler to count the calls of the Rust side")
+    library = tmp_path_factory.mktemp("shim") / "calls.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "cube_write_calls.c", "-ldl"], check=True)
+    return library
+
+
+def content(uri: Path) -> dict[str, list]:
+    cube = open_cube(str(uri))
+    return {name: cube[name].values.tolist() for name in ("time", "scene_id", "content_hash", "image", "valid")}
+
+
+def content_or_nothing(uri: Path) -> dict[str, list] | None:
+    try:
+        return content(uri)
+    except MissingInput:
+        return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["new", "late"])
+def test_killed_at_every_write_the_cube_is_old_or_new_and_the_rerun_completes_it(stage, shim, tmp_path):
+    victim = load_victim()
+    undisturbed, baseline = tmp_path / "undisturbed" / "cube", tmp_path / "baseline" / "cube"
+    if stage == "late":
+        victim.run(str(baseline), "new")
+    before = content_or_nothing(baseline)
+    if stage == "late":
+        shutil.copytree(baseline, undisturbed)
+    victim.run(str(undisturbed), stage)
+    after = content(undisturbed)
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, VICTIM, tmp_path / "killed", stage, *([baseline] if stage == "late" else [])]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=240)
+    calls = int(done.stdout.split()[-1])
+    assert calls >= 20, f"only {calls} calls were seen: the shim does not see the writes"
+    seen = set()
+    for call in range(1, calls + 1):
+        uri = tmp_path / "killed" / str(call) / "cube"
+        found = content_or_nothing(uri)
+        assert found in (before, after), f"killed before call {call} of {calls}: neither the old nor the new cube"
+        seen.add(found == after)
+        victim.run(str(uri), stage)
+        assert content(uri) == after, f"killed before call {call} of {calls}: the rerun gives another cube"
+    assert False in seen, "no kill hit before the commit"
+    assert content(tmp_path / "killed" / str(calls + 1) / "cube") == after
+
+
+def test_chunks_of_a_killed_ingest_are_collected(tmp_path):
+    import zarr
+
+    from pipelines.cube.store import BRANCH, open_repository
+
+    victim = load_victim()
+    uri = str(tmp_path / "cube")
+    victim.run(uri, "late")
+    before = content(Path(uri))
+    session = open_repository(uri).writable_session(BRANCH)
+    zarr.open_group(session.store)["image"][0] = np.random.default_rng(0).integers(1, 9999, (1, 32, 48))
+    del session  # written, never committed: what a kill leaves
+    assert collect_garbage(uri).chunks >= 2
+    assert content(Path(uri)) == before
+    assert len(list_versions(uri)) == 1

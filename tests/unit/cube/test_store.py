@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from pipelines.cube.export import export_zarr
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.plan import fingerprint_scene
+from pipelines.cube.store import bands_of, create_cube, grid_of, head_snapshot, missing_value, open_cube
+from pipelines.errors import CubeMismatch, MissingInput, RequestError
+from pipelines.grid import Grid
+from pipelines.scene import Asset, Band, Scene
+from pipelines.sources.fake import FakeSource
+
+SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3035", SINUSOIDAL])
+def test_grid_and_bands_survive(tmp_path, crs):
+    grid = Grid(crs, (231.65635826395825, 0.0, 500_000.1, 0.0, -231.65635826395825, 5e6), (20, 30))
+    bands = (Band("ndvi", 1e-4, 0.5, -3000.0, "1", (-2000.0, 10_000.0)), Band("evi", nodata=float("nan")))
+    create_cube(str(tmp_path / "cube"), grid, bands, np.dtype("int16"), 16, {"config_hash": "abc"})
+    cube = open_cube(str(tmp_path / "cube"))
+    assert grid_of(cube).is_aligned(grid, 1e-12)
+    assert grid_of(cube).transform == grid.transform
+    assert repr(bands_of(cube)) == repr(bands)
+    assert cube.attrs["config_hash"] == "abc"
+    assert cube.image.shape == (0, 2, 20, 30)
+    assert cube.image.encoding["chunks"] == (1, 2, 16, 16)
+    assert cube.attrs["spatial:transform"] == list(grid.transform)
+    assert ("proj:code" in cube.attrs) == crs.startswith("EPSG")
+
+
+def test_what_is_not_a_cube(tmp_path):
+    with pytest.raises(MissingInput, match="no cube at .*driftline ingest"):
+        open_cube(str(tmp_path / "nowhere"))
+    with pytest.raises(MissingInput, match="holds no cube"):
+        open_cube(str(tmp_path))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CubeMismatch, match=r"holds other things \(notes.txt\)"):
+        create_cube(str(tmp_path), FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
+    with pytest.raises(CubeMismatch, match="is a file"):
+        create_cube(str(tmp_path / "notes.txt"), FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
+    with pytest.raises(MissingInput, match="a folder or s3://bucket/prefix"):
+        create_cube("gs://bucket/x", FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
+
+
+def test_old_versions_stay_readable(tmp_path):
+    uri = str(tmp_path / "cube")
+    first = ingest(FakeSource(dates=2), None, uri, None, IngestSettings()).snapshot
+    ingest(FakeSource(dates=3), None, uri, None, IngestSettings())
+    assert open_cube(uri, first).sizes["time"] == 2
+    assert open_cube(uri).sizes["time"] == 3
+    assert head_snapshot(uri) != first
+    with pytest.raises(MissingInput, match="has no version NOTTHERE"):
+        open_cube(uri, "NOTTHERE")
+
+
+@pytest.mark.parametrize(
+    ("nodata", "dtype", "expected"),
+    [
+        (0, "uint16", 0),
+        (-3000, "int16", -3000),
+        (None, "uint16", 0),
+        (-1.0, "uint8", 0),
+        (None, "float32", np.nan),
+        (-9.0, "float32", -9),
+    ],
+)
+def test_missing_value(nodata, dtype, expected):
+    assert missing_value([Band("a", nodata=nodata), Band("b", nodata=nodata)], np.dtype(dtype)) == pytest.approx(
+        expected, nan_ok=True
+    )
+
+
+def test_a_file_scene_is_known_by_its_files(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"one")
+    scene = Scene("a", np.datetime64("2020-01-01", "ns"), {"red": Asset(str(path))})
+    first = fingerprint_scene(scene, "rule")
+    assert first == fingerprint_scene(scene, "rule") != fingerprint_scene(scene, "another rule")
+    path.write_bytes(b"another")
+    assert fingerprint_scene(scene, "rule") not in ("", first)
+    assert fingerprint_scene(scene, "<object at 0x7f>") == ""
+    assert fingerprint_scene(Scene("b", scene.observed_utc, {"red": Asset("s3://x/y.tif")}), "rule") == ""
+
+
+# rioxarray 0.19 multiplies affines with `*`, which affine 3 will turn into `@`
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+def test_an_export_is_read_by_xarray_rioxarray_and_gdal(tmp_path):
+    import rioxarray  # noqa: F401
+
+    uri, target = str(tmp_path / "cube"), tmp_path / "out" / "plain.zarr"
+    ingest(FakeSource(dates=3), None, uri, None, IngestSettings(chunk_px=16))
+    export_zarr(uri, target)
+    cube, grid = open_cube(uri), grid_of(open_cube(uri))
+    plain = xr.open_zarr(target, chunks=None)
+    assert np.allclose(plain.image.values, np.where(cube.image.values == 0, np.nan, cube.image.values * 1e-4), equal_nan=True)
+    assert np.array_equal(plain.valid.values, cube.valid.values)
+    assert np.array_equal(plain.time.values, cube.time.values)
+    assert plain.scene_id.values.tolist() == cube.scene_id.values.tolist()
+    assert plain.rio.crs.to_epsg() == 32633
+    assert plain.rio.transform() == grid.affine
+    with rasterio.open(f'ZARR:"{target}":/image:2:1') as raster:
+        assert raster.crs.to_epsg() == 32633
+        assert raster.transform == grid.affine
+        assert raster.nodata == 0
+        assert np.array_equal(raster.read(1), cube.image.values[2, 1])
+    assert [path.name for path in target.parent.iterdir()] == ["plain.zarr"]
+    with pytest.raises(RequestError, match="is not overwritten: remove it or name another place"):
+        export_zarr(uri, target)
