@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
@@ -237,6 +238,8 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
                     f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
                 ) from e
             raise
+        except SIGTERMException as e:  # a SystemExit without a code, which would read as success
+            raise SystemExit(128 + signal.SIGTERM) from e
         except SystemExit as e:  # Lightning answers Ctrl-C with exit(1) and leaves SIGINT ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from e

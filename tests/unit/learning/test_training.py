@@ -196,6 +196,21 @@ def test_ctrl_c_comes_out_as_ctrl_c(tmp_path):
     assert is_same(resumed, whole)
 
 
+def test_a_request_to_terminate_ends_with_its_exit_code_and_can_be_resumed(tmp_path):
+    def stop(done, _total):
+        if done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, progress=stop, members=1)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    resumed, _ = run(tmp_path, members=1)
+    whole, _ = run(tmp_path / "whole", members=1)
+    assert is_same(resumed, whole)
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
