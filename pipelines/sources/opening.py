@@ -31,7 +31,6 @@ SUPPORTED_KINDS = "iuf"  # numpy kinds: integers and floats; nothing else is a m
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files
     "GDAL_PAM_ENABLED": False,  # no .aux.xml, neither read nor written
-    "GDAL_MAX_DATASET_POOL_SIZE": 450,
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",  # no network
 }
 

@@ -37,6 +37,7 @@ class FilePattern:
                     f"{unknown} in the pattern {self.text!r} is not known; fields are {{date:%Y%m%d}}, {{band}} and *"
                 )
             if date_format:
+                format_regex(date_format)  # raises for unknown directives
                 formats.append(date_format)
         if not formats:
             raise RequestError(f"the pattern {self.text!r} has no date; write {{date:%Y%m%d}} where the date stands")

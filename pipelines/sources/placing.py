@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,9 +81,12 @@ def place(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | No
     offset = lattice_offset(layer.grid, grid)
     if offset is not None:
         return _copy(layer, grid, rows, fill, offset)
-    strips = [_warp(layer, grid, strip, fill, nodata, resampling) for strip in _strips(rows, grid.shape_yx[0])]
-    start = rows.start // WARP_ROWS * WARP_ROWS
-    return np.concatenate(strips)[rows.start - start : rows.stop - start]
+    strips = _strips(rows, grid.shape_yx[0])
+    if isinstance(layer, RasterLayer) and layer.read_as is None:
+        warped = _warp_file(layer, grid, strips, fill, nodata, resampling)
+    else:
+        warped = _warp_array(layer, grid, strips, fill, nodata, resampling)
+    return warped[rows.start - strips[0].start : rows.stop - strips[0].start]
 
 
 def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tuple[int, int] | None:
@@ -114,43 +116,54 @@ def _copy(layer: Layer, grid: Grid, rows: slice, fill: float, offset: tuple[int,
     return out
 
 
-def _strips(rows: slice, height: int) -> Iterator[slice]:
-    for start in range(rows.start // WARP_ROWS * WARP_ROWS, rows.stop, WARP_ROWS):
-        yield slice(start, min(start + WARP_ROWS, height))
+def _strips(rows: slice, height: int) -> list[slice]:
+    first = rows.start // WARP_ROWS * WARP_ROWS
+    return [slice(start, min(start + WARP_ROWS, height)) for start in range(first, rows.stop, WARP_ROWS)]
 
 
-def _warp(layer: Layer, grid: Grid, strip: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
-    how = GdalResampling[resampling]
-    outside = {} if nodata is None else {"src_nodata": nodata}
-    if isinstance(layer, RasterLayer) and layer.read_as is None:
-        height, width = grid.shape_yx
-        with WarpedVRT(
-            layer.dataset,
-            src_crs=layer.grid.crs,
-            src_transform=layer.grid.affine,
-            crs=grid.crs,
-            transform=grid.affine,
-            width=width,
-            height=height,
-            resampling=how,
-            **outside,
-            **({} if nodata is None else {"nodata": fill}),
-        ) as warped:
-            return warped.read(layer.index, window=Window(0, strip.start, width, strip.stop - strip.start))
-    part = grid.window(strip, slice(0, grid.shape_yx[1]))
-    out = np.full(part.shape_yx, fill, layer.dtype)
-    reproject(
-        layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1])),
-        out,
+def _warp_file(
+    layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
+) -> np.ndarray:
+    """(rows of all strips, x): GDAL reads of the file what it needs."""
+    height, width = grid.shape_yx
+    outside = {} if nodata is None else {"src_nodata": nodata, "nodata": fill}
+    with WarpedVRT(
+        layer.dataset,
         src_crs=layer.grid.crs,
         src_transform=layer.grid.affine,
-        dst_crs=grid.crs,
-        dst_transform=part.affine,
-        resampling=how,
+        crs=grid.crs,
+        transform=grid.affine,
+        width=width,
+        height=height,
+        resampling=GdalResampling[resampling],
         **outside,
-        **({} if nodata is None else {"dst_nodata": fill}),
-    )
-    return out
+    ) as warped:
+        windows = [Window(0, strip.start, width, strip.stop - strip.start) for strip in strips]
+        return np.concatenate([warped.read(layer.index, window=window) for window in windows])
+
+
+def _warp_array(
+    layer: Layer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
+) -> np.ndarray:
+    """(rows of all strips, x): the whole of the layer is read once."""
+    source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
+    outside = {} if nodata is None else {"src_nodata": nodata, "dst_nodata": fill}
+    warped = []
+    for strip in strips:
+        part = grid.window(strip, slice(0, grid.shape_yx[1]))
+        out = np.full(part.shape_yx, fill, layer.dtype)
+        reproject(
+            source,
+            out,
+            src_crs=layer.grid.crs,
+            src_transform=layer.grid.affine,
+            dst_crs=grid.crs,
+            dst_transform=part.affine,
+            resampling=GdalResampling[resampling],
+            **outside,
+        )
+        warped.append(out)
+    return np.concatenate(warped)
 
 
 def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import yaml
+from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
+
+from configs.schema import Run
+from pipelines.errors import MissingInput, RequestError
+from pipelines.sources.proposal import propose_run
+
+DAYS = [f"2018{month:02d}{day:02d}" for month in (1, 2, 3, 4) for day in (5, 15, 25)]
+
+
+def proposed(folder, name="try") -> Run:
+    return Run.model_validate(yaml.safe_load(propose_run(folder, name)))
+
+
+def test_a_folder_of_bands_becomes_ndvi(tmp_path):
+    for day in DAYS:
+        for band in ("B02", "B04", "B08", "SCL"):
+            write_tiff(tmp_path / f"T33_{day}_{band}.tif", nodata=0 if band != "SCL" else None)
+    run = proposed(tmp_path)
+    assert run.source.pattern == "T33_{date:%Y%m%d}_{band}.tif"
+    assert [band if isinstance(band, str) else band.name for band in run.source.bands] == ["B04", "B08"]
+    assert (run.source.scale, run.source.nodata, run.quality.kind) == (1e-4, 0, "scl")
+    assert run.samples.variables[0].bands == ["B08", "B04"]
+    assert (str(run.split.validation_from), str(run.split.test_from)) == ("2018-03-15 00:00:00", "2018-04-05 00:00:00")
+    assert run.samples.context + run.samples.horizon <= 0.6 * len(DAYS)
+    assert run.cube.on_other_grid == "refuse"
+
+
+def test_what_is_odd_is_noticed(tmp_path):
+    for index, day in enumerate(DAYS):
+        write_tiff(tmp_path / f"T1_{day}.tif", ramp(), ramp(), grid=shifted(UTM, index, 0))
+    write_tiff(tmp_path / f"T2_{DAYS[0]}.tif", ramp(), ramp())
+    run = proposed(tmp_path)
+    assert (run.cube.on_other_grid, run.cube.same_date) == ("reproject", "mosaic")
+    assert run.source.bands[0].source == "1"
+    assert "also there: b2" in propose_run(tmp_path, "try")
+
+
+def test_a_stack_with_its_dates(tmp_path):
+    planes = [ramp(dtype="int16") for _ in DAYS]
+    for band in ("ndvi", "evi"):
+        write_tiff(tmp_path / f"crop-{band}.tif", *planes, nodata=-3000)
+    (tmp_path / "dates.txt").write_text("\n".join(DAYS))
+    run = proposed(tmp_path)
+    assert (run.source.kind, run.source.files, run.source.dates) == ("stack", {"ndvi": "crop-ndvi.tif"}, "dates.txt")
+    assert (run.source.valid_range, run.source.nodata) == ((-2000, 10000), -3000)
+
+
+def test_a_cube_in_a_folder_or_alone(tmp_path):
+    cube = np.stack([ramp()] * 12)
+    path = write_cube(tmp_path / "c.nc", {"red": cube, "nir": cube}, [10.0 * i for i in range(12)])
+    assert proposed(tmp_path) == proposed(path)
+    assert proposed(path).samples.variables[0].name == "ndvi"
+
+
+def test_names_that_yaml_would_bend_are_quoted(tmp_path):
+    for day in DAYS:
+        write_tiff(tmp_path / f"no # '{day}'.tif")
+    run = proposed(tmp_path, "my run: 1")
+    assert (run.name, run.source.pattern) == ("my_run_1", "no # '{date:%Y%m%d}'.tif")
+
+
+def test_nothing_to_propose_says_what_was_seen(tmp_path):
+    with pytest.raises(MissingInput, match="no such folder or file"):
+        propose_run(tmp_path / "nowhere", "try")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(RequestError, match=r"holds nothing that a source reads; there are notes\.txt; expected"):
+        propose_run(tmp_path, "try")
+    for day in DAYS[:3]:
+        write_tiff(tmp_path / f"{day}.tif")
+    with pytest.raises(RequestError, match="holds 3 dates; a forecast needs at least 5"):
+        propose_run(tmp_path, "try")
