@@ -33,7 +33,7 @@ def evaluate(invocation: Invocation) -> dict[str, Any]:
     record = finished(folder, "evaluate", key)
     if record is not None and folder.evaluation.exists():
         steps.skip("evaluate", "up to date")
-        return {**record, "skipped": True}
+        return {**record, **headline(read_evaluation(invocation)), "skipped": True}
     forecaster = steps.do("evaluate", "load the model", lambda progress: load_model(invocation)[0])
     cache = steps.do("evaluate", "open the windows", lambda progress: reopen_samples(invocation, trained, forecaster, progress))
     baselines = steps.do("evaluate", "fit the baselines", lambda progress: fit_baselines(invocation, cache, progress))
@@ -46,7 +46,12 @@ def evaluate(invocation: Invocation) -> dict[str, Any]:
     record = {"key": key, "model_hash": trained["model_hash"], "is_publishable": verdict["is_publishable"], "message": verdict["sentence"]}
     write_json(folder.done("evaluate"), record)
     steps.say(verdict["sentence"])
-    return record
+    return {**record, **headline(content)}
+
+
+def headline(content: dict[str, Any]) -> dict[str, Any]:
+    """Verdict and overall errors, for `--json`."""
+    return {"verdict": content["verdict"], "metrics": {name: m["overall"] for name, m in content["metrics"].items()}}
 
 
 def evaluate_key(invocation: Invocation, trained: dict[str, Any]) -> str:

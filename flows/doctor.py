@@ -1,0 +1,114 @@
+"""`driftline doctor`: what is known to go wrong on a machine, looked for before it does."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from flows.tracking import is_reachable, server_url
+
+# distribution, first version that breaks, what happens (each was seen; pip itself accepts these sets)
+TRAPS = (
+    ("fastapi", (0, 151), "no Prefect flow can run (`Body() got an unexpected keyword argument 'min_items'`)"),
+    ("sqlalchemy", (2, 1), "Prefect's cron schedules never fire, without an error"),
+    ("zarr", (3, 2), "not tested with this release"),
+    ("icechunk", (2,), "needs Python 3.12 and another cube format"),
+)
+NEEDED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG")
+LEAST_FREE_GB = 2.0
+
+
+def examine() -> list[dict[str, Any]]:
+    """Findings `{what, ok, found, remedy}`; a check that fails to run is a finding too, never an exception."""
+    checks: list[Callable[[], Iterator[dict[str, Any]]]] = [
+        check_python, check_traps, check_disk, check_rights, check_proj, check_drivers, check_devices, check_prefect,
+    ]  # fmt: skip
+    findings = []
+    for check in checks:
+        try:
+            findings += list(check())
+        except Exception as e:
+            remedy = "reinstall from requirements.lock (make env)"
+            findings.append(finding(check.__name__.removeprefix("check_"), False, f"{type(e).__name__}: {e}", remedy))
+    return findings
+
+
+def finding(what: str, ok: bool, found: str, remedy: str = "") -> dict[str, Any]:
+    return {"what": what, "ok": ok, "found": found, "remedy": "" if ok else remedy}
+
+
+def check_python() -> Iterator[dict[str, Any]]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    yield finding("python", sys.version_info >= (3, 11), found, "driftline needs Python 3.11; the lock file is for 3.11")
+
+
+def check_traps() -> Iterator[dict[str, Any]]:
+    for name, first_bad, consequence in TRAPS:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield finding(name, False, "not installed", "pip install -r requirements.lock")
+            continue
+        numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:3] if part.isdigit())
+        bound = ".".join(map(str, first_bad))
+        yield finding(name, numbers < first_bad, found, f"{consequence}: pip install '{name}<{bound}', or install requirements.lock")
+
+
+def check_disk() -> Iterator[dict[str, Any]]:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    yield finding("disk", free >= LEAST_FREE_GB, f"{free:.1f} GB free here", "free some, or set `runs` to another disk")
+
+
+def check_rights() -> Iterator[dict[str, Any]]:
+    for what, folder in (("working folder", Path.cwd()), ("temporary folder", Path(tempfile.gettempdir()))):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                yield finding(what, True, f"{folder} can be written")
+        except OSError as e:
+            yield finding(what, False, f"{folder}: {e.strerror}", "call driftline in a folder of your own, or mend the rights")
+
+
+def check_proj() -> Iterator[dict[str, Any]]:
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    xs, _ = transform(CRS.from_epsg(4326), CRS.from_epsg(3035), [10.0], [52.0])
+    is_right = abs(xs[0] - 4_321_000) < 1  # the false easting of ETRS89-LAEA at its centre
+    remedy = "another PROJ gets in the way; unset PROJ_LIB and PROJ_DATA"
+    yield finding("PROJ", is_right, "knows EPSG:3035" if is_right else f"misplaces EPSG:3035 ({xs[0]:.0f})", remedy)
+
+
+def check_drivers() -> Iterator[dict[str, Any]]:
+    import rasterio
+    from rasterio.drivers import raster_driver_extensions
+    from rasterio.env import Env
+
+    with Env() as env:
+        present = env.drivers()
+    missing = [name for name in NEEDED_DRIVERS if name not in present]
+    found = f"GDAL {rasterio.__gdal_version__}, {len(present)} drivers, {len(raster_driver_extensions())} file endings"
+    yield finding("GDAL", not missing, found, f"lacks {', '.join(missing)}; install rasterio's own wheel")
+
+
+def check_devices() -> Iterator[dict[str, Any]]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        yield finding("GPU", True, names)
+    else:
+        yield finding("GPU", True, f"none; torch {torch.__version__} on {os.cpu_count()} cores")
+
+
+def check_prefect() -> Iterator[dict[str, Any]]:
+    yield finding("prefect", True, version("prefect"))
+    url = server_url()
+    if url is None:
+        yield finding("Prefect server", True, "none configured; runs go without one")
+        return
+    remedy = "start it (driftline serve), or unset PREFECT_API_URL"
+    yield finding("Prefect server", is_reachable(url), url, remedy)

@@ -1,0 +1,85 @@
+"""`driftline serve` for real: every deployment runs once under its worker; history, artifacts, and nothing left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def ask(url: str, content: Any = None) -> Any:
+    request = urllib.request.Request(url, None if content is None else json.dumps(content).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"nothing within {timeout_s} s"
+        time.sleep(0.5)
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path], Path]) -> Iterator[tuple[str, psutil.Process, Path]]:
+    """(API URL, the process `driftline serve`, its folder)."""
+    folder = tmp_path_factory.mktemp("serve")
+    config = write_tiny(folder)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
+    log = folder / "serve.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "flows.cli", "serve", config.name, "--port", "0"]
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: child.poll() is not None or "Ctrl-C takes" in log.read_text(), 150)
+        found = re.search(r"PREFECT_API_URL=(\S+)", log.read_text())
+        assert found, log.read_text()
+        yield found[1], psutil.Process(child.pid), folder
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(60)
+
+
+def test_every_deployment_runs_with_complete_history_and_goes_down_cleanly(server: tuple[str, psutil.Process, Path]) -> None:
+    api, process, folder = server
+    named = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    for name in (d["name"] for d in named):
+        deployment = ask(f"{api}/deployments/name/{name}/{name}")
+        run = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", {})
+
+        def finished(run_id: str = run["id"]) -> Any:
+            state = ask(f"{api}/flow_runs/{run_id}")["state"]
+            return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        state = wait_until(finished, 150)
+        assert state["type"] == "COMPLETED", (name, state["message"])
+        recorded = ask(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        lines = [json.loads(line) for line in (folder / "runs/tiny/steps.jsonl").read_text().splitlines()]
+        expected = [line["step"] for line in lines if line["prefect_flow_run"] == run["id"] and line["status"] == "done"]
+        assert sorted(task["name"] for task in recorded) == sorted(expected)
+        assert all(task["state"]["type"] == "COMPLETED" for task in recorded)
+    keys = {artifact["key"] for artifact in ask(f"{api}/artifacts/filter", {})}
+    assert {"tiny-metrics", "tiny-costs", "tiny-quicklook", "tiny-report", "tiny-products"} <= keys
+
+    children = process.children(recursive=True)
+    assert len(children) >= 3
+    listening = {c.laddr.ip for child in children for c in child.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) is not None
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
