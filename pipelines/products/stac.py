@@ -99,15 +99,16 @@ def _item(
 
 def _band(field: Field, grid: Grid, units: dict[str, str]) -> dict[str, Any]:
     words = {"forecast": "forecast", "lower": "lower bound of the interval", "upper": "upper bound of the interval"}
-    band = {
+    band: dict[str, Any] = {
         "name": band_name(field),
         "description": f"{field.variable}, {words[field.role]}",
         "data_type": "float32",
         "nodata": "nan",
         "raster:sampling": "area",
-        "raster:spatial_resolution": abs(grid.resolution_xy[0]),
     }
-    unit = units.get(field.variable, "")
+    crs, unit = CRS.from_user_input(grid.crs), units.get(field.variable, "")
+    if crs.is_projected:  # the extension wants metres
+        band["raster:spatial_resolution"] = abs(grid.resolution_xy[0]) * crs.linear_units_factor[1]
     return band | ({"unit": unit} if unit else {})
 
 
