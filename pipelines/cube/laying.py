@@ -199,7 +199,7 @@ def lay_with_dask(
     from distributed import Client, as_completed
 
     forks = []
-    with Client(address, set_as_default=False) as client:
+    with Client(address, set_as_default=False) as client, client.as_current():
         threads = sum(client.nthreads().values())
         at_once = max(1, min(threads, memory_mb * MB // (COPIES * reader.scene_bytes)))
         jobs = ((session.fork(), work, first_slot + k) for k, work in enumerate(works))

@@ -14,7 +14,13 @@ from pipelines.errors import CubeBusy, StorageFull
 from pipelines.sources.fake import FakeSource
 
 ROOT = Path(__file__).resolve().parents[2]
-HOLD = "import sys, time\nfrom pipelines.cube.lock import exclusive_writer\nwith exclusive_writer(sys.argv[1]):\n print('held', flush=True)\n time.sleep(60)"
+HOLD = """
+import sys, time
+from pipelines.cube.lock import exclusive_writer
+with exclusive_writer(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_second_writer_is_told_who_the_first_is_and_the_lock_dies_with_its_owner(tmp_path):

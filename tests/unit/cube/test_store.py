@@ -32,7 +32,7 @@ def test_grid_and_bands_survive(tmp_path, crs):
 
 
 def test_what_is_not_a_cube(tmp_path):
-    with pytest.raises(MissingInput, match="no cube at .*driftline ingest"):
+    with pytest.raises(MissingInput, match=r"no cube at .*driftline ingest"):
         open_cube(str(tmp_path / "nowhere"))
     with pytest.raises(MissingInput, match="holds no cube"):
         open_cube(str(tmp_path))

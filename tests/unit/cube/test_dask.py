@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.store import open_cube
+from pipelines.sources.fake import FakeSource
+from pipelines.sources.quality import SclRule
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_give_the_same_cube(tmp_path):
+    """Workers in threads of this process, but each scene travels as it would to another: pickled, into a fork of the session."""
+    from distributed import LocalCluster
+
+    source, rule = FakeSource(dates=5, shape_yx=(24, 40), cloud_fraction=0.6), SclRule(keep=(4,))
+    settings = {"chunk_px": 16, "min_valid_fraction": 0.3}
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    expected = ingest(source, rule, here, None, IngestSettings(**settings))
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        with_dask = IngestSettings(**settings, dask=cluster.scheduler_address)
+        report = ingest(source, rule, there, None, with_dask)
+        assert report.added == expected.added
+        assert [e.reason for e in report.refused] == [e.reason for e in expected.refused]
+        assert ingest(source, rule, there, None, with_dask).snapshot == report.snapshot
+    a, b = open_cube(here), open_cube(there)
+    for name in ("time", "scene_id", "content_hash", "image", "valid"):
+        assert np.array_equal(a[name].values, b[name].values), name
