@@ -15,7 +15,7 @@ from rasterio.windows import Window
 from pipelines.grid import Grid
 from pipelines.sources.source import Resampling
 
-WARP_ROWS = 256  # GDAL's approximate transformer depends on the window: warping always these strips, counted from the
+WARP_ROWS = 512  # GDAL's approximate transformer depends on the window: warping always these strips, counted from the
 # grid's row 0, gives the same pixels whatever rows are asked for
 
 
