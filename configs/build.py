@@ -97,7 +97,7 @@ def build_ingest_settings(run: Run, refused_json: Path) -> Any:
 
 
 def build_grid(run: Run) -> Grid | None:
-    """The grid that the config asks for: whole pixels that cover the bounds from the upper-left corner. None: the first scene's."""
+    """The grid that the config asks for: whole pixels from the upper-left corner that cover the bounds. None: the scene's."""
     if run.grid is None:
         return None
     left, bottom, right, top = run.grid.bounds
@@ -118,9 +118,10 @@ def build_variables(run: Run) -> tuple[Any, ...]:
 def build_split_rule(run: Run) -> Any:
     from pipelines.samples.splits import SplitRule
 
-    split = run.split.model_dump()
-    dates = {name: np.datetime64(split.pop(name), "ns") for name in ("validation_from", "test_from")}
-    return SplitRule(**split, **dates)
+    split: dict[str, Any] = run.split.model_dump()
+    for name in ("validation_from", "test_from"):
+        split[name] = np.datetime64(split[name], "ns")
+    return SplitRule(**split)
 
 
 def build_step_rule(run: Run) -> Any:

@@ -79,12 +79,16 @@ def publish_artifacts(invocation: Invocation) -> None:
     folder, key = invocation.folder, artifact_key(invocation.run.name)
     if folder.summary.exists():
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        create_markdown_artifact(metrics_markdown(summary), key=f"{key}-metrics", description="Errors on the test part, and the verdict")
+        create_markdown_artifact(
+            metrics_markdown(summary), key=f"{key}-metrics", description="Errors on the test part, and the verdict"
+        )
         create_table_artifact(summary["stages"], key=f"{key}-costs", description="Seconds and peak memory of each stage")
     if folder.refused.exists():
         create_markdown_artifact(refused_markdown(folder), key=f"{key}-refused", description="Scenes that were refused, and why")
     if folder.quicklook.exists():
-        create_markdown_artifact(picture_markdown(folder.quicklook), key=f"{key}-quicklook", description="The forecast at a glance")
+        create_markdown_artifact(
+            picture_markdown(folder.quicklook), key=f"{key}-quicklook", description="The forecast at a glance"
+        )
     for path, what in ((folder.report, "report"), (folder.products / "collection.json", "products")):
         if path.exists():
             create_link_artifact(path.resolve().as_uri(), link_text=str(path), key=f"{key}-{what}")
@@ -104,7 +108,11 @@ def metrics_markdown(summary: dict[str, Any]) -> str:
         overall = metrics["overall"]
         cells = ["" if overall.get(m) is None else f"{overall[m]:.4g}" for m in ("mae", "rmse", "ssim")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", f"Cube snapshot `{summary['cube_snapshot']}`, model `{summary['model_hash'][:12]}`, config `{summary['config_hash'][:12]}`."]
+    lines += [
+        "",
+        f"Cube snapshot `{summary['cube_snapshot']}`, model `{summary['model_hash'][:12]}`, "
+        f"config `{summary['config_hash'][:12]}`.",
+    ]
     return "\n".join(lines)
 
 

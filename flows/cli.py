@@ -26,7 +26,9 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
-EvenIfWorse = Annotated[bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")]
+EvenIfWorse = Annotated[
+    bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")
+]
 
 
 @app.command()
@@ -191,9 +193,7 @@ def doctor(json_: Json = False) -> None:
 
 
 @app.command()
-def demo(
-    overrides: Overrides = None, dry_run: DryRun = False, even_if_worse: EvenIfWorse = False, json_: Json = False
-) -> None:
+def demo(overrides: Overrides = None, dry_run: DryRun = False, even_if_worse: EvenIfWorse = False, json_: Json = False) -> None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints where the map, picture and report lie.
 
     \b
@@ -215,7 +215,6 @@ def finish(code: int) -> None:
 def main() -> None:
     """The entry point of the command `driftline`."""
     app()
-
 
     main()
 

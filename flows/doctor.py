@@ -55,7 +55,9 @@ def check_traps() -> Iterator[dict[str, Any]]:
             continue
         numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:3] if part.isdigit())
         bound = ".".join(map(str, first_bad))
-        yield finding(name, numbers < first_bad, found, f"{consequence}: pip install '{name}<{bound}', or install requirements.lock")
+        yield finding(
+            name, numbers < first_bad, found, f"{consequence}: pip install '{name}<{bound}', or install requirements.lock"
+        )
 
 
 def check_disk() -> Iterator[dict[str, Any]]:

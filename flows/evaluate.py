@@ -1,4 +1,4 @@
-"""The flow `evaluate`: Forecaster -> verdict. What it does stands in flows/stages/evaluate.py; here is what Prefect adds."""
+"""The flow `evaluate`. What it does stands in flows/stages/evaluate.py; here is what Prefect adds."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from flows.tracking import carry_out
 
 @flow(name="evaluate", flow_run_name="evaluate {config}", validate_parameters=True, persist_result=False)
 def evaluate_flow(config: str, overrides: list[str] | None = None) -> Any:
-    """Forecaster -> verdict. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    """Forecaster -> verdict. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, evaluate, inputs_must_exist=False)

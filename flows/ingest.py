@@ -1,4 +1,4 @@
-"""The flow `ingest`: Scenes -> cube. What it does stands in flows/stages/ingest.py; here is what Prefect adds."""
+"""The flow `ingest`. What it does stands in flows/stages/ingest.py; here is what Prefect adds."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from flows.tracking import carry_out
 
 @flow(name="ingest", flow_run_name="ingest {config}", validate_parameters=True, persist_result=False)
 def ingest_flow(config: str, overrides: list[str] | None = None) -> Any:
-    """Scenes -> cube. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    """Scenes -> cube. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, ingest)

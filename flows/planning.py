@@ -125,10 +125,14 @@ def plan_evaluate(run: Run, extent: Extent) -> PlannedStep:
 def plan_predict(run: Run, extent: Extent) -> PlannedStep:
     steps = run.samples.context + run.samples.horizon
     fields = run.samples.horizon * len(run.samples.variables) * 3
-    seconds = STARTUP_S + extent.pixels * steps * flop_per_pixel_step(run) * run.model.members / PREDICT_FLOP_S + extent.bytes / 50e6
+    seconds = (
+        STARTUP_S + extent.pixels * steps * flop_per_pixel_step(run) * run.model.members / PREDICT_FLOP_S + extent.bytes / 50e6
+    )
     disk = 2 * extent.pixels * fields * 4
     band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5
-    return PlannedStep("predict", f"{run.samples.horizon} dates, {fields} fields", seconds, disk / 1e6, STARTUP_MB + min(band / 1e6, 768))
+    return PlannedStep(
+        "predict", f"{run.samples.horizon} dates, {fields} fields", seconds, disk / 1e6, STARTUP_MB + min(band / 1e6, 768)
+    )
 
 
 def flop_per_pixel_step(run: Run) -> float:
@@ -141,13 +145,17 @@ def plan_lines(content: dict[str, Any]) -> list[str]:
     """The plan for people."""
     extent = content["extent"]
     lines = [f"plan of `driftline {content['verb']}` for {content['run']} (nothing was changed)"]
-    lines.append(f"  {extent['dates']} dates, {extent['y']} x {extent['x']} pixels, {extent['bands']} bands -> {Path(content['folder'])}")
+    lines.append(
+        f"  {extent['dates']} dates, {extent['y']} x {extent['x']} pixels, {extent['bands']} bands -> {Path(content['folder'])}"
+    )
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
     for step in content["steps"]:
         done = " (finished before; skipped if nothing changed)" if step["stage"] in content["finished_before"] else ""
         size = f"{step['disk_mb']:.0f} MB", f"{step['memory_mb']:.0f} MB"
         lines.append(f"  {step['stage']:<10}{round_time(step['seconds']):>10}{size[0]:>12}{size[1]:>12}  {step['what']}{done}")
-    lines.append(f"  {'all':<10}{round_time(content['seconds']):>10}{content['disk_mb']:>9.0f} MB{content['peak_memory_mb']:>9.0f} MB")
+    lines.append(
+        f"  {'all':<10}{round_time(content['seconds']):>10}{content['disk_mb']:>9.0f} MB{content['peak_memory_mb']:>9.0f} MB"
+    )
     lines.append("  estimates for two cores without a GPU, right to a factor of two or three")
     if content["disk_mb"] > content["disk_free_mb"]:
         lines.append(f"  NOT ENOUGH DISK: {content['disk_free_mb']} MB are free; set `runs` or `cube.uri` to another place")

@@ -1,4 +1,4 @@
-"""The flow `predict`: Forecaster + cube -> published forecast. What it does stands in flows/stages/predict.py; here is what Prefect adds."""
+"""The flow `predict`. What it does stands in flows/stages/predict.py; here is what Prefect adds."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from flows.tracking import carry_out
 
 @flow(name="predict", flow_run_name="predict {config}", validate_parameters=True, persist_result=False)
 def predict_flow(config: str, overrides: list[str] | None = None, even_if_worse: bool = False) -> Any:
-    """Forecaster + cube -> published forecast. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    """Forecaster + cube -> published forecast. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, predict, even_if_worse=even_if_worse, inputs_must_exist=False)

@@ -68,7 +68,7 @@ async def make_deployment(client: Any, described: dict[str, Any]) -> None:
 
 
 async def watch_for_zombies(client: Any) -> None:
-    """A run whose heartbeats stop is marked CRASHED, so that it gives its queue slot back (Prefect docs, "Detect zombie flows")."""
+    """A run whose heartbeats stop is marked CRASHED, so that it gives its queue slot back (docs: "Detect zombie flows")."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture

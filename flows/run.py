@@ -1,4 +1,4 @@
-"""The flow `run`: Ingest, train, evaluate, predict, report. What it does stands in flows/stages/run.py; here is what Prefect adds."""
+"""The flow `run`. What it does stands in flows/stages/run.py; here is what Prefect adds."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from flows.tracking import carry_out
 
 @flow(name="run", flow_run_name="run {config}", validate_parameters=True, persist_result=False)
 def run_flow(config: str, overrides: list[str] | None = None, even_if_worse: bool = False) -> Any:
-    """Ingest, train, evaluate, predict, report. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    """Ingest to report. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, run_all, even_if_worse=even_if_worse)

@@ -46,7 +46,9 @@ class Place:
         return f"http://{HOST}:{self.port}"
 
 
-def serve(config: str | None, *, port: int = 4200, schedule: str | None = None, check: bool = False, home: Path | None = None) -> dict[str, Any]:
+def serve(
+    config: str | None, *, port: int = 4200, schedule: str | None = None, check: bool = False, home: Path | None = None
+) -> dict[str, Any]:
     """Brings everything up and waits for Ctrl-C or SIGTERM; with `check` it goes down as soon as it has answered."""
     run = load_run(config) if config else None
     deployments = read_deployments(config, schedule)
@@ -57,7 +59,9 @@ def serve(config: str | None, *, port: int = 4200, schedule: str | None = None, 
         server = start(stack, "server", ["server", "start", "--host", HOST, "--port", str(place.port)], environment, place)
         wait_for(server, place)
         prepare_server(place, deployments, environment)
-        workers = [start(stack, f"worker-{p}", ["worker", "start", "--pool", p, "--type", "process"], environment, place) for p in POOLS]
+        workers = [
+            start(stack, f"worker-{p}", ["worker", "start", "--pool", p, "--type", "process"], environment, place) for p in POOLS
+        ]
         found = {"ui": place.ui, "api": place.api, "deployments": [d["name"] for d in deployments], "logs": str(place.home)}
         announce(found, schedule)
         if check:
@@ -77,6 +81,7 @@ def server_environment(place: Place) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(place.port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite under bursts says "database is locked" after 10 s
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
@@ -110,7 +115,9 @@ def sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def start(stack: ExitStack, name: str, arguments: list[str], environment: dict[str, str], place: Place) -> subprocess.Popen[bytes]:
+def start(
+    stack: ExitStack, name: str, arguments: list[str], environment: dict[str, str], place: Place
+) -> subprocess.Popen[bytes]:
     """A Prefect command as a child with its own process group and log; ended when `stack` unwinds."""
     log = stack.enter_context((place.home / f"{name}.log").open("ab"))
     child = subprocess.Popen(
@@ -230,6 +237,4 @@ def prepare_server(place: Place, deployments: list[dict[str, Any]], environment:
 
 def count_gpus() -> int:
     """GPUs that the driver names, without importing torch."""
-    return len([p for p in Path("/dev").glob("nvidia[0-9]*")])
-
-
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))

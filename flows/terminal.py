@@ -42,7 +42,15 @@ class Bars:
         self.console.print(text, markup=False)
 
     def _bar(self) -> Any:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -89,7 +97,9 @@ def guard(action: Callable[[], Any], as_json: bool) -> int:
         return DONE
     except Exception as e:
         log = write_traceback(e)
-        text = f"unexpected {type(e).__name__}: {e}\nThis is a fault of driftline or of the machine; the full traceback is in {log}"
+        text = (
+            f"unexpected {type(e).__name__}: {e}\nThis is a fault of driftline or of the machine; the full traceback is in {log}"
+        )
         return _complain(text, FAILED, as_json, traceback=str(log))
 
 
@@ -112,7 +122,9 @@ def write_traceback(error: Exception) -> Path:
 
 def _complain(text: str, code: int, as_json: bool, **more: Any) -> int:
     if as_json:
-        print(json.dumps({"status": "failed" if code != INTERRUPTED else "interrupted", "exit_code": code, "error": text, **more}))
+        print(
+            json.dumps({"status": "failed" if code != INTERRUPTED else "interrupted", "exit_code": code, "error": text, **more})
+        )
     print(f"driftline: {text}", file=sys.stderr)
     return code
 

@@ -95,7 +95,7 @@ class TaskCaller:
 
         self.count += 1
         options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE, "tags": [stage]}
-        task(step, name=f"{stage}: {name}", task_run_name=name, **options)(return_state=True)
+        task(name=f"{stage}: {name}", task_run_name=name, **options)(step)(return_state=True)
         if errors:
             raise errors[0]
         if not results:
@@ -120,7 +120,11 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
     deadline, recorded = time.monotonic() + timeout_s, 0
     with get_client(sync_client=True) as client:
         while True:
-            runs = [run for offset in range(0, count, 200) for run in client.read_task_runs(flow_run_filter=wanted, limit=200, offset=offset)]
+            runs = [
+                run
+                for offset in range(0, count, 200)
+                for run in client.read_task_runs(flow_run_filter=wanted, limit=200, offset=offset)
+            ]
             recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
             if recorded >= count or time.monotonic() > deadline:
                 break

@@ -1,4 +1,4 @@
-"""The flow `train`: Cube -> forecaster. What it does stands in flows/stages/train.py; here is what Prefect adds."""
+"""The flow `train`. What it does stands in flows/stages/train.py; here is what Prefect adds."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from flows.tracking import carry_out
 
 @flow(name="train", flow_run_name="train {config}", validate_parameters=True, persist_result=False)
 def train_flow(config: str, overrides: list[str] | None = None) -> Any:
-    """Cube -> forecaster. `config` is a path below the worker's folder, `overrides` are KEY=VALUE strings."""
+    """Cube -> forecaster. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, train, inputs_must_exist=False)

@@ -10,9 +10,7 @@ from pipelines.errors import MissingInput, RequestError
 READS_SOURCE = ("ingest", "run")
 
 
-def stage(
-    verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, *, even_if_worse: bool = False
-) -> int:
+def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, *, even_if_worse: bool = False) -> int:
     """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
     from flows.terminal import Bars
 
@@ -133,7 +131,10 @@ def doctor(as_json: bool) -> int:
     from flows.doctor import examine
 
     findings = examine()
-    lines = [f"{'ok ' if f['ok'] else 'BAD'}  {f['what']}: {f['found']}" + ("" if f["ok"] else f"\n     -> {f['remedy']}") for f in findings]
+    lines = [
+        f"{'ok ' if f['ok'] else 'BAD'}  {f['what']}: {f['found']}" + ("" if f["ok"] else f"\n     -> {f['remedy']}")
+        for f in findings
+    ]
     is_well = all(f["ok"] for f in findings)
     show({"ok": is_well, "findings": findings}, lines, as_json)
     return DONE if is_well else 1

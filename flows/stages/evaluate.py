@@ -37,13 +37,22 @@ def evaluate(invocation: Invocation) -> dict[str, Any]:
     forecaster = steps.do("evaluate", "load the model", lambda progress: load_model(invocation)[0])
     cache = steps.do("evaluate", "open the windows", lambda progress: reopen_samples(invocation, trained, forecaster, progress))
     baselines = steps.do("evaluate", "fit the baselines", lambda progress: fit_baselines(invocation, cache, progress))
-    intervals = steps.do("evaluate", "calibrate the intervals", lambda progress: calibrate(invocation, forecaster, cache, progress))
+    intervals = steps.do(
+        "evaluate", "calibrate the intervals", lambda progress: calibrate(invocation, forecaster, cache, progress)
+    )
     content = steps.do(
-        "evaluate", "judge on the test part", lambda progress: judge(invocation, forecaster, baselines, intervals, cache, progress)
+        "evaluate",
+        "judge on the test part",
+        lambda progress: judge(invocation, forecaster, baselines, intervals, cache, progress),
     )
     write_json(folder.evaluation, {**content, "model_hash": trained["model_hash"], "snapshot": trained["snapshot"]})
     verdict = content["verdict"]
-    record = {"key": key, "model_hash": trained["model_hash"], "is_publishable": verdict["is_publishable"], "message": verdict["sentence"]}
+    record = {
+        "key": key,
+        "model_hash": trained["model_hash"],
+        "is_publishable": verdict["is_publishable"],
+        "message": verdict["sentence"],
+    }
     write_json(folder.done("evaluate"), record)
     steps.say(verdict["sentence"])
     return {**record, **headline(content)}
@@ -79,7 +88,7 @@ def reopen_samples(invocation: Invocation, trained: dict[str, Any], forecaster: 
 
 def fit_baselines(invocation: Invocation, cache: Any, progress: Any) -> dict[str, Any]:
     names = invocation.run.evaluation.baselines
-    baselines = {}
+    baselines: dict[str, Any] = {}
     for done, name in enumerate(names):
         progress(done, len(names))
         baselines[name] = build.build_baseline(name, invocation.run.training.seed, lambda: cache.windows("train"))
@@ -95,7 +104,9 @@ def calibrate(invocation: Invocation, forecaster: Any, cache: Any, progress: Any
     )
 
 
-def judge(invocation: Invocation, forecaster: Any, baselines: dict[str, Any], intervals: Any, cache: Any, progress: Any) -> dict[str, Any]:
+def judge(
+    invocation: Invocation, forecaster: Any, baselines: dict[str, Any], intervals: Any, cache: Any, progress: Any
+) -> dict[str, Any]:
     from pipelines.learning.evaluation import evaluate as evaluate_all
 
     settings = build.build_evaluation_settings(invocation.run)

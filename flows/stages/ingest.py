@@ -36,7 +36,9 @@ def lay_scenes(invocation: Invocation, progress: Any) -> Any:
 
     run, folder = invocation.run, invocation.folder
     settings = build.build_ingest_settings(run, folder.refused)
-    return ingest_scenes(build.build_source(run), build.build_rule(run), folder.cube_uri, build.build_grid(run), settings, progress)
+    return ingest_scenes(
+        build.build_source(run), build.build_rule(run), folder.cube_uri, build.build_grid(run), settings, progress
+    )
 
 
 def tell(report: Any) -> str:

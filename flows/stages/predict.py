@@ -151,7 +151,9 @@ def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: A
     run, folder = invocation.run, invocation.folder
     maps = forecast_maps(invocation, forecast, staged)
     title = f"{run.name}: {maps[0].variable} forecast"
-    subtitle = f"issued {forecast.lineage.issued_utc[:10]}, cube {forecast.lineage.snapshot}, model {forecast.lineage.model_hash[:12]}"
+    subtitle = (
+        f"issued {forecast.lineage.issued_utc[:10]}, cube {forecast.lineage.snapshot}, model {forecast.lineage.model_hash[:12]}"
+    )
     draw_quicklook(maps[0], folder.quicklook, title, subtitle)
     draw_animation(maps[0], folder.animation, title)
     building = folder.path / ".products-building"

@@ -35,7 +35,11 @@ def summarise(invocation: Invocation) -> Any:
         cube_snapshot=evaluation["snapshot"],
         split=read_json(folder.path / "split.json", "run `driftline train CONFIG`"),
         metrics=evaluation["metrics"],
-        verdict={**evaluation["verdict"], "published": bool(predicted), "even_if_worse": bool((predicted or {}).get("even_if_worse"))},
+        verdict={
+            **evaluation["verdict"],
+            "published": bool(predicted),
+            "even_if_worse": bool((predicted or {}).get("even_if_worse")),
+        },
         stages=stages,
         products=describe_products(folder, predicted),
         skill=evaluation["skill"],
@@ -149,7 +153,9 @@ def notes_of(invocation: Invocation, summary: Any) -> list[str]:
 def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:
     """Where things lie, for a person."""
     maps = [name for name in record["products"] if name.endswith(".tif")]
-    lines = [f"map:     {folder.path / maps[0]}" + (f" (and {len(maps) - 1} more dates)" if len(maps) > 1 else "")] if maps else []
+    lines = (
+        [f"map:     {folder.path / maps[0]}" + (f" (and {len(maps) - 1} more dates)" if len(maps) > 1 else "")] if maps else []
+    )
     if maps:
         lines.append(f"picture: {folder.quicklook}")
     return [*lines, f"report:  {folder.report}", f"numbers: {folder.summary}"]

@@ -23,8 +23,12 @@ def train(invocation: Invocation) -> dict[str, Any]:
         steps.skip("train", "up to date")
         return {**record, "skipped": True}
     dataset, plan = steps.do("train", "plan windows and prove the split", lambda progress: plan_samples(invocation, snapshot))
-    forecaster, statistics = steps.do("train", "measure the training part", lambda progress: prepare(invocation, dataset, plan, progress))
-    cache = steps.do("train", "cut windows", lambda progress: cut_samples(invocation, snapshot, dataset, plan, forecaster, progress))
+    forecaster, statistics = steps.do(
+        "train", "measure the training part", lambda progress: prepare(invocation, dataset, plan, progress)
+    )
+    cache = steps.do(
+        "train", "cut windows", lambda progress: cut_samples(invocation, snapshot, dataset, plan, forecaster, progress)
+    )
     report = steps.do("train", "train the networks", lambda progress: fit(invocation, forecaster, cache, key, progress))
     share = steps.do("train", "shrink towards the rule", lambda progress: shrink(invocation, forecaster, cache))
     model_hash = steps.do("train", "save the model", lambda progress: save(invocation, forecaster, snapshot, statistics))

@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def ask(url: str, content: Any = None) -> Any:
-    request = urllib.request.Request(url, None if content is None else json.dumps(content).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, None if content is None else json.dumps(content).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -35,7 +37,9 @@ def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path], Path]) -> Iterator[tuple[str, psutil.Process, Path]]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path], Path]
+) -> Iterator[tuple[str, psutil.Process, Path]]:
     """(API URL, the process `driftline serve`, its folder)."""
     folder = tmp_path_factory.mktemp("serve")
     config = write_tiny(folder)

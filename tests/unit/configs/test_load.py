@@ -1,0 +1,175 @@
+"""A config with mistakes: all of them at once, each with its line, its key and a remedy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configs.load import config_hash, load_run, write_resolved
+from pipelines.errors import ConfigError, MissingInput, RequestError
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = """\
+name: small
+source:
+  kind: folder
+  path: scenes
+  pattern: "{date:%Y%m%d}_{band}.tif"
+  bands: [B4, B8]
+samples:
+  variables:
+    - {name: ndvi, formula: normalized_difference, bands: [B8, B4]}
+split:
+  validation_from: 2019-01-01
+  test_from: 2020-01-01
+"""
+
+Mistakes = Callable[[str], dict[str, tuple[str, str, str]]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "scenes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def mistakes(folder: Path) -> Mistakes:
+    """key -> (place, problem, remedy) of a config text."""
+
+    def find(text: str) -> dict[str, tuple[str, str, str]]:
+        Path("run.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_run("run.yaml")
+        return {m.key: (m.place, m.problem, m.remedy) for m in caught.value.mistakes}
+
+    return find
+
+
+def test_a_good_config_loads_with_its_defaults(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD)
+    run = load_run("run.yaml")
+    assert (run.name, run.training.epochs, [b.name for b in run.source.bands]) == ("small", 30, ["B4", "B8"])
+
+
+def test_ready_made_runs_are_valid() -> None:
+    for path in (ROOT / "configs").glob("*.yaml"):
+        load_run(path, inputs_must_exist=False)
+
+
+def test_all_mistakes_come_at_once_with_line_key_and_remedy(mistakes: Mistakes) -> None:
+    text = (
+        GOOD.replace("bands: [B4, B8]", "bandz: [B4, B8]")
+        .replace("bands: [B8, B4]", "bands: [B9, B4]")
+        .replace("path: scenes", "path: scenez")
+        .replace("%Y%m%d", "%Y%m%Q")
+    )
+    found = mistakes(text + "training: {epochs: many}\nmodel: {kind: convlstn}\n")
+    assert found["source.bandz"] == ("run.yaml:6", "unknown key", "did you mean 'bands'?")
+    assert found["samples.variables.0.bands.0"] == ("run.yaml:9", "unknown band 'B9'", "the source's bands are B4, B8")
+    assert found["source.path"] == ("run.yaml:4", "no folder at scenez", "did you mean scenes?")
+    assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
+    assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
+    assert found["model.kind"] == ("run.yaml:14", "expected one of 'convlstm', found 'convlstn'", "did you mean 'convlstm'?")
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "problem"),
+    [
+        ("samples.steps={mode: regular}", "samples.steps", "regular steps need every_days"),
+        ("samples.steps={every_days: 5}", "samples.steps.every_days", "no meaning for observed steps"),
+        ("split.test_from=2018-01-01", "split.test_from", "must be after validation_from"),
+        ("split.buffer_px=32", "split.buffer_px", "leaves nothing of a block of 64"),
+        ("split.test_fraction=0.9", "split.test_fraction", "no block to train on"),
+        ('source.pattern="{band}.tif"', "source.pattern", "has no {date}"),
+        ('source.pattern="{date:%H}.tif"', "source.pattern", "does not name a day"),
+        ('source.pattern="{dat:%Y%j}.tif"', "source.pattern", "unknown field {dat}|has no {date}"),
+        ("source.crs=EPSG:999999", "source.crs", "PROJ does not know the CRS"),
+        ("source.bands=[B4, B8, B8]", "source.bands.2", "listed twice"),
+        ("grid={crs: EPSG:3035, resolution: 10, bounds: [10, 0, 0, 10]}", "grid.bounds", "has no area"),
+        ("evaluation={baselines: [climatology]}", "evaluation.must_beat.0", "not among the baselines"),
+        ("prediction={issue: 2020-06-01, dates: [2020-05-01]}", "prediction.dates", "not after the issue date"),
+        ("prediction={dates: []}", "prediction.dates", "the list is empty"),
+        ("prediction.issue=soon", "prediction.issue", "expected a date such as 2020-06-30 or one of 'latest'"),
+        ("samples.horizon=0", "samples.horizon", "a number of at least 1, found 0"),
+        ("name=true", "name", "expected text, found True"),
+    ],
+)
+def test_values_that_do_not_fit(folder: Path, line: str, key: str, problem: str) -> None:
+    Path("run.yaml").write_text(GOOD)
+    with pytest.raises(ConfigError) as caught:
+        load_run("run.yaml", [line])
+    found = [m for m in caught.value.mistakes if m.key == key]
+    assert found, caught.value
+    assert any(any(option in m.problem for option in problem.split("|")) for m in found)
+
+
+def test_a_stack_needs_a_file_for_every_band_and_its_dates(folder: Path) -> None:
+    Path("run.yaml").write_text(
+        GOOD.replace("kind: folder", "kind: stack").replace(
+            'pattern: "{date:%Y%m%d}_{band}.tif"', "files: {B4: b4.tif, B5: b5.tif}\n  dates: timeline"
+        )
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_run("run.yaml")
+    text = str(caught.value)
+    assert "no file is named for band 'B8'" in text
+    assert "'B5' is not one of the bands" in text
+    assert "no file at scenes/timeline" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", r"run.yaml:1  \(whole file\): the file is empty"),
+        ("- a\n", "found a list"),
+        ("name: a\nname: b\n", r"run.yaml:2  name: the key is written twice\n    -> it stands first at run.yaml:1"),
+        ("name: [a\nb: c\n", "run.yaml:2  YAML syntax"),
+        ("name: a\n\tb: c\n", "indent with spaces, not tabs"),
+        ("name: !!python/object/apply:os.system [ls]\n", "YAML value"),
+        ("a: &a\n  b: *a\n", "alias of itself|YAML"),
+    ],
+)
+def test_files_that_are_no_config(folder: Path, text: str, problem: str) -> None:
+    Path("run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        load_run("run.yaml")
+
+
+def test_missing_files_are_missing_input(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD)
+    with pytest.raises(MissingInput, match=r"no config file at runn.yaml; did you mean run.yaml\?"):
+        load_run("runn.yaml")
+    with pytest.raises(MissingInput, match="is a folder, expected a config file"):
+        load_run("scenes")
+
+
+def test_overrides_replace_values_and_explain_themselves(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD)
+    run = load_run("run.yaml", ["training.epochs=3", "samples.variables.0.name=greenness"])
+    assert (run.training.epochs, run.samples.variables[0].name) == (3, "greenness")
+    with pytest.raises(ConfigError, match=r"--set training.epoch=3  training.epoch: unknown key\n    -> did you mean 'epochs'"):
+        load_run("run.yaml", ["training.epoch=3"])
+    with pytest.raises(RequestError, match="expected KEY=VALUE"):
+        load_run("run.yaml", ["training.epochs"])
+
+
+def test_the_resolved_config_reads_back_to_the_same_run_and_hash(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD)
+    run = load_run("run.yaml")
+    write_resolved(run, Path("out/config.yaml"))
+    again = load_run("out/config.yaml")
+    assert again == run
+    assert config_hash(again) == config_hash(run)
+    assert config_hash(load_run("run.yaml", ["training.seed=1"])) != config_hash(run)
+    shuffled = yaml.safe_load(GOOD)
+    Path("shuffled.yaml").write_text(yaml.safe_dump(dict(reversed(shuffled.items())), sort_keys=False))
+    assert config_hash(load_run("shuffled.yaml")) == config_hash(run)
+
+
+def test_dates_with_a_zone_become_utc(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD.replace("2019-01-01", "2019-01-01T02:00:00+02:00"))
+    assert str(load_run("run.yaml").split.validation_from) == "2019-01-01 00:00:00"

@@ -1,0 +1,101 @@
+"""The command line: fast help, exit codes, pure JSON, and never a traceback for a user's mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.terminal import guard
+from pipelines.errors import CubeBusy, NotPublished, RequestError
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = (
+    "torch",
+    "xarray",
+    "rasterio",
+    "lightning",
+    "matplotlib",
+    "sklearn",
+    "prefect",
+    "icechunk",
+    "dask",
+    "pydantic",
+    "numpy",
+    "zarr",
+)
+COMMANDS = (
+    "init",
+    "ingest",
+    "train",
+    "evaluate",
+    "predict",
+    "run",
+    "info",
+    "history",
+    "export",
+    "report",
+    "serve",
+    "doctor",
+    "demo",
+)
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    code = f"import sys, flows.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"driftline {command}" in result.output
+    assert "--json" in result.output
+
+
+def test_a_wrong_request_is_exit_code_2_with_pure_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("nam: x\n")
+    result = CliRunner().invoke(app, ["run", "run.yaml", "--json"])
+    assert result.exit_code == 2
+    answer = json.loads(result.stdout)
+    assert {"place": "run.yaml:1", "key": "nam", "problem": "unknown key", "remedy": "did you mean 'name'?"} in answer["mistakes"]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RequestError("x"), 2), (CubeBusy("x"), 1), (NotPublished("x"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    assert guard(fail, as_json=False) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("driftline: ")
+
+
+def test_an_unexpected_error_is_one_message_and_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        error = ZeroDivisionError("oh")
+        error.driftline_folder = tmp_path  # type: ignore[attr-defined]
+        raise error
+
+    assert guard(fail, as_json=True) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["traceback"] == str(tmp_path / "error.log")
+    assert "Traceback" not in shown.err
+    assert "ZeroDivisionError: oh" in (tmp_path / "error.log").read_text()
+
+
+def test_a_missing_cube_is_a_wrong_request(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "nowhere")])
+    assert result.exit_code == 2
+    assert "no cube at" in result.stderr

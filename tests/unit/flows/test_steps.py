@@ -1,0 +1,47 @@
+"""Steps are recorded whatever happens to them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.folder import stage_key, write_json
+from flows.steps import Steps, append_line, read_records, stage_costs
+
+
+def test_a_step_is_recorded_with_its_time_and_memory(tmp_path: Path) -> None:
+    steps = Steps(tmp_path / "steps.jsonl")
+
+    def work(progress) -> int:
+        progress(1, 2)
+        return int(np.ones(20_000_000).sum())
+
+    assert steps.do("train", "add", work) == 20_000_000
+    started, done = read_records(tmp_path / "steps.jsonl")
+    assert (started["status"], done["status"]) == ("started", "done")
+    assert done["peak_mb"] > 150
+    assert stage_costs(tmp_path / "steps.jsonl")["train"]["seconds"] == done["seconds"]
+
+
+def test_a_failed_step_is_recorded_and_goes_on_failing(tmp_path: Path) -> None:
+    steps = Steps(tmp_path / "steps.jsonl")
+    with pytest.raises(ZeroDivisionError):
+        steps.do("train", "divide", lambda progress: 1 / 0)
+    assert read_records(tmp_path / "steps.jsonl")[-1]["detail"].startswith("ZeroDivisionError")
+    steps.skip("predict", "up to date")
+    assert read_records(tmp_path / "steps.jsonl")[-1]["status"] == "skipped"
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    path.write_text('{"run": "a", "sta')
+    append_line(path, json.dumps({"run": "b"}))
+    assert read_records(path) == [{"run": "b"}]
+
+
+def test_keys_depend_on_every_input(tmp_path: Path) -> None:
+    assert stage_key(a=1, b=[2]) == stage_key(b=[2], a=1)
+    assert stage_key(a=1, b=[2]) != stage_key(a=1, b=[3])
+    write_json(tmp_path / "x" / "y.json", {"a": 1})
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["y.json"]
