@@ -23,6 +23,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipelines.errors import MissingInput, SceneRefused
+from pipelines.sources.tiff import directory_outside_file
 
 MAX_BAND_PX = 60_000**2  # pixels of one band; a Sentinel-2 tile at 10 m has 0.12e9, this is 3.6e9
 MAX_BLOCK_BYTES = 1 << 30  # one tile or strip, which the decoder allocates in one piece
@@ -48,6 +49,8 @@ def open_raster(
     driver = raster_driver(path, label)
     if driver == "JP2OpenJPEG":
         _check_jpeg2000_is_whole(path, label)
+    elif problem := directory_outside_file(path):
+        raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
     with rasterio.Env(**GDAL_OPTIONS):
         try:
             with warnings.catch_warnings():
