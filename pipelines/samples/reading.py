@@ -1,0 +1,29 @@
+"""Windows straight from the cube, without a cache: for fitting the few numbers of a rule before there is anything to cache."""
+
+from collections.abc import Iterator
+
+import torch
+import xarray as xr
+
+from pipelines.samples.blocks import Progress, check_fits, decoded_blocks
+from pipelines.samples.cache import WindowArrays, cut_targets, when_tensors, windows_of_tiles
+from pipelines.samples.plan import WindowPlan
+from pipelines.samples.variables import Variable
+
+
+def read_windows(
+    dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], part: str, progress: Progress | None = None
+) -> Iterator[WindowArrays]:
+    """The windows of `part`, tile by tile, one decoded tile in memory; the same windows as `SampleCache.windows(part)`.
+
+    Windows without a single valid target pixel are left out: there is nothing to fit on.
+    """
+    check_fits(dataset, plan)
+    of_tile = {tile: members for tile, members in windows_of_tiles(plan).items() if members[0][1].part == part}
+    for block in decoded_blocks(dataset, sorted(of_tile), variables, progress):
+        x_NCHW, valid_NHW = torch.from_numpy(block.x_NCHW), torch.from_numpy(block.valid_NHW)
+        for _, window in of_tile[block.tile]:
+            target, target_valid = cut_targets(block.x_NCHW, block.valid_NHW, window)
+            if target_valid.any():
+                truth = torch.from_numpy(target), torch.from_numpy(target_valid)
+                yield WindowArrays(x_NCHW, valid_NHW, *when_tensors(plan, window), *truth, window.tile, part)
