@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from configs import build
 from configs.schema import Run
 from flows.folder import RunFolder, finished
@@ -18,7 +20,7 @@ INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.1  # opening and committing one scene
 STARTUP_MB = 450.0  # an interpreter with torch and the readers
 STARTUP_S = 5.0
-TRAIN_FLOP_S = 12e9  # of convolution, forward and backward, two cores
+TRAIN_FLOP_S = 15e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
 
@@ -39,6 +41,7 @@ class Extent:
     """How large the job is."""
 
     dates: int
+    train_dates: int  # before validation
     shape_yx: tuple[int, int]
     bands: int
     itemsize: int
@@ -83,14 +86,23 @@ def measure(run: Run, folder: RunFolder, verb: str) -> Extent:
         source = build.build_source(run)
         listing = source.list_scenes()
         grid = build.build_grid(run) or source.native_grid()
-        return Extent(len(listing.scenes), grid.shape_yx, len(source.bands), source.dtype().itemsize)
+        dates = [scene.observed_utc for scene in listing.scenes]
+        return Extent(len(dates), count_before(dates, run), grid.shape_yx, len(source.bands), source.dtype().itemsize)
     from pipelines.cube.store import open_cube
 
     try:
         image = open_cube(folder.cube_uri)["image"]
     except MissingInput as e:
         raise MissingInput(f"{e} (there is nothing to plan from)") from e
-    return Extent(image.sizes["time"], (image.sizes["y"], image.sizes["x"]), image.sizes["band"], image.dtype.itemsize)
+    times = list(image["time"].values)
+    return Extent(
+        len(times), count_before(times, run), (image.sizes["y"], image.sizes["x"]), image.sizes["band"], image.dtype.itemsize
+    )
+
+
+def count_before(dates: list[Any], run: Run) -> int:
+    """Dates of the training period."""
+    return sum(date < np.datetime64(run.split.validation_from, "ns") for date in dates)
 
 
 def plan_ingest(run: Run, extent: Extent) -> PlannedStep:
@@ -103,7 +115,7 @@ def plan_ingest(run: Run, extent: Extent) -> PlannedStep:
 def plan_train(run: Run, extent: Extent) -> PlannedStep:
     channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
-    starts = max(extent.dates // run.samples.stride - steps, 1)
+    starts = max(extent.train_dates // run.samples.stride - steps, 1)
     pixel_steps = extent.pixels * share * starts * steps
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
     values = extent.dates * extent.pixels * (4 * channels + 1)
