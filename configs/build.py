@@ -118,10 +118,7 @@ def build_variables(run: Run) -> tuple[Any, ...]:
 def build_split_rule(run: Run) -> Any:
     from pipelines.samples.splits import SplitRule
 
-    split: dict[str, Any] = run.split.model_dump()
-    for name in ("validation_from", "test_from"):
-        split[name] = np.datetime64(split[name], "ns")
-    return SplitRule(**split)
+    return SplitRule(**run.split.model_dump())
 
 
 def build_step_rule(run: Run) -> Any:
@@ -133,8 +130,8 @@ def build_step_rule(run: Run) -> Any:
 # ---------------------------------------------------------------- models
 
 
-def build_guide(model: schema.ModelConfig) -> Any:
-    """The rule that the network corrects; None for a network that stands alone."""
+def build_guide(model: schema.ModelConfig, training_windows: Callable[[], Iterable[Any]]) -> Any:
+    """The rule that the network corrects, its few numbers fitted on training windows; None for a network that stands alone."""
     from models.climatology import Climatology
     from models.decaying_anomaly import DecayingAnomaly
     from models.persistence import Persistence
@@ -145,12 +142,12 @@ def build_guide(model: schema.ModelConfig) -> Any:
         case "persistence":
             return Persistence()
         case "climatology":
-            return Climatology()
+            return Climatology().fit(training_windows())
         case "decaying_anomaly":
-            return DecayingAnomaly()
+            return DecayingAnomaly().fit(training_windows())
 
 
-def build_forecaster(run: Run, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:
+def build_forecaster(run: Run, guide: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:
     """An untrained forecaster; `mean_C` and `std_C` are of the transformed variables over the training part."""
     from models.guided import NetworkSettings, Scaling, build_forecaster
 
@@ -159,7 +156,7 @@ def build_forecaster(run: Run, mean_C: tuple[float, ...], std_C: tuple[float, ..
         case "convlstm":
             network = NetworkSettings(tuple(model.hidden), model.kernel, model.peepholes, model.forget_bias, model.dropout)
     return build_forecaster(
-        build_guide(model),
+        guide,
         Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
         context=samples.context,
         horizon=samples.horizon,
@@ -170,7 +167,7 @@ def build_forecaster(run: Run, mean_C: tuple[float, ...], std_C: tuple[float, ..
 
 
 def build_baseline(name: schema.Baseline, seed: int, training_windows: Callable[[], Iterable[Any]]) -> Any:
-    """A baseline that answers `forecast`. `training_windows()` is only read by those that are fitted once (gradient boosting)."""
+    """A baseline that answers `forecast`, fitted on `training_windows()` where it has numbers of its own."""
     from models.climatology import Climatology
     from models.decaying_anomaly import DecayingAnomaly
     from models.gradient_boosting import GradientBoosting
@@ -181,13 +178,14 @@ def build_baseline(name: schema.Baseline, seed: int, training_windows: Callable[
         case "persistence":
             return Persistence()
         case "climatology":
-            return Climatology()
+            return Climatology().fit(training_windows())
         case "decaying_anomaly":
-            return DecayingAnomaly()
+            return DecayingAnomaly().fit(training_windows())
         case "harmonic":
             return HarmonicRegression()
         case "gradient_boosting":
-            return GradientBoosting(seed=seed).fit(training_windows())
+            rule = DecayingAnomaly().fit(training_windows())
+            return GradientBoosting(rule, seed=seed).fit(training_windows())
 
 
 # ---------------------------------------------------------------- training

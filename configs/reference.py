@@ -72,15 +72,19 @@ def section(model: type[BaseModel]) -> str:
 
 def reference() -> str:
     """The whole reference, outermost section first."""
-    sections = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Strict)]
-    concrete = [model for model in sections if model not in (schema.Strict, schema.SourceDefaults, schema.Run)]
+    sections: list[type[BaseModel]] = [
+        value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Strict)
+    ]
+    concrete: list[type[BaseModel]] = [
+        model for model in sections if model not in (schema.Strict, schema.SourceDefaults, schema.Run)
+    ]
     head = (
         "# The config, key by key\n\n"
         "Made by `python -m configs.reference`; do not edit. A run is one YAML file with the keys of [Run](#run).\n"
         "Unknown keys are mistakes. Relative paths are read from the folder in which the command runs.\n"
         "Ready-made runs lie in [configs/](../configs).\n\n"
     )
-    return head + "\n".join(section(model) for model in [schema.Run, *concrete])
+    return head + "\n".join(map(section, [schema.Run, *concrete]))
 
 
 if __name__ == "__main__":

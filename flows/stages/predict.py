@@ -145,6 +145,7 @@ def predict_tiles(invocation: Invocation, forecast: Forecast, forecaster: Any, i
 def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: Any) -> list[Path]:
     """Pictures, COGs and STAC beside the old ones, then in their place. Returns what was published."""
     from pipelines.products.cog import write_forecast_cogs
+    from pipelines.products.model_item import write_model_item
     from pipelines.products.pictures import draw_animation, draw_quicklook
     from pipelines.products.stac import write_collection
 
@@ -173,9 +174,37 @@ def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: A
         forecast.lineage,
         pictures={"Quicklook": folder.quicklook},
         metrics=flat_metrics(read_evaluation(invocation)),
+        model_item=write_model_item(model_card(invocation, forecast), forecast.grid, building, at=folder.products),
     )
     swap(building, folder.products)
     return [*sorted(folder.products.iterdir()), folder.quicklook, folder.animation]
+
+
+def model_card(invocation: Invocation, forecast: Forecast) -> Any:
+    """What a stranger must know of the model, from what lies in the run's folder."""
+    import torch
+
+    from models.checkpoint import TENSORS
+    from pipelines.products.cog import iso
+    from pipelines.products.model_item import ModelCard
+
+    run, folder = invocation.run, invocation.folder
+    forecaster, metadata = load_model(invocation)
+    return ModelCard(
+        name=run.name,
+        model_hash=forecast.lineage.model_hash,
+        architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, guide {run.model.guide}",
+        variables=tuple(v.name for v in run.samples.variables),
+        context=run.samples.context,
+        horizon=run.samples.horizon,
+        parameters=sum(p.numel() for p in forecaster.parameters()),
+        trained_from=iso(forecast.dataset["time"].values[0]),
+        trained_to=iso(np.datetime64(run.split.test_from)),
+        cube_snapshot=metadata["cube_snapshot"],
+        framework_version=torch.__version__,
+        hyperparameters={"model": run.model.model_dump(mode="json"), "training": run.training.model_dump(mode="json")},
+        weights=folder.model / TENSORS,
+    )
 
 
 def flat_metrics(evaluation: dict[str, Any]) -> dict[str, float]:

@@ -80,14 +80,17 @@ def plan_samples(invocation: Invocation, snapshot: str) -> tuple[Any, Any]:
 
 
 def prepare(invocation: Invocation, dataset: Any, plan: Any, progress: Any) -> tuple[Any, Any]:
-    """(untrained forecaster, statistics of the training part)."""
+    """(untrained forecaster with its rule fitted, statistics of the training part)."""
     from pipelines.calendar import median_step_days
+    from pipelines.samples.reading import read_windows
     from pipelines.samples.statistics import channel_statistics
 
     run = invocation.run
-    statistics = channel_statistics(dataset, plan, build.build_variables(run), progress)
+    variables = build.build_variables(run)
+    statistics = channel_statistics(dataset, plan, variables, progress)
+    guide = build.build_guide(run.model, lambda: read_windows(dataset, plan, variables, "train", progress))
     step_days = run.samples.steps.every_days or median_step_days(dataset["time"].values)
-    return build.build_forecaster(run, statistics.mean, statistics.std, step_days), statistics
+    return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days), statistics
 
 
 def cut_samples(invocation: Invocation, snapshot: str, dataset: Any, plan: Any, forecaster: Any, progress: Any = None) -> Any:

@@ -27,7 +27,8 @@ VERSION = 1  # of what the staged bytes mean; part of the key
 class Forecaster(Protocol):
     """What this module needs of a model (docs/design/001-spine.md)."""
 
-    halo_px: int | None
+    @property
+    def halo_px(self) -> int | None: ...
 
     def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K) -> torch.Tensor: ...
 

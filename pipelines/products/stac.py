@@ -41,17 +41,20 @@ def write_collection(
     *,
     pictures: dict[str, Path] | None = None,
     metrics: dict[str, Any] | None = None,
+    model_item: Path | None = None,
 ) -> Path:
     """Writes `collection.json` and `forecast_DATE.json` beside the COGs into `folder`; returns the collection's path.
 
     `fields` are the staged ones; `pictures` (title -> PNG, anywhere) become assets of the collection, `metrics` (flat numbers)
-    goes into its summaries. The collection is written last, so it never names an item that is not there.
+    goes into its summaries; every item is derived from `model_item` (see `model_item.py`, in the same folder). The collection is written last, so it never names an item that is not there.
     """
     items = [
         _item(name, grid, date, cog, [field for field in fields if field.target == k], units, lineage)
         for k, (date, cog) in enumerate(zip(target_utc, cogs, strict=True))
     ]
     for item in items:
+        if model_item is not None:
+            item["links"].append({"rel": "derived_from", "href": f"./{model_item.name}", "type": "application/geo+json"})
         write_json(folder / f"{item['id']}.json", item)
     path = folder / "collection.json"
     write_json(path, _collection(folder, name, description, items, target_utc, lineage, pictures or {}, metrics or {}))
