@@ -16,9 +16,8 @@ def main(wanted: list[str]) -> int:
     if unknown:
         print(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
-    print(
-        f"driftline benchmarks, {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    )
+    machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    print(f"driftline benchmarks, {datetime.now(UTC):%Y-%m-%d}, {machine}")
     failed = []
     for name in wanted or names():
         print(f"\n== {name}", flush=True)

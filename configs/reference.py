@@ -72,19 +72,16 @@ def section(model: type[BaseModel]) -> str:
 
 def reference() -> str:
     """The whole reference, outermost section first."""
-    sections: list[type[BaseModel]] = [
-        value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Strict)
-    ]
-    concrete: list[type[BaseModel]] = [
-        model for model in sections if model not in (schema.Strict, schema.SourceDefaults, schema.Run)
-    ]
+    found = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Strict)]
+    sections: list[type[BaseModel]] = [schema.Run]
+    sections += [model for model in found if model not in (schema.Strict, schema.SourceDefaults, schema.Run)]
     head = (
         "# The config, key by key\n\n"
         "Made by `python -m configs.reference`; do not edit. A run is one YAML file with the keys of [Run](#run).\n"
         "Unknown keys are mistakes. Relative paths are read from the folder in which the command runs.\n"
         "Ready-made runs lie in [configs/](../configs).\n\n"
     )
-    return head + "\n".join(map(section, [schema.Run, *concrete]))
+    return head + "\n".join(section(model) for model in sections)
 
 
 if __name__ == "__main__":

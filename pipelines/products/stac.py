@@ -46,7 +46,8 @@ def write_collection(
     """Writes `collection.json` and `forecast_DATE.json` beside the COGs into `folder`; returns the collection's path.
 
     `fields` are the staged ones; `pictures` (title -> PNG, anywhere) become assets of the collection, `metrics` (flat numbers)
-    goes into its summaries; every item is derived from `model_item` (see `model_item.py`, in the same folder). The collection is written last, so it never names an item that is not there.
+    goes into its summaries; every item is derived from `model_item` (see `model_item.py`, in the same folder). The collection
+    is written last, so it never names an item that is not there.
     """
     items = [
         _item(name, grid, date, cog, [field for field in fields if field.target == k], units, lineage)
