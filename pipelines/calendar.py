@@ -21,6 +21,19 @@ def median_step_days(dates: np.ndarray) -> float:
     return float(np.median(np.diff(to_days(dates))))
 
 
+def span_words(days: float) -> str:
+    """`16 days`, `6 hours`, `5 minutes`: a span of time for people, three digits in the largest unit that it fills.
+
+    >>> span_words(5 / 1440)
+    '5 minutes'
+    """
+    for seconds, unit in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        text = f"{round(days * 86_400, 3) / seconds:.3g}"
+        if abs(days) * 86_400 >= seconds * (1 - 1e-6) or unit == "second":
+            return f"{text} {unit}{'' if text == '1' else 's'}"
+    raise AssertionError("the last unit takes every span")
+
+
 def nearest_observations(dates: np.ndarray, steps: np.ndarray, tolerance_days: float) -> np.ndarray:
     """Index into `dates` of the observation nearest to each of `steps`, int64; -1 where none is within tolerance.
 

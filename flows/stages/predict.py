@@ -146,15 +146,15 @@ def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: A
     """Pictures, COGs and STAC beside the old ones, then in their place. Returns what was published."""
     from pipelines.products.cog import write_forecast_cogs
     from pipelines.products.model_item import write_model_item
-    from pipelines.products.pictures import draw_animation, draw_quicklook
+    from pipelines.products.pictures import day, draw_animation, draw_quicklook
     from pipelines.products.stac import write_collection
 
     run, folder = invocation.run, invocation.folder
     maps = forecast_maps(invocation, forecast, staged)
     title = f"{run.name}: {maps[0].variable} forecast"
-    subtitle = (
-        f"issued {forecast.lineage.issued_utc[:10]}, cube {forecast.lineage.snapshot}, model {forecast.lineage.model_hash[:12]}"
-    )
+    lineage = forecast.lineage
+    issued = day(np.datetime64(lineage.issued_utc.rstrip("Z")))
+    subtitle = f"issued {issued} UTC, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
     draw_quicklook(maps[0], folder.quicklook, title, subtitle)
     draw_animation(maps[0], folder.animation, title)
     building = folder.path / ".products-building"

@@ -103,11 +103,14 @@ def write_page(invocation: Invocation, summary: Any) -> None:
 
 def cube_facts(cube: dict[str, Any]) -> dict[str, str]:
     """A few lines about the cube; all of it is in `driftline info`."""
+    from pipelines.calendar import span_words
+    from pipelines.products.report import when
+
     shape, grid = cube["shape"], cube["grid"]
     return {
         "place": cube["uri"],
         "snapshot": cube["snapshot"],
-        "dates": f"{shape['time']}, {cube['first']} to {cube['last']}, median step {cube['median_step_days']} days",
+        "dates": f"{shape['time']}, {when(cube['first'])} to {when(cube['last'])}, {span_words(cube['median_step_days'])} apart",
         "pixels": f"{shape['y']} x {shape['x']} of {abs(grid['resolution_xy'][0]):g} x {abs(grid['resolution_xy'][1]):g}",
         "bands": ", ".join(band["name"] for band in cube["bands"]),
         "usable share": f"{cube['mean_valid_fraction']:.0%}" if cube["mean_valid_fraction"] is not None else "unknown",

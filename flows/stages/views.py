@@ -1,5 +1,6 @@
 """Small maps for pictures and report: the context as seen, the forecast, and the truth where the cube has it."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,17 @@ def read_frames(invocation: Invocation, dataset: Any, index: int, step: int) -> 
     return np.concatenate(parts, axis=1)
 
 
+def projection_name(wkt2: str) -> str:
+    """The projection's method, for a CRS that has no code: `Sinusoidal`, `Polar Stereographic (variant B)`."""
+    method = re.search(r'METHOD\["([^"]+)"', wkt2)
+    return method[1] if method else "a CRS without a code"
+
+
 def crs_words(grid: Any) -> dict[str, str]:
     from rasterio.crs import CRS
 
     crs = CRS.from_user_input(grid.crs)
     code = crs.to_epsg()
-    name = f"EPSG:{code}" if code else str(crs.to_dict().get("proj", "custom CRS"))
+    name = f"EPSG:{code}" if code else projection_name(crs.to_wkt(version="WKT2_2019"))
     unit = "degree" if crs.is_geographic else crs.linear_units or "m"
     return {"crs": name, "crs_unit": "m" if unit == "metre" else unit}

@@ -51,7 +51,8 @@ def extent_of(grid: Grid) -> tuple[float, float, float, float]:
 def shades_for(variable: str, frames: list[Frame]) -> Shades:
     """Colours that readers with any colour vision tell apart, limits from the 1st to the 99th percentile of all frames.
 
-    Vegetation indices go from pale to green, differences of two signs around 0 brown to blue-green, all else viridis.
+    Vegetation indices go from pale to green, rain and snow from white (none) to blue, differences of two signs around 0 brown
+    to blue-green, all else viridis.
     """
     seen = [frame.values_YX[np.isfinite(frame.values_YX)] for frame in frames]
     values = np.concatenate(seen) if seen else np.empty(0)
@@ -63,6 +64,8 @@ def shades_for(variable: str, frames: list[Frame]) -> Shades:
     name = variable.lower()
     if any(index in name for index in ("ndvi", "evi", "savi", "lai", "fapar")):
         return Shades("YlGn", max(low, 0.0) if high > 0 else low, high)
+    if low >= 0 and any(word in name for word in ("rain", "precip", "snow")):
+        return Shades("YlGnBu", 0.0, high)
     if low < 0 < high and -low > 0.2 * high:
         largest = max(-low, high)
         return Shades("BrBG", -largest, largest)

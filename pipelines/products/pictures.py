@@ -82,7 +82,7 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps, columns)
         place = f"{maps.crs}, ticks in {maps.crs_unit}" if maps.crs else ""
-        notes = ["Grey: not seen or cloud.", flat_widths(maps), place]
+        notes = ["Grey: not seen.", flat_widths(maps), place]
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
         save_figure(figure, path)
 
@@ -93,7 +93,7 @@ def _rows(maps: Maps) -> list[_Row]:
     columns = min(max(len(maps.forecast), 1), MOST_COLUMNS)
     picked = sorted({round(i) for i in np.linspace(0, len(maps.forecast) - 1, columns)})
     forecast, truth = [tuple(frames[i] for i in picked) for frames in (maps.forecast, maps.truth)]
-    rows = [_Row("Last clear\ndates", maps.context[-columns:], shades, maps.unit)] if maps.context else []
+    rows = [_Row("Last dates\nseen", maps.context[-columns:], shades, maps.unit)] if maps.context else []
     rows.append(_Row("Forecast", forecast, shades, maps.unit))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]

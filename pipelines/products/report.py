@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipelines.calendar import span_words
 from pipelines.products.cog import publish
 from pipelines.products.summary import Summary
 
@@ -64,7 +65,7 @@ def render_report(content: ReportInput) -> str:
         loader=PackageLoader("pipelines.products", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": number, "percent": percent, "duration": duration, "inline": inline}
+    environment.filters |= {"number": number, "percent": percent, "duration": duration, "inline": inline, "when": when}
     evaluation = content.evaluation
     model = str(evaluation.get("model", ""))
     metrics = content.summary.metrics
@@ -79,8 +80,16 @@ def render_report(content: ReportInput) -> str:
         best={metric: best_by_lead(metrics, metric) for metric in METRICS},
         leads=len(next(iter(metrics.values()))["by_lead"]) if metrics else 0,
         refused=grouped(content.summary.refused),
-        facts={key: value for key, value in content.audit.items() if key not in ("ok", "problems", "parts")},
+        facts=audit_facts(content.audit),
     )
+
+
+def audit_facts(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What the audit measured, spans of days in words: a gap of 0.0035 days is 5 minutes."""
+    facts = {key: value for key, value in audit.items() if key not in ("ok", "problems", "parts", "least_gap_days")}
+    gaps = audit.get("least_gap_days", {})
+    words = {key: "-" if days is None else span_words(days) for key, days in gaps.items()}
+    return {**facts, **({"least_gap": words} if words else {})}
 
 
 def tone(verdict: Mapping[str, Any]) -> str:
@@ -124,6 +133,11 @@ def number(value: Any) -> str:
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1%}".replace("-", "−")
+
+
+def when(date: str) -> str:
+    """An ISO 8601 date for people: `2020-06-05`, with the time of day where it is not midnight."""
+    return date.rstrip("Z").replace("T", " ").removesuffix(":00").removesuffix(" 00:00")
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.calendar import span_words
 from pipelines.errors import RequestError
 from pipelines.sources.recognising import QUALITY_KINDS, Look, Seen, recognise
 
@@ -16,6 +17,7 @@ RED = ("B4", "B04", "red", "RED", "Red", "SR_B4")
 NIR = ("B8", "B08", "B8A", "nir", "NIR", "Nir", "SR_B5")
 INDICES = re.compile(r"(?i)ndvi|evi|ndwi|savi")
 FEWEST_DATES = 5
+YEAR_DAYS = 366
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def propose_run(folder: Path, name: str) -> str:
         "",
         *_split(seen, look),
         "",
-        *_learning(),
+        *_learning(seen),
     ]
     return "\n".join(lines) + "\n"
 
@@ -158,14 +160,13 @@ def _samples(seen: Seen, variable: Variable, look: Look) -> list[str]:
     context = min(10, max(1, int(0.3 * dates)))
     needed = f"[{', '.join(_text(_name(band)) for band in variable.bands)}]"
     extra = ", valid_range: [-1, 1]" if variable.formula != "band" else ""
-    extra += ", transform: log1p" if variable.name == "rain" else ""
+    extra += ", transform: log1p, valid_range: [0, 1000]" if variable.name == "rain" else ""
     step = float(np.median(np.diff(seen.dates).astype("timedelta64[s]").astype(float))) / 86400
-    pace = f"{step:.3g} days" if step >= 1 else f"{step * 1440:.3g} minutes"
     return [
         "samples:",
         "  variables:",
         f"    - {{name: {_text(variable.name)}, formula: {variable.formula}, bands: {needed}{extra}}}",
-        f"  context: {context}{_comment(f'dates looked at; they are {pace} apart (median)')}",
+        f"  context: {context}{_comment(f'dates looked at; they are {span_words(step)} apart (median)')}",
         f"  horizon: {horizon}{_comment('dates forecast')}",
     ]
 
@@ -183,9 +184,12 @@ def _split(seen: Seen, look: Look) -> list[str]:
     ]
 
 
-def _learning() -> list[str]:
+def _learning(seen: Seen) -> list[str]:
+    training_days = float((seen.dates[int(len(seen.dates) * 0.6)] - seen.dates[0]) / np.timedelta64(1, "D"))
+    no_season = "the rule that the network corrects; no season comes twice before validation_from"
     return [
         "model:",
+        *([f"  guide: persistence{_comment(no_season)}"] if training_days < YEAR_DAYS else []),
         "  hidden: [16]",
         "  members: 1             # more networks, steadier forecasts",
         "",

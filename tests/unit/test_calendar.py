@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, to_days
+from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, span_words, to_days
 
 
 def dates(*texts: str) -> np.ndarray:
@@ -39,3 +39,18 @@ def test_an_observation_serves_only_the_step_it_is_nearest_to():
 def test_one_date_has_no_step():
     with pytest.warns(RuntimeWarning):
         assert np.isnan(median_step_days(dates("2020-01-01")))
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        (16, "16 days"),
+        (1, "1 day"),
+        (0.25, "6 hours"),
+        (1 / 24, "1 hour"),
+        (5 / 1440, "5 minutes"),
+        (0.5 / 86_400, "0.5 seconds"),
+    ],
+)
+def test_spans_of_time_are_said_in_the_largest_unit_that_they_fill(days, words):
+    assert span_words(days) == words

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pipelines.products.curves import draw_blocks, draw_coverage, draw_errors, draw_skill
-from pipelines.products.frames import Frame, extent_of, shades_for, step_for, thin
+from pipelines.products.frames import Frame, Shades, extent_of, shades_for, step_for, thin
 from pipelines.products.pictures import Maps, day, draw_animation, draw_quicklook, error_frame, flat_widths, round_length
 from pipelines.tiles import Tile
 
@@ -67,7 +67,8 @@ def test_error_is_forecast_minus_truth_and_none_where_unknown():
 
 def test_colours_fit_the_variable():
     assert shades_for("ndvi", list(frames(1))).colours == "YlGn"
-    assert shades_for("rain", list(frames(1))).colours == "viridis"
+    assert shades_for("rain", list(frames(1))) == Shades("YlGnBu", 0.0, shades_for("x", list(frames(1))).high)
+    assert shades_for("temperature", list(frames(1))).colours == "viridis"
     signed = shades_for("anomaly", list(frames(1, -0.5)))
     assert signed.colours == "BrBG"
     assert signed.low == -signed.high

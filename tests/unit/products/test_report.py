@@ -1,10 +1,11 @@
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from pipelines.errors import ArtefactDamaged, MissingInput
-from pipelines.products.report import Picture, ReportInput, duration, number, percent, render_report, tone, write_report
+from pipelines.products.report import Picture, ReportInput, duration, number, percent, render_report, tone, when, write_report
 from pipelines.products.summary import Stage, Summary, read_summary, write_summary
 
 
@@ -29,7 +30,8 @@ def summary(evaluation):
 def content(summary, evaluation, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
     part = {"windows": 3, "issue_dates": 2, "share_of_raster": 0.5, "targets_from_to": ["2020-01-01", "2020-02-01"]}
-    audit = {"ok": True, "problems": [], "parts": {"train": part, "test": {**part, "targets_from_to": None}}, "least_gap_days": 9}
+    rows = {"train": part, "test": {**part, "targets_from_to": None}}
+    audit = {"ok": True, "problems": [], "parts": rows, "least_gap_days": {"train_to_test": 9.0, "validation_to_test": None}}
     picture = Picture(tmp_path / "p.png", "A <map>")
     return ReportInput(
         summary, "name: <demo>", {"scenes": 140}, audit, evaluation, [picture], [picture], [picture], [picture], ["Note."]
@@ -121,3 +123,15 @@ def test_a_missing_or_damaged_summary_is_named(tmp_path):
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(ArtefactDamaged, match="not a summary of this version"):
         read_summary(tmp_path / "summary.json")
+
+
+def test_spans_and_dates_of_the_audit_are_said_for_minutes_too(content):
+    minutes = {**content.audit, "least_gap_days": {"train_to_test": 5 / 1440, "validation_to_test": None}}
+    minutes["parts"] = {
+        "train": {**content.audit["parts"]["train"], "targets_from_to": ["2010-08-26T00:30:00", "2010-08-26T02:25:00"]}
+    }
+    html = render_report(replace(content, audit=minutes))
+    assert "train to test 5 minutes" in html
+    assert "2010-08-26 00:30 to 2010-08-26 02:25" in html
+    assert when("2020-01-01T00:00:00") == when("2020-01-01") == "2020-01-01"
+    assert when("2020-01-01T00:00:30Z") == "2020-01-01 00:00:30"
