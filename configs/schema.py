@@ -157,7 +157,9 @@ class VariableConfig(Strict):
     formula: Literal["band", "normalized_difference", "ratio"] = "band"
     bands: list[Name] = Field(min_length=1, max_length=2)
     transform: Literal["none", "log1p"] = Field("none", description="applied before the network sees it, undone after")
-    valid_range: tuple[float, float] | None = Field(None, description="in physical values; outside is not valid")
+    valid_range: tuple[float, float] | None = Field(
+        None, description="in physical values; outside is not valid, and no forecast or bound leaves it"
+    )
 
 
 class StepsConfig(Strict):

@@ -21,7 +21,7 @@ from pipelines.inference.tiling import plan_batches
 from pipelines.samples.variables import Variable, used_bands
 from pipelines.tiles import Tile
 
-VERSION = 1  # of what the staged bytes mean; part of the key
+VERSION = 2  # of what the staged bytes mean; part of the key
 
 
 class Forecaster(Protocol):

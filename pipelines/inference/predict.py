@@ -164,8 +164,14 @@ def _blocks(job: Job, y_KCHW: np.ndarray, intervals: Intervals | None) -> dict[F
     if intervals is not None:
         lower, upper = intervals.bounds(y_KCHW)
         arrays |= {"lower": np.asarray(lower), "upper": np.asarray(upper)}
-    names = [variable.name for variable in job.variables]
-    return {field: arrays[field.role][field.target, names.index(field.variable)] for field in job.fields}
+    number = {variable.name: c for c, variable in enumerate(job.variables)}
+    return {field: _within(job, arrays[field.role][field.target], number[field.variable]) for field in job.fields}
+
+
+def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
+    """Channel `c` kept to what its variable can be: no rain below 0, no NDVI above 1. NaN stays."""
+    limits = job.variables[c].valid_range
+    return image_CHW[c] if limits is None else np.clip(image_CHW[c], *np.float32(limits))
 
 
 def seam_error(staging: Path) -> tuple[float, float]:

@@ -27,6 +27,7 @@ def whole_image(dataset, forecaster, arguments):
             torch.from_numpy(arguments["target_days_K"]),
         ).numpy()
     y[..., ~valid[arguments["usable_N"]].any(0)] = np.nan
+    y[:, 0] = y[:, 0].clip(-1, 1)  # the range of the NDVI; the other variable has none
     return y
 
 
@@ -52,6 +53,23 @@ def test_intervals_are_staged_beside_the_forecast(run, cube, conv):
     staged, fields = run(cube(20, 20), conv, tile_px=16)
     assert staged.fields[:3] == (Field(0, "ndvi", "forecast"), Field(0, "ndvi", "lower"), Field(0, "ndvi", "upper"))
     np.testing.assert_allclose(fields[2] - fields[1], np.where(np.isnan(fields[0]), np.nan, 0.2), atol=1e-6)
+
+
+class Wide:
+    """Intervals wider than the variable's range."""
+
+    def bounds(self, y_KCHW):
+        return y_KCHW - 5.0, y_KCHW + 5.0
+
+
+def test_forecast_and_bounds_stay_within_what_the_variable_can_be(run, cube, conv):
+    """A lower bound of rain is never below zero, whatever the width of the interval."""
+    staged, fields = run(cube(20, 20), conv, tile_px=16, intervals=Wide())
+    reach = {f: (np.nanmin(image), np.nanmax(image)) for f, image in zip(staged.fields, fields, strict=True)}
+    assert reach[Field(0, "ndvi", "lower")] == (-1, -1)
+    assert reach[Field(0, "ndvi", "upper")] == (1, 1)
+    assert reach[Field(0, "red", "lower")][1] < -1  # no range was given
+    assert np.isnan(fields[:, 2, 3]).all()
 
 
 def test_without_intervals_there_is_one_field_per_variable_and_date(run, cube, conv):
