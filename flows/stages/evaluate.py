@@ -7,7 +7,7 @@ from typing import Any
 from configs import build
 from flows.folder import finished, read_json, require, stage_key, write_json
 from flows.invocation import Invocation
-from flows.stages.train import cut_samples, plan_samples
+from flows.stages.train import cut_samples, every_nth, plan_samples
 from pipelines.errors import ArtefactDamaged, MissingInput
 
 
@@ -91,7 +91,9 @@ def fit_baselines(invocation: Invocation, cache: Any, progress: Any) -> dict[str
     baselines: dict[str, Any] = {}
     for done, name in enumerate(names):
         progress(done, len(names))
-        baselines[name] = build.build_baseline(name, invocation.run.training.seed, lambda: cache.windows("train"))
+        baselines[name] = build.build_baseline(
+            name, invocation.run.training.seed, lambda: every_nth(cache.windows("train"), cache.counts()["train"])
+        )
     return baselines
 
 

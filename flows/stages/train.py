@@ -1,7 +1,9 @@
 """Cube -> forecaster: plan the windows and prove the split, cut them once, train the members, shrink, save."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from configs import build
@@ -11,6 +13,7 @@ from flows.invocation import Invocation
 from pipelines.errors import StateError
 
 logger = logging.getLogger(__name__)
+RULE_WINDOWS = 120
 
 
 def train(invocation: Invocation) -> dict[str, Any]:
@@ -88,9 +91,16 @@ def prepare(invocation: Invocation, dataset: Any, plan: Any, progress: Any) -> t
     run = invocation.run
     variables = build.build_variables(run)
     statistics = channel_statistics(dataset, plan, variables, progress)
-    guide = build.build_guide(run.model, lambda: read_windows(dataset, plan, variables, "train", progress))
+    guide = build.build_guide(
+        run.model, lambda: every_nth(read_windows(dataset, plan, variables, "train"), len(plan.of_part("train")))
+    )
     step_days = run.samples.steps.every_days or median_step_days(dataset["time"].values)
     return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days), statistics
+
+
+def every_nth(windows: Iterable[Any], count: int) -> Iterator[Any]:
+    """About RULE_WINDOWS of `count` windows, evenly spread: enough for the few numbers of a rule."""
+    return islice(windows, 0, None, max(count // RULE_WINDOWS, 1))
 
 
 def cut_samples(invocation: Invocation, snapshot: str, dataset: Any, plan: Any, forecaster: Any, progress: Any = None) -> Any:
