@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,9 @@ def build_forecaster(run: Run, guide: Any, mean_C: tuple[float, ...], std_C: tup
     model, samples = run.model, run.samples
     match model.kind:
         case "convlstm":
-            network = NetworkSettings(tuple(model.hidden), model.kernel, model.peepholes, model.forget_bias, model.dropout)
+            network = NetworkSettings(
+                tuple(model.hidden), model.kernel, model.peepholes, model.forget_bias, model.dropout, model.frame_dropout
+            )
     return build_forecaster(
         guide,
         Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
@@ -215,10 +218,17 @@ def build_loss(run: Run, forecaster: Any) -> NormalisedLoss:
     return NormalisedLoss(loss, forecaster.normalise)
 
 
+def build_target(run: Run) -> Callable[[dict[str, Any]], Any]:
+    """What the networks learn from a batch: the truth, or the truth without the date's common part."""
+    from models.losses import centred_target
+
+    return centred_target if run.training.centre_dates else itemgetter("target_KCHW")
+
+
 def build_training_settings(run: Run) -> Any:
     from pipelines.learning.training import TrainingSettings
 
-    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment"}))
+    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates"}))
 
 
 # ---------------------------------------------------------------- evaluation

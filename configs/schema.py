@@ -203,7 +203,8 @@ class ModelConfig(Strict):
     kernel: Literal[1, 3, 5, 7] = 3
     peepholes: bool = False
     forget_bias: float = 1.0
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped between layers in training")
+    frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     guide: Literal["none", "persistence", "climatology", "decaying_anomaly"] = Field(
         "decaying_anomaly", description="the rule that the network corrects"
     )
@@ -221,7 +222,10 @@ class TrainingConfig(Strict):
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, ge=1)
-    augment: bool = True
+    augment: bool = Field(True, description="turn and mirror training windows")
+    centre_dates: bool = Field(
+        False, description="do not learn what all pixels of a window share on a date beyond the guide (haze, a late spring)"
+    )
     seed: int = 0
 
 

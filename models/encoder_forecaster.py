@@ -30,6 +30,7 @@ class EncoderForecasterConfig:
     peepholes: bool = False
     forget_bias: float = 1.0
     dropout: float = 0.0
+    frame_dropout: float = 0.0  # share of context frames hidden in training
 
 
 class EncoderForecaster(nn.Module):
@@ -55,7 +56,7 @@ class EncoderForecaster(nn.Module):
 
     def _is_plain(self) -> bool:
         """True where gradients or dropout are wanted; otherwise the in-place run gives the same numbers sooner."""
-        return torch.is_grad_enabled() or (self.training and self.config.dropout > 0)
+        return torch.is_grad_enabled() or (self.training and (self.config.dropout > 0 or self.config.frame_dropout > 0))
 
     def encode(
         self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
@@ -98,8 +99,16 @@ class EncoderForecaster(nn.Module):
         elapsed_BK: Tensor,
     ) -> Tensor:
         """correction_BKCHW in normalised units."""
+        if self.training and self.config.frame_dropout > 0:
+            frames_BTCHW, valid_BTHW = hide_frames(frames_BTCHW, valid_BTHW, self.config.frame_dropout)
         state = self.encode(frames_BTCHW, valid_BTHW, time_BTF, elapsed_BT)
         return self.decode(state, futures_BKCHW, time_BKF, elapsed_BK)[0]
+
+
+def hide_frames(frames_BTCHW: Tensor, valid_BTHW: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The frames and their mask with a random `share` of the frames of each sample as if all of it had been under cloud."""
+    kept_BT = torch.rand(valid_BTHW.shape[:2], device=valid_BTHW.device) >= share
+    return frames_BTCHW * kept_BT[:, :, None, None, None], valid_BTHW * kept_BT[:, :, None, None]
 
 
 def _stack(config: EncoderForecasterConfig, inputs: int) -> ConvLSTM:

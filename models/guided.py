@@ -59,6 +59,7 @@ class NetworkSettings:
     peepholes: bool = False
     forget_bias: float = 1.0
     dropout: float = 0.0
+    frame_dropout: float = 0.0
 
 
 def channels_of(guide: Guide, variables: int) -> tuple[int, int]:

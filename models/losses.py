@@ -21,6 +21,18 @@ def _seen(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return torch.where((weight > 0).expand_as(y), target, y.detach())
 
 
+def centred_target(batch: dict[str, Tensor]) -> Tensor:
+    """The batch's target without what all pixels of a window share on a date beyond the guide, (B, K, C, H, W).
+
+    Haze, sun and a late spring move a whole scene at once; no earlier frame foretells them, and with a few dozen dates a network
+    learns them by heart instead. So the median over the valid pixels of (target - guide) is taken off before training.
+    """
+    target, seen_BK1HW = batch["target_KCHW"], batch["target_valid_KHW"][:, :, None]
+    beyond = torch.where(seen_BK1HW, target - batch["guide_KCHW"], torch.nan).flatten(-2)
+    shared = beyond.nanmedian(dim=-1).values.nan_to_num(0.0)
+    return target - shared[..., None, None]
+
+
 def masked_mae(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean absolute error, scalar."""
     return weighted_mean((y - _seen(y, target, weight)).abs(), weight)

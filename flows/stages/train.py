@@ -131,7 +131,10 @@ def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress:
     loss = build.build_loss(invocation.run, forecaster)
     chosen = invocation.run.training
     training, validation = cache.part("train", augment=chosen.augment, seed=chosen.seed), cache.part("validation")
-    return train_members(forecaster, training, validation, loss, settings, invocation.folder.model, progress, key=key)
+    target_of = build.build_target(invocation.run)
+    return train_members(
+        forecaster, training, validation, loss, settings, invocation.folder.model, progress, key=key, target_of=target_of
+    )
 
 
 def shrink(invocation: Invocation, forecaster: Any, cache: Any) -> list[float]:

@@ -31,18 +31,26 @@ LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 class MemberTask(LightningModule):
     """Member `i` of a forecaster with its loss, optimiser (AdamW) and schedule (one cycle, Smith & Topin 2018)."""
 
-    def __init__(self, forecaster: Any, i: int, loss: Callable[..., torch.Tensor], settings: Any, steps: int):
+    def __init__(
+        self,
+        forecaster: Any,
+        i: int,
+        loss: Callable[..., torch.Tensor],
+        settings: Any,
+        steps: int,
+        target_of: Callable[[Batch], torch.Tensor],
+    ):
         super().__init__()
         self.member: nn.Module = forecaster.members[i]
         self._around = (forecaster,)  # in a tuple: not registered, its other members are none of this task's parameters
         self._compute = partial(forecaster.compute_member, i)
-        self._loss, self._settings, self._steps = loss, settings, steps
+        self._loss, self._settings, self._steps, self._target_of = loss, settings, steps, target_of
         self.training_sums = self.validation_sums = torch.zeros(2)
         self.validation_loss = math.nan
 
     def _sums(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and (loss x usable pixels, usable pixels) for the mean over an epoch."""
-        target, valid = batch["target_KCHW"], batch["target_valid_KHW"]
+        target, valid = self._target_of(batch), batch["target_valid_KHW"]
         loss = self._loss(self._compute(batch).float(), target, valid[:, :, None])
         count = valid.sum().float()
         return loss, torch.stack([loss.detach() * count, count])

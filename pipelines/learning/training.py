@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,9 +119,11 @@ def train(
     progress: Progress | None = None,
     *,
     key: str = "",
+    target_of: Callable[[Batch], torch.Tensor] = itemgetter("target_KCHW"),
 ) -> TrainingReport:
     """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
 
+    `target_of(batch)` is what is to be learnt (B K C H W); the truth itself if nothing is said.
     `loss(y_BKCHW, target_BKCHW, valid_BK1HW)` is the mean over usable pixels (0, with a gradient, where there are none).
     `folder` gets `logs/member-0.csv` ... (and TensorBoard files where tensorboard is installed) and `resume/`, from which
     an interrupted run goes on; members that are finished there are not trained again. `key` names what else the result
@@ -150,7 +153,7 @@ def train(
         state = _resume_state(resume, run_key)
         is_resumed = state is not None
         if state is None or not state["finished"]:
-            task = MemberTask(forecaster, i, loss, settings, steps)
+            task = MemberTask(forecaster, i, loss, settings, steps, target_of)
             with _carried(show, settings.devices) as tell:
                 _fit(task, EpochEnd(batches, watched, run_key, resume, tell), settings, resume if is_resumed else None)
             state = load_epoch_state(resume)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig
+from models.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig, hide_frames
 
 
 def network(seed: int = 0, **changed) -> EncoderForecaster:
@@ -132,3 +132,13 @@ def test_dropout_speaks_in_training_only_even_without_gradients():
         assert torch.equal(made(**known), made(**known))
         made.train()
         assert not torch.allclose(made(**known), made(**known))
+
+
+def test_a_hidden_frame_looks_like_a_cloudy_one():
+    torch.manual_seed(0)
+    frames, valid = torch.ones(64, 10, 2, 3, 3), torch.ones(64, 10, 3, 3)
+    hidden_frames, hidden_valid = hide_frames(frames, valid, 0.25)
+    kept = hidden_valid[:, :, 0, 0]
+    assert set(kept.flatten().tolist()) == {0.0, 1.0}
+    assert abs(float(kept.mean()) - 0.75) < 0.06
+    assert torch.equal(hidden_frames[:, :, 0, 0, 0], kept)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.losses import masked_huber, masked_mae, masked_mse
+from models.losses import centred_target, masked_huber, masked_mae, masked_mse
 
 LOSSES = [masked_mae, masked_mse, masked_huber]
 
@@ -37,3 +37,12 @@ def test_what_stands_in_unseen_targets_does_not_matter(loss):
     assert clean == dirty
     dirty.backward()
     assert torch.isfinite(y.grad).all()
+
+
+def test_a_centred_target_has_no_news_that_all_pixels_share():
+    guide = torch.zeros(1, 2, 1, 2, 2)
+    target = torch.tensor([[[[1.0, 2.0], [3.0, 99.0]]], [[[5.0, 5.0], [5.0, 5.0]]]])[None]
+    valid = torch.tensor([[[True, True], [True, False]], [[False, False], [False, False]]])[None]
+    centred = centred_target({"target_KCHW": target, "target_valid_KHW": valid, "guide_KCHW": guide})
+    assert centred[0, 0, 0].tolist() == [[-1.0, 0.0], [1.0, 97.0]]  # the median of 1, 2, 3 is gone
+    assert torch.equal(centred[0, 1], target[0, 1])  # nothing seen: nothing to take off
