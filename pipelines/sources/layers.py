@@ -227,7 +227,7 @@ def read_layers(
                 planes.append(place(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
         except MissingInput as error:
             raise SceneRefused(scene.id, "unreadable", f"{error}; it was there when the scenes were listed") from error
-    return np.stack(planes)
+    return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
 
 def fill_value(nodata: float | None, dtype: np.dtype) -> float:

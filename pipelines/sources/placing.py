@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +16,8 @@ from rasterio.windows import Window
 from pipelines.grid import Grid
 from pipelines.sources.source import Resampling
 
-WARP_ROWS = 512  # GDAL's approximate transformer depends on the window: warping always these strips, counted from the
-# grid's row 0, gives the same pixels whatever rows are asked for
+WARP_ROWS = 512  # always these strips, counted from the grid's row 0, are warped: then the pixels do not depend on which
+MIN_WARP_ROWS = 256  # rows are asked for. GDAL takes low windows block by block (512x128), with other rounding; hence no low strip
 
 
 class Layer(Protocol):
@@ -105,6 +106,8 @@ def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tu
 
 def _copy(layer: Layer, grid: Grid, rows: slice, fill: float, offset: tuple[int, int]) -> np.ndarray:
     height, width = layer.grid.shape_yx
+    if offset == (0, 0) and layer.grid.shape_yx == grid.shape_yx:
+        return layer.window(rows, slice(0, width))
     out = np.full((rows.stop - rows.start, grid.shape_yx[1]), fill, layer.dtype)
     row0, column0 = offset[0] + rows.start, offset[1]
     inner_rows = slice(max(row0, 0), min(row0 + out.shape[0], height))
@@ -117,8 +120,33 @@ def _copy(layer: Layer, grid: Grid, rows: slice, fill: float, offset: tuple[int,
 
 
 def _strips(rows: slice, height: int) -> list[slice]:
-    first = rows.start // WARP_ROWS * WARP_ROWS
-    return [slice(start, min(start + WARP_ROWS, height)) for start in range(first, rows.stop, WARP_ROWS)]
+    """The strips that hold `rows`; the last one of the grid takes in a rest of less than MIN_WARP_ROWS."""
+    count = max(1, (height + WARP_ROWS - MIN_WARP_ROWS) // WARP_ROWS)
+    edges = [*(n * WARP_ROWS for n in range(count)), height]
+    strips = [slice(top, bottom) for top, bottom in itertools.pairwise(edges)]
+    return [strip for strip in strips if strip.start < rows.stop and rows.start < strip.stop]
+
+
+def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
+    """GDAL's options XSCALE and YSCALE: target pixels per source pixel along the source's columns and rows, at the centre.
+
+    Left out, GDAL takes them from the shape of every window it warps: where the grids are turned against each other, low
+    windows look like a reduction and are blurred (https://gdal.org/en/stable/api/gdalwarp_cpp.html, papszWarpOptions).
+    Empty where the centre of `target` has no place in `source`'s CRS.
+    """
+    from pyproj import Transformer
+
+    height, width = target.shape_yx
+    column, row = width / 2, height / 2
+    x, y = target.affine @ (np.array([column, column + 1, column]), np.array([row, row, row + 1]))
+    if not source.has_same_crs(target):
+        x, y = Transformer.from_crs(target.wkt, source.wkt, always_xy=True).transform(x, y)
+    columns, lines = ~source.affine @ (x, y)
+    steps = [float(np.hypot(at[1] - at[0], at[2] - at[0])) for at in (columns, lines)]
+    if not all(np.isfinite(step) and step > 0 for step in steps):
+        return {}
+    # a projection stretches by a part in a thousand; what is no change of resolution is called none
+    return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
 
 
 def _warp_file(
@@ -137,9 +165,13 @@ def _warp_file(
         height=height,
         resampling=GdalResampling[resampling],
         **outside,
+        **warp_scale(layer.grid, grid),
     ) as warped:
-        windows = [Window(0, strip.start, width, strip.stop - strip.start) for strip in strips]
-        return np.concatenate([warped.read(layer.index, window=window) for window in windows])
+        out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+        for strip in strips:
+            part = out[strip.start - strips[0].start : strip.stop - strips[0].start]
+            warped.read(layer.index, window=Window(0, strip.start, width, strip.stop - strip.start), out=part)
+        return out
 
 
 def _warp_array(
@@ -148,6 +180,7 @@ def _warp_array(
     """(rows of all strips, x): the whole of the layer is read once."""
     source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
     outside = {} if nodata is None else {"src_nodata": nodata, "dst_nodata": fill}
+    scale = warp_scale(layer.grid, grid)
     warped = []
     for strip in strips:
         part = grid.window(strip, slice(0, grid.shape_yx[1]))
@@ -161,6 +194,7 @@ def _warp_array(
             dst_transform=part.affine,
             resampling=GdalResampling[resampling],
             **outside,
+            **scale,
         )
         warped.append(out)
     return np.concatenate(warped)

@@ -122,11 +122,10 @@ def _read_part(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image_BYX = source.read(scene, grid, tuple(band.name for band in source.bands), resampling, rows)
     holds_YX = np.ones(image_BYX.shape[1:], bool)
+    for band, plane_YX in zip(source.bands, image_BYX, strict=True):
+        holds_YX &= _holds_data(source, band, scene, plane_YX, grid, rows)
     valid_YX = holds_YX.copy()
     for band, plane_YX in zip(source.bands, image_BYX, strict=True):
-        is_data_YX = _holds_data(source, band, scene, plane_YX, grid, rows)
-        holds_YX &= is_data_YX
-        valid_YX &= is_data_YX
         if band.valid_range is not None:
             low, high = band.valid_range
             valid_YX &= (plane_YX >= low) & (plane_YX <= high)
