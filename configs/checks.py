@@ -218,8 +218,8 @@ def _check_prediction(prediction: PredictionConfig, samples: SamplesConfig | Non
 # ---------------------------------------------------------------- files
 
 
-def check_inputs(source: Source) -> list[Finding]:
-    """Findings for what the source names on disk."""
+def check_inputs(source: Source, quality: Any = None) -> list[Finding]:
+    """Findings for what the source names on disk: files that are not there, a pattern that fits none, bands that none has."""
     path = Path(source.path)
     if isinstance(source, NetcdfSource):
         return list(_missing_file(("source", "path"), path))
@@ -231,7 +231,44 @@ def check_inputs(source: Source) -> list[Finding]:
         for band, name in source.files.items():
             findings += _missing_file(("source", "files", band), path / name)
         findings += _missing_file(("source", "dates"), path / source.dates)
+    if isinstance(source, FolderSource) and not any(_check_pattern(source)):
+        findings += _check_names(source, quality)
     return findings
+
+
+def _check_names(source: FolderSource, quality: Any) -> Iterator[Finding]:
+    """Whether the pattern fits file names below the folder, their dates can be read, and every band is in some name."""
+    from pipelines.sources.dates import parse_date
+    from pipelines.sources.folder import list_files
+    from pipelines.sources.naming import propose_pattern
+    from pipelines.sources.pattern import FilePattern
+
+    pattern = FilePattern(source.pattern)
+    paths = list_files(Path(source.path))
+    fitting = [name for path in paths if (name := pattern.match(path))]
+    if any(parse_date(name.date_text, pattern.date_format) for name in fitting):
+        if pattern.has_band:
+            yield from _check_bands_in_names(source, quality, sorted({name.band for name in fitting}))
+    elif paths:  # without any file the scenes may still be on their way; the source says so
+        naming = propose_pattern(paths)
+        remedy = f"try {naming.pattern}" if naming and naming.pattern != source.pattern else "write it as the names are"
+        undated = next((name for path in paths if (name := pattern.match(path, any_date=True))), None)
+        if undated:
+            problem = f"no date in the names has the form {pattern.date_format!r}; the first is {undated.date_text!r}"
+        else:
+            shown = ", ".join(repr(path) for path in paths[:3])
+            problem = f"it fits none of the {len(paths)} files below {source.path}; there are: {shown}"
+        yield Finding(("source", "pattern"), problem, remedy)
+
+
+def _check_bands_in_names(source: FolderSource, quality: Any, there: list[str]) -> Iterator[Finding]:
+    wanted: dict[Key, str] = {("source", "bands", i): band.source or band.name for i, band in enumerate(source.bands)}
+    if quality is not None:
+        wanted["quality", "band"] = quality.band
+    for key, name in wanted.items():
+        if name not in there:
+            close = _closest(name, there, "the names hold")
+            yield Finding(key, f"no file below {source.path} is of band {name!r}", close)
 
 
 def _missing_file(key: Key, path: Path) -> Iterator[Finding]:

@@ -67,7 +67,10 @@ def _expectation(error: dict[str, Any]) -> str:
         return "a mapping with `kind:`"
     if kind == "string_pattern_mismatch":
         return "a name of letters, digits, `_`, `-` and `.`"
+    if kind == "value_error":
+        return str(context["error"])
     known = {
+        "string_too_long": "at most {max_length} characters",
         "greater_than": "a number greater than {gt}",
         "greater_than_equal": "a number of at least {ge}",
         "less_than": "a number less than {lt}",

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
-from configs.places import Document, Key, dotted, parse_yaml
+from configs.places import Document, Key, PlainLoader, dotted, parse_yaml
 from configs.schema import Run
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 
@@ -36,8 +36,10 @@ def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exi
     sections = _valid_sections(document, errors)
     findings = check_sections(sections)
     if inputs_must_exist and sections.get("source") is not None:
-        findings += check_inputs(sections["source"])
+        findings += check_inputs(sections["source"], sections.get("quality"))
     mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
+    said = {mistake.place for mistake in document.mistakes}
+    mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.place not in said]
     if mistakes or run is None:
         raise ConfigError(sorted(mistakes, key=_by_place))
     return run
@@ -79,7 +81,7 @@ def _apply_override(document: Document, override: str) -> None:
     if not equals or not all(str(part) for part in key):
         raise RequestError(f"--set {override}: expected KEY=VALUE, for example --set training.epochs=5")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=PlainLoader)
     except yaml.YAMLError as e:
         raise RequestError(f"--set {override}: the value is not valid YAML: {str(e).splitlines()[0]}") from e
     node: Any = document.data

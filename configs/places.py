@@ -1,5 +1,6 @@
 """Where every key of a YAML file stands, and what YAML itself says is wrong with it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,32 @@ import yaml
 from pipelines.errors import ConfigError, Mistake
 
 Key = tuple[str | int, ...]
+
+MAX_DEPTH = 12
+MAX_NODES = 20_000  # aliases multiply: ten lines of them can mean a billion values
+PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge")}
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Safe types only; what merely looks like a number or a date (2021-13-01) stays text, so that the schema names its line."""
+
+
+def _number_or_text(tag: str) -> Callable[[yaml.SafeLoader, yaml.Node], Any]:
+    construct = yaml.SafeLoader.yaml_constructors[tag]
+
+    def constructor(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+        try:
+            return construct(loader, node)
+        except ValueError:
+            return node.value
+
+    return constructor
+
+
+PlainLoader.add_constructor(None, lambda loader, node: None)  # an unknown tag is among the document's mistakes
+
+for _kind in ("int", "float", "timestamp"):
+    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number_or_text(f"tag:yaml.org,2002:{_kind}"))
 
 
 @dataclass(frozen=True)
@@ -18,6 +45,7 @@ class Document:
     data: dict[str, Any]
     key_places: dict[Key, str] = field(default_factory=dict)
     value_places: dict[Key, str] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)  # what YAML allows and a config must not do
 
     def place_of_key(self, key: Key) -> str:
         """`file:line` of `key`, or of the nearest mapping around it that is written down."""
@@ -34,7 +62,7 @@ def dotted(key: Key) -> str:
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    """The document in `text` (safe types only), read without aliases. Raises ConfigError with every duplicate key."""
+    """The document in `text` (safe types only), duplicate keys and tags noted in it. Raises ConfigError if it is no mapping."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as e:
@@ -42,6 +70,10 @@ def parse_yaml(text: str, name: str) -> Document:
         place = f"{name}:{mark.line + 1}" if mark else f"{name}:1"
         problem = "; ".join(part for part in (e.problem, e.context) if part) or "not valid YAML"
         raise ConfigError([Mistake(place, "YAML syntax", problem, _syntax_remedy(problem))]) from e
+    except RecursionError as e:
+        raise ConfigError(
+            [Mistake(f"{name}:1", "(whole file)", "nested too deeply", "see configs/demo.yaml for the form")]
+        ) from e
     except yaml.YAMLError as e:
         remedy = "save the file as plain UTF-8 text"
         raise ConfigError([Mistake(f"{name}:1", "YAML syntax", str(e).replace("\n", " "), remedy)]) from e
@@ -53,16 +85,13 @@ def parse_yaml(text: str, name: str) -> Document:
         problem = f"expected `key: value` lines at the top level, found {found}"
         raise ConfigError([Mistake(_place(name, root), "(whole file)", problem, "see configs/demo.yaml for the form")])
     document = Document(name, {})
-    mistakes: list[Mistake] = []
-    _note_places(root, (), document, mistakes)
-    if mistakes:
-        raise ConfigError(mistakes)
+    _note_places(root, (), document)
     document.data.update(_construct(root, name))
     return document
 
 
 def _construct(root: yaml.MappingNode, name: str) -> dict[str, Any]:
-    loader = yaml.SafeLoader("")
+    loader = PlainLoader("")
     try:
         return loader.construct_document(root)
     except (yaml.MarkedYAMLError, ValueError) as e:
@@ -74,25 +103,40 @@ def _construct(root: yaml.MappingNode, name: str) -> dict[str, Any]:
         loader.dispose()
 
 
-def _note_places(node: yaml.Node, key: Key, document: Document, mistakes: list[Mistake]) -> None:
-    """Fill the places below `node`. An alias met while its anchor is open would never end: it is a mistake."""
-    document.value_places[key] = _place(document.name, node)
+def _note_places(node: yaml.Node, key: Key, document: Document) -> None:
+    """Fill the places below `node`. Aliases of themselves, or of very many values, would never end: they are a mistake."""
+    place = _place(document.name, node)
+    if len(key) > MAX_DEPTH:
+        raise ConfigError([Mistake(place, dotted(key[:3]) + "...", "nested too deeply (or an alias of itself)")])
+    if len(document.value_places) > MAX_NODES:
+        problem = f"the file means more than {MAX_NODES} values (aliases of aliases?)"
+        raise ConfigError([Mistake(place, dotted(key), problem, "a run needs about a hundred; write them out")])
+    document.value_places[key] = place
+    if node.tag not in PLAIN_TAGS:
+        document.mistakes.append(
+            Mistake(place, dotted(key), f"the tag {node.tag!r} is not read", "plain values, lists and mappings only")
+        )
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             document.key_places[(*key, index)] = _place(document.name, item)
-            _note_places(item, (*key, index), document, mistakes)
+            _note_places(item, (*key, index), document)
     elif isinstance(node, yaml.MappingNode):
-        if len(key) > 12:
-            raise ConfigError([Mistake(_place(document.name, node), dotted(key), "nested too deeply (or an alias of itself)")])
         for name_node, value in node.value:
-            child = (*key, str(name_node.value))
-            place = _place(document.name, name_node)
-            if child in document.key_places:
-                remedy = f"it stands first at {document.key_places[child]}; keep one of the two"
-                mistakes.append(Mistake(place, dotted(child), "the key is written twice", remedy))
-                continue
-            document.key_places[child] = place
-            _note_places(value, child, document, mistakes)
+            _note_entry(name_node, value, key, document)
+
+
+def _note_entry(name_node: yaml.Node, value: yaml.Node, key: Key, document: Document) -> None:
+    place = _place(document.name, name_node)
+    if not isinstance(name_node, yaml.ScalarNode):
+        problem = "a key must be a word, found a list or a mapping"
+        raise ConfigError([Mistake(place, dotted(key), problem, "quote it if it is text")])
+    child = (*key, str(name_node.value))
+    if child in document.key_places:
+        remedy = f"it stands first at {document.key_places[child]}; keep one of the two"
+        document.mistakes.append(Mistake(place, dotted(child), "the key is written twice", remedy))
+        return
+    document.key_places[child] = place
+    _note_places(value, child, document)
 
 
 def _place(name: str, node: yaml.Node) -> str:

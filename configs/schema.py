@@ -10,7 +10,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def _to_naive_utc(date: datetime) -> datetime:
+    if not 1678 <= date.year <= 2261:  # what nanoseconds since 1970 in 64 bits reach; NumPy wraps round beyond it
+        raise ValueError("a date between 1678 and 2261")
     return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
+
+
+def _as_path(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("a path of printable characters")
+    return text
 
 
 def _named_band(band: Any) -> Any:
@@ -18,7 +26,8 @@ def _named_band(band: Any) -> Any:
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Place = Annotated[str, AfterValidator(_as_path)]
 UtcDate = Annotated[datetime, AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
 
 
@@ -63,7 +72,7 @@ class NetcdfSource(SourceDefaults):
     """A netCDF-4 / HDF5 cube with one variable per band and a time coordinate."""
 
     kind: Literal["netcdf"]
-    path: str
+    path: Place
     time: str = "time"
 
 
@@ -75,7 +84,7 @@ class FolderSource(SourceDefaults):
     """
 
     kind: Literal["folder"]
-    path: str
+    path: Place
     pattern: str
     variable: str | None = Field(None, description="data set inside each HDF5/netCDF file, e.g. image1/image_data")
 
@@ -84,9 +93,9 @@ class StackSource(SourceDefaults):
     """Multi-band rasters, one per band, whose raster bands are dates; the dates stand in a text file, one a line."""
 
     kind: Literal["stack"]
-    path: str = Field(description="folder")
-    files: dict[Name, str] = Field(description="band -> file name below `path`")
-    dates: str = Field(description="text or CSV file below `path`; the first column that parses as dates is used")
+    path: Place = Field(description="folder")
+    files: dict[Name, Place] = Field(description="band -> file name below `path`")
+    dates: Place = Field(description="text or CSV file below `path`; the first column that parses as dates is used")
 
 
 Source = Annotated[NetcdfSource | FolderSource | StackSource, Field(discriminator="kind")]
@@ -134,7 +143,7 @@ class GridConfig(Strict):
 
 
 class CubeConfig(Strict):
-    uri: str | None = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
+    uri: Place | None = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
     chunk_px: int = Field(256, ge=16)
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = "nearest"
     on_other_grid: Literal["reproject", "refuse"] = Field(
@@ -264,4 +273,4 @@ class Run(Strict):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()
-    runs: str = Field("runs", description="folder under which runs/NAME/ is made")
+    runs: Place = Field("runs", description="folder under which runs/NAME/ is made")

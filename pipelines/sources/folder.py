@@ -70,7 +70,8 @@ class FolderSource:
 
     def list_scenes(self) -> Listing:
         """Raises MissingInput (no folder), RequestError (the pattern is wrong or fits nothing)."""
-        names, problems = self._match(list_files(self.path))
+        paths, misnamed = take_text_names(list_files(self.path))
+        names, problems = self._match(paths)
         scenes: list[Scene] = []
         refused: list[SceneRefused] = []
         for key, files in sorted(names.items()):
@@ -79,7 +80,7 @@ class FolderSource:
                 refused.append(scene)
             else:
                 scenes.append(scene)
-        return settle_dates(scenes, [*refused, *problems], self.same_date)
+        return settle_dates(scenes, [*refused, *problems, *misnamed], self.same_date)
 
     def _match(self, paths: list[str]) -> tuple[dict[str, dict[str, tuple[str, Named]]], list[SceneRefused]]:
         """Scene key -> band -> (path, what its name says), and files that fit but for their date."""
@@ -163,15 +164,30 @@ def raster_layer(dataset: rasterio.DatasetReader, index: int, wanted: Wanted, na
 
 
 def list_files(folder: Path) -> list[str]:
-    """Paths of the files below `folder`, with /, sorted; hidden ones and folders that are links left out."""
+    """Paths of the files below `folder`, with /, sorted; hidden ones and folders that are links left out.
+
+    Raises MissingInput for a folder that is not there or may not be read: passed over, its scenes would be missed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise MissingInput(f"the folder {error.filename} cannot be read: {error.strerror}; give the right to read it") from error
+
     if not folder.is_dir():
         raise MissingInput(f"no such folder: {folder}" if not folder.exists() else f"{folder} is a file; a folder is expected")
     paths = []
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(here).relative_to(folder)
         paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
     return sorted(paths)
+
+
+def take_text_names(paths: list[str]) -> tuple[list[str], list[SceneRefused]]:
+    """The paths that are text, and a refusal for each that is not UTF-8: no cube or JSON could hold its name."""
+    is_text = [not any("\udc80" <= c <= "\udcff" for c in path) for path in paths]
+    shown = [ascii(path)[1:-1] for path, good in zip(paths, is_text, strict=True) if not good]
+    refused = [SceneRefused(name, "unreadable", "its name is not UTF-8 text; rename the file") for name in shown]
+    return [path for path, good in zip(paths, is_text, strict=True) if good], refused
 
 
 def scene_name(key: str) -> str:

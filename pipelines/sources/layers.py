@@ -135,7 +135,7 @@ def describe(place: str, wanted: Wanted, listing: Listing, open_layer: OpenLayer
             )
     if not dtypes:
         shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
-        raise RequestError(f"none of the {len(scenes)} scenes of {place} can be read:\n{shown}")
+        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {place} can be read:\n{shown}")
     dtype = Counter(dtypes.values()).most_common(1)[0][0]
     for scene in scenes:
         try:

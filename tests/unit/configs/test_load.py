@@ -95,6 +95,11 @@ def test_all_mistakes_come_at_once_with_line_key_and_remedy(mistakes: Mistakes) 
         ("prediction={dates: []}", "prediction.dates", "the list is empty"),
         ("prediction.issue=soon", "prediction.issue", "expected a date such as 2020-06-30 or one of 'latest'"),
         ("samples.horizon=0", "samples.horizon", "a number of at least 1, found 0"),
+        ("split.test_from=2020-13-01", "split.test_from", "expected a date such as 2020-06-30, found '2020-13-01'"),
+        ("split.test_from=9999-01-01", "split.test_from", "a date between 1678 and 2261"),
+        ("split.validation_from=0001-01-01T00:00:00+14:00", "split.validation_from", "between 1678 and 2261"),
+        ("name=" + "a" * 101, "name", "at most 100 characters"),
+        ('runs="a\\0b"', "runs", "printable"),
         ("name=true", "name", "expected text, found True"),
     ],
 )
@@ -129,7 +134,15 @@ def test_a_stack_needs_a_file_for_every_band_and_its_dates(folder: Path) -> None
         ("name: a\nname: b\n", r"run.yaml:2  name: the key is written twice\n    -> it stands first at run.yaml:1"),
         ("name: [a\nb: c\n", "run.yaml:2  YAML syntax"),
         ("name: a\n\tb: c\n", "indent with spaces, not tabs"),
-        ("name: !!python/object/apply:os.system [ls]\n", "YAML value"),
+        ("name: !!python/object/apply:os.system [ls]\n", "the tag .*os.system' is not read"),
+        ("name: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("name: " + "{a: " * 3000 + "}" * 3000, "nested too deeply"),
+        ("name: &x [*x]\n", "alias of itself"),
+        (
+            "a: &a [x, x]\n" + "".join(f"{c}: &{c} [{('*' + p + ', ') * 40}]\n" for p, c in zip("abcd", "bcde", strict=True)),
+            "aliases of",
+        ),
+        ("[a, b]: 3\n", "a key must be a word"),
         ("a: &a\n  b: *a\n", "alias of itself|YAML"),
     ],
 )
@@ -173,3 +186,38 @@ def test_the_resolved_config_reads_back_to_the_same_run_and_hash(folder: Path) -
 def test_dates_with_a_zone_become_utc(folder: Path) -> None:
     Path("run.yaml").write_text(GOOD.replace("2019-01-01", "2019-01-01T02:00:00+02:00"))
     assert str(load_run("run.yaml").split.validation_from) == "2019-01-01 00:00:00"
+
+
+def test_a_wrong_date_or_tag_hides_no_other_mistake(mistakes: Mistakes) -> None:
+    text = GOOD.replace("test_from: ", "test_from: 2021-13-01 # ").replace("name: ", "name: !!set {a} # ", 1)
+    found = mistakes(text + "trainig: {}\n")
+    assert "2021-13-01" in found["split.test_from"][1]
+    assert "is not read" in found["name"][1]
+    assert found["trainig"][2] == "did you mean 'training'?"
+
+
+@pytest.mark.parametrize(
+    ("files", "key", "problem", "remedy"),
+    [
+        (["20200105_B4.tif"], "source.bands.1", "no file below scenes is of band 'B8'", "the names hold B4"),
+        (["20200105_B4.tif", "20200105_B08.tif"], "source.bands.1", "of band 'B8'", "did you mean 'B08'?"),
+        (
+            ["05012020_B4.tif", "30012020_B4.tif"],
+            "source.pattern",
+            "no date in the names has the form '%Y%m%d'",
+            "write it as the names are",
+        ),
+        (["a/20200105_B4.tif", "a/20200205_B4.tif"], "source.pattern", "it fits none of the 2 files", "try"),
+    ],
+)
+def test_names_that_do_not_fit_the_pattern_are_a_mistake_of_the_config(
+    mistakes: Mistakes, files: list[str], key: str, problem: str, remedy: str
+) -> None:
+    for name in files:
+        path = Path("scenes") / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    found = mistakes(GOOD)[key]
+    assert found[0].startswith("run.yaml:")
+    assert problem in found[1]
+    assert remedy in found[2]

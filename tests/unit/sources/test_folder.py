@@ -5,7 +5,7 @@ from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Band
-from pipelines.sources.folder import FolderSource, scene_name
+from pipelines.sources.folder import FolderSource, scene_name, take_text_names
 from pipelines.sources.layers import Wanted
 
 RED_NIR = Wanted((Band("red", nodata=0), Band("nir", nodata=0)), {"red": "B4", "nir": "B8"})
@@ -226,3 +226,10 @@ def test_netcdf_files_of_one_date_with_a_variable_per_band(tmp_path):
 )
 def test_scenes_are_named_after_their_files(key, name):
     assert scene_name(key) == name
+
+
+def test_names_that_are_not_text_are_refused_and_the_others_read() -> None:
+    paths, refused = take_text_names(["20200105_B4.tif", "2020\udcff_B4.tif"])
+    assert paths == ["20200105_B4.tif"]
+    assert refused[0].reason == "unreadable"
+    str(refused[0]).encode()  # what is said of it is text
