@@ -1,10 +1,12 @@
-"""What Prefect's UI shows of a run: progress, the table of metrics, the quicklook, where the products lie.
+"""What Prefect's UI shows of a run: progress, what it did, the metrics, the quicklook, what was refused, where things lie.
 
-The numbers come from `summary.json`, so that the UI, the report and the file cannot disagree.
+The numbers come from `summary.json` and `steps.jsonl`, so that the UI, the report and the files cannot disagree.
 """
 
 import base64
 import json
+import logging
+import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,19 +15,24 @@ from typing import Any
 
 from flows.folder import RunFolder
 from flows.invocation import Invocation
+from flows.steps import read_records
+
+logger = logging.getLogger(__name__)
 
 LARGEST_PICTURE = 700_000  # bytes that go into the server's database with a picture
 UPDATE_EVERY_S = 2.0
+MOST_ROWS = 200
 
 
 class ProgressArtifact:
-    """The display of a run without a terminal: a progress artifact for every step that counts, and the flow run's log."""
+    """The display of a run in the UI: a progress artifact for every step that counts and lasts, and the flow run's log."""
 
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
         updates = _Updates(f"{stage}: {name}")
         try:
             yield updates
+            updates.finish()
         finally:
             updates.close()
 
@@ -34,16 +41,23 @@ class ProgressArtifact:
 
         get_run_logger().info(text)
 
+    def fail(self, text: str) -> None:
+        from prefect.logging import get_run_logger
+
+        get_run_logger().error(text)
+
 
 class _Updates:
-    """Sends progress at most every two seconds from a thread of its own: the work must not wait for the server."""
+    """Sends progress at most every two seconds from a thread of its own: the work must not wait for the server.
+
+    A step that ends within two seconds leaves no artifact: nobody could have looked at it.
+    """
 
     def __init__(self, description: str):
         self.description = description
         self._latest: float | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._context: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         self._latest = 100.0 * done / max(total, 1)
@@ -54,16 +68,28 @@ class _Updates:
             self._thread = threading.Thread(target=context.run, args=(self._send,), name="progress-artifact", daemon=True)
             self._thread.start()
 
+    def finish(self) -> None:
+        if self._latest is not None:
+            self._latest = 100.0
+
     def close(self) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
 
     def _send(self) -> None:
+        if self._stop.wait(UPDATE_EVERY_S):
+            return
+        try:
+            self._send_until_stopped()
+        except Exception as e:  # a server that went away must not end the work; the terminal and steps.jsonl go on
+            logger.warning("progress of %r is no longer shown in the UI: %s", self.description, e)
+
+    def _send_until_stopped(self) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        artifact: Any = create_progress_artifact(self._latest or 0.0, description=self.description)
         sent = self._latest
+        artifact: Any = create_progress_artifact(sent or 0.0, description=self.description)
         is_last = False
         while not is_last:
             is_last = self._stop.wait(UPDATE_EVERY_S)
@@ -72,11 +98,19 @@ class _Updates:
                 update_progress_artifact(artifact, progress=sent)
 
 
-def publish_artifacts(invocation: Invocation) -> None:
-    """Artifacts of what is there so far; a run that has no summary yet gets its record of steps alone."""
+def publish_artifacts(invocation: Invocation, ending: str) -> None:
+    """Artifacts of what is there so far; `ending` says how the run ended. A server that does not answer is only logged."""
+    try:
+        _publish(invocation, ending)
+    except Exception as e:
+        logger.warning("the run's artifacts did not reach the Prefect server (%s); its folder has everything", e)
+
+
+def _publish(invocation: Invocation, ending: str) -> None:
     from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
     folder, key = invocation.folder, artifact_key(invocation.run.name)
+    create_markdown_artifact(overview_markdown(invocation, ending), key=f"{key}-run", description="What this run did")
     if folder.summary.exists():
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         create_markdown_artifact(
@@ -91,7 +125,9 @@ def publish_artifacts(invocation: Invocation) -> None:
         )
     for path, what in ((folder.report, "report"), (folder.products / "collection.json", "products")):
         if path.exists():
-            create_link_artifact(path.resolve().as_uri(), link_text=str(path), key=f"{key}-{what}")
+            create_link_artifact(
+                path.resolve().as_uri(), link_text=str(path), key=f"{key}-{what}", description=f"Where the {what} lies"
+            )
 
 
 def artifact_key(name: str) -> str:
@@ -99,14 +135,53 @@ def artifact_key(name: str) -> str:
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in name.lower()).strip("-") or "run"
 
 
+# ---------------------------------------------------------------- markdown
+
+
+def overview_markdown(invocation: Invocation, ending: str) -> str:
+    """One page: how it ended, what every step did and cost, the verdict, what was refused, where everything lies."""
+    folder = invocation.folder
+    lines = [f"# {invocation.run.name}", "", f"**{ending}**", "", *step_rows(folder.steps, invocation.steps.invocation)]
+    if folder.summary.exists():
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        lines += ["", "## Verdict", "", metrics_markdown(summary)]
+    if folder.refused.exists():
+        lines += ["", "## Refused scenes", "", refused_markdown(folder)]
+    places = [p for p in (folder.report, folder.products, folder.summary, folder.steps, folder.config) if p.exists()]
+    lines += ["", f"## Where things lie on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in places)]
+    if folder.quicklook.exists():
+        lines += ["", "## Quicklook", "", picture_markdown(folder.quicklook)]
+    return "\n".join(lines)
+
+
+def step_rows(record: Path, invocation: str) -> list[str]:
+    """A table of the steps of one invocation; a step that began and did not end is said to have been stopped."""
+    ended: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in read_records(record):
+        if line["run"] == invocation:
+            ended[line["stage"], line["step"]] = line
+    rows = ["| stage | step | | seconds | peak MB |", "|---|---|---|---|---|"]
+    for line in ended.values():
+        status = "stopped" if line["status"] == "started" else line["status"]
+        what = one_cell(f"{status}: {line['detail']}" if line["detail"] else status)
+        costs = "| |" if line["status"] in ("skipped", "started") else f"{line['seconds']:.1f} | {line['peak_mb']:.0f} |"
+        rows.append(f"| {line['stage']} | {line['step']} | {what} | {costs}")
+    return rows
+
+
 def metrics_markdown(summary: dict[str, Any]) -> str:
-    """The verdict and one row of overall errors for the model and each baseline."""
+    """The verdict, one row of overall errors for the model and each baseline, and the mean absolute error by lead."""
     verdict = summary["verdict"]
     lines = [f"**{verdict['sentence']}**", "", f"Published: {'yes' if verdict.get('published') else 'no'}.", ""]
     lines += ["| | MAE | RMSE | SSIM |", "|---|---|---|---|"]
     for name, metrics in summary["metrics"].items():
         overall = metrics["overall"]
         cells = ["" if overall.get(m) is None else f"{overall[m]:.4g}" for m in ("mae", "rmse", "ssim")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    leads = [lead["lead"] for lead in next(iter(summary["metrics"].values()))["by_lead"]]
+    lines += ["", "MAE by lead:", "", f"| | {' | '.join(map(str, leads))} |", "|---" * (len(leads) + 1) + "|"]
+    for name, metrics in summary["metrics"].items():
+        cells = ["" if lead.get("mae") is None else f"{lead['mae']:.4g}" for lead in metrics["by_lead"]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -121,9 +196,17 @@ def refused_markdown(folder: RunFolder) -> str:
     entries = content if isinstance(content, list) else content.get("refused", [])
     if not entries:
         return "No scene was refused."
-    rows = [f"| {e.get('scene_id', '')} | {e.get('reason', '')} | {e.get('detail', '')} |" for e in entries[:200]]
-    more = ["", f"... and {len(entries) - 200} more in {folder.refused}"] if len(entries) > 200 else []
+    rows = [
+        "| " + " | ".join(one_cell(str(entry.get(name, ""))) for name in ("scene_id", "reason", "detail")) + " |"
+        for entry in entries[:MOST_ROWS]
+    ]
+    more = ["", f"... and {len(entries) - MOST_ROWS} more in {folder.refused}"] if len(entries) > MOST_ROWS else []
     return "\n".join([f"{len(entries)} scenes were refused.", "", "| scene | reason | detail |", "|---|---|---|", *rows, *more])
+
+
+def one_cell(text: str) -> str:
+    """Text that neither ends a table's cell nor its row; file names and messages are not ours."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def picture_markdown(path: Path) -> str:

@@ -216,8 +216,6 @@ def main() -> None:
     """The entry point of the command `driftline`."""
     app()
 
-    main()
-
 
 if __name__ == "__main__":
     main()

@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow
 
 from flows.stages.evaluate import evaluate
-from flows.tracking import carry_out
+from flows.tracking import carry_out, name_of_run
 
 
-@flow(name="evaluate", flow_run_name="evaluate {config}", validate_parameters=True, persist_result=False)
+@flow(name="evaluate", flow_run_name=name_of_run, validate_parameters=True, persist_result=False)
 def evaluate_flow(config: str, overrides: list[str] | None = None) -> Any:
     """Forecaster -> verdict. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, evaluate, inputs_must_exist=False)

@@ -1,25 +1,26 @@
 """`driftline serve`: a Prefect server with its UI, pools, deployments, a zombie watch and workers, all on 127.0.0.1.
 
-Every child runs in a session of its own and is ended with its whole process group, whatever way this process ends.
+What the children are and how they end: flows/children.py.
 """
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from configs.load import load_run
+from flows.children import Child, restart, sigterm_as_interrupt, start
+from flows.liveness import mark_silent
 from flows.tracking import is_reachable
 from pipelines.errors import MissingInput, RequestError, StateError
 
@@ -27,6 +28,7 @@ HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
 START_TIMEOUT_S = 150  # 10-30 s were seen, on a loaded machine more
 HEARTBEAT_S, ZOMBIE_S = 30, 90
+LOOK_EVERY_S = 30.0
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,18 +58,30 @@ def serve(
     place.home.mkdir(parents=True, exist_ok=True)
     environment = server_environment(place)
     with sigterm_as_interrupt(), ExitStack() as stack:
-        server = start(stack, "server", ["server", "start", "--host", HOST, "--port", str(place.port)], environment, place)
+        stack.enter_context(alone(place))
+        server = start(stack, "server", ["server", "start", "--host", HOST, "--port", str(place.port)], environment, place.home)
         wait_for(server, place)
         prepare_server(place, deployments, environment)
         workers = [
-            start(stack, f"worker-{p}", ["worker", "start", "--pool", p, "--type", "process"], environment, place) for p in POOLS
+            start(stack, f"worker-{p}", ["worker", "start", "--pool", p, "--type", "process"], environment, place.home)
+            for p in POOLS
         ]
         found = {"ui": place.ui, "api": place.api, "deployments": [d["name"] for d in deployments], "logs": str(place.home)}
         announce(found, schedule)
         if check:
             return {**found, "listening": listening_addresses([server, *workers])}
-        watch([server, *workers], place)
+        watch(server, workers, place)
     return found
+
+
+def alone(place: Place) -> AbstractContextManager[Any]:
+    """A lock on the server's folder: two servers on one SQLite database would lose states. Raises RequestError."""
+    try:
+        return FileLock(place.home / "serve.lock", timeout=0).acquire()
+    except Timeout as e:
+        raise RequestError(
+            f"another `driftline serve` uses {place.home}; end that one, or serve a config with another `runs` folder"
+        ) from e
 
 
 def server_environment(place: Place) -> dict[str, str]:
@@ -101,82 +115,53 @@ def choose_port(port: int) -> int:
 # ---------------------------------------------------------------- children
 
 
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends us the way Ctrl-C does, so that the children are taken down."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def start(
-    stack: ExitStack, name: str, arguments: list[str], environment: dict[str, str], place: Place
-) -> subprocess.Popen[bytes]:
-    """A Prefect command as a child with its own process group and log; ended when `stack` unwinds."""
-    log = stack.enter_context((place.home / f"{name}.log").open("ab"))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "prefect", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    stack.callback(end_group, child)
-    return child
-
-
-def end_group(child: subprocess.Popen[bytes], patience_s: float = 12.0) -> None:
-    """Ends the child and everything it started: politely first, then for good."""
-    for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 4.0), (signal.SIGKILL, 4.0)):
-        try:
-            os.killpg(child.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            child.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            continue
-    child.poll()
-
-
-def wait_for(server: subprocess.Popen[bytes], place: Place) -> None:
+def wait_for(server: Child, place: Place) -> None:
     print(f"starting the server on {place.ui} (10-30 s) ...", file=sys.stderr)
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_reachable(place.api, timeout_s=1.0):
-        if server.poll() is not None:
-            raise StateError(f"the Prefect server ended at once (exit code {server.returncode}); see {place.home / 'server.log'}")
+        code = server.process.poll()
+        if code is not None:
+            raise StateError(f"the Prefect server ended at once (exit code {code}); see {server.log}")
         if time.monotonic() > deadline:
-            raise StateError(f"the Prefect server did not answer within {START_TIMEOUT_S} s; see {place.home / 'server.log'}")
+            raise StateError(f"the Prefect server did not answer within {START_TIMEOUT_S} s; see {server.log}")
         time.sleep(0.3)
 
 
-def watch(children: list[subprocess.Popen[bytes]], place: Place) -> None:
-    """Returns on Ctrl-C or SIGTERM. Raises StateError if a child ends by itself."""
+def watch(server: Child, workers: list[Child], place: Place) -> None:
+    """Returns on Ctrl-C or SIGTERM. A worker that ends is started again; raises StateError if the server ends."""
+    look_at = time.monotonic() + ZOMBIE_S + LOOK_EVERY_S  # living runs need a heartbeat to be heard
     try:
         while True:
             time.sleep(1)
-            for child in children:
-                if child.poll() is not None:
-                    command = " ".join(str(part) for part in child.args[2:6])  # type: ignore[index]
-                    raise StateError(f"`{command}` ended by itself (exit code {child.returncode}); logs are in {place.home}")
+            code = server.process.poll()
+            if code is not None:
+                raise StateError(f"the Prefect server ended by itself (exit code {code}); see {server.log}")
+            for worker in workers:
+                if worker.process.poll() is not None:
+                    print(f"{worker.name} ended by itself (exit code {worker.process.returncode}); starting it", file=sys.stderr)
+                    restart(worker)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_EVERY_S
+                tell_dead_runs(place)
     except KeyboardInterrupt:
         print("taking everything down ...", file=sys.stderr)
 
 
-def listening_addresses(children: list[subprocess.Popen[bytes]]) -> list[str]:
+def tell_dead_runs(place: Place) -> None:
+    try:
+        for name in mark_silent(place.api, ZOMBIE_S):
+            print(f"marked as crashed, nothing was heard of it for {ZOMBIE_S} s: {name}", file=sys.stderr)
+    except OSError as e:  # a busy server; the next look is soon
+        print(f"could not look for dead runs: {e}", file=sys.stderr)
+
+
+def listening_addresses(children: list[Child]) -> list[str]:
     """Every address:port on which the children, or theirs, listen."""
     import psutil
 
     found: set[str] = set()
     for child in children:
-        process = psutil.Process(child.pid)
+        process = psutil.Process(child.process.pid)
         for one in (process, *process.children(recursive=True)):
             try:
                 connections = one.net_connections(kind="inet")

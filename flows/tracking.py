@@ -9,7 +9,8 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ class TaskCaller:
 
         self.count += 1
         options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE, "tags": [stage]}
-        task(name=f"{stage}: {name}", task_run_name=name, **options)(step)(return_state=True)
+        task(name=f"{stage}: {name}", task_run_name=f"{stage}: {name}", **options)(step)(return_state=True)
         if errors:
             raise errors[0]
         if not results:
@@ -118,23 +119,53 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
         return 0
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id]))
     deadline, recorded = time.monotonic() + timeout_s, 0
-    with get_client(sync_client=True) as client:
-        while True:
-            runs = [
-                run
-                for offset in range(0, count, 200)
-                for run in client.read_task_runs(flow_run_filter=wanted, limit=200, offset=offset)
-            ]
-            recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
-            if recorded >= count or time.monotonic() > deadline:
-                break
-            time.sleep(0.25)
+    try:
+        with get_client(sync_client=True) as client:
+            while recorded < count and time.monotonic() < deadline:
+                runs = [
+                    run
+                    for offset in range(0, count, 200)
+                    for run in client.read_task_runs(flow_run_filter=wanted, limit=200, offset=offset)
+                ]
+                recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
+                time.sleep(0.0 if recorded >= count else 0.25)
+    except Exception as e:  # the server went away; whatever kind of error its client makes of that, the work is done
+        logger.warning("the Prefect server could not be asked for its history: %s", e)
     if recorded < count:
         logger.warning("Prefect recorded %d of %d steps within %.0f s; steps.jsonl has all of them", recorded, count, timeout_s)
     return recorded
 
 
 # ---------------------------------------------------------------- flows
+
+
+@dataclass(frozen=True)
+class Both:
+    """Shows the steps in two places: on the terminal and in Prefect's UI."""
+
+    first: Display
+    second: Display
+
+    @contextmanager
+    def step(self, stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+        with self.first.step(stage, name) as tell_first, self.second.step(stage, name) as tell_second:
+
+            def progress(done: int, total: int) -> None:
+                tell_first(done, total)
+                tell_second(done, total)
+
+            yield progress
+
+    def say(self, text: str) -> None:
+        self.first.say(text)
+        self.second.say(text)
+
+
+def name_of_run() -> str:
+    """Verb and config's name, as the list of runs shows it, e.g. "predict harvest"."""
+    from prefect.runtime import flow_run
+
+    return f"{flow_run.flow_name} {Path(str(flow_run.parameters.get('config', ''))).stem}"
 
 
 def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocation], dict[str, Any]], **options: Any) -> Any:
@@ -150,16 +181,22 @@ def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocati
     outcome = _outcome.get() or Outcome()
     call = TaskCaller()
     try:
-        display = outcome.display if _outcome.get() else ProgressArtifact()
+        display = Both(outcome.display, ProgressArtifact())
         invocation = open_invocation(config, overrides or (), display, call=call, flow_run=str(flow_run.id or ""), **options)
+        ending = "stopped before the end: cancelled, interrupted or crashed; run it again, it goes on where it was"
         try:
             with remembering_folder(invocation):
                 outcome.result = body(invocation)
+            ending = outcome.result.get("message", "done")
+        except Exception as e:
+            ending = f"failed: {e}"
+            raise
         finally:
-            publish_artifacts(invocation)
-        return Completed(message=outcome.result.get("message", "done"))
+            publish_artifacts(invocation, ending)
+        return Completed(message=ending)
     except DriftlineError as e:
         outcome.error = e
+        ProgressArtifact().fail(str(e))
         return Failed(message=str(e))
     except Exception as e:
         outcome.error = e
@@ -174,10 +211,17 @@ def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
     token = _outcome.set(outcome)
     try:
         state = flow(**parameters, return_state=True)
+    except Exception as e:
+        if outcome.error is None and outcome.result is None:
+            raise
+        display.say(f"the Prefect server did not take the end of the run ({e}); the run's folder has everything")
+        state = None
     finally:
         _outcome.reset(token)
     if outcome.error is not None:
         raise outcome.error
+    if state is None:
+        return outcome.result
     if not state.is_completed():
         raise StateError(f"Prefect ended the flow run as {state.name}: {state.message}")
     return outcome.result

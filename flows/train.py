@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow
 
 from flows.stages.train import train
-from flows.tracking import carry_out
+from flows.tracking import carry_out, name_of_run
 
 
-@flow(name="train", flow_run_name="train {config}", validate_parameters=True, persist_result=False)
+@flow(name="train", flow_run_name=name_of_run, validate_parameters=True, persist_result=False)
 def train_flow(config: str, overrides: list[str] | None = None) -> Any:
     """Cube -> forecaster. `config` is a path as the worker sees it."""
     return carry_out(config, overrides, train, inputs_must_exist=False)

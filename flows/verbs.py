@@ -46,7 +46,12 @@ def perform_plainly(verb: str, config: str, overrides: list[str], even_if_worse:
 def perform_tracked(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
     import os
 
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the bars show what is going on
+    from flows.serve import HEARTBEAT_S
+
+    # read when Prefect is imported. The bars and our own messages are on the terminal, the UI gets the log
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # Prefect's default of 180 s is more than the 90 s after which `driftline serve` takes a run for dead
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     from importlib import import_module
 
     from flows.tracking import call_flow

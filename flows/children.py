@@ -1,0 +1,117 @@
+"""The processes below `driftline serve`: started in sessions of their own, ended with everything they started.
+
+A worker starts every flow run in yet another session, so a signal to the worker's group does not reach it: runs are found
+as descendants. Should this process be killed outright, the kernel (Linux) tells the children to end.
+"""
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines.errors import StateError
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+SHORT_LIFE_S, SHORT_LIVES = 60.0, 3
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before fork; there is none on macOS
+
+
+@dataclass
+class Child:
+    """A Prefect command; `process` is the one that runs it now."""
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes]
+    started: float
+    short_lives: int = 0
+
+
+def start(stack: ExitStack, name: str, arguments: list[str], environment: dict[str, str], home: Path) -> Child:
+    """A Prefect command as a child with its own log; ended when `stack` unwinds."""
+    log = home / f"{name}.log"
+    child = Child(name, arguments, environment, log, spawn(arguments, environment, log), time.monotonic())
+    stack.callback(end, child)
+    return child
+
+
+def restart(child: Child) -> None:
+    """Starts it again. Raises StateError if it has died young three times in a row."""
+    is_short = time.monotonic() - child.started < SHORT_LIFE_S
+    child.short_lives = child.short_lives + 1 if is_short else 0
+    if child.short_lives >= SHORT_LIVES:
+        raise StateError(f"{child.name} ends as soon as it is started (exit code {child.process.returncode}); see {child.log}")
+    child.process, child.started = spawn(child.arguments, child.environment, child.log), time.monotonic()
+
+
+def spawn(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+
+def _end_with_parent() -> None:
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end(child: Child) -> None:
+    """Ends the flow runs below the child, then the child itself: politely first, then for good."""
+    below = descendants(child.process.pid)
+    signal_all(below, signal.SIGTERM)  # a run that is told so leaves its state in order and says CRASHED
+    _, alive = psutil.wait_procs(below, timeout=10)
+    signal_all(alive, signal.SIGKILL)
+    if child.process.poll() is None:
+        child.process.send_signal(signal.SIGINT)
+        try:
+            child.process.wait(12)
+        except subprocess.TimeoutExpired:
+            signal_all(descendants(child.process.pid), signal.SIGKILL)
+            child.process.kill()
+            child.process.wait()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends us the way Ctrl-C does, so that the children are taken down."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
