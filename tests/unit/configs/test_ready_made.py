@@ -1,0 +1,20 @@
+"""The ready-made runs that the README shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.load import load_run
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("name", ["sinop", "radar"])
+def test_the_readme_shows_the_ready_made_runs_word_for_word(name):
+    path = ROOT / "configs" / f"{name}.yaml"
+    shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    made = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert shown
+    assert shown[1] == "".join(line for line in made if not line.startswith("#"))
+    assert load_run(path, inputs_must_exist=False).name == name
