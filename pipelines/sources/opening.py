@@ -13,9 +13,11 @@ import functools
 import os
 import stat
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -46,21 +48,60 @@ def open_raster(
     Failures while reading inside the `with` block are SceneRefused(unreadable) too.
     """
     path, label = Path(path), scene_id or Path(path).name
+    with rasterio.Env(**GDAL_OPTIONS):
+        try:
+            with _kept_or_opened(str(path), lambda: _raster_dataset(path, label)) as dataset:
+                _check_raster(dataset, path, label, indexes)
+                yield dataset
+        except RasterioError as error:
+            raise SceneRefused(label, "unreadable", f"{path.name} cannot be read: {_cause(error)}") from error
+
+
+def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
     driver = raster_driver(path, label)
     if driver == "JP2OpenJPEG":
         _check_jpeg2000_is_whole(path, label)
     elif problem := directory_outside_file(path):
         raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
-    with rasterio.Env(**GDAL_OPTIONS):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the config may supply what the file lacks
+            return rasterio.open(path, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE", GEOREF_SOURCES="INTERNAL")
+    except RasterioError as error:
+        raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
+
+
+# ---------------------------------------------------------------- one opening for many looks
+
+_Kept = tuple[ExitStack, dict[str, Any]]
+_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def files_kept_open() -> Iterator[None]:
+    """Within it, in this thread, every file is opened and checked once, at its first use, and closed at the end."""
+    if _kept.get() is not None:
+        yield
+        return
+    with ExitStack() as stack:
+        token = _kept.set((stack, {}))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the config may supply what the file lacks
-                dataset = rasterio.open(path, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE", GEOREF_SOURCES="INTERNAL")
-            with dataset:
-                _check_raster(dataset, path, label, indexes)
-                yield dataset
-        except RasterioError as error:
-            raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
+            yield
+        finally:
+            _kept.reset(token)
+
+
+@contextmanager
+def _kept_or_opened(path: str, open_file: Callable[[], Any]) -> Iterator[Any]:
+    kept = _kept.get()
+    if kept is None:
+        with open_file() as file:
+            yield file
+        return
+    stack, files = kept
+    if path not in files:
+        files[path] = stack.enter_context(open_file())
+    yield files[path]
 
 
 def raster_driver(path: Path, label: str) -> str:
@@ -189,20 +230,23 @@ def check_size(label: str, place: str, shape_yx: tuple[int, int]) -> None:
 def open_hdf5(path: str | Path, scene_id: str | None = None) -> Iterator[h5py.File]:
     """The HDF5 or netCDF-4 file at `path`, read-only. Raises MissingInput, SceneRefused(driver, truncated, unreadable)."""
     path, label = Path(path), scene_id or Path(path).name
+    with _kept_or_opened(str(path), lambda: _hdf5_file(path, label)) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise SceneRefused(label, "unreadable", f"{path.name}: {error}") from error
+
+
+def _hdf5_file(path: Path, label: str) -> h5py.File:
     head = _first_bytes(path, label)
     if head[:8] != b"\x89HDF\r\n\x1a\n":
         hint = "; it is a classic netCDF: convert it with nccopy -k nc4" if head[:3] == b"CDF" else ""
         raise SceneRefused(label, "driver", f"{path.name} begins with {head[:8]!r}, which is not HDF5 (or netCDF-4){hint}")
     try:
-        file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 << 20)
+        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 << 20)
     except OSError as error:
         reason = "truncated" if "truncated" in str(error) else "unreadable"
         raise SceneRefused(label, reason, f"{path.name} cannot be read as HDF5: {error}") from error
-    with file:
-        try:
-            yield file
-        except OSError as error:
-            raise SceneRefused(label, "unreadable", f"{path.name}: {error}") from error
 
 
 def hdf5_data_set(file: h5py.File, name: str, label: str) -> h5py.Dataset:

@@ -17,7 +17,9 @@ from pipelines.grid import Grid
 from pipelines.sources.source import Resampling
 
 WARP_ROWS = 512  # always these strips, counted from the grid's row 0, are warped: then the pixels do not depend on which
-MIN_WARP_ROWS = 256  # rows are asked for. GDAL takes low windows block by block (512x128), with other rounding; hence no low strip
+MIN_WARP_ROWS = (
+    256  # rows are asked for. GDAL takes low windows block by block (512x128), with other rounding; hence no low strip
+)
 
 
 class Layer(Protocol):

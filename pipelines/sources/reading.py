@@ -7,6 +7,7 @@ import numpy as np
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene, Slice
+from pipelines.sources.opening import files_kept_open
 from pipelines.sources.placing import covered, lattice_offset, overlaps
 from pipelines.sources.quality import QualityRule
 from pipelines.sources.source import Resampling, Source
@@ -61,6 +62,13 @@ def _read(
     source: Source, rule: QualityRule | None, scene: Scene, grid: Grid, rows: slice, on_other_grid: str, resampling: Resampling
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(image, valid, is_data) of a scene or of the mosaic of its parts."""
+    with files_kept_open():
+        return _read_parts(source, rule, scene, grid, rows, on_other_grid, resampling)
+
+
+def _read_parts(
+    source: Source, rule: QualityRule | None, scene: Scene, grid: Grid, rows: slice, on_other_grid: str, resampling: Resampling
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image_BYX = valid_YX = is_data_YX = None
     for part in scene.parts or (scene,):
         try:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.warp import reproject
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject, transform
 from source_rasters import UTM, ramp, shifted, write_tiff
 
 from pipelines.errors import SceneRefused
@@ -115,6 +116,39 @@ def test_strips_are_rows_of_the_whole_across_zones(tmp_path):
         image, valid = read_strip(source, None, scene, target, rows, **options)
         np.testing.assert_array_equal(image, whole.image_BYX[:, rows])
         np.testing.assert_array_equal(valid, whole.valid_YX[rows])
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("height", [1400, 1100, 1024])
+def test_strips_are_what_gdal_makes_of_the_whole_image(tmp_path, resampling, height):
+    """Turned by the meridian convergence: GDAL alone would blur the strips, as if they were reduced."""
+    (left,), (top,) = transform("EPSG:32633", "EPSG:32632", [270_000.0], [5_420_000.0])
+    there = Grid("EPSG:32632", (10.0, 0.0, left, 0.0, -10.0, top), (height, 800))
+    plane = (np.random.default_rng(0).integers(1, 60_000, there.shape_yx)).astype("uint16")
+    source, scene = one_scene(tmp_path, plane, grid=there)
+    target = Grid("EPSG:32633", (10.0, 0.0, 270_000.0, 0.0, -10.0, 5_420_000.0), (height, 800))
+    found = read_slice(source, None, scene, target, on_other_grid="reproject", resampling=resampling)
+    with (
+        rasterio.open(tmp_path / "a_20180105.tif") as file,
+        WarpedVRT(
+            file, crs=target.crs, transform=target.affine, width=800, height=height, resampling=Resampling[resampling],
+            src_nodata=0, nodata=0, XSCALE=1, YSCALE=1,
+        ) as warped,
+    ):  # fmt: skip
+        expected = warped.read(1)
+    assert (expected > 0).mean() > 0.5
+    np.testing.assert_array_equal(found.image_BYX[0], expected)
+
+
+def test_a_file_is_opened_once_for_a_slice(tmp_path, monkeypatch):
+    source, scene = one_scene(tmp_path)
+    read_slice(source, None, scene, UTM)
+    opened, really_open = [], rasterio.open
+    monkeypatch.setattr(rasterio, "open", lambda path, **options: opened.append(path) or really_open(path, **options))
+    read_slice(source, None, scene, UTM)
+    assert len(opened) == 1
+    read_slice(source, None, scene, UTM)
+    assert len(opened) == 2, "nothing stays open, nor is anything remembered, after a slice"
 
 
 def test_valid_range_and_all_nodata(tmp_path):
