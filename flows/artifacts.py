@@ -141,17 +141,16 @@ def artifact_key(name: str) -> str:
 def overview_markdown(invocation: Invocation, ending: str) -> str:
     """One page: how it ended, what every step did and cost, the verdict, what was refused, where everything lies."""
     folder = invocation.folder
-    lines = [f"# {invocation.run.name}", "", f"**{ending}**", "", *step_rows(folder.steps, invocation.steps.invocation)]
+    lines = [f"# {invocation.run.name}", "", f"**{one_cell(ending)}**"]
     if folder.summary.exists():
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        lines += ["", "## Verdict", "", metrics_markdown(summary)]
+        lines += ["", "## Verdict", "", metrics_markdown(json.loads(folder.summary.read_text(encoding="utf-8")))]
+    if folder.quicklook.exists():
+        lines += ["", "## Quicklook", "", picture_markdown(folder.quicklook)]
+    lines += ["", "## Steps of this run", "", *step_rows(folder.steps, invocation.steps.invocation)]
     if folder.refused.exists():
         lines += ["", "## Refused scenes", "", refused_markdown(folder)]
     places = [p for p in (folder.report, folder.products, folder.summary, folder.steps, folder.config) if p.exists()]
-    lines += ["", f"## Where things lie on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in places)]
-    if folder.quicklook.exists():
-        lines += ["", "## Quicklook", "", picture_markdown(folder.quicklook)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"## Where things lie on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in places)])
 
 
 def step_rows(record: Path, invocation: str) -> list[str]:
