@@ -95,21 +95,22 @@ def default_name(folder: Path) -> str:
 
 
 def info(cube: str, snapshot: str | None, as_json: bool) -> int:
+    from flows.cube_lines import info_lines
     from pipelines.cube.history import describe
 
     content = describe(cube, snapshot)
-    show(content, list(nested_lines(content)), as_json)
+    show(content, [] if as_json else list(info_lines(content)), as_json)
     return DONE
 
 
 def history(cube: str, as_json: bool) -> int:
     from dataclasses import asdict
 
+    from flows.cube_lines import history_lines
     from pipelines.cube.history import list_versions
 
-    versions = [asdict(version) for version in list_versions(cube)]
-    lines = ["  ".join(str(value) for value in version.values()) for version in versions]
-    show({"cube": cube, "versions": versions}, lines, as_json)
+    versions = list_versions(cube)
+    show({"cube": cube, "versions": [asdict(version) for version in versions]}, list(history_lines(versions)), as_json)
     return DONE
 
 

@@ -22,7 +22,7 @@ def forecast_maps(invocation: Invocation, forecast: Any, staged: Any) -> list[An
     observed = observed_indices(dataset["time"].values, forecast.target_utc)
     frames = {i: read_frames(invocation, dataset, i, step) for i in {*context, *(i for i in observed if i is not None)}}
     seen = [i for i in context if np.isfinite(frames[i]).mean() >= CLEAR_ENOUGH][-CONTEXT_SHOWN:] or context[-1:]
-    common = {"extent": extent_of(forecast.grid), "interval": run.evaluation.interval, **crs_words(forecast.grid)}
+    common = {"extent": extent_of(forecast.grid), "interval": run.evaluation.interval, **crs_words(forecast.grid.crs)}
     return [make_maps(forecast, staged, v.name, c, seen, observed, frames, common) for c, v in enumerate(run.samples.variables)]
 
 
@@ -80,10 +80,11 @@ def projection_name(wkt2: str) -> str:
     return method[1] if method else "a CRS without a code"
 
 
-def crs_words(grid: Any) -> dict[str, str]:
+def crs_words(text: str) -> dict[str, str]:
+    """Name and unit of a CRS for a figure's margin: `EPSG:3035`, or the projection where there is no code."""
     from rasterio.crs import CRS
 
-    crs = CRS.from_user_input(grid.crs)
+    crs = CRS.from_user_input(text)
     code = crs.to_epsg()
     name = f"EPSG:{code}" if code else projection_name(crs.to_wkt(version="WKT2_2019"))
     unit = "degree" if crs.is_geographic else crs.linear_units or "m"

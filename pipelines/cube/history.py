@@ -86,7 +86,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
 def _median_step_days(times: np.ndarray) -> float | None:
     if len(times) < 2:
         return None
-    return round(float(np.median(np.diff(times) / np.timedelta64(1, "s")) / 86_400), 4)
+    return round(float(np.median(np.diff(times) / np.timedelta64(1, "s")) / 86_400), 6)
 
 
 def _printable(nodata: float | None) -> float | str | None:

@@ -1,0 +1,53 @@
+"""What people read about a cube."""
+
+from datetime import UTC, datetime
+
+from flows.cube_lines import history_lines, info_lines
+from pipelines.cube.history import Version
+
+RADAR = {
+    "uri": "runs/radar/cube",
+    "snapshot": "SNAP",
+    "versions": 1,
+    "shape": {"time": 60, "band": 1, "y": 210, "x": 200},
+    "chunks": [1, 1, 210, 210],
+    "dtype": "uint16",
+    "pixel_bytes": 7_938_000,
+    "stored_bytes": 663_113,
+    "first": "2010-08-26T00:00:00",
+    "last": "2010-08-26T04:55:00",
+    "median_step_days": 0.003472,
+    "mean_valid_fraction": 0.7827,
+    "bands": [{"name": "rain", "scale": 0.01, "offset": 0.0, "nodata": 65535.0, "unit": "mm"}],
+    "grid": {
+        "crs": "+proj=stere +lat_0=90 +lat_ts=60 +a=6378137 +b=6356752 +units=m",
+        "resolution_xy": [2000.0, -2000.0],
+        "bounds_xy": [160000.0, -4288000.0, 580000.0, -3868000.0],
+    },
+    "dates": [{"time": "2010-08-26T04:55:00", "scene_id": "a", "valid_fraction": 0.5}],
+}
+
+
+def test_a_cube_of_minutes_without_an_epsg_code():
+    lines = list(info_lines(RADAR))
+    assert lines[2] == "dates:     60, 2010-08-26 to 2010-08-26 04:55:00 UTC, 5 minutes apart (median)"
+    assert "CRS:       Polar Stereographic (variant B)" in lines
+    assert "pixels:    210 x 200 (rows x columns) of 2000 x 2000 m" in lines
+    assert "bands:     rain: stored x 0.01, nodata 65535, in mm" in lines
+    assert lines[-1].split() == ["2010-08-26", "04:55:00", "50%", "usable", "a"]
+
+
+def test_an_empty_cube_is_said_to_be_empty():
+    empty = {**RADAR, "shape": {**RADAR["shape"], "time": 0}, "dates": [], "first": None, "mean_valid_fraction": None}
+    assert "dates:     none" in list(info_lines(empty))
+
+
+def test_versions_name_a_few_scenes_and_every_reason():
+    refused = tuple((f"r{i}", "truncated", "its end is missing") for i in range(7))
+    when = datetime(2026, 11, 21, 11, 7, 6, 353260, tzinfo=UTC)
+    scenes = tuple(f"s{i}" for i in range(60))
+    lines = list(history_lines([Version("SNAP", when, "ingest: 60 added", scenes, ("late",), refused, "1")]))
+    assert lines[0] == "SNAP  2026-11-21 11:07:06 UTC  ingest: 60 added"
+    assert lines[1:3] == ["  added: s0, s1 ... s59", "  replaced: late"]
+    assert lines[3] == "  refused: r0, truncated: its end is missing"
+    assert lines[-1] == "  and 2 more refused; all of them: --json"
