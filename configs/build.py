@@ -241,4 +241,12 @@ def build_evaluation_settings(run: Run) -> Any:
 
     chosen = run.evaluation
     names = tuple(v.name for v in run.samples.variables)
-    return EvaluationSettings(MODEL, tuple(chosen.must_beat), names, chosen.bootstrap, chosen.confidence, seed=run.training.seed)
+    return EvaluationSettings(
+        MODEL,
+        tuple(chosen.must_beat),
+        names,
+        chosen.bootstrap,
+        chosen.confidence,
+        publish_if=chosen.publish_if,
+        seed=run.training.seed,
+    )

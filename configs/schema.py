@@ -246,6 +246,9 @@ Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic",
 class EvaluationConfig(Strict):
     baselines: list[Baseline] = ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"]
     must_beat: list[Baseline] = ["persistence", "climatology"]
+    publish_if: Literal["smaller_error", "beyond_doubt"] = Field(
+        "smaller_error", description="against must_beat: a smaller error, or one whose interval of skill leaves 0 out"
+    )
     bootstrap: int = Field(2000, ge=100)
     confidence: Fraction = 0.95
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")

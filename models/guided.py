@@ -101,7 +101,7 @@ def build_forecaster(
 class GuidedForecaster(nn.Module):
     """The forecaster of docs/design/001-spine.md: `prepare` (rules, no gradient), `compute` (networks), `forecast` (both).
 
-    `shrink_K` in [0, 1] is per lead, 1 until `fit_shrink`; leads beyond the horizon take the last one's.
+    `shrink_K` in [0, 1] is 1 until `fit_shrink`; leads beyond the horizon take the last one's.
     """
 
     mean_C: Tensor
@@ -284,24 +284,41 @@ class GuidedForecaster(nn.Module):
 
     @torch.no_grad()
     def fit_shrink(self, batches: Iterable[dict[str, Tensor]]) -> Tensor:
-        """Sets and returns `shrink_K`: per lead, the least-squares share in [0, 1] of the residual on validation windows.
+        """Sets and returns `shrink_K`: the share in [0, 1] of the residual that validation windows support, one for all leads.
 
-        Batches hold what `prepare` returned and target_KCHW, target_valid_KHW. Without any valid target: 0, the guide alone.
+        Batches hold what `prepare` returned, target_KCHW, target_valid_KHW and target_seconds_K. The share is the least-squares
+        one less its standard error over target dates: with few dates the guide has the benefit of the doubt.
+        Without any valid target: 0, the guide alone.
         """
-        device = self.mean_C.device
-        cross_K = torch.zeros(self.horizon, dtype=torch.float64, device=device)
-        square_K = torch.zeros_like(cross_K)
+        sums: dict[int, Tensor] = {}
         with evaluating(self):
             for batch in batches:
-                batch = {name: values.to(device) for name, values in batch.items()}
+                batch = {name: values.to(self.mean_C.device) for name, values in batch.items()}
                 residual_BKCHW = self.residual(batch)
                 wanted_BKCHW = self.normalise(batch["target_KCHW"]) - self.normalise(batch["guide_KCHW"])
                 seen_BK1HW = (batch["target_valid_KHW"] > 0)[:, :, None]
-                cross_K += torch.where(seen_BK1HW, wanted_BKCHW * residual_BKCHW, 0.0).double().sum(dim=(0, 2, 3, 4))
-                square_K += torch.where(seen_BK1HW, residual_BKCHW.square(), 0.0).double().sum(dim=(0, 2, 3, 4))
-        share_K = torch.where(square_K > 0, cross_K / square_K.clamp(min=1e-300), 0.0).clamp(0, 1)
-        self.shrink_K.copy_(share_K.float())
+                products = wanted_BKCHW * residual_BKCHW, residual_BKCHW.square()
+                both_BK2 = torch.stack([torch.where(seen_BK1HW, p, 0.0).double().sum(dim=(2, 3, 4)) for p in products], dim=-1)
+                for date, pair in zip(batch["target_seconds_K"].flatten().tolist(), both_BK2.flatten(0, 1).cpu(), strict=True):
+                    sums[date] = sums.get(date, torch.zeros(2, dtype=torch.float64)) + pair
+        pairs_D2 = [pair for pair in sums.values() if pair[1] > 0]
+        self.shrink_K.fill_(cautious_share(torch.stack(pairs_D2)) if pairs_D2 else 0.0)
         return self.shrink_K
+
+
+def cautious_share(sums_D2: Tensor) -> float:
+    """Least-squares share less one standard error, in [0, 1], from (sum of truth x residual, sum of residual^2) per date.
+
+    The standard error is the jackknife's over dates (Efron & Stein 1981); a single date has none. The rule of one standard
+    error: Hastie, Tibshirani & Friedman 2009, section 7.10.
+    """
+    cross, square = sums_D2.sum(dim=0).tolist()
+    share, dates = cross / square, len(sums_D2)
+    if dates > 1:
+        rest_D2 = sums_D2.sum(dim=0) - sums_D2
+        without_D = rest_D2[:, 0] / rest_D2[:, 1]
+        share -= math.sqrt(float((without_D - without_D.mean()).square().sum()) * (dates - 1) / dates)
+    return min(max(share, 0.0), 1.0)
 
 
 def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:

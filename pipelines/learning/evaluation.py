@@ -22,7 +22,7 @@ class EvaluationSettings:
     """`model` is the name of the forecaster on trial; all others are its baselines. `variables` are the names of the C axis.
 
     `ssim_range_C`: data range of each variable for SSIM; default: the range of the valid values of each tile over all dates.
-    `block_dates`: consecutive target dates that the bootstrap draws together.
+    `block_dates`: consecutive target dates that the bootstrap draws together. `publish_if`: see `Verdict`.
     """
 
     model: str = "model"
@@ -31,6 +31,7 @@ class EvaluationSettings:
     bootstrap: int = 2000
     confidence: float = 0.95
     block_dates: int = 1
+    publish_if: str = "smaller_error"  # | "beyond_doubt"
     ssim_range_C: tuple[float, ...] | None = None
     seed: int = 0
 
@@ -134,7 +135,7 @@ def _conclude(
     skills = {name: _skills(sums[settings.model], sums[name], settings) for name in baselines}
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
     overall = {name: of_baseline[0] for name, of_baseline in skills.items()}
-    verdict = judge(overall, errors, settings.must_beat, settings.confidence)
+    verdict = judge(overall, errors, settings.must_beat, settings.confidence, settings.publish_if)
     return Evaluation(
         model=settings.model,
         metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},

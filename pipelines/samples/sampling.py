@@ -56,7 +56,8 @@ class Group:
 
 class PartSamples(Dataset):
     """The windows of a part. `samples[i]` and `samples.gather(indices)` give dicts of tensors: all of `prepare`, or `x_TCHW` and
-    `valid_THW` of the context where the cache was built without it, and `target_KCHW`, `target_valid_KHW`.
+    `valid_THW` of the context where the cache was built without it, and `target_KCHW`, `target_valid_KHW` and
+    `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
 
     With `augment` each window is turned by one of the 8 symmetries of the square (4 if it is not square), drawn from (seed,
     epoch, index).
@@ -70,6 +71,8 @@ class PartSamples(Dataset):
         self.row_W = np.array([row for _, _, row in place], np.int64)
         self.context_WT = np.array([plan.windows[number].context_T for number, _, _ in place], np.int64)
         self.target_WK = np.array([plan.windows[number].target_K for number, _, _ in place], np.int64)
+        days_WK = np.array([plan.windows[number].target_days_K for number, _, _ in place], np.float64)
+        self.target_seconds_WK = np.round(days_WK * 86_400).astype(np.int64)
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -113,6 +116,7 @@ class PartSamples(Dataset):
         if not arrays:
             arrays["x_TCHW"], arrays["valid_THW"] = cut_steps(group, slot_B, self.context_WT[chosen])
         arrays["target_KCHW"], arrays["target_valid_KHW"] = cut_steps(group, slot_B, self.target_WK[chosen])
+        arrays["target_seconds_K"] = self.target_seconds_WK[chosen]
         if self.augment:
             turn_each(arrays, self.symmetries(chosen), group.shape_yx)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -7,8 +7,10 @@ import torch
 from tiny_forecaster import Constant, truth_window
 
 from pipelines.errors import RequestError, StateError
+from pipelines.learning.bootstrap import Skill
 from pipelines.learning.conformal import Intervals
 from pipelines.learning.evaluation import EvaluationSettings, evaluate
+from pipelines.learning.verdict import judge
 
 SETTINGS = EvaluationSettings(must_beat=("one",), variables=("ndvi",), bootstrap=200)
 
@@ -131,3 +133,19 @@ def test_forecasts_may_be_arrays():
     found = evaluate({"model": Array(0.0), "one": Constant(0.0)}, some_windows(2), SETTINGS)
     assert found.metrics["model"] == found.metrics["one"]
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("publish_if", "expected"), [("smaller_error", True), ("beyond_doubt", False)])
+def test_a_smaller_error_in_doubt_is_published_only_where_doubt_is_allowed(publish_if: str, expected: bool):
+    skills = {"one": Skill(0.03, -0.04, 0.11, 25)}
+    verdict = judge(skills, {"model": 0.97, "one": 1.0}, ["one"], 0.95, publish_if)
+    assert verdict.outcomes == {"one": "not distinguishable"}
+    assert verdict.is_publishable is expected
+    assert ("beyond doubt" in verdict.sentence) is expected
+
+
+def test_a_larger_error_is_never_published_unasked():
+    for publish_if in ("smaller_error", "beyond_doubt"):
+        verdict = judge({"one": Skill(-0.01, -0.2, 0.1, 25)}, {"model": 1.01, "one": 1.0}, ["one"], 0.95, publish_if)
+        assert not verdict.is_publishable
+        assert "does not beat one: not published unless asked for" in verdict.sentence

@@ -3,7 +3,7 @@ import torch
 
 from models.climatology import Climatology
 from models.decaying_anomaly import DecayingAnomaly
-from models.guided import NetworkSettings, Scaling, build_forecaster, last_seen_age
+from models.guided import NetworkSettings, Scaling, build_forecaster, cautious_share, last_seen_age
 from models.persistence import Persistence
 
 GUIDES = [None, Persistence(), Climatology(), DecayingAnomaly()]
@@ -112,18 +112,39 @@ def test_correct_undoes_normalise():
     torch.testing.assert_close(made.correct(guide, made.normalise(truth) - made.normalise(guide)), truth, atol=1e-5, rtol=0)
 
 
-def test_shrink_is_the_least_squares_share_per_lead(make_window):
-    window = make_window(cloud=0.0)
-    made = build(DecayingAnomaly(), moved=True)
-    prepared = batch_of(made.prepare(**window.arguments()))
-    with torch.no_grad():
-        residual = made.residual(prepared)
-    share = torch.tensor([0.7, 1.8, -0.5]).view(-1, 1, 1, 1)
-    prepared["target_KCHW"] = made.correct(prepared["guide_KCHW"], share * residual)
-    prepared["target_valid_KHW"] = torch.ones(1, 3, 9, 8, dtype=torch.bool)
+@pytest.mark.parametrize(("true_share", "found"), [(0.7, 0.7), (1.8, 1.0), (-0.5, 0.0)])
+def test_shrink_is_the_least_squares_share_where_all_dates_agree(make_window, true_share, found):
+    made, prepared, residual = residual_of_a_window(make_window)
+    prepared["target_KCHW"] = made.correct(prepared["guide_KCHW"], true_share * residual)
     prepared["target_KCHW"][..., 0, 0] = float("nan")
     prepared["target_valid_KHW"][..., 0, 0] = False
-    torch.testing.assert_close(made.fit_shrink([prepared, prepared]), torch.tensor([0.7, 1.0, 0.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(made.fit_shrink([prepared, prepared]), torch.full((3,), found), atol=1e-4, rtol=0)
+
+
+def test_shrink_gives_the_guide_the_benefit_of_the_doubt_where_dates_disagree(make_window):
+    made, prepared, residual = residual_of_a_window(make_window)
+    share = torch.tensor([1.6, -0.6, 0.5]).view(-1, 1, 1, 1)
+    prepared["target_KCHW"] = made.correct(prepared["guide_KCHW"], share * residual)
+    shrunk = made.fit_shrink([prepared])
+    assert len(set(shrunk.tolist())) == 1
+    assert float(shrunk[0]) < 0.3  # 0.5 on average, but two dates of three speak against each other
+
+
+def test_the_cautious_share_by_hand():
+    sums = torch.tensor([[2.0, 4.0], [4.0, 4.0]], dtype=torch.float64)  # shares 0.5 and 1: 0.75 together, standard error 0.25
+    assert cautious_share(sums) == pytest.approx(0.5)
+    assert cautious_share(sums[:1]) == pytest.approx(0.5)
+
+
+def residual_of_a_window(make_window):
+    """(forecaster, its prepared window with every target pixel valid and three dates, its residual)."""
+    made = build(DecayingAnomaly(), moved=True)
+    prepared = batch_of(made.prepare(**make_window(cloud=0.0).arguments()))
+    with torch.no_grad():
+        residual = made.residual(prepared)
+    prepared["target_valid_KHW"] = torch.ones(1, 3, 9, 8, dtype=torch.bool)
+    prepared["target_seconds_K"] = torch.tensor([[10, 20, 30]])
+    return made, prepared, residual
 
 
 def test_shrink_without_a_valid_target_is_the_guide_alone(make_window):
@@ -131,6 +152,7 @@ def test_shrink_without_a_valid_target_is_the_guide_alone(make_window):
     made = build(DecayingAnomaly(), moved=True)
     prepared = batch_of(made.prepare(**window.arguments()))
     prepared |= {"target_KCHW": torch.zeros(1, 3, 2, 9, 8), "target_valid_KHW": torch.zeros(1, 3, 9, 8, dtype=torch.bool)}
+    prepared["target_seconds_K"] = torch.zeros(1, 3, dtype=torch.int64)
     made.fit_shrink([prepared])
     assert torch.equal(made.forecast(**window.arguments()), prepared["guide_KCHW"][0])
 

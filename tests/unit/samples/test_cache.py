@@ -63,7 +63,7 @@ def test_samples_hold_what_prepare_returned(build, plan):
         samples = cache.part(part)
         for sample, window in zip((samples[i] for i in range(len(samples))), cache.windows(part), strict=True):
             expected = prepare(**window.arguments())
-            assert set(sample) == {*expected, "target_KCHW", "target_valid_KHW"}
+            assert set(sample) == {*expected, "target_KCHW", "target_valid_KHW", "target_seconds_K"}
             for name, tensor in expected.items():
                 torch.testing.assert_close(sample[name], tensor, rtol=0, atol=0)
             torch.testing.assert_close(sample["target_KCHW"], window.target_KCHW, rtol=0, atol=0)
