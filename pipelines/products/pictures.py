@@ -109,11 +109,13 @@ def _rows(maps: Maps) -> list[_Row]:
 
 
 def flat_widths(maps: Maps) -> str:
-    """The interval in words where every pixel of a date has the same one: then maps of it would say nothing. Else ''."""
+    """The interval in words where nearly every pixel of a date has the same one, but for the few at the end of what the variable
+    can be: maps of it would say nothing. Else ''."""
     halves = []
     for frame in maps.width:
         seen = frame.values_YX[np.isfinite(frame.values_YX)]
-        if not seen.size or np.ptp(seen) > 1e-4 * max(float(seen.max()), 1e-9):
+        low, high = np.percentile(seen, [10, 90]) if seen.size else (0, 1)
+        if high - low > 0.02 * max(float(high), 1e-9):
             return ""
         halves.append(f"{np.median(seen) / 2:.2g}")
     nominal = f"{maps.interval:.0%} interval" if maps.interval else "Interval"
