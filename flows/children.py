@@ -69,7 +69,7 @@ def spawn(arguments: list[str], environment: dict[str, str], log: Path) -> subpr
 
 def _end_with_parent() -> None:
     if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker without a server would not end on SIGTERM; SQLite survives it
 
 
 def end(child: Child) -> None:

@@ -95,7 +95,8 @@ class TaskCaller:
             return None
 
         self.count += 1
-        options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE, "tags": [stage]}
+        # no tags: with tags every step asks the server for a concurrency slot, about 2 s, and waits for ever if it is gone
+        options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
         task(name=f"{stage}: {name}", task_run_name=f"{stage}: {name}", **options)(step)(return_state=True)
         if errors:
             raise errors[0]
