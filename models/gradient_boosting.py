@@ -83,6 +83,7 @@ class GradientBoosting:
         if kept is None or len(kept[0]) == 0:
             raise ValueError("gradient boosting cannot be fitted: the training windows hold no valid target pixel")
         _, features_RFC, residual_RC = kept
+        features_RFC[:, np.isnan(features_RFC).all(axis=0)] = 0.0  # a lag that was never seen; its column must hold something
         self.forests = [
             self._forest(len(residual_RC)).fit(features_RFC[:, :, c], residual_RC[:, c]) for c in range(residual_RC.shape[1])
         ]

@@ -230,6 +230,14 @@ def test_gradient_boosting_is_seeded_and_bounded(make_window):
     assert torch.isfinite(one.forecast(**arguments)).all()
 
 
+def test_gradient_boosting_takes_a_lag_that_was_never_seen(make_window):
+    """A short context under clouds: no pixel has a fifth clear value (sklearn cannot bin a column of NaN only)."""
+    window = make_window(cloud=0.0)
+    window.context_T = window.context_T[-3:]
+    y = GradientBoosting(DecayingAnomaly(), iterations=5).fit([window]).forecast(**window.arguments())
+    assert torch.isfinite(y).all()
+
+
 def test_gradient_boosting_says_that_it_is_not_fitted(make_window):
     with pytest.raises(ValueError, match=r"fitted for 0 channels, not 2: call fit\(windows\) first"):
         GradientBoosting().forecast(**make_window().arguments())
