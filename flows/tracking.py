@@ -140,6 +140,15 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
 # ---------------------------------------------------------------- flows
 
 
+def is_server_there() -> bool:
+    """False, and a word in the log, if the server went away meanwhile: each call to it would be retried for a minute."""
+    url = server_url()
+    is_there = url is None or is_reachable(url)  # None: Prefect's temporary server, which lives as long as we do
+    if not is_there:
+        logger.warning("the Prefect server at %s went away; the run's folder has everything", url)
+    return is_there
+
+
 @dataclass(frozen=True)
 class Both:
     """Shows the steps in two places: on the terminal and in Prefect's UI."""
@@ -193,7 +202,8 @@ def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocati
             ending = f"failed: {e}"
             raise
         finally:
-            publish_artifacts(invocation, ending)
+            if is_server_there():
+                publish_artifacts(invocation, ending)
         return Completed(message=ending)
     except DriftlineError as e:
         outcome.error = e
@@ -203,7 +213,8 @@ def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocati
         outcome.error = e
         raise
     finally:
-        await_history(call.count)
+        if is_server_there():
+            await_history(call.count)
 
 
 def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
