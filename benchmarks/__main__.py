@@ -1,8 +1,15 @@
-"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those named, one after the other, each in a process of its own."""
+"""`python -m benchmarks [--quick] [--strict] [NAME ...]`: all benchmarks, or those named, each in a process of its own.
 
+Nothing is written but to folders that are gone afterwards. A mark that was not reached says MISSED in its table; the exit code is
+1 only where a benchmark failed to run, or with `--strict` where a mark was missed, 2 for a name that does not exist.
+"""
+
+import argparse
+import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,22 +18,45 @@ def names() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 
 
-def main(wanted: list[str]) -> int:
-    unknown = set(wanted) - set(names())
-    if unknown:
+def run(name: str, is_quick: bool) -> tuple[bool, bool]:
+    """(it ran to its end, a mark was missed); what it prints is shown as it comes."""
+    command = [sys.executable, "-m", f"benchmarks.bench_{name}", *(["--quick"] if is_quick else [])]
+    has_missed = False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            has_missed |= "MISSED" in line
+            print(line, end="", flush=True)
+    return process.returncode == 0, has_missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names()))
+    parser.add_argument("--quick", action="store_true", help="fewer repeats: ratios wander more")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 for a missed mark too")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(names()):
         print(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
-    machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    print(f"driftline benchmarks, {datetime.now(UTC):%Y-%m-%d}, {machine}")
-    failed = []
-    for name in wanted or names():
+    machine = f"{os.cpu_count()}-core {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    print(f"driftline benchmarks, {datetime.now(UTC):%Y-%m-%d}, {machine}, load {load()}")
+    failed, missed, started = [], [], time.monotonic()
+    for name in arguments.names or names():
         print(f"\n== {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}"], check=False).returncode:
-            failed.append(name)
+        has_run, has_missed = run(name, arguments.quick)
+        failed += [] if has_run else [name]
+        missed += [name] if has_missed else []
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes, load {load()}; marks missed: {', '.join(missed) or 'none'}")
     if failed:
-        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"failed to run: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed or (arguments.strict and missed) else 0
+
+
+def load() -> str:
+    """Processes that wanted a core, mean of the last minute: above the number of cores, wall clock times say little."""
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -11,6 +11,7 @@ the imports, each way in a fresh process.
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.marks import verdict
 from models.convlstm import ConvLSTM, ConvLSTMCell
 from models.in_place import InPlaceRun
 
@@ -164,7 +166,7 @@ def main() -> None:
     if options.memory_of:
         print(json.dumps(measure_memory(options.memory_of, options.size, options.steps)))
         return
-    print(f"{datetime.date.today()}  {platform.node()}  {platform.machine()}  torch {torch.__version__}  1 thread")
+    print(f"{datetime.date.today()}  {os.cpu_count()}-core {platform.machine()}  torch {torch.__version__}  1 thread")
     print(f"ConvLSTM, hidden {HIDDEN}, {LAYERS} layers, {CHANNELS} channels, batch 1, float32")
     table(options.quick)
 
@@ -173,6 +175,7 @@ def table(is_quick: bool) -> None:
     torch.manual_seed(0)
     stack, model = ConvLSTM(CHANNELS, [HIDDEN] * LAYERS), UsualConvLSTM(CHANNELS, HIDDEN, LAYERS)
     same_weights(stack, model)
+    verdicts = []
     print(f"{'what':24}{'size':>6}{'usual s':>10}{'ours s':>10}{'ratio':>8}{'of conv peak':>14}")
     for size, steps, repeats in (
         (64, 6 if is_quick else 10, 5 if is_quick else 15),
@@ -184,15 +187,19 @@ def table(is_quick: bool) -> None:
         peak = conv_peak(size, 20 if size == 64 else 5)
         mine, theirs, ratio = compare(partial(ours_inference, stack, x), partial(usual_inference, model, x), repeats)
         print(f"{'inference':24}{size:6}{theirs:10.3f}{mine:10.3f}{ratio:8.2f}{gigaflops(steps, size) / mine / peak:14.0%}")
+        verdicts.append(verdict(f"inference, {size}x{size}", ratio, at_least=1.05))
         if size == 256 and is_quick:
             continue
         mine, theirs, ratio = compare(partial(ours_training, stack, x), partial(usual_training, model, x), max(3, repeats // 2))
         print(
             f"{'training step':24}{size:6}{theirs:10.3f}{mine:10.3f}{ratio:8.2f}{3 * gigaflops(steps, size) / mine / peak:14.0%}"
         )
+        verdicts.append(verdict(f"training step, {size}x{size}", ratio, at_least=0.97))
     usual, ours = peak_mb("usual", 256, 10), peak_mb("ours", 256, 10)
-    print(f"peak memory, inference, 256x256, 10 steps: usual {usual:.0f} MB, ours {ours:.0f} MB, ratio {ours / usual:.2f}")
+    print(f"peak memory, inference, 256x256, 10 steps: usual {usual:.0f} MB, ours {ours:.0f} MB")
+    verdicts.append(verdict("peak memory, inference, 256x256", ours / usual, at_most=0.5))
     print(f"convolution peak measured in this run: {peak:.0f} GFLOP/s at 256x256")
+    print("\n".join(verdicts))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Ingest against a rasterio WarpedVRT thread pool that writes the same chunks: 24 COGs of 2048x2048 from two UTM zones.
 
-`python -m benchmarks.bench_ingest [--rounds N]`. Every run has a process of its own; both kinds take turns. The peer is
-plain: open, warp, write to Zarr, one scene per thread; it checks nothing, has no mask, no history and no transaction.
+    python -m benchmarks.bench_ingest [--quick]
+
+Every run has a process of its own; both kinds take turns, in changing order, for each way of resampling; ratios are medians over
+the turns. The peer is plain: open, warp, write to Zarr, one scene per thread; it checks nothing, has no mask, no history and no
+transaction. The pixels of both are compared. CPU seconds are the steadier measure on a machine that does other things as well.
 """
 
 import argparse
@@ -20,10 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.marks import verdict
+
 SIZE_PX, SCENES, CHUNK_PX, RESOLUTION_M = 2048, 24, 256, 10.0
 TARGET_CRS = "EPSG:32633"
 LEFT, TOP = 270_000.0, 5_420_000.0  # near 12 degrees east, where zones 32 and 33 meet
 MEMORY_LIMIT_GB = 0.35
+MEMORY_MB = 128  # cube.memory_mb: two scenes at once
+KINDS = ("driftline", "peer")
+WAYS = ("nearest", "bilinear")
 
 
 def make_scenes(folder: Path) -> None:
@@ -60,7 +68,7 @@ def make_scenes(folder: Path) -> None:
             file.write(image, 1)
 
 
-def run_driftline(scenes: Path, out: Path) -> None:
+def run_driftline(scenes: Path, out: Path, resampling: str) -> None:
     from pipelines.cube.ingest import IngestSettings, ingest
     from pipelines.grid import Grid
     from pipelines.scene import Band
@@ -69,14 +77,14 @@ def run_driftline(scenes: Path, out: Path) -> None:
 
     grid = Grid(TARGET_CRS, (RESOLUTION_M, 0.0, LEFT, 0.0, -RESOLUTION_M, TOP), (SIZE_PX, SIZE_PX))
     source = FolderSource(path=scenes, pattern="scene_{date:%Y%m%d}_{band}.tif", wanted=Wanted((Band("B04"),)))
-    settings = IngestSettings(chunk_px=CHUNK_PX, on_other_grid="reproject", memory_mb=128)
+    settings = IngestSettings(chunk_px=CHUNK_PX, on_other_grid="reproject", memory_mb=MEMORY_MB, resampling=resampling)
     report = ingest(source, None, str(out / "cube"), grid, settings)
     if len(report.added) != SCENES:
         raise SystemExit(f"expected {SCENES} scenes in the cube, got {report}")
 
 
-def run_peer(scenes: Path, out: Path) -> None:
-    import rasterio
+def run_peer(scenes: Path, out: Path, resampling: str) -> None:
+    import rasterio.enums
     import zarr
     from rasterio.vrt import WarpedVRT
     from zarr.codecs import BloscCodec
@@ -88,12 +96,13 @@ def run_peer(scenes: Path, out: Path) -> None:
         dtype="uint16",
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2),
     )
+    method = rasterio.enums.Resampling[resampling]
     affine = rasterio.Affine(RESOLUTION_M, 0, LEFT, 0, -RESOLUTION_M, TOP)
 
     def lay(index: int, path: Path) -> None:
         with (
             rasterio.open(path) as file,
-            WarpedVRT(file, crs=TARGET_CRS, transform=affine, width=SIZE_PX, height=SIZE_PX) as warped,
+            WarpedVRT(file, crs=TARGET_CRS, transform=affine, width=SIZE_PX, height=SIZE_PX, resampling=method) as warped,
         ):
             image[index] = warped.read()
 
@@ -101,15 +110,15 @@ def run_peer(scenes: Path, out: Path) -> None:
         list(pool.map(lay, range(SCENES), sorted(scenes.glob("*.tif"))))
 
 
-def measure(kind: str, scenes: Path) -> dict[str, float]:
-    """Seconds and peak memory of one run in a fresh process, imports not timed."""
-    with tempfile.TemporaryDirectory(dir=scenes.parent) as out:
-        command = [sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), out]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:
+    """Seconds and peak memory of one run in a fresh process, imports not timed; the result stays in `out`."""
+    out.mkdir()
+    command = [sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), str(out), resampling]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_one(kind: str, scenes: Path, out: Path) -> None:
+def run_one(kind: str, scenes: Path, out: Path, resampling: str) -> None:
     if kind == "driftline":
         import pipelines.cube.ingest
         import pipelines.sources.folder  # noqa: F401
@@ -117,44 +126,62 @@ def run_one(kind: str, scenes: Path, out: Path) -> None:
         import rasterio.vrt  # noqa: F401
         import zarr  # noqa: F401
     cpu, started = time.process_time(), time.monotonic()
-    (run_driftline if kind == "driftline" else run_peer)(scenes, out)
+    (run_driftline if kind == "driftline" else run_peer)(scenes, out, resampling)
     seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": peak_gb}))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("KIND", "SCENES", "OUT"))
+def differing_share(cube: Path, plain: Path) -> float:
+    """Share of the pixels of all scenes that are not the same."""
+    import zarr
+
+    from pipelines.cube.store import open_cube
+
+    ours, theirs = open_cube(str(cube))["image"], zarr.open_array(plain, mode="r")
+    return float(np.mean([np.mean(ours[index].values != np.asarray(theirs[index])) for index in range(SCENES)]))
+
+
+def compare(scenes: Path, resampling: str, rounds: int) -> None:
+    """Runs both kinds in turns and prints the table of one way of resampling."""
+    turns: list[dict[str, dict[str, float]]] = []
+    share = None
+    for turn in range(rounds):
+        with tempfile.TemporaryDirectory(dir=scenes.parent) as folder:
+            kinds = KINDS if turn % 2 == 0 else KINDS[::-1]
+            turns.append({kind: measure(kind, scenes, Path(folder) / kind, resampling) for kind in kinds})
+            if share is None:
+                share = differing_share(Path(folder) / "driftline" / "cube", Path(folder) / "peer" / "plain.zarr")
+    print(f"\n{resampling:16}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}   medians of {rounds} turns")
+    for kind, name in zip(KINDS, ("driftline", "WarpedVRT pool"), strict=True):
+        wall, cpu, peak = (statistics.median(turn[kind][key] for turn in turns) for key in ("seconds", "cpu_seconds", "peak_gb"))
+        print(f"{name:16}{wall:8.2f}{cpu:8.2f}{peak:9.2f}")
+    for key, clock in (("cpu_seconds", "CPU"), ("seconds", "wall clock")):
+        ratios = [turn["peer"][key] / turn["driftline"][key] for turn in turns]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{verdict(f'speed against the pool, {clock}', statistics.median(ratios), at_least=1)}  ({spread})")
+    print(verdict("peak memory", max(turn["driftline"]["peak_gb"] for turn in turns), at_most=MEMORY_LIMIT_GB, unit=" GB"))
+    print(f"pixels that differ from the pool's: {share:.2%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few turns")
+    parser.add_argument("--one", nargs=4, metavar=("KIND", "SCENES", "OUT", "RESAMPLING"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        run_one(arguments.one[0], Path(arguments.one[1]), Path(arguments.one[2]))
-        return 0
+        kind, scenes, out, resampling = arguments.one
+        run_one(kind, Path(scenes), Path(out), resampling)
+        return
+    print(f"ingest, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()}-core {platform.machine()}, load {os.getloadavg()[0]:.1f}")
+    print(f"{SCENES} COGs of {SIZE_PX}x{SIZE_PX} uint16 from two zones, chunks of {CHUNK_PX}x{CHUNK_PX}")
     with tempfile.TemporaryDirectory() as folder:
-        scenes = Path(folder) / "scenes"
-        scenes.mkdir()
-        make_scenes(scenes)
-        runs: dict[str, list[dict[str, float]]] = {"driftline": [], "WarpedVRT pool": []}
-        for _ in range(arguments.rounds):
-            for kind, found in runs.items():
-                found.append(measure(kind, scenes))
-    return print_table(runs)
-
-
-def print_table(runs: dict[str, list[dict[str, float]]]) -> int:
-    """The medians, the ratio and the verdict; 1 if a mark was missed."""
-    print(f"ingest, {datetime.now(UTC):%Y-%m-%d}, {platform.node()}, {os.cpu_count()} cores")
-    print(f"{SCENES} COGs {SIZE_PX}x{SIZE_PX} uint16 from two zones; medians of {len(runs['driftline'])} runs")
-    print(f"{'':16}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}")
-    medians = {kind: {key: statistics.median(run[key] for run in found) for key in found[0]} for kind, found in runs.items()}
-    for kind, row in medians.items():
-        print(f"{kind:16}{row['seconds']:8.2f}{row['cpu_seconds']:8.2f}{row['peak_gb']:9.2f}")
-    ratio = medians["WarpedVRT pool"]["seconds"] / medians["driftline"]["seconds"]
-    peak_gb = max(run["peak_gb"] for run in runs["driftline"])
-    print(f"speed against the pool: {ratio:.2f}x (mark 1.00); peak {peak_gb:.2f} GB (mark {MEMORY_LIMIT_GB})")
-    return 0 if ratio >= 1 and peak_gb <= MEMORY_LIMIT_GB else 1
+        scenes_folder = Path(folder) / "scenes"
+        scenes_folder.mkdir()
+        make_scenes(scenes_folder)
+        for way in WAYS:
+            compare(scenes_folder, way, 2 if arguments.quick else 5)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

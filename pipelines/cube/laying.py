@@ -153,7 +153,7 @@ def lay_in_threads(
     root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None
 ) -> Iterator[Laid]:
     """Lays `works` with threads of this process; as many at once as fit into `memory_mb`. Order of completion."""
-    wanted = workers or os.cpu_count() or 1
+    wanted = workers or (os.cpu_count() or 1) + 1  # one more than cores: it works while another waits for the disk
     at_once = min(wanted, memory_mb * MB // (COPIES * reader.scene_bytes))
     if at_once < 1:
         yield from _lay_large(root, reader, works, first_slot, memory_mb, wanted)

@@ -1,3 +1,4 @@
+import dask
 import numpy as np
 import pytest
 
@@ -8,17 +9,26 @@ from pipelines.sources.quality import SclRule
 
 
 @pytest.mark.slow
-def test_workers_of_a_cluster_give_the_same_cube(tmp_path):
-    """Workers in threads of this process, but each scene travels as it would to another: pickled, into a fork of the session."""
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_workers_of_a_cluster_give_the_same_cube(tmp_path, in_processes):
+    """Workers in threads or in spawned processes; each scene travels to them pickled, into a fork of the session."""
     from distributed import LocalCluster
 
     source, rule = FakeSource(dates=5, shape_yx=(24, 40), cloud_fraction=0.6), SclRule(keep=(4,))
     settings = {"chunk_px": 16, "min_valid_fraction": 0.3}
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     expected = ingest(source, rule, here, None, IngestSettings(**settings))
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
-    ) as cluster:
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        LocalCluster(
+            n_workers=2 if in_processes else 1,
+            threads_per_worker=1 if in_processes else 2,
+            processes=in_processes,
+            protocol="tcp://",
+            host="127.0.0.1",
+            dashboard_address=None,
+        ) as cluster,
+    ):
         with_dask = IngestSettings(**settings, dask=cluster.scheduler_address)
         report = ingest(source, rule, there, None, with_dask)
         assert report.added == expected.added

@@ -1,0 +1,131 @@
+"""A cube in a bucket: a local moto server stands for S3. Nothing leaves this machine."""
+
+import importlib.util
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import icechunk
+import numpy as np
+import pytest
+import zarr
+
+from pipelines.cube.history import list_versions
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.store import open_cube, open_repository
+from pipelines.errors import MissingInput
+
+_spec = importlib.util.spec_from_file_location("cube_sources", Path(__file__).parent / "cube_sources.py")
+cube_sources = sys.modules.setdefault("cube_sources", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(cube_sources)
+PickedSource, RULE = cube_sources.PickedSource, cube_sources.RULE
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("moto") is None, reason="moto is not installed: pip install 'driftline[dev]'"),
+]
+
+SETTINGS = IngestSettings(chunk_px=16, workers=2)
+SCENES = PickedSource(dates=6, shape_yx=(24, 40))
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    """The address of a moto server of its own on a free port of 127.0.0.1."""
+    log = tmp_path_factory.mktemp("moto") / "log.txt"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=output, stderr=output
+        )
+        try:
+            yield _wait_for_address(server, log)
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for_address(server, log, seconds=60) -> str:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and server.poll() is None:
+        lines = [line for line in log.read_text().splitlines() if "Running on http://127.0.0.1:" in line]
+        if lines:
+            return lines[0].split("Running on ")[1].strip()
+        time.sleep(0.1)
+    pytest.fail(f"the moto server did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def uri(endpoint, request, monkeypatch):
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = "cubes"
+    # us-east-1 answers 200 for a bucket that is there already and one's own
+    make = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT", headers={"Host": "s3.amazonaws.com"})
+    urllib.request.urlopen(make, timeout=20).close()
+    return f"s3://{bucket}/{request.node.name}"
+
+
+def test_a_cube_in_a_bucket_is_the_local_cube(uri, tmp_path):
+    with pytest.raises(MissingInput, match="holds no cube"):
+        open_cube(uri)
+    report = ingest(SCENES, RULE, uri, None, SETTINGS)
+    assert len(report.added) == 6
+    again = ingest(SCENES, RULE, uri, None, SETTINGS)
+    assert again.snapshot == report.snapshot
+    assert len(again.unchanged) == 6
+    local = str(tmp_path / "cube")
+    ingest(SCENES, RULE, local, None, SETTINGS)
+    here, there = open_cube(local), open_cube(uri)
+    for name in ("time", "scene_id", "content_hash", "image", "valid"):
+        assert np.array_equal(here[name].values, there[name].values), name
+    assert not list(tmp_path.glob("*s3*")), "no lock file is made for a bucket"
+
+
+def test_a_late_scene_in_a_bucket_is_inserted_at_its_date(uri):
+    ingest(replace(SCENES, picked=(0, 1, 3, 4, 5)), RULE, uri, None, SETTINGS)
+    ingest(SCENES, RULE, uri, None, SETTINGS)
+    cube = open_cube(uri)
+    assert (np.diff(cube["time"].values) > np.timedelta64(0)).all()
+    assert cube["scene_id"].values.tolist() == [scene.id for scene in SCENES.list_scenes().scenes]
+    assert len(list_versions(uri)) >= 2
+
+
+def test_of_two_writers_the_later_starts_again_from_the_version_of_the_first(uri):
+    """The second writer commits while the first is at work; the first must notice, and lose nothing of either."""
+    ingest(replace(SCENES, picked=(0, 1)), RULE, uri, None, SETTINGS)
+    intruded = []
+
+    def intrude(done: int, total: int) -> None:
+        if not intruded:
+            intruded.append(ingest(replace(SCENES, picked=(0, 1, 2, 3)), RULE, uri, None, SETTINGS))
+
+    report = ingest(replace(SCENES, picked=(0, 1, 4, 5)), RULE, uri, None, SETTINGS, progress=intrude)
+    assert len(intruded) == 1
+    assert intruded[0].added == tuple(scene.id for scene in SCENES.list_scenes().scenes[2:4])
+    assert report.added == tuple(scene.id for scene in SCENES.list_scenes().scenes[4:6])
+    cube = open_cube(uri)
+    assert cube["scene_id"].values.tolist() == [scene.id for scene in SCENES.list_scenes().scenes]
+    grid = SCENES.native_grid()
+    for index, scene in enumerate(SCENES.list_scenes().scenes):
+        assert np.array_equal(cube["image"][index].values, SCENES.read(scene, grid, ("red", "nir"), "nearest"))
+
+
+def test_a_stale_session_is_refused_by_the_bucket(uri):
+    """What the retry rests on: the bucket itself, not a lock, keeps two commits from the same version apart."""
+    ingest(replace(SCENES, picked=(0,)), RULE, uri, None, SETTINGS)
+    repository = open_repository(uri)
+    one, other = repository.writable_session("main"), repository.writable_session("main")
+    for session, text in ((one, "one"), (other, "other")):
+        zarr.open_group(session.store, mode="r+").attrs["title"] = text
+    one.commit("one")
+    with pytest.raises(icechunk.ConflictError):
+        other.commit("other")
