@@ -20,6 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def make_scenes(folder: Path) -> None:
             file.write(image, 1)
 
 
-def run_driftline(scenes: Path, out: Path, resampling: str) -> None:
+def run_driftline(scenes: Path, out: Path, resampling: Any) -> None:
     from pipelines.cube.ingest import IngestSettings, ingest
     from pipelines.grid import Grid
     from pipelines.scene import Band

@@ -139,11 +139,12 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     from pyproj import Transformer
 
     height, width = target.shape_yx
-    column, row = width / 2, height / 2
-    x, y = target.affine @ (np.array([column, column + 1, column]), np.array([row, row, row + 1]))
+    centre_and_next = [(width / 2 + right, height / 2 + down) for right, down in ((0, 0), (1, 0), (0, 1))]
+    places = [target.affine @ at for at in centre_and_next]
     if not source.has_same_crs(target):
-        x, y = Transformer.from_crs(target.wkt, source.wkt, always_xy=True).transform(x, y)
-    columns, lines = ~source.affine @ (x, y)
+        transformer = Transformer.from_crs(target.wkt, source.wkt, always_xy=True)
+        places = [transformer.transform(x, y) for x, y in places]
+    columns, lines = zip(*(~source.affine @ place for place in places), strict=True)
     steps = [float(np.hypot(at[1] - at[0], at[2] - at[0])) for at in (columns, lines)]
     if not all(np.isfinite(step) and step > 0 for step in steps):
         return {}
