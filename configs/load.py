@@ -7,6 +7,7 @@ import copy
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def write_resolved(run: Run, path: Path) -> None:
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
     text = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + text, encoding="utf-8")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(head + text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _read_text(path: Path) -> str:

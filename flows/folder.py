@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Run
-from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
 STAGES = ("ingest", "train", "evaluate", "predict")
+NEEDED = {  # what other stages read of a stage's record; without it the stage counts as not finished
+    "ingest": {"snapshot", "refused"},
+    "train": {"key", "snapshot", "model_hash"},
+    "evaluate": {"key", "model_hash", "is_publishable", "message"},
+    "predict": {"key", "model_hash", "products", "issue_utc", "target_utc", "snapshot"},
+    "report": {"key"},
+}
 
 
 @dataclass(frozen=True)
@@ -92,10 +102,35 @@ def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str,
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None  # a stage without a readable record is simply not finished; it runs again
+    if not isinstance(record, dict) or not NEEDED[stage] <= record.keys():
+        return None
     return record if key is None or record.get("key") == key else None
+
+
+@contextmanager
+def exclusive_run(folder: RunFolder) -> Iterator[None]:
+    """Holds the run's folder; the lock dies with its owner. Raises RunBusy at once if another process has it."""
+    from pipelines.cube.lock import Held, exclusive_owner
+
+    try:
+        with exclusive_owner(folder.path / ".run.lock", folder.path / ".run.writer.json"):
+            yield
+    except Held as e:
+        raise RunBusy(
+            f"the run in {folder.path} is being carried out by {e}; wait for it, or give this run another `name`"
+        ) from e
+
+
+def sweep(folder: RunFolder) -> None:
+    """Remove half-written files that a killed process left behind; only the holder of the run's lock may."""
+    for drafts in folder.path.glob(".report-*"):
+        shutil.rmtree(drafts, ignore_errors=True)
+    for pattern in (".*.json.[0-9]*", ".*.html.[0-9]*", ".*.yaml.[0-9]*", "stages/.*.json.[0-9]*", "model/.*.partial"):
+        for partial in folder.path.glob(pattern):
+            partial.unlink(missing_ok=True)
 
 
 def require(folder: RunFolder, stage: str, verb: str) -> dict[str, Any]:

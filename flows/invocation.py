@@ -7,7 +7,7 @@ from pathlib import Path
 
 from configs.load import load_run, write_resolved
 from configs.schema import Run
-from flows.folder import RunFolder
+from flows.folder import RunFolder, exclusive_run, sweep
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 
 
@@ -29,18 +29,23 @@ def open_invocation(
     even_if_worse: bool = False,
     inputs_must_exist: bool = True,
 ) -> Invocation:
-    """Reads the config (raises ConfigError, MissingInput) and writes it, resolved, into the run's folder."""
+    """Reads the config (raises ConfigError, MissingInput)."""
     run = load_run(config, overrides, inputs_must_exist=inputs_must_exist)
     folder = RunFolder.of(run)
-    write_resolved(run, folder.config)
     return Invocation(run, folder, Steps(folder.steps, display or Silent(), call, flow_run), even_if_worse)
 
 
 @contextmanager
 def remembering_folder(invocation: Invocation) -> Iterator[None]:
-    """Unexpected errors learn where the run's folder is, so that their traceback is written there."""
+    """Holds the run's folder for this process alone, with the resolved config in it; unexpected errors learn where it is.
+
+    Raises RunBusy if another process carries out the run.
+    """
     try:
-        yield
+        with exclusive_run(invocation.folder):
+            sweep(invocation.folder)
+            write_resolved(invocation.run, invocation.folder.config)
+            yield
     except Exception as e:
         e.driftline_folder = invocation.folder.path  # type: ignore[attr-defined]
         raise

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -127,12 +127,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a record; a line that a crash cut off is left out."""
     if not path.exists():
         return []
-    records = []
+    records, names = [], {f.name for f in fields(StepRecord)}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
+        if isinstance(record, dict) and names <= record.keys():
+            records.append(record)
     return records
 
 

@@ -1,6 +1,8 @@
 """What a person at a terminal sees: bars with the time left on stderr, results on stdout, mistakes without a traceback."""
 
+import errno
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -77,6 +79,38 @@ class Milestones:
 
 def guard(action: Callable[[], Any], as_json: bool) -> int:
     """The exit code of `action`; whatever it raises is shown as one message, never as a traceback."""
+    if not as_json:
+        return carry_out(action, as_json)
+    with only_results_on_stdout():
+        return carry_out(action, as_json)
+
+
+@contextmanager
+def only_results_on_stdout() -> Iterator[None]:
+    """What libraries in C or Rust write to file descriptor 1 goes to stderr; `print` still reaches stdout."""
+    python_out = sys.stdout
+    try:
+        is_descriptor_1 = python_out.fileno() == 1
+    except (OSError, AttributeError):  # a stdout in memory, as tests have it
+        is_descriptor_1 = False
+    if not is_descriptor_1:
+        yield
+        return
+    python_out.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    with open(kept, "w", encoding="utf-8", closefd=False) as results:
+        sys.stdout = results
+        try:
+            yield
+        finally:
+            sys.stdout = python_out
+            results.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def carry_out(action: Callable[[], Any], as_json: bool) -> int:
     try:
         code = action()
         return code if isinstance(code, int) else DONE
@@ -95,12 +129,37 @@ def guard(action: Callable[[], Any], as_json: bool) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stdout = None  # type: ignore[assignment]
         return DONE
+    except OSError as e:
+        text = explain_os_error(e)
+        return _complain(text, FAILED, as_json) if text else _complain_unexpected(e, as_json)
     except Exception as e:
-        log = write_traceback(e)
-        text = (
-            f"unexpected {type(e).__name__}: {e}\nThis is a fault of driftline or of the machine; the full traceback is in {log}"
-        )
-        return _complain(text, FAILED, as_json, traceback=str(log))
+        return _complain_unexpected(e, as_json)
+
+
+def explain_os_error(error: OSError) -> str | None:
+    """Words and a remedy for what the machine refuses; None for what would be a fault of ours."""
+    place = f"{error.filename}: " if error.filename else ""
+    remedies = {
+        "free some, or set `runs` or `cube.uri` to another disk; the same command goes on from there": (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+        ),
+        "give yourself the right, or set `runs` to a folder that you may write": (errno.EACCES, errno.EPERM, errno.EROFS),
+        "set `runs` and `name` to a folder that can be made": (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        "look at the disk and its cable, or at the network drive": (errno.EIO, errno.ESTALE),
+        "raise the limit of open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
+    }
+    for remedy, numbers in remedies.items():
+        if error.errno in numbers:
+            return f"{place}{error.strerror}; {remedy}"
+    return None
+
+
+def _complain_unexpected(e: Exception, as_json: bool) -> int:
+    log = write_traceback(e)
+    text = f"unexpected {type(e).__name__}: {e}\nThis is a fault of driftline or of the machine; the full traceback is in {log}"
+    return _complain(text, FAILED, as_json, traceback=str(log))
 
 
 def write_traceback(error: Exception) -> Path:

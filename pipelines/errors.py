@@ -6,6 +6,7 @@
     │   └── MissingInput        a path, cube, model or run that is not there
     ├── SceneRefused            skip and record: this scene is not laid into the cube, the batch goes on
     ├── CubeBusy                retry later: another writer holds the cube
+    ├── RunBusy                 retry later: another process carries out the same run
     └── StateError              stop, exit code 1: something on disk or in the machine is not as it must be
         ├── CubeMismatch        the cube exists and does not fit the request (grid, bands, dtype)
         ├── StorageFull         no space left; what was committed before is intact
@@ -70,6 +71,10 @@ class SceneRefused(DriftlineError):
 
 class CubeBusy(DriftlineError):
     """Another process is writing this cube."""
+
+
+class RunBusy(DriftlineError):
+    """Another process carries out the run of this name."""
 
 
 class StateError(DriftlineError):

@@ -12,7 +12,8 @@ from configs.load import config_hash
 from flows.folder import code_version, finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from flows.stages.evaluate import load_model, read_evaluation
-from flows.stages.report import product_lines, report
+from flows.stages.report import is_reported, product_lines, report
+from flows.stages.train import require_trained
 from flows.stages.views import forecast_maps
 from pipelines.errors import NotPublished
 
@@ -35,7 +36,7 @@ def predict(invocation: Invocation) -> dict[str, Any]:
     Raises NotPublished, after the report is written, if the model does not beat what it must and `even_if_worse` is not set.
     """
     folder, steps = invocation.folder, invocation.steps
-    trained, evaluated = require(folder, "train", "train"), require_verdict(invocation)
+    trained, evaluated = require_trained(invocation), require_verdict(invocation)
     snapshot = newest_snapshot(invocation)
     if not evaluated["is_publishable"] and not invocation.even_if_worse:
         steps.skip("predict", "not published: the model does not beat what it must beat")
@@ -48,7 +49,7 @@ def predict(invocation: Invocation) -> dict[str, Any]:
     record = finished(folder, "predict", key)
     if record is not None and all((folder.path / name).exists() for name in record["products"]):
         steps.skip("predict", "up to date")
-        if not (folder.summary.exists() and folder.report.exists()):
+        if not is_reported(invocation):
             report(invocation)
         return {**record, "lines": product_lines(folder, record), "skipped": True}
     record = make_forecast(invocation, key, trained, snapshot)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import config_hash
-from flows.folder import STAGES, RunFolder, code_version, finished, read_json, require
+from flows.folder import STAGES, RunFolder, code_version, finished, read_json, require, stage_key, write_json
 from flows.invocation import Invocation
+from flows.stages.train import plan_samples, require_trained
 from flows.steps import read_records, stage_costs
 
 
@@ -14,10 +15,26 @@ def report(invocation: Invocation) -> dict[str, Any]:
     """Writes both, also for a model that was not published. Raises MissingInput if the run has not been evaluated."""
     folder, steps = invocation.folder, invocation.steps
     require(folder, "evaluate", "evaluate")
+    require_trained(invocation)
     summary = steps.do("report", "write the summary", lambda progress: summarise(invocation))
     steps.do("report", "write the report", lambda progress: write_page(invocation, summary))
+    write_json(folder.done("report"), {"key": report_key(invocation)})
     record = finished(folder, "predict") or {"products": []}
     return {"message": f"report: {folder.report}", "lines": product_lines(folder, record), "report": str(folder.report)}
+
+
+def is_reported(invocation: Invocation) -> bool:
+    """True if summary and report speak of what the stages have left; a kill before the report leaves that of the run before."""
+    folder = invocation.folder
+    is_there = folder.summary.exists() and folder.report.exists()
+    return is_there and finished(folder, "report", report_key(invocation)) is not None
+
+
+def report_key(invocation: Invocation) -> str:
+    folder = invocation.folder
+    records = {stage: finished(folder, stage) for stage in ("train", "evaluate", "predict")}
+    refused = (finished(folder, "ingest") or {}).get("refused")
+    return stage_key(config=config_hash(invocation.run), refused=refused, **records)
 
 
 def summarise(invocation: Invocation) -> Any:
@@ -26,6 +43,7 @@ def summarise(invocation: Invocation) -> Any:
     run, folder = invocation.run, invocation.folder
     evaluation = read_json(folder.evaluation, "run `driftline evaluate CONFIG`")
     ingested, predicted = finished(folder, "ingest") or {}, current_prediction(invocation)
+    plan_samples(invocation, evaluation["snapshot"])  # writes the split anew, should its file have been damaged
     costs = stage_costs(folder.steps)
     stages = tuple(Stage(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in STAGES if name in costs)
     records = read_records(folder.steps)
@@ -137,8 +155,6 @@ def draw_curves(invocation: Invocation, evaluation: dict[str, Any], drafts: Path
 
 def split_tiles(invocation: Invocation, snapshot: str) -> tuple[list[tuple[Any, str]], tuple[int, int]]:
     """(tile, part) of every block that is used, and the raster's shape."""
-    from flows.stages.train import plan_samples
-
     _, plan = plan_samples(invocation, snapshot)
     return sorted({(window.tile, window.part) for window in plan.windows}), plan.shape_yx
 

@@ -10,7 +10,7 @@ from configs import build
 from configs.load import config_hash
 from flows.folder import code_version, finished, require, stage_key, write_json
 from flows.invocation import Invocation
-from pipelines.errors import StateError
+from pipelines.errors import RequestError, StateError
 
 logger = logging.getLogger(__name__)
 RULE_WINDOWS = 120
@@ -39,6 +39,7 @@ def train(invocation: Invocation) -> dict[str, Any]:
         "key": key,
         "snapshot": snapshot,
         "model_hash": model_hash,
+        "made_from": sections(invocation),
         "windows": cache.counts(),
         "shrink": share,
         "training": report.to_json(),
@@ -50,8 +51,31 @@ def train(invocation: Invocation) -> dict[str, Any]:
 
 
 def train_key(invocation: Invocation, snapshot: str) -> str:
+    return stage_key(snapshot=snapshot, **sections(invocation))
+
+
+def sections(invocation: Invocation) -> dict[str, Any]:
+    """The parts of the config that a model depends on."""
     run = invocation.run.model_dump(mode="json")
-    return stage_key(snapshot=snapshot, **{name: run[name] for name in ("samples", "split", "model", "training")})
+    return {name: run[name] for name in ("samples", "split", "model", "training")}
+
+
+def require_trained(invocation: Invocation) -> dict[str, Any]:
+    """The record of the training that this config describes.
+
+    A model trained with another split would be judged on blocks that it has seen. Raises MissingInput, RequestError.
+    """
+    record, wanted = require(invocation.folder, "train", "train"), sections(invocation)
+    made_from = record.get("made_from", wanted)
+    for section, values in wanted.items():
+        for name, value in values.items():
+            was = made_from.get(section, {}).get(name)
+            if was != value:
+                raise RequestError(
+                    f"the model in {invocation.folder.model} was trained with {section}.{name} = {was}, the config says {value}; "
+                    "run `driftline train CONFIG` first, or set it back"
+                )
+    return record
 
 
 def is_model_whole(invocation: Invocation, record: dict[str, Any]) -> bool:

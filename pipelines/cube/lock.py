@@ -27,13 +27,27 @@ def exclusive_writer(uri: str) -> Iterator[None]:
         yield
         return
     path = local_path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock_path, owner_path = path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")
+    try:
+        with exclusive_owner(path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")):
+            yield
+    except Held as e:
+        who = f"{e}; try again when it has finished (or stop that process: its lock goes with it)"
+        raise CubeBusy(f"the cube {path} is being written by {who}") from e
+
+
+class Held(Exception):
+    """A lock that another process or thread holds; the message says which."""
+
+
+@contextmanager
+def exclusive_owner(lock_path: Path, owner_path: Path) -> Iterator[None]:
+    """Holds the kernel's lock on `lock_path`, with our name in `owner_path`. Raises Held at once, naming the other owner."""
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_path, timeout=0, is_singleton=False)
     try:
         lock.acquire()
     except Timeout as e:
-        raise CubeBusy(_busy_message(path, owner_path)) from e
+        raise Held(_owner(owner_path)) from e
     try:
         # a file of its own: opening the lock file truncates it, also for the writer that does not get the lock
         owner_path.write_text(json.dumps(_this_process()), encoding="utf-8")
@@ -47,12 +61,9 @@ def _this_process() -> dict[str, str | int]:
     return {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
 
 
-def _busy_message(path: Path, owner_path: Path) -> str:
+def _owner(owner_path: Path) -> str:
     try:
         owner = json.loads(owner_path.read_text(encoding="utf-8"))
-        who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, KeyError):  # it has the lock and has not written its name yet
-        who = "another process that has just begun"
-    return (
-        f"the cube {path} is being written by {who}; try again when it has finished (or stop that process: its lock goes with it)"
-    )
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (OSError, ValueError, TypeError, KeyError):  # it has the lock and has not written its name yet
+        return "another process that has just begun"

@@ -1,24 +1,34 @@
 """All stages on a tiny run, without a server: what a run leaves, and what a second call does."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows.invocation import open_invocation
+from flows.invocation import Invocation, open_invocation, remembering_folder
+from flows.stages.evaluate import evaluate
 from flows.stages.ingest import ingest
 from flows.stages.predict import predict
+from flows.stages.report import report
 from flows.stages.run import run_all
 from flows.stages.train import train
 from flows.steps import read_records
-from pipelines.errors import MissingInput, NotPublished
+from pipelines.errors import MissingInput, NotPublished, RequestError, RunBusy
 
 LEAVES = ("summary.json", "report.html", "quicklook.png", "animation.gif", "evaluation.json", "config.yaml", "steps.jsonl",
           "refused.json", "model/model.safetensors", "products/collection.json")  # fmt: skip
 
 
+def carry_out(body: Callable[[Invocation], dict[str, Any]], config: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+    invocation = open_invocation(config, overrides, **options)
+    with remembering_folder(invocation):
+        return body(invocation)
+
+
 def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -> None:
-    first = run_all(open_invocation(tiny_run))
+    first = carry_out(run_all, tiny_run)
     assert not first["skipped"]
     folder = Path("runs/tiny")
     assert [name for name in LEAVES if not (folder / name).exists()] == []
@@ -27,11 +37,11 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     assert summary["cube_snapshot"] == first["snapshot"]
     assert [stage["name"] for stage in summary["stages"]] == ["ingest", "train", "evaluate", "predict"]
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    second = run_all(open_invocation(tiny_run))
+    second = carry_out(run_all, tiny_run)
     assert second["skipped"]
     assert "nothing to do" in second["message"]
     changed = {p.name for p, when in written.items() if p.stat().st_mtime_ns != when}
-    assert changed <= {"steps.jsonl", "config.yaml", "ingest.json", "refused.json", "cube.lock", "cube.writer.json"}
+    assert changed <= {"steps.jsonl", "config.yaml", "ingest.json", "refused.json", "cube.lock", ".run.lock"}
 
     # a model that loses is not published, but the report says so
     (folder / "stages" / "predict.json").unlink()
@@ -39,18 +49,50 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     evaluate_record.write_text(json.dumps({**json.loads(evaluate_record.read_text()), "is_publishable": False}))
     (folder / "report.html").unlink()
     with pytest.raises(NotPublished, match="--even-if-worse"):
-        predict(open_invocation(tiny_run))
+        carry_out(predict, tiny_run)
     assert json.loads((folder / "summary.json").read_text())["verdict"]["published"] is False
     assert (folder / "report.html").exists()
-    assert not predict(open_invocation(tiny_run, even_if_worse=True)).get("skipped")
+    assert not carry_out(predict, tiny_run, even_if_worse=True).get("skipped")
+
+    check_damage_is_mended(tiny_run, folder)
+    check_another_config_is_not_judged(tiny_run)
+
+
+def check_damage_is_mended(config: Path, folder: Path) -> None:
+    """Whatever is damaged below the run's folder is made anew by the same command, and comes out the same."""
+    before = {name: (folder / name).read_bytes() for name in ("evaluation.json", "model/model.safetensors")}
+    (folder / "evaluation.json").write_text('{"metrics": {')
+    (folder / "split.json").write_text("[]")
+    (folder / "stages" / "report.json").write_text("{}")
+    (folder / "steps.jsonl").write_text('3\n{"status": "done"}\n{"st')
+    (folder / "model" / "model.safetensors").write_bytes(b"damaged")
+    (folder / "stages" / ".train.json.123").write_text("left by a killed process")
+    carry_out(run_all, config, even_if_worse=True)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert json.loads((folder / "split.json").read_text())["ok"]
+    assert not (folder / "stages" / ".train.json.123").exists()
+
+    # killed between the forecast and its report: the page of the run before must not stay
+    (folder / "stages" / "report.json").unlink()
+    (folder / "report.html").write_text("stale")
+    assert carry_out(run_all, config, even_if_worse=True)["skipped"]
+    assert "stale" not in (folder / "report.html").read_text()[:100]
+
+
+def check_another_config_is_not_judged(config: Path) -> None:
+    for body in (evaluate, predict, report):
+        with pytest.raises(RequestError, match=r"trained with split.seed = 0, the config says 5; run `driftline train"):
+            carry_out(body, config, "split.seed=5")
+    with remembering_folder(open_invocation(config)), pytest.raises(RunBusy, match=r"carried out by process \d+ on"):
+        carry_out(report, config)
 
 
 def test_stages_out_of_order_name_the_command_to_run(tiny_run: Path) -> None:
     with pytest.raises(MissingInput, match="run `driftline ingest CONFIG` first"):
-        train(open_invocation(tiny_run))
-    record = ingest(open_invocation(tiny_run))
+        carry_out(train, tiny_run)
+    record = carry_out(ingest, tiny_run)
     assert record["added"] == 60
     with pytest.raises(MissingInput, match="run `driftline train CONFIG` first"):
-        predict(open_invocation(tiny_run))
+        carry_out(predict, tiny_run)
     steps = read_records(Path("runs/tiny/steps.jsonl"))
     assert [(s["stage"], s["status"]) for s in steps] == [("ingest", "started"), ("ingest", "done")]

@@ -1,6 +1,8 @@
 """The command line: fast help, exit codes, pure JSON, and never a traceback for a user's mistake."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +101,38 @@ def test_a_missing_cube_is_a_wrong_request(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["info", str(tmp_path / "nowhere")])
     assert result.exit_code == 2
     assert "no cube at" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free some"),
+        (errno.EACCES, "give yourself the right"),
+        (errno.EROFS, "set `runs` to a folder that you may write"),
+        (errno.ENAMETOOLONG, "a folder that can be made"),
+    ],
+)
+def test_what_the_machine_refuses_is_said_with_a_remedy(number: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> None:
+        raise OSError(number, os.strerror(number), "runs/x")
+
+    assert guard(action, as_json=False) == 1
+    text = capsys.readouterr().err
+    assert "runs/x" in text
+    assert words in text
+    assert "unexpected" not in text
+
+
+def test_libraries_that_write_to_the_descriptor_do_not_spoil_the_json() -> None:
+    code = """
+import os
+from flows.terminal import guard, show
+def action():
+    os.write(1, b"a warning from Rust\\n")
+    show({"a": 1}, [], True)
+    os.write(1, b"and another\\n")
+raise SystemExit(guard(action, True))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == '{"a": 1}\n'
+    assert "a warning from Rust" in done.stderr

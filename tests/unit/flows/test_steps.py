@@ -1,13 +1,14 @@
 """Steps are recorded whatever happens to them."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flows.folder import stage_key, write_json
-from flows.steps import Steps, append_line, read_records, stage_costs
+from flows.steps import StepRecord, Steps, append_line, read_records, stage_costs
 
 
 def test_a_step_is_recorded_with_its_time_and_memory(tmp_path: Path) -> None:
@@ -36,8 +37,10 @@ def test_a_failed_step_is_recorded_and_goes_on_failing(tmp_path: Path) -> None:
 def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
     path.write_text('{"run": "a", "sta')
-    append_line(path, json.dumps({"run": "b"}))
-    assert read_records(path) == [{"run": "b"}]
+    whole = asdict(StepRecord("b", "train", "fit", "done", "2020-01-01"))
+    append_line(path, json.dumps(whole))
+    append_line(path, '{"status": "done"}')  # of another make: not a record
+    assert read_records(path) == [whole]
 
 
 def test_keys_depend_on_every_input(tmp_path: Path) -> None:
