@@ -58,6 +58,36 @@ def server(
         child.wait(60)
 
 
+def refuse_wrong_requests(api: str, folder: Path) -> None:
+    """A second server on the same folder, and a port that is taken, are refused with the remedy."""
+    port = api.split(":")[2].split("/")[0]
+    for arguments, message in ((["--port", "0"], "another `driftline serve`"), (["--port", port], "is not free")):
+        command = [sys.executable, "-m", "flows.cli", "serve", "tiny.yaml", *arguments]
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert message in done.stderr
+
+
+def fail_with_complete_history(api: str, folder: Path) -> None:
+    """`driftline ingest` with the server: a step that fails is in both histories, its message in log and artifact."""
+    command = [sys.executable, "-m", "flows.cli", "run", "tiny.yaml", "--set", "name=bad", "--set", "split.block_px=4000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": api}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    run = ask(f"{api}/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
+    assert run["state"]["type"] == "FAILED"
+    recorded = ask(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    lines = [json.loads(line) for line in (folder / "runs/bad/steps.jsonl").read_text().splitlines()]
+    expected = {f"{line['stage']}: {line['step']}": line["status"] for line in lines if line["status"] != "skipped"}
+    assert {t["name"]: {"COMPLETED": "done", "FAILED": "failed"}[t["state"]["type"]] for t in recorded} == expected
+    assert "failed" in expected.values()
+    page = ask(f"{api}/artifacts/filter", {"artifacts": {"key": {"any_": ["bad-run"]}}})[0]["data"]
+    assert run["state"]["message"].splitlines()[0] in page
+
+
 def test_every_deployment_runs_with_complete_history_and_goes_down_cleanly(server: tuple[str, psutil.Process, Path]) -> None:
     api, process, folder = server
     named = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -73,11 +103,26 @@ def test_every_deployment_runs_with_complete_history_and_goes_down_cleanly(serve
         assert state["type"] == "COMPLETED", (name, state["message"])
         recorded = ask(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
         lines = [json.loads(line) for line in (folder / "runs/tiny/steps.jsonl").read_text().splitlines()]
-        expected = [line["step"] for line in lines if line["prefect_flow_run"] == run["id"] and line["status"] == "done"]
+        expected = [
+            f"{line['stage']}: {line['step']}"
+            for line in lines
+            if line["prefect_flow_run"] == run["id"] and line["status"] == "done"
+        ]
         assert sorted(task["name"] for task in recorded) == sorted(expected)
         assert all(task["state"]["type"] == "COMPLETED" for task in recorded)
     keys = {artifact["key"] for artifact in ask(f"{api}/artifacts/filter", {})}
-    assert {"tiny-metrics", "tiny-costs", "tiny-quicklook", "tiny-report", "tiny-products"} <= keys
+    assert {"tiny-run", "tiny-metrics", "tiny-costs", "tiny-quicklook", "tiny-report", "tiny-products"} <= keys
+    refuse_wrong_requests(api, folder)
+    fail_with_complete_history(api, folder)
+
+    # SIGTERM while a run is under way: it lives in a session of its own, and must not be left behind
+    deployment = ask(f"{api}/deployments/name/run/run")
+    ask(
+        f"{api}/deployments/{deployment['id']}/create_flow_run",
+        {"parameters": {"overrides": ["training.epochs=5000", "training.patience=5000"]}},
+    )
+    steps = folder / "runs/tiny/steps.jsonl"
+    wait_until(lambda: '"train the networks", "status": "started"' in steps.read_text().splitlines()[-1], 90)
 
     children = process.children(recursive=True)
     assert len(children) >= 3
