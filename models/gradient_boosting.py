@@ -7,7 +7,7 @@ learning the residual did better than learning raw lags.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,15 +54,34 @@ def lag_features(
     return torch.stack(features), parts.y_KCHW
 
 
+class Rows(NamedTuple):
+    """Valid target pixels of windows, one a row: features (R, F, C), truth - rule (R, C), what of it all valid pixels of the
+    window share on that date (R, C), the target day (R,).
+    """
+
+    features_RFC: np.ndarray
+    residual_RC: np.ndarray
+    shared_RC: np.ndarray
+    day_R: np.ndarray
+
+    def taken(self, which: np.ndarray) -> "Rows":
+        return Rows(*(array[which] for array in self))
+
+
 @dataclass
 class GradientBoosting:
-    """Trees on top of `rule`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows."""
+    """Trees on top of `rule`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows.
+
+    `is_centred`: the trees learn the residual without what all pixels of a date share. Where dates are few the shared part (haze,
+    a late spring) is what trees learn by heart; where they are many it may be foreseeable. `fit` decides by trying both.
+    """
 
     rule: DecayingAnomaly = field(default_factory=DecayingAnomaly)
     lags: int = 5
     samples: int = 100_000
     iterations: int = 60
     seed: int = 0
+    is_centred: bool = False
     forests: list[HistGradientBoostingRegressor] = field(default_factory=list)
 
     def fit(self, windows: Iterable[Any]) -> "GradientBoosting":
@@ -71,23 +90,38 @@ class GradientBoosting:
         Every valid pixel-date gets a random key and the `samples` lowest are kept: a fair draw in one pass and bounded memory.
         """
         generator = np.random.default_rng(self.seed)
-        kept: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        keys, kept = np.empty(0), None
         for window in windows:
             rows = self._rows(window)
-            keys = generator.random(len(rows[1]))
-            taken = (
-                (keys, *rows) if kept is None else tuple(np.concatenate(pair) for pair in zip(kept, (keys, *rows), strict=True))
-            )
-            lowest = np.argsort(taken[0], kind="stable")[: self.samples]
-            kept = (taken[0][lowest], taken[1][lowest], taken[2][lowest])
-        if kept is None or len(kept[0]) == 0:
+            keys = np.concatenate([keys, generator.random(len(rows.day_R))])
+            kept = rows if kept is None else Rows(*(np.concatenate(pair) for pair in zip(kept, rows, strict=True)))
+            lowest = np.argsort(keys, kind="stable")[: self.samples]
+            keys, kept = keys[lowest], kept.taken(lowest)
+        if kept is None or len(kept.day_R) == 0:
             raise ValueError("gradient boosting cannot be fitted: the training windows hold no valid target pixel")
-        _, features_RFC, residual_RC = kept
-        features_RFC[:, np.isnan(features_RFC).all(axis=0)] = 0.0  # a lag that was never seen; its column must hold something
-        self.forests = [
-            self._forest(len(residual_RC)).fit(features_RFC[:, :, c], residual_RC[:, c]) for c in range(residual_RC.shape[1])
-        ]
+        self.is_centred = self._is_centred_better(kept)
+        self.forests = self._grow(kept, self.is_centred)
         return self
+
+    def _is_centred_better(self, rows: Rows) -> bool:
+        """Which of the two has the smaller error on the last quarter of the rows in time, grown on the rest."""
+        later = rows.day_R > np.quantile(rows.day_R, 0.75)
+        if not later.any() or later.all():
+            return False
+        earlier, later_rows = rows.taken(~later), rows.taken(later)
+
+        def error(is_centred: bool) -> float:
+            y_CR = [forest.predict(later_rows.features_RFC[:, :, c]) for c, forest in enumerate(self._grow(earlier, is_centred))]
+            return float(np.abs(later_rows.residual_RC.T - np.stack(y_CR)).mean())
+
+        return error(True) < error(False)
+
+    def _grow(self, rows: Rows, is_centred: bool) -> list[HistGradientBoostingRegressor]:
+        target_RC = rows.residual_RC - rows.shared_RC if is_centred else rows.residual_RC
+        # A lag that was never seen: its column must hold something.
+        features_RFC = np.where(np.isnan(rows.features_RFC).all(axis=0), np.float32(0), rows.features_RFC)
+        channels = range(target_RC.shape[1])
+        return [self._forest(len(target_RC)).fit(features_RFC[:, :, c], target_RC[:, c]) for c in channels]
 
     def _forest(self, rows: int) -> HistGradientBoostingRegressor:
         """Few, small trees with full leaves: larger ones learn the training dates by heart and lose to the rule they correct."""
@@ -102,12 +136,16 @@ class GradientBoosting:
             random_state=self.seed,
         )
 
-    def _rows(self, window: Any) -> tuple[np.ndarray, np.ndarray]:
-        """(features (R, F, C), truth - rule (R, C)) of the valid target pixels of a window."""
+    def _rows(self, window: Any) -> Rows:
+        """The valid target pixels of a window."""
         features_KFCHW, rule_KCHW = lag_features(self.rule, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS))
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
         residual_KCHW = torch.as_tensor(window.target_KCHW) - rule_KCHW
-        return features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy(), residual_KCHW.permute(0, 2, 3, 1)[valid_KHW].numpy()
+        seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
+        shared_KCHW = seen_KCHW.flatten(-2).nanmedian(dim=-1).values[..., None, None].expand_as(residual_KCHW)
+        day_KHW = torch.as_tensor(window.target_days_K).double()[:, None, None].expand_as(valid_KHW)
+        rows = [image.permute(0, 2, 3, 1)[valid_KHW].numpy() for image in (residual_KCHW, shared_KCHW)]
+        return Rows(features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy(), *rows, day_KHW[valid_KHW].numpy())
 
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor

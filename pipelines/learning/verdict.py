@@ -11,8 +11,8 @@ ORDER = ("beats", "not distinguishable", "loses")
 
 @dataclass(frozen=True)
 class Verdict:
-    """`outcomes` per baseline, at the stated confidence. `is_publishable`: against every baseline that must be beaten the error is
-    smaller (`publish_if` "smaller_error"), or smaller with an interval that leaves no doubt ("beyond_doubt").
+    """`outcomes` per baseline, at the stated confidence. `is_publishable`: against every baseline that must be beaten the error
+    is smaller (`publish_if` "smaller_error"), or smaller with an interval that leaves no doubt ("beyond_doubt").
     """
 
     outcomes: dict[str, str]

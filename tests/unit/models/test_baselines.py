@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from models.climatology import Climatology, climatology_at, season_distance_days
 from models.decaying_anomaly import DecayingAnomaly, context_days, last_values, median_of_seen
-from models.gradient_boosting import GradientBoosting
+from models.gradient_boosting import GradientBoosting, Rows
 from models.harmonic import HarmonicRegression
 from models.persistence import Persistence
 
@@ -255,3 +256,16 @@ def test_a_date_asked_for_twice_gets_the_same_climatology(make_window):
     at = torch.cat([window.days_N[:20], window.days_N[:20]])
     twice = climatology_at(window.x_NCHW, window.valid_NHW, window.days_N, window.usable_N, at, 15.0)
     assert torch.equal(twice[:20], twice[20:])
+
+
+def test_gradient_boosting_decides_by_later_dates_whether_a_dates_shared_part_can_be_learnt():
+    """Residual = feature + a shift per date. Shifts that are noise are better left out; shifts that repeat are better learnt."""
+    generator = np.random.default_rng(0)
+    days = np.repeat(np.arange(24.0), 200)
+    pattern = generator.normal(size=days.size)
+    chosen = {}
+    for name, shift in (("noise", generator.normal(0, 3, 24)[days.astype(int)]), ("always one", np.full(days.size, 1.0))):
+        features = np.stack([pattern, days], axis=1)[:, :, None].astype(np.float32)
+        rows = Rows(features, (pattern + shift)[:, None], shift[:, None], days)
+        chosen[name] = GradientBoosting(iterations=30)._is_centred_better(rows)
+    assert chosen == {"noise": True, "always one": False}
