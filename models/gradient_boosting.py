@@ -144,8 +144,9 @@ class GradientBoosting:
         seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
         shared_KCHW = seen_KCHW.flatten(-2).nanmedian(dim=-1).values[..., None, None].expand_as(residual_KCHW)
         day_KHW = torch.as_tensor(window.target_days_K).double()[:, None, None].expand_as(valid_KHW)
-        rows = [image.permute(0, 2, 3, 1)[valid_KHW].numpy() for image in (residual_KCHW, shared_KCHW)]
-        return Rows(features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy(), *rows, day_KHW[valid_KHW].numpy())
+        residual_RC, shared_RC = (image.permute(0, 2, 3, 1)[valid_KHW].numpy() for image in (residual_KCHW, shared_KCHW))
+        features_RFC = features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy()
+        return Rows(features_RFC, residual_RC, shared_RC, day_KHW[valid_KHW].numpy())
 
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
