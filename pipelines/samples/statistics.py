@@ -48,7 +48,7 @@ class Moments:
 def channel_statistics(
     dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], progress: Progress | None = None
 ) -> ChannelStatistics:
-    """Statistics of the training part of `plan`, one tile in memory at a time.
+    """Statistics of the training part of `plan`, one tile in memory at a time. The std of a constant variable is 1.
 
     Raises RequestError if no pixel of the training part is valid.
     """
@@ -64,6 +64,7 @@ def channel_statistics(
         )
     mean = np.asarray(moments.mean, np.float64)
     std = np.sqrt(np.asarray(moments.squares) / moments.count)
+    std[std <= 1e-9 * np.abs(mean)] = 1.0  # a constant series: rounding is no spread, and 1 changes nothing
     return ChannelStatistics(tuple(v.name for v in variables), tuple(mean.tolist()), tuple(std.tolist()), moments.count)
 
 

@@ -51,3 +51,9 @@ def test_a_plan_of_another_cube_is_refused(cube, plan, ndvi):
         channel_statistics(cube.isel(time=slice(1, None)), plan, ndvi)
     with pytest.raises(ArtefactDamaged, match=r"raster of \(31, 29\), the cube has \(30, 29\)"):
         channel_statistics(cube.isel(y=slice(1, None)), plan, ndvi)
+
+
+def test_a_constant_series_has_a_std_to_divide_by(cube, plan):
+    constant = cube.copy(deep=True)
+    constant["image"][:] = 123
+    assert channel_statistics(constant, plan, (Variable("red", "band", ("red",)),)).std == (1.0,)
