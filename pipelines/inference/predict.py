@@ -171,7 +171,7 @@ def _blocks(job: Job, y_KCHW: np.ndarray, intervals: Intervals | None) -> dict[F
 def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
     """Channel `c` kept to what its variable can be: no rain below 0, no NDVI above 1. NaN stays."""
     limits = job.variables[c].valid_range
-    return image_CHW[c] if limits is None else np.clip(image_CHW[c], *np.float32(limits))
+    return image_CHW[c] if limits is None else np.clip(image_CHW[c], np.float32(limits[0]), np.float32(limits[1]))
 
 
 def seam_error(staging: Path) -> tuple[float, float]:
