@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -129,7 +128,9 @@ def run_one(kind: str, scenes: Path, out: Path, resampling: str) -> None:
     cpu, started = time.process_time(), time.monotonic()
     (run_driftline if kind == "driftline" else run_peer)(scenes, out, resampling)
     seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    # Linux only: getrusage would count the parent's pages from before exec
+    status = Path("/proc/self/status").read_text()
+    peak_gb = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024 / 1e9
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": peak_gb}))
 
 
