@@ -12,27 +12,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
-from pipelines.grid import Grid
-from pipelines.scene import Asset, Band, Scene
+from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
 from pipelines.sources.hdf5 import open_plane
-from pipelines.sources.layers import Described, Wanted, describe, grid_of, read_layers
+from pipelines.sources.layered import LayeredSource
+from pipelines.sources.layers import Wanted
 from pipelines.sources.naming import propose_pattern
 from pipelines.sources.opening import check_inside, open_hdf5, open_raster
 from pipelines.sources.pattern import FilePattern, Named, named
 from pipelines.sources.placing import Layer, RasterLayer
-from pipelines.sources.source import Listing, Resampling, SameDate, settle_dates
+from pipelines.sources.source import Listing, SameDate, settle_dates
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(LayeredSource):
     """A scene for every date (and rest of the name) that `pattern` finds below `path`.
 
     Without `{band}` in the pattern every file holds all bands in the order wanted, the quality band after them; a band
@@ -45,28 +44,6 @@ class FolderSource:
     pattern: str
     variable: str | None = None
     same_date: SameDate = "refuse"
-
-    @cached_property
-    def _described(self) -> Described:
-        return describe(self.path.name, self.wanted, self.list_scenes(), self._open)
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        return self._described.bands
-
-    def dtype(self) -> np.dtype:
-        return self._described.dtype
-
-    def native_grid(self) -> Grid:
-        return self._described.grid
-
-    def grid_of(self, scene: Scene, name: str) -> Grid:
-        return grid_of(self._open, scene, name)
-
-    def read(
-        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
-    ) -> np.ndarray:
-        return read_layers(self._open, self._described, scene, grid, names, resampling, rows)
 
     def list_scenes(self) -> Listing:
         """Raises MissingInput (no folder), RequestError (the pattern is wrong or fits nothing)."""

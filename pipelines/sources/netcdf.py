@@ -10,50 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
-from pipelines.grid import Grid
-from pipelines.scene import Asset, Band, Scene
+from pipelines.scene import Asset, Scene
 from pipelines.sources.hdf5 import Hdf5Layer, cf_times, open_plane
-from pipelines.sources.layers import Described, Wanted, describe, grid_of, read_layers
+from pipelines.sources.layered import LayeredSource
+from pipelines.sources.layers import Wanted
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5
-from pipelines.sources.source import Listing, Resampling, SameDate, compact_date, settle_dates
+from pipelines.sources.source import Listing, SameDate, compact_date, settle_dates
 
 
 @dataclass(frozen=True)
-class NetcdfSource:
+class NetcdfSource(LayeredSource):
     """A scene for every step of the time coordinate `time` of the file at `path`."""
 
     path: Path
     wanted: Wanted
     time: str = "time"
     same_date: SameDate = "refuse"
-
-    @cached_property
-    def _described(self) -> Described:
-        return describe(self.path.name, self.wanted, self.list_scenes(), self._open)
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        return self._described.bands
-
-    def dtype(self) -> np.dtype:
-        return self._described.dtype
-
-    def native_grid(self) -> Grid:
-        return self._described.grid
-
-    def grid_of(self, scene: Scene, name: str) -> Grid:
-        return grid_of(self._open, scene, name)
-
-    def read(
-        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
-    ) -> np.ndarray:
-        return read_layers(self._open, self._described, scene, grid, names, resampling, rows)
 
     def list_scenes(self) -> Listing:
         """Raises MissingInput if the file is not there, RequestError if it is no cube with the wanted variables."""

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from pipelines.errors import MissingInput, RequestError, SceneRefused
-from pipelines.grid import Grid
-from pipelines.scene import Asset, Band, Scene
+from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import read_dates
 from pipelines.sources.folder import raster_layer
-from pipelines.sources.layers import Described, Wanted, describe, grid_of, read_layers
+from pipelines.sources.layered import LayeredSource
+from pipelines.sources.layers import Wanted
 from pipelines.sources.opening import check_inside, open_raster
 from pipelines.sources.placing import RasterLayer
-from pipelines.sources.source import Listing, Resampling, SameDate, compact_date, settle_dates
+from pipelines.sources.source import Listing, SameDate, compact_date, settle_dates
 
 
 @dataclass(frozen=True)
-class StackSource:
+class StackSource(LayeredSource):
     """A scene for every line of the file `dates`; raster band i of each of `files` (band -> file) is line i.
 
     The quality band, if there is one, has its file among `files`. Paths are below `path`.
@@ -33,28 +30,6 @@ class StackSource:
     files: Mapping[str, str] = field(hash=False)
     dates: str
     same_date: SameDate = "refuse"
-
-    @cached_property
-    def _described(self) -> Described:
-        return describe(self.path.name, self.wanted, self.list_scenes(), self._open)
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        return self._described.bands
-
-    def dtype(self) -> np.dtype:
-        return self._described.dtype
-
-    def native_grid(self) -> Grid:
-        return self._described.grid
-
-    def grid_of(self, scene: Scene, name: str) -> Grid:
-        return grid_of(self._open, scene, name)
-
-    def read(
-        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
-    ) -> np.ndarray:
-        return read_layers(self._open, self._described, scene, grid, names, resampling, rows)
 
     def list_scenes(self) -> Listing:
         """Raises MissingInput, RequestError (a band without a file; dates and raster bands that do not fit together)."""
