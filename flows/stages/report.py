@@ -1,6 +1,7 @@
 """What a run left, in numbers and on one page: `summary.json` and `report.html`."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +162,23 @@ def split_tiles(invocation: Invocation, snapshot: str) -> tuple[list[tuple[Any, 
 
 def notes_of(invocation: Invocation, summary: Any) -> list[str]:
     """What a reader must see first."""
-    verdict = summary.verdict
-    if not verdict["published"]:
-        return ["This model was not published: it does not beat what it must beat."] if not verdict["is_publishable"] else []
-    if not verdict["is_publishable"]:
-        return ["This forecast was published although the model does not beat what it must beat (--even-if-worse)."]
-    return []
+    verdict, notes = summary.verdict, []
+    if not verdict["published"] and not verdict["is_publishable"]:
+        notes.append("This model was not published: it does not beat what it must beat.")
+    if verdict["published"] and not verdict["is_publishable"]:
+        notes.append("This forecast was published although the model does not beat what it must beat (--even-if-worse).")
+    trained = finished(invocation.folder, "train") or {}
+    return notes + share_notes(invocation.run.model.guide, trained.get("shrink", ()))
+
+
+def share_notes(guide: str, share_K: Sequence[float]) -> list[str]:
+    """How much of the network's correction of its guide the validation windows support."""
+    if guide == "none" or not share_K:
+        return []
+    share = sum(share_K) / len(share_K)
+    if share == 0:
+        return [f"Validation supports none of the network's correction: this forecast is its guide ({guide}) itself."]
+    return [f"The network corrects its guide ({guide}); validation supports {share:.0%} of the correction."]
 
 
 def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:
