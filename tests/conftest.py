@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, before torch is loaded
+
 # No deadline: times are never tested. In CI the same examples every time, so that a red build is a changed build.
 settings.register_profile("driftline", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("driftline")

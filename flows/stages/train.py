@@ -26,9 +26,8 @@ def train(invocation: Invocation) -> dict[str, Any]:
         steps.skip("train", "up to date")
         return {**record, "skipped": True}
     dataset, plan = steps.do("train", "plan windows and prove the split", lambda progress: plan_samples(invocation, snapshot))
-    forecaster, statistics = steps.do(
-        "train", "measure the training part", lambda progress: prepare(invocation, dataset, plan, progress)
-    )
+    statistics = steps.do("train", "measure the training part", lambda progress: measure(invocation, dataset, plan, progress))
+    forecaster = steps.do("train", "fit the rule", lambda progress: prepare(invocation, dataset, plan, statistics, progress))
     cache = steps.do(
         "train", "cut windows", lambda progress: cut_samples(invocation, snapshot, dataset, plan, forecaster, progress)
     )
@@ -106,25 +105,32 @@ def plan_samples(invocation: Invocation, snapshot: str) -> tuple[Any, Any]:
     return dataset, plan
 
 
-def prepare(invocation: Invocation, dataset: Any, plan: Any, progress: Any) -> tuple[Any, Any]:
-    """(untrained forecaster with its rule fitted, statistics of the training part)."""
-    from pipelines.calendar import median_step_days
-    from pipelines.samples.reading import read_windows
+def measure(invocation: Invocation, dataset: Any, plan: Any, progress: Any) -> Any:
+    """Statistics of the training part."""
     from pipelines.samples.statistics import channel_statistics
 
+    return channel_statistics(dataset, plan, build.build_variables(invocation.run), progress)
+
+
+def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, progress: Any) -> Any:
+    """The untrained forecaster, its rule fitted on training windows."""
+    from pipelines.calendar import median_step_days
+    from pipelines.samples.reading import read_windows
+
     run = invocation.run
-    variables = build.build_variables(run)
-    statistics = channel_statistics(dataset, plan, variables, progress)
-    guide = build.build_guide(
-        run.model, lambda: every_nth(read_windows(dataset, plan, variables, "train"), len(plan.of_part("train")))
-    )
+    variables, count = build.build_variables(run), len(plan.of_part("train"))
+    guide = build.build_guide(run.model, lambda: every_nth(read_windows(dataset, plan, variables, "train"), count, progress))
     step_days = run.samples.steps.every_days or median_step_days(dataset["time"].values)
-    return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days), statistics
+    return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days)
 
 
-def every_nth(windows: Iterable[Any], count: int) -> Iterator[Any]:
+def every_nth(windows: Iterable[Any], count: int, progress: Any = None) -> Iterator[Any]:
     """About RULE_WINDOWS of `count` windows, evenly spread: enough for the few numbers of a rule."""
-    return islice(windows, 0, None, max(count // RULE_WINDOWS, 1))
+    every = max(count // RULE_WINDOWS, 1)
+    for done, window in enumerate(islice(windows, 0, None, every), start=1):
+        yield window
+        if progress is not None:
+            progress(done * every, max(count, done * every))
 
 
 def cut_samples(invocation: Invocation, snapshot: str, dataset: Any, plan: Any, forecaster: Any, progress: Any = None) -> Any:
