@@ -7,15 +7,10 @@ import pytest
 
 from flows import liveness
 
-NOW = datetime.now(UTC)
-
 
 def run(kind: str, age_s: float) -> dict[str, Any]:
-    return {
-        "id": kind + str(age_s),
-        "name": kind,
-        "state": {"type": kind, "timestamp": (NOW - timedelta(seconds=age_s)).isoformat()},
-    }
+    since = datetime.now(UTC) - timedelta(seconds=age_s)
+    return {"id": kind + str(age_s), "name": kind, "state": {"type": kind, "timestamp": since.isoformat()}}
 
 
 @pytest.mark.parametrize(
