@@ -3,19 +3,20 @@
 import errno
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigError, DriftlineError, RequestError, SceneRefused
 
-DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
 class Bars:
@@ -79,10 +80,30 @@ class Milestones:
 
 def guard(action: Callable[[], Any], as_json: bool) -> int:
     """The exit code of `action`; whatever it raises is shown as one message, never as a traceback."""
-    if not as_json:
+    with only_results_on_stdout() if as_json else nullcontext():
         return carry_out(action, as_json)
-    with only_results_on_stdout():
-        return carry_out(action, as_json)
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM (a scheduler, `timeout`, a shutdown) raises SystemExit(143), so that it gets a last word; a second one kills."""
+    is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_ours:
+        yield
+        return
+    owner = os.getpid()
+
+    def unwind(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != owner:  # a forked worker ends as it always did
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
@@ -112,11 +133,17 @@ def only_results_on_stdout() -> Iterator[None]:
 
 def carry_out(action: Callable[[], Any], as_json: bool) -> int:
     try:
-        code = action()
+        with sigterm_unwinds():
+            code = action()
         return code if isinstance(code, int) else DONE
     except KeyboardInterrupt:
-        _complain("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED, as_json)
-        return INTERRUPTED
+        return _complain("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED, as_json)
+    except SystemExit as e:
+        if e.code != TERMINATED:
+            raise
+        return _complain(
+            "stopped by SIGTERM; what was finished is kept, the same command goes on from there", TERMINATED, as_json
+        )
     except SceneRefused as e:
         return _complain(str(e), FAILED, as_json)
     except ConfigError as e:
@@ -146,7 +173,13 @@ def explain_os_error(error: OSError) -> str | None:
             errno.EFBIG,
         ),
         "give yourself the right, or set `runs` to a folder that you may write": (errno.EACCES, errno.EPERM, errno.EROFS),
-        "set `runs` and `name` to a folder that can be made": (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        "name a folder that can be made (in a config: `runs` and `name`)": (
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
+            errno.ELOOP,
+        ),
         "look at the disk and its cable, or at the network drive": (errno.EIO, errno.ESTALE),
         "raise the limit of open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
     }
@@ -181,9 +214,8 @@ def write_traceback(error: Exception) -> Path:
 
 def _complain(text: str, code: int, as_json: bool, **more: Any) -> int:
     if as_json:
-        print(
-            json.dumps({"status": "failed" if code != INTERRUPTED else "interrupted", "exit_code": code, "error": text, **more})
-        )
+        status = "interrupted" if code in (INTERRUPTED, TERMINATED) else "failed"
+        print(json.dumps({"status": status, "exit_code": code, "error": text, **more}))
     print(f"driftline: {text}", file=sys.stderr)
     return code
 

@@ -80,6 +80,8 @@ def init(folder: Path, name: str | None, output: Path | None, as_json: bool) -> 
     if output is not None:
         if output.exists():
             raise RequestError(f"{output} is there already; choose another name or remove it first")
+        if not output.absolute().parent.is_dir():
+            raise MissingInput(f"no folder at {output.parent}; make it first, or write the config elsewhere")
         output.write_text(proposal, encoding="utf-8")
     if as_json:
         print(json.dumps({"config": proposal, "file": str(output) if output else None}))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import build
-from flows.folder import finished, read_json, stage_key, write_json
+from flows.folder import finished, read_json, require, stage_key, write_json
 from flows.invocation import Invocation
 from flows.stages.train import cut_samples, every_nth, plan_samples, require_trained
 from pipelines.errors import ArtefactDamaged, MissingInput
@@ -77,15 +77,23 @@ def evaluate_key(invocation: Invocation, trained: dict[str, Any]) -> str:
 
 
 def load_model(invocation: Invocation) -> tuple[Any, dict[str, Any]]:
-    """(forecaster, metadata) of the run. Raises MissingInput or ArtefactDamaged."""
-    from models.checkpoint import CheckpointDamaged, load_forecaster
+    """(forecaster, metadata) of the run. Raises MissingInput or ArtefactDamaged, also for a whole model of another training."""
+    from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster
 
+    trained = require(invocation.folder, "train", "train")
     try:
-        return load_forecaster(invocation.folder.model)
+        loaded = load_forecaster(invocation.folder.model)
+        found = hash_forecaster(invocation.folder.model)
     except FileNotFoundError as e:
         raise MissingInput(f"{e}; run `driftline train CONFIG`") from e
     except CheckpointDamaged as e:
         raise ArtefactDamaged(f"{e} (delete {invocation.folder.model} and run `driftline train CONFIG`)") from e
+    if found != trained["model_hash"]:  # it would be published under the name and the verdict of the other
+        raise ArtefactDamaged(
+            f"{invocation.folder.model} holds the model {found[:12]}, but {trained['model_hash'][:12]} was trained here: "
+            "run `driftline train CONFIG`, which makes it anew, or put it back"
+        )
+    return loaded
 
 
 def reopen_samples(invocation: Invocation, trained: dict[str, Any], forecaster: Any, progress: Any) -> Any:

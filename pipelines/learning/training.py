@@ -244,6 +244,8 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
         except SIGTERMException as e:  # a SystemExit without a code, which would read as success
             raise SystemExit(128 + signal.SIGTERM) from e
         except SystemExit as e:  # Lightning answers Ctrl-C with exit(1) and leaves SIGINT ignored
+            if e.code == 128 + signal.SIGTERM:  # raised by a handler of the caller's
+                raise
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from e
 

@@ -15,7 +15,7 @@ from flows.stages.report import report
 from flows.stages.run import run_all
 from flows.stages.train import train
 from flows.steps import read_records
-from pipelines.errors import MissingInput, NotPublished, RequestError, RunBusy
+from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError, RunBusy
 
 LEAVES = ("summary.json", "report.html", "quicklook.png", "animation.gif", "evaluation.json", "config.yaml", "steps.jsonl",
           "refused.json", "model/model.safetensors", "products/collection.json")  # fmt: skip
@@ -55,6 +55,7 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     assert not carry_out(predict, tiny_run, even_if_worse=True).get("skipped")
 
     check_damage_is_mended(tiny_run, folder)
+    check_another_model_is_not_published(tiny_run, folder)
     check_another_config_is_not_judged(tiny_run)
 
 
@@ -77,6 +78,16 @@ def check_damage_is_mended(config: Path, folder: Path) -> None:
     (folder / "report.html").write_text("stale")
     assert carry_out(run_all, config, even_if_worse=True)["skipped"]
     assert "stale" not in (folder / "report.html").read_text()[:100]
+
+
+def check_another_model_is_not_published(config: Path, folder: Path) -> None:
+    """A whole model, but of another training: not under this one's name and verdict."""
+    description = folder / "model" / "model.json"
+    before = description.read_text()
+    description.write_text(before + " ")
+    with pytest.raises(ArtefactDamaged, match=r"holds the model \w+, but \w+ was trained here: run `driftline train CONFIG`"):
+        carry_out(predict, config, "prediction.issue=2020-01-01", even_if_worse=True)
+    description.write_text(before)
 
 
 def check_another_config_is_not_judged(config: Path) -> None:

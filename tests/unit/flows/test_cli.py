@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_a_missing_cube_is_a_wrong_request(tmp_path: Path) -> None:
         (errno.EACCES, "give yourself the right"),
         (errno.EROFS, "set `runs` to a folder that you may write"),
         (errno.ENAMETOOLONG, "a folder that can be made"),
+        (errno.EEXIST, "a folder that can be made"),
     ],
 )
 def test_what_the_machine_refuses_is_said_with_a_remedy(number: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +123,22 @@ def test_what_the_machine_refuses_is_said_with_a_remedy(number: int, words: str,
     assert "runs/x" in text
     assert words in text
     assert "unexpected" not in text
+
+
+def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert guard(lambda: signal.raise_signal(signal.SIGTERM), as_json=True) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["status"] == "interrupted"
+    assert "stopped by SIGTERM; what was finished is kept" in shown.err
+
+
+def test_a_proposal_into_a_missing_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.sources.proposal.propose_run", lambda folder, name: "name: x\n")
+    result = CliRunner().invoke(app, ["init", str(tmp_path), "-o", str(tmp_path / "no" / "x.yaml")])
+    assert result.exit_code == 2
+    assert "make it first" in result.stderr
 
 
 def test_libraries_that_write_to_the_descriptor_do_not_spoil_the_json() -> None:

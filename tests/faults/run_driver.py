@@ -1,0 +1,103 @@
+"""Carries out a whole run in child processes that kill themselves at a chosen write below the run's folder.
+
+Usage: python run_driver.py FOLDER CONFIG. FOLDER/CONFIG is the config of a run whose name is the config's stem. Prints one
+JSON object. A script of its own: it forks, and its audit hook cannot be taken back.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from configs.load import load_run
+from flows.terminal import guard
+from flows.verbs import stage
+
+EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "open", "shutil.rmtree"}
+POINTS = {  # the write at which the process dies: pattern, and which of its occurrences
+    "the sample cache is published": (r"os\.rename .*/samples/", 0),
+    "a checkpoint in mid-training": (r"os\.rename .*/model/resume/.*\.part", 0),
+    "the evaluation is written": (r"os\.rename .*/\.evaluation\.json", 0),
+    "the staging ledger": (r"(open|os\.rename) .*/staging/.*(ledger|jsonl)", -1),
+    "between the old products and the new": (r"os\.rename .*/\.products-building", 0),
+}
+RESULTS = ("model/model.safetensors", "evaluation.json", "products")
+
+
+def writes(event: str, arguments: tuple, folder: str) -> str:
+    """`event path` if the audit event changes something below `folder`, else ""."""
+    if event not in EVENTS or not isinstance(arguments[0], str | bytes | os.PathLike):
+        return ""
+    path = str(Path(os.fsdecode(arguments[0])).absolute())
+    is_write = event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    return f"{event} {path}" if is_write and path.startswith(folder) else ""
+
+
+def carry_out(config: Path, run: Path, log: Path, kill_at: int | None = None, verb: str = "run") -> int:
+    """The child's wait status. It notes every write in `log`, and dies just before write number `kill_at`."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    said = os.open(log.with_suffix(".said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    noted: list[str] = []
+
+    def hook(event: str, arguments: tuple) -> None:
+        if text := writes(event, arguments, f"{run}{os.sep}"):
+            noted.append(text)
+            if len(noted) - 1 == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    code = guard(lambda: stage(verb, str(config), [], False, True, even_if_worse=True), True)
+    log.write_text("\n".join(noted))
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def digests(run: Path) -> dict[str, str]:
+    """SHA-256 of the model's tensors, the evaluation and every product."""
+    paths = [path for name in RESULTS for path in [run / name, *(run / name).rglob("*")] if path.is_file()]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def main(folder: Path, config: Path) -> None:
+    run, prepared, log = Path(load_run(config).runs).absolute() / config.stem, folder / "prepared", folder / "log"
+    assert carry_out(config, run, log, verb="ingest") == 0  # its own kills: test_cube_kill
+    shutil.copytree(run, prepared)
+    assert carry_out(config, run, log) == 0, log.with_suffix(".said").read_text()
+    expected, noted = digests(run), log.read_text().splitlines()
+    result = {}
+    for name, (pattern, which) in POINTS.items():
+        hits = [number for number, text in enumerate(noted) if re.match(pattern, text)]
+        if not hits:
+            raise SystemExit(f"nothing matches {pattern!r} among\n" + "\n".join(noted))
+        shutil.rmtree(run)
+        shutil.copytree(prepared, run)
+        killed = os.WIFSIGNALED(carry_out(config, run, log, hits[which]))
+        again = carry_out(config, run, log)
+        found = digests(run)
+        different = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
+        said = "" if again == 0 else log.with_suffix(".said").read_text()[-2000:]
+        result[name] = {"killed": killed, "status": again, "different": different, "said": said}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    import lightning  # noqa: F401  imported once here, so that no child has to
+    import matplotlib.pyplot  # noqa: F401
+    import rasterio  # noqa: F401
+    import sklearn.ensemble  # noqa: F401
+
+    os.chdir(sys.argv[1])
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
