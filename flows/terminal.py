@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -160,7 +161,19 @@ def carry_out(action: Callable[[], Any], as_json: bool) -> int:
         text = explain_os_error(e)
         return _complain(text, FAILED, as_json) if text else _complain_unexpected(e, as_json)
     except Exception as e:
-        return _complain_unexpected(e, as_json)
+        text = explain_lost_object(e)
+        return _complain(text, FAILED, as_json) if text else _complain_unexpected(e, as_json)
+
+
+def explain_lost_object(error: Exception) -> str | None:
+    """Words for a cube with a file missing. Told here, at the outermost ring: cubes are read lazily, from anywhere."""
+    lost = re.search(r"Object at location (\S.*?) not found", str(error))
+    if lost is None or not type(error).__module__.startswith(("icechunk", "_icechunk")):
+        return None
+    return (
+        f"the cube is damaged: {lost[1]} is not there; put the cube back from a copy, or remove its folder "
+        "and run `driftline ingest CONFIG`, which lays every scene anew"
+    )
 
 
 def explain_os_error(error: OSError) -> str | None:

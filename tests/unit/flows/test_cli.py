@@ -125,6 +125,18 @@ def test_what_the_machine_refuses_is_said_with_a_remedy(number: int, words: str,
     assert "unexpected" not in text
 
 
+def test_a_lost_file_of_a_cube_is_told_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = type("IcechunkError", (Exception,), {"__module__": "icechunk"})
+
+    def action() -> None:
+        raise lost("object store error Object at location runs/x/cube/chunks/ABC not found: No such file")
+
+    assert guard(action, as_json=False) == 1
+    text = capsys.readouterr().err
+    assert "the cube is damaged: runs/x/cube/chunks/ABC is not there" in text
+    assert "driftline ingest CONFIG" in text
+
+
 def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert guard(lambda: signal.raise_signal(signal.SIGTERM), as_json=True) == 143
