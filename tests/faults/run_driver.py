@@ -1,4 +1,4 @@
-"""Carries out a whole run in child processes that kill themselves at a chosen write below the run's folder.
+"""Carries out a whole run that is killed at one chosen write after the other below its folder, and then let go.
 
 Usage: python run_driver.py FOLDER CONFIG. FOLDER/CONFIG is the config of a run whose name is the config's stem. Prints one
 JSON object. A script of its own: it forks, and its audit hook cannot be taken back.
@@ -25,7 +25,7 @@ POINTS = {  # the write at which the process dies: pattern, and which of its occ
     "the sample cache is published": (r"os\.rename .*/samples/", 0),
     "a checkpoint in mid-training": (r"os\.rename .*/model/resume/.*\.part", 0),
     "the evaluation is written": (r"os\.rename .*/\.evaluation\.json", 0),
-    "the staging ledger": (r"(open|os\.rename) .*/staging/.*(ledger|jsonl)", -1),
+    "the staging ledger": (r"(open|os\.rename) .*/staging/.*(ledger|jsonl)", 2),
     "between the old products and the new": (r"os\.rename .*/\.products-building", 0),
 }
 RESULTS = ("model/model.safetensors", "evaluation.json", "products")
@@ -40,8 +40,8 @@ def writes(event: str, arguments: tuple, folder: str) -> str:
     return f"{event} {path}" if is_write and path.startswith(folder) else ""
 
 
-def carry_out(config: Path, run: Path, log: Path, kill_at: int | None = None, verb: str = "run") -> int:
-    """The child's wait status. It notes every write in `log`, and dies just before write number `kill_at`."""
+def carry_out(config: Path, run: Path, log: Path, kill_at: tuple[str, int] | None = None, verb: str = "run") -> int:
+    """The child's wait status. It notes every write in `log`, and dies before one that `kill_at` names."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
@@ -53,7 +53,7 @@ def carry_out(config: Path, run: Path, log: Path, kill_at: int | None = None, ve
     def hook(event: str, arguments: tuple) -> None:
         if text := writes(event, arguments, f"{run}{os.sep}"):
             noted.append(text)
-            if len(noted) - 1 == kill_at:
+            if kill_at and sum(bool(re.match(kill_at[0], write)) for write in noted) > kill_at[1]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
@@ -74,20 +74,14 @@ def main(folder: Path, config: Path) -> None:
     assert carry_out(config, run, log, verb="ingest") == 0  # its own kills: test_cube_kill
     shutil.copytree(run, prepared)
     assert carry_out(config, run, log) == 0, log.with_suffix(".said").read_text()
-    expected, noted = digests(run), log.read_text().splitlines()
-    result = {}
-    for name, (pattern, which) in POINTS.items():
-        hits = [number for number, text in enumerate(noted) if re.match(pattern, text)]
-        if not hits:
-            raise SystemExit(f"nothing matches {pattern!r} among\n" + "\n".join(noted))
-        shutil.rmtree(run)
-        shutil.copytree(prepared, run)
-        killed = os.WIFSIGNALED(carry_out(config, run, log, hits[which]))
-        again = carry_out(config, run, log)
-        found = digests(run)
-        different = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
-        said = "" if again == 0 else log.with_suffix(".said").read_text()[-2000:]
-        result[name] = {"killed": killed, "status": again, "different": different, "said": said}
+    expected = digests(run)
+    shutil.rmtree(run)
+    shutil.copytree(prepared, run)
+    killed = {name: os.WIFSIGNALED(carry_out(config, run, log, point)) for name, point in POINTS.items()}
+    status, found = carry_out(config, run, log), digests(run)
+    different = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
+    said = log.with_suffix(".said").read_text()[-2000:] if status else ""
+    result = {"killed": killed, "status": status, "different": different, "said": said}
     print(json.dumps(result))
 
 
