@@ -131,21 +131,10 @@ def build_step_rule(run: Run) -> Any:
 # ---------------------------------------------------------------- models
 
 
-def build_guide(model: schema.ModelConfig, training_windows: Callable[[], Iterable[Any]]) -> Any:
+def build_guide(run: Run, training_windows: Callable[[], Iterable[Any]]) -> Any:
     """The rule that the network corrects, its few numbers fitted on training windows; None for a network that stands alone."""
-    from models.climatology import Climatology
-    from models.decaying_anomaly import DecayingAnomaly
-    from models.persistence import Persistence
-
-    match model.guide:
-        case "none":
-            return None
-        case "persistence":
-            return Persistence()
-        case "climatology":
-            return Climatology().fit(training_windows())
-        case "decaying_anomaly":
-            return DecayingAnomaly().fit(training_windows())
+    guide = run.model.guide
+    return None if guide == "none" else build_baseline(guide, run.training.seed, training_windows)
 
 
 def build_forecaster(run: Run, guide: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:

@@ -119,7 +119,7 @@ def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, pr
 
     run = invocation.run
     variables, count = build.build_variables(run), len(plan.of_part("train"))
-    guide = build.build_guide(run.model, lambda: every_nth(read_windows(dataset, plan, variables, "train"), count, progress))
+    guide = build.build_guide(run, lambda: every_nth(read_windows(dataset, plan, variables, "train"), count, progress))
     step_days = run.samples.steps.every_days or median_step_days(dataset["time"].values)
     return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days)
 

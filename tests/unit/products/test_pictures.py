@@ -42,6 +42,8 @@ def test_the_same_maps_give_the_same_bytes(tmp_path):
 def test_maps_that_show_nothing_are_drawn_grey(tmp_path):
     empty = Frame(np.datetime64("2020-01-01", "ns"), np.full((30, 40), np.nan, np.float32))
     draw_quicklook(Maps("ndvi", "1", (empty,), (empty,), (empty,), (empty,), (0, 4, 0, 3)), tmp_path / "q.png", "t")
+    with Image.open(tmp_path / "q.png") as picture:
+        assert min(picture.size) > 200
 
 
 def test_the_animation_holds_every_date(tmp_path):

@@ -72,8 +72,10 @@ def test_too_few_dates_say_which_setting_to_change():
 
 
 def test_the_remedies_help():
-    deal_issues(DAILY, SplitRule(8, 0, np.datetime64("2020-01-07"), RULE.test_from), StepRule(), 5, 1, 1)
-    deal_issues(DAILY, SplitRule(8, 0, RULE.validation_from, np.datetime64("2020-01-11")), StepRule(), 1, 2, 1)
+    later = SplitRule(8, 0, np.datetime64("2020-01-07"), RULE.test_from)
+    earlier = SplitRule(8, 0, RULE.validation_from, np.datetime64("2020-01-11"))
+    assert all(deal_issues(DAILY, later, StepRule(), 5, 1, 1).values())
+    assert all(deal_issues(DAILY, earlier, StepRule(), 1, 2, 1).values())
 
 
 def test_unsorted_times_are_our_mistake():
