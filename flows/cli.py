@@ -72,7 +72,7 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
     stage("train", config, overrides, dry_run, json_)
 
 
-@app.command()
+@app.command(short_help="Judge it beside every baseline, on held-out blocks and time.")
 def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
     """Judge the forecaster beside every baseline on held-out blocks and held-out time.
 
@@ -84,7 +84,7 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
     stage("evaluate", config, overrides, dry_run, json_)
 
 
-@app.command()
+@app.command(short_help="Forecast the raster and publish COGs, STAC and pictures.")
 def predict(
     config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
@@ -98,7 +98,7 @@ def predict(
     stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
-@app.command()
+@app.command(short_help="All of these and the report, skipping what is up to date.")
 def run(
     config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
@@ -124,7 +124,7 @@ def report(config: Config, overrides: Overrides = None, json_: Json = False) -> 
     stage("report", config, overrides, False, json_)
 
 
-@app.command()
+@app.command(short_help="Show what a cube holds: grid, bands, dates, usable share.")
 def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> None:
     """Show what a cube holds: grid, bands, dates, usable share, size.
 
@@ -136,7 +136,7 @@ def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> None:
     finish(guard(lambda: verbs.info(cube, snapshot, json_), json_))
 
 
-@app.command()
+@app.command(short_help="List the versions of a cube and what each one changed.")
 def history(cube: Cube, json_: Json = False) -> None:
     """List the versions of a cube, newest first, with what each one added or replaced.
 
@@ -147,7 +147,7 @@ def history(cube: Cube, json_: Json = False) -> None:
     finish(guard(lambda: verbs.history(cube, json_), json_))
 
 
-@app.command()
+@app.command(short_help="Write a plain Zarr copy of a cube for other tools.")
 def export(
     cube: Cube,
     target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a place that does not exist yet")],
@@ -163,7 +163,7 @@ def export(
     finish(guard(lambda: verbs.export(cube, target, snapshot, json_), json_))
 
 
-@app.command()
+@app.command(short_help="Prefect server, UI, deployments and workers on this machine.")
 def serve(
     config: Annotated[str | None, typer.Argument(metavar="[RUN.yaml]", help="the run that the deployments carry out")] = None,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 4200,
@@ -181,7 +181,7 @@ def serve(
     finish(guard(lambda: verbs.serve(config, port, schedule, check, json_), json_))
 
 
-@app.command()
+@app.command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")
 def doctor(json_: Json = False) -> None:
     """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
 
@@ -192,7 +192,7 @@ def doctor(json_: Json = False) -> None:
     finish(guard(lambda: verbs.doctor(json_), json_))
 
 
-@app.command()
+@app.command(short_help="Fetch real Sentinel-2 data and run everything on it.")
 def demo(overrides: Overrides = None, dry_run: DryRun = False, even_if_worse: EvenIfWorse = False, json_: Json = False) -> None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints where the map, picture and report lie.
 
