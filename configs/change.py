@@ -1,0 +1,107 @@
+"""The config of `task: change`: places with two or more dates and a label raster each."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from configs.schema import CubeConfig, Fraction, Name, Place, Quality, SourceDefaults, Strict
+
+
+class PlacesSource(SourceDefaults):
+    """Folders of GeoTIFF or JPEG2000 files, one place each.
+
+    `pattern` is matched against the path below `path`: `{place}`, `{band}`, `*`, and either `{date:%Y%m%d}` or `{step}`,
+    which is looked up in the file `dates` (lines such as `date_1: 20150916`).
+    """
+
+    kind: Literal["places"]
+    path: Place
+    pattern: str
+    dates: str | None = Field(None, description="path below `path` of the file that dates the steps, e.g. {place}/dates.txt")
+    places: list[Name] | None = Field(None, description="default: all that the pattern finds")
+
+
+class LabelsConfig(Strict):
+    """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
+
+    path: str = Field(description="path below source.path, e.g. {place}/{place}-cm.tif")
+    band: int = Field(1, ge=1)
+    changed: list[int] = [1]
+    unchanged: list[int] = [0]
+    placed_on: Literal["own", "first", "last"] = Field(
+        "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
+    )
+
+
+class PairsConfig(Strict):
+    """What is done to the dates of a place before anything compares them."""
+
+    normalise: Literal["z_score", "none"] = Field("z_score", description="per place, date and band, over usable pixels")
+    coregister: bool = Field(True, description="move later dates onto the first by a fraction of a pixel, where that fits better")
+    max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not believed, and said so")
+
+
+class ChangeModel(Strict):
+    kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = "siamese_dcrn"
+    widths: list[int] = Field([16, 32, 64], min_length=1, description="channels of each scale, finest first")
+    recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    fuse_with: Literal["change_vector", "none"] = Field("change_vector", description="the rule that the networks are fused with")
+
+
+class ChangeTraining(Strict):
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(8, ge=1)
+    window_px: int = Field(64, ge=16)
+    windows: int = Field(400, ge=1, description="windows that an epoch draws")
+    changed_share: float = Field(0.5, ge=0, le=1, description="share of them that are drawn around changed pixels")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    loss: Literal["dice", "focal", "lovasz", "cross_entropy", "dice_focal"] = "dice_focal"
+    clip: float = Field(1.0, gt=0)
+    patience: int = Field(8, ge=1)
+    augment: bool = Field(True, description="the symmetries of the square")
+    swap_dates: bool = Field(True, description="also show the dates in reverse order: change has no direction")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1)
+    seed: int = 0
+
+
+Rule = Literal["image_difference", "change_vector", "change_vector_plain", "ir_mad"]
+
+
+class ChangeEvaluation(Strict):
+    """Leave one group of places out. Places that touch or share a scene belong in one group."""
+
+    groups: list[list[Name]] = Field([], description="places that are left out together; every other place is a group of its own")
+    references: list[Rule] = ["image_difference", "change_vector_plain", "ir_mad", "change_vector"]
+    compare: list[ChangeModel] = Field([], description="other models, trained and judged in the same way")
+    seeds: int = Field(1, ge=1, description="trainings per model, to show the spread")
+    must_beat: list[Rule] = ["change_vector"]
+    confidence: Fraction = 0.95
+
+
+class ChangePrediction(Strict):
+    places: list[Name] | None = Field(
+        None, description="default: all; a place that was trained on is predicted by the networks that did not see it"
+    )
+    min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon")
+    tile_px: int = Field(256, ge=16)
+
+
+class ChangeRun(Strict):
+    """Labelled change: the places, what is learnt, how it is judged."""
+
+    name: Name
+    task: Literal["change"]
+    source: PlacesSource
+    quality: Quality | None = None
+    cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
+    labels: LabelsConfig
+    pairs: PairsConfig = PairsConfig()
+    model: ChangeModel = ChangeModel()
+    training: ChangeTraining = ChangeTraining()
+    evaluation: ChangeEvaluation = ChangeEvaluation()
+    prediction: ChangePrediction = ChangePrediction()
+    runs: Place = Field("runs", description="folder under which runs/NAME/ is made")

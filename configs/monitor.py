@@ -1,0 +1,94 @@
+"""The config of `task: monitor`: one growing cube, no labels; what changed, when, how much, how sure."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.schema import CubeConfig, GridConfig, Name, Place, Quality, Source, Strict, UtcDate, VariableConfig
+
+
+class HarmonicExpectation(Strict):
+    """A harmonic curve of the year per pixel, fitted robustly on the history."""
+
+    kind: Literal["harmonic"] = "harmonic"
+    harmonics: int = Field(2, ge=1, le=4)
+    trend: bool = False
+
+
+class RecurrentExpectation(Strict):
+    """A ConvGRU that corrects the harmonic curve, one step a date; trained on the history of the same cube."""
+
+    kind: Literal["recurrent"]
+    harmonics: int = Field(2, ge=1, le=4)
+    trend: bool = False
+    hidden: int = Field(16, ge=1)
+    epochs: int = Field(20, ge=1)
+    seed: int = 0
+
+
+class ForecasterExpectation(Strict):
+    """The forecaster of a finished forecast run, asked for each new date from the dates before it."""
+
+    kind: Literal["forecaster"]
+    run: Place = Field(description="folder of the forecast run, e.g. runs/demo")
+
+
+Expectation = Annotated[HarmonicExpectation | RecurrentExpectation | ForecasterExpectation, Field(discriminator="kind")]
+
+
+class SequentialTest(Strict):
+    """A sequential test on standardised residuals; `drift`, `cap` and `threshold` are in standard deviations."""
+
+    kind: Literal["cusum", "mosum", "ewma"] = "cusum"
+    direction: Literal["down", "up", "both"] = "both"
+    drift: float = Field(2.0, ge=0, description="what a residual must exceed to count as evidence (the reference value k)")
+    cap: float = Field(4.0, gt=0, description="residuals count at most this much, so that one bad date is no alarm")
+    threshold: float | None = Field(None, gt=0, description="default: calibrated on the history to `false_alarms`")
+    false_alarms: float = Field(10.0, gt=0, description="wanted false alarms per 1000 stable pixels and year")
+
+
+class MonitoringConfig(Strict):
+    start: UtcDate = Field(description="the first date that is judged; everything before it is history")
+    expectation: Expectation = HarmonicExpectation()
+    test: SequentialTest = SequentialTest()
+    min_history: int = Field(
+        12, ge=4, description="usable dates that a pixel's history must have; with fewer it is not monitored"
+    )
+    min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon and no alert")
+    tile_px: int = Field(256, ge=16)
+    keep_every: int = Field(16, ge=1, description="dates between the states that are kept for late and reprocessed scenes")
+
+
+class AlertsConfig(Strict):
+    min_area_m2: float = Field(0.0, ge=0)
+    min_confidence: float = Field(0.0, ge=0, le=1)
+    notify: list[str] = Field([], description="Prefect notification blocks, e.g. slack-webhook/forest or custom-webhook/ops")
+
+
+Reference = Literal["difference", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum", "three_low"]
+
+
+class MonitorEvaluation(Strict):
+    """How well breaks of known size and date, put into stable pixels, are found."""
+
+    drops: list[float] = Field([0.2, 0.4], description="sizes of the injected breaks, in units of the variable")
+    references: list[Reference] = ["difference", "three_low", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum"]
+    pixels: int = Field(2000, ge=10, description="at most so many stable pixels are tested")
+    confidence: float = Field(0.95, gt=0, lt=1)
+    seed: int = 0
+
+
+class MonitorRun(Strict):
+    """One place watched: what comes in, what is expected, what counts as a change."""
+
+    name: Name
+    task: Literal["monitor"]
+    source: Source
+    quality: Quality | None = None
+    grid: GridConfig | None = None
+    cube: CubeConfig = CubeConfig()
+    variable: VariableConfig = Field(description="what is watched")
+    monitoring: MonitoringConfig
+    alerts: AlertsConfig = AlertsConfig()
+    evaluation: MonitorEvaluation = MonitorEvaluation()
+    runs: Place = Field("runs", description="folder under which runs/NAME/ is made")
