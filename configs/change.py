@@ -26,8 +26,8 @@ class LabelsConfig(Strict):
 
     path: str = Field(description="path below source.path, e.g. {place}/{place}-cm.tif")
     band: int = Field(1, ge=1)
-    changed: list[int] = [1]
-    unchanged: list[int] = [0]
+    changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
+    unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")
     placed_on: Literal["own", "first", "last"] = Field(
         "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
     )
@@ -75,10 +75,12 @@ class ChangeEvaluation(Strict):
     """Leave one group of places out. Places that touch or share a scene belong in one group."""
 
     groups: list[list[Name]] = Field([], description="places that are left out together; every other place is a group of its own")
-    references: list[Rule] = ["image_difference", "change_vector_plain", "ir_mad", "change_vector"]
+    references: list[Rule] = Field(
+        ["image_difference", "change_vector_plain", "ir_mad", "change_vector"], description="classical rules in the same table"
+    )
     compare: list[ChangeModel] = Field([], description="other models, trained and judged in the same way")
     seeds: int = Field(1, ge=1, description="trainings per model, to show the spread")
-    must_beat: list[Rule] = ["change_vector"]
+    must_beat: list[Rule] = Field(["change_vector"], description="rules that a published model must beat in pooled F1")
     confidence: Fraction = 0.95
 
 

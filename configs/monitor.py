@@ -72,7 +72,9 @@ class MonitorEvaluation(Strict):
     """How well breaks of known size and date, put into stable pixels, are found."""
 
     drops: list[float] = Field([0.2, 0.4], description="sizes of the injected breaks, in units of the variable")
-    references: list[Reference] = ["difference", "three_low", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum"]
+    references: list[Reference] = Field(
+        ["difference", "three_low", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum"], description="methods in the same table"
+    )
     pixels: int = Field(2000, ge=10, description="at most so many stable pixels are tested")
     confidence: float = Field(0.95, gt=0, lt=1)
     seed: int = 0
