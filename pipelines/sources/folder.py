@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,17 +117,22 @@ class FolderSource(LayeredSource):
             return Asset(str(self.path / path), self.variable.replace("{band}", in_file), index - 1 if is_shared else 0)
         return Asset(str(self.path / path), "", index)
 
-    @contextmanager
-    def _open(self, scene: Scene, name: str) -> Iterator[Layer]:
-        asset = scene.assets.get(name)
-        if asset is None:
-            raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
-        if asset.variable:
-            with open_hdf5(asset.path, scene.id) as file:
-                yield open_plane(file, asset.variable, asset.index, self.wanted, name, scene.id)
-        else:
-            with open_raster(asset.path, (asset.index,), scene.id) as dataset:
-                yield raster_layer(dataset, asset.index, self.wanted, name, scene.id)
+    def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
+        return open_band(scene, name, self.wanted)
+
+
+@contextmanager
+def open_band(scene: Scene, name: str, wanted: Wanted) -> Iterator[Layer]:
+    """Band `name` of a scene that lies in raster or HDF5 files. Raises SceneRefused, MissingInput."""
+    asset = scene.assets.get(name)
+    if asset is None:
+        raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
+    if asset.variable:
+        with open_hdf5(asset.path, scene.id) as file:
+            yield open_plane(file, asset.variable, asset.index, wanted, name, scene.id)
+    else:
+        with open_raster(asset.path, (asset.index,), scene.id) as dataset:
+            yield raster_layer(dataset, asset.index, wanted, name, scene.id)
 
 
 def raster_layer(dataset: rasterio.DatasetReader, index: int, wanted: Wanted, name: str, label: str) -> RasterLayer:

@@ -1,4 +1,7 @@
-"""The pattern of a folder's file names: `{date:%Y%m%d}`, `{band}` and `*`, matched against the path below the folder."""
+"""The pattern of a folder's file names: `{date:%Y%m%d}`, `{band}` and `*`, matched against the path below the folder.
+
+A folder of several places has `{place}` too, and `{step}` where a file of dates says when each step was seen.
+"""
 
 from __future__ import annotations
 
@@ -9,61 +12,87 @@ from functools import cached_property
 from pipelines.errors import RequestError
 from pipelines.sources.dates import format_regex
 
-TOKEN = re.compile(r"\{date:([^{}]+)\}|(\{band\})|(\*)|(\{[^{}]*\})")
+TOKEN = re.compile(r"\{date:([^{}]+)\}|\{(band|place|step)\}|(\*)|(\{[^{}]*\})")
+FOLDER_FIELDS = ("band",)
+PLACES_FIELDS = ("place", "step", "band")
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a file name says: the band ("" if the pattern has none), the date's text, and the name without the band."""
+    """What a file name says: the band ("" if the pattern has none), the date's text, and the name without the band.
+
+    `place` and `step` are "" where the pattern has none.
+    """
 
     band: str
     date_text: str
     key: str
+    place: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True)
 class FilePattern:
-    """A pattern of file names. Several date fields are read together; `*` is anything but `/`."""
+    """A pattern of file names. Several date fields are read together; `*` is anything but `/`.
+
+    `fields` are the names in braces that may stand in it beside the date; one that stands twice must say the same twice.
+    """
 
     text: str
+    fields: tuple[str, ...] = FOLDER_FIELDS
 
     @cached_property
     def date_format(self) -> str:
-        """The formats of the date fields, joined by blanks. Raises RequestError if there is none, or something unknown."""
+        """The formats of the date fields, joined by blanks; "" where {step} stands for the date.
+
+        Raises RequestError if there is neither, or something unknown.
+        """
         formats = []
-        for date_format, _, _, unknown in TOKEN.findall(self.text):
-            if unknown:
-                raise RequestError(
-                    f"{unknown} in the pattern {self.text!r} is not known; fields are {{date:%Y%m%d}}, {{band}} and *"
-                )
+        for date_format, field, _, unknown in TOKEN.findall(self.text):
+            if unknown or (field and field not in self.fields):
+                known = ", ".join(["{date:%Y%m%d}", *(f"{{{name}}}" for name in self.fields)])
+                shown = unknown or f"{{{field}}}"
+                raise RequestError(f"{shown} in the pattern {self.text!r} is not known; fields are {known} and *")
             if date_format:
                 format_regex(date_format)  # raises for unknown directives
                 formats.append(date_format)
+        if self.has("step"):
+            if formats:
+                raise RequestError(
+                    f"the pattern {self.text!r} has both a date and {{step}}; write the one that is to be believed"
+                )
+            return ""
         if not formats:
             raise RequestError(f"the pattern {self.text!r} has no date; write {{date:%Y%m%d}} where the date stands")
         if not any(year in date_format for date_format in formats for year in ("%Y", "%y")):
             raise RequestError(f"the date in the pattern {self.text!r} has no year; write for example {{date:%Y%m%d}}")
         return " ".join(formats)
 
+    def has(self, field: str) -> bool:
+        return f"{{{field}}}" in self.text
+
     @property
     def has_band(self) -> bool:
-        return "{band}" in self.text
+        return self.has("band")
 
     def regex(self, bands: tuple[str, ...] | None = None, any_date: bool = False) -> re.Pattern[str]:
         """Matches whole paths; `bands` limits what stands for {band}, `any_date` takes anything for a date."""
-        assert self.date_format
+        assert self.date_format or self.has("step")
         band = "|".join(re.escape(name) for name in sorted(bands, key=len, reverse=True)) if bands else "[^/]+?"
-        parts, position, dates, bands_seen = [], 0, 0, 0
+        parts, position, dates = [], 0, 0
+        seen: dict[str, int] = {}
         for match in TOKEN.finditer(self.text):
             parts.append(re.escape(self.text[position : match.start()]))
             position = match.end()
-            date_format, is_band, _, _ = match.groups()
+            date_format, field, _, _ = match.groups()
             if date_format:
                 parts.append(f"(?P<date{dates}>{'[^/]+?' if any_date else format_regex(date_format)})")
                 dates += 1
-            elif is_band:
-                parts.append(f"(?P<band{bands_seen}>(?P=band0))" if bands_seen else f"(?P<band0>{band})")
-                bands_seen += 1
+            elif field:
+                number = seen.setdefault(field, 0)
+                text = f"(?P={field}0)" if number else band if field == "band" else "[^/]+?"
+                parts.append(f"(?P<{field}{number}>{text})")
+                seen[field] = number + 1
             else:
                 parts.append("[^/]*?")
         return re.compile("".join(parts) + re.escape(self.text[position:]))
@@ -80,4 +109,4 @@ def named(match: re.Match[str]) -> Named:
     key = match.string
     for start, stop in sorted((match.span(name) for name in groups if name.startswith("band")), reverse=True):
         key = f"{key[:start]}{{band}}{key[stop:]}"
-    return Named(groups.get("band0", ""), " ".join(dates), key)
+    return Named(groups.get("band0", ""), " ".join(dates), key, groups.get("place0", ""), groups.get("step0", ""))

@@ -1,0 +1,166 @@
+"""Label rasters of change: any codes, with or without a place of their own, onto the cube's grid.
+
+Labels drawn on an image often carry no georeferencing and lie on that image's own pixels; images of the same place may
+differ by a pixel in size. Classes are never interpolated: a label that lies on another grid is warped with nearest.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.sources.layers import canonical_crs
+from pipelines.sources.opening import open_raster
+from pipelines.sources.placing import overlaps, place
+
+UNCHANGED, CHANGED, UNKNOWN = 0, 1, 255
+MAX_SIZE_DIFFERENCE_PX = 1  # crops of one area, cut by coordinates, differ by this much; more is another area
+MAX_LABEL_PX = 1 << 30  # the whole label is held in memory, a byte a pixel
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is known of a place. `label_YX` is uint8 on the cube's grid: 0 unchanged, 1 changed, 255 unknown.
+
+    `notes` say what had to be done to the file to get there.
+    """
+
+    label_YX: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changed_fraction(self) -> float:
+        """Share of changed pixels among the known ones."""
+        known = np.count_nonzero(self.label_YX != UNKNOWN)
+        return float(np.count_nonzero(self.label_YX == CHANGED) / known) if known else float("nan")
+
+
+def read_label(
+    path: Path,
+    grid: Grid,
+    *,
+    changed: tuple[int, ...],
+    unchanged: tuple[int, ...],
+    band: int = 1,
+    placed_on: Grid | None = None,
+) -> Label:
+    """The label raster at `path` on `grid` (the cube's).
+
+    `changed` and `unchanged` are the file's codes; every other code, its nodata and what lies outside are unknown.
+    `placed_on` is the grid whose pixels are the label's (of a scene); None: the label says itself where it lies.
+    Raises MissingInput (no such file) and RequestError (not readable, not placed, another shape, only one class).
+    """
+    if both := sorted(set(changed) & set(unchanged)):
+        raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
+    classes_YX, own, found = _read_codes(path, band, changed, unchanged)
+    _check_codes(path, found, changed, unchanged)
+    if placed_on is not None:
+        classes_YX, notes = _fit(classes_YX, placed_on.shape_yx, path)
+        there = placed_on
+    else:
+        if own is None:
+            raise RequestError(
+                f"the label {path} has no georeferencing; set labels.placed_on to first or last, the scene on whose pixels it was drawn"
+            )
+        there, notes = own, ()
+    if not overlaps(there, grid):
+        raise RequestError(
+            f"the label {path} lies at {there.bounds_xy}, outside of the images at {grid.bounds_xy} ({grid.crs[:40]}): "
+            "it is of another place; mend labels.path"
+        )
+    if not there.is_aligned(grid):
+        notes = (
+            *notes,
+            f"{path.name} was warped (nearest) onto the cube's grid of {grid.shape_yx[0]} x {grid.shape_yx[1]} pixels",
+        )
+    layer = _ArrayLayer(classes_YX, there)
+    label_YX = place(layer, grid, slice(0, grid.shape_yx[0]), UNKNOWN, UNKNOWN, "nearest")
+    _check_classes(path, label_YX)
+    return Label(label_YX, notes)
+
+
+@dataclass(frozen=True)
+class _ArrayLayer:
+    """Classes in memory as a `placing.Layer`."""
+
+    classes_YX: np.ndarray
+    grid: Grid
+    dtype: np.dtype = np.dtype("uint8")
+    nodata: float | None = UNKNOWN
+    scale_offset: tuple[float, float] = (1.0, 0.0)
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        return self.classes_YX[rows, columns]
+
+
+def _read_codes(
+    path: Path, band: int, changed: tuple[int, ...], unchanged: tuple[int, ...]
+) -> tuple[np.ndarray, Grid | None, dict[float, int]]:
+    """(classes_YX uint8, where the file says it lies, code -> pixels), strip by strip."""
+    found: dict[float, int] = {}
+    try:
+        with open_raster(path, (band,)) as dataset:
+            height, width = dataset.shape
+            if height * width > MAX_LABEL_PX:
+                raise RequestError(f"the label {path} has {height} x {width} pixels, the bound is {MAX_LABEL_PX}; cut it up")
+            classes_YX = np.full((height, width), UNKNOWN, np.uint8)
+            rows = max(1, (1 << 24) // width)
+            for row in range(0, height, rows):
+                codes_YX = dataset.read(band, window=((row, min(row + rows, height)), (0, width)))
+                part_YX = classes_YX[row : row + rows]
+                part_YX[np.isin(codes_YX, unchanged)] = UNCHANGED
+                part_YX[np.isin(codes_YX, changed)] = CHANGED
+                for code, count in zip(*np.unique(codes_YX, return_counts=True), strict=True):
+                    found[float(code)] = found.get(float(code), 0) + int(count)
+            affine, crs = dataset.transform, dataset.crs
+            is_placed = crs is not None and affine.determinant != 0 and not affine.is_identity
+            own = Grid.from_affine(canonical_crs(crs.to_wkt()), affine, dataset.shape) if is_placed else None
+    except SceneRefused as error:
+        raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
+    except MissingInput as error:
+        raise MissingInput(f"no such label: {path}; mend labels.path, or leave the place out of source.places") from error
+    return classes_YX, own, found
+
+
+def _check_codes(path: Path, found: dict[float, int], changed: tuple[int, ...], unchanged: tuple[int, ...]) -> None:
+    wanted = {float(code) for code in (*changed, *unchanged)}
+    if wanted & found.keys():
+        return
+    common = sorted(found.items(), key=lambda item: -item[1])[:6]
+    shown = ", ".join(f"{code:g} ({count} px)" for code, count in common)
+    raise RequestError(
+        f"the label {path} has none of the codes {', '.join(f'{c:g}' for c in sorted(wanted))}; it holds {shown}: "
+        "set labels.changed and labels.unchanged to what they mean"
+    )
+
+
+def _check_classes(path: Path, label_YX: np.ndarray) -> None:
+    counts = {name: int(np.count_nonzero(label_YX == code)) for name, code in (("changed", CHANGED), ("unchanged", UNCHANGED))}
+    if all(counts.values()):
+        return
+    missing = " and no ".join(name for name, count in counts.items() if not count)
+    raise RequestError(
+        f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} unchanged, "
+        f"{label_YX.size - sum(counts.values())} unknown); both are needed: mend labels.changed and labels.unchanged, "
+        "or leave the place out of source.places"
+    )
+
+
+def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The label cropped or padded with unknown, at its lower and right edges, to a scene's shape. Raises RequestError."""
+    if classes_YX.shape == shape_yx:
+        return classes_YX, ()
+    height, width = classes_YX.shape
+    if abs(height - shape_yx[0]) > MAX_SIZE_DIFFERENCE_PX or abs(width - shape_yx[1]) > MAX_SIZE_DIFFERENCE_PX:
+        raise RequestError(
+            f"the label {path} has {height} x {width} pixels, the scene it is placed on {shape_yx[0]} x {shape_yx[1]}; they may "
+            "differ by one pixel: set labels.placed_on to the scene it was drawn on, or mend labels.path"
+        )
+    fitted_YX = np.full(shape_yx, UNKNOWN, np.uint8)
+    rows, columns = min(height, shape_yx[0]), min(width, shape_yx[1])
+    fitted_YX[:rows, :columns] = classes_YX[:rows, :columns]
+    return fitted_YX, (
+        f"{path.name} has {height} x {width} pixels, its scene {shape_yx[0]} x {shape_yx[1]}: cut or padded at the end",
+    )

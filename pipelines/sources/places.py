@@ -1,0 +1,282 @@
+"""Scenes of several places below one folder: a source for each place, so that every place becomes a cube of its own.
+
+`{place}` in the pattern tells the places apart. A date stands in the file names (`{date:%Y%m%d}`), or the names only count
+the steps (`{step}`) and a file of dates says when each was seen. Trap: `S2A_OPER` names hold the processing date, which can
+lie months behind; where there is a file of dates, it is believed and the names are not.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.scene import Asset, Scene
+from pipelines.sources.dates import recognise_date
+from pipelines.sources.folder import FolderSource, list_files, open_band, scene_name, take_text_names
+from pipelines.sources.layered import LayeredSource
+from pipelines.sources.layers import Wanted
+from pipelines.sources.opening import check_inside
+from pipelines.sources.pattern import PLACES_FIELDS, FilePattern, Named
+from pipelines.sources.placing import Layer, overlaps
+from pipelines.sources.source import Listing, SameDate, settle_dates
+
+PLACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # as names in configs: no separators, no leading dot
+STEP_LINE = re.compile(r"(?P<step>[^\s,;:=]+)\s*[\s,;:=]\s*(?P<date>\S.*)")
+MAX_DATES_BYTES = 1 << 20
+
+
+def list_places(path: Path, pattern: str) -> list[str]:
+    """Names of the places that `pattern` finds below `path`, sorted.
+
+    Raises MissingInput (no folder), RequestError (no {place}, nothing found, a name that no file of ours could bear).
+    """
+    places = places_pattern(pattern)
+    files, _ = take_text_names(list_files(path))
+    regex = places.regex(any_date=True)
+    found = sorted({match["place0"] for file in files if (match := regex.fullmatch(file))})
+    if not found:
+        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "") if files else "no files at all"
+        raise RequestError(f"the pattern {pattern!r} finds no place below {path}; there are {shown}: mend source.pattern")
+    if odd := [name for name in found if not PLACE_NAME.fullmatch(name)]:
+        raise RequestError(
+            f"the place {odd[0]!r} below {path} cannot be used: a place's name has letters, digits and _ . - only, "
+            "and begins with a letter or digit; rename the folder, or name the places in source.places"
+        )
+    return found
+
+
+def places_pattern(pattern: str) -> FilePattern:
+    """The pattern, checked. Raises RequestError if it has no {place}, neither date nor {step}, or leads out of the folder."""
+    places = FilePattern(pattern, PLACES_FIELDS)
+    if not places.has("place"):
+        raise RequestError(f"the pattern {pattern!r} has no {{place}}; write {{place}} where the name of the place stands")
+    assert places.date_format or places.has("step")  # raises for a pattern without either
+    _check_below(pattern, "source.pattern")
+    return places
+
+
+def place_file(path: Path, template: str, place: str, key: str = "source.dates") -> Path:
+    """The file that `template` (below `path`, {place} filled in) names for a place. Raises RequestError, MissingInput.
+
+    `key` is the config's key that the template comes from, for messages.
+    """
+    _check_name(place)
+    if "{" in template.replace("{place}", ""):
+        raise RequestError(f"{key}: {template!r} may hold {{place}} and no other field")
+    _check_below(template, key)
+    file = path / template.replace("{place}", place)
+    if not file.is_file():
+        raise MissingInput(f"no such file: {file}, which {key}: {template} names for the place {place}")
+    if not file.resolve().is_relative_to(path.resolve()):
+        raise RequestError(f"{key}: {file} is a link that leads out of {path}; put the file itself there")
+    return file
+
+
+def _check_below(template: str, key: str) -> None:
+    parts = PurePosixPath(template)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise RequestError(f"{key}: {template!r} leads out of source.path; write a path below it, without ..")
+
+
+def _check_name(place: str) -> None:
+    if not PLACE_NAME.fullmatch(place):
+        raise RequestError(
+            f"{place!r} is no name of a place: letters, digits and _ . - only, beginning with a letter or digit; "
+            "it is one folder's name, not a path"
+        )
+
+
+@dataclass(frozen=True)
+class PlaceSource(LayeredSource):
+    """The scenes of one place of a folder of places, one for each step or date.
+
+    `pattern` is matched against the path below `path`. `dates` is the path below `path` of the file that dates the steps
+    (it may hold {place}); needed where the pattern has {step}.
+    """
+
+    path: Path
+    wanted: Wanted
+    pattern: str
+    place: str
+    dates: str | None = None
+    same_date: SameDate = "refuse"
+
+    def list_scenes(self) -> Listing:
+        """Raises MissingInput (folder, file of dates) and RequestError.
+
+        The latter where the pattern or the dates are wrong, fewer than two dates are left, or the scenes do not overlap.
+        """
+        _check_name(self.place)
+        pattern = places_pattern(self.pattern)
+        if pattern.has("step"):
+            listing = self._list_steps(pattern)
+        else:
+            of_place = self.pattern.replace("{place}", self.place)
+            listing = FolderSource(self.path, self.wanted, of_place, same_date=self.same_date).list_scenes()
+        if len(listing.scenes) < 2:
+            there = ", ".join(scene.id for scene in listing.scenes) or "none"
+            refused = "".join(f"\n  {error}" for error in listing.refused[:5])
+            raise RequestError(
+                f"the place {self.place} has {len(listing.scenes)} date(s) ({there}), change needs two; add the missing scene, "
+                f"or leave the place out of source.places{refused}"
+            )
+        self._check_same_place(listing.scenes)
+        return listing
+
+    def _list_steps(self, pattern: FilePattern) -> Listing:
+        if self.dates is None:
+            raise RequestError(
+                f"the pattern {self.pattern!r} has {{step}}, and nothing says when the steps were seen; "
+                "set source.dates, e.g. {place}/dates.txt with lines such as date_1: 20150916"
+            )
+        paths, misnamed = take_text_names(list_files(self.path))
+        wanted = tuple(self.wanted.name_in_file(name) for name in self.wanted.names) if pattern.has_band else None
+        named = [(path, name) for path in paths if (name := pattern.match(path, wanted)) and name.place == self.place]
+        if not named:
+            raise RequestError(self._nothing_found(pattern, paths, wanted))
+        steps = sorted({name.step for _, name in named}, key=_natural)
+        dates_path = place_file(self.path, self.dates, self.place)
+        dates = date_steps(steps, read_steps(dates_path), f"{dates_path.name} of {self.place}")
+        scenes, refused = [], list(misnamed)
+        for step in steps:
+            try:
+                scenes.append(self._scene(step, dates[step], [(path, name) for path, name in named if name.step == step]))
+            except SceneRefused as refusal:
+                refused.append(refusal)
+        return settle_dates(scenes, refused, self.same_date)
+
+    def _nothing_found(self, pattern: FilePattern, paths: list[str], wanted: tuple[str, ...] | None) -> str:
+        any_band = [name for path in paths if (name := pattern.match(path))]
+        here = sorted({name.band for name in any_band if name.place == self.place})
+        if here and wanted:
+            return f"the place {self.place} has none of the bands {', '.join(wanted)}; its files hold: {', '.join(here)}"
+        places = sorted({name.place for name in any_band})
+        shown = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "") or "none"
+        return f"there is no place {self.place!r} below {self.path}; the pattern {self.pattern!r} finds: {shown}"
+
+    def _scene(self, step: str, observed_utc: np.datetime64, files: list[tuple[str, Named]]) -> Scene:
+        label = self._label(files[0][1].key)
+        by_band: dict[str, str] = {}
+        for path, name in files:
+            if name.band in by_band:
+                detail = f"{by_band[name.band]} and {path} are both band {name.band!r} of step {step}; make the pattern narrower"
+                raise SceneRefused(label, "missing-band", detail)
+            check_inside(self.path, self.path / path, label)
+            by_band[name.band] = path
+        assets = {}
+        for index, name_wanted in enumerate(self.wanted.names, start=1):
+            in_file = self.wanted.name_in_file(name_wanted)
+            if "{band}" not in self.pattern:
+                assets[name_wanted] = Asset(str(self.path / by_band[""]), "", int(in_file) if in_file.isdigit() else index)
+            elif in_file in by_band:
+                assets[name_wanted] = Asset(str(self.path / by_band[in_file]))
+            else:
+                there = ", ".join(sorted(by_band))
+                raise SceneRefused(label, "missing-band", f"no file for band {in_file}; there are {there} for {label}")
+        return Scene(label, observed_utc, assets)
+
+    def _label(self, key: str) -> str:
+        """The path up to the part that tells place and step, as bordeaux/imgs_1."""
+        parts = self.pattern.split("/")
+        last = max(index for index, part in enumerate(parts) if "{place}" in part or "{step}" in part)
+        return scene_name("/".join(key.split("/")[: last + 1]))
+
+    def _check_same_place(self, scenes: list[Scene]) -> None:
+        """Scenes that cannot be opened pass: they are refused with their own reason when they are laid."""
+        parts = [part for scene in scenes for part in (scene.parts or (scene,))]
+        grids = {}
+        for scene in parts:
+            try:
+                grids[scene.id] = self.grid_of(scene, self.wanted.bands[0].name)
+            except SceneRefused:
+                continue
+        if not grids:
+            return
+        (first_id, first), *others = grids.items()
+        for scene_id, there in others:
+            if not overlaps(there, first):
+                raise RequestError(
+                    f"{scene_id} and {first_id} are of different places: they do not overlap "
+                    f"({_bounds(there.bounds_xy)} in {there.crs[:40]}, {_bounds(first.bounds_xy)} in {first.crs[:40]}); "
+                    f"mend the files of the place {self.place}, or leave it out of source.places"
+                )
+
+    def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
+        return open_band(scene, name, self.wanted)
+
+
+def _bounds(bounds_xy: tuple[float, float, float, float]) -> str:
+    return ", ".join(f"{v:.9g}" for v in bounds_xy)
+
+
+# ---------------------------------------------------------------- the file of dates
+
+
+def read_steps(path: Path) -> dict[str, np.datetime64]:
+    """Step -> date, as a text or CSV file says: `date_1: 20150916`, `1 2015-09-16`, `before,2015-09-16`.
+
+    Lines that are dates and nothing else date the steps 1, 2, ... in order. Empty lines, lines that begin with # and a
+    heading count for nothing. Raises MissingInput, RequestError (a line without a date, a step twice, no dates at all).
+    """
+    if not path.is_file():
+        raise MissingInput(f"no such file of dates: {path}")
+    with path.open("rb") as file:
+        text = file.read(MAX_DATES_BYTES).decode("utf-8-sig", "replace")
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    steps: dict[str, np.datetime64] = {}
+    for index, (number, line) in enumerate(lines):
+        whole, match = recognise_date(line), STEP_LINE.fullmatch(line)
+        date = whole if whole is not None else recognise_date(match["date"].strip(" \t\"'")) if match else None
+        if date is None:
+            if index == 0 and not any(letter.isdigit() for letter in line):
+                continue  # a heading
+            raise RequestError(f"{path.name}:{number}: {line[:60]!r} holds no date; write lines such as date_1: 20150916")
+        step = str(len(steps) + 1) if whole is not None or match is None else match["step"].strip("\"'")
+        if step in steps:
+            raise RequestError(f"{path.name}:{number}: the step {step!r} is dated twice; keep one of the lines")
+        steps[step] = date
+    if not steps:
+        raise RequestError(f"{path.name} holds no dates; write lines such as date_1: 20150916")
+    return steps
+
+
+def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) -> dict[str, np.datetime64]:
+    """The date of each of `steps` (in their natural order), `1` being dated by `1`, `date_1` or `01`.
+
+    Raises RequestError for a step without a date, and for numbered steps whose dates do not ascend.
+    """
+    dates: dict[str, np.datetime64] = {}
+    for step in steps:
+        keys = [key for key in dated if key == step] or [key for key in dated if _step_of(key) == _step_of(step)]
+        if not keys:
+            known = ", ".join(f"{key} ({_day(date)})" for key, date in dated.items())
+            raise RequestError(f"{where} has no date for step {step}; it dates {known}: add a line such as date_{step}: 20150916")
+        dates[step] = dated[keys[0]]
+    numbered = [step for step in steps if re.search(r"\d$", step)]
+    for earlier, later in zip(numbered, numbered[1:], strict=False):
+        if dates[later] <= dates[earlier]:
+            raise RequestError(
+                f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "
+                f"{_day(dates[later])}; step {later} must be the later one: mend the dates, or rename the steps"
+            )
+    return dates
+
+
+def _step_of(text: str) -> str:
+    """What a step is called once `date_` and leading zeros are taken off: date_01 -> 1, img-2 -> 2, before -> before."""
+    number = re.search(r"(\d+)$", text)
+    return str(int(number[1])) if number else re.sub(r"^(?:date|step)[ _-]?", "", text.lower())
+
+
+def _day(date: np.datetime64) -> str:
+    return str(date.astype("datetime64[s]")).replace("T00:00:00", "")
+
+
+def _natural(text: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
