@@ -23,6 +23,7 @@ from configs.schema import (
     Source,
     SplitConfig,
     StackSource,
+    VariableConfig,
 )
 
 # what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
@@ -40,20 +41,14 @@ class Finding:
 
 def check_sections(sections: dict[str, Any]) -> list[Finding]:
     """Findings over everything but the files; `sections` maps the fields of Run to their values or None."""
-    findings: list[Finding] = []
     source, samples, split = sections.get("source"), sections.get("samples"), sections.get("split")
-    if source is not None:
-        findings += [*_check_bands(source), *_check_crs(("source", "crs"), source.crs)]
-        if isinstance(source, FolderSource):
-            findings += _check_pattern(source)
-        if isinstance(source, StackSource):
-            findings += _check_stack(source, sections.get("quality"))
+    findings = [*check_source(source, sections.get("quality"))] if source is not None else []
     if samples is not None:
         findings += [*_check_variables(samples, source), *_check_steps(samples)]
     if split is not None:
         findings += _check_split(split)
     if sections.get("grid") is not None:
-        findings += _check_grid(sections["grid"])
+        findings += check_grid(sections["grid"])
     if sections.get("evaluation") is not None:
         findings += _check_evaluation(sections["evaluation"])
     if sections.get("prediction") is not None:
@@ -61,7 +56,17 @@ def check_sections(sections: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _check_bands(source: Source) -> Iterator[Finding]:
+def check_source(source: Source, quality: Any) -> Iterator[Finding]:
+    """Findings for what a source says, without its files."""
+    yield from check_bands(source)
+    yield from check_crs(("source", "crs"), source.crs)
+    if isinstance(source, FolderSource):
+        yield from _check_pattern(source)
+    if isinstance(source, StackSource):
+        yield from _check_stack(source, quality)
+
+
+def check_bands(source: Source) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for index, band in enumerate(source.bands):
         if band.name in seen:
@@ -76,7 +81,7 @@ def _check_bands(source: Source) -> Iterator[Finding]:
         yield Finding(("source", "transform"), "this affine has no area", remedy)
 
 
-def _check_crs(key: Key, crs: str | None) -> Iterator[Finding]:
+def check_crs(key: Key, crs: str | None) -> Iterator[Finding]:
     if crs is None:
         return
     from rasterio.crs import CRS  # 0.2 s, and only for configs that name a CRS
@@ -141,17 +146,20 @@ def _check_variables(samples: SamplesConfig, source: Source | None) -> Iterator[
         if variable.name in names:
             yield Finding((*key, "name"), f"variable {variable.name!r} is listed twice")
         names.add(variable.name)
-        needs = 1 if variable.formula == "band" else 2
-        if len(variable.bands) != needs:
-            form = f"formula {variable.formula!r} takes {needs} band{'s' if needs > 1 else ''}, found {len(variable.bands)}"
-            yield Finding((*key, "bands"), form, "formulas: band (1), normalized_difference (2), ratio (2)")
-        if variable.valid_range and variable.valid_range[0] >= variable.valid_range[1]:
-            yield Finding((*key, "valid_range"), "the first value must be smaller than the second")
-        for position, band in enumerate(variable.bands):
-            if bands is not None and band not in bands:
-                yield Finding(
-                    (*key, "bands", position), f"unknown band {band!r}", _closest(band, bands, "the source's bands are")
-                )
+        yield from check_variable(key, variable, bands)
+
+
+def check_variable(key: Key, variable: VariableConfig, bands: list[str] | None) -> Iterator[Finding]:
+    """Findings for one variable at `key`; `bands` are the source's, None if that section is wrong."""
+    needs = 1 if variable.formula == "band" else 2
+    if len(variable.bands) != needs:
+        form = f"formula {variable.formula!r} takes {needs} band{'s' if needs > 1 else ''}, found {len(variable.bands)}"
+        yield Finding((*key, "bands"), form, "formulas: band (1), normalized_difference (2), ratio (2)")
+    if variable.valid_range and variable.valid_range[0] >= variable.valid_range[1]:
+        yield Finding((*key, "valid_range"), "the first value must be smaller than the second")
+    for position, band in enumerate(variable.bands):
+        if bands is not None and band not in bands:
+            yield Finding((*key, "bands", position), f"unknown band {band!r}", _closest(band, bands, "the source's bands are"))
 
 
 def _check_steps(samples: SamplesConfig) -> Iterator[Finding]:
@@ -184,8 +192,8 @@ def _check_split(split: SplitConfig) -> Iterator[Finding]:
         yield Finding(("split", "buffer_px"), problem, f"at most {(split.block_px - 1) // 2}")
 
 
-def _check_grid(grid: GridConfig) -> Iterator[Finding]:
-    yield from _check_crs(("grid", "crs"), grid.crs)
+def check_grid(grid: GridConfig) -> Iterator[Finding]:
+    yield from check_crs(("grid", "crs"), grid.crs)
     left, bottom, right, top = grid.bounds
     if left >= right or bottom >= top:
         yield Finding(("grid", "bounds"), f"{list(grid.bounds)} has no area", "order: left, bottom, right, top in CRS units")

@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.places import Document, Key, dotted
 from configs.schema import Run
+from configs.tasks import Tree, tree_of
 from pipelines.errors import Mistake
 
 Complaint = tuple[Key, dict[str, Any]]  # the key in the file, and pydantic's error
@@ -15,42 +16,43 @@ def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
     by_key: dict[Key, list[dict[str, Any]]] = {}
     for key, error in errors:
         by_key.setdefault(key, []).append(error)
-    typos = find_typos(errors)
+    tree = tree_of(document.data) or Run
+    typos = find_typos(tree, errors)
     mistakes = []
     for key, group in by_key.items():
         if key in typos.values() and all(error["type"] == "missing" for error in group):
             continue  # the typo beside it says so already
         if any(error["type"] == "extra_forbidden" for error in group):
-            mistakes.append(_explain_unknown(document, key))
+            mistakes.append(_explain_unknown(tree, document, key))
         else:
-            mistakes.append(_explain_value(document, key, group))
+            mistakes.append(_explain_value(tree, document, key, group))
     return mistakes
 
 
-def find_typos(errors: list[Complaint]) -> dict[Key, Key]:
+def find_typos(tree: Tree, errors: list[Complaint]) -> dict[Key, Key]:
     """Unknown key -> the known key of the same mapping that was probably meant."""
     typos: dict[Key, Key] = {}
     for key, error in errors:
         if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(key[-1]), _known_keys(key[:-1]), n=1, cutoff=0.6)
+            near = difflib.get_close_matches(str(key[-1]), _known_keys(tree, key[:-1]), n=1, cutoff=0.6)
             if near:
                 typos[key] = (*key[:-1], near[0])
     return typos
 
 
-def _explain_unknown(document: Document, key: Key) -> Mistake:
-    known = _known_keys(key[:-1], document.data)
+def _explain_unknown(tree: Tree, document: Document, key: Key) -> Mistake:
+    known = _known_keys(tree, key[:-1], document.data)
     near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.6)
     remedy = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-    elsewhere = [dotted((*path, key[-1])) for path in _SECTION_PATHS if key[-1] in _known_keys(path)]
+    elsewhere = [dotted((*path, key[-1])) for path in _section_paths(tree) if key[-1] in _known_keys(tree, path)]
     if not near and elsewhere:
         remedy = f"it belongs to {elsewhere[0]}"
     return Mistake(document.place_of_key(key), dotted(key), "unknown key", remedy)
 
 
-def _explain_value(document: Document, key: Key, group: list[dict[str, Any]]) -> Mistake:
+def _explain_value(tree: Tree, document: Document, key: Key, group: list[dict[str, Any]]) -> Mistake:
     if group[0]["type"] == "missing":
-        remedy = _description(key) or "add it"
+        remedy = _description(tree, key) or "add it"
         return Mistake(document.place_of_key(key[:-1]), dotted(key), "is required and missing", remedy)
     wanted = list(dict.fromkeys(_expectation(error) for error in group))
     value = group[0].get("input")
@@ -123,9 +125,9 @@ def _shown(value: Any) -> str:
 # ---------------------------------------------------------------- what the schema knows
 
 
-def _models_at(path: Key, data: Any = None) -> list[Any]:
+def _models_at(tree: Tree, path: Key, data: Any = None) -> list[Any]:
     """The config classes that may stand at `path`; where `data` names a kind, only that one."""
-    models: list[Any] = [Run]
+    models: list[Any] = [tree]
     for part in path:
         if isinstance(data, dict):
             data = data.get(str(part))
@@ -146,15 +148,21 @@ def _classes_in(annotation: Any) -> list[Any]:
     return [c for part in getattr(annotation, "__args__", ()) for c in _classes_in(part)]
 
 
-def _known_keys(path: Key, data: Any = None) -> list[str]:
-    return list(dict.fromkeys(name for model in _models_at(path, data) for name in model.model_fields))
+def _known_keys(tree: Tree, path: Key, data: Any = None) -> list[str]:
+    return list(dict.fromkeys(name for model in _models_at(tree, path, data) for name in model.model_fields))
 
 
-def _description(key: Key) -> str:
-    for model in _models_at(key[:-1]):
+def _description(tree: Tree, key: Key) -> str:
+    for model in _models_at(tree, key[:-1]):
         if key[-1] in model.model_fields:
             return model.model_fields[key[-1]].description or ""
     return ""
 
 
-_SECTION_PATHS: tuple[Key, ...] = ((), *((name,) for name in Run.model_fields), ("samples", "steps"))
+def _section_paths(tree: Tree) -> tuple[Key, ...]:
+    """Where a misplaced key may belong: the top level, every section, and the sections of those."""
+    sections: list[Key] = [(name,) for name in tree.model_fields]
+    below: list[Key] = [
+        (name, key) for (name,) in sections for key in _known_keys(tree, (name,)) if _models_at(tree, (name, key))
+    ]
+    return ((), *sections, *below)

@@ -15,15 +15,17 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from configs.change import ChangeRun
 from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
+from configs.monitor import MonitorRun
 from configs.places import Document, Key, PlainLoader, dotted, parse_yaml
-from configs.schema import Run
+from configs.tasks import TASKS, AnyRun, Tree, tree_of
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 
 
-def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True) -> Run:
-    """The run described by the YAML file at `path`.
+def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True) -> AnyRun:
+    """The run described by the YAML file at `path`; its `task` says of which kind.
 
     `overrides` are `key.key=value` strings that replace what the file says (value in YAML). `inputs_must_exist=False`
     is for verbs that do not read the source (evaluate, report...).
@@ -35,9 +37,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exi
         _apply_override(document, override)
     run, errors = _validate(document)
     sections = _valid_sections(document, errors)
-    findings = check_sections(sections)
-    if inputs_must_exist and sections.get("source") is not None:
-        findings += check_inputs(sections["source"], sections.get("quality"))
+    findings = _check(tree_of(document.data), sections, inputs_must_exist)
     mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
     said = {mistake.place for mistake in document.mistakes}
     mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.place not in said]
@@ -46,13 +46,29 @@ def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exi
     return run
 
 
-def config_hash(run: Run) -> str:
+def _check(tree: Tree | None, sections: dict[str, Any], inputs_must_exist: bool) -> list[Finding]:
+    """What the schema cannot say, by task; with `inputs_must_exist` also whether the files are there."""
+    source: Any = sections.get("source")
+    looks_at_files = inputs_must_exist and source is not None
+    if tree is ChangeRun:
+        from configs.checks_change import check_change, check_places
+
+        return [*check_change(sections), *(check_places(source, sections.get("labels")) if looks_at_files else [])]
+    files = check_inputs(source, sections.get("quality")) if looks_at_files else []
+    if tree is MonitorRun:
+        from configs.checks_monitor import check_monitor
+
+        return [*check_monitor(sections), *files]
+    return [*check_sections(sections), *files]
+
+
+def config_hash(run: AnyRun) -> str:
     """SHA-256 (hex) of the resolved config as canonical JSON: the same for every way of writing the same run."""
     canonical = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def write_resolved(run: Run, path: Path) -> None:
+def write_resolved(run: AnyRun, path: Path) -> None:
     """Write every value of the run, defaults included, as YAML that `load_run` reads back to the same run."""
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
     text = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -110,9 +126,13 @@ def _step_into(node: Any, part: str | int, where: str) -> Any:
 # ---------------------------------------------------------------- validation
 
 
-def _validate(document: Document) -> tuple[Run | None, list[Complaint]]:
+def _validate(document: Document) -> tuple[AnyRun | None, list[Complaint]]:
+    tree = tree_of(document.data)
+    if tree is None:
+        tasks = ", ".join(f"'{task}'" for task in TASKS)
+        return None, [(("task",), {"type": "literal_error", "ctx": {"expected": tasks}, "input": document.data["task"]})]
     try:
-        return Run.model_validate(document.data), []
+        return tree.model_validate(document.data), []
     except ValidationError as e:
         return None, [(_real_key(document.data, error), dict(error)) for error in e.errors(include_url=False)]
 
@@ -132,8 +152,10 @@ def _real_key(data: Any, error: Any) -> Key:
 
 def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, Any]:
     """Each top-level section that is valid once what is wrong in it is taken out, so that other checks can go on."""
-    data = copy.deepcopy(document.data)
-    typos = find_typos(errors)
+    data, tree = copy.deepcopy(document.data), tree_of(document.data)
+    if tree is None:
+        return {}  # nothing else can be said of a task that there is not
+    typos = find_typos(tree, errors)
     for key, _ in sorted(errors, key=lambda complaint: -len(complaint[0])):  # deepest first: a parent may go too
         parent = _parent(data, key)
         if key and isinstance(parent, dict) and key[-1] in parent:
@@ -141,7 +163,7 @@ def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, An
             if key in typos:
                 parent.setdefault(typos[key][-1], value)
     sections: dict[str, Any] = {}
-    for name, info in Run.model_fields.items():
+    for name, info in tree.model_fields.items():
         adapter: TypeAdapter[Any] = TypeAdapter(info.rebuild_annotation())
         try:
             sections[name] = adapter.validate_python(data[name]) if name in data else info.get_default(call_default_factory=True)

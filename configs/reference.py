@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from configs import schema
+from configs.tasks import TASKS
 
 PLAIN_NAMES = {
     int: "whole number",
@@ -70,18 +71,36 @@ def section(model: type[BaseModel]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def models_of(tree: type[BaseModel], seen: list[type[BaseModel]]) -> list[type[BaseModel]]:
+    """`tree` and the sections below it in the order of its keys, without those in `seen`."""
+    found = [tree]
+    for field in tree.model_fields.values():
+        for model in _models_in(field.annotation):
+            if model not in (*seen, *found):
+                found += models_of(model, [*seen, *found])
+    return found
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
 def reference() -> str:
-    """The whole reference, outermost section first."""
-    found = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Strict)]
-    sections: list[type[BaseModel]] = [schema.Run]
-    sections += [model for model in found if model not in (schema.Strict, schema.SourceDefaults, schema.Run)]
+    """The whole reference: for each task its outermost section first."""
+    models: list[type[BaseModel]] = []
+    for tree in TASKS.values():
+        models += models_of(tree, models)
+    tasks = ", ".join(f"[`task: {task}`](#{tree.__name__.lower()})" for task, tree in TASKS.items())
     head = (
         "# The config, key by key\n\n"
-        "Made by `python -m configs.reference`; do not edit. A run is one YAML file with the keys of [Run](#run).\n"
+        "Made by `python -m configs.reference`; do not edit. A run is one YAML file; its `task` says which keys it has:\n"
+        f"{tasks}.\n"
         "Unknown keys are mistakes. Relative paths are read from the folder in which the command runs.\n"
         "Ready-made runs lie in [configs/](../configs).\n\n"
     )
-    return head + "\n".join(section(model) for model in sections)
+    return head + "\n".join(section(model) for model in models)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,18 @@
 """The tasks: which tree a config is read into."""
 
+from typing import Any
+
 from configs.change import ChangeRun
 from configs.monitor import MonitorRun
 from configs.schema import Run
 
 AnyRun = Run | MonitorRun | ChangeRun
-TASKS: dict[str, type[Run] | type[MonitorRun] | type[ChangeRun]] = {"forecast": Run, "monitor": MonitorRun, "change": ChangeRun}
+Tree = type[Run] | type[MonitorRun] | type[ChangeRun]
+TASKS: dict[str, Tree] = {"forecast": Run, "monitor": MonitorRun, "change": ChangeRun}
 DEFAULT = "forecast"
+
+
+def tree_of(data: Any) -> Tree | None:
+    """The tree that `data` (what the YAML says) is read into; None for a task that there is not."""
+    task = data.get("task", DEFAULT) if isinstance(data, dict) else DEFAULT
+    return TASKS.get(task) if isinstance(task, str) else None

@@ -1,0 +1,102 @@
+"""What the schema of `task: change` cannot say: values that do not fit each other, and inputs that are not there."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.change import ChangeEvaluation, ChangeModel, ChangeTraining, LabelsConfig, PlacesSource
+from configs.checks import Finding, check_bands, check_crs
+from configs.places import Key
+
+FIELDS = ("place", "step", "band", "date")
+
+
+def check_change(sections: dict[str, Any]) -> list[Finding]:
+    """Findings over everything but the files; `sections` maps the fields of ChangeRun to their values or None."""
+    source, labels, model = sections.get("source"), sections.get("labels"), sections.get("model")
+    training, evaluation = sections.get("training"), sections.get("evaluation")
+    findings: list[Finding] = []
+    if source is not None:
+        findings += [*check_bands(source), *check_crs(("source", "crs"), source.crs), *_check_pattern(source)]
+    if labels is not None:
+        findings += _check_labels(labels, source)
+    if model is not None and training is not None:
+        findings += _check_window(model, training)
+    if evaluation is not None:
+        findings += _check_evaluation(evaluation)
+    return findings
+
+
+def _check_pattern(source: PlacesSource) -> Iterator[Finding]:
+    key: Key = ("source", "pattern")
+    names = re.findall(r"\{([^{}:]*)(?::[^{}]*)?\}", source.pattern)
+    for name in names:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            remedy = f"did you mean {{{near[0]}}}?" if near else "{place}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
+            yield Finding(key, f"unknown field {{{name}}}", remedy)
+    if "place" not in names:
+        yield Finding(key, "the pattern has no {place}", "for example {place}/imgs_{step}/*_{band}.tif")
+    if "step" in names and "date" in names:
+        yield Finding(key, "both {step} and {date} are in the pattern", "take {step} out, or {date} and name `dates`")
+    if "step" not in names and "date" not in names:
+        yield Finding(key, "nothing in the pattern tells the dates apart", "add {step} and `dates`, or {date:%Y%m%d}")
+    if "step" in names and source.dates is None:
+        yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{place}/dates.txt'")
+
+
+def _check_labels(labels: LabelsConfig, source: PlacesSource | None) -> Iterator[Finding]:
+    both = sorted(set(labels.changed) & set(labels.unchanged))
+    if both:
+        yield Finding(("labels", "changed"), f"the codes {both} mean changed and unchanged", "every code in one of the lists")
+    if source is not None and "{place}" in source.pattern and "{place}" not in labels.path:
+        problem = "every place would get the same label"
+        yield Finding(("labels", "path"), problem, "put {place} into it, e.g. '{place}/{place}-cm.tif'")
+
+
+def _check_window(model: ChangeModel, training: ChangeTraining) -> Iterator[Finding]:
+    least = 2 ** len(model.widths) * 2
+    if training.window_px < least:
+        problem = f"a window of {training.window_px} pixels is too small for {len(model.widths)} scales"
+        yield Finding(("training", "window_px"), problem, f"at least {least}, or fewer model.widths")
+
+
+def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, group in enumerate(evaluation.groups):
+        for place in group:
+            if place in seen:
+                problem = f"{place!r} is in two groups"
+                yield Finding(("evaluation", "groups", index), problem, "a place belongs to one group, or to none")
+            seen.add(place)
+    for index, name in enumerate(evaluation.must_beat):
+        if name not in evaluation.references:
+            problem = f"{name!r} must be beaten but is not among the references that are computed"
+            yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
+
+
+def check_places(source: PlacesSource, labels: LabelsConfig | None) -> list[Finding]:
+    """Findings for what the source and the labels name on disk."""
+    from pipelines.errors import DriftlineError
+    from pipelines.sources.places import list_places
+
+    root = Path(source.path)
+    if not root.is_dir():
+        problem = f"{root} is not a folder" if root.exists() else f"no folder at {root}"
+        return [Finding(("source", "path"), problem, f"relative paths start at the working folder {Path.cwd()}")]
+    try:
+        there = list_places(root, source.pattern)
+    except DriftlineError as e:
+        return [Finding(("source", "pattern"), str(e))]
+    findings = []
+    for index, place in enumerate(source.places or ()):
+        if place not in there:
+            near = difflib.get_close_matches(place, there, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(there)}"
+            findings.append(Finding(("source", "places", index), f"no place {place!r} below {root}", remedy))
+    if labels is not None and there and not any((root / labels.path.replace("{place}", place)).exists() for place in there):
+        first = root / labels.path.replace("{place}", there[0])
+        findings.append(Finding(("labels", "path"), f"no place has a label; the first would be {first}", "mend the path"))
+    return findings
