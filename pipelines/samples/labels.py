@@ -62,7 +62,8 @@ def read_label(
     else:
         if own is None:
             raise RequestError(
-                f"the label {path} has no georeferencing; set labels.placed_on to first or last, the scene on whose pixels it was drawn"
+                f"the label {path} has no georeferencing; set labels.placed_on to first or last: "
+                "the scene on whose pixels it was drawn"
             )
         there, notes = own, ()
     if not overlaps(there, grid):
@@ -87,9 +88,12 @@ class _ArrayLayer:
 
     classes_YX: np.ndarray
     grid: Grid
-    dtype: np.dtype = np.dtype("uint8")
     nodata: float | None = UNKNOWN
     scale_offset: tuple[float, float] = (1.0, 0.0)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.classes_YX.dtype
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         return self.classes_YX[rows, columns]

@@ -7,6 +7,7 @@ lie months behind; where there is a file of dates, it is believed and the names 
 
 from __future__ import annotations
 
+import itertools
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -259,7 +260,7 @@ def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) ->
             raise RequestError(f"{where} has no date for step {step}; it dates {known}: add a line such as date_{step}: 20150916")
         dates[step] = dated[keys[0]]
     numbered = [step for step in steps if re.search(r"\d$", step)]
-    for earlier, later in zip(numbered, numbered[1:], strict=False):
+    for earlier, later in itertools.pairwise(numbered):
         if dates[later] <= dates[earlier]:
             raise RequestError(
                 f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "

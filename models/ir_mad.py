@@ -1,0 +1,111 @@
+"""IR-MAD, the iteratively reweighted multivariate alteration detection of Nielsen (2007).
+
+https://doi.org/10.1109/TIP.2006.888195. Canonical correlation finds combinations of the bands of either date that agree best;
+the MAD variates are their differences (eq. 2). Where nothing changed, the sum of their squares over their variances is chi
+square with as many degrees of freedom as bands (eq. 8); its probability weighs the pixels of the next round, until the
+correlations stand still. Gains and offsets of either date do not matter. One fit for a place, then each pixel for itself.
+Shapes and `score` as in `image_difference`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.image_difference import as_score, first_and_last
+
+MAX_FIT_PX = 1_000_000  # pixels, evenly spaced, that the fit looks at; memory and time are bounded by it
+MIN_RHO_GAP = 1e-6  # dates that are one and the same have a correlation of 1 and no variance to divide by
+
+
+@dataclass(frozen=True)
+class IrMad:
+    """The rule before it has seen a place. `halo_px` None: it needs the whole place, or `fit` on it."""
+
+    rounds: int = 30
+    tolerance: float = 1e-3
+    halo_px: None = None
+
+    def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
+        """score_HW (chi square) of a whole place."""
+        return self.fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW)
+
+    def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "FittedIrMad":
+        """The transform of a place, float64. Raises ValueError if fewer pixels were seen twice than there are bands to fit."""
+        first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
+        a_CN, b_CN = (image_CHW[:, seen_HW].double() for image_CHW in (first_CHW, last_CHW))
+        bands, pixels = a_CN.shape
+        if pixels < 4 * bands + 2:
+            raise ValueError(f"{pixels} pixels were seen twice, IR-MAD with {bands} bands needs {4 * bands + 2}")
+        every = -(-pixels // MAX_FIT_PX)
+        a_CN, b_CN = a_CN[:, ::every], b_CN[:, ::every]
+        weight_N = torch.ones_like(a_CN[0])
+        rho_C = torch.zeros(bands, dtype=torch.float64, device=a_CN.device)
+        fitted = _canonical(a_CN, b_CN, weight_N)
+        for _ in range(self.rounds):
+            if float((fitted.rho_C - rho_C).abs().max()) < self.tolerance:
+                break
+            rho_C = fitted.rho_C
+            weight_N = unchanged_probability(fitted.chi_square(a_CN, b_CN), bands)
+            if float(weight_N.sum()) < 4 * bands + 2:  # next to nothing agrees any more: the last fit is the best there is
+                break
+            fitted = _canonical(a_CN, b_CN, weight_N)
+        return fitted
+
+
+@dataclass(frozen=True)
+class FittedIrMad:
+    """The transform of one place: MAD = first_vectors (a - mean_a) - last_vectors (b - mean_b), of variance 2 (1 - rho)."""
+
+    mean_first_C: Tensor
+    mean_last_C: Tensor
+    first_vectors_CC: Tensor
+    last_vectors_CC: Tensor
+    rho_C: Tensor
+    halo_px: int = 0
+
+    def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
+        """score_HW (chi square) of the place or any window of it."""
+        first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
+        chi_HW = self.chi_square(first_CHW.flatten(1).double(), last_CHW.flatten(1).double()).view(seen_HW.shape)
+        return as_score(chi_HW, seen_HW)
+
+    def chi_square(self, a_CN: Tensor, b_CN: Tensor) -> Tensor:
+        """(N,): sum over the variates of MAD squared over its variance (eq. 8)."""
+        u_CN = self.first_vectors_CC @ (a_CN - self.mean_first_C[:, None])
+        v_CN = self.last_vectors_CC @ (b_CN - self.mean_last_C[:, None])
+        variance_C = 2 * (1 - self.rho_C).clamp_min(MIN_RHO_GAP)
+        return ((u_CN - v_CN).square() / variance_C[:, None]).sum(0)
+
+
+def unchanged_probability(chi_square_N: Tensor, bands: int) -> Tensor:
+    """P(chi square with `bands` degrees of freedom > value)."""
+    return torch.special.gammaincc(torch.full_like(chi_square_N, bands / 2), chi_square_N / 2)
+
+
+def chi_square_threshold(bands: int, false_alarms: float = 0.01) -> float:
+    """The score that unchanged pixels exceed with probability `false_alarms`, were they normal as the theory has it.
+
+    Real pairs are not: on OSCD most of a city lies above it.
+    """
+    from scipy.stats import chi2
+
+    return float(chi2.isf(false_alarms, bands))
+
+
+def _canonical(a_CN: Tensor, b_CN: Tensor, weight_N: Tensor) -> FittedIrMad:
+    """Weighted canonical correlation by singular values of the whitened cross covariance."""
+    total = weight_N.sum()
+    mean_a_C, mean_b_C = (a_CN @ weight_N) / total, (b_CN @ weight_N) / total
+    a_CN, b_CN = a_CN - mean_a_C[:, None], b_CN - mean_b_C[:, None]
+    whiten_a, whiten_b = _whitening((a_CN * weight_N) @ a_CN.T / total), _whitening((b_CN * weight_N) @ b_CN.T / total)
+    left, rho_C, right_t = torch.linalg.svd(whiten_a @ ((a_CN * weight_N) @ b_CN.T / total) @ whiten_b.T)
+    return FittedIrMad(mean_a_C, mean_b_C, left.T @ whiten_a, right_t @ whiten_b, rho_C.clamp(0, 1))
+
+
+def _whitening(covariance_CC: Tensor) -> Tensor:
+    """W with W covariance W^T = 1; directions without variance (a constant band) are left out as 0."""
+    values_C, vectors_CC = torch.linalg.eigh(covariance_CC)
+    is_alive_C = values_C > 1e-12 * values_C.max().clamp_min(1e-300)
+    scale_C = torch.where(is_alive_C, values_C.clamp_min(1e-300).rsqrt(), 0)
+    return scale_C[:, None] * vectors_CC.T
