@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,30 +84,70 @@ def write_forecast_cogs(
 
 def write_cog(staged: Staged, fields: list[Field], grid: Grid, path: Path, units: dict[str, str], tags: dict[str, str]) -> None:
     """Writes `fields` as the bands of one COG at `path`; memory does not grow with the raster's height."""
-    height, width = grid.shape_yx
     if staged.shape_yx != grid.shape_yx:
         raise ArtefactDamaged(f"{staged.folder}: fields are {staged.shape_yx}, the grid is {grid.shape_yx}; predict again")
+    bands = [
+        Band(
+            band_name(field),
+            units.get(field.variable, ""),
+            {"ROLE": field.role, "VARIABLE": field.variable},
+            partial(staged.read, field),
+        )
+        for field in fields
+    ]  # fmt: skip
+    write_bands(bands, grid, path, tags)
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of a file: `read(rows)` gives its values there, (rows, columns) in the file's dtype."""
+
+    name: str
+    unit: str
+    tags: dict[str, str]
+    read: Callable[[slice], np.ndarray]
+
+
+def write_bands(
+    bands: Sequence[Band],
+    grid: Grid,
+    path: Path,
+    tags: dict[str, str],
+    *,
+    dtype: str = "float32",
+    nodata: float = float("nan"),
+    resampling: str = "AVERAGE",
+    predictor: str = "FLOATING_POINT",
+    colours: dict[int, tuple[int, int, int, int]] | None = None,
+) -> None:
+    """Writes one COG at `path`, rows of a block at a time; `colours` (code -> RGBA) only for a single band of uint8.
+
+    `resampling` (of the overviews) and `predictor` as GDAL's COG driver names them. Raises StorageFull.
+    """
+    height, width = grid.shape_yx
     profile = {
-        "driver": "GTiff", "height": height, "width": width, "count": len(fields), "dtype": "float32", "nodata": float("nan"),
+        "driver": "GTiff", "height": height, "width": width, "count": len(bands), "dtype": dtype, "nodata": nodata,
         "crs": grid.wkt, "transform": grid.affine, "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX,
         "BIGTIFF": "IF_SAFER", "interleave": "band",
     }  # fmt: skip
-    size = 3 * height * width * 4 * len(fields)
+    size = 3 * height * width * np.dtype(dtype).itemsize * len(bands)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".cog-") as draft, naming_full_disk(path.parent, size):
         plain, cog = Path(draft) / "plain.tif", Path(draft) / "cog.tif"
         with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(plain, "w", **profile) as raster:
-            for number, field in enumerate(fields, start=1):
-                raster.set_band_description(number, band_name(field))
-                raster.set_band_unit(number, units.get(field.variable, ""))
-                raster.update_tags(number, ROLE=field.role, VARIABLE=field.variable)
+            if colours:
+                raster.write_colormap(1, colours)
+            for number, band in enumerate(bands, start=1):
+                raster.set_band_description(number, band.name)
+                raster.set_band_unit(number, band.unit)
+                raster.update_tags(number, **band.tags)
                 for rows in row_bands(height):
                     window = Window(0, rows.start, width, rows.stop - rows.start)
-                    raster.write(staged.read(field, rows), number, window=window)
+                    raster.write(band.read(rows), number, window=window)
             raster.update_tags(**tags)
         with rasterio.Env(GDAL_CACHEMAX=64, GDAL_NUM_THREADS=1):
             copy_raster(
-                plain, cog, driver="COG", compress="DEFLATE", predictor="FLOATING_POINT", blocksize=BLOCK_PX,
-                resampling="AVERAGE", overviews="AUTO", bigtiff="IF_SAFER",
+                plain, cog, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=BLOCK_PX,
+                resampling=resampling, overviews="AUTO", bigtiff="IF_SAFER",
             )  # fmt: skip
         publish(cog, path)
 

@@ -73,7 +73,7 @@ def _item(
         "forecast:reference_datetime": lineage.issued_utc,
         "forecast:horizon": duration(float(to_days(np.array(date)) - to_days(np.array(issued)))),
         **projection(grid),
-        **_lineage(lineage),
+        **lineage_fields(lineage),
     }
     return {
         "type": "Feature",
@@ -116,7 +116,7 @@ def _band(field: Field, grid: Grid, units: dict[str, str]) -> dict[str, Any]:
     return band | ({"unit": unit} if unit else {})
 
 
-def _lineage(lineage: Lineage) -> dict[str, Any]:
+def lineage_fields(lineage: Lineage) -> dict[str, Any]:
     return {
         "driftline:version": lineage.version,
         "driftline:cube_snapshot": lineage.snapshot,
@@ -145,14 +145,14 @@ def _collection(
             "temporal": {"interval": [[iso(min(target_utc)), iso(max(target_utc))]]},
         },
         "summaries": {"forecast:reference_datetime": [lineage.issued_utc]},
-        **_lineage(lineage),
+        **lineage_fields(lineage),
         **({"driftline:metrics": metrics} if metrics else {}),
         "links": links,
-        "assets": {path.stem: _picture(folder, title, path) for title, path in pictures.items()},
+        "assets": {path.stem: picture_asset(folder, title, path) for title, path in pictures.items()},
     }
 
 
-def _picture(folder: Path, title: str, path: Path) -> dict[str, Any]:
+def picture_asset(folder: Path, title: str, path: Path) -> dict[str, Any]:
     kind = {".png": "image/png", ".gif": "image/gif", ".html": "text/html", ".json": "application/json"}[path.suffix]
     roles = ["overview"] if kind.startswith("image") else ["metadata"]
     return {"href": Path(os.path.relpath(path, folder)).as_posix(), "type": kind, "title": title, "roles": roles}

@@ -1,0 +1,318 @@
+"""Changed pixels as patches: outlines with area and dates, in the three formats that a GIS and a program open.
+
+Pixels that touch by an edge or a corner belong together. They are found in strips and joined as a sparse graph, so that memory
+grows with the changed pixels, not with the raster.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.calendar import from_days
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.grid import Grid
+from pipelines.inference.staging import naming_full_disk
+from pipelines.products.change_cog import Rows
+from pipelines.products.cog import publish, row_bands
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+DIRECTIONS = {-1: "decrease", 0: "unknown", 1: "increase"}
+COLUMNS = (
+    "id", "pixels", "area_m2", "perimeter_m", "first_date", "last_date", "median_date", "detected", "magnitude", "direction",
+    "confidence", "lon", "lat",
+)  # fmt: skip
+DATES = ("first_date", "last_date", "median_date", "detected")
+LAYERS = ("change_day", "detected_day", "magnitude", "direction", "confidence")
+LAYER = "changes"
+GPKG_EPOCH = "1970-01-01T00:00:00.000Z"  # stands for "last changed", which a GeoPackage must have
+SEGMENT_PX = 8  # edges are cut this short before they are measured: a parallel is no shortest line
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Changed pixels, sorted by row and column. `values[name]` are float64, NaN where the layer is not given or has no number."""
+
+    row: np.ndarray
+    column: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+def outline_changes(
+    changed: Rows,
+    grid: Grid,
+    layers: Mapping[str, Rows] | None = None,
+    *,
+    min_area_px: int = 1,
+    split_days: float | None = None,
+) -> GeoDataFrame:
+    """One row per patch of at least `min_area_px` changed pixels, in the grid's CRS, largest area first.
+
+    `changed` is (rows, columns), changed where it is 1 or True. Of `layers` (see `LAYERS`, days since 1970-01-01) any may be
+    missing: its columns are then empty. With `split_days`, neighbours whose change days are further apart are not joined, so that
+    the fellings of two winters are two patches.
+
+    Columns: `id`, stable while the patch grows: date and place of the pixel with the earliest alarm, `20190612-r12-c7`; `pixels`;
+    `area_m2` and `perimeter_m`, on the ellipsoid whatever the projection; `first_date`, `last_date`, `median_date` (of change)
+    and `detected` (the first alarm), UTC; `magnitude` and `confidence`, means; `direction`: decrease, increase, mixed or unknown;
+    `lon`, `lat` of the centroid, WGS 84.
+    """
+    layers = layers or {}
+    pixels = find_changed(changed, grid, layers)
+    patch = join_neighbours(pixels, grid.shape_yx[1], split_days)
+    sizes = np.bincount(patch) if patch.size else np.empty(0, np.int64)
+    order = np.argsort(patch, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    members = [order[starts[k] : starts[k + 1]] for k in np.flatnonzero(sizes >= min_area_px)]
+    return _frame([_describe(pixels, index) for index in members], [_outline(pixels, index, grid) for index in members], grid)
+
+
+def find_changed(changed: Rows, grid: Grid, layers: Mapping[str, Rows]) -> Pixels:
+    """The changed pixels with their values, read in strips. Raises ArtefactDamaged where a shape is not the grid's."""
+    for name, array in {"changed": changed, **layers}.items():
+        if tuple(array.shape) != grid.shape_yx:
+            raise ArtefactDamaged(f"layer {name} is {tuple(array.shape)}, the grid is {grid.shape_yx}; compute the layers again")
+    rows, columns, values = [], [], []
+    for strip in row_bands(grid.shape_yx[0]):
+        row, column = np.nonzero(np.asarray(changed[strip]) == 1)
+        rows.append(row + strip.start)
+        columns.append(column)
+        values.append(
+            {name: np.asarray(layers[name][strip])[row, column].astype(np.float64) for name in LAYERS if name in layers}
+        )
+    row = np.concatenate(rows)
+    missing = np.full(row.size, np.nan)
+    found = {name: np.concatenate([v[name] for v in values]) if name in layers else missing for name in LAYERS}
+    return Pixels(row, np.concatenate(columns), found)
+
+
+def join_neighbours(pixels: Pixels, width: int, split_days: float | None) -> np.ndarray:
+    """Patch number of every pixel, from 0: connected through edges and corners, and through time if `split_days` is given."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = pixels.row.size
+    if not count:
+        return np.empty(0, np.int64)
+    stride = width + 2  # so that the right-most pixel of a row is not the neighbour of the next row's first
+    place = pixels.row.astype(np.int64) * stride + pixels.column
+    day = pixels.values["change_day"]
+    one, other = [], []
+    for offset in (1, stride - 1, stride, stride + 1):  # right, and the three below
+        at = np.searchsorted(place, place + offset)
+        is_there = (at < count) & (place[np.minimum(at, count - 1)] == place + offset)
+        i, j = np.flatnonzero(is_there), at[is_there]
+        if split_days is not None:
+            is_near = ~(np.abs(day[i] - day[j]) > split_days)  # a pixel without a date is near to all
+            i, j = i[is_near], j[is_near]
+        one.append(i)
+        other.append(j)
+    i, j = np.concatenate(one), np.concatenate(other)
+    _, patch = connected_components(coo_matrix((np.ones(i.size, bool), (i, j)), (count, count)), directed=False)
+    return patch
+
+
+def _describe(pixels: Pixels, index: np.ndarray) -> dict[str, Any]:
+    values = {name: pixels.values[name][index] for name in LAYERS}
+    signs = set(np.sign(values["direction"][np.isfinite(values["direction"])]).astype(int)) or {0}
+    days = values["change_day"]
+    return {
+        "id": _identity(pixels, index),
+        "pixels": index.size,
+        "first_date": _least(days),
+        "last_date": -_least(-days),
+        "median_date": _middle(days),
+        "detected": _least(values["detected_day"]),
+        "magnitude": _mean(values["magnitude"]),
+        "direction": DIRECTIONS[signs.pop()] if len(signs) == 1 else "mixed",
+        "confidence": _mean(values["confidence"]),
+    }
+
+
+def _identity(pixels: Pixels, index: np.ndarray) -> str:
+    """Alarms are never taken back and later pixels have later ones, so the pixel with the earliest stays the same."""
+    detected, changed = pixels.values["detected_day"][index], pixels.values["change_day"][index]
+    days = np.where(np.isfinite(detected), detected, changed)
+    days = np.where(np.isfinite(days), days, np.inf)
+    first = index[np.lexsort((pixels.column[index], pixels.row[index], days))[0]]
+    place = f"r{pixels.row[first]}-c{pixels.column[first]}"
+    day = days.min()
+    return f"{str(from_days(day))[:10].replace('-', '')}-{place}" if np.isfinite(day) else place
+
+
+def _least(values: np.ndarray) -> float:
+    seen = values[np.isfinite(values)]
+    return float(seen.min()) if seen.size else float("nan")
+
+
+def _middle(values: np.ndarray) -> float:
+    """The lower median: a date that was observed."""
+    seen = np.sort(values[np.isfinite(values)])
+    return float(seen[(seen.size - 1) // 2]) if seen.size else float("nan")
+
+
+def _mean(values: np.ndarray) -> float:
+    seen = values[np.isfinite(values)]
+    return float(seen.mean()) if seen.size else float("nan")
+
+
+def _outline(pixels: Pixels, index: np.ndarray, grid: Grid) -> Any:
+    """Multipolygon in the grid's CRS. Corners that touch are points shared by two parts, so that it is valid."""
+    import shapely
+    from rasterio.features import shapes
+    from shapely.geometry import shape
+
+    row0, column0 = pixels.row[index].min(), pixels.column[index].min()
+    mask = np.zeros((pixels.row[index].max() - row0 + 1, pixels.column[index].max() - column0 + 1), np.uint8)
+    mask[pixels.row[index] - row0, pixels.column[index] - column0] = 1
+    part = grid.window(slice(int(row0), int(row0) + mask.shape[0]), slice(int(column0), int(column0) + mask.shape[1]))
+    polygons = [shape(ring) for ring, _ in shapes(mask, mask=mask == 1, connectivity=4, transform=part.affine)]
+    parts = [piece for polygon in polygons for piece in _valid_parts(polygon)]
+    return shapely.orient_polygons(shapely.MultiPolygon(parts))
+
+
+def _valid_parts(polygon: Any) -> list[Any]:
+    """The polygon, or what it falls into where holes touch its edge or each other in a point."""
+    import shapely
+
+    if polygon.is_valid:
+        return [polygon]
+    return [piece for piece in shapely.get_parts(shapely.make_valid(polygon)) if piece.geom_type == "Polygon"]
+
+
+def _frame(rows: list[dict[str, Any]], outlines: list[Any], grid: Grid) -> GeoDataFrame:
+    import geopandas
+    import pandas as pd
+
+    frame = geopandas.GeoDataFrame(pd.DataFrame(rows, columns=COLUMNS), geometry=outlines, crs=grid.crs)
+    area, perimeter, lon, lat = measure(frame.geometry, grid)
+    frame["area_m2"], frame["perimeter_m"], frame["lon"], frame["lat"] = area, perimeter, lon, lat
+    for name in DATES:
+        # to the second: GeoPackage keeps milliseconds, and a day as a float is good to some microseconds
+        days = frame[name].to_numpy(np.float64)
+        seconds = np.where(np.isfinite(days), np.round(np.where(np.isfinite(days), days, 0) * 86_400), np.iinfo(np.int64).min)
+        frame[name] = (
+            pd.to_datetime(seconds.astype(np.int64).astype("datetime64[s]")).tz_localize("UTC").astype("datetime64[ms, UTC]")
+        )
+    kinds = {"id": str, "direction": str, "pixels": np.int64, "magnitude": np.float64, "confidence": np.float64}
+    frame = frame.astype(kinds).sort_values(["area_m2", "id"], ascending=[False, True], ignore_index=True)
+    return frame[[*COLUMNS, "geometry"]]
+
+
+def measure(outlines: Any, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(area in m², perimeter in m, longitude and latitude of the centroid) of a GeoSeries, float64 each.
+
+    On the ellipsoid of the CRS (Karney 2013, https://doi.org/10.1007/s00190-012-0578-z): for any projection and for degrees.
+    Raises RequestError where the CRS is not of the Earth.
+    """
+    import shapely
+    from pyproj import CRS
+
+    crs = CRS.from_user_input(grid.crs)
+    geod = crs.get_geod()
+    if geod is None:
+        raise RequestError(f"{grid.crs}: not a place on Earth, so a patch has no area in m² here; use a grid with a geodetic CRS")
+    pixel = min(abs(v) for v in grid.resolution_xy)
+    geographic = outlines.segmentize(SEGMENT_PX * pixel).to_crs(crs.geodetic_crs)
+    measured = [geod.geometry_area_perimeter(shapely.orient_polygons(outline)) for outline in geographic]
+    centres = outlines.centroid if crs.is_projected else shapely.centroid(outlines.to_numpy())
+    lonlat = type(outlines)(centres, crs=grid.crs).to_crs("EPSG:4326")
+    area, perimeter = np.array(measured, np.float64).reshape(-1, 2).T
+    return np.abs(area), perimeter, lonlat.x.to_numpy(np.float64), lonlat.y.to_numpy(np.float64)
+
+
+def write_polygons(frame: GeoDataFrame, folder: Path, stem: str) -> list[Path]:
+    """Writes `STEM.gpkg`, `STEM.parquet` and `STEM.geojson`; returns their paths in this order. Empty frames give empty files.
+
+    GeoPackage and GeoParquet keep the frame's CRS; GeoJSON is longitude and latitude of WGS 84 with rings by the right-hand rule
+    (RFC 7946). The same frame gives the same bytes. Raises StorageFull.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{stem}{suffix}" for suffix in (".gpkg", ".parquet", ".geojson")]
+    writers = (_write_geopackage, _write_geoparquet, _write_geojson)
+    size = 4096 + 3 * 4096 * len(frame)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".polygons-") as drafts, naming_full_disk(folder, size):
+        for path, write in zip(paths, writers, strict=True):
+            write(frame, Path(drafts) / path.name)
+        for path in paths:
+            publish(Path(drafts) / path.name, path)
+    return paths
+
+
+def read_polygons(path: Path) -> GeoDataFrame:
+    """The patches of a GeoParquet file as `write_polygons` left it. Raises MissingInput, ArtefactDamaged."""
+    import geopandas
+    import pyarrow
+
+    if not path.exists():
+        raise MissingInput(f"{path}: no patches here; run `driftline monitor` or `driftline predict` first")
+    try:
+        return geopandas.read_parquet(path)
+    except (ValueError, OSError, pyarrow.ArrowException) as e:
+        raise ArtefactDamaged(f"{path}: not a GeoParquet file of patches ({e}); run the same command again") from e
+
+
+def _write_geopackage(frame: GeoDataFrame, path: Path) -> None:
+    import pyogrio
+
+    with _fixed_clock():
+        pyogrio.write_dataframe(
+            frame, path, layer=LAYER, driver="GPKG", geometry_type="MultiPolygon", promote_to_multi=True,
+            layer_options={"FID": "fid", "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES"},
+        )  # fmt: skip
+
+
+@contextmanager
+def _fixed_clock() -> Iterator[None]:
+    """OGR writes the current time into a GeoPackage unless told another (https://gdal.org/en/stable/drivers/vector/gpkg.html)."""
+    import pyogrio
+
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": GPKG_EPOCH})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+
+
+def _write_geoparquet(frame: GeoDataFrame, path: Path) -> None:
+    frame.to_parquet(path, index=False, compression="zstd", write_covering_bbox=True)
+
+
+def _write_geojson(frame: GeoDataFrame, path: Path) -> None:
+    """Written by hand: dates become ISO 8601 and missing numbers null, which drivers do each in their way."""
+    import shapely
+
+    lonlat = frame.to_crs("EPSG:4326")
+    outlines = shapely.orient_polygons(shapely.set_precision(lonlat.geometry.to_numpy(), 1e-8, mode="pointwise"))
+    columns = [name for name in frame.columns if name not in ("id", frame.geometry.name)]
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for number, (row, outline) in enumerate(zip(frame.to_dict("records"), outlines, strict=True)):
+            feature = {
+                "type": "Feature",
+                "id": row["id"],
+                "bbox": list(outline.bounds),
+                "properties": {"id": row["id"], **{name: _plain(name, row[name]) for name in columns}},
+                "geometry": json.loads(shapely.to_geojson(outline)),
+            }
+            file.write(("," if number else "") + "\n" + json.dumps(feature, allow_nan=False, ensure_ascii=False))
+        file.write("\n]}\n")
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name in DATES:
+        return None if value != value or value is None else value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
