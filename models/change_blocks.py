@@ -1,0 +1,155 @@
+"""The parts that the change networks are made of: paired input, encoder, decoder, and how far a pixel can see.
+
+Every part is size-agnostic and knows nothing of the tile it works on: convolutions with zero padding, max pooling by 2, nearest
+upsampling by 2, no statistics over pixels. So a window that starts at multiples of `stride_px` and has the halo of
+`receptive_radius` gives the same numbers as the whole image.
+
+There is no normalisation layer. Group, instance and layer norm over pixels take statistics of the tile; batch norm takes those of
+few windows from few cities, half of them drawn around change, into a city where neither holds. The dates arrive normalised per
+place, the networks are shallow, and He's initialisation (He et al. 2015, arXiv:1502.01852) with clipped gradients trains them.
+
+Shapes: B batch, T dates, C bands, H rows, W columns, E input channels of an encoder, D channels of a scale.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the field uses
+from torch import Tensor, nn
+
+CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
+CHANGED_PRIOR = 0.05  # probability that an untrained network gives to change (Lin et al. 2017, section 4.1)
+
+
+class ConvolutionBlock(nn.Module):
+    """`CONVOLUTIONS` times 3 x 3 convolution and ReLU, then spatial dropout."""
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__()
+        widths = [inputs, *[outputs] * CONVOLUTIONS]
+        self.layers = nn.ModuleList(nn.Conv2d(widths[i], outputs, 3, padding=1) for i in range(CONVOLUTIONS))
+        for layer in self.layers:
+            initialise(layer)
+        self.dropout = dropout
+
+    def forward(self, x_BEHW: Tensor) -> Tensor:
+        """(B, outputs, H, W)."""
+        for layer in self.layers:
+            x_BEHW = F.relu(layer(x_BEHW))
+        return F.dropout2d(x_BEHW, self.dropout, self.training)
+
+
+class Encoder(nn.Module):
+    """A block per scale, with 2 x 2 max pooling before each but the first."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], dropout: float):
+        super().__init__()
+        before = [inputs, *widths[:-1]]
+        self.blocks = nn.ModuleList(ConvolutionBlock(before[i], width, dropout) for i, width in enumerate(widths))
+
+    def forward(self, x_BEHW: Tensor) -> list[Tensor]:
+        """Features of every scale, finest first; scale s has (B, widths[s], H / 2^s, W / 2^s)."""
+        features: list[Tensor] = []
+        for s, block in enumerate(self.blocks):
+            x_BEHW = block(x_BEHW if s == 0 else F.max_pool2d(x_BEHW, 2))
+            features.append(x_BEHW)
+        return features
+
+
+class Decoder(nn.Module):
+    """From the coarsest scale up: double the size, join the features of the scale, one block; at the end one logit.
+
+    `inputs` are the channels of the features of every scale, finest first; `widths` those of the blocks.
+    """
+
+    def __init__(self, inputs: Sequence[int], widths: Sequence[int], dropout: float):
+        super().__init__()
+        scales = len(widths)
+        deeper = [*widths[1:-1], inputs[-1]] if scales > 1 else []
+        self.blocks = nn.ModuleList(ConvolutionBlock(deeper[s] + inputs[s], widths[s], dropout) for s in range(scales - 1))
+        self.head = nn.Conv2d(widths[0] if scales > 1 else inputs[0], 1, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        assert self.head.bias is not None
+        nn.init.constant_(self.head.bias, math.log(CHANGED_PRIOR / (1 - CHANGED_PRIOR)))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """logit_B1HW."""
+        x = features[-1]
+        for s in reversed(range(len(self.blocks))):
+            x = self.blocks[s](torch.cat([doubled(x), features[s]], dim=1))
+        return self.head(x)
+
+
+def initialise(layer: nn.Module) -> None:
+    """He's initialisation for a convolution that a ReLU follows; biases 0."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+
+
+def doubled(x_BDHW: Tensor) -> Tensor:
+    """(B, D, 2 H, 2 W), every pixel four times. By shape alone: its gradient is a sum, deterministic on every device."""
+    batch, depth, height, width = x_BDHW.shape
+    return x_BDHW[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(batch, depth, 2 * height, 2 * width)
+
+
+def padded(x: Tensor, stride_px: int) -> Tensor:
+    """`x` (..., H, W) with zeros below and to the right, up to the next multiples of `stride_px`."""
+    below, right = -x.shape[-2] % stride_px, -x.shape[-1] % stride_px
+    return F.pad(x, (0, right, 0, below)) if below or right else x
+
+
+def pair_frames(x_BTCHW: Tensor, valid_BTHW: Tensor, network: str) -> tuple[Tensor, Tensor, Tensor]:
+    """(first_BCHW, second_BCHW, seen_B1HW) of exactly two dates, 0 where either did not see the pixel.
+
+    What only one date saw cannot be compared, so it is hidden in both: a cloud looks the same on both dates, and is no change.
+    Raises ValueError for another number of dates.
+    """
+    if x_BTCHW.shape[1] != 2:
+        raise ValueError(f"{network} compares exactly 2 dates, not {x_BTCHW.shape[1]}: choose two, or siamese_dcrn or l_unet")
+    seen_B1HW = valid_BTHW[:, :1] & valid_BTHW[:, 1:]
+    x_BTCHW = torch.where(seen_B1HW[:, None], x_BTCHW, 0)
+    return x_BTCHW[:, 0], x_BTCHW[:, 1], seen_B1HW.to(x_BTCHW.dtype)
+
+
+def series_frames(x_BTCHW: Tensor, valid_BTHW: Tensor, network: str) -> Tensor:
+    """frames_BTEHW with E = C + 1: the bands, 0 where not seen, and whether seen. Raises ValueError for fewer than two dates."""
+    if x_BTCHW.shape[1] < 2:
+        raise ValueError(f"{network} needs at least 2 dates to compare, not {x_BTCHW.shape[1]}")
+    seen_BT1HW = valid_BTHW[:, :, None]
+    return torch.cat([torch.where(seen_BT1HW, x_BTCHW, 0), seen_BT1HW.to(x_BTCHW.dtype)], dim=2)
+
+
+def seen_by_scale(seen_B1HW: Tensor, scales: int) -> list[Tensor]:
+    """Per scale, finest first, 1 where at least one of a cell's pixels was seen."""
+    seen = [seen_B1HW]
+    for _ in range(scales - 1):
+        seen.append(F.max_pool2d(seen[-1], 2))
+    return seen
+
+
+def receptive_radius(scales: int, lateral: int = 0) -> int:
+    """How far a logit can see, in pixels, rounded up to a multiple of the stride 2^(scales - 1).
+
+    For `Encoder` and `Decoder` of `scales` scales with layers between them that see `lateral` cells far at each scale. Follows
+    the first and last cell that each layer reads from the logit back to the input, for every position within the stride and
+    every scale at which the way may turn.
+    """
+    stride, radius = 2 ** (scales - 1), 0
+    for phase in range(stride):
+        for turn in range(scales):
+            first = last = phase
+            for s in range(turn + 1):  # up the decoder, from the finest scale to the turning one
+                if s < scales - 1:
+                    first, last = first - CONVOLUTIONS, last + CONVOLUTIONS
+                if s < turn:
+                    first, last = first // 2, last // 2
+            first, last = first - lateral, last + lateral
+            for s in reversed(range(turn + 1)):  # down the encoder, back to the input
+                first, last = first - CONVOLUTIONS, last + CONVOLUTIONS
+                if s > 0:
+                    first, last = 2 * first, 2 * last + 1
+            radius = max(radius, phase - first, last - phase)
+    return -(-radius // stride) * stride

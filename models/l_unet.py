@@ -1,0 +1,72 @@
+"""L-UNet: a U-Net with a ConvLSTM across the dates in every skip, the coarsest scale included.
+
+Papadomanolaki, Verma, Vakalopoulou, Gupta & Karantzalos 2019, "Detecting urban changes with recurrent neural networks from
+multitemporal Sentinel-2 data", IGARSS, arXiv:1910.07778, Figure 1. Every date goes down one encoder; at each scale a ConvLSTM
+reads the features of the dates in order, and the decoder starts from and is joined by what it says after the last one. Other than
+there: no batch norm, and sizes double by repetition (see `models.change_blocks`).
+
+Where a date did not see a cell, its state is held: a date on which nothing was seen changes nothing. The days between the dates
+are not used: with the few places that have labels, they would name the place.
+
+Shapes: B batch, T >= 2 dates, C bands, H rows, W columns.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.change_blocks import Decoder, Encoder, padded, receptive_radius, seen_by_scale, series_frames
+from models.convlstm import ConvLSTM
+
+
+@dataclass(frozen=True)
+class LUNetConfig:
+    """What is needed to build the network again."""
+
+    bands: int
+    widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
+    kernel: int = 3  # of the ConvLSTM, odd
+    dropout: float = 0.1
+
+
+class LUNet(nn.Module):
+    """See the module's docstring. Works on images of any size; windows must start at multiples of `stride_px`."""
+
+    def __init__(self, config: LUNetConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.bands + 1, config.widths, config.dropout)
+        self.skips = nn.ModuleList(ConvLSTM(width, [width], config.kernel) for width in config.widths)
+        self.decoder = Decoder(config.widths, config.widths, config.dropout)
+
+    @property
+    def stride_px(self) -> int:
+        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
+        return 2 ** (len(self.config.widths) - 1)
+
+    @property
+    def halo_px(self) -> int:
+        """How far a pixel can see where there are two dates, a multiple of `stride_px`; see `halo_for` for more dates."""
+        return self.halo_for(2)
+
+    def halo_for(self, dates: int) -> int:
+        """The halo for a series of `dates`, a multiple of `stride_px`: each date adds one convolution at every scale."""
+        return receptive_radius(len(self.config.widths), (self.config.kernel // 2) * dates)
+
+    def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
+        """logit_B1HW of change between the first and the last date; see `SiameseDCRN.forward` for the arguments.
+
+        Raises ValueError for fewer than two dates.
+        """
+        frames_BTEHW = padded(series_frames(x_BTCHW, valid_BTHW, "l_unet"), self.stride_px)
+        skips: list[Any] = list(self.skips)
+        scales = range(len(skips))
+        ends: list[Any] = [None for _ in scales]
+        states: list[Any] = [None for _ in scales]
+        for t in range(frames_BTEHW.shape[1]):
+            features = self.encoder(frames_BTEHW[:, t])
+            seen = seen_by_scale(frames_BTEHW[:, t, -1:], len(scales))
+            for s in scales:
+                ends[s], states[s] = skips[s].step(features[s], states[s], valid_B1HW=seen[s])
+        return self.decoder(ends)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]

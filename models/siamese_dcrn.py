@@ -1,0 +1,116 @@
+"""Siamese DCRN: one encoder for every date, a recurrent layer across the dates at every scale, a decoder to full resolution.
+
+The recurrence over convolutional features is that of ReCNN (Mou, Bruzzone & Zhu 2018, arXiv:1803.02642) and SiamCRNN (Chen, Wu,
+Du & Zhang 2019, arXiv:1908.06632): there a patch gives one vector per date and one decision, so their recurrent layer is fully
+connected; here every cell of every scale is such a vector, which is the same layer as a 1 x 1 convolution
+(`kernel` 1, the default), and the decoder joins the scales. With `kernel` 3 neighbouring cells' states are heard too.
+
+The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Where a date did not see a cell, its state is held: a date on
+which nothing was seen changes nothing. With `both_ways` the dates are also read from the last to the first, by the same layer,
+and the two end states are averaged: then the order of the dates reversed gives the same answer.
+
+The days between the dates are not used: with the few places that have labels, they would name the place.
+
+Shapes: B batch, T >= 2 dates, C bands, H rows, W columns, D channels of a scale.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.change_blocks import Decoder, Encoder, padded, receptive_radius, seen_by_scale, series_frames
+from models.conv_gru import ConvGRU
+from models.convlstm import ConvLSTM
+from models.dcrn import DCRN
+
+Date = tuple[list[Tensor], list[Tensor]]  # per scale, finest first: features_BDHW, seen_B1HW
+
+
+@dataclass(frozen=True)
+class SiameseDCRNConfig:
+    """What is needed to build the network again."""
+
+    bands: int
+    widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
+    recurrence: str = "convlstm"  # "convlstm" | "convgru" | "dcrn"
+    kernel: int = 1  # of the recurrent layer, odd
+    both_ways: bool = False
+    dropout: float = 0.1
+
+
+class SiameseDCRN(nn.Module):
+    """See the module's docstring. Works on images of any size; windows must start at multiples of `stride_px`."""
+
+    def __init__(self, config: SiameseDCRNConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.bands + 1, config.widths, config.dropout)
+        self.recurrences = nn.ModuleList(recurrent_layer(config.recurrence, width, config.kernel) for width in config.widths)
+        self.decoder = Decoder(config.widths, config.widths, config.dropout)
+
+    @property
+    def stride_px(self) -> int:
+        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
+        return 2 ** (len(self.config.widths) - 1)
+
+    @property
+    def halo_px(self) -> int:
+        """How far a pixel can see where there are two dates, a multiple of `stride_px`; see `halo_for` for more dates."""
+        return self.halo_for(2)
+
+    def halo_for(self, dates: int) -> int:
+        """The halo for a series of `dates`, a multiple of `stride_px`. With `kernel` 1 it does not depend on `dates`."""
+        return receptive_radius(len(self.config.widths), recurrent_radius(self.config.recurrence, self.config.kernel, dates))
+
+    def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
+        """logit_B1HW of change between the first and the last date, float32.
+
+        `x_BTCHW` float32, normalised per place, whatever stands where `valid_BTHW` (bool) is False is not looked at;
+        `elapsed_BT` days since the date before. Raises ValueError for fewer than two dates.
+        """
+        frames_BTEHW = padded(series_frames(x_BTCHW, valid_BTHW, "siamese_dcrn"), self.stride_px)
+        dates: Iterable[Date] = (self._encode(frames_BTEHW[:, t]) for t in range(frames_BTEHW.shape[1]))
+        if self.config.both_ways:
+            dates = list(dates)
+            there, back = self._read(dates), self._read(reversed(dates))
+            ends = [(one + other) / 2 for one, other in zip(there, back, strict=True)]
+        else:
+            ends = self._read(dates)  # one date in memory at a time where no gradient is wanted
+        return self.decoder(ends)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+
+    def _encode(self, frame_BEHW: Tensor) -> Date:
+        return self.encoder(frame_BEHW), seen_by_scale(frame_BEHW[:, -1:], len(self.config.widths))
+
+    def _read(self, dates: Iterable[Date]) -> list[Tensor]:
+        """The recurrent layers' output h_BDHW at every scale after the last of `dates`."""
+        recurrences: list[Any] = list(self.recurrences)
+        scales = range(len(recurrences))
+        ends: list[Any] = [None for _ in scales]
+        states: list[Any] = [None for _ in scales]
+        for features, seen in dates:
+            for s in scales:
+                ends[s], states[s] = recurrences[s].step(features[s], states[s], valid_B1HW=seen[s])
+        return ends
+
+
+def recurrent_layer(kind: str, width: int, kernel: int) -> ConvLSTM | ConvGRU | DCRN:
+    """One layer of `width` channels in and out. Raises ValueError for an unknown kind."""
+    match kind:
+        case "convlstm":
+            return ConvLSTM(width, [width], kernel)
+        case "convgru":
+            return ConvGRU(width, [width], kernel)
+        case "dcrn":
+            return DCRN(width, [width], kernel)
+    raise ValueError(f"recurrence is 'convlstm', 'convgru' or 'dcrn', not {kind!r}")
+
+
+def recurrent_radius(kind: str, kernel: int, dates: int) -> int:
+    """How many cells far a layer's last output sees in the first of `dates`.
+
+    Every date adds one convolution; two for a GRU, whose candidate hears states that its reset gate has chosen, except the first
+    date, before which there is no state.
+    """
+    return (kernel // 2) * (2 * dates - 1 if kind == "convgru" else dates)
