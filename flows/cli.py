@@ -10,7 +10,7 @@ from flows.terminal import guard
 
 app = typer.Typer(
     name="driftline",
-    help="Image time series in; forecasts with calibrated intervals out, with their position in the world kept.",
+    help="Image time series in; forecasts, change maps and alerts out, with their position in the world kept.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,6 +26,7 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
+Restart = Annotated[bool, typer.Option("--restart", help="begin anew: set the saved state aside and replay the whole cube")]
 EvenIfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")
 ]
@@ -62,7 +63,7 @@ def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False,
 
 @app.command()
 def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
-    """Train the forecaster on the cube's newest version. An interrupted training goes on where it was.
+    """Train the forecaster (or change detector) on the cube's newest version. An interrupted training goes on where it was.
 
     \b
     Examples:
@@ -74,7 +75,8 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
 
 @app.command(short_help="Judge it beside every baseline, on held-out blocks and time.")
 def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
-    """Judge the forecaster beside every baseline on held-out blocks and held-out time.
+    """Judge it beside every baseline: a forecast on held-out blocks and time, labelled change on held-out places,
+    monitoring on breaks of known size and date.
 
     \b
     Examples:
@@ -88,7 +90,7 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
 def predict(
     config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
-    """Forecast the whole raster and publish it: COGs with intervals, STAC, picture, animation, report.
+    """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
     \b
     Examples:
@@ -98,11 +100,28 @@ def predict(
     stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
+@app.command(short_help="Judge what is new: advance the state, map changes, raise alerts.")
+def monitor(
+    config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: Json = False
+) -> None:
+    """Take in new scenes, advance the saved state of every tile by them, update change maps and the list of alerts.
+
+    For runs with `task: monitor`. Without new scenes it does nothing; a late or reprocessed scene recomputes what it touched.
+
+    \b
+    Examples:
+      driftline monitor forest.yaml
+      driftline monitor forest.yaml --json | jq .alerts
+      driftline monitor forest.yaml --restart
+    """
+    stage("monitor", config, overrides, dry_run, json_, restart=restart)
+
+
 @app.command(short_help="All of these and the report, skipping what is up to date.")
 def run(
     config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
-    """Ingest, train, evaluate, predict, report: all of it, skipping what is up to date.
+    """All stages of the run's task and the report, skipping what is up to date.
 
     \b
     Examples:
@@ -193,15 +212,22 @@ def doctor(json_: Json = False) -> None:
 
 
 @app.command(short_help="Fetch real Sentinel-2 data and run everything on it.")
-def demo(overrides: Overrides = None, dry_run: DryRun = False, even_if_worse: EvenIfWorse = False, json_: Json = False) -> None:
+def demo(
+    overrides: Overrides = None,
+    change: Annotated[bool, typer.Option("--change", help="find the felling in a forest instead of forecasting it")] = False,
+    dry_run: DryRun = False,
+    even_if_worse: EvenIfWorse = False,
+    json_: Json = False,
+) -> None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints where the map, picture and report lie.
 
     \b
     Examples:
       driftline demo
+      driftline demo --change
       driftline demo --set training.epochs=2
     """
-    finish(guard(lambda: verbs.demo(overrides or [], dry_run, even_if_worse, json_), json_))
+    finish(guard(lambda: verbs.demo(overrides or [], change, dry_run, even_if_worse, json_), json_))
 
 
 def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, json_: bool, **options: Any) -> None:

@@ -16,13 +16,14 @@ REQUIREMENT = "nrt==0.2.1"
 WHEEL = "nrt-0.2.1-py3-none-any.whl"
 WHEEL_SHA256 = "cd0291f99ce91268a0d993f05be1c69678d62504b01d36e7124d0ff3a51b3ee9"
 DATA = Path("data/nrt-0.2.1")
+FORECAST, CHANGE = "demo.yaml", "demo-change.yaml"
 LARGEST_MEMBER = 100 * 2**20
 
 
-def demo_config() -> Path:
-    """The ready-made run; in a checkout the path that a person would type."""
-    here = Path("configs/demo.yaml")
-    return here if here.exists() else Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
+def demo_config(name: str = FORECAST) -> Path:
+    """The ready-made run `name`; in a checkout the path that a person would type."""
+    here = Path("configs") / name
+    return here if here.exists() else Path(__file__).resolve().parents[1] / "configs" / name
 
 
 def cache_folder() -> Path:

@@ -1,14 +1,13 @@
-"""The flow `evaluate`. What it does stands in flows/stages/evaluate.py; here is what Prefect adds."""
+"""The flow `evaluate`. What it does stands in flows/stages/ (one table: task and verb); here is what Prefect adds."""
 
 from typing import Any
 
 from prefect import flow
 
-from flows.stages.evaluate import evaluate
 from flows.tracking import carry_out, name_of_run
 
 
 @flow(name="evaluate", flow_run_name=name_of_run, validate_parameters=True, persist_result=False)
 def evaluate_flow(config: str, overrides: list[str] | None = None) -> Any:
     """Forecaster -> verdict. `config` is a path as the worker sees it."""
-    return carry_out(config, overrides, evaluate, inputs_must_exist=False)
+    return carry_out(config, overrides, "evaluate", inputs_must_exist=False)

@@ -12,15 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Run
+from configs.tasks import AnyRun
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
-STAGES = ("ingest", "train", "evaluate", "predict")
+STAGES = ("ingest", "train", "evaluate", "predict", "monitor")
 NEEDED = {  # what other stages read of a stage's record; without it the stage counts as not finished
     "ingest": {"snapshot", "refused"},
     "train": {"key", "snapshot", "model_hash"},
     "evaluate": {"key", "model_hash", "is_publishable", "message"},
     "predict": {"key", "model_hash", "products", "issue_utc", "target_utc", "snapshot"},
+    "monitor": {"key", "products", "snapshot"},
     "report": {"key"},
 }
 
@@ -33,9 +34,23 @@ class RunFolder:
     cube_uri: str
 
     @classmethod
-    def of(cls, run: Run) -> "RunFolder":
+    def of(cls, run: AnyRun) -> "RunFolder":
         path = Path(run.runs) / run.name
-        return cls(path, run.cube.uri or str(path / "cube"))
+        default = path / ("cubes" if run.task == "change" else "cube")
+        return cls(path, run.cube.uri or str(default))
+
+    def cube_of(self, place: str) -> str:
+        """The URI of one place's cube, where a run has several."""
+        is_remote = "://" in self.cube_uri
+        return f"{self.cube_uri.rstrip('/')}/{place}" if is_remote else str(Path(self.cube_uri) / place)
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def alerts(self) -> Path:
+        return self.path / "alerts.json"
 
     @property
     def samples(self) -> Path:

@@ -4,19 +4,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.load import load_run, write_resolved
-from configs.schema import Run
 from flows.folder import RunFolder, exclusive_run, sweep
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 
 
 @dataclass(frozen=True)
 class Invocation:
-    run: Run
+    """`run` is a Run, MonitorRun or ChangeRun: the stages of a task know which one is theirs."""
+
+    run: Any
     folder: RunFolder
     steps: Steps
     even_if_worse: bool = False
+    restart: bool = False
 
 
 def open_invocation(
@@ -27,12 +30,13 @@ def open_invocation(
     call: Caller = call_plainly,
     flow_run: str = "",
     even_if_worse: bool = False,
+    restart: bool = False,
     inputs_must_exist: bool = True,
 ) -> Invocation:
     """Reads the config (raises ConfigError, MissingInput)."""
     run = load_run(config, overrides, inputs_must_exist=inputs_must_exist)
     folder = RunFolder.of(run)
-    return Invocation(run, folder, Steps(folder.steps, display or Silent(), call, flow_run), even_if_worse)
+    return Invocation(run, folder, Steps(folder.steps, display or Silent(), call, flow_run), even_if_worse, restart)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.invocation import Invocation, open_invocation, remembering_folder
+from flows.invocation import open_invocation, remembering_folder
+from flows.stages import body_of
 from flows.steps import Display, Silent
 from pipelines.errors import DriftlineError, RequestError, StateError
 
@@ -178,7 +179,7 @@ def name_of_run() -> str:
     return f"{flow_run.flow_name} {Path(str(flow_run.parameters.get('config', ''))).stem}"
 
 
-def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocation], dict[str, Any]], **options: Any) -> Any:
+def carry_out(config: str, overrides: list[str] | None, verb: str, **options: Any) -> Any:
     """The body of every flow: open the run, carry out its steps as task runs, publish artifacts, wait for the history.
 
     Hands Prefect a state. A user's mistake is a Failed state with the message, not a traceback in the log.
@@ -196,7 +197,7 @@ def carry_out(config: str, overrides: list[str] | None, body: Callable[[Invocati
         ending = "stopped before the end: cancelled, interrupted or crashed; run it again, it goes on where it was"
         try:
             with remembering_folder(invocation):
-                outcome.result = body(invocation)
+                outcome.result = body_of(verb, invocation.run.task)(invocation)
             ending = outcome.result.get("message", "done")
         except Exception as e:
             ending = f"failed: {e}"

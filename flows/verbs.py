@@ -7,43 +7,44 @@ from typing import Any
 from flows.terminal import DONE, SOME_REFUSED, show
 from pipelines.errors import MissingInput, RequestError
 
-READS_SOURCE = ("ingest", "run")
+READS_SOURCE = ("ingest", "run", "monitor")
 
 
-def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, *, even_if_worse: bool = False) -> int:
+def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, **options: bool) -> int:
     """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
     from flows.terminal import Bars
 
     if dry_run:
         return plan(verb, config, overrides, as_json)
     display = Bars()
-    result = perform(verb, config, overrides, even_if_worse, display)
+    result = perform(verb, config, overrides, display, options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
     return SOME_REFUSED if result.get("refused") else DONE
 
 
-def perform(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
+def perform(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
     from flows.tracking import is_reachable, server_url
 
     url = server_url()
     if url is not None and verb != "report":
         if is_reachable(url):
-            return perform_tracked(verb, config, overrides, even_if_worse, display)
+            return perform_tracked(verb, config, overrides, display, options)
         display.say(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
-    return perform_plainly(verb, config, overrides, even_if_worse, display)
+    return perform_plainly(verb, config, overrides, display, options)
 
 
-def perform_plainly(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
+def perform_plainly(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
     from flows.invocation import open_invocation, remembering_folder
     from flows.stages import body_of
 
     needs = verb in READS_SOURCE
-    invocation = open_invocation(config, overrides, display, even_if_worse=even_if_worse, inputs_must_exist=needs)
+    invocation = open_invocation(config, overrides, display, inputs_must_exist=needs, **options)
+    body = body_of(verb, invocation.run.task)
     with remembering_folder(invocation):
-        return body_of(verb)(invocation)
+        return body(invocation)
 
 
-def perform_tracked(verb: str, config: str, overrides: list[str], even_if_worse: bool, display: Any) -> dict[str, Any]:
+def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
     import os
 
     from flows.serve import HEARTBEAT_S
@@ -57,7 +58,6 @@ def perform_tracked(verb: str, config: str, overrides: list[str], even_if_worse:
     from flows.tracking import call_flow
 
     flow = getattr(import_module(f"flows.{verb}"), f"{verb}_flow")
-    options = {"even_if_worse": even_if_worse} if verb in ("predict", "run") else {}
     return call_flow(flow, display, config=config, overrides=overrides, **options)
 
 
@@ -148,12 +148,13 @@ def doctor(as_json: bool) -> int:
     return DONE if is_well else 1
 
 
-def demo(overrides: list[str], dry_run: bool, even_if_worse: bool, as_json: bool) -> int:
-    from flows.demo import demo_config, fetch_data
+def demo(overrides: list[str], change: bool, dry_run: bool, even_if_worse: bool, as_json: bool) -> int:
+    from flows.demo import CHANGE, FORECAST, demo_config, fetch_data
     from flows.terminal import Bars
 
     fetch_data(Bars())
-    code = stage("run", str(demo_config()), overrides, dry_run, as_json, even_if_worse=even_if_worse)
+    config = str(demo_config(CHANGE if change else FORECAST))
+    code = stage("run", config, overrides, dry_run, as_json, even_if_worse=even_if_worse)
     return DONE if code == SOME_REFUSED else code  # its all-cloud scenes are expected
 
 

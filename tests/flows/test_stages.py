@@ -12,7 +12,7 @@ from flows.stages.evaluate import evaluate
 from flows.stages.ingest import ingest
 from flows.stages.predict import predict
 from flows.stages.report import report
-from flows.stages.run import run_all
+from flows.stages.run import run_forecast
 from flows.stages.train import train
 from flows.steps import read_records
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError, RunBusy
@@ -28,7 +28,7 @@ def carry_out(body: Callable[[Invocation], dict[str, Any]], config: Path, *overr
 
 
 def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -> None:
-    first = carry_out(run_all, tiny_run)
+    first = carry_out(run_forecast, tiny_run)
     assert not first["skipped"]
     folder = Path("runs/tiny")
     assert [name for name in LEAVES if not (folder / name).exists()] == []
@@ -37,7 +37,7 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     assert summary["cube_snapshot"] == first["snapshot"]
     assert [stage["name"] for stage in summary["stages"]] == ["ingest", "train", "evaluate", "predict"]
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    second = carry_out(run_all, tiny_run)
+    second = carry_out(run_forecast, tiny_run)
     assert second["skipped"]
     assert "nothing to do" in second["message"]
     changed = {p.name for p, when in written.items() if p.stat().st_mtime_ns != when}
@@ -68,7 +68,7 @@ def check_damage_is_mended(config: Path, folder: Path) -> None:
     (folder / "steps.jsonl").write_text('3\n{"status": "done"}\n{"st')
     (folder / "model" / "model.safetensors").write_bytes(b"damaged")
     (folder / "stages" / ".train.json.123").write_text("left by a killed process")
-    carry_out(run_all, config, even_if_worse=True)
+    carry_out(run_forecast, config, even_if_worse=True)
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert json.loads((folder / "split.json").read_text())["ok"]
     assert not (folder / "stages" / ".train.json.123").exists()
@@ -76,7 +76,7 @@ def check_damage_is_mended(config: Path, folder: Path) -> None:
     # killed between the forecast and its report: the page of the run before must not stay
     (folder / "stages" / "report.json").unlink()
     (folder / "report.html").write_text("stale")
-    assert carry_out(run_all, config, even_if_worse=True)["skipped"]
+    assert carry_out(run_forecast, config, even_if_worse=True)["skipped"]
     assert "stale" not in (folder / "report.html").read_text()[:100]
 
 
