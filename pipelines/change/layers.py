@@ -1,0 +1,118 @@
+"""What the map shows, for the whole raster on disk: one plain file per layer, tiles written in place as they change."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.inference.staging import naming_full_disk
+from pipelines.tiles import Tile
+
+HEADER, LEDGER = "layers.json", "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Files (rows, columns) in `folder`, little-endian, no header: `change_day.f8`, `status.u1`, ... `dtypes` by layer name."""
+
+    folder: Path
+    shape_yx: tuple[int, int]
+    dtypes: Mapping[str, np.dtype]
+
+    @classmethod
+    def open(cls, folder: Path) -> Layers:
+        """The layers that lie in `folder`; raises MissingInput if there are none."""
+        found = _read_header(folder)
+        if found is None:
+            raise MissingInput(f"{folder}: no change layers here; run `driftline monitor CONFIG` first")
+        return found
+
+    @classmethod
+    def create(cls, folder: Path, shape_yx: tuple[int, int], dtypes: Mapping[str, np.dtype]) -> Layers:
+        """The layers in `folder`, made empty (and the ledger with them) unless those that lie there are the same."""
+        layers = cls(folder, shape_yx, dtypes)
+        if _read_header(folder) == layers and layers.is_whole():
+            return layers
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
+        size = shape_yx[0] * shape_yx[1] * sum(dtype.itemsize for dtype in dtypes.values())
+        with naming_full_disk(folder, size):
+            for name, dtype in dtypes.items():
+                with layers.path(name).open("wb") as file:
+                    file.truncate(shape_yx[0] * shape_yx[1] * dtype.itemsize)
+            content = {"shape_yx": shape_yx, "dtypes": {name: dtype.str for name, dtype in dtypes.items()}}
+            draft = folder / f".{HEADER}"
+            draft.write_text(json.dumps(content), encoding="utf-8")
+            draft.replace(folder / HEADER)
+        return layers
+
+    def is_whole(self) -> bool:
+        """True if every file is there at its full size."""
+        sizes = {self.path(name): self.shape_yx[0] * self.shape_yx[1] * dtype.itemsize for name, dtype in self.dtypes.items()}
+        return all(path.exists() and path.stat().st_size == size for path, size in sizes.items())
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.{self.dtypes[name].str[1:]}"
+
+    def map(self, name: str) -> np.ndarray:
+        """The whole layer as a read-only memory map, (Y, X)."""
+        try:
+            return np.memmap(self.path(name), self.dtypes[name], "r", shape=self.shape_yx)
+        except (OSError, ValueError) as e:
+            raise ArtefactDamaged(f"{self.path(name)} is not whole ({e}); run `driftline monitor CONFIG` again") from e
+
+    def write(self, tile: Tile, arrays: Mapping[str, np.ndarray], made_from: str) -> None:
+        """Puts a tile at its place and notes what it was made from; a tile that is not noted is written again."""
+        with naming_full_disk(self.folder, sum(array.nbytes for array in arrays.values())):
+            for name, dtype in self.dtypes.items():
+                block = np.ascontiguousarray(arrays[name], dtype)
+                if block.shape != tile.shape_yx:
+                    raise ValueError(f"layer {name}: {block.shape} for tile {tile.key} of {tile.shape_yx}")
+                descriptor = os.open(self.path(name), os.O_WRONLY)
+                try:
+                    for row, line in enumerate(block, start=tile.row0):
+                        os.pwrite(descriptor, line.data, (row * self.shape_yx[1] + tile.col0) * dtype.itemsize)
+                finally:
+                    os.close(descriptor)
+            with (self.folder / LEDGER).open("ab") as file:
+                file.write(json.dumps([tile.key, made_from]).encode() + b"\n")
+
+    def written(self) -> dict[str, str]:
+        """tile key -> what its part of the layers was made from. A line that a kill cut off is left out."""
+        try:
+            lines = (self.folder / LEDGER).read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for line in lines[:-1]:
+            try:
+                key, made_from = json.loads(line)
+            except ValueError:
+                continue
+            found[key] = made_from
+        return found
+
+    def compact(self) -> None:
+        """Leaves one line per tile in the ledger."""
+        draft = self.folder / f".{LEDGER}"
+        lines = (json.dumps([key, made_from]) for key, made_from in sorted(self.written().items()))
+        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        draft.replace(self.folder / LEDGER)
+
+
+def _read_header(folder: Path) -> Layers | None:
+    try:
+        content = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        height, width = content["shape_yx"]
+        return Layers(folder, (int(height), int(width)), {name: np.dtype(text) for name, text in content["dtypes"].items()})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # made anew

@@ -1,0 +1,212 @@
+"""What a tile remembers from one run to the next: tensors and a header, published so that a kill leaves the old or the new.
+
+    state/NAME-OF-DETECTOR/r000000-000256_c000000-000256/
+        header.json                    which dates were consumed, for what the state was made, which files hold it
+        fitted-3f2a....safetensors     named by their content: a new state never overwrites the one that the header names
+        state-91c0....safetensors
+
+The header is replaced last, in one rename; files that it does not name are swept afterwards. Nothing is flushed to the platter:
+after a power cut a file may be torn, its SHA-256 says so, and the tile is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from pipelines.change.news import Consumed
+from pipelines.errors import ArtefactDamaged, StateError
+from pipelines.inference.staging import naming_full_disk
+
+FORMAT = 1
+HEADER = "header.json"
+WORDS = {
+    "detector": "another detector (expectation, test or threshold)",
+    "variable": "another variable",
+    "start": "another monitoring.start",
+    "cube": "another cube",
+    "grid": "another grid",
+    "tile_px": "other tiles (monitoring.tile_px)",
+    "format": "another version of driftline",
+}
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a state was made for; a state of another identity is refused. Texts and numbers only, compared one by one."""
+
+    detector: str
+    variable: str
+    start: str
+    cube: str
+    grid: str
+    tile_px: int
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of tensors: its name in the tile's folder, and the SHA-256 (hex) of its bytes."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `after` seen monitored dates."""
+
+    after: int
+    stored: Stored
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that is known of a tile but its tensors. `state` is the newest; `kept` are older ones, ascending."""
+
+    consumed: tuple[Consumed, ...]
+    fitted: Stored
+    state: Checkpoint
+    kept: tuple[Checkpoint, ...]
+
+    @property
+    def files(self) -> set[str]:
+        return {HEADER, self.fitted.file, self.state.stored.file, *(kept.stored.file for kept in self.kept)}
+
+    @property
+    def digest(self) -> str:
+        """Names the tensors that the layers are made from."""
+        return f"{self.fitted.sha256[:16]}-{self.state.stored.sha256[:16]}"
+
+
+def check_identity(found: Mapping[str, Any], wanted: Identity, place: Path) -> None:
+    """Raises StateError that names the first difference and the remedy, unless `found` is `wanted`."""
+    for name, value in asdict(wanted).items():
+        if name not in found or found[name] != value:
+            raise StateError(
+                f"the state in {place} was made for {WORDS[name]}: expected {_short(value)}, found {_short(found.get(name))}. "
+                "Set the config back, or begin anew with `driftline monitor CONFIG --restart`"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_header(folder: Path, wanted: Identity) -> Header | None:
+    """The header of the tile in `folder`; None if there is none.
+
+    Raises ArtefactDamaged for one that cannot be read or whose files are missing or of another size, StateError for one that was
+    made for something else.
+    """
+    path = folder / HEADER
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        identity, sizes = content["made_for"], content["bytes"]
+        header = Header(
+            tuple(Consumed(*entry) for entry in content["consumed"]),
+            Stored(**content["fitted"]),
+            _checkpoint(content["state"]),
+            tuple(_checkpoint(entry) for entry in content["kept"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, OSError) as e:
+        raise ArtefactDamaged(f"{path} is not a tile's header ({type(e).__name__}: {e})") from e
+    check_identity(identity, wanted, folder)
+    for name in header.files - {HEADER}:
+        found = (folder / name).stat().st_size if (folder / name).exists() else -1
+        if found != sizes.get(name):
+            raise ArtefactDamaged(
+                f"{folder / name}: expected {sizes.get(name)} bytes, found {found if found >= 0 else 'no file'}"
+            )
+    return header
+
+
+def _checkpoint(entry: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(int(entry["after"]), Stored(**entry["stored"]))
+
+
+def read_arrays(folder: Path, stored: Stored) -> Arrays:
+    """The tensors of a file. Raises ArtefactDamaged unless its bytes are those that were written."""
+    path = folder / stored.file
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise ArtefactDamaged(f"{path} cannot be read ({e.strerror})") from e
+    if hashlib.sha256(content).hexdigest() != stored.sha256:
+        raise ArtefactDamaged(f"{path} is not what was written (its SHA-256 differs)")
+    try:
+        return safetensors.numpy.load(content)
+    except SafetensorError as e:
+        raise ArtefactDamaged(f"{path} is not a safetensors file ({e})") from e
+
+
+def write_arrays(folder: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> Stored:
+    """Puts tensors into a file that is named by its content; the same tensors are written once. Raises StorageFull."""
+    content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256)
+    path = folder / stored.file
+    if not path.exists() or path.read_bytes() != content:  # compared in full: a damaged file keeps its name
+        _replace(path, content)
+    return stored
+
+
+def publish_header(folder: Path, header: Header, made_for: Identity) -> None:
+    """The header takes the place of the one before; from then on the tile is the new one. Sweeps files that it does not name."""
+    content = {
+        "made_for": asdict(made_for),
+        "consumed": [[c.time_ns, c.scene_id, c.content_hash, c.is_seen] for c in header.consumed],
+        "fitted": asdict(header.fitted),
+        "state": asdict(header.state),
+        "kept": [asdict(kept) for kept in header.kept],
+        "bytes": {name: (folder / name).stat().st_size for name in sorted(header.files - {HEADER})},
+    }
+    _replace(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
+    for path in folder.iterdir():
+        if path.name not in header.files:
+            path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.partial")
+    with naming_full_disk(path.parent, len(content)):
+        draft.write_bytes(content)
+        os.replace(draft, path)  # noqa: PTH105  one name for what the fault test kills
+
+
+def write_tile(
+    folder: Path,
+    made_for: Identity,
+    consumed: Sequence[Consumed],
+    fitted: Arrays | Stored,
+    state: tuple[int, Arrays] | Checkpoint,
+    kept: Sequence[tuple[int, Arrays] | Checkpoint],
+) -> Header:
+    """Publishes a tile; what is given as `Stored` or `Checkpoint` lies there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = Header(
+        tuple(consumed),
+        fitted if isinstance(fitted, Stored) else write_arrays(folder, "fitted", fitted),
+        _kept(folder, state),
+        tuple(_kept(folder, one) for one in kept),
+    )
+    publish_header(folder, header, made_for)
+    return header
+
+
+def _kept(folder: Path, one: tuple[int, Arrays] | Checkpoint) -> Checkpoint:
+    return one if isinstance(one, Checkpoint) else Checkpoint(one[0], write_arrays(folder, "state", one[1]))
