@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo test test-fast check format bench lock clean
+.PHONY: help env demo demo-change test test-fast check format bench lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
 
 env: $(VENV)/.installed  ## the environment, from requirements.lock
 
@@ -26,6 +26,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 demo: env  ## real Sentinel-2 data -> forecast map, picture and report in runs/demo/
 	@$(BIN)/driftline demo
+
+demo-change: env  ## real Sentinel-2 data -> map of a forest's felling, polygons and report in runs/demo-change/
+	@$(BIN)/driftline demo --change
 
 test: env  ## the whole test suite
 	@$(BIN)/python -m pytest -q

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from configs import schema
+from configs.monitor import MonitorRun
 from configs.schema import Run
+from configs.tasks import AnyRun
 from pipelines.grid import Grid
 from pipelines.scene import Band
 
@@ -20,7 +22,7 @@ from pipelines.scene import Band
 # ---------------------------------------------------------------- source, quality, grid, cube
 
 
-def build_bands(source: schema.Source) -> tuple[Band, ...]:
+def build_bands(source: schema.SourceDefaults) -> tuple[Band, ...]:
     """Bands with the source's defaults filled in; nodata is None where the files say it."""
 
     def pick(own: Any, default: Any) -> Any:
@@ -39,12 +41,12 @@ def build_bands(source: schema.Source) -> tuple[Band, ...]:
     )
 
 
-def name_files(source: schema.Source) -> dict[str, str]:
+def name_files(source: schema.SourceDefaults) -> dict[str, str]:
     """band -> its name in the files, for the bands whose name there differs."""
     return {band.name: band.source for band in source.bands if band.source}
 
 
-def build_source(run: Run) -> Any:
+def build_source(run: Run | MonitorRun) -> Any:
     """The source of scenes; it opens files only when asked."""
     from pipelines.sources.layers import Wanted
 
@@ -73,7 +75,7 @@ def build_source(run: Run) -> Any:
             return StackSource(path, wanted, files=source.files, dates=source.dates, same_date=same_date)
 
 
-def build_rule(run: Run) -> Any:
+def build_rule(run: AnyRun) -> Any:
     """The rule that turns the quality band into `valid`; None: every pixel with data may be used."""
     from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
 
@@ -88,7 +90,7 @@ def build_rule(run: Run) -> Any:
             return MaskRule(q.band, tuple(q.valid_values), q.away_px)
 
 
-def build_ingest_settings(run: Run, refused_json: Path) -> Any:
+def build_ingest_settings(run: AnyRun, refused_json: Path) -> Any:
     """How scenes are laid; the cube carries the part of the config that made it."""
     from pipelines.cube.ingest import IngestSettings
 
@@ -97,7 +99,7 @@ def build_ingest_settings(run: Run, refused_json: Path) -> Any:
     return IngestSettings(**run.cube.model_dump(exclude={"uri"}), attributes=attributes, refused_json=refused_json)
 
 
-def build_grid(run: Run) -> Grid | None:
+def build_grid(run: Run | MonitorRun) -> Grid | None:
     """The grid that the config asks for: whole pixels from the upper-left corner that cover the bounds. None: the scene's."""
     if run.grid is None:
         return None

@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from configs import build
-from configs.schema import Run
+from configs.change import ChangeRun
+from configs.monitor import MonitorRun
+from configs.schema import CubeConfig, Run
+from configs.tasks import AnyRun
 from flows.folder import RunFolder, finished
+from flows.stages import body_of
 from pipelines.errors import MissingInput
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
@@ -55,13 +59,21 @@ class Extent:
         return self.dates * self.pixels * (self.bands * self.itemsize + 1)
 
 
-def make_plan(run: Run, verb: str) -> dict[str, Any]:
+def make_plan(run: AnyRun, verb: str) -> dict[str, Any]:
     """The plan as JSON values. Raises MissingInput where there is neither a source to look at nor a cube."""
     folder = RunFolder.of(run)
-    extent = measure(run, folder, verb)
-    planners = {"ingest": plan_ingest, "train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
-    wanted = list(planners) if verb == "run" else [verb] if verb in planners else []
-    steps = [planners[name](run, extent) for name in wanted]
+    body_of(verb, run.task)  # a verb that the task has
+    match run:
+        case MonitorRun():
+            from flows.planning_change import plan_monitoring
+
+            extent, steps = plan_monitoring(run, folder, verb)
+        case ChangeRun():
+            from flows.planning_change import plan_change
+
+            extent, steps = plan_change(run, folder, verb)
+        case Run():
+            extent, steps = plan_forecast(run, folder, verb)
     place = folder.path
     while not place.exists():
         place = place.parent
@@ -71,7 +83,7 @@ def make_plan(run: Run, verb: str) -> dict[str, Any]:
         "folder": str(folder.path),
         "cube": folder.cube_uri,
         "extent": {"dates": extent.dates, "y": extent.shape_yx[0], "x": extent.shape_yx[1], "bands": extent.bands},
-        "finished_before": [name for name in wanted if finished(folder, name)],
+        "finished_before": [step.stage for step in steps if finished(folder, step.stage)],
         "steps": [asdict(step) for step in steps],
         "seconds": round(sum(step.seconds for step in steps)),
         "disk_mb": round(sum(step.disk_mb for step in steps), 1),
@@ -80,9 +92,16 @@ def make_plan(run: Run, verb: str) -> dict[str, Any]:
     }
 
 
-def measure(run: Run, folder: RunFolder, verb: str) -> Extent:
+def plan_forecast(run: Run, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    extent = measure(run, folder, verb)
+    planners = {"train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
+    steps = [plan_ingest(run.cube, extent)] if verb in ("ingest", "run") else []
+    return extent, steps + [planner(run, extent) for name, planner in planners.items() if verb in (name, "run")]
+
+
+def measure(run: Run | MonitorRun, folder: RunFolder, verb: str) -> Extent:
     """From the source where the verb reads it, else from the cube."""
-    if verb in ("ingest", "run"):
+    if verb in ("ingest", "run", "monitor"):
         source = build.build_source(run)
         listing = source.list_scenes()
         grid = build.build_grid(run) or source.native_grid()
@@ -100,15 +119,16 @@ def measure(run: Run, folder: RunFolder, verb: str) -> Extent:
     )
 
 
-def count_before(dates: list[Any], run: Run) -> int:
-    """Dates of the training period."""
-    return sum(date < np.datetime64(run.split.validation_from, "ns") for date in dates)
+def count_before(dates: list[Any], run: Run | MonitorRun) -> int:
+    """Dates of the training period, or of the history."""
+    until = run.monitoring.start if isinstance(run, MonitorRun) else run.split.validation_from
+    return sum(date < np.datetime64(until, "ns") for date in dates)
 
 
-def plan_ingest(run: Run, extent: Extent) -> PlannedStep:
-    cores = run.cube.workers or os.cpu_count() or 1
+def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
+    cores = cube.workers or os.cpu_count() or 1
     seconds = STARTUP_S + (extent.bytes / INGEST_BYTES_S + extent.dates * SCENE_S) / min(cores, 8) * 2
-    memory = 200 + min(run.cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
+    memory = 200 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
     return PlannedStep("ingest", f"{extent.dates} scenes into the cube", seconds, extent.bytes / 1.7 / 1e6, memory)
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from configs.load import load_run
 from flows.children import Child, restart, sigterm_as_interrupt, start
 from flows.liveness import mark_silent
+from flows.stages import STAGES
 from flows.tracking import is_reachable
 from pipelines.errors import MissingInput, RequestError, StateError
 
@@ -186,15 +187,23 @@ def announce(found: dict[str, Any], schedule: str | None) -> None:
 
 
 def read_deployments(config: str | None, schedule: str | None) -> list[dict[str, Any]]:
-    """The deployments of prefect.yaml; `config` replaces the run they carry out, `schedule` activates the deployment `run`."""
+    """The deployments of prefect.yaml.
+
+    `config` replaces the run that they carry out, and leaves those that its task has; `schedule` activates the one that is
+    meant to be called again and again: `monitor` for a run with `task: monitor`, else `run`.
+    """
     path = next((p for p in (Path("prefect.yaml"), ROOT / "prefect.yaml") if p.is_file()), None)
     if path is None:
         raise MissingInput("no prefect.yaml here; call `driftline serve` in the folder that holds it (it comes with the source)")
     deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    task = load_run(config, inputs_must_exist=False).task if config else "forecast"
+    if config:
+        deployments = [deployment for deployment in deployments if deployment["name"] in STAGES[task]]
+    scheduled = "monitor" if task == "monitor" else "run"
     for deployment in deployments:
         if config:
             deployment["parameters"] = {**deployment.get("parameters", {}), "config": str(Path(config).absolute())}
-        if schedule and deployment["name"] == "run":
+        if schedule and deployment["name"] == scheduled:
             deployment["schedules"] = [{"cron": schedule, "timezone": "UTC", "active": True}]
     return deployments
 

@@ -38,7 +38,10 @@ def perform_plainly(verb: str, config: str, overrides: list[str], display: Any, 
     from flows.stages import body_of
 
     needs = verb in READS_SOURCE
-    invocation = open_invocation(config, overrides, display, inputs_must_exist=needs, **options)
+    even_if_worse, restart = options.get("even_if_worse", False), options.get("restart", False)
+    invocation = open_invocation(
+        config, overrides, display, inputs_must_exist=needs, even_if_worse=even_if_worse, restart=restart
+    )
     body = body_of(verb, invocation.run.task)
     with remembering_folder(invocation):
         return body(invocation)
