@@ -44,12 +44,16 @@ class Expectation(Protocol):
         """Its state after the date was seen; held where it was not."""
 
 
+# Dense towards 1, where alarms are; the shares of stable pixels that `Calibration.maxima` belongs to.
+CONFIDENCE_LEVELS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """How large the test's statistic gets where nothing changes.
 
-    `threshold` was set for `false_alarms` per 1000 pixels and year. `maxima` are quantiles (0, 1/n, ... 1) of the largest statistic
-    that a stable pixel reaches within a year; empty: not known.
+    `threshold` was set for `false_alarms` per 1000 pixels and year (None: by hand). `maxima` are the quantiles, at
+    `CONFIDENCE_LEVELS`, of the largest statistic that a stable pixel reaches within a year; empty: not known.
     """
 
     threshold: float
@@ -157,9 +161,9 @@ class Detector:
         """What a map shows, each (Y, X).
 
         `change_day` (first date of the run of evidence), `detected_day` (the alarm) and `recovered_day`: float64 days since
-        1970, NaN none. `magnitude`: float32 mean residual from change to alarm, units of the variable, 0 none. `direction`: int8 -1,
-        0, 1. `score`: float32, the largest statistic so far. `confidence`: float32, share of stable pixels whose statistic stays
-        below that for a year. `status`: uint8, 0 not monitored, 1 nothing found, 2 changed.
+        1970, NaN none. `magnitude`: float32 mean residual from change to alarm, units of the variable, 0 none.
+        `direction`: int8 -1, 0, 1. `score`: float32, the largest statistic so far. `confidence`: float32, share of stable
+        pixels whose statistic stays below that for a year. `status`: uint8, 0 not monitored, 1 nothing found, 2 changed.
         """
         is_changed_YX = ~np.isnan(state["detected_day"])
         status_YX = np.where(is_changed_YX, CHANGED, np.where(self.monitored(fitted), NOTHING_FOUND, NOT_MONITORED))
@@ -182,8 +186,7 @@ def confidence_of(score_YX: np.ndarray, calibration: Calibration) -> np.ndarray:
     """
     if not calibration.maxima:
         return (score_YX > calibration.threshold).astype(np.float32)
-    levels = np.linspace(0, 1, len(calibration.maxima))
-    return np.interp(score_YX, calibration.maxima, levels).astype(np.float32)
+    return np.interp(score_YX, calibration.maxima, CONFIDENCE_LEVELS).astype(np.float32)
 
 
 def watch(

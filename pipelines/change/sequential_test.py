@@ -34,7 +34,7 @@ class SequentialTest(Protocol):
 
 
 def begin_evidence(directions: int, shape_yx: tuple[int, int]) -> State:
-    """`statistic`, and of the run of dates that it now rests on: `onset_day` (NaN: none), `run_sum` of residuals, `run_length`."""
+    """`statistic`, and of the run of dates it rests on: `onset_day` (NaN: none), `run_sum` of residuals, `run_length`."""
     shape = (directions, *shape_yx)
     return {
         "statistic": np.zeros(shape, np.float32),
