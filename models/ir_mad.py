@@ -31,7 +31,10 @@ class IrMad:
         return self.fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW)
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "FittedIrMad":
-        """The transform of a place, float64. Raises ValueError if fewer pixels were seen twice than there are bands to fit."""
+        """The transform of a place, float64; pixels count one by one, so a sample of them in any arrangement will do.
+
+        Raises ValueError if too few pixels were seen twice to fit the bands.
+        """
         first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
         a_CN, b_CN = (image_CHW[:, seen_HW].double() for image_CHW in (first_CHW, last_CHW))
         bands, pixels = a_CN.shape
