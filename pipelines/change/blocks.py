@@ -1,4 +1,4 @@
-"""Reading the cube for change: one date of a block of tiles at a time, so that a stored chunk is unpacked once for all its tiles."""
+"""Reading the cube for change: a date of a block of tiles at a time, so that a stored chunk is unpacked once for all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Block:
 
 
 def plan_blocks(dataset: xr.Dataset, tile_px: int, halo_px: int, dates: int) -> tuple[Block, ...]:
-    """The raster's tiles in blocks: as many whole tiles as lie in one stored chunk, fewer where their history would be too large."""
+    """The raster's tiles in blocks: as many whole tiles as lie in one stored chunk, fewer where their history is too large."""
     height, width = dataset.sizes["y"], dataset.sizes["x"]
     side, chunk_px = tile_px, chunk_rows(dataset)
     while side * 2 <= chunk_px and (2 * side + 2 * halo_px) ** 2 * max(dates, 1) * 5 <= BLOCK_MB * 2**20:
@@ -49,8 +49,8 @@ class BlockReader:
         bands = bands_of(dataset)
         used = list(used_bands(bands, (variable,)))
         self.bands, self.variable = tuple(bands[i] for i in used), variable
-        window = {"y": self.area.rows, "x": self.area.columns}
-        self.image, self.valid = dataset["image"].isel(band=used, **window), dataset["valid"].isel(**window)
+        rows, columns = self.area.rows, self.area.columns
+        self.image, self.valid = dataset["image"].isel(band=used, y=rows, x=columns), dataset["valid"].isel(y=rows, x=columns)
         self.held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.reads = 0
 

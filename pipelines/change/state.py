@@ -23,7 +23,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from pipelines.change.news import Consumed
+from pipelines.change.news import Consumed, CubeDate
 from pipelines.errors import ArtefactDamaged, StateError
 from pipelines.inference.staging import naming_full_disk
 
@@ -33,7 +33,6 @@ WORDS = {
     "detector": "another detector (expectation, test or threshold)",
     "variable": "another variable",
     "start": "another monitoring.start",
-    "cube": "another cube",
     "grid": "another grid",
     "tile_px": "other tiles (monitoring.tile_px)",
     "format": "another version of driftline",
@@ -49,7 +48,6 @@ class Identity:
     detector: str
     variable: str
     start: str
-    cube: str
     grid: str
     tile_px: int
     format: int = FORMAT
@@ -94,15 +92,33 @@ def check_identity(found: Mapping[str, Any], wanted: Identity, place: Path) -> N
     """Raises StateError that names the first difference and the remedy, unless `found` is `wanted`."""
     for name, value in asdict(wanted).items():
         if name not in found or found[name] != value:
-            raise StateError(
-                f"the state in {place} was made for {WORDS[name]}: expected {_short(value)}, found {_short(found.get(name))}. "
-                "Set the config back, or begin anew with `driftline monitor CONFIG --restart`"
-            )
+            raise refuse(place, name, value, found.get(name))
+
+
+def refuse(place: Path, name: str, wanted: object, found: object) -> StateError:
+    """The error for a state that was made for something else; `name` is a field of Identity."""
+    return StateError(
+        f"the state in {place} was made for {WORDS[name]}: expected {_short(wanted)}, found {_short(found)}. "
+        "Set the config back, or begin anew with `driftline monitor CONFIG --restart`"
+    )
 
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def check_cube(known: Sequence[tuple[int, str]], dates: Sequence[CubeDate], place: Path) -> None:
+    """Raises StateError if not one of the dates that the state has consumed, (time_ns, content hash), stands in this cube.
+
+    What makes a cube the same one is what it holds: ingested again from the same files, it is.
+    """
+    here = {(date.time_ns, date.content_hash) for date in dates}
+    if known and not here & set(known):
+        raise StateError(
+            f"the state in {place} was made from another cube: of the {len(known)} dates that it has consumed, this cube holds "
+            "not one with the same pixels. Set cube.uri back, or begin anew with `driftline monitor CONFIG --restart`"
+        )
 
 
 def read_header(folder: Path, wanted: Identity) -> Header | None:

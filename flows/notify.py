@@ -1,0 +1,93 @@
+"""New alerts to the people who asked for them, through Prefect's own notification blocks (webhook, e-mail, chat).
+
+A block is made once on the server, in its UI or by code, and named in `alerts.notify` as TYPE/NAME:
+
+    CustomWebhookNotificationBlock(name="ops", url="https://...").save("ops")     # alerts.notify: [custom-webhook/ops]
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.change.alerts import AlertBook, mark_sent
+
+logger = logging.getLogger(__name__)
+MOST_LINES = 20
+
+
+def send_alerts(
+    book: AlertBook, slugs: Sequence[str], name: str, listed_in: Path, keep: Callable[[AlertBook], None]
+) -> tuple[AlertBook, list[str]]:
+    """(the book with what was sent, notes for people). Each block gets one message about all alerts that it has not had.
+
+    `keep` puts the book on disk, after each block. A block that fails keeps its alerts unsent, and is tried again next time;
+    without a Prefect server none can be asked.
+    """
+    from flows.tracking import is_reachable, server_url
+
+    notes: list[str] = []
+    waiting = [slug for slug in slugs if book.unsent(slug)]
+    if not waiting:
+        return book, notes
+    url = server_url()
+    if url is None or not is_reachable(url):
+        why = (
+            "no Prefect server is configured (PREFECT_API_URL)" if url is None else f"the Prefect server at {url} does not answer"
+        )
+        count = max(len(book.unsent(slug)) for slug in waiting)
+        notes.append(f"{count_of(count)} in {listed_in} and not sent: {why}; the next run that finds one sends them")
+        return book, notes
+    for slug in waiting:
+        alerts = book.unsent(slug)
+        error = notify(slug, subject_of(name, alerts), body_of(alerts, listed_in))
+        if error:
+            notes.append(f"{count_of(len(alerts))} in {listed_in} and not sent to {slug}: {error}; the next run tries again")
+            continue
+        book = mark_sent(book, slug, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        keep(book)
+        notes.append(f"{slug} was told of {len(alerts)} alert{'s' * (len(alerts) != 1)}")
+    return book, notes
+
+
+def count_of(number: int) -> str:
+    return "1 alert stands" if number == 1 else f"{number} alerts stand"
+
+
+def notify(slug: str, subject: str, body: str) -> str:
+    """Tells one block; "" or why it failed. Whatever its service raises must not lose the result of the run."""
+    from prefect.blocks.core import Block
+
+    try:
+        block: Any = Block.load(slug)
+        block.notify(body, subject=subject)
+    except Exception as e:  # Apprise, httpx, SMTP, the server: each has its own kinds
+        logger.warning("%s could not be told: %s", slug, e)
+        return f"{type(e).__name__}: {e}".splitlines()[0]
+    return ""
+
+
+def subject_of(name: str, alerts: Sequence[dict[str, Any]]) -> str:
+    return f"driftline {name}: {len(alerts)} new change{'s' * (len(alerts) != 1)}"
+
+
+def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
+    """A line per alert, largest first: when, how large, which way, how sure, where."""
+    ordered = sorted(alerts, key=lambda alert: -alert["area_m2"])
+    lines = [line_of(alert) for alert in ordered[:MOST_LINES]]
+    if len(ordered) > MOST_LINES:
+        lines.append(f"... and {len(ordered) - MOST_LINES} more")
+    return "\n".join([*lines, f"all alerts: {listed_in.resolve()}"])
+
+
+def line_of(alert: dict[str, Any]) -> str:
+    sure = "" if alert.get("confidence") is None else f", confidence {alert['confidence']:.2f}"
+    when = (alert.get("first_date") or alert.get("detected") or "")[:10]
+    seen = f" (seen {alert['detected'][:10]})" if alert.get("detected") else ""
+    return (
+        f"{when}{seen}: {alert['area_m2'] / 1e4:.2f} ha, {alert['direction']} of {alert['magnitude']:.3g}{sure}, "
+        f"at {alert['lat']:.5f}, {alert['lon']:.5f} [{alert['id']}]"
+    )
