@@ -1,0 +1,246 @@
+"""Change in pictures: before and after with the change outlined, when, how much and how sure; for pairs the mistakes too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.dates import AutoDateLocator, DateFormatter
+
+from pipelines.grid import Grid
+from pipelines.products.change_canvas import (
+    OUTLINE,
+    colour_limits,
+    draw_bar,
+    draw_blank,
+    draw_changed,
+    draw_foot,
+    draw_image,
+    draw_legend,
+    draw_metres,
+    draw_values,
+    outline,
+    panels,
+    stretch_colours,
+)
+from pipelines.products.change_cog import Rows
+from pipelines.products.change_layers import CHANGED, DIRECTION_CLASSES, GREY, NOT_MONITORED, NOT_SEEN, PALE
+from pipelines.products.frames import Frame, Shades, shades_for, step_for
+from pipelines.products.pictures import INK, MUTED, STYLE, day, label, save_figure
+
+# Okabe & Ito (2008): told apart with any colour vision
+HIT, FALSE_ALARM, MISS = "#009e73", "#e69f00", "#cc79a7"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A place at one date: `values` (rows, columns) of the variable or (rows, columns, 3) of colours, float32, NaN = not seen.
+
+    `variable` and `unit` are of the former; `words` say what the colours are, for instance "true colour".
+    """
+
+    date: np.datetime64
+    values: np.ndarray
+    variable: str = ""
+    unit: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place that the map points at: pixel `row`, `column` of the grid and a short text such as its number."""
+
+    row: int
+    column: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ChangeMaps:
+    """What a quicklook of monitoring shows. `layers` as the detector gives them, thinned like the sights (`thin_rows`).
+
+    Needed: change_day, magnitude, confidence, status, direction. `variable` and `unit` are of the magnitude. `kept`: the changed
+    pixels that became patches; default all.
+    """
+
+    before: Sight
+    after: Sight
+    layers: Mapping[str, np.ndarray]
+    grid: Grid
+    variable: str
+    unit: str
+    kept: np.ndarray | None = None
+    marks: Sequence[Mark] = ()
+
+
+@dataclass(frozen=True)
+class PairMaps:
+    """What a quicklook of a labelled pair shows: `probability` NaN = not seen; `mask` and `truth` uint8 0, 1, 255 = not known."""
+
+    before: Sight
+    after: Sight
+    probability: np.ndarray
+    mask: np.ndarray
+    grid: Grid
+    truth: np.ndarray | None = None
+    threshold: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def thin_rows(array: Rows, step: int | None = None) -> np.ndarray:
+    """Every n-th pixel of a large raster, row by row; default: as many as a picture can show."""
+    step = step_for((array.shape[0], array.shape[1])) if step is None else step
+    rows = [np.asarray(array[row : row + 1])[:, ::step] for row in range(0, array.shape[0], step)]
+    return np.concatenate(rows)
+
+
+def draw_change_quicklook(maps: ChangeMaps, path, title: str, subtitle: str = "") -> None:
+    """Writes a PNG: before, after, kind of change; date, magnitude, confidence. Also where nothing was found."""
+    changed = maps.layers["status"] == CHANGED
+    kept = changed if maps.kept is None else maps.kept & changed
+    with mpl.rc_context(STYLE):
+        figure, axes = panels(maps.grid, 2, 3, title, subtitle, 3.3)
+        before, after, kind, when, size, sure = axes
+        draw_sights((before, after), (maps.before, maps.after), maps.grid, kept)
+        _mark(after, maps)
+        _draw_kind(kind, maps)
+        _draw_when(when, maps, changed)
+        _draw_size(size, maps, changed)
+        _draw_sure(sure, maps)
+        for panel in (kind, when, size):
+            outline(panel, kept, maps.grid, INK, 0.4)
+        draw_metres(before, maps.grid)
+        draw_foot(figure, maps.grid, "Red outline: changed patches. Grey: not seen, or too few dates to judge.")
+        save_figure(figure, path)
+
+
+def draw_pair_quicklook(maps: PairMaps, path, title: str, subtitle: str = "") -> None:
+    """Writes a PNG: before, after, probability, and the mask against the label (hits, misses, false alarms) or alone."""
+    changed = maps.mask == 1
+    with mpl.rc_context(STYLE):
+        figure, axes = panels(maps.grid, 2, 2, title, subtitle, 4.6)
+        before, after, probability, judged = axes
+        draw_sights((before, after), (maps.before, maps.after), maps.grid, changed)
+        draw_values(probability, maps.probability, Shades("viridis", 0, 1), maps.grid, "probability", "Probability of change")
+        if maps.truth is None:
+            _draw_mask(judged, maps)
+        else:
+            _draw_judged(judged, maps, maps.truth)
+        draw_metres(before, maps.grid)
+        draw_foot(figure, maps.grid, "Red outline: pixels called changed. Grey: not seen on one of the dates.")
+        save_figure(figure, path)
+
+
+def draw_sights(panels: Sequence[Axes], sights: Sequence[Sight], grid: Grid, changed: np.ndarray) -> None:
+    """Before and after, coloured alike, the changed pixels outlined."""
+    frames = [Frame(sight.date, sight.values) for sight in sights if sight.values.ndim == 2]
+    shades = shades_for(sights[0].variable, frames)
+    stretch = colour_limits([sight.values for sight in sights if sight.values.ndim == 3])
+    for axes, sight, name in zip(panels, sights, ("Before", "After"), strict=True):
+        words = sight.words or label(sight.variable, sight.unit)
+        if sight.values.ndim == 3:
+            draw_blank(axes, grid)
+            draw_image(axes, stretch_colours(sight.values, stretch), grid)
+        else:
+            draw_values(axes, sight.values, shades, grid, words)
+        axes.set_title(f"{name}: {day(sight.date)}", size=10, weight="bold", loc="left", pad=5)
+        axes.set_title(words if sight.values.ndim == 3 else "", size=8.5, color=MUTED, loc="right", pad=5)
+        outline(axes, changed, grid, OUTLINE, 0.9)
+
+
+def _mark(axes: Axes, maps: ChangeMaps) -> None:
+    for mark in maps.marks:
+        x, y = maps.grid.affine @ (mark.column + 0.5, mark.row + 0.5)
+        box = {"boxstyle": "circle,pad=0.22", "fc": "white", "ec": INK, "lw": 0.8}
+        axes.annotate(
+            mark.text, (x, y), (13, 13), textcoords="offset points", size=8, weight="bold", ha="center", va="center", bbox=box,
+            arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8, "shrinkB": 0},
+        )  # fmt: skip
+        axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8)
+
+
+def _draw_kind(axes: Axes, maps: ChangeMaps) -> None:
+    status, direction = maps.layers["status"], maps.layers["direction"]
+    shown = np.select([status == NOT_MONITORED, direction < 0, direction > 0, status == CHANGED], [3, 1, 2, 4], 0)
+    colours = [c.colour for c in DIRECTION_CLASSES] + [MUTED]
+    words = ["nothing found", "decrease", "increase", "not monitored", "changed"]
+    draw_blank(axes, maps.grid)
+    draw_image(axes, shown, maps.grid, ListedColormap(colours), 0, len(colours) - 1)
+    counts = np.bincount(shown.ravel(), minlength=len(colours))
+    draw_legend(axes, [(colours[k], f"{words[k]} {_share(counts[k] / shown.size)}") for k in range(len(colours)) if counts[k]])
+    axes.set_title("What changed", size=10, weight="bold", loc="left", pad=5)
+
+
+def _share(part: float) -> str:
+    return f"{part:.1%}" if part >= 0.001 else "<0.1%"
+
+
+def _draw_when(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
+    days = maps.layers["change_day"]
+    dated = days[changed & np.isfinite(days)]
+    low, high = (float(dated.min()), float(dated.max())) if dated.size else (0.0, 1.0)
+    shades = Shades("viridis", low, high if high > low else low + 1)
+    image = draw_changed(axes, days, changed, shades, maps.grid, maps.layers["status"] != NOT_MONITORED)
+    axes.set_title("When", size=10, weight="bold", loc="left", pad=5)
+    if image is not None:
+        bar = draw_bar(axes, image, "")
+        span = shades.high - shades.low
+        bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
+        bar.ax.yaxis.set_major_formatter(DateFormatter("%Y-%m" if span > 90 else "%Y-%m-%d" if span > 3 else "%m-%d %H:%M"))
+
+
+def _draw_size(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
+    values = maps.layers["magnitude"]
+    seen = np.abs(values[changed & np.isfinite(values)])
+    largest = (float(np.percentile(seen, 98)) if seen.size else 1.0) or 1.0
+    image = draw_changed(
+        axes, values, changed, Shades("BrBG", -largest, largest), maps.grid, maps.layers["status"] != NOT_MONITORED
+    )
+    axes.set_title("How much: seen minus expected", size=10, weight="bold", loc="left", pad=5)
+    if image is not None:
+        draw_bar(axes, image, label(maps.variable, maps.unit))
+
+
+def _draw_sure(axes: Axes, maps: ChangeMaps) -> None:
+    values = np.where(maps.layers["status"] != NOT_MONITORED, maps.layers["confidence"], np.nan)
+    draw_values(axes, values, Shades("cividis", 0, 1), maps.grid, "confidence", "How sure")
+
+
+def _draw_mask(axes: Axes, maps: PairMaps) -> None:
+    draw_changed(axes, maps.mask, maps.mask == 1, Shades("autumn", 0, 4), maps.grid, maps.mask != NOT_SEEN)
+    words = "" if maps.threshold is None else f" (probability above {maps.threshold:.2g})"
+    axes.set_title(f"Called changed{words}", size=10, weight="bold", loc="left", pad=5)
+
+
+def _draw_judged(axes: Axes, maps: PairMaps, truth: np.ndarray) -> None:
+    known = (truth != NOT_SEEN) & (maps.mask != NOT_SEEN)
+    called, true = maps.mask == 1, truth == 1
+    parts = [known & called & true, known & called & ~true, known & ~called & true]
+    shown = np.select([~known, *parts], [4, 1, 2, 3], 0)
+    colours = [PALE, HIT, FALSE_ALARM, MISS, GREY]
+    draw_blank(axes, maps.grid)
+    draw_image(axes, shown, maps.grid, ListedColormap(colours), 0, 4)
+    counts = [int(part.sum()) for part in parts]
+    words = [f"{name}: {count} px" for name, count in zip(("found", "false alarm", "missed"), counts, strict=True)]
+    draw_legend(axes, list(zip(colours[1:4], words, strict=True)))
+    scores = maps.scores or judge(*counts)
+    axes.set_title("Against the label", size=10, weight="bold", loc="left", pad=5)
+    numbers = "   ".join(f"{name} {value:.2f}" if value == value else f"{name} –" for name, value in scores.items())
+    axes.set_title(numbers, size=9, color=INK, loc="right", pad=5)
+
+
+def judge(hits: int, false_alarms: int, misses: int) -> dict[str, float]:
+    """F1, precision and recall of the changed class; NaN where there is nothing to divide by."""
+
+    def ratio(part: float, whole: float) -> float:
+        return part / whole if whole else float("nan")
+
+    return {
+        "F1": ratio(2 * hits, 2 * hits + false_alarms + misses),
+        "precision": ratio(hits, hits + false_alarms),
+        "recall": ratio(hits, hits + misses),
+    }
