@@ -43,7 +43,7 @@ class Bars:
         self.console.print(f"{stage}: {name}  {seconds:.1f} s", markup=False)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(one_line(text), markup=False)
 
     def _bar(self) -> Any:
         from rich.progress import (
@@ -59,6 +59,11 @@ class Bars:
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         return Progress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
+
+
+def one_line(text: str) -> str:
+    """The text without control characters: a file may be named with a newline or an escape sequence."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Milestones:

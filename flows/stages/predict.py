@@ -115,6 +115,10 @@ def choose_dates(invocation: Invocation, snapshot: str, model_hash: str) -> Fore
     issue = None if wanted.issue == "latest" else wanted.issue
     dates = list(wanted.dates) if wanted.dates is not None else None
     steps = steps_from(times, build.build_step_rule(run), run.samples.context, run.samples.horizon, issue, dates)
+    if issue is not None and np.datetime64(issue) - times[steps.issue] > np.timedelta64(1, "D"):
+        invocation.steps.say(
+            f"predict: issued from {iso(times[steps.issue])}, the last date up to {issue:%Y-%m-%d}, which was asked for"
+        )
     scene_ids = tuple(str(dataset["scene_id"].values[i]) for i in steps.context_T if i >= 0)
     lineage = Lineage(snapshot, model_hash, config_hash(run), code_version(), iso(times[steps.issue]), scene_ids)
     units = {band.name: band.unit for band in bands_of(dataset)}
