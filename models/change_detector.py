@@ -1,0 +1,161 @@
+"""What is shipped for labelled change: networks, how far to trust each, how far to trust a rule, and a threshold.
+
+A member's logit becomes a probability by two numbers of its own, sigmoid(scale x logit + bias) (Platt 1999), which were fitted on
+places that the member did not see; the network's probability is the members' mean. The rule's score becomes one by a logistic
+curve of its logarithm, which keeps its order. Fitting is the caller's: it needs all the places, piece by piece.
+
+Fusion is the geometric mean of the two, sqrt(p_network x p_rule): high only where both are, which is what the rule's haze and the
+network's unknown places need. It ranks; it is not itself calibrated, so the threshold is chosen on it.
+
+Shapes: B batch, T dates, C bands, H rows, W columns, M members.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.change_networks import ChangeNetwork
+
+SMALLEST_SCORE = 1e-6  # a rule's score below it counts as this much: the logarithm of 0 is no number
+SHORTEST_SERIES = 2  # dates that must have seen a pixel before anything is said of it
+
+
+def elapsed_days(days_T: Tensor) -> Tensor:
+    """Days since the date before, 0 for the first; float32, any leading shape."""
+    return torch.diff(days_T, prepend=days_T[..., :1], dim=-1).float()
+
+
+class ChangeDetector(nn.Module):
+    """See the module's docstring. All members are of one build; `fuse_with` names the rule, or is "none".
+
+    Until `calibrate_member` and `calibrate_rule` the scales are 1 and the biases 0, and until `set_threshold` it is 0.5.
+    """
+
+    scale_M: Tensor
+    bias_M: Tensor
+    rule_scale_bias: Tensor
+    threshold_value: Tensor
+
+    def __init__(self, members: Sequence[ChangeNetwork], *, fuse_with: str = "change_vector"):
+        super().__init__()
+        if not members:
+            raise ValueError("a detector needs at least one member")
+        if len({member.config for member in members}) > 1:
+            raise ValueError(f"the members differ in build: {sorted({str(member.config) for member in members})}")
+        self.members = nn.ModuleList(members)
+        self.fuse_with = fuse_with
+        self.register_buffer("scale_M", torch.ones(len(members), dtype=torch.float64))
+        self.register_buffer("bias_M", torch.zeros(len(members), dtype=torch.float64))
+        self.register_buffer("rule_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
+        self.register_buffer("threshold_value", torch.tensor(0.5, dtype=torch.float64))
+
+    # ------------------------------------------------------------ networks
+
+    @property
+    def stride_px(self) -> int:
+        """Windows start at multiples of this, counted from the raster's first row and column."""
+        return self._first.stride_px
+
+    @property
+    def halo_px(self) -> int:
+        """How far a pixel can see where there are two dates, a multiple of `stride_px`."""
+        return self._first.halo_px
+
+    def halo_for(self, dates: int) -> int:
+        """How far a pixel can see in a series of `dates`, a multiple of `stride_px`."""
+        return self._first.halo_for(dates)
+
+    @property
+    def _first(self) -> ChangeNetwork:
+        return self.members[0]  # type: ignore[return-value]
+
+    def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
+        """logit (B, 1, 1, H, W) of member i from `x_TCHW`, `valid_THW`, `elapsed_T`, each with a leading B; for training."""
+        return self.members[i](batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])[:, None]
+
+    @torch.no_grad()
+    def member_logit(self, i: int, x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor) -> Tensor:
+        """logit_HW of member i, float32; NaN where fewer than two dates saw the pixel."""
+        logit_HW = self.members[i](x_TCHW[None], valid_THW[None], elapsed_days(days_T)[None])[0, 0]
+        return torch.where(valid_THW.sum(0) >= SHORTEST_SERIES, logit_HW, torch.nan)
+
+    @torch.no_grad()
+    def network_probability(
+        self, x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor, *, members: Sequence[int] | None = None
+    ) -> Tensor:
+        """p_HW, float32: the mean of the calibrated probabilities of `members` (default: all).
+
+        `x_TCHW` as in training (normalised per place), `days_T` since 1970. NaN where fewer than two dates saw the pixel. A place
+        that was trained on is judged by the members that did not see it. A window equals the whole if it starts at multiples of
+        `stride_px` and has the halo `halo_for(T)`.
+        """
+        chosen = range(len(self.members)) if members is None else members
+        if len(chosen) == 0:
+            raise ValueError("no member to ask: every one of them was trained on this place")
+        p_MHW = [self.member_probability(i, self.member_logit(i, x_TCHW, valid_THW, days_T)) for i in chosen]
+        return torch.stack(p_MHW).mean(dim=0)
+
+    # ------------------------------------------------------------ calibration
+
+    def member_probability(self, i: int, logit: Tensor) -> Tensor:
+        """Calibrated probability of change, of the logit's shape, float32; NaN stays NaN."""
+        return torch.sigmoid(self.scale_M[i] * logit.double() + self.bias_M[i]).float()
+
+    def calibrate_member(self, i: int, scale: float, bias: float) -> None:
+        """From now on member i says sigmoid(scale x logit + bias): a logistic regression of labels on `member_logit`, fitted on
+        places that the member did not see. Raises ValueError for a negative scale or one that is not finite.
+        """
+        _check_calibration(scale, bias, f"member {i}")
+        self.scale_M[i], self.bias_M[i] = scale, bias
+
+    def rule_probability(self, score: Tensor) -> Tensor:
+        """Calibrated probability of change from a rule's score (>= 0), of its shape, float32; NaN stays NaN."""
+        scale, bias = self.rule_scale_bias
+        return torch.sigmoid(scale * log_score(score).double() + bias).float()
+
+    def calibrate_rule(self, scale: float, bias: float) -> None:
+        """From now on the rule says sigmoid(scale x log_score + bias): a logistic regression of labels on `log_score`.
+
+        Raises ValueError for a negative scale or one that is not finite.
+        """
+        _check_calibration(scale, bias, "the rule")
+        self.rule_scale_bias.copy_(torch.tensor([scale, bias]))
+
+    # ------------------------------------------------------------ decision
+
+    def fuse(self, network_p_HW: Tensor, rule_p_HW: Tensor | None = None) -> Tensor:
+        """p_HW: sqrt(network x rule), float32; the network's own where `fuse_with` is "none". NaN where either is NaN.
+
+        Raises ValueError if the rule's is missing.
+        """
+        if self.fuse_with == "none":
+            return network_p_HW
+        if rule_p_HW is None:
+            raise ValueError(f"this detector is fused with {self.fuse_with}: its probability is needed beside the network's")
+        return torch.sqrt(network_p_HW * rule_p_HW)
+
+    @property
+    def threshold(self) -> float:
+        """Changed is a fused probability of at least this."""
+        return float(self.threshold_value)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Raises ValueError outside 0..1."""
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"the threshold is a probability, not {threshold}")
+        self.threshold_value.fill_(threshold)
+
+
+def log_score(score: Tensor) -> Tensor:
+    """Natural logarithm of a rule's score, float32 of its shape; scores below 1e-6, 0 too, count as 1e-6; NaN stays NaN."""
+    return torch.log(score.float().clamp(min=SMALLEST_SCORE))
+
+
+def _check_calibration(scale: float, bias: float, whose: str) -> None:
+    if not (math.isfinite(scale) and math.isfinite(bias) and scale >= 0):
+        raise ValueError(
+            f"the calibration of {whose} needs a finite scale >= 0 and a finite bias, not {scale} and {bias}: "
+            "a higher score is never a lower probability"
+        )
