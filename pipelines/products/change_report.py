@@ -1,0 +1,183 @@
+"""One HTML file that tells what changed, readable anywhere: no network, no scripts, pictures inside.
+
+Both ways of asking share it: watching a place (`task: monitor`) and labelled pairs (`task: change`). A section without content is
+left out. Everything that comes from files is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipelines.products.change_summary import ChangeSummary, Mark, plain
+from pipelines.products.cog import publish
+from pipelines.products.report import Picture, duration, grouped, inline, number, when
+
+MOST_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Column:
+    """`kind`: text, number, share (a part of one, as percent), days, date, area (m²). `better`: high, low or "" (no best one)."""
+
+    key: str
+    title: str
+    kind: str = "number"
+    better: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of figures; missing and None are dashes. `strong` names rows (by their first column) that are set in bold."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
+    strong: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ChangeReportInput:
+    """What the report shows beside the summary.
+
+    `maps`, `series` and `curves` are pictures: what changed, what the pixels say, and how well it is known. `tables` are the
+    figures, the most important one first (see `watch_table`, `label_table`); `cube` are facts to list, for several places name ->
+    facts. `settings` are the few that a reader must know (threshold, wanted false alarms); all are in `config_yaml`. `notes` are
+    sentences that must be seen first.
+    """
+
+    summary: ChangeSummary
+    config_yaml: str = ""
+    cube: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    maps: Sequence[Picture] = ()
+    series: Sequence[Picture] = ()
+    curves: Sequence[Picture] = ()
+    notes: Sequence[str] = ()
+
+
+LARGEST = (
+    Column("id", "patch", "text"), Column("area_m2", "area", "area"), Column("pixels", "pixels", "whole"),
+    Column("median_date", "changed", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
+    Column("direction", "direction", "text"), Column("confidence", "confidence", "share"), Column("lon", "longitude", "degrees"),
+    Column("lat", "latitude", "degrees"),
+)  # fmt: skip
+PLACES = (
+    Column("place", "place", "text"), Column("from_utc", "from", "date"), Column("to_utc", "to", "date"),
+    Column("seen", "seen", "share"), Column("changed", "called changed", "share"), Column("patches", "patches", "whole"),
+    Column("area_m2", "area", "area"),
+)  # fmt: skip
+
+
+def watch_table(methods: Mapping[str, Mapping[str, Any]], drops: Sequence[float], shipped: str) -> Table:
+    """The methods of monitoring side by side. Keys of a method: false_alarms, found_DROP and delay_DROP (days; `found_0.2`)."""
+    columns = [Column("method", "method", "text"), Column("false_alarms", "false alarms per 1000 px and year", "number", "low")]
+    for drop in drops:
+        columns.append(Column(f"found_{drop:g}", f"drop {drop:g}: found", "share", "high"))
+        columns.append(Column(f"delay_{drop:g}", "median delay", "days", "low"))
+    rows = [{"method": name, **figures} for name, figures in methods.items()]
+    return Table("Every method at the same rate of false alarms", columns, rows, strong=[shipped])
+
+
+def label_table(methods: Mapping[str, Mapping[str, Any]], places: Sequence[str], shipped: str) -> Table:
+    """The methods for labelled change side by side, leaving groups out. Keys: f1, precision, recall, iou, spread, f1_PLACE."""
+    columns = [
+        Column("method", "method", "text"), Column("f1", "F1, pooled", "number", "high"),
+        Column("spread", "± over seeds", "number"), Column("precision", "precision", "number", "high"),
+        Column("recall", "recall", "number", "high"), Column("iou", "IoU", "number", "high"),
+        *[Column(f"f1_{place}", f"F1 {place}", "number", "high") for place in places],
+    ]  # fmt: skip
+    rows = [{"method": name, **figures} for name, figures in methods.items()]
+    used = [column for column in columns if column.kind == "text" or any(row.get(column.key) is not None for row in rows)]
+    return Table("Each group of places left out in turn", used, rows, strong=[shipped])
+
+
+def write_change_report(content: ChangeReportInput, path: Path) -> None:
+    """Writes the report in one rename."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(render_change_report(content), encoding="utf-8")
+    publish(draft, path)
+
+
+def render_change_report(content: ChangeReportInput) -> str:
+    """The report as one HTML text."""
+    environment = Environment(
+        loader=PackageLoader("pipelines.products", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"number": number, "duration": duration, "inline": inline, "when": when, "shown": shown}
+    summary = content.summary
+    places = [{"place": name, **facts} for name, facts in summary.places.items()]
+    return environment.get_template("change_report.html").render(
+        c=content,
+        s=summary,
+        tone=tone_of(summary.marks),
+        headline=headline(summary.marks),
+        tables=[(table, best_of(table)) for table in content.tables],
+        largest=Table("", used_columns(LARGEST, summary.largest), summary.largest[:MOST_ROWS]),
+        places=Table("", used_columns(PLACES, places), places),
+        refused=grouped(summary.refused),
+    )
+
+
+def used_columns(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Those columns of which some row has a value."""
+    return [column for column in columns if any(_is_there(row.get(column.key)) for row in rows)]
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and value == value and value != "unknown"
+
+
+def tone_of(marks: Sequence[Mark]) -> str:
+    """`good` if every mark is met, `bad` if none, else `unsure`; also where nothing was asked for."""
+    met = [mark.is_met for mark in marks]
+    return "unsure" if not met or (any(met) and not all(met)) else "good" if all(met) else "bad"
+
+
+def headline(marks: Sequence[Mark]) -> str:
+    met = sum(mark.is_met for mark in marks)
+    if not marks:
+        return "No marks were set for this run."
+    if met == len(marks):
+        return "Every mark is met." if met > 1 else "The mark is met."
+    return f"{met} of {len(marks)} marks are met." if met else "No mark is met."
+
+
+def best_of(table: Table) -> dict[str, float]:
+    """The best value of each column that has one, where there are at least two to choose from."""
+    best = {}
+    for column in table.columns:
+        values = [row[column.key] for row in table.rows if _is_there(row.get(column.key))]
+        if column.better and len(values) > 1:
+            best[column.key] = max(values) if column.better == "high" else min(values)
+    return best
+
+
+def shown(value: Any, kind: str) -> str:
+    """A value for people."""
+    value = plain(value)
+    if not _is_there(value):
+        return "–"
+    if kind == "share":
+        return f"{100 * value:.1f} %"
+    if kind == "days":
+        return f"{value:.0f} d"
+    if kind == "whole":
+        return number(int(value))
+    if kind == "degrees":
+        return f"{value:.5f}"
+    if kind == "date":
+        return when(str(value))[:10]
+    if kind == "area":
+        return f"{value / 1e6:.3g} km²" if value >= 1e7 else f"{value / 1e4:.2f} ha" if value >= 1000 else f"{value:.0f} m²"
+    if kind == "number" and isinstance(value, int | float):
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
+    return str(value)
