@@ -20,7 +20,11 @@ MIN_RHO_GAP = 1e-6  # dates that are one and the same have a correlation of 1 an
 
 @dataclass(frozen=True)
 class IrMad:
-    """The rule before it has seen a place. `halo_px` None: it needs the whole place, or `fit` on it."""
+    """The rule before it has seen a place. `halo_px` None: it needs the whole place, or `fit` on it.
+
+    `rounds` of reweighting at most; 0 is plain MAD. Weights leave the tails out, so that the variance of what did not change
+    comes out too small and the score too large by it.
+    """
 
     rounds: int = 30
     tolerance: float = 1e-3
@@ -87,7 +91,7 @@ def unchanged_probability(chi_square_N: Tensor, bands: int) -> Tensor:
 
 
 def chi_square_threshold(bands: int, false_alarms: float = 0.01) -> float:
-    """The score that unchanged pixels exceed with probability `false_alarms`, were they normal as the theory has it.
+    """The score that unchanged pixels exceed with probability `false_alarms` in plain MAD, were they normal as the theory has it.
 
     Real pairs are not: on OSCD most of a city lies above it.
     """

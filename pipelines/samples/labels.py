@@ -166,5 +166,5 @@ def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path) -> tuple
     rows, columns = min(height, shape_yx[0]), min(width, shape_yx[1])
     fitted_YX[:rows, :columns] = classes_YX[:rows, :columns]
     return fitted_YX, (
-        f"{path.name} has {height} x {width} pixels, its scene {shape_yx[0]} x {shape_yx[1]}: cut or padded at the end",
+        f"{path.name} has {height} x {width} pixels, its scene {shape_yx[0]} x {shape_yx[1]}: cut or padded with unknown",
     )
