@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from configs import build
 from configs.change import ChangeRun
@@ -78,3 +82,79 @@ def build_training_settings(run: ChangeRun, seed: int) -> Any:
     chosen = run.training
     names = ("epochs", "batch", "learning_rate", "weight_decay", "clip", "patience", "precision", "accelerator", "devices")
     return TrainingSettings(**{name: getattr(chosen, name) for name in names}, seed=seed)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One network as the trainer knows models: `members` and `compute_member`."""
+
+    network: Any
+
+    @property
+    def members(self) -> list[Any]:
+        return [self.network]
+
+    def compute_member(self, i: int, batch: dict[str, Any]) -> Any:
+        """logit (B, 1, 1, H, W)."""
+        return self.network(batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])[:, None]
+
+
+def build_learner(model: ChangeModel, bands: int, seed: int) -> Learner:
+    """An untrained network of the config's build; it starts from `seed` alone."""
+    from models.change_networks import build_network
+
+    return Learner(
+        build_network(model.kind, bands=bands, widths=model.widths, recurrence=model.recurrence, dropout=model.dropout, seed=seed)
+    )
+
+
+def build_detector(model: ChangeModel, networks: Sequence[Any]) -> Any:
+    from models.change_detector import ChangeDetector
+
+    return ChangeDetector(networks, fuse_with=model.fuse_with)
+
+
+def log_score() -> Any:
+    """log_score(score) -> what the detector's rule is calibrated on."""
+    from models.change_detector import log_score as of_detector
+
+    return of_detector
+
+
+def build_change_loss(run: ChangeRun) -> Any:
+    """loss(logit_BKCHW, target_BKCHW, valid_BK1HW)."""
+    from models.change_losses import change_loss
+
+    return change_loss(run.training.loss)
+
+
+# ---------------------------------------------------------------- rules
+
+
+def build_change_rule(name: Rule) -> Any:
+    """A rule that answers `score(x_TCHW, valid_THW) -> score_HW`."""
+    from models.change_vector import ChangeVector, PlainChangeVector
+    from models.image_difference import ImageDifference
+    from models.ir_mad import IrMad
+
+    match name:
+        case "image_difference":
+            return ImageDifference()
+        case "change_vector":
+            return ChangeVector()
+        case "change_vector_plain":
+            return PlainChangeVector()
+        case "ir_mad":
+            return IrMad()
+
+
+def automatic_threshold(name: Rule, score_HW: np.ndarray, bands: int) -> tuple[str, float]:
+    """(its name, the threshold) that the rule's own literature sets without any label: chi square for IR-MAD, else Otsu."""
+    import torch
+
+    from models.image_difference import otsu_threshold
+    from models.ir_mad import chi_square_threshold
+
+    if name == "ir_mad":
+        return "chi square, 1 %", chi_square_threshold(bands)
+    return "Otsu", otsu_threshold(torch.from_numpy(np.array(score_HW)))

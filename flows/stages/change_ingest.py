@@ -43,12 +43,6 @@ def change_ingest(invocation: Invocation) -> dict[str, Any]:
     return {**record, "skipped": not new}
 
 
-def cube_of(invocation: Invocation, place: str) -> str:
-    """Where the cube of a place is: below cube.uri if that is set, else runs/NAME/cubes/PLACE."""
-    uri = invocation.run.cube.uri
-    return f"{uri.rstrip('/')}/{place}" if uri else str(invocation.folder.path / "cubes" / place)
-
-
 def label_path(folder: RunFolder, place: str) -> Path:
     return folder.path / "labels" / f"{place}.npy"
 
@@ -61,7 +55,7 @@ def lay_place(invocation: Invocation, place: str, source: Any, progress: Any) ->
     from pipelines.cube.ingest import ingest as ingest_scenes
 
     settings = build.build_ingest_settings(invocation.run, refusals_of(invocation.folder, place))
-    return ingest_scenes(source, build.build_rule(invocation.run), cube_of(invocation, place), None, settings, progress)
+    return ingest_scenes(source, build.build_rule(invocation.run), invocation.folder.cube_of(place), None, settings, progress)
 
 
 def lay_label(invocation: Invocation, place: str, source: Any) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def lay_label(invocation: Invocation, place: str, source: Any) -> dict[str, Any]
 
     path = label_path(invocation.folder, place)
     try:
-        label = build_change.build_label(invocation.run, place, source, grid_of(open_cube(cube_of(invocation, place))))
+        label = build_change.build_label(invocation.run, place, source, grid_of(open_cube(invocation.folder.cube_of(place))))
     except MissingInput as e:
         if place not in (invocation.run.prediction.places or ()):
             raise MissingInput(f"{e}. A place that is only to be predicted needs none: name it in prediction.places") from e

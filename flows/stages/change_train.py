@@ -1,0 +1,140 @@
+"""Places -> detector: a network for each group of places, trained on all the others; calibration, fusion, threshold; saved."""
+
+from typing import Any
+
+from configs import build_change
+from configs.load import config_hash
+from flows.folder import code_version, finished, require, stage_key, write_json
+from flows.invocation import Invocation
+from flows.stages.change_networks import Places, held_out_of, network_key, open_places, train_network
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+
+
+def change_train(invocation: Invocation) -> dict[str, Any]:
+    """Trains if anything that the detector depends on has changed; hands back the record of the stage."""
+    folder, steps = invocation.folder, invocation.steps
+    snapshot = require(folder, "ingest", "ingest")["snapshot"]
+    key = stage_key(snapshot=snapshot, **sections(invocation))
+    record = finished(folder, "train", key)
+    if record is not None and is_detector_whole(invocation, record):
+        steps.skip("train", "up to date")
+        return {**record, "skipped": True}
+    places = open_places(invocation, "train")
+    if places.grouping.note:
+        steps.say(f"  {places.grouping.note}")
+    networks, reports = [], []
+    for g, name in enumerate(places.grouping.names):
+        network, report = steps.do(
+            "train", f"train without {name}", lambda progress, g=g: train_member(invocation, places, g, progress)
+        )
+        networks.append(network)
+        reports.append(report)
+    detector, threshold = steps.do("train", "calibrate and fuse", lambda progress: decide(invocation, places, networks))
+    model_hash = steps.do("train", "save the detector", lambda progress: save(invocation, places, detector, snapshot))
+    record = {
+        "key": key,
+        "snapshot": snapshot,
+        "model_hash": model_hash,
+        "made_from": sections(invocation),
+        "groups": describe_groups(places),
+        "note": places.grouping.note,
+        "threshold": threshold.value,
+        "calibration_f1": threshold.f1,
+        "training": {"members": reports},
+        "message": f"trained {len(networks)} networks, each without one group of places",
+    }
+    write_json(folder.done("train"), record)
+    return record
+
+
+def sections(invocation: Invocation) -> dict[str, Any]:
+    """The parts of the config that a detector depends on."""
+    run = invocation.run.model_dump(mode="json")
+    return {**{name: run[name] for name in ("labels", "pairs", "model", "training")}, "groups": run["evaluation"]["groups"]}
+
+
+def require_detector(invocation: Invocation) -> dict[str, Any]:
+    """The record of the training that this config describes. Raises MissingInput, RequestError."""
+    record, wanted = require(invocation.folder, "train", "train"), sections(invocation)
+    if record.get("made_from", wanted) != wanted:
+        names = [name for name in wanted if record["made_from"].get(name) != wanted[name]]
+        raise RequestError(
+            f"the detector in {invocation.folder.model} was trained with another {', '.join(names)} than the config says; "
+            "run `driftline train CONFIG` first, or set it back"
+        )
+    return record
+
+
+def is_detector_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
+    from models.change_checkpoint import hash_detector
+
+    try:
+        return hash_detector(invocation.folder.model) == record["model_hash"]
+    except FileNotFoundError:
+        return False
+
+
+def train_member(invocation: Invocation, places: Places, group: int, progress: Any) -> tuple[Any, dict[str, Any]]:
+    run = invocation.run
+    return train_network(invocation, places, run.model, run.training.seed, (group,), progress)
+
+
+def decide(invocation: Invocation, places: Places, networks: list[Any]) -> tuple[Any, Any]:
+    """(detector, threshold): each network calibrated on the group that it has not seen, the threshold on all of them together."""
+    from pipelines.learning.change_decision import fit_decision
+
+    run = invocation.run
+    detector = build_change.build_detector(run.model, networks)
+    held_out = [
+        held_out_of(
+            invocation, places, run.model, network, network_key(invocation, places, run.model, run.training.seed, (g,)), g
+        )
+        for g, network in enumerate(networks)
+    ]
+    return detector.eval(), fit_decision(detector, held_out, build_change.log_score())
+
+
+def describe_groups(places: Places) -> dict[str, list[str]]:
+    return {
+        name: [f"{region.place} {region.tile.key}" if places.grouping.note else region.place for region in group]
+        for name, group in zip(places.grouping.names, places.grouping.groups, strict=True)
+    }
+
+
+def save(invocation: Invocation, places: Places, detector: Any, snapshot: str) -> str:
+    from models.change_checkpoint import save_detector
+
+    run = invocation.run
+    metadata = {
+        "run": run.name,
+        "task": run.task,
+        "bands": [band.name for band in run.source.bands],
+        "pairs": run.pairs.model_dump(mode="json"),
+        "left_out": describe_groups(places),
+        "cube_snapshot": snapshot,
+        "training": run.training.model_dump(mode="json"),
+        "config_sha256": config_hash(run),
+        "code_version": code_version(),
+    }
+    return save_detector(detector, invocation.folder.model, metadata)
+
+
+def load_trained(invocation: Invocation) -> Any:
+    """The detector that was trained here. Raises MissingInput or ArtefactDamaged, also for a whole one of another training."""
+    from models.change_checkpoint import hash_detector, load_detector
+    from models.checkpoint import CheckpointDamaged
+
+    trained = require(invocation.folder, "train", "train")
+    try:
+        detector, _ = load_detector(invocation.folder.model)
+        found = hash_detector(invocation.folder.model)
+    except FileNotFoundError as e:
+        raise MissingInput(f"{e}; run `driftline train CONFIG`") from e
+    except CheckpointDamaged as e:
+        raise ArtefactDamaged(f"{e} (delete {invocation.folder.model} and run `driftline train CONFIG`)") from e
+    if found != trained["model_hash"]:
+        raise ArtefactDamaged(
+            f"{invocation.folder.model} holds the detector {found[:12]}, but {trained['model_hash'][:12]} was trained here: "
+            "run `driftline train CONFIG`, which makes it anew, or put it back"
+        )
+    return detector

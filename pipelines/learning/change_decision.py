@@ -1,0 +1,90 @@
+"""Networks and a rule -> one probability and a threshold, fitted on places that the networks have not seen.
+
+The detector's own two numbers per member and per rule are fitted here, member by member on the group that it has not seen; then the
+threshold is chosen on the fused probability of all these groups together. The same is done for what is shipped and, with one more
+group left out, for what is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.learning.change_calibration import CalibrationTally
+from pipelines.learning.change_judging import Part, Truth, choose_threshold
+from pipelines.learning.change_metrics import CHANGED, Threshold
+from pipelines.samples.change_windows import Region
+
+
+class Detector(Protocol):
+    """What is known here of `models.change_detector`."""
+
+    def calibrate_member(self, i: int, scale: float, bias: float) -> None: ...
+    def calibrate_rule(self, scale: float, bias: float) -> None: ...
+    def member_probability(self, i: int, logit: Tensor) -> Tensor: ...
+    def rule_probability(self, score: Tensor) -> Tensor: ...
+    def fuse(self, network_p_HW: Tensor, rule_p_HW: Tensor | None = None) -> Tensor: ...
+    def set_threshold(self, threshold: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A region that a member has not seen: the member's logits, the rule's scores (None: no rule) and the truth, whole places."""
+
+    region: Region
+    logit_HW: np.ndarray
+    rule_HW: np.ndarray | None
+    truth: Truth
+
+    def known(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """(logits, labels bool, rule scores) of the region's pixels that are known and seen, flat."""
+        tile = self.region.tile
+        logit_HW, label_HW = (np.asarray(a[tile.rows, tile.columns]) for a in (self.logit_HW, self.truth.label_HW))
+        known = self.truth.known_HW()[tile.rows, tile.columns] & ~np.isnan(logit_HW)
+        rule = None if self.rule_HW is None else np.asarray(self.rule_HW[tile.rows, tile.columns])[known]
+        return logit_HW[known], label_HW[known] == CHANGED, rule
+
+
+def fit_decision(detector: Detector, held_out: Sequence[Sequence[HeldOut]], log_score: Callable[[Tensor], Tensor]) -> Threshold:
+    """Calibrates the detector and sets its threshold; returns the threshold with what it gives on these places.
+
+    `held_out[i]` are the regions that member i has not seen. The rule is calibrated on `log_score` of its score. Raises
+    RequestError where one of the groups holds one class only.
+    """
+    of_rule = CalibrationTally()
+    for i, regions in enumerate(held_out):
+        of_member, names = CalibrationTally(), ", ".join(dict.fromkeys(one.region.place for one in regions))
+        for one in regions:
+            logit, is_changed, rule = one.known()
+            of_member.add(logit, is_changed)
+            if rule is not None:
+                of_rule.add(log_score(torch.from_numpy(rule)).numpy(), is_changed)
+        detector.calibrate_member(i, *of_member.fit(names))
+    if of_rule.pixels_2S.any():
+        detector.calibrate_rule(*of_rule.fit("all places together"))
+    threshold = choose_threshold(_fused_parts(detector, held_out))
+    detector.set_threshold(threshold.value)
+    return threshold
+
+
+def fused_probability(detector: Detector, logits: Sequence[tuple[int, np.ndarray]], rule_HW: np.ndarray | None) -> np.ndarray:
+    """p_HW float32 from (member, its logit_HW) of one or several members and the rule's score; NaN where any is."""
+    members = [detector.member_probability(i, torch.from_numpy(np.array(logit_HW))) for i, logit_HW in logits]
+    network_HW = torch.stack(members).mean(dim=0)
+    rule = None if rule_HW is None else detector.rule_probability(torch.from_numpy(np.array(rule_HW)))
+    return detector.fuse(network_HW, rule).numpy().astype(np.float32)
+
+
+def _fused_parts(detector: Detector, held_out: Sequence[Sequence[HeldOut]]) -> Iterator[Part]:
+    for i, regions in enumerate(held_out):
+        for one in regions:
+            tile = one.region.tile
+            cut = lambda array, tile=tile: np.asarray(array[tile.rows, tile.columns])  # noqa: E731
+            rule = None if one.rule_HW is None else cut(one.rule_HW)
+            p_HW = fused_probability(detector, [(i, cut(one.logit_HW))], rule)
+            yield Part(p_HW, cut(one.truth.label_HW), cut(one.truth.seen_HW))
