@@ -1,16 +1,22 @@
-"""Layers of change -> what people open: outlines, COGs, STAC."""
+"""Layers of change -> what people open: patches, COGs, STAC, pictures."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from configs.load import config_hash
+from flows.folder import code_version
 from flows.invocation import Invocation
+from flows.stages.monitor_views import choose_dates, course_of, marks_of, sight, unit_of
+from flows.stages.predict import swap
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
+STEM = "changes"
 
 
 @dataclass
@@ -37,5 +43,94 @@ def outline(run: Any, layers: Any, grid: Any) -> Any:
 
 
 def publish(invocation: Invocation, looking: Any, frame: Any, progress: Any) -> list[Path]:
-    """Writes everything beside its place and swaps it in; the files."""
-    return []
+    """Pictures, COGs, patches and STAC beside the old ones, then in their place; the files."""
+    from pipelines.change.layers import Layers
+    from pipelines.products.change_cog import write_layers
+    from pipelines.products.change_layers import MONITOR_LAYERS
+    from pipelines.products.change_stac import ChangeItem, write_change_collection
+    from pipelines.products.polygons import write_polygons
+
+    run, folder = invocation.run, invocation.folder
+    layers = Layers.open(looking.watch.layers)
+    lineage, unit = lineage_of(invocation, looking), unit_of(invocation, looking.watch.dataset)
+    times = looking.watch.dataset["time"].values
+    start, end = max(times[0], np.datetime64(run.monitoring.start, "ns")), times[-1]
+    progress(0, 3)
+    pictures = draw(invocation, looking, layers, frame)
+    progress(1, 3)
+    building = folder.path / ".products-building"
+    shutil.rmtree(building, ignore_errors=True)
+    maps = {name: layers.map(name) for name in layers.dtypes}
+    cogs = write_layers(maps, MONITOR_LAYERS, looking.grid, unit, lineage, as_iso(end), building)
+    vectors = write_polygons(frame, building, STEM)
+    progress(2, 3)
+    item = ChangeItem(
+        run.name, f"What changed in {run.variable.name}", looking.grid, as_iso(min(start, end)), as_iso(end), MONITOR_LAYERS,
+        cogs, vectors, unit, lineage, facts_of(frame),
+    )  # fmt: skip
+    words = f"driftline change of {run.variable.name}, watched since {run.monitoring.start:%Y-%m-%d}"
+    write_change_collection(building, run.name, words, [item], pictures={"Quicklook": folder.quicklook})
+    swap(building, folder.products)
+    return [*sorted(folder.products.iterdir()), *pictures]
+
+
+def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[Path]:
+    """Before, after and the maps; the course of a few pixels; the changed area over time."""
+    from pipelines.products.change_curves import draw_growth
+    from pipelines.products.change_pictures import ChangeMaps, draw_change_quicklook, thin_rows
+    from pipelines.products.change_series import draw_change_series
+
+    run, folder, dataset = invocation.run, invocation.folder, looking.watch.dataset
+    before, after = choose_dates(invocation, dataset)
+    marks = marks_of(frame, layers, looking.grid)
+    thinned = {name: thin_rows(layers.map(name)) for name in ("change_day", "magnitude", "confidence", "status", "direction")}
+    unit = unit_of(invocation, dataset)
+    maps = ChangeMaps(
+        sight(invocation, dataset, before), sight(invocation, dataset, after), thinned, looking.grid, run.variable.name, unit,
+        marks=marks,
+    )  # fmt: skip
+    until = str(dataset["time"].values[-1])[:10]
+    area = float(frame["area_m2"].sum()) / 1e4
+    title = f"{run.name}: what changed in {run.variable.name} since {run.monitoring.start:%Y-%m-%d}"
+    subtitle = f"{len(frame)} patches, {area:.1f} ha, until {until}; {looking.name} expectation, cube {looking.snapshot}"
+    draw_change_quicklook(maps, folder.quicklook, title, subtitle)
+    series, growth = folder.path / "series.png", folder.path / "growth.png"
+    start_day, end_day = looking.watch.start_ns / 86_400e9, looking.watch.dates[-1].day
+    courses = [course_of(looking, layers, mark) for mark in marks]
+    draw_change_series(courses, series, run.variable.name, unit, start_day, title="What the largest patches show")
+    days = {name: days_of(frame, name) for name in ("median_date", "detected")}
+    draw_growth(days["median_date"], days["detected"], frame["area_m2"].to_numpy(np.float64), growth, start_day, end_day)
+    return [folder.quicklook, series, growth]
+
+
+def days_of(frame: Any, column: str) -> np.ndarray:
+    """Days since 1970-01-01, NaN where there is no date."""
+    times = frame[column].to_numpy("datetime64[ns]")
+    return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 86_400e9)
+
+
+def facts_of(frame: Any) -> dict[str, Any]:
+    """What was found, in a few numbers; JSON values."""
+    dates = frame["first_date"].dropna()
+    return {
+        "patches": len(frame),
+        "area_m2": round(float(frame["area_m2"].sum()), 1),
+        **({"first_change": as_iso(dates.min()), "last_change": as_iso(frame["last_date"].dropna().max())} if len(dates) else {}),
+    }
+
+
+def as_iso(moment: Any) -> str:
+    """ISO 8601 in UTC, to the second."""
+    if hasattr(moment, "to_datetime64"):
+        moment = moment.to_datetime64()
+    return f"{np.datetime64(moment, 's')}Z"
+
+
+def lineage_of(invocation: Invocation, looking: Any) -> Any:
+    from pipelines.products.cog import Lineage
+
+    dates = looking.watch.dates
+    scenes = tuple(date.scene_id for date in dates if date.time_ns >= looking.watch.start_ns)
+    until = as_iso(np.datetime64(dates[-1].time_ns, "ns"))
+    detector = looking.watch.made_for.detector
+    return Lineage(looking.snapshot, detector, config_hash(invocation.run), code_version(), until, scenes)

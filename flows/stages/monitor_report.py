@@ -1,18 +1,160 @@
-"""What a watch left, in numbers and on one page."""
+"""What a watch left, in numbers and on one page: `summary.json` and `report.html`."""
+
+from __future__ import annotations
 
 from typing import Any
 
+from configs.load import config_hash
+from flows.folder import STAGES, code_version, finished, read_json, require, stage_key, write_json
 from flows.invocation import Invocation
+from flows.steps import read_records, stage_costs
+
+MOST_LARGEST = 50
 
 
 def report(invocation: Invocation) -> dict[str, Any]:
-    return {"message": "no report yet"}
+    """Writes both. Raises MissingInput if nothing has been watched yet."""
+    folder, steps = invocation.folder, invocation.steps
+    require(folder, "monitor", "monitor")
+    summary = steps.do("report", "write the summary", lambda progress: summarise(invocation))
+    steps.do("report", "write the report", lambda progress: write_page(invocation, summary))
+    write_json(folder.done("report"), {"key": report_key(invocation)})
+    return {"message": f"report: {folder.report}", "lines": product_lines(invocation), "report": str(folder.report)}
 
 
 def is_reported(invocation: Invocation) -> bool:
-    return True
+    """True if summary and report speak of what the stages have left."""
+    folder = invocation.folder
+    is_there = folder.summary.exists() and folder.report.exists()
+    return is_there and finished(folder, "report", report_key(invocation)) is not None
+
+
+def report_key(invocation: Invocation) -> str:
+    folder = invocation.folder
+    records = {stage: finished(folder, stage) for stage in ("evaluate", "monitor")}
+    refused = (finished(folder, "ingest") or {}).get("refused")
+    return stage_key(config=config_hash(invocation.run), refused=refused, **records)
 
 
 def product_lines(invocation: Invocation) -> list[str]:
     """Where things lie, for a person."""
-    return [f"alerts:  {invocation.folder.alerts}"]
+    folder = invocation.folder
+    places = {
+        "report": folder.report,
+        "picture": folder.quicklook,
+        "map": folder.products / "change_date.tif",
+        "patches": folder.products / "changes.gpkg",
+        "alerts": folder.alerts,
+        "summary": folder.summary,
+    }
+    return [f"{what + ':':<9} {path}" for what, path in places.items() if path.exists()]
+
+
+def read_evaluation(invocation: Invocation) -> dict[str, Any]:
+    """What `driftline evaluate` measured; empty if it has not been called."""
+    path = invocation.folder.evaluation
+    return read_json(path, "run `driftline evaluate CONFIG`") if path.exists() else {}
+
+
+def summarise(invocation: Invocation) -> Any:
+    import geopandas
+
+    from pipelines.products.change_summary import ChangeSummary, write_change_summary
+    from pipelines.products.summary import Stage
+
+    run, folder = invocation.run, invocation.folder
+    record, evaluation = require(folder, "monitor", "monitor"), read_evaluation(invocation)
+    patches = geopandas.read_parquet(folder.products / "changes.parquet").drop(columns="geometry")
+    dates = {"first_date": patches["first_date"].min(), "last_date": patches["last_date"].max()} if len(patches) else {}
+    costs, records = stage_costs(folder.steps), read_records(folder.steps)
+    book = read_json(folder.alerts, "run `driftline monitor CONFIG`")
+    summary = ChangeSummary(
+        name=run.name,
+        task=run.task,
+        stages=tuple(Stage(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in STAGES if name in costs),
+        products={"folder": str(folder.products), "files": record["products"]},
+        shipped=evaluation.get("shipped", ""),
+        verdict=evaluation.get("sentence", record["message"]),
+        methods=evaluation.get("methods", {}),
+        found={**record["change"], "area_m2": float(patches["area_m2"].sum()), **dates},
+        largest=tuple(patches.head(MOST_LARGEST).to_dict("records")),
+        alerts=tuple(book["alerts"]),
+        computed={**record["counts"], "dates": record["dates"], "until": record["until"], "threshold": record["threshold"]},
+        evaluation=evaluation,
+        refused=tuple((finished(folder, "ingest") or {}).get("refused", ())),
+        cube_snapshot=record["snapshot"],
+        model_hash=record["detector"],
+        config_hash=config_hash(run),
+        driftline_version=code_version(),
+        started_utc=records[0]["at_utc"] if records else "",
+    )
+    write_change_summary(summary, folder.summary)
+    return summary
+
+
+def write_page(invocation: Invocation, summary: Any) -> None:
+    from pipelines.cube.history import describe
+    from pipelines.products.change_report import ChangeReportInput, watch_table, write_change_report
+    from pipelines.products.report import Picture
+
+    run, folder = invocation.run, invocation.folder
+    record = require(folder, "monitor", "monitor")
+    described = describe(folder.cube_uri)
+    maps = [
+        Picture(folder.quicklook, "What changed", "Before and after, with the changed pixels outlined; when, how much, how sure.")
+    ]
+    series = [
+        Picture(
+            folder.path / "series.png",
+            "What the largest patches show",
+            "All usable observations of the pixel with the strongest evidence, what was expected of it, and when the alarm came.",
+        )
+    ]
+    curves = [
+        Picture(folder.path / "growth.png", "Changed area over time", "By the date of change and by the date of the alarm.")
+    ]
+    tables = [watch_table(summary.methods, run.evaluation.drops, summary.shipped)] if summary.methods else []
+    test = run.monitoring.test
+    settings = {
+        "watched": f"{run.variable.name}, from {run.monitoring.start:%Y-%m-%d}",
+        "expected": f"{record['expectation']} curve, learnt from what lies before",
+        "test": f"{test.kind}, {test.direction}, drift {test.drift:g}, cap {test.cap:g}",
+        "threshold": round(float(record["threshold"]), 3),
+        "false alarms aimed at": f"{test.false_alarms:g} per 1000 stable pixels and year"
+        if test.threshold is None
+        else "threshold set by hand",
+    }
+    write_change_report(
+        ChangeReportInput(
+            summary=summary,
+            config_yaml=folder.config.read_text(encoding="utf-8"),
+            cube=cube_facts(described),
+            settings=settings,
+            tables=tables,
+            maps=maps,
+            series=[picture for picture in series if picture.path.exists()],
+            curves=[picture for picture in curves if picture.path.exists()],
+            notes=record["notes"],
+        ),
+        folder.report,
+    )
+
+
+def cube_facts(described: dict[str, Any]) -> dict[str, Any]:
+    """What of a cube a reader wants to know (pipelines.cube.history.describe), label -> text."""
+    shape, grid = described["shape"], described["grid"]
+    bands = ", ".join(band["name"] for band in described["bands"])
+    x, y = (abs(size) for size in grid["resolution_xy"])
+    return {
+        "dates": f"{shape['time']}, {described['first'][:10]} to {described['last'][:10]}",
+        "bands": bands,
+        "pixels": f"{shape['y']} x {shape['x']} of {x:g} x {y:g} in {short_crs(grid['crs'])}",
+        "usable": f"{described['mean_valid_fraction']:.0%} on average",
+        "snapshot": described["snapshot"],
+    }
+
+
+def short_crs(text: str) -> str:
+    from flows.stages.views import crs_words
+
+    return crs_words(text)["crs"]

@@ -59,11 +59,16 @@ def observed_indices(times: np.ndarray, dates: list[np.datetime64]) -> list[int 
 
 
 def read_frames(invocation: Invocation, dataset: Any, index: int, step: int) -> np.ndarray:
+    """`read_variables` of what the run forecasts."""
+    return read_variables(dataset, index, step, build.build_variables(invocation.run))
+
+
+def read_variables(dataset: Any, index: int, step: int, variables: tuple[Any, ...]) -> np.ndarray:
     """(C, rows, columns) physical values of one date, every `step`-th pixel, NaN where not usable; read strip by strip."""
     from pipelines.cube.store import bands_of
     from pipelines.samples.variables import decode
 
-    bands, variables = bands_of(dataset), build.build_variables(invocation.run)
+    bands = bands_of(dataset)
     strip = max(step, 512 // step * step)
     parts = []
     for row in range(0, dataset.sizes["y"], strip):
