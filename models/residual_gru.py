@@ -1,0 +1,149 @@
+"""A small recurrent network per pixel: what is still off from the curve, given how far off the dates before were.
+
+It sees standardised residuals (seen minus curve, over the curve's spread) one date at a time and foretells mean and spread of the
+next one. A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078) whose state decays while nothing is seen (GRU-D, Che et al.
+2018, https://doi.org/10.1038/s41598-018-24271-9, eq. 3-4, the decay of the hidden state):
+
+    h~ = h o exp(-softplus(w) e)                       e months since the pixel was last seen
+    h' = GRU([inputs, log(1 + e), season], h~)         where it is seen; else h stays what it was
+
+What it may say is bounded, so that a break is never learnt away: the mean to `MEAN_LIMIT`, the spread to `SIGMA_RANGE`, whatever
+the state. A break of six spreads leaves at least (6 - 1) / 1.2 = 4.2. An untrained network says mean 0 and spread 1, exactly.
+
+Shapes: B windows, T dates, P pixels, F inputs, D hidden; season is sin, cos of the day of the year.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MEAN_LIMIT = 1.0
+SIGMA_RANGE = (0.5, 1.2)
+DAYS_A_MONTH = 30.4375
+LONGEST_MONTHS = 12.0  # beyond a year without a look nothing more is forgotten
+TROPICAL_YEAR_DAYS = 365.2422
+
+
+@dataclass(frozen=True)
+class ResidualGRUConfig:
+    """`inputs` per date and pixel, `hidden` numbers of memory."""
+
+    inputs: int
+    hidden: int = 8
+
+
+class ResidualGRU(nn.Module):
+    """One network. Pixels are rows; they do not know of each other."""
+
+    def __init__(self, config: ResidualGRUConfig):
+        super().__init__()
+        self.config = config
+        self.cell = nn.GRUCell(config.inputs + 3, config.hidden)
+        self.decay = nn.Parameter(torch.full((config.hidden,), -2.0))  # an e-fold in eight months
+        self.body = nn.Linear(config.hidden + 3, config.hidden)
+        self.head = nn.Linear(config.hidden, 2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def hidden(self) -> int:
+        """Numbers of memory per pixel."""
+        return self.config.hidden
+
+    def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, day: Tensor, h_PD: Tensor) -> Tensor:
+        """h_PD after a date, for pixels that were seen on it. `day` (since 1970, float64): one, or one a pixel."""
+        time_P3 = _time(elapsed_days_P, day)
+        return self.cell(torch.cat([inputs_PF, time_P3], dim=1), self._decayed(h_PD, elapsed_days_P))
+
+    def predict(self, h_PD: Tensor, elapsed_days_P: Tensor, day: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean_P, log_sigma_P) of the standardised residual on `day`, before that is seen."""
+        time_P3 = _time(elapsed_days_P, day)
+        raw_P2 = self.head(torch.tanh(self.body(torch.cat([self._decayed(h_PD, elapsed_days_P), time_P3], dim=1))))
+        low, high = -math.log(SIGMA_RANGE[0]), math.log(SIGMA_RANGE[1])
+        wide = raw_P2[:, 1]
+        log_sigma_P = torch.where(wide > 0, high * torch.tanh(wide / high), low * torch.tanh(wide / low))
+        return MEAN_LIMIT * torch.tanh(raw_P2[:, 0] / MEAN_LIMIT), log_sigma_P
+
+    def forward(self, inputs_BTPF: Tensor, seen_BTP: Tensor, days_BT: Tensor) -> Tensor:
+        """(B, T, 2, P): mean and log sigma of each date from the dates before it; the first from nothing."""
+        batch, dates, pixels, inputs = inputs_BTPF.shape
+        rows = batch * pixels
+        h_PD = inputs_BTPF.new_zeros(rows, self.hidden)
+        last_P = torch.full((rows,), math.nan, dtype=torch.float64, device=inputs_BTPF.device)
+        answers = []
+        for t in range(dates):
+            day_P = days_BT[:, t].double().repeat_interleave(pixels)
+            elapsed_P = elapsed_days(last_P, day_P)
+            answers.append(torch.stack(self.predict(h_PD, elapsed_P, day_P)).reshape(2, batch, pixels))
+            seen_P = seen_BTP[:, t].reshape(rows) > 0
+            after_PD = self.step(inputs_BTPF[:, t].reshape(rows, inputs), elapsed_P, day_P, h_PD)
+            h_PD = torch.where(seen_P[:, None], after_PD, h_PD)
+            last_P = torch.where(seen_P, day_P, last_P)
+        return torch.stack(answers).permute(2, 0, 1, 3)
+
+    def _decayed(self, h_PD: Tensor, elapsed_days_P: Tensor) -> Tensor:
+        months_P1 = _months(elapsed_days_P)[:, None]
+        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * months_P1)
+
+
+def elapsed_days(last_day_P: Tensor, day: Tensor | float) -> Tensor:
+    """Float32 days since a pixel was last seen, never negative; 0 where it was not (last day NaN)."""
+    return torch.nan_to_num(day - last_day_P, nan=0.0).clamp(min=0).float()
+
+
+def _months(elapsed_days_P: Tensor) -> Tensor:
+    return (elapsed_days_P / DAYS_A_MONTH).clamp(max=LONGEST_MONTHS)
+
+
+def _time(elapsed_days_P: Tensor, day: Tensor) -> Tensor:
+    """(P, 3) float32: log(1 + months), sin and cos of the day of the year."""
+    angle = 2 * math.pi * torch.remainder(day.double() / TROPICAL_YEAR_DAYS, 1)
+    columns = [
+        torch.log1p(_months(elapsed_days_P)),
+        *(f(angle).float().expand_as(elapsed_days_P) for f in (torch.sin, torch.cos)),
+    ]
+    return torch.stack(columns, dim=1)
+
+
+class ResidualEnsemble(nn.Module):
+    """Networks that each left another year of the history out; what the trainer of `pipelines.learning.training` asks for.
+
+    `shares` (mean, log sigma) in [0, 1] say how much of the networks' answers the left-out years support.
+    """
+
+    shares: Tensor
+
+    def __init__(self, config: ResidualGRUConfig, members: int, seed: int = 0):
+        super().__init__()
+        self.config = config
+        networks = []
+        for member in range(members):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed * 1000 + member)
+                networks.append(ResidualGRU(config))
+        self.members = nn.ModuleList(networks)
+        self.register_buffer("shares", torch.zeros(2))
+
+    def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
+        """(B, T, 2, 1, P): mean and log sigma of member `i`, without `shares`."""
+        return self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])[:, :, :, None]
+
+    def describe(self) -> dict[str, Any]:
+        """All that `rebuild_residual` needs, as JSON."""
+        return {"config": asdict(self.config), "members": len(self.members)}
+
+
+def rebuild_residual(description: dict[str, Any]) -> ResidualEnsemble:
+    """An untrained ensemble of the same build."""
+    return ResidualEnsemble(ResidualGRUConfig(**description["config"]), int(description["members"]))
+
+
+def laplace_loss(answer_BK2HW: Tensor, target_BKCHW: Tensor, valid_BK1HW: Tensor) -> Tensor:
+    """Mean negative log likelihood of a Laplace distribution with that mean and standard deviation, without its constant."""
+    mean, log_sigma = answer_BK2HW[:, :, :1], answer_BK2HW[:, :, 1:]
+    loss = math.sqrt(2) * (target_BKCHW - mean).abs() * torch.exp(-log_sigma) + log_sigma
+    weight = (valid_BK1HW > 0).to(loss.dtype)
+    return (loss * weight).sum() / weight.sum().clamp(min=1)
