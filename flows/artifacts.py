@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.change_markdown import change_markdown, one_cell
 from flows.folder import RunFolder
 from flows.invocation import Invocation
 from flows.steps import read_records
@@ -114,15 +115,13 @@ def _publish(invocation: Invocation, ending: str) -> None:
     if folder.summary.exists():
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         create_markdown_artifact(
-            metrics_markdown(summary), key=f"{key}-metrics", description="Errors on the test part, and the verdict"
+            figures_markdown(summary), key=f"{key}-metrics", description="What was found, how it was judged, and the verdict"
         )
         create_table_artifact(summary["stages"], key=f"{key}-costs", description="Seconds and peak memory of each stage")
     if folder.refused.exists():
         create_markdown_artifact(refused_markdown(folder), key=f"{key}-refused", description="Scenes that were refused, and why")
     if folder.quicklook.exists():
-        create_markdown_artifact(
-            picture_markdown(folder.quicklook), key=f"{key}-quicklook", description="The forecast at a glance"
-        )
+        create_markdown_artifact(picture_markdown(folder.quicklook), key=f"{key}-quicklook", description="The result at a glance")
     for path, what in ((folder.report, "report"), (folder.products / "collection.json", "products")):
         if path.exists():
             create_link_artifact(
@@ -143,13 +142,15 @@ def overview_markdown(invocation: Invocation, ending: str) -> str:
     folder = invocation.folder
     lines = [f"# {invocation.run.name}", "", f"**{one_cell(ending)}**"]
     if folder.summary.exists():
-        lines += ["", "## Verdict", "", metrics_markdown(json.loads(folder.summary.read_text(encoding="utf-8")))]
+        lines += ["", "## Verdict", "", figures_markdown(json.loads(folder.summary.read_text(encoding="utf-8")))]
     if folder.quicklook.exists():
         lines += ["", "## Quicklook", "", picture_markdown(folder.quicklook)]
     lines += ["", "## Steps of this run", "", *step_rows(folder.steps, invocation.steps.invocation)]
     if folder.refused.exists():
         lines += ["", "## Refused scenes", "", refused_markdown(folder)]
-    places = [p for p in (folder.report, folder.products, folder.summary, folder.steps, folder.config) if p.exists()]
+    places = [
+        p for p in (folder.report, folder.products, folder.alerts, folder.summary, folder.steps, folder.config) if p.exists()
+    ]
     return "\n".join([*lines, "", f"## Where things lie on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in places)])
 
 
@@ -166,6 +167,11 @@ def step_rows(record: Path, invocation: str) -> list[str]:
         costs = "| |" if line["status"] in ("skipped", "started") else f"{line['seconds']:.1f} | {line['peak_mb']:.0f} |"
         rows.append(f"| {line['stage']} | {line['step']} | {what} | {costs}")
     return rows
+
+
+def figures_markdown(summary: dict[str, Any]) -> str:
+    """The figures of a summary, by its task."""
+    return metrics_markdown(summary) if "metrics" in summary else change_markdown(summary)
 
 
 def metrics_markdown(summary: dict[str, Any]) -> str:
@@ -203,14 +209,9 @@ def refused_markdown(folder: RunFolder) -> str:
     return "\n".join([f"{len(entries)} scenes were refused.", "", "| scene | reason | detail |", "|---|---|---|", *rows, *more])
 
 
-def one_cell(text: str) -> str:
-    """Text that neither ends a table's cell nor its row; file names and messages are not ours."""
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
-
 def picture_markdown(path: Path) -> str:
     """The picture itself where it is small enough for the server's database, else its place."""
     content = path.read_bytes()
     if len(content) > LARGEST_PICTURE:
         return f"The picture is too large to show here: {path.resolve().as_uri()}"
-    return f"![forecast](data:image/png;base64,{base64.b64encode(content).decode()})"
+    return f"![quicklook](data:image/png;base64,{base64.b64encode(content).decode()})"

@@ -7,6 +7,7 @@ from typing import Any
 from configs.load import config_hash
 from flows.folder import STAGES, code_version, finished, read_json, require, stage_key, write_json
 from flows.invocation import Invocation
+from flows.stages.report import cube_facts
 from flows.steps import read_records, stage_costs
 
 MOST_LARGEST = 50
@@ -138,23 +139,3 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         ),
         folder.report,
     )
-
-
-def cube_facts(described: dict[str, Any]) -> dict[str, Any]:
-    """What of a cube a reader wants to know (pipelines.cube.history.describe), label -> text."""
-    shape, grid = described["shape"], described["grid"]
-    bands = ", ".join(band["name"] for band in described["bands"])
-    x, y = (abs(size) for size in grid["resolution_xy"])
-    return {
-        "dates": f"{shape['time']}, {described['first'][:10]} to {described['last'][:10]}",
-        "bands": bands,
-        "pixels": f"{shape['y']} x {shape['x']} of {x:g} x {y:g} in {short_crs(grid['crs'])}",
-        "usable": f"{described['mean_valid_fraction']:.0%} on average",
-        "snapshot": described["snapshot"],
-    }
-
-
-def short_crs(text: str) -> str:
-    from flows.stages.views import crs_words
-
-    return crs_words(text)["crs"]

@@ -1,0 +1,55 @@
+"""What Prefect's UI says of a run that looks for change: what was found and computed, alerts, how the methods compare."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOST_ROWS = 50
+ALERT_COLUMNS = ("number", "area_m2", "median_date", "detected", "magnitude", "confidence", "lon", "lat")
+
+
+def change_markdown(summary: Mapping[str, Any]) -> str:
+    """`summary.json` of `task: monitor` or `task: change` as Markdown."""
+    lines = [f"**{summary['verdict']}**", ""]
+    if summary["marks"]:
+        rows = [
+            [m["name"], shown(m["value"]), f"{m['kind']} {m['wanted']:g} {m['unit']}", "yes" if m["is_met"] else "no"]
+            for m in summary["marks"]
+        ]
+        lines += [*table(("mark", "measured", "wanted", "met"), rows), ""]
+    for title, facts in (("Found", summary["found"]), ("Computed", summary["computed"])):
+        if facts:
+            lines += [f"## {title}", "", *(f"- {key.replace('_', ' ')}: {shown(value)}" for key, value in facts.items()), ""]
+    if summary["alerts"]:
+        newest = sorted(summary["alerts"], key=lambda alert: -int(alert.get("number", 0)))
+        rows = [[shown(alert.get(column)) for column in ALERT_COLUMNS] for alert in newest[:MOST_ROWS]]
+        lines += [f"## {len(newest)} alerts, newest first", "", *table(ALERT_COLUMNS, rows), ""]
+    methods = {name: flat(figures) for name, figures in summary["methods"].items()}
+    if methods:
+        columns = list(dict.fromkeys(key for figures in methods.values() for key in figures))
+        rows = [[name, *(shown(figures.get(key)) for key in columns)] for name, figures in methods.items()]
+        lines += ["## Methods", "", *table(("", *columns), rows), ""]
+    lines.append(f"Cube snapshot `{summary['cube_snapshot']}`, config `{summary['config_hash'][:12]}`.")
+    return "\n".join(lines)
+
+
+def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that fit a cell."""
+    return {key: value for key, value in figures.items() if not isinstance(value, dict | list)}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(one_cell(str(cell)) for cell in line) + " |" for line in lines]
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return str(value)
+
+
+def one_cell(text: str) -> str:
+    """Text that neither ends a table's cell nor its row; file names and messages are not ours."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

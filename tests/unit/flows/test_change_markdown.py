@@ -1,0 +1,33 @@
+"""What the UI says of a watch: figures as they are in summary.json, and no name that could break a table."""
+
+from flows.change_markdown import change_markdown
+
+SUMMARY = {
+    "verdict": "2 patches",
+    "marks": [{"name": "found", "value": 0.96, "wanted": 0.95, "kind": "at least", "unit": "", "is_met": True}],
+    "found": {"area_m2": 1234567.8, "patches": 2},
+    "computed": {"steps": 4},
+    "alerts": [{"number": 1, "area_m2": 400.0}, {"number": 2, "area_m2": 900.0, "median_date": "2020|05\n<b>"}],
+    "methods": {"harmonic": {"false_alarms": 4.25, "by_drop": {"0.2": {}}}, "three_low": {"found_0.2": None}},
+    "cube_snapshot": "S",
+    "config_hash": "0123456789abcdef",
+}
+
+
+def test_marks_alerts_and_methods_are_tables() -> None:
+    text = change_markdown(SUMMARY)
+    assert "| found | 0.96 | at least 0.95  | yes |" in text
+    assert "- area m2: 1234568" in text
+    assert text.index("| 2 | 900 |") < text.index("| 1 | 400 |")
+    assert "2020\\|05 &lt;b>" in text
+    assert "|  | false_alarms | found_0.2 |" in text
+    assert "| three_low |  |  |" in text
+
+
+def test_a_run_without_figures_is_said_in_a_line() -> None:
+    nothing = {"marks": [], "found": {}, "computed": {}, "alerts": [], "methods": {}}
+    assert change_markdown({**SUMMARY, **nothing}).splitlines() == [
+        "**2 patches**",
+        "",
+        "Cube snapshot `S`, config `0123456789ab`.",
+    ]
