@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -31,8 +30,7 @@ def draw_f1(scores: Mapping[str, Mapping[str, float]], shipped: str, path: Path,
             axes.barh(y, row["pooled"], height=0.55, color=colour, alpha=0.9, zorder=2)
             if "low" in row and "high" in row:
                 axes.plot([row["low"], row["high"]], [y, y], "|-", color=INK, lw=1.3, ms=7, zorder=3)
-            words: dict[str, Any] = {"color": "white", "size": 8.5, "weight": "bold", "va": "center", "zorder": 4}
-            axes.annotate(f"{row['pooled']:.3f}", (0, y), (4, 0), textcoords="offset points", **words)
+            axes.text(1.01, y, f"{row['pooled']:.3f}", transform=axes.get_yaxis_transform(), va="center", weight="bold")
             for number, place in enumerate(places):
                 if np.isfinite(row.get(place, np.nan)):
                     axes.plot(row[place], y, MARKERS[number % len(MARKERS)], ms=5, mfc="white", mew=1.3,

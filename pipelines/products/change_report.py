@@ -18,7 +18,7 @@ from pipelines.products.change_summary import ChangeSummary, Mark, plain
 from pipelines.products.cog import publish
 from pipelines.products.report import Picture, duration, grouped, inline, number, when
 
-MOST_ROWS = 50
+MOST_ROWS = 25
 
 
 @dataclass(frozen=True)

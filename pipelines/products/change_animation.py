@@ -1,0 +1,77 @@
+"""Change in motion: the map as it was known on each date, coloured by the date of change."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, DateFormatter
+from PIL import Image
+
+from pipelines.calendar import from_days
+from pipelines.products.change_canvas import draw_bar, draw_blank, draw_foot, draw_image, draw_metres, panels, stretch_colours
+from pipelines.products.change_pictures import ChangeMaps, colour_limits
+from pipelines.products.cog import publish
+from pipelines.products.frames import Shades
+from pipelines.products.pictures import INK, STYLE, day
+
+MOST_FRAMES = 18
+
+
+def draw_change_animation(
+    maps: ChangeMaps, path: Path, title: str, start_day: float, end_day: float, *, milliseconds: int = 350
+) -> None:
+    """Writes a GIF: the place as it was before, in grey, and on top what was known to have changed by each date of alarm.
+
+    `layers` must hold change_day and detected_day. More dates than `MOST_FRAMES` are taken in equal steps.
+    """
+    detected = maps.layers["detected_day"]
+    dated = maps.layers["change_day"][np.isfinite(detected)]
+    low, high = (float(dated.min()), float(dated.max())) if dated.size else (start_day, end_day)
+    shades = Shades("autumn_r", low, max(high, low + 1))  # bright on grey, and lighter to darker for any colour vision
+    pictures = [_frame(maps, float(now), shades, title) for now in frame_days(detected, start_day, end_day)]
+    durations = [milliseconds] * (len(pictures) - 1) + [6 * milliseconds]
+    draft = path.with_name(f".{path.name}.draft")
+    pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    publish(draft, path)
+
+
+def frame_days(detected: np.ndarray, start_day: float, end_day: float) -> np.ndarray:
+    """The days that are shown: beginning, every alarm, end; with too many alarms `MOST_FRAMES` equal steps."""
+    known = np.unique(detected[np.isfinite(detected)])
+    steps = known if known.size + 2 <= MOST_FRAMES else np.linspace(start_day, end_day, MOST_FRAMES)
+    return np.unique(np.concatenate([[start_day], steps, [end_day]]))
+
+
+def _frame(maps: ChangeMaps, now: float, shades: Shades, title: str) -> Image.Image:
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = panels(maps.grid, 1, 1, title, "", 4.6)
+        draw_blank(axes, maps.grid)
+        draw_image(axes, _grey(maps.before.values), maps.grid, "gray", 0, 1)
+        detected = maps.layers["detected_day"]
+        is_known = np.where(np.isfinite(detected), detected, np.inf) <= now
+        shown = np.ma.masked_where(~is_known, maps.layers["change_day"])
+        bar = draw_bar(axes, draw_image(axes, shown, maps.grid, shades.colours, shades.low, shades.high), "changed")
+        bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
+        bar.ax.yaxis.set_major_formatter(DateFormatter("%Y-%m" if shades.high - shades.low > 90 else "%Y-%m-%d"))
+        draw_metres(axes, maps.grid)
+        date = day(from_days(np.array([np.floor(now)]))[0])
+        axes.set_title(f"Known on {date}: {is_known.mean():.1%} changed", size=11, weight="bold", loc="left", color=INK)
+        draw_foot(figure, maps.grid, "")
+        figure.set_dpi(100)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer)
+    return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """Brightness in [0.25, 0.95], NaN where not seen: colours of change stand out on it."""
+    if values.ndim == 3:
+        rgba = stretch_colours(values, colour_limits([values]))
+        return np.where(rgba[..., 3] > 0, 0.25 + 0.7 * rgba[..., :3].mean(axis=-1), np.nan)
+    seen = values[np.isfinite(values)]
+    low, high = np.percentile(seen, [2, 98]) if seen.size else (0.0, 1.0)
+    return 0.25 + 0.7 * np.clip((values - low) / (high - low or 1.0), 0, 1)

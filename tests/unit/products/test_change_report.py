@@ -1,0 +1,178 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.grid import Grid
+from pipelines.products.change_report import (
+    ChangeReportInput,
+    Column,
+    Table,
+    best_of,
+    headline,
+    label_table,
+    render_change_report,
+    shown,
+    tone_of,
+    watch_table,
+    write_change_report,
+)
+from pipelines.products.change_summary import ChangeSummary, Mark, read_change_summary, write_change_summary
+from pipelines.products.change_words import change_markdown
+from pipelines.products.polygons import outline_changes
+from pipelines.products.report import Picture
+from pipelines.products.summary import Stage
+
+HOSTILE = '<script>alert("1")</script> | a & b'
+
+
+def largest() -> tuple[dict, ...]:
+    grid = Grid("EPSG:3035", (10.0, 0, 5.5e6, 0, -10.0, 2.7e6), (20, 20))
+    changed = np.zeros(grid.shape_yx, bool)
+    changed[2:6, 2:6] = changed[10:12, 10:12] = True
+    frame = outline_changes(changed, grid, {"change_day": np.where(changed, 18_262.0, np.nan)})
+    return tuple(frame.drop(columns="geometry").to_dict("records"))
+
+
+@pytest.fixture
+def watched() -> ChangeSummary:
+    return ChangeSummary(
+        name=f"forest {HOSTILE}",
+        task="monitor",
+        stages=(Stage("ingest", 3.24, 210.0), Stage("monitor", 0.0, None, True)),
+        products={"polygons": ["products/changes.gpkg", HOSTILE]},
+        shipped="harmonic_cusum",
+        verdict=HOSTILE,
+        marks=(Mark("false alarms", 4.0, 10.0, "at most"), Mark(HOSTILE, None, 0.95)),
+        methods={"harmonic_cusum": {"false_alarms": 4.0, "found_0.2": 0.99, "delay_0.2": 73.0}, HOSTILE: {"false_alarms": 7.0}},
+        found={"patches": 2, HOSTILE: HOSTILE},
+        largest=largest(),
+        alerts=({"number": 1, "place": HOSTILE},),
+        computed={"tiles": 4, "up_to_date": 3},
+        evaluation={"protocol": HOSTILE},
+        refused=({"scene_id": HOSTILE, "reason": "all-cloud", "detail": HOSTILE},),
+        cube_snapshot="SNAP",
+    )
+
+
+@pytest.fixture
+def content(watched, tmp_path) -> ChangeReportInput:
+    Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
+    picture = Picture(tmp_path / "p.png", HOSTILE, HOSTILE)
+    return ChangeReportInput(
+        watched, f"name: {HOSTILE}", {"dates": 140, HOSTILE: HOSTILE}, {"threshold": 8.9, HOSTILE: HOSTILE},
+        [watch_table(watched.methods, [0.2, 0.4], "harmonic_cusum")], [picture], [picture], [picture], [HOSTILE],
+    )  # fmt: skip
+
+
+def test_what_comes_from_files_is_escaped(content):
+    html = render_change_report(content)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 15
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)
+    assert "url(" not in html
+    assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "")
+
+
+def test_the_report_tells_what_was_found_and_how_well(content):
+    html = render_change_report(content)
+    assert html.index("1 of 2 marks are met.") < html.index('id="maps"')
+    for text in ("0.16 ha", "2020-01-01", "99.0 %", "73 d", "up to date", "210 MB", "all-cloud: 1", "SNAP", "r2-c2", "met</td>"):
+        assert text in html
+    assert "drop 0.4: found" in html
+
+
+def test_a_run_that_found_nothing_has_a_report(tmp_path):
+    bare = ChangeSummary("demo", "monitor", (), {})
+    write_change_report(ChangeReportInput(bare), tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert "No marks were set" in html
+    assert "This run was not evaluated." in html
+    assert "No maps were made." in html
+    assert 'id="patches"' not in html
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_labelled_change_lists_places_and_methods():
+    methods = {"fused": {"f1": 0.371, "spread": 0.01, "f1_paris": 0.3}, "rule": {"f1": 0.343, "f1_paris": 0.35}}
+    facts = {"from_utc": "2015-09-16T00:00:00Z", "changed": 0.012, "patches": 31, "area_m2": 2.5e7}
+    summary = ChangeSummary("oscd", "change", (), {}, "fused", marks=(Mark("F1", 0.371, 0.36),), places={"paris": facts})
+    table = label_table(methods, ["paris", "rennes"], "fused")
+    assert [column.key for column in table.columns] == ["method", "f1", "spread", "f1_paris"]  # nothing is known of rennes
+    assert best_of(table) == {"f1": 0.371, "f1_paris": 0.35}
+    html = render_change_report(ChangeReportInput(summary, cube={"paris": {"dates": 2}}, tables=[table]))
+    for text in ("The mark is met.", "2015-09-16", "1.2 %", "25 km²", "0.371", "<h3>paris</h3>"):
+        assert text in html
+    assert 'id="alerts"' not in html
+
+
+def test_the_tone_follows_the_marks():
+    good, bad = Mark("a", 1.0, 0.5), Mark("b", 1.0, 0.5, "at most")
+    assert (good.is_met, bad.is_met) == (True, False)
+    assert not Mark("c", float("nan"), 0.5).is_met
+    assert [tone_of(marks) for marks in ([], [good], [good, bad], [bad])] == ["unsure", "good", "unsure", "bad"]
+    assert [headline(marks) for marks in ([good, good], [bad])] == ["Every mark is met.", "No mark is met."]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (None, "number", "–"), (float("nan"), "share", "–"), (0.123, "share", "12.3 %"), (73.4, "days", "73 d"),
+        (12.0, "whole", "12"), (900.0, "area", "900 m²"), (12_300.0, "area", "1.23 ha"), (2.5e7, "area", "25 km²"),
+        ("2020-01-01T10:00:00Z", "date", "2020-01-01"), (np.datetime64("NaT"), "date", "–"), (0.12345, "number", "0.123"),
+        (12.34, "number", "12.3"), (22.123456, "degrees", "22.12346"),
+    ],
+)  # fmt: skip
+def test_values_read_well(value, kind, text):
+    assert shown(value, kind) == text
+
+
+def test_a_column_with_one_value_has_no_best():
+    rows: list[dict[str, float | None]] = [{"a": 1.0}, {"a": None}]
+    assert best_of(Table("", [Column("a", "a", better="high")], rows)) == {}
+
+
+def test_the_summary_is_machine_readable_and_read_back(watched, tmp_path):
+    write_change_summary(watched, tmp_path / "summary.json")
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["marks"][0]["is_met"] is True
+    assert content["largest"][0]["first_date"] == "2020-01-01T00:00:00Z"
+    assert content["largest"][0]["detected"] is None
+    assert content["largest"][0]["magnitude"] is None
+    read = read_change_summary(tmp_path / "summary.json")
+    assert read.marks == watched.marks
+    assert read.stages == watched.stages
+    write_change_summary(read, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "summary.json").read_text()
+    render_change_report(ChangeReportInput(read))
+
+
+def test_a_missing_or_damaged_summary_is_named(watched, tmp_path):
+    path = tmp_path / "summary.json"
+    with pytest.raises(MissingInput, match="no summary here"):
+        read_change_summary(path)
+    for text in ("{", "[]", '{"version": 1}'):
+        path.write_text(text)
+        with pytest.raises(ArtefactDamaged, match="not a summary of this version"):
+            read_change_summary(path)
+    path.write_text('{"version": 99}')
+    with pytest.raises(ArtefactDamaged, match="version 99, expected 1"):
+        read_change_summary(path)
+
+
+def test_the_words_for_the_interface_hold_no_tags_and_no_broken_rows(watched, tmp_path):
+    write_change_summary(watched, tmp_path / "summary.json")
+    text = change_markdown(json.loads((tmp_path / "summary.json").read_text()))
+    assert "<script" not in text
+    assert "1 of 2 marks are met." in text
+    assert "| r2-c2 |" in text or "| 20200101-r2-c2 |" in text
+    assert "Alerts so far: 1." in text
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().splitlines()}
+        assert len(widths) == 1
+    bare = ChangeSummary("demo", "change", (), {})
+    write_change_summary(bare, tmp_path / "bare.json")
+    assert change_markdown(json.loads((tmp_path / "bare.json").read_text())) == "**No marks were set for this run.**"
