@@ -101,11 +101,8 @@ def _months(elapsed_days_P: Tensor) -> Tensor:
 def _time(elapsed_days_P: Tensor, day: Tensor) -> Tensor:
     """(P, 3) float32: log(1 + months), sin and cos of the day of the year."""
     angle = 2 * math.pi * torch.remainder(day.double() / TROPICAL_YEAR_DAYS, 1)
-    columns = [
-        torch.log1p(_months(elapsed_days_P)),
-        *(f(angle).float().expand_as(elapsed_days_P) for f in (torch.sin, torch.cos)),
-    ]
-    return torch.stack(columns, dim=1)
+    season = [wave(angle).float().expand_as(elapsed_days_P) for wave in (torch.sin, torch.cos)]
+    return torch.stack([torch.log1p(_months(elapsed_days_P)), *season], dim=1)
 
 
 class ResidualEnsemble(nn.Module):

@@ -9,8 +9,8 @@ seen. It begins empty at `monitoring.start`.
 Everything covers what it is handed: with a radius, the tile grown by the halo, whose ring is only there to be looked at. Pixels
 pass through the networks in rows of one fixed number, so that a pixel's result does not depend on the tile it lies in.
 
-Each network left a year of the history out. Where a fit does not get that year either (a calibration watches it as if it were new),
-only the networks that have not seen it are asked.
+Each network left a year of the history out. Where a fit does not get that year either (a calibration watches it as if it were
+new), only the networks that have not seen it are asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,9 +42,10 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class RecurrentExpectation:
-    """`left_out`: (first, last) day, half-open, of the year that each network was not trained on. `shares`: of mean and log sigma.
+    """`left_out`: (first, last) day, half-open, of the year that each network was not trained on.
 
-    `digest` stands for the networks' weights in the detector's key.
+    `shares` (of mean and log sigma) say how much of the answer is believed; `digest` stands
+    for the networks' weights in the detector's key.
     """
 
     harmonic: HarmonicExpectation
@@ -141,7 +142,7 @@ def standardise(x_YX: np.ndarray, seen_YX: np.ndarray, expected_YX: np.ndarray, 
 
 
 def network_inputs(z_YX: np.ndarray, seen_YX: np.ndarray, radius: int) -> np.ndarray:
-    """(F, Y, X) float32; F is 1 without a radius, else 3: own clipped residual, mean around, share of the window that was seen."""
+    """(F, Y, X) float32: own clipped residual and, with a radius, the mean around and the share of the window that was seen."""
     own_YX = np.where(seen_YX, np.clip(z_YX, -CLIP, CLIP), 0).astype(np.float32)
     if radius == 0:
         return own_YX[None]
@@ -151,7 +152,7 @@ def network_inputs(z_YX: np.ndarray, seen_YX: np.ndarray, radius: int) -> np.nda
 
 
 def window_sum(value_YX: np.ndarray, radius: int) -> np.ndarray:
-    """Sum over the square window around each pixel, 0 outside. In one order everywhere, unlike a running sum: tiles equal the whole."""
+    """Sum over the square window around each pixel, 0 outside. One order of adding everywhere, so that tiles equal the whole."""
     for axis in (0, 1):
         pad = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
         padded = np.pad(value_YX, pad)

@@ -1,9 +1,9 @@
 """The networks of a RecurrentExpectation, trained on the history alone; every one leaves another year of it out.
 
-Each year's residuals are those from the curve that was fitted without that year: a curve that has seen a year lies too near to it.
-The year that a network leaves out is where its training stops and what says how much of its answer is believed (`shares`), because
-dates are what is scarce: pixels of the same date share its haze, so blocks in space would let a network pass that has only
-memorised dates. What the left-out years do not support is 0, and with 0 the expectation is the curve itself.
+Each year's residuals are those from the curve that was fitted without that year: a curve that has seen a year lies too near to
+it. The year that a network leaves out is where its training stops and what says how much of its answer is believed (`shares`),
+because dates are what is scarce: pixels of the same date share its haze, so blocks in space would let a network pass that has
+only memorised dates. What the left-out years do not support is 0, and with 0 the expectation is the curve itself.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.change.calibration import LEAST_PIXELS, SPREADS, _years, settle
+from pipelines.change.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, _years, settle
 from pipelines.change.harmonic_expectation import HarmonicExpectation
 from pipelines.change.recurrent_expectation import network_inputs, standardise
 from pipelines.change.stable import year_levels
@@ -70,33 +70,40 @@ def residual_years(
     index_P = np.random.default_rng(seed).permutation(np.flatnonzero(use_YX))[:pixels]
     if len(index_P) < LEAST_PIXELS:
         raise RequestError(
-            f"the recurrent expectation found {len(index_P)} stable pixels with {min_history} usable dates to learn from, expected "
-            f"at least {LEAST_PIXELS}: lower monitoring.min_history, or use monitoring.expectation: {{kind: harmonic}}"
+            f"the recurrent expectation found {len(index_P)} stable pixels with {min_history} usable dates to learn from, "
+            f"expected at least {LEAST_PIXELS}: lower monitoring.min_history, or use monitoring.expectation: {{kind: harmonic}}"
         )
     index_P = np.resize(index_P, -(-len(index_P) // WINDOW_PX) * WINDOW_PX)
-    years = []
-    for first_day, is_out_N in folds:
-        others = harmonic.fit(x_NYX[~is_out_N], valid_NYX[~is_out_N], days_N[~is_out_N])
-        inputs, values, seen = [], [], []
-        for x_YX, valid_YX, day in zip(x_NYX[is_out_N], valid_NYX[is_out_N], days_N[is_out_N], strict=True):
-            seen_YX = valid_YX & (others["count"] > 0)
-            z_YX = standardise(x_YX, seen_YX, *harmonic.foretell(others, {}, float(day)))
-            inputs.append(network_inputs(z_YX, seen_YX, radius).reshape(-1, seen_YX.size)[:, index_P].T)
-            values.append(z_YX.ravel()[index_P])
-            seen.append(seen_YX.ravel()[index_P])
-        years.append(
-            ResidualYear(
-                first_day, first_day + 365.25, days_N[is_out_N], np.stack(inputs), np.stack(values).clip(-TARGET_CLIP, TARGET_CLIP),
-                np.stack(seen),
-            )
-        )  # fmt: skip
-    return years
+    return [_left_out(harmonic, x_NYX, valid_NYX, days_N, first_day, is_out_N, index_P, radius) for first_day, is_out_N in folds]
+
+
+def _left_out(
+    harmonic: HarmonicExpectation,
+    x_NYX: np.ndarray,
+    valid_NYX: np.ndarray,
+    days_N: np.ndarray,
+    first_day: float,
+    is_out_N: np.ndarray,
+    index_P: np.ndarray,
+    radius: int,
+) -> ResidualYear:
+    """The year `is_out_N` against the curve of all other dates."""
+    others = harmonic.fit(x_NYX[~is_out_N], valid_NYX[~is_out_N], days_N[~is_out_N])
+    inputs, values, seen = [], [], []
+    for x_YX, valid_YX, day in zip(x_NYX[is_out_N], valid_NYX[is_out_N], days_N[is_out_N], strict=True):
+        seen_YX = valid_YX & (others["count"] > 0)
+        z_YX = standardise(x_YX, seen_YX, *harmonic.foretell(others, {}, float(day)))
+        inputs.append(network_inputs(z_YX, seen_YX, radius).reshape(-1, seen_YX.size)[:, index_P].T)
+        values.append(np.clip(z_YX.ravel()[index_P], -TARGET_CLIP, TARGET_CLIP))
+        seen.append(seen_YX.ravel()[index_P])
+    return ResidualYear(first_day, first_day + YEAR_DAYS, days_N[is_out_N], np.stack(inputs), np.stack(values), np.stack(seen))
 
 
 class YearWindows:
-    """Windows of 64 pixels and one year, for `pipelines.learning.training`. With `hide`, each epoch hides other dates from a window.
+    """Windows of 64 pixels and one year, for `pipelines.learning.training`.
 
-    A hidden date is still a target: the networks learn to foretell over gaps, and find it harder to recognise a date.
+    `hide` is the share of dates that each epoch hides from a window. A hidden date is still a target: the networks learn to
+    foretell over gaps, and find it harder to recognise a date.
     """
 
     def __init__(self, years: Sequence[ResidualYear], hide: float = 0.0):
@@ -192,15 +199,14 @@ def supported_shares(ensemble: Any, years: Sequence[ResidualYear]) -> tuple[floa
         windows = YearWindows([year])
         answer_T2P = [ensemble.compute_member(i, windows.gather([w]))[0, :, :, 0].numpy() for w in range(len(windows))]
         answers.append(np.concatenate(answer_T2P, axis=2))
-    errors_SD = _per_date(
-        years, [[np.abs(y.z_TP - s * a[:, 0]) for s in MEAN_SHARES] for y, a in zip(years, answers, strict=True)]
-    )
+    both = list(zip(years, answers, strict=True))
+    errors_SD = _per_date(years, [[np.abs(y.z_TP - s * a[:, 0]) for s in MEAN_SHARES] for y, a in both])
     mean_share = MEAN_SHARES[smallest_supported(errors_SD)]
     losses = [
         [
             math.sqrt(2) * np.abs(y.z_TP - mean_share * a[:, 0]) * np.exp(-s * a[:, 1]) + s * a[:, 1] for s in SIGMA_SHARES
         ]
-        for y, a in zip(years, answers, strict=True)
+        for y, a in both
     ]  # fmt: skip
     return mean_share, SIGMA_SHARES[smallest_supported(_per_date(years, losses))]
 
