@@ -66,8 +66,8 @@ class HarmonicExpectation:
         origin_day = float(days_N[-1]) if len(days_N) else 0.0
         features_NJ = season_features(days_N, self.harmonics, self.trend, origin_day)
         waves_NS = season_features(days_N, 1)[:, 1:]
-        x_NP, valid_NP = x_NYX.reshape(len(x_NYX), -1), valid_NYX.reshape(len(x_NYX), -1)
-        number, terms = x_NP.shape[1], features_NJ.shape[1]
+        number, terms = math.prod(shape_yx), features_NJ.shape[1]
+        x_NP, valid_NP = x_NYX.reshape(-1, number), valid_NYX.reshape(-1, number)
         names = {"coefficients": terms, "inverse": terms * (terms + 1) // 2, "spread": 1, "season": 2}
         rows = {name: np.zeros((length, number), np.float32) for name, length in names.items()}
         for start in range(0, number, CHUNK_PX):

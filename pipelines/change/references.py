@@ -7,6 +7,7 @@
 | `harmonic_mosum`, `harmonic_ewma`, `harmonic_cusum` | robust harmonic curve | the sequential test |
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ class SameSeason:
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
         """`season` (24, Y, X) float32, 0 where a pixel was never seen, and `count` (Y, X) int32."""
         shape_yx = x_NYX.shape[1:]
-        x_PN, valid_PN = x_NYX.reshape(len(x_NYX), -1).T, valid_NYX.reshape(len(x_NYX), -1).T
+        number = math.prod(shape_yx)
+        x_PN, valid_PN = x_NYX.reshape(-1, number).T, valid_NYX.reshape(-1, number).T
         season_SP = np.zeros((BINS, len(x_PN)), np.float32)
         day_of_year_N = np.mod(days_N, TROPICAL_YEAR_DAYS)
         for s in range(BINS):

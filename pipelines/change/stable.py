@@ -1,8 +1,8 @@
 """Which pixels did not change, and which did and when, as far as the images themselves show it. For judging; never for detecting.
 
-The rule looks at one level per year: the median of the three consecutive months in which the variable is typically highest (where
-a canopy, a crop, a water index has most to lose; typically lowest where only rises are sought). It sees all of the series, so
-"seen in the images" is what it says, not truth on the ground.
+The rule looks at one level per year: the median of the three consecutive months in which the variable is typically highest
+(where a canopy, a crop, a water index has most to lose; typically lowest where only rises are sought). It sees all of the
+series, so "seen in the images" is what it says, not truth on the ground.
 """
 
 from dataclasses import dataclass
@@ -73,13 +73,14 @@ def first_change_year(levels: YearLevels, limit: float, direction: str = "down")
 
 
 def _best_quarter(of_date_N: np.ndarray, months_N: np.ndarray, highest: bool) -> int:
-    """First month (0-11) of the three whose dates have the highest (lowest) median."""
+    """First month (0-11) of the three whose months' medians have the highest (lowest) mean; empty months do not count."""
+    seen_N = np.isfinite(of_date_N)
+    of_month = {m: float(np.median(of_date_N[seen_N & (months_N == m)])) for m in range(12) if (seen_N & (months_N == m)).any()}
     best, at = -np.inf, 0
     for first in range(12):
-        values = of_date_N[np.isin(months_N, [(first + offset) % 12 for offset in range(MONTHS)])]
-        values = values[np.isfinite(values)]
-        if len(values) >= LEAST_LOOKS:
-            value = float(np.median(values)) * (1 if highest else -1)
+        values = [of_month[m] for m in ((first + offset) % 12 for offset in range(MONTHS)) if m in of_month]
+        if len(values) >= min(2, len(of_month)):
+            value = sum(values) / len(values) * (1 if highest else -1) if values else -np.inf
             if value > best:
                 best, at = value, first
     return at
