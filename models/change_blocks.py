@@ -4,9 +4,9 @@ Every part is size-agnostic and knows nothing of the tile it works on: convoluti
 upsampling by 2, no statistics over pixels. So a window that starts at multiples of `stride_px` and has the halo of
 `receptive_radius` gives the same numbers as the whole image.
 
-There is no normalisation layer. Group, instance and layer norm over pixels take statistics of the tile; batch norm takes those of
-few windows from few cities, half of them drawn around change, into a city where neither holds. The dates arrive normalised per
-place, the networks are shallow, and He's initialisation (He et al. 2015, arXiv:1502.01852) with clipped gradients trains them.
+Features are normalised over the channels of each pixel (`PixelNorm`). Group, instance and layer norm over pixels take statistics
+of the tile; batch norm takes those of few windows from few cities, half of them drawn around change, into a city where neither
+holds, and learns with other numbers than it predicts with. With no norm at all 200 steps of FC-EF left a higher training loss.
 
 Shapes: B batch, T dates, C bands, H rows, W columns, E input channels of an encoder, D channels of a scale.
 """
@@ -19,11 +19,28 @@ import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
 CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
-CHANGED_PRIOR = 0.05  # probability that an untrained network gives to change (Lin et al. 2017, section 4.1)
+NORM_FLOOR = 1e-3  # added to the mean square: what is almost nothing is not blown up
+CHANGED_PRIOR = 0.05  # probability that an untrained network gives to change (Lin et al. 2017, arXiv:1708.02002, section 3.3)
+
+
+class PixelNorm(nn.Module):
+    """Root mean square norm over the channels of each pixel (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4), with a learnt gain
+    and bias per channel. Knows nothing of other pixels or samples, and is the same in training and after.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gain_D = nn.Parameter(torch.ones(channels))
+        self.bias_D = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        """Of the same shape."""
+        scale_B1HW = torch.rsqrt(x_BDHW.square().mean(dim=1, keepdim=True) + NORM_FLOOR)
+        return x_BDHW * scale_B1HW * self.gain_D[:, None, None] + self.bias_D[:, None, None]
 
 
 class ConvolutionBlock(nn.Module):
-    """`CONVOLUTIONS` times 3 x 3 convolution and ReLU, then spatial dropout."""
+    """`CONVOLUTIONS` times 3 x 3 convolution, norm and ReLU, then spatial dropout."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float):
         super().__init__()
@@ -31,12 +48,13 @@ class ConvolutionBlock(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(widths[i], outputs, 3, padding=1) for i in range(CONVOLUTIONS))
         for layer in self.layers:
             initialise(layer)
+        self.norms = nn.ModuleList(PixelNorm(outputs) for _ in range(CONVOLUTIONS))
         self.dropout = dropout
 
     def forward(self, x_BEHW: Tensor) -> Tensor:
         """(B, outputs, H, W)."""
-        for layer in self.layers:
-            x_BEHW = F.relu(layer(x_BEHW))
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x_BEHW = F.relu(norm(layer(x_BEHW)))
         return F.dropout2d(x_BEHW, self.dropout, self.training)
 
 
@@ -82,7 +100,7 @@ class Decoder(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """He's initialisation for a convolution that a ReLU follows; biases 0."""
+    """He's initialisation (He et al. 2015, arXiv:1502.01852) for a convolution that a ReLU follows; biases 0."""
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

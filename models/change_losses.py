@@ -21,7 +21,7 @@ DICE_SMOOTH = 1.0  # pixels; keeps the ratio finite where nothing changed
 FOCUS = 2.0  # gamma of Lin et al. 2017, their best
 CHANGED_SHARE = 0.75  # alpha: weight of changed pixels; 1 - alpha of the others
 CHANGED_WEIGHT = 10.0  # of changed pixels in the weighted cross-entropy
-FOCAL_PER_DICE = 20.0  # Kirillov et al. 2023, arXiv:2304.02643, appendix A: focal to Dice 20 : 1
+FOCAL_PER_DICE = 20.0  # focal to Dice 20 : 1 as in Kirillov et al. 2023, arXiv:2304.02643
 
 
 def change_loss(kind: str) -> Loss:
@@ -68,7 +68,7 @@ def weighted_cross_entropy(logit: Tensor, target: Tensor, weight: Tensor) -> Ten
 
 
 def lovasz_hinge(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """The Lovasz extension of 1 - Jaccard of the hinge errors (Berman, Triki & Blaschko 2018, arXiv:1705.08790, eq. 8-9, alg. 1).
+    """The Lovasz extension of 1 - Jaccard of the hinge errors (Berman, Triki & Blaschko 2018, arXiv:1705.08790, algorithm 1).
 
     Pixels with any weight count alike.
     """

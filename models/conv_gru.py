@@ -1,6 +1,6 @@
 """A ConvGRU cell and a stack of them, with pixels that were not seen holding their state.
 
-Equations (Ballas et al. 2016, arXiv:1511.06432, eq. 4-7; `*` convolution, `o` elementwise; Cho et al. 2014 for the gates):
+Equations (Ballas et al. 2016, arXiv:1511.06432, section 3.1; `*` convolution, `o` elementwise; Cho et al. 2014 for the gates):
 
     z = sigmoid(W_z * x + U_z * h + b_z)
     r = sigmoid(W_r * x + U_r * h + b_r)

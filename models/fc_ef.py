@@ -1,7 +1,7 @@
 """FC-EF: two dates stacked as the bands of one image, and a U-Net (early fusion).
 
-Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, section 3.1, Figure 1a. Other than there: the coarsest scale is not pooled once
-more, sizes double by repetition instead of transposed convolution, and there is no batch norm (see `models.change_blocks`).
+Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1a. Other than there: the coarsest scale is not pooled once more, sizes
+double by repetition instead of transposed convolution, and the norm is over channels (see `models.change_blocks`).
 
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """

@@ -1,8 +1,8 @@
 """FC-Siam-conc: one encoder for both dates; the decoder sees the features of both at every scale.
 
-Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, section 3.2, Figure 1b. Other than there: the coarsest scale is joined as well
-(there the decoder starts from the second date's features alone), it is not pooled once more, sizes double by repetition, and
-there is no batch norm (see `models.change_blocks`).
+Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1b. Other than there: the coarsest scale is joined as well (there the
+decoder starts from the second date's features alone), it is not pooled once more, sizes double by repetition, and the norm is
+over channels (see `models.change_blocks`).
 
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """

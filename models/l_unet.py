@@ -3,7 +3,7 @@
 Papadomanolaki, Verma, Vakalopoulou, Gupta & Karantzalos 2019, "Detecting urban changes with recurrent neural networks from
 multitemporal Sentinel-2 data", IGARSS, arXiv:1910.07778, Figure 1. Every date goes down one encoder; at each scale a ConvLSTM
 reads the features of the dates in order, and the decoder starts from and is joined by what it says after the last one. Other than
-there: no batch norm, and sizes double by repetition (see `models.change_blocks`).
+there: the norm is over channels, and sizes double by repetition (see `models.change_blocks`).
 
 Where a date did not see a cell, its state is held: a date on which nothing was seen changes nothing. The days between the dates
 are not used: with the few places that have labels, they would name the place.

@@ -72,7 +72,7 @@ def test_a_cropped_window_is_the_whole_image(kind, seed, widths, dates, shape_yx
 def test_in_float32_only_the_last_digits_differ(kind):
     network, x, valid = network_and_scene(kind, 0, (16, 32, 64), 2, (97, 110))
     halo = network.halo_px
-    assert worst_difference(network.float(), x.float(), valid, slice(48, 61), slice(40, 70), halo) < 1e-5
+    assert worst_difference(network.float(), x.float(), valid, slice(48, 61), slice(40, 70), halo) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
