@@ -76,11 +76,15 @@ class Space:
 
     def lonlat(self, index_ND: np.ndarray) -> np.ndarray:
         """Longitude and latitude (WGS 84, degrees) of places on a map, (N, 2)."""
+        x, y = self.world(index_ND).T
+        return np.stack(self._to_lonlat.transform(x, y), axis=1)
+
+    @cached_property
+    def _to_lonlat(self):
         from pyproj import Transformer
 
         assert self.grid is not None
-        x, y = self.world(index_ND).T
-        return np.stack(Transformer.from_crs(self.grid.crs, "EPSG:4326", always_xy=True).transform(x, y), axis=1)
+        return Transformer.from_crs(self.grid.crs, "EPSG:4326", always_xy=True)
 
     def _interpolate(self, values: np.ndarray, index_ND: np.ndarray) -> np.ndarray:
         (rows, columns), _ = self._lattice

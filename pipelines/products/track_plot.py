@@ -1,0 +1,168 @@
+"""Tracked objects as a picture: size over time, and where they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from pipelines.change.objects import Space
+from pipelines.change.track_table import size_columns
+from pipelines.products.pictures import INK, MUTED, NOT_SEEN, STYLE, save_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Okabe & Ito (2008): told apart with any colour vision
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7a5c1e", "#5b6570")
+OTHER = "#b7bdc4"
+HALO = [withStroke(linewidth=2.2, foreground="white")]
+MARKS = {"new": "^", "gone": "X", "merged": "D", "split": "s"}
+
+
+def draw_tracks(
+    objects: pd.DataFrame, events: pd.DataFrame, space: Space, path: Path, title: str, *, backdrop_YX: np.ndarray | None = None
+) -> None:
+    """Writes a PNG: on the left the size of every track over time, on the right the paths of their centroids.
+
+    The largest tracks have a colour and a number, the others are grey. `backdrop_YX`: on how many dates each pixel was part of an
+    object, drawn below the paths (for volumes: looked at along z). Hollow points: not seen on that date, size as last seen.
+    """
+    time = "date" if "date" in objects else "step"
+    size, unit = size_columns(space)[0], space.unit
+    power = "²" if space.axes == 2 else "³"
+    factor, unit_words = size_scale(float(objects[size].max()), unit, power)
+    largest = objects.groupby("track_id")[size].max().sort_values(ascending=False, kind="stable").index[: len(COLOURS)]
+    colour_of = dict(zip(sorted(largest), COLOURS, strict=False))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12.4, 5.4), facecolor="white", layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+        figure.suptitle(title, size=13, weight="bold", x=0.01, ha="left")
+        _draw_sizes(left, objects, events, time, size, factor, colour_of)
+        left.set_ylabel(f"{size.split('_')[0]} [{unit_words}]")
+        left.set_title("Size over time", size=10, weight="bold", loc="left")
+        _draw_places(right, objects, time, space, colour_of, backdrop_YX)
+        words = "Where the centroids went" + ("; the darker, the more dates" if backdrop_YX is not None else "")
+        right.set_title(words, size=10, weight="bold", loc="left")
+        key = _key(colour_of, objects.track_id.nunique())
+        figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=8.5, handletextpad=0.3,
+                      columnspacing=1.2)  # fmt: skip
+        save_figure(figure, path)
+
+
+def size_scale(largest: float, unit: str, power: str) -> tuple[float, str]:
+    """(factor, unit in words) that keep the numbers of an axis short: m², ha or km²; mm², mm³ or ml."""
+    if unit == "m" and power == "²" and largest >= 1e7:
+        return 1e-6, "km²"
+    if unit == "m" and power == "²" and largest >= 2e4:
+        return 1e-4, "ha"
+    if unit == "mm" and power == "³" and largest >= 1e4:
+        return 1e-3, "ml"
+    return 1.0, unit + power
+
+
+def _draw_sizes(
+    axes: Axes, objects: pd.DataFrame, events: pd.DataFrame, time: str, size: str, factor: float, colour_of: dict[int, str]
+) -> None:
+    groups = _grey_first(objects, colour_of)
+    lines = {track_id: (own[time].to_numpy(), own[size].to_numpy() * factor) for track_id, own in groups}
+    for track_id, own in groups:
+        (x, y), colour, is_named = lines[track_id], colour_of.get(track_id, OTHER), track_id in colour_of
+        axes.plot(x, y, color=colour, lw=1.7 if is_named else 0.8, zorder=3 if is_named else 2)
+        seen = (own.event != "not seen").to_numpy()
+        axes.plot(x[seen], y[seen], "o", color=colour, ms=3.5 if is_named else 2, zorder=4)
+        axes.plot(x[~seen], y[~seen], "o", mfc="white", mec=colour, mew=1, ms=4.5 if is_named else 3, zorder=4)
+    for event in events[events.event.isin(list(MARKS))].itertuples():
+        at = np.datetime64(getattr(event, time)) if time == "date" else getattr(event, time)
+        _mark(axes, lines, colour_of, event.track_id, event.event, [int(other) for other in event.others.split()], at)
+    _number(axes, {track_id: lines[track_id] for track_id in colour_of}, colour_of)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("date (UTC)" if time == "date" else "step")
+    axes.grid(color="#e3e6e9", lw=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if time == "date":
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+        axes.tick_params(axis="x", labelsize=8)
+
+
+def _mark(
+    axes: Axes, lines: dict[int, tuple[np.ndarray, np.ndarray]], colour_of: dict[int, str],
+    track_id: int, kind: str, others: list[int], at: Any,
+) -> None:  # fmt: skip
+    """The sign of an event on its track, and dotted lines to where a track ends (gone, merged)."""
+    x, y = lines[track_id]
+    here = y[x == at]
+    place = float(here[0]) if here.size else 0.0
+    ends = others if kind == "merged" else [track_id] if kind == "gone" else []
+    for end in set(ends) & colour_of.keys():
+        axes.plot([lines[end][0][-1], at], [lines[end][1][-1], place], color=colour_of[end], lw=1, ls=":", zorder=2)
+    if track_id in colour_of:
+        axes.plot(at, place, MARKS[kind], color=colour_of[track_id], ms=8, mec="white", mew=0.8, zorder=5)
+
+
+def _number(axes: Axes, lines: dict[int, tuple[np.ndarray, np.ndarray]], colour_of: dict[int, str]) -> None:
+    """Track numbers at the last point of each line, moved up where they would lie on each other."""
+    gap = 0.035 * max((float(y.max()) for _, y in lines.values()), default=1.0)
+    lowest: dict[object, float] = {}
+    for track_id, (x, y) in sorted(lines.items(), key=lambda line: float(line[1][1][-1])):
+        height = max(float(y[-1]), lowest.get(x[-1], 0.0))
+        lowest[x[-1]] = height + gap
+        axes.annotate(str(track_id), (x[-1], height), xytext=(7, 0), textcoords="offset points", va="center",
+                      color=colour_of[track_id], size=8.5, weight="bold", path_effects=HALO, zorder=6)  # fmt: skip
+
+
+def _draw_places(
+    axes: Axes, objects: pd.DataFrame, time: str, space: Space, colour_of: dict[int, str], backdrop_YX: np.ndarray | None
+) -> None:
+    """In pixels, row 0 above, with the true proportions of a pixel; a bar or the ticks say how long a metre is."""
+    centre = np.array([[float(objects[name].mean()) for name in _axes_of(space)]])
+    step_y, step_x = space.steps(centre)[0, -2:]
+    axes.set_facecolor("#fbfbfc")
+    if backdrop_YX is not None:
+        rows, columns = backdrop_YX.shape
+        shown = np.ma.masked_equal(backdrop_YX, 0)
+        axes.imshow(shown, cmap="Greys", vmin=0, vmax=2.2 * float(backdrop_YX.max() or 1), interpolation="nearest",
+                    extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))  # fmt: skip
+    for track_id, own in _grey_first(objects, colour_of):
+        colour, is_named = colour_of.get(track_id, OTHER), track_id in colour_of
+        axes.plot(own["column"], own["row"], "-", color=colour, lw=1.5 if is_named else 0.7, zorder=3)
+        axes.plot(own["column"].iloc[:-1], own["row"].iloc[:-1], "o", color=colour, ms=2.5, zorder=3)
+        axes.plot(
+            own["column"].iloc[-1], own["row"].iloc[-1], "o", color=colour, mec="white", ms=6 if is_named else 3.5, zorder=4
+        )
+        if is_named:
+            axes.annotate(str(track_id), (own["column"].iloc[-1], own["row"].iloc[-1]), xytext=(5, 4), textcoords="offset points",
+                          color=colour, size=9, weight="bold", path_effects=HALO, zorder=5)  # fmt: skip
+    axes.set_aspect(step_y / step_x)
+    axes.set(xlabel=f"column (one is {step_x:.4g} {space.unit})", ylabel=f"row (one is {step_y:.4g} {space.unit})")
+    if backdrop_YX is None and axes.get_ylim()[0] < axes.get_ylim()[1]:
+        axes.invert_yaxis()
+    axes.tick_params(labelsize=8, length=2)
+    for spine in axes.spines.values():
+        spine.set_color(NOT_SEEN)
+
+
+def _axes_of(space: Space) -> tuple[str, ...]:
+    return ("row", "column") if space.axes == 2 else ("slice", "row", "column")
+
+
+def _grey_first(objects: pd.DataFrame, colour_of: dict[int, str]) -> list[tuple[int, pd.DataFrame]]:
+    groups = [(int(track_id), own) for track_id, own in objects.groupby("track_id")]
+    return sorted(groups, key=lambda group: (group[0] in colour_of, group[0]))
+
+
+def _key(colour_of: dict[int, str], count: int) -> list[Line2D]:
+    key = [Line2D([], [], color=colour, marker="o", ms=5, lw=1.7, label=str(track)) for track, colour in colour_of.items()]
+    if count > len(colour_of):
+        key.append(Line2D([], [], color=OTHER, marker="o", ms=3, lw=1, label=f"{count - len(colour_of)} smaller"))
+    key += [Line2D([], [], color=INK, marker=mark, ms=6, lw=0, label=event) for event, mark in MARKS.items()]
+    key.append(Line2D([], [], mfc="white", mec=MUTED, marker="o", ms=5, lw=0, label="not seen"))
+    return key

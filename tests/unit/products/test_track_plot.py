@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.change.objects import Space
+from pipelines.change.track_table import as_tables
+from pipelines.change.tracking import track_objects
+from pipelines.products.track_plot import COLOURS, draw_tracks, size_scale
+
+
+def colours_in(path):
+    with Image.open(path) as picture:
+        return {tuple(pixel) for pixel in np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)}
+
+
+def as_rgb(colour):
+    return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
+
+
+def test_volumes_in_steps_are_drawn(tmp_path):
+    masks = np.zeros((3, 5, 20, 20), bool)
+    masks[:, 1:3, 2:6, 2:6] = masks[1:, 2:4, 12:16, 12:14] = True
+    masks[2, 1:3, 2:6, 2:6] = False  # gone
+    space = Space.of_spacing((3.0, 0.5, 0.5))
+    objects, events, _ = as_tables(track_objects(masks, [0.0, 1.0, 2.0], space), space)
+    draw_tracks(objects, events, space, tmp_path / "a.png", "Lesions", backdrop_YX=masks.any(axis=1).sum(axis=0))
+    found = colours_in(tmp_path / "a.png")
+    assert {as_rgb(COLOURS[0]), as_rgb(COLOURS[1])} <= found
+    assert as_rgb(COLOURS[2]) not in found  # two tracks, two colours
+    draw_tracks(objects, events, space, tmp_path / "b.png", "Lesions", backdrop_YX=masks.any(axis=1).sum(axis=0))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_more_tracks_than_colours_leave_the_small_ones_grey(tmp_path):
+    masks = np.zeros((2, 60, 60), bool)
+    for k in range(11):
+        masks[:, 5 * k : 5 * k + 3, 2 : 8 + 4 * k] = True
+    space = Space.of_spacing((1.0, 1.0))
+    dates = [np.datetime64("2020-01-01"), np.datetime64("2020-02-01")]
+    objects, events, _ = as_tables(track_objects(masks, dates, space), space)
+    draw_tracks(objects, events, space, tmp_path / "a.png", "Many")
+    assert {as_rgb(colour) for colour in COLOURS} <= colours_in(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("largest", "unit", "power", "scale"),
+    [
+        (900.0, "m", "²", (1.0, "m²")),
+        (2.5e4, "m", "²", (1e-4, "ha")),
+        (5e7, "m", "²", (1e-6, "km²")),
+        (5e4, "mm", "³", (1e-3, "ml")),
+        (5e4, "mm", "²", (1.0, "mm²")),
+    ],
+)
+def test_the_axis_has_short_numbers(largest, unit, power, scale):
+    assert size_scale(largest, unit, power) == scale
