@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs import build
-from configs.change import ChangeRun
+from configs.change import ChangeModel, ChangeRun, Rule
 
 # ---------------------------------------------------------------- places and labels
 

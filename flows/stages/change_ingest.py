@@ -1,6 +1,7 @@
 """Scenes of every place -> a cube each, and its label on the cube's grid."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,8 @@ def change_ingest(invocation: Invocation) -> dict[str, Any]:
     places: dict[str, dict[str, Any]] = {}
     refused: list[dict[str, str]] = []
     for name, source in sources.items():
-        report = steps.do(
-            "ingest", f"lay scenes of {name}", lambda progress, n=name, s=source: lay_place(invocation, n, s, progress)
-        )
-        label = steps.do("ingest", f"read the label of {name}", lambda progress, n=name, s=source: lay_label(invocation, n, s))
+        report = steps.do("ingest", f"lay scenes of {name}", partial(lay_place, invocation, name, source))
+        label = steps.do("ingest", f"read the label of {name}", partial(lay_label, invocation, name, source))
         places[name] = {"snapshot": report.snapshot, "is_new": bool(report.added or report.replaced), **label}
         refused += [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused]
         steps.say(f"ingest: {name}: {tell(report)}{describe_label(label)}")
@@ -58,7 +57,7 @@ def lay_place(invocation: Invocation, place: str, source: Any, progress: Any) ->
     return ingest_scenes(source, build.build_rule(invocation.run), invocation.folder.cube_of(place), None, settings, progress)
 
 
-def lay_label(invocation: Invocation, place: str, source: Any) -> dict[str, Any]:
+def lay_label(invocation: Invocation, place: str, source: Any, _progress: Any = None) -> dict[str, Any]:
     """The label on the cube's grid as a file of the run; a place that is only predicted (prediction.places) needs none."""
     from pipelines.cube.store import grid_of, open_cube
 

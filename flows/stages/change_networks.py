@@ -29,6 +29,7 @@ class Places:
     all: dict[str, Any]  # name -> LabelledPlace
     labelled: tuple[str, ...]
     grouping: Any
+    snapshots: dict[str, str]
     key: str  # of what the places were made from
 
     @property
@@ -60,7 +61,8 @@ def open_places(invocation: Invocation, stage: str) -> Places:
     for name, group in zip(grouping.names, grouping.groups, strict=True):
         check_classes(places.values(), group, f"the group {name}")
     key = stage_key(snapshot=ingested["snapshot"], pairs=run.pairs.model_dump(mode="json"))
-    return Places(places, labelled, grouping, key)
+    snapshots = {name: about["snapshot"] for name, about in ingested["places"].items()}
+    return Places(places, labelled, grouping, snapshots, key)
 
 
 def prepare_places(invocation: Invocation, ingested: dict[str, Any], progress: Any) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def logits_of(invocation: Invocation, places: Places, network: Any, key: str, na
     import torch
 
     from models.change_detector import ChangeDetector
-    from pipelines.inference.change_predict import score_file, score_place
+    from pipelines.inference.change_predict import score_file
 
     place, alone = places.all[name], ChangeDetector([network], fuse_with="none").eval()
 
@@ -177,8 +179,7 @@ def logits_of(invocation: Invocation, places: Places, network: Any, key: str, na
         return alone.member_logit(0, *tensors).numpy()
 
     def fill(out_HW: np.ndarray) -> None:
-        reach = {"halo_px": alone.halo_for(len(place.days_T)), "stride_px": alone.stride_px, "tile_px": SCORE_TILE_PX}
-        score_place(reader_of(place), place.days_T, place.shape_yx, score, out_HW=out_HW, **reach)
+        fill_scores(place, score, alone.halo_for(len(place.days_T)), alone.stride_px, out_HW)
 
     return score_file(score_path(invocation, key, name), place.shape_yx, fill)
 
@@ -187,7 +188,7 @@ def rule_scores(invocation: Invocation, places: Places, rule: str, name: str) ->
     """score_HW of the rule that the networks are fused with, on what the networks see; None for "none"."""
     import torch
 
-    from pipelines.inference.change_predict import score_file, score_place
+    from pipelines.inference.change_predict import score_file
 
     if rule == "none":
         return None
@@ -197,15 +198,28 @@ def rule_scores(invocation: Invocation, places: Places, rule: str, name: str) ->
         return scorer.score(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (x_TCHW, valid_THW))).numpy()
 
     def fill(out_HW: np.ndarray) -> None:
-        reach = {"halo_px": scorer.halo_px, "stride_px": 1, "tile_px": SCORE_TILE_PX}
-        score_place(reader_of(place), place.days_T, place.shape_yx, score, out_HW=out_HW, **reach)
+        fill_scores(place, score, scorer.halo_px, 1, out_HW)
 
     return score_file(score_path(invocation, stage_key(rule=rule, places=places.key), name), place.shape_yx, fill)
 
 
-def reader_of(place: Any) -> Any:
-    """read(tile) of a decoded place."""
-    return lambda tile: (place.x_TCHW[..., tile.rows, tile.columns], place.valid_THW[..., tile.rows, tile.columns])
+def fill_scores(place: Any, score: Any, halo_px: int, stride_px: int, out_HW: np.ndarray) -> None:
+    """`score` over a decoded place, tile by tile."""
+    from pipelines.inference.change_predict import score_place
+
+    def read(tile: Any) -> tuple[np.ndarray, np.ndarray]:
+        return place.x_TCHW[..., tile.rows, tile.columns], place.valid_THW[..., tile.rows, tile.columns]
+
+    score_place(
+        read,
+        place.days_T,
+        place.shape_yx,
+        score,
+        halo_px=halo_px,
+        stride_px=stride_px,
+        tile_px=SCORE_TILE_PX,
+        out_HW=out_HW,
+    )
 
 
 def score_path(invocation: Invocation, key: str, name: str) -> Path:

@@ -1,5 +1,6 @@
 """Places -> detector: a network for each group of places, trained on all the others; calibration, fusion, threshold; saved."""
 
+from functools import partial
 from typing import Any
 
 from configs import build_change
@@ -24,9 +25,7 @@ def change_train(invocation: Invocation) -> dict[str, Any]:
         steps.say(f"  {places.grouping.note}")
     networks, reports = [], []
     for g, name in enumerate(places.grouping.names):
-        network, report = steps.do(
-            "train", f"train without {name}", lambda progress, g=g: train_member(invocation, places, g, progress)
-        )
+        network, report = steps.do("train", f"train without {name}", partial(train_member, invocation, places, g))
         networks.append(network)
         reports.append(report)
     detector, threshold = steps.do("train", "calibrate and fuse", lambda progress: decide(invocation, places, networks))

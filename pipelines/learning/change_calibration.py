@@ -39,8 +39,8 @@ class CalibrationTally:
         unchanged, changed = (int(n) for n in self.pixels_2S.sum(axis=1))
         if not unchanged or not changed:
             raise RequestError(
-                f"{whose} has {changed} changed and {unchanged} unchanged pixels that are labelled and seen; what is left out needs "
-                "both: put the place together with another in evaluation.groups, or leave it out of source.places"
+                f"{whose} has {changed} changed and {unchanged} unchanged pixels that are labelled and seen; what is left out "
+                "needs both: put the place together with another in evaluation.groups, or leave it out of source.places"
             )
         used = self.pixels_2S.any(axis=0)
         value_S = ((np.arange(BINS) + 0.5) * (2 * LIMIT / BINS) - LIMIT)[used]

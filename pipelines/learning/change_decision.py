@@ -1,8 +1,8 @@
 """Networks and a rule -> one probability and a threshold, fitted on places that the networks have not seen.
 
-The detector's own two numbers per member and per rule are fitted here, member by member on the group that it has not seen; then the
-threshold is chosen on the fused probability of all these groups together. The same is done for what is shipped and, with one more
-group left out, for what is judged.
+The detector's own two numbers per member and per rule are fitted here, member by member on the group that it has not seen; then
+the threshold is chosen on the fused probability of all these groups together. The same is done for what is shipped and, with one
+more group left out, for what is judged.
 """
 
 from __future__ import annotations

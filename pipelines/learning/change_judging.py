@@ -6,13 +6,15 @@ Labels are uint8: 0 unchanged, 1 changed, 255 unknown. NaN in a score: not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pipelines.errors import RequestError
+from pipelines.learning.area_estimates import CLASSES, allocate_sample, estimate_areas
+from pipelines.learning.change_groups import Grouping
 from pipelines.learning.change_intervals import block_counts, f1_difference, f1_interval
 from pipelines.learning.change_metrics import (
     Counts,
@@ -74,8 +76,8 @@ def choose_threshold(parts: Iterable[Part]) -> Threshold:
 def standardised(score_HW: np.ndarray, seen_HW: np.ndarray) -> np.ndarray:
     """A rule's scores in deviations from the place's own mean, moved by 10 so that they are >= 0; float32, NaN where not seen.
 
-    The order within a place stays. Between places it is what makes one threshold serve all of them: on OSCD it takes change vector
-    analysis from .25 to .34.
+    The order within a place stays. Between places it is what makes one threshold serve all of them: on OSCD it takes change
+    vector analysis from .25 to .34.
     """
     usable = seen_HW & ~np.isnan(score_HW)
     values = score_HW[usable].astype(np.float64)
@@ -122,24 +124,26 @@ class Judged:
         return {**content, "f1_interval": interval.to_json(), "thresholds": self.thresholds}
 
 
-def judge_left_out(
-    groups: Sequence[Sequence[Region]],
-    names: Sequence[str],
-    score_of: Callable[[int, Region], np.ndarray],
-    threshold_of: Callable[[int], float],
-    truths: Mapping[str, Truth],
-) -> Judged:
-    """What a method gives on every group, left out: `score_of(g, region)` covers the region's whole place.
+def judge_rule(grouping: Grouping, scores: Mapping[str, np.ndarray], truths: Mapping[str, Truth]) -> Judged:
+    """What a rule gives on every group, with one threshold for it that was chosen on all other groups together.
 
-    `threshold_of(g)` was chosen without group g.
+    `scores` (>= 0, comparable between places) cover whole places.
     """
     judged = Judged()
-    for g, group in enumerate(groups):
-        threshold = threshold_of(g)
-        judged.thresholds[names[g]] = threshold
+    for g, group in enumerate(grouping.groups):
+        parts = (part for r in grouping.outside([g]) for part in parts_of(r, scores[r.place], truths[r.place]))
+        threshold = choose_threshold(parts).value
+        judged.thresholds[grouping.names[g]] = threshold
         for region in group:
-            judged.add(region, score_of(g, region), threshold, truths[region.place])
+            judged.add(region, scores[region.place], threshold, truths[region.place])
     return judged
+
+
+def describe_method(seeds: Sequence[Judged], confidence: float) -> dict[str, Any]:
+    """The first seed's figures and, where there are several, the spread of the pooled F1 over all of them."""
+    f1s = [f1 for f1 in (sum(one.counts.values(), Counts()).f1 for one in seeds) if f1 is not None]
+    spread = spread_of(f1s) if len(f1s) > 1 else None
+    return {**seeds[0].to_json(confidence), "f1_of_seeds": f1s, "spread": spread}
 
 
 def compare(ours: Judged, theirs: Mapping[str, Judged], confidence: float, seed: int = 0) -> dict[str, Any]:
@@ -162,3 +166,71 @@ def spread_of(f1s: Sequence[float]) -> dict[str, float | int]:
         "min": float(values.min()),
         "max": float(values.max()),
     }
+
+
+# ---------------------------------------------------------------- words and areas
+
+
+def verdict_of(
+    shipped: str,
+    methods: Mapping[str, Mapping[str, Any]],
+    differences: Mapping[str, Mapping[str, Any]],
+    must_beat: Sequence[str],
+    confidence: float,
+    note: str = "",
+) -> dict[str, Any]:
+    """`outcomes` per method, `is_publishable` (a larger pooled F1 than all that must be beaten), and a sentence for people."""
+    wanting = [name for name in must_beat if not (differences[name]["value"] or 0) > 0]
+    pooled, interval = methods[shipped]["pooled"], methods[shipped]["f1_interval"]
+    between = "" if interval["low"] is None else f" ({confidence:.0%}: {interval['low']:.3f} to {interval['high']:.3f})"
+    where = "strips that it has not learnt from" if note else "places that it has not seen"
+    text = f"{shipped} finds change on {where} with F1 {_figure(pooled['f1'])}{between}, precision {_figure(pooled['precision'])}"
+    text += f", recall {_figure(pooled['recall'])}."
+    for name in must_beat:
+        one = differences[name]
+        range_ = "" if one["low"] is None else f", {one['low']:+.3f} to {one['high']:+.3f}"
+        text += f" {name}: F1 {_figure(methods[name]['pooled']['f1'])} (difference {one['value'] or 0:+.3f}{range_})."
+    if wanting:
+        text += f" It was to beat {', '.join(must_beat)} and does not beat {', '.join(wanting)}: not published unless asked for."
+    outcomes = {name: one["outcome"] for name, one in differences.items()}
+    return {"outcomes": outcomes, "must_beat": list(must_beat), "is_publishable": not wanting, "sentence": text}
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float, seed: int = 0) -> dict[str, Any]:
+    """The changed area in m2: mapped, labelled, and what a stratified sample of `total` labelled pixels would have told.
+
+    The sample (Olofsson et al. 2014, section 5.1) is drawn from the counts: which pixel it is does not matter.
+    """
+    table_SK = np.array([[counts.true_unchanged, counts.missed], [counts.false_changed, counts.true_changed]])
+    pixels_S = table_SK.sum(axis=1)
+    known = {"mapped_m2": counts.mapped_changed * pixel_m2, "labelled_m2": counts.labelled_changed * pixel_m2}
+    if not pixels_S.sum() or ((pixels_S > 0).any() and pixels_S[pixels_S > 0].min() < 2):
+        return {**known, "estimate": None}
+    sizes = allocate_sample(min(total, int(pixels_S.sum())), [int(n) for n in pixels_S], least=min(50, total // 2))
+    rng = np.random.default_rng(seed)
+    sample_SK = np.array([rng.multivariate_hypergeometric(row, size) for row, size in zip(table_SK, sizes, strict=True)])
+    estimates = estimate_areas(sample_SK, pixels_S * pixel_m2, CLASSES, confidence)
+    return {**known, "sampled": estimates.sampled, "estimate": asdict(estimates.of("changed").area_m2)}
+
+
+def markdown_table(content: Mapping[str, Any]) -> list[str]:
+    """The lines of a table of an evaluation, one method a line: pooled figures, then F1 per place."""
+    places = list(content["methods"][content["model"]]["places"])
+    head = ["method", "F1", "interval", "seeds", "P", "R", "IoU", "AP", *places]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, method in content["methods"].items():
+        pooled, interval, spread = method["pooled"], method["f1_interval"], method["spread"]
+        cells = [
+            f"**{name}**" if name == content["model"] else name,
+            _figure(pooled["f1"]),
+            "" if interval["low"] is None else f"{interval['low']:.3f} to {interval['high']:.3f}",
+            "" if not spread else f"{spread['mean']:.3f} ± {spread['std']:.3f}",
+            *(_figure(pooled[key]) for key in ("precision", "recall", "iou", "average_precision")),
+            *(_figure(method["places"][place]["f1"]) for place in places),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines

@@ -151,6 +151,16 @@ def open_place(folder: Path) -> LabelledPlace:
         ) from e
 
 
+def frame_of(folder: Path) -> ChangeFrame:
+    """The constants of a decoded place. Raises ArtefactDamaged."""
+    try:
+        return change_frame_from_json(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["frame"])
+    except (OSError, ValueError, KeyError) as e:
+        raise ArtefactDamaged(
+            f"{folder}: the decoded place cannot be read ({e}); delete it and run `driftline train CONFIG`"
+        ) from e
+
+
 def about_place(folder: Path) -> dict | None:
     """What `write_place` was told the place was made from; None where there is no whole place."""
     try:
