@@ -143,6 +143,33 @@ def report(config: Config, overrides: Overrides = None, json_: Json = False) -> 
     stage("report", config, overrides, False, json_)
 
 
+@app.command(short_help="Follow every object of a series of masks: size, place, events.")
+def track(
+    masks: Annotated[
+        list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a watch")
+    ],
+    pattern: Annotated[
+        str | None, typer.Option(help="where the date stands in the names, e.g. {date:%Y%m%d}*.tif; default: it is looked for")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder of the tables and pictures")] = Path("runs/track"),
+    code: Annotated[int | None, typer.Option(help="the value of the objects; default: everything but 0 and nodata")] = None,
+    min_size: Annotated[float, typer.Option(help="smaller objects are left out, in m2")] = 0.0,
+    grow: Annotated[float, typer.Option(help="relative change of size from which an object counts as grown or shrunk")] = 0.1,
+    farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
+    json_: Json = False,
+) -> None:
+    """Follow every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
+
+    Pixels that are nodata were not seen: an object under a cloud is never gone.
+
+    \b
+    Examples:
+      driftline track runs/demo-change --out runs/demo-change/track
+      driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
+    """
+    finish(guard(lambda: verbs.track(masks, pattern, out, code, min_size, grow, farthest, json_), json_))
+
+
 @app.command(short_help="Show what a cube holds: grid, bands, dates, usable share.")
 def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> None:
     """Show what a cube holds: grid, bands, dates, usable share, size.

@@ -99,6 +99,27 @@ def default_name(folder: Path) -> str:
     return kept or "run"
 
 
+def track(
+    masks: list[Path],
+    pattern: str | None,
+    out: Path,
+    code: int | None,
+    min_size: float,
+    grow: float,
+    farthest: float | None,
+    as_json: bool,
+) -> int:
+    from flows.stages.track import track as follow
+    from flows.terminal import Bars
+
+    with Bars().step("track", "follow the objects") as progress:
+        record = follow(
+            masks, out, pattern=pattern, code=code, min_size=min_size, grow=grow, farthest=farthest, progress=progress
+        )
+    show(record, record.get("lines") or [record["message"]], as_json)
+    return DONE
+
+
 def info(cube: str, snapshot: str | None, as_json: bool) -> int:
     from flows.cube_lines import info_lines
     from pipelines.cube.history import describe
