@@ -24,6 +24,10 @@ class PlainChangeVector:
 
     halo_px: int = 0
 
+    def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "PlainChangeVector":
+        """Itself: there is nothing to know of a place."""
+        return self
+
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
         """score_HW; see `image_difference`."""
         first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)

@@ -3,7 +3,8 @@
 Shapes: T dates, C bands, H rows, W columns. Every rule here answers `score(x_TCHW, valid_THW) -> score_HW`: float32 >= 0, the
 larger the more likely changed; NaN where fewer than two dates were seen. With more than two dates a pixel's last seen date is
 compared with its first one: that is what a label of change says, and a cloud on either end only makes the period shorter.
-`x` are prepared dates (z-scores, coregistered), 0 where not valid.
+`x` are prepared dates (z-scores, coregistered), 0 where not valid. `fit(x_TCHW, valid_THW)` is the rule with what it must know
+of a place, measured on the whole of it; of a rule that need not know anything, itself. `fit(...).score(...)` suits them all.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class ImageDifference:
     """The absolute difference of the bands' mean (Singh 1989, https://doi.org/10.1080/01431168908903939, section 3.1)."""
 
     halo_px: int = 0
+
+    def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "ImageDifference":
+        """Itself: there is nothing to know of a place."""
+        return self
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
         """score_HW; see the top of this file."""

@@ -124,10 +124,11 @@ def _moments(place: Place) -> tuple[np.ndarray, np.ndarray]:
     for tile in tile_raster(place.shape_yx, _square_px(place, 1)):
         x_TCHW, valid_THW = place.read(tile)
         n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
-        safe_T1 = np.maximum(n_T, 1)[:, None]
-        here_TC = np.where(valid_THW[:, None], x_TCHW, 0).sum((2, 3), dtype=np.float64) / safe_T1
-        spread_TCHW = np.where(valid_THW[:, None], x_TCHW - here_TC[:, :, None, None], 0)
-        here_square_TC = (spread_TCHW**2).sum((2, 3), dtype=np.float64)
+        here_TC, here_square_TC = np.zeros((2, *x_TCHW.shape[:2]))
+        for date, seen_HW in enumerate(valid_THW):
+            values_CN = x_TCHW[date][:, seen_HW].astype(np.float64)
+            here_TC[date] = values_CN.sum(1) / max(n_T[date], 1)
+            here_square_TC[date] = ((values_CN - here_TC[date, :, None]) ** 2).sum(1)
         if count_T is None or mean_TC is None or square_TC is None:
             count_T, mean_TC, square_TC = n_T, here_TC, here_square_TC
             continue

@@ -117,8 +117,7 @@ def judge(cities, pairs, rule, own_threshold=None) -> tuple[float, dict[str, flo
     judged = {}
     for name, (_, label) in cities.items():
         x, valid = pairs[name]
-        fitted = rule.fit(x, valid) if isinstance(rule, ChangeVector) else rule
-        score = fitted.score(x, valid).numpy()
+        score = rule.fit(x, valid).score(x, valid).numpy()
         known = (label.label_YX < 2) & np.isfinite(score)
         judged[name] = score[known], label.label_YX[known] == 1
     counts = {}

@@ -68,6 +68,15 @@ def test_what_stands_under_a_cloud_does_not_matter(rule):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
+def test_every_rule_can_be_fitted_to_a_place_and_then_scores_windows(rule):
+    x, valid = pair()
+    fitted = rule.fit(x, valid)
+    halo = fitted.halo_px
+    whole, part = fitted.score(x, valid), fitted.score(x[:, :, : 20 + halo, : 30 + halo], valid[:, : 20 + halo, : 30 + halo])
+    torch.testing.assert_close(part[:20, :30], whole[:20, :30])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
 def test_two_times_the_same_date_is_no_change(rule):
     x, valid = pair()
     score = rule.score(x[:1].expand(2, -1, -1, -1), valid)
