@@ -68,8 +68,9 @@ def match_objects(
 def overlaps(label_before: np.ndarray, label_now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """((K, 2) pairs of zero-based object numbers that share pixels, (K,) how many), sorted."""
     both = (label_before > 0) & (label_now > 0)
-    pairs, count = np.unique(np.stack([label_before[both], label_now[both]], axis=1), axis=0, return_counts=True)
-    return pairs.astype(np.int64) - 1, count
+    stride = int(label_now.max(initial=0)) + 1
+    code, count = np.unique(label_before[both].astype(np.int64) * stride + label_now[both], return_counts=True)
+    return np.stack([code // stride, code % stride], axis=1) - 1, count
 
 
 def _near(

@@ -12,6 +12,7 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.change.objects import Space
 from pipelines.change.track_table import size_columns
@@ -49,7 +50,7 @@ def draw_tracks(
         left.set_ylabel(f"{size.split('_')[0]} [{unit_words}]")
         left.set_title("Size over time", size=10, weight="bold", loc="left")
         _draw_places(right, objects, time, space, colour_of, backdrop_YX)
-        words = "Where the centroids went" + ("; the darker, the more dates" if backdrop_YX is not None else "")
+        words = "Where" + (" (darker: on more dates)" if backdrop_YX is not None else "")
         right.set_title(words, size=10, weight="bold", loc="left")
         key = _key(colour_of, objects.track_id.nunique())
         figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=8.5, handletextpad=0.3,
@@ -91,6 +92,8 @@ def _draw_sizes(
     if time == "date":
         axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
         axes.tick_params(axis="x", labelsize=8)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _mark(
@@ -143,11 +146,19 @@ def _draw_places(
                           color=colour, size=9, weight="bold", path_effects=HALO, zorder=5)  # fmt: skip
     axes.set_aspect(step_y / step_x)
     axes.set(xlabel=f"column (one is {step_x:.4g} {space.unit})", ylabel=f"row (one is {step_y:.4g} {space.unit})")
-    if backdrop_YX is None and axes.get_ylim()[0] < axes.get_ylim()[1]:
-        axes.invert_yaxis()
+    # no more than is needed: a few objects in a large raster would be specks
+    most_y, most_x = (np.inf, np.inf) if backdrop_YX is None else backdrop_YX.shape
+    axes.set_xlim(_limits(objects, "column", most_x))
+    axes.set_ylim(_limits(objects, "row", most_y)[::-1])
     axes.tick_params(labelsize=8, length=2)
     for spine in axes.spines.values():
         spine.set_color(NOT_SEEN)
+
+
+def _limits(objects: pd.DataFrame, axis: str, most: float) -> tuple[float, float]:
+    low, high = float(objects[f"{axis}_from"].min()), float(objects[f"{axis}_to"].max())
+    margin = 0.06 * (high - low) + 2
+    return max(low - margin, 0) - 0.5, min(high + margin, most) - 0.5
 
 
 def _axes_of(space: Space) -> tuple[str, ...]:
