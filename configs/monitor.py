@@ -16,12 +16,14 @@ class HarmonicExpectation(Strict):
 
 
 class RecurrentExpectation(Strict):
-    """A ConvGRU that corrects the harmonic curve, one step a date; trained on the history of the same cube."""
+    """Small recurrent networks that correct the harmonic curve, one step a date; trained on the history of the same cube."""
 
     kind: Literal["recurrent"]
     harmonics: int = Field(2, ge=1, le=4)
     trend: bool = False
-    hidden: int = Field(16, ge=1)
+    radius: int = Field(2, ge=0, le=16, description="pixels around whose residuals a network sees as well")
+    hidden: int = Field(8, ge=1)
+    pixels: int = Field(4096, ge=64, description="stable pixels of the history that it learns from")
     epochs: int = Field(20, ge=1)
     seed: int = 0
 
@@ -31,6 +33,7 @@ class ForecasterExpectation(Strict):
 
     kind: Literal["forecaster"]
     run: Place = Field(description="folder of the forecast run, e.g. runs/demo")
+    harmonics: int = Field(2, ge=1, le=4, description="of the curve that says which values are too far off to forecast from")
 
 
 Expectation = Annotated[HarmonicExpectation | RecurrentExpectation | ForecasterExpectation, Field(discriminator="kind")]

@@ -5,12 +5,14 @@ next one. A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078) whose state 
 2018, https://doi.org/10.1038/s41598-018-24271-9, eq. 3-4, the decay of the hidden state):
 
     h~ = h o exp(-softplus(w) e)                       e months since the pixel was last seen
-    h' = GRU([inputs, log(1 + e), season], h~)         where it is seen; else h stays what it was
+    h' = GRU([inputs, log(1 + e)], h~)                 where it is seen; else h stays what it was
+
+It is not told the season: with a few years to learn from it would recognise the dates by it; curve and spread have theirs.
 
 What it may say is bounded, so that a break is never learnt away: the mean to `MEAN_LIMIT`, the spread to `SIGMA_RANGE`, whatever
 the state. A break of six spreads leaves at least (6 - 1) / 1.2 = 4.2. An untrained network says mean 0 and spread 1, exactly.
 
-Shapes: B windows, T dates, P pixels, F inputs, D hidden; season is sin, cos of the day of the year.
+Shapes: B windows, T dates, P pixels, F inputs, D hidden.
 """
 
 import math
@@ -24,7 +26,6 @@ MEAN_LIMIT = 1.0
 SIGMA_RANGE = (0.5, 1.2)
 DAYS_A_MONTH = 30.4375
 LONGEST_MONTHS = 12.0  # beyond a year without a look nothing more is forgotten
-TROPICAL_YEAR_DAYS = 365.2422
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class ResidualGRU(nn.Module):
     def __init__(self, config: ResidualGRUConfig):
         super().__init__()
         self.config = config
-        self.cell = nn.GRUCell(config.inputs + 3, config.hidden)
+        self.cell = nn.GRUCell(config.inputs + 1, config.hidden)
         self.decay = nn.Parameter(torch.full((config.hidden,), -2.0))  # an e-fold in eight months
-        self.body = nn.Linear(config.hidden + 3, config.hidden)
+        self.body = nn.Linear(config.hidden + 1, config.hidden)
         self.head = nn.Linear(config.hidden, 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -53,15 +54,13 @@ class ResidualGRU(nn.Module):
         """Numbers of memory per pixel."""
         return self.config.hidden
 
-    def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, day: Tensor, h_PD: Tensor) -> Tensor:
-        """h_PD after a date, for pixels that were seen on it. `day` (since 1970, float64): one, or one a pixel."""
-        time_P3 = _time(elapsed_days_P, day)
-        return self.cell(torch.cat([inputs_PF, time_P3], dim=1), self._decayed(h_PD, elapsed_days_P))
+    def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, h_PD: Tensor) -> Tensor:
+        """h_PD after a date, for pixels that were seen on it."""
+        return self.cell(torch.cat([inputs_PF, _age(elapsed_days_P)], dim=1), self._decayed(h_PD, elapsed_days_P))
 
-    def predict(self, h_PD: Tensor, elapsed_days_P: Tensor, day: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean_P, log_sigma_P) of the standardised residual on `day`, before that is seen."""
-        time_P3 = _time(elapsed_days_P, day)
-        raw_P2 = self.head(torch.tanh(self.body(torch.cat([self._decayed(h_PD, elapsed_days_P), time_P3], dim=1))))
+    def predict(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean_P, log_sigma_P) of the standardised residual on a date so long after the last, before it is seen."""
+        raw_P2 = self.head(torch.tanh(self.body(torch.cat([self._decayed(h_PD, elapsed_days_P), _age(elapsed_days_P)], dim=1))))
         low, high = -math.log(SIGMA_RANGE[0]), math.log(SIGMA_RANGE[1])
         wide = raw_P2[:, 1]
         log_sigma_P = torch.where(wide > 0, high * torch.tanh(wide / high), low * torch.tanh(wide / low))
@@ -77,16 +76,15 @@ class ResidualGRU(nn.Module):
         for t in range(dates):
             day_P = days_BT[:, t].double().repeat_interleave(pixels)
             elapsed_P = elapsed_days(last_P, day_P)
-            answers.append(torch.stack(self.predict(h_PD, elapsed_P, day_P)).reshape(2, batch, pixels))
+            answers.append(torch.stack(self.predict(h_PD, elapsed_P)).reshape(2, batch, pixels))
             seen_P = seen_BTP[:, t].reshape(rows) > 0
-            after_PD = self.step(inputs_BTPF[:, t].reshape(rows, inputs), elapsed_P, day_P, h_PD)
+            after_PD = self.step(inputs_BTPF[:, t].reshape(rows, inputs), elapsed_P, h_PD)
             h_PD = torch.where(seen_P[:, None], after_PD, h_PD)
             last_P = torch.where(seen_P, day_P, last_P)
         return torch.stack(answers).permute(2, 0, 1, 3)
 
     def _decayed(self, h_PD: Tensor, elapsed_days_P: Tensor) -> Tensor:
-        months_P1 = _months(elapsed_days_P)[:, None]
-        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * months_P1)
+        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * _months(elapsed_days_P)[:, None])
 
 
 def elapsed_days(last_day_P: Tensor, day: Tensor | float) -> Tensor:
@@ -98,11 +96,9 @@ def _months(elapsed_days_P: Tensor) -> Tensor:
     return (elapsed_days_P / DAYS_A_MONTH).clamp(max=LONGEST_MONTHS)
 
 
-def _time(elapsed_days_P: Tensor, day: Tensor) -> Tensor:
-    """(P, 3) float32: log(1 + months), sin and cos of the day of the year."""
-    angle = 2 * math.pi * torch.remainder(day.double() / TROPICAL_YEAR_DAYS, 1)
-    season = [wave(angle).float().expand_as(elapsed_days_P) for wave in (torch.sin, torch.cos)]
-    return torch.stack([torch.log1p(_months(elapsed_days_P)), *season], dim=1)
+def _age(elapsed_days_P: Tensor) -> Tensor:
+    """(P, 1): log(1 + months)."""
+    return torch.log1p(_months(elapsed_days_P))[:, None]
 
 
 class ResidualEnsemble(nn.Module):

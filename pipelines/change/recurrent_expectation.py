@@ -28,16 +28,16 @@ ROWS = 4096  # pixels that go through a network at once; matrix libraries choose
 
 
 class Network(Protocol):
-    """What is asked of a network; rows are pixels, days are float64 since 1970."""
+    """What is asked of a network; rows are pixels."""
 
     @property
     def hidden(self) -> int: ...
 
-    def step(self, inputs_PF: torch.Tensor, elapsed_days_P: torch.Tensor, day: torch.Tensor, h_PD: torch.Tensor) -> torch.Tensor:
+    def step(self, inputs_PF: torch.Tensor, elapsed_days_P: torch.Tensor, h_PD: torch.Tensor) -> torch.Tensor:
         """The memory after a date on which all of these pixels were seen."""
 
-    def predict(self, h_PD: torch.Tensor, elapsed_days_P: torch.Tensor, day: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(mean_P, log_sigma_P) of the standardised residual on `day`."""
+    def predict(self, h_PD: torch.Tensor, elapsed_days_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean_P, log_sigma_P) of the standardised residual on the next date."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class RecurrentExpectation:
         asked = _bits(fitted["asked"])
         if not asked or self.shares == (0.0, 0.0):
             return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.float32)
-        elapsed_P, when = _elapsed(state["last_day"], day), torch.tensor(day, dtype=torch.float64)
+        elapsed_P = _elapsed(state["last_day"], day)
         total_2P = np.zeros((2, elapsed_P.size), np.float32)
         for i, memory_PD in self._memories(state, asked):
             total_2P += by_rows(
-                lambda h, elapsed, network=self.networks[i]: torch.stack(network.predict(h, elapsed, when), dim=1),
+                lambda h, elapsed, network=self.networks[i]: torch.stack(network.predict(h, elapsed), dim=1),
                 [memory_PD, elapsed_P],
             ).T
         total_2P *= np.array(self.shares, np.float32)[:, None] / np.float32(len(asked))
@@ -108,14 +108,14 @@ class RecurrentExpectation:
     def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
         """The memory after this date; where a pixel was not seen, or has no curve, it is held."""
         seen_YX = valid_YX & (fitted["count"] > 0)
-        asked, when = _bits(fitted["asked"]), torch.tensor(day, dtype=torch.float64)
+        asked = _bits(fitted["asked"])
         memory, rows_P = state["memory"].copy(), seen_YX.ravel()
         if rows_P.any():
             inputs_PF = self.inputs(fitted, x_YX, seen_YX, day).reshape(-1, rows_P.size).T[rows_P]
             elapsed_P = _elapsed(state["last_day"], day)[rows_P]
             for i, memory_PD in self._memories(state, asked):
                 after_PD = by_rows(
-                    lambda x, elapsed, h, network=self.networks[i]: network.step(x, elapsed, when, h),
+                    lambda x, elapsed, h, network=self.networks[i]: network.step(x, elapsed, h),
                     [inputs_PF, elapsed_P, memory_PD[rows_P]],
                 )
                 memory[self._planes(i)].reshape(-1, rows_P.size)[:, rows_P] = after_PD.T

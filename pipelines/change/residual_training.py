@@ -8,7 +8,7 @@ only memorised dates. What the left-out years do not support is 0, and with 0 th
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +230,16 @@ def _per_date(years: Sequence[ResidualYear], losses: Sequence[Sequence[np.ndarra
         sums_ST = np.stack([np.where(year.seen_TP, loss_TP, 0).sum(axis=1, dtype=np.float64) for loss_TP in of_share])
         columns.append(sums_ST[:, count_T > 0] / count_T[count_T > 0])
     return np.concatenate(columns, axis=1)
+
+
+def merge_years(places: Sequence[Sequence[ResidualYear]]) -> list[ResidualYear]:
+    """The same years of several places of one cube, as years of all their pixels."""
+    return [
+        replace(
+            same[0],
+            inputs_TPF=np.concatenate([year.inputs_TPF for year in same], axis=1),
+            z_TP=np.concatenate([year.z_TP for year in same], axis=1),
+            seen_TP=np.concatenate([year.seen_TP for year in same], axis=1),
+        )
+        for same in zip(*places, strict=True)
+    ]
