@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import matplotlib as mpl
 import numpy as np
@@ -114,7 +115,11 @@ def draw_change_quicklook(maps: ChangeMaps, path, title: str, subtitle: str = ""
         for panel in (kind, when, size):
             outline(panel, kept, maps.grid, INK, 0.4)
         draw_metres(before, maps.grid)
-        draw_foot(figure, maps.grid, "Red outline: changed patches. Grey: not seen, or too few dates to judge.")
+        draw_foot(
+            figure,
+            maps.grid,
+            f"Red outline: changed {'pixels' if maps.kept is None else 'patches'}. Grey: not seen, or too few dates to judge.",
+        )
         save_figure(figure, path)
 
 
@@ -153,11 +158,11 @@ def draw_sights(panels: Sequence[Axes], sights: Sequence[Sight], grid: Grid, cha
 
 
 def _mark(axes: Axes, maps: ChangeMaps) -> None:
-    for mark in maps.marks:
+    for mark, offset in zip(maps.marks, cycle(((14, 14), (-14, 14), (14, -14), (-14, -14))), strict=False):
         x, y = maps.grid.affine @ (mark.column + 0.5, mark.row + 0.5)
         box = {"boxstyle": "circle,pad=0.22", "fc": "white", "ec": INK, "lw": 0.8}
         axes.annotate(
-            mark.text, (x, y), (13, 13), textcoords="offset points", size=8, weight="bold", ha="center", va="center", bbox=box,
+            mark.text, (x, y), offset, textcoords="offset points", size=8, weight="bold", ha="center", va="center", bbox=box,
             arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8, "shrinkB": 0},
         )  # fmt: skip
         axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8)

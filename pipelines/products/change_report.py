@@ -7,6 +7,7 @@ left out. Everything that comes from files is escaped by the template.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,10 +65,13 @@ class ChangeReportInput:
 
 
 LARGEST = (
-    Column("id", "patch", "text"), Column("area_m2", "area", "area"), Column("pixels", "pixels", "whole"),
+    Column("id", "patch", "text"), Column("area_m2", "area", "area"),
     Column("median_date", "changed", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
-    Column("direction", "direction", "text"), Column("confidence", "confidence", "share"), Column("lon", "longitude", "degrees"),
+    Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"), Column("lon", "longitude", "degrees"),
     Column("lat", "latitude", "degrees"),
+)  # fmt: skip
+ALERTS = (
+    Column("number", "alert", "whole"), *LARGEST, Column("standing", "still there", "text"), Column("told", "told", "text"),
 )  # fmt: skip
 PLACES = (
     Column("place", "place", "text"), Column("from_utc", "from", "date"), Column("to_utc", "to", "date"),
@@ -112,7 +116,7 @@ def render_change_report(content: ChangeReportInput) -> str:
         loader=PackageLoader("pipelines.products", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": number, "duration": duration, "inline": inline, "when": when, "shown": shown}
+    environment.filters |= {"number": number, "duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact}
     summary = content.summary
     places = [{"place": name, **facts} for name, facts in summary.places.items()]
     return environment.get_template("change_report.html").render(
@@ -121,10 +125,22 @@ def render_change_report(content: ChangeReportInput) -> str:
         tone=tone_of(summary.marks),
         headline=headline(summary.marks),
         tables=[(table, best_of(table)) for table in content.tables],
+        alerts=alert_table(summary.alerts),
+        has_places=bool(content.cube) and all(isinstance(facts, Mapping) for facts in content.cube.values()),
         largest=Table("", used_columns(LARGEST, summary.largest), summary.largest[:MOST_ROWS]),
         places=Table("", used_columns(PLACES, places), places),
         refused=grouped(summary.refused),
     )
+
+
+def alert_table(alerts: Sequence[Mapping[str, Any]]) -> Table:
+    """The newest alerts first. `notify` of an alert is block -> time it was told at, "" where that is still to come."""
+    rows = []
+    for alert in sorted(alerts, key=lambda one: -int(one.get("number", 0))):
+        told = [f"{block}: {when(at)[:16] if at else 'not yet'}" for block, at in (alert.get("notify") or {}).items()]
+        standing = {True: "yes", False: "no", None: None}[alert.get("is_standing")]
+        rows.append({**alert, "told": ", ".join(told) or None, "standing": standing})
+    return Table("", used_columns(ALERTS, rows), rows[:MOST_ROWS])
 
 
 def used_columns(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -143,9 +159,10 @@ def tone_of(marks: Sequence[Mark]) -> str:
 
 
 def headline(marks: Sequence[Mark]) -> str:
+    """How many marks are met, in words; "" where none were set."""
     met = sum(mark.is_met for mark in marks)
     if not marks:
-        return "No marks were set for this run."
+        return ""
     if met == len(marks):
         return "Every mark is met." if met > 1 else "The mark is met."
     return f"{met} of {len(marks)} marks are met." if met else "No mark is met."
@@ -161,6 +178,15 @@ def best_of(table: Table) -> dict[str, float]:
     return best
 
 
+def fact(value: Any, key: str) -> str:
+    """A fact for people, by the name that it has in `summary.json`."""
+    value = plain(value)
+    if key.endswith("_m2") and isinstance(value, int | float):
+        return shown(value, "area")
+    is_moment = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", value)
+    return when(value) if is_moment else number(value)
+
+
 def shown(value: Any, kind: str) -> str:
     """A value for people."""
     value = plain(value)
@@ -168,6 +194,8 @@ def shown(value: Any, kind: str) -> str:
         return "–"
     if kind == "share":
         return f"{100 * value:.1f} %"
+    if kind == "sure":  # a share of the pixels tried: never all there are
+        return "> 99.9 %" if value > 0.9995 else f"{100 * value:.1f} %"
     if kind == "days":
         return f"{value:.0f} d"
     if kind == "whole":

@@ -59,7 +59,7 @@ def draw_change_series(
             _draw(axes, one, start_day, width)
             axes.set_ylabel(label(variable, unit), color=MUTED)
         if series:
-            _share_limits(panels, series, width)
+            _share_limits(panels, series)
             _legend(figure, panels[0], width)
         save_figure(figure, path)
 
@@ -91,14 +91,12 @@ def _draw(axes: Axes, one: Series, start_day: float, width: float) -> None:
     axes.tick_params(labelsize=8, length=2.5, width=0.6)
 
 
-def _share_limits(panels: Sequence[Axes], series: Sequence[Series], width: float) -> None:
+def _share_limits(panels: Sequence[Axes], series: Sequence[Series]) -> None:
     """One range of values for all, so that the panels can be compared; one outlier does not flatten the rest."""
-    values = np.concatenate(
-        [np.concatenate([one.values, one.expected - width * one.spread, one.expected + width * one.spread]) for one in series]
-    )
+    values = np.concatenate([np.concatenate([one.values, one.expected]) for one in series])
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, [0.3, 99.7]) if values.size else (0.0, 1.0)
-    pad = 0.08 * (high - low or 1.0)
+    pad = 0.14 * (high - low or 1.0)
     days = np.concatenate([np.concatenate([one.days, one.expected_days]) for one in series])
     for axes in panels:
         axes.set_ylim(low - pad, high + pad)
