@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs import monitor as config
 from configs.monitor import MonitorRun
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.grid import Grid
 
-MONITOR_THRESHOLD = 8.9  # of the one-sided CUSUM; only until one has been calibrated
+AREA_PX, MOST_PX = 256, 512 * 512  # of a large raster so much is looked at for a threshold and for judging
+GAP_PX = 8  # more than any halo, so that squares side by side do not know of each other
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -32,21 +37,25 @@ def build_variable(run: MonitorRun) -> Any:
     return Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range)
 
 
-def build_harmonic(harmonics: int = 2, trend: bool = False) -> Any:
-    from pipelines.change.harmonic_expectation import HarmonicExpectation
+def build_expectation(run: MonitorRun, dataset: Any, state: Path, progress: Progress | None = None) -> Expected:
+    """The expectation of the config; the harmonic curve, and why, where a network or the forecaster's run cannot be used.
 
-    return HarmonicExpectation(harmonics, trend)
+    `state` is the folder of the run's states; a network that is trained lies below it.
+    """
+    from configs.build_expectation import build_expectation as build_wanted
+
+    wanted = run.monitoring.expectation
+    try:
+        return Expected(wanted.kind, build_wanted(run, dataset, state / wanted.kind / "networks", progress))
+    except (MissingInput, ArtefactDamaged, RequestError) as e:
+        if wanted.kind == "harmonic":
+            raise
+        return Expected("harmonic", build_wanted(_watched_with_curve(run), dataset, state), str(e))
 
 
-def build_expectation(run: MonitorRun) -> Expected:
-    """The expectation of the config, or the harmonic curve and the reason where the forecaster's run is missing or damaged."""
-    match run.monitoring.expectation:
-        case config.HarmonicExpectation() as e:
-            return Expected("harmonic", build_harmonic(e.harmonics, e.trend))
-        case config.RecurrentExpectation() as e:
-            return Expected("harmonic", build_harmonic(e.harmonics, e.trend), "the recurrent expectation is not there yet")
-        case config.ForecasterExpectation():
-            return Expected("harmonic", build_harmonic(), "the forecaster is not there yet")
+def _watched_with_curve(run: MonitorRun) -> MonitorRun:
+    curve = config.HarmonicExpectation()
+    return run.model_copy(update={"monitoring": run.monitoring.model_copy(update={"expectation": curve})})
 
 
 def build_test(run: MonitorRun) -> Any:
@@ -63,21 +72,78 @@ def build_test(run: MonitorRun) -> Any:
 
 
 def read_calibration(run: MonitorRun, known: dict[str, Any] | None) -> Any:
-    """The threshold that the config says, or the one that was calibrated before (`known`); None: it is still to be calibrated."""
+    """What was calibrated when the watch began (`known`, JSON); None: that is still to be done."""
     from pipelines.change.detector import Calibration
 
-    if run.monitoring.test.threshold is not None:
-        return Calibration(run.monitoring.test.threshold)
     if known is None:
         return None
     return Calibration(float(known["threshold"]), known["false_alarms"], tuple(known["maxima"]))
 
 
-def calibrate(run: MonitorRun, expectation: Any, dataset: Any, progress: Any) -> Any:
-    """The threshold that gives the wanted false alarms on the history of the cube."""
+def calibrate(run: MonitorRun, expectation: Any, dataset: Any) -> tuple[Any, dict[str, Any]]:
+    """(calibration, what it rests on): the threshold that gives the wanted false alarms on the history of the cube.
+
+    Raises RequestError where the history is too short for that and no threshold is given.
+    """
+    from pipelines.change.calibration import calibrate as calibrate_on
     from pipelines.change.detector import Calibration
 
-    return Calibration(MONITOR_THRESHOLD)
+    test, start_day = run.monitoring.test, start_ns(run) / 86_400e9
+    detector = build_detector(run, expectation, Calibration(test.threshold or np.inf))
+    x_NYX, valid_NYX, days_N = read_areas(run, dataset, until_ns=start_ns(run))
+    try:
+        detector, report = calibrate_on(
+            detector, x_NYX, valid_NYX, days_N, false_alarms=test.false_alarms, start_day=start_day, threshold=test.threshold
+        )
+    except RequestError:
+        if test.threshold is None:
+            raise
+        return Calibration(test.threshold), {}  # without confidence by degrees: there are no years to learn it from
+    return detector.calibration, report.to_json()
+
+
+def read_areas(run: MonitorRun, dataset: Any, until_ns: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(x_NYX float32, valid_NYX, days_N) of the dates before `until_ns` (default: all), of the whole raster where it is small.
+
+    Of a large one some squares, drawn by a fixed seed, side by side with a gap that is not valid.
+    """
+    from pipelines.change.blocks import Block, BlockReader
+    from pipelines.change.news import dates_of
+    from pipelines.tiles import tile_raster
+
+    variable = build_variable(run)
+    dates = [date for date in dates_of(dataset) if until_ns is None or date.time_ns < until_ns]
+    shape_yx = dataset.sizes["y"], dataset.sizes["x"]
+    side = AREA_PX if shape_yx[0] * shape_yx[1] > MOST_PX else max(shape_yx)
+    tiles = tile_raster(shape_yx, side)
+    chosen = sorted(np.random.default_rng(0).permutation(len(tiles))[: max(MOST_PX // side**2, 1)].tolist())
+    height = max(tiles[i].shape_yx[0] for i in chosen)
+    width = sum(tiles[i].shape_yx[1] + GAP_PX for i in chosen) - GAP_PX
+    x_NYX, valid_NYX = np.zeros((len(dates), height, width), np.float32), np.zeros((len(dates), height, width), bool)
+    column = 0
+    for i in chosen:
+        reader, (rows, columns) = BlockReader(dataset, variable, Block(tiles[i], (tiles[i],)), 0), tiles[i].shape_yx
+        for n, date in enumerate(dates):
+            x_NYX[n, :rows, column : column + columns], valid_NYX[n, :rows, column : column + columns] = reader.read(date)
+        column += columns + GAP_PX
+    return x_NYX, valid_NYX, np.array([date.day for date in dates])
+
+
+def build_references(run: MonitorRun) -> dict[str, Any]:
+    """The methods that the monitor is compared with; their thresholds are still to be calibrated."""
+    from pipelines.change.references import build_references as build
+
+    monitoring = run.monitoring
+    return build(
+        run.evaluation.references, monitoring.test.direction, monitoring.min_history, monitoring.test.drift, monitoring.test.cap
+    )
+
+
+def build_judge_settings(run: MonitorRun) -> Any:
+    from pipelines.change.monitor_evaluation import JudgeSettings
+
+    chosen, test = run.evaluation, run.monitoring.test
+    return JudgeSettings(tuple(chosen.drops), chosen.pixels, chosen.confidence, chosen.seed, test.direction, test.false_alarms)
 
 
 def build_detector(run: MonitorRun, expectation: Any, calibration: Any) -> Any:

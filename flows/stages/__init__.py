@@ -17,7 +17,7 @@ STAGES = {
     },
     "monitor": {
         "ingest": "flows.stages.ingest:ingest",
-        "evaluate": "flows.stages.monitor:evaluate_monitoring",
+        "evaluate": "flows.stages.monitor_evaluate:evaluate_monitoring",
         "monitor": "flows.stages.run:run_monitor",
         "report": "flows.stages.monitor_report:report",
         "run": "flows.stages.run:run_monitoring",

@@ -9,7 +9,7 @@ from configs import build_monitor
 from flows.folder import code_version, finished, read_json, require, stage_key, write_json
 from flows.invocation import Invocation
 from flows.notify import send_alerts
-from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 
 NOTHING = {"tiles": 0, "steps": 0, "replays": 0, "fits": 0, "noted": 0, "unseen": 0, "dates_read": 0}
 
@@ -36,13 +36,12 @@ def monitor(invocation: Invocation) -> dict[str, Any]:
     require(folder, "ingest", "ingest")
     if getattr(invocation, "restart", False):
         steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
-    expected = build_monitor.build_expectation(invocation.run)
-    key = monitor_key(invocation, expected)
+    key = monitor_key(invocation)
     record = finished(folder, "monitor", key)
     if record is not None and is_whole(invocation, record):
         steps.skip("monitor", "no news")
         return close(invocation, {**record, **no_news(record)}, is_new=False)
-    looking = steps.do("monitor", "compare state and cube", lambda progress: look(invocation, expected, progress))
+    looking = steps.do("monitor", "compare state and cube", lambda progress: look(invocation, progress))
     counts = steps.do("monitor", "advance the state", lambda progress: advance(looking, progress))
     book, news, frame = steps.do("monitor", "find what is new", lambda progress: find_news(invocation, looking))
     products = steps.do("monitor", "write and publish", lambda progress: publish(invocation, looking, frame, progress))
@@ -69,20 +68,24 @@ def close(invocation: Invocation, record: dict[str, Any], *, is_new: bool) -> di
             "skipped": not is_new}  # fmt: skip
 
 
-def monitor_key(invocation: Invocation, expected: Any) -> str:
+def monitor_key(invocation: Invocation) -> str:
     from pipelines.cube.store import head_snapshot
 
     run = invocation.run.model_dump(mode="json")
     parts = {name: run[name] for name in ("variable", "monitoring", "alerts")}
     snapshot = head_snapshot(invocation.folder.cube_uri)
     refused = require(invocation.folder, "ingest", "ingest")["refused"]
-    return stage_key(snapshot=snapshot, refused=refused, expectation=[expected.name, expected.fallback], **parts)
+    return stage_key(snapshot=snapshot, refused=refused, **parts)
 
 
 def is_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
-    """True if what the record speaks of is there."""
+    """True if what the record speaks of is there, and was made with what the config asks for."""
     folder = invocation.folder
-    return folder.alerts.exists() and all((folder.path / name).exists() for name in record["products"])
+    return (
+        not record.get("fallback")
+        and folder.alerts.exists()
+        and all((folder.path / name).exists() for name in record["products"])
+    )
 
 
 def no_news(record: dict[str, Any]) -> dict[str, Any]:
@@ -108,11 +111,11 @@ def forget(state: Path) -> None:
             shutil.rmtree(path)
 
 
-def look(invocation: Invocation, expected: Any, progress: Any) -> Watching:
-    """What is watched, and with what. Raises StateError, RequestError (no history)."""
+def look(invocation: Invocation, progress: Any) -> Watching:
+    """What is watched, and with what. Trains and calibrates where the watch begins. Raises StateError, RequestError."""
     from pipelines.change.news import dates_of
     from pipelines.change.replay import Watch
-    from pipelines.change.state import check_cube
+    from pipelines.change.state import check_cube, check_identity
     from pipelines.cube.store import grid_of, head_snapshot, open_cube
 
     run, folder = invocation.run, invocation.folder
@@ -125,13 +128,16 @@ def look(invocation: Invocation, expected: Any, progress: Any) -> Watching:
             f"monitoring.start is {run.monitoring.start:%Y-%m-%d} and the cube begins on {first}: "
             "there is no history to learn from; set a later start"
         )
+    expected = build_monitor.build_expectation(run, dataset, folder.state, progress)
     place = folder.state / expected.name
     known = read_watch(place)
-    detector = make_detector(invocation, expected, known, dataset, progress)
+    check_asked(known, run, place)
+    detector, rests_on = make_detector(run, expected, known, dataset)
     made_for = build_monitor.build_identity(run, detector.key, grid)
-    check_known(known, run, made_for, place)
+    if known:
+        check_identity(known["made_for"], made_for, place)
     check_cube([(int(time), str(content)) for time, content in known.get("dates", [])], dates, place)
-    write_watch(place, run, made_for, detector, known.get("dates", []))
+    write_watch(place, {**known, "made_for": asdict(made_for), "asked": asked_of(run), **rests_on})
     watch = Watch(
         dataset, dates, detector, build_monitor.build_variable(run), made_for, start, place / "tiles", place / "layers",
         run.monitoring.keep_every,
@@ -139,31 +145,27 @@ def look(invocation: Invocation, expected: Any, progress: Any) -> Watching:
     return Watching(watch, grid, snapshot, expected.name, expected.fallback)
 
 
-def make_detector(invocation: Invocation, expected: Any, known: dict[str, Any], dataset: Any, progress: Any) -> Any:
-    """The detector, with the threshold that was calibrated when the watch began: it stays until `--restart`."""
-    run = invocation.run
+def make_detector(run: Any, expected: Any, known: dict[str, Any], dataset: Any) -> tuple[Any, dict[str, Any]]:
+    """(the detector, what its threshold rests on). What was calibrated when the watch began stays until `--restart`."""
     calibration = build_monitor.read_calibration(run, known.get("calibration"))
+    rests_on = {"calibrated_on": known.get("calibrated_on")}
     if calibration is None:
-        calibration = build_monitor.calibrate(run, expected.expectation, dataset, progress)
-    return build_monitor.build_detector(run, expected.expectation, calibration)
+        calibration, report = build_monitor.calibrate(run, expected.expectation, dataset)
+        rests_on = {"calibrated_on": report}
+    return build_monitor.build_detector(run, expected.expectation, calibration), {"calibration": asdict(calibration), **rests_on}
 
 
 def read_watch(place: Path) -> dict[str, Any]:
     """What `write_watch` left; empty if there is nothing, or nothing that can be read: then it is found out anew."""
     try:
         content = read_json(place / "watch.json", "")
-    except (ArtefactDamaged, RequestError):
+    except (ArtefactDamaged, MissingInput):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and {"made_for", "asked", "calibration"} <= content.keys() else {}
 
 
-def write_watch(place: Path, run: Any, made_for: Any, detector: Any, dates: list[Any]) -> None:
-    content = {
-        "made_for": asdict(made_for),
-        "asked": asked_of(run),
-        "calibration": asdict(detector.calibration),
-        "dates": dates,
-    }
+def write_watch(place: Path, content: dict[str, Any]) -> None:
+    """What the states in `place` are made for and with: settings, calibration, and the dates of the last look."""
     if read_watch(place) != json.loads(json.dumps(content)):
         write_json(place / "watch.json", content)
 
@@ -174,17 +176,14 @@ def asked_of(run: Any) -> dict[str, Any]:
     return {name: monitoring[name] for name in ("expectation", "test", "min_history")}
 
 
-def check_known(known: dict[str, Any], run: Any, made_for: Any, place: Path) -> None:
+def check_asked(known: dict[str, Any], run: Any, place: Path) -> None:
     """Raises StateError unless the state was made with the config's settings."""
-    from pipelines.change.state import check_identity, refuse
+    from pipelines.change.state import refuse
 
-    if not known:
-        return
-    was, now = known.get("asked", {}), asked_of(run)
+    was, now = known.get("asked", asked_of(run)), asked_of(run)
     for section, values in now.items():
         if was.get(section) != values:
             raise refuse(place, "detector", f"monitoring.{section}: {values}", was.get(section))
-    check_identity(known.get("made_for", {}), made_for, place)
 
 
 def advance(looking: Watching, progress: Any) -> Any:
@@ -233,7 +232,8 @@ def remember(invocation: Invocation, looking: Watching, book: Any) -> None:
     folder, watch = invocation.folder, looking.watch
     write_book(folder.alerts, folder.state / "alerts", book)
     dates = [[date.time_ns, date.content_hash] for date in watch.dates]
-    write_watch(folder.state / looking.name, invocation.run, watch.made_for, watch.detector, dates)
+    place = folder.state / looking.name
+    write_watch(place, {**read_watch(place), "dates": dates})
 
 
 def tell(invocation: Invocation) -> list[str]:
@@ -261,6 +261,7 @@ def make_record(
         "key": key,
         "snapshot": looking.snapshot,
         "expectation": looking.name,
+        "fallback": looking.fallback,
         "detector": looking.watch.made_for.detector,
         "threshold": looking.watch.detector.calibration.threshold,
         "until": _iso(dates[-1].time_ns),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,7 +198,7 @@ def write_book(path: Path, folder: Path, book: AlertBook) -> None:
         "pixels": {"file": stored.file, "sha256": stored.sha256},
         "alerts": list(book.alerts),
     }
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.partial")
     draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
     for old in folder.glob("alerted-*.safetensors"):

@@ -271,7 +271,8 @@ def _publish(watch: Watch, work: _Work, counts: Counts) -> Header:
 
 
 def _write_layers(watch: Watch, work: _Work, header: Header) -> None:
-    """The tile's part of the layers, from the state that has just been published."""
-    arrays = watch.detector.layers(work.fitted, work.state)
+    """The tile's part of the layers, from the state that has just been published. That covers the tile grown by the halo."""
+    rows, columns = work.tile.within(work.tile.grown(watch.detector.halo_px, watch.shape_yx))
+    arrays = {name: plane[rows, columns] for name, plane in watch.detector.layers(work.fitted, work.state).items()}
     dtypes = {name: array.dtype for name, array in arrays.items()}
     Layers.create(watch.layers, watch.shape_yx, dtypes).write(work.tile, arrays, header.digest)

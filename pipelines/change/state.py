@@ -124,8 +124,8 @@ def check_cube(known: Sequence[tuple[int, str]], dates: Sequence[CubeDate], plac
 def read_header(folder: Path, wanted: Identity) -> Header | None:
     """The header of the tile in `folder`; None if there is none.
 
-    Raises ArtefactDamaged for one that cannot be read or whose files are missing or of another size, StateError for one that was
-    made for something else.
+    Sweeps files that it does not name. Raises ArtefactDamaged for one that cannot be read or whose files are missing or of
+    another size, StateError for one that was made for something else.
     """
     path = folder / HEADER
     try:
@@ -142,12 +142,13 @@ def read_header(folder: Path, wanted: Identity) -> Header | None:
     except (ValueError, KeyError, TypeError, OSError) as e:
         raise ArtefactDamaged(f"{path} is not a tile's header ({type(e).__name__}: {e})") from e
     check_identity(identity, wanted, folder)
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry.stat().st_size for entry in entries}
     for name in header.files - {HEADER}:
-        found = (folder / name).stat().st_size if (folder / name).exists() else -1
-        if found != sizes.get(name):
-            raise ArtefactDamaged(
-                f"{folder / name}: expected {sizes.get(name)} bytes, found {found if found >= 0 else 'no file'}"
-            )
+        if found.get(name) != sizes.get(name):
+            raise ArtefactDamaged(f"{folder / name}: expected {sizes.get(name)} bytes, found {found.get(name, 'no file')}")
+    for name in found.keys() - header.files:  # of a run that was killed before it had swept
+        (folder / name).unlink(missing_ok=True)
     return header
 
 

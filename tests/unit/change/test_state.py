@@ -17,10 +17,12 @@ from pipelines.errors import ArtefactDamaged, StateError
 from pipelines.samples.variables import decode
 
 _spec = importlib.util.spec_from_file_location("watched_cube", Path(__file__).parent / "watched_cube.py")
+assert _spec is not None
+assert _spec.loader is not None
 cube = sys.modules.setdefault("watched_cube", importlib.util.module_from_spec(_spec))
 _spec.loader.exec_module(cube)
 
-ALL = {number: "first" for number in range(cube.DATES)}
+ALL = dict.fromkeys(range(cube.DATES), "first")
 TILES = 6
 
 
@@ -63,15 +65,15 @@ def test_no_news_computes_nothing_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize("cuts", [(41,), (45, 46, 47, 59), tuple(range(40, 60))])
 def test_night_by_night_ends_in_the_same_bytes_as_all_at_once(tmp_path, whole, cuts):
     for last in (*cuts, cube.DATES):
-        counts = advance_all(cube.make_watch({n: "first" for n in range(last)}, tmp_path))
+        counts = advance_all(cube.make_watch(dict.fromkeys(range(last), "first"), tmp_path))
     assert counts.fits == counts.replays == 0
     assert same(tmp_path, whole)
 
 
 def test_a_new_date_is_one_step_for_each_tile_that_sees_it_whatever_lies_before(tmp_path):
     for last in (45, 55, 59):
-        advance_all(cube.make_watch({n: "first" for n in range(last)}, tmp_path))
-        counts = advance_all(cube.make_watch({n: "first" for n in range(last + 1)}, tmp_path))
+        advance_all(cube.make_watch(dict.fromkeys(range(last), "first"), tmp_path))
+        counts = advance_all(cube.make_watch(dict.fromkeys(range(last + 1), "first"), tmp_path))
         seen = sum(looks(last))
         assert work(counts) == (seen, seen, 0, 0, 2)  # two blocks
         assert (counts.noted, counts.unseen) == (TILES - seen, TILES - seen)
@@ -240,7 +242,7 @@ def test_every_difference_is_named(field, words):
 def test_a_cube_that_shares_no_scene_is_another_one():
     dates = cube.make_watch(ALL, Path()).dates
     known = [(date.time_ns, date.content_hash) for date in dates]
-    check_cube(known[:1] + [(1, "gone")], dates, Path("state"))
+    check_cube([*known[:1], (1, "gone")], dates, Path("state"))
     check_cube([], dates, Path("state"))
     others = [(time, "of another place") for time, _ in known]
     with pytest.raises(StateError, match=r"another cube: of the 60 dates that it has consumed, this cube holds not one"):

@@ -26,7 +26,7 @@ Scenes = Mapping[int, str]  # number of the date -> version of its scene
 
 
 def scene(number: int, version: str) -> tuple[np.ndarray, np.ndarray]:
-    """(image_YX uint16, valid_YX): a season, noise, clouds that hide whole tiles, and from date 50 on a loss in the north-west."""
+    """(image_YX uint16, valid_YX): a season, noise, clouds over whole tiles, and from date 50 on a loss in the north-west."""
     rng = np.random.default_rng([number, *version.encode()])
     season = 5000 + 1500 * np.sin(2 * np.pi * number * EVERY_DAYS / 365.25)
     image_YX = season + rng.normal(0, 200, SHAPE_YX)

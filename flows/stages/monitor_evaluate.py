@@ -1,0 +1,84 @@
+"""How well it would have watched: false alarms, breaks put in by hand, change that the images show, beside the references."""
+
+from typing import Any
+
+from configs import build_monitor
+from flows.folder import finished, require, stage_key, write_json
+from flows.invocation import Invocation
+
+
+def evaluate_monitoring(invocation: Invocation) -> dict[str, Any]:
+    """False alarms, breaks put in by hand and seen change, for the detector and its references; the record of the stage."""
+    folder, steps, run = invocation.folder, invocation.steps, invocation.run
+    snapshot = require(folder, "ingest", "ingest")["snapshot"]
+    parts = run.model_dump(mode="json")
+    key = stage_key(snapshot=snapshot, **{name: parts[name] for name in ("variable", "monitoring", "evaluation")})
+    record = finished(folder, "evaluate", key)
+    if record is not None and folder.evaluation.exists():
+        steps.skip("evaluate", "up to date")
+        return {**record, "skipped": True}
+    content = steps.do("evaluate", "judge on breaks put in by hand", lambda progress: judge(invocation, snapshot, progress))
+    write_json(folder.evaluation, content)
+    record = {
+        "key": key,
+        "snapshot": snapshot,
+        "model_hash": content["detector"],
+        "is_publishable": True,
+        "message": content["sentence"],
+    }
+    write_json(folder.done("evaluate"), record)
+    steps.say(content["sentence"])
+    return record
+
+
+def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any]:
+    """The content of evaluation.json: `methods` in flat figures, and all of it in `details`."""
+    from pipelines.change.monitor_evaluation import calibrate_references, evaluate_monitor
+    from pipelines.cube.store import open_cube
+
+    run = invocation.run
+    dataset = open_cube(invocation.folder.cube_uri, snapshot)
+    start_day = build_monitor.start_ns(run) / 86_400e9
+    expected = build_monitor.build_expectation(run, dataset, invocation.folder.state, progress)
+    calibration, rests_on = build_monitor.calibrate(run, expected.expectation, dataset)
+    shipped = f"{expected.name} {run.monitoring.test.kind}"
+    x_NYX, valid_NYX, days_N = build_monitor.read_areas(run, dataset)
+    detector = build_monitor.build_detector(run, expected.expectation, calibration)
+    references = calibrate_references(
+        build_monitor.build_references(run), x_NYX, valid_NYX, days_N, start_day, run.monitoring.test.false_alarms
+    )
+    settings = build_monitor.build_judge_settings(run)
+    details = evaluate_monitor({shipped: detector, **references}, x_NYX, valid_NYX, days_N, start_day, settings)
+    methods = {name: flat_figures(judged) for name, judged in details["methods"].items()}
+    return {
+        "shipped": shipped,
+        "detector": detector.key,
+        "snapshot": snapshot,
+        "fallback": expected.fallback,
+        "sentence": sentence_of(methods[shipped], run.evaluation.drops),
+        "methods": methods,
+        "calibrated_on": rests_on,
+        "details": details,
+    }
+
+
+def flat_figures(judged: dict[str, Any]) -> dict[str, Any]:
+    """`false_alarms`, and per size of break `found_SIZE` and `delay_SIZE` (median days); None where not measured."""
+    figures: dict[str, Any] = {"threshold": judged["threshold"]}
+    figures["false_alarms"] = (judged.get("false_alarms") or {}).get("per_1000_px_year")
+    for size, drop in (judged.get("drops") or {}).items():
+        figures[f"found_{size}"] = drop["found"]
+        figures[f"delay_{size}"] = drop["delay_days"][1] if drop["delay_days"] else None
+    return figures
+
+
+def sentence_of(figures: dict[str, Any], drops: list[float]) -> str:
+    """What was measured, in a sentence."""
+    if figures.get("false_alarms") is None:
+        return "False alarms and delays could not be measured here: too few stable pixels."
+    parts = [
+        f"drops of {drop:g}: {figures[f'found_{drop:g}']:.0%} found, median delay {figures[f'delay_{drop:g}']:.0f} days"
+        for drop in drops
+        if figures.get(f"delay_{drop:g}") is not None
+    ]
+    return f"{figures['false_alarms']:g} false alarms per 1000 stable pixels and year; " + "; ".join(parts) + "."

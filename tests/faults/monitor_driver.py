@@ -1,0 +1,115 @@
+"""Watches a small cube in child processes that kill themselves at the n-th call that reaches the disk.
+
+Usage: python monitor_driver.py FOLDER. Prints one JSON object. A script of its own, because forking is safe only in a process
+that has no threads yet.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "change"))
+
+from watched_cube import digests, make_watch
+
+from pipelines.change.alerts import AlertBook, AlertRule, Patch, flat_indices, read_book, update_book, write_book
+from pipelines.change.layers import Layers
+from pipelines.change.replay import advance_all
+
+BEFORE = {**dict.fromkeys(set(range(58)) - {30, 45}, "first"), 47: "older"}
+AFTER = dict.fromkeys(range(60), "first")  # two new dates, two late ones (one of them history), one reprocessed
+EVENTS = {"os.rename", "os.remove", "os.mkdir", "open", "os.truncate"}  # os.replace raises os.rename as well
+
+
+def monitor(scenes, folder: Path) -> None:
+    advance_all(make_watch(scenes, folder / "state", tile_px=8))
+    layers = Layers.open(folder / "state" / "layers")
+    changed = flat_indices(layers.map("status"), 2)
+    patches = [Patch(changed, {"pixels": changed.size, "area_m2": 100.0})] if changed.size else []
+    book, _ = update_book(read_book(folder / "alerts.json", folder / "alerts"), changed, patches, AlertRule(), "S")
+    write_book(folder / "alerts.json", folder / "alerts", book)
+
+
+def kill_at(number: int, folder: str) -> None:
+    """The process dies at its `number`-th change to a file below `folder`: before it, or (pwrite) after half of it."""
+    count, rows = 0, 0
+
+    def stop_if_due() -> bool:
+        nonlocal count
+        count += 1
+        return count == number
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in EVENTS and isinstance(arguments[0], str | os.PathLike) and str(arguments[0]).startswith(folder):
+            if "layers" in str(arguments[0]) and event == "open":
+                return  # what happens between them is what `pwrite` stands for
+            is_write = event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if is_write and stop_if_due():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    original, write_bytes = os.pwrite, Path.write_bytes
+
+    def pwrite(descriptor, content, offset):
+        nonlocal rows
+        rows += 1
+        if rows % 16 == 0 and stop_if_due():
+            original(descriptor, bytes(content)[: len(bytes(content)) // 2], offset)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(descriptor, content, offset)
+
+    def write_half(path, content):
+        if stop_if_due():
+            write_bytes(path, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write_bytes(path, content)
+
+    os.pwrite, Path.write_bytes = pwrite, write_half
+    sys.addaudithook(hook)
+
+
+def run_child(folder: Path, number: int) -> bool:
+    """True if the child was killed, False if it came to its end first."""
+    child = os.fork()
+    if child == 0:
+        kill_at(number, str(folder))
+        monitor(AFTER, folder)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    if os.WEXITSTATUS(status):
+        raise SystemExit(f"child {number} failed with {os.WEXITSTATUS(status)}")
+    return False
+
+
+def main(root: Path) -> None:
+    before, whole = root / "before", root / "whole"
+    monitor(BEFORE, before)
+    shutil.copytree(before, whole)
+    monitor(AFTER, whole)
+    expected, number, different = digests(whole), 0, []
+    while True:
+        number += 1
+        folder = root / "killed"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(before, folder)
+        if not run_child(folder, number):
+            break
+        monitor(AFTER, folder)
+        if digests(folder) != expected:
+            different.append(number)
+    again, kills = root / "again-and-again", 0
+    shutil.copytree(before, again)
+    while run_child(again, 40):  # never gets further than 40 calls at once, and still arrives
+        kills += 1
+    if digests(again) != expected:
+        different.append("again-and-again")
+    assert isinstance(read_book(again / "alerts.json", again / "alerts"), AlertBook)
+    print(json.dumps({"calls": number - 1, "kills_in_a_row": kills, "different": different}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
