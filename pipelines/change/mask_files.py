@@ -164,48 +164,45 @@ def _words(grid: Grid) -> str:
 def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) -> Iterator[DatedMask]:
     """The masks, oldest first, one in memory at a time.
 
-    What counts as an object: every code but 0 and nodata; with `code`, that one. Not seen: NaN, nodata (unless that is 0) and,
-    in a uint8 file without nodata that holds 1, the code 255. Raises RequestError for a file that is an image and not a mask.
+    What counts as an object: every code but 0 and nodata; with `code`, that one. Not seen: NaN, nodata (unless that is 0), and
+    255 in uint8 files without nodata if a file of the series holds 1. Raises RequestError for an image that is no mask.
     """
     if isinstance(masks, MonitorMasks):
         yield from _monitor_masks(masks.folder)
         return
-    kinds = [_codes(file.path) for file in masks] if code is None else []
-    has_objects = len(set().union(*kinds) - {0}) > 1 if kinds else False
+    codes: set[int] = set()
     for file in masks:
-        values, seen = _read_codes(file.path)
+        values, seen, _ = _read_codes(file.path)
+        codes |= set(np.unique(values[seen]).tolist())
+    is_hiding = {1, NOT_SEEN} <= codes
+    has_objects = len(codes - {0} - ({NOT_SEEN} if is_hiding else set())) > 1
+    for file in masks:
+        values, seen, may_hide = _read_codes(file.path)
+        if is_hiding and may_hide:
+            seen &= values != NOT_SEEN
+            values[~seen] = 0
         plain = values if has_objects else values != 0
         yield DatedMask(file.date, plain if code is None else values == code, None if seen.all() else seen, file.path.name)
 
 
-def _codes(path: Path) -> set[int]:
-    values, _ = _read_codes(path)
-    return set(np.unique(values).tolist())
-
-
-def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 codes, 0 where not seen, seen). Raises RequestError where the values are no codes."""
+def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(int64 codes, 0 where not seen; seen; whether 255 may stand for not seen). Raises RequestError: the values are no codes."""
     with open_raster(path, (1,)) as raster:
         if raster.count > 1:
             raise RequestError(f"{path.name} has {raster.count} bands: a mask has one; write it out (gdal_translate -b 1 ...)")
         values, nodata = raster.read(1), raster.nodata
-    seen = np.ones(values.shape, bool)
-    if values.dtype.kind == "f":
-        seen &= ~np.isnan(values)
+    seen = np.isfinite(values)
     if nodata is not None and not np.isnan(nodata) and nodata != 0:  # a mask whose nodata is 0 calls its background so
         seen &= values != nodata
     found = np.unique(values[seen])
-    if nodata is None and values.dtype == np.uint8 and NOT_SEEN in found and 1 in found:
-        seen &= values != NOT_SEEN
-        found = found[found != NOT_SEEN]
-    is_whole = found.dtype.kind in "iu" or bool((found == np.round(found)).all())
+    is_whole = bool(((found == np.round(found)) & (np.abs(found.astype(np.float64)) < 2**53)).all())
     if not is_whole or found.size > max(MANY_CODES, values.size // 20):
         span = f"{found.size} different values from {found[0]:g} to {found[-1]:g}"
         raise RequestError(
             f"{path.name} holds {span}: that is an image, not a mask; compare it with a threshold first "
             f"(gdal_calc.py -A {path.name} --calc='A>0.5' ...)"
         )
-    return np.where(seen, values, 0).astype(np.int64), seen
+    return np.where(seen, values, 0).astype(np.int64), seen, values.dtype == np.uint8 and nodata is None
 
 
 def _monitor_masks(folder: Path) -> Iterator[DatedMask]:

@@ -48,7 +48,7 @@ def read(paths, **options):
 
 def test_masks_of_any_kind_mean_the_same(tmp_path):
     kinds = {
-        "20200101": (mask(), None), "20200102": (mask(255), None), "20200103": (mask(1, np.float32), None),
+        "20200101": (mask(), None), "20200102": (mask(1, np.uint16), None), "20200103": (mask(1, np.float32), None),
         "20200104": (mask(1, np.int16), -9999), "20200105": (mask(), 0),
     }  # fmt: skip
     paths = [write(tmp_path / f"m_{date}.tif", values, nodata) for date, (values, nodata) in kinds.items()]
@@ -69,6 +69,18 @@ def test_what_was_not_seen_is_told(tmp_path):
         assert np.array_equal(dated.seen_YX, ~hidden)
         assert np.array_equal(dated.mask_YX, mask() == 1)
         assert dated.mask_YX.dtype == bool
+
+
+def test_a_date_without_an_object_is_read_as_the_others_of_its_series(tmp_path):
+    """0 and 255 only: alone it would be a mask of 255; beside one of 0, 1 and 255 it is a date with a cloud and nothing else."""
+    cloud = np.where(mask() == 1, 255, 0).astype(np.uint8)
+    cloudy, clear = write(tmp_path / "m_20200101.tif", cloud), write(tmp_path / "m_20200102.tif", mask())
+    first, second = read([cloudy, clear])
+    assert not first.mask_YX.any()
+    assert np.array_equal(first.seen_YX, cloud == 0)
+    assert second.mask_YX.dtype == bool
+    other = write(tmp_path / "m_20200103.tif", cloud)
+    assert all(dated.mask_YX.any() and dated.seen_YX is None for dated in read([cloudy, other]))
 
 
 def test_files_with_several_codes_hold_objects_and_a_code_picks_one(tmp_path):
@@ -144,6 +156,9 @@ def test_images_are_no_masks(tmp_path):
         RequestError, match=r"48 different values from .*: that is an image, not a mask; compare it with a threshold"
     ):
         read([good, image])
+    huge = write(tmp_path / "m_20200104.tif", mask(1e30, np.float64))
+    with pytest.raises(RequestError, match=r"2 different values from 0 to 1e\+30"):
+        read([good, huge])
     counts = np.arange(4800, dtype=np.uint16).reshape(60, 80)
     with pytest.raises(RequestError, match="4800 different values from 0 to 4799: that is an image"):
         read([write(tmp_path / "n_20200101.tif", counts), write(tmp_path / "n_20200102.tif", counts)])

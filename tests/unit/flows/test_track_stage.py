@@ -121,3 +121,25 @@ def test_real_felling_is_followed(shared_data, tmp_path):
     assert "gone" not in record["events"]
     assert "not seen" not in record["events"]
     assert record["events"]["grown"] > 3
+
+
+def test_the_products_of_a_monitor_run_are_followed(tmp_path):
+    from pipelines.grid import Grid
+    from pipelines.products.change_cog import write_layers
+    from pipelines.products.change_layers import MONITOR_LAYERS
+    from pipelines.products.cog import Lineage
+
+    grid = Grid("EPSG:3035", (10.0, 0.0, 5000000.0, 0.0, -10.0, 2700000.0), (30, 40))
+    changed, recovered = np.full((30, 40), np.nan), np.full((30, 40), np.nan)
+    changed[4:10, 4:10], changed[4:10, 10:14] = 17900.4, 18000.0
+    changed[20:24, 20:24], recovered[20:24, 20:24] = 17900.4, 18000.0
+    status = np.where(np.isfinite(changed), 2, 1).astype(np.uint8)
+    status[:, 39] = 0
+    arrays = {"status": status, "change_day": changed, "recovered_day": recovered}
+    lineage = Lineage("S", "M", "C", "0.1.0", "2020-06-05T00:00:00Z")
+    write_layers(arrays, MONITOR_LAYERS, grid, "1", lineage, "2020-06-05T00:00:00Z", tmp_path / "forest" / "products")
+    record = track([tmp_path / "forest"], tmp_path / "out")
+    assert record["events"] == {"new": 2, "grown": 1, "gone": 1}
+    events = pd.read_csv(tmp_path / "out" / "events.csv")
+    assert events.date.tolist() == ["2019-01-04", "2019-01-04", "2019-04-14", "2019-04-14"]
+    assert events.change.tolist()[2:] == pytest.approx([60 / 36 - 1, -1.0], rel=1e-4)
