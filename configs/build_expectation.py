@@ -15,6 +15,7 @@ message says what is to be done.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from configs.monitor import MonitorRun
 
 AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster
 WORD = "residual"
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
@@ -166,4 +168,48 @@ def _history(run: MonitorRun, dataset: Any, tile: Any, start_day: float) -> tupl
 
 
 def _build_forecaster(run: MonitorRun, e: config.ForecasterExpectation) -> Any:
-    raise NotImplementedError
+    """The forecaster in `e.run`/model, checked against what is watched."""
+    from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster
+    from pipelines.change.forecaster_expectation import ForecasterExpectation
+    from pipelines.change.harmonic_expectation import HarmonicExpectation
+    from pipelines.errors import ArtefactDamaged, MissingInput
+
+    folder = Path(e.run) / "model"
+    try:
+        forecaster, metadata = load_forecaster(folder)
+        digest = hash_forecaster(folder)
+    except FileNotFoundError as error:
+        raise MissingInput(
+            f"monitoring.expectation.run: {error}. Name the folder of a finished forecast run, or use {{kind: harmonic}}"
+        ) from error
+    except CheckpointDamaged as error:
+        raise ArtefactDamaged(f"monitoring.expectation.run: {error}, or use {{kind: harmonic}}") from error
+    _check_forecaster(run, e, metadata)
+    halo_px = forecaster.halo_for(forecaster.context, 1)
+    return ForecasterExpectation(
+        forecaster, forecaster.context, forecaster.scaling.step_days, halo_px, digest[:16], HarmonicExpectation(e.harmonics)
+    )
+
+
+def _check_forecaster(run: MonitorRun, e: config.ForecasterExpectation, metadata: dict[str, Any]) -> None:
+    """Raises RequestError unless the forecaster foretells the one variable that is watched; warns if it has seen watched time."""
+    from pipelines.errors import RequestError
+
+    names = ("formula", "bands", "transform")
+    watched = {name: run.variable.model_dump(mode="json")[name] for name in names}
+    found = [{name: variable.get(name) for name in names} for variable in metadata.get("variables", [])]
+    if found != [watched]:
+        raise RequestError(
+            f"the forecaster in {e.run} foretells {found}, and what is watched is {watched}: train one on that variable alone, "
+            "or use monitoring.expectation: {kind: harmonic}"
+        )
+    known_until = np.datetime64(metadata["split"]["test_from"], "s")
+    start = np.datetime64(run.monitoring.start, "s")
+    if known_until > start:
+        log.warning(
+            "the forecaster in %s was trained and validated on dates until %s, monitoring starts %s: what changed in between may "
+            "be usual to it; train it with split.test_from at monitoring.start",
+            e.run,
+            str(known_until)[:10],
+            str(start)[:10],
+        )
