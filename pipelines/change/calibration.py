@@ -39,7 +39,8 @@ class CalibrationReport:
     limit: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"pixels": self.pixels, "years": self.years, "limit": self.limit}
+        """For JSON: an unknown limit is None."""
+        return {"pixels": self.pixels, "years": self.years, "limit": self.limit if math.isfinite(self.limit) else None}
 
 
 def calibrate(
@@ -57,8 +58,9 @@ def calibrate(
 ) -> tuple[Detector, CalibrationReport]:
     """(the detector with its threshold, what that rests on), from dates before `start_day`; later ones are not looked at.
 
-    `false_alarms` per 1000 stable pixels and year. With `threshold` given only the confidence is calibrated. `limit` is how far a
-    stable pixel's yearly level may fall (rise, where only rises are sought); default: three times the median spread.
+    `false_alarms` per 1000 stable pixels and year. With `threshold` given only the confidence is calibrated, where the history
+    allows. `limit` is how far a stable pixel's yearly level may fall (rise, where only rises are sought); default: three times
+    the median spread.
 
     Raises RequestError if the history has no two years to learn from, or too few stable pixels for that rate.
     """
@@ -66,6 +68,8 @@ def calibrate(
     x_NYX, valid_NYX, days_N = x_NYX[is_history_N], valid_NYX[is_history_N], days_N[is_history_N]
     probe = replace(detector, calibration=Calibration(math.inf))
     folds = list(_years(days_N, start_day))
+    if not folds and threshold is not None:
+        return replace(detector, calibration=Calibration(threshold)), CalibrationReport(0, {}, limit or math.inf)
     if not folds:
         raise RequestError(_too_short(days_N, start_day))
     if limit is None:

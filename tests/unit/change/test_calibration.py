@@ -77,6 +77,9 @@ def test_a_threshold_set_by_hand_is_kept_and_the_confidence_is_calibrated_all_th
     assert found.calibration.threshold == 8.9
     assert found.calibration.false_alarms is None
     assert found.calibration.maxima
+    young, report = calibrate(probe(), x, valid, DAYS, false_alarms=10, start_day=17000 + 200, threshold=8.9)
+    assert young.calibration == Calibration(8.9)
+    assert report.to_json() == {"pixels": 0, "years": {}, "limit": None}
 
 
 def test_a_short_history_says_what_to_do():
