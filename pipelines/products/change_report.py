@@ -24,7 +24,9 @@ MOST_ROWS = 25
 
 @dataclass(frozen=True)
 class Column:
-    """`kind`: text, number, share (a part of one, as percent), days, date, area (m²). `better`: high, low or "" (no best one)."""
+    """`kind`: text, name (text that is not broken), number, share (a part of one, as percent), days, date, area (m²) and others, see
+    `shown`. `better`: high, low or "" (no best one).
+    """
 
     key: str
     title: str
@@ -65,13 +67,14 @@ class ChangeReportInput:
 
 
 LARGEST = (
-    Column("id", "patch", "text"), Column("area_m2", "area", "area"),
+    Column("id", "patch", "name"), Column("area_m2", "area", "area"),
     Column("median_date", "changed", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
     Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"), Column("lon", "longitude", "degrees"),
     Column("lat", "latitude", "degrees"),
 )  # fmt: skip
 ALERTS = (
-    Column("number", "alert", "whole"), *LARGEST, Column("standing", "still there", "text"), Column("told", "told", "text"),
+    Column("number", "alert", "whole"), *LARGEST[:5], LARGEST[6], Column("standing", "still there", "text"),
+    Column("told", "told", "text"),
 )  # fmt: skip
 PLACES = (
     Column("place", "place", "text"), Column("from_utc", "from", "date"), Column("to_utc", "to", "date"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rasterio
 
 from pipelines.calendar import from_days
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -74,7 +75,9 @@ def outline_changes(
     order = np.argsort(patch, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     members = [order[starts[k] : starts[k + 1]] for k in np.flatnonzero(sizes >= min_area_px)]
-    return _frame([_describe(pixels, index) for index in members], [_outline(pixels, index, grid) for index in members], grid)
+    with rasterio.Env():  # once, not for every patch
+        outlines = [_outline(pixels, index, grid) for index in members]
+    return _frame([_describe(pixels, index) for index in members], outlines, grid)
 
 
 def find_changed(changed: Rows, grid: Grid, layers: Mapping[str, Rows]) -> Pixels:

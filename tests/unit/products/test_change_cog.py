@@ -1,3 +1,4 @@
+import tracemalloc
 import warnings
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ from pipelines.grid import Grid
 from pipelines.products.change_cog import sidecar, write_layers
 from pipelines.products.change_layers import CHANGE_LAYERS, MONITOR_LAYERS, NO_DATE, as_calendar
 from pipelines.products.cog import Lineage
+from pipelines.products.polygons import outline_changes
 
 LINEAGE = Lineage("SNAP", "DETECTOR", "CONFIG", "0.1.0", "2020-06-05T00:00:00Z", ("scene a",))
 DAY = 18_262.4375  # 2020-01-01T10:30
@@ -145,6 +147,29 @@ def test_a_memory_map_gives_the_same_file_as_an_array(tmp_path):
     one = write_layers(arrays, MONITOR_LAYERS, place, "1", LINEAGE, "2020-06-05", tmp_path / "one")
     other = write_layers(mapped, MONITOR_LAYERS, place, "1", LINEAGE, "2020-06-05", tmp_path / "other")
     assert all(one[name].read_bytes() == other[name].read_bytes() for name in one)
+
+
+class Generated:
+    """A raster that is nowhere in memory."""
+
+    def __init__(self, shape, value, dtype):
+        self.shape, self.value, self.dtype = shape, value, dtype
+
+    def __getitem__(self, rows):
+        return np.full((rows.stop - rows.start, self.shape[1]), self.value, self.dtype)
+
+
+def test_memory_does_not_grow_with_the_raster(tmp_path):
+    peaks = []
+    for height in (512, 4096):
+        shape = (height, 256)
+        arrays = {"status": Generated(shape, 1, np.uint8), "change_day": Generated(shape, np.nan, np.float64)}
+        tracemalloc.start()
+        write_layers(arrays, MONITOR_LAYERS, grid(shape), "1", LINEAGE, "2020-06-05", tmp_path / str(height))
+        assert len(outline_changes(Generated(shape, 0, np.uint8), grid(shape))) == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 def test_layers_of_another_shape_are_refused(tmp_path):
