@@ -94,9 +94,9 @@ def cut_strips(name: str, shape_yx: tuple[int, int], *, least_px: int, gap_px: i
     size = (long - (STRIPS - 1) * gap_px) // STRIPS
     if size < least_px:
         raise RequestError(
-            f"there are {groups} groups of places, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x {shape_yx[1]} "
-            f"pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add places, take "
-            "evaluation.groups apart, or make training.window_px smaller"
+            f"there are {groups} groups of places, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x "
+            f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add places, "
+            "take evaluation.groups apart, or make training.window_px smaller"
         )
     regions = []
     for k in range(STRIPS):

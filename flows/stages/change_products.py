@@ -1,0 +1,141 @@
+"""What is published of labelled change: per place COGs, patches, a picture; one STAC collection over all places."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.load import config_hash
+from flows.folder import code_version
+from flows.invocation import Invocation
+from flows.stages.change_evaluate import read_change_evaluation
+from flows.stages.change_networks import Places
+from flows.stages.predict import swap
+
+TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blue"))
+MOST_LARGEST = 50
+
+
+def publish(
+    invocation: Invocation, places: Places, fields: dict[str, Any], threshold: float, model_hash: str, progress: Any
+) -> dict[str, Any]:
+    """Files of all places beside the old ones, then in their place; {products, places: name -> facts, largest}."""
+    from pipelines.products.change_stac import write_change_collection
+
+    run, folder = invocation.run, invocation.folder
+    building = folder.path / ".products-building"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    pictures: dict[str, Path] = {}
+    items, facts, largest = [], {}, []
+    for done, (name, arrays) in enumerate(fields.items()):
+        progress(done, len(fields))
+        item, found, rows = write_place_products(invocation, places, name, arrays, building, model_hash)
+        items.append(item)
+        facts[name] = found
+        largest += [{"place": name, **row} for row in rows]
+        pictures[name] = folder.path / f"quicklook-{name}.png"
+        draw_place(invocation, places, name, arrays, threshold, pictures[name])
+    largest.sort(key=lambda row: -row["area_m2"])
+    shutil.copyfile(pictures[max(facts, key=lambda name: facts[name]["changed"])], folder.quicklook)
+    pooled = read_change_evaluation(invocation)["methods"][read_change_evaluation(invocation)["model"]]["pooled"]
+    metrics = {name: value for name, value in pooled.items() if isinstance(value, int | float)}
+    words = f"driftline change between dates in {len(fields)} places"
+    write_change_collection(building, run.name, words, items, pictures=pictures, metrics=metrics)
+    swap(building, folder.products)
+    paths = [*sorted(folder.products.iterdir()), folder.quicklook, *pictures.values()]
+    products = [str(path.relative_to(folder.path)) for path in paths]
+    return {"products": products, "places": facts, "largest": largest[:MOST_LARGEST]}
+
+
+def write_place_products(
+    invocation: Invocation, places: Places, name: str, arrays: dict[str, Any], folder: Path, model_hash: str
+) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
+    """(STAC item, facts, the largest patches) of one place, its files written into `folder`."""
+    from pipelines.cube.store import grid_of, open_cube
+    from pipelines.products.change_cog import write_layers
+    from pipelines.products.change_layers import CHANGE_LAYERS
+    from pipelines.products.change_stac import ChangeItem
+    from pipelines.products.cog import Lineage, iso
+    from pipelines.products.polygons import outline_changes, write_polygons
+
+    run = invocation.run
+    dataset = open_cube(invocation.folder.cube_of(name), places.snapshots[name])
+    grid, times = grid_of(dataset), dataset["time"].values
+    first, last = iso(times[0]), iso(times[-1])
+    scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
+    lineage = Lineage(places.snapshots[name], model_hash, config_hash(run), code_version(), last, scenes)
+    rasters = write_layers(arrays, CHANGE_LAYERS, grid, "", lineage, last, folder, prefix=f"{name}-")
+    patches = outline_changes(arrays["mask"], grid, {"confidence": arrays["probability"]}, min_area_px=run.prediction.min_area_px)
+    vectors = write_polygons(patches, folder, f"{name}-changes")
+    seen = int(np.count_nonzero(np.asarray(arrays["mask"]) != 255))
+    changed = int(np.count_nonzero(np.asarray(arrays["mask"]) == 1))
+    facts = {
+        "from_utc": first,
+        "to_utc": last,
+        "seen": seen / arrays["mask"].size,
+        "changed": changed / max(seen, 1),
+        "patches": len(patches),
+        "area_m2": float(patches["area_m2"].sum()),
+    }
+    item = ChangeItem(
+        id=name,
+        title=f"Change in {name}",
+        grid=grid,
+        start_utc=first,
+        end_utc=last,
+        layers=CHANGE_LAYERS,
+        rasters=rasters,
+        vectors=vectors,
+        unit="",
+        lineage=lineage,
+        facts={key: value for key, value in facts.items() if isinstance(value, int | float)},
+    )
+    rows = patches.drop(columns="geometry").head(MOST_LARGEST).to_dict("records")
+    return item, facts, rows
+
+
+def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[str, Any], threshold: float, path: Path) -> None:
+    """Before and after with the change outlined, the probability, and where there is a label what it says."""
+    from pipelines.cube.store import grid_of, open_cube
+    from pipelines.products.change_pictures import PairMaps, draw_pair_quicklook, thin_rows
+    from pipelines.products.frames import step_for
+
+    dataset = open_cube(invocation.folder.cube_of(name), places.snapshots[name])
+    grid = grid_of(dataset)
+    step = step_for(grid.shape_yx)
+    judged = read_change_evaluation(invocation)
+    scores = judged["methods"][judged["model"]]["places"].get(name, {})
+    truth = thin_rows(np.asarray(places.all[name].label_HW), step) if name in places.labelled else None
+    maps = PairMaps(
+        sight_of(dataset, 0, step),
+        sight_of(dataset, -1, step),
+        thin_rows(arrays["probability"], step),
+        thin_rows(arrays["mask"], step),
+        grid,
+        truth,
+        threshold,
+        {key: scores[key] for key in ("f1", "precision", "recall") if scores.get(key) is not None},
+    )
+    words = "by a network that has not seen this place" if truth is not None else "by all networks"
+    draw_pair_quicklook(maps, path, f"{invocation.run.name}: {name}", f"found {words}")
+
+
+def sight_of(dataset: Any, index: int, step: int) -> Any:
+    """A date of a place in true colour where its bands are known by name, else its first band."""
+    from pipelines.cube.store import bands_of
+    from pipelines.products.change_pictures import Sight
+    from pipelines.samples.variables import Variable, decode
+
+    bands = bands_of(dataset)
+    names = [band.name for band in bands]
+    shown = next((colours for colours in TRUE_COLOURS if set(colours) <= set(names)), (names[0],))
+    part = dataset.isel(time=[index], y=slice(None, None, step), x=slice(None, None, step))
+    variables = tuple(Variable(band, "band", (band,)) for band in shown)
+    x_TCHW, valid_THW = decode(part["image"].values, part["valid"].values.astype(bool), bands, variables)
+    values = np.where(valid_THW[0], x_TCHW[0], np.nan).astype(np.float32)
+    date = dataset["time"].values[index]
+    if len(shown) == 3:
+        return Sight(date, np.moveaxis(values, 0, -1), words="true colour")
+    return Sight(date, values[0], shown[0], bands[names.index(shown[0])].unit)

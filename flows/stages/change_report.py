@@ -1,0 +1,141 @@
+"""What a run of labelled change left, in numbers and on one page: `summary.json` and `report.html`."""
+
+from pathlib import Path
+from typing import Any
+
+from configs.load import config_hash
+from flows.folder import STAGES, RunFolder, code_version, finished, require, stage_key, write_json
+from flows.invocation import Invocation
+from flows.stages.change_evaluate import read_change_evaluation
+from flows.stages.change_train import require_detector
+from flows.steps import read_records, stage_costs
+
+
+def change_report(invocation: Invocation) -> dict[str, Any]:
+    """Writes both, also for a detector that was not published. Raises MissingInput if the run has not been evaluated."""
+    folder, steps = invocation.folder, invocation.steps
+    require(folder, "evaluate", "evaluate")
+    require_detector(invocation)
+    summary = steps.do("report", "write the summary", lambda progress: summarise(invocation))
+    steps.do("report", "write the report", lambda progress: write_page(invocation, summary))
+    write_json(folder.done("report"), {"key": report_key(invocation)})
+    record = finished(folder, "predict") or {"products": []}
+    return {"message": f"report: {folder.report}", "lines": product_lines(folder, record), "report": str(folder.report)}
+
+
+def is_change_reported(invocation: Invocation) -> bool:
+    """True if summary and report speak of what the stages have left."""
+    folder = invocation.folder
+    return folder.summary.exists() and folder.report.exists() and finished(folder, "report", report_key(invocation)) is not None
+
+
+def report_key(invocation: Invocation) -> str:
+    folder = invocation.folder
+    records = {stage: finished(folder, stage) for stage in ("train", "evaluate", "predict")}
+    refused = (finished(folder, "ingest") or {}).get("refused")
+    return stage_key(config=config_hash(invocation.run), refused=refused, **records)
+
+
+def current_prediction(invocation: Invocation) -> dict[str, Any]:
+    """The record of the published change if it was made by the detector that was evaluated, else {}."""
+    evaluated, predicted = finished(invocation.folder, "evaluate") or {}, finished(invocation.folder, "predict")
+    return predicted if predicted and predicted["model_hash"] == evaluated.get("model_hash") else {}
+
+
+def summarise(invocation: Invocation) -> Any:
+    from pipelines.products.change_summary import ChangeSummary, Mark, write_change_summary
+    from pipelines.products.summary import Stage
+
+    run, folder = invocation.run, invocation.folder
+    evaluation, predicted = read_change_evaluation(invocation), current_prediction(invocation)
+    costs, records = stage_costs(folder.steps), read_records(folder.steps)
+    methods = {name: figures_of(method) for name, method in evaluation["methods"].items()}
+    f1 = methods[evaluation["model"]]["f1"]
+    marks = tuple(Mark(f"F1 above {name}", f1, methods[name]["f1"] or 0.0) for name in run.evaluation.must_beat)
+    places = predicted.get("places", {})
+    found = {"patches": sum(p["patches"] for p in places.values()), "area_m2": sum(p["area_m2"] for p in places.values())}
+    summary = ChangeSummary(
+        name=run.name,
+        task=run.task,
+        stages=tuple(Stage(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in STAGES if name in costs),
+        products={"folder": str(folder.products), "files": predicted.get("products", [])},
+        shipped=evaluation["model"],
+        verdict=evaluation["verdict"]["sentence"],
+        marks=marks,
+        methods=methods,
+        found=found if places else {},
+        largest=tuple(predicted.get("largest", ())),
+        computed={"threshold": predicted.get("threshold")} if predicted else {},
+        places=places,
+        evaluation=evaluation,
+        refused=tuple((finished(folder, "ingest") or {}).get("refused", ())),
+        cube_snapshot=evaluation["snapshot"],
+        model_hash=evaluation["model_hash"],
+        config_hash=config_hash(run),
+        driftline_version=code_version(),
+        started_utc=records[0]["at_utc"] if records else "",
+    )
+    write_change_summary(summary, folder.summary)
+    return summary
+
+
+def figures_of(method: dict[str, Any]) -> dict[str, Any]:
+    """The flat figures of a method that the report's table shows."""
+    pooled, spread = method["pooled"], method["spread"]
+    figures = {key: pooled.get(key) for key in ("f1", "precision", "recall", "iou", "average_precision")}
+    return {**figures, "spread": spread["std"] if spread else None} | {
+        f"f1_{place}": scores["f1"] for place, scores in method["places"].items()
+    }
+
+
+def write_page(invocation: Invocation, summary: Any) -> None:
+    from pipelines.products.change_report import ChangeReportInput, label_table, write_change_report
+    from pipelines.products.report import Picture
+
+    run, folder = invocation.run, invocation.folder
+    evaluation, trained = summary.evaluation, require(folder, "train", "train")
+    judged_places = list(evaluation["methods"][evaluation["model"]]["places"])
+    maps = [
+        Picture(folder.path / f"quicklook-{name}.png", name, "Before and after with the change outlined, and how likely it is.")
+        for name in summary.places
+    ]
+    settings = {
+        "model": f"{run.model.kind}, widths {run.model.widths}, fused with {run.model.fuse_with}",
+        "left out in turn": ", ".join(trained["groups"]),
+        "threshold": round(float(trained["threshold"]), 3),
+        "training": f"{run.training.epochs} epochs of {run.training.windows} windows of {run.training.window_px} px",
+    }
+    write_change_report(
+        ChangeReportInput(
+            summary=summary,
+            config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
+            settings=settings,
+            tables=[label_table(summary.methods, judged_places, summary.shipped)],
+            maps=[picture for picture in maps if picture.path.exists()],
+            notes=notes_of(invocation, evaluation),
+        ),
+        folder.report,
+    )
+
+
+def notes_of(invocation: Invocation, evaluation: dict[str, Any]) -> list[str]:
+    """What a reader must see first."""
+    notes = [evaluation["note"]] if evaluation["note"] else []
+    is_published, is_good = bool(current_prediction(invocation)), evaluation["verdict"]["is_publishable"]
+    if not is_good and not is_published:
+        notes.append("This detector was not published: it does not beat what it must beat.")
+    if not is_good and is_published:
+        notes.append("This change was published although the detector does not beat what it must beat (--even-if-worse).")
+    return notes
+
+
+def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:
+    """Where things lie, for a person."""
+    masks = [name for name in record["products"] if name.endswith("-mask.tif")]
+    patches = [name for name in record["products"] if name.endswith(".gpkg")]
+    found: dict[str, Path] = {"map": folder.path / masks[0]} if masks else {}
+    more = f" (and {len(masks) - 1} more places)" if len(masks) > 1 else ""
+    if patches:
+        found |= {"patches": folder.path / patches[0], "picture": folder.quicklook}
+    lines = [f"{what + ':':<9}{path}{more if what in ('map', 'patches') else ''}" for what, path in found.items()]
+    return [*lines, f"report:  {folder.report}", f"numbers: {folder.summary}"]

@@ -1,0 +1,156 @@
+"""Labelled change from config to result on tiny places, without a server: what a run leaves, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+
+from flows.invocation import Invocation, open_invocation, remembering_folder
+from flows.stages.change_evaluate import change_evaluate
+from flows.stages.change_ingest import change_ingest
+from flows.stages.change_predict import change_predict
+from flows.stages.change_train import change_train
+from flows.stages.run import run_change
+from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError
+from tests.flows.change_places import CHANGED, SIDE_PX, UNCHANGED, write_place, write_places, write_raster
+
+LEAVES = ("summary.json", "report.html", "quicklook.png", "quicklook-alpha.png", "evaluation.json", "config.yaml", "steps.jsonl",
+          "model/model.safetensors", "products/collection.json", "products/alpha-mask.tif", "products/alpha-probability.tif",
+          "products/alpha-changes.gpkg", "products/alpha-changes.geojson", "cubes/alpha", "cubes/gamma")  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    return tmp_path
+
+
+def carry_out(body: Callable[[Invocation], dict[str, Any]], config: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+    invocation = open_invocation(config, overrides, **options)
+    with remembering_folder(invocation):
+        return body(invocation)
+
+
+def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) -> None:
+    config = write_places(workplace)
+    first = carry_out(run_change, config)
+    folder = Path("runs/tiny")
+    assert [name for name in LEAVES if not (folder / name).exists()] == []
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["model"] == "siamese_dcrn"
+    assert list(evaluation["methods"]) == [
+        "siamese_dcrn", "siamese_dcrn alone", "change_vector", "ir_mad", "change_vector, Otsu", "ir_mad, chi square, 1 %",
+    ]  # fmt: skip
+    assert evaluation["methods"]["change_vector"]["pooled"]["f1"] > 0.8
+    assert evaluation["methods"]["siamese_dcrn"]["pooled"]["f1"] > 0.8
+    assert evaluation["area"]["alpha"]["labelled_m2"] == 64 * 100
+    assert first["places"]["alpha"]["patches"] >= 1
+    patches = geopandas.read_file(folder / "products" / "alpha-changes.gpkg")
+    assert patches["area_m2"].max() == pytest.approx(6400, rel=0.35)
+    with rasterio.open(folder / "products" / "beta-mask.tif") as mask, rasterio.open("places/beta/label.tif") as label:
+        found, truth = mask.read(1) == 1, label.read(1) == CHANGED
+    assert np.count_nonzero(found & truth) > 0.8 * np.count_nonzero(truth)
+
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    second = carry_out(run_change, config)
+    assert second["skipped"]
+    assert "nothing to do" in second["message"]
+    changed = {p.name for p, when in written.items() if p.stat().st_mtime_ns != when}
+    assert changed <= {"steps.jsonl", "config.yaml", "ingest.json", "refused.json", "cube.lock", ".run.lock"} | {
+        path.name for path in (folder / "labels").iterdir()
+    }
+    check_damage_is_mended(config, folder)
+    check_a_loser_is_not_published(config, folder)
+
+
+def check_damage_is_mended(config: Path, folder: Path) -> None:
+    """Whatever is damaged below the run's folder is made anew by the same command, and comes out the same."""
+    before = {
+        name: (folder / name).read_bytes() for name in ("evaluation.json", "model/model.safetensors", "products/alpha-mask.tif")
+    }
+    (folder / "evaluation.json").write_text('{"methods": {')
+    (folder / "model" / "model.safetensors").write_bytes(b"damaged")
+    (folder / "samples" / "beta" / "place.json").write_text("{")
+    (folder / "products" / "alpha-mask.tif").unlink()
+    carry_out(run_change, config)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def check_a_loser_is_not_published(config: Path, folder: Path) -> None:
+    record = folder / "stages" / "evaluate.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "is_publishable": False}))
+    (folder / "report.html").unlink()
+    with pytest.raises(NotPublished, match="--even-if-worse"):
+        carry_out(change_predict, config)
+    assert (folder / "report.html").exists()
+    assert not carry_out(change_predict, config, even_if_worse=True).get("skipped")
+    description = folder / "model" / "model.json"
+    description.write_text(description.read_text() + " ")
+    with pytest.raises(ArtefactDamaged, match=r"holds the detector \w+, but \w+ was trained here: run `driftline train CONFIG`"):
+        carry_out(change_predict, config, "prediction.min_area_px=9", even_if_worse=True)
+    with pytest.raises(RequestError, match="was trained with another training than the config says"):
+        carry_out(change_evaluate, config, "training.seed=5")
+
+
+def test_a_place_without_a_label_is_only_predicted_and_must_be_named(workplace: Path) -> None:
+    config = write_places(workplace)
+    changed = write_place(workplace / "places" / "delta", seed=9, with_label=False)
+    with pytest.raises(MissingInput, match=r"label.tif.*delta.*name it in prediction.places"):
+        carry_out(change_ingest, config)
+    record = carry_out(run_change, config, "prediction.places=[delta]")
+    assert list(record["places"]) == ["delta"]
+    with rasterio.open("runs/tiny/products/delta-mask.tif") as mask:
+        found = mask.read(1) == 1
+    assert np.count_nonzero(found & changed) > 0.8 * np.count_nonzero(changed)
+    assert "delta" not in json.loads(Path("runs/tiny/evaluation.json").read_text())["area"]
+
+
+def test_two_places_are_cut_into_strips_and_it_is_said(workplace: Path) -> None:
+    config = write_places(workplace, ("alpha", "beta"))
+    with pytest.raises(RequestError, match=r"there are 2 groups of places, and leaving one out takes 3.*add places"):
+        carry_out(change_ingest, config)
+        carry_out(change_train, config)
+
+
+def test_a_label_of_one_class_is_refused(workplace: Path) -> None:
+    config = write_places(workplace)
+    write_raster(workplace / "places" / "beta" / "label.tif", np.full((SIDE_PX, SIDE_PX), UNCHANGED, np.uint8))
+    with pytest.raises(RequestError, match=r"beta.*no changed pixel"):
+        carry_out(change_ingest, config)
+
+
+def test_a_label_of_another_place_is_refused(workplace: Path) -> None:
+    config = write_places(workplace)
+    write_raster(workplace / "places" / "beta" / "label.tif", np.full((7, 9), UNCHANGED, np.uint8))
+    with pytest.raises(RequestError, match=r"label.*7 x 9 pixels"):
+        carry_out(change_ingest, config, "labels.placed_on=first")
+
+
+def test_dates_in_the_wrong_order_are_refused(workplace: Path) -> None:
+    config = write_places(workplace)
+    (workplace / "places" / "beta" / "dates.txt").write_text("date_1: 20190601\ndate_2: 20180601\n")
+    with pytest.raises(RequestError, match="the dates are in the wrong order"):
+        carry_out(change_ingest, config)
+
+
+def test_a_place_of_other_bands_is_refused(workplace: Path) -> None:
+    config = write_places(workplace)
+    for step in ("1", "2"):
+        (workplace / "places" / "beta" / step / "nir.tif").rename(workplace / "places" / "beta" / step / "blue.tif")
+    with pytest.raises(RequestError, match="beta.*nir"):
+        carry_out(change_ingest, config)
+
+
+def test_groups_name_places_that_are_there(workplace: Path) -> None:
+    config = write_places(workplace)
+    carry_out(change_ingest, config)
+    with pytest.raises(RequestError, match="evaluation.groups names 'omega', which is no place of this run"):
+        carry_out(change_train, config, "evaluation.groups=[[alpha, omega]]")
+    with pytest.raises(RequestError, match="prediction.places names omega"):
+        carry_out(run_change, config, "prediction.places=[omega]")
