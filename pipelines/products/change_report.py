@@ -24,7 +24,7 @@ MOST_ROWS = 25
 
 @dataclass(frozen=True)
 class Column:
-    """`kind`: text, name (text that is not broken), number, share (a part of one, as percent), days, date, area (m²) and others, see
+    """`kind`: text, name (text that is not broken), number, share (a part of one, as percent), days, date, area (m²), see
     `shown`. `better`: high, low or "" (no best one).
     """
 
