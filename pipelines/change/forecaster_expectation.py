@@ -5,7 +5,8 @@ ever, so a date costs the same whatever lies before it, and the guide never lear
 enter clipped to `CLIP` spreads of the harmonic curve: what the guide carries on of a break is that much at most.
 
 Spread: the forecaster is asked for the dates of the history, each from the frames before it and with half a year on both sides
-kept from its guide, and how far off it is there is fitted per pixel and season (as HarmonicExpectation does, its curve a constant).
+kept from its guide; how far off it is there is fitted per pixel and season, as HarmonicExpectation does with a constant for a
+curve.
 
 Everything covers what it is handed: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
 """
