@@ -156,6 +156,12 @@ def test_small_objects_are_left_out():
     assert track([boxes(speck), boxes(A)], least_size=201.0)[1].track_id_N == (1,)
 
 
+def test_an_overlap_of_one_pixel_is_no_identity():
+    beside = boxes((5, 9, 7, 13))  # shares 1 of 24 pixels with A
+    assert story(track([boxes(A), beside]))[1] == [("new", 2), ("gone", 1)]
+    assert story(track([boxes(A), beside], least_overlap=0.04))[1] == [("stable", 1)]
+
+
 def test_a_touch_of_one_pixel_is_no_merge():
     """Codes: two touching objects, one of which takes a pixel of the other."""
     before, after = np.zeros(SHAPE, np.int32), np.zeros(SHAPE, np.int32)
