@@ -233,8 +233,9 @@ def _draw_judged(axes: Axes, maps: PairMaps, truth: np.ndarray) -> None:
     words = [f"{name}: {count} px" for name, count in zip(("found", "false alarm", "missed"), counts, strict=True)]
     draw_legend(axes, list(zip(colours[1:4], words, strict=True)))
     scores = maps.scores or judge(*counts)
+    named = {{"f1": "F1", "iou": "IoU"}.get(name, name): value for name, value in scores.items()}
     axes.set_title("Against the label", size=10, weight="bold", loc="left", pad=5)
-    numbers = "   ".join(f"{name} {value:.2f}" if value == value else f"{name} –" for name, value in scores.items())
+    numbers = "   ".join(f"{name} {value:.2f}" if value == value else f"{name} –" for name, value in named.items())
     axes.set_title(numbers, size=9, color=INK, loc="right", pad=5)
 
 

@@ -67,13 +67,13 @@ class ChangeReportInput:
 
 
 LARGEST = (
-    Column("id", "patch", "name"), Column("area_m2", "area", "area"),
+    Column("place", "place", "name"), Column("id", "patch", "name"), Column("area_m2", "area", "area"),
     Column("median_date", "changed", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
     Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"), Column("lon", "longitude", "degrees"),
     Column("lat", "latitude", "degrees"),
 )  # fmt: skip
 ALERTS = (
-    Column("number", "alert", "whole"), *LARGEST[:5], LARGEST[6], Column("standing", "still there", "text"),
+    Column("number", "alert", "whole"), *LARGEST[1:6], LARGEST[7], Column("standing", "still there", "text"),
     Column("told", "told", "text"),
 )  # fmt: skip
 PLACES = (
@@ -94,11 +94,12 @@ def watch_table(methods: Mapping[str, Mapping[str, Any]], drops: Sequence[float]
 
 
 def label_table(methods: Mapping[str, Mapping[str, Any]], places: Sequence[str], shipped: str) -> Table:
-    """The methods for labelled change side by side, leaving groups out. Keys: f1, precision, recall, iou, spread, f1_PLACE."""
+    """The methods for labelled change side by side, leaving groups out. Keys: f1, spread, precision, recall, iou, f1_PLACE ..."""
     columns = [
         Column("method", "method", "text"), Column("f1", "F1, pooled", "number", "high"),
         Column("spread", "± over seeds", "number"), Column("precision", "precision", "number", "high"),
         Column("recall", "recall", "number", "high"), Column("iou", "IoU", "number", "high"),
+        Column("average_precision", "average precision", "number", "high"),
         *[Column(f"f1_{place}", f"F1 {place}", "number", "high") for place in places],
     ]  # fmt: skip
     rows = [{"method": name, **figures} for name, figures in methods.items()]

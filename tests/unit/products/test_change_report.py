@@ -166,11 +166,21 @@ def test_a_missing_or_damaged_summary_is_named(watched, tmp_path):
 
 def test_alerts_are_listed_newest_first_and_say_who_was_told():
     alerts = [
-        {"number": 1, "id": "a", "area_m2": 5000.0, "is_standing": False, "notify": {"slack/ops": "2026-01-02T03:04:05Z"}},
+        {
+            "number": 1,
+            "id": "a",
+            "area_m2": 5000.0,
+            "magnitude": -0.3,
+            "direction": "decrease",
+            "confidence": 0.9,
+            "lon": 22.0,
+            "is_standing": False,
+            "notify": {"slack/ops": "2026-01-02T03:04:05Z"},
+        },
         {"number": 2, "id": "b", "area_m2": 600.0, "is_standing": True, "notify": {"slack/ops": ""}},
     ]
     table = alert_table(alerts)
-    assert [column.key for column in table.columns] == ["number", "id", "area_m2", "standing", "told"]
+    assert [column.key for column in table.columns] == ["number", "id", "area_m2", "magnitude", "confidence", "standing", "told"]
     assert [row["number"] for row in table.rows] == [2, 1]
     assert [row["told"] for row in table.rows] == ["slack/ops: not yet", "slack/ops: 2026-01-02 03:04"]
     assert [row["standing"] for row in table.rows] == ["yes", "no"]
@@ -183,3 +193,9 @@ def test_facts_read_well():
     assert fact(1385, "pixels") == "1\u202f385"
     assert shown(1.0, "sure") == "> 99.9 %"
     assert shown(0.95, "sure") == "95.0 %"
+
+
+def test_patches_of_several_places_name_their_place():
+    rows = ({"place": "paris", "id": "r1-c2", "area_m2": 900.0}, {"place": "rennes", "id": "r1-c2", "area_m2": 800.0})
+    html = render_change_report(ChangeReportInput(ChangeSummary("oscd", "change", (), {}, largest=rows)))
+    assert re.search(r"paris</td>\s*<td[^>]*>r1-c2</td>", html)
