@@ -1,9 +1,9 @@
 """The threshold of a test from the history alone, to a stated rate of false alarms.
 
-Each whole year of the history is left out in turn, what is expected is fitted on the other years, and the year is watched as
-if it were new. How large the statistic gets in stable pixels is how large it gets where nothing changes; the threshold is what
-only `false_alarms` of 1000 pixels exceed within a year. Whole years keep together what belongs together: the haze of a date lies
-over all pixels, and a late spring over weeks.
+Each whole year of the history (the newest eight) is left out in turn, what is expected is fitted on the other years, and the
+year is watched as if it were new. How large the statistic gets in stable pixels is how large it gets where nothing changes; the
+threshold is what only `false_alarms` of 1000 pixels exceed within a year. Whole years keep together what belongs together: the
+haze of a date lies over all pixels, and a late spring over weeks.
 
 What this cannot know is a year unlike those of the history. With three years of history the rate that is then met is uncertain by
 a factor of two or so; evaluation measures it.
@@ -12,6 +12,7 @@ a factor of two or so; evaluation measures it.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipelines.errors import RequestError
 YEAR_DAYS = 365.25
 LEAST_DATES = 4  # a year with fewer dates is no year to learn from
 LEAST_PIXELS = 30
+MOST_YEARS = 8  # the newest; a fit each
 LEAST_THRESHOLD = 1e-3  # of a history without any noise
 SPREADS = 3.0  # a level that falls by more than so many spreads is not stable
 Arrays = dict[str, np.ndarray]
@@ -67,7 +69,7 @@ def calibrate(
     is_history_N = days_N < start_day
     x_NYX, valid_NYX, days_N = x_NYX[is_history_N], valid_NYX[is_history_N], days_N[is_history_N]
     probe = replace(detector, calibration=Calibration(math.inf))
-    folds = list(_years(days_N, start_day))
+    folds = list(islice(_years(days_N, start_day), MOST_YEARS))
     if not folds and threshold is not None:
         return replace(detector, calibration=Calibration(threshold)), CalibrationReport(0, {}, limit or math.inf)
     if not folds:
