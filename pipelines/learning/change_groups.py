@@ -81,10 +81,8 @@ def _named_groups(places: list[str], together: Sequence[Sequence[str]]) -> list[
     group_of = {name: group for group in together for name in group}
     groups: list[list[str]] = []
     for name in places:
-        if name not in group_of:
-            groups.append([name])
-        elif group_of[name][0] == name or not any(name in group for group in groups):
-            groups.append([other for other in places if other in group_of[name]])
+        if not any(name in group for group in groups):
+            groups.append([other for other in places if other in group_of.get(name, [name])])
     return groups
 
 
