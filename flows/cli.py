@@ -153,9 +153,13 @@ def track(
     ] = None,
     out: Annotated[Path, typer.Option(help="folder of the tables and pictures")] = Path("runs/track"),
     code: Annotated[int | None, typer.Option(help="the value of the objects; default: everything but 0 and nodata")] = None,
-    min_size: Annotated[float, typer.Option(help="smaller objects are left out, in m2")] = 0.0,
+    min_size: Annotated[float, typer.Option(help="smaller objects are left out, in m2 (mm2 with --spacing-mm)")] = 0.0,
     grow: Annotated[float, typer.Option(help="relative change of size from which an object counts as grown or shrunk")] = 0.1,
     farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
+    spacing_mm: Annotated[
+        str | None, typer.Option(metavar="Y,X", help="pixel size of frames that lie nowhere on Earth, in mm; sizes are then mm2")
+    ] = None,
+    outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
     json_: Json = False,
 ) -> None:
     """Follow every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
@@ -166,8 +170,17 @@ def track(
     Examples:
       driftline track runs/demo-change --out runs/demo-change/track
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
+      driftline track frames/ --spacing-mm 0.5,0.5
     """
-    finish(guard(lambda: verbs.track(masks, pattern, out, code, min_size, grow, farthest, json_), json_))
+    options = {
+        "pattern": pattern,
+        "code": code,
+        "min_size": min_size,
+        "grow": grow,
+        "farthest": farthest,
+        "outlines": outlines,
+    }
+    finish(guard(lambda: verbs.track(masks, out, spacing_mm, json_, **options), json_))
 
 
 @app.command(short_help="Show what a cube holds: grid, bands, dates, usable share.")

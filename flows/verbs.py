@@ -99,25 +99,26 @@ def default_name(folder: Path) -> str:
     return kept or "run"
 
 
-def track(
-    masks: list[Path],
-    pattern: str | None,
-    out: Path,
-    code: int | None,
-    min_size: float,
-    grow: float,
-    farthest: float | None,
-    as_json: bool,
-) -> int:
+def track(masks: list[Path], out: Path, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
     from flows.stages.track import track as follow
     from flows.terminal import Bars
 
+    spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     with Bars().step("track", "follow the objects") as progress:
-        record = follow(
-            masks, out, pattern=pattern, code=code, min_size=min_size, grow=grow, farthest=farthest, progress=progress
-        )
-    show(record, record.get("lines") or [record["message"]], as_json)
+        record = follow(masks, out, spacing_mm=spacing, progress=progress, **options)
+    show(record, record["lines"], as_json)
     return DONE
+
+
+def parse_spacing(text: str) -> tuple[float, ...]:
+    """Pixel size along each axis, in mm. Raises RequestError."""
+    try:
+        spacing = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        spacing = ()
+    if len(spacing) != 2 or not all(0 < size < float("inf") for size in spacing):
+        raise RequestError(f"--spacing-mm {text}: expected the pixel size as Y,X in mm, for example 0.5,0.5")
+    return spacing
 
 
 def info(cube: str, snapshot: str | None, as_json: bool) -> int:

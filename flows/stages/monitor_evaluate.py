@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from configs import build_monitor
+from configs import build_monitor, build_pair_references
 from flows.folder import finished, require, stage_key, write_json
 from flows.invocation import Invocation
 
@@ -59,6 +59,7 @@ def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any
         "methods": methods,
         "calibrated_on": rests_on,
         "details": details,
+        "pairs": build_pair_references.judge_pairs(run, dataset),
     }
 
 

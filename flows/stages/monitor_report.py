@@ -115,6 +115,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         Picture(folder.path / "growth.png", "Changed area over time", "By the date of change and by the date of the alarm.")
     ]
     tables = [watch_table(summary.methods, run.evaluation.drops, summary.shipped)] if summary.methods else []
+    tables += [seen_table(summary.evaluation)] if summary.evaluation.get("pairs") else []
     test = run.monitoring.test
     settings = {
         "watched": f"{run.variable.name}, from {run.monitoring.start:%Y-%m-%d}",
@@ -139,3 +140,25 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         ),
         folder.report,
     )
+
+
+def seen_table(evaluation: dict[str, Any]) -> Any:
+    """What each method found of the change that the images themselves show, the rules for pairs of seasons among them."""
+    from pipelines.products.change_report import Column, Table
+
+    rows = []
+    for name, judged in evaluation["details"]["methods"].items():
+        found = {f"found_{year}": seen["found"] for year, seen in judged.get("seen_in_images", {}).items()}
+        rows.append({"method": name, "false_alarms": (judged.get("false_alarms") or {}).get("per_1000_px_year"), **found})
+    rows += [{"method": f"{name.replace('_', ' ')}, season against season", **row} for name, row in evaluation["pairs"].items()]
+    years = sorted({key for row in rows for key in row if key.startswith("found_")})
+    columns = [
+        Column("method", "method", "text"),
+        Column("false_alarms", "false alarms per 1000 px and year", "number", "low"),
+        *[Column(year, f"change of {year.removeprefix('found_')}: found", "share", "high") for year in years],
+    ]
+    note = (
+        "Pixels whose season level first fell (or rose) beyond the limit in that year. The rules for pairs compare two seasons "
+        "with the automatic thresholds of their literature (Otsu, chi square) and know no date."
+    )
+    return Table("Change that the images show", columns, rows, note=note, strong=[evaluation["shipped"]])
