@@ -144,15 +144,15 @@ def draw_image(
     )
 
 
-def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str, title: str = "") -> None:
-    """A map of numbers (NaN = not seen) with its colour bar, or the words that nothing was seen."""
+def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str, title: str = "") -> Colorbar | None:
+    """A map of numbers (NaN = not seen); its colour bar, or None and the words that nothing was seen."""
     draw_blank(axes, grid)
     if title:
         axes.set_title(title, size=10, weight="bold", loc="left", pad=5)
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "nothing seen", transform=axes.transAxes, ha="center", color=MUTED)
-        return
-    draw_bar(axes, draw_image(axes, np.ma.masked_invalid(values), grid, shades.colours, shades.low, shades.high), unit)
+        return None
+    return draw_bar(axes, draw_image(axes, np.ma.masked_invalid(values), grid, shades.colours, shades.low, shades.high), unit)
 
 
 def draw_changed(

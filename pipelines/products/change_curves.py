@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -47,6 +48,23 @@ def draw_f1(scores: Mapping[str, Mapping[str, float]], shipped: str, path: Path,
         if handles:
             figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 7), frameon=False, fontsize=8.5)
         save_figure(figure, path)
+
+
+def scores_of(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """What `draw_f1` takes, from the judged methods of an evaluation; one without a pooled F1 is left out.
+
+    A method holds `pooled` {f1}, `f1_interval` {low, high} and `places` {name: {f1}}.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for name, method in methods.items():
+        if method["pooled"].get("f1") is None:
+            continue
+        row = {place: figures["f1"] for place, figures in method["places"].items() if figures.get("f1") is not None}
+        interval = method.get("f1_interval") or {}
+        if interval.get("low") is not None and interval.get("high") is not None:
+            row |= {"low": interval["low"], "high": interval["high"]}
+        scores[name] = row | {"pooled": method["pooled"]["f1"]}
+    return scores
 
 
 def draw_reliability(

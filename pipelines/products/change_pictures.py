@@ -111,8 +111,8 @@ def draw_change_quicklook(maps: ChangeMaps, path, title: str, subtitle: str = ""
         _draw_kind(kind, maps)
         _draw_when(when, maps, changed)
         _draw_size(size, maps, changed)
-        _draw_sure(sure, maps)
-        for panel in (kind, when, size):
+        _draw_sure(sure, maps, changed)
+        for panel in (kind, when, size, sure):
             outline(panel, kept, maps.grid, INK, 0.4)
         draw_metres(before, maps.grid)
         draw_foot(
@@ -130,13 +130,17 @@ def draw_pair_quicklook(maps: PairMaps, path, title: str, subtitle: str = "") ->
         figure, axes = panels(maps.grid, 2, 2, title, subtitle, 4.6)
         before, after, probability, judged = axes
         draw_sights((before, after), (maps.before, maps.after), maps.grid, changed)
-        draw_values(probability, maps.probability, Shades("viridis", 0, 1), maps.grid, "probability", "Probability of change")
+        _draw_probability(probability, maps)
         if maps.truth is None:
             _draw_mask(judged, maps)
         else:
             _draw_judged(judged, maps, maps.truth)
         draw_metres(before, maps.grid)
-        draw_foot(figure, maps.grid, "Red outline: pixels called changed. Grey: not seen on one of the dates.")
+        draw_foot(
+            figure,
+            maps.grid,
+            "Red outline: pixels called changed; red line in the bar: the threshold. Grey: not seen on one of the dates.",
+        )
         save_figure(figure, path)
 
 
@@ -210,9 +214,25 @@ def _draw_size(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
         draw_bar(axes, image, label(maps.variable, maps.unit))
 
 
-def _draw_sure(axes: Axes, maps: ChangeMaps) -> None:
-    values = np.where(maps.layers["status"] != NOT_MONITORED, maps.layers["confidence"], np.nan)
-    draw_values(axes, values, Shades("cividis", 0, 1), maps.grid, "confidence", "How sure")
+def _draw_sure(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
+    """Only of changed pixels, and near 1: a stable pixel of .8 is no fourth of five signs of change."""
+    values = maps.layers["confidence"]
+    seen = values[changed & np.isfinite(values)]
+    low = min(float(np.floor(np.percentile(seen, 2) * 100) / 100), 0.99) if seen.size else 0.0
+    image = draw_changed(axes, values, changed, Shades("cividis", low, 1), maps.grid, maps.layers["status"] != NOT_MONITORED)
+    axes.set_title("How sure", size=10, weight="bold", loc="left", pad=5)
+    if image is not None:
+        draw_bar(axes, image, "share of stable pixels\nthat look less like change")
+
+
+def _draw_probability(axes: Axes, maps: PairMaps) -> None:
+    """Where change is rare probabilities are small: the colours end where few pixels are left; the threshold is in the bar."""
+    seen = maps.probability[np.isfinite(maps.probability)]
+    high = max(float(np.percentile(seen, 99.5)) if seen.size else 1.0, 2 * (maps.threshold or 0.0), 0.01)
+    shades = Shades("viridis", 0, min(high, 1.0))
+    bar = draw_values(axes, maps.probability, shades, maps.grid, "probability", "Probability of change")
+    if bar is not None and maps.threshold is not None:
+        bar.ax.axhline(maps.threshold, color=OUTLINE, lw=1.8)
 
 
 def _draw_mask(axes: Axes, maps: PairMaps) -> None:

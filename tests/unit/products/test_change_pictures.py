@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 from pipelines.grid import Grid
 from pipelines.products.change_animation import MOST_FRAMES, draw_change_animation, frame_days
 from pipelines.products.change_canvas import aspect_of, colour_limits, metres_per_unit, outline, panels, stretch_colours
-from pipelines.products.change_curves import draw_f1, draw_growth, draw_reliability
+from pipelines.products.change_curves import draw_f1, draw_growth, draw_reliability, scores_of
 from pipelines.products.change_pictures import (
     ChangeMaps,
     Mark,
@@ -186,6 +186,12 @@ def test_the_animation_grows_and_ends_whole(tmp_path):
         assert sum(1 for _ in ImageSequence.Iterator(gif)) == 4  # the beginning, two alarms and the end
     draw_change_animation(ChangeMaps(maps.before, maps.after, layers(), GRID, "ndvi", "1"), tmp_path / "c.gif", "t", DAY, DAY + 9)
     assert (tmp_path / "c.gif").stat().st_size > 0
+
+
+def test_scores_of_an_evaluation_are_laid_out_for_the_picture():
+    method = {"pooled": {"f1": 0.3}, "f1_interval": {"low": 0.2, "high": 0.4}, "places": {"a": {"f1": 0.1}, "b": {"f1": None}}}
+    unjudged = {"pooled": {"f1": None}, "places": {}}
+    assert scores_of({"net": method, "none": unjudged}) == {"net": {"pooled": 0.3, "low": 0.2, "high": 0.4, "a": 0.1}}
 
 
 def test_an_animation_has_a_bounded_number_of_frames():

@@ -12,6 +12,7 @@ from pipelines.products.change_report import (
     Column,
     Table,
     alert_table,
+    area_table,
     best_of,
     fact,
     headline,
@@ -108,6 +109,15 @@ def test_labelled_change_lists_places_and_methods():
     for text in ("The mark is met.", "2015-09-16", "1.2 %", "25 km²", "0.371", "<h3>paris</h3>"):
         assert text in html
     assert 'id="alerts"' not in html
+
+
+def test_areas_stand_beside_their_labels():
+    areas = {
+        "paris": {"mapped_m2": 27_594.0, "labelled_m2": 5047.0, "sampled": 999, "estimate": {"value": 30_181.0, "low": None}}
+    }
+    html = render_change_report(ChangeReportInput(ChangeSummary("oscd", "change", (), {}), tables=[area_table(areas, 0.95)]))
+    for text in ("2.76 ha", "3.02 ha", "0.50 ha", "999", "95% confidence", "–"):
+        assert text in html
 
 
 def test_the_tone_follows_the_marks():
