@@ -11,10 +11,17 @@ def patch_numbers(shape_yx: tuple[int, int], patch_px: int = PATCH_PX) -> np.nda
     return rows[:, None] * (columns[-1] + 1) + columns[None]
 
 
-def draw_break_days(patch_YX: np.ndarray, days_K: np.ndarray, seed: int) -> np.ndarray:
-    """(Y, X) float64: one of `days_K` per patch, each as likely; the same for the same seed."""
-    of_patch = np.random.default_rng(seed).choice(np.asarray(days_K, np.float64), int(patch_YX.max()) + 1)
-    return of_patch[patch_YX]
+def deal_break_days(patch_YX: np.ndarray, days_K: np.ndarray, repeats: int, seed: int) -> np.ndarray:
+    """(R, Y, X) float64: `repeats` of `days_K` per patch, the same for the same seed.
+
+    Dealt like cards, not drawn: every date comes up equally often (within one), and a patch gets dates far apart. There are
+    so few dates that the median delay would otherwise hang on the draw.
+    """
+    days_K = np.asarray(days_K, np.float64)
+    numbers_B, rank_YX = np.unique(patch_YX, return_inverse=True)
+    place_B = np.random.default_rng(seed).permutation(len(numbers_B))
+    shifts_R = np.arange(repeats) * len(days_K) // repeats
+    return days_K[(place_B[rank_YX.reshape(patch_YX.shape)] + shifts_R[:, None, None]) % len(days_K)]
 
 
 def inject(x_NYX: np.ndarray, days_N: np.ndarray, break_day_YX: np.ndarray, step: float) -> np.ndarray:

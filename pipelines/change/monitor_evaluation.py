@@ -1,9 +1,9 @@
 """How well a monitor would have done: false alarms where nothing changed, breaks put in by hand, change that the images show.
 
-Stable pixels (pipelines.change.stable) are watched as they are, for the false alarms, and once per size with a permanent break
-on a date drawn from the monitored ones, the same for 8 x 8 pixels. Found is an alarm from that date on within a year; the delay
-runs from the break to the alarm. A pixel that had alarmed before its break counts as a false alarm and is left out of what is
-found.
+Stable pixels (pipelines.change.stable) are watched as they are, for the false alarms, and with a permanent break of each size on
+a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is an alarm from that
+date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break counts as a false
+alarm and is left out of what is found.
 
 Change seen in the images is the first year whose best season lies more than `limit` beyond the median of the years before: what a
 person would draw, not truth on the ground.
@@ -18,13 +18,14 @@ import numpy as np
 
 from pipelines.change.calibration import YEAR_DAYS, calibrate, settle
 from pipelines.change.detector import NOT_MONITORED, Calibration, Detector, Direction, watch
-from pipelines.change.injection import break_choices, draw_break_days, inject, patch_numbers
+from pipelines.change.injection import break_choices, deal_break_days, inject, patch_numbers
 from pipelines.change.stable import YearLevels, first_change_year, year_levels
 from pipelines.errors import RequestError
 
 LEAST_STABLE = 30
 LIMIT_OF_DROP = 0.75  # a stable pixel's level moves less than this share of the smallest break put in
 RESAMPLES = 2000
+REPEATS = 4  # breaks that each pixel goes through, one at a time
 WITHIN_DAYS = YEAR_DAYS
 
 
@@ -55,7 +56,7 @@ class Series:
     valid_NYX: np.ndarray
     days_N: np.ndarray
     use_YX: np.ndarray
-    break_day_YX: np.ndarray
+    break_day_RYX: np.ndarray
     patch_YX: np.ndarray
     start_day: float
 
@@ -154,26 +155,30 @@ def judge_stable(detector: Detector, series: Series, settings: JudgeSettings, hi
 def judge_drops(
     detector: Detector, fitted: dict[str, np.ndarray], series: Series, settings: JudgeSettings
 ) -> dict[str, dict[str, Any]]:
-    """Per size: share found, median and quartiles of the delay in days, error of the date and of the size."""
+    """Per size, over all pixels and their breaks: share found, quartiles of delay, error of the date, and magnitude."""
     sign = 1.0 if settings.direction == "up" else -1.0
     judged = {}
     for drop in settings.drops:
-        broken_NYX = inject(series.x_NYX, series.days_N, series.break_day_YX, sign * drop)
-        layers, _ = _watch_series(detector, series, broken_NYX, fitted)
-        use_YX = series.use_YX & (layers["status"] != NOT_MONITORED)
-        detected_P, break_P = layers["detected_day"][use_YX], series.break_day_YX[use_YX]
+        rounds = []
+        for break_day_YX in series.break_day_RYX:
+            broken_NYX = inject(series.x_NYX, series.days_N, break_day_YX, sign * drop)
+            layers, _ = _watch_series(detector, series, broken_NYX, fitted)
+            use_YX = series.use_YX & (layers["status"] != NOT_MONITORED)
+            of_break = (layers["detected_day"], break_day_YX, layers["change_day"], layers["magnitude"])
+            rounds.append([array[use_YX] for array in of_break])
+        detected_P, break_P, change_P, magnitude_P = (np.concatenate(arrays) for arrays in zip(*rounds, strict=True))
         with np.errstate(invalid="ignore"):
             before_P = detected_P < break_P
             found_P = ~before_P & (detected_P - break_P <= WITHIN_DAYS)
         delay_P = (detected_P - break_P)[found_P]
         at_stake = int((~before_P).sum())
         judged[f"{drop:g}"] = {
-            "pixels": at_stake,
+            "breaks": at_stake,
             "alarmed_before": int(before_P.sum()),
             "found": round(float(found_P.sum()) / at_stake, 4) if at_stake else None,
             "delay_days": _quartiles(delay_P),
-            "change_day_error_days": _quartiles(np.abs(layers["change_day"][use_YX] - break_P)[found_P]),
-            "magnitude": _quartiles(layers["magnitude"][use_YX][found_P]),
+            "change_day_error_days": _quartiles(np.abs(change_P - break_P)[found_P]),
+            "magnitude": _quartiles(magnitude_P[found_P]),
         }
     return judged
 
@@ -223,7 +228,7 @@ def judge_seen(
     use_YX = np.isin(year_YX, list(watched))
     if not use_YX.any():
         return {}
-    series = _series(detector, x_NYX, valid_NYX, days_N, start_day, use_YX, np.zeros(use_YX.shape), year_YX)
+    series = _series(detector, x_NYX, valid_NYX, days_N, start_day, use_YX, np.zeros((0, *use_YX.shape)), year_YX)
     layers, _ = _watch_series(detector, series, series.x_NYX)
     judged = {}
     for year, season_day in watched.items():
@@ -262,8 +267,8 @@ def _stable_series(
     patch_YX = patch_numbers(stable_YX.shape)
     if not len(choices_K):
         choices_K = days_N[is_watched_N][:1]
-    break_day_YX = draw_break_days(patch_YX, choices_K, settings.seed)
-    return _series(detector, x_NYX, valid_NYX, days_N, start_day, use_YX, break_day_YX, patch_YX)
+    break_day_RYX = deal_break_days(np.where(use_YX, patch_YX, patch_YX[use_YX][0]), choices_K, REPEATS, settings.seed)
+    return _series(detector, x_NYX, valid_NYX, days_N, start_day, use_YX, break_day_RYX, patch_YX)
 
 
 def _series(
@@ -273,13 +278,13 @@ def _series(
     days_N: np.ndarray,
     start_day: float,
     use_YX: np.ndarray,
-    break_day_YX: np.ndarray,
+    break_day_RYX: np.ndarray,
     patch_YX: np.ndarray,
 ) -> Series:
     """The used pixels in one row where the detector treats each by itself, else the whole raster."""
     if detector.halo_px:
-        return Series(x_NYX, valid_NYX, days_N, use_YX, break_day_YX, patch_YX, start_day)
-    rows = [array[..., use_YX][..., None, :] for array in (x_NYX, valid_NYX, use_YX, break_day_YX, patch_YX)]
+        return Series(x_NYX, valid_NYX, days_N, use_YX, break_day_RYX, patch_YX, start_day)
+    rows = [array[..., use_YX][..., None, :] for array in (x_NYX, valid_NYX, use_YX, break_day_RYX, patch_YX)]
     return Series(rows[0], rows[1], days_N, rows[2], rows[3], rows[4], start_day)
 
 

@@ -2,19 +2,27 @@
 
 import numpy as np
 
-from pipelines.change.injection import break_choices, draw_break_days, inject, patch_numbers
+from pipelines.change.injection import break_choices, deal_break_days, inject, patch_numbers
 
 
 def test_patches_are_squares():
     assert patch_numbers((3, 5), 2).tolist() == [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]]
 
 
-def test_a_patch_breaks_on_one_day_and_the_same_seed_draws_the_same():
-    patch = patch_numbers((16, 16))
-    days = draw_break_days(patch, np.arange(100.0), seed=3)
-    assert all(len(np.unique(days[patch == number])) == 1 for number in range(4))
-    assert len(np.unique(days)) > 1
-    assert days.tolist() == draw_break_days(patch, np.arange(100.0), seed=3).tolist()
+def test_a_patch_breaks_on_one_day_at_a_time_and_the_same_seed_deals_the_same():
+    patch = patch_numbers((16, 16)) * 7  # numbers need not be dense
+    days = deal_break_days(patch, np.arange(100.0), repeats=3, seed=3)
+    assert days.shape == (3, 16, 16)
+    assert all(len(np.unique(days[r][patch == number])) == 1 for r in range(3) for number in np.unique(patch))
+    assert days.tolist() == deal_break_days(patch, np.arange(100.0), repeats=3, seed=3).tolist()
+    assert days.tolist() != deal_break_days(patch, np.arange(100.0), repeats=3, seed=4).tolist()
+
+
+def test_every_date_comes_up_equally_often_and_a_patch_never_gets_one_twice():
+    patch = patch_numbers((80, 80))  # 100 patches
+    days = deal_break_days(patch, np.array([5.0, 6, 7, 8, 9]), repeats=2, seed=0)
+    assert np.unique(days[0, ::8, ::8], return_counts=True)[1].tolist() == [20] * 5
+    assert (days[0] != days[1]).all()
 
 
 def test_the_step_begins_on_the_break_day_and_stays():

@@ -59,7 +59,7 @@ def test_alarms_where_nothing_changes_are_counted_with_their_exposure():
     assert rate["alarms"] > 100
     assert rate["per_1000_px_year"] == pytest.approx(1000 * rate["alarms"] / rate["pixel_years"], rel=1e-2)
     assert judged["drops"]["0.2"]["alarmed_before"] > 0
-    assert judged["drops"]["0.2"]["pixels"] + judged["drops"]["0.2"]["alarmed_before"] == rate["pixels"]
+    assert judged["drops"]["0.2"]["breaks"] + judged["drops"]["0.2"]["alarmed_before"] == 4 * rate["pixels"]
     at = judged["at_wanted_rate"]
     assert at["threshold"] > 0.5
     assert at["drops"]["0.2"]["alarmed_before"] < judged["drops"]["0.2"]["alarmed_before"]
@@ -116,7 +116,7 @@ def test_a_short_watch_is_said():
     x, valid = forest((9, 9))
     result = evaluate_monitor({"m": monitor()}, x, valid, DAYS, float(DAYS[-1]) - 100, JudgeSettings(direction="down"))
     assert any("only 0.27 years are monitored" in note for note in result["notes"])
-    assert result["methods"]["m"]["drops"]["0.4"]["pixels"] > 0
+    assert result["methods"]["m"]["drops"]["0.4"]["breaks"] > 0
 
 
 def test_a_calibrated_monitor_can_be_judged_directly():
