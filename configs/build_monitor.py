@@ -38,18 +38,17 @@ def build_variable(run: MonitorRun) -> Any:
 
 
 def build_expectation(run: MonitorRun, dataset: Any, state: Path, progress: Progress | None = None) -> Expected:
-    """The expectation of the config; the harmonic curve, and why, where a network or the forecaster's run cannot be used.
+    """The expectation of the config; the harmonic curve, and why, where a network or the forecaster's run is missing or damaged.
 
-    `state` is the folder of the run's states; a network that is trained lies below it.
+    `state` is the folder of the run's states; a network that is trained lies below it. Raises RequestError for an expectation
+    that does not fit what is watched, or has too little history to learn from.
     """
     from configs.build_expectation import build_expectation as build_wanted
 
     wanted = run.monitoring.expectation
     try:
         return Expected(wanted.kind, build_wanted(run, dataset, state / wanted.kind / "networks", progress))
-    except (MissingInput, ArtefactDamaged, RequestError) as e:
-        if wanted.kind == "harmonic":
-            raise
+    except (MissingInput, ArtefactDamaged) as e:  # of a run that was there when the watch began, perhaps
         return Expected("harmonic", build_wanted(_watched_with_curve(run), dataset, state), str(e))
 
 

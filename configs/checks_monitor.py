@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from configs.checks import Finding, check_grid, check_source, check_variable
-from configs.monitor import AlertsConfig, ForecasterExpectation, MonitorEvaluation, MonitoringConfig
+from configs.monitor import AlertsConfig, MonitorEvaluation, MonitoringConfig
 
 
 def check_monitor(sections: dict[str, Any]) -> list[Finding]:
@@ -34,10 +33,6 @@ def _check_monitoring(monitoring: MonitoringConfig) -> Iterator[Finding]:
     if test.drift >= test.cap:
         problem = f"residuals count at most {test.cap}, and {test.drift} of that is taken off: no change could ever be found"
         yield Finding(("monitoring", "test", "drift"), problem, "a drift smaller than cap, e.g. 2 and 4")
-    expectation = monitoring.expectation
-    if isinstance(expectation, ForecasterExpectation) and not (Path(expectation.run) / "model").is_dir():
-        problem = f"{expectation.run} holds no trained forecaster"
-        yield Finding(("monitoring", "expectation", "run"), problem, "the folder of a finished forecast run, e.g. runs/demo")
 
 
 def _check_alerts(alerts: AlertsConfig) -> Iterator[Finding]:

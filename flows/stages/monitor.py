@@ -298,14 +298,18 @@ def degraded_notes(invocation: Invocation, looking: Watching, counts: Any) -> li
     refused = [one for one in require(invocation.folder, "ingest", "ingest")["refused"] if one["reason"] != "all-cloud"]
     if refused:
         notes.append(
-            f"{len(refused)} scenes were refused and are missing here, first {refused[0]['scene_id']} ({refused[0]['reason']}); "
+            f"{_many(len(refused), 'scene was', 'scenes were')} refused and missing here, first {refused[0]['scene_id']} "
+            f"({refused[0]['reason']}); "
             f"all of them: {invocation.folder.refused}"
         )
     if counts.rebuilt:
-        notes.append(f"{len(counts.rebuilt)} damaged state files were computed again: {counts.rebuilt[0]}")
+        several = _many(len(counts.rebuilt), "damaged state file was", "damaged state files were")
+        notes.append(f"{several} computed again: {counts.rebuilt[0]}")
     if counts.gone:
-        shown = ", ".join(sorted(counts.gone)[:3])
-        notes.append(
-            f"{len(counts.gone)} dates are no longer in the cube ({shown}); what they had said was taken back by a replay"
-        )
+        several, shown = _many(len(counts.gone), "date is", "dates are"), ", ".join(sorted(counts.gone)[:3])
+        notes.append(f"{several} no longer in the cube ({shown}); what was seen then was taken back by a replay")
     return notes
+
+
+def _many(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"

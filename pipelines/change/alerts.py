@@ -195,7 +195,7 @@ def write_book(path: Path, folder: Path, book: AlertBook) -> None:
     content = {
         "format": FORMAT,
         "snapshot": book.snapshot,
-        "pixels": {"file": stored.file, "sha256": stored.sha256},
+        "pixels": stored.as_json,
         "alerts": list(book.alerts),
     }
     draft = path.with_name(f".{path.name}.partial")
@@ -212,7 +212,7 @@ def read_book(path: Path, folder: Path) -> AlertBook:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ArtefactDamaged(f"{path} has format {content['format']}, expected {FORMAT}")
-        arrays = read_arrays(folder, Stored(**content["pixels"]))
+        arrays = read_arrays(folder, Stored(*content["pixels"]))
         return AlertBook(arrays["changed"], arrays["pixel"], arrays["number"], tuple(content["alerts"]), content["snapshot"])
     except FileNotFoundError:
         return AlertBook.empty()

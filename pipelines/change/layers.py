@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,21 +68,29 @@ class Layers:
         except (OSError, ValueError) as e:
             raise ArtefactDamaged(f"{self.path(name)} is not whole ({e}); run `driftline monitor CONFIG` again") from e
 
-    def write(self, tile: Tile, arrays: Mapping[str, np.ndarray], made_from: str) -> None:
-        """Puts a tile at its place and notes what it was made from; a tile that is not noted is written again."""
-        with naming_full_disk(self.folder, sum(array.nbytes for array in arrays.values())):
+    def write(self, blocks: Sequence[tuple[Tile, Mapping[str, np.ndarray], str]]) -> None:
+        """Puts tiles, (tile, layer -> (rows, columns), what it was made from), at their places, and then notes them.
+
+        A tile that is not noted with what it should be made from is written again.
+        """
+        with naming_full_disk(self.folder, sum(plane.nbytes for _, planes, _ in blocks for plane in planes.values())):
             for name, dtype in self.dtypes.items():
-                block = np.ascontiguousarray(arrays[name], dtype)
-                if block.shape != tile.shape_yx:
-                    raise ValueError(f"layer {name}: {block.shape} for tile {tile.key} of {tile.shape_yx}")
                 descriptor = os.open(self.path(name), os.O_WRONLY)
                 try:
-                    for row, line in enumerate(block, start=tile.row0):
-                        os.pwrite(descriptor, line.data, (row * self.shape_yx[1] + tile.col0) * dtype.itemsize)
+                    for tile, planes, _ in blocks:
+                        self._put(descriptor, tile, np.ascontiguousarray(planes[name], dtype))
                 finally:
                     os.close(descriptor)
+            lines = b"".join(json.dumps([tile.key, made_from]).encode() + b"\n" for tile, _, made_from in blocks)
             with (self.folder / LEDGER).open("ab") as file:
-                file.write(json.dumps([tile.key, made_from]).encode() + b"\n")
+                file.write(lines)
+
+    def _put(self, descriptor: int, tile: Tile, plane_YX: np.ndarray) -> None:
+        """Plain writes: mapped pages would count as memory."""
+        if plane_YX.shape != tile.shape_yx:
+            raise ValueError(f"a layer of {plane_YX.shape} for tile {tile.key} of {tile.shape_yx}")
+        for row, line in enumerate(plane_YX, start=tile.row0):
+            os.pwrite(descriptor, line.data, (row * self.shape_yx[1] + tile.col0) * plane_YX.itemsize)
 
     def written(self) -> dict[str, str]:
         """tile key -> what its part of the layers was made from. A line that a kill cut off is left out."""

@@ -155,10 +155,9 @@ def advance_block(watch: Watch, block: Block, written: dict[str, str]) -> Counts
     works = [_open_tile(watch, reader, tile, written.get(tile.key), counts) for tile in block.tiles]
     _fit(watch, reader, [work for work in works if work.plan.kind == "fit"])
     _step(watch, reader, works)
-    for work in works:
-        header = _publish(watch, work, counts)
-        if written.get(work.tile.key) != header.digest:
-            _write_layers(watch, work, header)
+    headers = [_publish(watch, work, counts) for work in works]
+    stale = [(w, header) for w, header in zip(works, headers, strict=True) if written.get(w.tile.key) != header.digest]
+    _write_layers(watch, stale)
     counts.dates_read = reader.reads
     return counts
 
@@ -261,18 +260,23 @@ def _publish(watch: Watch, work: _Work, counts: Counts) -> Header:
     is_same = work.header is not None and work.plan.kind in ("note", "steps") and work.steps == 0
     if work.header is not None and is_same:
         counts.noted += 1
-        return write_tile(work.folder, watch.made_for, consumed, work.header.fitted, work.header.state, work.header.kept)
+        was = work.header
+        return write_tile(work.folder, watch.made_for, consumed, was.fitted, was.state, was.kept, was)
     counts.tiles += 1
     counts.steps += work.steps
     counts.replays += work.plan.kind == "replay"
     counts.fits += work.plan.kind == "fit"
     fitted = work.stored or work.fitted
-    return write_tile(work.folder, watch.made_for, consumed, fitted, (work.after, work.state), work.kept)
+    return write_tile(work.folder, watch.made_for, consumed, fitted, (work.after, work.state), work.kept, work.header)
 
 
-def _write_layers(watch: Watch, work: _Work, header: Header) -> None:
-    """The tile's part of the layers, from the state that has just been published. That covers the tile grown by the halo."""
-    rows, columns = work.tile.within(work.tile.grown(watch.detector.halo_px, watch.shape_yx))
-    arrays = {name: plane[rows, columns] for name, plane in watch.detector.layers(work.fitted, work.state).items()}
-    dtypes = {name: array.dtype for name, array in arrays.items()}
-    Layers.create(watch.layers, watch.shape_yx, dtypes).write(work.tile, arrays, header.digest)
+def _write_layers(watch: Watch, works: list[tuple[_Work, Header]]) -> None:
+    """The tiles' parts of the layers, from the states that have just been published. Those cover the tile grown by the halo."""
+    blocks = []
+    for work, header in works:
+        rows, columns = work.tile.within(work.tile.grown(watch.detector.halo_px, watch.shape_yx))
+        planes = watch.detector.layers(work.fitted, work.state)
+        blocks.append((work.tile, {name: plane[rows, columns] for name, plane in planes.items()}, header.digest))
+    if blocks:
+        dtypes = {name: plane.dtype for name, plane in blocks[0][1].items()}
+        Layers.create(watch.layers, watch.shape_yx, dtypes).write(blocks)

@@ -55,10 +55,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file of tensors: its name in the tile's folder, and the SHA-256 (hex) of its bytes."""
+    """A file of tensors: its name in the tile's folder, the SHA-256 (hex) of its bytes, and how many they are."""
 
     file: str
     sha256: str
+    size: int
+
+    @property
+    def as_json(self) -> list[str | int]:
+        return [self.file, self.sha256, self.size]
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class Checkpoint:
 
     after: int
     stored: Stored
+
+    @property
+    def as_json(self) -> list[int | list[str | int]]:
+        return [self.after, self.stored.as_json]
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,10 @@ class Header:
     kept: tuple[Checkpoint, ...]
 
     @property
-    def files(self) -> set[str]:
-        return {HEADER, self.fitted.file, self.state.stored.file, *(kept.stored.file for kept in self.kept)}
+    def sizes(self) -> dict[str, int]:
+        """Every file of tensors, and its bytes."""
+        every = (self.fitted, self.state.stored, *(kept.stored for kept in self.kept))
+        return {stored.file: stored.size for stored in every}
 
     @property
     def digest(self) -> str:
@@ -130,10 +141,10 @@ def read_header(folder: Path, wanted: Identity) -> Header | None:
     path = folder / HEADER
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        identity, sizes = content["made_for"], content["bytes"]
+        identity = content["made_for"]
         header = Header(
             tuple(Consumed(*entry) for entry in content["consumed"]),
-            Stored(**content["fitted"]),
+            Stored(*content["fitted"]),
             _checkpoint(content["state"]),
             tuple(_checkpoint(entry) for entry in content["kept"]),
         )
@@ -144,16 +155,17 @@ def read_header(folder: Path, wanted: Identity) -> Header | None:
     check_identity(identity, wanted, folder)
     with os.scandir(folder) as entries:
         found = {entry.name: entry.stat().st_size for entry in entries}
-    for name in header.files - {HEADER}:
-        if found.get(name) != sizes.get(name):
-            raise ArtefactDamaged(f"{folder / name}: expected {sizes.get(name)} bytes, found {found.get(name, 'no file')}")
-    for name in found.keys() - header.files:  # of a run that was killed before it had swept
+    sizes = header.sizes
+    for name, size in sizes.items():
+        if found.get(name) != size:
+            raise ArtefactDamaged(f"{folder / name}: expected {size} bytes, found {found.get(name, 'no file')}")
+    for name in found.keys() - sizes.keys() - {HEADER}:  # of a run that was killed before it had swept
         (folder / name).unlink(missing_ok=True)
     return header
 
 
-def _checkpoint(entry: dict[str, Any]) -> Checkpoint:
-    return Checkpoint(int(entry["after"]), Stored(**entry["stored"]))
+def _checkpoint(entry: list[Any]) -> Checkpoint:
+    return Checkpoint(int(entry[0]), Stored(*entry[1]))
 
 
 def read_arrays(folder: Path, stored: Stored) -> Arrays:
@@ -175,27 +187,26 @@ def write_arrays(folder: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> S
     """Puts tensors into a file that is named by its content; the same tensors are written once. Raises StorageFull."""
     content = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     sha256 = hashlib.sha256(content).hexdigest()
-    stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256)
+    stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256, len(content))
     path = folder / stored.file
     if not path.exists() or path.read_bytes() != content:  # compared in full: a damaged file keeps its name
         _replace(path, content)
     return stored
 
 
-def publish_header(folder: Path, header: Header, made_for: Identity) -> None:
-    """The header takes the place of the one before; from then on the tile is the new one. Sweeps files that it does not name."""
+def publish_header(folder: Path, header: Header, made_for: Identity, before: Header | None) -> None:
+    """The header takes the place of the one `before`; from then on the tile is the new one. Sweeps what only that one named."""
     content = {
-        "made_for": asdict(made_for),
+        "made_for": vars(made_for),
         "consumed": [[c.time_ns, c.scene_id, c.content_hash, c.is_seen] for c in header.consumed],
-        "fitted": asdict(header.fitted),
-        "state": asdict(header.state),
-        "kept": [asdict(kept) for kept in header.kept],
-        "bytes": {name: (folder / name).stat().st_size for name in sorted(header.files - {HEADER})},
+        "fitted": header.fitted.as_json,
+        "state": header.state.as_json,
+        "kept": [kept.as_json for kept in header.kept],
     }
     _replace(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
-    for path in folder.iterdir():
-        if path.name not in header.files:
-            path.unlink(missing_ok=True)
+    there = before.sizes.keys() if before else set(os.listdir(folder)) - {HEADER}
+    for name in there - header.sizes.keys():
+        (folder / name).unlink(missing_ok=True)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -212,8 +223,9 @@ def write_tile(
     fitted: Arrays | Stored,
     state: tuple[int, Arrays] | Checkpoint,
     kept: Sequence[tuple[int, Arrays] | Checkpoint],
+    before: Header | None = None,
 ) -> Header:
-    """Publishes a tile; what is given as `Stored` or `Checkpoint` lies there already."""
+    """Publishes a tile, in place of `before`; what is given as `Stored` or `Checkpoint` lies there already."""
     folder.mkdir(parents=True, exist_ok=True)
     header = Header(
         tuple(consumed),
@@ -221,7 +233,7 @@ def write_tile(
         _kept(folder, state),
         tuple(_kept(folder, one) for one in kept),
     )
-    publish_header(folder, header, made_for)
+    publish_header(folder, header, made_for, before)
     return header
 
 

@@ -154,7 +154,7 @@ def test_a_damaged_tile_is_computed_again_and_said(tmp_path, whole, kind, spoil)
     advance_all(cube.make_watch(before, tmp_path))
     tile = min(folder for folder, sees in zip(sorted((tmp_path / "tiles").iterdir()), looks(59), strict=True) if sees)
     header = json.loads((tile / "header.json").read_text())
-    name = {"fitted": header["fitted"]["file"], "state": header["state"]["stored"]["file"], "header": "header.json"}[kind]
+    name = {"fitted": header["fitted"][0], "state": header["state"][1][0], "header": "header.json"}[kind]
     content = bytearray((tile / name).read_bytes())
     content[len(content) // 2] ^= 255
     match spoil:

@@ -1,0 +1,118 @@
+"""One new date over 1,000 tiles against the whole sequence over the same tiles, and the memory of both.
+
+    python -m benchmarks.bench_monitor [--quick]
+
+The cube is a real Icechunk cube of the shipped fake, in small tiles, made in a process of its own. Three runs, each in a fresh
+process: all dates but the last one; then the last one; then, beside them, all dates at once. The states must be the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.bench_predict import peak_mb
+from benchmarks.marks import verdict
+
+TILE_PX, CHUNK_PX = 32, 256  # an eighth of the default: files and headers weigh the more
+FULL, QUICK = (1024, 1024, 120, 60), (256, 512, 120, 60)  # rows, columns, dates, of which history; 1024 and 128 tiles
+
+
+def make(folder: str, rows: int, columns: int, dates: int) -> None:
+    from pipelines.cube.ingest import IngestSettings, ingest
+    from pipelines.sources.fake import FakeSource
+    from pipelines.sources.quality import SclRule
+
+    source = FakeSource(dates=dates, shape_yx=(rows, columns), every_days=16)
+    ingest(source, SclRule((4,)), f"{folder}/cube", None, IngestSettings(chunk_px=CHUNK_PX))
+
+
+def measure(folder: str, name: str, history: int, dates: int) -> dict:
+    """Seconds, peak memory and counts of bringing the state NAME up to the first `dates` of the cube."""
+    from pipelines.change.detector import Calibration, Detector
+    from pipelines.change.harmonic_expectation import HarmonicExpectation
+    from pipelines.change.news import dates_of
+    from pipelines.change.replay import Watch, advance_all
+    from pipelines.change.sequential_test import Cusum
+    from pipelines.change.state import Identity
+    from pipelines.cube.store import open_cube
+    from pipelines.samples.variables import Variable
+
+    dataset = open_cube(f"{folder}/cube")
+    known = dates_of(dataset)
+    detector = Detector(HarmonicExpectation(), Cusum(), Calibration(8.9), "down")
+    place = Path(folder) / name
+    variable = Variable("ndvi", "normalized_difference", ("nir", "red"))
+    made_for = Identity(detector.key, "ndvi", "start", "grid", TILE_PX)
+    watch = Watch(dataset, known[:dates], detector, variable, made_for, known[history].time_ns, place / "tiles", place / "layers")
+    before, started, busy = peak_mb(), time.perf_counter(), time.process_time()
+    counts = advance_all(watch)
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - busy,
+        "before_mb": before,
+        "peak_mb": peak_mb(),
+        "tiles": counts.tiles,
+        "steps": counts.steps,
+        "fits": counts.fits,
+    }
+
+
+def digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def call(*arguments: object) -> dict:
+    command = [sys.executable, "-m", "benchmarks.bench_monitor", *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="128 tiles")
+    rows, columns, dates, history = QUICK if parser.parse_args().quick else FULL
+    tiles = (rows // TILE_PX) * (columns // TILE_PX)
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()}-core {platform.machine()}, {tiles} tiles of {TILE_PX} px, ", end="")
+    print(f"{history} dates of history, {dates - history} watched")
+    with tempfile.TemporaryDirectory(prefix="bench-monitor-") as folder:
+        call("make", folder, rows, columns, dates)
+        found = {
+            "all but one date": call("measure", folder, "nights", history, dates - 1),
+            "one new date": call("measure", folder, "nights", history, dates),
+            "no news": call("measure", folder, "nights", history, dates),
+            "all dates at once": call("measure", folder, "whole", history, dates),
+        }
+        is_same = digest(Path(folder) / "nights" / "tiles") == digest(Path(folder) / "whole" / "tiles")
+    print(f"{'':18}{'seconds':>8} {'CPU s':>7} {'tiles':>6} {'steps':>7} {'fits':>6} {'start MB':>9} {'peak MB':>8}")
+    for name, row in found.items():
+        print(
+            f"{name:18}{row['seconds']:>8.2f} {row['cpu_seconds']:>7.2f} {row['tiles']:>6} {row['steps']:>7} {row['fits']:>6} "
+            f"{row['before_mb']:>9.0f} {row['peak_mb']:>8.0f}"
+        )
+    one, whole = found["one new date"], found["all dates at once"]
+    print(verdict("one new date against the whole sequence, wall clock", one["seconds"] / whole["seconds"], at_most=0.1))
+    print(verdict("one new date against the whole sequence, CPU time", one["cpu_seconds"] / whole["cpu_seconds"], at_most=0.1))
+    print(verdict("states that differ between the two", 0.0 if is_same else 1.0, at_most=0.0, unit=""))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["make", folder, rows, columns, dates]:
+            make(folder, int(rows), int(columns), int(dates))
+            print("{}")
+        case ["measure", folder, name, history, dates]:
+            print(json.dumps(measure(folder, name, int(history), int(dates))))
+        case _:
+            main()

@@ -1,0 +1,268 @@
+"""`driftline monitor` as people call it: no news, one new scene, late and reprocessed ones, refusals, alerts and who is told."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from flows import notify as notifying
+from flows.invocation import open_invocation, remembering_folder
+from flows.notify import send_alerts
+from flows.stages import body_of
+from pipelines.change.alerts import read_book
+from pipelines.errors import RequestError, StateError
+
+DATES, HISTORY, SIZE = 70, 50, 40
+NONE = {"tiles": 0, "steps": 0, "replays": 0, "fits": 0, "noted": 0, "unseen": 0, "dates_read": 0}
+RUN = {
+    "name": "forest",
+    "task": "monitor",
+    "source": {
+        "kind": "netcdf",
+        "path": "forest.nc",
+        "bands": [{"name": "ndvi", "nodata": 0}],
+        "scale": 0.0001,
+        "crs": "EPSG:32635",
+        "transform": [10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0],
+    },
+    "cube": {"chunk_px": 32, "workers": 1},
+    "variable": {"name": "ndvi", "bands": ["ndvi"]},
+    "monitoring": {"start": "2018-02-20", "tile_px": 16, "keep_every": 4, "test": {"direction": "down", "threshold": 6.0}},
+}
+TILES = 9
+
+
+def write_scenes(folder: Path, numbers: range | list[int], brighter: dict[int, int] | None = None) -> Path:
+    """`forest.nc` with these dates of a series: a season, noise, and a felling of 6 x 8 pixels after date 60; the config."""
+    images, times = [], []
+    for number in numbers:
+        rng = np.random.default_rng(number)
+        image = 7000 + 1000 * np.sin(2 * np.pi * number * 23 / 365.25) + rng.normal(0, 150, (SIZE, SIZE))
+        if number >= 60:
+            image[4:10, 4:12] -= 3500
+        images.append(image + (brighter or {}).get(number, 0))
+        times.append(np.datetime64("2015-01-03", "ns") + np.timedelta64(23 * number, "D"))
+    dataset = xr.Dataset(
+        {"ndvi": (("time", "y", "x"), np.stack(images).astype("uint16"))},
+        {"time": times, "y": 5000000.0 - 10 * (np.arange(SIZE) + 0.5), "x": 500000.0 + 10 * (np.arange(SIZE) + 0.5)},
+    )
+    (folder / "forest.nc").unlink(missing_ok=True)
+    dataset.to_netcdf(folder / "forest.nc", engine="h5netcdf")
+    config = folder / "forest.yaml"
+    config.write_text(yaml.safe_dump(RUN, sort_keys=False))
+    return config
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder; no Prefect server is named, and no pictures are drawn."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    return tmp_path
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without products and report: they have tests of their own, and take longer than all the rest."""
+    monkeypatch.setattr("flows.stages.monitor_products.publish", lambda *arguments: [])
+    monkeypatch.setattr("flows.stages.monitor_report.report", lambda invocation: {})
+
+
+def monitor(config: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+    invocation = open_invocation(config, overrides, **options)
+    with remembering_folder(invocation):
+        return body_of("monitor", "monitor")(invocation)
+
+
+def state_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_no_news_and_one_new_scene(here: Path) -> None:
+    first = monitor(write_scenes(here, range(DATES - 1)))
+    assert (first["counts"]["tiles"], first["counts"]["fits"], first["counts"]["replays"]) == (TILES, TILES, 0)
+    assert first["counts"]["steps"] == TILES * (DATES - 1 - HISTORY)
+    assert first["change"]["objects"] == first["change"]["objects_new"] == len(first["alerts"]) == 1
+    assert 40 <= first["change"]["pixels"] <= 50
+    alert = first["alerts"][0]
+    assert (alert["direction"], alert["is_standing"]) == ("decrease", True)
+    assert alert["median_date"][:10] == "2018-10-14"
+    for name in ("alerts.json", "report.html", "summary.json", "quicklook.png", "products/collection.json"):
+        assert (here / "runs" / "forest" / name).exists(), name
+
+    again = monitor(here / "forest.yaml")
+    assert again["skipped"]
+    assert (again["counts"], again["alerts"]) == (NONE, [])
+    assert (again["change"]["pixels_new"], again["change"]["objects_new"]) == (0, 0)
+
+    new = monitor(write_scenes(here, range(DATES)))
+    assert new["counts"] == {**NONE, "tiles": TILES, "steps": TILES, "dates_read": 4}  # four blocks, one date
+    assert (new["change"]["objects"], new["change"]["objects_new"], new["alerts"]) == (1, 0, [])
+    summary = json.loads((here / "runs" / "forest" / "summary.json").read_text())
+    assert summary["computed"]["steps"] == TILES
+
+    assert monitor(here / "forest.yaml", "name=fresh")["counts"]["fits"] == TILES
+    runs = here / "runs"
+    assert state_files(runs / "forest" / "state") == state_files(runs / "fresh" / "state")
+
+
+def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: None) -> None:
+    monitor(write_scenes(here, [n for n in range(DATES) if n != 62], {66: 40}))
+    late = monitor(write_scenes(here, range(DATES), {66: 40}))
+    assert (late["counts"]["tiles"], late["counts"]["replays"], late["counts"]["fits"]) == (TILES, TILES, 0)
+    assert late["counts"]["steps"] == TILES * (DATES - HISTORY - 12)  # from the state kept after the twelfth
+    reprocessed = monitor(write_scenes(here, range(DATES)))
+    assert (reprocessed["counts"]["replays"], reprocessed["counts"]["steps"]) == (TILES, TILES * (DATES - HISTORY - 16))
+    assert reprocessed["alerts"] == []
+    monitor(here / "forest.yaml", "name=fresh")
+    tiles = [here / "runs" / name / "state" / "harmonic" for name in ("forest", "fresh")]
+    assert state_files(tiles[0]) == state_files(tiles[1])
+
+
+def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, plain: None) -> None:
+    config = write_scenes(here, range(DATES))
+    monitor(config)
+    remedy = r"begin anew with `driftline monitor CONFIG --restart`"
+    with pytest.raises(StateError, match=rf"another detector .*monitoring\.test.*{remedy}"):
+        monitor(config, "monitoring.test.drift=1.5")
+    with pytest.raises(StateError, match=rf"another monitoring\.start.*{remedy}"):
+        monitor(config, "monitoring.start=2018-04-01")
+    with pytest.raises(StateError, match=rf"other tiles .*{remedy}"):
+        monitor(config, "monitoring.tile_px=32")
+    write_scenes(here, range(DATES), dict.fromkeys(range(DATES), 7))
+    with pytest.raises(StateError, match=rf"another cube: of the 70 dates .*{remedy}"):
+        monitor(config, "cube.uri=elsewhere")
+    anew = monitor(config, "cube.uri=elsewhere", restart=True)
+    assert anew["counts"]["fits"] == TILES
+    assert anew["alerts"] == []  # known already: nobody is told twice
+
+
+def test_a_start_before_the_first_date_is_refused(here: Path, plain: None) -> None:
+    with pytest.raises(RequestError, match="there is no history to learn from; set a later start"):
+        monitor(write_scenes(here, range(10)), "monitoring.start=2014-01-01")
+
+
+def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain: None) -> None:
+    config = write_scenes(here, range(DATES))
+    record = monitor(config, "monitoring.expectation={kind: forecaster, run: runs/none}")
+    assert record["expectation"] == "harmonic"
+    assert "harmonic baseline instead of what the config asks for" in record["degraded"][0]
+    assert record["change"]["objects"] == 1
+    assert any("harmonic baseline" in line for line in record["lines"])
+
+
+def test_refused_scenes_are_said(here: Path, plain: None) -> None:
+    config = write_scenes(here, range(DATES))
+    with xr.open_dataset(here / "forest.nc", engine="h5netcdf", mask_and_scale=False) as opened:
+        dataset = opened.load()
+    dataset["ndvi"][68] = 0
+    (here / "forest.nc").unlink()
+    dataset.to_netcdf(here / "forest.nc", engine="h5netcdf")
+    record = monitor(config)
+    assert record["counts"]["steps"] == TILES * (DATES - HISTORY - 1)
+    assert [refusal["reason"] for refusal in record["refused"]] == ["all-nodata"]
+    assert "1 scene was refused and missing here" in record["degraded"][0]
+
+
+# ---------------------------------------------------------------- who is told
+
+
+class Heard(BaseHTTPRequestHandler):
+    """Keeps what is posted; answers with `status`."""
+
+    heard: list[Any]
+    status: int
+
+    def do_POST(self) -> None:
+        self.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(type(self).status)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Not on the terminal."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, type[Heard]]]:
+    """(address, what it heard) of a server on this machine."""
+    handler = type("Handler", (Heard,), {"heard": [], "status": 200})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/alerts", handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def block(webhook: tuple[str, type[Heard]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A server with the block custom-webhook/ops is there from the moment that this is called."""
+
+    def make() -> None:
+        from prefect.blocks.core import Block
+        from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+        ops = CustomWebhookNotificationBlock(
+            name="ops", url=webhook[0], method="POST", json_data={"subject": "{{subject}}", "body": "{{body}}"}
+        )
+        monkeypatch.setattr(Block, "load", lambda slug: ops if slug == "custom-webhook/ops" else missing(slug))
+        monkeypatch.setattr("flows.tracking.server_url", lambda: "http://127.0.0.1:1/api")
+        monkeypatch.setattr("flows.tracking.is_reachable", lambda url: True)
+
+    def missing(slug: str) -> Any:
+        raise ValueError(f"Unable to find block document named {slug}")
+
+    return make
+
+
+def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
+    here: Path, plain: None, webhook: tuple[str, type[Heard]], block: Callable[[], None]
+) -> None:
+    config, telling = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops, slack-webhook/gone]"
+    first = monitor(config, telling)
+    assert "1 alert stands in runs/forest/alerts.json and not sent: no Prefect server is configured" in first["notified"][0]
+    block()
+    second = monitor(config, telling)
+    assert second["skipped"]
+    assert second["notified"][0] == "custom-webhook/ops was told of 1 alert"
+    assert "not sent to slack-webhook/gone: ValueError: Unable to find block" in second["notified"][1]
+    (message,) = webhook[1].heard
+    assert message["subject"] == "driftline forest: 1 new change"
+    assert "0.48 ha, decrease of" in message["body"] or " ha, decrease of" in message["body"]
+    monitor(config, telling)
+    assert len(webhook[1].heard) == 1
+    book = json.loads(Path("runs/forest/alerts.json").read_text())
+    assert book["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
+    assert book["alerts"][0]["notify"]["slack-webhook/gone"] == ""
+
+
+def test_a_block_that_fails_loses_nothing_and_is_tried_again(
+    here: Path, plain: None, webhook: tuple[str, type[Heard]], block: Callable[[], None]
+) -> None:
+    config, telling = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
+    block()
+    webhook[1].status = 500
+    record = monitor(config, telling)
+    assert record["change"]["objects"] == 1
+    assert "not sent to custom-webhook/ops: HTTPStatusError" in record["notified"][0]
+    webhook[1].status = 200
+    assert monitor(config, telling)["notified"] == ["custom-webhook/ops was told of 1 alert"]
+    assert len(webhook[1].heard) == 2
+    folder = Path("runs/forest")
+    book = read_book(folder / "alerts.json", folder / "state" / "alerts")
+    assert send_alerts(book, ["custom-webhook/ops"], "forest", folder / "alerts.json", lambda book: None)[1] == []
+
+
+def test_a_long_list_is_cut_and_the_largest_come_first() -> None:
+    alert = {"id": "x", "area_m2": 1e4, "direction": "decrease", "magnitude": -0.3, "confidence": None, "lat": 45.0, "lon": 22.0,
+             "first_date": "2019-05-01T00:00:00Z", "detected": "2019-06-01T00:00:00Z"}  # fmt: skip
+    lines = notifying.body_of([alert] * 30 + [{**alert, "area_m2": 5e4}], Path("alerts.json")).splitlines()
+    assert lines[0] == "2019-05-01 (seen 2019-06-01): 5.00 ha, decrease of -0.3, at 45.00000, 22.00000 [x]"
+    assert lines[-2] == "... and 11 more"
