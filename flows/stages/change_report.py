@@ -1,5 +1,6 @@
 """What a run of labelled change left, in numbers and on one page: `summary.json` and `report.html`."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def figures_of(method: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_page(invocation: Invocation, summary: Any) -> None:
-    from pipelines.products.change_report import ChangeReportInput, label_table, write_change_report
+    from pipelines.products.change_curves import draw_f1, scores_of
+    from pipelines.products.change_report import ChangeReportInput, area_table, label_table, write_change_report
     from pipelines.products.report import Picture
 
     run, folder = invocation.run, invocation.folder
@@ -105,17 +107,27 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         "threshold": round(float(trained["threshold"]), 3),
         "training": f"{run.training.epochs} epochs of {run.training.windows} windows of {run.training.window_px} px",
     }
-    write_change_report(
-        ChangeReportInput(
-            summary=summary,
-            config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
-            settings=settings,
-            tables=[label_table(summary.methods, judged_places, summary.shipped)],
-            maps=[picture for picture in maps if picture.path.exists()],
-            notes=notes_of(invocation, evaluation),
-        ),
-        folder.report,
+    tables = [label_table(summary.methods, judged_places, summary.shipped)]
+    if evaluation.get("area"):
+        tables.append(area_table(evaluation["area"], run.evaluation.confidence))
+    words = (
+        f"Pooled over all pixels, with its {run.evaluation.confidence:.0%} interval over blocks; no method has seen the place."
     )
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
+        curve = Path(drafts) / "f1.png"
+        draw_f1(scores_of(evaluation["methods"]), summary.shipped, curve)
+        write_change_report(
+            ChangeReportInput(
+                summary=summary,
+                config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
+                settings=settings,
+                tables=tables,
+                maps=[picture for picture in maps if picture.path.exists()],
+                curves=[Picture(curve, "F1 of every method and place", words)],
+                notes=notes_of(invocation, evaluation),
+            ),
+            folder.report,
+        )
 
 
 def notes_of(invocation: Invocation, evaluation: dict[str, Any]) -> list[str]:
