@@ -1,9 +1,9 @@
 """How well a monitor would have done: false alarms where nothing changed, breaks put in by hand, change that the images show.
 
 Stable pixels (pipelines.change.stable) are watched as they are, for the false alarms, and with a permanent break of each size on
-a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is an alarm from that
-date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break counts as a false
-alarm and is left out of what is found.
+a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is an alarm from
+that date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break counts as a
+false alarm and is left out of what is found.
 
 Change seen in the images is the first year whose best season lies more than `limit` beyond the median of the years before: what a
 person would draw, not truth on the ground.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.change.calibration import YEAR_DAYS, calibrate, settle
+from pipelines.change.calibration import YEAR_DAYS, calibrate, reached_by, settle
 from pipelines.change.detector import NOT_MONITORED, Calibration, Detector, Direction, watch
 from pipelines.change.injection import break_choices, deal_break_days, inject, patch_numbers
 from pipelines.change.stable import YearLevels, first_change_year, year_levels
@@ -146,7 +146,7 @@ def judge_stable(detector: Detector, series: Series, settings: JudgeSettings, hi
         years = float(series.days_N[-1] - series.start_day) / YEAR_DAYS
         use_YX = series.use_YX & (plain["status"] != NOT_MONITORED)
         share = min(settings.false_alarms / 1000 * years, 1.0)
-        threshold = float(np.quantile(plain["score"][use_YX], 1 - share, method="higher"))
+        threshold = reached_by(plain["score"][use_YX], share)
         matched = replace(detector, calibration=Calibration(threshold))
         judged["at_wanted_rate"] = {"threshold": threshold, "drops": judge_drops(matched, fitted, series, settings)}
     return judged
