@@ -21,7 +21,7 @@ class RecurrentExpectation(Strict):
     kind: Literal["recurrent"]
     harmonics: int = Field(2, ge=1, le=4)
     trend: bool = False
-    radius: int = Field(2, ge=0, le=16, description="pixels around whose residuals a network sees as well")
+    radius: int = Field(0, ge=0, le=16, description="pixels around whose residuals a network sees as well; 0: its own alone")
     hidden: int = Field(8, ge=1)
     pixels: int = Field(4096, ge=64, description="stable pixels of the history that it learns from")
     epochs: int = Field(20, ge=1)

@@ -7,7 +7,8 @@ thereby weighs no more than an odd spring. Its memory lies in the state, per pix
 seen. It begins empty at `monitoring.start`.
 
 Everything covers what it is handed: with a radius, the tile grown by the halo, whose ring is only there to be looked at. Pixels
-pass through the networks in rows of one fixed number, so that a pixel's result does not depend on the tile it lies in.
+pass through the networks in rows of one fixed number, so that a pixel's result does not depend on the tile's size (what is left
+is the last digit, where a matrix library adds the last rows in another way).
 
 Each network left a year of the history out. Where a fit does not get that year either (a calibration watches it as if it were
 new), only the networks that have not seen it are asked.

@@ -9,13 +9,14 @@ only memorised dates. What the left-out years do not support is 0, and with 0 th
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipelines.change.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, _years, settle
+from pipelines.change.calibration import LEAST_PIXELS, MOST_YEARS, SPREADS, YEAR_DAYS, _years, settle
 from pipelines.change.harmonic_expectation import HarmonicExpectation
 from pipelines.change.recurrent_expectation import network_inputs, standardise
 from pipelines.change.stable import year_levels
@@ -58,7 +59,7 @@ def residual_years(
     """
     is_history_N = days_N < start_day
     x_NYX, valid_NYX, days_N = x_NYX[is_history_N], valid_NYX[is_history_N], days_N[is_history_N]
-    folds = list(_years(days_N, start_day))
+    folds = list(islice(_years(days_N, start_day), MOST_YEARS))
     if len(folds) < 2:
         raise RequestError(
             f"the recurrent expectation needs two years of history to learn from, found {len(folds)} before monitoring.start: "
