@@ -2,7 +2,7 @@
 
 Each whole year of the history (the newest eight) is left out in turn, what is expected is fitted on the other years, and the
 year is watched as if it were new. How large the statistic gets in stable pixels is how large it gets where nothing changes; the
-threshold is what only `false_alarms` of 1000 pixels exceed within a year. Whole years keep together what belongs together: the
+threshold is what only `false_alarms` of 1000 pixels reach within a year. Whole years keep together what belongs together: the
 haze of a date lies over all pixels, and a late spring over weeks.
 
 What this cannot know is a year unlike those of the history. With three years of history the rate that is then met is uncertain by
@@ -90,12 +90,12 @@ def calibrate(
         score_P = layers["score"][use_YX & (layers["status"] != NOT_MONITORED)]
         if len(score_P) >= LEAST_PIXELS:
             maxima.append(score_P)
-            years[str(np.datetime64(math.floor(first_day), "D"))] = exceeded_by(score_P, false_alarms / 1000)
+            years[str(np.datetime64(math.floor(first_day), "D"))] = reached_by(score_P, false_alarms / 1000)
     pooled = np.concatenate(maxima) if maxima else np.empty(0)
     if threshold is None and len(pooled) * false_alarms < 1000:
         raise RequestError(_too_few(len(pooled), false_alarms))
     calibration = Calibration(
-        exceeded_by(pooled, false_alarms / 1000) if threshold is None else threshold,
+        reached_by(pooled, false_alarms / 1000) if threshold is None else threshold,
         false_alarms if threshold is None else None,
         tuple(float(np.quantile(pooled, level)) for level in CONFIDENCE_LEVELS) if len(pooled) else (),
     )
@@ -127,9 +127,16 @@ def take_pixels(
     return x_NYX.reshape(flat)[..., index_P], valid_NYX.reshape(flat)[..., index_P], np.ones((1, len(index_P)), bool)
 
 
-def exceeded_by(value_P: np.ndarray, share: float) -> float:
-    """The smallest of the values that at most `share` of them exceed; never 0."""
-    return max(float(np.quantile(value_P, max(1 - share, 0), method="higher")), LEAST_THRESHOLD)
+def reached_by(value_P: np.ndarray, share: float) -> float:
+    """The smallest of the values that at most `share` of them reach (just beyond the largest, if none is); never 0.
+
+    An alarm is raised where the threshold is reached. A capped sum often takes the very same values (five full steps of 2
+    are 10), so "reached" and "exceeded" differ by a whole date of delay.
+    """
+    levels, first = np.unique(np.sort(value_P), return_index=True)
+    is_few = len(value_P) - first <= share * len(value_P) + 1e-9
+    least = levels[np.argmax(is_few)] if is_few.any() else np.nextafter(levels[-1], np.array(np.inf, levels.dtype))
+    return max(float(least), LEAST_THRESHOLD)
 
 
 def _default_limit(probe: Detector, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> float:

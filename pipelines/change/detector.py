@@ -85,7 +85,7 @@ class Detector:
             "calibration": asdict(self.calibration),
             "direction": self.direction,
             "min_history": self.min_history,
-            "contract": 1,
+            "contract": 2,
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -141,7 +141,7 @@ class Detector:
             for name in ("statistic", "onset_day", "run_sum", "run_length")
         )
         was_found_YX = ~np.isnan(state["detected_day"])
-        is_new_YX = seen_YX & ~was_found_YX & (statistic_YX > np.float32(self.calibration.threshold))
+        is_new_YX = seen_YX & ~was_found_YX & (statistic_YX >= np.float32(self.calibration.threshold))
         mean_YX = sum_YX / np.maximum(length_YX, 1).astype(np.float32)
         sign_YX = np.array(SIGNS[self.direction], np.int8)[strongest_YX[0]]
         is_calm_YX = np.abs(z_YX) < CALM_SIGMA
@@ -182,10 +182,10 @@ class Detector:
 def confidence_of(score_YX: np.ndarray, calibration: Calibration) -> np.ndarray:
     """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
 
-    Without the maxima of stable pixels it is 0 up to the threshold and 1 beyond it.
+    Without the maxima of stable pixels it is 0 below the threshold and 1 from it on.
     """
     if not calibration.maxima:
-        return (score_YX > calibration.threshold).astype(np.float32)
+        return (score_YX >= calibration.threshold).astype(np.float32)
     return np.interp(score_YX, calibration.maxima, CONFIDENCE_LEVELS).astype(np.float32)
 
 

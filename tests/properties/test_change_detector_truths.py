@@ -86,7 +86,7 @@ def test_layers_agree_with_each_other(pair, test):
     assert (np.isfinite(layers["change_day"]) == found).all()
     assert ((layers["direction"] != 0) == found).all()
     assert ((layers["magnitude"] != 0) == found).all()
-    assert (layers["score"][found] > test[1]).all()
+    assert (layers["score"][found] >= test[1]).all()
     assert (layers["change_day"][found] <= layers["detected_day"][found]).all()
     assert ((layers["confidence"] >= 0) & (layers["confidence"] <= 1)).all()
 

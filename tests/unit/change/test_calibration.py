@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipelines.change.calibration import calibrate, exceeded_by, settle
+from pipelines.change.calibration import calibrate, reached_by, settle
 from pipelines.change.detector import CONFIDENCE_LEVELS, Calibration, Detector, watch
 from pipelines.change.harmonic_expectation import HarmonicExpectation
 from pipelines.change.sequential_test import Cusum, Ewma, Mosum
@@ -98,9 +98,12 @@ def test_too_few_pixels_for_the_rate_say_how_many_are_needed():
         calibrate(probe(), x, valid, DAYS, false_alarms=1, start_day=START)
 
 
-def test_a_share_is_exceeded_at_most():
-    assert exceeded_by(np.arange(1.0, 101), 0.1) == 91
-    assert exceeded_by(np.zeros(5), 0.1) > 0
+def test_a_share_reaches_the_threshold_at_most():
+    assert reached_by(np.arange(1.0, 101), 0.1) == 91
+    assert reached_by(np.zeros(5), 0.1) > 0
+    assert reached_by(np.array([1.0, 2, 10, 10]), 0.5) == 10  # both that reach 10 are allowed
+    assert reached_by(np.array([1.0, 2, 10, 10]), 0.25) > 10  # one is, so it lies beyond both
+    assert reached_by(np.array([1.0, 10, 10, 12]), 0.5) == 12
 
 
 def test_stable_pixels_lie_near_change_only_where_they_must():
