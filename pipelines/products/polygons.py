@@ -297,7 +297,8 @@ def _write_geojson(frame: GeoDataFrame, path: Path) -> None:
     import shapely
 
     lonlat = frame.to_crs("EPSG:4326")
-    outlines = shapely.orient_polygons(shapely.set_precision(lonlat.geometry.to_numpy(), 1e-8, mode="pointwise"))
+    rounded = shapely.set_precision(lonlat.geometry.to_numpy(), 1e-8, mode="pointwise")
+    outlines = shapely.orient_polygons(np.array([_cut_at_180(outline) for outline in rounded], object))
     columns = [name for name in frame.columns if name not in ("id", frame.geometry.name)]
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -305,12 +306,28 @@ def _write_geojson(frame: GeoDataFrame, path: Path) -> None:
             feature = {
                 "type": "Feature",
                 "id": row["id"],
-                "bbox": list(outline.bounds),
                 "properties": {"id": row["id"], **{name: _plain(name, row[name]) for name in columns}},
                 "geometry": json.loads(shapely.to_geojson(outline)),
             }
             file.write(("," if number else "") + "\n" + json.dumps(feature, allow_nan=False, ensure_ascii=False))
         file.write("\n]}\n")
+
+
+def _cut_at_180(outline: Any) -> Any:
+    """The outline in longitudes -180 to 180, in two parts where it crosses that line (RFC 7946, 3.1.9)."""
+    import shapely
+
+    left, _, right, _ = outline.bounds
+    if right - left > 180:  # its corners were wrapped on either side
+        outline = shapely.transform(
+            outline, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
+        )
+    if outline.bounds[2] <= 180:
+        return outline
+    west, east = (outline.intersection(shapely.box(x, -90, x + 180, 90)) for x in (0, 180))
+    east = shapely.transform(east, lambda xy: xy - np.array([360.0, 0.0]))
+    pieces = shapely.get_parts([west, east])
+    return shapely.MultiPolygon([part for piece in pieces for part in shapely.get_parts(piece) if part.geom_type == "Polygon"])
 
 
 def _plain(name: str, value: Any) -> Any:

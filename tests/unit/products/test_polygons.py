@@ -197,6 +197,31 @@ def test_geojson_is_rfc_7946(tmp_path):
     assert 46.2 < shell[0, 1] < 46.4
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform", "width"),
+    [("EPSG:32601", (10.0, 0, 165_850.0, 0, -10.0, 1000.0), 0.0036), ("EPSG:4326", (0.001, 0, 179.98, 0, -0.001, 1.0), 0.04)],
+)
+def test_a_patch_across_180_degrees_is_cut(tmp_path, crs, transform, width):
+    grid = Grid(crs, transform, (30, 40))
+    frame = outline_changes(np.ones((30, 40), bool), grid)
+    path = write_polygons(frame, tmp_path, "changes")[2]
+    parts = json.loads(path.read_text())["features"][0]["geometry"]["coordinates"]
+    longitudes = np.array([point[0] for part in parts for point in part[0]])
+    assert len(parts) == 2
+    assert (longitudes.min(), longitudes.max()) == (-180, 180)
+    assert sum(np.ptp([point[0] for point in part[0]]) for part in parts) == pytest.approx(width, rel=0.01)
+
+
+def test_a_sphere_has_its_own_area_and_all_files(tmp_path):
+    sinusoidal = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"  # of MODIS
+    grid = Grid(sinusoidal, (231.65635826, 0, -6.0e6, 0, -231.65635826, -1.3e6), (5, 5))
+    frame = outline_changes(np.ones((5, 5), bool), grid)
+    assert frame.area_m2[0] == pytest.approx(25 * 231.65635826**2, rel=1e-4)
+    package, _, text = (path for path in write_polygons(frame, tmp_path, "changes"))
+    assert geopandas.read_file(package).geometry.area[0] == pytest.approx(frame.area_m2[0], rel=1e-4)
+    assert geopandas.read_file(text).total_bounds[1] == pytest.approx(-11.7, abs=0.1)
+
+
 def test_the_same_patches_give_the_same_bytes(tmp_path):
     changed = mask(np.s_[5:15, 7:17])
     frame = outline_changes(changed, EUROPE, days(changed))
