@@ -204,7 +204,7 @@ def publish_header(folder: Path, header: Header, made_for: Identity, before: Hea
         "kept": [kept.as_json for kept in header.kept],
     }
     _replace(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
-    there = before.sizes.keys() if before else set(os.listdir(folder)) - {HEADER}
+    there = before.sizes.keys() if before else {path.name for path in folder.iterdir()} - {HEADER}
     for name in there - header.sizes.keys():
         (folder / name).unlink(missing_ok=True)
 

@@ -247,3 +247,35 @@ def test_a_cube_that_shares_no_scene_is_another_one():
     others = [(time, "of another place") for time, _ in known]
     with pytest.raises(StateError, match=r"another cube: of the 60 dates that it has consumed, this cube holds not one"):
         check_cube(others, dates, Path("state"))
+
+
+# ---------------------------------------------------------------- a detector that looks around
+
+
+class AroundDetector:
+    """Adds up the mean of the usable pixels of each 3 x 3 window; covers what it is handed, as the contract says."""
+
+    halo_px, key = 1, "around"
+
+    def fit(self, x_NYX, valid_NYX, days_N):
+        return {"count": valid_NYX.sum(axis=0, dtype=np.int32)}
+
+    def begin(self, fitted):
+        return {"sum": np.zeros(fitted["count"].shape, np.float64)}
+
+    def advance(self, fitted, state, x_YX, valid_YX, day):
+        x, valid = np.pad(np.where(valid_YX, x_YX, 0), 1), np.pad(valid_YX, 1)
+        windows = [(slice(r, r + x_YX.shape[0]), slice(c, c + x_YX.shape[1])) for r in range(3) for c in range(3)]
+        mean = sum(x[w] for w in windows) / np.maximum(sum(valid[w].astype(int) for w in windows), 1)
+        return {"sum": state["sum"] + mean}
+
+    def layers(self, fitted, state):
+        return {"sum": state["sum"], "status": np.ones(state["sum"].shape, np.uint8)}
+
+
+def test_a_detector_with_a_halo_shows_the_same_in_tiles_as_in_one_piece(tmp_path):
+    for tile_px in (4, 16):
+        advance_all(cube.make_watch(ALL, tmp_path / str(tile_px), tile_px=tile_px, detector=AroundDetector()))
+    one, other = (Layers.open(tmp_path / str(tile_px) / "layers").map("sum") for tile_px in (4, 16))
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert one.min() > 0
