@@ -104,9 +104,8 @@ def _train_recurrent(
     settings = TrainingSettings(
         epochs=e.epochs, batch=16, learning_rate=5e-3, weight_decay=0.02, patience=5, accelerator="cpu", seed=e.seed
     )
-    report = train_ensemble(
-        ensemble, years, laplace_loss, settings, folder, key=f"{folder.name}:{len(dataset['time'])}", progress=progress
-    )
+    key = f"{folder.name}:{[len(year.days_T) for year in years]}"
+    report = train_ensemble(ensemble, years, laplace_loss, settings, folder, key=key, progress=progress)
     metadata = {"left_out": [[year.first_day, year.last_day] for year in years], "training": report}
     write_model(ensemble, ensemble.describe(), folder, metadata, WORD)
 
