@@ -15,7 +15,7 @@ from configs.change import ChangeModel
 from flows.folder import code_version, require, stage_key
 from flows.invocation import Invocation
 from flows.stages.change_ingest import label_path
-from pipelines.errors import StateError
+from pipelines.errors import RequestError, StateError
 
 SCORE_TILE_PX = 512
 WATCHED_WINDOWS = 48  # fixed windows of the training places on which the training loss is watched
@@ -56,6 +56,7 @@ def open_places(invocation: Invocation, stage: str) -> Places:
     ingested = require(invocation.folder, "ingest", "ingest")
     places = invocation.steps.do(stage, "prepare the places", lambda progress: prepare_places(invocation, ingested, progress))
     labelled = tuple(name for name, about in ingested["places"].items() if about["label_sha256"])
+    check_dates(places, [run.model, *run.evaluation.compare])
     shapes = {name: places[name].shape_yx for name in labelled}
     grouping = group_places(shapes, run.evaluation.groups, least_px=run.training.window_px // 2, gap_px=STRIP_GAP_PX)
     for name, group in zip(grouping.names, grouping.groups, strict=True):
@@ -63,6 +64,18 @@ def open_places(invocation: Invocation, stage: str) -> Places:
     key = stage_key(snapshot=ingested["snapshot"], pairs=run.pairs.model_dump(mode="json"))
     snapshots = {name: about["snapshot"] for name, about in ingested["places"].items()}
     return Places(places, labelled, grouping, snapshots, key)
+
+
+def check_dates(places: dict[str, Any], models: Sequence[ChangeModel]) -> None:
+    """Raises RequestError where a network that compares a pair would be given a series."""
+    longer = {name: len(place.days_T) for name, place in places.items() if len(place.days_T) > 2}
+    pair = next((model.kind for model in models if model.kind.startswith("fc_")), None)
+    if longer and pair:
+        name, dates = next(iter(longer.items()))
+        raise RequestError(
+            f"{pair} compares exactly 2 dates, and {name} has {dates}; set model.kind to siamese_dcrn or l_unet, or leave "
+            "dates out of the place's folder"
+        )
 
 
 def prepare_places(invocation: Invocation, ingested: dict[str, Any], progress: Any) -> dict[str, Any]:

@@ -37,20 +37,20 @@ def write_places(folder: Path, names: tuple[str, ...] = ("alpha", "beta", "gamma
     return config
 
 
-def write_place(folder: Path, seed: int, *, with_label: bool = True) -> np.ndarray:
-    """Two dates of two bands and the label; returns where it changed (bool)."""
+def write_place(folder: Path, seed: int, *, with_label: bool = True, dates: int = 2) -> np.ndarray:
+    """Two or more dates of two bands and the label; the square stands on the last date. Returns where it changed (bool)."""
     rng = np.random.default_rng(seed)
     ground = rng.normal(1000, 200, (2, SIDE_PX, SIDE_PX))
     row, column = rng.integers(8, SIDE_PX - 16, 2)
     changed = np.zeros((SIDE_PX, SIDE_PX), bool)
     changed[row : row + 8, column : column + 8] = True
-    for step, gain in (("1", 1.0), ("2", 1.3)):
-        image = gain * ground + rng.normal(0, 20, ground.shape)
-        if step == "2":
+    for step in range(1, dates + 1):
+        image = (1 + 0.3 * (step - 1)) * ground + rng.normal(0, 20, ground.shape)
+        if step == dates:
             image[:, changed] += 1500
         for band, values in zip(("red", "nir"), image, strict=True):
-            write_raster(folder / step / f"{band}.tif", values.astype(np.uint16))
-    (folder / "dates.txt").write_text("date_1: 20180601\ndate_2: 20190601\n")
+            write_raster(folder / str(step) / f"{band}.tif", values.astype(np.uint16))
+    (folder / "dates.txt").write_text("".join(f"date_{step}: {2017 + step}0601\n" for step in range(1, dates + 1)))
     if with_label:
         write_raster(folder / "label.tif", np.where(changed, CHANGED, UNCHANGED).astype(np.uint8))
     return changed

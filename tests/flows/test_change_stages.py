@@ -1,6 +1,7 @@
 """Labelled change from config to result on tiny places, without a server: what a run leaves, and what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,42 @@ def test_a_place_without_a_label_is_only_predicted_and_must_be_named(workplace: 
         found = mask.read(1) == 1
     assert np.count_nonzero(found & changed) > 0.8 * np.count_nonzero(changed)
     assert "delta" not in json.loads(Path("runs/tiny/evaluation.json").read_text())["area"]
+
+
+def test_a_killed_training_ends_with_the_same_detector(workplace: Path) -> None:
+    config = write_places(workplace)
+    carry_out(change_ingest, config)
+    whole = carry_out(change_train, config)["model_hash"]
+    shutil.rmtree("runs/tiny/model")
+    Path("runs/tiny/stages/train.json").unlink()
+    invocation = open_invocation(config)
+    invocation.steps.call = killed_at("train without gamma")
+    with pytest.raises(KeyboardInterrupt), remembering_folder(invocation):
+        change_train(invocation)
+    assert not Path("runs/tiny/stages/train.json").exists()
+    record = carry_out(change_train, config)
+    assert record["model_hash"] == whole
+    assert [member["resumed"] for member in record["training"]["members"]] == [True, True, False]
+
+
+def killed_at(name: str) -> Any:
+    def call(_stage: str, step: str, work: Callable[[], Any]) -> Any:
+        if step == name:
+            raise KeyboardInterrupt
+        return work()
+
+    return call
+
+
+def test_three_dates_and_places_of_other_lengths(workplace: Path) -> None:
+    config = write_places(workplace)
+    write_place(workplace / "places" / "beta", seed=1, dates=3)
+    carry_out(change_ingest, config)
+    carry_out(change_train, config)
+    evaluation = carry_out(change_evaluate, config)
+    assert evaluation["metrics"]["siamese_dcrn"]["f1"] > 0.8
+    with pytest.raises(RequestError, match=r"fc_ef compares exactly 2 dates.*beta has 3"):
+        carry_out(change_train, config, "model.kind=fc_ef")
 
 
 def test_two_places_that_are_too_small_for_strips_are_refused(workplace: Path) -> None:
