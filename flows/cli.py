@@ -36,6 +36,7 @@ EvenIfWorse = Annotated[
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a folder of scenes, or one netCDF file")],
     name: Annotated[str | None, typer.Option(help="name of the run; default: the folder's")] = None,
+    task: Annotated[str, typer.Option(metavar="forecast|monitor", help="what the run is for")] = "forecast",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="write to this file instead of stdout")] = None,
     json_: Json = False,
 ) -> None:
@@ -45,8 +46,9 @@ def init(
     Examples:
       driftline init scenes/ > my-run.yaml
       driftline init scenes/ --name harvest --output harvest.yaml
+      driftline init scenes/ --task monitor > forest.yaml
     """
-    finish(guard(lambda: verbs.init(folder, name, output, json_), json_))
+    finish(guard(lambda: verbs.init(folder, name, task, output, json_), json_))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 from flows.terminal import DONE, SOME_REFUSED, show
 from pipelines.errors import MissingInput, RequestError
 
+INIT_TASKS = ("forecast", "monitor")
 READS_SOURCE = ("ingest", "run", "monitor")
 
 
@@ -74,12 +75,15 @@ def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
     return DONE
 
 
-def init(folder: Path, name: str | None, output: Path | None, as_json: bool) -> int:
+def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:
     from pipelines.sources.proposal import propose_run
 
     if not folder.exists():
         raise MissingInput(f"no folder or file at {folder}; name the place where the scenes lie")
-    proposal = propose_run(folder, name or default_name(folder))
+    if task not in INIT_TASKS:
+        near = "labels need paths that no look can guess: see configs/oscd.yaml" if task == "change" else "or leave it out"
+        raise RequestError(f"--task {task}: expected one of {', '.join(INIT_TASKS)}; {near}")
+    proposal = propose_run(folder, name or default_name(folder), task)
     if output is not None:
         if output.exists():
             raise RequestError(f"{output} is there already; choose another name or remove it first")

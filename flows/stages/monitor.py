@@ -206,23 +206,33 @@ def find_news(invocation: Invocation, looking: Watching) -> tuple[Any, Any, Any]
     frame = outline(run, layers, looking.grid)
     changed = flat_indices(layers.map("status"), CHANGED)
     book, news = update_book(
-        open_book(invocation), changed, patches_of(frame, looking.grid), build_monitor.build_alert_rule(run), looking.snapshot
+        open_book(invocation, looking.watch.made_for.grid),
+        changed,
+        patches_of(frame, looking.grid),
+        build_monitor.build_alert_rule(run),
+        looking.snapshot,
     )
     return book, news, frame
 
 
-def open_book(invocation: Invocation) -> Any:
-    """What was alerted so far. A damaged list is put aside and begun anew."""
+def open_book(invocation: Invocation, grid: str | None = None) -> Any:
+    """What was alerted so far. A list that is damaged, or counts the pixels of another `grid`, is put aside and begun anew."""
     from pipelines.change.alerts import AlertBook, read_book
 
     folder = invocation.folder
     try:
-        return read_book(folder.alerts, folder.state / "alerts")
+        book = read_book(folder.alerts, folder.state / "alerts")
     except ArtefactDamaged as e:
-        aside = folder.alerts.with_suffix(".damaged.json")
-        folder.alerts.replace(aside)
-        invocation.steps.say(f"monitor: {e}; it lies in {aside} now, and a new list is begun: what was sent before is sent again")
-        return AlertBook.empty()
+        why, aside = f"{e}: what was sent before may be sent again", folder.alerts.with_suffix(".damaged.json")
+    else:
+        if grid is None or book.grid == grid:
+            return book
+        if not folder.alerts.exists():
+            return AlertBook.empty(grid)
+        why, aside = "the alerts so far lie on another grid", folder.alerts.with_suffix(".before.json")
+    folder.alerts.replace(aside)
+    invocation.steps.say(f"monitor: {why}; that list lies in {aside} now, and a new one is begun")
+    return AlertBook.empty(grid or "")
 
 
 def remember(invocation: Invocation, looking: Watching, book: Any) -> None:
@@ -297,11 +307,9 @@ def degraded_notes(invocation: Invocation, looking: Watching, counts: Any) -> li
         notes.append(f"watched with the harmonic baseline instead of what the config asks for: {looking.fallback}")
     refused = [one for one in require(invocation.folder, "ingest", "ingest")["refused"] if one["reason"] != "all-cloud"]
     if refused:
-        notes.append(
-            f"{_many(len(refused), 'scene was', 'scenes were')} refused and missing here, first {refused[0]['scene_id']} "
-            f"({refused[0]['reason']}); "
-            f"all of them: {invocation.folder.refused}"
-        )
+        several = _many(len(refused), "scene was refused and is", "scenes were refused and are")
+        first = f"{refused[0]['scene_id']} ({refused[0]['reason']})"
+        notes.append(f"{several} missing here, first {first}; all of them: {invocation.folder.refused}")
     if counts.rebuilt:
         several = _many(len(counts.rebuilt), "damaged state file was", "damaged state files were")
         notes.append(f"{several} computed again: {counts.rebuilt[0]}")

@@ -5,6 +5,7 @@ from typing import Any
 from configs import build_monitor, build_pair_references
 from flows.folder import finished, require, stage_key, write_json
 from flows.invocation import Invocation
+from pipelines.errors import RequestError
 
 
 def evaluate_monitoring(invocation: Invocation) -> dict[str, Any]:
@@ -44,9 +45,14 @@ def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any
     shipped = f"{expected.name} {run.monitoring.test.kind}"
     x_NYX, valid_NYX, days_N = build_monitor.read_areas(run, dataset)
     detector = build_monitor.build_detector(run, expected.expectation, calibration)
-    references = calibrate_references(
-        build_monitor.build_references(run), x_NYX, valid_NYX, days_N, start_day, run.monitoring.test.false_alarms
-    )
+    references, missing = {}, ""
+    try:
+        references = calibrate_references(
+            build_monitor.build_references(run), x_NYX, valid_NYX, days_N, start_day, run.monitoring.test.false_alarms
+        )
+    except RequestError as e:  # the detector has a threshold set by hand, the references have none
+        missing = f"without references: {e}"
+        invocation.steps.say(f"evaluate: {missing}")
     settings = build_monitor.build_judge_settings(run)
     details = evaluate_monitor({shipped: detector, **references}, x_NYX, valid_NYX, days_N, start_day, settings)
     methods = {name: flat_figures(judged) for name, judged in details["methods"].items()}
@@ -55,6 +61,7 @@ def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any
         "detector": detector.key,
         "snapshot": snapshot,
         "fallback": expected.fallback,
+        "notes": [missing] if missing else [],
         "sentence": sentence_of(methods[shipped], run.evaluation.drops),
         "methods": methods,
         "calibrated_on": rests_on,

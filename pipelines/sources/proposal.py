@@ -18,6 +18,7 @@ NIR = ("B8", "B08", "B8A", "nir", "NIR", "Nir", "SR_B5")
 INDICES = re.compile(r"(?i)ndvi|evi|ndwi|savi")
 FEWEST_DATES = 5
 YEAR_DAYS = 366
+HISTORY_YEARS = 2  # that a threshold is calibrated on
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,18 @@ class Variable:
     bands: tuple[str, ...]
 
 
-def propose_run(folder: Path, name: str) -> str:
+def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
     """The text of a config for a first run on the scenes at `folder` (a folder, or a single netCDF file).
+
+    `task` is forecast or monitor.
 
     It loads as it is; every guess has a comment. Raises MissingInput, RequestError if nothing there can be read, or if
     there are fewer than 5 dates.
     """
     seen = recognise(Path(folder))
     if len(seen.dates) < FEWEST_DATES:
-        raise RequestError(f"{folder} holds {len(seen.dates)} dates; a forecast needs at least {FEWEST_DATES}")
+        needs = "a forecast" if task == "forecast" else "a watch"
+        raise RequestError(f"{folder} holds {len(seen.dates)} dates; {needs} needs at least {FEWEST_DATES}")
     variable = choose_variable(seen)
     look = seen.look(variable.bands[0])
     lines = [
@@ -45,17 +49,13 @@ def propose_run(folder: Path, name: str) -> str:
         f"{_date(seen.dates[-1])},",
         f"# {look.shape_yx[0]} x {look.shape_yx[1]} pixels of {look.dtype}. Every value may be changed.",
         f"name: {_text(_name(name))}",
-        "task: forecast",
+        f"task: {task}",
         "",
         *_source(seen, variable, look),
         "",
         *_quality(seen),
         *_cube(seen, look),
-        *_samples(seen, variable, look),
-        "",
-        *_split(seen, look),
-        "",
-        *_learning(seen),
+        *(_watching(seen, variable) if task == "monitor" else _forecasting(seen, variable, look)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -154,18 +154,42 @@ def _cube(seen: Seen, look: Look) -> list[str]:
     return ["cube:", *lines, ""] if lines else []
 
 
+def _forecasting(seen: Seen, variable: Variable, look: Look) -> list[str]:
+    return [*_samples(seen, variable, look), "", *_split(seen, look), "", *_learning(seen)]
+
+
+def _watching(seen: Seen, variable: Variable) -> list[str]:
+    dates = seen.dates
+    years = float((dates[-1] - dates[0]) / np.timedelta64(1, "D")) / YEAR_DAYS
+    start = dates[int(len(dates) * 0.6)]
+    threshold = "" if years * 0.6 >= HISTORY_YEARS else ", threshold: 9"
+    short = "" if not threshold else "the history is too short to calibrate a threshold: 8 to 10 is usual"
+    return [
+        "variable:              # what is watched",
+        f"  {_variable(variable)}",
+        "",
+        "monitoring:",
+        f"  start: {_date(start)}{_comment('the first date that is judged; the 60 % of the dates before it are the history')}",
+        f"  test: {{kind: cusum, direction: both{threshold}}}{_comment(short or 'down, up or both')}",
+    ]
+
+
+def _variable(variable: Variable) -> str:
+    needed = f"[{', '.join(_text(_name(band)) for band in variable.bands)}]"
+    extra = ", valid_range: [-1, 1]" if variable.formula != "band" else ""
+    extra += ", transform: log1p, valid_range: [0, 1000]" if variable.name == "rain" else ""
+    return f"{{name: {_text(variable.name)}, formula: {variable.formula}, bands: {needed}{extra}}}"
+
+
 def _samples(seen: Seen, variable: Variable, look: Look) -> list[str]:
     dates = len(seen.dates)
     horizon = min(5, max(1, dates // 10))
     context = min(10, max(1, int(0.3 * dates)))
-    needed = f"[{', '.join(_text(_name(band)) for band in variable.bands)}]"
-    extra = ", valid_range: [-1, 1]" if variable.formula != "band" else ""
-    extra += ", transform: log1p, valid_range: [0, 1000]" if variable.name == "rain" else ""
     step = float(np.median(np.diff(seen.dates).astype("timedelta64[s]").astype(float))) / 86400
     return [
         "samples:",
         "  variables:",
-        f"    - {{name: {_text(variable.name)}, formula: {variable.formula}, bands: {needed}{extra}}}",
+        f"    - {_variable(variable)}",
         f"  context: {context}{_comment(f'dates looked at; they are {span_words(step)} apart (median)')}",
         f"  horizon: {horizon}{_comment('dates forecast')}",
     ]

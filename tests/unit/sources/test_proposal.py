@@ -72,3 +72,14 @@ def test_nothing_to_propose_says_what_was_seen(tmp_path):
         write_tiff(tmp_path / f"{day}.tif")
     with pytest.raises(RequestError, match="holds 3 dates; a forecast needs at least 5"):
         propose_run(tmp_path, "try")
+
+
+def test_a_watch_is_proposed_as_well(tmp_path):
+    from configs.monitor import MonitorRun
+
+    for day in DAYS:
+        for band in ("B04", "B08"):
+            write_tiff(tmp_path / f"{day}_{band}.tif", nodata=0)
+    proposed = MonitorRun.model_validate(yaml.safe_load(propose_run(tmp_path, "try", "monitor")))
+    assert proposed.variable.formula == "normalized_difference"
+    assert proposed.monitoring.test.threshold == 9  # too short a history to calibrate on
