@@ -17,6 +17,7 @@ from flows.stages.predict import swap
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
 STEM = "changes"
+PICTURED = ("change_day", "detected_day", "magnitude", "confidence", "status", "direction")
 
 
 @dataclass
@@ -75,7 +76,8 @@ def publish(invocation: Invocation, looking: Any, frame: Any, progress: Any) -> 
 
 
 def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[Path]:
-    """Before, after and the maps; the course of a few pixels; the changed area over time."""
+    """Before, after and the maps; the course of a few pixels; the changed area over time; the change as it became known."""
+    from pipelines.products.change_animation import draw_change_animation
     from pipelines.products.change_curves import draw_growth
     from pipelines.products.change_pictures import ChangeMaps, draw_change_quicklook, thin_rows
     from pipelines.products.change_series import draw_change_series
@@ -83,7 +85,7 @@ def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[
     run, folder, dataset = invocation.run, invocation.folder, looking.watch.dataset
     before, after = choose_dates(invocation, dataset)
     marks = marks_of(frame, layers, looking.grid)
-    thinned = {name: thin_rows(layers.map(name)) for name in ("change_day", "magnitude", "confidence", "status", "direction")}
+    thinned = {name: thin_rows(layers.map(name)) for name in PICTURED}
     unit = unit_of(invocation, dataset)
     maps = ChangeMaps(
         sight(invocation, dataset, before), sight(invocation, dataset, after), thinned, looking.grid, run.variable.name, unit,
@@ -100,7 +102,8 @@ def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[
     draw_change_series(courses, series, run.variable.name, unit, start_day, title="What the largest patches show")
     days = {name: days_of(frame, name) for name in ("median_date", "detected")}
     draw_growth(days["median_date"], days["detected"], frame["area_m2"].to_numpy(np.float64), growth, start_day, end_day)
-    return [folder.quicklook, series, growth]
+    draw_change_animation(maps, folder.animation, run.name, start_day, end_day)
+    return [folder.quicklook, series, growth, folder.animation]
 
 
 def days_of(frame: Any, column: str) -> np.ndarray:

@@ -80,7 +80,7 @@ def summarise(invocation: Invocation) -> Any:
         found={**record["change"], "area_m2": float(patches["area_m2"].sum()), **dates},
         largest=tuple(patches.head(MOST_LARGEST).to_dict("records")),
         alerts=tuple(book["alerts"]),
-        computed={**record["counts"], "dates": record["dates"], "until": record["until"], "threshold": record["threshold"]},
+        computed=computed_of(record),
         evaluation=evaluation,
         refused=tuple((finished(folder, "ingest") or {}).get("refused", ())),
         cube_snapshot=record["snapshot"],
@@ -93,6 +93,13 @@ def summarise(invocation: Invocation) -> Any:
     return summary
 
 
+def computed_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What the last look did, and what was not as it should be."""
+    degraded = {"degraded": "; ".join(record["degraded"])} if record["degraded"] else {}
+    facts = {name: record[name] for name in ("dates", "until", "threshold", "expectation")}
+    return {**record["counts"], **facts, **degraded}
+
+
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.cube.history import describe
     from pipelines.products.change_report import ChangeReportInput, watch_table, write_change_report
@@ -102,7 +109,12 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     record = require(folder, "monitor", "monitor")
     described = describe(folder.cube_uri)
     maps = [
-        Picture(folder.quicklook, "What changed", "Before and after, with the changed pixels outlined; when, how much, how sure.")
+        Picture(
+            folder.quicklook, "What changed", "Before and after, with the changed pixels outlined; when, how much, how sure."
+        ),
+        Picture(
+            folder.animation, "As it became known", "Changed pixels from the date of their alarm on, coloured by date of change."
+        ),
     ]
     series = [
         Picture(
@@ -133,7 +145,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
             cube=cube_facts(described),
             settings=settings,
             tables=tables,
-            maps=maps,
+            maps=[picture for picture in maps if picture.path.exists()],
             series=[picture for picture in series if picture.path.exists()],
             curves=[picture for picture in curves if picture.path.exists()],
             notes=record["notes"],

@@ -71,21 +71,12 @@ def unit_of(invocation: Invocation, dataset: Any) -> str:
 
 def marks_of(frame: Any, layers: Any, grid: Any) -> list[Any]:
     """The pixels that a picture points at: in each of the largest patches the one with the strongest evidence."""
-    from rasterio.features import rasterize
-
     from pipelines.products.change_pictures import Mark
+    from pipelines.products.change_series import strongest_pixel
 
-    marks = []
-    for number, outline in enumerate(frame.geometry[:PLACES_SHOWN], start=1):
-        left, bottom, right, top = outline.bounds
-        corners = [~grid.affine @ corner for corner in ((left, top), (right, bottom))]
-        columns, rows = (sorted(round(corner[axis]) for corner in corners) for axis in (0, 1))
-        part = grid.window(slice(rows[0], rows[1]), slice(columns[0], columns[1]))
-        inside = rasterize([outline], part.shape_yx, transform=part.affine, fill=0, default_value=1, dtype="uint8") == 1
-        score = np.asarray(layers.map("score")[rows[0] : rows[1], columns[0] : columns[1]])
-        row, column = np.unravel_index(int(np.argmax(np.where(inside, score, -np.inf))), inside.shape)
-        marks.append(Mark(int(row) + rows[0], int(column) + columns[0], str(number)))
-    return marks
+    score = layers.map("score")
+    places = [strongest_pixel(outline, grid, score) for outline in frame.geometry[:PLACES_SHOWN]]
+    return [Mark(row, column, str(number)) for number, (row, column) in enumerate(places, start=1)]
 
 
 def course_of(looking: Any, layers: Any, mark: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,7 +31,7 @@ def draw_change_animation(
     dated = maps.layers["change_day"][np.isfinite(detected)]
     low, high = (float(dated.min()), float(dated.max())) if dated.size else (start_day, end_day)
     shades = Shades("autumn_r", low, max(high, low + 1))  # bright on grey, and lighter to darker for any colour vision
-    pictures = [_frame(maps, float(now), shades, title) for now in frame_days(detected, start_day, end_day)]
+    pictures = _frames(maps, frame_days(detected, start_day, end_day), shades, title)
     durations = [milliseconds] * (len(pictures) - 1) + [6 * milliseconds]
     draft = path.with_name(f".{path.name}.draft")
     pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
@@ -46,25 +45,41 @@ def frame_days(detected: np.ndarray, start_day: float, end_day: float) -> np.nda
     return np.unique(np.concatenate([[start_day], steps, [end_day]]))
 
 
-def _frame(maps: ChangeMaps, now: float, shades: Shades, title: str) -> Image.Image:
+def _frames(maps: ChangeMaps, days: np.ndarray, shades: Shades, title: str) -> list[Image.Image]:
+    """One picture a day; the figure is laid out once and only what changes is drawn anew."""
+    detected = np.where(np.isfinite(maps.layers["detected_day"]), maps.layers["detected_day"], np.inf)
     with mpl.rc_context(STYLE):
         figure, (axes,) = panels(maps.grid, 1, 1, title, "", 4.6)
+        figure.set_dpi(100)
+        canvas = FigureCanvasAgg(figure)
         draw_blank(axes, maps.grid)
         draw_image(axes, _grey(maps.before.values), maps.grid, "gray", 0, 1)
-        detected = maps.layers["detected_day"]
-        is_known = np.where(np.isfinite(detected), detected, np.inf) <= now
-        shown = np.ma.masked_where(~is_known, maps.layers["change_day"])
-        bar = draw_bar(axes, draw_image(axes, shown, maps.grid, shades.colours, shades.low, shades.high), "changed")
+        days_shown = draw_image(axes, np.full(detected.shape, np.nan), maps.grid, shades.colours, shades.low, shades.high)
+        bar = draw_bar(axes, days_shown, "changed")
         bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
         bar.ax.yaxis.set_major_formatter(DateFormatter("%Y-%m" if shades.high - shades.low > 90 else "%Y-%m-%d"))
         draw_metres(axes, maps.grid)
-        date = day(from_days(np.array([np.floor(now)]))[0])
-        axes.set_title(f"Known on {date}: {is_known.mean():.1%} changed", size=11, weight="bold", loc="left", color=INK)
         draw_foot(figure, maps.grid, "")
-        figure.set_dpi(100)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
-    return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
+        palette = _palette(shades)
+        pictures = []
+        for now in days:
+            is_known = detected <= now
+            days_shown.set_data(np.where(is_known, maps.layers["change_day"], np.nan))
+            date = day(from_days(np.array([np.floor(now)]))[0])
+            axes.set_title(f"Known on {date}: {is_known.mean():.1%} changed", size=11, weight="bold", loc="left", color=INK)
+            canvas.draw()
+            picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+            pictures.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    return pictures
+
+
+def _palette(shades: Shades) -> Image.Image:
+    """Greys for the ground and the words, and the colours of the bar: a palette found by area would give the bar three steps."""
+    greys = np.repeat(np.linspace(0, 255, 96)[:, None], 3, axis=1)
+    colours = mpl.colormaps[shades.colours](np.linspace(0, 1, 160))[:, :3] * 255
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, colours]).round().astype(np.uint8).tobytes())
+    return palette
 
 
 def _grey(values: np.ndarray) -> np.ndarray:

@@ -127,8 +127,8 @@ def _legend(figure: Figure, axes: Axes, width: float) -> None:
     )  # fmt: skip
 
 
-def strongest_pixel(outline: Any, grid: Grid, magnitude: Rows) -> tuple[int, int]:
-    """(row, column) of the pixel inside `outline` (in the grid's CRS) whose magnitude is largest: the clearest one to show."""
+def strongest_pixel(outline: Any, grid: Grid, evidence: Rows) -> tuple[int, int]:
+    """(row, column) of the pixel inside `outline` (in the grid's CRS) whose evidence (score, magnitude) is largest."""
     from rasterio.features import rasterize
 
     left, bottom, right, top = outline.bounds
@@ -136,7 +136,7 @@ def strongest_pixel(outline: Any, grid: Grid, magnitude: Rows) -> tuple[int, int
     (column0, row0), (column1, row1) = np.rint(corners.min(axis=0)).astype(int), np.rint(corners.max(axis=0)).astype(int)
     part = grid.window(slice(int(row0), int(row1)), slice(int(column0), int(column1)))
     inside = rasterize([outline], part.shape_yx, transform=part.affine) == 1
-    values = np.abs(np.asarray(magnitude[row0:row1])[:, column0:column1])
+    values = np.abs(np.asarray(evidence[row0:row1])[:, column0:column1])
     row, column = np.unravel_index(np.argmax(np.where(inside & np.isfinite(values), values, -1)), values.shape)
     return int(row0 + row), int(column0 + column)
 
