@@ -5,7 +5,8 @@ places that the member did not see; the network's probability is the members' me
 curve of its logarithm, which keeps its order. Fitting is the caller's: it needs all the places, piece by piece.
 
 Fusion is the geometric mean of the two, sqrt(p_network x p_rule): high only where both are, which is what the rule's haze and the
-network's unknown places need. It ranks; it is not itself calibrated, so the threshold is chosen on it.
+network's unknown places need. It ranks but is no probability (where the two agree only in part it is too small), so it is
+calibrated once more, by two numbers on its logit that keep its order.
 
 Shapes: B batch, T dates, C bands, H rows, W columns, M members.
 """
@@ -30,12 +31,14 @@ def elapsed_days(days_T: Tensor) -> Tensor:
 class ChangeDetector(nn.Module):
     """See the module's docstring. All members are of one build; `fuse_with` names the rule, or is "none".
 
-    Until `calibrate_member` and `calibrate_rule` the scales are 1 and the biases 0, and until `set_threshold` it is 0.5.
+    Until `calibrate_member`, `calibrate_rule` and `calibrate_fusion` the scales are 1 and the biases 0, and until `set_threshold`
+    it is 0.5.
     """
 
     scale_M: Tensor
     bias_M: Tensor
     rule_scale_bias: Tensor
+    fusion_scale_bias: Tensor
     threshold_value: Tensor
 
     def __init__(self, members: Sequence[ChangeNetwork], *, fuse_with: str = "change_vector"):
@@ -49,6 +52,7 @@ class ChangeDetector(nn.Module):
         self.register_buffer("scale_M", torch.ones(len(members), dtype=torch.float64))
         self.register_buffer("bias_M", torch.zeros(len(members), dtype=torch.float64))
         self.register_buffer("rule_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
+        self.register_buffer("fusion_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
         self.register_buffer("threshold_value", torch.tensor(0.5, dtype=torch.float64))
 
     # ------------------------------------------------------------ networks
@@ -123,10 +127,17 @@ class ChangeDetector(nn.Module):
         _check_calibration(scale, bias, "the rule")
         self.rule_scale_bias.copy_(torch.tensor([scale, bias]))
 
+    def calibrate_fusion(self, scale: float, bias: float) -> None:
+        """From now on the fusion says sigmoid(scale x logit(sqrt(network x rule)) + bias): a logistic regression of labels on
+        `logit_of` the fusion. Raises ValueError for a negative scale or one that is not finite.
+        """
+        _check_calibration(scale, bias, "the fusion")
+        self.fusion_scale_bias.copy_(torch.tensor([scale, bias]))
+
     # ------------------------------------------------------------ decision
 
     def fuse(self, network_p_HW: Tensor, rule_p_HW: Tensor | None = None) -> Tensor:
-        """p_HW: sqrt(network x rule), float32; the network's own where `fuse_with` is "none". NaN where either is NaN.
+        """p_HW float32: sqrt(network x rule), calibrated; the network's own where `fuse_with` is "none". NaN where one is NaN.
 
         Raises ValueError if the rule's is missing.
         """
@@ -134,7 +145,8 @@ class ChangeDetector(nn.Module):
             return network_p_HW
         if rule_p_HW is None:
             raise ValueError(f"this detector is fused with {self.fuse_with}: its probability is needed beside the network's")
-        return torch.sqrt(network_p_HW * rule_p_HW)
+        scale, bias = self.fusion_scale_bias
+        return torch.sigmoid(scale * logit_of(torch.sqrt(network_p_HW * rule_p_HW)) + bias).float()
 
     @property
     def threshold(self) -> float:
@@ -146,6 +158,11 @@ class ChangeDetector(nn.Module):
         if not 0 <= threshold <= 1:
             raise ValueError(f"the threshold is a probability, not {threshold}")
         self.threshold_value.fill_(threshold)
+
+
+def logit_of(p: Tensor) -> Tensor:
+    """log(p / (1 - p)), float64 of p's shape; probabilities nearer to 0 or 1 than 1e-9 count as that near; NaN stays NaN."""
+    return torch.logit(p.double(), eps=1e-9)
 
 
 def log_score(score: Tensor) -> Tensor:

@@ -113,8 +113,9 @@ def judge_model(
     """The Judged of a model: for each group a detector of the networks that have not seen it, decided on the other groups."""
     from pipelines.learning.change_decision import fit_decision, fused_probability
     from pipelines.learning.change_judging import Judged
+    from pipelines.learning.change_metrics import Reliability
 
-    judged = Judged()
+    judged = Judged(reliability=Reliability())
     for outer, name in enumerate(places.grouping.names):
         others = places.grouping.others(outer)
         members = [networks[min(outer, h), max(outer, h)] for h in others]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines.learning.change_calibration import CalibrationTally
 from pipelines.learning.change_judging import Part, Truth, choose_threshold
-from pipelines.learning.change_metrics import CHANGED, Threshold
+from pipelines.learning.change_metrics import CHANGED, Threshold, usable_pixels
 from pipelines.samples.change_windows import Region
 
 
@@ -26,6 +26,7 @@ class Detector(Protocol):
 
     def calibrate_member(self, i: int, scale: float, bias: float) -> None: ...
     def calibrate_rule(self, scale: float, bias: float) -> None: ...
+    def calibrate_fusion(self, scale: float, bias: float) -> None: ...
     def member_probability(self, i: int, logit: Tensor) -> Tensor: ...
     def rule_probability(self, score: Tensor) -> Tensor: ...
     def fuse(self, network_p_HW: Tensor, rule_p_HW: Tensor | None = None) -> Tensor: ...
@@ -67,9 +68,21 @@ def fit_decision(detector: Detector, held_out: Sequence[Sequence[HeldOut]], log_
         detector.calibrate_member(i, *of_member.fit(names))
     if of_rule.pixels_2S.any():
         detector.calibrate_rule(*of_rule.fit("all places together"))
+        _calibrate_fusion(detector, held_out)
     threshold = choose_threshold(_fused_parts(detector, held_out))
     detector.set_threshold(threshold.value)
     return threshold
+
+
+def _calibrate_fusion(detector: Detector, held_out: Sequence[Sequence[HeldOut]]) -> None:
+    """The geometric mean ranks; two numbers make it a probability, fitted on what the members have not seen."""
+    detector.calibrate_fusion(1.0, 0.0)
+    tally = CalibrationTally()
+    for part in _fused_parts(detector, held_out):
+        known = usable_pixels(part.label_HW, part.seen_HW, part.score_HW.shape)
+        p = torch.from_numpy(part.score_HW[known]).double()
+        tally.add(torch.logit(p, eps=1e-9).numpy(), part.label_HW[known] == CHANGED)
+    detector.calibrate_fusion(*tally.fit("all places together"))
 
 
 def fused_probability(detector: Detector, logits: Sequence[tuple[int, np.ndarray]], rule_HW: np.ndarray | None) -> np.ndarray:

@@ -18,6 +18,7 @@ from pipelines.learning.change_groups import Grouping
 from pipelines.learning.change_intervals import block_counts, f1_difference, f1_interval
 from pipelines.learning.change_metrics import (
     Counts,
+    Reliability,
     ScoreHistogram,
     Threshold,
     count_changes,
@@ -99,6 +100,7 @@ class Judged:
     thresholds: dict[str, float] = field(default_factory=dict)
     histogram: ScoreHistogram = field(default_factory=ScoreHistogram)
     histograms: dict[str, ScoreHistogram] = field(default_factory=dict)
+    reliability: Reliability | None = None  # of scores that are probabilities
 
     def add(self, region: Region, score_HW: np.ndarray, threshold: float, truth: Truth) -> None:
         """One left-out region; `score_HW` (>= 0) covers the whole place."""
@@ -113,6 +115,8 @@ class Judged:
             self.blocks_B3[region.place] = blocks if before is None else np.vstack([before, blocks])
             for histogram in (self.histogram, own):
                 histogram.add(part.score_HW, part.label_HW, usable)
+            if self.reliability is not None:
+                self.reliability.add(part.score_HW, part.label_HW, usable)
 
     def to_json(self, confidence: float, seed: int = 0) -> dict[str, Any]:
         """Pooled and per place: precision, recall, F1, IoU, average precision; the pooled F1 with its interval over blocks."""
@@ -121,6 +125,8 @@ class Judged:
         for name, histogram in self.histograms.items():
             content["places"][name]["average_precision"] = histogram.average_precision()
         interval = f1_interval(self.blocks_B3, confidence=confidence, seed=seed)
+        if self.reliability is not None:
+            content["reliability"] = {"expected_error": self.reliability.expected_error(), "bins": self.reliability.table()}
         return {**content, "f1_interval": interval.to_json(), "thresholds": self.thresholds}
 
 

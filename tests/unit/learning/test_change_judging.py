@@ -20,7 +20,7 @@ from pipelines.learning.change_judging import (
     standardised,
     verdict_of,
 )
-from pipelines.learning.change_metrics import Counts
+from pipelines.learning.change_metrics import Counts, Reliability
 from pipelines.samples.change_windows import Region
 from pipelines.tiles import Tile
 
@@ -107,7 +107,7 @@ def test_members_are_calibrated_on_their_own_group_and_the_threshold_on_all():
     network = (
         one.member_probability(0, torch.from_numpy(held_out("c").logit_HW)) + one.member_probability(1, torch.zeros(SIDE, SIDE))
     ) / 2
-    expected = torch.sqrt(network * one.rule_probability(torch.from_numpy(held_out("c").rule_HW)))
+    expected = one.fuse(network, one.rule_probability(torch.from_numpy(held_out("c").rule_HW)))
     np.testing.assert_allclose(p, expected.numpy(), rtol=1e-5)
 
 
@@ -128,6 +128,19 @@ def test_fusion_of_two_weak_scores_beats_either():
         return fit_decision(one, noisy, log_score).f1
 
     assert f1("change_vector", True) > f1("none", False) + 0.02
+
+
+def test_what_is_fused_is_a_probability_again():
+    one, regions = detector(), [[held_out("c")], [held_out("d")]]
+    fit_decision(one, regions, log_score)
+    assert one.fusion_scale_bias.tolist() != [1.0, 0.0]
+    reliability = Reliability()
+    for i, (region,) in enumerate(regions):
+        p_HW = fused_probability(one, [(i, region.logit_HW)], region.rule_HW)
+        reliability.add(p_HW, region.truth.label_HW, region.truth.seen_HW)
+    known = [row for row in reliability.table() if row["pixels"] > 50]
+    assert len(known) >= 2
+    assert all(abs(row["claimed"] - row["happened"]) < 0.1 for row in known)
 
 
 def test_a_group_of_one_class_is_refused():
