@@ -205,13 +205,8 @@ def find_news(invocation: Invocation, looking: Watching) -> tuple[Any, Any, Any]
     run, layers = invocation.run, Layers.open(looking.watch.layers)
     frame = outline(run, layers, looking.grid)
     changed = flat_indices(layers.map("status"), CHANGED)
-    book, news = update_book(
-        open_book(invocation, looking.watch.made_for.grid),
-        changed,
-        patches_of(frame, looking.grid),
-        build_monitor.build_alert_rule(run),
-        looking.snapshot,
-    )
+    patches, rule = patches_of(frame, looking.grid), build_monitor.build_alert_rule(run)
+    book, news = update_book(open_book(invocation, looking.watch.made_for.grid), changed, patches, rule, looking.snapshot)
     return book, news, frame
 
 

@@ -58,10 +58,11 @@ class AlertBook:
     number: np.ndarray
     alerts: tuple[dict[str, Any], ...] = ()
     snapshot: str = ""
+    grid: str = ""  # that the pixels are counted on
 
     @classmethod
-    def empty(cls) -> AlertBook:
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+    def empty(cls, grid: str = "") -> AlertBook:
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), grid=grid)
 
     def unsent(self, slug: str) -> list[dict[str, Any]]:
         """Alerts that the block is still to be told of."""
@@ -104,7 +105,7 @@ def update_book(
         if n not in raised_before and rule.is_met(facts)
     ]
     news = News(changed.size, int((~np.isin(changed, book.changed)).sum()), len(patches), objects_new, tuple(raised))
-    return AlertBook(changed, pixel, number, (*alerts, *raised), snapshot), news
+    return AlertBook(changed, pixel, number, (*alerts, *raised), snapshot, book.grid), news
 
 
 def _owner(patch: np.ndarray, book: AlertBook, sizes: dict[int, int]) -> int | None:
@@ -195,6 +196,7 @@ def write_book(path: Path, folder: Path, book: AlertBook) -> None:
     content = {
         "format": FORMAT,
         "snapshot": book.snapshot,
+        "grid": book.grid,
         "pixels": stored.as_json,
         "alerts": list(book.alerts),
     }
@@ -213,7 +215,8 @@ def read_book(path: Path, folder: Path) -> AlertBook:
         if content["format"] != FORMAT:
             raise ArtefactDamaged(f"{path} has format {content['format']}, expected {FORMAT}")
         arrays = read_arrays(folder, Stored(*content["pixels"]))
-        return AlertBook(arrays["changed"], arrays["pixel"], arrays["number"], tuple(content["alerts"]), content["snapshot"])
+        pixels = (arrays["changed"], arrays["pixel"], arrays["number"])
+        return AlertBook(*pixels, tuple(content["alerts"]), content["snapshot"], content["grid"])
     except FileNotFoundError:
         return AlertBook.empty()
     except (ValueError, KeyError, TypeError) as e:

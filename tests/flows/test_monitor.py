@@ -85,6 +85,7 @@ def state_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 
 
+@pytest.mark.slow
 def test_no_news_and_one_new_scene(here: Path) -> None:
     first = monitor(write_scenes(here, range(DATES - 1)))
     assert (first["counts"]["tiles"], first["counts"]["fits"], first["counts"]["replays"]) == (TILES, TILES, 0)
@@ -113,6 +114,7 @@ def test_no_news_and_one_new_scene(here: Path) -> None:
     assert state_files(runs / "forest" / "state") == state_files(runs / "fresh" / "state")
 
 
+@pytest.mark.slow
 def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: None) -> None:
     monitor(write_scenes(here, [n for n in range(DATES) if n != 62], {66: 40}))
     late = monitor(write_scenes(here, range(DATES), {66: 40}))
@@ -126,6 +128,7 @@ def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: 
     assert state_files(tiles[0]) == state_files(tiles[1])
 
 
+@pytest.mark.slow
 def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
     monitor(config)
@@ -142,6 +145,18 @@ def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, p
     anew = monitor(config, "cube.uri=elsewhere", restart=True)
     assert anew["counts"]["fits"] == TILES
     assert anew["alerts"] == []  # known already: nobody is told twice
+
+
+def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: Path, plain: None) -> None:
+    config, folder = write_scenes(here, range(DATES)), here / "runs" / "forest"
+    assert len(monitor(config)["alerts"]) == 1
+    (folder / "alerts.json").write_text("{")
+    assert len(monitor(write_scenes(here, range(DATES + 1)))["alerts"]) == 1
+    assert (folder / "alerts.damaged.json").exists()
+    book = json.loads((folder / "alerts.json").read_text())
+    (folder / "alerts.json").write_text(json.dumps({**book, "grid": "another"}))
+    assert len(monitor(write_scenes(here, range(DATES + 2)))["alerts"]) == 1
+    assert json.loads((folder / "alerts.before.json").read_text())["grid"] == "another"
 
 
 def test_a_start_before_the_first_date_is_refused(here: Path, plain: None) -> None:
@@ -168,7 +183,7 @@ def test_refused_scenes_are_said(here: Path, plain: None) -> None:
     record = monitor(config)
     assert record["counts"]["steps"] == TILES * (DATES - HISTORY - 1)
     assert [refusal["reason"] for refusal in record["refused"]] == ["all-nodata"]
-    assert "1 scene was refused and missing here" in record["degraded"][0]
+    assert "1 scene was refused and is missing here" in record["degraded"][0]
 
 
 # ---------------------------------------------------------------- who is told
