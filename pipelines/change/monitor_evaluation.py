@@ -138,6 +138,8 @@ def calibrate_references(
 def judge_stable(detector: Detector, series: Series, settings: JudgeSettings, hindsight: bool) -> dict[str, Any]:
     """`false_alarms` and `drops` at the detector's threshold, and with `hindsight` the drops at the wanted rate exactly."""
     plain, fitted = _watch_series(detector, series, series.x_NYX)
+    if not (series.use_YX & (plain["status"] != NOT_MONITORED)).any():
+        return {}  # the detector wants more of a history than was counted
     judged = {
         "false_alarms": false_alarm_rate(plain, series, settings),
         "drops": judge_drops(detector, fitted, series, settings),

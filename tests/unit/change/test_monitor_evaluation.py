@@ -123,3 +123,15 @@ def test_a_calibrated_monitor_can_be_judged_directly():
     x, valid = forest()
     found, _ = calibrate(monitor(), x, valid, DAYS, false_alarms=30, start_day=START)
     assert judge({"monitor": found}, x, valid)["methods"]["monitor"]["threshold"] == found.calibration.threshold
+
+
+def test_a_detector_that_monitors_nothing_is_judged_on_nothing():
+    class Shy(HarmonicExpectation):
+        def fit(self, x_NYX, valid_NYX, days_N):
+            fitted = super().fit(x_NYX, valid_NYX, days_N)
+            return fitted | {"count": np.zeros_like(fitted["count"])}
+
+    x, valid = forest((9, 9))
+    judged = judge({"shy": Detector(Shy(), Cusum(), Calibration(8.0), "down")}, x, valid)["methods"]["shy"]
+    assert "drops" not in judged
+    assert "false_alarms" not in judged
