@@ -53,6 +53,7 @@ def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any
     except RequestError as e:  # the detector has a threshold set by hand, the references have none
         missing = f"without references: {e}"
         invocation.steps.say(f"evaluate: {missing}")
+    references.pop(shipped.replace(" ", "_"), None)  # the same thing under two names
     settings = build_monitor.build_judge_settings(run)
     details = evaluate_monitor({shipped: detector, **references}, x_NYX, valid_NYX, days_N, start_day, settings)
     methods = {name: flat_figures(judged) for name, judged in details["methods"].items()}

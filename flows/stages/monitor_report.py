@@ -76,6 +76,7 @@ def summarise(invocation: Invocation) -> Any:
         products={"folder": str(folder.products), "files": record["products"]},
         shipped=evaluation.get("shipped", ""),
         verdict=evaluation.get("sentence", record["message"]),
+        marks=marks_of(run, evaluation),
         methods=evaluation.get("methods", {}),
         found={**record["change"], "area_m2": float(patches["area_m2"].sum()), **dates},
         largest=tuple(patches.head(MOST_LARGEST).to_dict("records")),
@@ -174,3 +175,14 @@ def seen_table(evaluation: dict[str, Any]) -> Any:
         "with the automatic thresholds of their literature (Otsu, chi square) and know no date."
     )
     return Table("Change that the images show", columns, rows, note=note, strong=[evaluation["shipped"]])
+
+
+def marks_of(run: Any, evaluation: dict[str, Any]) -> tuple[Any, ...]:
+    """What the config asks for: no more false alarms than `monitoring.test.false_alarms`."""
+    from pipelines.products.change_summary import Mark
+
+    figures = evaluation.get("methods", {}).get(evaluation.get("shipped", ""), {})
+    if figures.get("false_alarms") is None:
+        return ()
+    wanted = run.monitoring.test.false_alarms
+    return (Mark("false alarms per 1000 stable pixels and year", figures["false_alarms"], wanted, "at most"),)
