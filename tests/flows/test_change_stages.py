@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import geopandas
@@ -14,10 +16,13 @@ import rasterio
 from flows.invocation import Invocation, open_invocation, remembering_folder
 from flows.stages.change_evaluate import change_evaluate
 from flows.stages.change_ingest import change_ingest
-from flows.stages.change_predict import change_predict
+from flows.stages.change_networks import Places
+from flows.stages.change_predict import change_predict, members_of
 from flows.stages.change_train import change_train
 from flows.stages.run import run_change
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError
+from pipelines.learning.change_groups import group_places
+from pipelines.tiles import Tile
 from tests.flows.change_places import CHANGED, SIDE_PX, UNCHANGED, write_place, write_places, write_raster
 
 LEAVES = ("summary.json", "report.html", "quicklook.png", "quicklook-alpha.png", "evaluation.json", "config.yaml", "steps.jsonl",
@@ -110,6 +115,24 @@ def test_a_place_without_a_label_is_only_predicted_and_must_be_named(workplace: 
         found = mask.read(1) == 1
     assert np.count_nonzero(found & changed) > 0.8 * np.count_nonzero(changed)
     assert "delta" not in json.loads(Path("runs/tiny/evaluation.json").read_text())["area"]
+
+
+def test_a_place_is_judged_by_the_network_that_has_not_seen_it() -> None:
+    places = Places(
+        {name: SimpleNamespace(shape_yx=(40, 50)) for name in ("a", "b", "c", "new")},
+        ("a", "b", "c"),
+        group_places(dict.fromkeys("abc", (40, 50)), [["a", "c"]], least_px=5, gap_px=0),
+        {},
+        "",
+    )
+    detector = SimpleNamespace(members=[0, 1, 2, 3])
+    strips = {name: members_of(places, detector, name) for name in places.all}
+    assert len(places.grouping) == 4  # two groups: strips
+    assert strips["new"] == {Tile(0, 40, 0, 50): [0, 1, 2, 3]}
+    assert [members for tile, members in strips["a"].items() if tile != Tile(0, 40, 0, 50)] == [[0], [1], [2], [3]]
+    places = replace(places, grouping=group_places(dict.fromkeys("abcd", (40, 50)), [["a", "c"]], least_px=5, gap_px=0))
+    whole = Tile(0, 40, 0, 50)
+    assert [members_of(places, detector, name)[whole] for name in ("a", "b", "c", "new")] == [[0], [1], [0], [0, 1, 2, 3]]
 
 
 def test_a_killed_training_ends_with_the_same_detector(workplace: Path) -> None:
