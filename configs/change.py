@@ -43,19 +43,19 @@ class PairsConfig(Strict):
 
 class ChangeModel(Strict):
     kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = "siamese_dcrn"
-    widths: list[int] = Field([16, 32, 64], min_length=1, description="channels of each scale, finest first")
+    widths: list[int] = Field([8, 16, 32], min_length=1, description="channels of each scale, finest first")
     recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
     dropout: float = Field(0.1, ge=0, lt=1)
     fuse_with: Literal["change_vector", "none"] = Field("change_vector", description="the rule that the networks are fused with")
 
 
 class ChangeTraining(Strict):
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(10, ge=1)
     batch: int = Field(8, ge=1)
     window_px: int = Field(64, ge=16)
     windows: int = Field(400, ge=1, description="windows that an epoch draws")
     changed_share: float = Field(0.5, ge=0, le=1, description="share of them that are drawn around changed pixels")
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     loss: Literal["dice", "focal", "lovasz", "cross_entropy", "dice_focal"] = "dice_focal"
     clip: float = Field(1.0, gt=0)
