@@ -15,6 +15,7 @@ from flows.stages.change_train import describe_groups, require_detector
 from flows.stages.evaluate import digest_of
 
 AREA_SAMPLE_PX = 1000  # pixels of a place that its area estimate looks at
+FUSED_RULE = "change_vector"  # measured in the place's own deviations
 ALONE = "alone"  # a network without the rule
 
 
@@ -137,15 +138,12 @@ def judge_model(
 
 
 def judge_rules(invocation: Invocation, places: Places) -> dict[str, Any]:
-    """rule -> Judged, its scores standardised per place and its threshold chosen on the other groups."""
-    from pipelines.learning.change_judging import judge_rule, standardised
+    """rule -> Judged, its scores comparable between places and its threshold chosen on the other groups."""
+    from pipelines.learning.change_judging import judge_rule
 
     judged: dict[str, Any] = {}
     for rule in wanted_rules(invocation):
-        scores = {
-            name: standardised(reference_scores(invocation, places, rule, name), places.truths[name].seen_HW)
-            for name in places.labelled
-        }
+        scores = {name: comparable_scores(invocation, places, rule, name) for name in places.labelled}
         work = partial(judge_rule, places.grouping, scores, places.truths)
         judged[rule] = invocation.steps.do("evaluate", f"judge {rule}", lambda progress, work=work: work())  # type: ignore[misc]
     return judged
@@ -172,8 +170,19 @@ def wanted_rules(invocation: Invocation) -> list[Rule]:
     return list(dict.fromkeys([*chosen.references, *chosen.must_beat]))
 
 
+def comparable_scores(invocation: Invocation, places: Places, rule: Rule, name: str) -> np.ndarray:
+    """score_HW for which one threshold serves every place: as it is where it is in the place's deviations, else standardised."""
+    from pipelines.learning.change_judging import standardised
+
+    score_HW = reference_scores(invocation, places, rule, name)
+    return score_HW if rule == FUSED_RULE else standardised(score_HW, places.truths[name].seen_HW)
+
+
 def reference_scores(invocation: Invocation, places: Places, rule: Rule, name: str) -> np.ndarray:
-    """score_HW of a rule over a whole place, on its dates as `pairs` prepares them; the place is in memory."""
+    """score_HW of a rule over a whole place, on its dates as `pairs` prepares them; the place is in memory.
+
+    The rule that networks are fused with sees what they see: the same figures, fused or alone.
+    """
     import torch
 
     from pipelines.cube.store import open_cube
@@ -182,6 +191,8 @@ def reference_scores(invocation: Invocation, places: Places, rule: Rule, name: s
     from pipelines.samples.pairs import place_of_cube, read_prepared
     from pipelines.tiles import Tile
 
+    if rule == FUSED_RULE:
+        return rule_scores(invocation, places, rule, name)  # type: ignore[return-value]
     folder = invocation.folder
     place = places.all[name]
 

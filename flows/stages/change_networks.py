@@ -42,7 +42,7 @@ class Places:
         from pipelines.learning.change_judging import Truth
 
         return {
-            name: Truth(np.asarray(self.all[name].label_HW), np.sum(self.all[name].valid_THW, axis=0, dtype=np.uint16) >= 2)
+            name: Truth(np.asarray(self.all[name].label_HW), np.asarray(np.sum(self.all[name].valid_THW, axis=0) >= 2))
             for name in self.labelled
         }
 
