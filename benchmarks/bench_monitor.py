@@ -22,7 +22,7 @@ from benchmarks.bench_predict import peak_mb
 from benchmarks.marks import verdict
 
 TILE_PX, CHUNK_PX = 32, 256  # an eighth of the default: files and headers weigh the more
-FULL, QUICK = (1024, 1024, 120, 60), (256, 512, 120, 60)  # rows, columns, dates, of which history; 1024 and 128 tiles
+FULL, QUICK = (1024, 1024, 80, 40), (256, 512, 80, 40)  # rows, columns, dates, of which history; 1024 and 128 tiles
 
 
 def make(folder: str, rows: int, columns: int, dates: int) -> None:

@@ -20,7 +20,7 @@ import torch
 from pipelines.change.harmonic_expectation import HarmonicExpectation
 from pipelines.change.recurrent_expectation import Arrays
 
-CLIP = 1.5  # spreads of the curve
+CLIP = 0.75  # spreads of the curve
 HALF_YEAR_DAYS = 182.62
 LEAST_SPREAD = 0.25  # of the curve's
 
