@@ -10,7 +10,7 @@ from configs.load import load_run
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("name", ["sinop", "radar"])
+@pytest.mark.parametrize("name", ["sinop", "radar", "demo-change"])
 def test_the_readme_shows_the_ready_made_runs_word_for_word(name):
     path = ROOT / "configs" / f"{name}.yaml"
     shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
