@@ -28,7 +28,7 @@ def test_a_run_killed_at_chosen_writes_ends_with_the_same_bytes(tmp_path, write_
     config.write_text(yaml.safe_dump({**content, "training": {**content["training"], "epochs": 2}}))
     driver = Path(__file__).with_name("run_driver.py")
     command = [sys.executable, str(driver), str(tmp_path), config.name]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result["killed"].values()) == [True] * 5, result

@@ -63,7 +63,7 @@ def test_killed_at_every_write_the_cube_is_old_or_new_and_the_rerun_completes_it
     after = content(undisturbed)
     environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, VICTIM, tmp_path / "killed", stage, *([baseline] if stage == "late" else [])]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=540)
     calls = int(done.stdout.split()[-1])
     assert calls >= 20, f"only {calls} calls were seen: the shim does not see the writes"
     seen = set()

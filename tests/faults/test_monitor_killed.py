@@ -15,7 +15,7 @@ def test_a_watch_killed_at_any_call_to_the_disk_goes_on_to_the_same_bytes(tmp_pa
     driver = Path(__file__).with_name("monitor_driver.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, str(driver), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=540, check=False
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -14,7 +14,7 @@ def test_a_forecast_killed_at_any_call_to_the_disk_is_resumed_to_the_same_bytes(
     driver = Path(__file__).with_name("predict_driver.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, str(driver), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=540, check=False
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ DRIVER = Path(__file__).with_name("training_driver.py")
 
 @pytest.mark.slow
 def test_a_training_killed_anywhere_ends_with_the_same_weights(tmp_path):
-    done = subprocess.run([sys.executable, DRIVER, tmp_path], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([sys.executable, DRIVER, tmp_path], capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == 18 + 12

@@ -245,7 +245,7 @@ def test_two_devices_train_one_model(tmp_path):
     import subprocess
 
     driver = Path(__file__).with_name("two_devices.py")
-    done = subprocess.run([sys.executable, "-W", "error", driver, tmp_path], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-W", "error", driver, tmp_path], capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["9", "9", "True"]  # last progress, total, learnt
     assert done.stderr == ""
