@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-State = tuple[Tensor, ...]  # h_BDHW of each layer
+from models.recurrent_stack import RecurrentStack
 
 
 class ConvGRUCell(nn.Module):
@@ -40,26 +40,8 @@ class ConvGRUCell(nn.Module):
         return h_new if valid_B1HW is None else torch.where(valid_B1HW > 0, h_new, h_BDHW)
 
 
-class ConvGRU(nn.Module):
-    """A stack of ConvGRU layers; the output of a layer is the next one's input."""
+class ConvGRU(RecurrentStack):
+    """A stack of ConvGRU layers."""
 
     def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3):
-        super().__init__()
-        self.cells = nn.ModuleList(ConvGRUCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))
-
-    def step(self, x_BCHW: Tensor, state: State | None = None, *, valid_B1HW: Tensor | None = None) -> tuple[Tensor, State]:
-        """(output of the last layer h_BDHW, state of all layers) after one step."""
-        output, after = x_BCHW, []
-        for index, cell in enumerate(self.cells):
-            output = cell(output, None if state is None else state[index], valid_B1HW=valid_B1HW)
-            after.append(output)
-        return output, tuple(after)
-
-    def forward(self, x_BTCHW: Tensor, state: State | None = None, *, valid_BT1HW: Tensor | None = None) -> tuple[Tensor, State]:
-        """(h_BTDHW of the last layer, state after the last step): T calls of `step`."""
-        outputs = []
-        for t in range(x_BTCHW.shape[1]):
-            output, state = self.step(x_BTCHW[:, t], state, valid_B1HW=None if valid_BT1HW is None else valid_BT1HW[:, t])
-            outputs.append(output)
-        assert state is not None, "a sequence has at least one step"
-        return torch.stack(outputs, dim=1), state
+        super().__init__(ConvGRUCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))
