@@ -1,4 +1,8 @@
-"""A tile with the halo, cropped, is the same pixels of the whole image: difference 0.0 in float32."""
+"""A tile with the halo, cropped, is the same pixels of the whole image.
+
+The difference is 0.0 where the library sums up in the same order whatever the shape; for tiny tiles and on some processors it
+does not, and then it is the last digit of a float32. A wrong halo shows as 1e-3 and more.
+"""
 
 import pytest
 import torch
@@ -52,4 +56,4 @@ def test_a_cropped_tile_is_the_whole_image(guide, seed, kernel, hidden, row0, co
     tile = arguments | {name: arguments[name][..., rows, columns] for name in ("x_NCHW", "valid_NHW")}
     whole = made.forecast(**arguments)[..., row0:row1, col0:col1]
     cropped = made.forecast(**tile)[..., row0 - top : row1 - top, col0 - left : col1 - left]
-    assert float((whole - cropped).abs().max()) == 0.0
+    torch.testing.assert_close(cropped, whole, rtol=1e-5, atol=1e-6)
