@@ -116,7 +116,7 @@ class Described:
 
 
 def describe(place: str, wanted: Wanted, listing: Listing, open_layer: OpenLayer) -> Described:
-    """Looks into a few scenes: the dtype of most of them, the grid of the first with that dtype, and their nodata.
+    """Looks into a few scenes: the dtype of most of them, the grid of the first with that dtype, and the first nodata stated.
 
     Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
     """
@@ -140,7 +140,8 @@ def describe(place: str, wanted: Wanted, listing: Listing, open_layer: OpenLayer
     for scene in scenes:
         try:
             if _dtype_of(scene, wanted.bands[0].name, open_layer) == dtype:
-                return _describe_scene(scene, wanted, dtype, open_layer)
+                described = _describe_scene(scene, wanted, dtype, open_layer)
+                return _with_nodata_of(described, [scenes[index] for index in picks if scenes[index] is not scene], open_layer)
         except (SceneRefused, MissingInput) as error:
             log.debug("%s does not describe the series: %s", scene.id, error)
     raise RequestError(
@@ -170,15 +171,35 @@ def _describe_scene(scene: Scene, wanted: Wanted, dtype: np.dtype, open_layer: O
 
 def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
     """`band` with nodata, and scale and offset where they are 1 and 0, from the file."""
-    nodata = band.nodata
-    if nodata is None and layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype):
-        nodata = float(layer.nodata)
+    nodata = _nodata_of(layer, dtype) if band.nodata is None else band.nodata
     if nodata is not None and not is_storable(nodata, dtype):
         raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, which the files hold")
     scale, offset = band.scale, band.offset
     if (scale, offset) == (1.0, 0.0):
         scale, offset = layer.scale_offset
     return dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset)
+
+
+def _with_nodata_of(described: Described, others: list[Scene], open_layer: OpenLayer) -> Described:
+    """`described`, bands without nodata having that of the first of `others` that states one: a crop without an edge states none,
+    and the next one's fill would be taken for data.
+    """
+    bands = list(described.bands)
+    for scene in others:
+        silent = [index for index, band in enumerate(bands) if band.nodata is None]
+        try:
+            for index in silent:
+                with open_layer(scene, bands[index].name) as layer:
+                    bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, described.dtype))
+        except (SceneRefused, MissingInput) as error:
+            log.debug("%s says nothing of nodata: %s", scene.id, error)
+    return dataclasses.replace(described, bands=tuple(bands))
+
+
+def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:
+    """What the file says, where it can be a value of `dtype`."""
+    is_usable = layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype)
+    return float(layer.nodata) if is_usable and layer.nodata is not None else None
 
 
 def is_storable(value: float, dtype: np.dtype) -> bool:

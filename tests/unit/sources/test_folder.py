@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.store import open_cube
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource, scene_name, take_text_names
@@ -62,6 +64,20 @@ def test_what_the_files_say_completes_the_bands(tmp_path):
     assert (band.nodata, band.scale, band.offset) == (-5, 0.5, -32.0)
     (band,) = FolderSource(tmp_path, Wanted((Band("dbz", scale=2, nodata=7),)), "{date:%Y%m%d}.tif").bands
     assert (band.nodata, band.scale, band.offset) == (7, 2, 0)
+
+
+def test_nodata_that_only_a_later_file_states_counts_for_all(tmp_path):
+    write_tiff(tmp_path / "20180105.tif", ramp())
+    plane = ramp()
+    plane[:, :9] = 0
+    write_tiff(tmp_path / "20180115.tif", plane, nodata=0)
+    source = FolderSource(tmp_path, Wanted((Band("red"),)), "{date:%Y%m%d}.tif")
+    assert source.bands[0].nodata == 0
+    assert ingest(source, None, str(tmp_path / "cube"), None, IngestSettings(workers=1)).refused == ()
+    valid_TYX = open_cube(str(tmp_path / "cube"))["valid"].values
+    np.testing.assert_array_equal(valid_TYX[1], plane > 0)
+    (band,) = FolderSource(tmp_path, Wanted((Band("red", nodata=7),)), "{date:%Y%m%d}.tif").bands
+    assert band.nodata == 7  # the request's word stands above the files'
 
 
 def test_bits_are_reinterpreted(tmp_path):
