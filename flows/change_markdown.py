@@ -21,7 +21,7 @@ def change_markdown(summary: Mapping[str, Any]) -> str:
             lines += [f"## {title}", "", *(f"- {key.replace('_', ' ')}: {shown(value)}" for key, value in facts.items()), ""]
     if summary["alerts"]:
         newest = sorted(summary["alerts"], key=lambda alert: -int(alert.get("number", 0)))
-        rows = [[shown(alert.get(column)) for column in ALERT_COLUMNS] for alert in newest[:MOST_ROWS]]
+        rows = [[in_column(column, alert.get(column)) for column in ALERT_COLUMNS] for alert in newest[:MOST_ROWS]]
         lines += [f"## {len(newest)} alerts, newest first", "", *table(ALERT_COLUMNS, rows), ""]
     methods = {name: flat(figures) for name, figures in summary["methods"].items()}
     if methods:
@@ -47,7 +47,12 @@ def shown(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.0f}"
-    return str(value)
+    return str(value).removesuffix("T00:00:00Z")
+
+
+def in_column(column: str, value: Any) -> str:
+    """Longitude and latitude to the metre; everything else as `shown`."""
+    return f"{value:.5f}" if column in ("lon", "lat") and value is not None else shown(value)
 
 
 def one_cell(text: str) -> str:

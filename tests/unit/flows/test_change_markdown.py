@@ -7,7 +7,10 @@ SUMMARY = {
     "marks": [{"name": "found", "value": 0.96, "wanted": 0.95, "kind": "at least", "unit": "", "is_met": True}],
     "found": {"area_m2": 1234567.8, "patches": 2},
     "computed": {"steps": 4},
-    "alerts": [{"number": 1, "area_m2": 400.0}, {"number": 2, "area_m2": 900.0, "median_date": "2020|05\n<b>"}],
+    "alerts": [
+        {"number": 1, "area_m2": 400.0, "detected": "2020-05-16T00:00:00Z", "lon": 22.156291, "lat": -45.2},
+        {"number": 2, "area_m2": 900.0, "median_date": "2020|05\n<b>"},
+    ],
     "methods": {"harmonic": {"false_alarms": 4.25, "by_drop": {"0.2": {}}}, "three_low": {"found_0.2": None}},
     "cube_snapshot": "S",
     "config_hash": "0123456789abcdef",
@@ -20,6 +23,7 @@ def test_marks_alerts_and_methods_are_tables() -> None:
     assert "- area m2: 1234568" in text
     assert text.index("| 2 | 900 |") < text.index("| 1 | 400 |")
     assert "2020\\|05 &lt;b>" in text
+    assert "| 2020-05-16 |  |  | 22.15629 | -45.20000 |" in text, "a place to the metre"
     assert "|  | false_alarms | found_0.2 |" in text
     assert "| three_low |  |  |" in text
 

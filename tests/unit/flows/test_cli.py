@@ -147,7 +147,7 @@ def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.Captur
 
 
 def test_a_proposal_into_a_missing_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.proposal.propose_run", lambda folder, name: "name: x\n")
+    monkeypatch.setattr("pipelines.sources.proposal.propose_run", lambda *arguments: "name: x\n")
     result = CliRunner().invoke(app, ["init", str(tmp_path), "-o", str(tmp_path / "no" / "x.yaml")])
     assert result.exit_code == 2
     assert "make it first" in result.stderr
