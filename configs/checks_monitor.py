@@ -33,6 +33,9 @@ def _check_monitoring(monitoring: MonitoringConfig) -> Iterator[Finding]:
     if test.drift >= test.cap:
         problem = f"residuals count at most {test.cap}, and {test.drift} of that is taken off: no change could ever be found"
         yield Finding(("monitoring", "test", "drift"), problem, "a drift smaller than cap, e.g. 2 and 4")
+    if test.false_alarms >= 1000:
+        problem = f"{test.false_alarms:g} of 1000 stable pixels a year are all of them"
+        yield Finding(("monitoring", "test", "false_alarms"), problem, "a rate far below 1000, e.g. 10")
 
 
 def _check_alerts(alerts: AlertsConfig) -> Iterator[Finding]:

@@ -89,12 +89,13 @@ def is_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
 
 
 def no_news(record: dict[str, Any]) -> dict[str, Any]:
-    """What a run without news says of itself."""
+    """What a run without news says of itself: what was mended or went away last time is no longer news."""
     change = {**record["change"], "pixels_new": 0, "objects_new": 0}
     return {
         "counts": dict(NOTHING),
         "change": change,
         "alerts": [],
+        "notes": record.get("standing", record["notes"]),
         "message": f"no news: {record['until'][:10]} is the last date",
     }
 
@@ -161,7 +162,10 @@ def read_watch(place: Path) -> dict[str, Any]:
         content = read_json(place / "watch.json", "")
     except (ArtefactDamaged, MissingInput):
         return {}
-    return content if isinstance(content, dict) and {"made_for", "asked", "calibration"} <= content.keys() else {}
+    is_watch = isinstance(content, dict) and all(
+        isinstance(content.get(name), dict) for name in ("made_for", "asked", "calibration")
+    )
+    return content if is_watch and {"threshold", "false_alarms", "maxima"} <= content["calibration"].keys() else {}
 
 
 def write_watch(place: Path, content: dict[str, Any]) -> None:
@@ -181,9 +185,18 @@ def check_asked(known: dict[str, Any], run: Any, place: Path) -> None:
     from pipelines.change.state import refuse
 
     was, now = known.get("asked", asked_of(run)), asked_of(run)
-    for section, values in now.items():
-        if was.get(section) != values:
-            raise refuse(place, "detector", f"monitoring.{section}: {values}", was.get(section))
+    for section, value in now.items():
+        if was.get(section) != value:
+            key, value, before = _first_difference(f"monitoring.{section}", value, was.get(section))
+            raise refuse(place, "detector", f"{key}: {value}", before)
+
+
+def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
+    """(key, value now, value then) of the first setting that differs, so that a message shows it and not all that is alike."""
+    if isinstance(now, dict) and isinstance(was, dict) and now.keys() == was.keys():
+        name = next(name for name in now if now[name] != was[name])
+        return _first_difference(f"{key}.{name}", now[name], was[name])
+    return key, now, was
 
 
 def advance(looking: Watching, progress: Any) -> Any:
@@ -259,8 +272,10 @@ def tell(invocation: Invocation) -> list[str]:
 def make_record(
     invocation: Invocation, key: str, looking: Watching, counts: Any, news: Any, products: list[Path]
 ) -> dict[str, Any]:
+    from flows.stages.monitor_words import message_of, passing_notes, standing_notes
+
     folder, dates = invocation.folder, looking.watch.dates
-    notes = degraded_notes(invocation, looking, counts)
+    standing, passing = standing_notes(invocation, looking), passing_notes(counts)
     change = {"pixels": news.pixels, "objects": news.objects, "pixels_new": news.pixels_new, "objects_new": news.objects_new}
     return {
         "key": key,
@@ -274,8 +289,9 @@ def make_record(
         "counts": {name: getattr(counts, name) for name in NOTHING},
         "change": change,
         "alerts": list(news.alerts),
-        "degraded": notes,
-        "notes": notes,
+        "degraded": [*standing, *passing],
+        "standing": standing,
+        "notes": [*standing, *passing],
         "products": [str(path.relative_to(folder.path)) for path in products],
         "message": message_of(counts, news),
         "code": code_version(),
@@ -286,33 +302,3 @@ def _iso(time_ns: int) -> str:
     import numpy as np
 
     return f"{np.datetime64(time_ns, 'ns').astype('datetime64[s]')}Z"
-
-
-def message_of(counts: Any, news: Any) -> str:
-    work = [(counts.fits, "fitted"), (counts.replays, "replayed"), (counts.tiles - counts.fits - counts.replays, "advanced")]
-    tiles = ", ".join(f"{count} tile{'s' * (count != 1)} {what}" for count, what in work if count) or "no tile touched"
-    found = f"{news.pixels_new} pixels and {news.objects_new} objects newly changed, {len(news.alerts)} new alerts"
-    return f"{tiles} ({counts.steps} steps); {found}"
-
-
-def degraded_notes(invocation: Invocation, looking: Watching, counts: Any) -> list[str]:
-    """What was not as it should be: another expectation than the config's, refused scenes, damage, dates that went away."""
-    notes = []
-    if looking.fallback:
-        notes.append(f"watched with the harmonic baseline instead of what the config asks for: {looking.fallback}")
-    refused = [one for one in require(invocation.folder, "ingest", "ingest")["refused"] if one["reason"] != "all-cloud"]
-    if refused:
-        several = _many(len(refused), "scene was refused and is", "scenes were refused and are")
-        first = f"{refused[0]['scene_id']} ({refused[0]['reason']})"
-        notes.append(f"{several} missing here, first {first}; all of them: {invocation.folder.refused}")
-    if counts.rebuilt:
-        several = _many(len(counts.rebuilt), "damaged state file was", "damaged state files were")
-        notes.append(f"{several} computed again: {counts.rebuilt[0]}")
-    if counts.gone:
-        several, shown = _many(len(counts.gone), "date is", "dates are"), ", ".join(sorted(counts.gone)[:3])
-        notes.append(f"{several} no longer in the cube ({shown}); what was seen then was taken back by a replay")
-    return notes
-
-
-def _many(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"

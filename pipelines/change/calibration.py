@@ -78,11 +78,14 @@ def calibrate(
         limit = _default_limit(probe, x_NYX, valid_NYX, days_N)
     sense = "up" if detector.direction == "up" else "down"  # losses are abrupt; slow growth is what a monitor lives with
     use_YX = settle(year_levels(x_NYX, valid_NYX, days_N, highest=sense == "down"), limit, sense)
-    use_YX &= valid_NYX.sum(axis=0) >= detector.min_history
+    enough_YX = valid_NYX.sum(axis=0) >= detector.min_history
+    if threshold is None and not enough_YX.any():
+        raise RequestError(_none_monitored(detector.min_history, int(valid_NYX.sum(axis=0).max(initial=0)), start_day))
+    use_YX &= enough_YX
     if detector.halo_px == 0:  # pixels do not know of each other: only those that are used are computed
         x_NYX, valid_NYX, use_YX = take_pixels(x_NYX, valid_NYX, use_YX, pixels, seed)
     maxima, years = [], {}
-    for first_day, is_out_N in folds:
+    for first_day, is_out_N in folds if use_YX.any() else []:
         kept = probe.min_history * float((~is_out_N).mean())
         fold = replace(probe, min_history=max(4, math.floor(kept)))
         fitted = fold.fit(x_NYX[~is_out_N], valid_NYX[~is_out_N], days_N[~is_out_N])
@@ -168,6 +171,14 @@ def _too_short(days_N: np.ndarray, start_day: float) -> str:
     return (
         f"a threshold cannot be calibrated: expected at least two years of history before monitoring.start {start}, "
         f"found {found}; begin later, or set monitoring.test.threshold (for a CUSUM with drift 2, 8 to 10 is usual)"
+    )
+
+
+def _none_monitored(min_history: int, most: int, start_day: float) -> str:
+    start = np.datetime64(math.floor(start_day), "D")
+    return (
+        f"no pixel can be watched: expected {min_history} usable dates of a pixel (monitoring.min_history) before "
+        f"monitoring.start {start}, found at most {most}; set a smaller monitoring.min_history, or begin later"
     )
 
 

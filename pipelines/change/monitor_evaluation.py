@@ -306,7 +306,7 @@ def _check_dates(days_N: np.ndarray, start_day: float) -> None:
         span = f"{_date(float(days_N[0]))} to {_date(float(days_N[-1]))}" if len(days_N) else "no date at all"
         raise RequestError(
             f"monitoring cannot be judged: expected dates before and from monitoring.start {_date(start_day)} on, found {span}; "
-            "set monitoring.start between them"
+            "set monitoring.start between them, or begin the watch without judging it: `driftline monitor CONFIG`"
         )
 
 

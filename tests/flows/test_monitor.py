@@ -133,7 +133,7 @@ def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, p
     config = write_scenes(here, range(DATES))
     monitor(config)
     remedy = r"begin anew with `driftline monitor CONFIG --restart`"
-    with pytest.raises(StateError, match=rf"another detector .*monitoring\.test.*{remedy}"):
+    with pytest.raises(StateError, match=rf"another detector .*expected monitoring\.test\.drift: 1\.5, found 2\.0.*{remedy}"):
         monitor(config, "monitoring.test.drift=1.5")
     with pytest.raises(StateError, match=rf"another monitoring\.start.*{remedy}"):
         monitor(config, "monitoring.start=2018-04-01")
@@ -184,6 +184,39 @@ def test_refused_scenes_are_said(here: Path, plain: None) -> None:
     assert record["counts"]["steps"] == TILES * (DATES - HISTORY - 1)
     assert [refusal["reason"] for refusal in record["refused"]] == ["all-nodata"]
     assert "1 scene was refused and is missing here" in record["degraded"][0]
+
+
+def test_a_watch_that_cannot_find_anything_says_so(here: Path, plain: None) -> None:
+    config = write_scenes(here, range(DATES))
+    early = monitor(config, "name=early", "monitoring.start=2030-01-01")
+    assert early["degraded"] == [
+        "nothing has been judged yet: monitoring.start is 2030-01-01 and the cube ends on 2019-05-09; what comes later is judged"
+    ]
+    deaf = monitor(config, "name=deaf", "monitoring.min_history=51")
+    assert deaf["degraded"] == [
+        "no pixel is watched: they have fewer than 51 usable dates before 2018-02-20 (monitoring.min_history, monitoring.start)"
+    ]
+    assert monitor(config, "name=deaf", "monitoring.min_history=51")["notes"] == deaf["degraded"]
+    with pytest.raises(RequestError, match=r"expected 51 usable dates .*found at most 50; set a smaller monitoring\.min_history"):
+        monitor(config, "name=uncalibrated", "monitoring.min_history=51", "monitoring.test.threshold=null")
+
+
+def test_damage_is_mended_and_said_once(here: Path, plain: None) -> None:
+    config, state = write_scenes(here, range(DATES - 1)), here / "runs" / "forest" / "state" / "harmonic"
+    monitor(config)
+    next(state.glob("tiles/*/header.json")).write_text("{")
+    mended = monitor(write_scenes(here, range(DATES)))
+    assert "1 damaged state file was computed again" in mended["notes"][0]
+    again = monitor(config)
+    assert (again["skipped"], again["notes"]) == (True, [])
+    assert again["degraded"] == mended["degraded"]  # the report speaks of the last look still
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"made_for": 1, "asked": 2, "calibration": 3}'])
+def test_a_damaged_note_of_the_watch_is_made_anew(here: Path, plain: None, content: str) -> None:
+    monitor(write_scenes(here, range(DATES - 1)))
+    (here / "runs" / "forest" / "state" / "harmonic" / "watch.json").write_text(content)
+    assert monitor(write_scenes(here, range(DATES)))["counts"]["steps"] == TILES
 
 
 # ---------------------------------------------------------------- who is told
