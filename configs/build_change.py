@@ -46,18 +46,23 @@ def build_places(run: ChangeRun) -> dict[str, Any]:
 def build_label(run: ChangeRun, place: str, source: Any, grid: Any) -> Any:
     """The `Label` of a place on `grid` (its cube's). Raises MissingInput (no file) and RequestError (does not match)."""
     from pipelines.samples.labels import read_label
-    from pipelines.sources.places import place_file
 
     labels = run.labels
-    path = place_file(Path(run.source.path), labels.path, place, "labels.path")
     return read_label(
-        path,
+        label_file(run, place),
         grid,
         changed=tuple(labels.changed),
         unchanged=tuple(labels.unchanged),
         band=labels.band,
         placed_on=None if labels.placed_on == "own" else grid_of_scene(source, labels.placed_on),
     )
+
+
+def label_file(run: ChangeRun, place: str) -> Path:
+    """Where the label of a place lies. Raises MissingInput, RequestError (labels.path is wrong)."""
+    from pipelines.sources.places import place_file
+
+    return place_file(Path(run.source.path), run.labels.path, place, "labels.path")
 
 
 def grid_of_scene(source: Any, which: str) -> Any:

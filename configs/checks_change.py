@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.change import ChangeEvaluation, ChangeModel, ChangeTraining, LabelsConfig, PlacesSource
+from configs.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, PlacesSource
 from configs.checks import Finding, check_bands, check_crs
 from configs.places import Key
 
 FIELDS = ("place", "step", "band", "date")
+MOST_NAMES = 20  # that a message lists
 
 
 def check_change(sections: dict[str, Any]) -> list[Finding]:
@@ -77,11 +78,12 @@ def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
             yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
 
 
-def check_places(source: PlacesSource, labels: LabelsConfig | None) -> list[Finding]:
-    """Findings for what the source and the labels name on disk."""
+def check_places(sections: dict[str, Any]) -> list[Finding]:
+    """Findings for what the source and the labels name on disk, and for places that are named and not there."""
     from pipelines.errors import DriftlineError
     from pipelines.sources.places import list_places
 
+    source: PlacesSource = sections["source"]
     root = Path(source.path)
     if not root.is_dir():
         problem = f"{root} is not a folder" if root.exists() else f"no folder at {root}"
@@ -90,13 +92,31 @@ def check_places(source: PlacesSource, labels: LabelsConfig | None) -> list[Find
         there = list_places(root, source.pattern)
     except DriftlineError as e:
         return [Finding(("source", "pattern"), str(e))]
-    findings = []
-    for index, place in enumerate(source.places or ()):
-        if place not in there:
-            near = difflib.get_close_matches(place, there, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(there)}"
-            findings.append(Finding(("source", "places", index), f"no place {place!r} below {root}", remedy))
+    of_source: dict[Key, str] = {("source", "places", i): name for i, name in enumerate(source.places or ())}
+    findings = [*_unknown_places(of_source, there, f"no place {{!r}} below {root}")]
+    used = [name for name in there if source.places is None or name in source.places]
+    findings += _unknown_places(_places_named(sections), used, "names {!r}, which is no place of this run")
+    labels: LabelsConfig | None = sections.get("labels")
     if labels is not None and there and not any((root / labels.path.replace("{place}", place)).exists() for place in there):
         first = root / labels.path.replace("{place}", there[0])
         findings.append(Finding(("labels", "path"), f"no place has a label; the first would be {first}", "mend the path"))
     return findings
+
+
+def _places_named(sections: dict[str, Any]) -> dict[Key, str]:
+    """Key -> the place that it names, in evaluation.groups and prediction.places."""
+    evaluation: ChangeEvaluation | None = sections.get("evaluation")
+    prediction: ChangePrediction | None = sections.get("prediction")
+    named: dict[Key, str] = {}
+    for g, group in enumerate(evaluation.groups if evaluation else ()):
+        named |= {("evaluation", "groups", g, i): place for i, place in enumerate(group)}
+    return named | {("prediction", "places", i): place for i, place in enumerate((prediction and prediction.places) or ())}
+
+
+def _unknown_places(named: dict[Key, str], there: list[str], problem: str) -> Iterator[Finding]:
+    shown = ", ".join(there[:MOST_NAMES]) + (f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else "")
+    for key, place in named.items():
+        if place not in there:
+            near = difflib.get_close_matches(place, there, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"the places are {shown}"
+            yield Finding(key, problem.format(place), remedy)

@@ -53,7 +53,7 @@ def _check(tree: Tree | None, sections: dict[str, Any], inputs_must_exist: bool)
     if tree is ChangeRun:
         from configs.checks_change import check_change, check_places
 
-        return [*check_change(sections), *(check_places(source, sections.get("labels")) if looks_at_files else [])]
+        return [*check_change(sections), *(check_places(sections) if looks_at_files else [])]
     files = check_inputs(source, sections.get("quality")) if looks_at_files else []
     if tree is MonitorRun:
         from configs.checks_monitor import check_monitor

@@ -13,24 +13,32 @@ from flows.invocation import Invocation
 from flows.stages.ingest import tell, tell_refusals
 from pipelines.errors import MissingInput, RequestError
 
+MOST_PROBLEMS = 12  # places of which a message says what is wrong with them
+
 
 def change_ingest(invocation: Invocation) -> dict[str, Any]:
     """Lays new and reprocessed scenes of all places and reads their labels; hands back the record of the stage.
 
-    Raises RequestError where no place has a label, or one does not match its images.
+    Raises RequestError, once all places have been looked at, where one to learn from cannot be used: without it another
+    detector would be trained and judged, so that is for the user to say. A place that is only predicted is left out.
     """
     folder, steps = invocation.folder, invocation.steps
     sources = steps.do("ingest", "list the places", lambda progress: build_change.build_places(invocation.run))
     places: dict[str, dict[str, Any]] = {}
     refused: list[dict[str, str]] = []
+    problems: dict[str, RequestError] = {}
     for name, source in sources.items():
-        report = steps.do("ingest", f"lay scenes of {name}", partial(lay_place, invocation, name, source))
-        label = steps.do("ingest", f"read the label of {name}", partial(lay_label, invocation, name, source))
-        places[name] = {"snapshot": report.snapshot, "is_new": bool(report.added or report.replaced), **label}
-        refused += [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused]
-        steps.say(f"ingest: {name}: {tell(report)}{describe_label(label)}")
-        for line in [*label["notes"], *tell_refusals(report.refused, refusals_of(folder, name))]:
-            steps.say(f"  {line.strip()}")
+        try:
+            places[name], of_place = take_place(invocation, name, source)
+            refused += of_place
+        except RequestError as e:
+            if not is_only_predicted(invocation, name):
+                problems[name] = e
+                continue
+            refused.append({"scene_id": name, "reason": "place", "detail": str(e)})
+            steps.say(f"ingest: {name} is left out: {e}")
+    if problems:
+        raise tell_problems(problems, list(places))
     if not any(place["label_sha256"] for place in places.values()):
         raise RequestError("no place has a label, so there is nothing to learn from; mend labels.path")
     new = sum(place.pop("is_new") for place in places.values())
@@ -40,6 +48,41 @@ def change_ingest(invocation: Invocation) -> dict[str, Any]:
     write_json(folder.refused, refused)
     write_json(folder.done("ingest"), record)
     return {**record, "skipped": not new}
+
+
+def take_place(invocation: Invocation, name: str, source: Any) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """(what the record says of a place, its refused scenes), its cube and label written. Raises RequestError."""
+    folder, steps = invocation.folder, invocation.steps
+    report = steps.do("ingest", f"lay scenes of {name}", partial(lay_place, invocation, name, source))
+    label = steps.do("ingest", f"read the label of {name}", partial(lay_label, invocation, name, source))
+    steps.say(f"ingest: {name}: {tell(report)}{describe_label(label)}")
+    for line in [*label["notes"], *tell_refusals(report.refused, refusals_of(folder, name))]:
+        steps.say(f"  {line.strip()}")
+    refused = [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused]
+    return {"snapshot": report.snapshot, "is_new": bool(report.added or report.replaced), **label}, refused
+
+
+def is_only_predicted(invocation: Invocation, place: str) -> bool:
+    """True for a place that prediction.places names and that has no label."""
+    if place not in (invocation.run.prediction.places or ()):
+        return False
+    try:
+        build_change.label_file(invocation.run, place)
+    except MissingInput:
+        return True
+    except RequestError:
+        return False
+    return False
+
+
+def tell_problems(problems: dict[str, RequestError], good: list[str]) -> RequestError:
+    """One error that says what is wrong with every place, and how to go on without them."""
+    shown = [f"  {name}: {problem}" for name, problem in list(problems.items())[:MOST_PROBLEMS]]
+    more = f"\n  and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+    remedy = f"\nto go on without: source.places: [{', '.join(good)}]" if good else ""
+    count = f"{len(problems)} of {len(problems) + len(good)} places cannot be used:\n"
+    kind = MissingInput if all(isinstance(problem, MissingInput) for problem in problems.values()) else RequestError
+    return kind(count + "\n".join(shown) + more + remedy)
 
 
 def label_path(folder: RunFolder, place: str) -> Path:
@@ -54,7 +97,18 @@ def lay_place(invocation: Invocation, place: str, source: Any, progress: Any) ->
     from pipelines.cube.ingest import ingest as ingest_scenes
 
     settings = build.build_ingest_settings(invocation.run, refusals_of(invocation.folder, place))
-    return ingest_scenes(source, build.build_rule(invocation.run), invocation.folder.cube_of(place), None, settings, progress)
+    uri = invocation.folder.cube_of(place)
+    report = ingest_scenes(source, build.build_rule(invocation.run), uri, None, settings, progress)
+    if len(laid := laid_scenes(uri)) < 2:
+        refused = "; ".join(str(error) for error in report.refused[:3])
+        raise RequestError(f"{len(laid)} of its dates can be used ({', '.join(laid) or 'none'}), change needs two; {refused}")
+    return report
+
+
+def laid_scenes(uri: str) -> list[str]:
+    from pipelines.cube.store import open_cube
+
+    return [str(scene) for scene in open_cube(uri)["scene_id"].values]
 
 
 def lay_label(invocation: Invocation, place: str, source: Any, _progress: Any = None) -> dict[str, Any]:

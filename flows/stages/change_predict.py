@@ -100,11 +100,15 @@ def wanted_places(invocation: Invocation, places: Places) -> list[str]:
     wanted = invocation.run.prediction.places
     if wanted is None:
         return list(places.all)
-    if unknown := [name for name in wanted if name not in places.all]:
+    left_out = {one["scene_id"] for one in require(invocation.folder, "ingest", "ingest")["refused"] if one["reason"] == "place"}
+    found = [name for name in dict.fromkeys(wanted) if name not in left_out]
+    if unknown := [name for name in found if name not in places.all]:
         raise RequestError(
             f"prediction.places names {', '.join(unknown)}, which is no place of this run; the places are {', '.join(places.all)}"
         )
-    return list(dict.fromkeys(wanted))
+    if not found:
+        raise RequestError(f"none of prediction.places ({', '.join(wanted)}) can be used: {invocation.folder.refused} says why")
+    return found
 
 
 def predict_place(

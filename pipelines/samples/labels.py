@@ -13,7 +13,7 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.sources.layers import canonical_crs
 from pipelines.sources.opening import open_raster
-from pipelines.sources.placing import overlaps, place
+from pipelines.sources.placing import lattice_offset, overlaps, place
 
 UNCHANGED, CHANGED, UNKNOWN = 0, 1, 255
 MAX_SIZE_DIFFERENCE_PX = 1  # crops of one area, cut by coordinates, differ by this much; more is another area
@@ -50,12 +50,14 @@ def read_label(
 
     `changed` and `unchanged` are the file's codes; every other code, its nodata and what lies outside are unknown.
     `placed_on` is the grid whose pixels are the label's (of a scene); None: the label says itself where it lies.
-    Raises MissingInput (no such file) and RequestError (not readable, not placed, another shape, only one class).
+    A place where nothing changed is one to learn from: one class is accepted, and noted, unless the file holds other codes
+    too, which then are likely to be the other class. Raises MissingInput (no such file) and RequestError (not readable, not
+    placed, another shape, none of the codes).
     """
     if both := sorted(set(changed) & set(unchanged)):
         raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
-    classes_YX, own, found = _read_codes(path, band, changed, unchanged)
-    _check_codes(path, found, changed, unchanged)
+    classes_YX, own, found, nodata, bands = _read_codes(path, band, changed, unchanged)
+    _check_codes(path, found, changed, unchanged, bands)
     if placed_on is not None:
         classes_YX, notes = _fit(classes_YX, placed_on.shape_yx, path)
         there = placed_on
@@ -68,18 +70,22 @@ def read_label(
         there, notes = own, ()
     if not overlaps(there, grid):
         raise RequestError(
-            f"the label {path} lies at {there.bounds_xy}, outside of the images at {grid.bounds_xy} ({grid.crs[:40]}): "
+            f"the label {path} lies at {_bounds(there)}, outside of the images at {_bounds(grid)}: "
             "it is of another place; mend labels.path"
         )
-    if not there.is_aligned(grid):
+    if lattice_offset(there, grid) is None:
         notes = (
             *notes,
             f"{path.name} was warped (nearest) onto the cube's grid of {grid.shape_yx[0]} x {grid.shape_yx[1]} pixels",
         )
     layer = _ArrayLayer(classes_YX, there)
     label_YX = place(layer, grid, slice(0, grid.shape_yx[0]), UNKNOWN, UNKNOWN, "nearest")
-    _check_classes(path, label_YX)
-    return Label(label_YX, notes)
+    others = {code: count for code, count in found.items() if code not in (*changed, *unchanged, nodata)}
+    return Label(label_YX, (*notes, *_check_classes(path, label_YX, others)))
+
+
+def _bounds(grid: Grid) -> str:
+    return f"({', '.join(f'{v:.9g}' for v in grid.bounds_xy)}) in {grid.crs[:40]}"
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,8 @@ class _ArrayLayer:
 
 def _read_codes(
     path: Path, band: int, changed: tuple[int, ...], unchanged: tuple[int, ...]
-) -> tuple[np.ndarray, Grid | None, dict[float, int]]:
-    """(classes_YX uint8, where the file says it lies, code -> pixels), strip by strip."""
+) -> tuple[np.ndarray, Grid | None, dict[float, int], float | None, int]:
+    """(classes_YX uint8, where the file says it lies, code -> pixels, its nodata, how many bands it has), strip by strip."""
     found: dict[float, int] = {}
     try:
         with open_raster(path, (band,)) as dataset:
@@ -119,37 +125,54 @@ def _read_codes(
                 for code, count in zip(*np.unique(codes_YX, return_counts=True), strict=True):
                     found[float(code)] = found.get(float(code), 0) + int(count)
             affine, crs = dataset.transform, dataset.crs
+            nodata, bands = dataset.nodatavals[band - 1], dataset.count
             is_placed = crs is not None and affine.determinant != 0 and not affine.is_identity
             own = Grid.from_affine(canonical_crs(crs.to_wkt()), affine, dataset.shape) if is_placed else None
     except SceneRefused as error:
         raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
     except MissingInput as error:
         raise MissingInput(f"no such label: {path}; mend labels.path, or leave the place out of source.places") from error
-    return classes_YX, own, found
+    return classes_YX, own, found, nodata, bands
 
 
-def _check_codes(path: Path, found: dict[float, int], changed: tuple[int, ...], unchanged: tuple[int, ...]) -> None:
+def _check_codes(path: Path, found: dict[float, int], changed: tuple[int, ...], unchanged: tuple[int, ...], bands: int) -> None:
     wanted = {float(code) for code in (*changed, *unchanged)}
     if wanted & found.keys():
         return
-    common = sorted(found.items(), key=lambda item: -item[1])[:6]
-    shown = ", ".join(f"{code:g} ({count} px)" for code, count in common)
+    elsewhere = f", or labels.band to the right one of its {bands} bands" if bands > 1 else ""
     raise RequestError(
-        f"the label {path} has none of the codes {', '.join(f'{c:g}' for c in sorted(wanted))}; it holds {shown}: "
-        "set labels.changed and labels.unchanged to what they mean"
+        f"the label {path} has none of the codes {', '.join(f'{c:g}' for c in sorted(wanted))}; it holds {_shown(found)}: "
+        f"set labels.changed and labels.unchanged to what they mean{elsewhere}"
     )
 
 
-def _check_classes(path: Path, label_YX: np.ndarray) -> None:
+def _check_classes(path: Path, label_YX: np.ndarray, others: dict[float, int]) -> tuple[str, ...]:
+    """What is to be noted of the classes on the images. `others` are the file's codes that are in neither list, with pixels.
+
+    Raises RequestError where a class is missing and one of these codes may be meant, and where nothing is known.
+    """
     counts = {name: int(np.count_nonzero(label_YX == code)) for name, code in (("changed", CHANGED), ("unchanged", UNCHANGED))}
-    if all(counts.values()):
-        return
     missing = " and no ".join(name for name, count in counts.items() if not count)
-    raise RequestError(
-        f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} unchanged, "
-        f"{label_YX.size - sum(counts.values())} unknown); both are needed: mend labels.changed and labels.unchanged, "
-        "or leave the place out of source.places"
-    )
+    unknown = label_YX.size - sum(counts.values())
+    if missing and (others or not any(counts.values())):
+        held = f"; the file also holds the codes {_shown(others)}" if others else ""
+        raise RequestError(
+            f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} "
+            f"unchanged, {unknown} unknown){held}: mend labels.changed and labels.unchanged, or leave the place out of "
+            "source.places"
+        )
+    notes = [f"{path.name} has no {missing} pixel"] if missing else []
+    if unknown:
+        codes = f"codes {_shown(others)} mean neither" if others else "nodata, or outside of the label"
+        notes.append(f"{path.name}: {unknown / label_YX.size:.1%} of the pixels are unknown and left out ({codes})")
+    return tuple(notes)
+
+
+def _shown(found: dict[float, int]) -> str:
+    """The most frequent codes, with how many pixels hold them."""
+    common = sorted(found.items(), key=lambda item: -item[1])
+    more = f" and {len(common) - 6} more" if len(common) > 6 else ""
+    return ", ".join(f"{code:g} ({count} px)" for code, count in common[:6]) + more
 
 
 def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -178,11 +178,48 @@ def test_two_places_that_are_too_small_for_strips_are_refused(workplace: Path) -
         carry_out(change_train, config)
 
 
-def test_a_label_of_one_class_is_refused(workplace: Path) -> None:
-    config = write_places(workplace)
+def test_a_place_where_nothing_changed_is_learnt_from_with_others(workplace: Path) -> None:
+    config = write_places(workplace, ("alpha", "beta", "gamma", "omega"))
     write_raster(workplace / "places" / "beta" / "label.tif", np.full((SIDE_PX, SIDE_PX), UNCHANGED, np.uint8))
-    with pytest.raises(RequestError, match=r"beta.*no changed pixel"):
+    record = carry_out(change_ingest, config)
+    assert record["places"]["beta"]["notes"] == ["label.tif has no changed pixel"]
+    with pytest.raises(RequestError, match=r"the group beta \(beta\) holds only the class 'unchanged'.*evaluation.groups"):
+        carry_out(change_train, config)
+    grouped = "evaluation.groups=[[beta, omega]]"
+    carry_out(change_train, config, grouped)
+    carry_out(change_evaluate, config, grouped)
+    evaluation = json.loads(Path("runs/tiny/evaluation.json").read_text())
+    assert evaluation["methods"]["change_vector"]["places"]["beta"]["recall"] is None  # nothing there to find
+    assert evaluation["methods"]["change_vector"]["pooled"]["f1"] > 0.8
+    carry_out(change_predict, config, grouped, even_if_worse=True)
+    assert Path("runs/tiny/quicklook-beta.png").exists()
+
+
+def test_every_bad_place_is_named_with_a_way_to_go_on(workplace: Path) -> None:
+    config = write_places(workplace, ("alpha", "beta", "gamma", "omega"))
+    (workplace / "places" / "beta" / "label.tif").write_bytes(b"")
+    path = workplace / "places" / "gamma" / "2" / "nir.tif"
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(RequestError, match=r"2 of 4 places cannot be used") as told:
         carry_out(change_ingest, config)
+    assert "beta: the label places/beta/label.tif cannot be used: label.tif has 0 bytes" in str(told.value)
+    assert "gamma: 1 of its dates can be used (gamma/1), change needs two; gamma/2: truncated" in str(told.value)
+    assert "to go on without: source.places: [alpha, omega]" in str(told.value)
+    assert list(carry_out(change_ingest, config, "source.places=[alpha, omega]")["places"]) == ["alpha", "omega"]
+
+
+def test_a_bad_place_that_is_only_predicted_is_left_out(workplace: Path) -> None:
+    config = write_places(workplace)
+    for name in ("delta", "omega"):
+        write_place(workplace / "places" / name, seed=9, with_label=False)
+    (workplace / "places" / "omega" / "dates.txt").unlink()
+    record = carry_out(run_change, config, "prediction.places=[delta, omega]")
+    assert list(record["places"]) == ["delta"]
+    (refused,) = json.loads(Path("runs/tiny/refused.json").read_text())
+    assert (refused["scene_id"], refused["reason"]) == ("omega", "place")
+    assert "dates.txt" in refused["detail"]
+    with pytest.raises(RequestError, match=r"none of prediction.places \(omega\) can be used"):
+        carry_out(run_change, config, "prediction.places=[omega]", "source.places=[alpha, beta, gamma, omega]")
 
 
 def test_a_label_of_another_place_is_refused(workplace: Path) -> None:
@@ -210,7 +247,9 @@ def test_a_place_of_other_bands_is_refused(workplace: Path) -> None:
 def test_groups_name_places_that_are_there(workplace: Path) -> None:
     config = write_places(workplace)
     carry_out(change_ingest, config)
+    with pytest.raises(RequestError, match=r"evaluation.groups.0.1: names 'omega', which is no place of this run"):
+        carry_out(run_change, config, "evaluation.groups=[[alpha, omega]]")
+    with pytest.raises(RequestError, match=r"prediction.places.0: names 'alfa', .*\n.*did you mean 'alpha'"):
+        carry_out(run_change, config, "prediction.places=[alfa]")
     with pytest.raises(RequestError, match=r"evaluation.groups names 'omega', which is no place of this run"):
-        carry_out(change_train, config, "evaluation.groups=[[alpha, omega]]")
-    with pytest.raises(RequestError, match=r"prediction.places names omega"):
-        carry_out(run_change, config, "prediction.places=[omega]")
+        carry_out(change_train, config, "evaluation.groups=[[alpha, omega]]", inputs_must_exist=False)

@@ -27,7 +27,7 @@ def test_codes_become_unchanged_changed_unknown(tmp_path):
     label = read_label(write(tmp_path / "cm.tif"), UTM, **OSCD, placed_on=UTM)
     assert label.label_YX.dtype == np.uint8
     np.testing.assert_array_equal(label.label_YX, CLASSES)
-    assert label.notes == ()
+    assert label.notes == ("cm.tif: 15.0% of the pixels are unknown and left out (codes 0 (2 px), 9 (1 px) mean neither)",)
     assert label.changed_fraction == 3 / 17
 
 
@@ -37,7 +37,27 @@ def test_a_label_with_a_place_of_its_own_is_put_there(tmp_path):
     expected = np.full(UTM.shape_yx, 255)
     expected[:3, 1:] = CLASSES[1:, :4]
     np.testing.assert_array_equal(label.label_YX, expected)
-    assert "was warped (nearest) onto the cube's grid" in label.notes[0]
+    assert "warped" not in "".join(label.notes)  # its pixels are the grid's: they were copied
+
+
+def test_a_label_between_the_pixels_is_warped_and_said(tmp_path):
+    between = Grid(UTM.crs, tuple(UTM.affine @ Affine.translation(0.3, 0.3))[:6], UTM.shape_yx)
+    label = read_label(write(tmp_path / "cm.tif", grid=between), UTM, **OSCD)
+    np.testing.assert_array_equal(label.label_YX, CLASSES)
+    assert "was warped (nearest) onto the cube's grid of 4 x 5 pixels" in label.notes[0]
+
+
+def test_a_place_where_nothing_changed_is_a_label_too(tmp_path):
+    label = read_label(write(tmp_path / "cm.tif", np.ones((4, 5), np.uint8), UTM), UTM, **OSCD)
+    assert label.changed_fraction == 0
+    assert label.notes == ("cm.tif has no changed pixel",)
+    with_nodata = np.ones((4, 5), np.uint8)
+    with_nodata[0, 0] = 9
+    label = read_label(write(tmp_path / "cm.tif", with_nodata, UTM, nodata=9), UTM, **OSCD)
+    assert label.notes == (
+        "cm.tif has no changed pixel",
+        "cm.tif: 5.0% of the pixels are unknown and left out (nodata, or outside of the label)",
+    )
 
 
 def test_classes_are_never_interpolated(tmp_path):
@@ -93,12 +113,25 @@ def refused(tmp_path, message, codes=CODES, grid=None, placed_on=UTM, error=Requ
 def test_what_cannot_be_a_label_is_refused_with_the_remedy(tmp_path):
     refused(tmp_path, "no georeferencing; set labels.placed_on to first or last", placed_on=None)
     refused(tmp_path, r"has none of the codes 7, 8; it holds 1 \(14 px\), 2 \(3 px\)", changed=(7,), unchanged=(8,))
-    refused(tmp_path, r"has no changed pixel .*0 changed, 14 unchanged, 6 unknown.*mend labels.changed", changed=(7,))
-    refused(tmp_path, "has no unchanged pixel", unchanged=(7,))
+    refused(
+        tmp_path,
+        r"no changed pixel .*0 changed, 14 unchanged, 6 unknown\); the file also holds the codes 2 \(3 px\), .*mend",
+        changed=(7,),
+    )
+    refused(tmp_path, r"has no unchanged pixel .*the file also holds the codes 1 \(14 px\)", unchanged=(7,))
     refused(tmp_path, r"codes \[2\] stand for changed and for unchanged", unchanged=(1, 2))
     refused(tmp_path, "4 x 5 pixels, the scene it is placed on 4 x 7", placed_on=Grid(UTM.crs, UTM.transform, (4, 7)))
     far = Grid(UTM.crs, (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0), (4, 5))
     refused(tmp_path, "outside of the images .* it is of another place", grid=far, placed_on=None)
+
+
+def test_codes_of_another_band_are_looked_for_there(tmp_path):
+    shape = {"height": 4, "width": 5, "count": 2, "dtype": "uint8", "crs": UTM.crs, "transform": UTM.affine}
+    with rasterio.open(tmp_path / "cm.tif", "w", driver="GTiff", **shape) as file:
+        file.write(np.stack([np.full((4, 5), 77, np.uint8), CODES]))
+    with pytest.raises(RequestError, match=r"or labels\.band to the right one of its 2 bands"):
+        read_label(tmp_path / "cm.tif", UTM, **OSCD)
+    np.testing.assert_array_equal(read_label(tmp_path / "cm.tif", UTM, **OSCD, band=2).label_YX, CLASSES)
 
 
 def test_a_label_that_cannot_be_opened_says_so(tmp_path):
