@@ -13,6 +13,7 @@ Shapes: B batch, T dates, C bands, H rows, W columns, E input channels of an enc
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
@@ -21,6 +22,41 @@ from torch import Tensor, nn
 CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
 NORM_FLOOR = 1e-3  # added to the mean square: what is almost nothing is not blown up
 CHANGED_PRIOR = 0.05  # probability that an untrained network gives to change (Lin et al. 2017, arXiv:1708.02002, section 3.3)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What every change network needs to be built again."""
+
+    bands: int
+    widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
+    dropout: float = 0.1
+
+
+class ChangeNetwork(nn.Module):
+    """What all of them share: how windows must lie, and how far a pixel sees. `forward` is theirs; see `SiameseDCRN.forward`."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.config = config
+
+    @property
+    def stride_px(self) -> int:
+        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
+        return 2 ** (len(self.config.widths) - 1)
+
+    @property
+    def halo_px(self) -> int:
+        """How far a pixel can see where there are two dates, a multiple of `stride_px`; see `halo_for` for more dates."""
+        return self.halo_for(2)
+
+    def halo_for(self, dates: int) -> int:
+        """The halo for a series of `dates`, a multiple of `stride_px`."""
+        return receptive_radius(len(self.config.widths), self.lateral_cells(dates))
+
+    def lateral_cells(self, dates: int) -> int:
+        """How many cells of a scale the layers between encoder and decoder see to the side; 0: there are none."""
+        return 0
 
 
 class PixelNorm(nn.Module):

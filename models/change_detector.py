@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.change_networks import ChangeNetwork
+from models.change_blocks import ChangeNetwork
 
 SMALLEST_SCORE = 1e-6  # a rule's score below it counts as this much: the logarithm of 0 is no number
 SHORTEST_SERIES = 2  # dates that must have seen a pixel before anything is said of it

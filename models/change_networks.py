@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.fc_ef import FCEF, FCEFConfig
-from models.fc_siam_conc import FCSiamConc, FCSiamConcConfig
-from models.fc_siam_diff import FCSiamDiff, FCSiamDiffConfig
+from models.change_blocks import ChangeNetwork, NetworkConfig
+from models.fc_ef import FCEF
+from models.fc_siam_conc import FCSiamConc
+from models.fc_siam_diff import FCSiamDiff
 from models.l_unet import LUNet, LUNetConfig
 from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
-ChangeNetwork = SiameseDCRN | LUNet | FCSiamDiff | FCSiamConc | FCEF
-CONFIGS: dict[str, Any] = {
-    "siamese_dcrn": SiameseDCRNConfig,
-    "l_unet": LUNetConfig,
-    "fc_siam_diff": FCSiamDiffConfig,
-    "fc_siam_conc": FCSiamConcConfig,
-    "fc_ef": FCEFConfig,
+KINDS: dict[str, tuple[Any, Any]] = {  # name -> network, config
+    "siamese_dcrn": (SiameseDCRN, SiameseDCRNConfig),
+    "l_unet": (LUNet, LUNetConfig),
+    "fc_siam_diff": (FCSiamDiff, NetworkConfig),
+    "fc_siam_conc": (FCSiamConc, NetworkConfig),
+    "fc_ef": (FCEF, NetworkConfig),
 }
 
 
@@ -45,31 +45,20 @@ def build_network(
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
     """{"kind": ..., its config...}, plain JSON. Raises ValueError for another module."""
-    config: Any = getattr(network, "config", None)
-    for kind, cls in CONFIGS.items():
-        if type(config) is cls:
-            return {"kind": kind, **asdict(config)}
-    raise ValueError(f"a change network is one of {', '.join(CONFIGS)}, not {type(network).__name__}")
+    for kind, (cls, _) in KINDS.items():
+        if isinstance(network, cls):
+            return {"kind": kind, **asdict(network.config)}
+    raise ValueError(f"a change network is one of {', '.join(KINDS)}, not {type(network).__name__}")
 
 
 def rebuild_network(description: dict[str, Any]) -> ChangeNetwork:
     """An untrained network of the build that `describe_network` described. Raises ValueError, TypeError or KeyError."""
     fields = dict(description)
     kind = fields.pop("kind")
-    if kind not in CONFIGS:
-        raise ValueError(f"a change network is one of {', '.join(CONFIGS)}, not {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"a change network is one of {', '.join(KINDS)}, not {kind!r}")
     fields["widths"] = tuple(fields["widths"])
     if not fields["widths"] or min(fields["widths"]) < 1:
         raise ValueError(f"widths need at least one scale of at least one channel, not {fields['widths']}")
-    match config := CONFIGS[kind](**fields):
-        case SiameseDCRNConfig():
-            return SiameseDCRN(config)
-        case LUNetConfig():
-            return LUNet(config)
-        case FCSiamDiffConfig():
-            return FCSiamDiff(config)
-        case FCSiamConcConfig():
-            return FCSiamConc(config)
-        case FCEFConfig():
-            return FCEF(config)
-    raise AssertionError(f"no network for {config}")
+    network, config = KINDS[kind]
+    return network(config(**fields))  # type: ignore[no-any-return]

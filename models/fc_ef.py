@@ -6,45 +6,19 @@ double by repetition instead of transposed convolution, and the norm is over cha
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.change_blocks import Decoder, Encoder, padded, pair_frames, receptive_radius
-
-
-@dataclass(frozen=True)
-class FCEFConfig:
-    """What is needed to build the network again."""
-
-    bands: int
-    widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
-    dropout: float = 0.1
+from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
 
 
-class FCEF(nn.Module):
+class FCEF(ChangeNetwork):
     """See the module's docstring. Works on images of any size; windows must start at multiples of `stride_px`."""
 
-    def __init__(self, config: FCEFConfig):
-        super().__init__()
-        self.config = config
+    def __init__(self, config: NetworkConfig):
+        super().__init__(config)
         self.encoder = Encoder(2 * config.bands + 1, config.widths, config.dropout)
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
-
-    @property
-    def stride_px(self) -> int:
-        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
-        return 2 ** (len(self.config.widths) - 1)
-
-    @property
-    def halo_px(self) -> int:
-        """How far a pixel can see, a multiple of `stride_px`."""
-        return self.halo_for(2)
-
-    def halo_for(self, dates: int) -> int:
-        """The halo for a series of `dates`; here always the same."""
-        return receptive_radius(len(self.config.widths))
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change; see `SiameseDCRN.forward` for the arguments. Raises ValueError unless T is 2."""

@@ -16,43 +16,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.change_blocks import Decoder, Encoder, padded, receptive_radius, seen_by_scale, series_frames
+from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
 from models.convlstm import ConvLSTM
 
 
 @dataclass(frozen=True)
-class LUNetConfig:
+class LUNetConfig(NetworkConfig):
     """What is needed to build the network again."""
 
-    bands: int
-    widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
     kernel: int = 3  # of the ConvLSTM, odd
-    dropout: float = 0.1
 
 
-class LUNet(nn.Module):
+class LUNet(ChangeNetwork):
     """See the module's docstring. Works on images of any size; windows must start at multiples of `stride_px`."""
 
+    config: LUNetConfig
+
     def __init__(self, config: LUNetConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = Encoder(config.bands + 1, config.widths, config.dropout)
         self.skips = nn.ModuleList(ConvLSTM(width, [width], config.kernel) for width in config.widths)
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
 
-    @property
-    def stride_px(self) -> int:
-        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
-        return 2 ** (len(self.config.widths) - 1)
-
-    @property
-    def halo_px(self) -> int:
-        """How far a pixel can see where there are two dates, a multiple of `stride_px`; see `halo_for` for more dates."""
-        return self.halo_for(2)
-
-    def halo_for(self, dates: int) -> int:
-        """The halo for a series of `dates`, a multiple of `stride_px`: each date adds one convolution at every scale."""
-        return receptive_radius(len(self.config.widths), (self.config.kernel // 2) * dates)
+    def lateral_cells(self, dates: int) -> int:
+        """Each date adds one convolution at every scale."""
+        return (self.config.kernel // 2) * dates
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change between the first and the last date; see `SiameseDCRN.forward` for the arguments.

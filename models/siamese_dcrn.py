@@ -6,8 +6,7 @@ connected; here every cell of every scale is such a vector, which is the same la
 (`kernel` 1, the default), and the decoder joins the scales. With `kernel` 3 neighbouring cells' states are heard too.
 
 The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Where a date did not see a cell, its state is held: a date on
-which nothing was seen changes nothing. With `both_ways` the dates are also read from the last to the first, by the same layer,
-and the two end states are averaged: then the order of the dates reversed gives the same answer.
+which nothing was seen changes nothing.
 
 The days between the dates are not used: with the few places that have labels, they would name the place.
 
@@ -20,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.change_blocks import Decoder, Encoder, padded, receptive_radius, seen_by_scale, series_frames
+from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
 from models.conv_gru import ConvGRU
 from models.convlstm import ConvLSTM
 from models.dcrn import DCRN
@@ -29,40 +28,27 @@ Date = tuple[list[Tensor], list[Tensor]]  # per scale, finest first: features_BD
 
 
 @dataclass(frozen=True)
-class SiameseDCRNConfig:
+class SiameseDCRNConfig(NetworkConfig):
     """What is needed to build the network again."""
 
-    bands: int
-    widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
     recurrence: str = "convlstm"  # "convlstm" | "convgru" | "dcrn"
     kernel: int = 1  # of the recurrent layer, odd
-    both_ways: bool = False
-    dropout: float = 0.1
 
 
-class SiameseDCRN(nn.Module):
+class SiameseDCRN(ChangeNetwork):
     """See the module's docstring. Works on images of any size; windows must start at multiples of `stride_px`."""
 
+    config: SiameseDCRNConfig
+
     def __init__(self, config: SiameseDCRNConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = Encoder(config.bands + 1, config.widths, config.dropout)
         self.recurrences = nn.ModuleList(recurrent_layer(config.recurrence, width, config.kernel) for width in config.widths)
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
 
-    @property
-    def stride_px(self) -> int:
-        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
-        return 2 ** (len(self.config.widths) - 1)
-
-    @property
-    def halo_px(self) -> int:
-        """How far a pixel can see where there are two dates, a multiple of `stride_px`; see `halo_for` for more dates."""
-        return self.halo_for(2)
-
-    def halo_for(self, dates: int) -> int:
-        """The halo for a series of `dates`, a multiple of `stride_px`. With `kernel` 1 it does not depend on `dates`."""
-        return receptive_radius(len(self.config.widths), recurrent_radius(self.config.recurrence, self.config.kernel, dates))
+    def lateral_cells(self, dates: int) -> int:
+        """With `kernel` 1 it does not depend on `dates`."""
+        return recurrent_radius(self.config.recurrence, self.config.kernel, dates)
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change between the first and the last date, float32.
@@ -72,12 +58,7 @@ class SiameseDCRN(nn.Module):
         """
         frames_BTEHW = padded(series_frames(x_BTCHW, valid_BTHW, "siamese_dcrn"), self.stride_px)
         dates: Iterable[Date] = (self._encode(frames_BTEHW[:, t]) for t in range(frames_BTEHW.shape[1]))
-        if self.config.both_ways:
-            dates = list(dates)
-            there, back = self._read(dates), self._read(reversed(dates))
-            ends = [(one + other) / 2 for one, other in zip(there, back, strict=True)]
-        else:
-            ends = self._read(dates)  # one date in memory at a time where no gradient is wanted
+        ends = self._read(dates)  # one date in memory at a time where no gradient is wanted
         return self.decoder(ends)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
 
     def _encode(self, frame_BEHW: Tensor) -> Date:

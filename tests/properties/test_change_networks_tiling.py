@@ -10,18 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.fc_ef import FCEF, FCEFConfig
-from models.fc_siam_conc import FCSiamConc, FCSiamConcConfig
-from models.fc_siam_diff import FCSiamDiff, FCSiamDiffConfig
+from models.change_blocks import NetworkConfig
+from models.fc_ef import FCEF
+from models.fc_siam_conc import FCSiamConc
+from models.fc_siam_diff import FCSiamDiff
 from models.l_unet import LUNet, LUNetConfig
 from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
 KINDS = {
-    "fc_ef": lambda **more: FCEF(FCEFConfig(2, **more)),
-    "fc_siam_diff": lambda **more: FCSiamDiff(FCSiamDiffConfig(2, **more)),
-    "fc_siam_conc": lambda **more: FCSiamConc(FCSiamConcConfig(2, **more)),
+    "fc_ef": lambda **more: FCEF(NetworkConfig(2, **more)),
+    "fc_siam_diff": lambda **more: FCSiamDiff(NetworkConfig(2, **more)),
+    "fc_siam_conc": lambda **more: FCSiamConc(NetworkConfig(2, **more)),
     "l_unet": lambda **more: LUNet(LUNetConfig(2, **more)),
-    "convlstm": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, kernel=3, both_ways=True, **more)),
+    "convlstm": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, kernel=3, **more)),
     "convgru": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, recurrence="convgru", kernel=3, **more)),
     "dcrn": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, recurrence="dcrn", kernel=5, **more)),
     "pointwise": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, **more)),

@@ -6,7 +6,7 @@ import torch
 
 from models.change_checkpoint import hash_detector, load_detector, save_detector
 from models.change_detector import ChangeDetector, elapsed_days, log_score
-from models.change_networks import CONFIGS, build_network, describe_network, rebuild_network
+from models.change_networks import KINDS, build_network, describe_network, rebuild_network
 from models.checkpoint import CheckpointDamaged
 
 METADATA = {"bands": ["B02", "B08"], "left_out": [["paris", "bercy"], ["rennes"]], "nothing": None}
@@ -30,7 +30,7 @@ def place(dates: int = 2):
 # ---------------------------------------------------------------- networks by name
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_network_is_a_function_of_its_seed(kind):
     before = torch.random.get_rng_state()
     one, same, other = (build_network(kind, bands=4, seed=seed) for seed in (3, 3, 4))
@@ -39,7 +39,7 @@ def test_a_network_is_a_function_of_its_seed(kind):
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_network_is_described_by_plain_json(kind):
     network = build_network(kind, bands=3, widths=[5, 7], dropout=0.2)
     description = json.loads(json.dumps(describe_network(network)))
@@ -67,7 +67,7 @@ def test_what_is_unknown_is_named():
 # ---------------------------------------------------------------- the detector
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_and_asking_see_the_same_logits(kind):
     detector, (x, valid, days) = detector_of(kind), place()
     batch = {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
@@ -167,7 +167,7 @@ def test_the_halo_is_the_members():
 # ---------------------------------------------------------------- on disk
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
     detector, asked = detector_of(kind, fuse_with="none"), place()
     detector.calibrate_member(0, 1.25, -3.0)
