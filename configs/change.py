@@ -1,6 +1,6 @@
 """The config of `task: change`: places with two or more dates and a label raster each."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class PlacesSource(SourceDefaults):
     path: Place
     pattern: str
     dates: str | None = Field(None, description="path below `path` of the file that dates the steps, e.g. {place}/dates.txt")
-    places: list[Name] | None = Field(None, description="default: all that the pattern finds")
+    places: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
 
 
 class LabelsConfig(Strict):
@@ -43,7 +43,9 @@ class PairsConfig(Strict):
 
 class ChangeModel(Strict):
     kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = "siamese_dcrn"
-    widths: list[int] = Field([8, 16, 32], min_length=1, description="channels of each scale, finest first")
+    widths: list[Annotated[int, Field(ge=1)]] = Field(
+        [8, 16, 32], min_length=1, description="channels of each scale, finest first"
+    )
     recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
     dropout: float = Field(0.1, ge=0, lt=1)
     fuse_with: Literal["change_vector", "none"] = Field("change_vector", description="the rule that the networks are fused with")
@@ -86,10 +88,12 @@ class ChangeEvaluation(Strict):
 
 class ChangePrediction(Strict):
     places: list[Name] | None = Field(
-        None, description="default: all; a place that was trained on is predicted by the networks that did not see it"
+        None,
+        min_length=1,
+        description="default: all; a place that was trained on is predicted by the networks that did not see it",
     )
     min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon")
-    tile_px: int = Field(256, ge=16)
+    tile_px: int = Field(512, ge=16, description="places are scored in tiles of this side: less memory, the same result")
 
 
 class ChangeRun(Strict):

@@ -7,6 +7,7 @@ from configs.change import ChangeRun
 from configs.monitor import MonitorRun
 from flows.folder import RunFolder
 from flows.planning import STARTUP_MB, STARTUP_S, Extent, PlannedStep, measure, plan_ingest
+from pipelines.learning.change_groups import LEAST_GROUPS, STRIPS
 
 FIT_VALUES_S = 2e6  # pixel-dates of a harmonic curve, with its calibration
 STEP_VALUES_S = 5e6  # pixel-dates that a sequential test takes in
@@ -43,7 +44,10 @@ def plan_change(run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, l
     pixels = sum(rows * columns for rows, columns in shapes.values())
     width = max(columns for _, columns in shapes.values())
     extent = Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize)
-    members = max(len(shapes) - 1, 1)
+    groups = len(shapes) - sum(
+        len(set(group) & shapes.keys()) - 1 for group in run.evaluation.groups if set(group) & shapes.keys()
+    )
+    members = groups if groups >= LEAST_GROUPS else STRIPS
     training, models = run.training, (1 + len(run.evaluation.compare)) * run.evaluation.seeds
     inputs = [extent.bands + 1, *run.model.widths]
     flop_px = sum(2 * 9 * (a + b) * b * dates / 4**i for i, (a, b) in enumerate(zip(inputs, run.model.widths, strict=False))) * 3
@@ -54,7 +58,7 @@ def plan_change(run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, l
         steps.append(PlannedStep("train", f"{members} networks", STARTUP_S + one * members, 20.0, memory))
     if verb in ("evaluate", "run"):
         what = f"{models} models, every group of places left out once"
-        steps.append(PlannedStep("evaluate", what, STARTUP_S + one * models * members * (members - 1), 20.0, memory))
+        steps.append(PlannedStep("evaluate", what, STARTUP_S + one * models * members * (members - 1) / 2, 20.0, memory))
     if verb in ("predict", "run"):
         seconds = STARTUP_S + 3 * len(shapes) + pixels * flop_px * members / CHANGE_FLOP_S
         steps.append(PlannedStep("predict", f"{len(shapes)} places", seconds, pixels * 8 / 1e6, memory))

@@ -17,7 +17,6 @@ from flows.invocation import Invocation
 from flows.stages.change_ingest import label_path
 from pipelines.errors import RequestError, StateError
 
-SCORE_TILE_PX = 512
 WATCHED_WINDOWS = 48  # fixed windows of the training places on which the training loss is watched
 STRIP_GAP_PX = 30  # between the strips of a place, so that windows do not share their surroundings
 
@@ -108,6 +107,8 @@ def decode_place(invocation: Invocation, name: str, snapshot: str, made_from: di
     pair = measure_place(place, build_change.build_pair_settings(invocation.run))
     for note in pair.notes:
         invocation.steps.say(f"  {note}")
+    for warning in pair.warnings:
+        invocation.steps.say(f"  WARNING {warning}")
     frame = measure_change_frame(place, pair)
     path = label_path(invocation.folder, name)
     label_HW = np.load(path, allow_pickle=False) if made_from["label"] else np.full(place.shape_yx, UNKNOWN, np.uint8)
@@ -192,7 +193,7 @@ def logits_of(invocation: Invocation, places: Places, network: Any, key: str, na
         return alone.member_logit(0, *tensors).numpy()
 
     def fill(out_HW: np.ndarray) -> None:
-        fill_scores(place, score, alone.halo_for(len(place.days_T)), alone.stride_px, out_HW)
+        fill_scores(invocation, place, score, alone.halo_for(len(place.days_T)), alone.stride_px, out_HW)
 
     return score_file(score_path(invocation, key, name), place.shape_yx, fill)
 
@@ -211,13 +212,13 @@ def rule_scores(invocation: Invocation, places: Places, rule: str, name: str) ->
         return scorer.score(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (x_TCHW, valid_THW))).numpy()
 
     def fill(out_HW: np.ndarray) -> None:
-        fill_scores(place, score, scorer.halo_px, 1, out_HW)
+        fill_scores(invocation, place, score, scorer.halo_px, 1, out_HW)
 
     return score_file(score_path(invocation, stage_key(rule=rule, places=places.key), name), place.shape_yx, fill)
 
 
-def fill_scores(place: Any, score: Any, halo_px: int, stride_px: int, out_HW: np.ndarray) -> None:
-    """`score` over a decoded place, tile by tile."""
+def fill_scores(invocation: Invocation, place: Any, score: Any, halo_px: int, stride_px: int, out_HW: np.ndarray) -> None:
+    """`score` over a decoded place, tile by tile (prediction.tile_px)."""
     from pipelines.inference.change_predict import score_place
 
     def read(tile: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +231,7 @@ def fill_scores(place: Any, score: Any, halo_px: int, stride_px: int, out_HW: np
         score,
         halo_px=halo_px,
         stride_px=stride_px,
-        tile_px=SCORE_TILE_PX,
+        tile_px=invocation.run.prediction.tile_px,
         out_HW=out_HW,
     )
 

@@ -105,8 +105,6 @@ def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[s
     dataset = open_cube(invocation.folder.cube_of(name), places.snapshots[name])
     grid = grid_of(dataset)
     step = step_for(grid.shape_yx)
-    judged = read_change_evaluation(invocation)
-    scores = judged["methods"][judged["model"]]["places"].get(name, {})
     truth = thin_rows(np.asarray(places.all[name].label_HW), step) if name in places.labelled else None
     maps = PairMaps(
         sight_of(dataset, 0, step),
@@ -116,10 +114,18 @@ def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[s
         grid,
         truth,
         threshold,
-        {key: scores[key] for key in ("f1", "precision", "recall") if scores.get(key) is not None},
     )
-    words = "by a network that has not seen this place" if truth is not None else "by all networks"
-    draw_pair_quicklook(maps, path, f"{invocation.run.name}: {name}", f"found {words}")
+    draw_pair_quicklook(maps, path, f"{invocation.run.name}: {name}", how_found(invocation, name))
+
+
+def how_found(invocation: Invocation, name: str) -> str:
+    """Who found the change in a place, and what was measured there with every choice made elsewhere."""
+    evaluation = read_change_evaluation(invocation)
+    scores = evaluation["methods"][evaluation["model"]]["places"].get(name)
+    if scores is None:
+        return "found by all networks"
+    judged = "" if scores["f1"] is None else f"; with the threshold too chosen on other places, F1 is {scores['f1']:.2f}"
+    return f"found by a network that has not seen this place{judged}"
 
 
 def sight_of(dataset: Any, index: int, step: int) -> Any:

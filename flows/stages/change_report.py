@@ -90,7 +90,7 @@ def figures_of(method: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_page(invocation: Invocation, summary: Any) -> None:
-    from pipelines.products.change_curves import draw_f1, scores_of
+    from pipelines.products.change_curves import draw_f1, draw_reliability, scores_of
     from pipelines.products.change_report import ChangeReportInput, area_table, label_table, write_change_report
     from pipelines.products.report import Picture
 
@@ -116,6 +116,17 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
         curve = Path(drafts) / "f1.png"
         draw_f1(scores_of(evaluation["methods"]), summary.shipped, curve)
+        curves = [Picture(curve, "F1 of every method and place", words)]
+        if reliability := evaluation["methods"][summary.shipped].get("reliability"):
+            drawn = Path(drafts) / "reliability.png"
+            bins = [one for one in reliability["bins"] if one["pixels"]]
+            claimed, happened, pixels = ([one[key] for one in bins] for key in ("claimed", "happened", "pixels"))
+            draw_reliability(claimed, happened, pixels, drawn)
+            said = (
+                "How often pixels that were given a probability have really changed, on places that were left out. "
+                f"Off by {reliability['expected_error']:.3f} on average."
+            )
+            curves.append(Picture(drawn, "Stated probability against what happened", said))
         write_change_report(
             ChangeReportInput(
                 summary=summary,
@@ -123,7 +134,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
                 settings=settings,
                 tables=tables,
                 maps=[picture for picture in maps if picture.path.exists()],
-                curves=[Picture(curve, "F1 of every method and place", words)],
+                curves=curves,
                 notes=notes_of(invocation, evaluation),
             ),
             folder.report,
@@ -138,7 +149,15 @@ def notes_of(invocation: Invocation, evaluation: dict[str, Any]) -> list[str]:
         notes.append("This detector was not published: it does not beat what it must beat.")
     if not is_good and is_published:
         notes.append("This change was published although the detector does not beat what it must beat (--even-if-worse).")
-    return notes
+    return [*notes, *warnings_of(invocation)]
+
+
+def warnings_of(invocation: Invocation) -> list[str]:
+    """What makes it doubtful that the dates of a place can be compared, as it was measured when the place was prepared."""
+    from pipelines.samples.change_frames import frame_of
+
+    places = require(invocation.folder, "ingest", "ingest")["places"]
+    return [warning for name in places for warning in frame_of(invocation.folder.samples / name).pair.warnings]
 
 
 def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:

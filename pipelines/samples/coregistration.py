@@ -149,6 +149,27 @@ def _correlation(pairs: list[Pair], shift_yx: np.ndarray) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
+def likeness(pairs: list[Pair], shift_yx: tuple[float, float]) -> float | None:
+    """How well the edges of both dates correlate over all windows once the later one is moved, in the band where it is most.
+
+    Crops of OSCD give .3 and more, however much was built; of two different places less than .1. None: too little to compare.
+    """
+    from scipy.ndimage import binary_erosion
+
+    first, later = [], []
+    for pair in pairs:
+        moved = _moved(pair, np.array(shift_yx))
+        seen_HW = binary_erosion(moved.first_seen_HW & moved.later_seen_HW, iterations=EDGE_PX)
+        first.append(np.stack([_edges(band_HW)[seen_HW] for band_HW in moved.first_CHW]))
+        later.append(np.stack([_edges(band_HW)[seen_HW] for band_HW in moved.later_CHW]))
+    a_CN, b_CN = (np.concatenate(edges, axis=1).astype(np.float64) for edges in (first, later))
+    if a_CN.shape[1] < MIN_BLOCK_PX**2:
+        return None
+    a_CN, b_CN = (edges_CN - edges_CN.mean(1, keepdims=True) for edges_CN in (a_CN, b_CN))
+    length_C = np.sqrt((a_CN**2).sum(1) * (b_CN**2).sum(1))
+    return float(((a_CN * b_CN).sum(1) / np.where(length_C > 0, length_C, 1)).max())
+
+
 # ---------------------------------------------------------------- moving
 
 

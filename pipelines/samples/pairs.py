@@ -16,7 +16,7 @@ import xarray as xr
 
 from pipelines.cube.store import bands_of
 from pipelines.errors import RequestError
-from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, move
+from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, likeness, move
 from pipelines.samples.variables import Variable, decode
 from pipelines.tiles import Tile, tile_raster
 
@@ -24,6 +24,7 @@ MEASURED_PX = 512  # squares of at most this are read at a time
 WINDOWS_PER_AXIS = 3  # so many squares each way at most, on which shifts are estimated
 MEMORY_BYTES = 256 * 2**20  # of decoded pixels held at once; squares get smaller where there are many dates
 MIN_SEEN_PX = 64  # fewer usable pixels of a date have no mean worth the name
+LEAST_LIKENESS = 0.1  # of the edges of two dates; below it they are hardly pictures of one place
 Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
 
 
@@ -71,7 +72,8 @@ class PlaceFrame:
     """The constants of a place. `mean_TC`, `std_TC` (float64) over the usable pixels of each date.
 
     `shift_T_yx` is how far each date is moved (down, right; pixels; 0 for the first), `gain_T` how much its correlation with
-    the first date rises by it; `notes` say what was not done, and why.
+    the first date rises by it; `notes` say what was not done, and why; `warnings` what makes it doubtful that the dates can be
+    compared at all.
     """
 
     mean_TC: np.ndarray
@@ -79,6 +81,7 @@ class PlaceFrame:
     shift_T_yx: np.ndarray
     gain_T: np.ndarray
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def halo_px(self) -> int:
@@ -88,34 +91,60 @@ class PlaceFrame:
     def as_json(self) -> dict:
         """Plain numbers, read back by `frame_from_json` without loss."""
         arrays = {name: getattr(self, name).tolist() for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
-        return {**arrays, "notes": list(self.notes)}
+        return {**arrays, "notes": list(self.notes), "warnings": list(self.warnings)}
 
 
 def frame_from_json(fields: dict) -> PlaceFrame:
     """What `as_json` wrote."""
     arrays = {name: np.array(fields[name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
-    return PlaceFrame(**arrays, notes=tuple(fields["notes"]))
+    return PlaceFrame(**arrays, notes=tuple(fields["notes"]), warnings=tuple(fields["warnings"]))
 
 
 def measure_place(place: Place, settings: PairSettings = PairSettings()) -> PlaceFrame:
     """The constants of a place; one square of pixels in memory for the statistics, at most nine smaller ones for the shifts.
 
-    Raises RequestError where a date has hardly a usable pixel.
+    Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value.
     """
     mean_TC, std_TC = _moments(place)
+    is_flat_TC = ~(std_TC > 1e-12 * np.abs(mean_TC))
+    warnings = _check_flat(place, is_flat_TC, mean_TC)
+    std_TC = np.where(is_flat_TC, 1.0, std_TC)  # a band of one value stays at 0
     dates, channels = mean_TC.shape
     if settings.normalise == "none":
         mean_TC, std_TC = np.zeros((dates, channels)), np.ones((dates, channels))
     shift_T_yx, gain_T, notes = np.zeros((dates, 2)), np.zeros(dates), []
-    if settings.coregister:
-        windows = [place.read(tile) for tile in _windows(place)]
-        for date in range(1, dates):
-            pairs = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows]
+    windows = [place.read(tile) for tile in _windows(place)]
+    for date in range(1, dates):
+        pairs = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows]
+        if settings.coregister:
             shift = estimate_shift(pairs, settings.max_shift_px)
             shift_T_yx[date], gain_T[date] = shift.yx, shift.gain
             if shift.note:
                 notes.append(f"{place.name}, date {date + 1}: {shift.note}")
-    return PlaceFrame(mean_TC, std_TC, shift_T_yx, gain_T, tuple(notes))
+        like = likeness(pairs, (float(shift_T_yx[date, 0]), float(shift_T_yx[date, 1])))
+        if like is not None and like < LEAST_LIKENESS:
+            warnings.append(
+                f"{place.name}, date {date + 1}: hardly like the first date (their edges correlate by {like:.2f}): another "
+                "place, placed wrongly, or cloud that no mask tells? Look at it, or leave it out"
+            )
+    return PlaceFrame(mean_TC, std_TC, shift_T_yx, gain_T, tuple(notes), tuple(warnings))
+
+
+def _check_flat(place: Place, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list[str]:
+    """A warning for every band of one value. Raises RequestError for a date that has no other."""
+    warnings = []
+    for date, is_flat_C in enumerate(is_flat_TC):
+        if is_flat_C.all():
+            values = ", ".join(f"{value:g}" for value in mean_TC[date])
+            raise RequestError(
+                f"the place {place.name} holds nothing but one value on date {date + 1} of {len(is_flat_TC)} ({values} in "
+                f"{', '.join(place.bands)}): there is nothing to compare; fetch the file again, state source.nodata if this is "
+                "it, or leave the place out of source.places"
+            )
+        if is_flat_C.any():
+            names = ", ".join(band for band, is_flat in zip(place.bands, is_flat_C, strict=True) if is_flat)
+            warnings.append(f"{place.name}, date {date + 1}: {names} holds one value everywhere and tells nothing")
+    return warnings
 
 
 def _moments(place: Place) -> tuple[np.ndarray, np.ndarray]:
@@ -145,8 +174,7 @@ def _moments(place: Place) -> tuple[np.ndarray, np.ndarray]:
             f"the place {place.name} has {int(count_T[few[0]])} usable pixels on date {few[0] + 1} of {len(count_T)}, at least "
             f"{MIN_SEEN_PX} are needed; check nodata and quality, or set cube.min_valid_fraction to leave such scenes out"
         )
-    std_TC = np.sqrt(square_TC / count_T[:, None])
-    return mean_TC, np.where(std_TC > 1e-12 * np.abs(mean_TC), std_TC, 1.0)  # a band of one value stays at 0
+    return mean_TC, np.sqrt(square_TC / count_T[:, None])
 
 
 def _square_px(place: Place, squares: int) -> int:

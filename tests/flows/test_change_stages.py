@@ -56,6 +56,7 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
     assert evaluation["methods"]["change_vector"]["pooled"]["f1"] > 0.8
     assert evaluation["methods"]["siamese_dcrn"]["pooled"]["f1"] > 0.8
     assert evaluation["area"]["alpha"]["labelled_m2"] == 64 * 100
+    assert "Stated probability against what happened" in (folder / "report.html").read_text()
     assert first["places"]["alpha"]["patches"] >= 1
     patches = geopandas.read_file(folder / "products" / "alpha-changes.gpkg")
     assert patches["area_m2"].max() == pytest.approx(6400, rel=0.35)
@@ -71,8 +72,28 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
     assert changed <= {"steps.jsonl", "config.yaml", "ingest.json", "refused.json", "cube.lock", ".run.lock"} | {
         path.name for path in (folder / "labels").iterdir()
     }
+    check_small_tiles_give_the_same(config, folder)
     check_damage_is_mended(config, folder)
     check_a_loser_is_not_published(config, folder)
+
+
+def check_small_tiles_give_the_same(config: Path, folder: Path) -> None:
+    def layers() -> dict[str, np.ndarray]:
+        found = {}
+        for path in sorted((folder / "products").glob("*.tif")):
+            with rasterio.open(path) as raster:
+                found[path.name] = raster.read(1)
+        return found
+
+    whole = layers()
+    shutil.rmtree(folder / "scores")
+    carry_out(change_predict, config, "prediction.tile_px=16")
+    tiled = layers()
+    assert tiled.keys() == whole.keys()
+    for name, layer in whole.items():
+        np.testing.assert_allclose(tiled[name], layer, atol=1e-5)
+    shutil.rmtree(folder / "scores")
+    carry_out(run_change, config)
 
 
 def check_damage_is_mended(config: Path, folder: Path) -> None:
@@ -206,6 +227,16 @@ def test_every_bad_place_is_named_with_a_way_to_go_on(workplace: Path) -> None:
     assert "gamma: 1 of its dates can be used (gamma/1), change needs two; gamma/2: truncated" in str(told.value)
     assert "to go on without: source.places: [alpha, omega]" in str(told.value)
     assert list(carry_out(change_ingest, config, "source.places=[alpha, omega]")["places"]) == ["alpha", "omega"]
+
+
+def test_dates_that_are_hardly_alike_are_told_in_the_report(workplace: Path) -> None:
+    config = write_places(workplace)
+    for band in ("red", "nir"):
+        (workplace / "places" / "beta" / "2" / f"{band}.tif").write_bytes(
+            (workplace / "places" / "gamma" / "2" / f"{band}.tif").read_bytes()
+        )
+    carry_out(run_change, config)
+    assert "beta, date 2: hardly like the first date" in (Path("runs/tiny") / "report.html").read_text()
 
 
 def test_a_bad_place_that_is_only_predicted_is_left_out(workplace: Path) -> None:

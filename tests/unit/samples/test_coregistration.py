@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import fourier_shift, gaussian_filter
 
-from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, move
+from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, likeness, move
 
 SHAPE = (180, 200)
 
@@ -124,6 +124,19 @@ def test_what_was_not_seen_is_never_mixed_in():
     assert where[7, 11]
     assert where[10, 13]
     assert (moved[0][~where] == 0).all()
+
+
+def test_two_dates_of_one_place_are_alike_in_any_light_and_those_of_two_places_are_not():
+    first, other = scene(), scene(5)
+    later = -2.0 * moved_exactly(first, -0.6, 0.8) + 5
+    later += np.random.default_rng(1).normal(0, 0.5, later.shape).astype(np.float32)
+    pair = Pair(first, later, seen(), seen())
+    assert likeness([pair], (0.6, -0.8)) > 0.6
+    assert likeness([pair], (0.6, -0.8)) > likeness([pair], (0.0, 0.0))
+    assert abs(likeness([Pair(first, other, seen(), seen())], (0.0, 0.0))) < 0.1
+    nothing = np.zeros(SHAPE, bool)
+    assert likeness([Pair(first, later, seen(), nothing)], (0.0, 0.0)) is None
+    assert likeness([Pair(first, np.ones_like(first), seen(), seen())], (0.0, 0.0)) == 0
 
 
 def test_no_shift_is_a_copy():

@@ -82,6 +82,27 @@ def test_large_offsets_do_not_drown_the_deviation():
     np.testing.assert_allclose(frame.std_TC, x.astype(float).std((2, 3)), rtol=1e-6)
 
 
+def test_dates_of_different_places_are_warned_of_and_those_of_one_place_are_not():
+    x, valid = series(2)
+    assert measure_place(place_of(x, valid)).warnings == ()
+    other, _ = series(2, seed=7)
+    frame = measure_place(place_of(np.stack([x[0], other[1]]), valid, "rennes"))
+    assert len(frame.warnings) == 1
+    assert frame.warnings[0].startswith("rennes, date 2: hardly like the first date (their edges correlate by ")
+    assert frame_from_json(json.loads(json.dumps(frame.as_json()))).warnings == frame.warnings
+
+
+def test_bands_of_one_value_are_warned_of_and_a_date_of_one_value_is_refused():
+    x, valid = series(2)
+    x[1, 0] = 7
+    frame = measure_place(place_of(x, valid))
+    assert frame.warnings == ("paris, date 2: b0 holds one value everywhere and tells nothing",)
+    assert frame.std_TC[1, 0] == 1
+    x[1, 1] = 500
+    with pytest.raises(RequestError, match=r"paris holds nothing but one value on date 2 of 2 \(7, 500 in b0, b1\).*fetch"):
+        measure_place(place_of(x, valid))
+
+
 def test_many_dates_are_read_in_smaller_squares():
     place = place_of(np.zeros((100, 8, 1, 1), np.float32), np.zeros((100, 1, 1), bool))
     place = replace(place, shape_yx=(5000, 3000))
@@ -141,9 +162,10 @@ def test_what_is_not_asked_for_is_not_done():
 
 
 def test_a_band_of_one_value_stays_at_nothing():
-    x = np.full((2, 1, 20, 20), 3.3, np.float32)
+    x = np.random.default_rng(0).normal(size=(2, 2, 20, 20)).astype(np.float32)
+    x[:, 0] = 3.3
     frame = measure_place(place_of(x, np.ones((2, 20, 20), bool)))
-    np.testing.assert_allclose(prepare(x, np.ones((2, 20, 20), bool), frame)[0], 0, atol=1e-5)
+    np.testing.assert_allclose(prepare(x, np.ones((2, 20, 20), bool), frame)[0][:, 0], 0, atol=1e-5)
 
 
 def test_a_frame_survives_json_to_the_bit():
