@@ -102,6 +102,7 @@ def lay_place(invocation: Invocation, place: str, source: Any, progress: Any) ->
     if len(laid := laid_scenes(uri)) < 2:
         refused = "; ".join(str(error) for error in report.refused[:3])
         raise RequestError(f"{len(laid)} of its dates can be used ({', '.join(laid) or 'none'}), change needs two; {refused}")
+    check_earth(uri)
     return report
 
 
@@ -109,6 +110,20 @@ def laid_scenes(uri: str) -> list[str]:
     from pipelines.cube.store import open_cube
 
     return [str(scene) for scene in open_cube(uri)["scene_id"].values]
+
+
+def check_earth(uri: str) -> None:
+    """Raises RequestError where the grid is of no place on Earth: patches are measured in m², and it is better said at once."""
+    from pyproj import CRS
+
+    from pipelines.cube.store import grid_of, open_cube
+
+    crs = grid_of(open_cube(uri)).crs
+    if CRS.from_user_input(crs).get_geod() is None:
+        raise RequestError(
+            f"its CRS is of no place on Earth ({crs[:60]}), and patches are measured in m²; for images that lie nowhere set "
+            "source.crs: EPSG:3857 and source.transform: [SIZE, 0, 0, 0, -SIZE, 0] with the pixel's SIZE in m"
+        )
 
 
 def lay_label(invocation: Invocation, place: str, source: Any, _progress: Any = None) -> dict[str, Any]:

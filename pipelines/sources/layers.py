@@ -70,7 +70,8 @@ class Wanted:
         """The grid of a file that says `crs` and `transform` (None: it does not). Raises SceneRefused(wrong-crs, wrong-grid)."""
         crs, transform = self.crs or crs, self.transform or transform
         if not crs:
-            raise SceneRefused(label, "wrong-crs", "the file has no CRS; if you know it, set source.crs")
+            also = "" if transform is not None else ", nor a place; if you know them, set source.transform and"
+            raise SceneRefused(label, "wrong-crs", f"the file has no CRS{also or '; if you know it, set'} source.crs")
         if transform is None:
             raise SceneRefused(
                 label, "wrong-grid", "the file is not georeferenced; if you know where it lies, set source.transform"

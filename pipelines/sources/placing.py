@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # what rasterio lets through of GDAL is no RasterioError
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
@@ -225,8 +226,8 @@ def overlaps(source: Grid, target: Grid) -> bool:
     if not source.has_same_crs(target):
         try:
             there = transform_bounds(source.wkt, target.wkt, *there, densify_pts=21)
-        except rasterio.errors.RasterioError:  # the far side of the globe has no place in the target's CRS
-            return False
+        except (rasterio.errors.RasterioError, CPLE_BaseError):
+            return False  # the far side of the globe, or an engineering CRS, has no place in the target's
         if not np.all(np.isfinite(there)):
             return True
     return there[0] < right and there[2] > left and there[1] < top and there[3] > bottom

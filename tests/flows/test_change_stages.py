@@ -253,6 +253,14 @@ def test_a_bad_place_that_is_only_predicted_is_left_out(workplace: Path) -> None
         carry_out(run_change, config, "prediction.places=[omega]", "source.places=[alpha, beta, gamma, omega]")
 
 
+def test_a_crs_of_no_place_on_earth_is_refused_before_anything_is_learnt(workplace: Path) -> None:
+    config = write_places(workplace)
+    with pytest.raises(
+        RequestError, match=r"3 of 3 places.*\n  alpha: its CRS is of no place on Earth .*set source.crs: EPSG:3857"
+    ):
+        carry_out(change_ingest, config, 'source.crs="LOCAL_CS[\\"pixels\\",UNIT[\\"metre\\",1]]"')
+
+
 def test_a_label_of_another_place_is_refused(workplace: Path) -> None:
     config = write_places(workplace)
     write_raster(workplace / "places" / "beta" / "label.tif", np.full((7, 9), UNCHANGED, np.uint8))

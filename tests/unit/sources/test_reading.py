@@ -16,7 +16,7 @@ from pipelines.scene import Band
 from pipelines.sources.fake import FakeSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import Wanted
-from pipelines.sources.placing import WARP_ROWS, covered, lattice_offset
+from pipelines.sources.placing import WARP_ROWS, covered, lattice_offset, overlaps
 from pipelines.sources.quality import MaskRule, SclRule
 from pipelines.sources.reading import hash_content, read_slice, read_strip
 
@@ -223,3 +223,7 @@ def test_lattices_and_cover():
     assert lattice_offset(UTM, shifted(UTM, 0.01, 0)) is None
     assert lattice_offset(UTM, dataclasses.replace(UTM, crs="EPSG:32634")) is None
     np.testing.assert_array_equal(covered(UTM, shifted(UTM, 50.4, 0), slice(0, 1))[0], np.arange(56) < 6)
+
+
+def test_a_crs_that_is_no_place_on_earth_overlaps_nothing():
+    assert not overlaps(dataclasses.replace(UTM, crs='LOCAL_CS["pixels",UNIT["metre",1]]'), UTM)
