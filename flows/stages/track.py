@@ -121,7 +121,7 @@ class _Record:
         counts, size = Counter(events.event), size_columns(self.space)[0]
         told = {kind: counts[kind] for kind in EVENT_ORDER if counts[kind]}
         last = objects[objects.date == objects.date.max()]
-        message = f"{len(tracks)} tracks through {self.dates} dates"
+        message = f"{len(tracks)} track{'s' * (len(tracks) != 1)} through {self.dates} dates"
         return {
             "message": message,
             "lines": [

@@ -64,7 +64,7 @@ def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFi
                 f"{path.name} has no date {_place(pattern)}; say where it stands: --pattern '*_{{date:%Y%m%d}}.tif'"
             )
     if len(files) < 2:
-        found = f"one mask ({files[0].path.name})" if files else "no mask with a date"
+        found = f"only one mask ({files[0].path.name}) with a date" if files else "no mask with a date"
         place = ", ".join(map(str, paths[:3]))
         raise RequestError(
             f"{place}: {found} {_place(pattern)}; objects are followed through two dates or more. Name a folder of masks, "

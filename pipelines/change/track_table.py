@@ -111,25 +111,26 @@ def track_table(objects: pd.DataFrame, events: pd.DataFrame, space: Space, time:
     ends = {int(e.track_id): "gone" for e in events[events.event == "gone"].itertuples()}
     for event in events[events.event == "merged"].itertuples():
         ends |= {int(other): f"merged into {event.track_id}" for other in str(event.others).split()}
-    rows = []
-    for track_id, own in objects.groupby("track_id") if len(objects) else ():
-        first, last = own.iloc[0], own.iloc[-1]
-        rows.append(
-            {
-                "track_id": int(track_id),
-                "began": first.event,
-                "parents": first.parents,
-                "ended": ends.get(int(track_id), ""),
-                f"first_{time}": first[time],
-                f"last_{time}": last[time],
-                "dates": len(own),
-                "dates_seen": int((own.event != "not seen").sum()),
-                f"first_{size}": first[size],
-                f"last_{size}": last[size],
-                f"largest_{size}": own[size].max(),
-            }
-        )
-    return pd.DataFrame(rows, columns=None if rows else list(TRACK_COLUMNS))
+    if not len(objects):
+        return pd.DataFrame(columns=list(TRACK_COLUMNS))
+    own = objects.assign(is_seen=objects.event != "not seen").groupby("track_id")
+    first, last = own.head(1).set_index("track_id").sort_index(), own.tail(1).set_index("track_id").sort_index()
+    ids = [int(track_id) for track_id in first.index]
+    return pd.DataFrame(
+        {
+            "track_id": ids,
+            "began": first.event.to_numpy(),
+            "parents": first.parents.to_numpy(),
+            "ended": [ends.get(track_id, "") for track_id in ids],
+            f"first_{time}": first[time].to_numpy(),
+            f"last_{time}": last[time].to_numpy(),
+            "dates": own.size().to_numpy(),
+            "dates_seen": own.is_seen.sum().to_numpy(),
+            f"first_{size}": first[size].to_numpy(),
+            f"last_{size}": last[size].to_numpy(),
+            f"largest_{size}": own[size].max().to_numpy(),
+        }
+    )
 
 
 def _ids(ids: tuple[int, ...]) -> str:

@@ -41,13 +41,17 @@ class TrackSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
-            raise RequestError(f"tolerance is {self.tolerance}; it is a relative change of size between 0 and 1, such as 0.1")
+            raise RequestError(
+                f"tolerance (--grow) is {self.tolerance:g}; it is a relative change of size between 0 and 1, such as 0.1"
+            )
         if not 0 < self.least_overlap <= 1 or not 0 < self.least_seen <= 1:
             raise RequestError(f"least_overlap {self.least_overlap} and least_seen {self.least_seen} are shares above 0, up to 1")
         if self.farthest is not None and not self.farthest > 0:
-            raise RequestError(f"farthest is {self.farthest}; it is a distance larger than 0, or left out where nothing moves")
+            raise RequestError(
+                f"farthest (--farthest) is {self.farthest:g}; it is a distance larger than 0, or left out where nothing moves"
+            )
         if not self.least_size >= 0:
-            raise RequestError(f"least_size is {self.least_size}; it is an area or volume of 0 or more")
+            raise RequestError(f"least_size (--min-size) is {self.least_size:g}; it is an area or volume of 0 or more")
 
 
 @dataclass(frozen=True)

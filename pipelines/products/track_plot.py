@@ -72,18 +72,26 @@ def size_scale(largest: float, unit: str, power: str) -> tuple[float, str]:
 def _draw_sizes(
     axes: Axes, objects: pd.DataFrame, events: pd.DataFrame, time: str, size: str, factor: float, colour_of: dict[int, str]
 ) -> None:
-    groups = _grey_first(objects, colour_of)
-    lines = {track_id: (own[time].to_numpy(), own[size].to_numpy() * factor) for track_id, own in groups}
-    for track_id, own in groups:
-        (x, y), colour, is_named = lines[track_id], colour_of.get(track_id, OTHER), track_id in colour_of
-        axes.plot(x, y, color=colour, lw=1.7 if is_named else 0.8, zorder=3 if is_named else 2)
+    shown = objects.assign(**{size: objects[size] * factor})
+    for track_id, own in _grey_first(shown, colour_of):
+        is_named, colour = track_id in colour_of, colour_of.get(track_id, OTHER)
+        axes.plot(*_strung(own, time, size), color=colour, lw=1.7 if is_named else 0.8, zorder=3 if is_named else 2)
         seen = (own.event != "not seen").to_numpy()
+        x, y = own[time].to_numpy(), own[size].to_numpy()
         axes.plot(x[seen], y[seen], "o", color=colour, ms=3.5 if is_named else 2, zorder=4)
         axes.plot(x[~seen], y[~seen], "o", mfc="white", mec=colour, mew=1, ms=4.5 if is_named else 3, zorder=4)
+    lines: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for event in events[events.event.isin(list(MARKS))].itertuples():
+        others = [int(other) for other in event.others.split()]
+        if not {event.track_id, *others} & colour_of.keys():
+            continue
+        for track_id in {event.track_id, *others} - lines.keys():
+            own = shown[shown.track_id == track_id]
+            lines[track_id] = own[time].to_numpy(), own[size].to_numpy()
         at = np.datetime64(getattr(event, time)) if time == "date" else getattr(event, time)
-        _mark(axes, lines, colour_of, event.track_id, event.event, [int(other) for other in event.others.split()], at)
-    _number(axes, {track_id: lines[track_id] for track_id in colour_of}, colour_of)
+        _mark(axes, lines, colour_of, event.track_id, event.event, others, at)
+    named = {track_id: shown[shown.track_id == track_id] for track_id in colour_of}
+    _number(axes, {track_id: (own[time].to_numpy(), own[size].to_numpy()) for track_id, own in named.items()}, colour_of)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("date (UTC)" if time == "date" else "step")
     axes.grid(color="#e3e6e9", lw=0.7)
@@ -136,11 +144,11 @@ def _draw_places(
                     extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))  # fmt: skip
     for track_id, own in _grey_first(objects, colour_of):
         colour, is_named = colour_of.get(track_id, OTHER), track_id in colour_of
-        axes.plot(own["column"], own["row"], "-", color=colour, lw=1.5 if is_named else 0.7, zorder=3)
-        axes.plot(own["column"].iloc[:-1], own["row"].iloc[:-1], "o", color=colour, ms=2.5, zorder=3)
-        axes.plot(
-            own["column"].iloc[-1], own["row"].iloc[-1], "o", color=colour, mec="white", ms=6 if is_named else 3.5, zorder=4
-        )
+        is_last = ~own.track_id.duplicated(keep="last")
+        before, last = own[~is_last], own[is_last]
+        axes.plot(*_strung(own, "column", "row"), "-", color=colour, lw=1.5 if is_named else 0.7, zorder=3)
+        axes.plot(before["column"], before["row"], "o", color=colour, ms=2.5, zorder=3)
+        axes.plot(last["column"], last["row"], "o", color=colour, mec="white", ms=6 if is_named else 3.5, zorder=4)
         if is_named:
             axes.annotate(str(track_id), (own["column"].iloc[-1], own["row"].iloc[-1]), xytext=(5, 4), textcoords="offset points",
                           color=colour, size=9, weight="bold", path_effects=HALO, zorder=5)  # fmt: skip
@@ -166,8 +174,16 @@ def _axes_of(space: Space) -> tuple[str, ...]:
 
 
 def _grey_first(objects: pd.DataFrame, colour_of: dict[int, str]) -> list[tuple[int, pd.DataFrame]]:
-    groups = [(int(track_id), own) for track_id, own in objects.groupby("track_id")]
-    return sorted(groups, key=lambda group: (group[0] in colour_of, group[0]))
+    """(track, its rows) of the named tracks; before them all others in one, 0: thousands of lines would take minutes."""
+    grey = objects[~objects.track_id.isin(list(colour_of))].sort_values("track_id", kind="stable")
+    return [(0, grey), *((track_id, objects[objects.track_id == track_id]) for track_id in sorted(colour_of))]
+
+
+def _strung(rows: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) of one line through each track's rows, with a gap before the next track."""
+    place = np.flatnonzero(np.diff(rows.track_id.to_numpy())) + 1
+    x_P, gap = rows[x].to_numpy(), np.datetime64("NaT") if rows[x].dtype.kind == "M" else np.nan
+    return np.insert(x_P, place, gap), np.insert(rows[y].to_numpy(np.float64), place, np.nan)
 
 
 def _key(colour_of: dict[int, str], count: int) -> list[Line2D]:

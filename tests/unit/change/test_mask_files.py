@@ -121,7 +121,9 @@ def test_bad_input_is_named_with_a_remedy(tmp_path):
     two = write(tmp_path / "m_20200102.tif", mask())
     with pytest.raises(MissingInput, match=r"no such file or folder: .*nothing"):
         find_masks([tmp_path / "nothing"])
-    with pytest.raises(RequestError, match=r"one mask \(m_20200101.tif\) in its name; objects are followed through two dates"):
+    with pytest.raises(
+        RequestError, match=r"only one mask \(m_20200101.tif\) with a date in its name; objects are followed through two dates"
+    ):
         find_masks([one])
     with pytest.raises(RequestError, match="no mask with a date that fits"):
         find_masks([tmp_path], "felled_{date:%Y}.tif")

@@ -257,3 +257,16 @@ def test_bad_input_is_named():
         track_objects([boxes(A)] * 2, dates(1), SPACE)
     with pytest.raises(RequestError, match="a relative change of size between 0 and 1"):
         TrackSettings(tolerance=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"least_size": -5.0}, r"least_size \(--min-size\) is -5; it is an area"),
+        ({"tolerance": -1.0}, r"tolerance \(--grow\) is -1; it is a relative change"),
+        ({"farthest": 0.0}, r"farthest \(--farthest\) is 0; it is a distance"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_as_on_the_command_line(settings, message):
+    with pytest.raises(RequestError, match=message):
+        TrackSettings(**settings)

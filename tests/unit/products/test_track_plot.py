@@ -1,11 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from pipelines.change.objects import Space
 from pipelines.change.track_table import as_tables
 from pipelines.change.tracking import track_objects
-from pipelines.products.track_plot import COLOURS, draw_tracks, size_scale
+from pipelines.products.track_plot import COLOURS, OTHER, _strung, draw_tracks, size_scale
 
 
 def colours_in(path):
@@ -54,3 +55,24 @@ def test_more_tracks_than_colours_leave_the_small_ones_grey(tmp_path):
 )
 def test_the_axis_has_short_numbers(largest, unit, power, scale):
     assert size_scale(largest, unit, power) == scale
+
+
+def test_thousands_of_small_tracks_are_a_few_lines(tmp_path, monkeypatch):
+    masks = np.zeros((2, 80, 80), bool)
+    masks[:, ::4, ::4] = True
+    space = Space.of_spacing((1.0, 1.0))
+    objects, events, _ = as_tables(track_objects(masks, [0.0, 1.0], space), space)
+    assert objects.track_id.nunique() == 400
+    drawn = []
+    monkeypatch.setattr("pipelines.products.track_plot.save_figure", lambda figure, path: drawn.append(figure))
+    draw_tracks(objects, events, space, tmp_path / "a.png", "Specks")
+    assert max(len(axes.lines) for axes in drawn[0].axes) <= 3 * (len(COLOURS) + 1)
+    grey = next(line for line in drawn[0].axes[0].lines if line.get_color() == OTHER)
+    assert len(grey.get_xdata()) == 3 * (400 - len(COLOURS)) - 1  # two dates and a gap for each track
+
+
+def test_a_line_has_a_gap_between_two_tracks():
+    dates = np.array(["2020-01-01", "2020-01-02", "2020-01-01"], "datetime64[ns]")
+    x, y = _strung(pd.DataFrame({"track_id": [3, 3, 7], "date": dates, "size": [1, 2, 5]}), "date", "size")
+    np.testing.assert_array_equal(y, [1, 2, np.nan, 5])
+    np.testing.assert_array_equal(x, np.array(["2020-01-01", "2020-01-02", "NaT", "2020-01-01"], "datetime64[ns]"))
