@@ -16,7 +16,7 @@ from configs.change import ChangeModel, ChangeRun, Rule
 
 
 def build_places(run: ChangeRun) -> dict[str, Any]:
-    """A source of scenes for each place, by name. Raises MissingInput, RequestError (no place, an unknown one)."""
+    """A source of scenes for each place, by name, sorted. Raises MissingInput, RequestError (none, an unknown one)."""
     from pipelines.errors import RequestError
     from pipelines.sources.layers import Wanted
     from pipelines.sources.places import PlaceSource, list_places
@@ -39,7 +39,7 @@ def build_places(run: ChangeRun) -> dict[str, Any]:
     )
     return {
         name: PlaceSource(Path(source.path), wanted, source.pattern, name, source.dates, run.cube.same_date)
-        for name in dict.fromkeys(names)
+        for name in sorted(set(names))  # the order in which a config names them decides nothing
     }
 
 

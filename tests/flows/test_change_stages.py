@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from configs.load import load_run
 from flows.invocation import Invocation, open_invocation, remembering_folder
+from flows.planning import make_plan
 from flows.stages.change_evaluate import change_evaluate
 from flows.stages.change_ingest import change_ingest
 from flows.stages.change_networks import Places
@@ -179,6 +181,20 @@ def killed_at(name: str) -> Any:
         return work()
 
     return call
+
+
+def test_the_order_of_places_in_the_config_decides_nothing(workplace: Path) -> None:
+    config = write_places(workplace)
+    there = carry_out(change_ingest, config)["snapshot"]
+    assert carry_out(change_ingest, config, "source.places=[gamma, alpha, beta, alpha]")["snapshot"] == there
+
+
+def test_the_plan_counts_groups_and_pairs_of_them(workplace: Path) -> None:
+    config = write_places(workplace, ("alpha", "beta", "gamma", "delta", "omega"))
+    plans = [
+        make_plan(load_run(config, [line]), "run") for line in ("evaluation.groups=[[alpha, beta]]", "source.places=[alpha]")
+    ]
+    assert [{step["step"]: step["what"] for step in plan["steps"]}["train"] for plan in plans] == ["4 networks", "4 networks"]
 
 
 def test_three_dates_and_places_of_other_lengths(workplace: Path) -> None:
