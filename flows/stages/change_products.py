@@ -92,8 +92,13 @@ def write_place_products(
         lineage=lineage,
         facts={key: value for key, value in facts.items() if isinstance(value, int | float)},
     )
-    rows = patches.drop(columns="geometry").head(MOST_LARGEST).to_dict("records")
-    return item, facts, rows
+    return item, facts, rows_of(patches)
+
+
+def rows_of(patches: Any) -> list[dict[str, Any]]:
+    """The largest patches as plain values, None where a pair cannot know (dates, magnitude)."""
+    rows = patches.drop(columns="geometry").head(MOST_LARGEST)
+    return rows.astype(object).where(rows.notna(), None).to_dict("records")
 
 
 def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[str, Any], threshold: float, path: Path) -> None:
