@@ -131,6 +131,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
             ChangeReportInput(
                 summary=summary,
                 config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
+                cube=describe_places(invocation),
                 settings=settings,
                 tables=tables,
                 maps=[picture for picture in maps if picture.path.exists()],
@@ -158,6 +159,26 @@ def warnings_of(invocation: Invocation) -> list[str]:
 
     places = require(invocation.folder, "ingest", "ingest")["places"]
     return [warning for name in places for warning in frame_of(invocation.folder.samples / name).pair.warnings]
+
+
+def describe_places(invocation: Invocation) -> dict[str, dict[str, str]]:
+    """name -> what a reader wants to know of the data of a place."""
+    from pipelines.cube.store import bands_of, grid_of, open_cube
+    from pipelines.samples.change_frames import frame_of
+
+    described = {}
+    for name, about in require(invocation.folder, "ingest", "ingest")["places"].items():
+        dataset = open_cube(invocation.folder.cube_of(name), about["snapshot"])
+        grid, shifts = grid_of(dataset), frame_of(invocation.folder.samples / name).pair.shift_T_yx
+        moved = [f"date {t + 1} by {dy:+.2f} down, {dx:+.2f} right" for t, (dy, dx) in enumerate(shifts) if (dy, dx) != (0, 0)]
+        described[name] = {
+            "dates": ", ".join(str(date)[:10] for date in dataset["time"].values),
+            "bands": ", ".join(band.name for band in bands_of(dataset)),
+            "grid": f"{grid.shape_yx[0]} x {grid.shape_yx[1]} pixels of {grid.resolution_xy[0]:g}, {grid.crs[:60]}",
+            "moved (pixels)": "; ".join(moved) or "no date",
+            "label": f"{about['changed_fraction']:.2%} changed" if about["label_sha256"] else "none: predicted only",
+        }
+    return described
 
 
 def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:
