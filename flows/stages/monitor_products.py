@@ -12,7 +12,7 @@ import numpy as np
 from configs.load import config_hash
 from flows.folder import code_version
 from flows.invocation import Invocation
-from flows.stages.monitor_views import choose_dates, course_of, marks_of, sight, unit_of
+from flows.stages.monitor_views import changed_by_half, choose_dates, course_of, marks_of, sight, unit_of
 from flows.stages.predict import swap
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
@@ -83,7 +83,7 @@ def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[
     from pipelines.products.change_series import draw_change_series
 
     run, folder, dataset = invocation.run, invocation.folder, looking.watch.dataset
-    before, after = choose_dates(invocation, dataset)
+    before, after = choose_dates(invocation, dataset, changed_by_half(frame))
     marks = marks_of(frame, layers, looking.grid)
     thinned = {name: thin_rows(layers.map(name)) for name in PICTURED}
     unit = unit_of(invocation, dataset)
@@ -94,7 +94,8 @@ def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[
     until = str(dataset["time"].values[-1])[:10]
     area = float(frame["area_m2"].sum()) / 1e4
     title = f"{run.name}: what changed in {run.variable.name} since {run.monitoring.start:%Y-%m-%d}"
-    subtitle = f"{len(frame)} patches, {area:.1f} ha, until {until}; {looking.name} expectation, cube {looking.snapshot}"
+    found = f"{len(frame)} patch{'es' * (len(frame) != 1)}, {area:.1f} ha"
+    subtitle = f"{found}, until {until}; {looking.name} expectation, cube {looking.snapshot}"
     draw_change_quicklook(maps, folder.quicklook, title, subtitle)
     series, growth = folder.path / "series.png", folder.path / "growth.png"
     start_day, end_day = looking.watch.start_ns / 86_400e9, looking.watch.dates[-1].day

@@ -17,11 +17,12 @@ CURVE_EVERY_DAYS = 5
 PLACES_SHOWN = 3
 
 
-def choose_dates(invocation: Invocation, dataset: Any) -> tuple[int, int]:
+def choose_dates(invocation: Invocation, dataset: Any, changed: np.datetime64 | None = None) -> tuple[int, int]:
     """Indices of two clear dates of one season: the last before the watch began, and one of the last year.
 
     Among clear dates of the last year it is the one on which the place is brightest in the variable (darkest, where a rise is
-    looked for): there a change shows.
+    looked for): there a change shows. It does not lie before `changed`, when half of the changed area had changed: of a place
+    that fell as a whole the brightest date would be one on which it stood.
     """
     run = invocation.run
     start = np.datetime64(run.monitoring.start, "ns")
@@ -31,6 +32,8 @@ def choose_dates(invocation: Invocation, dataset: Any) -> tuple[int, int]:
         last = int(np.argmax(np.where(seen >= CLEAR * seen.max(), np.arange(len(seen)), -1)))
         return last, last
     recent = watched[times[watched] >= times[-1] - np.timedelta64(365, "D")]
+    if changed is not None and (times[recent] >= changed).any():
+        recent = recent[times[recent] >= changed]
     clear = recent[seen[recent] >= CLEAR * seen[recent].max()]
     sign = -1 if run.monitoring.test.direction == "up" else 1
     levels = [sign * np.nan_to_num(np.nanmedian(read_thinned(invocation, dataset, int(i))), nan=-np.inf) for i in clear]
@@ -43,6 +46,16 @@ def choose_dates(invocation: Invocation, dataset: Any) -> tuple[int, int]:
     near = before[apart <= SEASON_DAYS] if (apart <= SEASON_DAYS).any() else before
     near = near[seen[near] >= CLEAR * seen[near].max()]
     return int(near[-1]), after
+
+
+def changed_by_half(frame: Any) -> np.datetime64 | None:
+    """The date by which half of the patches' area had changed; None without patches."""
+    dated = frame.dropna(subset="median_date").sort_values("median_date")
+    if not len(dated):
+        return None
+    area_N = dated["area_m2"].cumsum().to_numpy()
+    half = int(np.searchsorted(area_N, area_N[-1] / 2))
+    return dated["median_date"].to_numpy("datetime64[ns]")[half]
 
 
 def read_thinned(invocation: Invocation, dataset: Any, index: int) -> np.ndarray:

@@ -7,11 +7,19 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, DateFormatter
 from PIL import Image
 
 from pipelines.calendar import from_days
-from pipelines.products.change_canvas import draw_bar, draw_blank, draw_foot, draw_image, draw_metres, panels, stretch_colours
+from pipelines.products.change_canvas import (
+    draw_bar,
+    draw_blank,
+    draw_foot,
+    draw_image,
+    draw_metres,
+    label_dates,
+    panels,
+    stretch_colours,
+)
 from pipelines.products.change_pictures import ChangeMaps, colour_limits
 from pipelines.products.cog import publish
 from pipelines.products.frames import Shades
@@ -55,9 +63,8 @@ def _frames(maps: ChangeMaps, days: np.ndarray, shades: Shades, title: str) -> l
         draw_blank(axes, maps.grid)
         draw_image(axes, _grey(maps.before.values), maps.grid, "gray", 0, 1)
         days_shown = draw_image(axes, np.full(detected.shape, np.nan), maps.grid, shades.colours, shades.low, shades.high)
-        bar = draw_bar(axes, days_shown, "changed")
-        bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
-        bar.ax.yaxis.set_major_formatter(DateFormatter("%Y-%m" if shades.high - shades.low > 90 else "%Y-%m-%d"))
+        known = maps.layers["change_day"][np.isfinite(detected)]
+        label_dates(draw_bar(axes, days_shown, ""), shades.low, float(known.max()) if known.size else shades.high, "changed")
         draw_metres(axes, maps.grid)
         draw_foot(figure, maps.grid, "")
         palette = _palette(shades)

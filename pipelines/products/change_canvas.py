@@ -5,6 +5,7 @@ In degrees a map is drawn as wide as it is on the ground at its middle latitude.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap
+from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
@@ -176,6 +178,19 @@ def draw_bar(axes: Axes, image: AxesImage, text: str) -> Colorbar:
     bar.ax.tick_params(labelsize=7.5, length=2, width=0.5)
     bar.ax.set_title(text, size=8, loc="right", pad=5, color=MUTED)
     return bar
+
+
+def label_dates(bar: Colorbar, low: float, high: float, words: str = "") -> None:
+    """Dates (days since 1970-01-01, `low` to `high`) at a colour bar; what they share stands above it: the room is narrow."""
+    ends = [str(np.datetime64(math.floor(day), "D")) for day in (low, high)]
+    form, shared = ("%Y-%m", 0) if high - low > 90 else ("%m-%d", 4) if high - low > 3 or high == low else ("%H:%M", 10)
+    if high == low:
+        bar.set_ticks([low])
+    else:
+        bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
+    bar.ax.yaxis.set_major_formatter(DateFormatter(form))
+    above = " to ".join(dict.fromkeys(end[:shared] for end in ends))
+    bar.ax.set_title(f"{words} {above}".strip(), size=8, loc="right", pad=5, color=MUTED)
 
 
 def draw_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:

@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.dates import AutoDateLocator, DateFormatter
 
 from pipelines.grid import Grid
 from pipelines.products.change_canvas import (
@@ -24,6 +23,7 @@ from pipelines.products.change_canvas import (
     draw_legend,
     draw_metres,
     draw_values,
+    label_dates,
     outline,
     panels,
     stretch_colours,
@@ -35,6 +35,7 @@ from pipelines.products.pictures import INK, MUTED, STYLE, day, label, save_figu
 
 # Okabe & Ito (2008): told apart with any colour vision
 HIT, FALSE_ALARM, MISS = "#009e73", "#e69f00", "#cc79a7"
+NEAR_EDGE = 0.12  # share of a map's side within which a mark's number would leave it
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def draw_sights(panels: Sequence[Axes], sights: Sequence[Sight], grid: Grid, cha
 
 
 def _mark(axes: Axes, maps: ChangeMaps) -> None:
-    for mark, offset in zip(maps.marks, cycle(((14, 14), (-14, 14), (14, -14), (-14, -14))), strict=False):
+    for mark, towards in zip(maps.marks, cycle(((14, 14), (-14, 14), (14, -14), (-14, -14))), strict=False):
+        offset = _inwards(mark, maps.grid.shape_yx, towards)
         x, y = maps.grid.affine @ (mark.column + 0.5, mark.row + 0.5)
         box = {"boxstyle": "circle,pad=0.22", "fc": "white", "ec": INK, "lw": 0.8}
         axes.annotate(
@@ -170,6 +172,15 @@ def _mark(axes: Axes, maps: ChangeMaps) -> None:
             arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8, "shrinkB": 0},
         )  # fmt: skip
         axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8)
+
+
+def _inwards(mark: Mark, shape_yx: tuple[int, int], towards: tuple[int, int]) -> tuple[int, int]:
+    """Where the number of a mark stands, (right, up) in points: turned away from an edge that is near."""
+    down, across = ((at + 0.5) / size for at, size in zip((mark.row, mark.column), shape_yx, strict=True))
+    right, up = towards
+    right = -abs(right) if across > 1 - NEAR_EDGE else abs(right) if across < NEAR_EDGE else right
+    up = abs(up) if down > 1 - NEAR_EDGE else -abs(up) if down < NEAR_EDGE else up
+    return right, up
 
 
 def _draw_kind(axes: Axes, maps: ChangeMaps) -> None:
@@ -196,10 +207,7 @@ def _draw_when(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
     image = draw_changed(axes, days, changed, shades, maps.grid, maps.layers["status"] != NOT_MONITORED)
     axes.set_title("When", size=10, weight="bold", loc="left", pad=5)
     if image is not None:
-        bar = draw_bar(axes, image, "")
-        span = shades.high - shades.low
-        bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
-        bar.ax.yaxis.set_major_formatter(DateFormatter("%Y-%m" if span > 90 else "%Y-%m-%d" if span > 3 else "%m-%d %H:%M"))
+        label_dates(draw_bar(axes, image, ""), low, high)
 
 
 def _draw_size(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:

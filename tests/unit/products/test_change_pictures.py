@@ -7,13 +7,24 @@ from PIL import Image, ImageSequence
 
 from pipelines.grid import Grid
 from pipelines.products.change_animation import MOST_FRAMES, draw_change_animation, frame_days
-from pipelines.products.change_canvas import aspect_of, colour_limits, metres_per_unit, outline, panels, stretch_colours
+from pipelines.products.change_canvas import (
+    aspect_of,
+    colour_limits,
+    draw_bar,
+    draw_image,
+    label_dates,
+    metres_per_unit,
+    outline,
+    panels,
+    stretch_colours,
+)
 from pipelines.products.change_curves import draw_f1, draw_growth, draw_reliability, scores_of
 from pipelines.products.change_pictures import (
     ChangeMaps,
     Mark,
     PairMaps,
     Sight,
+    _inwards,
     draw_change_quicklook,
     draw_pair_quicklook,
     judge,
@@ -210,3 +221,31 @@ def test_curves_are_drawn_also_for_nothing(tmp_path):
     draw_growth(none, none, np.ones(3), tmp_path / "g0.png", DAY, DAY)
     draw_growth(DAY + np.arange(3.0), DAY + np.arange(3.0) + 30, np.ones(3), tmp_path / "g.png", DAY, DAY + 99)
     assert len(list(tmp_path.iterdir())) == 6  # and no drafts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "first"),
+    [
+        (17000.0, 17200.0, "", "2016-08"),
+        (17040.0, 17080.0, "2016", "09-01"),
+        (17160.0, 17180.0, "2016 to 2017", "12-25"),
+        (17040.0, 17040.0, "2016", "08-27"),
+        (17040.0, 17040.5, "2016-08-27", "00:00"),
+    ],
+)
+def test_dates_at_a_bar_are_short_and_what_they_share_stands_above(low, high, above, first):
+    figure, (axes,) = panels(GRID, 1, 1, "", "", 3.0)
+    image = draw_image(axes, np.zeros(GRID.shape_yx), GRID, "viridis", low, max(high, low + 1))
+    bar = draw_bar(axes, image, "")
+    label_dates(bar, low, high)
+    figure.canvas.draw()
+    words = [tick.get_text() for tick in bar.ax.get_yticklabels() if low <= tick.get_position()[1] <= max(high, low + 0.1)]
+    assert (bar.ax.get_title(loc="right"), words[0]) == (above, first)
+    assert max(map(len, words)) <= 7
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "expected"), [(50, 50, (14, 14)), (50, 97, (-14, 14)), (2, 50, (14, -14)), (98, 1, (14, 14))]
+)
+def test_the_number_of_a_mark_stays_on_the_map(row, column, expected):
+    assert _inwards(Mark(row, column, "1"), (100, 100), (14, 14)) == expected
