@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from flows.folder import require
 from flows.invocation import Invocation
 
+DAY_NS = 86_400 * 10**9
 MOSTLY = 0.5  # of the raster without enough history: then it is said
 
 
@@ -40,10 +42,16 @@ def _idle_notes(monitoring: Any, watch: Any) -> list[str]:
 
     notes = []
     if not any(not watch.is_history(date) for date in watch.dates):
-        last = np.datetime64(watch.dates[-1].time_ns, "ns").astype("datetime64[D]")
+        end = np.datetime64(watch.dates[-1].time_ns, "ns").astype("datetime64[D]")
         notes.append(
-            f"nothing has been judged yet: monitoring.start is {monitoring.start:%Y-%m-%d} and the cube ends on {last}; "
+            f"nothing has been judged yet: monitoring.start is {monitoring.start:%Y-%m-%d} and the cube ends on {end}; "
             "what comes later is judged"
+        )
+    last = watch.dates[-1]
+    if last.time_ns > time.time_ns() + DAY_NS:
+        notes.append(
+            f"the cube ends in the future, on {last.name}: is that date wrong? Everything before it now counts as late, "
+            "and is replayed; a wrong date stays in the cube until the cube's folder is removed and laid anew"
         )
     status = Layers.open(watch.layers).map("status")
     idle = sum(int((np.asarray(status[row : row + 1024]) == NOT_MONITORED).sum()) for row in range(0, status.shape[0], 1024))

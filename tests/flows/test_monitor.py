@@ -201,6 +201,14 @@ def test_a_watch_that_cannot_find_anything_says_so(here: Path, plain: None) -> N
         monitor(config, "name=uncalibrated", "monitoring.min_history=51", "monitoring.test.threshold=null")
 
 
+def test_a_scene_from_the_future_is_pointed_at(here: Path, plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_ago = int(np.datetime64("2019-05-01", "ns").astype(np.int64))
+    monkeypatch.setattr("flows.stages.monitor_words.time.time_ns", lambda: long_ago)
+    (note,) = monitor(write_scenes(here, range(DATES)))["degraded"]
+    assert note.startswith("the cube ends in the future, on 2019-05-09 (")
+    assert "until the cube's folder is removed" in note
+
+
 def test_damage_is_mended_and_said_once(here: Path, plain: None) -> None:
     config, state = write_scenes(here, range(DATES - 1)), here / "runs" / "forest" / "state" / "harmonic"
     monitor(config)
