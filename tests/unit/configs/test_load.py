@@ -221,3 +221,14 @@ def test_names_that_do_not_fit_the_pattern_are_a_mistake_of_the_config(
     assert found[0].startswith("run.yaml:")
     assert problem in found[1]
     assert remedy in found[2]
+
+
+def test_a_rate_that_every_pixel_reaches_is_a_mistake(mistakes: Mistakes) -> None:
+    source, _, _ = GOOD.partition("samples:")
+    watch = "task: monitor\nvariable: {name: ndvi, formula: normalized_difference, bands: [B8, B4]}\n"
+    found = mistakes(source + watch + "monitoring: {start: 2019-01-01, test: {false_alarms: 1000}}\n")
+    assert list(found) == ["monitoring.test.false_alarms"]
+    assert found["monitoring.test.false_alarms"][1:] == (
+        "1000 of 1000 stable pixels a year are all of them",
+        "a rate far below 1000, e.g. 10",
+    )
