@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,8 @@ def prepare_places(invocation: Invocation, ingested: dict[str, Any], progress: A
     """name -> LabelledPlace below runs/NAME/samples; what is up to date there is opened."""
     from pipelines.samples.change_frames import about_place, open_place
 
+    for left in invocation.folder.samples.glob(".*.[0-9]*"):  # half a place that a killed process left; the run's lock is ours
+        shutil.rmtree(left, ignore_errors=True)
     places = {}
     for done, (name, about) in enumerate(ingested["places"].items()):
         progress(done, len(ingested["places"]))

@@ -110,9 +110,11 @@ def check_damage_is_mended(config: Path, folder: Path) -> None:
     (folder / "evaluation.json").write_text('{"methods": {')
     (folder / "model" / "model.safetensors").write_bytes(b"damaged")
     (folder / "samples" / "beta" / "place.json").write_text("{")
+    (folder / "samples" / ".beta.4711").mkdir()
     (folder / "products" / "alpha-mask.tif").unlink()
     carry_out(run_change, config)
     assert {name: (folder / name).read_bytes() for name in before} == before
+    assert not (folder / "samples" / ".beta.4711").exists()
 
 
 def check_a_loser_is_not_published(config: Path, folder: Path) -> None:
