@@ -146,6 +146,18 @@ def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.Captur
     assert "stopped by SIGTERM; what was finished is kept" in shown.err
 
 
+@pytest.mark.parametrize(("verb", "reasons", "code"), [
+    ("monitor", ["all-cloud"], 0), ("monitor", ["all-cloud", "truncated"], 3), ("ingest", ["all-cloud"], 3), ("ingest", [], 0),
+])  # fmt: skip
+def test_clouds_are_not_a_refusal_that_wakes_anybody(
+    monkeypatch: pytest.MonkeyPatch, verb: str, reasons: list[str], code: int
+) -> None:
+    from flows import verbs
+
+    monkeypatch.setattr(verbs, "perform", lambda *arguments: {"refused": [{"reason": reason} for reason in reasons]})
+    assert verbs.stage(verb, "x.yaml", [], False, False) == code
+
+
 def test_a_proposal_into_a_missing_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.sources.proposal.propose_run", lambda *arguments: "name: x\n")
     result = CliRunner().invoke(app, ["init", str(tmp_path), "-o", str(tmp_path / "no" / "x.yaml")])
