@@ -92,7 +92,7 @@ def figures_of(method: dict[str, Any]) -> dict[str, Any]:
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.products.change_curves import draw_f1, draw_reliability, scores_of
     from pipelines.products.change_report import ChangeReportInput, area_table, label_table, write_change_report
-    from pipelines.products.report import Picture
+    from pipelines.products.page import Picture
 
     run, folder = invocation.run, invocation.folder
     evaluation, trained = summary.evaluation, require(folder, "train", "train")

@@ -104,7 +104,7 @@ def computed_of(record: dict[str, Any]) -> dict[str, Any]:
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.cube.history import describe
     from pipelines.products.change_report import ChangeReportInput, watch_table, write_change_report
-    from pipelines.products.report import Picture
+    from pipelines.products.page import Picture
 
     run, folder = invocation.run, invocation.folder
     record = require(folder, "monitor", "monitor")

@@ -97,7 +97,8 @@ def describe_products(folder: RunFolder, predicted: dict[str, Any] | None) -> di
 
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.cube.history import describe
-    from pipelines.products.report import Picture, ReportInput, write_report
+    from pipelines.products.page import Picture
+    from pipelines.products.report import ReportInput, write_report
 
     folder = invocation.folder
     evaluation = read_json(folder.evaluation, "run `driftline evaluate CONFIG`")
@@ -123,7 +124,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
 def cube_facts(cube: dict[str, Any]) -> dict[str, str]:
     """A few lines about the cube; all of it is in `driftline info`."""
     from pipelines.calendar import span_words
-    from pipelines.products.report import when
+    from pipelines.products.page import when
 
     shape, grid = cube["shape"], cube["grid"]
     return {
@@ -139,7 +140,7 @@ def cube_facts(cube: dict[str, Any]) -> dict[str, str]:
 def draw_curves(invocation: Invocation, evaluation: dict[str, Any], drafts: Path) -> tuple[list[Any], list[Any], list[Any]]:
     """Pictures of the errors, of the coverage and of the split, drawn into `drafts`."""
     from pipelines.products.curves import draw_blocks, draw_coverage, draw_errors, draw_skill
-    from pipelines.products.report import Picture
+    from pipelines.products.page import Picture
 
     draw_errors(evaluation, drafts / "errors.png")
     draw_skill(evaluation, drafts / "skill.png")

@@ -1,23 +1,18 @@
 """One HTML file that tells what changed, readable anywhere: no network, no scripts, pictures inside.
 
 Both ways of asking share it: watching a place (`task: monitor`) and labelled pairs (`task: change`). A section without content is
-left out. Everything that comes from files is escaped by the template.
+left out.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from pipelines.products.change_summary import ChangeSummary, Mark, plain
-from pipelines.products.cog import publish
-from pipelines.products.report import Picture, duration, grouped, inline, number, when
+from pipelines.products.change_summary import ChangeSummary, Mark
+from pipelines.products.page import Picture, is_there, render_page, when, write_page
 
 MOST_ROWS = 25
 
@@ -121,31 +116,22 @@ def area_table(areas: Mapping[str, Mapping[str, Any]], confidence: float) -> Tab
 
 def write_change_report(content: ChangeReportInput, path: Path) -> None:
     """Writes the report in one rename."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(render_change_report(content), encoding="utf-8")
-    publish(draft, path)
+    write_page(render_change_report(content), path)
 
 
 def render_change_report(content: ChangeReportInput) -> str:
     """The report as one HTML text."""
-    environment = Environment(
-        loader=PackageLoader("pipelines.products", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"number": number, "duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact}
     summary = content.summary
     places = [{"place": name, **facts} for name, facts in summary.places.items()]
-    return environment.get_template("change_report.html").render(
-        c=content,
-        s=summary,
+    return render_page(
+        "change_report.html",
+        content,
         tone=tone_of(summary.marks),
         headline=headline(summary.marks),
         tables=[(table, best_of(table)) for table in content.tables],
         alerts=alert_table(summary.alerts),
-        has_places=bool(content.cube) and all(isinstance(facts, Mapping) for facts in content.cube.values()),
         largest=Table("", used_columns(LARGEST, summary.largest), summary.largest[:MOST_ROWS]),
         places=Table("", used_columns(PLACES, places), places),
-        refused=grouped(summary.refused),
     )
 
 
@@ -161,11 +147,7 @@ def alert_table(alerts: Sequence[Mapping[str, Any]]) -> Table:
 
 def used_columns(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Those columns of which some row has a value."""
-    return [column for column in columns if any(_is_there(row.get(column.key)) for row in rows)]
-
-
-def _is_there(value: Any) -> bool:
-    return value is not None and value == value and value != "unknown"
+    return [column for column in columns if any(is_there(row.get(column.key)) for row in rows)]
 
 
 def tone_of(marks: Sequence[Mark]) -> str:
@@ -188,40 +170,7 @@ def best_of(table: Table) -> dict[str, float]:
     """The best value of each column that has one, where there are at least two to choose from."""
     best = {}
     for column in table.columns:
-        values = [row[column.key] for row in table.rows if _is_there(row.get(column.key))]
+        values = [row[column.key] for row in table.rows if is_there(row.get(column.key))]
         if column.better and len(values) > 1:
             best[column.key] = max(values) if column.better == "high" else min(values)
     return best
-
-
-def fact(value: Any, key: str) -> str:
-    """A fact for people, by the name that it has in `summary.json`."""
-    value = plain(value)
-    if key.endswith("_m2") and isinstance(value, int | float):
-        return shown(value, "area")
-    is_moment = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", value)
-    return when(value) if is_moment else number(value)
-
-
-def shown(value: Any, kind: str) -> str:
-    """A value for people."""
-    value = plain(value)
-    if not _is_there(value):
-        return "–"
-    if kind == "share":
-        return f"{100 * value:.1f} %"
-    if kind == "sure":  # a share of the pixels tried: never all there are
-        return "> 99.9 %" if value > 0.9995 else f"{100 * value:.1f} %"
-    if kind == "days":
-        return f"{value:.0f} d"
-    if kind == "whole":
-        return number(int(value))
-    if kind == "degrees":
-        return f"{value:.5f}"
-    if kind == "date":
-        return when(str(value))[:10]
-    if kind == "area":
-        return f"{value / 1e6:.3g} km²" if value >= 1e7 else f"{value / 1e4:.2f} ha" if value >= 1000 else f"{value:.0f} m²"
-    if kind == "number" and isinstance(value, int | float):
-        return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
-    return str(value)

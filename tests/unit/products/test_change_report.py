@@ -14,18 +14,16 @@ from pipelines.products.change_report import (
     alert_table,
     area_table,
     best_of,
-    fact,
     headline,
     label_table,
     render_change_report,
-    shown,
     tone_of,
     watch_table,
     write_change_report,
 )
 from pipelines.products.change_summary import ChangeSummary, Mark, read_change_summary, write_change_summary
+from pipelines.products.page import Picture, fact, shown
 from pipelines.products.polygons import outline_changes
-from pipelines.products.report import Picture
 from pipelines.products.summary import Stage
 
 HOSTILE = '<script>alert("1")</script> | a & b'

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import ArtefactDamaged, MissingInput
-from pipelines.products.report import Picture, ReportInput, duration, number, percent, render_report, tone, when, write_report
+from pipelines.products.page import Picture, duration, number, percent, when
+from pipelines.products.report import ReportInput, render_report, tone, write_report
 from pipelines.products.summary import Stage, Summary, read_summary, write_summary
 
 
