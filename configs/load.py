@@ -82,7 +82,10 @@ def write_resolved(run: AnyRun, path: Path) -> None:
 
 def _read_text(path: Path) -> str:
     if path.is_dir():
-        raise MissingInput(f"{path} is a folder, expected a config file; `driftline init {path}` writes one for its scenes")
+        remedy = f"`driftline init {path}` writes one for its scenes"
+        if (path / "config.yaml").is_file():
+            remedy = f"it is a run's: name the config that made it, or {path / 'config.yaml'}"
+        raise MissingInput(f"{path} is a folder, expected a config file; {remedy}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as e:
