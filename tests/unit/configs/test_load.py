@@ -158,9 +158,9 @@ def test_missing_files_are_missing_input(folder: Path) -> None:
         load_run("runn.yaml")
     with pytest.raises(MissingInput, match="is a folder, expected a config file"):
         load_run("scenes")
-    (tmp_path / "config.yaml").write_text("name: x")
+    Path("scenes/config.yaml").write_text("name: x")
     with pytest.raises(MissingInput, match=r"it is a run's: name the config that made it, or .*config\.yaml"):
-        load_run(tmp_path)
+        load_run("scenes")
 
 
 def test_overrides_replace_values_and_explain_themselves(folder: Path) -> None:
