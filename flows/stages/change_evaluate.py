@@ -8,11 +8,11 @@ import numpy as np
 
 from configs import build_change
 from configs.change import ChangeModel, Rule
-from flows.folder import finished, read_json, stage_key, write_json
+from flows.folder import read_json, stage_key
 from flows.invocation import Invocation
 from flows.stages.change_networks import Places, held_out_of, logits_of, network_key, open_places, rule_scores, train_network
 from flows.stages.change_train import describe_groups, require_detector
-from flows.stages.evaluate import digest_of
+from flows.stages.verdict import standing_verdict, write_verdict
 
 AREA_SAMPLE_PX = 1000  # pixels of a place that its area estimate looks at
 FUSED_RULE = "change_vector"  # measured in the place's own deviations
@@ -21,29 +21,18 @@ ALONE = "alone"  # a network without the rule
 
 def change_evaluate(invocation: Invocation) -> dict[str, Any]:
     """Evaluates if the detector or the settings have changed; hands back the record of the stage."""
-    folder, steps = invocation.folder, invocation.steps
+    steps = invocation.steps
     trained = require_detector(invocation)
     run = invocation.run.model_dump(mode="json")
     key = stage_key(trained=trained["key"], model=trained["model_hash"], evaluation=run["evaluation"])
-    record = finished(folder, "evaluate", key)
-    if record is not None and digest_of(folder.evaluation) == record.get("evaluation_sha256"):
+    if (record := standing_verdict(invocation, key)) is not None:
         steps.skip("evaluate", "up to date")
         return {**record, **headline(read_change_evaluation(invocation)), "skipped": True}
     places = open_places(invocation, "evaluate")
     models, automatic = judge_models(invocation, places), judge_automatic(invocation, places)
     rules = judge_rules(invocation, places)
     content = steps.do("evaluate", "compare", lambda progress: tabulate(invocation, places, models, rules, automatic))
-    write_json(folder.evaluation, {**content, "model_hash": trained["model_hash"], "snapshot": trained["snapshot"]})
-    verdict = content["verdict"]
-    record = {
-        "key": key,
-        "model_hash": trained["model_hash"],
-        "is_publishable": verdict["is_publishable"],
-        "message": verdict["sentence"],
-        "evaluation_sha256": digest_of(folder.evaluation),
-    }
-    write_json(folder.done("evaluate"), record)
-    steps.say(verdict["sentence"])
+    record = write_verdict(invocation, key, content, trained)
     return {**record, **headline(content)}
 
 

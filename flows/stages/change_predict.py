@@ -9,8 +9,10 @@ import numpy as np
 from flows.folder import finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from flows.stages.change_networks import Places, logits_of, open_places, rule_scores
-from flows.stages.change_report import change_report, is_change_reported, product_lines
+from flows.stages.change_report import change_report, product_lines
 from flows.stages.change_train import load_trained, require_detector
+from flows.stages.reported import is_reported
+from flows.stages.verdict import require_verdict
 from pipelines.errors import NotPublished, RequestError
 
 NOT_SEEN = 255
@@ -23,7 +25,7 @@ def change_predict(invocation: Invocation) -> dict[str, Any]:
     Raises NotPublished, after the report is written, if the detector does not beat what it must and `even_if_worse` is not set.
     """
     folder, steps = invocation.folder, invocation.steps
-    trained, evaluated = require_detector(invocation), require_judged(invocation)
+    trained, evaluated = require_detector(invocation), require_verdict(invocation)
     if not evaluated["is_publishable"] and not invocation.even_if_worse:
         steps.skip("predict", "not published: the detector does not beat what it must beat")
         change_report(invocation)
@@ -43,20 +45,12 @@ def change_predict(invocation: Invocation) -> dict[str, Any]:
     record = finished(folder, "predict", key)
     if record is not None and all((folder.path / name).exists() for name in record["products"]):
         steps.skip("predict", "up to date")
-        if not is_change_reported(invocation):
+        if not is_reported(invocation):
             change_report(invocation)
         return {**record, "lines": product_lines(folder, record), "skipped": True}
     record = make_change(invocation, key, trained["model_hash"], ingested["snapshot"])
     change_report(invocation)
     return {**record, "lines": product_lines(folder, record)}
-
-
-def require_judged(invocation: Invocation) -> dict[str, Any]:
-    """The verdict on the detector that is on disk; raises MissingInput if it has not been evaluated."""
-    trained, evaluated = require(invocation.folder, "train", "train"), finished(invocation.folder, "evaluate")
-    if evaluated is None or evaluated["model_hash"] != trained["model_hash"]:
-        invocation.folder.done("evaluate").unlink(missing_ok=True)  # a verdict on another detector
-    return require(invocation.folder, "evaluate", "evaluate")
 
 
 def make_change(invocation: Invocation, key: str, model_hash: str, snapshot: str) -> dict[str, Any]:

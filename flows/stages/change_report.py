@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import config_hash
-from flows.folder import STAGES, RunFolder, code_version, finished, require, stage_key, write_json
+from flows.folder import STAGES, RunFolder, code_version, finished, require
 from flows.invocation import Invocation
 from flows.stages.change_evaluate import read_change_evaluation
 from flows.stages.change_train import require_detector
+from flows.stages.reported import close_report
 from flows.steps import read_records, stage_costs
 
 
@@ -19,22 +20,9 @@ def change_report(invocation: Invocation) -> dict[str, Any]:
     require_detector(invocation)
     summary = steps.do("report", "write the summary", lambda progress: summarise(invocation))
     steps.do("report", "write the report", lambda progress: write_page(invocation, summary))
-    write_json(folder.done("report"), {"key": report_key(invocation)})
+    close_report(invocation)
     record = finished(folder, "predict") or {"products": []}
     return {"message": f"report: {folder.report}", "lines": product_lines(folder, record), "report": str(folder.report)}
-
-
-def is_change_reported(invocation: Invocation) -> bool:
-    """True if summary and report speak of what the stages have left."""
-    folder = invocation.folder
-    return folder.summary.exists() and folder.report.exists() and finished(folder, "report", report_key(invocation)) is not None
-
-
-def report_key(invocation: Invocation) -> str:
-    folder = invocation.folder
-    records = {stage: finished(folder, stage) for stage in ("train", "evaluate", "predict")}
-    refused = (finished(folder, "ingest") or {}).get("refused")
-    return stage_key(config=config_hash(invocation.run), refused=refused, **records)
 
 
 def current_prediction(invocation: Invocation) -> dict[str, Any]:

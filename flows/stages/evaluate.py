@@ -1,15 +1,14 @@
 """Forecaster -> verdict: fit the baselines, calibrate the intervals on validation, judge all of them on the test part."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from configs import build
-from flows.folder import finished, read_json, require, stage_key, write_json
+from flows.folder import read_json, require, stage_key
 from flows.invocation import Invocation
 from flows.stages.train import cut_samples, every_nth, plan_samples, require_trained
+from flows.stages.verdict import standing_verdict, write_verdict
 from pipelines.errors import ArtefactDamaged, MissingInput
 
 
@@ -29,11 +28,10 @@ class PartWindows:
 
 def evaluate(invocation: Invocation) -> dict[str, Any]:
     """Evaluates if the model or the settings have changed; hands back the record of the stage."""
-    folder, steps = invocation.folder, invocation.steps
+    steps = invocation.steps
     trained = require_trained(invocation)
     key = evaluate_key(invocation, trained)
-    record = finished(folder, "evaluate", key)
-    if record is not None and digest_of(folder.evaluation) == record.get("evaluation_sha256"):
+    if (record := standing_verdict(invocation, key)) is not None:
         steps.skip("evaluate", "up to date")
         return {**record, **headline(read_evaluation(invocation)), "skipped": True}
     forecaster = steps.do("evaluate", "load the model", lambda progress: load_model(invocation)[0])
@@ -47,23 +45,8 @@ def evaluate(invocation: Invocation) -> dict[str, Any]:
         "judge on the test part",
         lambda progress: judge(invocation, forecaster, baselines, intervals, cache, progress),
     )
-    write_json(folder.evaluation, {**content, "model_hash": trained["model_hash"], "snapshot": trained["snapshot"]})
-    verdict = content["verdict"]
-    record = {
-        "key": key,
-        "model_hash": trained["model_hash"],
-        "is_publishable": verdict["is_publishable"],
-        "message": verdict["sentence"],
-        "evaluation_sha256": digest_of(folder.evaluation),
-    }
-    write_json(folder.done("evaluate"), record)
-    steps.say(verdict["sentence"])
+    record = write_verdict(invocation, key, content, trained)
     return {**record, **headline(content)}
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 (hex) of a file, "" if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def headline(content: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def monitor(invocation: Invocation) -> dict[str, Any]:
 
 def close(invocation: Invocation, record: dict[str, Any], *, is_new: bool) -> dict[str, Any]:
     """Tells people, says what is to be said, writes record and report."""
-    from flows.stages.monitor_report import is_reported, product_lines, report
+    from flows.stages.monitor_report import product_lines, report
+    from flows.stages.reported import is_reported
 
     folder, steps = invocation.folder, invocation.steps
     if is_new:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from configs.load import config_hash
-from flows.folder import STAGES, code_version, finished, read_json, require, stage_key, write_json
+from flows.folder import STAGES, code_version, finished, read_json, require
 from flows.invocation import Invocation
 from flows.stages.report import cube_facts
+from flows.stages.reported import close_report
 from flows.steps import read_records, stage_costs
 
 MOST_LARGEST = 50
@@ -19,22 +20,8 @@ def report(invocation: Invocation) -> dict[str, Any]:
     require(folder, "monitor", "monitor")
     summary = steps.do("report", "write the summary", lambda progress: summarise(invocation))
     steps.do("report", "write the report", lambda progress: write_page(invocation, summary))
-    write_json(folder.done("report"), {"key": report_key(invocation)})
+    close_report(invocation)
     return {"message": f"report: {folder.report}", "lines": product_lines(invocation), "report": str(folder.report)}
-
-
-def is_reported(invocation: Invocation) -> bool:
-    """True if summary and report speak of what the stages have left."""
-    folder = invocation.folder
-    is_there = folder.summary.exists() and folder.report.exists()
-    return is_there and finished(folder, "report", report_key(invocation)) is not None
-
-
-def report_key(invocation: Invocation) -> str:
-    folder = invocation.folder
-    records = {stage: finished(folder, stage) for stage in ("evaluate", "monitor")}
-    refused = (finished(folder, "ingest") or {}).get("refused")
-    return stage_key(config=config_hash(invocation.run), refused=refused, **records)
 
 
 def product_lines(invocation: Invocation) -> list[str]:

@@ -9,11 +9,13 @@ import numpy as np
 
 from configs import build
 from configs.load import config_hash
-from flows.folder import code_version, finished, require, stage_key, write_json
+from flows.folder import code_version, finished, stage_key, write_json
 from flows.invocation import Invocation
 from flows.stages.evaluate import load_model, read_evaluation
-from flows.stages.report import is_reported, product_lines, report
+from flows.stages.report import product_lines, report
+from flows.stages.reported import is_reported
 from flows.stages.train import require_trained
+from flows.stages.verdict import require_verdict
 from flows.stages.views import forecast_maps
 from pipelines.errors import NotPublished
 
@@ -55,14 +57,6 @@ def predict(invocation: Invocation) -> dict[str, Any]:
     record = make_forecast(invocation, key, trained, snapshot)
     report(invocation)
     return {**record, "lines": product_lines(folder, record)}
-
-
-def require_verdict(invocation: Invocation) -> dict[str, Any]:
-    """The verdict on the model that is on disk; raises MissingInput if it has not been evaluated."""
-    trained, evaluated = require(invocation.folder, "train", "train"), finished(invocation.folder, "evaluate")
-    if evaluated is None or evaluated["model_hash"] != trained["model_hash"]:
-        invocation.folder.done("evaluate").unlink(missing_ok=True)  # a verdict on another model
-    return require(invocation.folder, "evaluate", "evaluate")
 
 
 def newest_snapshot(invocation: Invocation) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import config_hash
-from flows.folder import STAGES, RunFolder, code_version, finished, read_json, require, stage_key, write_json
+from flows.folder import STAGES, RunFolder, code_version, finished, read_json, require
 from flows.invocation import Invocation
+from flows.stages.reported import close_report
 from flows.stages.train import plan_samples, require_trained
 from flows.steps import read_records, stage_costs
 
@@ -19,23 +20,9 @@ def report(invocation: Invocation) -> dict[str, Any]:
     require_trained(invocation)
     summary = steps.do("report", "write the summary", lambda progress: summarise(invocation))
     steps.do("report", "write the report", lambda progress: write_page(invocation, summary))
-    write_json(folder.done("report"), {"key": report_key(invocation)})
+    close_report(invocation)
     record = finished(folder, "predict") or {"products": []}
     return {"message": f"report: {folder.report}", "lines": product_lines(folder, record), "report": str(folder.report)}
-
-
-def is_reported(invocation: Invocation) -> bool:
-    """True if summary and report speak of what the stages have left; a kill before the report leaves that of the run before."""
-    folder = invocation.folder
-    is_there = folder.summary.exists() and folder.report.exists()
-    return is_there and finished(folder, "report", report_key(invocation)) is not None
-
-
-def report_key(invocation: Invocation) -> str:
-    folder = invocation.folder
-    records = {stage: finished(folder, stage) for stage in ("train", "evaluate", "predict")}
-    refused = (finished(folder, "ingest") or {}).get("refused")
-    return stage_key(config=config_hash(invocation.run), refused=refused, **records)
 
 
 def summarise(invocation: Invocation) -> Any:
