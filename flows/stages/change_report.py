@@ -86,21 +86,24 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     evaluation, trained = summary.evaluation, require(folder, "train", "train")
     judged_places = list(evaluation["methods"][evaluation["model"]]["places"])
     maps = [
-        Picture(folder.path / f"quicklook-{name}.png", name, "Before and after with the change outlined, and how likely it is.")
+        Picture(
+            folder.path / f"quicklook-{name}.png",
+            name,
+            "Before and after with the change outlined, and how likely it is. F1 below the title: as judged, with every choice "
+            "(the threshold too) made on other places. Figures on the last panel: of the map as published, shipped threshold.",
+        )
         for name in summary.places
     ]
     settings = {
         "model": f"{run.model.kind}, widths {run.model.widths}, fused with {run.model.fuse_with}",
         "left out in turn": ", ".join(trained["groups"]),
-        "threshold": round(float(trained["threshold"]), 3),
+        "shipped threshold": round(float(trained["threshold"]), 3),
         "training": f"{run.training.epochs} epochs of {run.training.windows} windows of {run.training.window_px} px",
     }
     tables = [label_table(summary.methods, judged_places, summary.shipped)]
     if evaluation.get("area"):
         tables.append(area_table(evaluation["area"], run.evaluation.confidence))
-    words = (
-        f"Pooled over all pixels, with its {run.evaluation.confidence:.0%} interval over blocks; no method has seen the place."
-    )
+    words = f"As judged, the threshold too chosen on other places. Pooled over all pixels, with its {run.evaluation.confidence:.0%} interval over blocks; no method has seen the place."
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
         curve = Path(drafts) / "f1.png"
         draw_f1(scores_of(evaluation["methods"]), summary.shipped, curve)

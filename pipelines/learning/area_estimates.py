@@ -120,14 +120,18 @@ def _estimate(value: float, variance: float, z: float, most: float = np.inf) -> 
 def allocate_sample(total: int, pixels_S: Sequence[int], least: int = 50) -> list[int]:
     """Samples per map class: `least` in every class that is mapped (rare ones need them), the rest by area; section 5.1.2.
 
-    No class gets more samples than it has pixels. Raises RequestError where `total` is too small for that.
+    They sum to `total`, or to all pixels where there are fewer: no class gets more samples than it has pixels. Raises
+    RequestError where `total` is too small for `least`.
     """
     pixels = np.asarray(pixels_S, np.int64)
     sizes = np.minimum(least, pixels)
     if sizes.sum() > total:
         raise RequestError(f"{total} samples are too few for {least} in each of {np.count_nonzero(pixels)} map classes")
     by_area = np.floor((total - sizes.sum()) * pixels / max(pixels.sum(), 1)).astype(np.int64)
-    return [int(n) for n in np.minimum(sizes + by_area, pixels)]
+    sizes = np.minimum(sizes + by_area, pixels)
+    for s in np.argsort(-pixels, kind="stable"):  # what was rounded off, or did not fit a small class
+        sizes[s] += min(pixels[s] - sizes[s], total - sizes.sum())
+    return [int(n) for n in sizes]
 
 
 @dataclass(frozen=True)

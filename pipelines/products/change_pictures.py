@@ -42,7 +42,8 @@ NEAR_EDGE = 0.12  # share of a map's side within which a mark's number would lea
 class Sight:
     """A place at one date: `values` (rows, columns) of the variable or (rows, columns, 3) of colours, float32, NaN = not seen.
 
-    `variable` and `unit` are of the former; `words` say what the colours are, for instance "true colour".
+    `variable` and `unit` are of the former; `words` say what the colours are, for instance "true colour". `when` stands in the
+    place of the date where several looks were taken together: "Jun-Aug 2018, median of 6 looks".
     """
 
     date: np.datetime64
@@ -50,6 +51,7 @@ class Sight:
     variable: str = ""
     unit: str = ""
     words: str = ""
+    when: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def draw_pair_quicklook(maps: PairMaps, path, title: str, subtitle: str = "") ->
         draw_foot(
             figure,
             maps.grid,
-            "Red outline: pixels called changed; red line in the bar: the threshold. Grey: not seen on one of the dates.",
+            "Red outline: pixels called changed; red line in the bar: the threshold"
+            f"{' (that of the figures above)' if maps.truth is not None else ''}. Grey: not seen on one of the dates.",
         )
         save_figure(figure, path)
 
@@ -157,7 +160,8 @@ def draw_sights(panels: Sequence[Axes], sights: Sequence[Sight], grid: Grid, cha
             draw_image(axes, stretch_colours(sight.values, stretch), grid)
         else:
             draw_values(axes, sight.values, shades, grid, words)
-        axes.set_title(f"{name}: {day(sight.date)}", size=10, weight="bold", loc="left", pad=5)
+        size = 9 if sight.when else 10  # as wide as the map
+        axes.set_title(f"{name}: {sight.when or day(sight.date)}", size=size, weight="bold", loc="left", pad=5)
         axes.set_title(words if sight.values.ndim == 3 else "", size=8.5, color=MUTED, loc="right", pad=5)
         outline(axes, changed, grid, OUTLINE, 0.9)
 

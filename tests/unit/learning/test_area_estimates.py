@@ -108,9 +108,11 @@ def test_too_few_samples_are_named():
 
 
 def test_rare_classes_get_their_least_and_no_more_than_they_have():
-    assert allocate_sample(640, [9_800_000, 200_000], least=75) == [75 + 480, 75 + 9]
-    assert allocate_sample(200, [10_000, 30], least=50) == [50 + 119, 30]
+    assert allocate_sample(640, [9_800_000, 200_000], least=75) == [75 + 481, 75 + 9]  # 480.2 and 9.8 by area
+    assert allocate_sample(200, [10_000, 30], least=50) == [170, 30]
     assert allocate_sample(100, [10_000, 0], least=50) == [100, 0]
+    assert allocate_sample(1000, [300, 90], least=50) == [300, 90], "all there are"
+    assert sum(allocate_sample(1000, [61_231, 1_847, 333])) == 1000
 
 
 def make_map(seed=0, shape=(200, 300)):

@@ -114,8 +114,22 @@ def test_areas_stand_beside_their_labels():
         "paris": {"mapped_m2": 27_594.0, "labelled_m2": 5047.0, "sampled": 999, "estimate": {"value": 30_181.0, "low": None}}
     }
     html = render_change_report(ChangeReportInput(ChangeSummary("oscd", "change", (), {}), tables=[area_table(areas, 0.95)]))
-    for text in ("2.76 ha", "3.02 ha", "0.50 ha", "999", "95% confidence", "–"):
+    for text in ("2.76 ha", "3.02 ha", "0.50 ha", "999", "95% confidence", "–", "called changed when judged"):
         assert text in html
+
+
+def test_two_areas_of_one_place_name_their_thresholds():
+    places = {"paris": {"changed": 0.01, "patches": 85, "area_m2": 9000.0}}
+    largest = tuple({"place": "paris", "id": f"r{n}-c1", "area_m2": 900.0 - n} for n in range(50))
+    evaluation = {"area": {"paris": {"mapped_m2": 8000.0}}}
+    summary = ChangeSummary(
+        "oscd", "change", (), {}, found={"patches": 85}, largest=largest, computed={"threshold": 0.41234}, places=places,
+        evaluation=evaluation,
+    )  # fmt: skip
+    html = render_change_report(ChangeReportInput(summary, tables=[area_table(evaluation["area"], 0.95)]))
+    assert "with the shipped threshold (0.412), which was chosen on all labelled places" in html
+    assert "Called changed with a threshold that was chosen without the place" in html
+    assert "The first 25 of 85;" in html, "not of the 50 that the summary keeps"
 
 
 def test_the_tone_follows_the_marks():
