@@ -26,7 +26,9 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
-Restart = Annotated[bool, typer.Option("--restart", help="begin anew: set the saved state aside and replay the whole cube")]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="begin anew: forget the saved state (not the alerts) and take all steps again")
+]
 EvenIfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")
 ]

@@ -20,13 +20,13 @@ def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: 
     display = Bars()
     result = perform(verb, config, overrides, display, options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
-    return SOME_REFUSED if refused_of(verb, result) else DONE
+    return SOME_REFUSED if refused_of(result) else DONE
 
 
-def refused_of(verb: str, result: dict[str, Any]) -> list[dict[str, Any]]:
+def refused_of(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The refused inputs that someone should look at. To a watch a night of clouds is nothing unusual: not seen, not wrong."""
     refused: list[dict[str, Any]] = result.get("refused") or []
-    return [one for one in refused if verb != "monitor" or one["reason"] != "all-cloud"]
+    return [one for one in refused if result.get("task") != "monitor" or one["reason"] != "all-cloud"]
 
 
 def perform(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def monitor(invocation: Invocation) -> dict[str, Any]:
     folder, steps = invocation.folder, invocation.steps
     require(folder, "ingest", "ingest")
     if getattr(invocation, "restart", False):
+        folder.done("monitor").unlink(missing_ok=True)
         steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
     key = monitor_key(invocation)
     record = finished(folder, "monitor", key)
@@ -84,6 +85,7 @@ def is_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
     folder = invocation.folder
     return (
         not record.get("fallback")
+        and (folder.state / record["expectation"] / "watch.json").exists()
         and folder.alerts.exists()
         and all((folder.path / name).exists() for name in record["products"])
     )

@@ -7,6 +7,9 @@ from flows.folder import finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from pipelines.errors import RequestError
 
+ODD_YEAR = 2.0  # a year of the history whose threshold is so many times that of any other
+FEW_STABLE = 0.25
+
 
 def evaluate_monitoring(invocation: Invocation) -> dict[str, Any]:
     """False alarms, breaks put in by hand and seen change, for the detector and its references; the record of the stage."""
@@ -62,8 +65,8 @@ def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any
         "detector": detector.key,
         "snapshot": snapshot,
         "fallback": expected.fallback,
-        "notes": [missing] if missing else [],
-        "sentence": sentence_of(methods[shipped], run.evaluation.drops),
+        "notes": [*([missing] if missing else []), *doubts(rests_on or {}, details)],
+        "sentence": sentence_of(methods[shipped], run.evaluation.drops, seen_of(details["methods"][shipped])),
         "methods": methods,
         "calibrated_on": rests_on,
         "details": details,
@@ -81,7 +84,28 @@ def flat_figures(judged: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def sentence_of(figures: dict[str, Any], drops: list[float]) -> str:
+def seen_of(judged: dict[str, Any]) -> dict[str, int]:
+    """How many pixels the images show to have changed, in all years, and how many of them were found."""
+    years = [year for year in (judged.get("seen_in_images") or {}).values() if year["found"] is not None]
+    return {"pixels": sum(y["pixels"] for y in years), "found": round(sum(y["pixels"] * y["found"] for y in years))}
+
+
+def doubts(rests_on: dict[str, Any], details: dict[str, Any]) -> list[str]:
+    """What a reader should know before believing the figures: a threshold that hangs on one year, little that is stable."""
+    notes, years = [], sorted((rests_on.get("years") or {}).items(), key=lambda pair: pair[1])
+    if len(years) > 1 and years[-1][1] > ODD_YEAR * years[-2][1]:
+        (_, others), (odd, value) = years[-2:]
+        notes.append(
+            f"the threshold hangs on the year from {odd}, which alone reaches {value:.1f}, all others at most {others:.1f}: if "
+            "something did change then, the watch is deafer than it need be (`monitoring.test.threshold` sets another)"
+        )
+    stable, monitored = details.get("stable_pixels") or 0, details.get("monitored_pixels") or 0
+    if 0 < stable < FEW_STABLE * monitored:
+        notes.append(f"only {stable} of {monitored} pixels look stable: false alarms and delays are measured on these alone")
+    return notes
+
+
+def sentence_of(figures: dict[str, Any], drops: list[float], seen: dict[str, int]) -> str:
     """What was measured, in a sentence."""
     if figures.get("false_alarms") is None:
         return "False alarms and delays could not be measured here: too few stable pixels."
@@ -90,4 +114,6 @@ def sentence_of(figures: dict[str, Any], drops: list[float]) -> str:
         for drop in drops
         if figures.get(f"delay_{drop:g}") is not None
     ]
+    if seen["pixels"]:
+        parts.append(f"{seen['found']} of the {seen['pixels']} pixels whose change the images show: found")
     return f"{figures['false_alarms']:g} false alarms per 1000 stable pixels and year; " + "; ".join(parts) + "."

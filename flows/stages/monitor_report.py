@@ -12,6 +12,7 @@ from flows.stages.reported import close_report
 from flows.steps import read_records, stage_costs
 
 MOST_LARGEST = 50
+LEAST_FOUND, ENOUGH_PIXELS = 0.5, 20
 
 
 def report(invocation: Invocation) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
             maps=[picture for picture in maps if picture.path.exists()],
             series=[picture for picture in series if picture.path.exists()],
             curves=[picture for picture in curves if picture.path.exists()],
-            notes=record["notes"],
+            notes=[*record["notes"], *summary.evaluation.get("notes", [])],
         ),
         folder.report,
     )
@@ -165,11 +166,22 @@ def seen_table(evaluation: dict[str, Any]) -> Any:
 
 
 def marks_of(run: Any, evaluation: dict[str, Any]) -> tuple[Any, ...]:
-    """What the config asks for: no more false alarms than `monitoring.test.false_alarms`."""
+    """What the config asks for: no more false alarms than `monitoring.test.false_alarms`; and that it is not deaf.
+
+    Silence alone is no merit: half of the largest drop, and half of what the images show, is the least that a watch must find.
+    """
+    from flows.stages.monitor_evaluate import seen_of
     from pipelines.products.change_summary import Mark
 
     figures = evaluation.get("methods", {}).get(evaluation.get("shipped", ""), {})
     if figures.get("false_alarms") is None:
         return ()
     wanted = run.monitoring.test.false_alarms
-    return (Mark("false alarms per 1000 stable pixels and year", figures["false_alarms"], wanted, "at most"),)
+    marks = [Mark("false alarms per 1000 stable pixels and year", figures["false_alarms"], wanted, "at most")]
+    largest = f"{max(run.evaluation.drops, default=0):g}"
+    if figures.get(f"found_{largest}") is not None:
+        marks.append(Mark(f"drops of {largest} found", figures[f"found_{largest}"], LEAST_FOUND))
+    seen = seen_of(evaluation["details"]["methods"][evaluation["shipped"]])
+    if seen["pixels"] >= ENOUGH_PIXELS:
+        marks.append(Mark("change that the images show found", seen["found"] / seen["pixels"], LEAST_FOUND))
+    return tuple(marks)

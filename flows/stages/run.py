@@ -41,4 +41,4 @@ def _in_turn(invocation: Invocation, task: str, *verbs: str, last: Stage | None 
     if is_nothing_new:
         invocation.steps.say("nothing to do: everything is up to date")
         result = {**result, "message": "nothing to do: everything is up to date"}
-    return {**result, "refused": records[0]["refused"], "skipped": is_nothing_new}
+    return {**result, "task": task, "refused": records[0]["refused"], "skipped": is_nothing_new}

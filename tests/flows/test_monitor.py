@@ -1,6 +1,7 @@
 """`driftline monitor` as people call it: no news, one new scene, late and reprocessed ones, refusals, alerts and who is told."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -126,6 +127,18 @@ def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: 
     monitor(here / "forest.yaml", "name=fresh")
     tiles = [here / "runs" / name / "state" / "harmonic" for name in ("forest", "fresh")]
     assert state_files(tiles[0]) == state_files(tiles[1])
+
+
+@pytest.mark.slow
+def test_restart_begins_anew_even_where_nothing_is_new(here: Path, plain: None) -> None:
+    config = write_scenes(here, range(DATES))
+    first = monitor(config)
+    before = state_files(here / "runs" / "forest" / "state")
+    anew = monitor(config, restart=True)
+    assert (anew["counts"]["fits"], anew["alerts"]) == (TILES, []), "all steps again, and nobody is told twice"
+    assert state_files(here / "runs" / "forest" / "state") == before
+    shutil.rmtree(here / "runs" / "forest" / "state" / "harmonic")
+    assert monitor(config)["counts"]["steps"] == first["counts"]["steps"], "a state that is gone is made again"
 
 
 @pytest.mark.slow

@@ -146,16 +146,19 @@ def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.Captur
     assert "stopped by SIGTERM; what was finished is kept" in shown.err
 
 
-@pytest.mark.parametrize(("verb", "reasons", "code"), [
-    ("monitor", ["all-cloud"], 0), ("monitor", ["all-cloud", "truncated"], 3), ("ingest", ["all-cloud"], 3), ("ingest", [], 0),
+@pytest.mark.parametrize(("task", "reasons", "code"), [
+    ("monitor", ["all-cloud"], 0), ("monitor", ["all-cloud", "truncated"], 3),
+    ("forecast", ["all-cloud"], 3), ("forecast", [], 0),
 ])  # fmt: skip
 def test_clouds_are_not_a_refusal_that_wakes_anybody(
-    monkeypatch: pytest.MonkeyPatch, verb: str, reasons: list[str], code: int
+    monkeypatch: pytest.MonkeyPatch, task: str, reasons: list[str], code: int
 ) -> None:
     from flows import verbs
 
-    monkeypatch.setattr(verbs, "perform", lambda *arguments: {"refused": [{"reason": reason} for reason in reasons]})
-    assert verbs.stage(verb, "x.yaml", [], False, False) == code
+    monkeypatch.setattr(
+        verbs, "perform", lambda *arguments: {"task": task, "refused": [{"reason": reason} for reason in reasons]}
+    )
+    assert verbs.stage("run", "x.yaml", [], False, False) == code
 
 
 def test_a_proposal_into_a_missing_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_files_without_a_place_need_one_from_the_config(tmp_path):
         rasterio.open(tmp_path / "20180105.tif", "w", **profile) as file,
     ):
         file.write(ramp(), 1)
-    with pytest.raises(RequestError, match=r"set source\.crs"):
+    with pytest.raises(RequestError, match=r"set source\.transform and source\.crs"):
         FolderSource(tmp_path, Wanted((Band("a"),)), "{date:%Y%m%d}.tif").native_grid()
     with pytest.raises(RequestError, match=r"set source\.transform"):
         FolderSource(tmp_path, Wanted((Band("a"),), crs="EPSG:32633"), "{date:%Y%m%d}.tif").native_grid()
