@@ -12,7 +12,7 @@ import numpy as np
 from configs.load import config_hash
 from flows.folder import code_version
 from flows.invocation import Invocation
-from flows.stages.monitor_views import changed_by_half, choose_dates, course_of, marks_of, sight, unit_of
+from flows.stages.monitor_views import course_of, marks_of, sights, unit_of
 from flows.stages.predict import swap
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
@@ -77,20 +77,18 @@ def publish(invocation: Invocation, looking: Any, frame: Any, progress: Any) -> 
 
 def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[Path]:
     """Before, after and the maps; the course of a few pixels; the changed area over time; the change as it became known."""
+    from pipelines.change.detector import CHANGED
     from pipelines.products.change_animation import draw_change_animation
     from pipelines.products.change_curves import draw_growth
     from pipelines.products.change_pictures import ChangeMaps, draw_change_quicklook, thin_rows
     from pipelines.products.change_series import draw_change_series
 
     run, folder, dataset = invocation.run, invocation.folder, looking.watch.dataset
-    before, after = choose_dates(invocation, dataset, changed_by_half(frame))
     marks = marks_of(frame, layers, looking.grid)
     thinned = {name: thin_rows(layers.map(name)) for name in PICTURED}
     unit = unit_of(invocation, dataset)
-    maps = ChangeMaps(
-        sight(invocation, dataset, before), sight(invocation, dataset, after), thinned, looking.grid, run.variable.name, unit,
-        marks=marks,
-    )  # fmt: skip
+    before, after = sights(invocation, dataset, frame, thinned["status"] == CHANGED)
+    maps = ChangeMaps(before, after, thinned, looking.grid, run.variable.name, unit, marks=marks)
     until = str(dataset["time"].values[-1])[:10]
     area = float(frame["area_m2"].sum()) / 1e4
     title = f"{run.name}: what changed in {run.variable.name} since {run.monitoring.start:%Y-%m-%d}"

@@ -1,4 +1,4 @@
-"""What a picture of a watched place shows: a date before and one after, and the course of single pixels."""
+"""What a picture of a watched place shows: the place before and after, and the course of single pixels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ CLEAR = 0.8  # of the clearest date's usable share: such a date can be shown
 SEASON_DAYS = 45  # before and after are of the same season, as far as there are such dates
 CURVE_EVERY_DAYS = 5
 PLACES_SHOWN = 3
+USABLE = 0.25  # of the clearest date's usable share: such a date counts as a look of its season
+SEASON_MONTHS = 3
+LEAST_LOOKS, SOLID_LOOKS = 2, 3  # in a season, for its median; of two, one may still be haze
+LOOKS_AFTER = 3
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def choose_dates(invocation: Invocation, dataset: Any, changed: np.datetime64 | None = None) -> tuple[int, int]:
@@ -66,11 +71,119 @@ def read_thinned(invocation: Invocation, dataset: Any, index: int) -> np.ndarray
     return read_variables(dataset, index, step, (build_monitor.build_variable(invocation.run),))[0]
 
 
-def sight(invocation: Invocation, dataset: Any, index: int) -> Any:
+def sights(invocation: Invocation, dataset: Any, frame: Any, changed: np.ndarray) -> tuple[Any, Any]:
+    """Before and after: medians of one season of two years, else single dates. `changed` (rows, columns) bool is thinned.
+
+    One date can be haze that no mask saw; a median over the looks of three months is what the place was like. Where the change is
+    later than every such season, after is the median of the last looks that saw the changed pixels.
+    """
     from pipelines.products.change_pictures import Sight
 
-    date = dataset["time"].values[index]
-    return Sight(date, read_thinned(invocation, dataset, index), invocation.run.variable.name, unit_of(invocation, dataset))
+    times, start = dataset["time"].values, np.datetime64(invocation.run.monitoring.start, "ns")
+    half = changed_by_half(frame)
+    seasons = choose_seasons(invocation, dataset, half)
+    if seasons is None:
+        return tuple(  # type: ignore[return-value]
+            Sight(times[index], read_thinned(invocation, dataset, index), *_named(invocation, dataset))
+            for index in choose_dates(invocation, dataset, half)
+        )
+    before, after = (_median_sight(invocation, dataset, looks, name) for looks, name in seasons)
+    if half is not None and half >= times[seasons[1][0][0]]:
+        looks = last_looks(invocation, dataset, changed, np.flatnonzero(times >= max(start, half)))
+        if looks.size:
+            after = _median_sight(invocation, dataset, looks, f"last looks to {str(times[looks[-1]])[:10]}")
+    return before, after
+
+
+def choose_seasons(
+    invocation: Invocation, dataset: Any, changed: np.datetime64 | None
+) -> tuple[tuple[np.ndarray, str], tuple[np.ndarray, str]] | None:
+    """(indices of the looks, name) of the same three months, last before the watch began and last of the watch; None: none fit.
+
+    Of the seasons with at least `LEAST_LOOKS` looks in both years (`SOLID_LOOKS` if one has as many) that begin after `changed`
+    (if one does) it is the one of the highest values before the watch, where a fall shows most; of the lowest where a rise is
+    looked for.
+    """
+    times, seen = dataset["time"].values, np.asarray(dataset["valid_fraction"].values, np.float64)
+    start = np.datetime64(invocation.run.monitoring.start, "ns")
+    usable = seen >= USABLE * seen.max()
+    pairs = []
+    for month in range(12):
+        first, last = last_season(start, month), last_season(times[-1] + np.timedelta64(1, "D"), month)
+        if last < first + np.timedelta64(SEASON_MONTHS, "M") or last.astype("datetime64[ns]") < start:
+            continue
+        looks = [np.flatnonzero(usable & _is_in_season(times, season)) for season in (first, last)]
+        pairs.append(
+            (min(map(len, looks)), [(own, season_name(season)) for own, season in zip(looks, (first, last), strict=True)])
+        )
+    least = LEAST_LOOKS if not any(count >= SOLID_LOOKS for count, _ in pairs) else SOLID_LOOKS
+    fit = [seasons for count, seasons in pairs if count >= least]
+    if changed is not None:
+        fit = [seasons for seasons in fit if times[seasons[1][0][0]] > changed] or fit
+    if not fit:
+        return None
+    sign = -1 if invocation.run.monitoring.test.direction == "up" else 1
+    level_T = np.full(len(times), np.nan)
+    for index in sorted({int(i) for seasons in fit for i in seasons[0][0]}):
+        image = read_thinned(invocation, dataset, index)
+        level_T[index] = np.median(image[np.isfinite(image)]) if np.isfinite(image).any() else np.nan
+    heights = [sign * _height(level_T[looks], times[looks]) for (looks, _), _ in fit]
+    before, after = fit[int(np.argmax(np.nan_to_num(heights, nan=-np.inf)))]
+    return before, after
+
+
+def last_season(end: np.datetime64, month: int) -> np.datetime64:
+    """The month (datetime64[M]) in which the last three months that begin with `month` (0-11) and are over by `end` begin."""
+    latest = end.astype("datetime64[M]") - np.timedelta64(SEASON_MONTHS, "M")
+    return latest - np.timedelta64((int(latest.astype(int)) - month) % 12, "M")
+
+
+def season_name(first: np.datetime64) -> str:
+    """`Jun-Aug 2018`, or `Dec 2018-Feb 2019`."""
+    last = first + np.timedelta64(SEASON_MONTHS - 1, "M")
+    (one, year), (other, end) = ((MONTHS[int(m.astype(int)) % 12], str(m)[:4]) for m in (first, last))
+    return f"{one}-{other} {end}" if year == end else f"{one} {year}-{other} {end}"
+
+
+def last_looks(invocation: Invocation, dataset: Any, changed: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Indices, ascending, of the last three looks of `among` that saw at least half of the changed pixels."""
+    found: list[int] = []
+    for index in among[::-1]:
+        if len(found) < LOOKS_AFTER and np.isfinite(read_thinned(invocation, dataset, int(index))[changed]).mean() >= 0.5:
+            found.append(int(index))
+    return np.array(found[::-1], int)
+
+
+def median_of(images_NYX: list[np.ndarray]) -> np.ndarray:
+    """(rows, columns) float32 median of what was seen, NaN where nothing was."""
+    stacked = np.stack(images_NYX)
+    is_seen = np.isfinite(stacked).any(axis=0)
+    middle = np.full(is_seen.shape, np.nan, np.float32)
+    middle[is_seen] = np.nanmedian(stacked[:, is_seen], axis=0)
+    return middle
+
+
+def _height(level_N: np.ndarray, times_N: np.ndarray) -> float:
+    """Mean of the months' medians: a hazy look does not count, and no month for more than another."""
+    months_N = np.where(np.isfinite(level_N), times_N.astype("datetime64[M]").astype(int), -1)
+    return float(np.mean([np.median(level_N[months_N == m]) for m in np.unique(months_N[months_N >= 0])] or [np.nan]))
+
+
+def _is_in_season(times: np.ndarray, first: np.datetime64) -> np.ndarray:
+    months = times.astype("datetime64[M]")
+    return (months >= first) & (months < first + np.timedelta64(SEASON_MONTHS, "M"))
+
+
+def _median_sight(invocation: Invocation, dataset: Any, looks: np.ndarray, name: str) -> Any:
+    from pipelines.products.change_pictures import Sight
+
+    values = median_of([read_thinned(invocation, dataset, int(index)) for index in looks])
+    words = f"{name}, median of {len(looks)} look{'s' * (len(looks) != 1)}"
+    return Sight(dataset["time"].values[looks[-1]], values, *_named(invocation, dataset), when=words)
+
+
+def _named(invocation: Invocation, dataset: Any) -> tuple[str, str]:
+    return invocation.run.variable.name, unit_of(invocation, dataset)
 
 
 def unit_of(invocation: Invocation, dataset: Any) -> str:

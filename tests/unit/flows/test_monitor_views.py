@@ -1,4 +1,4 @@
-"""Which dates a picture of a watched place shows."""
+"""What a picture of a watched place shows before and after."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from flows.stages import monitor_views
-from flows.stages.monitor_views import changed_by_half, choose_dates
+from flows.stages.monitor_views import changed_by_half, choose_dates, choose_seasons, last_season, median_of, season_name, sights
 
 
 @pytest.fixture
@@ -37,3 +37,78 @@ def test_half_of_the_area_decides() -> None:
     frame = pd.DataFrame({"median_date": dates, "area_m2": [300.0, 500.0, 200.0]})
     assert changed_by_half(frame) == np.datetime64("2019-08-01")
     assert changed_by_half(frame[:0]) is None
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch):
+    """A place looked at on the 5th, 15th and 25th of every month: high from June to August, half of it felled on one day."""
+
+    def place(end: str, felled: str, hazy: tuple[str, ...] = ()) -> tuple[SimpleNamespace, xr.Dataset, pd.DataFrame]:
+        months = np.arange("2017-01", end, dtype="datetime64[M]").astype("datetime64[D]")
+        times = (months[:, None] + np.array([4, 14, 24])).ravel().astype("datetime64[ns]")
+        dataset = xr.Dataset(coords={"time": times, "valid_fraction": ("time", np.ones(len(times)))})
+
+        def read(invocation, dataset, index):
+            month = int(times[index].astype("datetime64[M]").astype(int)) % 12
+            image = np.full((2, 2), 0.8 if 5 <= month <= 7 else 0.6, np.float32)
+            image[:, 0] -= 0.5 * (times[index] >= np.datetime64(felled))
+            return image * 0.3 if str(times[index])[:10] in hazy else image
+
+        monkeypatch.setattr(monitor_views, "read_thinned", read)
+        monkeypatch.setattr(monitor_views, "unit_of", lambda *_: "")
+        monitoring = SimpleNamespace(start=np.datetime64("2019-01-01"), test=SimpleNamespace(direction="down"))
+        run = SimpleNamespace(monitoring=monitoring, variable=SimpleNamespace(name="ndvi"))
+        frame = pd.DataFrame({"median_date": pd.to_datetime([felled], utc=True), "area_m2": [1.0]})
+        return SimpleNamespace(run=run), dataset, frame
+
+    return place
+
+
+FELLED = np.array([[True, False], [True, False]])
+
+
+def test_before_and_after_are_medians_of_the_same_season_and_haze_is_gone(looked_at):
+    before, after = sights(*looked_at("2020-12", "2019-09-10", hazy=("2018-07-15", "2020-07-25")), FELLED)
+    assert before.when == "Jun-Aug 2018, median of 9 looks"
+    assert after.when == "Jun-Aug 2020, median of 9 looks"
+    np.testing.assert_allclose(before.values, np.full((2, 2), 0.8), rtol=1e-6)
+    np.testing.assert_allclose(after.values, [[0.3, 0.8]] * 2, rtol=1e-6)
+
+
+def test_after_is_of_the_last_looks_where_the_change_is_later_than_every_season(looked_at):
+    _, after = sights(*looked_at("2020-08", "2020-07-10"), FELLED)
+    assert after.when == "last looks to 2020-07-25, median of 2 looks"
+    np.testing.assert_allclose(after.values, [[0.3, 0.8]] * 2, rtol=1e-6)
+
+
+def test_a_season_begins_after_the_change_if_one_does(looked_at):
+    """Felled in July 2020, seen until November: the high season holds looks of before, autumn does not."""
+    before, after = sights(*looked_at("2020-12", "2020-07-10"), FELLED)
+    assert before.when.split(",")[0].split()[0] == after.when.split(",")[0].split()[0]
+    assert after.when.startswith("Aug-Oct 2020")
+    np.testing.assert_allclose(after.values[:, 0] + 0.5, after.values[:, 1], rtol=1e-6)
+
+
+def test_without_a_season_in_both_years_single_dates_are_shown(looked_at):
+    invocation, dataset, frame = looked_at("2019-02", "2019-01-10")
+    assert choose_seasons(invocation, dataset, None) is None
+    before, after = sights(invocation, dataset, frame, FELLED)
+    assert (before.when, after.when) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("end", "month", "name"),
+    [("2019-01-01", 5, "Jun-Aug 2018"), ("2019-01-01", 9, "Oct-Dec 2018"), ("2019-01-01", 11, "Dec 2017-Feb 2018"),
+     ("2019-08-31", 5, "Jun-Aug 2018"), ("2019-09-01", 5, "Jun-Aug 2019")],
+)  # fmt: skip
+def test_the_last_season_is_over_by_the_date(end, month, name):
+    assert season_name(last_season(np.datetime64(end), month)) == name
+
+
+def test_a_median_is_of_what_was_seen():
+    images = [
+        np.array([[1.0, np.nan]], np.float32),
+        np.array([[3.0, np.nan]], np.float32),
+        np.array([[np.nan, np.nan]], np.float32),
+    ]
+    np.testing.assert_array_equal(median_of(images), np.array([[2.0, np.nan]], np.float32))
