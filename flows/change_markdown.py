@@ -3,8 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.products.change_words import latest_look_first, method_words, name_facts
+
 MOST_ROWS = 50
 ALERT_COLUMNS = ("number", "area_m2", "median_date", "detected", "magnitude", "confidence", "lon", "lat")
+HEADINGS = {
+    "number": "alert",
+    "area_m2": "area [m²]",
+    "median_date": "changed",
+    "detected": "alarm",
+    "lon": "longitude",
+    "lat": "latitude",
+    "false_alarms": "false alarms per 1000 px and year",
+}
 
 
 def change_markdown(summary: Mapping[str, Any]) -> str:
@@ -16,20 +27,30 @@ def change_markdown(summary: Mapping[str, Any]) -> str:
             for m in summary["marks"]
         ]
         lines += [*table(("mark", "measured", "wanted", "met"), rows), ""]
-    for title, facts in (("Found", summary["found"]), ("Computed", summary["computed"])):
+    for title, facts in (("Found", name_facts(summary["found"])), ("Computed", summary["computed"])):
         if facts:
             lines += [f"## {title}", "", *(f"- {key.replace('_', ' ')}: {shown(value)}" for key, value in facts.items()), ""]
     if summary["alerts"]:
-        newest = sorted(summary["alerts"], key=lambda alert: -int(alert.get("number", 0)))
-        rows = [[in_column(column, alert.get(column)) for column in ALERT_COLUMNS] for alert in newest[:MOST_ROWS]]
-        lines += [f"## {len(newest)} alerts, newest first", "", *table(ALERT_COLUMNS, rows), ""]
+        alerts = latest_look_first(summary["alerts"])
+        rows = [[in_column(column, alert.get(column)) for column in ALERT_COLUMNS] for alert in alerts[:MOST_ROWS]]
+        told = f"the first {MOST_ROWS} of {len(alerts)}" if len(alerts) > MOST_ROWS else f"{len(alerts)}"
+        lines += [f"## Alerts: {told}, those of the latest look first, the largest first", ""]
+        lines += [*table([heading(column) for column in ALERT_COLUMNS], rows), ""]
     methods = {name: flat(figures) for name, figures in summary["methods"].items()}
     if methods:
         columns = list(dict.fromkeys(key for figures in methods.values() for key in figures))
-        rows = [[name, *(shown(figures.get(key)) for key in columns)] for name, figures in methods.items()]
-        lines += ["## Methods", "", *table(("", *columns), rows), ""]
+        rows = [[method_words(name), *(shown(figures.get(key)) for key in columns)] for name, figures in methods.items()]
+        lines += ["## Methods", "", *table(("", *(heading(column) for column in columns)), rows), ""]
     lines.append(f"Cube snapshot `{summary['cube_snapshot']}`, config `{summary['config_hash'][:12]}`.")
     return "\n".join(lines)
+
+
+def heading(column: str) -> str:
+    """A key in words: `found_0.2` is "drop 0.2: found"."""
+    what, _, drop = column.partition("_")
+    if what in ("found", "delay") and drop:
+        return f"drop {drop}: {'found (share)' if what == 'found' else 'median delay [days]'}"
+    return HEADINGS.get(column, column.replace("_", " "))
 
 
 def flat(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,10 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     tables = [label_table(summary.methods, judged_places, summary.shipped)]
     if evaluation.get("area"):
         tables.append(area_table(evaluation["area"], run.evaluation.confidence))
-    words = f"As judged, the threshold too chosen on other places. Pooled over all pixels, with its {run.evaluation.confidence:.0%} interval over blocks; no method has seen the place."
+    words = (
+        "As judged, the threshold too chosen on other places. Pooled over all pixels, with its "
+        f"{run.evaluation.confidence:.0%} interval over blocks; no method has seen the place."
+    )
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
         curve = Path(drafts) / "f1.png"
         draw_f1(scores_of(evaluation["methods"]), summary.shipped, curve)

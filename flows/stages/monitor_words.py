@@ -17,7 +17,7 @@ MOSTLY = 0.5  # of the raster without enough history: then it is said
 def message_of(counts: Any, news: Any) -> str:
     work = [(counts.fits, "fitted"), (counts.replays, "replayed"), (counts.tiles - counts.fits - counts.replays, "advanced")]
     tiles = ", ".join(f"{count} tile{'s' * (count != 1)} {what}" for count, what in work if count) or "no tile touched"
-    found = f"{_many(news.pixels_new, 'pixel', 'pixels')} and {_many(news.objects_new, 'object', 'objects')} newly changed"
+    found = f"{_many(news.pixels_new, 'pixel', 'pixels')} and {_many(news.objects_new, 'patch', 'patches')} newly changed"
     alerts = _many(len(news.alerts), "new alert", "new alerts")
     return f"{tiles} ({_many(counts.steps, 'step', 'steps')}); {found}, {alerts}"
 

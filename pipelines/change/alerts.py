@@ -49,8 +49,9 @@ class AlertRule:
 class AlertBook:
     """All that was found so far. `changed`: the changed pixels of last time; `pixel` and `number`: whose patch a pixel was.
 
-    An alert is a JSON object: `number`, the patch's facts as they are now, `is_standing` (it is still there), and `notify`, which
-    has the time at which each block was told (ISO 8601, UTC), "" for one that has not been reached yet.
+    An alert is a JSON object: `number`, `look` (which look raised it, counting those that raised any), the patch's facts
+    as they are now, `is_standing` (it is still there), and `notify`, which has the time at which each block was told (ISO 8601,
+    UTC), "" for one that has not been reached yet.
     """
 
     changed: np.ndarray
@@ -99,8 +100,9 @@ def update_book(
     pixel, number = _give(book, patches, owners)
     raised_before = {alert["number"] for alert in book.alerts}
     alerts = [{**alert, **standing.get(alert["number"], {}), "is_standing": alert["number"] in standing} for alert in book.alerts]
+    look = 1 + max((alert.get("look", 0) for alert in book.alerts), default=0)
     raised = [
-        {"number": n, **facts, "is_standing": True, "notify": dict.fromkeys(rule.notify, "")}
+        {"number": n, "look": look, **facts, "is_standing": True, "notify": dict.fromkeys(rule.notify, "")}
         for n, facts in sorted(standing.items())
         if n not in raised_before and rule.is_met(facts)
     ]

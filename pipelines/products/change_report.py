@@ -7,11 +7,12 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.products.change_summary import ChangeSummary, Mark
+from pipelines.products.change_words import latest_look_first, method_words, name_facts
 from pipelines.products.page import Picture, is_there, render_page, shown, when, write_page
 
 MOST_ROWS = 25
@@ -111,9 +112,9 @@ def area_table(areas: Mapping[str, Mapping[str, Any]], confidence: float) -> Tab
     ]  # fmt: skip
     rows = [{"place": name, **area, **(area.get("estimate") or {})} for name, area in areas.items()]
     note = (
-        "Called changed with a threshold that was chosen without the place, as for the F1 above; the published maps are made with "
-        f"the shipped threshold, so their area (Places) is another. Estimates with {confidence:.0%} confidence, error-adjusted after "
-        "Olofsson et al. 2014."
+        "Called changed with a threshold that was chosen without the place, as for the F1 above; the published maps are made "
+        "with the shipped threshold, so their area (Places) is another. "
+        f"Estimates with {confidence:.0%} confidence, error-adjusted after Olofsson et al. 2014."
     )
     return Table("Changed area, as judged", columns, rows, note)
 
@@ -132,12 +133,19 @@ def render_change_report(content: ChangeReportInput) -> str:
         content,
         tone=tone_of(summary.marks),
         headline=headline(summary.marks),
-        tables=[(table, best_of(table)) for table in content.tables],
+        tables=[(in_words(table), best_of(table)) for table in content.tables],
         alerts=alert_table(summary.alerts),
         largest=Table("", used_columns(LARGEST, summary.largest), summary.largest[:MOST_ROWS]),
         patches=count_patches(summary),
+        found=name_facts(summary.found),
         places=Table("", used_columns(PLACES, places), places, places_note(summary)),
     )
+
+
+def in_words(table: Table) -> Table:
+    """The table with its methods in words."""
+    rows = [{**row, "method": method_words(row["method"])} if "method" in row else row for row in table.rows]
+    return replace(table, rows=rows, strong=[method_words(name) for name in table.strong])
 
 
 def count_patches(summary: ChangeSummary) -> int:
@@ -152,15 +160,15 @@ def places_note(summary: ChangeSummary) -> str:
     if threshold is None or not summary.evaluation.get("area"):
         return ""
     return (
-        f"As published: with the shipped threshold ({shown(threshold, 'number')}), which was chosen on all labelled places together. "
-        "What is judged below is judged with thresholds chosen without the place, so areas and F1 differ from those of the maps."
+        f"With the shipped threshold ({shown(threshold, 'number')}), which was chosen on all labelled places together. What is "
+        "judged below is judged with thresholds chosen without the place, so areas and F1 differ from those of the maps."
     )
 
 
 def alert_table(alerts: Sequence[Mapping[str, Any]]) -> Table:
-    """The newest alerts first. `notify` of an alert is block -> time it was told at, "" where that is still to come."""
+    """See `latest_look_first`. `notify` of an alert is block -> time it was told at, "" where that is still to come."""
     rows = []
-    for alert in sorted(alerts, key=lambda one: -int(one.get("number", 0))):
+    for alert in latest_look_first(alerts):
         told = [f"{block}: {when(at)[:16] if at else 'not yet'}" for block, at in (alert.get("notify") or {}).items()]
         standing = {True: "yes", False: "no", None: None}[alert.get("is_standing")]
         rows.append({**alert, "told": ", ".join(told) or None, "standing": standing})

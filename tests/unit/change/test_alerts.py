@@ -42,6 +42,14 @@ def test_a_patch_is_news_once_and_growing_is_not_a_new_one():
     assert [(alert["number"], alert["pixels"]) for alert in book.alerts] == [(1, 39)]
 
 
+def test_an_alert_knows_the_look_that_raised_it():
+    book, _ = look(AlertBook.empty(), patch(1, 2, 3), patch(7, 8))
+    book, _ = look(book, patch(1, 2, 3), patch(7, 8))
+    book, news = look(book, patch(1, 2, 3), patch(7, 8), patch(50))
+    assert [(alert["number"], alert["look"]) for alert in book.alerts] == [(1, 1), (2, 1), (3, 2)]
+    assert news.alerts[0]["look"] == 2
+
+
 def test_a_neighbour_that_takes_one_pixel_over_is_new_all_the_same():
     book, _ = look(AlertBook.empty(), patch(*range(10)))
     _, news = look(book, patch(*range(9)), patch(9, *range(50, 70)))

@@ -127,7 +127,7 @@ def test_two_areas_of_one_place_name_their_thresholds():
         evaluation=evaluation,
     )  # fmt: skip
     html = render_change_report(ChangeReportInput(summary, tables=[area_table(evaluation["area"], 0.95)]))
-    assert "with the shipped threshold (0.412), which was chosen on all labelled places" in html
+    assert "With the shipped threshold (0.412), which was chosen on all labelled places" in html
     assert "Called changed with a threshold that was chosen without the place" in html
     assert "The first 25 of 85;" in html, "not of the 50 that the summary keeps"
 
@@ -186,10 +186,11 @@ def test_a_missing_or_damaged_summary_is_named(watched, tmp_path):
         read_change_summary(path)
 
 
-def test_alerts_are_listed_newest_first_and_say_who_was_told():
+def test_alerts_of_the_latest_look_are_listed_first_and_say_who_was_told():
     alerts = [
         {
             "number": 1,
+            "look": 1,
             "id": "a",
             "area_m2": 5000.0,
             "magnitude": -0.3,
@@ -199,14 +200,29 @@ def test_alerts_are_listed_newest_first_and_say_who_was_told():
             "is_standing": False,
             "notify": {"slack/ops": "2026-01-02T03:04:05Z"},
         },
-        {"number": 2, "id": "b", "area_m2": 600.0, "is_standing": True, "notify": {"slack/ops": ""}},
+        {"number": 2, "look": 2, "id": "b", "area_m2": 600.0, "is_standing": True, "notify": {"slack/ops": ""}},
     ]
     table = alert_table(alerts)
     assert [column.key for column in table.columns] == ["number", "id", "area_m2", "magnitude", "confidence", "standing", "told"]
     assert [row["number"] for row in table.rows] == [2, 1]
     assert [row["told"] for row in table.rows] == ["slack/ops: not yet", "slack/ops: 2026-01-02 03:04"]
     assert [row["standing"] for row in table.rows] == ["yes", "no"]
+    first_night = [{"number": n, "look": 1, "area_m2": 5000.0 - n} for n in range(1, 46)]
+    assert [row["number"] for row in alert_table(first_night).rows] == list(range(1, 26)), "of one look the largest"
+    assert [row["number"] for row in alert_table([*first_night, {"number": 46, "look": 2, "area_m2": 1.0}]).rows][:2] == [46, 1]
     assert len(alert_table([{"number": n} for n in range(99)]).rows) == 25
+
+
+def test_keys_are_words_where_people_read_them():
+    methods = {name: {"false_alarms": 4.0} for name in ("harmonic cusum", "three_low", "harmonic_mosum", "difference")}
+    found = {"pixels": 1308, "objects": 45, "pixels_new": 3, "objects_new": 0, "area_m2": 129_300.0}
+    summary = ChangeSummary("forest", "monitor", (), {}, "harmonic cusum", methods=methods, found=found)
+    html = render_change_report(ChangeReportInput(summary, tables=[watch_table(methods, [0.2], "harmonic cusum")]))
+    for words in ("harmonic CUSUM", "three low in a row", "harmonic MOSUM", "difference to the same season"):
+        assert f">{words}</td>" in html
+    assert re.search(r'<tr class="model">\s*<td[^>]*>harmonic CUSUM', html)
+    assert re.search(r"<dt>patches</dt><dd>45</dd>\s*<dt>newly changed pixels</dt><dd>3</dd>", html)
+    assert not re.search(r"objects|three_low|mosum<", html)
 
 
 def test_facts_read_well():
