@@ -35,12 +35,26 @@ class Changed:
 
 def outline(run: Any, layers: Any, grid: Any) -> Any:
     """The changed patches as a GeoDataFrame, those of fewer than `monitoring.min_area_px` pixels left out."""
-    from pipelines.products.polygons import LAYERS, outline_changes
+    from pipelines.products.polygons import outline_changes
+
+    return outline_changes(*_changed(layers, grid), min_area_px=run.monitoring.min_area_px, split_days=SPLIT_DAYS)
+
+
+def growth(run: Any, layers: Any, grid: Any, frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(change day, day of the alarm, area in m²) of every pixel of the patches; the area is the mean, so that the sum is theirs."""
+    from pipelines.products.polygons import kept_pixels
+
+    pixels = kept_pixels(*_changed(layers, grid), run.monitoring.min_area_px, SPLIT_DAYS)
+    area_m2 = float(frame["area_m2"].sum()) / max(pixels.row.size, 1)
+    return pixels.values["change_day"], pixels.values["detected_day"], np.full(pixels.row.size, area_m2)
+
+
+def _changed(layers: Any, grid: Any) -> tuple[Changed, Any, dict[str, np.ndarray]]:
+    """What patches are made of: where something changed, the grid, and the layers that describe it."""
+    from pipelines.products.polygons import LAYERS
 
     status = layers.map("status")
-    maps = {name: layers.map(name) for name in LAYERS if name in layers.dtypes}
-    changed = Changed(status, status.shape)
-    return outline_changes(changed, grid, maps, min_area_px=run.monitoring.min_area_px, split_days=SPLIT_DAYS)
+    return Changed(status, status.shape), grid, {name: layers.map(name) for name in LAYERS if name in layers.dtypes}
 
 
 def publish(invocation: Invocation, looking: Any, frame: Any, progress: Any) -> list[Path]:
@@ -95,20 +109,14 @@ def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[
     found = f"{len(frame)} patch{'es' * (len(frame) != 1)}, {area:.1f} ha"
     subtitle = f"{found}, until {until}; {looking.name} expectation, cube {looking.snapshot}"
     draw_change_quicklook(maps, folder.quicklook, title, subtitle)
-    series, growth = folder.path / "series.png", folder.path / "growth.png"
+    series, curve = folder.path / "series.png", folder.path / "growth.png"
     start_day, end_day = looking.watch.start_ns / 86_400e9, looking.watch.dates[-1].day
     courses = [course_of(looking, layers, mark) for mark in marks]
     draw_change_series(courses, series, run.variable.name, unit, start_day, title="What the largest patches show")
-    days = {name: days_of(frame, name) for name in ("median_date", "detected")}
-    draw_growth(days["median_date"], days["detected"], frame["area_m2"].to_numpy(np.float64), growth, start_day, end_day)
+    change_day, detected_day, area_m2 = growth(run, layers, looking.grid, frame)
+    draw_growth(change_day, detected_day, area_m2, curve, start_day, end_day)
     draw_change_animation(maps, folder.animation, run.name, start_day, end_day)
-    return [folder.quicklook, series, growth, folder.animation]
-
-
-def days_of(frame: Any, column: str) -> np.ndarray:
-    """Days since 1970-01-01, NaN where there is no date."""
-    times = frame[column].to_numpy("datetime64[ns]")
-    return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 86_400e9)
+    return [folder.quicklook, series, curve, folder.animation]
 
 
 def facts_of(frame: Any) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def draw_growth(
 ) -> None:
     """Writes a PNG: changed area over time, by date of change and by date of alarm.
 
-    One entry per patch or per pixel; NaN is left out.
+    One entry per pixel: a patch grows over many dates, and none of them is that of all of it. NaN is left out.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.9), facecolor="white", layout="constrained")
@@ -110,6 +110,7 @@ def draw_growth(
             total = np.concatenate([[0], np.cumsum(area_m2[is_dated][order])]) / 1e4
             axes.step(x, np.concatenate([total, total[-1:]]), where="post", color=colour, lw=1.8, label=words)
         axes.set(xlim=(start_day, max(end_day, start_day + 1)), ylabel="changed area [ha]")
+        axes.set_title("Pixels of the patches, each from its own date on", size=8.5, color=MUTED, loc="right", pad=4)
         axes.set_ylim(bottom=0)
         locator = AutoDateLocator(minticks=4, maxticks=10)
         axes.xaxis.set_major_locator(locator)

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 DIRECTIONS = {-1: "decrease", 0: "unknown", 1: "increase"}
 COLUMNS = (
     "id", "pixels", "area_m2", "perimeter_m", "first_date", "last_date", "median_date", "detected", "magnitude", "direction",
-    "confidence", "lon", "lat",
+    "confidence", "recovered_px", "lon", "lat",
 )  # fmt: skip
 DATES = ("first_date", "last_date", "median_date", "detected")
-LAYERS = ("change_day", "detected_day", "magnitude", "direction", "confidence")
+LAYERS = ("change_day", "detected_day", "magnitude", "direction", "confidence", "recovered_day")
 LAYER = "changes"
 GPKG_EPOCH = "1970-01-01T00:00:00.000Z"  # stands for "last changed", which a GeoPackage must have
 SEGMENT_PX = 8  # edges are cut this short before they are measured: a parallel is no shortest line
@@ -66,7 +66,7 @@ def outline_changes(
     Columns: `id`, stable while the patch grows: date and place of the pixel with the earliest alarm, `20190612-r12-c7`; `pixels`;
     `area_m2` and `perimeter_m`, on the ellipsoid whatever the projection; `first_date`, `last_date`, `median_date` (of change)
     and `detected` (the first alarm), UTC; `magnitude` and `confidence`, means; `direction`: decrease, increase, mixed or unknown;
-    `lon`, `lat` of the centroid, WGS 84.
+    `recovered_px`, those of the pixels that are as expected again; `lon`, `lat` of the centroid, WGS 84.
     """
     layers = layers or {}
     pixels = find_changed(changed, grid, layers)
@@ -78,6 +78,14 @@ def outline_changes(
     with rasterio.Env():  # once, not for every patch
         outlines = [_outline(pixels, index, grid) for index in members]
     return _frame([_describe(pixels, index) for index in members], outlines, grid)
+
+
+def kept_pixels(changed: Rows, grid: Grid, layers: Mapping[str, Rows], min_area_px: int, split_days: float | None) -> Pixels:
+    """The changed pixels that lie in the patches of `outline_changes`, of the same arguments."""
+    pixels = find_changed(changed, grid, layers)
+    patch = join_neighbours(pixels, grid.shape_yx[1], split_days)
+    keep = np.bincount(patch)[patch] >= min_area_px if patch.size else np.empty(0, bool)
+    return Pixels(pixels.row[keep], pixels.column[keep], {name: values[keep] for name, values in pixels.values.items()})
 
 
 def find_changed(changed: Rows, grid: Grid, layers: Mapping[str, Rows]) -> Pixels:
@@ -139,6 +147,7 @@ def _describe(pixels: Pixels, index: np.ndarray) -> dict[str, Any]:
         "magnitude": _mean(values["magnitude"]),
         "direction": DIRECTIONS[signs.pop()] if len(signs) == 1 else "mixed",
         "confidence": _mean(values["confidence"]),
+        "recovered_px": int(np.isfinite(values["recovered_day"]).sum()),
     }
 
 
@@ -207,7 +216,14 @@ def _frame(rows: list[dict[str, Any]], outlines: list[Any], grid: Grid) -> GeoDa
         frame[name] = (
             pd.to_datetime(seconds.astype(np.int64).astype("datetime64[s]")).tz_localize("UTC").astype("datetime64[ms, UTC]")
         )
-    kinds = {"id": str, "direction": str, "pixels": np.int64, "magnitude": np.float64, "confidence": np.float64}
+    kinds = {
+        "id": str,
+        "direction": str,
+        "pixels": np.int64,
+        "recovered_px": np.int64,
+        "magnitude": np.float64,
+        "confidence": np.float64,
+    }
     frame = frame.astype(kinds).sort_values(["area_m2", "id"], ascending=[False, True], ignore_index=True)
     return frame[[*COLUMNS, "geometry"]]
 

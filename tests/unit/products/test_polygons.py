@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.grid import Grid
-from pipelines.products.polygons import COLUMNS, outline_changes, read_polygons, write_polygons
+from pipelines.products.polygons import COLUMNS, kept_pixels, outline_changes, read_polygons, write_polygons
 
 EUROPE = Grid("EPSG:3035", (10.0, 0, 5.5e6, 0, -10.0, 2.7e6), (30, 40))  # equal area
 DAY = 18_262.4375  # 2020-01-01T10:30
@@ -114,6 +114,25 @@ def test_neighbours_of_different_times_are_split_when_asked():
     frame = outline_changes(changed, EUROPE, layers, split_days=180)
     assert list(frame.pixels) == [25, 25]
     assert sorted(str(d)[:10] for d in frame.first_date) == ["2020-01-01", "2021-02-04"]
+
+
+def test_recovered_pixels_are_counted_by_patch():
+    changed = mask(np.s_[0, 0:3], np.s_[5, 0:2])
+    recovered = np.full(changed.shape, np.nan)
+    recovered[0, 1:3], recovered[9, 9] = DAY + 90, DAY + 90  # the last lies in no patch
+    frame = outline_changes(changed, EUROPE, days(changed) | {"recovered_day": recovered})
+    assert list(zip(frame.pixels, frame.recovered_px, strict=True)) == [(3, 2), (2, 0)]
+    assert list(outline_changes(changed, EUROPE).recovered_px) == [0, 0]
+
+
+def test_kept_pixels_are_those_of_the_patches():
+    changed = mask(np.s_[0, 0:3], np.s_[5, 0:2], np.s_[8, 8])
+    for least in (1, 2, 3, 9):
+        pixels = kept_pixels(changed, EUROPE, days(changed), least, None)
+        assert pixels.row.size == outline_changes(changed, EUROPE, days(changed), min_area_px=least).pixels.sum()
+    pixels = kept_pixels(changed, EUROPE, days(changed), 3, None)
+    assert (list(pixels.row), list(pixels.column), list(pixels.values["change_day"])) == ([0] * 3, [0, 1, 2], [DAY] * 3)
+    assert kept_pixels(np.zeros_like(changed), EUROPE, {}, 1, None).row.size == 0
 
 
 def test_dates_magnitude_and_direction_are_those_of_the_pixels():
