@@ -60,7 +60,7 @@ def open_places(invocation: Invocation, stage: str) -> Places:
     shapes = {name: places[name].shape_yx for name in labelled}
     grouping = group_places(shapes, run.evaluation.groups, least_px=run.training.window_px // 2, gap_px=STRIP_GAP_PX)
     for name, group in zip(grouping.names, grouping.groups, strict=True):
-        check_classes(places.values(), group, f"the group {name}")
+        check_classes(places.values(), group, f"the group {name}", is_strip=bool(grouping.note))
     key = stage_key(snapshot=ingested["snapshot"], pairs=run.pairs.model_dump(mode="json"))
     snapshots = {name: about["snapshot"] for name, about in ingested["places"].items()}
     return Places(places, labelled, grouping, snapshots, key)

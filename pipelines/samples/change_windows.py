@@ -67,8 +67,11 @@ def label_counts(label_HW: np.ndarray) -> tuple[int, int]:
     return changed, int(np.count_nonzero(label_HW != UNKNOWN)) - changed
 
 
-def check_classes(places: Iterable[LabelledPlace], regions: Sequence[Region], what: str) -> None:
-    """Raises RequestError unless `regions` hold both changed and unchanged pixels; `what` names them in the message."""
+def check_classes(places: Iterable[LabelledPlace], regions: Sequence[Region], what: str, is_strip: bool = False) -> None:
+    """Raises RequestError unless `regions` hold both changed and unchanged pixels; `what` names them in the message.
+
+    `is_strip`: the regions are strips of places that are too few to be left out, which no setting puts together.
+    """
     by_name = {place.name: place for place in places}
     counts = [label_counts(by_name[r.place].label_HW[r.tile.rows, r.tile.columns]) for r in regions]
     changed, unchanged = (sum(pair[k] for pair in counts) for k in (0, 1))
@@ -77,9 +80,14 @@ def check_classes(places: Iterable[LabelledPlace], regions: Sequence[Region], wh
     there = "changed" if changed else "unchanged" if unchanged else None
     found = f"holds only the class {there!r}" if there else "holds no pixel whose label is known"
     names = ", ".join(dict.fromkeys(region.place for region in regions))
+    remedy = (
+        "add labelled places: with three, whole places are left out in the place of strips; three are the practical least"
+        if is_strip
+        else "add places, or put places together in evaluation.groups"
+    )
     raise RequestError(
         f"{what} ({names}) {found}, and both are needed to learn from and to judge; check labels.changed and labels.unchanged "
-        "against the codes in the files, add places, or put places together in evaluation.groups"
+        f"against the codes in the files, {remedy}"
     )
 
 

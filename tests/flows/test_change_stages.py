@@ -216,7 +216,7 @@ def test_three_dates_and_places_of_other_lengths(workplace: Path) -> None:
 def test_two_places_that_are_too_small_for_strips_are_refused(workplace: Path) -> None:
     config = write_places(workplace, ("alpha", "beta"))
     carry_out(change_ingest, config)
-    with pytest.raises(RequestError, match=r"there are 2 groups of places, and leaving one out takes 3.*add places"):
+    with pytest.raises(RequestError, match=r"there are 2 groups of places, and leaving one out takes 3.*add labelled places"):
         carry_out(change_train, config)
 
 

@@ -33,7 +33,10 @@ def test_two_groups_become_strips_that_do_not_touch():
 
 
 def test_what_cannot_be_left_out_is_refused_with_the_remedy():
-    with pytest.raises(RequestError, match=r"leaving one out takes 3; a has 20 x 30 pixels.*add places.*window_px smaller"):
+    with pytest.raises(
+        RequestError,
+        match=r"leaving one out takes 3; a has 20 x 30 pixels.*add labelled places, three .* are the practical least",
+    ):
         group_places({"a": (20, 30)}, [], least_px=16, gap_px=2)
     with pytest.raises(RequestError, match=r"evaluation.groups names 'z', which is no place of this run"):
         group_places(FOUR, [["a", "z"]], least_px=1, gap_px=0)

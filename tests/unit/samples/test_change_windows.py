@@ -95,6 +95,9 @@ def test_regions_of_one_class_are_refused():
     empty = place(changed=())
     with pytest.raises(RequestError, match=r"the group a \(a\) holds only the class 'unchanged'.*labels.changed"):
         check_classes([empty], [Region("a", WHOLE)], "the group a")
+    with pytest.raises(RequestError, match=r"strip 2 \(a\) holds only .* three are the practical least$") as refused:
+        check_classes([empty], [Region("a", WHOLE)], "the group strip 2", is_strip=True)
+    assert "evaluation.groups" not in str(refused.value), "strips have no names there"
     unknown = LabelledPlace("u", empty.x_TCHW, empty.valid_THW, empty.days_T, np.full((40, 50), 255, np.uint8))
     with pytest.raises(RequestError, match="holds no pixel whose label is known"):
         check_classes([unknown], [Region("u", WHOLE)], "the group u")
