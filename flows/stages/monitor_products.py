@@ -41,7 +41,7 @@ def outline(run: Any, layers: Any, grid: Any) -> Any:
 
 
 def growth(run: Any, layers: Any, grid: Any, frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(change day, day of the alarm, area in m²) of every pixel of the patches; the area is the mean, so that the sum is theirs."""
+    """(change day, day of the alarm, area in m²) per pixel of the patches; the area is the mean, so that the sum is theirs."""
     from pipelines.products.polygons import kept_pixels
 
     pixels = kept_pixels(*_changed(layers, grid), run.monitoring.min_area_px, SPLIT_DAYS)

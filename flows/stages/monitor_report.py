@@ -55,6 +55,8 @@ def summarise(invocation: Invocation) -> Any:
     record, evaluation = require(folder, "monitor", "monitor"), read_evaluation(invocation)
     patches = geopandas.read_parquet(folder.products / "changes.parquet").drop(columns="geometry")
     dates = {"first_date": patches["first_date"].min(), "last_date": patches["last_date"].max()} if len(patches) else {}
+    # patches of older versions do not count them
+    recovered = {"pixels_recovered": int(patches["recovered_px"].sum())} if "recovered_px" in patches else {}
     costs, records = stage_costs(folder.steps), read_records(folder.steps)
     book = read_json(folder.alerts, "run `driftline monitor CONFIG`")
     summary = ChangeSummary(
@@ -66,7 +68,7 @@ def summarise(invocation: Invocation) -> Any:
         verdict=evaluation.get("sentence", record["message"]),
         marks=marks_of(run, evaluation),
         methods=evaluation.get("methods", {}),
-        found={**record["change"], "area_m2": float(patches["area_m2"].sum()), **dates},
+        found={**record["change"], **recovered, "area_m2": float(patches["area_m2"].sum()), **dates},
         largest=tuple(patches.head(MOST_LARGEST).to_dict("records")),
         alerts=tuple(book["alerts"]),
         computed=computed_of(record),

@@ -13,7 +13,10 @@ METHODS = {
     "harmonic_cusum": "harmonic CUSUM",
 }
 TESTS = {name: name.upper() for name in ("cusum", "mosum", "ewma")}
-FACTS = {"pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches"}
+FACTS = {
+    "pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches",
+    "pixels_recovered": "pixels of patches as expected again",
+}  # fmt: skip
 
 
 def method_words(name: str) -> str:
