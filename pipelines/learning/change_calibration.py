@@ -40,8 +40,8 @@ class CalibrationTally:
         if not unchanged or not changed:
             raise RequestError(
                 f"{whose} has {changed} changed and {unchanged} unchanged pixels that are labelled and seen; what is left out "
-                "needs both: with three groups of places or more put the place together with another in evaluation.groups, or leave it "
-                "out of source.places; with fewer add labelled places"
+                "needs both: with three groups of places or more put the place together with another in evaluation.groups, or "
+                "leave it out of source.places; with fewer add labelled places"
             )
         used = self.pixels_2S.any(axis=0)
         value_S = ((np.arange(BINS) + 0.5) * (2 * LIMIT / BINS) - LIMIT)[used]

@@ -93,9 +93,9 @@ def cut_strips(name: str, shape_yx: tuple[int, int], *, least_px: int, gap_px: i
     if size < least_px:
         raise RequestError(
             f"there are {groups} groups of places, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x "
-            f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled places, "
-            "three that do not share a group in evaluation.groups are the practical least. Strips of a smaller training.window_px "
-            "are seldom enough: each strip needs changed and unchanged pixels"
+            f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled "
+            "places, three that do not share a group in evaluation.groups are the practical least. A smaller training.window_px "
+            "is seldom enough: each strip needs changed and unchanged pixels"
         )
     regions = []
     for k in range(STRIPS):
