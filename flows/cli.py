@@ -155,9 +155,16 @@ def track(
     pattern: Annotated[
         str | None, typer.Option(help="where the date stands in the names, e.g. {date:%Y%m%d}*.tif; default: it is looked for")
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder of the tables and pictures")] = Path("runs/track"),
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the tables and pictures; default: runs/NAME/track of a watch, else runs/track")
+    ] = None,
     code: Annotated[int | None, typer.Option(help="the value of the objects; default: everything but 0 and nodata")] = None,
-    min_size: Annotated[float, typer.Option(help="smaller objects are left out, in m2 (mm2 with --spacing-mm)")] = 0.0,
+    min_size: Annotated[
+        float | None,
+        typer.Option(
+            help="smaller objects are left out, in m2 (mm2 with --spacing-mm); default: 0, of a watch its monitoring.min_area_px"
+        ),
+    ] = None,
     grow: Annotated[float, typer.Option(help="relative change of size from which an object counts as grown or shrunk")] = 0.1,
     farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
     spacing_mm: Annotated[
@@ -172,7 +179,7 @@ def track(
 
     \b
     Examples:
-      driftline track runs/demo-change --out runs/demo-change/track
+      driftline track runs/demo-change
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
     """

@@ -109,7 +109,7 @@ def default_name(folder: Path) -> str:
     return kept or "run"
 
 
-def track(masks: list[Path], out: Path, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
+def track(masks: list[Path], out: Path | None, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
     from flows.stages.track import track as follow
     from flows.terminal import Bars
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.folder import write_json
-from pipelines.errors import RequestError
+from pipelines.errors import ArtefactDamaged, RequestError
 
 EVENT_ORDER = ("new", "grown", "shrunk", "gone", "merged", "split", "stable", "not seen", "first seen")
 MOST_DATES_OF_OUTLINES = 500
@@ -18,11 +18,11 @@ MOST_DATES_OF_OUTLINES = 500
 
 def track(
     paths: Sequence[str | Path],
-    out: str | Path = "runs/track",
+    out: str | Path | None = None,
     *,
     pattern: str | None = None,
     code: int | None = None,
-    min_size: float = 0.0,
+    min_size: float | None = None,
     grow: float = 0.1,
     farthest: float | None = None,
     spacing_mm: Sequence[float] | None = None,
@@ -31,22 +31,26 @@ def track(
 ) -> dict[str, Any]:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
-    `paths`: mask files, a folder of them, or the folder of a monitor run. `min_size` in m2; `grow` relative; `farthest` in m.
+    `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
+    `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
     With `spacing_mm` (y, x), files are frames without a place in the world: everything is in mm, and there are no outlines.
     The files of an earlier run in `out` are replaced; anything else in it is left alone. Hands back the record.
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
-    from pipelines.change.mask_files import check_shapes, find_masks, grid_of, read_masks
+    from pipelines.change.mask_files import MonitorMasks, check_shapes, find_masks, grid_of, read_masks
     from pipelines.change.objects import Space
     from pipelines.change.tracking import Tracker, TrackSettings
 
-    settings = TrackSettings(least_size=min_size, tolerance=grow, farthest=farthest)
     masks = find_masks([Path(path) for path in paths], pattern)
     if spacing_mm is None:
         space = Space.of_grid(grid_of(masks))
     else:
         space = Space.of_spacing(tuple(spacing_mm), "mm")
         check_shapes(masks)
+    run = masks.folder if isinstance(masks, MonitorMasks) else None
+    if min_size is None:
+        min_size = least_size_of(run, space) if run else 0.0
+    settings = TrackSettings(least_size=min_size, tolerance=grow, farthest=farthest)
     record = _Record(space, outlines and space.grid is not None)
     tracker = Tracker(space, settings)
     total = len(masks) if isinstance(masks, list) else 0
@@ -60,7 +64,26 @@ def track(
             f"no object{least}{asked} in any of the {record.dates} masks of {', '.join(map(str, paths[:2]))}; "
             "an object is any pixel that is neither 0 nor nodata: look at the files, lower --min-size or name another --code"
         )
-    return record.write(Path(out), title_of(paths), settings.tolerance)
+    place = Path(out) if out is not None else run / "track" if run else Path("runs/track")
+    return record.write(place, title_of(paths), settings)
+
+
+def least_size_of(run: Path, space: Any) -> float:
+    """What a run's `monitoring.min_area_px` is in m2, half a pixel less: pixels differ in size a little. 0: not known."""
+    import numpy as np
+    import yaml
+
+    config = run / "config.yaml"
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ArtefactDamaged(f"{config}: not YAML, so the run's monitoring.min_area_px is not known; give --min-size") from e
+    monitoring = content.get("monitoring") if isinstance(content, dict) else None
+    pixels = monitoring.get("min_area_px") if isinstance(monitoring, dict) else None
+    if not isinstance(pixels, int):
+        return 0.0
+    middle = np.array([space.grid.shape_yx], np.float64) / 2
+    return max(pixels - 0.5, 0.0) * float(space.pixel_size(middle)[0])
 
 
 def title_of(paths: Sequence[str | Path]) -> str:
@@ -92,7 +115,7 @@ class _Record:
         there = (tracked.label > 0).astype("int32")
         self.backdrop = there if self.backdrop is None else self.backdrop + there
 
-    def write(self, out: Path, title: str, grow: float) -> dict[str, Any]:
+    def write(self, out: Path, title: str, settings: Any) -> dict[str, Any]:
         from pipelines.change.track_table import tables_of
         from pipelines.products.track_outlines import frame_of, write_outlines
         from pipelines.products.track_plot import draw_tracks
@@ -111,28 +134,30 @@ class _Record:
                 (out / stale).unlink(missing_ok=True)
             for file in written:
                 shutil.move(draft / file, out / file)
-        record = self._summary(out, objects, events, tracks, written, grow)
+        record = self._summary(out, objects, events, tracks, written, settings)
         write_json(out / "track.json", record)
         return record
 
-    def _summary(self, out: Path, objects: Any, events: Any, tracks: Any, written: list[str], grow: float) -> dict[str, Any]:
+    def _summary(self, out: Path, objects: Any, events: Any, tracks: Any, written: list[str], settings: Any) -> dict[str, Any]:
         from pipelines.change.track_table import size_columns
 
         counts, size = Counter(events.event), size_columns(self.space)[0]
         told = {kind: counts[kind] for kind in EVENT_ORDER if counts[kind]}
         last = objects[objects.date == objects.date.max()]
         message = f"{len(tracks)} track{'s' * (len(tracks) != 1)} through {self.dates} dates"
+        least = f" (objects of at least {settings.least_size:.4g} {self.space.unit}²)" if settings.least_size else ""
         return {
             "message": message,
             "lines": [
-                f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in told.items()),
+                f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in told.items()) + least,
                 f"table:   {out / 'objects.csv'} ({len(objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
                 f"picture: {out / 'tracks.png'}",
             ],
             "dates": self.dates,
             "tracks": len(tracks),
             "events": told,
-            "grow": grow,
+            "grow": settings.tolerance,
+            "min_size": settings.least_size,
             "objects_on_last_date": len(last),
             f"{size}_on_last_date": float(last[size].sum()),
             "files": [str(out / name) for name in [*written, "track.json"]],

@@ -128,11 +128,18 @@ def grid_of(masks: list[MaskFile] | MonitorMasks) -> Grid:
 
 
 def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
-    """Raises RequestError where frames without a place in the world differ in rows or columns."""
+    """Raises RequestError where frames differ in rows or columns, or have a place in the world: those are measured on it."""
+    if isinstance(masks, MonitorMasks):
+        raise RequestError(f"{masks.folder} is a run on a map, and its sizes are in m²: leave --spacing-mm out")
     shapes = {}
-    for file in masks if isinstance(masks, list) else ():
+    for file in masks:
         with open_raster(file.path) as raster:
             shapes[file.path.name] = raster.shape
+            if raster.crs is not None:
+                raise RequestError(
+                    f"{file.path.name} has a CRS and a place on Earth, so its sizes are in m²: leave --spacing-mm out (or, where "
+                    "that CRS is a mistake, write the mask out without it)"
+                )
     (first, expected), *rest = shapes.items()
     for name, shape in rest:
         if shape != expected:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # Okabe & Ito (2008): told apart with any colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7a5c1e", "#5b6570")
 OTHER = "#b7bdc4"
+# from a grey that stands out from paper (there on one date) on: what came late is there on few
+THERE = LinearSegmentedColormap.from_list("there", ["#ccd2d8", "#6f7883"])
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 MARKS = {"new": "^", "gone": "X", "merged": "D", "split": "s"}
 
@@ -133,15 +136,27 @@ def _number(axes: Axes, lines: dict[int, tuple[np.ndarray, np.ndarray]], colour_
 def _draw_places(
     axes: Axes, objects: pd.DataFrame, time: str, space: Space, colour_of: dict[int, str], backdrop_YX: np.ndarray | None
 ) -> None:
-    """In pixels, row 0 above, with the true proportions of a pixel; a bar or the ticks say how long a metre is."""
+    """In m (km, mm) from the upper left corner of the raster, row 0 above."""
     centre = np.array([[float(objects[name].mean()) for name in _axes_of(space)]])
     step_y, step_x = space.steps(centre)[0, -2:]
+    most_y, most_x = (np.inf, np.inf) if backdrop_YX is None else backdrop_YX.shape
+    factor, unit = (1e-3, "km") if space.unit == "m" and objects["row_to"].max() * step_y >= 2e4 else (1.0, space.unit)
+    y_size, x_size = step_y * factor, step_x * factor
+    columns_of = {
+        "column": x_size,
+        "column_from": x_size,
+        "column_to": x_size,
+        "row": y_size,
+        "row_from": y_size,
+        "row_to": y_size,
+    }
+    objects = objects.assign(**{name: (objects[name] + 0.5) * pixel for name, pixel in columns_of.items()})
     axes.set_facecolor("#fbfbfc")
     if backdrop_YX is not None:
         rows, columns = backdrop_YX.shape
-        shown = np.ma.masked_equal(backdrop_YX, 0)
-        axes.imshow(shown, cmap="Greys", vmin=0, vmax=2.2 * float(backdrop_YX.max() or 1), interpolation="nearest",
-                    extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))  # fmt: skip
+        there = np.ma.masked_equal(backdrop_YX, 0)
+        axes.imshow(there, cmap=THERE, vmin=0, vmax=float(backdrop_YX.max() or 1), interpolation="nearest",
+                    extent=(0, columns * x_size, rows * y_size, 0))  # fmt: skip
     for track_id, own in _grey_first(objects, colour_of):
         colour, is_named = colour_of.get(track_id, OTHER), track_id in colour_of
         is_last = ~own.track_id.duplicated(keep="last")
@@ -152,21 +167,20 @@ def _draw_places(
         if is_named:
             axes.annotate(str(track_id), (own["column"].iloc[-1], own["row"].iloc[-1]), xytext=(5, 4), textcoords="offset points",
                           color=colour, size=9, weight="bold", path_effects=HALO, zorder=5)  # fmt: skip
-    axes.set_aspect(step_y / step_x)
-    axes.set(xlabel=f"column (one is {step_x:.4g} {space.unit})", ylabel=f"row (one is {step_y:.4g} {space.unit})")
+    axes.set_aspect("equal")
+    axes.set(xlabel=f"{unit} from the left edge of the raster", ylabel=f"{unit} from the upper edge of the raster")
     # no more than is needed: a few objects in a large raster would be specks
-    most_y, most_x = (np.inf, np.inf) if backdrop_YX is None else backdrop_YX.shape
-    axes.set_xlim(_limits(objects, "column", most_x))
-    axes.set_ylim(_limits(objects, "row", most_y)[::-1])
+    axes.set_xlim(_limits(objects, "column", x_size, most_x))
+    axes.set_ylim(_limits(objects, "row", y_size, most_y)[::-1])
     axes.tick_params(labelsize=8, length=2)
     for spine in axes.spines.values():
         spine.set_color(NOT_SEEN)
 
 
-def _limits(objects: pd.DataFrame, axis: str, most: float) -> tuple[float, float]:
+def _limits(objects: pd.DataFrame, axis: str, pixel: float, most: float) -> tuple[float, float]:
     low, high = float(objects[f"{axis}_from"].min()), float(objects[f"{axis}_to"].max())
-    margin = 0.06 * (high - low) + 2
-    return max(low - margin, 0) - 0.5, min(high + margin, most) - 0.5
+    margin = 0.06 * (high - low) + 2 * pixel
+    return max(low - margin, 0.0), min(high + margin, most * pixel)
 
 
 def _axes_of(space: Space) -> tuple[str, ...]:

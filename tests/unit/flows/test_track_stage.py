@@ -9,7 +9,7 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from flows.stages.track import track
-from pipelines.errors import RequestError
+from pipelines.errors import ArtefactDamaged, RequestError
 
 
 @pytest.fixture
@@ -95,6 +95,49 @@ def test_frames_without_a_place_are_in_mm(masks, tmp_path):
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(frames / "mask_2021-01-01.tif")
     with pytest.raises(RequestError, match=r"2021-01-01.tif is 5 x 6 px, mask_2020-01-15.tif 30 x 40; cut them alike first"):
         track([frames], tmp_path / "out", spacing_mm=(1.0, 1.0))
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """What a watch leaves: an object of 12 pixels, one of 3, one of a single pixel that is not of the same date."""
+    run = tmp_path / "runs" / "forest"
+    (run / "products").mkdir(parents=True)
+    day = np.full((20, 20), -1, np.int32)
+    day[2:5, 2:6], day[10, 10:13], day[15, 15] = 18_000, 18_030, 18_060
+    transform = Affine(10, 0, 5000000, 0, -10, 2700000)
+    profile = {"height": 20, "width": 20, "count": 1, "dtype": "int32", "crs": "EPSG:3035", "nodata": -1}
+    with rasterio.open(run / "products" / "change_date.tif", "w", driver="GTiff", transform=transform, **profile) as raster:
+        raster.write(day, 1)
+    (run / "config.yaml").write_text("monitoring: {min_area_px: 3}")
+    return run
+
+
+def test_of_a_watch_the_tables_stand_in_its_folder_and_small_patches_are_left_out(watch, tmp_path):
+    record = track([watch])
+    assert (watch / "track" / "tracks.csv").is_file()
+    assert record["tracks"] == 2, "3 pixels are enough, 1 is not"
+    assert record["min_size"] == pytest.approx(250, rel=0.01)
+    assert "(objects of at least 2" in record["lines"][0]
+    assert track([watch], tmp_path / "all", min_size=0.0)["tracks"] == 3
+    (watch / "config.yaml").unlink()
+    assert track([watch])["tracks"] == 3
+    (watch / "config.yaml").write_text("monitoring: {")
+    with pytest.raises(ArtefactDamaged, match=r"config.yaml: not YAML.*give --min-size"):
+        track([watch])
+
+
+def test_the_tables_of_masks_stand_in_runs_track(masks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    track([masks])
+    assert (tmp_path / "runs" / "track" / "tracks.csv").is_file()
+
+
+def test_masks_with_a_place_on_earth_are_not_measured_in_mm(masks, watch, tmp_path):
+    with pytest.raises(RequestError, match=r"mask_2020-01-15.tif has a CRS.*leave --spacing-mm out"):
+        track([masks], tmp_path / "out", spacing_mm=(0.5, 0.25))
+    with pytest.raises(RequestError, match=r"forest is a run on a map.*leave --spacing-mm out"):
+        track([watch], tmp_path / "out", spacing_mm=(0.5, 0.25))
+    assert not (tmp_path / "out").exists()
 
 
 def test_real_felling_is_followed(shared_data, tmp_path):

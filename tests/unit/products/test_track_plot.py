@@ -1,12 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.change.objects import Space
 from pipelines.change.track_table import as_tables
 from pipelines.change.tracking import track_objects
-from pipelines.products.track_plot import COLOURS, OTHER, _strung, draw_tracks, size_scale
+from pipelines.products.track_plot import COLOURS, OTHER, THERE, _draw_places, _strung, draw_tracks, size_scale
 
 
 def colours_in(path):
@@ -76,3 +77,24 @@ def test_a_line_has_a_gap_between_two_tracks():
     x, y = _strung(pd.DataFrame({"track_id": [3, 3, 7], "date": dates, "size": [1, 2, 5]}), "date", "size")
     np.testing.assert_array_equal(y, [1, 2, np.nan, 5])
     np.testing.assert_array_equal(x, np.array(["2020-01-01", "2020-01-02", "NaT", "2020-01-01"], "datetime64[ns]"))
+
+
+def test_what_was_there_on_one_date_only_is_not_white(tmp_path):
+    low, high = (tuple(round(255 * part) for part in THERE(at)[:3]) for at in (1 / 9, 1.0))
+    assert max(low) < 225
+    assert max(high) < max(low) - 60
+
+
+def test_places_are_in_metres_from_the_corner_of_the_raster():
+    masks = np.zeros((2, 30, 60), bool)
+    masks[:, 4:8, 20:30] = True
+    space = Space.of_spacing((2.0, 0.5))
+    objects, _, _ = as_tables(track_objects(masks, [0.0, 1.0], space), space)
+    axes = Figure().subplots()
+    _draw_places(axes, objects, "step", space, {}, masks.sum(axis=0))
+    assert axes.get_xlabel() == "mm from the left edge of the raster"
+    assert axes.get_ylabel() == "mm from the upper edge of the raster"
+    assert tuple(axes.images[0].get_extent()) == (0, 30, 60, 0)
+    x, y = axes.lines[-1].get_data()
+    assert (float(x[-1]), float(y[-1])) == (12.5, 12.0), "the centre of the box, in mm"
+    assert axes.get_aspect() == 1.0
