@@ -17,7 +17,7 @@ from flows.stages.predict import swap
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
 STEM = "changes"
-PICTURED = ("change_day", "detected_day", "magnitude", "confidence", "status", "direction")
+PICTURED = ("change_day", "detected_day", "recovered_day", "magnitude", "confidence", "status", "direction")
 
 
 @dataclass
@@ -115,7 +115,9 @@ def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[
     draw_change_series(courses, series, run.variable.name, unit, start_day, title="What the largest patches show")
     change_day, detected_day, area_m2 = growth(run, layers, looking.grid, frame)
     draw_growth(change_day, detected_day, area_m2, curve, start_day, end_day)
-    draw_change_animation(maps, folder.animation, run.name, start_day, end_day)
+    # from the last date of the history, on which nothing was known yet: every frame is a date that was observed
+    unknowing_day = max((date.day for date in looking.watch.dates if date.day < start_day), default=start_day)
+    draw_change_animation(maps, folder.animation, run.name, unknowing_day, end_day)
     return [folder.quicklook, series, curve, folder.animation]
 
 

@@ -33,12 +33,12 @@ def draw_change_animation(
 ) -> None:
     """Writes a GIF: the place as it was before, in grey, and on top what was known to have changed by each date of alarm.
 
-    `layers` must hold change_day and detected_day. More dates than `MOST_FRAMES` are taken in equal steps.
+    `layers` must hold change_day and detected_day; `start_day` and `end_day` are the first and last frame: dates observed.
     """
     detected = maps.layers["detected_day"]
     dated = maps.layers["change_day"][np.isfinite(detected)]
     low, high = (float(dated.min()), float(dated.max())) if dated.size else (start_day, end_day)
-    shades = Shades("autumn_r", low, max(high, low + 1))  # bright on grey, and lighter to darker for any colour vision
+    shades = Shades("viridis", low, max(high, low + 1))  # as the quicklook's "When"
     pictures = _frames(maps, frame_days(detected, start_day, end_day), shades, title)
     durations = [milliseconds] * (len(pictures) - 1) + [6 * milliseconds]
     draft = path.with_name(f".{path.name}.draft")
@@ -47,10 +47,16 @@ def draw_change_animation(
 
 
 def frame_days(detected: np.ndarray, start_day: float, end_day: float) -> np.ndarray:
-    """The days that are shown: beginning, every alarm, end; with too many alarms `MOST_FRAMES` equal steps."""
+    """The days that are shown: beginning, every alarm, end. Of too many alarms at most `MOST_FRAMES`, about evenly in time.
+
+    Each is the last alarm by one of equal steps, so that every frame is a date on which something was seen.
+    """
     known = np.unique(detected[np.isfinite(detected)])
-    steps = known if known.size + 2 <= MOST_FRAMES else np.linspace(start_day, end_day, MOST_FRAMES)
-    return np.unique(np.concatenate([[start_day], steps, [end_day]]))
+    if known.size + 2 > MOST_FRAMES:
+        steps = np.linspace(start_day, end_day, MOST_FRAMES)[1:-1]
+        at = np.searchsorted(known, steps, side="right") - 1
+        known = known[np.unique(at[at >= 0])]
+    return np.unique(np.concatenate([[start_day], known, [end_day]]))
 
 
 def _frames(maps: ChangeMaps, days: np.ndarray, shades: Shades, title: str) -> list[Image.Image]:

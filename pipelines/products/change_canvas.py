@@ -27,6 +27,7 @@ from pipelines.products.frames import Shades, extent_of, step_for
 from pipelines.products.pictures import INK, MUTED, NOT_SEEN, round_length
 
 OUTLINE = "#ff3d00"
+LEGEND_PT = (7.5, 7.0, 6.5, 6.0, 5.5)
 GAP_IN = 0.74  # between columns: a colour bar and its dates
 ROW_IN = 0.62  # between rows: a title and a legend
 
@@ -194,8 +195,13 @@ def label_dates(bar: Colorbar, low: float, high: float, words: str = "") -> None
 
 
 def draw_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
+    """Colours and words below the map, three in a row, in the largest letters with which they stay on the figure."""
     handles = [Patch(fc=colour, ec=MUTED, lw=0.4, label=text) for colour, text in entries]
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False, fontsize=7.5, handlelength=1.2,
-        handleheight=1, columnspacing=1.2, labelspacing=0.3, borderaxespad=0.2,
-    )  # fmt: skip
+    for size_pt in LEGEND_PT:
+        legend = axes.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False, fontsize=size_pt,
+            handlelength=1.2, handleheight=1, columnspacing=1.0, labelspacing=0.3, borderaxespad=0.2, handletextpad=0.5,
+        )  # fmt: skip
+        box = legend.get_window_extent()
+        if box.x1 + 0.06 * box.width <= axes.figure.bbox.x1:  # letters are a few per cent wider at the dots of the file
+            break

@@ -35,6 +35,7 @@ from pipelines.products.pictures import INK, MUTED, STYLE, day, label, save_figu
 
 # Okabe & Ito (2008): told apart with any colour vision
 HIT, FALSE_ALARM, MISS = "#009e73", "#e69f00", "#cc79a7"
+DECREASE_RECOVERED, INCREASE_RECOVERED = "#f6d999", "#99c7e0"  # the colours of change, lighter: values are as expected again
 NEAR_EDGE = 0.12  # share of a map's side within which a mark's number would leave it
 
 
@@ -67,8 +68,8 @@ class Mark:
 class ChangeMaps:
     """What a quicklook of monitoring shows. `layers` as the detector gives them, thinned like the sights (`thin_rows`).
 
-    Needed: change_day, magnitude, confidence, status, direction. `variable` and `unit` are of the magnitude. `kept`: the changed
-    pixels that became patches; default all.
+    Needed: change_day, magnitude, confidence, status, direction; recovered_day if known. `variable` and `unit` are of the
+    magnitude. `kept`: the changed pixels that became patches; default all.
     """
 
     before: Sight
@@ -189,13 +190,23 @@ def _inwards(mark: Mark, shape_yx: tuple[int, int], towards: tuple[int, int]) ->
 
 def _draw_kind(axes: Axes, maps: ChangeMaps) -> None:
     status, direction = maps.layers["status"], maps.layers["direction"]
-    shown = np.select([status == NOT_MONITORED, direction < 0, direction > 0, status == CHANGED], [3, 1, 2, 4], 0)
-    colours = [c.colour for c in DIRECTION_CLASSES] + [MUTED]
-    words = ["nothing found", "decrease", "increase", "not monitored", "changed"]
+    recovered = np.isfinite(maps.layers["recovered_day"]) if "recovered_day" in maps.layers else np.zeros(status.shape, bool)
+    kinds = [
+        (status == NOT_MONITORED, DIRECTION_CLASSES[3].colour, "not monitored"),
+        ((direction < 0) & recovered, DECREASE_RECOVERED, "decrease, recovered"),
+        ((direction > 0) & recovered, INCREASE_RECOVERED, "increase, recovered"),
+        (direction < 0, DIRECTION_CLASSES[1].colour, "decrease"),
+        (direction > 0, DIRECTION_CLASSES[2].colour, "increase"),
+        (status == CHANGED, MUTED, "changed"),
+    ]
+    colours = [DIRECTION_CLASSES[0].colour, *(colour for _, colour, _ in kinds)]
+    words = ["nothing found", *(word for _, _, word in kinds)]
+    shown = np.select([mask for mask, _, _ in kinds], range(1, len(colours)), 0)
     draw_blank(axes, maps.grid)
     draw_image(axes, shown, maps.grid, ListedColormap(colours), 0, len(colours) - 1)
     counts = np.bincount(shown.ravel(), minlength=len(colours))
-    draw_legend(axes, [(colours[k], f"{words[k]} {_share(counts[k] / shown.size)}") for k in range(len(colours)) if counts[k]])
+    order = (0, 4, 2, 5, 3, 1, 6)
+    draw_legend(axes, [(colours[k], f"{words[k]} {_share(counts[k] / shown.size)}") for k in order if counts[k]])
     axes.set_title("What changed", size=10, weight="bold", loc="left", pad=5)
 
 

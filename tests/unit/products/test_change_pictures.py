@@ -12,6 +12,7 @@ from pipelines.products.change_canvas import (
     colour_limits,
     draw_bar,
     draw_image,
+    draw_legend,
     label_dates,
     metres_per_unit,
     outline,
@@ -209,6 +210,37 @@ def test_an_animation_has_a_bounded_number_of_frames():
     assert list(frame_days(np.array([[np.nan, 3.0], [5.0, 3.0]]), 1.0, 9.0)) == [1, 3, 5, 9]
     many = frame_days(np.arange(1000.0), 0.0, 999.0)
     assert (many.size, many[0], many[-1]) == (MOST_FRAMES, 0, 999)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_legend_stays_on_the_figure(count):
+    figure, axes = panels(GRID, 2, 3, "", "", 3.3)
+    draw_legend(axes[2], [("#f6d999", "decrease, recovered 14.0%")] * count)
+    figure.dpi = 130  # as the file is written
+    FigureCanvasAgg(figure).draw()
+    assert axes[2].get_legend().get_window_extent().x1 <= figure.bbox.x1
+    assert len(axes[2].get_legend().get_texts()) == count
+
+
+def test_every_frame_of_an_animation_is_a_date_that_was_observed():
+    alarms = np.concatenate([np.arange(100.0, 130.0), [500.0, 900.5]])
+    shown = frame_days(alarms, 7.0, 1000.0)
+    assert set(shown) <= {7.0, 1000.0, *alarms}
+    assert {129.0, 500.0, 900.5} <= set(shown)
+    assert shown.size <= MOST_FRAMES
+
+
+def test_recovered_pixels_have_their_own_colour_and_place_in_the_legend(tmp_path):
+    changed = patch()
+    recovered = np.full(SHAPE, np.nan)
+    recovered[changed & (np.arange(SHAPE[1]) % 2 == 0)] = DAY + 90
+    sight = Sight(AFTER, np.zeros(SHAPE, np.float32), "ndvi", "1", when="Jun-Aug 2020, median of 3 looks")
+    for name, more in (("with", {"recovered_day": recovered}), ("without", {})):
+        maps = ChangeMaps(sight, sight, layers(changed) | more, GRID, "ndvi", "1")
+        draw_change_quicklook(maps, tmp_path / f"{name}.png", "t")
+    assert has_colour(tmp_path / "with.png", (0xF6, 0xD9, 0x99))
+    assert has_colour(tmp_path / "with.png", (0xE6, 0x9F, 0x00))
+    assert not has_colour(tmp_path / "without.png", (0xF6, 0xD9, 0x99))
 
 
 def test_curves_are_drawn_also_for_nothing(tmp_path):
