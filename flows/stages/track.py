@@ -69,7 +69,7 @@ def track(
 
 
 def least_size_of(run: Path, space: Any) -> float:
-    """What a run's `monitoring.min_area_px` is in m2, half a pixel less: pixels differ in size a little. 0: not known."""
+    """What a run's `monitoring.min_area_px` is in m2, of the smallest pixels of the raster. 0: not known."""
     import numpy as np
     import yaml
 
@@ -82,8 +82,9 @@ def least_size_of(run: Path, space: Any) -> float:
     pixels = monitoring.get("min_area_px") if isinstance(monitoring, dict) else None
     if not isinstance(pixels, int):
         return 0.0
-    middle = np.array([space.grid.shape_yx], np.float64) / 2
-    return max(pixels - 0.5, 0.0) * float(space.pixel_size(middle)[0])
+    rows, columns = space.grid.shape_yx
+    corners = np.array([[row, column] for row in (0, rows - 1) for column in (0, columns - 1)], np.float64)
+    return pixels * float(space.pixel_size(corners).min()) * (1 - 1e-6)
 
 
 def title_of(paths: Sequence[str | Path]) -> str:

