@@ -79,7 +79,7 @@ def figures_of(method: dict[str, Any]) -> dict[str, Any]:
 
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.products.change_curves import draw_f1, draw_reliability, scores_of
-    from pipelines.products.change_report import ChangeReportInput, area_table, label_table, write_change_report
+    from pipelines.products.change_report import ChangeReportInput, area_table, label_tables, write_change_report
     from pipelines.products.page import Picture
 
     run, folder = invocation.run, invocation.folder
@@ -100,7 +100,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         "shipped threshold": round(float(trained["threshold"]), 3),
         "training": f"{run.training.epochs} epochs of {run.training.windows} windows of {run.training.window_px} px",
     }
-    tables = [label_table(summary.methods, judged_places, summary.shipped)]
+    tables = label_tables(summary.methods, judged_places, summary.shipped)
     if evaluation.get("area"):
         tables.append(area_table(evaluation["area"], run.evaluation.confidence))
     words = (

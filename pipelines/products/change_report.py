@@ -16,6 +16,7 @@ from pipelines.products.change_words import latest_look_first, method_words, nam
 from pipelines.products.page import Picture, is_there, render_page, shown, when, write_page
 
 MOST_ROWS = 25
+MOST_PLACES = 6  # in a table of other figures, so that it fits a page; more have tables of their own
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,20 @@ def label_table(methods: Mapping[str, Mapping[str, Any]], places: Sequence[str],
     rows = [{"method": name, **figures} for name, figures in methods.items()]
     used = [column for column in columns if column.kind == "text" or any(row.get(column.key) is not None for row in rows)]
     return Table("Each group of places left out in turn", used, rows, strong=[shipped])
+
+
+def label_tables(methods: Mapping[str, Mapping[str, Any]], places: Sequence[str], shipped: str) -> list[Table]:
+    """`label_table`; where there are many places, their F1 in tables of their own, which fit a page."""
+    if len(places) <= MOST_PLACES:
+        return [label_table(methods, places, shipped)]
+    rows = [{"method": name, **figures} for name, figures in methods.items()]
+    wide = 2 * MOST_PLACES - 3
+    tables = [label_table(methods, [], shipped)]
+    for first in range(0, len(places), wide):
+        columns = [Column(f"f1_{place}", place, "number", "high") for place in places[first : first + wide]]
+        title = "F1 per place" if first == 0 else "F1 per place, continued"
+        tables.append(Table(title, [Column("method", "method", "text"), *columns], rows, strong=[shipped]))
+    return tables
 
 
 def area_table(areas: Mapping[str, Mapping[str, Any]], confidence: float) -> Table:

@@ -16,6 +16,7 @@ from pipelines.products.change_report import (
     best_of,
     headline,
     label_table,
+    label_tables,
     render_change_report,
     tone_of,
     watch_table,
@@ -107,6 +108,17 @@ def test_labelled_change_lists_places_and_methods():
     for text in ("The mark is met.", "2015-09-16", "1.2 %", "25 km²", "0.371", "<h3>paris</h3>"):
         assert text in html
     assert 'id="alerts"' not in html
+
+
+def test_many_places_have_tables_of_their_own():
+    names = [f"place{k}" for k in range(14)]
+    methods = {"fused": {"f1": 0.37, **{f"f1_{name}": 0.3 for name in names}}}
+    assert [len(table.columns) for table in label_tables(methods, names[:6], "fused")] == [8]
+    pooled, *per_place = label_tables(methods, names, "fused")
+    assert [column.key for column in pooled.columns] == ["method", "f1"]
+    assert [column.title for table in per_place for column in table.columns[1:]] == names
+    assert max(len(table.columns) for table in per_place) <= 10
+    assert all(table.strong == ["fused"] for table in per_place)
 
 
 def test_areas_stand_beside_their_labels():
