@@ -31,7 +31,7 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class MonitorMasks:
-    """The change dates of a monitor run: at each date, what had changed by then."""
+    """The dates of change, of recovery and of the last look of a monitor run: at each, what had changed and not recovered."""
 
     folder: Path
 
@@ -213,7 +213,10 @@ def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _monitor_masks(folder: Path) -> Iterator[DatedMask]:
-    """At each date of change: what had changed by then and had not recovered. Raises RequestError where nothing ever changed."""
+    """At each date of change or recovery and at the last look: what had changed by then and had not recovered.
+
+    Raises RequestError where nothing ever changed.
+    """
     changed_day, seen = _days(monitor_layer(folder))
     status = monitor_layer(folder, "status")
     if status.is_file():
@@ -227,10 +230,17 @@ def _monitor_masks(folder: Path) -> Iterator[DatedMask]:
     if days.size == 0:
         raise RequestError(f"{folder}: nothing has changed in this run so far, so there is nothing to follow")
     # one date before the first change, so that the first patch is new and not merely there
-    days = np.concatenate([[days[0] - 1], days])
+    days = np.unique([days[0] - 1, *days, *recovered_day[np.isfinite(recovered_day)], *_last_look(monitor_layer(folder))])
     for day, date in zip(days, from_days(days), strict=True):
         mask = (changed_day <= day) & (recovered_day > day)
         yield DatedMask(date, mask, None if seen.all() else seen, f"{folder.name} {day:g}")
+
+
+def _last_look(path: Path) -> list[float]:
+    """[whole days since 1970-01-01 of the last date that the watch looked at], as the file's tags say; [] if they do not."""
+    with open_raster(path, (1,)) as raster:
+        looked = raster.tags().get("DRIFTLINE_ISSUED_UTC", "")
+    return [float(np.datetime64(looked[:10], "D").astype(np.int64))] if looked else []
 
 
 def _days(path: Path) -> tuple[np.ndarray, np.ndarray]:

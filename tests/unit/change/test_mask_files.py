@@ -116,6 +116,29 @@ def test_a_monitor_run_is_what_had_changed_by_each_date(tmp_path):
         list(read_masks(found))
 
 
+def test_a_monitor_run_is_followed_beyond_its_last_change(tmp_path):
+    """A recovery after the last change, and the last look after both, are dates of their own."""
+    missing = -(2**31)
+    day = np.full((6, 8), missing, np.int32)
+    day[1, 1:4] = 18000
+    recovered = np.full((6, 8), missing, np.int32)
+    recovered[1, 1] = 18200
+    products = tmp_path / "forest" / "products"
+    path = write(products / "change_date.tif", np.stack([day, day]), missing)
+    write(products / "recovered_date.tif", np.stack([recovered, recovered]), missing)
+
+    def dated():
+        return [(str(one.date)[:10], int(one.mask_YX.sum())) for one in read_masks(find_masks([tmp_path / "forest"]))]
+
+    assert dated() == [("2019-04-13", 0), ("2019-04-14", 3), ("2019-10-31", 2)]
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(DRIFTLINE_ISSUED_UTC="2020-12-30T09:21:00Z")
+    assert dated() == [("2019-04-13", 0), ("2019-04-14", 3), ("2019-10-31", 2), ("2020-12-30", 2)]
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(DRIFTLINE_ISSUED_UTC="2019-10-31T09:21:00Z")
+    assert len(dated()) == 3  # the day of the recovery is the last look
+
+
 def test_bad_input_is_named_with_a_remedy(tmp_path):
     one = write(tmp_path / "m_20200101.tif", mask())
     two = write(tmp_path / "m_20200102.tif", mask())

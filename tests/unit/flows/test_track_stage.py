@@ -182,7 +182,7 @@ def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     lineage = Lineage("S", "M", "C", "0.1.0", "2020-06-05T00:00:00Z")
     write_layers(arrays, MONITOR_LAYERS, grid, "1", lineage, "2020-06-05T00:00:00Z", tmp_path / "forest" / "products")
     record = track([tmp_path / "forest"], tmp_path / "out")
-    assert record["events"] == {"new": 2, "grown": 1, "gone": 1}
+    assert record["events"] == {"new": 2, "grown": 1, "gone": 1, "stable": 1}
     events = pd.read_csv(tmp_path / "out" / "events.csv")
-    assert events.date.tolist() == ["2019-01-04", "2019-01-04", "2019-04-14", "2019-04-14"]
-    assert events.change.tolist()[2:] == pytest.approx([60 / 36 - 1, -1.0], rel=1e-4)
+    assert events.date.tolist() == ["2019-01-04", "2019-01-04", "2019-04-14", "2019-04-14", "2020-06-05"]  # the last look
+    assert events.change.tolist()[2:4] == pytest.approx([60 / 36 - 1, -1.0], rel=1e-4)
