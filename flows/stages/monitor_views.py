@@ -146,9 +146,9 @@ def season_name(first: np.datetime64) -> str:
 
 
 def last_looks(invocation: Invocation, dataset: Any, changed: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Indices, ascending, of the last three looks of `among` that saw at least half of the changed pixels."""
+    """Indices, ascending, of the last three looks of `among` that saw at least half of the changed pixels; none without such."""
     found: list[int] = []
-    for index in among[::-1]:
+    for index in among[::-1] if changed.any() else ():
         if len(found) < LOOKS_AFTER and np.isfinite(read_thinned(invocation, dataset, int(index))[changed]).mean() >= 0.5:
             found.append(int(index))
     return np.array(found[::-1], int)

@@ -105,6 +105,17 @@ def test_the_last_season_is_over_by_the_date(end, month, name):
     assert season_name(last_season(np.datetime64(end), month)) == name
 
 
+def test_patches_too_small_for_the_picture_and_places_never_seen_are_no_fault(looked_at, monkeypatch):
+    """Thinned, a patch can be gone; then after is of the season after all. Nothing at all seen is drawn as nothing seen."""
+    place = looked_at("2020-08", "2020-07-10")
+    _, after = sights(*place, np.zeros((2, 2), bool))
+    assert not after.when.startswith("last looks")
+    monkeypatch.setattr(monitor_views, "read_thinned", lambda *_: np.full((2, 2), np.nan, np.float32))
+    before, after = sights(*place, FELLED)
+    assert np.isnan(before.values).all()
+    assert np.isnan(after.values).all()
+
+
 def test_a_median_is_of_what_was_seen():
     images = [
         np.array([[1.0, np.nan]], np.float32),
