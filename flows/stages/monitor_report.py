@@ -115,7 +115,11 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         )
     ]
     curves = [
-        Picture(folder.path / "growth.png", "Changed area over time", "Pixels of the patches, by their date of change and by that of their alarm.")
+        Picture(
+            folder.path / "growth.png",
+            "Changed area over time",
+            "Pixels of the patches, by their date of change and by that of their alarm.",
+        )
     ]
     tables = [watch_table(summary.methods, run.evaluation.drops, summary.shipped)] if summary.methods else []
     tables += [seen_table(summary.evaluation)] if summary.evaluation.get("pairs") else []
