@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,28 +88,15 @@ def build_training_settings(run: ChangeRun, seed: int) -> Any:
     return TrainingSettings(**{name: getattr(chosen, name) for name in names}, seed=seed)
 
 
-@dataclass(frozen=True)
-class Learner:
-    """One network as the trainer knows models: `members` and `compute_member`."""
-
-    network: Any
-
-    @property
-    def members(self) -> list[Any]:
-        return [self.network]
-
-    def compute_member(self, i: int, batch: dict[str, Any]) -> Any:
-        """logit (B, 1, 1, H, W)."""
-        return self.network(batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])[:, None]
-
-
-def build_learner(model: ChangeModel, bands: int, seed: int) -> Learner:
-    """An untrained network of the config's build; it starts from `seed` alone."""
+def build_learner(model: ChangeModel, bands: int, seed: int) -> Any:
+    """A detector of one untrained network, as the trainer wants it; it starts from `seed` alone."""
+    from models.change_detector import ChangeDetector
     from models.change_networks import build_network
 
-    return Learner(
-        build_network(model.kind, bands=bands, widths=model.widths, recurrence=model.recurrence, dropout=model.dropout, seed=seed)
+    network = build_network(
+        model.kind, bands=bands, widths=model.widths, recurrence=model.recurrence, dropout=model.dropout, seed=seed
     )
+    return ChangeDetector([network], fuse_with="none")
 
 
 def build_detector(model: ChangeModel, networks: Sequence[Any]) -> Any:

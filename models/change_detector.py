@@ -85,22 +85,6 @@ class ChangeDetector(nn.Module):
         logit_HW = self.members[i](x_TCHW[None], valid_THW[None], elapsed_days(days_T)[None])[0, 0]
         return torch.where(valid_THW.sum(0) >= SHORTEST_SERIES, logit_HW, torch.nan)
 
-    @torch.no_grad()
-    def network_probability(
-        self, x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor, *, members: Sequence[int] | None = None
-    ) -> Tensor:
-        """p_HW, float32: the mean of the calibrated probabilities of `members` (default: all).
-
-        `x_TCHW` as in training (normalised per place), `days_T` since 1970. NaN where fewer than two dates saw the pixel. A place
-        that was trained on is judged by the members that did not see it. A window equals the whole if it starts at multiples of
-        `stride_px` and has the halo `halo_for(T)`.
-        """
-        chosen = range(len(self.members)) if members is None else members
-        if len(chosen) == 0:
-            raise ValueError("no member to ask: every one of them was trained on this place")
-        p_MHW = [self.member_probability(i, self.member_logit(i, x_TCHW, valid_THW, days_T)) for i in chosen]
-        return torch.stack(p_MHW).mean(dim=0)
-
     # ------------------------------------------------------------ calibration
 
     def member_probability(self, i: int, logit: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ ALONE = "alone"  # a network without the rule
 
 def change_evaluate(invocation: Invocation) -> dict[str, Any]:
     """Evaluates if the detector or the settings have changed; hands back the record of the stage."""
+    from pipelines.learning.change_judging import markdown_table
+
     steps = invocation.steps
     trained = require_detector(invocation)
     run = invocation.run.model_dump(mode="json")
@@ -33,6 +35,7 @@ def change_evaluate(invocation: Invocation) -> dict[str, Any]:
     rules = judge_rules(invocation, places)
     content = steps.do("evaluate", "compare", lambda progress: tabulate(invocation, places, models, rules, automatic))
     record = write_verdict(invocation, key, content, trained)
+    invocation.folder.evaluation.with_suffix(".md").write_text("\n".join(markdown_table(content)) + "\n", encoding="utf-8")
     return {**record, **headline(content)}
 
 

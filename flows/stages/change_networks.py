@@ -134,7 +134,8 @@ def train_network(
 ) -> tuple[Any, dict[str, Any]]:
     """(network trained on all groups but `left_out`, its training report); goes on where an interrupted call stopped.
 
-    Nothing is chosen on places: it is trained for all epochs, and the loss that is watched is that on windows it learns from.
+    Nothing is chosen on a place that is left out: the epoch that is kept has the smallest loss on fixed windows of the places
+    that it learns from.
     """
     from pipelines.learning.training import train
     from pipelines.samples.change_windows import ChangeWindows
@@ -159,7 +160,7 @@ def train_network(
         progress,
         key=network_key(invocation, places, model, seed, left_out),
     )
-    return learner.network, report.to_json()["members"][0]
+    return learner.members[0], report.to_json()["members"][0]
 
 
 def network_seed(seed: int, left_out: Sequence[int]) -> int:

@@ -39,7 +39,8 @@ def publish(
         draw_place(invocation, places, name, arrays, threshold, pictures[name])
     largest.sort(key=lambda row: -row["area_m2"])
     shutil.copyfile(pictures[max(facts, key=lambda name: facts[name]["changed"])], folder.quicklook)
-    pooled = read_change_evaluation(invocation)["methods"][read_change_evaluation(invocation)["model"]]["pooled"]
+    evaluation = read_change_evaluation(invocation)
+    pooled = evaluation["methods"][evaluation["model"]]["pooled"]
     metrics = {name: value for name, value in pooled.items() if isinstance(value, int | float)}
     words = f"driftline change between dates in {len(fields)} places"
     write_change_collection(building, run.name, words, items, pictures=pictures, metrics=metrics)

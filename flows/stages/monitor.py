@@ -34,7 +34,7 @@ def monitor(invocation: Invocation) -> dict[str, Any]:
 
     folder, steps = invocation.folder, invocation.steps
     require(folder, "ingest", "ingest")
-    if getattr(invocation, "restart", False):
+    if invocation.restart:
         folder.done("monitor").unlink(missing_ok=True)
         steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
     key = monitor_key(invocation)

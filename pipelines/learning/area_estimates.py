@@ -21,7 +21,6 @@ import numpy as np
 from scipy.stats import norm
 
 from pipelines.errors import RequestError
-from pipelines.learning.change_metrics import usable_pixels
 
 M2_PER_HECTARE = 10_000.0
 
@@ -132,41 +131,3 @@ def allocate_sample(total: int, pixels_S: Sequence[int], least: int = 50) -> lis
     for s in np.argsort(-pixels, kind="stable"):  # what was rounded off, or did not fit a small class
         sizes[s] += min(pixels[s] - sizes[s], total - sizes.sum())
     return [int(n) for n in sizes]
-
-
-@dataclass(frozen=True)
-class StratifiedSample:
-    """Pixels drawn at random without replacement in each map class, so that a person can look at them.
-
-    `index_N`: places in the flattened raster, int64, sorted; `counts_SK`: map class by reference class; `pixels_S`: all usable
-    pixels of each map class. Classes are (unchanged, changed).
-    """
-
-    index_N: np.ndarray
-    counts_SK: np.ndarray
-    pixels_S: np.ndarray
-
-
-CLASSES = ("unchanged", "changed")
-
-
-def draw_stratified_sample(
-    is_changed: np.ndarray, label: np.ndarray, usable: np.ndarray | None = None, *, total: int, least: int = 50, seed: int = 0
-) -> StratifiedSample:
-    """A stratified random sample of a change mask (bool) and its label (uint8 0, 1, 255 unknown), any shape; the seed decides.
-
-    Only pixels that are usable and labelled are in the population. Raises RequestError (too few samples), ValueError (shapes).
-    """
-    known = usable_pixels(label, usable, is_changed.shape).ravel()
-    mapped, truth = is_changed.ravel(), label.ravel()
-    strata = [np.flatnonzero(known & ~mapped), np.flatnonzero(known & mapped)]
-    rng = np.random.default_rng(seed)
-    sizes = allocate_sample(total, [len(stratum) for stratum in strata], least)
-    drawn = [rng.choice(stratum, size, replace=False) for stratum, size in zip(strata, sizes, strict=True)]
-    counts = np.stack([np.bincount(truth[index], minlength=2) for index in drawn])
-    return StratifiedSample(np.sort(np.concatenate(drawn)), counts, np.array([len(stratum) for stratum in strata]))
-
-
-def estimate_changed_area(sample: StratifiedSample, pixel_m2: float, confidence: float = 0.95) -> AreaEstimates:
-    """Areas of the classes `unchanged` and `changed` from a sample; `pixel_m2` the true area of a pixel."""
-    return estimate_areas(sample.counts_SK, sample.pixels_S * pixel_m2, CLASSES, confidence)

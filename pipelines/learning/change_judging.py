@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import RequestError
-from pipelines.learning.area_estimates import CLASSES, allocate_sample, estimate_areas
+from pipelines.learning.area_estimates import allocate_sample, estimate_areas
 from pipelines.learning.change_groups import Grouping
 from pipelines.learning.change_intervals import block_counts, f1_difference, f1_interval
 from pipelines.learning.change_metrics import (
@@ -219,7 +219,7 @@ def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float
     sizes = allocate_sample(min(total, int(pixels_S.sum())), [int(n) for n in pixels_S], least=min(50, total // 2))
     rng = np.random.default_rng(seed)
     sample_SK = np.array([rng.multivariate_hypergeometric(row, size) for row, size in zip(table_SK, sizes, strict=True)])
-    estimates = estimate_areas(sample_SK, pixels_S * pixel_m2, CLASSES, confidence)
+    estimates = estimate_areas(sample_SK, pixels_S * pixel_m2, ("unchanged", "changed"), confidence)
     return {**known, "sampled": estimates.sampled, "estimate": asdict(estimates.of("changed").area_m2)}
 
 

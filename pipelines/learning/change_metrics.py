@@ -170,11 +170,6 @@ class ScoreHistogram:
         best = int(np.argmax(2 * true / (true + false + total)))
         return self._threshold(float(lower_edge(bins[best])), int(true[best]), int(false[best]))
 
-    def counts_at(self, threshold: float) -> Counts:
-        """Counts at `threshold`, exact where it is the lower edge of a bin (as those of `best_threshold` are)."""
-        false, true = self.pixels_2S[:, int(bin_of(np.array([threshold]))[0]) :].sum(axis=1)
-        return self._threshold(threshold, int(true), int(false)).counts
-
     def _threshold(self, value: float, true: int, false: int) -> Threshold:
         unchanged, changed = (int(n) for n in self.pixels_2S.sum(axis=1))
         return Threshold(value, Counts(true, false, changed - true, unchanged - false))

@@ -214,11 +214,3 @@ def read_prepared(place: Place, frame: PlaceFrame, tile: Tile, around_px: int = 
     x_TCHW, valid_THW = prepare(*place.read(seen), frame)
     rows, columns = wanted.within(seen)
     return x_TCHW[:, :, rows, columns], valid_THW[:, rows, columns]
-
-
-def sample_prepared(place: Place, frame: PlaceFrame) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prepared windows (x_TCHW, valid_THW), at most nine, spread evenly over the place; all of a small one.
-
-    For rules that fit a few numbers to a place that need not fit into memory.
-    """
-    return [read_prepared(place, frame, tile) for tile in _windows(place)]

@@ -83,32 +83,24 @@ def test_elapsed_days_by_hand():
     assert elapsed_days(torch.tensor([10.0, 26.0, 30.5], dtype=torch.float64)).tolist() == [0.0, 16.0, 4.5]
 
 
-def test_the_network_says_the_mean_of_calibrated_probabilities():
+def test_a_members_curve_is_its_own():
     detector, (x, valid, days) = detector_of(), place()
-    detector.calibrate_member(0, 2.0, -1.0)
     detector.calibrate_member(1, 0.5, 0.25)
-    p, seen = detector.network_probability(x, valid, days), valid.all(dim=0)
-    logits = [detector.member_logit(i, x, valid, days) for i in (0, 1)]
-    want = (torch.sigmoid(2 * logits[0] - 1) + torch.sigmoid(0.5 * logits[1] + 0.25)) / 2
+    logit, seen = detector.member_logit(1, x, valid, days), valid.all(dim=0)
+    p = detector.member_probability(1, logit)
     assert p.dtype == torch.float32
-    torch.testing.assert_close(p[seen], want[seen])
+    torch.testing.assert_close(p[seen], torch.sigmoid(0.5 * logit + 0.25)[seen])
     assert p[~seen].isnan().all()
-    alone = detector.network_probability(x, valid, days, members=[1])
-    torch.testing.assert_close(alone[seen], torch.sigmoid(0.5 * logits[1] + 0.25)[seen])
+    torch.testing.assert_close(detector.member_probability(0, logit)[seen], torch.sigmoid(logit)[seen])
 
 
 def test_a_pixel_needs_two_dates_of_a_series():
     detector, (x, _, days) = detector_of(), place(dates=4)
     valid = torch.zeros(4, 13, 18, dtype=torch.bool)
     valid[0], valid[2, 5] = True, True
-    seen = ~detector.network_probability(x, valid, days).isnan()
+    seen = ~detector.member_logit(0, x, valid, days).isnan()
     assert seen[5].all()
     assert seen.sum() == 18
-
-
-def test_a_member_must_be_left():
-    with pytest.raises(ValueError, match="no member to ask: every one of them was trained on this place"):
-        detector_of().network_probability(*place(), members=[])
 
 
 def test_the_rules_curve_keeps_its_order_and_its_gaps():
@@ -177,7 +169,7 @@ def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
     loaded, metadata = load_detector(tmp_path)
     assert metadata == METADATA
     assert hash_detector(tmp_path) == digest == save_detector(loaded, tmp_path / "again", metadata)
-    assert torch.equal(loaded.network_probability(*asked).nan_to_num(-1), detector.network_probability(*asked).nan_to_num(-1))
+    assert torch.equal(loaded.member_logit(1, *asked).nan_to_num(-1), detector.member_logit(1, *asked).nan_to_num(-1))
     assert (loaded.threshold, loaded.fuse_with, loaded.halo_px) == (0.3, "none", detector.halo_px)
     assert torch.equal(loaded.rule_probability(torch.tensor([2.0])), detector.rule_probability(torch.tensor([2.0])))
     assert not loaded.training
@@ -189,8 +181,10 @@ def test_what_was_loaded_can_be_trained_on(tmp_path):
     x, valid, days = place()
     loaded.compute_member(
         0, {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
-    ).sum().backward()
+    ).nansum().backward()
+    assert all(weight.grad is not None for weight in loaded.members[0].parameters())
     loaded.calibrate_member(0, 2.0, 1.0)
+    assert loaded.member_probability(0, torch.tensor([1.0])).item() == pytest.approx(torch.sigmoid(torch.tensor(3.0)).item())
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.99])

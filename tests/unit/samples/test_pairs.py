@@ -20,7 +20,6 @@ from pipelines.samples.pairs import (
     place_of_cube,
     prepare,
     read_prepared,
-    sample_prepared,
 )
 from pipelines.tiles import Tile, tile_raster
 
@@ -185,15 +184,6 @@ def test_a_date_without_pixels_is_refused():
         RequestError, match=r"the place paris has 0 usable pixels on date 2 of 3, at least 64 .*min_valid_fraction"
     ):
         measure_place(place_of(x, valid))
-
-
-def test_samples_are_prepared_windows():
-    x, valid = series()
-    place = place_of(x, valid)
-    frame = measure_place(place)
-    ((ready, seen),) = sample_prepared(place, frame)
-    np.testing.assert_array_equal(ready, prepare(x, valid, frame)[0])
-    assert seen.shape == valid.shape
 
 
 def test_a_place_is_read_from_its_cube(tmp_path):
