@@ -112,11 +112,12 @@ def _train_recurrent(
 
 def _residual_years(run: MonitorRun, e: config.RecurrentExpectation, dataset: Any) -> list[Any]:
     """The history's left-out years on some squares of the raster. Raises RequestError where none has enough to learn from."""
+    from configs.build_monitor import start_ns
     from pipelines.change.residual_training import merge_years, residual_years
     from pipelines.errors import RequestError
     from pipelines.tiles import tile_raster
 
-    start_day = _day(run)
+    start_day = start_ns(run) / 86_400e9
     tiles = tile_raster((dataset.sizes["y"], dataset.sizes["x"]), AREA_PX)
     chosen = np.random.default_rng(e.seed).permutation(len(tiles))[:AREAS]
     found, refused = [], None
@@ -142,10 +143,6 @@ def _residual_years(run: MonitorRun, e: config.RecurrentExpectation, dataset: An
         assert refused is not None, "a raster has at least one tile"
         raise refused
     return merge_years(found)
-
-
-def _day(run: MonitorRun) -> float:
-    return float(np.datetime64(run.monitoring.start, "s").astype(np.int64)) / 86400
 
 
 def _history(run: MonitorRun, dataset: Any, tile: Any, start_day: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
