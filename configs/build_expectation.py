@@ -85,6 +85,7 @@ def networks_key(run: MonitorRun, dataset: Any) -> str:
         "variable": run.variable.model_dump(mode="json"),
         "start": monitoring.start.isoformat(),
         "min_history": monitoring.min_history,
+        "stable": "up" if monitoring.test.direction == "up" else "down",
         "grid": [dataset.sizes["y"], dataset.sizes["x"], dataset["spatial_ref"].attrs.get("GeoTransform", "")],
         "contract": 1,
     }
@@ -135,6 +136,7 @@ def _residual_years(run: MonitorRun, e: config.RecurrentExpectation, dataset: An
                     radius=e.radius,
                     pixels=e.pixels // len(chosen),
                     seed=e.seed,
+                    direction=run.monitoring.test.direction,
                 )
             )
         except RequestError as error:

@@ -31,7 +31,7 @@ def plan_monitoring(run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Exte
         tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
         memory = STARTUP_MB + tile * (extent.train_dates * 40 + STATE_BYTES * 3) / 1e6
         what = f"{extent.train_dates} dates of history, {extent.dates - extent.train_dates} to judge"
-        if extent.train_dates in (0, extent.dates):
+        if extent.train_dates == 0 or (verb == "run" and extent.train_dates == extent.dates):
             what += f": monitoring.start {run.monitoring.start:%Y-%m-%d} is not within the series, this cannot run"
         steps.append(PlannedStep("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory))
     return extent, steps

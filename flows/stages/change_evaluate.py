@@ -232,14 +232,13 @@ def tabulate(
 
 def estimate_places(invocation: Invocation, places: Places, judged: Any) -> dict[str, Any]:
     """Per place the changed area: mapped, labelled, and estimated from a sample of pixels as if only these had been labelled."""
+    from pipelines.change.objects import Space
     from pipelines.cube.store import grid_of, open_cube
     from pipelines.learning.change_judging import estimate_area
-    from pipelines.products.change_canvas import metres_per_unit
 
     areas = {}
     for name in places.labelled:
         grid = grid_of(open_cube(invocation.folder.cube_of(name)))
-        across_m, down_m = metres_per_unit(grid)
-        pixel_m2 = abs(grid.resolution_xy[0] * across_m * grid.resolution_xy[1] * down_m)
+        pixel_m2 = float(Space.of_grid(grid).pixel_size((np.array([grid.shape_yx]) - 1) / 2)[0])
         areas[name] = estimate_area(judged.counts[name], pixel_m2, AREA_SAMPLE_PX, invocation.run.evaluation.confidence)
     return areas

@@ -105,13 +105,19 @@ def rows_of(patches: Any) -> list[dict[str, Any]]:
 def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[str, Any], threshold: float, path: Path) -> None:
     """Before and after with the change outlined, the probability, and where there is a label what it says."""
     from pipelines.cube.store import grid_of, open_cube
+    from pipelines.learning.change_metrics import count_changes
+    from pipelines.products.change_layers import NOT_SEEN
     from pipelines.products.change_pictures import PairMaps, draw_pair_quicklook, thin_rows
     from pipelines.products.frames import step_for
 
     dataset = open_cube(invocation.folder.cube_of(name), places.snapshots[name])
     grid = grid_of(dataset)
     step = step_for(grid.shape_yx)
-    truth = thin_rows(np.asarray(places.all[name].label_HW), step) if name in places.labelled else None
+    truth, counts = None, None
+    if name in places.labelled:
+        known = places.truths[name]
+        truth = thin_rows(known.label_HW, step)
+        counts = count_changes(np.asarray(arrays["mask"]) == 1, known.label_HW, np.asarray(arrays["mask"]) != NOT_SEEN)
     maps = PairMaps(
         sight_of(dataset, 0, step),
         sight_of(dataset, -1, step),
@@ -120,6 +126,7 @@ def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[s
         grid,
         truth,
         threshold,
+        counts,
     )
     draw_pair_quicklook(maps, path, f"{invocation.run.name}: {name}", how_found(invocation, name))
 

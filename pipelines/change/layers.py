@@ -71,9 +71,10 @@ class Layers:
     def write(self, blocks: Sequence[tuple[Tile, Mapping[str, np.ndarray], str]]) -> None:
         """Puts tiles, (tile, layer -> (rows, columns), what it was made from), at their places, and then notes them.
 
-        A tile that is not noted with what it should be made from is written again.
+        A tile that is not noted with what it should be made from is written again; while it is written, nothing vouches for it.
         """
         with naming_full_disk(self.folder, sum(plane.nbytes for _, planes, _ in blocks for plane in planes.values())):
+            self._note([(tile, "") for tile, _, _ in blocks])
             for name, dtype in self.dtypes.items():
                 descriptor = os.open(self.path(name), os.O_WRONLY)
                 try:
@@ -81,9 +82,11 @@ class Layers:
                         self._put(descriptor, tile, np.ascontiguousarray(planes[name], dtype))
                 finally:
                     os.close(descriptor)
-            lines = b"".join(json.dumps([tile.key, made_from]).encode() + b"\n" for tile, _, made_from in blocks)
-            with (self.folder / LEDGER).open("ab") as file:
-                file.write(lines)
+            self._note([(tile, made_from) for tile, _, made_from in blocks])
+
+    def _note(self, lines: Sequence[tuple[Tile, str]]) -> None:
+        with (self.folder / LEDGER).open("ab") as file:
+            file.write(b"".join(json.dumps([tile.key, made_from]).encode() + b"\n" for tile, made_from in lines))
 
     def _put(self, descriptor: int, tile: Tile, plane_YX: np.ndarray) -> None:
         """Plain writes: mapped pages would count as memory."""

@@ -55,11 +55,11 @@ def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFi
     if len(paths) == 1 and monitor_layer(paths[0]).is_file() and pattern is None:
         return MonitorMasks(paths[0])
     files: list[MaskFile] = []
-    for path, name in _candidates(paths):
+    for path, name, is_named in _candidates(paths):
         date = _date_of(name, pattern)
         if date is not None:
             files.append(MaskFile(path, date))
-        elif not any(place.is_dir() for place in paths):
+        elif is_named:
             raise RequestError(
                 f"{path.name} has no date {_place(pattern)}; say where it stands: --pattern '*_{{date:%Y%m%d}}.tif'"
             )
@@ -84,15 +84,15 @@ def monitor_layer(folder: Path, name: str = "change_date") -> Path:
     return folder / "products" / f"{name}.tif"
 
 
-def _candidates(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """(file, path below the named folder)."""
+def _candidates(paths: Sequence[Path]) -> Iterator[tuple[Path, str, bool]]:
+    """(file, path below the named folder, whether the file itself was named)."""
     for path in paths:
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 if file.suffix.lower() in SUFFIXES and file.is_file():
-                    yield file, file.relative_to(path).as_posix()
+                    yield file, file.relative_to(path).as_posix(), False
         elif path.exists():
-            yield path, path.name
+            yield path, path.name, True
         else:
             raise MissingInput(f"no such file or folder: {path}")
 

@@ -52,6 +52,7 @@ def residual_years(
     radius: int = 0,
     pixels: int = 4096,
     seed: int = 0,
+    direction: str = "down",
 ) -> list[ResidualYear]:
     """The years before `start_day`, on at most `pixels` stable pixels (multiples of 64). Later dates are not looked at.
 
@@ -67,7 +68,10 @@ def residual_years(
         )
     fitted = harmonic.fit(x_NYX, valid_NYX, days_N)
     limit = SPREADS * float(np.median(fitted["spread"]))
-    use_YX = settle(year_levels(x_NYX, valid_NYX, days_N), limit, "down") & (fitted["count"] >= min_history)
+    sense = "up" if direction == "up" else "down"  # as in calibration
+    use_YX = settle(year_levels(x_NYX, valid_NYX, days_N, highest=sense == "down"), limit, sense) & (
+        fitted["count"] >= min_history
+    )
     index_P = np.random.default_rng(seed).permutation(np.flatnonzero(use_YX))[:pixels]
     if len(index_P) < LEAST_PIXELS:
         raise RequestError(

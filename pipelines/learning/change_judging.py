@@ -1,6 +1,6 @@
 """Scores of places nobody has seen -> calibration, threshold, and the table in which all methods stand.
 
-Every number is collected piece by piece, so a place may be larger than memory: `Piece`s are views of memory maps.
+Every number is collected piece by piece: `Part`s are views of memory maps; what is fused or standardised is a whole place.
 Labels are uint8: 0 unchanged, 1 changed, 255 unknown. NaN in a score: not seen.
 """
 

@@ -54,7 +54,7 @@ def panels(grid: Grid, rows: int, columns: int, title: str, subtitle: str, cell_
 def draw_foot(figure: Figure, grid: Grid, note: str) -> None:
     size_x, size_y = figure.get_size_inches()
     step = step_for(grid.shape_yx)
-    thinned = f"   Every {step}th pixel is drawn." if step > 1 else ""
+    thinned = f"   One pixel in {step} along each axis is drawn." if step > 1 else ""
     text = f"{note}   {crs_name(grid)}, north {'up' if grid.resolution_xy[1] < 0 else 'down'}.{thinned}"
     figure.text(0.2 / size_x, 0.17 / size_y, text, size=8, color=MUTED, va="center")
 
@@ -65,13 +65,16 @@ def crs_name(grid: Grid) -> str:
 
 
 def metres_per_unit(grid: Grid) -> tuple[float, float]:
-    """Metres on the ground of one unit of the CRS, along x and y, at the middle of the grid."""
-    crs = CRS.from_user_input(grid.crs)
-    if not crs.is_geographic:
-        factor = crs.linear_units_factor[1] if crs.is_projected else 1.0
-        return factor, factor
-    latitude = np.radians((grid.bounds_xy[1] + grid.bounds_xy[3]) / 2)
-    return 111_320 * max(float(np.cos(latitude)), 0.01), 111_000.0
+    """True metres of one unit of the CRS along x and y, at the middle of the grid; 1 where it is not of Earth."""
+    from pipelines.change.objects import Space
+    from pipelines.errors import RequestError
+
+    try:
+        space = Space.of_grid(grid)
+    except RequestError:
+        return 1.0, 1.0
+    height_m, width_m = space.steps((np.array([grid.shape_yx]) - 1) / 2)[0]
+    return float(width_m / space.spacing[1]), float(height_m / space.spacing[0])
 
 
 def draw_metres(axes: Axes, grid: Grid) -> None:

@@ -36,7 +36,7 @@ class Class:
 class Layer:
     """One file. `source` names the array it is made from; `bands` are (name, description, unit, encode).
 
-    `encode(values, is_seen)` gives the stored numbers; `unit` "" stands for the variable's own.
+    `encode(values, is_seen)` gives the stored numbers; `unit` None stands for the variable's own.
     """
 
     name: str

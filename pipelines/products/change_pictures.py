@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle
 
 import matplotlib as mpl
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from pipelines.grid import Grid
+from pipelines.learning.change_metrics import Counts, count_changes
 from pipelines.products.change_canvas import (
     OUTLINE,
     colour_limits,
@@ -93,7 +94,7 @@ class PairMaps:
     grid: Grid
     truth: np.ndarray | None = None
     threshold: float | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    counts: Counts | None = None  # of the whole place, where there is a truth: the arrays here may be thinned
 
 
 def thin_rows(array: Rows, step: int | None = None) -> np.ndarray:
@@ -272,24 +273,10 @@ def _draw_judged(axes: Axes, maps: PairMaps, truth: np.ndarray) -> None:
     colours = [PALE, HIT, FALSE_ALARM, MISS, GREY]
     draw_blank(axes, maps.grid)
     draw_image(axes, shown, maps.grid, ListedColormap(colours), 0, 4)
-    counts = [int(part.sum()) for part in parts]
-    words = [f"{name}: {count} px" for name, count in zip(("found", "false alarm", "missed"), counts, strict=True)]
-    draw_legend(axes, list(zip(colours[1:4], words, strict=True)))
-    scores = maps.scores or judge(*counts)
-    named = {{"f1": "F1", "iou": "IoU"}.get(name, name): value for name, value in scores.items()}
+    counts = maps.counts or count_changes(called, np.where(known, truth, NOT_SEEN).astype(np.uint8), known)
+    found = {"found": counts.true_changed, "false alarm": counts.false_changed, "missed": counts.missed}
+    draw_legend(axes, [(colour, f"{name}: {n} px") for colour, (name, n) in zip(colours[1:4], found.items(), strict=True)])
+    scores = {"F1": counts.f1, "precision": counts.precision, "recall": counts.recall}
     axes.set_title("Against the label", size=10, weight="bold", loc="left", pad=5)
-    numbers = "   ".join(f"{name} {value:.2f}" if value == value else f"{name} –" for name, value in named.items())
+    numbers = "   ".join(f"{name} –" if value is None else f"{name} {value:.2f}" for name, value in scores.items())
     axes.set_title(numbers, size=9, color=INK, loc="right", pad=5)
-
-
-def judge(hits: int, false_alarms: int, misses: int) -> dict[str, float]:
-    """F1, precision and recall of the changed class; NaN where there is nothing to divide by."""
-
-    def ratio(part: float, whole: float) -> float:
-        return part / whole if whole else float("nan")
-
-    return {
-        "F1": ratio(2 * hits, 2 * hits + false_alarms + misses),
-        "precision": ratio(hits, hits + false_alarms),
-        "recall": ratio(hits, hits + misses),
-    }

@@ -96,8 +96,8 @@ class ChangeWindows:
 
     `set_epoch` draws all of them anew: window i always comes from the same region (in turn), and the first `changed_share` of
     every region's windows are drawn around one of its changed pixels. `augment`: each is turned by one of the 8 symmetries of
-    the square. `swap_dates`: every other one is shown with its dates in reverse order. Without both and without `set_epoch`
-    the windows are fixed. Where a region is smaller than a window, the rest is not valid and not labelled.
+    the square. `swap_dates`: half of them, by lot, are shown with their dates in reverse order. Without both and
+    without `set_epoch` the windows are fixed. Where a region is smaller than a window, the rest is not valid and not labelled.
     """
 
     def __init__(

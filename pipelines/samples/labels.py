@@ -122,7 +122,8 @@ def _read_codes(
                 part_YX = classes_YX[row : row + rows]
                 part_YX[np.isin(codes_YX, unchanged)] = UNCHANGED
                 part_YX[np.isin(codes_YX, changed)] = CHANGED
-                for code, count in zip(*np.unique(codes_YX, return_counts=True), strict=True):
+                known = codes_YX[~np.isnan(codes_YX)] if codes_YX.dtype.kind == "f" else codes_YX  # NaN is no code
+                for code, count in zip(*np.unique(known, return_counts=True), strict=True):
                     found[float(code)] = found.get(float(code), 0) + int(count)
             affine, crs = dataset.transform, dataset.crs
             nodata, bands = dataset.nodatavals[band - 1], dataset.count

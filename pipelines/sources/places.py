@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import recognise_date
 from pipelines.sources.folder import FolderSource, list_files, open_band, scene_name, take_text_names
@@ -188,23 +189,24 @@ class PlaceSource(LayeredSource):
         return scene_name("/".join(key.split("/")[: last + 1]))
 
     def _check_same_place(self, scenes: list[Scene]) -> None:
-        """Scenes that cannot be opened pass: they are refused with their own reason when they are laid."""
-        parts = [part for scene in scenes for part in (scene.parts or (scene,))]
-        grids = {}
-        for scene in parts:
-            try:
-                grids[scene.id] = self.grid_of(scene, self.wanted.bands[0].name)
-            except SceneRefused:
-                continue
+        """Every date must overlap the first one; the parts of one date may lie side by side.
+
+        Files that cannot be opened pass: they are refused with their own reason when they are laid.
+        """
+        grids: dict[str, list[Grid]] = {}
+        for scene in scenes:
+            for part in scene.parts or (scene,):
+                with suppress(SceneRefused):
+                    grids.setdefault(scene.id, []).append(self.grid_of(part, self.wanted.bands[0].name))
         if not grids:
             return
         (first_id, first), *others = grids.items()
         for scene_id, there in others:
-            if not overlaps(there, first):
+            if not any(overlaps(one, other) for one in there for other in first):
                 raise RequestError(
                     f"{scene_id} and {first_id} are of different places: they do not overlap "
-                    f"({_bounds(there.bounds_xy)} in {there.crs[:40]}, {_bounds(first.bounds_xy)} in {first.crs[:40]}); "
-                    f"mend the files of the place {self.place}, or leave it out of source.places"
+                    f"({_bounds(there[0].bounds_xy)} in {there[0].crs[:40]}, {_bounds(first[0].bounds_xy)} in "
+                    f"{first[0].crs[:40]}); mend the files of the place {self.place}, or leave it out of source.places"
                 )
 
     def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
@@ -258,10 +260,14 @@ def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) ->
         if not keys:
             known = ", ".join(f"{key} ({_day(date)})" for key, date in dated.items())
             raise RequestError(f"{where} has no date for step {step}; it dates {known}: add a line such as date_{step}: 20150916")
+        if len({dated[key] for key in keys}) > 1:
+            found = ", ".join(f"{key} ({_day(dated[key])})" for key in keys)
+            raise RequestError(f"{where} dates step {step} twice: {found}; keep one of the lines")
         dates[step] = dated[keys[0]]
     numbered = [step for step in steps if re.search(r"\d$", step)]
     for earlier, later in itertools.pairwise(numbered):
-        if dates[later] <= dates[earlier]:
+        is_one_series = re.sub(r"\d+$", "", earlier) == re.sub(r"\d+$", "", later)  # after_1 may well come after before_1
+        if is_one_series and dates[later] <= dates[earlier]:
             raise RequestError(
                 f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "
                 f"{_day(dates[later])}; step {later} must be the later one: mend the dates, or rename the steps"

@@ -154,6 +154,9 @@ def test_bad_input_is_named_with_a_remedy(tmp_path):
     with pytest.raises(RequestError, match=r"again_20200101\.tif and m_20200101\.tif are both of 2020-01-01"):
         find_masks([one, two, twice])
     undated = write(tmp_path / "mask.tif", mask())
+    (tmp_path / "more").mkdir()
+    with pytest.raises(RequestError, match=r"mask\.tif has no date"):
+        find_masks([tmp_path / "more", undated])
     with pytest.raises(RequestError, match=re.escape("mask.tif has no date in its name; say where it stands: --pattern")):
         find_masks([one, undated])
     with pytest.raises(RequestError, match="has no date; write"):

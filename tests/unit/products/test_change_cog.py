@@ -129,7 +129,7 @@ def test_large_layers_are_the_same_bytes_each_time_and_overviews_hold_codes_only
         write_layers(arrays, MONITOR_LAYERS, grid(shape), "1", LINEAGE, "2020-06-05", tmp_path / name)
         for name in ("one", "other")
     )
-    assert list(one) == ["status", "change_date"]
+    assert list(one) == list(other) == ["status", "change_date"]
     assert [path.read_bytes() for path in one.values()] == [path.read_bytes() for path in other.values()]
     with rasterio.open(one["status"], overview_level=0) as raster:
         assert set(np.unique(raster.read(1))) <= {0, 1, 2}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -6,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from pipelines.grid import Grid
+from pipelines.learning.change_metrics import Counts
 from pipelines.products.change_animation import MOST_FRAMES, draw_change_animation, frame_days
 from pipelines.products.change_canvas import (
     aspect_of,
@@ -25,10 +28,10 @@ from pipelines.products.change_pictures import (
     Mark,
     PairMaps,
     Sight,
+    _draw_judged,
     _inwards,
     draw_change_quicklook,
     draw_pair_quicklook,
-    judge,
     thin_rows,
 )
 from pipelines.products.change_series import Series, draw_change_series, strongest_pixel
@@ -115,9 +118,21 @@ def test_a_pair_without_label_or_change_or_sight_is_drawn(tmp_path):
         assert size_of(tmp_path / f"{number}.png")[0] > 800
 
 
-def test_scores_are_those_of_the_changed_class():
-    assert judge(2, 1, 3) == {"F1": pytest.approx(0.5), "precision": pytest.approx(2 / 3), "recall": pytest.approx(0.4)}
-    assert all(np.isnan(value) for value in judge(0, 0, 0).values())
+def test_the_figures_are_of_the_whole_place_and_not_of_what_is_drawn():
+    mask = np.zeros(GRID.shape_yx, np.uint8)
+    truth = mask.copy()
+    truth[0, 0] = 1
+    maps = PairMaps(Sight(BEFORE, colours()), Sight(AFTER, colours(1)), mask.astype(np.float32), mask, GRID, truth)
+    assert judged_title(maps) == "F1 0.00   precision –   recall 0.00"
+    whole = replace(maps, counts=Counts(true_changed=2, false_changed=1, missed=3))
+    assert judged_title(whole) == "F1 0.50   precision 0.67   recall 0.40"
+
+
+def judged_title(maps: PairMaps) -> str:
+    _, (axes,) = panels(GRID, 1, 1, "a", "", 3.0)
+    assert maps.truth is not None
+    _draw_judged(axes, maps, maps.truth)
+    return axes.get_title(loc="right")
 
 
 def test_the_outline_runs_along_the_pixels_edges():
@@ -138,7 +153,9 @@ def test_degrees_are_drawn_as_wide_as_they_are_on_the_ground():
     north = Grid("EPSG:4326", (0.001, 0, 10.0, 0, -0.001, 60.05), (100, 100))
     assert metres_per_unit(north)[0] == pytest.approx(55_660, rel=0.01)
     assert aspect_of(north) == pytest.approx(2, rel=0.01)
-    assert aspect_of(GRID) == 1
+    assert aspect_of(GRID) == pytest.approx(1, abs=0.01)
+    web = Grid("EPSG:3857", (10.0, 0, 1.1e6, 0, -10.0, 6.1e6), (10, 10))  # 48 degrees north: true to angles, not to scale
+    assert metres_per_unit(web) == pytest.approx((0.67, 0.67), rel=0.01)
     feet = Grid("EPSG:2263", (10.0, 0, 1e6, 0, -10.0, 2e5), (10, 10))
     assert metres_per_unit(feet)[0] == pytest.approx(0.3048, rel=1e-3)
 

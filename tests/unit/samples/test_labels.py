@@ -105,6 +105,15 @@ def test_any_dtype_will_do(tmp_path, dtype):
     np.testing.assert_array_equal(label.label_YX, CLASSES)
 
 
+def test_nan_is_no_code_but_unknown(tmp_path):
+    codes = np.where(CODES == 2, np.nan, CODES).astype("float32")
+    label = read_label(write(tmp_path / "cm.tif", codes, UTM, nodata=np.nan), UTM, changed=(0,), unchanged=(1,)).label_YX
+    np.testing.assert_array_equal(label == 255, ~np.isin(codes, (0, 1)))
+    with pytest.raises(RequestError, match="no changed pixel") as error:
+        read_label(write(tmp_path / "cm.tif", codes, UTM, nodata=np.nan), UTM, changed=(7,), unchanged=(1,))
+    assert "codes 0 (2 px), 9 (1 px): mend" in str(error.value)
+
+
 def refused(tmp_path, message, codes=CODES, grid=None, placed_on=UTM, error=RequestError, **codes_of):
     with pytest.raises(error, match=message):
         read_label(write(tmp_path / "cm.tif", codes, grid), UTM, **{**OSCD, **codes_of}, placed_on=placed_on)

@@ -186,6 +186,26 @@ def test_dates_that_do_not_make_a_pair_are_refused(tmp_path, steps, dates, messa
         source(tmp_path).list_scenes()
 
 
+def test_parts_of_one_date_may_lie_side_by_side(tmp_path):
+    height, width = UTM.shape_yx
+    a, b, c, d, e, f = UTM.transform
+    right = Grid(UTM.crs, (a, b, c + a * width, d, e, f), (height, width))
+    for day in ("20150916", "20171026"):
+        for part, grid in (("T1", UTM), ("T2", right)):
+            write_tiff(tmp_path / "paris" / f"{part}_{day}_B02.tif", ramp(), grid=grid)
+            write_tiff(tmp_path / "paris" / f"{part}_{day}_B08.tif", ramp(), grid=grid)
+    listing = source(tmp_path, pattern="{place}/*_{date:%Y%m%d}_{band}.tif", dates=None, same_date="mosaic").list_scenes()
+    assert [len(scene.parts) for scene in listing.scenes] == [2, 2]
+
+
+def test_a_step_dated_twice_is_refused_and_words_have_no_order():
+    twice = {"date_1": np.datetime64("2015-09-16"), "01": np.datetime64("2017-01-01")}
+    with pytest.raises(RequestError, match=r"dates step 1 twice: date_1 \(2015-09-16\), 01 \(2017-01-01\)"):
+        date_steps(["1"], twice, "dates.txt")
+    words = {"pre_1": np.datetime64("2015-09-16"), "post_1": np.datetime64("2017-01-01")}
+    assert days(date_steps(["post_1", "pre_1"], words, "dates.txt")) == {"post_1": "2017-01-01", "pre_1": "2015-09-16"}
+
+
 def test_a_missing_band_leaves_one_date_and_is_named(tmp_path):
     write_place(tmp_path)
     (tmp_path / "paris" / "imgs_2" / "S2A_20190101_B08.tif").unlink()
