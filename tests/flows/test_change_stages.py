@@ -57,7 +57,7 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
     ]  # fmt: skip
     assert evaluation["methods"]["change_vector"]["pooled"]["f1"] > 0.8
     assert evaluation["methods"]["siamese_dcrn"]["pooled"]["f1"] > 0.8
-    assert evaluation["area"]["alpha"]["labelled_m2"] == pytest.approx(64 * 100, rel=2e-3)  # true area: UTM is a little smaller than the ground
+    assert evaluation["area"]["alpha"]["labelled_m2"] == pytest.approx(64 * 100, rel=2e-3)  # on the ellipsoid
     report = (folder / "report.html").read_text()
     for said in ("Stated probability against what happened", "48 x 48 pixels of 10, EPSG:32635", "2.78% changed"):
         assert said in report, said
