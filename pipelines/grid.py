@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,34 @@ from affine import Affine
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+    from rasterio.crs import CRS
+
+_CRS_FORMS = re.compile(
+    r"\s*(?:"
+    r"[A-Za-z][A-Za-z0-9_]*:[A-Za-z0-9._+]+\s*$|"  # EPSG:32635, OGC:CRS84
+    r"urn:ogc:def:crs:[A-Za-z0-9._:+]+\s*$|"
+    r"(?:WGS84|WGS72|NAD27|NAD83)\s*$|"
+    r"\+?[a-z_]+=|"  # PROJ string
+    r"[A-Za-z][A-Za-z0-9_]*\s*[\[(]|"  # WKT
+    r"\{)"  # PROJJSON
+)
+_CRS_FILE = re.compile(r"""(?i)(?:grids\b|init=|PARAMETERFILE|PROJ4_GRIDS)[^\s\]]*?[/\\]""")  # a grid shift file with its folder
+
+
+def parse_crs(text: str) -> CRS:
+    """The CRS that an authority code (EPSG:32635), PROJ string, WKT or PROJJSON names.
+
+    GDAL reads a file, or fetches an address, whose name it is given as a CRS (OSRSetFromUserInput). The text may come from
+    a config or out of a data file, so such names are refused here. Raises rasterio's CRSError (a ValueError).
+
+        parse_crs("EPSG:32635").linear_units     # 'metre'
+    """
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if not _CRS_FORMS.match(text) or _CRS_FILE.search(text):
+        raise CRSError(f"not an authority code, PROJ string, WKT or PROJJSON: {text[:80]!r} (names of files are not read)")
+    return CRS.from_user_input(text)
 
 
 @dataclass(frozen=True)
@@ -42,9 +71,7 @@ class Grid:
 
     @property
     def wkt(self) -> str:
-        from rasterio.crs import CRS
-
-        return CRS.from_user_input(self.crs).to_wkt()
+        return parse_crs(self.crs).to_wkt()
 
     @property
     def resolution_xy(self) -> tuple[float, float]:
@@ -87,6 +114,4 @@ class Grid:
         return True
 
     def has_same_crs(self, other: Grid) -> bool:
-        from rasterio.crs import CRS
-
-        return self.crs == other.crs or CRS.from_user_input(self.crs) == CRS.from_user_input(other.crs)
+        return self.crs == other.crs or parse_crs(self.crs) == parse_crs(other.crs)

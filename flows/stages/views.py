@@ -7,6 +7,7 @@ import numpy as np
 
 from configs import build
 from flows.invocation import Invocation
+from pipelines.grid import parse_crs
 
 CONTEXT_SHOWN = 5
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
@@ -87,9 +88,7 @@ def projection_name(wkt2: str) -> str:
 
 def crs_words(text: str) -> dict[str, str]:
     """Name and unit of a CRS for a figure's margin: `EPSG:3035`, or the projection where there is no code."""
-    from rasterio.crs import CRS
-
-    crs = CRS.from_user_input(text)
+    crs = parse_crs(text)
     code = crs.to_epsg()
     name = f"EPSG:{code}" if code else projection_name(crs.to_wkt(version="WKT2_2019"))
     unit = "degree" if crs.is_geographic else crs.linear_units or "m"

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.calendar import from_days
 from pipelines.errors import MissingInput, RequestError
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 from pipelines.sources.dates import find_dates, parse_date
 from pipelines.sources.opening import open_raster
 from pipelines.sources.pattern import FilePattern
@@ -159,9 +159,7 @@ def _grid(path: Path) -> Grid:
 
 
 def _words(grid: Grid) -> str:
-    from rasterio.crs import CRS
-
-    crs, (rows, columns) = CRS.from_user_input(grid.crs), grid.shape_yx
+    crs, (rows, columns) = parse_crs(grid.crs), grid.shape_yx
     name = f"EPSG:{crs.to_epsg()}" if crs.to_epsg() else "another CRS"
     return (
         f"{rows} x {columns} px from ({grid.transform[2]:.10g}, {grid.transform[5]:.10g}) of {grid.resolution_xy[0]:g} in {name}"

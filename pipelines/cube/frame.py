@@ -4,7 +4,7 @@ from typing import Any
 
 from rasterio.crs import CRS
 
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 
 # https://github.com/zarr-conventions: a convention is registered by its UUID
 _CONVENTIONS = [
@@ -29,14 +29,14 @@ def frame_attributes(grid: Grid) -> dict[str, Any]:
     GeoTransform is in GDAL's order (c, a, b, f, d, e) as text; `affine` keeps the numbers exactly as the grid has them.
     """
     a, b, c, d, e, f = grid.transform
-    crs = CRS.from_user_input(grid.crs)
+    crs = parse_crs(grid.crs)
     geotransform = " ".join(repr(v) for v in (c, a, b, f, d, e))
     return {"crs_wkt": crs.to_wkt(), "spatial_ref": crs.to_wkt(), "GeoTransform": geotransform, "affine": list(grid.transform)}
 
 
 def geozarr_attributes(grid: Grid) -> dict[str, Any]:
     """Attributes of the group: where its arrays lie, in the `proj:` and `spatial:` conventions of GeoZarr."""
-    crs = CRS.from_user_input(grid.crs)
+    crs = parse_crs(grid.crs)
     authority = crs.to_authority()
     is_exact = authority is not None and CRS.from_authority(*authority) == crs  # PROJ also answers with near matches
     code = {"proj:code": ":".join(authority)} if authority and is_exact else {}

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec
 
 from pipelines.cube.frame import frame_attributes, geozarr_attributes
 from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band
 
 # one committer at a time is ensured by cube.lock, which is what Icechunk's warning about local disks asks for
@@ -260,11 +260,15 @@ def has_layout(store: icechunk.IcechunkStore) -> bool:
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
-    """Where the pixels of a cube are, from its `spatial_ref`."""
+    """Where the pixels of a cube are, from its `spatial_ref`. Raises ArtefactDamaged for a CRS that PROJ does not know."""
     attributes = dataset["spatial_ref"].attrs
     transform = attributes["affine"]
     height, width = dataset.sizes["y"], dataset.sizes["x"]
     crs = dataset.attrs.get("proj:code") or attributes["crs_wkt"]
+    try:
+        parse_crs(crs)  # a name of a file or an address is none, whoever wrote it into the cube
+    except ValueError as e:
+        raise ArtefactDamaged(f"the cube's spatial_ref holds no CRS that PROJ knows: {e}; ingest it anew") from e
     return Grid(crs, tuple(float(v) for v in transform), (height, width))  # type: ignore[arg-type]
 
 

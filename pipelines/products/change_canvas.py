@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from rasterio.crs import CRS
 
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 from pipelines.products.change_layers import GREY, PALE
 from pipelines.products.frames import Shades, extent_of, step_for
 from pipelines.products.pictures import INK, MUTED, NOT_SEEN, round_length
@@ -60,7 +59,7 @@ def draw_foot(figure: Figure, grid: Grid, note: str) -> None:
 
 
 def crs_name(grid: Grid) -> str:
-    authority = CRS.from_user_input(grid.crs).to_authority(confidence_threshold=100)
+    authority = parse_crs(grid.crs).to_authority(confidence_threshold=100)
     return ":".join(authority) if authority else "CRS without a code"
 
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rasterio.crs import CRS
-
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 from pipelines.products.change_cog import sidecar
 from pipelines.products.change_layers import Layer
 from pipelines.products.cog import Lineage
@@ -139,7 +137,7 @@ def _assets(item: ChangeItem) -> dict[str, Any]:
 
 
 def _bands(layer: Layer, item: ChangeItem) -> list[dict[str, Any]]:
-    crs = CRS.from_user_input(item.grid.crs)
+    crs = parse_crs(item.grid.crs)
     common: dict[str, Any] = {
         "data_type": layer.dtype,
         "nodata": "nan" if layer.nodata != layer.nodata else int(layer.nodata),

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
 from pipelines.calendar import to_days
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 from pipelines.inference.staging import Field
 from pipelines.products.cog import Lineage, band_name, date_for_name, iso
 
@@ -110,7 +109,7 @@ def _band(field: Field, grid: Grid, units: dict[str, str]) -> dict[str, Any]:
         "nodata": "nan",
         "raster:sampling": "area",
     }
-    crs, unit = CRS.from_user_input(grid.crs), units.get(field.variable, "")
+    crs, unit = parse_crs(grid.crs), units.get(field.variable, "")
     if crs.is_projected:  # the extension wants metres
         band["raster:spatial_resolution"] = abs(grid.resolution_xy[0]) * crs.linear_units_factor[1]
     return band | ({"unit": unit} if unit else {})
@@ -160,7 +159,7 @@ def picture_asset(folder: Path, title: str, path: Path) -> dict[str, Any]:
 
 def projection(grid: Grid) -> dict[str, Any]:
     """Fields of the projection extension: the code where there is one, else WKT2."""
-    crs = CRS.from_user_input(grid.crs)
+    crs = parse_crs(grid.crs)
     authority = crs.to_authority(confidence_threshold=100)
     place: dict[str, Any] = (
         {"proj:code": ":".join(authority)} if authority else {"proj:code": None, "proj:wkt2": crs.to_wkt(version="WKT2_2019")}
@@ -175,7 +174,7 @@ def footprint(grid: Grid) -> dict[str, Any]:
     edge = [(0, t * height) for t in steps] + [(t * width, height) for t in steps[1:]]
     edge += [(width, (1 - t) * height) for t in steps[1:]] + [((1 - t) * width, 0) for t in steps[1:]]
     ring = [grid.affine * corner for corner in edge]
-    polygon = transform_geom(CRS.from_user_input(grid.crs), "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=7)
+    polygon = transform_geom(parse_crs(grid.crs), "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=7)
     rings = polygon["coordinates"]
     return {"type": "Polygon", "coordinates": [[[float(x), float(y)] for x, y in ring] for ring in rings]}
 

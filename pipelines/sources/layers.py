@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
-from pipelines.grid import Grid
+from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, Scene
 from pipelines.sources.placing import Layer, place
 from pipelines.sources.source import Listing, Resampling
@@ -90,7 +90,7 @@ def canonical_crs(crs: str) -> str:
     A WKT that states its EPSG code may differ from it by TOWGS84 (a shift to WGS 84, none of the CRS itself); nothing else.
     Finding out takes 40 ms, hence remembered.
     """
-    parsed = CRS.from_user_input(crs)
+    parsed = parse_crs(crs)
     stated = re.search(r'(?:AUTHORITY\["EPSG", *"|ID\["EPSG", *)(\d+)"?\]\s*\]\s*$', parsed.to_wkt())
     code = int(stated.group(1)) if stated else parsed.to_epsg(confidence_threshold=100)
     if code is not None:
