@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema import CubeConfig, Fraction, Name, Place, Quality, SourceDefaults, Strict
+from configs.paths import BELOW_SOURCE
+from configs.schema import CubeConfig, Fraction, InputPath, Name, OutputPath, Quality, SourceDefaults, Strict
 
 
 class PlacesSource(SourceDefaults):
@@ -15,16 +16,18 @@ class PlacesSource(SourceDefaults):
     """
 
     kind: Literal["places"]
-    path: Place
+    path: InputPath
     pattern: str
-    dates: str | None = Field(None, description="path below `path` of the file that dates the steps, e.g. {place}/dates.txt")
+    dates: Annotated[str | None, BELOW_SOURCE] = Field(
+        None, description="path below `path` of the file that dates the steps, e.g. {place}/dates.txt"
+    )
     places: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
 
 
 class LabelsConfig(Strict):
     """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
 
-    path: str = Field(description="path below source.path, e.g. {place}/{place}-cm.tif")
+    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {place}/{place}-cm.tif")
     band: int = Field(1, ge=1)
     changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
     unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")
@@ -110,4 +113,4 @@ class ChangeRun(Strict):
     training: ChangeTraining = ChangeTraining()
     evaluation: ChangeEvaluation = ChangeEvaluation()
     prediction: ChangePrediction = ChangePrediction()
-    runs: Place = Field("runs", description="folder under which runs/NAME/ is made")
+    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema import CubeConfig, GridConfig, Name, Place, Quality, Source, Strict, UtcDate, VariableConfig
+from configs.schema import CubeConfig, GridConfig, InputPath, Name, OutputPath, Quality, Source, Strict, UtcDate, VariableConfig
 
 
 class HarmonicExpectation(Strict):
@@ -32,7 +32,7 @@ class ForecasterExpectation(Strict):
     """The forecaster of a finished forecast run, asked for each new date from the dates before it."""
 
     kind: Literal["forecaster"]
-    run: Place = Field(description="folder of the forecast run, e.g. runs/demo")
+    run: InputPath = Field(description="folder of the forecast run, e.g. runs/demo")
     harmonics: int = Field(2, ge=1, le=4, description="of the curve that says which values are too far off to forecast from")
 
 
@@ -96,4 +96,4 @@ class MonitorRun(Strict):
     monitoring: MonitoringConfig
     alerts: AlertsConfig = AlertsConfig()
     evaluation: MonitorEvaluation = MonitorEvaluation()
-    runs: Place = Field("runs", description="folder under which runs/NAME/ is made")
+    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from configs.paths import BELOW_SOURCE, CONNECT, READ, WRITE, is_uri
+
 
 def _to_naive_utc(date: datetime) -> datetime:
     if not 1678 <= date.year <= 2261:  # what nanoseconds since 1970 in 64 bits reach; NumPy wraps round beyond it
@@ -21,13 +23,28 @@ def _as_path(text: str) -> str:
     return text
 
 
+def _as_local(text: str) -> str:
+    if is_uri(text):
+        raise ValueError("a path on this machine (of all that a run reads and writes, only cube.uri may be s3://bucket/prefix)")
+    return text
+
+
+def _as_cube(text: str) -> str:
+    if is_uri(text) and not text.startswith(("s3://", "file://")):
+        raise ValueError("a folder, or s3://bucket/prefix")
+    return text
+
+
 def _named_band(band: Any) -> Any:
     return {"name": band} if isinstance(band, str) else band
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-Place = Annotated[str, AfterValidator(_as_path)]
+LocalPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_local)]
+InputPath = Annotated[LocalPath, READ]
+OutputPath = Annotated[LocalPath, WRITE]
+CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_cube)]
 UtcDate = Annotated[datetime, AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
 
 
@@ -72,7 +89,7 @@ class NetcdfSource(SourceDefaults):
     """A netCDF-4 / HDF5 cube with one variable per band and a time coordinate."""
 
     kind: Literal["netcdf"]
-    path: Place
+    path: InputPath
     time: str = "time"
 
 
@@ -84,7 +101,7 @@ class FolderSource(SourceDefaults):
     """
 
     kind: Literal["folder"]
-    path: Place
+    path: InputPath
     pattern: str
     variable: str | None = Field(None, description="data set inside each HDF5/netCDF file, e.g. image1/image_data")
 
@@ -93,9 +110,11 @@ class StackSource(SourceDefaults):
     """Multi-band rasters, one per band, whose raster bands are dates; the dates stand in a text file, one a line."""
 
     kind: Literal["stack"]
-    path: Place = Field(description="folder")
-    files: dict[Name, Place] = Field(description="band -> file name below `path`")
-    dates: Place = Field(description="text or CSV file below `path`; the first column that parses as dates is used")
+    path: InputPath = Field(description="folder")
+    files: Annotated[dict[Name, LocalPath], BELOW_SOURCE] = Field(description="band -> file name below `path`")
+    dates: Annotated[LocalPath, BELOW_SOURCE] = Field(
+        description="text or CSV file below `path`; the first column that parses as dates is used"
+    )
 
 
 Source = Annotated[NetcdfSource | FolderSource | StackSource, Field(discriminator="kind")]
@@ -143,7 +162,7 @@ class GridConfig(Strict):
 
 
 class CubeConfig(Strict):
-    uri: Place | None = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
+    uri: Annotated[CubeUri | None, WRITE] = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
     chunk_px: int = Field(256, ge=16)
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = "nearest"
     on_other_grid: Literal["reproject", "refuse"] = Field(
@@ -153,7 +172,7 @@ class CubeConfig(Strict):
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest")
     workers: int | None = Field(None, ge=1, description="default: the number of cores")
-    dask: str | None = Field(None, description="scheduler address; default: threads of this process")
+    dask: Annotated[str | None, CONNECT] = Field(None, description="scheduler address; default: threads of this process")
 
 
 # ---------------------------------------------------------------- samples
@@ -276,4 +295,4 @@ class Run(Strict):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()
-    runs: Place = Field("runs", description="folder under which runs/NAME/ is made")
+    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")

@@ -1,0 +1,99 @@
+"""Which keys of a config name places on disk or on a network, and what is done there.
+
+Every such key carries a mark (`READ`, `WRITE`, `CONNECT`, `BELOW_SOURCE`) in its type or beside it; `named_paths` collects them
+from a run, so that what a run may touch can be checked before it touches anything (flows/limits.py).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Key = tuple[str | int, ...]
+Access = Literal["read", "write", "connect"]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://|/[^/])")  # s3://..., and s3:/... as a mistyped one
+
+
+@dataclass(frozen=True)
+class Named:
+    """The mark of a key whose value is a path or a URI."""
+
+    access: Access
+
+
+@dataclass(frozen=True)
+class BelowSource:
+    """The mark of a key whose value is a path below `source.path`. It is read."""
+
+
+READ, WRITE, CONNECT, BELOW_SOURCE = Named("read"), Named("write"), Named("connect"), BelowSource()
+
+
+@dataclass(frozen=True)
+class NamedPath:
+    """A path, URI or scheduler address that a run names: the key, the text as a stage uses it, and what is done there.
+
+    `write` includes reading.
+    """
+
+    key: Key
+    text: str
+    access: Access
+
+    @property
+    def is_remote(self) -> bool:
+        return self.access == "connect" or (is_uri(self.text) and not self.text.startswith("file://"))
+
+    @property
+    def local(self) -> Path:
+        """The path on this machine, as the pipelines read it: `file://` taken off, `~` of a cube replaced."""
+        path = Path(self.text.removeprefix("file://"))
+        return path.expanduser() if self.key[:1] == ("cube",) else path
+
+
+def is_uri(text: str) -> bool:
+    """True for `scheme://...`; a Windows drive or a file name with a colon is none."""
+    return _SCHEME.match(text) is not None
+
+
+def named_paths(run: BaseModel) -> list[NamedPath]:
+    """Every path and URI that `run` names, in the order of its keys; keys that are not set are left out.
+
+    [p.text for p in named_paths(run) if p.access == "write"]     # ["runs"]
+    """
+    return list(_walk(run, (), Path(getattr(getattr(run, "source", None), "path", "."))))
+
+
+def _walk(model: BaseModel, key: Key, source: Path) -> Iterator[NamedPath]:
+    for name, info in type(model).model_fields.items():
+        value, here = getattr(model, name), (*key, name)
+        mark = next((m for m in info.metadata if isinstance(m, Named | BelowSource)), None)
+        if mark is not None:
+            for place, text in _texts(value, here):
+                yield (
+                    NamedPath(place, str(source / text), "read")
+                    if isinstance(mark, BelowSource)
+                    else NamedPath(place, text, mark.access)
+                )
+        for place, child in _models(value, here):
+            yield from _walk(child, place, source)
+
+
+def _texts(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield (*key, name), one
+
+
+def _models(value: Any, key: Key) -> Iterator[tuple[Key, BaseModel]]:
+    if isinstance(value, BaseModel):
+        yield key, value
+    elif isinstance(value, list | tuple):
+        for index, one in enumerate(value):
+            yield from _models(one, (*key, index))
