@@ -26,7 +26,7 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before fork; the
 
 @dataclass
 class Child:
-    """A Prefect command; `process` is the one that runs it now."""
+    """A Python module that runs as a program; `process` is the one that runs it now."""
 
     name: str
     arguments: list[str]
@@ -34,13 +34,21 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes]
     started: float
+    stop_signal: signal.Signals
     short_lives: int = 0
 
 
-def start(stack: ExitStack, name: str, arguments: list[str], environment: dict[str, str], home: Path) -> Child:
-    """A Prefect command as a child with its own log; ended when `stack` unwinds."""
+def start(
+    stack: ExitStack,
+    name: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    home: Path,
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> Child:
+    """A module, with its arguments, as a child with its own log; ended when `stack` unwinds."""
     log = home / f"{name}.log"
-    child = Child(name, arguments, environment, log, spawn(arguments, environment, log), time.monotonic())
+    child = Child(name, arguments, environment, log, spawn(arguments, environment, log), time.monotonic(), stop_signal)
     stack.callback(end, child)
     return child
 
@@ -57,7 +65,7 @@ def restart(child: Child) -> None:
 def spawn(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "prefect", *arguments],
+            [sys.executable, "-m", *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -79,7 +87,7 @@ def end(child: Child) -> None:
     _, alive = psutil.wait_procs(below, timeout=10)
     signal_all(alive, signal.SIGKILL)
     if child.process.poll() is None:
-        child.process.send_signal(signal.SIGINT)
+        child.process.send_signal(child.stop_signal)
         try:
             child.process.wait(12)
         except subprocess.TimeoutExpired:

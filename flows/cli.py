@@ -238,17 +238,28 @@ def serve(
     config: Annotated[str | None, typer.Argument(metavar="[RUN.yaml]", help="the run that the deployments carry out")] = None,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 4200,
     schedule: Annotated[str | None, typer.Option(help='cron expression (UTC) that runs RUN.yaml, e.g. "0 6 * * *"')] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER_OR_URI",
+            help="runs may read and write there too, besides the working folder and what RUN.yaml names; may be repeated",
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="start everything, see that it answers, take it down again")] = False,
     json_: Json = False,
 ) -> None:
-    """Start a Prefect server with its UI, the deployments and a worker on this machine, on 127.0.0.1 only; Ctrl-C ends all.
+    """Start a Prefect server with its UI, the deployments and workers on this machine, on 127.0.0.1 only; Ctrl-C ends all.
+
+    The address that it prints holds a token: whoever has it can start runs. To set your own password instead:
+    PREFECT_SERVER_API_AUTH_STRING.
 
     \b
     Examples:
       driftline serve
       driftline serve my-run.yaml --schedule "0 6 * * *"
+      driftline serve my-run.yaml --allow /data/archive --allow s3://bucket/cubes
     """
-    finish(guard(lambda: verbs.serve(config, port, schedule, check, json_), json_))
+    finish(guard(lambda: verbs.serve(config, port, schedule, allow or [], check, json_), json_))
 
 
 @app.command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")

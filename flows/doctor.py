@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flows.tracking import is_reachable, server_url
+from flows.tracking import is_reachable, require_access, server_url
+from pipelines.errors import RequestError
 
 # distribution, first version that breaks, what happens (each was seen; pip itself accepts these sets)
 TRAPS = (
@@ -112,5 +113,12 @@ def check_prefect() -> Iterator[dict[str, Any]]:
     if url is None:
         yield finding("Prefect server", True, "none configured; runs go without one")
         return
-    remedy = "start it (driftline serve), or unset PREFECT_API_URL"
-    yield finding("Prefect server", is_reachable(url), url, remedy)
+    is_there = is_reachable(url)
+    yield finding("Prefect server", is_there, url, "start it (driftline serve), or unset PREFECT_API_URL")
+    if is_there:
+        try:
+            require_access()
+        except RequestError as e:
+            yield finding("Prefect password", False, str(e), "set PREFECT_API_AUTH_STRING to the server's token")
+        else:
+            yield finding("Prefect password", True, "accepted")

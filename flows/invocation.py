@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.load import load_run, write_resolved
+from configs.load import write_resolved
 from flows.folder import RunFolder, exclusive_run, sweep
+from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 
 
@@ -32,9 +33,10 @@ def open_invocation(
     even_if_worse: bool = False,
     restart: bool = False,
     inputs_must_exist: bool = True,
+    is_deployed: bool = False,
 ) -> Invocation:
-    """Reads the config (raises ConfigError, MissingInput)."""
-    run = load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+    """Reads the config (raises ConfigError, MissingInput, and RequestError for a path that the run may not touch)."""
+    run = load_run_within_limits(config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed)
     folder = RunFolder.of(run)
     return Invocation(run, folder, Steps(folder.steps, display or Silent(), call, flow_run), even_if_worse, restart)
 

@@ -5,18 +5,20 @@ with the server: a run that died together with it (a power cut) would stay RUNNI
 died before the first heartbeat. `driftline serve` therefore looks as well. No import of Prefect: plain HTTP.
 """
 
-import json
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-FLOWS = ("ingest", "train", "evaluate", "predict", "run")  # other people's flows on this server are theirs to watch
+from flows.prefect_api import PrefectApi
+from flows.stages import FLOWS
+
 STARTING_S = 300.0  # a worker was seen to need 10 s from PENDING to RUNNING; a loaded machine more
 MESSAGE = "no heartbeat: the process or its machine is gone; run it again, it goes on where it was"
 
 
-def mark_silent(api: str, silent_s: float) -> list[str]:
+def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
     """Names of the runs that were marked CRASHED now: RUNNING (or being cancelled) without a heartbeat for `silent_s`.
+
+    Runs of driftline's flows only: those of other flows on this server are their owners' concern.
 
     Call it only when the server has been up for `silent_s`: before, living runs had no chance to be heard. Raises OSError.
     """
@@ -26,14 +28,14 @@ def mark_silent(api: str, silent_s: float) -> list[str]:
         "flows": {"name": {"any_": list(FLOWS)}},
         "limit": 200,
     }
-    silent = [run for run in ask(api, "/flow_runs/filter", wanted) if is_silent(api, run, now, silent_s)]
+    silent = [run for run in api.post("/flow_runs/filter", wanted) if is_silent(api, run, now, silent_s)]
     state = {"type": "CRASHED", "name": "Crashed", "message": MESSAGE}
     for run in silent:
-        ask(api, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
     return [run["name"] for run in silent]
 
 
-def is_silent(api: str, run: dict[str, Any], now: datetime, silent_s: float) -> bool:
+def is_silent(api: PrefectApi, run: dict[str, Any], now: datetime, silent_s: float) -> bool:
     """True if nothing was heard of the run for so long that its process must be gone."""
     patience = timedelta(seconds=max(silent_s, STARTING_S) if run["state"]["type"] == "PENDING" else silent_s)
     if now - datetime.fromisoformat(run["state"]["timestamp"]) < patience:
@@ -43,11 +45,4 @@ def is_silent(api: str, run: dict[str, Any], now: datetime, silent_s: float) -> 
         "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
         "occurred": {"since": (now - patience).isoformat()},
     }
-    return ask(api, "/events/filter", {"filter": heard, "limit": 1})["total"] == 0
-
-
-def ask(api: str, path: str, content: dict[str, Any]) -> Any:
-    """The answer of Prefect's API to a POST. Raises OSError (urllib's errors are)."""
-    request = urllib.request.Request(f"{api}{path}", json.dumps(content).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    return api.post("/events/filter", {"filter": heard, "limit": 1})["total"] == 0

@@ -1,6 +1,6 @@
 """What a fresh server is told: work pools, deployments, and the automation that notices dead runs.
 
-Run as `python -m flows.registration` with PREFECT_API_URL set and the request as JSON on stdin.
+Run as `python -m flows.registration` with PREFECT_API_URL and PREFECT_API_AUTH_STRING set and the request as JSON on stdin.
 """
 
 import asyncio

@@ -1,27 +1,35 @@
-"""`driftline serve`: a Prefect server with its UI, pools, deployments, a zombie watch and workers, all on 127.0.0.1.
+"""`driftline serve`: a Prefect server with its UI, pools, deployments and workers, all on 127.0.0.1 and behind a password.
 
-What the children are and how they end: flows/children.py.
+What the children are and how they end: flows/children.py. Who may use the server, and what its runs may touch:
+docs/design/004-access.md.
 """
 
 import json
 import os
+import shlex
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from filelock import FileLock, Timeout
 
 from configs.load import load_run
+from flows.access import Access, access_of, make_private
 from flows.children import Child, restart, sigterm_as_interrupt, start
+from flows.limits import VARIABLE, Limits, default_limits
 from flows.liveness import mark_silent
-from flows.stages import STAGES
+from flows.prefect_api import PrefectApi
+from flows.stages import FLOWS, STAGES, entrypoint_of
 from flows.tracking import is_reachable
 from pipelines.errors import MissingInput, RequestError, StateError
 
@@ -30,15 +38,17 @@ POOLS = ("cpu", "gpu")
 START_TIMEOUT_S = 150  # 10-30 s were seen, on a loaded machine more
 HEARTBEAT_S, ZOMBIE_S = 30, 90
 LOOK_EVERY_S = 30.0
+NOT_INHERITED = ("PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_")
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the server keeps its database and logs, and where it answers."""
+    """Where the server keeps its database and logs, where it answers, and to whom."""
 
     home: Path
     port: int
+    access: Access
 
     @property
     def api(self) -> str:
@@ -50,45 +60,63 @@ class Place:
 
 
 def serve(
-    config: str | None, *, port: int = 4200, schedule: str | None = None, check: bool = False, home: Path | None = None
+    config: str | None,
+    *,
+    port: int = 4200,
+    schedule: str | None = None,
+    allow: Sequence[str] = (),
+    check: bool = False,
+    home: Path | None = None,
 ) -> dict[str, Any]:
-    """Brings everything up and waits for Ctrl-C or SIGTERM; with `check` it goes down as soon as it has answered."""
+    """Brings everything up and waits for Ctrl-C or SIGTERM; with `check` it goes down as soon as it has answered.
+
+    Runs may read and write in the working folder, in what `config` names and in `allow` (folders and URIs).
+    """
     run = load_run(config) if config else None
     deployments = read_deployments(config, schedule)
-    place = Place((home or Path(run.runs if run else "runs") / ".prefect").absolute(), choose_port(port))
-    place.home.mkdir(parents=True, exist_ok=True)
-    environment = server_environment(place)
+    limits = default_limits(config, run, allow)
+    port, home = choose_port(port), (home or Path(run.runs if run else "runs") / ".prefect").absolute()
+    make_private(home)
     with sigterm_as_interrupt(), ExitStack() as stack:
-        stack.enter_context(alone(place))
-        server = start(stack, "server", ["server", "start", "--host", HOST, "--port", str(place.port)], environment, place.home)
+        stack.enter_context(alone(home))
+        place = Place(home, port, access_of(home))
+        environment = server_environment(place, limits)
+        server = start(stack, "server", ["flows.server"], environment, home, signal.SIGINT)
         wait_for(server, place)
         prepare_server(place, deployments, environment)
-        workers = [
-            start(stack, f"worker-{p}", ["worker", "start", "--pool", p, "--type", "process"], environment, place.home)
-            for p in POOLS
-        ]
-        found = {"ui": place.ui, "api": place.api, "deployments": [d["name"] for d in deployments], "logs": str(place.home)}
-        announce(found, schedule)
+        workers = [start(stack, f"worker-{pool}", ["flows.worker", pool], environment, home) for pool in POOLS]
+        names = [deployment["name"] for deployment in deployments]
+        found = {
+            "ui": place.ui,
+            "api": place.api,
+            "deployments": names,
+            "logs": str(home),
+            "token_file": str(place.access.token_file or ""),
+            "runs_may": {"write": list(limits.write), "read": list(limits.read)},
+        }
+        announce(place, limits, names, schedule)
         if check:
             return {**found, "listening": listening_addresses([server, *workers])}
         watch(server, workers, place)
     return found
 
 
-def alone(place: Place) -> AbstractContextManager[Any]:
+def alone(home: Path) -> AbstractContextManager[Any]:
     """A lock on the server's folder: two servers on one SQLite database would lose states. Raises RequestError."""
     try:
-        return FileLock(place.home / "serve.lock", timeout=0).acquire()
+        return FileLock(home / "serve.lock", timeout=0).acquire()
     except Timeout as e:
         raise RequestError(
-            f"another `driftline serve` uses {place.home}; end that one, or serve a config with another `runs` folder"
+            f"another `driftline serve` uses {home}; end that one, or serve a config with another `runs` folder"
         ) from e
 
 
-def server_environment(place: Place) -> dict[str, str]:
-    """For the server and the workers: their own home, nothing reported to anyone, heartbeats on."""
+def server_environment(place: Place, limits: Limits) -> dict[str, str]:
+    """For the server and the workers: their own home, password and limits, nothing reported to anyone, heartbeats on."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
+        **access_settings(place),
+        VARIABLE: limits.as_text(),
         "PREFECT_HOME": str(place.home),
         "PREFECT_PROFILES_PATH": str(place.home / "profiles.toml"),
         "PREFECT_API_URL": place.api,
@@ -99,6 +127,21 @@ def server_environment(place: Place) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite under bursts says "database is locked" after 10 s
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not be taken for ours
+    }
+
+
+def access_settings(place: Place) -> dict[str, str]:
+    """Prefect's own protection, beneath the filter of flows/request_filter.py; the clients' side of it too."""
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": place.access.auth,
+        "PREFECT_API_AUTH_STRING": place.access.auth,
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": place.ui,
+        "PREFECT_SERVER_API_BASE_PATH": "/api",
+        "PREFECT_UI_API_URL": place.api,
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
 
 
@@ -150,7 +193,7 @@ def watch(server: Child, workers: list[Child], place: Place) -> None:
 
 def tell_dead_runs(place: Place) -> None:
     try:
-        for name in mark_silent(place.api, ZOMBIE_S):
+        for name in mark_silent(PrefectApi(place.api, place.access.auth), ZOMBIE_S):
             print(f"marked as crashed, nothing was heard of it for {ZOMBIE_S} s: {name}", file=sys.stderr)
     except OSError as e:  # a busy server; the next look is soon
         print(f"could not look for dead runs: {e}", file=sys.stderr)
@@ -172,12 +215,17 @@ def listening_addresses(children: list[Child]) -> list[str]:
     return sorted(found)
 
 
-def announce(found: dict[str, Any], schedule: str | None) -> None:
+def announce(place: Place, limits: Limits, deployments: list[str], schedule: str | None) -> None:
+    token = place.access.token_file
+    login = f"{place.ui}/?token={quote(place.access.auth, safe='')}" if token else f"{place.ui} (password: your own auth string)"
+    auth = f'"$(cat {shlex.quote(str(token))})"' if token else "YOURS"
     lines = [
-        f"UI            {found['ui']}",
-        f"deployments   {', '.join(found['deployments'])} (schedules {schedule if schedule else 'are there, but inactive'})",
-        f"run one       PREFECT_API_URL={found['api']} prefect deployment run run/run",
-        f"logs          {found['logs']}",
+        f"UI            {login}",
+        f"deployments   {', '.join(deployments)} (schedules {schedule if schedule else 'are there, but inactive'})",
+        f"run one       PREFECT_API_URL={place.api} PREFECT_API_AUTH_STRING={auth} prefect deployment run run/run",
+        f"runs may      write {', '.join(limits.write) or 'nothing'}",
+        *(f"              read  {one}" for one in limits.read),
+        f"logs          {place.home}",
         "Ctrl-C takes everything down",
     ]
     print("\n".join(lines), file=sys.stderr)
@@ -195,7 +243,7 @@ def read_deployments(config: str | None, schedule: str | None) -> list[dict[str,
     path = next((p for p in (Path("prefect.yaml"), ROOT / "prefect.yaml") if p.is_file()), None)
     if path is None:
         raise MissingInput("no prefect.yaml here; call `driftline serve` in the folder that holds it (it comes with the source)")
-    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    deployments = own_deployments(path)
     task = load_run(config, inputs_must_exist=False).task if config else "forecast"
     if config:
         deployments = [deployment for deployment in deployments if deployment["name"] in STAGES[task]]
@@ -208,8 +256,26 @@ def read_deployments(config: str | None, schedule: str | None) -> list[dict[str,
     return deployments
 
 
+def own_deployments(path: Path) -> list[dict[str, Any]]:
+    """The deployments of a prefect.yaml. Raises RequestError for one that is not of a flow of driftline: no worker runs it."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    deployments = content.get("deployments") if isinstance(content, dict) else None
+    known = [entrypoint_of(flow) for flow in FLOWS]
+    for one in deployments if isinstance(deployments, list) else [None]:
+        if not isinstance(one, dict) or one.get("entrypoint") not in known or not {"name", "work_pool"} <= one.keys():
+            raise RequestError(
+                f"{path}: expected deployments with name, work_pool and one of the entrypoints {', '.join(known)}; "
+                f"found {str(one)[:200]}; call `driftline serve` in another folder, and start other flows with Prefect's own "
+                "commands"
+            )
+    return deployments  # type: ignore[return-value]  # a list of mappings: seen above
+
+
 def prepare_server(place: Place, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
-    """Pools, deployments and the zombie watch, made by a child: this process must not import Prefect with other settings."""
+    """Pools, deployments and the automation against dead runs.
+
+    A child makes them: this process must not import Prefect with other settings.
+    """
     request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": count_gpus()})
     with tempfile.TemporaryFile() as errors:
         done = subprocess.run(

@@ -70,6 +70,24 @@ def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
         return False
 
 
+def require_access() -> None:
+    """Raises RequestError if the server that is configured refuses this shell: it wants another password, or any."""
+    from httpx import HTTPStatusError
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.request("GET", "/admin/version")
+        except HTTPStatusError as e:
+            if e.response.status_code not in (401, 403):
+                raise
+            raise RequestError(
+                f"the Prefect server at {server_url()} refuses this shell ({e.response.status_code}); set "
+                "PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies), or unset PREFECT_API_URL to run "
+                "without a server"
+            ) from e
+
+
 # ---------------------------------------------------------------- steps as task runs
 
 
@@ -184,7 +202,7 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
 
     Hands Prefect a state. A user's mistake is a Failed state with the message, not a traceback in the log.
     """
-    from prefect.runtime import flow_run
+    from prefect.runtime import deployment, flow_run
     from prefect.states import Completed, Failed
 
     from flows.artifacts import ProgressArtifact, publish_artifacts
@@ -193,7 +211,8 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
     call = TaskCaller()
     try:
         display = Both(outcome.display, ProgressArtifact())
-        invocation = open_invocation(config, overrides or (), display, call=call, flow_run=str(flow_run.id or ""), **options)
+        options = {**options, "flow_run": str(flow_run.id or ""), "is_deployed": deployment.id is not None}
+        invocation = open_invocation(config, overrides or (), display, call=call, **options)
         ending = "stopped before the end: cancelled, interrupted or crashed; run it again, it goes on where it was"
         try:
             with remembering_folder(invocation):

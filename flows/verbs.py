@@ -63,12 +63,11 @@ def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Prefect's default of 180 s is more than the 90 s after which `driftline serve` takes a run for dead
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
-    from importlib import import_module
+    from flows.stages import load_flow
+    from flows.tracking import call_flow, require_access
 
-    from flows.tracking import call_flow
-
-    flow = getattr(import_module(f"flows.{verb}"), f"{verb}_flow")
-    return call_flow(flow, display, config=config, overrides=overrides, **options)
+    require_access()
+    return call_flow(load_flow(verb), display, config=config, overrides=overrides, **options)
 
 
 def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
@@ -159,12 +158,12 @@ def export(cube: str, target: Path, snapshot: str | None, as_json: bool) -> int:
     return DONE
 
 
-def serve(config: str | None, port: int, schedule: str | None, check: bool, as_json: bool) -> int:
+def serve(config: str | None, port: int, schedule: str | None, allow: list[str], check: bool, as_json: bool) -> int:
     from flows.serve import serve as serve_here
 
     if schedule and not config:
         raise RequestError("--schedule needs a RUN.yaml to run: driftline serve my-run.yaml --schedule ...")
-    content = serve_here(config, port=port, schedule=schedule, check=check)
+    content = serve_here(config, port=port, schedule=schedule, allow=allow, check=check)
     if check:
         show(content, list(nested_lines(content)), as_json)
     return DONE

@@ -32,6 +32,22 @@ STAGES = {
     },
 }
 
+WITHOUT_FLOW = ("report",)  # seconds on this machine: nothing to schedule
+FLOWS = tuple(dict.fromkeys(verb for verbs in STAGES.values() for verb in verbs if verb not in WITHOUT_FLOW))
+
+
+def entrypoint_of(flow: str) -> str:
+    """The module entrypoint of a flow of `FLOWS`, as Prefect writes it."""
+    return f"flows.{flow}.{flow}_flow"
+
+
+def load_flow(name: str) -> Any:
+    """The Prefect flow of that name, imported only now. Raises RequestError for one that is not ours."""
+    if name not in FLOWS:
+        raise RequestError(f"driftline's flows are {', '.join(FLOWS)}, not {name!r}")
+    module, _, attribute = entrypoint_of(name).rpartition(".")
+    return getattr(import_module(module), attribute)
+
 
 def body_of(verb: str, task: str) -> Callable[[Any], dict[str, Any]]:
     """The function of one invocation that carries out a verb of a task, imported only now.

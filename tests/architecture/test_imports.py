@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.stages import FLOWS, entrypoint_of
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("flows", "configs", "pipelines", "models")
 MODULES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
@@ -57,7 +59,8 @@ def test_every_deployment_has_a_module_entrypoint_that_is_a_flow() -> None:
     from prefect import Flow
 
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {d["name"] for d in deployments} >= {"ingest", "train", "predict", "run"}
+    assert sorted(d["name"] for d in deployments) == sorted(FLOWS)
+    assert [d["entrypoint"] for d in deployments] == [entrypoint_of(d["name"]) for d in deployments]
     for deployment in deployments:
         assert ":" not in deployment["entrypoint"]  # a file entrypoint would put flows/ on sys.path
         module, _, name = deployment["entrypoint"].rpartition(".")

@@ -27,9 +27,17 @@ TINY = {
     "prediction": {"tile_px": 32},
 }
 
+WATCHED = {  # the same series, monitored
+    **{key: TINY[key] for key in ("source", "cube")},
+    "name": "watched",
+    "task": "monitor",
+    "variable": {"name": "red", "bands": ["red"]},
+    "monitoring": {"start": "2019-12-01", "tile_px": 32, "test": {"direction": "down", "threshold": 6.0}},
+}
+
 
 def write_tiny_run(folder: Path) -> Path:
-    """`tiny.nc` (60 dates, 32x32, a season and noise) and `tiny.yaml` in `folder`; the config's path."""
+    """`tiny.nc` (60 dates, 32x32, a season and noise), `tiny.yaml` and `watched.yaml` in `folder`; the path of `tiny.yaml`."""
     rng = np.random.default_rng(0)
     times = np.datetime64("2018-01-05", "ns") + np.arange(60) * np.timedelta64(13, "D")
     season = 300 + 100 * np.sin(2 * np.pi * np.arange(60) * 13 / 365.25)
@@ -41,6 +49,7 @@ def write_tiny_run(folder: Path) -> Path:
     dataset.to_netcdf(folder / "tiny.nc", engine="h5netcdf")
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump(TINY, sort_keys=False))
+    (folder / "watched.yaml").write_text(yaml.safe_dump(WATCHED, sort_keys=False))
     return config
 
 

@@ -1,5 +1,10 @@
-"""`driftline serve` for real: every deployment runs once under its worker; history, artifacts, and nothing left behind."""
+"""`driftline serve` for real: who may use it, what its runs may touch, and that every run ends in a state and in files.
 
+One server for all tests of this file, in their order; the last one takes it down.
+"""
+
+import base64
+import http.client
 import json
 import os
 import re
@@ -10,37 +15,77 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
-from flows.stages import STAGES
+from flows.prefect_api import PrefectApi
+from flows.serve import ZOMBIE_S, read_deployments
+from flows.stages import FLOWS, STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
+EVIL = "http://evil.example"
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+OVERRIDES = {"run": ["name=tiny"], "monitor": []}
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def ask(url: str, content: Any = None) -> Any:
-    """The server's answer. SQLite that is busy answers 503, and nothing was done: asked again, as Prefect's own client does."""
-    for _ in range(20):
-        try:
-            return ask_once(url, content)
-        except urllib.error.HTTPError as e:
-            if e.code != 503:
-                raise
-            time.sleep(1)
-    return ask_once(url, content)
+class PatientApi(PrefectApi):
+    """SQLite that is busy answers 503, and nothing was done: asked again, as Prefect's own client does."""
+
+    def _ask(self, *arguments: Any) -> Any:
+        for _ in range(20):
+            try:
+                return super()._ask(*arguments)
+            except urllib.error.HTTPError as e:
+                if e.code != 503:
+                    raise
+                time.sleep(1)
+        return super()._ask(*arguments)
 
 
-def ask_once(url: str, content: Any) -> Any:
-    request = urllib.request.Request(
-        url, None if content is None else json.dumps(content).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+@dataclass(frozen=True)
+class Served:
+    """The server under test: where it answers, the process `driftline serve`, its working folder, its token."""
+
+    url: str
+    process: psutil.Process
+    folder: Path
+    token: str
+
+    @property
+    def api(self) -> PatientApi:
+        return PatientApi(f"{self.url}/api", self.token)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def shell(self) -> dict[str, str]:
+        """The environment of a shell that may use the server."""
+        return plain_environment() | {"PREFECT_API_URL": f"{self.url}/api", "PREFECT_API_AUTH_STRING": self.token}
+
+    def start(self, flow: str, **parameters: Any) -> str:
+        """The id of a new run of the deployment of `flow`."""
+        deployment = self.api.get(f"/deployments/name/{flow}/{flow}")
+        return self.api.post(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+
+    def state(self, run: str) -> dict[str, Any]:
+        return self.api.get(f"/flow_runs/{run}")["state"]
+
+    def end_of(self, run: str, timeout_s: float = 150) -> dict[str, Any]:
+        """The state in which the run ended."""
+        return wait_until(lambda: state if (state := self.state(run))["type"] in FINAL else None, timeout_s)
+
+
+def plain_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
@@ -51,101 +96,310 @@ def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
     return found
 
 
+def driftline(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=plain_environment() | environment, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path], Path]
-) -> Iterator[tuple[str, psutil.Process, Path]]:
-    """(API URL, the process `driftline serve`, its folder)."""
+def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path], Path]) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
-    config = write_tiny(folder)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
+    write_tiny(folder)
     log = folder / "serve.log"
     with log.open("wb") as file:
-        command = [sys.executable, "-m", "flows.cli", "serve", config.name, "--port", "0"]
-        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
+        command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
+        child = subprocess.Popen(command, cwd=folder, env=plain_environment(), stdout=file, stderr=file)
     try:
         wait_until(lambda: child.poll() is not None or "Ctrl-C takes" in log.read_text(), 150)
-        found = re.search(r"PREFECT_API_URL=(\S+)", log.read_text())
+        found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text())
         assert found, log.read_text()
-        yield found[1], psutil.Process(child.pid), folder
+        yield Served(found[1], psutil.Process(child.pid), folder, found[2])
     finally:
         child.send_signal(signal.SIGTERM)
         child.wait(60)
 
 
-def refuse_wrong_requests(api: str, folder: Path) -> None:
-    """A second server on the same folder, and a port that is taken, are refused with the remedy."""
-    port = api.split(":")[2].split("/")[0]
-    for arguments, message in ((["--port", "0"], "another `driftline serve`"), (["--port", port], "is not free")):
-        command = [sys.executable, "-m", "flows.cli", "serve", "tiny.yaml", *arguments]
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-        assert message in done.stderr
+# ---------------------------------------------------------------- what goes on as before
 
 
-def fail_with_complete_history(api: str, folder: Path) -> None:
-    """`driftline ingest` with the server: a step that fails is in both histories, its message in log and artifact."""
-    command = [sys.executable, "-m", "flows.cli", "run", "tiny.yaml", "--set", "name=bad", "--set", "split.block_px=4000"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": api}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def test_every_deployment_runs_with_complete_history(served: Served) -> None:
+    api, folder = served.api, served.folder
+    assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
+    for name in [*(verb for verb in STAGES["forecast"] if verb in FLOWS), "monitor"]:  # each needs the one before
+        config = "watched.yaml" if name == "monitor" else "tiny.yaml"
+        run = served.start(name, config=config)
+        state = served.end_of(run)
+        assert state["type"] == "COMPLETED", (name, state["message"])
+        recorded = api.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        lines = [json.loads(line) for line in (folder / "runs" / config[:-5] / "steps.jsonl").read_text().splitlines()]
+        expected = [f"{x['stage']}: {x['step']}" for x in lines if x["prefect_flow_run"] == run and x["status"] == "done"]
+        assert sorted(task["name"] for task in recorded) == sorted(expected)
+        assert all(task["state"]["type"] == "COMPLETED" for task in recorded)
+    keys = {artifact["key"] for artifact in api.post("/artifacts/filter", {})}
+    assert {f"tiny-{what}" for what in ("run", "metrics", "costs", "quicklook", "report", "products")} <= keys
+
+
+def test_a_command_of_a_shell_is_in_both_histories(served: Served) -> None:
+    """A step that fails: its message in log and artifact, no traceback."""
+    done = driftline(served.folder, "run", "tiny.yaml", "--set", "name=bad", "--set", "split.block_px=4000", **served.shell())
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
-    run = ask(f"{api}/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
+    run = served.api.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
     assert run["state"]["type"] == "FAILED"
-    recorded = ask(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-    lines = [json.loads(line) for line in (folder / "runs/bad/steps.jsonl").read_text().splitlines()]
+    recorded = served.api.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    lines = [json.loads(line) for line in (served.folder / "runs/bad/steps.jsonl").read_text().splitlines()]
     expected = {f"{line['stage']}: {line['step']}": line["status"] for line in lines if line["status"] != "skipped"}
     assert {t["name"]: {"COMPLETED": "done", "FAILED": "failed"}[t["state"]["type"]] for t in recorded} == expected
     assert "failed" in expected.values()
-    page = ask(f"{api}/artifacts/filter", {"artifacts": {"key": {"any_": ["bad-run"]}}})[0]["data"]
+    page = served.api.post("/artifacts/filter", {"artifacts": {"key": {"any_": ["bad-run"]}}})[0]["data"]
     assert run["state"]["message"].splitlines()[0] in page
 
 
-def test_every_deployment_runs_with_complete_history_and_goes_down_cleanly(server: tuple[str, psutil.Process, Path]) -> None:
-    api, process, folder = server
-    named = [d["name"] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
-    offered = {d["name"] for d in ask(f"{api}/deployments/filter", {})}
-    assert offered == {name for name in named if name in STAGES["forecast"]} != set(named)
-    for name in (n for n in named if n in offered):  # in this order: each needs the one before
-        deployment = ask(f"{api}/deployments/name/{name}/{name}")
-        run = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", {})
+def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Path) -> None:
+    """A second server on the same folder, a port that is taken, a shell without the password, deployments of others."""
+    shell = served.shell()
+    shut = {name: value for name, value in shell.items() if name != "PREFECT_API_AUTH_STRING"}
+    (tmp_path / "prefect.yaml").write_text("deployments: [{name: x, entrypoint: os.system, work_pool: {name: cpu}}]")
+    for folder, arguments, environment, message in (
+        (served.folder, ["serve", "tiny.yaml", "--port", "0"], {}, "another `driftline serve`"),
+        (served.folder, ["serve", "tiny.yaml", "--port", str(served.port)], {}, "is not free"),
+        (served.folder, ["run", "tiny.yaml"], shut, "refuses this shell (401); set PREFECT_API_AUTH_STRING"),
+        (served.folder, ["run", "tiny.yaml"], {**shell, "PREFECT_API_AUTH_STRING": "wrong"}, "refuses this shell (401)"),
+        (tmp_path, ["serve", "--port", "0"], {}, "one of the entrypoints flows.ingest.ingest_flow"),
+    ):
+        done = driftline(folder, *arguments, **environment)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+        assert message in done.stderr
 
-        def finished(run_id: str = run["id"]) -> Any:
-            state = ask(f"{api}/flow_runs/{run_id}")["state"]
-            return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-        state = wait_until(finished, 150)
-        assert state["type"] == "COMPLETED", (name, state["message"])
-        recorded = ask(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-        lines = [json.loads(line) for line in (folder / "runs/tiny/steps.jsonl").read_text().splitlines()]
-        expected = [
-            f"{line['stage']}: {line['step']}"
-            for line in lines
-            if line["prefect_flow_run"] == run["id"] and line["status"] == "done"
-        ]
-        assert sorted(task["name"] for task in recorded) == sorted(expected)
-        assert all(task["state"]["type"] == "COMPLETED" for task in recorded)
-    keys = {artifact["key"] for artifact in ask(f"{api}/artifacts/filter", {})}
-    assert {"tiny-run", "tiny-metrics", "tiny-costs", "tiny-quicklook", "tiny-report", "tiny-products"} <= keys
-    refuse_wrong_requests(api, folder)
-    fail_with_complete_history(api, folder)
+def test_a_config_gets_the_deployments_of_its_task(tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
+    write_tiny(tmp_path)
+    for config, task, scheduled in (("tiny.yaml", "forecast", "run"), ("watched.yaml", "monitor", "monitor")):
+        found = read_deployments(str(tmp_path / config), "0 6 * * *")
+        assert {d["name"] for d in found} == set(STAGES[task]) - {"report"}
+        assert {d["parameters"]["config"] for d in found} == {str(tmp_path / config)}
+        assert [d["name"] for d in found if d["schedules"][0]["active"]] == [scheduled]
 
-    # SIGTERM while a run is under way: it lives in a session of its own, and must not be left behind
-    deployment = ask(f"{api}/deployments/name/run/run")
-    ask(
-        f"{api}/deployments/{deployment['id']}/create_flow_run",
-        {"parameters": {"overrides": ["training.epochs=5000", "training.patience=5000"]}},
-    )
-    steps = folder / "runs/tiny/steps.jsonl"
-    wait_until(lambda: '"train the networks", "status": "started"' in steps.read_text().splitlines()[-1], 90)
 
-    children = process.children(recursive=True)
-    assert len(children) >= 3
+# ---------------------------------------------------------------- what a page of another site can send
+
+
+def send(served: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str]]:
+    """(status, headers) of a request with just these headers (and Host)."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    try:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": f"127.0.0.1:{served.port}", **headers}.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+    finally:
+        connection.close()
+
+
+def credentials(served: Served) -> dict[str, str]:
+    """All that the UI would send: a foreign page has none of it, and is refused even if it had."""
+    token = base64.b64encode(served.token.encode()).decode()
+    csrf = served.api.get("/csrf-token?client=test")["token"]
+    return {"Authorization": f"Basic {token}", "Prefect-Csrf-Token": csrf, "Prefect-Csrf-Client": "test"}
+
+
+def test_what_a_foreign_page_can_send_is_refused(served: Served) -> None:
+    before = len(served.api.post("/flows/filter", {}))
+    login, body, typed = credentials(served), b'{"name": "made-by-a-page"}', {"Content_Type": "application/json"}
+    for who in ({}, login):
+        for headers, status in (
+            ({"Origin": EVIL, "Content_Type": "text/plain"}, 403),  # a form, or fetch with mode no-cors
+            ({"Origin": EVIL, **typed}, 403),  # what a preflight would have to allow
+            ({"Origin": "null", **typed}, 403),  # a sandboxed frame, a file
+            ({"Origin": "http://127.0.0.1:1", **typed}, 403),  # another program's page on this machine
+            ({"Sec_Fetch_Site": "cross-site", **typed}, 403),
+            ({}, 415),  # no Content-Type
+            ({"Content_Type": "text/plain"}, 415),
+            ({"Content_Type": "application/x-www-form-urlencoded"}, 415),
+            ({"Host": f"rebound.example:{served.port}", **typed}, 421),
+            ({"Host": f"rebound.example:{served.port}", "Origin": f"http://rebound.example:{served.port}", **typed}, 421),
+        ):
+            found, answered = send(served, "POST", "/api/flows/", body, **{**who, **headers})
+            assert (found, "access-control-allow-origin" in answered) == (status, False), headers
+        preflight = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "content-type,authorization"}
+        found, answered = send(served, "OPTIONS", "/api/flows/", **{"Origin": EVIL, **preflight})
+        assert (found, "access-control-allow-origin" in answered) == (403, False)
+        for headers, status in (
+            ({"Origin": EVIL}, 403),
+            ({"Sec_Fetch_Site": "same-site"}, 403),
+            ({"Host": "rebound.example"}, 421),
+        ):
+            assert send(served, "GET", "/api/block_documents/filter", **{**who, **headers})[0] == status
+    assert send(served, "POST", "/api/flows/", body, **typed)[0] == 403  # CSRF, before the password
+    assert send(served, "POST", "/api/flows/", body, **typed, Authorization=login["Authorization"])[0] == 403
+    assert send(served, "POST", "/api/flows/", body, **{**typed, **login, "Authorization": "Basic eDp5"})[0] == 401
+    assert send(served, "GET", "/api/admin/version")[0] == 401
+    assert len(served.api.post("/flows/filter", {})) == before
+    own = {"Origin": served.url, "Sec_Fetch_Site": "same-origin"}
+    assert send(served, "POST", "/api/flows/filter", b"{}", **typed, **login, **own)[0] == 200  # the UI's own
+
+
+@pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out", "work_pools/cpu/workers/connect"])
+def test_websockets_are_refused_to_foreign_pages_and_without_the_token(served: Served, path: str) -> None:
+    address = f"ws://127.0.0.1:{served.port}/api/{path}"
+    for headers in ({"Origin": EVIL}, {"Origin": "null"}, {"Host": f"rebound.example:{served.port}"}):
+        with pytest.raises(InvalidStatus) as caught:
+            connect_with(address, headers)
+        assert caught.value.response.status_code in (400, 403)
+    for first in (None, {"type": "auth"}, {"type": "auth", "token": "wrong"}, {"type": "filter", "filter": {}}):
+        with pytest.raises((ConnectionClosed, InvalidStatus)):
+            talk(address, first)
+    if path == "events/out":
+        assert json.loads(talk(address, {"type": "auth", "token": served.token}))["type"] == "auth_success"
+
+
+def connect_with(address: str, headers: dict[str, str]) -> None:
+    origin, host = headers.get("Origin"), headers.get("Host")
+    if host is None:
+        connect(address, subprotocols=["prefect"], origin=origin).close()
+    else:  # the name that a page has let point to this machine
+        import socket
+
+        port = int(address.split(":")[2].split("/")[0])
+        connect(address.replace("127.0.0.1", host.partition(":")[0]), sock=socket.create_connection(("127.0.0.1", port))).close()
+
+
+def talk(address: str, first: dict[str, Any] | None) -> str:
+    with connect(address, subprotocols=["prefect"] if first else None) as socket:
+        if first:
+            socket.send(json.dumps(first))
+        return str(socket.recv(timeout=30))
+
+
+def test_the_printed_address_opens_the_ui(served: Served) -> None:
+    with urllib.request.urlopen(f"{served.url}/?token={served.token}", timeout=30) as page:
+        text = page.read().decode()
+    assert base64.b64encode(served.token.encode()).decode() in text
+    assert '"prefect-password"' in text
+    with urllib.request.urlopen(f"{served.url}/ui-settings", timeout=30) as settings:
+        found = json.load(settings)
+    assert (found["auth"], found["csrf_enabled"], found["api_url"]) == ("BASIC", True, f"{served.url}/api")
+    with urllib.request.urlopen(urllib.request.Request(served.url, headers={"Accept": "text/html"}), timeout=30) as page:
+        assert page.headers["X-Frame-Options"] == "DENY"
+        assert '<div id="' in page.read().decode()
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{served.url}/?token=wrong", timeout=30)
+    assert served.token not in (served.folder / "runs/.prefect/server.log").read_text()
+
+
+# ---------------------------------------------------------------- what a run may touch
+
+
+def test_a_deployment_chooses_one_of_our_flows_and_its_parameters_only(served: Served, tmp_path: Path) -> None:
+    """With the token in hand: shell steps, commands, environments and other code of a deployment are never carried out."""
+    api, marker = served.api, tmp_path / "executed"
+    shell = {"prefect.deployments.steps.run_shell_script": {"script": f"touch {marker}"}}
+    limits = json.dumps({"read": [], "write": ["/"]})
+    common = {"work_pool_name": "cpu", "pull_steps": [shell], "path": "/"}
+    job = {"command": f"touch {marker}", "env": {"DRIFTLINE_LIMITS": limits}, "working_dir": str(tmp_path)}
+    runs = {}
+    for flow, name, entrypoint in (("ingest", "shell", "flows.ingest.ingest_flow"), ("evil", "evil", "os.system")):
+        flow_id = api.post("/flows/", {"name": flow})["id"]
+        made = api.post(
+            "/deployments/", {"flow_id": flow_id, "name": name, "entrypoint": entrypoint, "job_variables": job, **common}
+        )
+        parameters = {"config": "tiny.yaml", "overrides": [f"runs={tmp_path}"]}
+        wanted = {"parameters": parameters, "enforce_parameter_schema": False}
+        runs[name] = api.post(f"/deployments/{made['id']}/create_flow_run", wanted)["id"]
+    own = served.start("ingest", config=str(tmp_path / "elsewhere.yaml"))
+    state = served.end_of(runs["shell"])
+    assert (state["type"], "runs: may not write" in state["message"]) == ("FAILED", True), state
+    state = served.end_of(runs["evil"])
+    assert (state["type"], "driftline's flows are" in state["message"]) == ("CRASHED", True), state
+    state = served.end_of(own)
+    assert (state["type"], "config: may not read" in state["message"]) == ("FAILED", True), state
+    assert list(tmp_path.iterdir()) == []
+    logs = api.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [own]}}})
+    assert logs
+    assert not any("Traceback" in line["message"] for line in logs)
+
+
+def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path: Path) -> None:
+    """`prefect deploy` and a worker of one's own: relative paths end in a folder that Prefect deletes."""
+    prefect = [sys.executable, "-m", "prefect"]
+    deployment = {
+        "name": "second",
+        "entrypoint": "flows.ingest.ingest_flow",
+        "parameters": {"config": str(served.folder / "tiny.yaml")},
+        "work_pool": {"name": "second"},
+    }
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"name": "x", "pull": [], "deployments": [deployment]}))
+    commands = (["work-pool", "create", "second", "--type", "process"], ["--no-prompt", "deploy", "--all"])
+    for arguments in commands:
+        subprocess.run([*prefect, *arguments], cwd=tmp_path, env=served.shell(), check=True, capture_output=True)
+    found = served.api.get("/deployments/name/ingest/second")
+    absolute = [f"runs={tmp_path}/runs", f"source.path={served.folder}/tiny.nc"]
+    runs = [
+        served.api.post(f"/deployments/{found['id']}/create_flow_run", {"parameters": {"overrides": overrides}})["id"]
+        for overrides in ([], absolute)
+    ]
+    worker = [*prefect, "worker", "start", "--pool", "second", "--run-once"]
+    subprocess.run(worker, cwd=tmp_path, env=served.shell(), check=True, capture_output=True, timeout=120)
+    refused, done = (served.end_of(run) for run in runs)
+    assert (refused["type"], "runs: runs\n" in refused["message"]) == ("FAILED", True), refused
+    assert "source.path: tiny.nc" in refused["message"]
+    assert done["type"] == "COMPLETED", done
+    assert (tmp_path / "runs/tiny/cube").is_dir()
+
+
+# ---------------------------------------------------------------- runs that die
+
+
+def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) -> None:
+    """All flows of the table at once, killed with their workers: CRASHED within minutes, and every one can start again.
+
+    Without the automation, which knows of a run only what it heard since the server started: `serve` itself must see it.
+    """
+    api = served.api
+    for automation in api.post("/automations/filter", {}):
+        api.patch(f"/automations/{automation['id']}", {"enabled": False})
+    api.patch("/work_pools/gpu/queues/default", {"concurrency_limit": len(FLOWS)})
+    os.mkfifo(served.folder / "hold.yaml")  # reading their config, they wait for ever
+    killed = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}
+    wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), 90)
+    waiting = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}  # as the next scheduled run: one at a time
+    children = served.process.children(recursive=True)
+    ours = [p for p in children if {"flows.worker", "flows.engine"} & set(p.cmdline())]
+    assert len([p for p in ours if "flows.engine" in p.cmdline()]) == len(FLOWS)
+    for process in sorted(ours, key=lambda p: "flows.engine" in p.cmdline()):  # the workers first: none tells of a death
+        process.kill()
+    for flow, run in killed.items():
+        state = served.end_of(run, ZOMBIE_S + 90)
+        assert (state["type"], "no heartbeat" in state["message"]) == ("CRASHED", True), (flow, state)
+    wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in waiting.values()), 120)
+
+
+def test_the_end_leaves_nothing_behind(served: Served) -> None:
+    """SIGTERM while runs are under way: each lives in a session of its own, and must not be left behind."""
+    children = served.process.children(recursive=True)
+    assert len([p for p in children if "flows.engine" in p.cmdline()]) == len(FLOWS)
     listening = {c.laddr.ip for child in children for c in child.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) is not None
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(60) is not None
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+def test_an_auth_string_of_the_users_own(tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
+    """Registration takes it; it is neither printed nor kept."""
+    config = write_tiny(tmp_path)
+    done = driftline(
+        tmp_path, "serve", config.name, "--port", "0", "--check", "--json", PREFECT_SERVER_API_AUTH_STRING="me:se cret&x=1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["deployments"]) == set(STAGES["forecast"]) - {"report"}
+    assert json.loads(done.stdout)["token_file"] == ""
+    assert "your own auth string" in done.stderr
+    kept = "".join(p.read_text(errors="replace") for p in (tmp_path / "runs/.prefect").rglob("*") if p.is_file())
+    assert "se cret" not in done.stdout + done.stderr + kept

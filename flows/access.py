@@ -1,0 +1,71 @@
+"""The password of `driftline serve`: the user's own auth string, or a token that is made once and kept beside the database."""
+
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.prefect_api import AUTH_VARIABLES, auth_string_here
+from pipelines.errors import RequestError, StateError
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a client of the server must send; `token_file` is where it lies, None if it is the user's own."""
+
+    auth: str
+    token_file: Path | None
+
+    def __repr__(self) -> str:  # never in a log
+        return f"Access(token_file={self.token_file})"
+
+
+def access_of(home: Path) -> Access:
+    """The auth string that the environment names, else the token in `home`, made where there is none.
+
+    Raises RequestError for an auth string that no browser can send, StateError where the token cannot be kept.
+    """
+    own = auth_string_here()
+    if own is not None:
+        if not (own.isascii() and own.isprintable() and own.strip() == own):
+            raise RequestError(f"{' or '.join(AUTH_VARIABLES)}: expected printable ASCII without spaces around it")
+        return Access(own, None)
+    file = home / "token"
+    return Access(_read_token(file) or _write_token(file), file)
+
+
+def make_private(home: Path) -> None:
+    """Makes the folder and keeps other users of the machine out of it. Raises StateError."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(stat.S_IRWXU)
+    except OSError as e:
+        raise StateError(f"{home}: {e.strerror}; the server's database and token lie there: it must be your own folder") from e
+
+
+def _read_token(file: Path) -> str | None:
+    """The token, or None if there is none that can be trusted: no link, no other owner, closed to others, whole."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, encoding="ascii", errors="replace") as content:
+        status = os.fstat(content.fileno())
+        text = content.read(200).strip()
+    is_private = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return text if is_private and len(text) >= 32 and text.isalnum() else None
+
+
+def _write_token(file: Path) -> str:
+    token = secrets.token_hex(24)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+        with os.fdopen(descriptor, "w", encoding="ascii") as content:
+            content.write(f"{token}\n")
+        partial.replace(file)
+    except OSError as e:
+        raise StateError(f"the server's token cannot be kept in {file}: {e.strerror}") from e
+    return token

@@ -1,0 +1,26 @@
+"""One flow run in a process of its own: `python -m flows.engine FLOW`, started by flows/worker.py.
+
+The same as `python -m prefect.engine` (3.8.8), but for two things: the flow is ours, whatever the deployment says (its pull
+steps never run), and a run that failed with a message logs no traceback of Prefect's engine besides.
+"""
+
+import os
+import sys
+from uuid import UUID
+
+from prefect._internal.control_listener import configure_from_env
+from prefect.engine import handle_engine_signals
+from prefect.flow_engine import load_flow_run, run_flow
+
+from flows.stages import load_flow
+
+
+def main(name: str) -> None:
+    flow_run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
+    configure_from_env()  # cancellation reaches this process through a channel of its worker
+    with handle_engine_signals(flow_run_id):
+        run_flow(load_flow(name), flow_run=load_flow_run(flow_run_id), return_type="state")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,155 @@
+"""What a run may read, write and connect to when a server starts it: what `driftline serve` was started with.
+
+`serve` puts folders and URIs into the environment of its workers (`DRIFTLINE_LIMITS`, JSON); every process that finds them there
+keeps to them. Without them, as at a terminal, a run may touch what its user may.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from configs.load import load_run
+from configs.paths import NamedPath, is_uri, named_paths
+from configs.tasks import AnyRun
+from pipelines.errors import RequestError, StateError
+
+VARIABLE = "DRIFTLINE_LIMITS"
+DOES = {"read": "read", "write": "write", "connect": "connect to"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Absolute paths (links resolved) and URIs; everything below them is meant too. What may be written may also be read."""
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, read: Iterable[str] = (), write: Iterable[str] = ()) -> Limits:
+        """From paths and URIs as a user writes them."""
+        writable = outermost(map(canonical, write))
+        return cls(tuple(one for one in outermost(map(canonical, read)) if not any(is_below(one, w) for w in writable)), writable)
+
+    def allow(self, one: NamedPath) -> bool:
+        """True if what `one` names lies at or below one of the places for what is done there."""
+        try:
+            wanted = canonical(text_of(one))
+        except (ValueError, OSError, RuntimeError):  # a null byte, a loop of links, a URI with `..`
+            return False
+        places = (*self.write, *self.read) if one.access == "read" else self.write
+        return any(is_below(wanted, place) for place in places)
+
+    def require(self, paths: Iterable[NamedPath]) -> None:
+        """Raises RequestError that lists every one of `paths` that is not allowed."""
+        refused = [f"  {_key(one)}: may not {DOES[one.access]} {one.text}" for one in paths if not self.allow(one)]
+        if refused:
+            places = [*(f"{place} (read only)" for place in self.read), *self.write]
+            raise RequestError(
+                "this server's runs stay within the folders and URIs that it was started with:\n"
+                + "\n".join(refused)
+                + f"\n  allowed: {', '.join(places) or 'nothing'}"
+                + "\n  -> name a place below those, or start it with `driftline serve ... --allow FOLDER_OR_URI`"
+            )
+
+    def as_text(self) -> str:
+        return json.dumps({"read": self.read, "write": self.write})
+
+
+def limits_here() -> Limits | None:
+    """The limits of this process; None: there are none. Raises StateError if they cannot be read (never: no limits)."""
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+        return Limits(tuple(map(str, content["read"])), tuple(map(str, content["write"])))
+    except (ValueError, KeyError, TypeError) as e:
+        raise StateError(f"{VARIABLE} is set and not readable ({e}); `driftline serve` sets it, unset it otherwise") from e
+
+
+def canonical(place: str) -> str:
+    """A comparable form: links, `.` and `..` of a path resolved; of a URI scheme and host in lower case, no `/` at the end.
+
+    Raises ValueError for a URI whose path is not in its normal form: what `..` means there depends on who reads it.
+    """
+    if not is_uri(place) or place.startswith("file://"):
+        return str(Path(place.removeprefix("file://")).resolve())
+    scheme, host, path, query, fragment = urlsplit(place)
+    path = path.rstrip("/")
+    if query or fragment or unquote(path) != path or (path and posixpath.normpath(path) != path):
+        raise ValueError(f"{place}: expected a plain URI such as s3://bucket/prefix")
+    return f"{scheme.lower()}://{host.lower()}{path}"
+
+
+def is_below(place: str, other: str) -> bool:
+    """True if the canonical `place` is `other` or lies below it."""
+    return place == other or place.startswith(other.rstrip("/") + "/")
+
+
+def outermost(places: Iterable[str]) -> tuple[str, ...]:
+    """Those of the canonical `places` that lie below none of the others, in their order."""
+    distinct = list(dict.fromkeys(places))
+    return tuple(one for one in distinct if not any(one != other and is_below(one, other) for other in distinct))
+
+
+def text_of(one: NamedPath) -> str:
+    """The path or URI of `one`; Dask reads a scheduler address without a scheme as tcp://."""
+    if not one.is_remote:
+        return str(one.local)
+    return one.text if "://" in one.text else f"tcp://{one.text}"
+
+
+def load_run_within_limits(
+    config: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, is_deployed: bool = False
+) -> AnyRun:
+    """`load_run`, which looks at no path that the limits of this process leave out.
+
+    A deployment's run (`is_deployed`) without limits must have absolute paths: outside `driftline serve` it begins in a
+    temporary folder that Prefect deletes. Raises what `load_run` raises, and RequestError for a path that is not allowed.
+    """
+    limits = limits_here()
+    if limits is None and not is_deployed:
+        return load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+    itself = NamedPath(("config",), str(config), "read")
+    require = limits.require if limits is not None else require_absolute
+    require([itself])
+    require(named_paths(load_run(config, overrides, inputs_must_exist=False)))
+    return load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+
+
+def require_absolute(paths: Iterable[NamedPath]) -> None:
+    """Raises RequestError that lists every one of `paths` that depends on the working folder."""
+    relative = [f"  {_key(one)}: {one.text}" for one in paths if not one.is_remote and not one.local.is_absolute()]
+    if relative:
+        raise RequestError(
+            "this deployment was not started by `driftline serve`: its working folder is a temporary one that Prefect "
+            "deletes, and relative paths would end there:\n"
+            + "\n".join(relative)
+            + "\n  -> write absolute paths (for example --set runs=/data/runs), or let `driftline serve` run it"
+        )
+
+
+def _key(one: NamedPath) -> str:
+    return ".".join(map(str, one.key))
+
+
+def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = ()) -> Limits:
+    """What runs of a server may touch: the working folder, what its config names, and `extra` (read and written).
+
+    The working folder is left out where it is the home folder or holds it: keys and settings lie there. Raises RequestError.
+    """
+    here, home = Path.cwd(), Path.home()
+    named = named_paths(run) if run is not None else []
+    write = [str(here)] if not home.is_relative_to(here) else []
+    write += [text_of(one) for one in named if one.access != "read"]
+    read = [*([config] if config else []), *(text_of(one) for one in named if one.access == "read")]
+    try:
+        return Limits.of(read, [*write, *extra])
+    except ValueError as e:
+        raise RequestError(f"--allow {e}") from e

@@ -1,0 +1,83 @@
+"""Prefect's API over plain HTTP, with password and CSRF token, for those who must not import Prefect.
+
+`driftline serve` is one: its children have other settings than its own process, and importing Prefect takes two seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import urllib.error
+import urllib.request
+import uuid
+from typing import Any
+
+CLIENT_TIMEOUT_S = 30.0
+AUTH_VARIABLES = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")  # the server's own name first
+
+# no proxy sees the password of a server on this machine
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class PrefectApi:
+    """A server's API. `url` ends in /api; `auth` is its auth string, None where it has none.
+
+    Every method raises OSError (urllib's errors are) where the server does not answer or refuses.
+
+        PrefectApi("http://127.0.0.1:4200/api", auth).post("/flow_runs/filter", {"limit": 1})
+    """
+
+    def __init__(self, url: str, auth: str | None = None):
+        self.url, self._auth = url.rstrip("/"), auth
+        self._csrf: dict[str, str] = {}
+        self._client = str(uuid.uuid4())
+
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path, None, {})
+
+    def post(self, path: str, content: Any) -> Any:
+        return self._change("POST", path, content)
+
+    def patch(self, path: str, content: Any) -> Any:
+        return self._change("PATCH", path, content)
+
+    def _change(self, method: str, path: str, content: Any) -> Any:
+        """A request that changes something; a CSRF token that has run out (an hour) is fetched anew."""
+        fresh = not self._csrf
+        try:
+            return self._ask(method, path, content, self._csrf or self._fetch_csrf())
+        except urllib.error.HTTPError as e:
+            if e.code != 403 or fresh:
+                raise
+        return self._ask(method, path, content, self._fetch_csrf())
+
+    def _fetch_csrf(self) -> dict[str, str]:
+        try:
+            token = self.get(f"/csrf-token?client={self._client}")["token"]
+        except urllib.error.HTTPError as e:
+            if e.code != 422:  # 422: the server asks for none
+                raise
+            return {}
+        self._csrf = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": self._client}
+        return self._csrf
+
+    def _ask(self, method: str, path: str, content: Any, headers: dict[str, str]) -> Any:
+        body = None if content is None else json.dumps(content).encode()
+        typed = {} if body is None else {"Content-Type": "application/json"}
+        request = urllib.request.Request(
+            f"{self.url}{path}", body, {**typed, **headers, **authorization(self._auth)}, method=method
+        )
+        with _direct.open(request, timeout=CLIENT_TIMEOUT_S) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+
+def authorization(auth: str | None) -> dict[str, str]:
+    """The header that Prefect's server compares with its auth string."""
+    return {} if auth is None else {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"}
+
+
+def auth_string_here() -> str | None:
+    """The auth string that the environment names; None if it names none."""
+    return next((value for name in AUTH_VARIABLES if (value := os.environ.get(name))), None)

@@ -1,0 +1,32 @@
+"""Prefect's server behind the request filter; `driftline serve` runs it as `python -m flows.server`.
+
+The same as `prefect server start` (prefect/cli/_server_utils.py, 3.8.8), but for the filter. Everything comes from the
+environment that `flows/serve.py` sets; without an auth string there it does not start.
+"""
+
+import sys
+
+
+def main() -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    from flows.request_filter import RequestFilter
+
+    api = get_current_settings().server.api
+    if not (api.auth_string and api.auth_string.get_secret_value() and api.csrf_protection_enabled):
+        sys.exit("PREFECT_SERVER_API_AUTH_STRING and PREFECT_SERVER_CSRF_PROTECTION_ENABLED must be set: use `driftline serve`")
+    uvicorn.run(
+        RequestFilter(create_app(final=True), api.port, api.auth_string.get_secret_value()),
+        host="127.0.0.1",
+        port=api.port,
+        timeout_keep_alive=api.keepalive_timeout,
+        ws_ping_interval=api.websocket_ping_interval,
+        ws_ping_timeout=api.websocket_ping_timeout,
+        log_level=get_current_settings().server.logging_level.lower(),
+    )
+
+
+if __name__ == "__main__":
+    main()

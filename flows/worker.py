@@ -1,0 +1,67 @@
+"""A worker that starts driftline's own flows and nothing else: `python -m flows.worker POOL`.
+
+Prefect's process worker runs what the server tells it to: a deployment may name any entry point, pull steps (shell commands
+among them), a command and an environment. Here the server chooses one of our flows by its name, and the parameters; what
+these may name is checked in the run (flows/limits.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from prefect.utilities.processutils import command_to_string, get_sys_executable
+from prefect.workers import process
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+from flows.stages import load_flow
+
+
+class OwnFlowConfiguration(ProcessJobConfiguration):
+    """How a run is started; whatever the pool, the deployment or the run say of it is replaced."""
+
+    def prepare_for_flow_run(
+        self,
+        flow_run: Any,
+        deployment: Any = None,
+        flow: Any = None,
+        work_pool: Any = None,
+        worker_name: str | None = None,
+        worker_id: Any = None,
+    ) -> None:
+        """Raises RequestError for a flow that is not ours; the worker then marks the run CRASHED with the message."""
+        load_flow(flow.name)
+        self.env, self.working_dir = {}, Path.cwd()
+        self.command = command_to_string([get_sys_executable(), "-m", "flows.engine", flow.name])
+        super().prepare_for_flow_run(flow_run, deployment, flow, work_pool, worker_name, worker_id)
+
+
+async def load_own_flow(flow_run: Any, **_: Any) -> Any:
+    """The flow whose hooks run when a run crashed or was cancelled."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        return load_flow((await client.read_flow(flow_run.flow_id)).name)
+
+
+def make_worker(pool: str) -> ProcessWorker:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it takes the place of the registered process worker, on purpose
+
+        class OwnFlowWorker(ProcessWorker):
+            job_configuration = OwnFlowConfiguration
+
+    # Prefect's own, for the hooks of a crash, would run the deployment's pull steps in this process
+    process.load_flow_from_flow_run = load_own_flow  # type: ignore[assignment]
+    return OwnFlowWorker(work_pool_name=pool, create_pool_if_not_found=False)
+
+
+async def work(pool: str) -> None:
+    await make_worker(pool).start()
+
+
+if __name__ == "__main__":
+    asyncio.run(work(sys.argv[1]))

@@ -1,0 +1,196 @@
+"""What a run may touch: compared after links and `..` are resolved, for every key that names a place."""
+
+import copy
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from configs.load import load_run
+from configs.paths import BelowSource, Named, NamedPath, named_paths
+from configs.schema import CubeUri
+from configs.tasks import TASKS
+from flows.invocation import open_invocation
+from flows.limits import VARIABLE, Limits, default_limits, limits_here
+from pipelines.errors import ConfigError, RequestError, StateError
+
+RUN: dict[str, Any] = {
+    "name": "tiny",
+    "source": {
+        "kind": "stack", "path": "scenes", "files": {"red": "red.tif"}, "dates": "dates.csv", "bands": ["red"],
+    },
+    "samples": {"variables": [{"name": "red", "bands": ["red"]}]},
+    "split": {"validation_from": "2019-01-01", "test_from": "2020-01-01"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder `work` with scenes and a config, and a folder `outside` beside it."""
+    work = tmp_path / "work"
+    for folder in (work / "scenes", tmp_path / "outside"):
+        folder.mkdir(parents=True)
+        (folder / "dates.csv").write_text("2018-01-01\n")
+        (folder / "red.tif").write_text("")
+    monkeypatch.chdir(work)
+    write_config(work)
+    write_config(tmp_path / "outside")
+    return work
+
+
+def write_config(folder: Path, **sections: Any) -> None:
+    content = copy.deepcopy(RUN)
+    for name, section in sections.items():
+        content[name] = {**content.get(name, {}), **section} if isinstance(section, dict) else section
+    (folder / "run.yaml").write_text(yaml.safe_dump(content))
+
+
+IS_PATH = CubeUri.__metadata__[0]  # the validator that every type of path or URI begins with
+
+
+def holds_path(annotation: Any) -> bool:
+    """True if a path or URI stands somewhere in `annotation`."""
+    return IS_PATH in getattr(annotation, "__metadata__", ()) or any(map(holds_path, typing.get_args(annotation)))
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation, *(m for info in annotation.model_fields.values() for m in models_in(info.rebuild_annotation()))]
+    return [m for one in typing.get_args(annotation) for m in models_in(one)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_key_that_is_a_path_says_what_is_done_there(task: str) -> None:
+    marked = set()
+    for model in models_in(TASKS[task]):
+        for name, info in model.model_fields.items():
+            is_marked = any(isinstance(one, Named | BelowSource) for one in info.metadata)
+            assert is_marked or not holds_path(info.rebuild_annotation()), (model.__name__, name)
+            marked |= {name} if is_marked else set()
+    assert {"path", "uri", "dask", "runs"} <= marked
+
+
+def test_the_places_of_a_run(here: Path) -> None:
+    write_config(here, cube={"uri": "s3://bucket/cube", "dask": "10.0.0.5:8786"})
+    found = {".".join(map(str, one.key)): (one.text, one.access) for one in named_paths(load_run("run.yaml"))}
+    assert found == {
+        "source.path": ("scenes", "read"),
+        "source.files.red": ("scenes/red.tif", "read"),
+        "source.dates": ("scenes/dates.csv", "read"),
+        "cube.uri": ("s3://bucket/cube", "write"),
+        "cube.dask": ("10.0.0.5:8786", "connect"),
+        "runs": ("runs", "write"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["runs=../outside"], "runs"),
+        (["runs=link"], "runs"),
+        (["runs=runs/../../outside"], "runs"),
+        (["source.path=../outside"], "source.path"),
+        (["source.files.red=../../outside/red.tif"], "source.files.red"),
+        (["source.dates=/etc/passwd"], "source.dates"),
+        (["source.files.red=/vsicurl/http://127.0.0.1:9/x.tif"], "source.files.red"),
+        (["cube.uri=../outside/cube"], "cube.uri"),
+        (["cube.uri=file:///tmp/cube"], "cube.uri"),
+        (["cube.uri=~/cube"], "cube.uri"),
+        (["cube.uri=s3://bucket/cubes-of-others"], "cube.uri"),
+        (["cube.uri=s3://bucket/cubes/../others"], "cube.uri"),
+        (["cube.uri=s3://bucket/cubes/%2e%2e/others"], "cube.uri"),
+        (["cube.dask=tcp://10.0.0.6:8786"], "cube.dask"),
+        (["cube.dask=10.0.0.5:87865"], "cube.dask"),
+    ],
+)
+def test_places_outside_are_refused_before_they_are_looked_at(
+    here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], key: str
+) -> None:
+    (here / "link").symlink_to(here.parent / "outside")
+    limits = default_limits(None, None, ["s3://bucket/cubes", "tcp://10.0.0.5:8786"])
+    monkeypatch.setenv(VARIABLE, limits.as_text())
+    with pytest.raises(RequestError) as caught:
+        open_invocation("run.yaml", overrides)
+    assert f"  {key}: may not " in str(caught.value)
+    assert "--allow FOLDER_OR_URI" in str(caught.value)
+    assert not (here.parent / "outside" / "tiny").exists()
+
+
+@pytest.mark.parametrize("config", ["../outside/run.yaml", "/etc/passwd", "nowhere\0.yaml", "/dev/zero"])
+def test_a_config_outside_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
+    monkeypatch.setenv(VARIABLE, default_limits(None, None).as_text())
+    with pytest.raises(RequestError, match="config: may not read"):
+        open_invocation(config)
+
+
+def test_what_the_config_names_and_what_is_allowed_goes_through(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = here.parent / "outside"
+    write_config(here, source={"path": str(outside)}, cube={"uri": "s3://bucket/cubes/tiny", "dask": "10.0.0.5:8786"})
+    limits = default_limits("run.yaml", load_run("run.yaml"), ["s3://bucket/others"])
+    assert limits == Limits((str(outside),), (str(here), "s3://bucket/cubes/tiny", "tcp://10.0.0.5:8786", "s3://bucket/others"))
+    monkeypatch.setenv(VARIABLE, limits.as_text())
+    assert limits_here() == limits
+    assert open_invocation("run.yaml").run.source.path == str(outside)
+    assert open_invocation("run.yaml", ["cube.uri=s3://bucket/others/deep/er"]).run.name == "tiny"
+    with pytest.raises(RequestError, match="runs: may not write"):  # read only
+        open_invocation("run.yaml", [f"runs={outside}"])
+
+
+def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in (here, here / "me"):
+        monkeypatch.setenv("HOME", str(home))
+        assert default_limits("run.yaml", load_run("run.yaml")) == Limits(
+            (str(here / "run.yaml"), str(here / "scenes")), (str(here / "runs"),)
+        )
+    monkeypatch.setenv("HOME", str(here.parent / "me"))
+    assert default_limits(None, None).write == (str(here),)
+
+
+def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("", "nonsense", "{}", json.dumps({"read": 1, "write": []})):
+        monkeypatch.setenv(VARIABLE, text)
+        with pytest.raises(StateError, match=VARIABLE):
+            limits_here()
+    assert not Limits().allow(NamedPath(("runs",), "runs", "write"))
+
+
+def test_an_address_to_allow_must_be_plain(here: Path) -> None:
+    with pytest.raises(RequestError, match="expected a plain URI"):
+        default_limits(None, None, ["s3://bucket/a/../b"])
+
+
+def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        open_invocation("run.yaml", is_deployed=True)
+    assert "  config: run.yaml" in str(caught.value)
+    with pytest.raises(RequestError) as caught:
+        open_invocation(here / "run.yaml", is_deployed=True)
+    for place in ("source.path: scenes", "source.dates: scenes/dates.csv", "runs: runs"):
+        assert f"\n  {place}\n" in str(caught.value)
+    assert "--set runs=/data/runs" in str(caught.value)
+    overrides = [f"runs={here}/runs", f"source.path={here}/scenes", "cube.uri=s3://bucket/cube"]
+    assert open_invocation(here / "run.yaml", overrides, is_deployed=True).run.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "problem"),
+    [
+        ("runs=s3://bucket/runs", "runs", "a path on this machine"),
+        ("runs=s3:/bucket/runs", "runs", "a path on this machine"),
+        ("runs=file:///data/runs", "runs", "a path on this machine"),
+        ("source.path=https://example.org/scenes", "source.path", "a path on this machine"),
+        ("source.dates=s3://bucket/dates.csv", "source.dates", "a path on this machine"),
+        ("cube.uri=gs://bucket/cube", "cube.uri", "a folder, or s3://bucket/prefix"),
+        ("cube.uri=http://127.0.0.1/cube", "cube.uri", "a folder, or s3://bucket/prefix"),
+        ("source.crs=http://127.0.0.1:9/crs", "source.crs", "PROJ does not know the CRS"),
+        ("source.crs=/etc/passwd", "source.crs", "PROJ does not know the CRS"),
+    ],
+)
+def test_places_that_a_run_cannot_have_are_mistakes_of_the_config(here: Path, override: str, key: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run("run.yaml", [override])
+    assert any(mistake.key == key and problem in mistake.problem for mistake in caught.value.mistakes), caught.value
