@@ -1,4 +1,4 @@
-"""The password of `driftline serve`: the user's own auth string, or a token that is made once and kept beside the database."""
+"""The password of `driftline serve`: the user's own auth string, or a token that is made anew with every start."""
 
 import os
 import secrets
@@ -22,9 +22,10 @@ class Access:
 
 
 def access_of(home: Path) -> Access:
-    """The auth string that the environment names, else the token in `home`, made where there is none.
+    """The auth string that the environment names, else a new token, which other shells find in `home`.
 
-    Raises RequestError for an auth string that no browser can send, StateError where the token cannot be kept.
+    New each time: once the server is down, whoever takes its port is sent the token by pages that are still open. Raises
+    RequestError for an auth string that no browser can send, StateError where the token cannot be kept.
     """
     own = auth_string_here()
     if own is not None:
@@ -32,29 +33,21 @@ def access_of(home: Path) -> Access:
             raise RequestError(f"{' or '.join(AUTH_VARIABLES)}: expected printable ASCII without spaces around it")
         return Access(own, None)
     file = home / "token"
-    return Access(_read_token(file) or _write_token(file), file)
+    return Access(_write_token(file), file)
 
 
 def make_private(home: Path) -> None:
-    """Makes the folder and keeps other users of the machine out of it. Raises StateError."""
+    """Makes the folder and keeps other users of the machine out of it. Raises StateError if it is not the user's own."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        home.chmod(stat.S_IRWXU)
+        status = home.lstat()
+        problem = "" if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() else "is a link, or belongs to another user"
+        if not problem:
+            home.chmod(stat.S_IRWXU)
     except OSError as e:
-        raise StateError(f"{home}: {e.strerror}; the server's database and token lie there: it must be your own folder") from e
-
-
-def _read_token(file: Path) -> str | None:
-    """The token, or None if there is none that can be trusted: no link, no other owner, closed to others, whole."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    with os.fdopen(descriptor, encoding="ascii", errors="replace") as content:
-        status = os.fstat(content.fileno())
-        text = content.read(200).strip()
-    is_private = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    return text if is_private and len(text) >= 32 and text.isalnum() else None
+        problem = e.strerror or str(e)
+    if problem:
+        raise StateError(f"{home}: {problem}; the server's database and token lie there: it must be a folder of your own")
 
 
 def _write_token(file: Path) -> str:

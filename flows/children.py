@@ -1,10 +1,12 @@
 """The processes below `driftline serve`: started in sessions of their own, ended with everything they started.
 
 A worker starts every flow run in yet another session, so a signal to the worker's group does not reach it: runs are found
-as descendants. Should this process be killed outright, the kernel (Linux) tells the children to end.
+as descendants. Should a process be killed outright, the kernel (Linux) ends its children: nothing goes on that nobody watches
+over, with the password in its environment.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -31,11 +33,16 @@ class Child:
     name: str
     arguments: list[str]
     environment: dict[str, str]
-    log: Path
+    home: Path
     process: subprocess.Popen[bytes]
     started: float
     stop_signal: signal.Signals
+    sockets: tuple[int, ...] = ()
     short_lives: int = 0
+
+    @property
+    def log(self) -> Path:
+        return self.home / f"{self.name}.log"
 
 
 def start(
@@ -45,10 +52,15 @@ def start(
     environment: dict[str, str],
     home: Path,
     stop_signal: signal.Signals = signal.SIGTERM,
+    sockets: tuple[int, ...] = (),
 ) -> Child:
-    """A module, with its arguments, as a child with its own log; ended when `stack` unwinds."""
-    log = home / f"{name}.log"
-    child = Child(name, arguments, environment, log, spawn(arguments, environment, log), time.monotonic(), stop_signal)
+    """A module, with its arguments, as a child with its own log; ended when `stack` unwinds.
+
+    It works in `home`: Prefect takes settings, code among them, from prefect.toml, pyproject.toml and .env of the working folder.
+    `sockets` are file descriptors that it inherits.
+    """
+    process = spawn(name, arguments, environment, home, sockets)
+    child = Child(name, arguments, environment, home, process, time.monotonic(), stop_signal, sockets)
     stack.callback(end, child)
     return child
 
@@ -59,25 +71,37 @@ def restart(child: Child) -> None:
     child.short_lives = child.short_lives + 1 if is_short else 0
     if child.short_lives >= SHORT_LIVES:
         raise StateError(f"{child.name} ends as soon as it is started (exit code {child.process.returncode}); see {child.log}")
-    child.process, child.started = spawn(child.arguments, child.environment, child.log), time.monotonic()
+    child.process = spawn(child.name, child.arguments, child.environment, child.home, child.sockets)
+    child.started = time.monotonic()
 
 
-def spawn(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as file:
+def spawn(
+    name: str, arguments: list[str], environment: dict[str, str], home: Path, sockets: tuple[int, ...]
+) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+    with (home / f"{name}.log").open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
             env=environment,
+            cwd=home,
+            pass_fds=sockets,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=lambda: end_with_parent(parent),
         )
 
 
-def _end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent, the process `parent`, ends (Linux only).
+
+    SIGKILL: a worker without a server would not end on SIGTERM, and a run would wait for it. A kill loses nothing.
+    """
     if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker without a server would not end on SIGTERM; SQLite survives it
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
 
 
 def end(child: Child) -> None:

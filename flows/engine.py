@@ -1,7 +1,8 @@
-"""One flow run in a process of its own: `python -m flows.engine FLOW`, started by flows/worker.py.
+"""One flow run in a process of its own: `python -m flows.engine FLOW FOLDER WORKER`, started by flows/worker.py.
 
-The same as `python -m prefect.engine` (3.8.8), but for two things: the flow is ours, whatever the deployment says (its pull
-steps never run), and a run that failed with a message logs no traceback of Prefect's engine besides.
+The same as `python -m prefect.engine` (3.8.8), but for this: the flow is ours, whatever the deployment says (its pull steps
+never run); it works in FOLDER, from which Prefect has read no settings; it ends with its worker, the process WORKER; and a run
+that failed with a message logs no traceback of Prefect's engine besides.
 """
 
 import os
@@ -12,10 +13,13 @@ from prefect._internal.control_listener import configure_from_env
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import load_flow_run, run_flow
 
+from flows.children import end_with_parent
 from flows.stages import load_flow
 
 
-def main(name: str) -> None:
+def main(name: str, folder: str, worker: str) -> None:
+    end_with_parent(int(worker))
+    os.chdir(folder)
     flow_run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     configure_from_env()  # cancellation reaches this process through a channel of its worker
     with handle_engine_signals(flow_run_id):
@@ -23,4 +27,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

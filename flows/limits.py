@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import pwd
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from configs.load import load_run
 from configs.paths import NamedPath, is_uri, named_paths
 from configs.tasks import AnyRun
+from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
 
 VARIABLE = "DRIFTLINE_LIMITS"
@@ -25,16 +27,21 @@ DOES = {"read": "read", "write": "write", "connect": "connect to"}
 
 @dataclass(frozen=True)
 class Limits:
-    """Absolute paths (links resolved) and URIs; everything below them is meant too. What may be written may also be read."""
+    """Absolute paths (links resolved) and URIs; everything below them is meant too.
+
+    What may be written may also be read; what is `closed` may be neither, wherever it lies.
+    """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, read: Iterable[str] = (), write: Iterable[str] = ()) -> Limits:
+    def of(cls, read: Iterable[str] = (), write: Iterable[str] = (), closed: Iterable[str] = ()) -> Limits:
         """From paths and URIs as a user writes them."""
         writable = outermost(map(canonical, write))
-        return cls(tuple(one for one in outermost(map(canonical, read)) if not any(is_below(one, w) for w in writable)), writable)
+        readable = tuple(one for one in outermost(map(canonical, read)) if not any(is_below(one, w) for w in writable))
+        return cls(readable, writable, tuple(map(canonical, closed)))
 
     def allow(self, one: NamedPath) -> bool:
         """True if what `one` names lies at or below one of the places for what is done there."""
@@ -43,6 +50,8 @@ class Limits:
         except (ValueError, OSError, RuntimeError):  # a null byte, a loop of links, a URI with `..`
             return False
         places = (*self.write, *self.read) if one.access == "read" else self.write
+        if any(is_below(wanted, place) for place in self.closed):
+            return False
         return any(is_below(wanted, place) for place in places)
 
     def require(self, paths: Iterable[NamedPath]) -> None:
@@ -58,7 +67,7 @@ class Limits:
             )
 
     def as_text(self) -> str:
-        return json.dumps({"read": self.read, "write": self.write})
+        return json.dumps(asdict(self))
 
 
 def limits_here() -> Limits | None:
@@ -68,7 +77,7 @@ def limits_here() -> Limits | None:
         return None
     try:
         content = json.loads(text)
-        return Limits(tuple(map(str, content["read"])), tuple(map(str, content["write"])))
+        return Limits(*(tuple(map(str, content[field.name])) for field in fields(Limits)))
     except (ValueError, KeyError, TypeError) as e:
         raise StateError(f"{VARIABLE} is set and not readable ({e}); `driftline serve` sets it, unset it otherwise") from e
 
@@ -119,8 +128,19 @@ def load_run_within_limits(
     itself = NamedPath(("config",), str(config), "read")
     require = limits.require if limits is not None else require_absolute
     require([itself])
-    require(named_paths(load_run(config, overrides, inputs_must_exist=False)))
+    run = load_run(config, overrides, inputs_must_exist=False)
+    require(named_paths(run))
+    if limits is not None:
+        limits.require(derived_paths(run))
     return load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+
+
+def derived_paths(run: AnyRun) -> list[NamedPath]:
+    """What a run makes of its name: its folder, any of which may be a link, and its cube."""
+    folder = RunFolder.of(run)
+    links = [entry for entry in folder.path.iterdir() if entry.is_symlink()] if folder.path.is_dir() else []
+    own = [NamedPath(("name",), str(path), "write") for path in (folder.path, *links)]
+    return [*own, NamedPath(("cube", "uri"), folder.cube_uri, "write")]
 
 
 def require_absolute(paths: Iterable[NamedPath]) -> None:
@@ -139,17 +159,17 @@ def _key(one: NamedPath) -> str:
     return ".".join(map(str, one.key))
 
 
-def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = ()) -> Limits:
+def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = (), closed: Sequence[str] = ()) -> Limits:
     """What runs of a server may touch: the working folder, what its config names, and `extra` (read and written).
 
     The working folder is left out where it is the home folder or holds it: keys and settings lie there. Raises RequestError.
     """
-    here, home = Path.cwd(), Path.home()
+    here, homes = Path.cwd().resolve(), (Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir))
     named = named_paths(run) if run is not None else []
-    write = [str(here)] if not home.is_relative_to(here) else []
+    write = [] if any(home.resolve().is_relative_to(here) for home in homes) else [str(here)]
     write += [text_of(one) for one in named if one.access != "read"]
     read = [*([config] if config else []), *(text_of(one) for one in named if one.access == "read")]
     try:
-        return Limits.of(read, [*write, *extra])
+        return Limits.of(read, [*write, *extra], closed)
     except ValueError as e:
         raise RequestError(f"--allow {e}") from e

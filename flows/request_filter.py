@@ -18,6 +18,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -29,11 +30,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
-HOSTS = ("127.0.0.1", "localhost")
+HOST = re.compile(r"(?:127\.0\.0\.1|localhost)(?::[0-9]{1,5})?", re.IGNORECASE)
 PASSWORD_KEY = "prefect-password"  # where both UIs of Prefect keep the auth string, in base64
 ADDED_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
@@ -77,8 +79,8 @@ class RequestFilter:
     def refusal_of(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         """Why this request does not come from the server's own UI or from a program; None if it may."""
         hosts, origins = values(scope, b"host"), values(scope, b"origin")
-        if len(hosts) != 1 or hosts[0].partition(":")[0].lower() not in HOSTS:
-            return HTTPStatus.MISDIRECTED_REQUEST, f"this server answers as {' or '.join(HOSTS)} only, not as {hosts!r}"
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+            return HTTPStatus.MISDIRECTED_REQUEST, f"this server answers as 127.0.0.1 or localhost only, not as {hosts!r}"
         if any(origin != self.origin for origin in origins):
             return HTTPStatus.FORBIDDEN, f"requests of pages come from {self.origin} only, not from {origins!r}"
         is_page = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and not is_api(scope)
@@ -94,7 +96,8 @@ class RequestFilter:
         if host.startswith("127.0.0.1") or is_api(scope) or scope["method"] not in ("GET", "HEAD"):
             return None
         query = scope.get("query_string", b"")
-        return self.origin.encode() + scope.get("raw_path", b"/") + (b"?" + query if query else b"")
+        path = b"/" + scope.get("raw_path", b"/").lstrip(b"/")
+        return self.origin.encode() + path + (b"?" + query if query else b"")
 
     async def log_in(self, send: Send, given: str) -> None:
         if not hmac.compare_digest(given.encode(), self.token.encode()):

@@ -28,7 +28,7 @@ from flows.access import Access, access_of, make_private
 from flows.children import Child, restart, sigterm_as_interrupt, start
 from flows.limits import VARIABLE, Limits, default_limits
 from flows.liveness import mark_silent
-from flows.prefect_api import PrefectApi
+from flows.prefect_api import PrefectApi, without_proxies
 from flows.stages import FLOWS, STAGES, entrypoint_of
 from flows.tracking import is_reachable
 from pipelines.errors import MissingInput, RequestError, StateError
@@ -38,7 +38,10 @@ POOLS = ("cpu", "gpu")
 START_TIMEOUT_S = 150  # 10-30 s were seen, on a loaded machine more
 HEARTBEAT_S, ZOMBIE_S = 30, 90
 LOOK_EVERY_S = 30.0
-NOT_INHERITED = ("PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_")
+NOT_INHERITED = (
+    "PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_", "PREFECT_API_KEY",
+    "PREFECT_CLIENT_CUSTOM_HEADERS",
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -74,17 +77,21 @@ def serve(
     """
     run = load_run(config) if config else None
     deployments = read_deployments(config, schedule)
-    limits = default_limits(config, run, allow)
-    port, home = choose_port(port), (home or Path(run.runs if run else "runs") / ".prefect").absolute()
-    make_private(home)
+    home = (home or Path(run.runs if run else "runs") / ".prefect").absolute()
     with sigterm_as_interrupt(), ExitStack() as stack:
+        listening = stack.enter_context(
+            listen(port)
+        )  # first in, last out: the port is ours until all that knew the password ended
+        make_private(home)
         stack.enter_context(alone(home))
-        place = Place(home, port, access_of(home))
+        place = Place(home, listening.getsockname()[1], access_of(home))
+        limits = default_limits(config, run, allow, closed=[str(home)])
         environment = server_environment(place, limits)
-        server = start(stack, "server", ["flows.server"], environment, home, signal.SIGINT)
+        arguments = ["flows.server", str(listening.fileno())]
+        server = start(stack, "server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
         wait_for(server, place)
         prepare_server(place, deployments, environment)
-        workers = [start(stack, f"worker-{pool}", ["flows.worker", pool], environment, home) for pool in POOLS]
+        workers = [start(stack, f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home) for pool in POOLS]
         names = [deployment["name"] for deployment in deployments]
         found = {
             "ui": place.ui,
@@ -126,8 +133,10 @@ def server_environment(place: Place, limits: Limits) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite under bursts says "database is locked" after 10 s
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
         "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not be taken for ours
+        "PROJ_NETWORK": "OFF",
+        **without_proxies(),
     }
 
 
@@ -145,15 +154,12 @@ def access_settings(place: Place) -> dict[str, str]:
     }
 
 
-def choose_port(port: int) -> int:
-    """`port` if it is free on 127.0.0.1 (0: any free one). Raises RequestError."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as e:
-            raise RequestError(f"port {port} on {HOST} is not free ({e}); choose another with --port, or --port 0 for any") from e
-        return probe.getsockname()[1]
+def listen(port: int) -> socket.socket:
+    """A socket that listens on `port` of 127.0.0.1 (0: any free one). Raises RequestError."""
+    try:
+        return socket.create_server((HOST, port), backlog=2048)
+    except (OSError, OverflowError) as e:
+        raise RequestError(f"port {port} on {HOST} is not free ({e}); choose another with --port, or --port 0 for any") from e
 
 
 # ---------------------------------------------------------------- children
@@ -282,6 +288,7 @@ def prepare_server(place: Place, deployments: list[dict[str, Any]], environment:
             [sys.executable, "-m", "flows.registration"],
             input=request.encode(),
             env=environment,
+            cwd=place.home,
             stdout=errors,
             stderr=errors,
             timeout=START_TIMEOUT_S,

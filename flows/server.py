@@ -1,13 +1,15 @@
-"""Prefect's server behind the request filter; `driftline serve` runs it as `python -m flows.server`.
+"""Prefect's server behind the request filter; `driftline serve` runs it as `python -m flows.server SOCKET`.
 
-The same as `prefect server start` (prefect/cli/_server_utils.py, 3.8.8), but for the filter. Everything comes from the
-environment that `flows/serve.py` sets; without an auth string there it does not start.
+SOCKET is the file descriptor of a listening socket of `driftline serve`, which never closes it: nobody else can take the port
+and be sent the password. The rest is the same as `prefect server start` (prefect/cli/_server_utils.py, 3.8.8), but for the
+filter. Everything comes from the environment that `flows/serve.py` sets; without an auth string there it does not start.
 """
 
+import socket
 import sys
 
 
-def main() -> None:
+def main(descriptor: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
@@ -17,16 +19,16 @@ def main() -> None:
     api = get_current_settings().server.api
     if not (api.auth_string and api.auth_string.get_secret_value() and api.csrf_protection_enabled):
         sys.exit("PREFECT_SERVER_API_AUTH_STRING and PREFECT_SERVER_CSRF_PROTECTION_ENABLED must be set: use `driftline serve`")
-    uvicorn.run(
+    config = uvicorn.Config(
         RequestFilter(create_app(final=True), api.port, api.auth_string.get_secret_value()),
-        host="127.0.0.1",
-        port=api.port,
         timeout_keep_alive=api.keepalive_timeout,
         ws_ping_interval=api.websocket_ping_interval,
         ws_ping_timeout=api.websocket_ping_timeout,
         log_level=get_current_settings().server.logging_level.lower(),
+        access_log=False,  # it would hold the token of the login page
     )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

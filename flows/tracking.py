@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.invocation import open_invocation, remembering_folder
+from flows.prefect_api import open_url
 from flows.stages import body_of
 from flows.steps import Display, Silent
 from pipelines.errors import DriftlineError, RequestError, StateError
@@ -62,7 +63,7 @@ def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
     if not url.startswith(("http://", "https://")):
         raise RequestError(f"PREFECT_API_URL is {url!r}, expected http://HOST:PORT/api; unset it to run without a server")
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=timeout_s):
+        with open_url(urllib.request.Request(f"{url.rstrip('/')}/health"), timeout_s):
             return True
     except urllib.error.HTTPError:
         return True

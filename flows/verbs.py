@@ -57,12 +57,14 @@ def perform_plainly(verb: str, config: str, overrides: list[str], display: Any, 
 def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
     import os
 
+    from flows.prefect_api import without_proxies
     from flows.serve import HEARTBEAT_S
 
     # read when Prefect is imported. The bars and our own messages are on the terminal, the UI gets the log
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Prefect's default of 180 s is more than the 90 s after which `driftline serve` takes a run for dead
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
+    os.environ.update(without_proxies())
     from flows.stages import load_flow
     from flows.tracking import call_flow, require_access
 

@@ -1,17 +1,18 @@
-"""A worker that starts driftline's own flows and nothing else: `python -m flows.worker POOL`.
+"""A worker that starts driftline's own flows and nothing else: `python -m flows.worker POOL FOLDER`.
 
 Prefect's process worker runs what the server tells it to: a deployment may name any entry point, pull steps (shell commands
 among them), a command and an environment. Here the server chooses one of our flows by its name, and the parameters; what
-these may name is checked in the run (flows/limits.py).
+these may name is checked in the run (flows/limits.py). Runs work in FOLDER, the one that `driftline serve` was called in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from prefect.utilities.processutils import command_to_string, get_sys_executable
 from prefect.workers import process
@@ -22,6 +23,8 @@ from flows.stages import load_flow
 
 class OwnFlowConfiguration(ProcessJobConfiguration):
     """How a run is started; whatever the pool, the deployment or the run say of it is replaced."""
+
+    folder: ClassVar[str]  # that runs work in
 
     def prepare_for_flow_run(
         self,
@@ -35,7 +38,8 @@ class OwnFlowConfiguration(ProcessJobConfiguration):
         """Raises RequestError for a flow that is not ours; the worker then marks the run CRASHED with the message."""
         load_flow(flow.name)
         self.env, self.working_dir = {}, Path.cwd()
-        self.command = command_to_string([get_sys_executable(), "-m", "flows.engine", flow.name])
+        engine = [get_sys_executable(), "-m", "flows.engine", flow.name, self.folder, str(os.getpid())]
+        self.command = command_to_string(engine)
         super().prepare_for_flow_run(flow_run, deployment, flow, work_pool, worker_name, worker_id)
 
 
@@ -59,9 +63,10 @@ def make_worker(pool: str) -> ProcessWorker:
     return OwnFlowWorker(work_pool_name=pool, create_pool_if_not_found=False)
 
 
-async def work(pool: str) -> None:
+async def work(pool: str, folder: str) -> None:
+    OwnFlowConfiguration.folder = folder
     await make_worker(pool).start()
 
 
 if __name__ == "__main__":
-    asyncio.run(work(sys.argv[1]))
+    asyncio.run(work(*sys.argv[1:]))

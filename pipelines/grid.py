@@ -13,31 +13,39 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from rasterio.crs import CRS
 
+_WKT_KEYWORDS = (
+    "PROJCS|PROJCRS|PROJECTEDCRS|GEOGCS|GEOGCRS|GEOGRAPHICCRS|GEODCRS|GEODETICCRS|GEOCCS|BOUNDCRS|COMPD_CS|COMPOUNDCRS|DERIVEDPROJCRS|"
+    "VERT_CS|VERTCS|VERTCRS|VERTICALCRS|LOCAL_CS|ENGCRS|ENGINEERINGCRS|FITTED_CS"
+)
 _CRS_FORMS = re.compile(
     r"\s*(?:"
-    r"[A-Za-z][A-Za-z0-9_]*:[A-Za-z0-9._+]+\s*$|"  # EPSG:32635, OGC:CRS84
-    r"urn:ogc:def:crs:[A-Za-z0-9._:+]+\s*$|"
+    r"[A-Z][A-Z0-9_]*:[A-Z0-9._+]+\s*$|"  # EPSG:32635, OGC:CRS84
+    r"urn:ogc:def:crs:[A-Z0-9._:+]+\s*$|"
     r"(?:WGS84|WGS72|NAD27|NAD83)\s*$|"
     r"\+?[a-z_]+=|"  # PROJ string
-    r"[A-Za-z][A-Za-z0-9_]*\s*[\[(]|"  # WKT
-    r"\{)"  # PROJJSON
+    rf"(?:{_WKT_KEYWORDS})\s*[\[(])",
+    re.IGNORECASE,
 )
-_CRS_FILE = re.compile(r"""(?i)(?:grids\b|init=|PARAMETERFILE|PROJ4_GRIDS)[^\s\]]*?[/\\]""")  # a grid shift file with its folder
+# a value that begins as a path or an address does: a grid file, which PROJ would open or fetch
+_CRS_FILES = re.compile(r"""(?:["'=,(\[]|^)\s*@?(?:[/\\~]|\.\.?[/\\]|[A-Z][\w+.-]*:[/\\])|\.\.[/\\]""", re.IGNORECASE)
+# what WKT 2 may name by an address without anyone fetching it
+_WKT_IDENTIFIER = re.compile(r"""URI\s*\[\s*"https?://www\.opengis\.net/[\w./-]*"\s*\]""", re.IGNORECASE)
 
 
 def parse_crs(text: str) -> CRS:
-    """The CRS that an authority code (EPSG:32635), PROJ string, WKT or PROJJSON names.
+    """The CRS that an authority code (EPSG:32635), PROJ string or WKT names.
 
     GDAL reads a file, or fetches an address, whose name it is given as a CRS (OSRSetFromUserInput). The text may come from
-    a config or out of a data file, so such names are refused here. Raises rasterio's CRSError (a ValueError).
+    a config or out of a data file, so such names are refused here, and those of grid files that PROJ would open. Raises
+    rasterio's CRSError (a ValueError).
 
         parse_crs("EPSG:32635").linear_units     # 'metre'
     """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    if not _CRS_FORMS.match(text) or _CRS_FILE.search(text):
-        raise CRSError(f"not an authority code, PROJ string, WKT or PROJJSON: {text[:80]!r} (names of files are not read)")
+    if not _CRS_FORMS.match(text) or _CRS_FILES.search(_WKT_IDENTIFIER.sub("", text)):
+        raise CRSError(f"not an authority code, PROJ string or WKT: {text[:80]!r} (names of files are not read)")
     return CRS.from_user_input(text)
 
 

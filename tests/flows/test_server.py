@@ -85,7 +85,9 @@ class Served:
 
 
 def plain_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
+    """As where `driftline` is installed: the working folder is not on Python's path."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
@@ -101,14 +103,37 @@ def driftline(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     return subprocess.run(command, cwd=folder, env=plain_environment() | environment, capture_output=True, text=True, check=False)
 
 
+def write_hostile_settings(folder: Path) -> None:
+    """What Prefect and Python would take from the working folder: logging that calls a function, a database, packages."""
+    touch = {
+        "version": 1,
+        "formatters": {"x": {"()": "os.mkdir", "path": str(folder / "executed")}},
+        "handlers": {},
+        "loggers": {},
+    }
+    (folder / "logging.yml").write_text(yaml.safe_dump(touch))
+    settings = (
+        'logging.config_path = "logging.yml"\nserver.ui.static_directory = "ui"\nserver.api.csrf_protection_enabled = false\n'
+    )
+    (folder / "prefect.toml").write_text(f'{settings}server.database.connection_url = "sqlite+aiosqlite:///{folder}/theirs.db"\n')
+    (folder / ".env").write_text("PREFECT_LOGGING_SETTINGS_PATH=logging.yml\nPREFECT_API_KEY=theirs\n")
+    for package in ("prefect", "flows"):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").write_text(f"import os; os.makedirs({str(folder / 'executed')!r}, exist_ok=True)\n")
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path], Path]) -> Iterator[Served]:
+    """A server in a folder that somebody else has prepared, behind a proxy that does not answer."""
     folder = tmp_path_factory.mktemp("serve")
     write_tiny(folder)
+    write_hostile_settings(folder)
+    environment = plain_environment() | dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}"}
     log = folder / "serve.log"
     with log.open("wb") as file:
         command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
-        child = subprocess.Popen(command, cwd=folder, env=plain_environment(), stdout=file, stderr=file)
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     try:
         wait_until(lambda: child.poll() is not None or "Ctrl-C takes" in log.read_text(), 150)
         found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text())
@@ -139,15 +164,16 @@ def test_every_deployment_runs_with_complete_history(served: Served) -> None:
     assert {f"tiny-{what}" for what in ("run", "metrics", "costs", "quicklook", "report", "products")} <= keys
 
 
-def test_a_command_of_a_shell_is_in_both_histories(served: Served) -> None:
+def test_a_command_of_a_shell_is_in_both_histories(served: Served, tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
     """A step that fails: its message in log and artifact, no traceback."""
-    done = driftline(served.folder, "run", "tiny.yaml", "--set", "name=bad", "--set", "split.block_px=4000", **served.shell())
+    write_tiny(tmp_path)
+    done = driftline(tmp_path, "run", "tiny.yaml", "--set", "name=bad", "--set", "split.block_px=4000", **served.shell())
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
     run = served.api.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
     assert run["state"]["type"] == "FAILED"
     recorded = served.api.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-    lines = [json.loads(line) for line in (served.folder / "runs/bad/steps.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "runs/bad/steps.jsonl").read_text().splitlines()]
     expected = {f"{line['stage']}: {line['step']}": line["status"] for line in lines if line["status"] != "skipped"}
     assert {t["name"]: {"COMPLETED": "done", "FAILED": "failed"}[t["state"]["type"]] for t in recorded} == expected
     assert "failed" in expected.values()
@@ -155,16 +181,17 @@ def test_a_command_of_a_shell_is_in_both_histories(served: Served) -> None:
     assert run["state"]["message"].splitlines()[0] in page
 
 
-def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Path) -> None:
+def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
     """A second server on the same folder, a port that is taken, a shell without the password, deployments of others."""
     shell = served.shell()
     shut = {name: value for name, value in shell.items() if name != "PREFECT_API_AUTH_STRING"}
+    write_tiny(tmp_path)
     (tmp_path / "prefect.yaml").write_text("deployments: [{name: x, entrypoint: os.system, work_pool: {name: cpu}}]")
     for folder, arguments, environment, message in (
         (served.folder, ["serve", "tiny.yaml", "--port", "0"], {}, "another `driftline serve`"),
         (served.folder, ["serve", "tiny.yaml", "--port", str(served.port)], {}, "is not free"),
-        (served.folder, ["run", "tiny.yaml"], shut, "refuses this shell (401); set PREFECT_API_AUTH_STRING"),
-        (served.folder, ["run", "tiny.yaml"], {**shell, "PREFECT_API_AUTH_STRING": "wrong"}, "refuses this shell (401)"),
+        (tmp_path, ["run", "tiny.yaml"], shut, "refuses this shell (401); set PREFECT_API_AUTH_STRING"),
+        (tmp_path, ["run", "tiny.yaml"], {**shell, "PREFECT_API_AUTH_STRING": "wrong"}, "refuses this shell (401)"),
         (tmp_path, ["serve", "--port", "0"], {}, "one of the entrypoints flows.ingest.ingest_flow"),
     ):
         done = driftline(folder, *arguments, **environment)
@@ -292,6 +319,13 @@ def test_the_printed_address_opens_the_ui(served: Served) -> None:
     assert served.token not in (served.folder / "runs/.prefect/server.log").read_text()
 
 
+def test_nothing_in_the_working_folder_is_executed_or_used(served: Served) -> None:
+    assert not (served.folder / "executed").exists()
+    assert not (served.folder / "theirs.db").exists()
+    assert not (served.folder / "ui").exists()
+    assert (served.folder / "runs/.prefect/prefect.db").exists()
+
+
 # ---------------------------------------------------------------- what a run may touch
 
 
@@ -369,10 +403,12 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
     wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), 90)
     waiting = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}  # as the next scheduled run: one at a time
     children = served.process.children(recursive=True)
-    ours = [p for p in children if {"flows.worker", "flows.engine"} & set(p.cmdline())]
-    assert len([p for p in ours if "flows.engine" in p.cmdline()]) == len(FLOWS)
-    for process in sorted(ours, key=lambda p: "flows.engine" in p.cmdline()):  # the workers first: none tells of a death
-        process.kill()
+    workers, engines = ([p for p in children if module in p.cmdline()] for module in ("flows.worker", "flows.engine"))
+    assert len(engines) == len(FLOWS)
+    for worker in workers:
+        worker.kill()
+    _, alive = psutil.wait_procs(engines, timeout=10)
+    assert alive == []  # a run whose worker is gone would go on, and nobody would end it
     for flow, run in killed.items():
         state = served.end_of(run, ZOMBIE_S + 90)
         assert (state["type"], "no heartbeat" in state["message"]) == ("CRASHED", True), (flow, state)
@@ -387,6 +423,27 @@ def test_the_end_leaves_nothing_behind(served: Served) -> None:
     assert listening == {"127.0.0.1"}
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(60) is not None
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+
+
+def test_nothing_outlives_a_killed_serve(tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
+    """`driftline serve` killed outright: server, workers and runs end with it, and the port is free for the next one."""
+    write_tiny(tmp_path)
+    os.mkfifo(tmp_path / "hold.yaml")
+    log = tmp_path / "serve.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "flows.cli", "serve", "tiny.yaml", "--port", "0"]
+        child = subprocess.Popen(command, cwd=tmp_path, env=plain_environment(), stdout=file, stderr=file)
+    wait_until(lambda: child.poll() is not None or "Ctrl-C takes" in log.read_text(), 150)
+    url, token = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text()).groups()  # type: ignore[union-attr]
+    served = Served(url, psutil.Process(child.pid), tmp_path, token)
+    run = served.start("ingest", config="hold.yaml")
+    wait_until(lambda: served.state(run)["type"] == "RUNNING", 60)
+    children = served.process.children(recursive=True)
+    assert any("flows.engine" in p.cmdline() for p in children)
+    child.kill()
+    child.wait(10)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
 

@@ -1,6 +1,11 @@
-"""A CRS is a code, a PROJ string, WKT or PROJJSON; GDAL would also read a file or fetch an address of that name."""
+"""A CRS is a code, a PROJ string or WKT; GDAL would also read a file or fetch an address of that name."""
+
+import os
+from pathlib import Path
 
 import pytest
+from pyproj.database import query_crs_info
+from pyproj.enums import PJType
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
@@ -29,13 +34,27 @@ def test_other_forms_are_read_too() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{tmp}/crs.wkt", "crs.wkt", "crs", "ESRI::{tmp}/crs.wkt", "http://127.0.0.1:9/crs", "file://{tmp}/crs.wkt", "/vsicurl/http://x/y",
-        "+proj=utm +zone=35 +nadgrids=/etc/passwd", "+proj=longlat +geoidgrids=@../x.gtx", "+init={tmp}/crs:1", "",
+        "TMP/crs.wkt", "crs.wkt", "crs", "ESRI::TMP/crs.wkt", "http://127.0.0.1:9/crs", "file://TMP/crs.wkt", "/vsicurl/http://x/y",
+        "+proj=utm +zone=35 +nadgrids=TMP/grid", "+proj=longlat +geoidgrids=@../x.gtx", "+init=TMP/crs:1", "x[/../crs.wkt", "",
+        'BOUNDCRS[SOURCECRS[GEOGCRS["x"]],PARAMETERFILE["Latitude and longitude difference file","TMP/grid"]]',
+        'BOUNDCRS[SOURCECRS[GEOGCRS["x"]],PARAMETERFILE["Latitude and longitude difference file","http://127.0.0.1:9/grid.tif"]]',
+        'GEOGCS["x",DATUM["y",SPHEROID["z",6378137,298],EXTENSION["PROJ4_GRIDS", "TMP/grid"]],PRIMEM["G",0]]',
+        '{"$schema": "https://proj.org/schemas/v0.7/projjson.schema.json", "type": "BoundCRS", "x": "TMP/grid"}',
     ],
 )  # fmt: skip
-def test_names_of_files_and_addresses_are_not_followed(text: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_files_and_addresses_are_not_followed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x[").mkdir()
     for name in ("crs.wkt", "crs"):
         (tmp_path / name).write_text(LAEA.to_wkt())
+    os.mkfifo(tmp_path / "grid")  # who opens it waits for ever
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CRSError, match="names of files are not read"):
-        parse_crs(text.format(tmp=tmp_path))
+        parse_crs(text.replace("TMP", str(tmp_path)))
+
+
+def test_no_crs_that_proj_knows_is_taken_for_the_name_of_a_file() -> None:
+    """A sample of its database, in the forms that files hold."""
+    for info in query_crs_info(auth_name="EPSG", pj_types=[PJType.PROJECTED_CRS, PJType.GEOGRAPHIC_2D_CRS])[::40]:
+        crs = CRS.from_epsg(int(info.code))
+        for text in (f"EPSG:{info.code}", crs.to_wkt(), crs.to_wkt(version="WKT2_2019"), crs.to_proj4()):
+            assert parse_crs(text).is_geographic == crs.is_geographic, text

@@ -1,12 +1,13 @@
 """The server's token: made once, kept to its owner; and the user's own auth string."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from flows.access import access_of, make_private
-from flows.prefect_api import AUTH_VARIABLES
+from flows.prefect_api import AUTH_VARIABLES, without_proxies
 from pipelines.errors import RequestError, StateError
 
 
@@ -16,32 +17,24 @@ def no_auth_string(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_token_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+def test_every_start_has_a_token_of_its_own_that_only_its_owner_can_read(tmp_path: Path) -> None:
     home = tmp_path / "runs" / ".prefect"
     make_private(home)
     access = access_of(home)
-    assert len(access.auth) >= 48
     assert access.token_file == home / "token"
+    assert (len(access.auth), access.token_file.read_text()) == (48, f"{access.auth}\n")
     assert stat.S_IMODE(access.token_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert access_of(home).auth == access.auth
     assert access.auth not in repr(access)
-    assert access_of(tmp_path).auth != access.auth
+    assert access_of(home).auth != access.auth
 
 
-def test_a_token_that_others_could_know_or_set_is_replaced(tmp_path: Path) -> None:
-    first = access_of(tmp_path).auth
-    (tmp_path / "token").chmod(0o644)
-    second = access_of(tmp_path).auth
-    (tmp_path / "token").write_text("short\n")
-    third = access_of(tmp_path).auth
-    (tmp_path / "other").write_text("a" * 48)
-    (tmp_path / "token").unlink()
+def test_a_link_in_the_place_of_the_token_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("theirs")
     (tmp_path / "token").symlink_to(tmp_path / "other")
-    fourth = access_of(tmp_path).auth
-    assert len({first, second, third, fourth, "a" * 48}) == 5
-    assert (tmp_path / "other").read_text() == "a" * 48
-    assert stat.S_IMODE((tmp_path / "token").lstat().st_mode) == 0o600
+    access_of(tmp_path)
+    assert (tmp_path / "other").read_text() == "theirs"
+    assert not (tmp_path / "token").is_symlink()
 
 
 @pytest.mark.parametrize("variable", AUTH_VARIABLES)
@@ -67,3 +60,19 @@ def test_a_folder_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"file/\.prefect: Not a directory"):
         make_private(tmp_path / "file" / ".prefect")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(StateError, match="is a link, or belongs to another user"):
+        make_private(tmp_path / "link")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(StateError, match="belongs to another user"):
+        make_private(tmp_path)
+
+
+def test_no_proxy_is_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert without_proxies() == {"NO_PROXY": "example.org,127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}

@@ -127,6 +127,24 @@ def test_a_config_outside_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatc
         open_invocation(config)
 
 
+@pytest.mark.parametrize(
+    "overrides", [["runs=.", "name=link"], ["name=inner"], ["cube.uri=runs/.prefect/cube"], ["runs=runs/.prefect"]]
+)
+def test_links_below_and_the_servers_own_folder_are_closed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    outside = here.parent / "outside"
+    (here / "link").symlink_to(outside)
+    (here / "runs" / "inner").mkdir(parents=True)
+    (here / "runs" / "inner" / "products").symlink_to(outside)
+    monkeypatch.setenv(VARIABLE, default_limits(None, None, closed=[str(here / "runs" / ".prefect")]).as_text())
+    before = sorted(outside.iterdir())
+    with pytest.raises(RequestError, match="may not write"):
+        open_invocation("run.yaml", overrides)
+    assert sorted(outside.iterdir()) == before
+    assert open_invocation("run.yaml", ["name=other"]).run.name == "other"
+
+
 def test_what_the_config_names_and_what_is_allowed_goes_through(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = here.parent / "outside"
     write_config(here, source={"path": str(outside)}, cube={"uri": "s3://bucket/cubes/tiny", "dask": "10.0.0.5:8786"})
@@ -141,7 +159,8 @@ def test_what_the_config_names_and_what_is_allowed_goes_through(here: Path, monk
 
 
 def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for home in (here, here / "me"):
+    (here.parent / "homes").symlink_to(here)
+    for home in (here, here / "me", here.parent / "homes", here.parent / "homes" / "me"):
         monkeypatch.setenv("HOME", str(home))
         assert default_limits("run.yaml", load_run("run.yaml")) == Limits(
             (str(here / "run.yaml"), str(here / "scenes")), (str(here / "runs"),)
@@ -151,7 +170,7 @@ def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, 
 
 
 def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("", "nonsense", "{}", json.dumps({"read": 1, "write": []})):
+    for text in ("", "nonsense", "{}", json.dumps({"read": [], "write": []})):
         monkeypatch.setenv(VARIABLE, text)
         with pytest.raises(StateError, match=VARIABLE):
             limits_here()

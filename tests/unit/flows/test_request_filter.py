@@ -66,6 +66,8 @@ def ask(
         ({"host": "127.0.0.1.rebound.example:4200"}, 421),
         ({"host": ["127.0.0.1:4200", "rebound.example"]}, 421),
         ({"host": []}, 421),
+        ({"host": "127.0.0.1:4300/api/health?"}, 421),
+        ({"host": "127.0.0.1:x@evil.example"}, 421),
         ({"host": "", "path": "/"}, 421),
         ({"kind": "websocket", "origin": "http://evil.example"}, 403),
         ({"kind": "websocket", "host": "rebound.example:4200"}, 403),
@@ -120,4 +122,5 @@ def test_the_address_with_the_token_logs_the_ui_in() -> None:
 def test_a_page_under_another_name_of_this_machine_is_sent_to_the_own_origin() -> None:
     status, headers, _, is_reached = ask(path="/", query=f"token={TOKEN}", host="localhost:4200")
     assert (status, headers["location"], is_reached) == (307, f"{OWN}/?token={TOKEN}", False)
-    assert ask(path="//evil.example/", host="localhost:4200")[1]["location"].startswith(f"{OWN}/")
+    for path in ("//evil.example/", "@evil.example/"):
+        assert ask(path=path, host="localhost:4200")[1]["location"].startswith(f"{OWN}/")
