@@ -6,8 +6,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.prefect_api import AUTH_VARIABLES, auth_string_here
 from pipelines.errors import RequestError, StateError
+
+# the server's; PREFECT_API_AUTH_STRING is a client's, and may hold the token of an earlier start
+VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ def access_of(home: Path) -> Access:
     New each time: once the server is down, whoever takes its port is sent the token by pages that are still open. Raises
     RequestError for an auth string that no browser can send, StateError where the token cannot be kept.
     """
-    own = auth_string_here()
-    if own is not None:
+    own = os.environ.get(VARIABLE)
+    if own:
         if not (own.isascii() and own.isprintable() and own.strip() == own):
-            raise RequestError(f"{' or '.join(AUTH_VARIABLES)}: expected printable ASCII without spaces around it")
+            raise RequestError(f"{VARIABLE}: expected printable ASCII without spaces around it")
         return Access(own, None)
     file = home / "token"
     return Access(_write_token(file), file)

@@ -236,7 +236,7 @@ def export(
 @app.command(short_help="Prefect server, UI, deployments and workers on this machine.")
 def serve(
     config: Annotated[str | None, typer.Argument(metavar="[RUN.yaml]", help="the run that the deployments carry out")] = None,
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 4200,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port on 127.0.0.1; 0 takes a free one")] = 4200,
     schedule: Annotated[str | None, typer.Option(help='cron expression (UTC) that runs RUN.yaml, e.g. "0 6 * * *"')] = None,
     allow: Annotated[
         list[str] | None,

@@ -22,6 +22,7 @@ from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
 
 VARIABLE = "DRIFTLINE_LIMITS"
+SCHEDULERS = ("tcp://", "tls://")  # addresses of Dask schedulers
 DOES = {"read": "read", "write": "write", "connect": "connect to"}
 
 
@@ -63,7 +64,8 @@ class Limits:
                 "this server's runs stay within the folders and URIs that it was started with:\n"
                 + "\n".join(refused)
                 + f"\n  allowed: {', '.join(places) or 'nothing'}"
-                + "\n  -> name a place below those, or start it with `driftline serve ... --allow FOLDER_OR_URI`"
+                + "\n  -> name a place below those, or start it with `driftline serve ... --allow PLACE` "
+                "(a folder, s3://BUCKET/PREFIX or tcp://HOST:PORT)"
             )
 
     def as_text(self) -> str:
@@ -169,7 +171,21 @@ def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] 
     write = [] if any(home.resolve().is_relative_to(here) for home in homes) else [str(here)]
     write += [text_of(one) for one in named if one.access != "read"]
     read = [*([config] if config else []), *(text_of(one) for one in named if one.access == "read")]
+    for place in extra:
+        check_place(place)
+    return Limits.of(read, [*write, *extra], closed)
+
+
+def check_place(place: str) -> None:
+    """Raises RequestError for a place to allow that is none: a typing error would show only when a run fails."""
+    if not is_uri(place):
+        if not Path(place).exists():
+            raise RequestError(f"--allow {place}: no such folder; make it first, or mend the path")
+        return
     try:
-        return Limits.of(read, [*write, *extra], closed)
+        scheme, host, port = urlsplit(place).scheme.lower(), urlsplit(place).hostname, urlsplit(place).port
+        canonical(place)
     except ValueError as e:
-        raise RequestError(f"--allow {e}") from e
+        raise RequestError(f"--allow {place}: {e}") from e
+    if not host or not (scheme == "s3" or (f"{scheme}://" in SCHEDULERS and port)):
+        raise RequestError(f"--allow {place}: expected a folder, s3://BUCKET/PREFIX, or tcp://HOST:PORT of a Dask scheduler")

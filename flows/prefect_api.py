@@ -15,8 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CLIENT_TIMEOUT_S = 30.0
-AUTH_VARIABLES = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")  # the server's own name first
-
 # no proxy sees the password of a server on this machine
 LOOPBACK = ("127.0.0.1", "localhost")
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -90,8 +88,3 @@ def without_proxies() -> dict[str, str]:
 def authorization(auth: str | None) -> dict[str, str]:
     """The header that Prefect's server compares with its auth string."""
     return {} if auth is None else {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"}
-
-
-def auth_string_here() -> str | None:
-    """The auth string that the environment names; None if it names none."""
-    return next((value for name in AUTH_VARIABLES if (value := os.environ.get(name))), None)

@@ -9,6 +9,11 @@ import sys
 from datetime import timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
+from flows.stages import FLOWS
+
+WRONG_SCHEDULE = "no schedule"  # how the last line begins where a cron expression is wrong
 ZOMBIE_NAME = "driftline: mark dead runs"
 ZOMBIE_S = 90  # three heartbeats of 30 s
 
@@ -20,6 +25,7 @@ async def register(request: dict[str, Any]) -> None:
         await make_pools(client, request["folder"], request["gpus"])
         for deployment in request["deployments"]:
             await make_deployment(client, deployment)
+        await remove_others(client, {deployment["name"] for deployment in request["deployments"]})
         await watch_for_zombies(client)
 
 
@@ -48,10 +54,13 @@ async def make_deployment(client: Any, described: dict[str, Any]) -> None:
     from prefect.utilities.callables import parameter_schema
 
     flow: Any = load_flow_from_entrypoint(described["entrypoint"], use_placeholder_flow=False)
-    schedules = [
-        DeploymentScheduleCreate(schedule=CronSchedule(cron=s["cron"], timezone=s["timezone"]), active=s["active"])
-        for s in described.get("schedules", [])
-    ]
+    schedules = []
+    for one in described.get("schedules", []):
+        try:
+            cron = CronSchedule(cron=one["cron"], timezone=one["timezone"])
+        except ValidationError as e:
+            sys.exit(f'{WRONG_SCHEDULE} {one["cron"]!r}: {e.errors()[0]["msg"]}; five fields in quotes, for example "0 6 * * *"')
+        schedules.append(DeploymentScheduleCreate(schedule=cron, active=one["active"]))
     await client.create_deployment(
         flow_id=await client.create_flow(flow),
         name=described["name"],
@@ -65,6 +74,18 @@ async def make_deployment(client: Any, described: dict[str, Any]) -> None:
         concurrency_limit=described.get("concurrency_limit"),
         tags=described.get("tags", []),
     )
+
+
+async def remove_others(client: Any, offered: set[str]) -> None:
+    """Takes away our deployments that an earlier `serve` made here for another task: they would run its config."""
+    from prefect.exceptions import ObjectNotFound
+
+    for name in set(FLOWS) - offered:
+        try:
+            old = await client.read_deployment_by_name(f"{name}/{name}")
+        except ObjectNotFound:
+            continue
+        await client.delete_deployment(old.id)
 
 
 async def watch_for_zombies(client: Any) -> None:

@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
 from filelock import FileLock, Timeout
 
 from configs.load import load_run
 from flows.access import Access, access_of, make_private
 from flows.children import Child, restart, sigterm_as_interrupt, start
-from flows.limits import VARIABLE, Limits, default_limits
+from flows.deployments import read_deployments, scheduled_of
+from flows.limits import SCHEDULERS, VARIABLE, Limits, default_limits
 from flows.liveness import mark_silent
 from flows.prefect_api import PrefectApi, without_proxies
-from flows.stages import FLOWS, STAGES, entrypoint_of
+from flows.registration import WRONG_SCHEDULE
 from flows.tracking import is_reachable
-from pipelines.errors import MissingInput, RequestError, StateError
+from pipelines.errors import RequestError, StateError
 
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
@@ -92,16 +92,15 @@ def serve(
         wait_for(server, place)
         prepare_server(place, deployments, environment)
         workers = [start(stack, f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home) for pool in POOLS]
-        names = [deployment["name"] for deployment in deployments]
         found = {
             "ui": place.ui,
             "api": place.api,
-            "deployments": names,
+            "deployments": [deployment["name"] for deployment in deployments],
             "logs": str(home),
             "token_file": str(place.access.token_file or ""),
             "runs_may": {"write": list(limits.write), "read": list(limits.read)},
         }
-        announce(place, limits, names, schedule)
+        announce(place, limits, deployments)
         if check:
             return {**found, "listening": listening_addresses([server, *workers])}
         watch(server, workers, place)
@@ -166,7 +165,7 @@ def listen(port: int) -> socket.socket:
 
 
 def wait_for(server: Child, place: Place) -> None:
-    print(f"starting the server on {place.ui} (10-30 s) ...", file=sys.stderr)
+    print(f"starting the server on {place.ui} (about 10 s) ...", file=sys.stderr)
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_reachable(place.api, timeout_s=1.0):
         code = server.process.poll()
@@ -221,16 +220,23 @@ def listening_addresses(children: list[Child]) -> list[str]:
     return sorted(found)
 
 
-def announce(place: Place, limits: Limits, deployments: list[str], schedule: str | None) -> None:
+def announce(place: Place, limits: Limits, deployments: list[dict[str, Any]]) -> None:
     token = place.access.token_file
     login = f"{place.ui}/?token={quote(place.access.auth, safe='')}" if token else f"{place.ui} (password: your own auth string)"
     auth = f'"$(cat {shlex.quote(str(token))})"' if token else "YOURS"
+    scheduled = scheduled_of(deployments)
+    schedule = f"schedule of {scheduled[0]}: {scheduled[1]} UTC; the others" if scheduled else "schedules"
+    config = next((d.get("parameters", {}).get("config", "") for d in deployments if d["name"] == "run"), "")
+    parameter = "" if Path(config).is_file() else " --param config=RUN.yaml"
+    nowhere = "nowhere: this is your home folder; start it elsewhere, or name folders with --allow"
+    places = [one for one in limits.write if not one.startswith(SCHEDULERS)]
     lines = [
         f"UI            {login}",
-        f"deployments   {', '.join(deployments)} (schedules {schedule if schedule else 'are there, but inactive'})",
-        f"run one       PREFECT_API_URL={place.api} PREFECT_API_AUTH_STRING={auth} prefect deployment run run/run",
-        f"runs may      write {', '.join(limits.write) or 'nothing'}",
-        *(f"              read  {one}" for one in limits.read),
+        f"deployments   {', '.join(d['name'] for d in deployments)} ({schedule} inactive)",
+        f"run one       PREFECT_API_URL={place.api} PREFECT_API_AUTH_STRING={auth} prefect deployment run run/run{parameter}",
+        f"runs may      write {', '.join(places) or nowhere}",
+        *(f"              read {one}" for one in limits.read),
+        *(f"              connect to {one}" for one in limits.write if one.startswith(SCHEDULERS)),
         f"logs          {place.home}",
         "Ctrl-C takes everything down",
     ]
@@ -238,43 +244,6 @@ def announce(place: Place, limits: Limits, deployments: list[str], schedule: str
 
 
 # ---------------------------------------------------------------- what the server is told
-
-
-def read_deployments(config: str | None, schedule: str | None) -> list[dict[str, Any]]:
-    """The deployments of prefect.yaml.
-
-    `config` replaces the run that they carry out, and leaves those that its task has; `schedule` activates the one that is
-    meant to be called again and again: `monitor` for a run with `task: monitor`, else `run`.
-    """
-    path = next((p for p in (Path("prefect.yaml"), ROOT / "prefect.yaml") if p.is_file()), None)
-    if path is None:
-        raise MissingInput("no prefect.yaml here; call `driftline serve` in the folder that holds it (it comes with the source)")
-    deployments = own_deployments(path)
-    task = load_run(config, inputs_must_exist=False).task if config else "forecast"
-    if config:
-        deployments = [deployment for deployment in deployments if deployment["name"] in STAGES[task]]
-    scheduled = "monitor" if task == "monitor" else "run"
-    for deployment in deployments:
-        if config:
-            deployment["parameters"] = {**deployment.get("parameters", {}), "config": str(Path(config).absolute())}
-        if schedule and deployment["name"] == scheduled:
-            deployment["schedules"] = [{"cron": schedule, "timezone": "UTC", "active": True}]
-    return deployments
-
-
-def own_deployments(path: Path) -> list[dict[str, Any]]:
-    """The deployments of a prefect.yaml. Raises RequestError for one that is not of a flow of driftline: no worker runs it."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    deployments = content.get("deployments") if isinstance(content, dict) else None
-    known = [entrypoint_of(flow) for flow in FLOWS]
-    for one in deployments if isinstance(deployments, list) else [None]:
-        if not isinstance(one, dict) or one.get("entrypoint") not in known or not {"name", "work_pool"} <= one.keys():
-            raise RequestError(
-                f"{path}: expected deployments with name, work_pool and one of the entrypoints {', '.join(known)}; "
-                f"found {str(one)[:200]}; call `driftline serve` in another folder, and start other flows with Prefect's own "
-                "commands"
-            )
-    return deployments  # type: ignore[return-value]  # a list of mappings: seen above
 
 
 def prepare_server(place: Place, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
@@ -299,6 +268,8 @@ def prepare_server(place: Place, deployments: list[dict[str, Any]], environment:
     if done.returncode:
         (place.home / "registration.log").write_text(text, encoding="utf-8")
         last = text.strip().splitlines()[-1] if text.strip() else ""
+        if last.startswith(WRONG_SCHEDULE):
+            raise RequestError(last)
         raise StateError(f"the server did not take the deployments: {last} (all of it in {place.home / 'registration.log'})")
 
 

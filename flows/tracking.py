@@ -80,12 +80,17 @@ def require_access() -> None:
         try:
             client.request("GET", "/admin/version")
         except HTTPStatusError as e:
-            if e.response.status_code not in (401, 403):
+            status = e.response.status_code
+            if status in (401, 403):
+                problem = (
+                    f"refuses this shell ({status}); set PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies)"
+                )
+            elif status == 404:
+                problem = "has no such page; the address of an API ends in /api"
+            else:
                 raise
             raise RequestError(
-                f"the Prefect server at {server_url()} refuses this shell ({e.response.status_code}); set "
-                "PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies), or unset PREFECT_API_URL to run "
-                "without a server"
+                f"the Prefect server at {server_url()} {problem}, or unset PREFECT_API_URL to run without one"
             ) from e
 
 

@@ -25,9 +25,11 @@ import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from flows.deployments import read_deployments
 from flows.prefect_api import PrefectApi
-from flows.serve import ZOMBIE_S, read_deployments
+from flows.serve import ZOMBIE_S
 from flows.stages import FLOWS, STAGES
+from pipelines.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
@@ -186,17 +188,35 @@ def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Pa
     shell = served.shell()
     shut = {name: value for name, value in shell.items() if name != "PREFECT_API_AUTH_STRING"}
     write_tiny(tmp_path)
-    (tmp_path / "prefect.yaml").write_text("deployments: [{name: x, entrypoint: os.system, work_pool: {name: cpu}}]")
     for folder, arguments, environment, message in (
         (served.folder, ["serve", "tiny.yaml", "--port", "0"], {}, "another `driftline serve`"),
-        (served.folder, ["serve", "tiny.yaml", "--port", str(served.port)], {}, "is not free"),
+        (tmp_path, ["serve", "tiny.yaml", "--port", str(served.port)], {}, "is not free"),
+        (tmp_path, ["run", "tiny.yaml"], {**shell, "PREFECT_API_URL": served.url}, "the address of an API ends in /api"),
         (tmp_path, ["run", "tiny.yaml"], shut, "refuses this shell (401); set PREFECT_API_AUTH_STRING"),
         (tmp_path, ["run", "tiny.yaml"], {**shell, "PREFECT_API_AUTH_STRING": "wrong"}, "refuses this shell (401)"),
-        (tmp_path, ["serve", "--port", "0"], {}, "one of the entrypoints flows.ingest.ingest_flow"),
+        (tmp_path, ["serve", "tiny.yaml", "--port", "0", "--schedule", "* * *"], {}, "no schedule '* * *': "),
     ):
         done = driftline(folder, *arguments, **environment)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
         assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "deployments: [{name: x, entrypoint: os.system, work_pool: {name: cpu}}]",
+            "one of the entrypoints flows.ingest.ingest_flow",
+        ),
+        ("name: mine\ndeployments:\n", "expected deployments with name"),
+        ("name: [\n", r"prefect.yaml:2: not valid YAML"),
+    ],
+)
+def test_a_prefect_yaml_of_another_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prefect.yaml").write_text(text)
+    with pytest.raises(RequestError, match=message):
+        read_deployments(None, None)
 
 
 def test_a_config_gets_the_deployments_of_its_task(tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:

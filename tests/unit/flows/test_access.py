@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.access import access_of, make_private
-from flows.prefect_api import AUTH_VARIABLES, without_proxies
+from flows.access import VARIABLE, access_of, make_private
+from flows.prefect_api import without_proxies
 from pipelines.errors import RequestError, StateError
 
 
 @pytest.fixture(autouse=True)
 def no_auth_string(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in AUTH_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "the token of an earlier start, in a shell that used it")
 
 
 def test_every_start_has_a_token_of_its_own_that_only_its_owner_can_read(tmp_path: Path) -> None:
@@ -37,23 +37,16 @@ def test_a_link_in_the_place_of_the_token_is_replaced_and_not_followed(tmp_path:
     assert not (tmp_path / "token").is_symlink()
 
 
-@pytest.mark.parametrize("variable", AUTH_VARIABLES)
-def test_an_auth_string_of_the_users_own_is_used_and_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    monkeypatch.setenv(variable, "me:secret & more")
+def test_an_auth_string_of_the_users_own_is_used_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "me:secret & more")
     assert (access_of(tmp_path).auth, access_of(tmp_path).token_file) == ("me:secret & more", None)
     assert list(tmp_path.iterdir()) == []
     for wrong in ("pässword", " spaced ", "two\nlines"):
-        monkeypatch.setenv(variable, wrong)
+        monkeypatch.setenv(VARIABLE, wrong)
         with pytest.raises(RequestError, match="printable ASCII"):
             access_of(tmp_path)
-
-
-def test_the_servers_name_of_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in AUTH_VARIABLES:
-        monkeypatch.setenv(name, name)
-    assert access_of(tmp_path).auth == "PREFECT_SERVER_API_AUTH_STRING"
+    monkeypatch.setenv(VARIABLE, "")
+    assert access_of(tmp_path).token_file
 
 
 def test_a_folder_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> None:

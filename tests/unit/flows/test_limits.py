@@ -116,7 +116,7 @@ def test_places_outside_are_refused_before_they_are_looked_at(
     with pytest.raises(RequestError) as caught:
         open_invocation("run.yaml", overrides)
     assert f"  {key}: may not " in str(caught.value)
-    assert "--allow FOLDER_OR_URI" in str(caught.value)
+    assert "--allow PLACE" in str(caught.value)
     assert not (here.parent / "outside" / "tiny").exists()
 
 
@@ -177,9 +177,20 @@ def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.M
     assert not Limits().allow(NamedPath(("runs",), "runs", "write"))
 
 
-def test_an_address_to_allow_must_be_plain(here: Path) -> None:
-    with pytest.raises(RequestError, match="expected a plain URI"):
-        default_limits(None, None, ["s3://bucket/a/../b"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("s3://bucket/a/../b", "expected a plain URI"),
+        ("http://example.org", "expected a folder, s3://BUCKET/PREFIX, or tcp://HOST:PORT"),
+        ("tcp://host", "expected a folder"),
+        ("tcp://host:port", "Port could not be cast"),
+        ("s3://", "expected a folder"),
+        ("nowhere", "no such folder"),
+    ],
+)
+def test_a_place_to_allow_must_be_one(here: Path, place: str, message: str) -> None:
+    with pytest.raises(RequestError, match=rf"--allow .*{message}"):
+        default_limits(None, None, [place])
 
 
 def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:

@@ -101,7 +101,7 @@ def test_programs_and_the_own_pages_go_through(request_: dict[str, Any]) -> None
         assert (headers["x-frame-options"], headers["referrer-policy"]) == ("DENY", "no-referrer")
         policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
         assert policy["connect-src"] == f"'self' ws://127.0.0.1:{PORT}"  # nothing is reported to anyone
-        assert (policy["script-src"], policy["img-src"]) == ("'self'", "'self' data: blob:")
+        assert (policy["script-src"], policy["img-src"]) == ("'self' 'unsafe-eval'", "'self' data: blob:")
 
 
 def test_the_address_with_the_token_logs_the_ui_in() -> None:
