@@ -9,7 +9,7 @@ from pathlib import Path
 from pipelines.errors import RequestError, StateError
 
 # the server's; PREFECT_API_AUTH_STRING is a client's, and may hold the token of an earlier start
-VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ def access_of(home: Path) -> Access:
     New each time: once the server is down, whoever takes its port is sent the token by pages that are still open. Raises
     RequestError for an auth string that no browser can send, StateError where the token cannot be kept.
     """
-    own = os.environ.get(VARIABLE)
+    own = os.environ.get(AUTH_VARIABLE)
     if own:
         if not (own.isascii() and own.isprintable() and own.strip() == own):
-            raise RequestError(f"{VARIABLE}: expected printable ASCII without spaces around it")
+            raise RequestError(f"{AUTH_VARIABLE}: expected printable ASCII without spaces around it")
         return Access(own, None)
     file = home / "token"
     return Access(_write_token(file), file)

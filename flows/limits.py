@@ -21,7 +21,7 @@ from configs.tasks import AnyRun
 from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
 
-VARIABLE = "DRIFTLINE_LIMITS"
+LIMITS_VARIABLE = "DRIFTLINE_LIMITS"
 SCHEDULERS = ("tcp://", "tls://")  # addresses of Dask schedulers
 DOES = {"read": "read", "write": "write", "connect": "connect to"}
 
@@ -74,14 +74,14 @@ class Limits:
 
 def limits_here() -> Limits | None:
     """The limits of this process; None: there are none. Raises StateError if they cannot be read (never: no limits)."""
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(LIMITS_VARIABLE)
     if text is None:
         return None
     try:
         content = json.loads(text)
         return Limits(*(tuple(map(str, content[field.name])) for field in fields(Limits)))
     except (ValueError, KeyError, TypeError) as e:
-        raise StateError(f"{VARIABLE} is set and not readable ({e}); `driftline serve` sets it, unset it otherwise") from e
+        raise StateError(f"{LIMITS_VARIABLE} is set and not readable ({e}); `driftline serve` sets it, unset it otherwise") from e
 
 
 def canonical(place: str) -> str:

@@ -26,7 +26,7 @@ from configs.load import load_run
 from flows.access import Access, access_of, make_private
 from flows.children import Child, restart, sigterm_as_interrupt, start
 from flows.deployments import read_deployments, scheduled_of
-from flows.limits import SCHEDULERS, VARIABLE, Limits, default_limits
+from flows.limits import LIMITS_VARIABLE, SCHEDULERS, Limits, default_limits
 from flows.liveness import mark_silent
 from flows.prefect_api import PrefectApi, without_proxies
 from flows.registration import WRONG_SCHEDULE
@@ -35,7 +35,7 @@ from pipelines.errors import RequestError, StateError
 
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
-START_TIMEOUT_S = 150  # 10-30 s were seen, on a loaded machine more
+START_TIMEOUT_S = 150  # 7-30 s were seen, on a loaded machine more
 HEARTBEAT_S, ZOMBIE_S = 30, 90
 LOOK_EVERY_S = 30.0
 NOT_INHERITED = (
@@ -79,11 +79,9 @@ def serve(
     deployments = read_deployments(config, schedule)
     home = (home or Path(run.runs if run else "runs") / ".prefect").absolute()
     with sigterm_as_interrupt(), ExitStack() as stack:
-        listening = stack.enter_context(
-            listen(port)
-        )  # first in, last out: the port is ours until all that knew the password ended
         make_private(home)
         stack.enter_context(alone(home))
+        listening = stack.enter_context(listen(port))  # closed after the children: nobody else is sent the password
         place = Place(home, listening.getsockname()[1], access_of(home))
         limits = default_limits(config, run, allow, closed=[str(home)])
         environment = server_environment(place, limits)
@@ -122,7 +120,7 @@ def server_environment(place: Place, limits: Limits) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
         **access_settings(place),
-        VARIABLE: limits.as_text(),
+        LIMITS_VARIABLE: limits.as_text(),
         "PREFECT_HOME": str(place.home),
         "PREFECT_PROFILES_PATH": str(place.home / "profiles.toml"),
         "PREFECT_API_URL": place.api,

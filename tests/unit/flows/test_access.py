@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.access import VARIABLE, access_of, make_private
+from flows.access import AUTH_VARIABLE, access_of, make_private
 from flows.prefect_api import without_proxies
 from pipelines.errors import RequestError, StateError
 
 
 @pytest.fixture(autouse=True)
 def no_auth_string(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(AUTH_VARIABLE, raising=False)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "the token of an earlier start, in a shell that used it")
 
 
@@ -38,14 +38,14 @@ def test_a_link_in_the_place_of_the_token_is_replaced_and_not_followed(tmp_path:
 
 
 def test_an_auth_string_of_the_users_own_is_used_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "me:secret & more")
+    monkeypatch.setenv(AUTH_VARIABLE, "me:secret & more")
     assert (access_of(tmp_path).auth, access_of(tmp_path).token_file) == ("me:secret & more", None)
     assert list(tmp_path.iterdir()) == []
     for wrong in ("pässword", " spaced ", "two\nlines"):
-        monkeypatch.setenv(VARIABLE, wrong)
+        monkeypatch.setenv(AUTH_VARIABLE, wrong)
         with pytest.raises(RequestError, match="printable ASCII"):
             access_of(tmp_path)
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(AUTH_VARIABLE, "")
     assert access_of(tmp_path).token_file
 
 

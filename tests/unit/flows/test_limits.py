@@ -15,7 +15,7 @@ from configs.paths import BelowSource, Named, NamedPath, named_paths
 from configs.schema import CubeUri
 from configs.tasks import TASKS
 from flows.invocation import open_invocation
-from flows.limits import VARIABLE, Limits, default_limits, limits_here
+from flows.limits import LIMITS_VARIABLE, Limits, default_limits, limits_here
 from pipelines.errors import ConfigError, RequestError, StateError
 
 RUN: dict[str, Any] = {
@@ -112,7 +112,7 @@ def test_places_outside_are_refused_before_they_are_looked_at(
 ) -> None:
     (here / "link").symlink_to(here.parent / "outside")
     limits = default_limits(None, None, ["s3://bucket/cubes", "tcp://10.0.0.5:8786"])
-    monkeypatch.setenv(VARIABLE, limits.as_text())
+    monkeypatch.setenv(LIMITS_VARIABLE, limits.as_text())
     with pytest.raises(RequestError) as caught:
         open_invocation("run.yaml", overrides)
     assert f"  {key}: may not " in str(caught.value)
@@ -122,7 +122,7 @@ def test_places_outside_are_refused_before_they_are_looked_at(
 
 @pytest.mark.parametrize("config", ["../outside/run.yaml", "/etc/passwd", "nowhere\0.yaml", "/dev/zero"])
 def test_a_config_outside_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
-    monkeypatch.setenv(VARIABLE, default_limits(None, None).as_text())
+    monkeypatch.setenv(LIMITS_VARIABLE, default_limits(None, None).as_text())
     with pytest.raises(RequestError, match="config: may not read"):
         open_invocation(config)
 
@@ -137,7 +137,7 @@ def test_links_below_and_the_servers_own_folder_are_closed(
     (here / "link").symlink_to(outside)
     (here / "runs" / "inner").mkdir(parents=True)
     (here / "runs" / "inner" / "products").symlink_to(outside)
-    monkeypatch.setenv(VARIABLE, default_limits(None, None, closed=[str(here / "runs" / ".prefect")]).as_text())
+    monkeypatch.setenv(LIMITS_VARIABLE, default_limits(None, None, closed=[str(here / "runs" / ".prefect")]).as_text())
     before = sorted(outside.iterdir())
     with pytest.raises(RequestError, match="may not write"):
         open_invocation("run.yaml", overrides)
@@ -150,7 +150,7 @@ def test_what_the_config_names_and_what_is_allowed_goes_through(here: Path, monk
     write_config(here, source={"path": str(outside)}, cube={"uri": "s3://bucket/cubes/tiny", "dask": "10.0.0.5:8786"})
     limits = default_limits("run.yaml", load_run("run.yaml"), ["s3://bucket/others"])
     assert limits == Limits((str(outside),), (str(here), "s3://bucket/cubes/tiny", "tcp://10.0.0.5:8786", "s3://bucket/others"))
-    monkeypatch.setenv(VARIABLE, limits.as_text())
+    monkeypatch.setenv(LIMITS_VARIABLE, limits.as_text())
     assert limits_here() == limits
     assert open_invocation("run.yaml").run.source.path == str(outside)
     assert open_invocation("run.yaml", ["cube.uri=s3://bucket/others/deep/er"]).run.name == "tiny"
@@ -171,8 +171,8 @@ def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, 
 
 def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("", "nonsense", "{}", json.dumps({"read": [], "write": []})):
-        monkeypatch.setenv(VARIABLE, text)
-        with pytest.raises(StateError, match=VARIABLE):
+        monkeypatch.setenv(LIMITS_VARIABLE, text)
+        with pytest.raises(StateError, match=LIMITS_VARIABLE):
             limits_here()
     assert not Limits().allow(NamedPath(("runs",), "runs", "write"))
 
