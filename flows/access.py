@@ -1,5 +1,6 @@
 """The password of `driftline serve`: the user's own auth string, or a token that is made anew with every start."""
 
+import logging
 import os
 import secrets
 import stat
@@ -10,6 +11,8 @@ from pipelines.errors import RequestError, StateError
 
 # the server's; PREFECT_API_AUTH_STRING is a client's, and may hold the token of an earlier start
 AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+# what Prefect and its libraries take settings from, where they find it in their folder
+SETTINGS = ("prefect.toml", "pyproject.toml", ".env", "profiles.toml", "logging.yml")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ def make_private(home: Path) -> None:
         problem = e.strerror or str(e)
     if problem:
         raise StateError(f"{home}: {problem}; the server's database and token lie there: it must be a folder of your own")
+    foreign = sorted(entry.name for entry in home.iterdir() if entry.name in SETTINGS or entry.is_symlink())
+    if foreign:
+        raise StateError(f"{home} holds {', '.join(foreign)}, which `driftline serve` never makes; look at it, and take it away")
+
+
+def keep_password_out_of_logs() -> None:
+    """At level DEBUG the client of Prefect's WebSockets would log its first message, which holds the password."""
+    logging.getLogger("websockets").setLevel(logging.INFO)
 
 
 def _write_token(file: Path) -> str:

@@ -3,22 +3,28 @@
 The same as `python -m prefect.engine` (3.8.8), but for this: the flow is ours, whatever the deployment says (its pull steps
 never run); it works in FOLDER, from which Prefect has read no settings; it ends with its worker, the process WORKER; and a run
 that failed with a message logs no traceback of Prefect's engine besides.
+
+Prefect is imported in `main` only: a process that the run spawns (training on several devices) imports this module again, in
+FOLDER, and must not read settings there.
 """
 
 import os
 import sys
 from uuid import UUID
 
-from prefect._internal.control_listener import configure_from_env
-from prefect.engine import handle_engine_signals
-from prefect.flow_engine import load_flow_run, run_flow
-
 from flows.children import end_with_parent
 from flows.stages import load_flow
 
 
 def main(name: str, folder: str, worker: str) -> None:
+    from prefect._internal.control_listener import configure_from_env
+    from prefect.engine import handle_engine_signals
+    from prefect.flow_engine import load_flow_run, run_flow
+
+    from flows.access import keep_password_out_of_logs
+
     end_with_parent(int(worker))
+    keep_password_out_of_logs()
     os.chdir(folder)
     flow_run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     configure_from_env()  # cancellation reaches this process through a channel of its worker

@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,27 +22,27 @@ from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
 
 LIMITS_VARIABLE = "DRIFTLINE_LIMITS"
+CLOSED = ".prefect"  # where a server keeps its database and token
 SCHEDULERS = ("tcp://", "tls://")  # addresses of Dask schedulers
 DOES = {"read": "read", "write": "write", "connect": "connect to"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Absolute paths (links resolved) and URIs; everything below them is meant too.
+    """Absolute paths (links resolved) and URIs; everything below them is meant too, but for the folders of servers.
 
-    What may be written may also be read; what is `closed` may be neither, wherever it lies.
+    What may be written may also be read.
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, read: Iterable[str] = (), write: Iterable[str] = (), closed: Iterable[str] = ()) -> Limits:
+    def of(cls, read: Iterable[str] = (), write: Iterable[str] = ()) -> Limits:
         """From paths and URIs as a user writes them."""
         writable = outermost(map(canonical, write))
         readable = tuple(one for one in outermost(map(canonical, read)) if not any(is_below(one, w) for w in writable))
-        return cls(readable, writable, tuple(map(canonical, closed)))
+        return cls(readable, writable)
 
     def allow(self, one: NamedPath) -> bool:
         """True if what `one` names lies at or below one of the places for what is done there."""
@@ -51,9 +51,7 @@ class Limits:
         except (ValueError, OSError, RuntimeError):  # a null byte, a loop of links, a URI with `..`
             return False
         places = (*self.write, *self.read) if one.access == "read" else self.write
-        if any(is_below(wanted, place) for place in self.closed):
-            return False
-        return any(is_below(wanted, place) for place in places)
+        return any(is_below(wanted, place) and CLOSED not in wanted[len(place) :].split("/") for place in places)
 
     def require(self, paths: Iterable[NamedPath]) -> None:
         """Raises RequestError that lists every one of `paths` that is not allowed."""
@@ -134,15 +132,25 @@ def load_run_within_limits(
     require(named_paths(run))
     if limits is not None:
         limits.require(derived_paths(run))
-    return load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+    if load_run(config, overrides, inputs_must_exist=inputs_must_exist) != run:
+        raise RequestError(f"{config} changed while it was read; start the run again")
+    return run
 
 
 def derived_paths(run: AnyRun) -> list[NamedPath]:
-    """What a run makes of its name: its folder, any of which may be a link, and its cube."""
+    """What a run makes of its name: its folder, its cube, and every link in these."""
     folder = RunFolder.of(run)
-    links = [entry for entry in folder.path.iterdir() if entry.is_symlink()] if folder.path.is_dir() else []
-    own = [NamedPath(("name",), str(path), "write") for path in (folder.path, *links)]
-    return [*own, NamedPath(("cube", "uri"), folder.cube_uri, "write")]
+    cube = NamedPath(("cube", "uri"), folder.cube_uri, "write")
+    own = [NamedPath(("name",), str(folder.path), "write"), cube]
+    for one in [*own] if not cube.is_remote else own[:1]:
+        own += [NamedPath(one.key, link, "write") for link in links_below(one.local)]
+    return own
+
+
+def links_below(folder: Path) -> Iterator[str]:
+    """Every link below `folder`; none is followed."""
+    for parent, folders, files in os.walk(folder):
+        yield from (str(path) for name in (*folders, *files) if (path := Path(parent, name)).is_symlink())
 
 
 def require_absolute(paths: Iterable[NamedPath]) -> None:
@@ -161,7 +169,7 @@ def _key(one: NamedPath) -> str:
     return ".".join(map(str, one.key))
 
 
-def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = (), closed: Sequence[str] = ()) -> Limits:
+def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = ()) -> Limits:
     """What runs of a server may touch: the working folder, what its config names, and `extra` (read and written).
 
     The working folder is left out where it is the home folder or holds it: keys and settings lie there. Raises RequestError.
@@ -173,7 +181,7 @@ def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] 
     read = [*([config] if config else []), *(text_of(one) for one in named if one.access == "read")]
     for place in extra:
         check_place(place)
-    return Limits.of(read, [*write, *extra], closed)
+    return Limits.of(read, [*write, *extra])
 
 
 def check_place(place: str) -> None:

@@ -83,7 +83,7 @@ def serve(
         stack.enter_context(alone(home))
         listening = stack.enter_context(listen(port))  # closed after the children: nobody else is sent the password
         place = Place(home, listening.getsockname()[1], access_of(home))
-        limits = default_limits(config, run, allow, closed=[str(home)])
+        limits = default_limits(config, run, allow)
         environment = server_environment(place, limits)
         arguments = ["flows.server", str(listening.fileno())]
         server = start(stack, "server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
@@ -226,12 +226,14 @@ def announce(place: Place, limits: Limits, deployments: list[dict[str, Any]]) ->
     schedule = f"schedule of {scheduled[0]}: {scheduled[1]} UTC; the others" if scheduled else "schedules"
     config = next((d.get("parameters", {}).get("config", "") for d in deployments if d["name"] == "run"), "")
     parameter = "" if Path(config).is_file() else " --param config=RUN.yaml"
+    bypass = "NO_PROXY=127.0.0.1 " if any(name.lower().endswith("_proxy") for name in os.environ) else ""
+    shell = f"{bypass}PREFECT_API_URL={place.api} PREFECT_API_AUTH_STRING={auth}"
     nowhere = "nowhere: this is your home folder; start it elsewhere, or name folders with --allow"
     places = [one for one in limits.write if not one.startswith(SCHEDULERS)]
     lines = [
         f"UI            {login}",
         f"deployments   {', '.join(d['name'] for d in deployments)} ({schedule} inactive)",
-        f"run one       PREFECT_API_URL={place.api} PREFECT_API_AUTH_STRING={auth} prefect deployment run run/run{parameter}",
+        f"run one       {shell} prefect deployment run run/run{parameter}",
         f"runs may      write {', '.join(places) or nowhere}",
         *(f"              read {one}" for one in limits.read),
         *(f"              connect to {one}" for one in limits.write if one.startswith(SCHEDULERS)),

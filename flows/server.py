@@ -5,6 +5,7 @@ and be sent the password. The rest is the same as `prefect server start` (prefec
 filter. Everything comes from the environment that `flows/serve.py` sets; without an auth string there it does not start.
 """
 
+import logging
 import socket
 import sys
 
@@ -24,7 +25,7 @@ def main(descriptor: int) -> None:
         timeout_keep_alive=api.keepalive_timeout,
         ws_ping_interval=api.websocket_ping_interval,
         ws_ping_timeout=api.websocket_ping_timeout,
-        log_level=get_current_settings().server.logging_level.lower(),
+        log_level=max(logging.getLevelName(get_current_settings().server.logging_level), logging.INFO),  # below: first messages
         access_log=False,  # it would hold the token of the login page
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])

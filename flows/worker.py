@@ -18,6 +18,7 @@ from prefect.utilities.processutils import command_to_string, get_sys_executable
 from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
+from flows.access import keep_password_out_of_logs
 from flows.stages import load_flow
 
 
@@ -65,6 +66,7 @@ def make_worker(pool: str) -> ProcessWorker:
 
 async def work(pool: str, folder: str) -> None:
     OwnFlowConfiguration.folder = folder
+    keep_password_out_of_logs()
     await make_worker(pool).start()
 
 

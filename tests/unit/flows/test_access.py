@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,24 @@ def test_a_folder_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(StateError, match="is a link, or belongs to another user"):
         make_private(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", ["prefect.toml", "pyproject.toml", ".env", "profiles.toml", "logging.yml", "server.log"])
+def test_settings_that_lie_in_the_servers_folder_are_refused(tmp_path: Path, name: str) -> None:
+    """A folder that was handed over may hold them; Prefect would take them, and code with them."""
+    (tmp_path / "theirs").write_text("")
+    home = tmp_path / ".prefect"
+    make_private(home)
+    (home / name).symlink_to(tmp_path / "theirs") if name == "server.log" else (home / name).write_text("")
+    with pytest.raises(StateError, match=f"holds {name}, which"):
+        make_private(home)
+
+
+def test_a_process_that_a_run_spawns_does_not_load_prefect() -> None:
+    """It imports flows.engine again, in the working folder of the run, where Prefect would take settings from."""
+    code = "import sys, flows.engine; print([name for name in sys.modules if name.split('.')[0] == 'prefect'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")

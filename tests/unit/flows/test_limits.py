@@ -128,7 +128,15 @@ def test_a_config_outside_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "overrides", [["runs=.", "name=link"], ["name=inner"], ["cube.uri=runs/.prefect/cube"], ["runs=runs/.prefect"]]
+    "overrides",
+    [
+        ["runs=.", "name=link"],
+        ["name=inner"],
+        ["name=deep"],
+        ["cube.uri=cube"],
+        ["cube.uri=runs/.prefect/cube"],
+        ["runs=other/.prefect"],
+    ],
 )
 def test_links_below_and_the_servers_own_folder_are_closed(
     here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
@@ -137,7 +145,10 @@ def test_links_below_and_the_servers_own_folder_are_closed(
     (here / "link").symlink_to(outside)
     (here / "runs" / "inner").mkdir(parents=True)
     (here / "runs" / "inner" / "products").symlink_to(outside)
-    monkeypatch.setenv(LIMITS_VARIABLE, default_limits(None, None, closed=[str(here / "runs" / ".prefect")]).as_text())
+    for deep in (here / "runs" / "deep" / "cube", here / "cube"):
+        deep.mkdir(parents=True)
+        (deep / "chunks").symlink_to(outside)
+    monkeypatch.setenv(LIMITS_VARIABLE, default_limits(None, None).as_text())
     before = sorted(outside.iterdir())
     with pytest.raises(RequestError, match="may not write"):
         open_invocation("run.yaml", overrides)
@@ -170,7 +181,7 @@ def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, 
 
 
 def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("", "nonsense", "{}", json.dumps({"read": [], "write": []})):
+    for text in ("", "nonsense", "{}", json.dumps({"read": []}), json.dumps({"read": 1, "write": []})):
         monkeypatch.setenv(LIMITS_VARIABLE, text)
         with pytest.raises(StateError, match=LIMITS_VARIABLE):
             limits_here()
