@@ -11,6 +11,7 @@ import os
 import posixpath
 import pwd
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -174,14 +175,25 @@ def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] 
 
     The working folder is left out where it is the home folder or holds it: keys and settings lie there. Raises RequestError.
     """
-    here, homes = Path.cwd().resolve(), (Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir))
+    here = Path.cwd().resolve()
     named = named_paths(run) if run is not None else []
-    write = [] if any(home.resolve().is_relative_to(here) for home in homes) else [str(here)]
+    write = [] if any(home.resolve().is_relative_to(here) for home in home_folders()) else [str(here)]
     write += [text_of(one) for one in named if one.access != "read"]
     read = [*([config] if config else []), *(text_of(one) for one in named if one.access == "read")]
     for place in extra:
         check_place(place)
-    return Limits.of(read, [*write, *extra])
+    try:
+        return Limits.of(read, [*write, *extra])
+    except ValueError as e:
+        raise RequestError(str(e)) from e
+
+
+def home_folders() -> list[Path]:
+    """The user's home, by HOME and by the machine's list of users; in a container it may have neither."""
+    folders = [os.environ["HOME"]] if os.environ.get("HOME") else []
+    with suppress(KeyError):
+        folders.append(pwd.getpwuid(os.getuid()).pw_dir)
+    return [Path(folder) for folder in folders]
 
 
 def check_place(place: str) -> None:

@@ -204,6 +204,11 @@ def test_a_place_to_allow_must_be_one(here: Path, place: str, message: str) -> N
         default_limits(None, None, [place])
 
 
+def test_a_cube_that_is_no_plain_uri_is_refused_at_the_start(here: Path) -> None:
+    with pytest.raises(RequestError, match="expected a plain URI"):
+        default_limits("run.yaml", load_run("run.yaml", ["cube.uri=s3://bucket/a/../b"]))
+
+
 def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:
     with pytest.raises(RequestError) as caught:
         open_invocation("run.yaml", is_deployed=True)
