@@ -27,7 +27,9 @@ class Named:
 
 @dataclass(frozen=True)
 class BelowSource:
-    """The mark of a key whose value is a path below `source.path`. It is read."""
+    """The mark of a key whose value is a path below `source.path`."""
+
+    access: Access = "read"
 
 
 READ, WRITE, CONNECT, BELOW_SOURCE = Named("read"), Named("write"), Named("connect"), BelowSource()
@@ -74,11 +76,8 @@ def _walk(model: BaseModel, key: Key, source: Path) -> Iterator[NamedPath]:
         mark = next((m for m in info.metadata if isinstance(m, Named | BelowSource)), None)
         if mark is not None:
             for place, text in _texts(value, here):
-                yield (
-                    NamedPath(place, str(source / text), "read")
-                    if isinstance(mark, BelowSource)
-                    else NamedPath(place, text, mark.access)
-                )
+                is_below = isinstance(mark, BelowSource)
+                yield NamedPath(place, str(source / text) if is_below else text, mark.access)
         for place, child in _models(value, here):
             yield from _walk(child, place, source)
 

@@ -34,7 +34,7 @@ class PrefectApi:
         self._client = str(uuid.uuid4())
 
     def get(self, path: str) -> Any:
-        return self._ask("GET", path, None, {})
+        return self.ask("GET", path, None, {})
 
     def post(self, path: str, content: Any) -> Any:
         return self._change("POST", path, content)
@@ -46,11 +46,11 @@ class PrefectApi:
         """A request that changes something; a CSRF token that has run out (an hour) is fetched anew."""
         fresh = not self._csrf
         try:
-            return self._ask(method, path, content, self._csrf or self._fetch_csrf())
+            return self.ask(method, path, content, self._csrf or self._fetch_csrf())
         except urllib.error.HTTPError as e:
             if e.code != 403 or fresh:
                 raise
-        return self._ask(method, path, content, self._fetch_csrf())
+        return self.ask(method, path, content, self._fetch_csrf())
 
     def _fetch_csrf(self) -> dict[str, str]:
         try:
@@ -62,7 +62,8 @@ class PrefectApi:
         self._csrf = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": self._client}
         return self._csrf
 
-    def _ask(self, method: str, path: str, content: Any, headers: dict[str, str]) -> Any:
+    def ask(self, method: str, path: str, content: Any, headers: dict[str, str]) -> Any:
+        """The answer to one request with these headers and the password, from JSON; None for an empty one."""
         body = None if content is None else json.dumps(content).encode()
         typed = {} if body is None else {"Content-Type": "application/json"}
         request = urllib.request.Request(

@@ -69,7 +69,6 @@ def serve(
     schedule: str | None = None,
     allow: Sequence[str] = (),
     check: bool = False,
-    home: Path | None = None,
 ) -> dict[str, Any]:
     """Brings everything up and waits for Ctrl-C or SIGTERM; with `check` it goes down as soon as it has answered.
 
@@ -77,7 +76,7 @@ def serve(
     """
     run = load_run(config) if config else None
     deployments = read_deployments(config, schedule)
-    home = (home or Path(run.runs if run else "runs") / ".prefect").absolute()
+    home = (Path(run.runs if run else "runs") / ".prefect").absolute()
     with sigterm_as_interrupt(), ExitStack() as stack:
         make_private(home)
         stack.enter_context(alone(home))

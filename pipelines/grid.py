@@ -23,7 +23,7 @@ _CRS_FORMS = re.compile(
     r"urn:ogc:def:crs:[A-Z0-9._:+]+\s*$|"
     r"(?:WGS84|WGS72|NAD27|NAD83)\s*$|"
     r"\+?[a-z_]+=|"  # PROJ string
-    rf"(?:{_WKT_KEYWORDS})\s*[\[(])",
+    rf"(?:{_WKT_KEYWORDS})\s*[\[(]|VERTCS\s*\[\s*\")",  # the last is ESRI's, of heights alone
     re.IGNORECASE,
 )
 # a value that begins as a path or an address does: a grid file, which PROJ would open or fetch

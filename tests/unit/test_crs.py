@@ -28,6 +28,7 @@ def test_what_names_a_crs_is_read(text: str) -> None:
 def test_other_forms_are_read_too() -> None:
     assert parse_crs("OGC:CRS84").is_geographic
     assert parse_crs("WGS84").to_epsg() == 4326
+    assert parse_crs('VERTCS["EGM96_Geoid",VDATUM["EGM96_Geoid"],UNIT["Meter",1.0]]').to_wkt()
     assert parse_crs("+proj=longlat +datum=WGS84 +nadgrids=@null").is_geographic
 
 
