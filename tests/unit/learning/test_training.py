@@ -245,7 +245,12 @@ def test_two_devices_train_one_model(tmp_path):
     import subprocess
 
     driver = Path(__file__).with_name("two_devices.py")
-    done = subprocess.run([sys.executable, "-W", "error", driver, tmp_path], capture_output=True, text=True, timeout=540)
+    for attempt in ("first", "second"):
+        command = [sys.executable, "-W", "error", driver, tmp_path / attempt]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        # seen once in some twenty runs: a process of gloo's aborts on its way out (a C++ thread that nobody joined)
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["9", "9", "True"]  # last progress, total, learnt
     assert done.stderr == ""
