@@ -7,6 +7,7 @@ import copy
 import difflib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,21 +21,27 @@ from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
 from configs.monitor import MonitorRun
 from configs.places import Document, Key, PlainLoader, dotted, parse_yaml
+from configs.renamed import Tell, apply_renamed
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 
+log = logging.getLogger(__name__)
 
-def load_run(path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True) -> AnyRun:
+
+def load_run(
+    path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, tell: Tell = log.warning
+) -> AnyRun:
     """The run described by the YAML file at `path`; its `task` says of which kind.
 
     `overrides` are `key.key=value` strings that replace what the file says (value in YAML). `inputs_must_exist=False`
-    is for verbs that do not read the source (evaluate, report...).
+    is for verbs that do not read the source (evaluate, report...). `tell` shows notes, e.g. that a key has a new name.
 
     Raises MissingInput if there is no such file and ConfigError with every mistake found.
     """
     document = parse_yaml(_read_text(Path(path)), str(path))
     for override in overrides:
         _apply_override(document, override)
+    apply_renamed(document, tell)
     run, errors = _validate(document)
     sections = _valid_sections(document, errors)
     findings = _check(tree_of(document.data), sections, inputs_must_exist)

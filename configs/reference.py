@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from configs import schema
+from configs.renamed import RENAMED
 from configs.tasks import TASKS
 
 PLAIN_NAMES = {
@@ -100,7 +101,19 @@ def reference() -> str:
         "Unknown keys are mistakes. Relative paths are read from the folder in which the command runs.\n"
         "Ready-made runs lie in [configs/](../configs).\n\n"
     )
-    return head + "\n".join(section(model) for model in models)
+    return head + "\n".join(section(model) for model in models) + "\n" + earlier_keys()
+
+
+def earlier_keys() -> str:
+    """The table of keys that are read for one more version."""
+    rows = [
+        f"| `{old}` | {', '.join(one.tasks)} | {f'`{one.new}`' if one.new else 'no effect'} | {one.reason} |"
+        for old, one in RENAMED.items()
+    ]
+    intro = "These are read for one more version, with a note to the user."
+    return (
+        "\n".join(["## Keys of earlier versions", "", intro, "", "| key | task | now | why |", "|---|---|---|---|", *rows]) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ def open_invocation(
     is_deployed: bool = False,
 ) -> Invocation:
     """Reads the config (raises ConfigError, MissingInput, and RequestError for a path that the run may not touch)."""
-    run = load_run_within_limits(config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed)
+    shown = display or Silent()
+    run = load_run_within_limits(config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, tell=shown.say)
     folder = RunFolder.of(run)
-    return Invocation(run, folder, Steps(folder.steps, display or Silent(), call, flow_run), even_if_worse, restart)
+    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from configs.load import load_run
+from configs.load import load_run, log
 from configs.paths import NamedPath, is_uri, named_paths
+from configs.renamed import Tell
 from configs.tasks import AnyRun
 from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
@@ -116,7 +117,12 @@ def text_of(one: NamedPath) -> str:
 
 
 def load_run_within_limits(
-    config: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, is_deployed: bool = False
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    inputs_must_exist: bool = True,
+    is_deployed: bool = False,
+    tell: Tell = log.warning,
 ) -> AnyRun:
     """`load_run`, which looks at no path that the limits of this process leave out.
 
@@ -125,15 +131,15 @@ def load_run_within_limits(
     """
     limits = limits_here()
     if limits is None and not is_deployed:
-        return load_run(config, overrides, inputs_must_exist=inputs_must_exist)
+        return load_run(config, overrides, inputs_must_exist=inputs_must_exist, tell=tell)
     itself = NamedPath(("config",), str(config), "read")
     require = limits.require if limits is not None else require_absolute
     require([itself])
-    run = load_run(config, overrides, inputs_must_exist=False)
+    run = load_run(config, overrides, inputs_must_exist=False, tell=tell)
     require(named_paths(run))
     if limits is not None:
         limits.require(derived_paths(run))
-    if load_run(config, overrides, inputs_must_exist=inputs_must_exist) != run:
+    if load_run(config, overrides, inputs_must_exist=inputs_must_exist, tell=log.debug) != run:  # said already
         raise RequestError(f"{config} changed while it was read; start the run again")
     return run
 

@@ -1,0 +1,122 @@
+"""Keys of earlier versions, read for one more version under their new names; each use is said to the user."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from configs.places import Document, Key, dotted
+from pipelines.errors import Mistake
+
+Tell = Callable[[str], None]  # shows a note to the user
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A key of earlier versions. `new`: its dotted name now, None where nothing replaces it. `reason` ends the note.
+
+    `*` stands for the number of a list entry; `new` has as many of them, and moves within the same entry. `tasks`: the tasks
+    that had the key. `values`: old value -> new value, where the words for them changed too.
+    """
+
+    new: str | None
+    reason: str = ""
+    tasks: tuple[str, ...] = ("forecast", "monitor", "change")
+    values: Mapping[str, str] | None = None
+
+
+RENAMED: dict[str, Renamed] = {
+    "evaluation.bootstrap": Renamed(
+        None, "intervals are calculated (Student's t), nothing is drawn at random", tasks=("forecast",)
+    ),
+}
+
+
+def apply_renamed(document: Document, tell: Tell, table: Mapping[str, Renamed] = RENAMED) -> None:
+    """Moves the old keys in `document` to their new names and takes retired ones out; tells the user of each.
+
+    Where old and new name are both written, one given with `--set` wins; else it is a mistake, noted in the document.
+
+    >>> document = Document("run.yaml", {"evaluation": {"bootstrap": 100}})
+    >>> apply_renamed(document, print)
+    run.yaml:1: evaluation.bootstrap has no effect any more: intervals are calculated (Student's t), nothing is drawn at random
+    >>> document.data
+    {'evaluation': {}}
+    """
+    task = document.data.get("task", "forecast")
+    for old, renamed in table.items():
+        if task not in renamed.tasks:
+            continue
+        for key in list(_written(document.data, tuple(old.split(".")))):
+            _apply(document, key, old, renamed, tell)
+
+
+def _written(data: Any, pattern: tuple[str, ...], above: Key = ()) -> Iterator[Key]:
+    """Every key in `data` that matches the pattern."""
+    if not pattern:
+        yield above
+    elif pattern[0] == "*" and isinstance(data, list):
+        for number, entry in enumerate(data):
+            yield from _written(entry, pattern[1:], (*above, number))
+    elif isinstance(data, dict) and pattern[0] in data:
+        yield from _written(data[pattern[0]], pattern[1:], (*above, pattern[0]))
+
+
+def _apply(document: Document, key: Key, old: str, renamed: Renamed, tell: Tell) -> None:
+    place, because = document.place_of_key(key), f": {renamed.reason}" if renamed.reason else ""
+    if renamed.new is None:
+        _take(document.data, key)
+        tell(f"{place}: {dotted(key)} has no effect any more{because}")
+        return
+    new = _filled(renamed.new, key)
+    value = _take(document.data, key)
+    if renamed.values and isinstance(value, str) and value in renamed.values:
+        tell(f"{place}: `{dotted(key)}: {value}` is now called `{dotted(new)}: {renamed.values[value]}`{because}")
+        value = renamed.values[value]
+    elif new != key:
+        tell(f"{place}: {dotted(key)} is now called {dotted(new)}{because}")
+    _put(document, key, new, value)
+
+
+def _filled(new: str, key: Key) -> Key:
+    numbers = iter([part for part in key if isinstance(part, int)])
+    return tuple(next(numbers) if part == "*" else part for part in new.split("."))  # as many numbers as stars
+
+
+def _take(data: Any, key: Key) -> Any:
+    for part in key[:-1]:
+        data = data[part]
+    return data.pop(key[-1])
+
+
+def _put(document: Document, old: Key, new: Key, value: Any) -> None:
+    """`value`, which stood at `old`, at `new`; mappings that are there already are filled up."""
+    node: Any = document.data
+    for part in new[:-1]:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    if not isinstance(node, dict):  # the schema says what is wrong with it
+        return
+    there = node.get(new[-1])
+    if isinstance(there, dict) and isinstance(value, dict):
+        for name, below in value.items():
+            _put(document, (*old, name), (*new, name), below)
+        return
+    if new[-1] in node and not _wins(document, old, new):
+        return
+    node[new[-1]] = value
+    _move_places(document, old, new)
+
+
+def _wins(document: Document, old: Key, new: Key) -> bool:
+    """True if the value of the old name is to be used although the new one is written too."""
+    at_old, at_new = document.place_of_value(old), document.place_of_value(new)
+    if not at_old.startswith("--set") and not at_new.startswith("--set"):
+        remedy = f"{dotted(new)} stands at {at_new}; keep that one"
+        document.mistakes.append(Mistake(at_old, dotted(old), f"is the old name of {dotted(new)}, which is there too", remedy))
+    return at_old.startswith("--set")
+
+
+def _move_places(document: Document, old: Key, new: Key) -> None:
+    """Messages about the new key name the line that the user wrote."""
+    for places in (document.key_places, document.value_places):
+        for key in [key for key in places if key[: len(old)] == old]:
+            places[(*new, *key[len(old) :])] = places.pop(key)
