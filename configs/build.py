@@ -236,8 +236,7 @@ def build_evaluation_settings(run: Run) -> Any:
         MODEL,
         tuple(chosen.must_beat),
         names,
-        chosen.bootstrap,
+        chosen.margin,
         chosen.confidence,
         publish_if=chosen.publish_if,
-        seed=run.training.seed,
     )

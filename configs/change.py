@@ -86,6 +86,7 @@ class ChangeEvaluation(Strict):
     compare: list[ChangeModel] = Field([], description="other models, trained and judged in the same way")
     seeds: int = Field(1, ge=1, description="trainings per model, to show the spread")
     must_beat: list[Rule] = Field(["change_vector"], description="rules that a published model must beat in pooled F1")
+    margin: Fraction = Field(0.01, description="smallest difference of F1 that matters; a smaller one is called equal")
     confidence: Fraction = 0.95
 
 

@@ -266,9 +266,12 @@ class EvaluationConfig(Strict):
     baselines: list[Baseline] = ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"]
     must_beat: list[Baseline] = ["persistence", "climatology"]
     publish_if: Literal["smaller_error", "beyond_doubt"] = Field(
-        "smaller_error", description="against must_beat: a smaller error, or one whose interval of skill leaves 0 out"
+        "smaller_error",
+        description="against must_beat: an error smaller by the margin, or in addition an interval of skill that lies above 0",
     )
-    bootstrap: int = Field(2000, ge=100)
+    margin: Fraction = Field(
+        0.01, description="smallest difference that matters, a share of the baseline's error; a smaller one is called equal"
+    )
     confidence: Fraction = 0.95
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
 

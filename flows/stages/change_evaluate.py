@@ -210,23 +210,33 @@ def tabulate(
     automatic: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything measured, as JSON values, and the verdict."""
-    from pipelines.learning.change_judging import compare, describe_method, verdict_of
+    from pipelines.learning.change_judging import compare, describe_method
+    from pipelines.learning.verdict import judge_detector
 
     chosen = invocation.run.evaluation
     shipped = next(iter(models))
     everything = {**models, **{name: [one] for name, one in {**rules, **automatic}.items()}}
-    methods = {name: describe_method(seeds, chosen.confidence) for name, seeds in everything.items()}
+    methods = {name: describe_method(seeds, chosen.confidence, chosen.groups) for name, seeds in everything.items()}
     others = {name: seeds[0] for name, seeds in everything.items() if name != shipped}
-    differences = compare(models[shipped][0], others, chosen.confidence)
+    differences = compare(models[shipped][0], others, chosen.confidence, chosen.groups)
+    verdict = judge_detector(
+        shipped,
+        methods,
+        differences,
+        chosen.must_beat,
+        margin=chosen.margin,
+        confidence=chosen.confidence,
+        are_strips=bool(places.grouping.note),
+    )
     return {
         "model": shipped,
         "groups": describe_groups(places),
         "note": places.grouping.note,
         "confidence": chosen.confidence,
         "methods": methods,
-        "differences": differences,
+        "differences": {name: {**one.to_json(), "outcome": one.outcome(chosen.margin)} for name, one in differences.items()},
         "area": estimate_places(invocation, places, models[shipped][0]),
-        "verdict": verdict_of(shipped, methods, differences, chosen.must_beat, chosen.confidence, places.grouping.note),
+        "verdict": verdict.to_json(),
     }
 
 

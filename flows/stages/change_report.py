@@ -103,9 +103,10 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     tables = label_tables(summary.methods, judged_places, summary.shipped)
     if evaluation.get("area"):
         tables.append(area_table(evaluation["area"], run.evaluation.confidence))
+    interval = evaluation["methods"][summary.shipped]["f1_interval"]
     words = (
-        "As judged, the threshold too chosen on other places. Pooled over all pixels, with its "
-        f"{run.evaluation.confidence:.0%} interval over blocks; no method has seen the place."
+        "As judged, the threshold too chosen on other sites. Pooled over all pixels, with its "
+        f"{run.evaluation.confidence * 100:g} % interval ({interval.get('basis', 'blocks')}); no method has seen the site."
     )
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
         curve = Path(drafts) / "f1.png"

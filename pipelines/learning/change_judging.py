@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.learning.area_estimates import allocate_sample, estimate_areas
 from pipelines.learning.change_groups import Grouping
-from pipelines.learning.change_intervals import block_counts, f1_difference, f1_interval
+from pipelines.learning.change_intervals import Groups, block_counts, f1_difference, f1_interval
 from pipelines.learning.change_metrics import (
     Counts,
     Reliability,
@@ -25,6 +25,7 @@ from pipelines.learning.change_metrics import (
     judge_places,
     usable_pixels,
 )
+from pipelines.learning.intervals import Interval
 from pipelines.samples.change_windows import Region
 
 STRIP_PX = 1 << 22
@@ -78,7 +79,7 @@ def standardised(score_HW: np.ndarray, seen_HW: np.ndarray) -> np.ndarray:
     """A rule's scores in deviations from the place's own mean, moved by 10 so that they are >= 0; float32, NaN where not seen.
 
     The order within a place stays. Between places it is what makes one threshold serve all of them: on OSCD it takes change
-    vector analysis from .25 to .34.
+    vector analysis from 0.25 to 0.34.
     """
     usable = seen_HW & ~np.isnan(score_HW)
     values = score_HW[usable].astype(np.float64)
@@ -118,13 +119,13 @@ class Judged:
             if self.reliability is not None:
                 self.reliability.add(part.score_HW, part.label_HW, usable)
 
-    def to_json(self, confidence: float, seed: int = 0) -> dict[str, Any]:
-        """Pooled and per place: precision, recall, F1, IoU, average precision; the pooled F1 with its interval over blocks."""
+    def to_json(self, confidence: float, groups: Groups = (), seed: int = 0) -> dict[str, Any]:
+        """Pooled and per site: precision, recall, F1, IoU, average precision; the pooled F1 with its interval."""
         content = judge_places(self.counts)
         content["pooled"]["average_precision"] = self.histogram.average_precision()
         for name, histogram in self.histograms.items():
             content["places"][name]["average_precision"] = histogram.average_precision()
-        interval = f1_interval(self.blocks_B3, confidence=confidence, seed=seed)
+        interval = f1_interval(self.blocks_B3, groups, confidence=confidence, seed=seed)
         if self.reliability is not None:
             content["reliability"] = {"expected_error": self.reliability.expected_error(), "bins": self.reliability.table()}
         return {**content, "f1_interval": interval.to_json(), "thresholds": self.thresholds}
@@ -145,20 +146,16 @@ def judge_rule(grouping: Grouping, scores: Mapping[str, np.ndarray], truths: Map
     return judged
 
 
-def describe_method(seeds: Sequence[Judged], confidence: float) -> dict[str, Any]:
+def describe_method(seeds: Sequence[Judged], confidence: float, groups: Groups = ()) -> dict[str, Any]:
     """The first seed's figures and, where there are several, the spread of the pooled F1 over all of them."""
     f1s = [f1 for f1 in (sum(one.counts.values(), Counts()).f1 for one in seeds) if f1 is not None]
     spread = spread_of(f1s) if len(f1s) > 1 else None
-    return {**seeds[0].to_json(confidence), "f1_of_seeds": f1s, "spread": spread}
+    return {**seeds[0].to_json(confidence, groups), "f1_of_seeds": f1s, "spread": spread}
 
 
-def compare(ours: Judged, theirs: Mapping[str, Judged], confidence: float, seed: int = 0) -> dict[str, Any]:
-    """Pooled F1 of ours minus that of each other method, with intervals over the same blocks."""
-    return {
-        name: {**difference.to_json(), "outcome": difference.outcome}
-        for name, other in theirs.items()
-        for difference in [f1_difference(ours.blocks_B3, other.blocks_B3, confidence=confidence, seed=seed)]
-    }
+def compare(ours: Judged, theirs: Mapping[str, Judged], confidence: float, groups: Groups = ()) -> dict[str, Interval]:
+    """Pooled F1 of ours minus that of each other method, in pairs. Sites of one of the `groups` count as one site."""
+    return {name: f1_difference(ours.blocks_B3, other.blocks_B3, groups, confidence=confidence) for name, other in theirs.items()}
 
 
 def spread_of(f1s: Sequence[float]) -> dict[str, float | int]:
@@ -174,36 +171,7 @@ def spread_of(f1s: Sequence[float]) -> dict[str, float | int]:
     }
 
 
-# ---------------------------------------------------------------- words and areas
-
-
-def verdict_of(
-    shipped: str,
-    methods: Mapping[str, Mapping[str, Any]],
-    differences: Mapping[str, Mapping[str, Any]],
-    must_beat: Sequence[str],
-    confidence: float,
-    note: str = "",
-) -> dict[str, Any]:
-    """`outcomes` per method, `is_publishable` (a larger pooled F1 than all that must be beaten), and a sentence for people."""
-    wanting = [name for name in must_beat if not (differences[name]["value"] or 0) > 0]
-    pooled, interval = methods[shipped]["pooled"], methods[shipped]["f1_interval"]
-    between = "" if interval["low"] is None else f" ({confidence:.0%}: {interval['low']:.3f} to {interval['high']:.3f})"
-    where = "strips that it has not learnt from" if note else "places that it has not seen"
-    text = f"{shipped} finds change on {where} with F1 {_figure(pooled['f1'])}{between}, precision {_figure(pooled['precision'])}"
-    text += f", recall {_figure(pooled['recall'])}."
-    for name in must_beat:
-        one = differences[name]
-        range_ = "" if one["low"] is None else f", {one['low']:+.3f} to {one['high']:+.3f}"
-        text += f" {name}: F1 {_figure(methods[name]['pooled']['f1'])} (difference {one['value'] or 0:+.3f}{range_})."
-    if wanting:
-        text += f" It was to beat {', '.join(must_beat)} and does not beat {', '.join(wanting)}: not published unless asked for."
-    outcomes = {name: one["outcome"] for name, one in differences.items()}
-    return {"outcomes": outcomes, "must_beat": list(must_beat), "is_publishable": not wanting, "sentence": text}
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+# ---------------------------------------------------------------- areas and tables
 
 
 def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float, seed: int = 0) -> dict[str, Any]:
@@ -225,8 +193,9 @@ def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float
 
 def markdown_table(content: Mapping[str, Any]) -> list[str]:
     """The lines of a table of an evaluation, one method a line: pooled figures, then F1 per place."""
-    places = list(content["methods"][content["model"]]["places"])
-    head = ["method", "F1", "interval", "seeds", "P", "R", "IoU", "AP", *places]
+    judged = content["methods"][content["model"]]
+    places = list(judged["places"])
+    head = ["method", "F1", f"interval ({judged['f1_interval']['basis']})", "seeds", "P", "R", "IoU", "AP", *places]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, method in content["methods"].items():
         pooled, interval, spread = method["pooled"], method["f1_interval"], method["spread"]
@@ -240,3 +209,7 @@ def markdown_table(content: Mapping[str, Any]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

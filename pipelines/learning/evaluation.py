@@ -9,10 +9,11 @@ import numpy as np
 
 from pipelines.calendar import from_days
 from pipelines.errors import RequestError, StateError
-from pipelines.learning.bootstrap import Skill, paired_skill
 from pipelines.learning.conformal import CoverageTally, Forecaster, Intervals, Progress, forecast_window
+from pipelines.learning.intervals import Interval
 from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
-from pipelines.learning.verdict import Verdict, judge
+from pipelines.learning.skill import paired_skill, skill_json
+from pipelines.learning.verdict import Verdict, judge_forecaster
 from pipelines.samples.cache import WindowArrays
 from pipelines.tiles import Tile
 
@@ -22,18 +23,16 @@ class EvaluationSettings:
     """`model` is the name of the forecaster on trial; all others are its baselines. `variables` are the names of the C axis.
 
     `ssim_range_C`: data range of each variable for SSIM; default: the range of the valid values of each tile over all dates.
-    `block_dates`: consecutive target dates that the bootstrap draws together. `publish_if`: see `Verdict`.
+    `margin`: the smallest difference that matters, a share of the baseline's error. `publish_if`: see `Verdict`.
     """
 
     model: str = "model"
     must_beat: tuple[str, ...] = ("persistence", "climatology")
     variables: tuple[str, ...] = ()
-    bootstrap: int = 2000
+    margin: float = 0.01
     confidence: float = 0.95
-    block_dates: int = 1
     publish_if: str = "smaller_error"  # | "beyond_doubt"
     ssim_range_C: tuple[float, ...] | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,14 +131,23 @@ def _conclude(
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
     baselines = [name for name in tables if name != settings.model]
-    skills = {name: _skills(sums[settings.model], sums[name], settings) for name in baselines}
+    skills = {name: _skills(sums[settings.model], sums[name], settings.confidence) for name in baselines}
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
     overall = {name: of_baseline[0] for name, of_baseline in skills.items()}
-    verdict = judge(overall, errors, settings.must_beat, settings.confidence, settings.publish_if)
+    verdict = judge_forecaster(
+        overall,
+        errors,
+        settings.must_beat,
+        margin=settings.margin,
+        confidence=settings.confidence,
+        publish_if=settings.publish_if,
+    )
     return Evaluation(
         model=settings.model,
         metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},
-        skill={name: _labelled([skill.to_json() for skill in of_baseline]) for name, of_baseline in skills.items()},
+        skill={
+            name: _labelled([skill_json(skill, settings.margin) for skill in of_baseline]) for name, of_baseline in skills.items()
+        },
         verdict=verdict,
         intervals=coverage.to_json() if coverage else None,
         by_date=_by_date(of_model, sums),
@@ -149,22 +157,13 @@ def _conclude(
     )
 
 
-def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, settings: EvaluationSettings) -> list[Skill]:
+def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) -> list[Interval]:
     """Skill over all leads, then of each lead; dates without a valid pixel at that lead are left out."""
     found = []
     for leads in (slice(None), *(slice(k, k + 1) for k in range(model_DKS.shape[1]))):
         seen_D = model_DKS[:, leads, PIXELS].sum(axis=1) > 0
         model_D, baseline_D = (sums[seen_D][:, leads, ABSOLUTE].sum(axis=1) for sums in (model_DKS, baseline_DKS))
-        found.append(
-            paired_skill(
-                model_D,
-                baseline_D,
-                resamples=settings.bootstrap,
-                confidence=settings.confidence,
-                seed=settings.seed,
-                block_dates=settings.block_dates,
-            )
-        )
+        found.append(paired_skill(model_D, baseline_D, confidence=confidence))
     return found
 
 
@@ -196,12 +195,12 @@ def _by_date(table: ErrorTable, sums: dict[str, np.ndarray]) -> dict[str, Any]:
 def _protocol(settings: EvaluationSettings, scale_C: np.ndarray) -> str:
     several = "standard deviations of each variable's test targets, averaged over variables"
     unit = "physical units" if len(scale_C) == 1 else several
-    blocks = f" in blocks of {settings.block_dates}" if settings.block_dates > 1 else ""
     ranges = settings.ssim_range_C or "the range of each tile's valid values over all dates"
     return (
         f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target "
         "pixels, every pixel the same weight; rules are refitted on every date up to the issue date. skill = 1 - MAE of the "
-        f"model / MAE of the baseline; interval: percentile bootstrap at {settings.confidence:.0%}, {settings.bootstrap} "
-        f"resamples of target dates{blocks}, paired. SSIM: 7x7 uniform window, data range {ranges}; pixels that are not valid "
-        "are filled alike in forecast and truth, the mean runs over valid pixels."
+        f"model / MAE of the baseline; interval: Student's t at {settings.confidence * 100:g} % over the paired differences of "
+        "target dates, with the effective number of dates of an AR(1) (dates in their order, unequal gaps not used). A win or a "
+        f"loss also takes a difference of {settings.margin * 100:g} % of the baseline's error. SSIM: 7x7 uniform window, data "
+        f"range {ranges}; pixels that are not valid are filled alike in forecast and truth, the mean runs over valid pixels."
     )

@@ -1,71 +1,180 @@
-"""What the numbers say, in plain words: does the model beat the rules that it must beat?"""
+"""What the numbers say, in plain words: does the model beat what it must beat? The same for forecasts and for change."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.learning.bootstrap import Skill
+from pipelines.learning.intervals import Interval, Outcome, Unit
 
-ORDER = ("beats", "not distinguishable", "loses")
+CLAIMS: dict[Outcome, str] = {
+    "beats": "the model beats it",
+    "equal": "equal, the difference is immaterial (margin {margin})",
+    "not distinguishable": "not distinguishable",
+    "loses": "the model loses to it",
+}
+SHORT: dict[Outcome, str] = {
+    "beats": "beats {}",
+    "equal": "equals {}",
+    "not distinguishable": "is not distinguishable from {}",
+    "loses": "loses to {}",
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`outcomes` per baseline, at the stated confidence. `is_publishable`: against every baseline that must be beaten the error
-    is smaller (`publish_if` "smaller_error"), or smaller with an interval that leaves no doubt ("beyond_doubt").
+    """`outcomes` per baseline or other method, at `confidence`, for differences of at least `margin`.
+
+    is_publishable: against everything in `must_beat` the model is better by at least the margin (`publish_if` "smaller_error"),
+    or its outcome is `beats` ("beyond_doubt"). margin: a share of the baseline's error, or a difference of F1. unit: what the
+    intervals count as independent, so what the outcomes hold for.
     """
 
-    outcomes: dict[str, str]
+    outcomes: dict[str, Outcome]
     must_beat: tuple[str, ...]
-    best_baseline: str
     is_publishable: bool
     sentence: str
+    unit: Unit
+    margin: float
+    confidence: float
+    best_baseline: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def judge(
-    skills: dict[str, Skill],
-    errors: dict[str, float],
+def judge_forecaster(
+    skills: Mapping[str, Interval],
+    errors: Mapping[str, float],
     must_beat: Sequence[str],
+    *,
+    margin: float,
     confidence: float,
     publish_if: str = "smaller_error",
 ) -> Verdict:
     """The verdict over overall skills and errors (any common unit) by baseline name."""
-    outcomes = {name: skill.outcome for name, skill in skills.items()}
     best = min(errors, key=lambda name: errors[name])
-    wanting = [name for name in must_beat if not _is_enough(skills[name], publish_if)]
-    return Verdict(outcomes, tuple(must_beat), best, not wanting, _sentence(skills, best, must_beat, wanting, confidence))
+    outcomes = {name: skill.outcome(margin) for name, skill in skills.items()}
+    wanting = failing(skills, must_beat, margin, publish_if)
+    named = list(must_beat) or [best]
+    sentences = [_skill_sentence(name, skills[name], margin, confidence) for name in named]
+    others = {name: outcome for name, outcome in outcomes.items() if name not in named}
+    if others:
+        sentences.append(_others_sentence(others, skills))
+    sentences.append(f"The best baseline is {best}.")
+    sentences += _gate_sentences(outcomes, must_beat, wanting, _asked(publish_if, margin))
+    return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), "dates", margin, confidence, best)
 
 
-def _is_enough(skill: Skill, publish_if: str) -> bool:
-    if publish_if == "beyond_doubt":
-        return skill.outcome == "beats"
-    return skill.skill is not None and skill.skill > 0
+def judge_detector(
+    shipped: str,
+    methods: Mapping[str, Mapping[str, Any]],
+    differences: Mapping[str, Interval],
+    must_beat: Sequence[str],
+    *,
+    margin: float,
+    confidence: float,
+    are_strips: bool = False,
+) -> Verdict:
+    """The verdict over the differences of pooled F1 to each other method. `methods` as in evaluation.json.
+
+    are_strips: what was left out were strips of sites, not whole sites.
+    """
+    outcomes = {name: difference.outcome(margin) for name, difference in differences.items()}
+    wanting = failing(differences, must_beat, margin)
+    pooled, interval = methods[shipped]["pooled"], methods[shipped]["f1_interval"]
+    where = "strips of these sites that it has not learnt from" if are_strips else "sites that it has not seen"
+    sentences = [
+        f"{shipped} finds change on {where} with F1 {_figure(pooled['f1'])}{_f1_range(interval, confidence)}, "
+        f"precision {_figure(pooled['precision'])}, recall {_figure(pooled['recall'])}."
+    ]
+    if interval["unit"] == "blocks":
+        sentences.append("The intervals hold for these sites only: fewer than three that are independent say nothing of others.")
+    f1_of = {name: methods[name]["pooled"]["f1"] for name in must_beat}
+    sentences += [_f1_sentence(name, f1_of[name], differences[name], margin, confidence) for name in must_beat]
+    sentences += _gate_sentences(outcomes, must_beat, wanting, f"an F1 larger by at least {margin:g}")
+    return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), interval["unit"], margin, confidence)
 
 
-def _sentence(skills: dict[str, Skill], best: str, must_beat: Sequence[str], wanting: Sequence[str], confidence: float) -> str:
-    groups = [(outcome, [name for name in skills if skills[name].outcome == outcome]) for outcome in ORDER]
-    words = {"beats": "beats {}", "not distinguishable": "cannot be told apart from {}", "loses": "loses to {}"}
-    parts = [words[outcome].format(_list([f"{n} ({_percent(skills[n])})" for n in names])) for outcome, names in groups if names]
-    text = f"The model {_list(parts)} at {confidence:.0%} confidence. The best baseline is {best}."
-    if not must_beat:
-        return text
+def failing(
+    differences: Mapping[str, Interval], must_beat: Sequence[str], margin: float, publish_if: str = "smaller_error"
+) -> list[str]:
+    """Those of `must_beat` against which the model is not good enough to be published. A tie is not good enough."""
+
+    def is_enough(difference: Interval) -> bool:
+        if publish_if == "beyond_doubt":
+            return difference.outcome(margin) == "beats"
+        return difference.value is not None and difference.value >= margin
+
+    return [name for name in must_beat if not is_enough(differences[name])]
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def _skill_sentence(name: str, skill: Interval, margin: float, confidence: float) -> str:
+    claim = CLAIMS[skill.outcome(margin)].format(margin=f"{margin * 100:g} %")
+    if skill.value is None:
+        return f"The model cannot be compared with {name}: {skill.reason}."
+    if math.isinf(skill.value):
+        return f"{name} makes no error, the model does: {claim}."
+    change = f"{_percent(abs(skill.value))} {'smaller' if skill.value > 0 else 'larger'} than"
+    if abs(skill.value) < 0.0005:
+        change = "within 0.1 % of"
+    return f"The model's error is {change} that of {name}{_range(skill, confidence, _percent)}: {claim}."
+
+
+def _f1_sentence(name: str, f1: float | None, difference: Interval, margin: float, confidence: float) -> str:
+    claim = CLAIMS[difference.outcome(margin)].format(margin=f"{margin:g}")
+    value = "undefined" if difference.value is None else f"{difference.value:+.3f}"
+    return f"{name}: F1 {_figure(f1)}, difference {value}{_range(difference, confidence, '{:+.3f}'.format)}: {claim}."
+
+
+def _range(interval: Interval, confidence: float, shown: Callable[[float], str]) -> str:
+    if interval.low is None or interval.high is None:
+        return f" (no interval: {interval.reason})" if interval.reason else ""
+    return f" ({confidence * 100:g} % interval {shown(interval.low)} to {shown(interval.high)}, {interval.basis})"
+
+
+def _f1_range(interval: Mapping[str, Any], confidence: float) -> str:
+    if interval["low"] is None:
+        return f" (no interval: {interval['reason']})" if interval["reason"] else ""
+    return f" ({confidence * 100:g} % interval {interval['low']:.3f} to {interval['high']:.3f}, {interval['basis']})"
+
+
+def _others_sentence(outcomes: Mapping[str, Outcome], skills: Mapping[str, Interval]) -> str:
+    groups = [(words, [name for name in outcomes if outcomes[name] == outcome]) for outcome, words in SHORT.items()]
+    parts = [words.format(_list([_with_skill(name, skills[name]) for name in names])) for words, names in groups if names]
+    return f"It {_list(parts)}."
+
+
+def _with_skill(name: str, skill: Interval) -> str:
+    if skill.value is None or math.isinf(skill.value):
+        return name
+    return f"{name} ({_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'} error)"
+
+
+def _asked(publish_if: str, margin: float) -> str:
+    smaller = f"an error smaller by at least {margin * 100:g} %"
+    return f"{smaller} and an interval above 0" if publish_if == "beyond_doubt" else smaller
+
+
+def _gate_sentences(outcomes: Mapping[str, Outcome], must_beat: Sequence[str], wanting: Sequence[str], asked: str) -> list[str]:
     if wanting:
-        return (
-            f"{text} It was to beat {_list(list(must_beat))} and does not beat {_list(wanting)}: not published unless asked for."
-        )
-    doubtful = [name for name in must_beat if skills[name].outcome != "beats"]
-    doubt = f", though the test dates do not put it beyond doubt for {_list(doubtful)}" if doubtful else ""
-    return f"{text} Its error is smaller than that of what it must beat ({_list(list(must_beat))}){doubt}."
+        text = f"It was to beat {_list(must_beat)} and does not beat {_list(wanting)}: not published unless asked for"
+        return [f"{text} (wanted: {asked})."]
+    doubtful = [name for name in must_beat if outcomes[name] != "beats"]
+    if not doubtful:
+        return []
+    return [f"It is published, since it has {asked}; for {_list(doubtful)} that may be chance."]
 
 
-def _percent(skill: Skill) -> str:
-    if skill.skill is None:
-        return "which makes no error"
-    change = f"{abs(skill.skill):.1%} {'smaller' if skill.skill >= 0 else 'larger'} error"
-    return change if skill.low is None or skill.high is None else f"{change}, skill {skill.low:+.3f} to {skill.high:+.3f}"
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f} %"
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _list(words: Sequence[str]) -> str:

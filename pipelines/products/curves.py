@@ -21,7 +21,7 @@ from pipelines.tiles import Tile
 # Okabe & Ito (2008): told apart with any colour vision; the model is always the first
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c8c8c")
 MARKERS = "osD^vPX"
-OUTCOMES = {"beats": "#009E73", "loses": "#D55E00", "not distinguishable": "#8c8c8c"}
+OUTCOMES = {"beats": "#009E73", "equal": "#56B4E9", "not distinguishable": "#8c8c8c", "loses": "#D55E00"}
 PARTS = {"train": "#56B4E9", "validation": "#E69F00", "test": "#D55E00"}
 
 
@@ -76,7 +76,7 @@ def draw_skill(evaluation: dict[str, Any], path: Path) -> None:
         bars.set_axisbelow(True)
         bars.spines[["top", "right", "left"]].set_visible(False)
         key = [Patch(color=colour, label=outcome) for outcome, colour in OUTCOMES.items()]
-        bars.legend(handles=key, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+        bars.legend(handles=key, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(OUTCOMES))
         for number, name in enumerate(names, start=1):
             leads = skill[name]["by_lead"]
             _line(lines, [lead["lead"] for lead in leads], [_number(lead["skill"]) for lead in leads], name, number)

@@ -15,7 +15,7 @@ from rio_cogeo import cog_validate
 from pipelines.cube.store import open_cube
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ("training.epochs=1", "model.hidden=[4]", "samples.stride=3", "evaluation.bootstrap=100")
+QUICK = ("training.epochs=1", "model.hidden=[4]", "samples.stride=3")
 QUICK += ("evaluation.baselines=[persistence, climatology]",)
 pytestmark = pytest.mark.slow
 

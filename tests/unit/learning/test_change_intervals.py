@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from pipelines.learning.change_intervals import Interval, block_counts, f1_difference, f1_interval, pooled_f1
+from pipelines.learning.change_intervals import block_counts, f1_difference, f1_interval, pooled_f1
 from pipelines.learning.change_metrics import count_changes
+
+MARGIN = 0.01
 
 
 def make_place(seed, shape=(96, 100), share=0.05):
@@ -53,38 +55,88 @@ def test_blocks_without_any_count_are_drawn_too():
     few = f1_interval({"a": told})
     many = f1_interval({"a": np.vstack([told, np.zeros((98, 3), np.int64)])})
     assert many.value == few.value
-    assert many.blocks == 100
+    assert many.count == 100
     assert many.low is not None
 
 
-def test_places_are_not_traded_for_each_other():
-    """Within each place all blocks are alike, so nothing varies, although the places differ."""
-    blocks = {"good": np.tile([9, 0, 1], (6, 1)), "bad": np.tile([1, 9, 9], (6, 1))}
-    interval = f1_interval(blocks)
-    assert interval.low == interval.high == interval.value
+def make_sites(precisions, seed=0):
+    """Sites of 40 blocks that are alike within a site; each with its own precision."""
+    rng = np.random.default_rng(seed)
+    return {
+        f"site {n}": np.column_stack([rng.poisson(50, 40), rng.poisson(50 * (1 - p) / p, 40), rng.poisson(20, 40)])
+        for n, p in enumerate(precisions)
+    }
 
 
-def test_a_method_does_not_differ_from_itself_and_a_better_one_is_better():
+def test_three_sites_and_more_are_the_unit_not_their_blocks():
+    """Within a site everything is alike, so blocks vary little; sites differ, and other sites may differ as much."""
+    found = f1_interval(make_sites([0.9, 0.2, 0.5, 0.7]))
+    assert (found.unit, found.count, found.basis) == ("sites", 4, "4 sites")
+    assert found.high - found.low > 0.4
+    two = f1_interval(make_sites([0.9, 0.2]))
+    assert (two.unit, two.count, two.basis) == ("blocks", 80, "80 blocks of 2 sites")
+    assert two.high - two.low < 0.05
+
+
+def test_a_gain_at_one_site_only_is_not_distinguishable_although_its_blocks_leave_no_doubt():
+    """As five cities: better at one, the same at the others."""
+    theirs = make_sites([0.4, 0.4, 0.4, 0.4, 0.4])
+    ours = {**theirs, "site 0": theirs["site 0"] * [1, 0, 1]}
+    assert f1_difference(ours, theirs).outcome(MARGIN) == "not distinguishable"
+    alone = {"site 0": theirs["site 0"]}
+    assert f1_difference({"site 0": ours["site 0"]}, alone).outcome(MARGIN) == "beats"
+
+
+def test_two_equal_methods_are_seldom_told_apart_by_five_sites():
+    rng = np.random.default_rng(1)
+    wins = 0
+    for _ in range(1000):
+        true = rng.lognormal(5, 0.8, 5)
+        methods = [
+            {str(n): np.array([[t, t * rng.lognormal(0, 0.5), t * rng.lognormal(0, 0.5)]]) for n, t in enumerate(true)}
+            for _ in range(2)
+        ]
+        wins += f1_difference(*methods).outcome(MARGIN) == "beats"
+    assert wins / 1000 <= 0.06
+
+
+def test_sites_of_one_group_count_as_one():
+    sites = make_sites([0.9, 0.2, 0.5, 0.7])
+    assert f1_interval(sites, [["site 0", "site 1"], ["elsewhere"]]).count == 3
+    assert f1_interval(sites, [["site 0", "site 1", "site 2"]]).unit == "blocks"
+
+
+def test_the_interval_stays_within_what_an_f1_can_be():
+    found = f1_interval(make_sites([0.99, 0.1, 0.9]))
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_a_method_equals_itself_and_a_better_one_beats():
     mapped, label = make_place(4)
     blocks = {"a": block_counts(mapped, label)}
-    same = f1_difference(blocks, blocks)
-    assert (same.value, same.low, same.high, same.outcome) == (0, 0, 0, "not distinguishable")
+    for same in (blocks, dict.fromkeys("abc", blocks["a"])):
+        found = f1_difference(same, same)
+        assert (found.value, found.low, found.high, found.outcome(MARGIN)) == (0, 0, 0, "equal")
     perfect = {"a": block_counts(label == 1, label)}
     better = f1_difference(perfect, blocks)
-    assert better.outcome == "better"
+    assert better.outcome(MARGIN) == "beats"
     assert better.value == pytest.approx(1 - pooled_f1(blocks))
-    assert f1_difference(blocks, perfect).outcome == "worse"
+    assert f1_difference(blocks, perfect).outcome(MARGIN) == "loses"
 
 
 def test_without_change_there_is_a_reason_instead_of_a_number():
     empty = {"a": np.array([[0, 3, 0], [0, 1, 0]])}
-    assert f1_interval(empty) == Interval(None, None, None, 2, "no usable pixel is labelled changed")
+    found = f1_interval(empty)
+    assert (found.value, found.low, found.reason) == (None, None, "no usable pixel is labelled changed")
     assert f1_difference(empty, empty).value is None
     one = f1_interval({"a": np.array([[2, 1, 0], [0, 1, 0]])})
-    assert (one.value, one.low) == (0.5 * 4 / 3, pytest.approx(None))
+    assert (one.value, one.low) == (0.5 * 4 / 3, None)
     assert "fewer than two blocks" in one.reason
+    three = {"a": np.array([[2, 1, 0]]), "b": np.array([[0, 1, 0]]), "c": np.array([[0, 1, 0]])}
+    assert f1_interval(three).reason == "only one site holds change"
+    assert f1_interval({name: np.array([[0, 1, 0]]) for name in "abc"}).value is None
 
 
 def test_methods_must_be_counted_on_the_same_blocks():
-    with pytest.raises(ValueError, match="same places and blocks"):
+    with pytest.raises(ValueError, match="same sites and blocks"):
         f1_difference({"a": np.ones((4, 3), int)}, {"a": np.ones((5, 3), int)})

@@ -18,9 +18,9 @@ from pipelines.learning.change_judging import (
     markdown_table,
     parts_of,
     standardised,
-    verdict_of,
 )
 from pipelines.learning.change_metrics import Counts, Reliability
+from pipelines.learning.verdict import judge_detector
 from pipelines.samples.change_windows import Region
 from pipelines.tiles import Tile
 
@@ -165,17 +165,20 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     assert methods["net"]["spread"]["seeds"] == 2
     assert methods["rule"]["spread"] is None
     assert 0 < methods["rule"]["pooled"]["average_precision"] < 1
-    differences = compare(good, {"rule": bad}, 0.95)
-    assert differences["rule"]["outcome"] == "better"
-    verdict = verdict_of("net", methods, differences, ["rule"], 0.95)
-    assert verdict["is_publishable"]
-    assert "net finds change on places that it has not seen with F1 1.000" in verdict["sentence"]
-    turned = verdict_of("rule", methods, compare(bad, {"net": good}, 0.95), ["net"], 0.95, note="strips")
-    assert not turned["is_publishable"]
-    assert "does not beat net: not published unless asked for" in turned["sentence"]
-    assert "strips that it has not learnt from" in turned["sentence"]
+    verdict = judge_detector("net", methods, compare(good, {"rule": bad}, 0.95), ["rule"], margin=0.01, confidence=0.95)
+    assert verdict.is_publishable
+    assert verdict.outcomes == {"rule": "beats"}
+    assert "net finds change on sites that it has not seen with F1 1.000" in verdict.sentence
+    assert "4 sites): the model beats it" in verdict.sentence
+    differences = compare(bad, {"net": good}, 0.95)
+    mirrored = judge_detector("rule", methods, differences, ["net"], margin=0.01, confidence=0.95, are_strips=True)
+    assert not mirrored.is_publishable
+    assert mirrored.outcomes == {"net": "loses"}
+    assert "does not beat net: not published unless asked for" in mirrored.sentence
+    assert "strips of these sites that it has not learnt from" in mirrored.sentence
     lines = markdown_table({"model": "net", "methods": methods})
     assert len(lines) == 4
+    assert "| interval (4 sites) |" in lines[0]
     assert lines[2].startswith("| **net** | 1.000 |")
     assert len({line.count("|") for line in lines}) == 1
 

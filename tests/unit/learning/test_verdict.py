@@ -1,0 +1,92 @@
+import json
+
+import pytest
+
+from pipelines.learning.intervals import Interval
+from pipelines.learning.verdict import Verdict, judge_detector, judge_forecaster
+
+
+def skill(value: float, low: float, high: float) -> Interval:
+    return Interval(value, low, high, "dates", 25, independent=11.3)
+
+
+def verdict_on(one: Interval, publish_if: str = "smaller_error", must_beat: tuple[str, ...] = ("one",)) -> Verdict:
+    others = {"other": skill(0.2, 0.1, 0.3)}
+    return judge_forecaster(
+        {"one": one, **others}, {"one": 1.0, "other": 2.0}, must_beat, margin=0.01, confidence=0.95, publish_if=publish_if
+    )
+
+
+def test_a_smaller_error_that_may_be_chance():
+    sentence = verdict_on(skill(0.03, -0.04, 0.11)).sentence
+    assert sentence == (
+        "The model's error is 3.0 % smaller than that of one (95 % interval -4.0 % to 11.0 %, 25 dates counted as 11 "
+        "independent ones): not distinguishable. It beats other (20.0 % smaller error). The best baseline is one. "
+        "It is published, since it has an error smaller by at least 1 %; for one that may be chance."
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "smaller_error", "beyond_doubt"),
+    [
+        (skill(0.1, 0.05, 0.15), True, True),
+        (skill(0.03, -0.04, 0.11), True, False),
+        (skill(0.004, -0.04, 0.05), False, False),  # smaller, but by less than the margin
+        (skill(1e-9, 1e-10, 2e-9), False, False),  # a tie
+        (skill(-0.01, -0.2, 0.1), False, False),
+    ],
+)
+def test_what_is_published(one: Interval, smaller_error: bool, beyond_doubt: bool):
+    assert verdict_on(one).is_publishable is smaller_error
+    strict = verdict_on(one, "beyond_doubt")
+    assert strict.is_publishable is beyond_doubt
+    assert ("does not beat one: not published unless asked for" in strict.sentence) is not beyond_doubt
+
+
+def test_a_tie_is_called_equal():
+    tie = verdict_on(skill(1e-9, 1e-10, 2e-9))
+    assert tie.outcomes["one"] == "equal"
+    assert "within 0.1 % of that of one" in tie.sentence
+
+
+def test_with_nothing_to_beat_the_best_baseline_is_compared():
+    free = verdict_on(skill(-0.1, -0.2, -0.05), must_beat=())
+    assert free.is_publishable
+    assert free.sentence.startswith("The model's error is 10.0 % larger than that of one")
+
+
+def test_the_verdict_is_plain_json_with_unit_margin_and_confidence():
+    content = json.loads(json.dumps(verdict_on(skill(0.1, 0.05, 0.15)).to_json()))
+    assert (content["unit"], content["margin"], content["confidence"], content["best_baseline"]) == ("dates", 0.01, 0.95, "one")
+
+
+METHODS = {
+    name: {"pooled": {"f1": f1, "precision": 0.5, "recall": 0.4}, "f1_interval": Interval(f1, 0.2, 0.6, "sites", 5).to_json()}
+    for name, f1 in (("net", 0.412), ("rule", 0.41))
+}
+
+
+def detector_verdict(difference: Interval) -> Verdict:
+    return judge_detector("net", METHODS, {"rule": difference}, ["rule"], margin=0.01, confidence=0.95)
+
+
+def test_the_sentence_on_a_detector_says_what_was_left_out():
+    verdict = detector_verdict(Interval(0.002, -0.011, 0.016, "sites", 5))
+    assert verdict.unit == "sites"
+    assert verdict.sentence == (
+        "net finds change on sites that it has not seen with F1 0.412 (95 % interval 0.200 to 0.600, 5 sites), precision 0.500, "
+        "recall 0.400. rule: F1 0.410, difference +0.002 (95 % interval -0.011 to +0.016, 5 sites): not distinguishable. "
+        "It was to beat rule and does not beat rule: not published unless asked for (wanted: an F1 larger by at least 0.01)."
+    )
+
+
+def test_a_detector_on_one_or_two_sites_claims_nothing_of_others():
+    blocks = {
+        "net": {**METHODS["net"], "f1_interval": Interval(0.4, 0.3, 0.5, "blocks", 96, sites=2).to_json()},
+        "rule": METHODS["rule"],
+    }
+    difference = Interval(0.1, 0.05, 0.2, "blocks", 96, sites=2)
+    verdict = judge_detector("net", blocks, {"rule": difference}, ["rule"], margin=0.01, confidence=0.95, are_strips=True)
+    assert verdict.is_publishable
+    assert "The intervals hold for these sites only" in verdict.sentence
+    assert "not seen" not in verdict.sentence
