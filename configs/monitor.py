@@ -1,4 +1,4 @@
-"""The config of `task: monitor`: one growing cube, no labels; what changed, when, how much, how sure."""
+"""The config of `task: monitor`: one growing cube, no labels; what changed, when, by how much."""
 
 from typing import Annotated, Literal
 

@@ -75,7 +75,7 @@ def subject_of(name: str, alerts: Sequence[dict[str, Any]]) -> str:
 
 
 def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
-    """A line per alert, largest first: when, how large, which way, how sure, where."""
+    """A line per alert, largest first: when, how large, which way, with which confidence, where."""
     ordered = sorted(alerts, key=lambda alert: -alert["area_m2"])
     lines = [line_of(alert) for alert in ordered[:MOST_LINES]]
     if len(ordered) > MOST_LINES:

@@ -287,7 +287,7 @@ class GuidedForecaster(nn.Module):
         """Sets and returns `shrink_K`: the share in [0, 1] of the residual that validation windows support, one for all leads.
 
         Batches hold what `prepare` returned, target_KCHW, target_valid_KHW and target_seconds_K. The share is the least-squares
-        one less its standard error over target dates: with few dates the guide has the benefit of the doubt.
+        one less its standard error over target dates: the fewer the dates, the smaller the correction.
         Without any valid target: 0, the guide alone.
         """
         sums: dict[int, Tensor] = {}

@@ -101,7 +101,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     described = describe(folder.cube_uri)
     maps = [
         Picture(
-            folder.quicklook, "What changed", "Before and after, with the changed pixels outlined; when, how much, how sure."
+            folder.quicklook, "What changed", "Before and after, with the changed pixels outlined; when, how much, confidence."
         ),
         Picture(
             folder.animation, "As it became known", "Changed pixels from the date of their alarm on, coloured by date of change."

@@ -2,7 +2,7 @@
 
 Labels are uint8: 0 unchanged, 1 changed, 255 unknown. A pixel counts where its label is known and `usable` says that it was
 seen. Scores and probabilities are float32 >= 0; NaN: not seen. A pixel is mapped changed where `score >= threshold`.
-How sure an F1 is: `pipelines/learning/change_intervals.py`.
+Intervals of an F1: `pipelines/learning/change_intervals.py`.
 """
 
 from __future__ import annotations

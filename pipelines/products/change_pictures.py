@@ -1,4 +1,4 @@
-"""Change in pictures: before and after with the change outlined, when, how much and how sure; for pairs the mistakes too."""
+"""Change in pictures: before and after with the change outlined, when, how much, confidence; for pairs the mistakes too."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def _draw_sure(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
     seen = values[changed & np.isfinite(values)]
     low = min(float(np.floor(np.percentile(seen, 2) * 100) / 100), 0.99) if seen.size else 0.0
     image = draw_changed(axes, values, changed, Shades("cividis", low, 1), maps.grid, maps.layers["status"] != NOT_MONITORED)
-    axes.set_title("How sure", size=10, weight="bold", loc="left", pad=5)
+    axes.set_title("Confidence", size=10, weight="bold", loc="left", pad=5)
     if image is not None:
         draw_bar(axes, image, "share of stable pixels\nthat look less like change")
 
