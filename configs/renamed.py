@@ -92,7 +92,8 @@ def _put(document: Document, old: Key, new: Key, value: Any) -> None:
     """`value`, which stood at `old`, at `new`; mappings that are there already are filled up."""
     node: Any = document.data
     for part in new[:-1]:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+        is_entry = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part] if is_entry else None
     if not isinstance(node, dict):  # the schema says what is wrong with it
         return
     there = node.get(new[-1])

@@ -65,9 +65,9 @@ def test_an_old_name_given_with_set_wins_over_the_file():
 
 
 def test_what_is_no_mapping_is_left_to_the_schema():
-    document, notes = applied("list: 3\nsource: [1]\n")
-    assert document.data == {"list": 3, "source": [1]}
-    assert notes == []
+    document, notes = applied("list: 3\nsource: [1]\ngroup: 5\nold: 1\n")
+    assert document.data == {"list": 3, "source": [1], "group": 5}
+    assert notes == ["run.yaml:4: old is now called group.new"]
 
 
 def test_a_key_is_old_only_for_the_tasks_that_had_it():
