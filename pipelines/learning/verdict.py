@@ -166,7 +166,7 @@ def _gate_sentences(outcomes: Mapping[str, Outcome], must_beat: Sequence[str], w
     doubtful = [name for name in must_beat if outcomes[name] != "beats"]
     if not doubtful:
         return []
-    return [f"It is published, since it has {asked}; for {_list(doubtful)} that may be chance."]
+    return [f"It may be published, since it has {asked}; for {_list(doubtful)} that may be chance."]
 
 
 def _percent(share: float) -> str:

@@ -22,7 +22,7 @@ def test_a_smaller_error_that_may_be_chance():
     assert sentence == (
         "The model's error is 3.0 % smaller than that of one (95 % interval -4.0 % to 11.0 %, 25 dates counted as 11 "
         "independent ones): not distinguishable. It beats other (20.0 % smaller error). The best baseline is one. "
-        "It is published, since it has an error smaller by at least 1 %; for one that may be chance."
+        "It may be published, since it has an error smaller by at least 1 %; for one that may be chance."
     )
 
 
