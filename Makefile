@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change test test-fast check format bench lock clean
+.PHONY: help env demo demo-change test test-fast golden check format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -35,6 +35,10 @@ test: env  ## the whole test suite
 
 test-fast: env  ## without the slow and the server tests
 	@$(BIN)/python -m pytest -q -m "not slow and not server"
+
+golden: env  ## both demos in full against their golden values (tests/golden/full.json)
+	@$(BIN)/python -m tests.golden record build/golden.json --full
+	@$(BIN)/python -m tests.golden compare tests/golden/full.json build/golden.json --tolerance 1e-6
 
 check: env  ## ruff, type checker, import directions
 	@$(BIN)/ruff check .
