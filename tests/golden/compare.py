@@ -114,9 +114,10 @@ def plain(value: object, is_short: bool) -> object:
     return value
 
 
-def read(path: Path) -> Record:
+def read(path: Path, chosen: tuple[str, ...] = ()) -> Record:
+    """The record in `path`, or what it holds of the `chosen` runs."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {role: entry_of(*found) for role, found in content.items()}
+    return {role: entry_of(*found) for role, found in content.items() if not chosen or role.split("/")[0] in chosen}
 
 
 def entry_of(dtype: str, shape: list[int], stats: list[object], values: list[object], *texts: str) -> Entry:

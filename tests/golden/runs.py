@@ -35,7 +35,12 @@ SAME_EVERYWHERE = {  # so many threads and no newer instructions than these, wha
 
 
 def carry_out(run: str, folder: Path, *, is_full: bool = False) -> None:
-    """One run (`forecast`, `monitor` or `change`) in `folder`, by the command line of this checkout. Raises RuntimeError."""
+    """One run (`forecast`, `monitor` or `change`) in `folder`, by the command line of this checkout.
+
+    Raises RuntimeError if it fails, FileExistsError if `folder` holds the run: what an older code left must not be taken over.
+    """
+    if (folder / RUN_FOLDERS[run]).exists():
+        raise FileExistsError(f"{folder / RUN_FOLDERS[run]} is there already; name another folder or remove it")
     if run == "change":
         write_places(folder, evaluation={"must_beat": [], "references": RULES}, prediction={"tile_px": 32})
     overrides = [] if is_full else [part for override in REDUCED[run] for part in ("--set", override)]
