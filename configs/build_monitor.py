@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from configs import monitor as config
 from configs.monitor import MonitorRun
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.grid import Grid
+from pipelines.progress import Progress
 
 AREA_PX, MOST_PX = 256, 512 * 512  # of a large raster so much is looked at for a threshold and for judging
 GAP_PX = 8  # more than any halo, so that squares side by side do not know of each other
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

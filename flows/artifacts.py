@@ -8,7 +8,7 @@ import json
 import logging
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from flows.change_markdown import change_markdown, one_cell
 from flows.folder import RunFolder
 from flows.invocation import Invocation
 from flows.steps import read_records
+from pipelines.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class ProgressArtifact:
     """The display of a run in the UI: a progress artifact for every step that counts and lasts, and the flow run's log."""
 
     @contextmanager
-    def step(self, stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+    def step(self, stage: str, name: str) -> Iterator[Progress]:
         updates = _Updates(f"{stage}: {name}")
         try:
             yield updates

@@ -18,8 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 import psutil
 
+from pipelines.progress import Progress
+
 Result = TypeVar("Result")
-Progress = Callable[[int, int], None]
 Work = Callable[[Progress], Result]
 
 

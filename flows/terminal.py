@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigError, DriftlineError, RequestError, SceneRefused
+from pipelines.progress import Progress
 
 DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -29,7 +30,7 @@ class Bars:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def step(self, stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+    def step(self, stage: str, name: str) -> Iterator[Progress]:
         started = time.monotonic()
         if not self.console.is_terminal:
             self.console.print(f"{stage}: {name} ...", markup=False)
@@ -49,16 +50,16 @@ class Bars:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.progress import Progress as RichProgress
 
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        return Progress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
+        return RichProgress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
 
 
 def one_line(text: str) -> str:

@@ -21,6 +21,7 @@ from flows.prefect_api import open_url
 from flows.stages import body_of
 from flows.steps import Display, Silent
 from pipelines.errors import DriftlineError, RequestError, StateError
+from pipelines.progress import Progress
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class Both:
     second: Display
 
     @contextmanager
-    def step(self, stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+    def step(self, stage: str, name: str) -> Iterator[Progress]:
         with self.first.step(stage, name) as tell_first, self.second.step(stage, name) as tell_second:
 
             def progress(done: int, total: int) -> None:

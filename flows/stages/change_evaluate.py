@@ -13,6 +13,7 @@ from flows.invocation import Invocation
 from flows.stages.change_networks import Places, held_out_of, logits_of, network_key, open_places, rule_scores, train_network
 from flows.stages.change_train import describe_groups, require_detector
 from flows.stages.verdict import standing_verdict, write_verdict
+from pipelines.progress import Progress
 
 AREA_SAMPLE_PX = 1000  # pixels of a place that its area estimate looks at
 FUSED_RULE = "change_vector"  # measured in the place's own deviations
@@ -101,7 +102,7 @@ def judge_model(
     model: ChangeModel,
     networks: Mapping[tuple[int, ...], tuple[Any, str]],
     seed: int,
-    _progress: Any = None,
+    _progress: Progress | None = None,
 ) -> Any:
     """The Judged of a model: for each group a detector of the networks that have not seen it, decided on the other groups."""
     from pipelines.learning.change_decision import fit_decision, fused_probability

@@ -12,6 +12,7 @@ from flows.folder import RunFolder, write_json
 from flows.invocation import Invocation
 from flows.stages.ingest import tell, tell_refusals
 from pipelines.errors import MissingInput, RequestError
+from pipelines.progress import Progress
 
 MOST_PROBLEMS = 12  # places of which a message says what is wrong with them
 
@@ -93,7 +94,7 @@ def refusals_of(folder: RunFolder, place: str) -> Path:
     return folder.path / "labels" / f"{place}-refused.json"
 
 
-def lay_place(invocation: Invocation, place: str, source: Any, progress: Any) -> Any:
+def lay_place(invocation: Invocation, place: str, source: Any, progress: Progress) -> Any:
     from pipelines.cube.ingest import ingest as ingest_scenes
 
     settings = build.build_ingest_settings(invocation.run, refusals_of(invocation.folder, place))
@@ -126,7 +127,7 @@ def check_earth(uri: str) -> None:
         )
 
 
-def lay_label(invocation: Invocation, place: str, source: Any, _progress: Any = None) -> dict[str, Any]:
+def lay_label(invocation: Invocation, place: str, source: Any, _progress: Progress | None = None) -> dict[str, Any]:
     """The label on the cube's grid as a file of the run; a place that is only predicted (prediction.places) needs none."""
     from pipelines.cube.store import grid_of, open_cube
 

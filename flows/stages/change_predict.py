@@ -14,6 +14,7 @@ from flows.stages.change_train import load_trained, require_detector
 from flows.stages.reported import is_reported
 from flows.stages.verdict import require_verdict
 from pipelines.errors import NotPublished, RequestError
+from pipelines.progress import Progress
 
 NOT_SEEN = 255
 STRIP_PX = 1 << 22
@@ -106,7 +107,7 @@ def wanted_places(invocation: Invocation, places: Places) -> list[str]:
 
 
 def predict_place(
-    invocation: Invocation, places: Places, detector: Any, model_hash: str, name: str, progress: Any
+    invocation: Invocation, places: Places, detector: Any, model_hash: str, name: str, progress: Progress
 ) -> dict[str, Any]:
     """Memory maps `probability` (float32, NaN not seen) and `mask` (uint8) of a place below runs/NAME/staging.
 

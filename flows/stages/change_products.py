@@ -12,13 +12,14 @@ from flows.invocation import Invocation
 from flows.stages.change_evaluate import read_change_evaluation
 from flows.stages.change_networks import Places
 from flows.stages.predict import swap
+from pipelines.progress import Progress
 
 TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blue"))
 MOST_LARGEST = 50
 
 
 def publish(
-    invocation: Invocation, places: Places, fields: dict[str, Any], threshold: float, model_hash: str, progress: Any
+    invocation: Invocation, places: Places, fields: dict[str, Any], threshold: float, model_hash: str, progress: Progress
 ) -> dict[str, Any]:
     """Files of all places beside the old ones, then in their place; {products, places: name -> facts, largest}."""
     from pipelines.products.change_stac import write_change_collection

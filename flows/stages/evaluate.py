@@ -10,6 +10,7 @@ from flows.invocation import Invocation
 from flows.stages.train import cut_samples, every_nth, plan_samples, require_trained
 from flows.stages.verdict import standing_verdict, write_verdict
 from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ def load_model(invocation: Invocation) -> tuple[Any, dict[str, Any]]:
     return loaded
 
 
-def reopen_samples(invocation: Invocation, trained: dict[str, Any], forecaster: Any, progress: Any) -> Any:
+def reopen_samples(invocation: Invocation, trained: dict[str, Any], forecaster: Any, progress: Progress) -> Any:
     """The cache that training used; cut again if it has been removed since."""
     dataset, plan = plan_samples(invocation, trained["snapshot"])
     return cut_samples(invocation, trained["snapshot"], dataset, plan, forecaster, progress)
 
 
-def fit_baselines(invocation: Invocation, cache: Any, progress: Any) -> dict[str, Any]:
+def fit_baselines(invocation: Invocation, cache: Any, progress: Progress) -> dict[str, Any]:
     names = invocation.run.evaluation.baselines
     baselines: dict[str, Any] = {}
     for done, name in enumerate(names):
@@ -96,7 +97,7 @@ def fit_baselines(invocation: Invocation, cache: Any, progress: Any) -> dict[str
     return baselines
 
 
-def calibrate(invocation: Invocation, forecaster: Any, cache: Any, progress: Any) -> Any:
+def calibrate(invocation: Invocation, forecaster: Any, cache: Any, progress: Progress) -> Any:
     from pipelines.learning.conformal import calibrate as calibrate_intervals
 
     run = invocation.run
@@ -106,7 +107,7 @@ def calibrate(invocation: Invocation, forecaster: Any, cache: Any, progress: Any
 
 
 def judge(
-    invocation: Invocation, forecaster: Any, baselines: dict[str, Any], intervals: Any, cache: Any, progress: Any
+    invocation: Invocation, forecaster: Any, baselines: dict[str, Any], intervals: Any, cache: Any, progress: Progress
 ) -> dict[str, Any]:
     from pipelines.learning.evaluation import evaluate as evaluate_all
 

@@ -8,6 +8,7 @@ from configs import build
 from flows.folder import write_json
 from flows.invocation import Invocation
 from pipelines.errors import SceneRefused
+from pipelines.progress import Progress
 
 
 def ingest(invocation: Invocation) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def ingest(invocation: Invocation) -> dict[str, Any]:
     return {**record, "skipped": not is_new}
 
 
-def lay_scenes(invocation: Invocation, progress: Any) -> Any:
+def lay_scenes(invocation: Invocation, progress: Progress) -> Any:
     from pipelines.cube.ingest import ingest as ingest_scenes
 
     run, folder = invocation.run, invocation.folder

@@ -10,6 +10,7 @@ from flows.folder import code_version, finished, read_json, require, stage_key, 
 from flows.invocation import Invocation
 from flows.notify import send_alerts
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.progress import Progress
 
 NOTHING = {"tiles": 0, "steps": 0, "replays": 0, "fits": 0, "noted": 0, "unseen": 0, "dates_read": 0}
 
@@ -115,7 +116,7 @@ def forget(state: Path) -> None:
             shutil.rmtree(path)
 
 
-def look(invocation: Invocation, progress: Any) -> Watching:
+def look(invocation: Invocation, progress: Progress) -> Watching:
     """What is watched, and with what. Trains and calibrates where the watch begins. Raises StateError, RequestError."""
     from pipelines.change.news import dates_of
     from pipelines.change.replay import Watch
@@ -202,7 +203,7 @@ def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
     return key, now, was
 
 
-def advance(looking: Watching, progress: Any) -> Any:
+def advance(looking: Watching, progress: Progress) -> Any:
     from pipelines.change.replay import advance_all
 
     return advance_all(looking.watch, progress)

@@ -6,6 +6,7 @@ from configs import build_monitor, build_pair_references
 from flows.folder import finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from pipelines.errors import RequestError
+from pipelines.progress import Progress
 
 ODD_YEAR = 2.0  # a year of the history whose threshold is so many times that of any other
 FEW_STABLE = 0.25
@@ -35,7 +36,7 @@ def evaluate_monitoring(invocation: Invocation) -> dict[str, Any]:
     return record
 
 
-def judge(invocation: Invocation, snapshot: str, progress: Any) -> dict[str, Any]:
+def judge(invocation: Invocation, snapshot: str, progress: Progress) -> dict[str, Any]:
     """The content of evaluation.json: `methods` in flat figures, and all of it in `details`."""
     from pipelines.change.monitor_evaluation import calibrate_references, evaluate_monitor
     from pipelines.cube.store import open_cube

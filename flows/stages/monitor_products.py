@@ -14,6 +14,7 @@ from flows.folder import code_version
 from flows.invocation import Invocation
 from flows.stages.monitor_views import course_of, marks_of, sights, unit_of
 from flows.stages.predict import swap
+from pipelines.progress import Progress
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
 STEM = "changes"
@@ -57,7 +58,7 @@ def _changed(layers: Any, grid: Any) -> tuple[Changed, Any, dict[str, np.ndarray
     return Changed(status, status.shape), grid, {name: layers.map(name) for name in LAYERS if name in layers.dtypes}
 
 
-def publish(invocation: Invocation, looking: Any, frame: Any, progress: Any) -> list[Path]:
+def publish(invocation: Invocation, looking: Any, frame: Any, progress: Progress) -> list[Path]:
     """Pictures, COGs, patches and STAC beside the old ones, then in their place; the files."""
     from pipelines.change.layers import Layers
     from pipelines.products.change_cog import write_layers

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.folder import write_json
 from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.progress import Progress
 
 EVENT_ORDER = ("new", "grown", "shrunk", "gone", "merged", "split", "stable", "not seen", "first seen")
 MOST_DATES_OF_OUTLINES = 500
@@ -27,7 +28,7 @@ def track(
     farthest: float | None = None,
     spacing_mm: Sequence[float] | None = None,
     outlines: bool = True,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 

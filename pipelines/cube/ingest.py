@@ -43,12 +43,12 @@ from pipelines.cube.store import (
 )
 from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
 from pipelines.grid import Grid
+from pipelines.progress import Progress
 from pipelines.scene import Band, Scene
 from pipelines.sources.source import Resampling, SameDate, Source, settle_dates
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 MB = 2**20
 CONFLICT_TRIES = 5
 

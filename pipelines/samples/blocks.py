@@ -4,7 +4,7 @@ The cube is chunked for arrival (one date, a square of pixels), so tiles that sh
 fits in memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,12 @@ import xarray as xr
 
 from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged
+from pipelines.progress import Progress
 from pipelines.samples.plan import WindowPlan
 from pipelines.samples.variables import Variable, decode, used_bands
 from pipelines.tiles import Tile
 
 REGION_BYTES = 256 * 2**20  # stored pixels held at once; a single tile may need more
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ import torch
 import xarray as xr
 
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
-from pipelines.samples.blocks import Block, Progress, check_fits, decoded_blocks
+from pipelines.progress import Progress
+from pipelines.samples.blocks import Block, check_fits, decoded_blocks
 from pipelines.samples.plan import PARTS, Window, WindowPlan, from_json, to_json
 from pipelines.samples.sampling import Group, PartSamples, ShapeBatches
 from pipelines.samples.storage import GrowingArray, check_file, full_disk

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 import xarray as xr
 
-from pipelines.samples.blocks import Progress, check_fits, decoded_blocks
+from pipelines.progress import Progress
+from pipelines.samples.blocks import check_fits, decoded_blocks
 from pipelines.samples.cache import WindowArrays, cut_targets, when_tensors, windows_of_tiles
 from pipelines.samples.plan import WindowPlan
 from pipelines.samples.variables import Variable

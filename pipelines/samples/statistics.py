@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from pipelines.errors import RequestError
-from pipelines.samples.blocks import Progress, check_fits, decoded_blocks
+from pipelines.progress import Progress
+from pipelines.samples.blocks import check_fits, decoded_blocks
 from pipelines.samples.plan import WindowPlan
 from pipelines.samples.variables import Variable
 
