@@ -40,7 +40,10 @@ def stand_in():
     )  # fmt: skip
 
     class StandIn:
-        halo_px = 3
+        stride_px = (1, 1)
+
+        def halo_px(self, steps):
+            return 3, 3
 
         def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
             return network(x_NCHW[context_T, 0][None])[0][:, None]

@@ -141,23 +141,30 @@ def build_guide(run: Run, training_windows: Callable[[], Iterable[Any]]) -> Any:
 
 def build_forecaster(run: Run, guide: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:
     """An untrained forecaster; `mean_C` and `std_C` are of the transformed variables over the training part."""
-    from models.guided import NetworkSettings, Scaling, build_forecaster
+    from models.guided import Scaling, build_forecaster
 
     model, samples = run.model, run.samples
-    match model.kind:
-        case "convlstm":
-            network = NetworkSettings(
-                tuple(model.hidden), model.kernel, model.peepholes, model.forget_bias, model.dropout, model.frame_dropout
-            )
     return build_forecaster(
         guide,
         Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
         context=samples.context,
         horizon=samples.horizon,
         members=model.members,
-        network=network,
+        network=build_network(model),
         seed=run.training.seed,
     )
+
+
+def build_network(model: schema.Model) -> Any:
+    """The network's settings; how many channels it has follows from guide and data."""
+    from models.conv_gru_forecaster import ConvGRUSettings
+    from models.encoder_forecaster import NetworkSettings
+
+    match model:
+        case schema.ConvLSTMModel() as m:
+            return NetworkSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout)
+        case schema.ConvGRUModel() as m:
+            return ConvGRUSettings(tuple(m.hidden), m.kernel, m.frame_dropout)
 
 
 def build_baseline(name: schema.Baseline, seed: int, training_windows: Callable[[], Iterable[Any]]) -> Any:

@@ -16,7 +16,6 @@ message says what is to be done.
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ import numpy as np
 
 from configs import monitor as config
 from configs.monitor import MonitorRun
+from pipelines.progress import Progress
 
 AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster
 WORD = "residual"
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
 
 
 def build_expectation(run: MonitorRun, dataset: Any, folder: Path, progress: Progress | None = None) -> Any:
@@ -73,7 +72,7 @@ def _build_recurrent(
             "`driftline monitor CONFIG --restart` trains them again"
         ) from error
     return RecurrentExpectation(
-        _curve(e), tuple(ensemble.members), left_out, (mean_share, sigma_share), hash_model(folder, WORD)[:16], e.radius
+        _curve(e), ensemble.networks, left_out, (mean_share, sigma_share), hash_model(folder, WORD)[:16], e.radius
     )
 
 
@@ -96,7 +95,7 @@ def _train_recurrent(
     run: MonitorRun, e: config.RecurrentExpectation, dataset: Any, folder: Path, progress: Progress | None
 ) -> None:
     from models.checkpoint import write_model
-    from models.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss
+    from models.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss, rebuild_residual
     from pipelines.change.residual_training import train_ensemble
     from pipelines.learning.training import TrainingSettings
 
@@ -108,7 +107,7 @@ def _train_recurrent(
     key = f"{folder.name}:{[len(year.days_T) for year in years]}"
     report = train_ensemble(ensemble, years, laplace_loss, settings, folder, key=key, progress=progress)
     metadata = {"left_out": [[year.first_day, year.last_day] for year in years], "training": report}
-    write_model(ensemble, ensemble.describe(), folder, metadata, WORD)
+    write_model(ensemble, rebuild_residual, folder, metadata, WORD)
 
 
 def _residual_years(run: MonitorRun, e: config.RecurrentExpectation, dataset: Any) -> list[Any]:
@@ -170,7 +169,7 @@ def _build_forecaster(run: MonitorRun, e: config.ForecasterExpectation) -> Any:
     from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster
     from pipelines.change.forecaster_expectation import ForecasterExpectation
     from pipelines.change.harmonic_expectation import HarmonicExpectation
-    from pipelines.errors import ArtefactDamaged, MissingInput
+    from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 
     folder = Path(e.run) / "model"
     try:
@@ -183,9 +182,14 @@ def _build_forecaster(run: MonitorRun, e: config.ForecasterExpectation) -> Any:
     except CheckpointDamaged as error:
         raise ArtefactDamaged(f"monitoring.expectation.run: {error}, or use {{kind: harmonic}}") from error
     _check_forecaster(run, e, metadata)
-    halo_px = forecaster.halo_for(forecaster.context, 1)
+    halo_px = forecaster.halo_px(forecaster.context + 1)
+    if halo_px is None:
+        raise RequestError(
+            f"monitoring.expectation.run: the network in {folder} has no finite halo, and the state of a tile must not depend on "
+            "others: name a run whose model has one, or use {kind: harmonic}"
+        )
     return ForecasterExpectation(
-        forecaster, forecaster.context, forecaster.scaling.step_days, halo_px, digest[:16], HarmonicExpectation(e.harmonics)
+        forecaster, forecaster.context, forecaster.scaling.step_days, max(halo_px), digest[:16], HarmonicExpectation(e.harmonics)
     )
 
 

@@ -44,7 +44,8 @@ def _explain_unknown(tree: Tree, document: Document, key: Key) -> Mistake:
     known = _known_keys(tree, key[:-1], document.data)
     near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.6)
     remedy = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-    elsewhere = [dotted((*path, key[-1])) for path in _section_paths(tree) if key[-1] in _known_keys(tree, path)]
+    others = [path for path in _section_paths(tree) if path != key[:-1]]  # here it is a key of another kind
+    elsewhere = [dotted((*path, key[-1])) for path in others if key[-1] in _known_keys(tree, path)]
     if not near and elsewhere:
         remedy = f"it belongs to {elsewhere[0]}"
     return Mistake(document.place_of_key(key), dotted(key), "unknown key", remedy)

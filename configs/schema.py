@@ -6,7 +6,7 @@ Units are in the names (`_px`, `_days`, `_mb`). Dates are ISO 8601, UTC. Shapes 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from configs.paths import BELOW_SOURCE, CONNECT, READ, WRITE, is_uri
 
@@ -223,8 +223,11 @@ class SplitConfig(Strict):
 # ---------------------------------------------------------------- model, training
 
 
-class ModelConfig(Strict):
-    """ConvLSTM encoder-forecaster that corrects a rule."""
+Guide = Literal["none", "persistence", "climatology", "decaying_anomaly"]
+
+
+class ConvLSTMModel(Strict):
+    """ConvLSTM encoder-forecaster that corrects a baseline; what `model` without a `kind` means."""
 
     kind: Literal["convlstm"] = "convlstm"
     hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
@@ -233,10 +236,28 @@ class ModelConfig(Strict):
     forget_bias: float = 1.0
     dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped between layers in training")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
-    guide: Literal["none", "persistence", "climatology", "decaying_anomaly"] = Field(
-        "decaying_anomaly", description="the rule that the network corrects"
-    )
+    guide: Guide = Field("decaying_anomaly", description="the rule that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+class ConvGRUModel(Strict):
+    """ConvGRU encoder-forecaster that corrects a baseline: one state map a layer, half of the ConvLSTM's."""
+
+    kind: Literal["convgru"]
+    hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
+    kernel: Literal[1, 3, 5, 7] = 3
+    frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
+    guide: Guide = Field("decaying_anomaly", description="the rule that the network corrects")
+    members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+def _kind_of_model(value: Any) -> Any:
+    return value.get("kind", "convlstm") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Model = Annotated[
+    Annotated[ConvLSTMModel, Tag("convlstm")] | Annotated[ConvGRUModel, Tag("convgru")], Discriminator(_kind_of_model)
+]
 
 
 class TrainingConfig(Strict):
@@ -276,11 +297,21 @@ class EvaluationConfig(Strict):
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
 
 
+MAX_SEAM = 0.1
+
+
 class PredictionConfig(Strict):
     issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may look at")
     dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
     tile_px: int = Field(256, ge=16)
     workers: int = Field(1, ge=1)
+    max_seam: float = Field(
+        MAX_SEAM,
+        gt=0,
+        # not written out while it is the default: products of networks with a finite halo do not depend on it
+        exclude_if=lambda value: value == MAX_SEAM,
+        description="networks without a finite halo: how far overlapping tiles may disagree, in half widths of the intervals",
+    )
 
 
 class Run(Strict):
@@ -294,7 +325,7 @@ class Run(Strict):
     cube: CubeConfig = CubeConfig()
     samples: SamplesConfig
     split: SplitConfig
-    model: ModelConfig = ModelConfig()
+    model: Model = ConvLSTMModel()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()

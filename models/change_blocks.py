@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
+from models.contract import Network, layer_flops
+
 CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
 NORM_FLOOR = 1e-3  # added to the mean square: what is almost nothing is not blown up
 CHANGED_PRIOR = 0.05  # probability that an untrained network gives to change (Lin et al. 2017, arXiv:1708.02002, section 3.3)
@@ -33,26 +35,43 @@ class NetworkConfig:
     dropout: float = 0.1
 
 
-class ChangeNetwork(nn.Module):
-    """What all of them share: how windows must lie, and how far a pixel sees. `forward` is theirs; see `SiameseDCRN.forward`."""
+class ChangeNetwork(Network):
+    """What all of them share: the contract. `forward` and `describe` are theirs; see `SiameseDCRN.forward`."""
+
+    encoder: "Encoder"
+    decoder: "Decoder"
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
 
     @property
-    def stride_px(self) -> int:
+    def stride_px(self) -> tuple[int, ...]:
         """A window gives the same numbers as the whole image only if it starts at multiples of this."""
-        return 2 ** (len(self.config.widths) - 1)
+        stride = 2 ** (len(self.config.widths) - 1)
+        return stride, stride
 
-    @property
-    def halo_px(self) -> int:
-        """How far a pixel can see where there are two dates, a multiple of `stride_px`; see `halo_for` for more dates."""
-        return self.halo_for(2)
+    def halo_px(self, steps: int) -> tuple[int, ...]:
+        """How far a pixel can see in a series of `steps` dates, a multiple of `stride_px`."""
+        radius = receptive_radius(len(self.config.widths), self.lateral_cells(steps))
+        return radius, radius
 
-    def halo_for(self, dates: int) -> int:
-        """The halo for a series of `dates`, a multiple of `stride_px`."""
-        return receptive_radius(len(self.config.widths), self.lateral_cells(dates))
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of `shape` (B, T, C, H, W): the encoder for every date, the layers between, and the decoder once."""
+        batch, dates, _, height, width = shape
+        padded_yx = [side + -side % stride for side, stride in zip((height, width), self.stride_px, strict=True)]
+        pixels = math.prod(padded_yx)
+        lateral = sum(layer_flops(layer, pixels >> 2 * s) for s, layer in enumerate(self.lateral_layers()))
+        once = self.encoder_passes(dates) * self.encoder.flops(pixels) + dates * lateral + self.decoder.flops(pixels)
+        return batch * once
+
+    def encoder_passes(self, dates: int) -> int:
+        """How often the encoder is called for a series of `dates`."""
+        return dates
+
+    def lateral_layers(self) -> Sequence[nn.Module]:
+        """The layers between encoder and decoder that every date passes, finest scale first."""
+        return ()
 
     def lateral_cells(self, dates: int) -> int:
         """How many cells of a scale the layers between encoder and decoder see to the side; 0: there are none."""
@@ -110,6 +129,10 @@ class Encoder(nn.Module):
             features.append(x_BEHW)
         return features
 
+    def flops(self, pixels: int) -> int:
+        """Of one image of so many pixels; see `models.contract`."""
+        return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks))
+
 
 class Decoder(nn.Module):
     """From the coarsest scale up: double the size, join the features of the scale, one block; at the end one logit.
@@ -134,6 +157,10 @@ class Decoder(nn.Module):
             x = self.blocks[s](torch.cat([doubled(x), features[s]], dim=1))
         return self.head(x)
 
+    def flops(self, pixels: int) -> int:
+        """Of one image of so many pixels; see `models.contract`."""
+        return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks)) + layer_flops(self.head, pixels)
+
 
 def initialise(layer: nn.Module) -> None:
     """He's initialisation (He et al. 2015, arXiv:1502.01852) for a convolution that a ReLU follows; biases 0."""
@@ -149,9 +176,9 @@ def doubled(x_BDHW: Tensor) -> Tensor:
     return x_BDHW[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(batch, depth, 2 * height, 2 * width)
 
 
-def padded(x: Tensor, stride_px: int) -> Tensor:
-    """`x` (..., H, W) with zeros below and to the right, up to the next multiples of `stride_px`."""
-    below, right = -x.shape[-2] % stride_px, -x.shape[-1] % stride_px
+def padded(x: Tensor, stride_px: tuple[int, ...]) -> Tensor:
+    """`x` (..., H, W) with zeros below and to the right, up to the next multiples of `stride_px` (y, x)."""
+    below, right = -x.shape[-2] % stride_px[0], -x.shape[-1] % stride_px[1]
     return F.pad(x, (0, right, 0, below)) if below or right else x
 
 

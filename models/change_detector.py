@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.change_blocks import ChangeNetwork
+from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
 
 SMALLEST_SCORE = 1e-6  # a rule's score below it counts as this much: the logarithm of 0 is no number
 SHORTEST_SERIES = 2  # dates that must have seen a pixel before anything is said of it
@@ -28,7 +29,7 @@ def elapsed_days(days_T: Tensor) -> Tensor:
     return torch.diff(days_T, prepend=days_T[..., :1], dim=-1).float()
 
 
-class ChangeDetector(nn.Module):
+class ChangeDetector(Network):
     """See the module's docstring. All members are of one build; `fuse_with` names the rule, or is "none".
 
     Until `calibrate_member`, `calibrate_rule` and `calibrate_fusion` the scales are 1 and the biases 0, and until `set_threshold`
@@ -45,9 +46,9 @@ class ChangeDetector(nn.Module):
         super().__init__()
         if not members:
             raise ValueError("a detector needs at least one member")
+        self.members = nn.ModuleList(networks_of(members))
         if len({member.config for member in members}) > 1:
             raise ValueError(f"the members differ in build: {sorted({str(member.config) for member in members})}")
-        self.members = nn.ModuleList(members)
         self.fuse_with = fuse_with
         self.register_buffer("scale_M", torch.ones(len(members), dtype=torch.float64))
         self.register_buffer("bias_M", torch.zeros(len(members), dtype=torch.float64))
@@ -58,26 +59,25 @@ class ChangeDetector(nn.Module):
     # ------------------------------------------------------------ networks
 
     @property
-    def stride_px(self) -> int:
+    def stride_px(self) -> tuple[int, ...]:
         """Windows start at multiples of this, counted from the raster's first row and column."""
-        return self._first.stride_px
+        return common_stride(self.members)
 
-    @property
-    def halo_px(self) -> int:
-        """How far a pixel can see where there are two dates, a multiple of `stride_px`."""
-        return self._first.halo_px
+    def halo_px(self, steps: int) -> Halo:
+        """How far a pixel can see in a series of `steps` dates, a multiple of `stride_px`."""
+        return widest_halo(self.members, steps)
 
-    def halo_for(self, dates: int) -> int:
-        """How far a pixel can see in a series of `dates`, a multiple of `stride_px`."""
-        return self._first.halo_for(dates)
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of all members on one series of `shape` (B, T, C, H, W)."""
+        return total_flops(self.members, shape, targets)
 
-    @property
-    def _first(self) -> ChangeNetwork:
-        return self.members[0]  # type: ignore[return-value]
+    def describe(self) -> Description:
+        """The build; the numbers (calibration, threshold) are among the tensors."""
+        return {"fuse_with": self.fuse_with, "members": [member.describe() for member in networks_of(self.members)]}
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
-        """logit (B, 1, 1, H, W) of member i from `x_TCHW`, `valid_THW`, `elapsed_T`, each with a leading B; for training."""
-        return self.members[i](batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])[:, None]
+        """logit_B1HW of member i from `x_TCHW`, `valid_THW`, `elapsed_T`, each with a leading B; for training."""
+        return self.members[i](batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])
 
     @torch.no_grad()
     def member_logit(self, i: int, x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Losses for rare change, over the pixels whose label is known and that were seen.
 
-Shapes: `logit` and `target` (0 or 1) are equal, in training B 1 1 H W; `weight` broadcasts to them: 0 unknown or not seen, 1 (or
+Shapes: `logit` and `target` (0 or 1) are equal, in training B 1 H W; `weight` broadcasts to them: 0 unknown or not seen, 1 (or
 True) known. Whatever stands where the weight is 0 is not looked at, NaN neither. Every loss is a float32 scalar, finite and with
 a gradient for batches in which nothing changed; where nothing is known it is 0 with a gradient of 0.
 

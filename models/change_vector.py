@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from models.contract import Halo, Pointwise
 from models.image_difference import as_score, first_and_last
 
 LEAST_SPREAD = 1e-6  # of values in standard deviations; a band that does not differ at all stays at 0
 
 
 @dataclass(frozen=True)
-class PlainChangeVector:
+class PlainChangeVector(Pointwise):
     """The root of the mean square of the bands' differences, pixel by pixel."""
-
-    halo_px: int = 0
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "PlainChangeVector":
         """Itself: there is nothing to know of a place."""
@@ -57,9 +56,14 @@ class ChangeVector:
             raise ValueError(f"odd widths are wanted, got {self.background_px} and {self.mean_px}")
 
     @property
-    def halo_px(self) -> int:
-        """How far a pixel's score looks."""
-        return self.background_px // 2 + self.mean_px // 2
+    def stride_px(self) -> tuple[int, ...]:
+        """Windows may start anywhere."""
+        return 1, 1
+
+    def halo_px(self, steps: int) -> Halo:
+        """How far a pixel's score looks, whatever the number of dates."""
+        radius = self.background_px // 2 + self.mean_px // 2
+        return radius, radius
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "ChangeVector":
         """The rule with the spread of this place: what makes one threshold mean the same in every place."""

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +15,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import nn
 
+from models.change_detector import ChangeDetector
+from models.change_networks import rebuild_network
 from models.climatology import Climatology
+from models.contract import Description, Network
+from models.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.decaying_anomaly import DecayingAnomaly
 from models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.guided import Guide, GuidedForecaster, Scaling
@@ -26,13 +28,16 @@ from models.persistence import Persistence
 
 VERSION = 1
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
-GUIDES = {"persistence": Persistence, "climatology": Climatology, "decaying_anomaly": DecayingAnomaly}
+FORECASTER, DETECTOR = "forecaster", "change-detector"  # what a file says that it holds
 
-Module = TypeVar("Module", bound=nn.Module)
+Model = TypeVar("Model", bound=Network)
 
 
 class CheckpointDamaged(ValueError):
     """A checkpoint that is incomplete, mixed, of another version, or does not describe its own tensors."""
+
+
+# ---------------------------------------------------------------- forecasters and detectors
 
 
 def save_forecaster(forecaster: GuidedForecaster, folder: Path, metadata: dict[str, Any]) -> str:
@@ -41,28 +46,51 @@ def save_forecaster(forecaster: GuidedForecaster, folder: Path, metadata: dict[s
     `metadata` is anything JSON holds: variables and band order, cube snapshot, split, code version... It comes back from
     `load_forecaster` as it went in. Raises ValueError if a tensor is not finite: such a model diverged and is no use to anyone.
     """
-    return write_model(forecaster, describe_forecaster(forecaster), folder, metadata, "forecaster")
+    return write_model(forecaster, rebuild_forecaster, folder, metadata, FORECASTER)
 
 
 def hash_forecaster(folder: Path) -> str:
-    """The hash of a saved forecaster, hex."""
-    return hash_model(folder, "forecaster")
+    """The hash of a saved forecaster, hex. Raises FileNotFoundError."""
+    return hash_model(folder, FORECASTER)
 
 
 def load_forecaster(folder: Path) -> tuple[GuidedForecaster, dict[str, Any]]:
     """(forecaster in evaluation mode on the CPU, metadata). Raises FileNotFoundError or CheckpointDamaged."""
-    return read_model(folder, rebuild_forecaster, "forecaster")
+    return read_model(folder, rebuild_forecaster, FORECASTER)
 
 
-def write_model(model: nn.Module, description: dict[str, Any], folder: Path, metadata: dict[str, Any], word: str) -> str:
-    """Writes the tensors of `model` and its description into `folder` and returns the hash; `word` says what it is.
+def save_detector(detector: ChangeDetector, folder: Path, metadata: dict[str, Any]) -> str:
+    """As `save_forecaster`, for a detector of labelled change."""
+    return write_model(detector, rebuild_detector, folder, metadata, DETECTOR)
 
-    Raises ValueError if a tensor is not finite.
+
+def hash_detector(folder: Path) -> str:
+    """The hash of a saved detector, hex. Raises FileNotFoundError."""
+    return hash_model(folder, DETECTOR)
+
+
+def load_detector(folder: Path) -> tuple[ChangeDetector, dict[str, Any]]:
+    """(detector in evaluation mode on the CPU, metadata). Raises FileNotFoundError or CheckpointDamaged."""
+    return read_model(folder, rebuild_detector, DETECTOR)
+
+
+# ---------------------------------------------------------------- any model
+
+
+def write_model(
+    model: Network, rebuild: Callable[[Description], Network], folder: Path, metadata: dict[str, Any], word: str
+) -> str:
+    """Writes the tensors of `model` and what it describes itself by into `folder`, returns the hash; `word` says what it is.
+
+    `rebuild` makes a model from its description, as for `read_model`. Raises ValueError if a tensor is not finite, or if
+    `rebuild` does not make the same model: what is saved can be loaded.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     broken = sorted(name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))
     if broken:
         raise ValueError(f"the {word} holds values that are not finite (training diverged?), first in {broken[0]}: not saved")
+    description = model.describe()
+    _check_rebuilds(model, rebuild, description, word)
     tensors = tensors_to_bytes(state)
     whole = {
         "format": f"driftline-{word}",
@@ -79,13 +107,24 @@ def write_model(model: nn.Module, description: dict[str, Any], folder: Path, met
     return hashlib.sha256(tensors + text).hexdigest()
 
 
+def _check_rebuilds(model: Network, rebuild: Callable[[Description], Network], description: Description, word: str) -> None:
+    try:
+        with torch.device("meta"):
+            again = rebuild(json.loads(json.dumps(description)))
+        found = {name: tensor.shape for name, tensor in again.state_dict().items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the {word} cannot be built again from what it describes itself by ({error}): not saved") from error
+    if found != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise ValueError(f"the {word} describes itself as one with other tensors: not saved; its `describe` leaves something out")
+
+
 def hash_model(folder: Path, word: str) -> str:
     """The hash of what `write_model` wrote, hex. Raises FileNotFoundError."""
     tensors, text = _read_files(Path(folder), word)
     return hashlib.sha256(tensors + text).hexdigest()
 
 
-def read_model(folder: Path, rebuild: Callable[[dict[str, Any]], Module], word: str) -> tuple[Module, dict[str, Any]]:
+def read_model(folder: Path, rebuild: Callable[[Description], Model], word: str) -> tuple[Model, dict[str, Any]]:
     """(model in evaluation mode on the CPU, metadata) of what `write_model` wrote; `rebuild` makes one from its description.
 
     Raises FileNotFoundError or CheckpointDamaged.
@@ -114,41 +153,55 @@ def read_model(folder: Path, rebuild: Callable[[dict[str, Any]], Module], word: 
     return model.eval(), metadata
 
 
-def describe_forecaster(forecaster: GuidedForecaster) -> dict[str, Any]:
-    """All that `rebuild_forecaster` needs, as JSON: guide, scaling, steps, and the config of every member."""
-    return {
-        "guide": describe_guide(forecaster.guide),
-        "scaling": asdict(forecaster.scaling),
-        "context": forecaster.context,
-        "horizon": forecaster.horizon,
-        "members": [asdict(member.config) for member in forecaster.members if isinstance(member, EncoderForecaster)],
-    }
+# ---------------------------------------------------------------- descriptions -> networks
 
 
-def rebuild_forecaster(description: dict[str, Any]) -> GuidedForecaster:
-    """An untrained forecaster of the same build."""
+def rebuild_forecaster(description: Description) -> GuidedForecaster:
+    """An untrained forecaster of the build that `GuidedForecaster.describe` described."""
     scaling = description["scaling"]
-    configs = [EncoderForecasterConfig(**{**config, "hidden": tuple(config["hidden"])}) for config in description["members"]]
     return GuidedForecaster(
         rebuild_guide(description["guide"]),
-        [EncoderForecaster(config) for config in configs],
+        [rebuild_forecaster_network(member) for member in description["members"]],
         Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), tuple(scaling["transforms"]), scaling["step_days"]),
         context=description["context"],
         horizon=description["horizon"],
     )
 
 
-def describe_guide(guide: Guide) -> dict[str, Any]:
-    """{"kind": ..., its fields...}."""
-    kinds = {cls: kind for kind, cls in GUIDES.items()}
-    return {"kind": "none"} if guide is None else {"kind": kinds[type(guide)], **asdict(guide)}
+def rebuild_forecaster_network(description: Description) -> Network:
+    """An untrained network; a description without `kind` is of the ConvLSTM, which was the only one. Raises ValueError."""
+    fields = {**description, "hidden": tuple(description["hidden"])}
+    match fields.pop("kind", "convlstm"):
+        case "convlstm":
+            return EncoderForecaster(EncoderForecasterConfig(**fields))
+        case "convgru":
+            return ConvGRUForecaster(ConvGRUForecasterConfig(**fields))
+        case kind:
+            raise ValueError(f"a forecaster's network is 'convlstm' or 'convgru', not {kind!r}")
 
 
-def rebuild_guide(description: dict[str, Any]) -> Guide:
-    """The guide of `describe_guide`."""
+def rebuild_guide(description: Description) -> Guide:
+    """The guide of `describe_guide`. Raises ValueError."""
     fields = dict(description)
-    kind = fields.pop("kind")
-    return None if kind == "none" else GUIDES[kind](**fields)
+    match fields.pop("kind"):
+        case "none":
+            return None
+        case "persistence":
+            return Persistence(**fields)
+        case "climatology":
+            return Climatology(**fields)
+        case "decaying_anomaly":
+            return DecayingAnomaly(**fields)
+        case kind:
+            raise ValueError(f"a guide is 'none', 'persistence', 'climatology' or 'decaying_anomaly', not {kind!r}")
+
+
+def rebuild_detector(description: Description) -> ChangeDetector:
+    """An untrained detector of the build that `ChangeDetector.describe` described."""
+    return ChangeDetector([rebuild_network(member) for member in description["members"]], fuse_with=description["fuse_with"])
+
+
+# ---------------------------------------------------------------- files
 
 
 def _read_files(folder: Path, word: str) -> tuple[bytes, bytes]:

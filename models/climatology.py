@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.contract import Pointwise
+
 TROPICAL_YEAR_DAYS = 365.2422
 # Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on the tile it lies in: matrix
 # libraries choose their kernels (and with them the order of sums) by the shape. Bounds the memory too: N x 4608 x (C + 1) floats.
@@ -68,7 +70,7 @@ def thinned(window: Any, pixels: int = 2500) -> SimpleNamespace:
 
 
 @dataclass(frozen=True)
-class Climatology:
+class Climatology(Pointwise):
     """The day-of-year mean of every pixel over the usable dates; `width_days` is the standard deviation s of the window."""
 
     width_days: float = 15.0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.climatology import ARGUMENTS, WIDTHS_DAYS, climatology_at, thinned
+from models.contract import Pointwise
 from models.persistence import context_arrays
 
 
@@ -54,7 +55,7 @@ def median_of_seen(values_LCHW: Tensor, seen_LHW: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DecayingAnomaly:
+class DecayingAnomaly(Pointwise):
     """Climatology + share x median anomaly of the last `count` clear values x exp(-age / decay_days)."""
 
     width_days: float = 15.0

@@ -7,11 +7,13 @@ layer starts at zero, so an untrained network changes nothing.
 Shapes as in `models.convlstm`; T context steps, K target steps, C output channels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from models.contract import Description, Network, layer_flops
 from models.convlstm import ConvLSTM, State
 from models.in_place import InPlaceRun, convolve
 
@@ -33,7 +35,23 @@ class EncoderForecasterConfig:
     frame_dropout: float = 0.0  # share of context frames hidden in training
 
 
-class EncoderForecaster(nn.Module):
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a person chooses about the network; the number of channels follows from baseline and data."""
+
+    hidden: tuple[int, ...] = (16,)
+    kernel: int = 3
+    peepholes: bool = False
+    forget_bias: float = 1.0
+    dropout: float = 0.0
+    frame_dropout: float = 0.0
+
+    def build(self, outputs: int, frame_channels: int, future_channels: int) -> "EncoderForecaster":
+        """An untrained network for so many channels."""
+        return EncoderForecaster(EncoderForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
+
+
+class EncoderForecaster(Network):
     """See the module's docstring. Works on images of any size."""
 
     def __init__(self, config: EncoderForecasterConfig):
@@ -46,13 +64,30 @@ class EncoderForecaster(nn.Module):
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
-    def halo_px(self, context: int, horizon: int) -> int:
-        """Receptive radius: how far a pixel of the last target can see. Exact for T = `context`, K = `horizon`.
+    def halo_px(self, steps: int) -> tuple[int, ...]:
+        """Receptive radius: how far a pixel of the last target can see. Exact for `steps` = T + K.
 
         The longest way from the first frame climbs every layer once and passes T + K - 1 times from step to step; each of
         these is one convolution, `kernel // 2` pixels wide.
         """
-        return (self.config.kernel // 2) * (context + horizon - 1 + len(self.config.hidden))
+        radius = (self.config.kernel // 2) * (steps - 1 + len(self.config.hidden))
+        return radius, radius
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        """Windows may start anywhere: every layer has the resolution of the image."""
+        return 1, 1
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever stands there."""
+        batch, context, _, height, width = shape
+        pixels = height * width
+        frames = context * layer_flops(self.encoder, pixels, rows=1)
+        return batch * (frames + targets * (layer_flops(self.forecaster, pixels, rows=1) + layer_flops(self.head, pixels)))
+
+    def describe(self) -> Description:
+        """The config. It names no kind: a description of a forecaster's network without one is of this class."""
+        return asdict(self.config)
 
     def _is_plain(self) -> bool:
         """True where gradients or dropout are wanted; otherwise the in-place run gives the same numbers sooner."""

@@ -6,10 +6,13 @@ double by repetition instead of transposed convolution, and the norm is over cha
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 
 from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
+from models.contract import Description
 
 
 class FCEF(ChangeNetwork):
@@ -19,6 +22,14 @@ class FCEF(ChangeNetwork):
         super().__init__(config)
         self.encoder = Encoder(2 * config.bands + 1, config.widths, config.dropout)
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
+
+    def encoder_passes(self, dates: int) -> int:
+        """Both dates are one image."""
+        return 1
+
+    def describe(self) -> Description:
+        """See `models.change_networks.rebuild_network`."""
+        return {"kind": "fc_ef", **asdict(self.config)}
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change; see `SiameseDCRN.forward` for the arguments. Raises ValueError unless T is 2."""

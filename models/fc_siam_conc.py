@@ -7,10 +7,13 @@ over channels (see `models.change_blocks`).
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 
 from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
+from models.contract import Description
 
 
 class FCSiamConc(ChangeNetwork):
@@ -20,6 +23,10 @@ class FCSiamConc(ChangeNetwork):
         super().__init__(config)
         self.encoder = Encoder(config.bands + 1, config.widths, config.dropout)
         self.decoder = Decoder([2 * width for width in config.widths], config.widths, config.dropout)
+
+    def describe(self) -> Description:
+        """See `models.change_networks.rebuild_network`."""
+        return {"kind": "fc_siam_conc", **asdict(self.config)}
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change; see `SiameseDCRN.forward` for the arguments. Raises ValueError unless T is 2."""

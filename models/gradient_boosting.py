@@ -15,6 +15,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
 from models.climatology import ARGUMENTS, TROPICAL_YEAR_DAYS
+from models.contract import Pointwise
 from models.decaying_anomaly import DecayingAnomaly, context_days, last_values
 from models.persistence import context_arrays
 
@@ -69,7 +70,7 @@ class Rows(NamedTuple):
 
 
 @dataclass
-class GradientBoosting:
+class GradientBoosting(Pointwise):
     """Trees on top of `rule`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows.
 
     `is_centred`: the trees learn the residual without what all pixels of a date share. Where dates are few the shared part (haze,

@@ -10,14 +10,16 @@ Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns,
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from models.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
+from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
 from models.decaying_anomaly import DecayingAnomaly, context_days
-from models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from models.encoder_forecaster import NetworkSettings
 from models.persistence import Persistence, context_arrays
 
 Guide = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
@@ -50,16 +52,11 @@ class Scaling:
             raise ValueError(f"step_days must be positive, not {self.step_days}")
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
+class Settings(Protocol):
     """What a person chooses about the networks; the number of channels follows from the guide and the data."""
 
-    hidden: tuple[int, ...] = (16,)
-    kernel: int = 3
-    peepholes: bool = False
-    forget_bias: float = 1.0
-    dropout: float = 0.0
-    frame_dropout: float = 0.0
+    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network:
+        """An untrained network whose `forward` has the arguments of `EncoderForecaster.forward`."""
 
 
 def channels_of(guide: Guide, variables: int) -> tuple[int, int]:
@@ -82,23 +79,25 @@ def build_forecaster(
     context: int,
     horizon: int,
     members: int = 1,
-    network: NetworkSettings | None = None,
+    network: Settings | None = None,
     seed: int = 0,
 ) -> "GuidedForecaster":
-    """An untrained forecaster whose members start from seeds `seed`, `seed` + 1, ... The global random state is left alone."""
+    """An untrained forecaster whose members (ConvLSTM unless `network` says otherwise) start from seeds `seed`, `seed` + 1, ...
+
+    The global random state is left alone.
+    """
     variables = len(scaling.mean)
     frames, futures = channels_of(guide, variables)
     network = network or NetworkSettings()
-    config = EncoderForecasterConfig(variables, frames, futures, **vars(network))
     networks = []
     for member in range(members):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + member)
-            networks.append(EncoderForecaster(config))
+            networks.append(network.build(variables, frames, futures))
     return GuidedForecaster(guide, networks, scaling, context=context, horizon=horizon)
 
 
-class GuidedForecaster(nn.Module):
+class GuidedForecaster(Network):
     """The forecaster of docs/design/001-spine.md: `prepare` (rules, no gradient), `compute` (networks), `forecast` (both).
 
     `shrink_K` in [0, 1] is 1 until `fit_shrink`; leads beyond the horizon take the last one's.
@@ -111,7 +110,7 @@ class GuidedForecaster(nn.Module):
     def __init__(
         self,
         guide: Guide,
-        members: Sequence[EncoderForecaster],
+        members: Sequence[Network],
         scaling: Scaling,
         *,
         context: int,
@@ -120,20 +119,41 @@ class GuidedForecaster(nn.Module):
     ):
         super().__init__()
         self.guide, self.scaling, self.context, self.horizon = guide, scaling, context, horizon
-        self.members = nn.ModuleList(members)
+        self.members = nn.ModuleList(networks_of(members))
         self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
         self.register_buffer("shrink_K", torch.ones(horizon) if shrink_K is None else shrink_K.float())
         self.is_log = [transform == "log1p" for transform in scaling.transforms]
 
-    @property
-    def halo_px(self) -> int:
-        """Receptive radius for this forecaster's context and horizon."""
-        return self.halo_for(self.context, self.horizon)
+    # ------------------------------------------------------------ contract
 
-    def halo_for(self, context: int, horizon: int) -> int:
-        """Receptive radius where another number of steps is asked for."""
-        return max((m.halo_px(context, horizon) for m in self.members if isinstance(m, EncoderForecaster)), default=0)
+    @property
+    def steps(self) -> int:
+        """Context plus horizon: the steps that the forecaster was trained for."""
+        return self.context + self.horizon
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        """The members' common stride."""
+        return common_stride(self.members)
+
+    def halo_px(self, steps: int) -> Halo:
+        """The members' widest halo where context and targets are `steps` together: every guide is pixel by pixel."""
+        return widest_halo(self.members, steps)
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of all members on a context of `shape` (B, T, C, H, W) and so many targets; the guide is not counted."""
+        return total_flops(self.members, shape, targets)
+
+    def describe(self) -> Description:
+        """Guide, scaling, steps, and the description of every member; shrinkage is among the tensors."""
+        return {
+            "guide": describe_guide(self.guide),
+            "scaling": asdict(self.scaling),
+            "context": self.context,
+            "horizon": self.horizon,
+            "members": [member.describe() for member in networks_of(self.members)],
+        }
 
     # ------------------------------------------------------------ physical <-> network values
 
@@ -304,6 +324,19 @@ class GuidedForecaster(nn.Module):
         pairs_D2 = [pair for pair in sums.values() if pair[1] > 0]
         self.shrink_K.fill_(cautious_share(torch.stack(pairs_D2)) if pairs_D2 else 0.0)
         return self.shrink_K
+
+
+def describe_guide(guide: Guide) -> Description:
+    """{"kind": ..., its fields...}; `models.checkpoint` builds it again."""
+    match guide:
+        case None:
+            return {"kind": "none"}
+        case Persistence():
+            return {"kind": "persistence", **asdict(guide)}
+        case Climatology():
+            return {"kind": "climatology", **asdict(guide)}
+        case DecayingAnomaly():
+            return {"kind": "decaying_anomaly", **asdict(guide)}
 
 
 def cautious_share(sums_D2: Tensor) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.climatology import BLOCK_PX, TROPICAL_YEAR_DAYS
+from models.contract import Pointwise
 from models.decaying_anomaly import context_days
 
 
@@ -27,7 +28,7 @@ def season_trend_features(days_N: Tensor, issue_day: float, harmonics: int) -> T
 
 
 @dataclass(frozen=True)
-class HarmonicRegression:
+class HarmonicRegression(Pointwise):
     """`harmonics` waves and a line; `ridge` is the weight of the penalty, in observations."""
 
     harmonics: int = 2

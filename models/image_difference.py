@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.contract import Pointwise
+
 
 def first_and_last(x_TCHW: Tensor, valid_THW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(first_CHW, last_CHW, seen_HW): each pixel on the first and on the last date it was seen; `seen_HW` where these are two.
@@ -40,10 +42,8 @@ def as_score(score_HW: Tensor, seen_HW: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ImageDifference:
+class ImageDifference(Pointwise):
     """The absolute difference of the bands' mean (Singh 1989, https://doi.org/10.1080/01431168908903939, section 3.1)."""
-
-    halo_px: int = 0
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "ImageDifference":
         """Itself: there is nothing to know of a place."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.contract import Halo, Pointwise
 from models.image_difference import as_score, first_and_last
 
 MAX_FIT_PX = 1_000_000  # pixels, evenly spaced, that the fit looks at; memory and time are bounded by it
@@ -20,7 +21,7 @@ MIN_RHO_GAP = 1e-6  # dates that are one and the same have a correlation of 1 an
 
 @dataclass(frozen=True)
 class IrMad:
-    """The rule before it has seen a place. `halo_px` None: it needs the whole place, or `fit` on it.
+    """The rule before it has seen a place. It needs the whole place, or `fit` on it.
 
     `rounds` of reweighting at most; 0 is plain MAD. Weights leave the tails out, so that the variance of what did not change
     comes out too small and the score too large by it.
@@ -28,7 +29,15 @@ class IrMad:
 
     rounds: int = 30
     tolerance: float = 1e-3
-    halo_px: None = None
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        """Windows may start anywhere."""
+        return 1, 1
+
+    def halo_px(self, steps: int) -> Halo:
+        """None: every pixel depends on all of them through the fit."""
+        return None
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
         """score_HW (chi square) of a whole place."""
@@ -61,7 +70,7 @@ class IrMad:
 
 
 @dataclass(frozen=True)
-class FittedIrMad:
+class FittedIrMad(Pointwise):
     """The transform of one place: MAD = first_vectors (a - mean_a) - last_vectors (b - mean_b), of variance 2 (1 - rho)."""
 
     mean_first_C: Tensor
@@ -69,7 +78,6 @@ class FittedIrMad:
     first_vectors_CC: Tensor
     last_vectors_CC: Tensor
     rho_C: Tensor
-    halo_px: int = 0
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
         """score_HW (chi square) of the place or any window of it."""

@@ -11,12 +11,14 @@ are not used: with the few places that have labels, they would name the place.
 Shapes: B batch, T >= 2 dates, C bands, H rows, W columns.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
+from models.contract import Description
 from models.convlstm import ConvLSTM
 
 
@@ -41,6 +43,14 @@ class LUNet(ChangeNetwork):
     def lateral_cells(self, dates: int) -> int:
         """Each date adds one convolution at every scale."""
         return (self.config.kernel // 2) * dates
+
+    def lateral_layers(self) -> Sequence[nn.Module]:
+        """One ConvLSTM a scale."""
+        return tuple(self.skips)
+
+    def describe(self) -> Description:
+        """See `models.change_networks.rebuild_network`."""
+        return {"kind": "l_unet", **asdict(self.config)}
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change between the first and the last date; see `SiameseDCRN.forward` for the arguments.

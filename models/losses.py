@@ -1,7 +1,8 @@
 """Losses over the pixels that were seen.
 
-Shapes: `y` and `target` are equal and of any shape (in training B K C H W), `weight` broadcasts to it: 0 not seen, 1 seen, or
-any weight >= 0. The mean runs over the weights; a batch without any seen pixel gives 0 with a gradient of 0, never NaN.
+Shapes: `y` and `target` are equal and of any shape (B K C H W where frames are learnt), `weight` broadcasts to it: 0 not seen,
+1 seen, or any weight >= 0. The mean runs over the weights; a batch without any seen pixel gives 0 with a gradient of 0, never
+NaN.
 """
 
 import torch
@@ -22,15 +23,15 @@ def _seen(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def centred_target(batch: dict[str, Tensor]) -> Tensor:
-    """The batch's target without what all pixels of a window share on a date beyond the guide, (B, K, C, H, W).
+    """The batch's target without what all pixels of a window share on a date beyond the guide, (B, K, C, ...).
 
     Haze, sun and a late spring move a whole scene at once; no earlier frame foretells them, and with a few dozen dates a network
     learns them by heart instead. So the median over the valid pixels of (target - guide) is taken off before training.
     """
     target, seen_BK1HW = batch["target_KCHW"], batch["target_valid_KHW"][:, :, None]
-    beyond = torch.where(seen_BK1HW, target - batch["guide_KCHW"], torch.nan).flatten(-2)
+    beyond = torch.where(seen_BK1HW, target - batch["guide_KCHW"], torch.nan).flatten(3)
     shared = beyond.nanmedian(dim=-1).values.nan_to_num(0.0)
-    return target - shared[..., None, None]
+    return target - shared.unflatten(2, (-1, *[1] * (target.ndim - 3)))
 
 
 def masked_mae(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:

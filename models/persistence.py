@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.contract import Pointwise
+
 
 def context_arrays(x_NCHW: Tensor, valid_NHW: Tensor, context_T: Tensor) -> tuple[Tensor, Tensor]:
     """(x_TCHW, valid_THW): the context steps; where nothing was seen (index -1) x is 0 and valid is False. Copies."""
@@ -32,7 +34,7 @@ def last_clear(x_TCHW: Tensor, valid_THW: Tensor, otherwise_CHW: Tensor) -> Tens
 
 
 @dataclass(frozen=True)
-class Persistence:
+class Persistence(Pointwise):
     """The last clear value of the context for every lead; the mean of usable dates where the context saw nothing, then 0."""
 
     def forecast(

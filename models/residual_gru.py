@@ -16,11 +16,13 @@ Shapes: B windows, T dates, P pixels, F inputs, D hidden.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from models.contract import Description, Network, Pointwise, layer_flops, total_flops
 
 MEAN_LIMIT = 1.0
 SIGMA_RANGE = (0.5, 1.2)
@@ -36,7 +38,7 @@ class ResidualGRUConfig:
     hidden: int = 8
 
 
-class ResidualGRU(nn.Module):
+class ResidualGRU(Pointwise, Network):
     """One network. Pixels are rows; they do not know of each other."""
 
     def __init__(self, config: ResidualGRUConfig):
@@ -48,6 +50,15 @@ class ResidualGRU(nn.Module):
         self.head = nn.Linear(config.hidden, 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of `shape` (B, T, P, F): one prediction and one step per date and pixel."""
+        recurrent = 2 * (self.cell.weight_ih.numel() + self.cell.weight_hh.numel())
+        return math.prod(shape[:3]) * (recurrent + layer_flops(self, pixels=0, rows=1))
+
+    def describe(self) -> Description:
+        """The config."""
+        return asdict(self.config)
 
     @property
     def hidden(self) -> int:
@@ -101,7 +112,7 @@ def _age(elapsed_days_P: Tensor) -> Tensor:
     return torch.log1p(_months(elapsed_days_P))[:, None]
 
 
-class ResidualEnsemble(nn.Module):
+class ResidualEnsemble(Pointwise, Network):
     """Networks that each left another year of the history out; what the trainer of `pipelines.learning.training` asks for.
 
     `shares` (mean, log sigma) in [0, 1] say how much of the networks' answers the left-out years support.
@@ -120,23 +131,35 @@ class ResidualEnsemble(nn.Module):
         self.members = nn.ModuleList(networks)
         self.register_buffer("shares", torch.zeros(2))
 
-    def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
-        """(B, T, 2, 1, P): mean and log sigma of member `i`, without `shares`."""
-        return self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])[:, :, :, None]
+    @property
+    def networks(self) -> tuple[ResidualGRU, ...]:
+        """The members, typed."""
+        return tuple(member for member in self.members if isinstance(member, ResidualGRU))
 
-    def describe(self) -> dict[str, Any]:
+    def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
+        """(B, T, 2, P): mean and log sigma of member `i`, without `shares`."""
+        return self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of all members on one batch of `shape` (B, T, P, F)."""
+        return total_flops(self.members, shape, targets)
+
+    def describe(self) -> Description:
         """All that `rebuild_residual` needs, as JSON."""
         return {"config": asdict(self.config), "members": len(self.members)}
 
 
-def rebuild_residual(description: dict[str, Any]) -> ResidualEnsemble:
+def rebuild_residual(description: Description) -> ResidualEnsemble:
     """An untrained ensemble of the same build."""
     return ResidualEnsemble(ResidualGRUConfig(**description["config"]), int(description["members"]))
 
 
-def laplace_loss(answer_BK2HW: Tensor, target_BKCHW: Tensor, valid_BK1HW: Tensor) -> Tensor:
-    """Mean negative log likelihood of a Laplace distribution with that mean and standard deviation, without its constant."""
-    mean, log_sigma = answer_BK2HW[:, :, :1], answer_BK2HW[:, :, 1:]
-    loss = math.sqrt(2) * (target_BKCHW - mean).abs() * torch.exp(-log_sigma) + log_sigma
-    weight = (valid_BK1HW > 0).to(loss.dtype)
+def laplace_loss(answer: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean negative log likelihood of a Laplace distribution with that mean and standard deviation, without its constant.
+
+    `answer` (B, T, 2, ...) holds mean and log sigma, `target` and `weight` are (B, T, 1, ...).
+    """
+    mean, log_sigma = answer[:, :, :1], answer[:, :, 1:]
+    loss = math.sqrt(2) * (target - mean).abs() * torch.exp(-log_sigma) + log_sigma
+    weight = (weight > 0).to(loss.dtype)
     return (loss * weight).sum() / weight.sum().clamp(min=1)

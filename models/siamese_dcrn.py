@@ -13,13 +13,14 @@ The days between the dates are not used: with the few places that have labels, t
 Shapes: B batch, T >= 2 dates, C bands, H rows, W columns, D channels of a scale.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
+from models.contract import Description
 from models.conv_gru import ConvGRU
 from models.convlstm import ConvLSTM
 from models.dcrn import DCRN
@@ -49,6 +50,14 @@ class SiameseDCRN(ChangeNetwork):
     def lateral_cells(self, dates: int) -> int:
         """With `kernel` 1 it does not depend on `dates`."""
         return recurrent_radius(self.config.recurrence, self.config.kernel, dates)
+
+    def lateral_layers(self) -> Sequence[nn.Module]:
+        """One recurrent layer a scale."""
+        return tuple(self.recurrences)
+
+    def describe(self) -> Description:
+        """See `models.change_networks.rebuild_network`."""
+        return {"kind": "siamese_dcrn", **asdict(self.config)}
 
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change between the first and the last date, float32.

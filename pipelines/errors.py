@@ -10,7 +10,7 @@
     └── StateError              stop, exit code 1: something on disk or in the machine is not as it must be
         ├── CubeMismatch        the cube exists and does not fit the request (grid, bands, dtype)
         ├── StorageFull         no space left; what was committed before is intact
-        ├── NotPublished        a model that does not beat its baselines
+        ├── NotPublished        a model that does not beat its baselines, or whose tiles do not agree
         └── ArtefactDamaged     a checkpoint, cache, ledger or cube that cannot be trusted
 
 A message says what was expected, what was found, where (file, scene, date, key) and what to do about it.

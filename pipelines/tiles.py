@@ -28,13 +28,17 @@ class Tile:
     def shape_yx(self) -> tuple[int, int]:
         return self.row1 - self.row0, self.col1 - self.col0
 
-    def grown(self, halo_px: int, shape_yx: tuple[int, int]) -> "Tile":
-        """The tile with `halo_px` more pixels on every side, cut at the edges of a raster of `shape_yx`."""
+    def grown(self, halo_px: int | tuple[int, ...], shape_yx: tuple[int, int]) -> "Tile":
+        """The tile with `halo_px` more pixels on every side, cut at the edges of a raster of `shape_yx`.
+
+        One number for both axes, or (y, x).
+        """
+        down, across = (halo_px, halo_px) if isinstance(halo_px, int) else halo_px
         return Tile(
-            max(self.row0 - halo_px, 0),
-            min(self.row1 + halo_px, shape_yx[0]),
-            max(self.col0 - halo_px, 0),
-            min(self.col1 + halo_px, shape_yx[1]),
+            max(self.row0 - down, 0),
+            min(self.row1 + down, shape_yx[0]),
+            max(self.col0 - across, 0),
+            min(self.col1 + across, shape_yx[1]),
         )
 
     def shrunk(self, margin_px: int) -> "Tile":

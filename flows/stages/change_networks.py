@@ -17,6 +17,7 @@ from flows.folder import code_version, require, stage_key
 from flows.invocation import Invocation
 from flows.stages.change_ingest import label_path
 from pipelines.errors import RequestError, StateError
+from pipelines.progress import Progress
 
 WATCHED_WINDOWS = 48  # fixed windows of the training places on which the training loss is watched
 STRIP_GAP_PX = 30  # between the strips of a place, so that windows do not share their surroundings
@@ -78,7 +79,7 @@ def check_dates(places: dict[str, Any], models: Sequence[ChangeModel]) -> None:
         )
 
 
-def prepare_places(invocation: Invocation, ingested: dict[str, Any], progress: Any) -> dict[str, Any]:
+def prepare_places(invocation: Invocation, ingested: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """name -> LabelledPlace below runs/NAME/samples; what is up to date there is opened."""
     from pipelines.samples.change_frames import about_place, open_place
 
@@ -130,7 +131,7 @@ def network_folder(invocation: Invocation, model: ChangeModel, seed: int, left_o
 
 
 def train_network(
-    invocation: Invocation, places: Places, model: ChangeModel, seed: int, left_out: Sequence[int], progress: Any
+    invocation: Invocation, places: Places, model: ChangeModel, seed: int, left_out: Sequence[int], progress: Progress
 ) -> tuple[Any, dict[str, Any]]:
     """(network trained on all groups but `left_out`, its training report); goes on where an interrupted call stopped.
 
@@ -197,7 +198,7 @@ def logits_of(invocation: Invocation, places: Places, network: Any, key: str, na
         return alone.member_logit(0, *tensors).numpy()
 
     def fill(out_HW: np.ndarray) -> None:
-        fill_scores(invocation, place, score, alone.halo_for(len(place.days_T)), alone.stride_px, out_HW)
+        fill_scores(invocation, place, score, alone.halo_px(len(place.days_T)), alone.stride_px, out_HW)
 
     return score_file(score_path(invocation, key, name), place.shape_yx, fill)
 
@@ -216,12 +217,19 @@ def rule_scores(invocation: Invocation, places: Places, rule: str, name: str) ->
         return scorer.score(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (x_TCHW, valid_THW))).numpy()
 
     def fill(out_HW: np.ndarray) -> None:
-        fill_scores(invocation, place, score, scorer.halo_px, 1, out_HW)
+        fill_scores(invocation, place, score, scorer.halo_px(len(place.days_T)), scorer.stride_px, out_HW)
 
     return score_file(score_path(invocation, stage_key(rule=rule, places=places.key), name), place.shape_yx, fill)
 
 
-def fill_scores(invocation: Invocation, place: Any, score: Any, halo_px: int, stride_px: int, out_HW: np.ndarray) -> None:
+def fill_scores(
+    invocation: Invocation,
+    place: Any,
+    score: Any,
+    halo_px: tuple[int, ...] | None,
+    stride_px: tuple[int, ...],
+    out_HW: np.ndarray,
+) -> None:
     """`score` over a decoded place, tile by tile (prediction.tile_px)."""
     from pipelines.inference.change_predict import score_place
 

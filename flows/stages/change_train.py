@@ -9,6 +9,7 @@ from flows.folder import code_version, finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from flows.stages.change_networks import Places, held_out_of, network_key, open_places, train_network
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.progress import Progress
 
 
 def change_train(invocation: Invocation) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def require_detector(invocation: Invocation) -> dict[str, Any]:
 
 
 def is_detector_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
-    from models.change_checkpoint import hash_detector
+    from models.checkpoint import hash_detector
 
     try:
         return hash_detector(invocation.folder.model) == record["model_hash"]
@@ -73,7 +74,7 @@ def is_detector_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
         return False
 
 
-def train_member(invocation: Invocation, places: Places, group: int, progress: Any) -> tuple[Any, dict[str, Any]]:
+def train_member(invocation: Invocation, places: Places, group: int, progress: Progress) -> tuple[Any, dict[str, Any]]:
     run = invocation.run
     return train_network(invocation, places, run.model, run.training.seed, (group,), progress)
 
@@ -101,7 +102,7 @@ def describe_groups(places: Places) -> dict[str, list[str]]:
 
 
 def save(invocation: Invocation, places: Places, detector: Any, snapshot: str) -> str:
-    from models.change_checkpoint import save_detector
+    from models.checkpoint import save_detector
 
     run = invocation.run
     metadata = {
@@ -120,8 +121,7 @@ def save(invocation: Invocation, places: Places, detector: Any, snapshot: str) -
 
 def load_trained(invocation: Invocation) -> Any:
     """The detector that was trained here. Raises MissingInput or ArtefactDamaged, also for a whole one of another training."""
-    from models.change_checkpoint import hash_detector, load_detector
-    from models.checkpoint import CheckpointDamaged
+    from models.checkpoint import CheckpointDamaged, hash_detector, load_detector
 
     trained = require(invocation.folder, "train", "train")
     try:

@@ -1,7 +1,7 @@
 """Forecaster + cube -> published forecast: steps, tiles, COGs, STAC, pictures; then the report, whatever the verdict."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from flows.stages.train import require_trained
 from flows.stages.verdict import require_verdict
 from flows.stages.views import forecast_maps
 from pipelines.errors import NotPublished
+from pipelines.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Forecast:
 def predict(invocation: Invocation) -> dict[str, Any]:
     """Predicts and publishes if anything has changed; hands back the record of the stage.
 
-    Raises NotPublished, after the report is written, if the model does not beat what it must and `even_if_worse` is not set.
+    Raises NotPublished, after the report is written, if the model does not beat what it must, or the tiles of a network without a
+    finite halo do not agree, and `even_if_worse` is not set.
     """
     folder, steps = invocation.folder, invocation.steps
     trained, evaluated = require_trained(invocation), require_verdict(invocation)
@@ -81,6 +83,7 @@ def make_forecast(invocation: Invocation, key: str, trained: dict[str, Any], sna
     staged = steps.do(
         "predict", "predict tiles", lambda progress: predict_tiles(invocation, forecast, forecaster, intervals, progress)
     )
+    seam = check_seams(invocation)
     paths = steps.do("predict", "write and publish", lambda progress: publish(invocation, forecast, staged, progress))
     record = {
         "key": key,
@@ -91,6 +94,7 @@ def make_forecast(invocation: Invocation, key: str, trained: dict[str, Any], sna
         "products": [str(path.relative_to(folder.path)) for path in paths],
         "even_if_worse": invocation.even_if_worse,
         "message": f"forecast for {len(forecast.target_utc)} dates",
+        **({"seam": asdict(seam)} if seam.count else {}),
     }
     write_json(folder.done("predict"), record)
     return record
@@ -120,7 +124,7 @@ def choose_dates(invocation: Invocation, snapshot: str, model_hash: str) -> Fore
     return Forecast(dataset, grid_of(dataset), steps, list(from_days(steps.target_days_K)), of_variable, lineage)
 
 
-def predict_tiles(invocation: Invocation, forecast: Forecast, forecaster: Any, intervals: Any, progress: Any) -> Any:
+def predict_tiles(invocation: Invocation, forecast: Forecast, forecaster: Any, intervals: Any, progress: Progress) -> Any:
     from pipelines.inference.predict import predict as predict_fields
 
     run, steps = invocation.run, forecast.steps
@@ -141,7 +145,21 @@ def predict_tiles(invocation: Invocation, forecast: Forecast, forecaster: Any, i
     )
 
 
-def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: Any) -> list[Path]:
+def check_seams(invocation: Invocation) -> Any:
+    """How well the tiles agree. Raises NotPublished, after the report is written, if not well enough; see `predict`."""
+    from pipelines.inference.predict import check_seam, seam_error
+
+    try:
+        return check_seam(invocation.folder.staging, invocation.run.prediction.max_seam)
+    except NotPublished as e:
+        if invocation.even_if_worse:
+            return seam_error(invocation.folder.staging)
+        invocation.steps.skip("predict", "not published: the tiles do not agree")
+        report(invocation)
+        raise NotPublished(f"{e}. To publish all the same: --even-if-worse") from e
+
+
+def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: Progress) -> list[Path]:
     """Pictures, COGs and STAC beside the old ones, then in their place. Returns what was published."""
     from pipelines.products.cog import write_forecast_cogs
     from pipelines.products.model_item import write_model_item

@@ -11,6 +11,7 @@ from configs.load import config_hash
 from flows.folder import code_version, finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from pipelines.errors import RequestError, StateError
+from pipelines.progress import Progress
 
 logger = logging.getLogger(__name__)
 RULE_WINDOWS = 120
@@ -105,14 +106,14 @@ def plan_samples(invocation: Invocation, snapshot: str) -> tuple[Any, Any]:
     return dataset, plan
 
 
-def measure(invocation: Invocation, dataset: Any, plan: Any, progress: Any) -> Any:
+def measure(invocation: Invocation, dataset: Any, plan: Any, progress: Progress) -> Any:
     """Statistics of the training part."""
     from pipelines.samples.statistics import channel_statistics
 
     return channel_statistics(dataset, plan, build.build_variables(invocation.run), progress)
 
 
-def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, progress: Any) -> Any:
+def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, progress: Progress) -> Any:
     """The untrained forecaster, its rule fitted on training windows."""
     from pipelines.calendar import median_step_days
     from pipelines.samples.reading import read_windows
@@ -124,7 +125,7 @@ def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, pr
     return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days)
 
 
-def every_nth(windows: Iterable[Any], count: int, progress: Any = None) -> Iterator[Any]:
+def every_nth(windows: Iterable[Any], count: int, progress: Progress | None = None) -> Iterator[Any]:
     """About RULE_WINDOWS of `count` windows, evenly spread: enough for the few numbers of a rule."""
     every = max(count // RULE_WINDOWS, 1)
     for done, window in enumerate(islice(windows, 0, None, every), start=1):
@@ -133,13 +134,14 @@ def every_nth(windows: Iterable[Any], count: int, progress: Any = None) -> Itera
             progress(done * every, max(count, done * every))
 
 
-def cut_samples(invocation: Invocation, snapshot: str, dataset: Any, plan: Any, forecaster: Any, progress: Any = None) -> Any:
+def cut_samples(
+    invocation: Invocation, snapshot: str, dataset: Any, plan: Any, forecaster: Any, progress: Progress | None = None
+) -> Any:
     """The sample cache, opened if it is there."""
-    from models.checkpoint import describe_forecaster
     from pipelines.samples.cache import build_samples
 
     run = invocation.run
-    description = describe_forecaster(forecaster)
+    description = forecaster.describe()
     prepare_key = stage_key(guide=description["guide"], scaling=description["scaling"])
     return build_samples(
         dataset,
@@ -154,7 +156,8 @@ def cut_samples(invocation: Invocation, snapshot: str, dataset: Any, plan: Any, 
     )
 
 
-def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress: Any) -> Any:
+def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress: Progress) -> Any:
+    from pipelines.learning.batches import frame_weight
     from pipelines.learning.training import train as train_members
 
     settings = build.build_training_settings(invocation.run)
@@ -163,7 +166,16 @@ def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress:
     training, validation = cache.part("train", augment=chosen.augment, seed=chosen.seed), cache.part("validation")
     target_of = build.build_target(invocation.run)
     return train_members(
-        forecaster, training, validation, loss, settings, invocation.folder.model, progress, key=key, target_of=target_of
+        forecaster,
+        training,
+        validation,
+        loss,
+        settings,
+        invocation.folder.model,
+        progress,
+        key=key,
+        target_of=target_of,
+        weight_of=frame_weight,
     )
 
 

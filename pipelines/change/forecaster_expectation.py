@@ -12,39 +12,25 @@ Everything covers what it is handed: the tile grown by the halo. A date on which
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from pipelines.change.harmonic_expectation import HarmonicExpectation
 from pipelines.change.recurrent_expectation import Arrays
+from pipelines.predictors import Forecaster
 
 CLIP = 0.75  # spreads of the curve
 HALF_YEAR_DAYS = 182.62
 LEAST_SPREAD = 0.25  # of the curve's
 
 
-class Forecaster(Protocol):
-    """What is asked of it; see docs/design/001-spine.md."""
-
-    def forecast(
-        self,
-        x_NCHW: torch.Tensor,
-        valid_NHW: torch.Tensor,
-        days_N: torch.Tensor,
-        context_T: torch.Tensor,
-        usable_N: torch.Tensor,
-        target_days_K: torch.Tensor,
-    ) -> torch.Tensor:
-        """y_KCHW, physical values."""
-
-
 @dataclass(frozen=True)
 class ForecasterExpectation:
     """`context` frames, usually `step_days` apart; `halo_px` for one date ahead. `digest` stands for the model in the key."""
 
-    forecaster: Any
+    forecaster: Forecaster
     context: int
     step_days: float
     halo_px: int

@@ -28,7 +28,7 @@ CLIP = 1.5  # spreads
 ROWS = 4096  # pixels that go through a network at once; matrix libraries choose their sums by the shape
 
 
-class Network(Protocol):
+class ResidualNetwork(Protocol):
     """What is asked of a network; rows are pixels."""
 
     @property
@@ -50,7 +50,7 @@ class RecurrentExpectation:
     """
 
     harmonic: HarmonicExpectation
-    networks: tuple[Any, ...]
+    networks: tuple[ResidualNetwork, ...]
     left_out: tuple[tuple[float, float], ...]
     shares: tuple[float, float]
     digest: str

@@ -11,15 +11,14 @@ bytes are those of an undisturbed run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import xarray as xr
 
 from pipelines.change.blocks import Block, BlockReader, plan_blocks
+from pipelines.change.detector import Detector
 from pipelines.change.layers import Layers
 from pipelines.change.news import Consumed, CubeDate, Plan, plan_tile
 from pipelines.change.state import (
@@ -34,25 +33,11 @@ from pipelines.change.state import (
     write_tile,
 )
 from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.progress import Progress
 from pipelines.samples.variables import Variable
 from pipelines.tiles import Tile
 
 logger = logging.getLogger(__name__)
-
-
-class Detector(Protocol):
-    """What is watched with (docs/design/003-change.md)."""
-
-    @property
-    def halo_px(self) -> int: ...
-
-    def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays: ...
-
-    def begin(self, fitted: Arrays) -> Arrays: ...
-
-    def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays: ...
-
-    def layers(self, fitted: Arrays, state: Arrays) -> Arrays: ...
 
 
 @dataclass
@@ -121,7 +106,7 @@ class _Work:
     steps: int = 0
 
 
-def advance_all(watch: Watch, progress: Callable[[int, int], None] | None = None) -> Counts:
+def advance_all(watch: Watch, progress: Progress | None = None) -> Counts:
     """Brings every tile and the layers up to date; `progress` counts blocks. Raises StateError, StorageFull."""
     counts, blocks = Counts(), watch.blocks()
     written = _read_ledger(watch)

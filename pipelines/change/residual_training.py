@@ -22,6 +22,7 @@ from pipelines.change.recurrent_expectation import network_inputs, standardise
 from pipelines.change.stable import year_levels
 from pipelines.errors import RequestError
 from pipelines.learning.training import TrainingSettings, train
+from pipelines.progress import Progress
 
 TARGET_CLIP = 4.0  # spreads; a sequential test counts no more either
 WINDOW_PX = 64
@@ -128,7 +129,7 @@ class YearWindows:
         self.epoch = epoch
 
     def gather(self, indices: list[int]) -> Batch:
-        """Windows of one year: inputs_TPF, seen_TP, days_T, target_KCHW (T 1 1 P), target_valid_KHW (T 1 P), with a leading B."""
+        """Windows of one year: inputs_TPF, seen_TP, days_T, target (T, 1, P) and weight (T, 1, P), with a leading B."""
         rows = [self._window(index) for index in indices]
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
@@ -141,8 +142,8 @@ class YearWindows:
             "inputs_TPF": year.inputs_TPF[:, span],
             "seen_TP": (seen_TP & shown_T[:, None]).astype(np.float32),
             "days_T": year.days_T,
-            "target_KCHW": year.z_TP[:, None, None, span],
-            "target_valid_KHW": seen_TP[:, None].astype(np.float32),
+            "target": year.z_TP[:, None, span],
+            "weight": seen_TP[:, None].astype(np.float32),
         }
 
 
@@ -165,7 +166,7 @@ def train_ensemble(
     *,
     hide: float = 0.2,
     key: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Trains network i of `ensemble` without year i, in place, and sets `ensemble.shares`; a report, plain JSON.
 
@@ -202,7 +203,7 @@ def supported_shares(ensemble: Any, years: Sequence[ResidualYear]) -> tuple[floa
     answers = []
     for i, year in enumerate(years):
         windows = YearWindows([year])
-        answer_T2P = [ensemble.compute_member(i, windows.gather([w]))[0, :, :, 0].numpy() for w in range(len(windows))]
+        answer_T2P = [ensemble.compute_member(i, windows.gather([w]))[0].numpy() for w in range(len(windows))]
         answers.append(np.concatenate(answer_T2P, axis=2))
     both = list(zip(years, answers, strict=True))
     errors_SD = _per_date(years, [[np.abs(y.z_TP - s * a[:, 0]) for s in MEAN_SHARES] for y, a in both])

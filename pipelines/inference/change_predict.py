@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.errors import StateError
+from pipelines.errors import RequestError, StateError
 from pipelines.inference.tiling import window_of
+from pipelines.progress import Progress
 from pipelines.samples.change_frames import new_array
 from pipelines.tiles import Tile, tile_raster
 
 Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-Progress = Callable[[int, int], None]
 
 
 def score_place(
@@ -25,8 +25,8 @@ def score_place(
     shape_yx: tuple[int, int],
     score: Score,
     *,
-    halo_px: int,
-    stride_px: int,
+    halo_px: tuple[int, ...] | None,
+    stride_px: tuple[int, ...],
     tile_px: int,
     out_HW: np.ndarray,
     progress: Progress | None = None,
@@ -34,11 +34,17 @@ def score_place(
     """Fills `out_HW` (float32) with `score(x_TCHW, valid_THW, days_T)`; NaN where no or only one date saw the pixel.
 
     `read(window)` is (x_TCHW float32, valid_THW bool). A window starts at multiples of `stride_px`, where the network's cells do,
-    and reaches `halo_px` beyond its tile or to the raster's edge. Raises StateError where the score has another shape.
+    and reaches `halo_px` beyond its tile or to the raster's edge; both are (y, x). Raises StateError where the score has another
+    shape, RequestError where a score without a finite halo would need several tiles.
     """
     tiles = tile_raster(shape_yx, tile_px)
+    if halo_px is None and len(tiles) > 1:
+        raise RequestError(
+            f"this score needs the whole raster of {shape_yx} (y, x) at once: set prediction.tile_px to at least "
+            f"{max(shape_yx)}, or take a network with a finite halo"
+        )
     for done, tile in enumerate(tiles, start=1):
-        window = aligned_window(tile, halo_px, stride_px, shape_yx)
+        window = window_of(tile, halo_px or (0, 0), shape_yx, stride_px)
         x_TCHW, valid_THW = read(window)
         rows, columns = tile.within(window)
         seen_HW = np.count_nonzero(valid_THW[:, rows, columns], axis=0) >= 2
@@ -51,12 +57,6 @@ def score_place(
             out_HW[tile.rows, tile.columns] = np.where(seen_HW, score_HW[rows, columns], np.nan)
         if progress is not None:
             progress(done, len(tiles))
-
-
-def aligned_window(tile: Tile, halo_px: int, stride_px: int, shape_yx: tuple[int, int]) -> Tile:
-    """`window_of` with its first row and column moved up and left to multiples of `stride_px`."""
-    window = window_of(tile, halo_px, shape_yx)
-    return Tile(window.row0 - window.row0 % stride_px, window.row1, window.col0 - window.col0 % stride_px, window.col1)
 
 
 def score_file(path: Path, shape_yx: tuple[int, int], fill: Callable[[np.ndarray], None]) -> np.ndarray:

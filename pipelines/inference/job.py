@@ -10,27 +10,18 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 import xarray as xr
 
 from pipelines.cube.store import bands_of
-from pipelines.errors import RequestError
+from pipelines.errors import RequestError, StateError
 from pipelines.inference.reading import band_bytes_per_column, chunk_rows
 from pipelines.inference.staging import ROLES, Field
-from pipelines.inference.tiling import plan_batches
+from pipelines.inference.tiling import plan_batches, window_of
+from pipelines.predictors import Forecaster
 from pipelines.samples.variables import Variable, used_bands
 from pipelines.tiles import Tile
 
 VERSION = 2  # of what the staged bytes mean; part of the key
-
-
-class Forecaster(Protocol):
-    """What this module needs of a model (docs/design/001-spine.md)."""
-
-    @property
-    def halo_px(self) -> int | None: ...
-
-    def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K) -> torch.Tensor: ...
 
 
 class Intervals(Protocol):
@@ -43,8 +34,8 @@ class Intervals(Protocol):
 class Job:
     """What is predicted, as plain values; picklable. `times` are positions in the cube of the N dates that may be looked at.
 
-    `context_T` are positions in `times`, -1 = nothing seen. `halo_px` None = no finite receptive field: windows that overlap
-    by 2 * `blend_px` are blended.
+    `context_T` are positions in `times`, -1 = nothing seen. `halo_px` (y, x); None = no finite receptive field: windows that
+    overlap by 2 * `blend_px` are blended. Windows start at multiples of `stride_px` (y, x).
     """
 
     snapshot: str
@@ -56,7 +47,8 @@ class Job:
     target_days_K: tuple[float, ...]
     tile_px: int
     tiles_across: int
-    halo_px: int | None
+    halo_px: tuple[int, ...] | None
+    stride_px: tuple[int, ...]
     blend_px: int
     bounds: str  # "" = no intervals, else a digest of what they do
 
@@ -72,9 +64,13 @@ class Job:
         return tuple(Field(k, v.name, role) for k in range(len(self.target_days_K)) for v in self.variables for role in roles)
 
     @property
-    def reach_px(self) -> int:
-        """How far beyond its own pixels a tile's window reaches."""
-        return self.blend_px if self.halo_px is None else self.halo_px
+    def reach_px(self) -> tuple[int, ...]:
+        """How far beyond its own pixels a tile's window reaches, (y, x)."""
+        return (self.blend_px, self.blend_px) if self.halo_px is None else self.halo_px
+
+    def window_of(self, tile: Tile) -> Tile:
+        """What must be seen to forecast `tile` exactly."""
+        return window_of(tile, self.reach_px, self.shape_yx, self.stride_px)
 
     def batches(self) -> tuple[Tile, ...]:
         return plan_batches(self.shape_yx, self.tile_px, self.tiles_across)
@@ -101,14 +97,15 @@ def plan_job(
     do not fit the cube.
     """
     usable_N, context_T = np.asarray(usable_N, bool), np.asarray(context_T, np.int64)
-    _check_request(dataset, context_T, usable_N, target_days_K, tile_px, blend_px if forecaster.halo_px is None else 0)
+    halo_px, stride_px = _reach_of(forecaster, len(context_T) + len(target_days_K))
+    _check_request(dataset, context_T, usable_N, target_days_K, tile_px, blend_px if halo_px is None else 0)
     times = np.flatnonzero(usable_N)
     shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
-    reach = blend_px if forecaster.halo_px is None else forecaster.halo_px
+    reach_y, reach_x = (blend_px, blend_px) if halo_px is None else map(sum, zip(halo_px, stride_px, (-1, -1), strict=True))
     bands = len(used_bands(bands_of(dataset), tuple(variables)))
     itemsize = dataset["image"].dtype.itemsize
-    column = band_bytes_per_column(len(times), bands, itemsize, tile_px, reach, chunk_rows(dataset))
-    across = max(1, int((memory_mb * 2**20 / column - 2 * reach) // tile_px))
+    column = band_bytes_per_column(len(times), bands, itemsize, tile_px, reach_y, chunk_rows(dataset))
+    across = max(1, int((memory_mb * 2**20 / column - 2 * reach_x) // tile_px))
     return Job(
         snapshot=snapshot,
         model_hash=model_hash,
@@ -119,10 +116,21 @@ def plan_job(
         target_days_K=tuple(float(day) for day in np.asarray(target_days_K)),
         tile_px=tile_px,
         tiles_across=min(across, math.ceil(shape_yx[1] / tile_px)),
-        halo_px=forecaster.halo_px,
+        halo_px=halo_px,
+        stride_px=stride_px,
         blend_px=blend_px,
         bounds=_digest_of_bounds(intervals, len(target_days_K), len(variables)) if intervals is not None else "",
     )
+
+
+def _reach_of(forecaster: Forecaster, steps: int) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """(halo, stride) as the forecaster states them, per axis (y, x). Raises StateError if they are of another number of axes."""
+    halo_px, stride_px = forecaster.halo_px(steps), forecaster.stride_px
+    if len(stride_px) != 2 or (halo_px is not None and len(halo_px) != 2):
+        raise StateError(
+            f"{type(forecaster).__name__} states halo {halo_px} and stride {stride_px}; expected two axes (y, x), as the cube has"
+        )
+    return halo_px, stride_px
 
 
 def _check_request(dataset, context_T, usable_N, target_days_K, tile_px: int, blend_px: int) -> None:

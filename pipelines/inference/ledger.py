@@ -16,8 +16,8 @@ NAME = "ledger.jsonl"
 class Record:
     """A finished batch: the key of its region, the SHA-256 of the bytes it wrote, and how well its windows agree.
 
-    `seam_mean` and `seam_max` are the disagreement of blended windows in physical units, over `seam_count` values; 0 where
-    halos are exact.
+    `seam_mean` and `seam_max` are the disagreement of blended windows in physical units, over `seam_count` values; `seam_share`
+    is its mean in half widths of the intervals. All 0 where halos are exact.
     """
 
     region: str
@@ -25,6 +25,7 @@ class Record:
     seam_mean: float = 0.0
     seam_max: float = 0.0
     seam_count: int = 0
+    seam_share: float = 0.0
 
 
 def start_ledger(folder: Path, header: dict) -> None:

@@ -11,9 +11,9 @@ be looked at, T context steps, K target dates, C variables, H rows, W columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,14 @@ import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from pipelines.errors import CubeBusy, StateError
-from pipelines.inference.job import Forecaster, Intervals, Job, plan_job
+from pipelines.errors import CubeBusy, NotPublished, StateError
+from pipelines.inference.job import Intervals, Job, plan_job
 from pipelines.inference.ledger import Record, append_record, read_header, read_records, start_ledger
 from pipelines.inference.staging import Field, Staged
 from pipelines.inference.tiling import tiles_of
 from pipelines.inference.window import Strip, blend
+from pipelines.predictors import Forecaster
+from pipelines.progress import Progress
 from pipelines.samples.variables import Variable
 from pipelines.tiles import Tile
 
@@ -50,7 +52,7 @@ def predict(
     memory_mb: int = 256,
     model_hash: str = "",
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Staged:
     """Predicted fields of the whole cube in the folder `staging`, float32, NaN where no usable date shows the pixel.
 
@@ -152,7 +154,7 @@ def predict_batch(
             for tile in tiles_of(region, job.tile_px):
                 writer.write(tile, _blocks(job, strip.forecast(tile), intervals))
             return Record(region.key, writer.digest.hexdigest())
-        y_KCHW, seam = blend(job, region, strip)
+        y_KCHW, seam = blend(job, region, strip, intervals)
         for tile in tiles_of(region, job.tile_px):
             rows, across = tile.within(region)
             writer.write(tile, _blocks(job, y_KCHW[:, :, rows, across], intervals))
@@ -174,10 +176,36 @@ def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
     return image_CHW[c] if limits is None else np.clip(image_CHW[c], np.float32(limits[0]), np.float32(limits[1]))
 
 
-def seam_error(staging: Path) -> tuple[float, float]:
-    """(mean, largest) disagreement of overlapping windows in physical units; (0, 0) where halos are exact."""
+@dataclass(frozen=True)
+class SeamError:
+    """How far overlapping windows of a network without a finite halo disagree, over `count` values; all 0 where halos are exact.
+
+    `mean` and `largest` in physical units, of all variables together; `share` is the mean in half widths of the intervals.
+    """
+
+    mean: float = 0.0
+    largest: float = 0.0
+    share: float = 0.0
+    count: int = 0
+
+
+def seam_error(staging: Path) -> SeamError:
+    """What the ledger in `staging` says of all regions together."""
     records = [record for record in read_records(staging) if record.seam_count]
     count = sum(record.seam_count for record in records)
     if not count:
-        return 0.0, 0.0
-    return sum(r.seam_mean * r.seam_count for r in records) / count, max(r.seam_max for r in records)
+        return SeamError()
+    mean, share = (sum(getattr(r, name) * r.seam_count for r in records) / count for name in ("seam_mean", "seam_share"))
+    return SeamError(mean, max(r.seam_max for r in records), share, count)
+
+
+def check_seam(staging: Path, max_seam: float) -> SeamError:
+    """The seam error, if its share is at most `max_seam`. Raises NotPublished."""
+    seam = seam_error(staging)
+    if not seam.share <= max_seam:
+        raise NotPublished(
+            f"{staging}: overlapping tiles of the network, which has no finite halo, disagree by {seam.share:.3f} half widths of "
+            f"the prediction intervals on average; prediction.max_seam allows {max_seam:g}. Raise prediction.tile_px, or take a "
+            "network with a finite halo"
+        )
+    return seam

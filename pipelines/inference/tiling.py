@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,8 +72,10 @@ def blend_weights(tile: Tile, blend_px: int, shape_yx: tuple[int, int]) -> np.nd
     return down[:, None] * across[None, :]
 
 
-def window_of(tile: Tile, halo_px: int, shape_yx: tuple[int, int]) -> Tile:
-    """What must be seen to forecast `tile`: its exact halo, and never fewer than about 144 x 144 pixels of the raster.
+def window_of(tile: Tile, halo_px: Sequence[int], shape_yx: tuple[int, int], stride_px: Sequence[int] = (1, 1)) -> Tile:
+    """What must be seen to forecast `tile`: its exact halo (y, x), and never fewer than about 144 x 144 pixels of the raster.
+
+    Its first row and column are multiples of `stride_px` (y, x), where the cells of a network lie that pools.
 
     Small inputs take another convolution in torch on the CPU, whose rounding differs (`use_mkldnn` in
     aten/src/ATen/native/Convolution.cpp: more than 20480 elements); with this floor every window takes the one that the whole
@@ -81,9 +84,9 @@ def window_of(tile: Tile, halo_px: int, shape_yx: tuple[int, int]) -> Tile:
     height = min(shape_yx[0], LEAST_SIDE_PX)
     width = min(shape_yx[1], max(LEAST_SIDE_PX, math.ceil(LEAST_SIDE_PX**2 / height)))
     height = min(shape_yx[0], max(LEAST_SIDE_PX, math.ceil(LEAST_SIDE_PX**2 / width)))
-    row0, row1 = _span(tile.row0 - halo_px, tile.row1 + halo_px, height, shape_yx[0])
-    col0, col1 = _span(tile.col0 - halo_px, tile.col1 + halo_px, width, shape_yx[1])
-    return Tile(row0, row1, col0, col1)
+    row0, row1 = _span(tile.row0 - halo_px[0], tile.row1 + halo_px[0], height, shape_yx[0])
+    col0, col1 = _span(tile.col0 - halo_px[1], tile.col1 + halo_px[1], width, shape_yx[1])
+    return Tile(row0 - row0 % stride_px[0], row1, col0 - col0 % stride_px[1], col1)
 
 
 def _span(start: int, stop: int, least: int, size: int) -> tuple[int, int]:

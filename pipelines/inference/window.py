@@ -9,10 +9,11 @@ import xarray as xr
 from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of
 from pipelines.errors import StateError
-from pipelines.inference.job import Forecaster, Job
+from pipelines.inference.job import Intervals, Job
 from pipelines.inference.ledger import Record
 from pipelines.inference.reading import RowBand
-from pipelines.inference.tiling import blend_weights, tiles_around, tiles_of, window_of
+from pipelines.inference.tiling import blend_weights, tiles_around, tiles_of
+from pipelines.predictors import Forecaster
 from pipelines.samples.variables import decode, used_bands
 from pipelines.tiles import Tile
 
@@ -35,7 +36,7 @@ class Strip:
 
     def forecast(self, tile: Tile) -> np.ndarray:
         """y_KCHW float32 of `tile`, from a window with the exact halo; NaN where the pixel was never seen."""
-        window = window_of(tile, self.job.reach_px, self.job.shape_yx)
+        window = self.job.window_of(tile)
         rows, columns = tile.within(window)
         return self.forecast_window(window)[:, :, rows, columns]
 
@@ -65,16 +66,16 @@ def columns_of(job: Job, region: Tile) -> slice:
     if job.halo_px is None:
         grown = region.grown(job.tile_px + job.blend_px, job.shape_yx)
         return grown.columns
-    window = window_of(region, job.halo_px, job.shape_yx)
-    last = window_of(tiles_of(region, job.tile_px)[-1], job.halo_px, job.shape_yx)
-    first = window_of(tiles_of(region, job.tile_px)[0], job.halo_px, job.shape_yx)
+    tiles = tiles_of(region, job.tile_px)
+    window, first, last = (job.window_of(tile) for tile in (region, tiles[0], tiles[-1]))
     return slice(min(first.col0, last.col0, window.col0), max(first.col1, last.col1, window.col1))
 
 
-def blend(job: Job, region: Tile, strip: Strip) -> tuple[np.ndarray, Record]:
+def blend(job: Job, region: Tile, strip: Strip, intervals: Intervals | None = None) -> tuple[np.ndarray, Record]:
     """Weighted mean y_KCHW float32 of all windows that reach into `region`, and how much they disagree there.
 
-    The disagreement of a pixel is the weighted standard deviation of the windows' forecasts around the blended one.
+    The disagreement of a pixel is the weighted standard deviation of the windows' forecasts around the blended one; with
+    `intervals` it is also measured in half widths of theirs, which compares variables of any unit.
     Windows are added in one order (row by row), so that the sum does not depend on who computes it.
     """
     shape = (len(job.target_days_K), len(job.variables), *region.shape_yx)
@@ -85,12 +86,7 @@ def blend(job: Job, region: Tile, strip: Strip) -> tuple[np.ndarray, Record]:
         if not window.overlaps(region):
             continue
         weights = blend_weights(tile, job.blend_px, job.shape_yx)
-        common = Tile(
-            max(window.row0, region.row0),
-            min(window.row1, region.row1),
-            max(window.col0, region.col0),
-            min(window.col1, region.col1),
-        )
+        common = _intersect(window, region)
         here, there = common.within(window), common.within(region)
         y = strip.forecast_window(window)[:, :, here[0], here[1]].astype(np.float64)
         w = weights[here]
@@ -100,9 +96,23 @@ def blend(job: Job, region: Tile, strip: Strip) -> tuple[np.ndarray, Record]:
         views[there] += 1
     mean = total / weight
     spread = np.sqrt(np.maximum(square / weight - mean**2, 0))[:, :, views > 1]
-    spread = spread[np.isfinite(spread)]
-    worst, usual = (float(spread.max()), float(spread.mean())) if spread.size else (0.0, 0.0)
-    return mean.astype(np.float32), Record(region.key, "", usual, worst, int(spread.size))
+    is_known = np.isfinite(spread)
+    share = _in_half_widths(spread, mean, views > 1, intervals)[is_known]
+    spread = spread[is_known]
+    if not spread.size:
+        return mean.astype(np.float32), Record(region.key, "")
+    return mean.astype(np.float32), Record(
+        region.key, "", float(spread.mean()), float(spread.max()), int(spread.size), float(share.mean())
+    )
+
+
+def _in_half_widths(spread_KCP: np.ndarray, y_KCHW: np.ndarray, at_HW: np.ndarray, intervals: Intervals | None) -> np.ndarray:
+    """`spread_KCP` over half the interval's width of its pixel; 0 without intervals and where nothing disagrees."""
+    if intervals is None:
+        return np.zeros_like(spread_KCP)
+    lower, upper = (np.asarray(bound, np.float64)[:, :, at_HW] for bound in intervals.bounds(y_KCHW.astype(np.float32)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(spread_KCP > 0, spread_KCP / ((upper - lower) / 2), 0.0)
 
 
 def _intersect(one: Tile, other: Tile) -> Tile:

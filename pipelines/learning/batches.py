@@ -13,7 +13,8 @@ class WindowSet(Protocol):
     """Windows of one part, as `pipelines.samples` gives them.
 
     `shapes` has one hashable per window (windows of equal shape may share a batch); `gather(indices)` is a dict of tensors
-    with a leading B, `target_KCHW` and `target_valid_KHW` among them; `set_epoch` changes the augmentation, if there is any.
+    with a leading B, of which the trainer reads `target` and `weight` (or what `train` is told to read in their place);
+    `set_epoch` changes the augmentation, if there is any.
     """
 
     @property
@@ -24,6 +25,11 @@ class WindowSet(Protocol):
     def gather(self, indices: list[int]) -> Batch: ...
 
     def set_epoch(self, epoch: int) -> None: ...
+
+
+def frame_weight(batch: Batch) -> torch.Tensor:
+    """The weight of frames' pixels, (B, K, 1, H, W): whether they were seen; all channels of a pixel count alike."""
+    return batch["target_valid_KHW"][:, :, None]
 
 
 class EpochBatches:

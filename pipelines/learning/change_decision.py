@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,19 +17,8 @@ from torch import Tensor
 from pipelines.learning.change_calibration import CalibrationTally
 from pipelines.learning.change_judging import Part, Truth, choose_threshold
 from pipelines.learning.change_metrics import CHANGED, Threshold, usable_pixels
+from pipelines.predictors import ChangeDetector
 from pipelines.samples.change_windows import Region
-
-
-class Detector(Protocol):
-    """What is known here of `models.change_detector`."""
-
-    def calibrate_member(self, i: int, scale: float, bias: float) -> None: ...
-    def calibrate_rule(self, scale: float, bias: float) -> None: ...
-    def calibrate_fusion(self, scale: float, bias: float) -> None: ...
-    def member_probability(self, i: int, logit: Tensor) -> Tensor: ...
-    def rule_probability(self, score: Tensor) -> Tensor: ...
-    def fuse(self, network_p_HW: Tensor, rule_p_HW: Tensor | None = None) -> Tensor: ...
-    def set_threshold(self, threshold: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,9 @@ class HeldOut:
         return logit_HW[known], label_HW[known] == CHANGED, rule
 
 
-def fit_decision(detector: Detector, held_out: Sequence[Sequence[HeldOut]], log_score: Callable[[Tensor], Tensor]) -> Threshold:
+def fit_decision(
+    detector: ChangeDetector, held_out: Sequence[Sequence[HeldOut]], log_score: Callable[[Tensor], Tensor]
+) -> Threshold:
     """Calibrates the detector and sets its threshold; returns the threshold with what it gives on these places.
 
     `held_out[i]` are the regions that member i has not seen. The rule is calibrated on `log_score` of its score. Raises
@@ -74,7 +64,7 @@ def fit_decision(detector: Detector, held_out: Sequence[Sequence[HeldOut]], log_
     return threshold
 
 
-def _calibrate_fusion(detector: Detector, held_out: Sequence[Sequence[HeldOut]]) -> None:
+def _calibrate_fusion(detector: ChangeDetector, held_out: Sequence[Sequence[HeldOut]]) -> None:
     """The geometric mean ranks; two numbers make it a probability, fitted on what the members have not seen."""
     detector.calibrate_fusion(1.0, 0.0)
     tally = CalibrationTally()
@@ -85,7 +75,9 @@ def _calibrate_fusion(detector: Detector, held_out: Sequence[Sequence[HeldOut]])
     detector.calibrate_fusion(*tally.fit("all places together"))
 
 
-def fused_probability(detector: Detector, logits: Sequence[tuple[int, np.ndarray]], rule_HW: np.ndarray | None) -> np.ndarray:
+def fused_probability(
+    detector: ChangeDetector, logits: Sequence[tuple[int, np.ndarray]], rule_HW: np.ndarray | None
+) -> np.ndarray:
     """p_HW float32 from (member, its logit_HW) of one or several members and the rule's score; NaN where any is."""
     members = [detector.member_probability(i, torch.from_numpy(np.array(logit_HW))) for i, logit_HW in logits]
     network_HW = torch.stack(members).mean(dim=0)
@@ -93,7 +85,7 @@ def fused_probability(detector: Detector, logits: Sequence[tuple[int, np.ndarray
     return detector.fuse(network_HW, rule).numpy().astype(np.float32)
 
 
-def _fused_parts(detector: Detector, held_out: Sequence[Sequence[HeldOut]]) -> Iterator[Part]:
+def _fused_parts(detector: ChangeDetector, held_out: Sequence[Sequence[HeldOut]]) -> Iterator[Part]:
     for i, regions in enumerate(held_out):
         for one in regions:
             tile = one.region.tile

@@ -14,27 +14,21 @@ Years differ (a drought is not exchangeable with a wet year), so the promise is 
 coverage is measured on the test windows and reported as it is. Own code instead of MAPIE (scikit-learn regressors, one row
 per pixel, no groups): the mathematics is `grouped_quantile`.
 
-Axes: K leads, C variables, H rows, W columns.
+Axes: K leads, C variables, H rows, W columns; what follows C may be anything else as well (volumes, labels, tokens).
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from pipelines.errors import RequestError
+from pipelines.predictors import Forecaster
+from pipelines.progress import Progress
 from pipelines.samples.cache import WindowArrays
-
-Progress = Callable[[int, int], None]
-
-
-class Forecaster(Protocol):
-    """Anything that forecasts a window: y_KCHW in physical values, a tensor or an array."""
-
-    def forecast(self, **arguments: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,10 @@ class Intervals:
                 f"intervals are calibrated for {len(self.below_KC)} leads, {y_KCHW.shape[0]} are asked for: raise "
                 "samples.horizon and train again, or ask for fewer prediction.dates"
             )
-        below, above = (np.array(margin)[: len(y_KCHW), :, None, None] for margin in (self.below_KC, self.above_KC))
+        rest = [1] * (y_KCHW.ndim - 2)
+        below, above = (
+            np.array(margin)[: len(y_KCHW)].reshape(len(y_KCHW), -1, *rest) for margin in (self.below_KC, self.above_KC)
+        )
         return (y_KCHW - below).astype(np.float32), (y_KCHW + above).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import numpy as np
 
 from pipelines.calendar import from_days
 from pipelines.errors import RequestError, StateError
-from pipelines.learning.conformal import CoverageTally, Forecaster, Intervals, Progress, forecast_window
+from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
 from pipelines.learning.intervals import Interval
 from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
 from pipelines.learning.skill import paired_skill, skill_json
 from pipelines.learning.verdict import Verdict, judge_forecaster
+from pipelines.predictors import Forecaster
+from pipelines.progress import Progress
 from pipelines.samples.cache import WindowArrays
 from pipelines.tiles import Tile
 
@@ -108,7 +110,7 @@ def _check_names(forecasters: Mapping[str, Forecaster], settings: EvaluationSett
 def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
     bad = ~np.isfinite(y_KCHW).all(axis=1) & window.target_valid_KHW.numpy()
     if bad.any():
-        k = int(bad.any(axis=(1, 2)).argmax())
+        k = int(bad.reshape(len(bad), -1).any(axis=1).argmax())
         date = np.datetime_as_string(from_days(window.target_days_K[k].numpy()), unit="D")
         raise StateError(
             f"{name} forecast {int(bad.sum())} values that are not finite, tile {window.tile.key}, lead {k + 1} ({date})"
@@ -120,8 +122,9 @@ def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarra
     if settings.ssim_range_C is not None:
         return np.array(settings.ssim_range_C, np.float64)
     seen_NCHW, valid_N1HW = window.x_NCHW.numpy(), window.valid_NHW.numpy()[:, None]
-    low = np.where(valid_N1HW, seen_NCHW, np.inf).min(axis=(0, 2, 3))
-    return np.where(valid_N1HW, seen_NCHW, -np.inf).max(axis=(0, 2, 3)) - low
+    rest = (0, *range(2, seen_NCHW.ndim))
+    low = np.where(valid_N1HW, seen_NCHW, np.inf).min(axis=rest)
+    return np.where(valid_N1HW, seen_NCHW, -np.inf).max(axis=rest) - low
 
 
 def _conclude(

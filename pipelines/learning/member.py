@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
 from pipelines.learning.batches import Batch, EpochBatches
+from pipelines.predictors import Trainable
 
 VALIDATION_LOSS = "validation_loss"
 Row = dict[str, float | None]  # epoch (0 = untrained), training_loss, validation_loss, learning_rate
@@ -33,26 +34,28 @@ class MemberTask(LightningModule):
 
     def __init__(
         self,
-        forecaster: Any,
+        forecaster: Trainable,
         i: int,
         loss: Callable[..., torch.Tensor],
         settings: Any,
         steps: int,
         target_of: Callable[[Batch], torch.Tensor],
+        weight_of: Callable[[Batch], torch.Tensor],
     ):
         super().__init__()
         self.member: nn.Module = forecaster.members[i]
         self._around = (forecaster,)  # in a tuple: not registered, its other members are none of this task's parameters
         self._compute = partial(forecaster.compute_member, i)
-        self._loss, self._settings, self._steps, self._target_of = loss, settings, steps, target_of
+        self._loss, self._settings, self._steps = loss, settings, steps
+        self._target_of, self._weight_of = target_of, weight_of
         self.training_sums = self.validation_sums = torch.zeros(2)
         self.validation_loss = math.nan
 
     def _sums(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and (loss x usable pixels, usable pixels) for the mean over an epoch."""
-        target, valid = self._target_of(batch), batch["target_valid_KHW"]
-        loss = self._loss(self._compute(batch).float(), target, valid[:, :, None])
-        count = valid.sum().float()
+        """The loss, and (loss x total weight, total weight) for the mean over an epoch."""
+        target, weight = self._target_of(batch), self._weight_of(batch)
+        loss = self._loss(self._compute(batch).float(), target, weight)
+        count = weight.sum().float()
         return loss, torch.stack([loss.detach() * count, count])
 
     def on_fit_start(self) -> None:
@@ -79,7 +82,7 @@ class MemberTask(LightningModule):
         self.log(VALIDATION_LOSS, loss, sync_dist=True)  # equal on all ranks already; for early stopping
 
     def mean_of(self, sums: torch.Tensor) -> torch.Tensor:
-        """Mean loss per usable pixel over all ranks; nan where there was none."""
+        """Mean loss per weight (a usable pixel, a label) over all ranks; nan where there was none."""
         total = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return total[0] / total[1]
 

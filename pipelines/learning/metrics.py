@@ -1,6 +1,7 @@
 """Errors on valid target pixels, kept as sums per target date, so that they add up and dates can be resampled.
 
-Axes: D target dates, K leads (0 is the first step after the issue date), C variables, S sums.
+Axes: D target dates, K leads (0 is the first step after the issue date), C variables, S sums; what follows C may be anything:
+an image (H, W), a volume (D, H, W), tokens, or nothing at all. Names that end in HW stand for all of them.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class ErrorTally:
             raise ValueError(f"the forecast has shape {y_KCHW.shape}, the target {target_KCHW.shape}")
         K, C = y_KCHW.shape[:2]
         for k, valid_HW in enumerate(valid_KHW):
-            if not valid_HW.any():
+            if not np.any(valid_HW):
                 continue
             of_date = self._of_date.setdefault(round(float(days_K[k]) * 86_400), np.zeros((K, C, len(SUMS))))
             for c in range(C):
@@ -63,6 +64,7 @@ class ErrorTally:
 
 def frame_sums(y_HW: np.ndarray, target_HW: np.ndarray, valid_HW: np.ndarray, data_range: float) -> np.ndarray:
     """The S sums of one frame over its valid pixels, float64. `similarity` is SSIM x 1 frame, where SSIM is defined."""
+    y_HW, target_HW, valid_HW = (np.atleast_1d(array) for array in (y_HW, target_HW, valid_HW))
     truth = target_HW[valid_HW].astype(np.float64)
     error = y_HW[valid_HW] - truth
     similarity = frame_ssim(y_HW, target_HW, valid_HW, data_range)
@@ -75,10 +77,10 @@ def frame_ssim(y_HW: np.ndarray, target_HW: np.ndarray, valid_HW: np.ndarray, da
     """Structural similarity (Wang et al. 2004; uniform 7x7 window, smaller in smaller frames), mean over valid pixels.
 
     Pixels that are not valid are filled with the mean of the valid target pixels in both frames alike, so windows that touch
-    them look more similar than they were, for every forecaster in the same way. nan where less than a quarter of the frame is
-    valid, the frame is narrower than 3 pixels or the data range is 0.
+    them look more similar than they were, for every forecaster in the same way. Volumes are compared in cubes. nan where less
+    than a quarter of the frame is valid, the frame is narrower than 3 pixels, the data range is 0, or for what is no image.
     """
-    side = min(7, *y_HW.shape)
+    side = min(7, *y_HW.shape) if y_HW.ndim in (2, 3) else 0
     side -= 1 - side % 2
     if side < 3 or valid_HW.mean() < 0.25 or not data_range > 0:
         return float("nan")

@@ -15,13 +15,13 @@ import pickle
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -42,23 +42,12 @@ from pipelines.learning.member import (
     quieten_lightning,
     stopping,
 )
+from pipelines.predictors import Trainable
+from pipelines.progress import Progress
 
 log = logging.getLogger(__name__)
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-Progress = Callable[[int, int], None]
 PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
-
-
-class TrainableForecaster(Protocol):
-    """What training knows of a model: its networks, and how network i turns a batch into physical values.
-
-    `compute_member` must use `members[i]` itself (not a copy). A forecaster that is a module is moved to the device as a whole.
-    """
-
-    @property
-    def members(self) -> Sequence[nn.Module]: ...
-
-    def compute_member(self, i: int, batch: Batch) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ class TrainingReport:
 
 
 def train(
-    forecaster: TrainableForecaster,
+    forecaster: Trainable,
     train_set: WindowSet,
     validation_set: WindowSet,
     loss: Loss,
@@ -119,12 +108,14 @@ def train(
     progress: Progress | None = None,
     *,
     key: str = "",
-    target_of: Callable[[Batch], torch.Tensor] = itemgetter("target_KCHW"),
+    target_of: Callable[[Batch], torch.Tensor] = itemgetter("target"),
+    weight_of: Callable[[Batch], torch.Tensor] = itemgetter("weight"),
 ) -> TrainingReport:
     """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
 
-    `target_of(batch)` is what is to be learnt (B K C H W); the truth itself if nothing is said.
-    `loss(y_BKCHW, target_BKCHW, valid_BK1HW)` is the mean over usable pixels (0, with a gradient, where there are none).
+    `target_of(batch)` is what is to be learnt and `weight_of(batch)` how much each value of it counts (0 or False: not known).
+    Both may have any axes after B (frames, volumes, labels, tokens), as long as the weight broadcasts to the target.
+    `loss(y, target, weight)` is the mean over the weights (0, with a gradient, where there are none); see `models.losses`.
     `folder` gets `logs/member-0.csv` ... (and TensorBoard files where tensorboard is installed) and `resume/`, from which
     an interrupted run goes on; members that are finished there are not trained again. `key` names what else the result
     depends on (cube snapshot, model config): resume state with another key, settings or data is set aside.
@@ -153,7 +144,7 @@ def train(
         state = _resume_state(resume, run_key)
         is_resumed = state is not None
         if state is None or not state["finished"]:
-            task = MemberTask(forecaster, i, loss, settings, steps, target_of)
+            task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of)
             with _carried(show, settings.devices) as tell:
                 _fit(task, EpochEnd(batches, watched, run_key, resume, tell), settings, resume if is_resumed else None)
             state = load_epoch_state(resume)

@@ -135,7 +135,7 @@ class ChangeWindows:
             self._drawn = self._draw(epoch)
 
     def gather(self, indices: list[int]) -> Batch:
-        """x_TCHW, valid_THW, elapsed_T, target_KCHW (K = C = 1; float32, 0 or 1), target_valid_KHW of some windows, with B."""
+        """x_TCHW, valid_THW, elapsed_T, target (1, H, W; float32, 0 or 1) and weight (1, H, W; bool) of some windows, with B."""
         windows = [self._cut(index) for index in indices]
         return {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
 
@@ -186,8 +186,8 @@ class ChangeWindows:
         images = {
             "x_TCHW": x_TCHW,
             "valid_THW": valid_THW,
-            "target_KCHW": (label_HW == CHANGED).astype(np.float32)[None, None],
-            "target_valid_KHW": ((label_HW != UNKNOWN) & seen_HW)[None],
+            "target": (label_HW == CHANGED).astype(np.float32)[None],
+            "weight": ((label_HW != UNKNOWN) & seen_HW)[None],
         }
         return {name: np.ascontiguousarray(turned(image, symmetry, True)) for name, image in images.items()} | {
             "elapsed_T": np.ascontiguousarray(elapsed_T)

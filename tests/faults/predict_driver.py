@@ -25,7 +25,10 @@ CALLS = ("pwrite", "write", "fsync", "replace")
 class Doubler:
     """Forecast = the last date, twice; pointwise, so the halo is 0."""
 
-    halo_px = 0
+    stride_px = 1, 1
+
+    def halo_px(self, steps):
+        return 0, 0
 
     def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
         return torch.stack([x_NCHW[-1], x_NCHW[-1] * 2])

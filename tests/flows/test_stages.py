@@ -98,6 +98,14 @@ def check_another_config_is_not_judged(config: Path) -> None:
         carry_out(report, config)
 
 
+def test_a_run_with_the_second_network_is_published(tiny_run: Path) -> None:
+    model = ("model.kind=convgru", "model.guide=decaying_anomaly")
+    record = carry_out(run_forecast, tiny_run, *model, even_if_worse=True)
+    assert record["products"]
+    saved = json.loads(Path("runs/tiny/model/model.json").read_text())
+    assert saved["forecaster"]["members"][0]["kind"] == "convgru"
+
+
 def test_stages_out_of_order_name_the_command_to_run(tiny_run: Path) -> None:
     with pytest.raises(MissingInput, match="run `driftline ingest CONFIG` first"):
         carry_out(train, tiny_run)

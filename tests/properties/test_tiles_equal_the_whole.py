@@ -1,4 +1,4 @@
-"""A window with the halo, cropped, is the same pixels of the whole image, for every change network.
+"""A window with the halo that a network states, cropped, is the same pixels of the whole image: for every network.
 
 In float64, where one pixel too few shows; the float32 that is shipped differs in the last digits only, because PyTorch takes
 another convolution for small images on a CPU (docs/design/001-spine.md).
@@ -8,84 +8,68 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from models.change_blocks import NetworkConfig
-from models.fc_ef import FCEF
-from models.fc_siam_conc import FCSiamConc
-from models.fc_siam_diff import FCSiamDiff
-from models.l_unet import LUNet, LUNetConfig
-from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+from tests.networks_under_test import CASES, Case
 
-KINDS = {
-    "fc_ef": lambda **more: FCEF(NetworkConfig(2, **more)),
-    "fc_siam_diff": lambda **more: FCSiamDiff(NetworkConfig(2, **more)),
-    "fc_siam_conc": lambda **more: FCSiamConc(NetworkConfig(2, **more)),
-    "l_unet": lambda **more: LUNet(LUNetConfig(2, **more)),
-    "convlstm": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, kernel=3, **more)),
-    "convgru": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, recurrence="convgru", kernel=3, **more)),
-    "dcrn": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, recurrence="dcrn", kernel=5, **more)),
-    "pointwise": lambda **more: SiameseDCRN(SiameseDCRNConfig(2, **more)),
-}
+CHANGE = {name: case for name, case in CASES.items() if case.kind == "change"}
+POOLING = {name: case for name, case in CHANGE.items() if case.build().stride_px != (1, 1)}
 
 
-def network_and_scene(kind: str, seed: int, widths: tuple[int, ...], dates: int, shape_yx: tuple[int, int]):
-    """A network whose head says something, in float64, and a seeded scene with gaps."""
-    torch.manual_seed(seed)
-    network = KINDS[kind](widths=widths, dropout=0.0).eval()
-    nn.init.normal_(network.decoder.head.weight)
-    x = torch.randn(1, dates, 2, *shape_yx, dtype=torch.float64)
-    valid = torch.rand(1, dates, *shape_yx) > 0.2
-    return network.double(), x * valid[:, :, None], valid
-
-
-def worst_difference(network, x, valid, rows: slice, columns: slice, halo: int) -> float:
-    """Largest difference of a window's logits from the whole's, relative to the spread of the logits."""
-    elapsed = torch.zeros(x.shape[:2], dtype=x.dtype)
+def worst_difference(case: Case, seed: int, steps: int, shape_yx: tuple[int, int], rows: slice, columns: slice, halo_yx) -> float:
+    """Largest difference of a window's answer from the whole's, relative to the spread of the answer."""
+    network, known = case.ready(seed), case.inputs(seed, steps, shape_yx)
+    top, left = max(rows.start - halo_yx[0], 0), max(columns.start - halo_yx[1], 0)
+    window = slice(top, rows.stop + halo_yx[0]), slice(left, columns.stop + halo_yx[1])
+    part = {name: value[..., *window] if name.endswith("HW") else value for name, value in known.items()}
     with torch.no_grad():
-        whole = network(x, valid, elapsed)
-        top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
-        window = (..., slice(top, rows.stop + halo), slice(left, columns.stop + halo))
-        part = network(x[window], valid[window], elapsed)
-    inside = part[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        whole, cropped = case.call(network, known), case.call(network, part)
+    inside = cropped[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     return float((whole[..., rows, columns] - inside).abs().max() / whole.std())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CASES)
 @settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 3),
-    widths=st.sampled_from([(3,), (3, 4), (3, 4, 4)]),
-    dates=st.sampled_from([2, 3]),
+    steps=st.integers(2, 5),
     shape_yx=st.tuples(st.integers(60, 90), st.integers(60, 90)),
     start_yx=st.tuples(st.integers(0, 59), st.integers(0, 59)),
     size_yx=st.tuples(st.integers(1, 90), st.integers(1, 90)),
 )
-def test_a_cropped_window_is_the_whole_image(kind, seed, widths, dates, shape_yx, start_yx, size_yx):
-    dates = 2 if kind.startswith("fc_") else dates
-    network, x, valid = network_and_scene(kind, seed, widths, dates, shape_yx)
-    row, column = (start // network.stride_px * network.stride_px for start in start_yx)
+def test_a_cropped_window_is_the_whole_image(name, seed, steps, shape_yx, start_yx, size_yx):
+    case = CASES[name]
+    steps, network = case.steps(steps), case.build()
+    row, column = (start // stride * stride for start, stride in zip(start_yx, network.stride_px, strict=True))
     rows, columns = slice(row, min(row + size_yx[0], shape_yx[0])), slice(column, min(column + size_yx[1], shape_yx[1]))
-    assert worst_difference(network, x, valid, rows, columns, network.halo_for(dates)) < 1e-12
+    halo = network.halo_px(steps)
+    assert halo is not None
+    assert worst_difference(case, seed, steps, shape_yx, rows, columns, halo) < 1e-11
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_float32_only_the_last_digits_differ(kind):
-    network, x, valid = network_and_scene(kind, 0, (16, 32, 64), 2, (97, 110))
-    halo = network.halo_px
-    assert worst_difference(network.float(), x.float(), valid, slice(48, 61), slice(40, 70), halo) < 1e-4
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_halo_is_needed(kind):
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.build().halo_px(3) > (1, 1)])
+def test_the_halo_is_needed(name):
     """Half of it is not enough: the test above can fail."""
-    network, x, valid = network_and_scene(kind, 0, (3, 4, 4), 2, (96, 96))
-    halo = network.halo_px // 2 // network.stride_px * network.stride_px
-    assert network.halo_px == network.halo_for(2)
-    assert worst_difference(network, x, valid, slice(48, 52), slice(48, 52), halo) > 1e-9
+    case = CASES[name]
+    network, steps = case.build(), case.steps(4)
+    halo = tuple(side // 2 // stride * stride for side, stride in zip(network.halo_px(steps), network.stride_px, strict=True))
+    assert worst_difference(case, 0, steps, (96, 96), slice(48, 52), slice(48, 52), halo) > 1e-9
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_start_must_be_aligned(kind):
-    network, x, valid = network_and_scene(kind, 0, (3, 4, 4), 2, (96, 96))
-    assert worst_difference(network, x, valid, slice(46, 50), slice(48, 52), network.halo_px) > 1e-6
+@pytest.mark.parametrize("name", POOLING)
+def test_the_start_must_be_aligned(name):
+    case = POOLING[name]
+    halo = case.build().halo_px(2)
+    assert worst_difference(case, 0, 2, (96, 96), slice(46, 50), slice(48, 52), halo) > 1e-6
+
+
+@pytest.mark.parametrize("name", CHANGE)
+def test_in_float32_only_the_last_digits_differ(name):
+    case = CHANGE[name]
+    network, known = case.ready(0, torch.float32), case.inputs(0, 2, (97, 110), torch.float32)
+    halo = network.halo_px(2)
+    rows, columns = slice(48 - min(halo[0], 48), 61 + halo[0]), slice(40 - min(halo[1], 40), 70 + halo[1])
+    part = {key: value[..., rows, columns] if key.endswith("HW") else value for key, value in known.items()}
+    with torch.no_grad():
+        whole, cropped = case.call(network, known), case.call(network, part)
+    inside = cropped[..., 48 - rows.start : 61 - rows.start, 40 - columns.start : 70 - columns.start]
+    assert float((whole[..., 48:61, 40:70] - inside).abs().max() / whole.std()) < 1e-4

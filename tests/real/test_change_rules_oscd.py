@@ -167,7 +167,7 @@ def test_tiles_of_a_city_score_as_the_whole(cities, prepared):
     rule = ChangeVector().fit(*pairs["bordeaux"])
     whole = rule.score(*pairs["bordeaux"])
     for tile in (Tile(0, 100, 0, 120), Tile(200, 300, 150, 290), Tile(417, 517, 361, 461)):
-        window = tile.grown(rule.halo_px, place.shape_yx)
+        window = tile.grown(rule.halo_px(2), place.shape_yx)
         x, valid = read_prepared(place, frames["bordeaux"], window)
         part = rule.score(torch.from_numpy(x), torch.from_numpy(valid))[tile.within(window)]
         torch.testing.assert_close(part, whole[tile.rows, tile.columns], equal_nan=True, rtol=1e-5, atol=1e-6)

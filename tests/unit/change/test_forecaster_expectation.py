@@ -144,7 +144,7 @@ def test_a_break_of_six_spreads_is_still_more_than_four_after_ten_dates():
 def test_a_tile_with_its_halo_is_the_whole():
     past, new = split(*series((40, 30)))
     forecaster = real_forecaster()
-    halo = forecaster.halo_for(CONTEXT, 1)
+    halo, _ = forecaster.halo_px(CONTEXT + 1)
     assert halo == CONTEXT + 1
     expected = expectation(forecaster, halo)
     rows, outer = slice(12, 26), slice(12 - halo, 26 + halo)

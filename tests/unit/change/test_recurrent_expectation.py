@@ -252,8 +252,8 @@ def test_windows_hide_other_dates_each_epoch_and_keep_them_as_targets():
     windows.set_epoch(2)
     second = windows.gather([0])
     assert not torch.equal(first["seen_TP"], second["seen_TP"])
-    assert torch.equal(first["target_valid_KHW"], second["target_valid_KHW"])
-    assert (first["seen_TP"] <= first["target_valid_KHW"][:, :, 0]).all()
+    assert torch.equal(first["weight"], second["weight"])
+    assert (first["seen_TP"] <= first["weight"][:, :, 0]).all()
 
 
 def test_years_of_two_places_lie_side_by_side():

@@ -105,6 +105,12 @@ def test_a_forecaster_looks_as_far_as_one_date_needs(tmp_path):
     assert (expected.context, expected.step_days, expected.halo_px) == (6, 16.0, 7)
 
 
+def test_a_network_without_a_finite_halo_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.encoder_forecaster.EncoderForecaster.halo_px", lambda self, steps: None)
+    with pytest.raises(RequestError, match=r"has no finite halo, and the state of a tile must not depend on others"):
+        build_expectation(run_of(kind="forecaster", run=str(save(tmp_path))), None, tmp_path)
+
+
 def test_no_run_there(tmp_path):
     with pytest.raises(MissingInput, match=r"expectation.run: no forecaster in .*gone/model.*kind: harmonic"):
         build_expectation(run_of(kind="forecaster", run=str(tmp_path / "gone")), None, tmp_path)

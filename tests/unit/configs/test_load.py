@@ -54,6 +54,27 @@ def test_a_good_config_loads_with_its_defaults(folder: Path) -> None:
     assert (run.name, run.training.epochs, [b.name for b in run.source.bands]) == ("small", 30, ["B4", "B8"])
 
 
+def test_a_model_without_a_kind_is_the_convlstm(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD + "model: {hidden: [8], peepholes: true}\n")
+    model = load_run("run.yaml").model
+    assert (model.kind, model.hidden, model.peepholes) == ("convlstm", [8], True)
+
+
+def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
+    found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
+    known = "kind, hidden, kernel, frame_dropout, guide, members"
+    assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"known here: {known}")}
+
+
+def test_the_seam_limit_is_written_out_only_where_it_was_chosen(folder: Path) -> None:
+    """What a network with a finite halo makes does not depend on it, so its default enters no hash."""
+    Path("run.yaml").write_text(GOOD)
+    default, chosen = load_run("run.yaml"), load_run("run.yaml", ["prediction.max_seam=0.05"])
+    assert "max_seam" not in default.model_dump()["prediction"]
+    assert chosen.model_dump()["prediction"]["max_seam"] == 0.05
+    assert config_hash(load_run("run.yaml", ["prediction.max_seam=0.1"])) == config_hash(default) != config_hash(chosen)
+
+
 def test_ready_made_runs_are_valid() -> None:
     names = {load_run(path, inputs_must_exist=False).name for path in (ROOT / "configs").glob("*.yaml")}
     assert {"demo", "sinop", "radar"} <= names
@@ -72,7 +93,8 @@ def test_all_mistakes_come_at_once_with_line_key_and_remedy(mistakes: Mistakes) 
     assert found["source.path"] == ("run.yaml:4", "no folder at scenez", "did you mean scenes?")
     assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
     assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
-    assert found["model.kind"] == ("run.yaml:14", "expected one of 'convlstm', found 'convlstn'", "did you mean 'convlstm'?")
+    wanted = "expected one of 'convlstm', 'convgru', found kind 'convlstn'"
+    assert found["model"] == ("run.yaml:14", wanted, "did you mean 'convlstm'?")
     assert len(found) == 6
 
 

@@ -33,12 +33,15 @@ def make_cube(height: int, width: int, dates: int = 6, seed: int = 0) -> xr.Data
 class ConvForecaster(torch.nn.Module):
     """Two 3x3 convolutions over the context, one step ahead each; the halo is exact."""
 
-    def __init__(self, context: int, targets: int, channels: int = 2, halo_px: int | None = 2):
+    def __init__(self, context: int, targets: int, channels: int = 2, halo: tuple[int, int] | None = (2, 2)):
         super().__init__()
         torch.manual_seed(0)
         self.first = torch.nn.Conv2d(context * channels, 16, 3, padding=1)
         self.second = torch.nn.Conv2d(16, targets * channels, 3, padding=1)
-        self.targets, self.channels, self.halo_px = targets, channels, halo_px
+        self.targets, self.channels, self.halo, self.stride_px = targets, channels, halo, (1, 1)
+
+    def halo_px(self, steps):
+        return self.halo
 
     def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
         seen_TCHW = torch.where((context_T >= 0)[:, None, None, None], x_NCHW[context_T.clamp(min=0)], 0)
@@ -50,11 +53,27 @@ class GlobalForecaster(ConvForecaster):
     """The same plus the window's mean: what it says depends on how much it sees."""
 
     def __init__(self, context: int, targets: int):
-        super().__init__(context, targets, halo_px=None)
+        super().__init__(context, targets, halo=None)
 
     def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
         y = super().forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
         return y + x_NCHW.mean()
+
+
+class PooledForecaster(ConvForecaster):
+    """Pools by 4 and repeats: its cells lie at multiples of 4, and a pixel sees the rest of its own cell and one cell around."""
+
+    def __init__(self):
+        super().__init__(3, 2, halo=(8, 8))
+        self.stride_px = 4, 4
+
+    def forecast(self, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
+        height, width = x_NCHW.shape[-2:]
+        seen_CHW = x_NCHW[context_T.clamp(min=0)].flatten(0, 1)
+        cells = torch.nn.functional.max_pool2d(torch.nn.functional.pad(seen_CHW, (0, -width % 4, 0, -height % 4)), 4)
+        mixed = self.second(torch.tanh(torch.nn.functional.conv2d(cells[None], self.first.weight[:, :, 1:2, 1:2])))
+        whole = mixed.repeat_interleave(4, -1).repeat_interleave(4, -2)[..., :height, :width]
+        return whole.unflatten(1, (self.targets, self.channels))[0]
 
 
 class Plus:
@@ -101,6 +120,11 @@ def conv():
 @pytest.fixture
 def unbounded():
     return GlobalForecaster(3, 2)
+
+
+@pytest.fixture
+def pooled():
+    return PooledForecaster()
 
 
 @pytest.fixture

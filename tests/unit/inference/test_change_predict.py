@@ -5,9 +5,8 @@ import torch
 from models.change_detector import ChangeDetector
 from models.change_networks import build_network
 from models.change_vector import ChangeVector
-from pipelines.errors import StateError
-from pipelines.inference.change_predict import aligned_window, score_file, score_place
-from pipelines.tiles import Tile, tile_raster
+from pipelines.errors import RequestError, StateError
+from pipelines.inference.change_predict import score_file, score_place
 
 SHAPE = 331, 290
 
@@ -36,8 +35,8 @@ def test_a_network_on_tiles_is_the_network_on_the_whole(kind):
     def score(x, valid, days):
         return detector.member_logit(0, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (x, valid, days))).numpy()
 
-    tiled, valid = score_all(score, detector.halo_for(2), detector.stride_px, 100)
-    whole, _ = score_all(score, detector.halo_for(2), detector.stride_px, 1000)
+    tiled, valid = score_all(score, detector.halo_px(2), detector.stride_px, 100)
+    whole, _ = score_all(score, detector.halo_px(2), detector.stride_px, 1000)
     np.testing.assert_array_equal(np.isnan(tiled), ~valid.all(0))
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
     assert np.nanstd(whole) > 1e-3  # it says something
@@ -46,18 +45,17 @@ def test_a_network_on_tiles_is_the_network_on_the_whole(kind):
 def test_a_rule_on_tiles_is_the_rule_on_the_whole():
     rule = ChangeVector()
     score = lambda x, valid, _days: rule.score(*(torch.from_numpy(np.ascontiguousarray(a)) for a in (x, valid))).numpy()  # noqa: E731
-    tiled, _ = score_all(score, rule.halo_px, 1, 64)
-    whole, _ = score_all(score, rule.halo_px, 1, 1000)
+    tiled, _ = score_all(score, rule.halo_px(2), rule.stride_px, 64)
+    whole, _ = score_all(score, rule.halo_px(2), rule.stride_px, 1000)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
-def test_windows_start_where_the_networks_cells_do():
-    for tile in tile_raster(SHAPE, 100):
-        window = aligned_window(tile, 22, 4, SHAPE)
-        assert (window.row0 % 4, window.col0 % 4) == (0, 0)
-        assert window.row0 <= max(tile.row0 - 22, 0)
-        assert window.row1 >= min(tile.row1 + 22, SHAPE[0])
-    assert aligned_window(Tile(0, 331, 0, 290), 22, 4, SHAPE) == Tile(0, 331, 0, 290)
+def test_a_score_that_needs_the_whole_is_not_cut():
+    score = lambda x, valid, _days: np.full(x.shape[-2:], x.mean(), np.float32)  # noqa: E731
+    whole, valid = score_all(score, None, (1, 1), 331)
+    assert len(np.unique(whole[valid.all(0)])) == 1
+    with pytest.raises(RequestError, match=r"needs the whole raster of \(331, 290\) .* prediction.tile_px to at least 331"):
+        score_all(score, None, (1, 1), 330)
 
 
 def test_a_window_that_no_two_dates_saw_is_not_asked_for():
@@ -69,14 +67,14 @@ def test_a_window_that_no_two_dates_saw_is_not_asked_for():
 
     out = np.zeros((20, 20), np.float32)
     read = lambda tile: (np.zeros((2, 1, *tile.shape_yx), np.float32), np.zeros((2, *tile.shape_yx), bool))  # noqa: E731
-    score_place(read, np.array([0.0, 1.0]), (20, 20), score, halo_px=2, stride_px=1, tile_px=10, out_HW=out)
+    score_place(read, np.array([0.0, 1.0]), (20, 20), score, halo_px=(2, 2), stride_px=(1, 1), tile_px=10, out_HW=out)
     assert asked == []
     assert np.isnan(out).all()
 
 
 def test_a_score_of_another_shape_is_said():
     with pytest.raises(StateError, match=r"the score of a window of \(331, 290\) \(y, x\) has shape \(331, 289\)"):
-        score_all(lambda x, valid, days: np.zeros((331, 289)), 2, 1, 1000)
+        score_all(lambda x, valid, days: np.zeros((331, 289)), (2, 2), (1, 1), 1000)
 
 
 def test_a_file_of_scores_is_made_once_and_whole(tmp_path):

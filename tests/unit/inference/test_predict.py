@@ -6,9 +6,9 @@ import torch
 
 from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of
-from pipelines.errors import CubeBusy, MissingInput, RequestError, StateError
+from pipelines.errors import CubeBusy, MissingInput, NotPublished, RequestError, StateError
 from pipelines.inference.job import plan_job
-from pipelines.inference.predict import finish, open_staging, predict, predict_batch, seam_error
+from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict, predict_batch, seam_error
 from pipelines.inference.staging import Field, Staged
 from pipelines.samples.variables import decode
 
@@ -43,7 +43,7 @@ def test_tiles_with_their_halo_equal_the_whole_image(run, cube, conv, default_ar
 
 
 def test_a_halo_larger_than_the_tile_is_exact_too(run, cube, default_arguments, conv):
-    conv.halo_px = 20  # larger than needed and than the tile
+    conv.halo = 20, 17  # larger than needed and than the tile
     dataset = cube(41, 37)
     _, fields = run(dataset, conv, tile_px=8)
     np.testing.assert_array_equal(fields[0], whole_image(dataset, conv, default_arguments)[0, 0])
@@ -159,17 +159,62 @@ def test_windows_without_a_finite_halo_are_blended_and_the_seam_is_measured(run,
     dataset = cube(70, 60)
     whole, one = run(dataset, unbounded, "whole", tile_px=128, blend_px=8)
     staged, fields = run(dataset, unbounded, "tiled", tile_px=32, blend_px=8, memory_mb=0)
-    mean, worst = seam_error(staged.folder)
-    assert seam_error(whole.folder) == (0.0, 0.0)
-    assert 0 < mean < worst < 0.1
+    seam = seam_error(staged.folder)
+    assert seam_error(whole.folder) == SeamError()
+    assert 0 < seam.mean < seam.largest < 0.1
+    assert seam.share == pytest.approx(seam.mean / 0.1)  # the intervals' half width
     assert np.nanmax(np.abs(fields[0] - one[0])) < 0.1  # close to, not equal to, the whole
     _, broad = run(dataset, unbounded, "wide", tile_px=32, blend_px=8, memory_mb=64)
     np.testing.assert_array_equal(broad, fields)  # how tiles are grouped does not show
 
 
+def test_tiles_that_do_not_agree_are_refused(run, cube, unbounded):
+    staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8)
+    share = seam_error(staged.folder).share
+    assert check_seam(staged.folder, share) == seam_error(staged.folder)
+    with pytest.raises(NotPublished, match=r"disagree by 0\.\d{3} half widths .* prediction.max_seam allows 0\.001\. Raise"):
+        check_seam(staged.folder, 0.001)
+
+
+def test_tiles_with_a_finite_halo_are_never_refused(run, cube, conv):
+    staged, _ = run(cube(70, 60), conv, tile_px=32)
+    assert check_seam(staged.folder, 1e-9) == SeamError()
+
+
+def test_a_seam_without_any_uncertainty_is_refused(run, cube, unbounded):
+    exact = type("Exact", (), {"bounds": lambda self, y: (y, y)})()
+    staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8, intervals=exact)
+    with pytest.raises(NotPublished, match="disagree by inf"):
+        check_seam(staged.folder, 1e6)
+
+
+def test_the_halo_is_asked_for_the_steps_of_this_request(run, cube, conv, monkeypatch):
+    asked = []
+    monkeypatch.setattr(conv, "halo_px", lambda steps: asked.append(steps) or (2, 2))
+    run(cube(40, 40), conv, tile_px=16)
+    assert asked == [3 + 2]  # context and targets
+
+
+@pytest.mark.parametrize("tile_px", [16, 50])
+def test_windows_of_a_pooling_network_start_at_its_cells(run, cube, pooled, default_arguments, tile_px):
+    dataset = cube(331, 187)
+    _, fields = run(dataset, pooled, tile_px=tile_px, memory_mb=0, intervals=None)
+    expected = whole_image(dataset, pooled, default_arguments).reshape(-1, 331, 187)
+    np.testing.assert_allclose(fields, expected, atol=1e-6)
+    pooled.stride_px = 1, 1  # said wrongly, it shows
+    _, wrong = run(dataset, pooled, "wrong", tile_px=50, memory_mb=0, intervals=None)
+    assert np.nanmax(np.abs(wrong - expected)) > 1e-3
+
+
+def test_a_forecaster_of_other_axes_is_refused(run, cube, conv):
+    conv.halo = 2, 2, 2
+    with pytest.raises(StateError, match=r"ConvForecaster states halo \(2, 2, 2\) .* expected two axes \(y, x\)"):
+        run(cube(20, 20), conv, tile_px=16)
+
+
 def test_blending_a_network_with_a_finite_halo_leaves_no_seam(run, cube, conv, default_arguments):
     dataset = cube(70, 60)
-    conv.halo_px = None
+    conv.halo = None
     _, fields = run(dataset, conv, tile_px=32, blend_px=8)
     np.testing.assert_allclose(fields[0], whole_image(dataset, conv, default_arguments)[0, 0], atol=0.05)
 

@@ -45,13 +45,20 @@ def test_tiles_around_are_whole_tiles_of_the_raster():
     assert around == [tile for tile in tile_raster((20, 20), 8) if tile.col0 < 16]
 
 
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(16, 200), st.integers(0, 60))
-def test_windows_hold_the_halo_and_enough_pixels_and_never_move_up(height, width, tile_px, halo_px):
+@given(
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.integers(16, 200),
+    st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    st.sampled_from([1, 2, 8]),
+)
+def test_windows_hold_the_halo_and_enough_pixels_and_never_move_up(height, width, tile_px, halo_px, stride):
     shape_yx, start = (height, width), 0
     for tile in tile_raster(shape_yx, tile_px):
-        window, halo = window_of(tile, halo_px, shape_yx), tile.grown(halo_px, shape_yx)
+        window, halo = window_of(tile, halo_px, shape_yx, (stride, stride)), tile.grown(halo_px, shape_yx)
         assert window.row0 <= halo.row0 <= halo.row1 <= window.row1 <= height
         assert window.col0 <= halo.col0 <= halo.col1 <= window.col1 <= width
         assert window.shape_yx[0] * window.shape_yx[1] >= min(height * width, 20736)
+        assert (window.row0 % stride, window.col0 % stride) == (0, 0)
         assert window.row0 >= start
         start = window.row0

@@ -46,8 +46,8 @@ def test_training_learns_and_leaves_the_best_weights_in_eval_mode(tmp_path):
         part = batch.gather(indices)
         with torch.no_grad():
             y = forecaster.compute_member(0, part)
-        count = part["target_valid_KHW"].sum()
-        sums += torch.stack([mean_absolute_error(y, part["target_KCHW"], part["target_valid_KHW"][:, :, None]) * count, count])
+        count = part["weight"].sum()
+        sums += torch.stack([mean_absolute_error(y, part["target"], part["weight"]) * count, count])
     assert float(sums[0] / sums[1]) == pytest.approx(report.members[0].best_validation_loss, rel=1e-6)
 
 

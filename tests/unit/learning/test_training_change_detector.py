@@ -17,7 +17,7 @@ class AppearingSquares:
         generator = np.random.default_rng(0)
         still = generator.normal(size=(count, 1, 2, 16, 16)).repeat(2, axis=1)
         self.x = (still + 0.1 * generator.normal(size=still.shape)).astype(np.float32)
-        self.target = np.zeros((count, 1, 1, 16, 16), np.float32)
+        self.target = np.zeros((count, 1, 16, 16), np.float32)
         for i in range(count):
             if i % 3:
                 self.x[i, 1, :, 4:11, 5:12] += 3
@@ -38,8 +38,8 @@ class AppearingSquares:
             "x_TCHW": torch.from_numpy(self.x[indices]),
             "valid_THW": torch.ones(count, 2, 16, 16, dtype=torch.bool),
             "elapsed_T": torch.zeros(count, 2),
-            "target_KCHW": torch.from_numpy(self.target[indices]),
-            "target_valid_KHW": torch.from_numpy(self.known[indices]),
+            "target": torch.from_numpy(self.target[indices]),
+            "weight": torch.from_numpy(self.known[indices]),
         }
 
 

@@ -54,7 +54,7 @@ class TinyWindows:
         x_THW = torch.from_numpy(rng.normal(size=(3, *self.shapes[index])).astype(np.float32))
         target_KCHW = torch.stack([x_THW.sum(0), x_THW[0] - x_THW[2]])[:, None]
         valid_KHW = torch.from_numpy(rng.random(target_KCHW[:, 0].shape) > 0.2)
-        return {"x_THW": x_THW, "target_KCHW": target_KCHW, "target_valid_KHW": valid_KHW}
+        return {"x_THW": x_THW, "target": target_KCHW, "weight": valid_KHW[:, None]}
 
 
 class Constant:

@@ -4,10 +4,9 @@ import math
 import pytest
 import torch
 
-from models.change_checkpoint import hash_detector, load_detector, save_detector
 from models.change_detector import ChangeDetector, elapsed_days, log_score
-from models.change_networks import KINDS, build_network, describe_network, rebuild_network
-from models.checkpoint import CheckpointDamaged
+from models.change_networks import KINDS, build_network, rebuild_network
+from models.checkpoint import CheckpointDamaged, hash_detector, load_detector, save_detector
 
 METADATA = {"bands": ["B02", "B08"], "left_out": [["paris", "bercy"], ["rennes"]], "nothing": None}
 
@@ -42,7 +41,7 @@ def test_a_network_is_a_function_of_its_seed(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_is_described_by_plain_json(kind):
     network = build_network(kind, bands=3, widths=[5, 7], dropout=0.2)
-    description = json.loads(json.dumps(describe_network(network)))
+    description = json.loads(json.dumps(network.describe()))
     again = rebuild_network(description)
     assert (type(again), again.config) == (type(network), network.config)
 
@@ -60,8 +59,8 @@ def test_what_is_unknown_is_named():
         build_network("siamese_dcrn", bands=1, recurrence="rnn")
     with pytest.raises(ValueError, match=r"widths need at least one scale of at least one channel, not \(\)"):
         build_network("fc_ef", bands=1, widths=[])
-    with pytest.raises(ValueError, match="not Linear"):
-        describe_network(torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match="Linear states no halo, stride, flops and description"):
+        ChangeDetector([torch.nn.Linear(1, 1)])
 
 
 # ---------------------------------------------------------------- the detector
@@ -72,10 +71,10 @@ def test_training_and_asking_see_the_same_logits(kind):
     detector, (x, valid, days) = detector_of(kind), place()
     batch = {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
     logit = detector.compute_member(1, batch)
-    assert logit.shape == (1, 1, 1, 13, 18)
+    assert logit.shape == (1, 1, 13, 18)
     assert logit.requires_grad
     asked, seen = detector.member_logit(1, x, valid, days), valid.all(dim=0)
-    assert torch.equal(asked[seen], logit[0, 0, 0][seen])
+    assert torch.equal(asked[seen], logit[0, 0][seen])
     assert asked[~seen].isnan().all()
 
 
@@ -152,8 +151,8 @@ def test_members_are_of_one_build():
 
 def test_the_halo_is_the_members():
     detector = detector_of("l_unet")
-    assert (detector.stride_px, detector.halo_px) == (2, detector.members[0].halo_px)
-    assert detector.halo_for(5) > detector.halo_px == detector.halo_for(2)
+    assert (detector.stride_px, detector.halo_px(2)) == ((2, 2), detector.members[0].halo_px(2))
+    assert detector.halo_px(5) > detector.halo_px(2)
 
 
 # ---------------------------------------------------------------- on disk
@@ -170,7 +169,7 @@ def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
     assert metadata == METADATA
     assert hash_detector(tmp_path) == digest == save_detector(loaded, tmp_path / "again", metadata)
     assert torch.equal(loaded.member_logit(1, *asked).nan_to_num(-1), detector.member_logit(1, *asked).nan_to_num(-1))
-    assert (loaded.threshold, loaded.fuse_with, loaded.halo_px) == (0.3, "none", detector.halo_px)
+    assert (loaded.threshold, loaded.fuse_with, loaded.halo_px(2)) == (0.3, "none", detector.halo_px(2))
     assert torch.equal(loaded.rule_probability(torch.tensor([2.0])), detector.rule_probability(torch.tensor([2.0])))
     assert not loaded.training
 

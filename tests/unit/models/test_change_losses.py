@@ -10,9 +10,9 @@ KINDS = ["dice", "focal", "lovasz", "cross_entropy", "dice_focal"]
 
 
 def batch(*, changed: float = 0.2, known: float = 0.7, seed: int = 0):
-    """(logit, target, weight) of shape B 1 1 H W."""
+    """(logit, target, weight) of shape B 1 H W."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (3, 1, 1, 5, 6)
+    shape = (3, 1, 5, 6)
     logit = torch.randn(shape, generator=generator).requires_grad_()
     target = (torch.rand(shape, generator=generator) < changed).float()
     return logit, target, torch.rand(shape, generator=generator) < known

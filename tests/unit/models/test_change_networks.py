@@ -56,7 +56,7 @@ def test_any_size_gives_a_logit_per_pixel(kind, height, width):
 def test_any_number_of_scales(kind, widths):
     network = build(kind, widths=widths)
     assert network(*scene()).shape == (2, 1, 20, 24)
-    assert network.stride_px == 2 ** (len(widths) - 1)
+    assert network.stride_px == (2 ** (len(widths) - 1),) * 2
 
 
 @pytest.mark.parametrize("kind", PAIRS)

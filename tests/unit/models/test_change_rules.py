@@ -71,8 +71,9 @@ def test_what_stands_under_a_cloud_does_not_matter(rule):
 def test_every_rule_can_be_fitted_to_a_place_and_then_scores_windows(rule):
     x, valid = pair()
     fitted = rule.fit(x, valid)
-    halo = fitted.halo_px
-    whole, part = fitted.score(x, valid), fitted.score(x[:, :, : 20 + halo, : 30 + halo], valid[:, : 20 + halo, : 30 + halo])
+    down, across = fitted.halo_px(2)
+    whole = fitted.score(x, valid)
+    part = fitted.score(x[:, :, : 20 + down, : 30 + across], valid[:, : 20 + down, : 30 + across])
     torch.testing.assert_close(part[:20, :30], whole[:20, :30])
 
 
@@ -93,7 +94,7 @@ def test_a_changed_patch_scores_higher_than_the_rest(rule):
     assert patch > 2 * score.nanmedian()
 
 
-@pytest.mark.parametrize("rule", [r for r in RULES if r.halo_px is not None], ids=str)
+@pytest.mark.parametrize("rule", [r for r in RULES if r.halo_px(2) is not None], ids=str)
 @pytest.mark.parametrize("dates", [2, 4])
 def test_a_tile_with_its_halo_is_the_whole(rule, dates):
     x, valid = pair((150, 160))
@@ -102,8 +103,9 @@ def test_a_tile_with_its_halo_is_the_whole(rule, dates):
     x = torch.where(valid[:, None], x, 0)
     whole = rule.score(x, valid)
     for rows, columns in ((slice(0, 60), slice(0, 50)), (slice(60, 110), slice(50, 120)), (slice(110, 150), slice(120, 160))):
-        top, left = max(rows.start - rule.halo_px, 0), max(columns.start - rule.halo_px, 0)
-        window = slice(top, rows.stop + rule.halo_px), slice(left, columns.stop + rule.halo_px)
+        down, across = rule.halo_px(dates)
+        top, left = max(rows.start - down, 0), max(columns.start - across, 0)
+        window = slice(top, rows.stop + down), slice(left, columns.stop + across)
         part = rule.score(x[:, :, *window], valid[:, *window])
         inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
         torch.testing.assert_close(part[inner], whole[rows, columns], equal_nan=True, rtol=1e-5, atol=1e-6)
@@ -112,7 +114,7 @@ def test_a_tile_with_its_halo_is_the_whole(rule, dates):
 def test_a_fitted_ir_mad_scores_windows_as_the_whole():
     x, valid = pair()
     fitted = IrMad().fit(x, valid)
-    assert fitted.halo_px == 0
+    assert fitted.halo_px(2) == (0, 0)
     whole = IrMad().score(x, valid)
     torch.testing.assert_close(fitted.score(x[:, :, 10:30, 5:9], valid[:, 10:30, 5:9]), whole[10:30, 5:9])
 

@@ -30,7 +30,7 @@ def test_what_was_saved_comes_back_to_the_last_digit(forecaster, tmp_path, make_
     assert metadata == METADATA
     assert torch.equal(loaded.forecast(**window.arguments()), forecaster.forecast(**window.arguments()))
     assert not loaded.training
-    assert (loaded.guide, loaded.scaling, loaded.halo_px) == (forecaster.guide, forecaster.scaling, forecaster.halo_px)
+    assert (loaded.guide, loaded.scaling, loaded.halo_px(9)) == (forecaster.guide, forecaster.scaling, forecaster.halo_px(9))
     assert hash_forecaster(tmp_path / "model") == digest
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
 

@@ -99,7 +99,7 @@ def test_the_state_passed_in_is_not_changed():
 )
 def test_the_halo_is_exactly_as_far_as_the_network_sees(hidden, kernel, context, horizon):
     made = network(hidden=hidden, kernel=kernel).double()
-    halo = made.halo_px(context, horizon)
+    halo, _ = made.halo_px(context + horizon)
     size = 2 * halo + 9
     centre = size // 2
     known = inputs(made, batch=1, context=context, horizon=horizon, shape_yx=(size, size), dtype=torch.float64)

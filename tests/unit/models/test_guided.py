@@ -181,7 +181,7 @@ def test_more_targets_than_the_horizon_take_the_last_shrink(make_window):
     y = made.forecast(**window.arguments(target_days_K=targets))
     assert y.shape[0] == 6
     assert torch.equal(y[2:], Climatology().forecast(**window.arguments(target_days_K=targets))[2:])
-    assert made.halo_for(6, 6) == made.halo_px + 3
+    assert made.halo_px(6 + 6) == tuple(side + 3 for side in made.halo_px(made.steps))
 
 
 def test_time_is_counted_in_usual_steps(make_window):

@@ -39,6 +39,25 @@ def test_what_stands_in_unseen_targets_does_not_matter(loss):
     assert torch.isfinite(y.grad).all()
 
 
+@pytest.mark.parametrize("rest", [(), (5,), (3, 4), (2, 3, 4)], ids=["labels", "tokens", "frames", "volumes"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_take_any_trailing_axes(loss, rest):
+    """The same numbers in another shape are the same loss."""
+    y, target = torch.randn(2, 3, 2, *rest), torch.randn(2, 3, 2, *rest)
+    weight = torch.rand(2, 3, 1, *rest)
+    flat = loss(y.flatten(), target.flatten(), weight.expand_as(y).flatten())
+    torch.testing.assert_close(loss(y, target, weight), flat)
+
+
+@pytest.mark.parametrize("rest", [(6,), (2, 3), (1, 2, 3)])
+def test_a_target_of_any_axes_is_centred(rest):
+    target = torch.arange(6.0).reshape(1, 1, 1, *rest)
+    batch = {"target_KCHW": target, "guide_KCHW": torch.zeros_like(target)}
+    centred = centred_target(batch | {"target_valid_KHW": torch.ones(1, 1, *rest, dtype=torch.bool)})
+    assert centred.flatten().tolist() == [-2, -1, 0, 1, 2, 3]
+    assert centred.shape == target.shape
+
+
 def test_a_centred_target_has_no_news_that_all_pixels_share():
     guide = torch.zeros(1, 2, 1, 2, 2)
     target = torch.tensor([[[[1.0, 2.0], [3.0, 99.0]]], [[[5.0, 5.0], [5.0, 5.0]]]])[None]

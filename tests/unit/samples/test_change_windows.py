@@ -31,9 +31,9 @@ def batch_of(drawn):
 
 def test_the_asked_share_of_windows_sees_change():
     for share, least, most in ((0.0, 0, 12), (0.5, 20, 32), (1.0, 40, 40)):
-        target = batch_of(windows([place()], changed_share=share))["target_KCHW"]
-        assert target.shape == (40, 1, 1, 16, 16)
-        assert least <= int((target.sum((1, 2, 3, 4)) > 0).sum()) <= most
+        target = batch_of(windows([place()], changed_share=share))["target"]
+        assert target.shape == (40, 1, 16, 16)
+        assert least <= int((target.sum((1, 2, 3)) > 0).sum()) <= most
 
 
 def test_image_label_and_validity_are_turned_alike():
@@ -43,8 +43,8 @@ def test_image_label_and_validity_are_turned_alike():
     number = drawn["x_TCHW"][:, :, 0].min(1).values.long()
     at = number // 50, number % 50
     label, valid = torch.from_numpy(one.label_HW), torch.from_numpy(one.valid_THW)
-    assert torch.equal(drawn["target_KCHW"][:, 0, 0] == 1, label[at] == 1)
-    assert torch.equal(drawn["target_valid_KHW"][:, 0], valid.all(0)[at])
+    assert torch.equal(drawn["target"][:, 0] == 1, label[at] == 1)
+    assert torch.equal(drawn["weight"][:, 0], valid.all(0)[at])
     assert len({tuple(w.flatten()[:2].tolist()) for w in number - number.amin((1, 2), keepdim=True)}) >= 6  # symmetries
 
 
@@ -86,9 +86,9 @@ def test_windows_stay_in_their_region_and_places_take_turns():
 def test_a_region_smaller_than_a_window_is_filled_with_what_nobody_knows():
     drawn = batch_of(windows([place(changed=[(2, 2)])], [Region("a", Tile(0, 10, 0, 12))]))
     assert drawn["x_TCHW"].shape[-2:] == (16, 16)
-    assert not drawn["target_valid_KHW"][..., 10:, :].any()
-    assert not drawn["target_valid_KHW"][..., 12:].any()
-    assert drawn["target_valid_KHW"][..., :10, :12].all()
+    assert not drawn["weight"][..., 10:, :].any()
+    assert not drawn["weight"][..., 12:].any()
+    assert drawn["weight"][..., :10, :12].all()
 
 
 def test_regions_of_one_class_are_refused():

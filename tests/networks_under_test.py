@@ -1,0 +1,120 @@
+"""Every network of `models`, small, with inputs for it: what the tests of the contract run over.
+
+A new network gets a line in `CASES`; `tests/unit/models/test_contract.py` fails until it has one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.change_blocks import NetworkConfig
+from models.contract import Network
+from models.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
+from models.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig
+from models.fc_ef import FCEF
+from models.fc_siam_conc import FCSiamConc
+from models.fc_siam_diff import FCSiamDiff
+from models.l_unet import LUNet, LUNetConfig
+from models.residual_gru import ResidualGRU, ResidualGRUConfig
+from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+
+Inputs = dict[str, Tensor]  # arguments of `forward`; those that end in HW are images
+BANDS, TARGETS = 2, 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, and the kind of inputs that its `forward` takes: "forecast", "change" or "rows"."""
+
+    build: Callable[[], Network]
+    kind: str
+    fixed_steps: int | None = None
+
+    def steps(self, wanted: int) -> int:
+        """How many dates the network is asked with where a test wants `wanted`."""
+        return self.fixed_steps or wanted
+
+    def ready(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> Network:
+        """The network in evaluation mode; its head answers something."""
+        torch.manual_seed(seed)
+        network = self.build().eval()
+        heads = [module for name, module in network.named_modules() if name.split(".")[-1] == "head"]
+        for head in heads:
+            nn.init.normal_(head.weight)
+        return network.to(dtype)
+
+    def inputs(self, seed: int, steps: int, shape_yx: tuple[int, int], dtype: torch.dtype = torch.float64) -> Inputs:
+        """Seeded noise with gaps, over `steps` dates in all."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        if self.kind == "change":
+            valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
+            x = noise(1, steps, BANDS, *shape_yx) * valid[:, :, None]
+            return {"x_BTCHW": x, "valid_BTHW": valid, "elapsed_BT": torch.zeros(1, steps, dtype=dtype)}
+        if self.kind == "rows":
+            valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
+            days = 10.0 * torch.arange(steps, dtype=dtype)[None]
+            return {"x_BTCHW": noise(1, steps, BANDS, *shape_yx), "valid_BTHW": valid, "days_BT": days}
+        context = steps - TARGETS
+        return {
+            "frames_BTCHW": noise(1, context, BANDS, *shape_yx),
+            "valid_BTHW": (noise(1, context, *shape_yx) > -0.8).to(dtype),
+            "time_BTF": noise(1, context, TIME_FEATURES),
+            "elapsed_BT": noise(1, context).abs(),
+            "futures_BKCHW": noise(1, TARGETS, BANDS, *shape_yx),
+            "time_BKF": noise(1, TARGETS, TIME_FEATURES),
+            "elapsed_BK": noise(1, TARGETS).abs(),
+        }
+
+    def call(self, network: Network, inputs: Inputs) -> Tensor:
+        """The answer (..., H, W)."""
+        if self.kind != "rows":
+            return network(**inputs)
+        x, valid = inputs["x_BTCHW"], inputs["valid_BTHW"]
+        return network(x.flatten(3).transpose(2, 3), valid.flatten(2), inputs["days_BT"]).unflatten(-1, x.shape[-2:])
+
+    def shape(self, inputs: Inputs) -> tuple[int, ...]:
+        """Of the first argument of `forward`."""
+        if self.kind != "rows":
+            return tuple(next(iter(inputs.values())).shape)
+        batch, dates, bands, height, width = inputs["x_BTCHW"].shape
+        return batch, dates, height * width, bands
+
+
+def _siamese(recurrence: str, kernel: int) -> Case:
+    return Case(lambda: SiameseDCRN(SiameseDCRNConfig(BANDS, (3, 4, 4), 0.0, recurrence, kernel)), "change")
+
+
+def _convlstm(hidden: tuple[int, ...], kernel: int) -> Case:
+    config = EncoderForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel, peepholes=kernel == 5)
+    return Case(lambda: EncoderForecaster(config), "forecast")
+
+
+def _convgru(hidden: tuple[int, ...], kernel: int) -> Case:
+    return Case(lambda: ConvGRUForecaster(ConvGRUForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel)), "forecast")
+
+
+CASES = {
+    "convlstm": _convlstm((3,), 3),
+    "convlstm, two layers": _convlstm((3, 4), 3),
+    "convlstm, wide": _convlstm((4,), 5),
+    "convlstm, pointwise": _convlstm((4,), 1),
+    "convgru": _convgru((3,), 3),
+    "convgru, two layers": _convgru((3, 4), 3),
+    "convgru, wide": _convgru((4,), 5),
+    "fc_ef": Case(lambda: FCEF(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
+    "fc_siam_diff": Case(lambda: FCSiamDiff(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
+    "fc_siam_conc": Case(lambda: FCSiamConc(NetworkConfig(BANDS, (3, 4, 4), 0.0)), "change", 2),
+    "l_unet": Case(lambda: LUNet(LUNetConfig(BANDS, (3, 4, 4), 0.0)), "change"),
+    "l_unet, one scale": Case(lambda: LUNet(LUNetConfig(BANDS, (3,), 0.0)), "change"),
+    "siamese convlstm": _siamese("convlstm", 3),
+    "siamese convgru": _siamese("convgru", 3),
+    "siamese dcrn": _siamese("dcrn", 5),
+    "siamese, pointwise": _siamese("convlstm", 1),
+    "residual": Case(lambda: ResidualGRU(ResidualGRUConfig(BANDS)), "rows"),
+}
