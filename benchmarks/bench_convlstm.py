@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.marks import verdict
-from models.convlstm import ConvLSTM, ConvLSTMCell
-from models.in_place import InPlaceRun
+from models.cells.convlstm import ConvLSTM, ConvLSTMCell
+from models.cells.in_place import InPlaceRun
 
 HIDDEN, LAYERS, CHANNELS = 64, 3, 4
 

@@ -55,12 +55,13 @@ def real():
     """The shipped forecaster: a decaying anomaly, corrected by an encoder-forecaster of ConvLSTM layers."""
     import torch
 
-    from models.decaying_anomaly import DecayingAnomaly
-    from models.guided import NetworkSettings, Scaling, build_forecaster
+    from models.baselines.decaying_anomaly import DecayingAnomaly
+    from models.guided import Scaling, build_forecaster
+    from models.networks.encoder_forecaster import ConvLSTMSettings
 
     forecaster = build_forecaster(
         DecayingAnomaly(), Scaling((0.1,), (0.05,), ("none",), 10.0), context=CONTEXT, horizon=TARGETS,
-        network=NetworkSettings(hidden=(16,)),
+        network=ConvLSTMSettings(hidden=(16,)),
     )  # fmt: skip
     for name, weight in forecaster.named_parameters():
         if "head" in name:

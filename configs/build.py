@@ -157,23 +157,23 @@ def build_forecaster(run: Run, guide: Any, mean_C: tuple[float, ...], std_C: tup
 
 def build_network(model: schema.Model) -> Any:
     """The network's settings; how many channels it has follows from guide and data."""
-    from models.conv_gru_forecaster import ConvGRUSettings
-    from models.encoder_forecaster import NetworkSettings
+    from models.networks.conv_gru_forecaster import ConvGRUSettings
+    from models.networks.encoder_forecaster import ConvLSTMSettings
 
     match model:
         case schema.ConvLSTMModel() as m:
-            return NetworkSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout)
+            return ConvLSTMSettings(tuple(m.hidden), m.kernel, m.peepholes, m.forget_bias, m.dropout, m.frame_dropout)
         case schema.ConvGRUModel() as m:
             return ConvGRUSettings(tuple(m.hidden), m.kernel, m.frame_dropout)
 
 
 def build_baseline(name: schema.Baseline, seed: int, training_windows: Callable[[], Iterable[Any]]) -> Any:
     """A baseline that answers `forecast`, fitted on `training_windows()` where it has numbers of its own."""
-    from models.climatology import Climatology
-    from models.decaying_anomaly import DecayingAnomaly
-    from models.gradient_boosting import GradientBoosting
-    from models.harmonic import HarmonicRegression
-    from models.persistence import Persistence
+    from models.baselines.climatology import Climatology
+    from models.baselines.decaying_anomaly import DecayingAnomaly
+    from models.baselines.gradient_boosting import GradientBoosting
+    from models.baselines.harmonic import HarmonicRegression
+    from models.baselines.persistence import Persistence
 
     match name:
         case "persistence":

@@ -124,9 +124,9 @@ def build_change_loss(run: ChangeRun) -> Any:
 
 def build_change_rule(name: Rule) -> Any:
     """A rule that answers `score(x_TCHW, valid_THW) -> score_HW`."""
-    from models.change_vector import ChangeVector, PlainChangeVector
-    from models.image_difference import ImageDifference
-    from models.ir_mad import IrMad
+    from models.baselines.change_vector import ChangeVector, PlainChangeVector
+    from models.baselines.image_difference import ImageDifference
+    from models.baselines.ir_mad import IrMad
 
     match name:
         case "image_difference":
@@ -143,8 +143,8 @@ def automatic_threshold(name: Rule, score_HW: np.ndarray, bands: int) -> tuple[s
     """(its name, the threshold) that the rule's own literature sets without any label: chi square for IR-MAD, else Otsu."""
     import torch
 
-    from models.image_difference import otsu_threshold
-    from models.ir_mad import chi_square_threshold
+    from models.baselines.image_difference import otsu_threshold
+    from models.baselines.ir_mad import chi_square_threshold
 
     if name == "ir_mad":
         return "chi square, 1 %", chi_square_threshold(bands)

@@ -55,7 +55,7 @@ def _build_recurrent(
 ) -> Any:
     """The networks that lie in `folder`, trained first if they are not there."""
     from models.checkpoint import CheckpointDamaged, hash_model, read_model
-    from models.residual_gru import rebuild_residual
+    from models.networks.residual_gru import rebuild_residual
     from pipelines.change.recurrent_expectation import RecurrentExpectation
     from pipelines.errors import ArtefactDamaged
 
@@ -95,7 +95,7 @@ def _train_recurrent(
     run: MonitorRun, e: config.RecurrentExpectation, dataset: Any, folder: Path, progress: Progress | None
 ) -> None:
     from models.checkpoint import write_model
-    from models.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss, rebuild_residual
+    from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss, rebuild_residual
     from pipelines.change.residual_training import train_ensemble
     from pipelines.learning.training import TrainingSettings
 

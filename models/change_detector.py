@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.change_blocks import ChangeNetwork
+from models.blocks.change import ChangeNetwork
 from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
 
 SMALLEST_SCORE = 1e-6  # a rule's score below it counts as this much: the logarithm of 0 is no number

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from models.change_blocks import ChangeNetwork, NetworkConfig
+from models.blocks.change import ChangeNetwork, NetworkConfig
 from models.contract import Description
-from models.fc_ef import FCEF
-from models.fc_siam_conc import FCSiamConc
-from models.fc_siam_diff import FCSiamDiff
-from models.l_unet import LUNet, LUNetConfig
-from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+from models.networks.fc_ef import FCEF
+from models.networks.fc_siam_conc import FCSiamConc
+from models.networks.fc_siam_diff import FCSiamDiff
+from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
 KINDS = ("siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef")
 

@@ -16,15 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
+from models.baselines.climatology import Climatology
+from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.baselines.persistence import Persistence
 from models.change_detector import ChangeDetector
 from models.change_networks import rebuild_network
-from models.climatology import Climatology
 from models.contract import Description, Network
-from models.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
-from models.decaying_anomaly import DecayingAnomaly
-from models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.guided import Guide, GuidedForecaster, Scaling
-from models.persistence import Persistence
+from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
+from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 
 VERSION = 1
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"

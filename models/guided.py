@@ -16,11 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
+from models.baselines.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
+from models.baselines.decaying_anomaly import DecayingAnomaly, context_days
+from models.baselines.persistence import Persistence, context_arrays
 from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
-from models.decaying_anomaly import DecayingAnomaly, context_days
-from models.encoder_forecaster import NetworkSettings
-from models.persistence import Persistence, context_arrays
+from models.networks.encoder_forecaster import ConvLSTMSettings
 
 Guide = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
 RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most exp(5) = 148 times
@@ -88,7 +88,7 @@ def build_forecaster(
     """
     variables = len(scaling.mean)
     frames, futures = channels_of(guide, variables)
-    network = network or NetworkSettings()
+    network = network or ConvLSTMSettings()
     networks = []
     for member in range(members):
         with torch.random.fork_rng(devices=[]):

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.change_blocks import NetworkConfig
+from models.blocks.change import NetworkConfig
 from models.contract import Network
-from models.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
-from models.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig
-from models.fc_ef import FCEF
-from models.fc_siam_conc import FCSiamConc
-from models.fc_siam_diff import FCSiamDiff
-from models.l_unet import LUNet, LUNetConfig
-from models.residual_gru import ResidualGRU, ResidualGRUConfig
-from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
+from models.networks.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig
+from models.networks.fc_ef import FCEF
+from models.networks.fc_siam_conc import FCSiamConc
+from models.networks.fc_siam_diff import FCSiamDiff
+from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.residual_gru import ResidualGRU, ResidualGRUConfig
+from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
 Inputs = dict[str, Tensor]  # arguments of `forward`; those that end in HW are images
 BANDS, TARGETS = 2, 1

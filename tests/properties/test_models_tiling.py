@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.climatology import Climatology
-from models.conv_gru_forecaster import ConvGRUSettings
-from models.decaying_anomaly import DecayingAnomaly
-from models.guided import NetworkSettings, Scaling, build_forecaster
-from models.persistence import Persistence
+from models.baselines.climatology import Climatology
+from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.baselines.persistence import Persistence
+from models.guided import Scaling, build_forecaster
+from models.networks.conv_gru_forecaster import ConvGRUSettings
+from models.networks.encoder_forecaster import ConvLSTMSettings
 
 GUIDES = [None, Persistence(), Climatology(), DecayingAnomaly()]
 SIZE, DATES = 64, 30
@@ -48,7 +49,7 @@ def series(seed: int) -> dict[str, torch.Tensor]:
 def test_a_cropped_tile_is_the_whole_image(guide, kind, seed, kernel, hidden, row0, col0, height, width):
     scaling = Scaling((0.5, 0.5), (0.3, 0.3), ("none", "log1p"), 16.0)
     gru = ConvGRUSettings(hidden=hidden, kernel=kernel)
-    network = gru if kind == "convgru" else NetworkSettings(hidden=hidden, kernel=kernel, peepholes=seed % 2 == 0)
+    network = gru if kind == "convgru" else ConvLSTMSettings(hidden=hidden, kernel=kernel, peepholes=seed % 2 == 0)
     made = build_forecaster(guide, scaling, context=4, horizon=2, network=network, seed=seed)
     torch.manual_seed(seed)
     torch.nn.init.normal_(made.members[0].head.weight)

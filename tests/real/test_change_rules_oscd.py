@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.change_vector import ChangeVector, PlainChangeVector
-from models.image_difference import ImageDifference, otsu_threshold
-from models.ir_mad import IrMad, chi_square_threshold
+from models.baselines.change_vector import ChangeVector, PlainChangeVector
+from models.baselines.image_difference import ImageDifference, otsu_threshold
+from models.baselines.ir_mad import IrMad, chi_square_threshold
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
 from pipelines.samples.labels import read_label

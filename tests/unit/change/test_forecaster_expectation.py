@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.decaying_anomaly import DecayingAnomaly
-from models.guided import NetworkSettings, Scaling, build_forecaster
+from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.guided import Scaling, build_forecaster
+from models.networks.encoder_forecaster import ConvLSTMSettings
 from pipelines.change.detector import Calibration, Detector, watch
 from pipelines.change.forecaster_expectation import CLIP, ForecasterExpectation
 from pipelines.change.harmonic_expectation import HarmonicExpectation
@@ -35,7 +36,7 @@ def real_forecaster(seed=0):
         context=CONTEXT,
         horizon=2,
         members=2,
-        network=NetworkSettings(hidden=(4,)),
+        network=ConvLSTMSettings(hidden=(4,)),
         seed=seed,
     )
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.residual_gru import MEAN_LIMIT, SIGMA_RANGE, ResidualEnsemble, ResidualGRU, ResidualGRUConfig, laplace_loss
+from models.networks.residual_gru import MEAN_LIMIT, SIGMA_RANGE, ResidualEnsemble, ResidualGRU, ResidualGRUConfig, laplace_loss
 from pipelines.change.calibration import MOST_YEARS, _years
 from pipelines.change.detector import Calibration, Detector, watch
 from pipelines.change.harmonic_expectation import HarmonicExpectation

@@ -12,9 +12,10 @@ import xarray as xr
 
 from configs.build_expectation import build_expectation, networks_key
 from configs.monitor import MonitorRun
+from models.baselines.decaying_anomaly import DecayingAnomaly
 from models.checkpoint import save_forecaster
-from models.decaying_anomaly import DecayingAnomaly
-from models.guided import NetworkSettings, Scaling, build_forecaster
+from models.guided import Scaling, build_forecaster
+from models.networks.encoder_forecaster import ConvLSTMSettings
 from pipelines.change.detector import Calibration, Detector
 from pipelines.change.harmonic_expectation import HarmonicExpectation
 from pipelines.change.sequential_test import Cusum
@@ -93,7 +94,7 @@ def test_a_short_history_is_refused(tmp_path):
 
 def save(folder: Path, test_from="2019-01-01", **variable) -> Path:
     forecaster = build_forecaster(
-        DecayingAnomaly(), Scaling((0.5,), (0.2,), ("none",), 16.0), context=6, horizon=3, network=NetworkSettings(hidden=(4,))
+        DecayingAnomaly(), Scaling((0.5,), (0.2,), ("none",), 16.0), context=6, horizon=3, network=ConvLSTMSettings(hidden=(4,))
     )
     described = {**NDVI, "transform": "none", "valid_range": None, **variable}
     save_forecaster(forecaster, folder / "model", {"variables": [described], "split": {"test_from": test_from}})
@@ -106,7 +107,7 @@ def test_a_forecaster_looks_as_far_as_one_date_needs(tmp_path):
 
 
 def test_a_network_without_a_finite_halo_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.encoder_forecaster.EncoderForecaster.halo_px", lambda self, steps: None)
+    monkeypatch.setattr("models.networks.encoder_forecaster.EncoderForecaster.halo_px", lambda self, steps: None)
     with pytest.raises(RequestError, match=r"has no finite halo, and the state of a tile must not depend on others"):
         build_expectation(run_of(kind="forecaster", run=str(save(tmp_path))), None, tmp_path)
 

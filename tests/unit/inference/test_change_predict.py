@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.baselines.change_vector import ChangeVector
 from models.change_detector import ChangeDetector
 from models.change_networks import build_network
-from models.change_vector import ChangeVector
 from pipelines.errors import RequestError, StateError
 from pipelines.inference.change_predict import score_file, score_place
 

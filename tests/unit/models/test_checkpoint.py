@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 
+from models.baselines.climatology import Climatology
+from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.baselines.persistence import Persistence
 from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster, save_forecaster
-from models.climatology import Climatology
-from models.decaying_anomaly import DecayingAnomaly
-from models.guided import NetworkSettings, Scaling, build_forecaster
-from models.persistence import Persistence
+from models.guided import Scaling, build_forecaster
+from models.networks.encoder_forecaster import ConvLSTMSettings
 
 METADATA = {"variables": ["rain", "ndvi"], "bands": ["B4", "B8"], "snapshot": "ABC", "code": "0.1.0", "nothing": None}
 
@@ -15,7 +16,7 @@ METADATA = {"variables": ["rain", "ndvi"], "bands": ["B4", "B8"], "snapshot": "A
 @pytest.fixture
 def forecaster():
     scaling = Scaling((0.4, 0.6), (0.3, 0.2), ("log1p", "none"), 16.0)
-    network = NetworkSettings(hidden=(4, 3), peepholes=True, dropout=0.1)
+    network = ConvLSTMSettings(hidden=(4, 3), peepholes=True, dropout=0.1)
     made = build_forecaster(DecayingAnomaly(decay_days=33.3), scaling, context=6, horizon=3, members=2, network=network)
     for member in made.members:
         torch.nn.init.normal_(member.head.weight)

@@ -11,13 +11,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from models.change_blocks import ChangeNetwork
+from models.blocks.change import ChangeNetwork
 from models.change_detector import ChangeDetector
 from models.change_networks import build_network
 from models.checkpoint import load_forecaster, rebuild_forecaster, rebuild_forecaster_network, save_forecaster
 from models.contract import Network, Pointwise, common_stride, layer_flops, widest_halo
 from models.guided import GuidedForecaster, Scaling, build_forecaster
-from models.residual_gru import ResidualEnsemble, ResidualGRUConfig
+from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
 from tests.networks_under_test import CASES, TARGETS
 
 CONTAINERS = {GuidedForecaster, ChangeDetector, ResidualEnsemble}  # they pass on what their members state
@@ -171,7 +171,7 @@ def test_containers_add_up_what_their_members_cost():
 
 
 def test_a_forecaster_of_the_second_network_is_saved_and_loaded(make_window, tmp_path):
-    from models.conv_gru_forecaster import ConvGRUForecaster, ConvGRUSettings
+    from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUSettings
 
     scaling = Scaling((0.4, 0.6), (0.3, 0.2), ("log1p", "none"), 16.0)
     made = build_forecaster(None, scaling, context=6, horizon=3, members=2, network=ConvGRUSettings((4, 3)))

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from models.climatology import Climatology
-from models.decaying_anomaly import DecayingAnomaly
-from models.guided import NetworkSettings, Scaling, build_forecaster, cautious_share, last_seen_age
-from models.persistence import Persistence
+from models.baselines.climatology import Climatology
+from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.baselines.persistence import Persistence
+from models.guided import Scaling, build_forecaster, cautious_share, last_seen_age
+from models.networks.encoder_forecaster import ConvLSTMSettings
 
 GUIDES = [None, Persistence(), Climatology(), DecayingAnomaly()]
 EVERY = pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: "none" if guide is None else type(guide).__name__)
@@ -17,7 +18,7 @@ def scaling(*transforms: str) -> Scaling:
 
 def build(guide, transforms=("none", "none"), *, moved: bool = False, members: int = 2, **network):
     made = build_forecaster(
-        guide, scaling(*transforms), context=6, horizon=3, members=members, network=NetworkSettings(hidden=(4,), **network)
+        guide, scaling(*transforms), context=6, horizon=3, members=members, network=ConvLSTMSettings(hidden=(4,), **network)
     )
     if moved:
         torch.manual_seed(5)

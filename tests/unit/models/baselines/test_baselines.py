@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.climatology import Climatology, climatology_at, season_distance_days
-from models.decaying_anomaly import DecayingAnomaly, context_days, last_values, median_of_seen
-from models.gradient_boosting import GradientBoosting, Rows
-from models.harmonic import HarmonicRegression
-from models.persistence import Persistence
+from models.baselines.climatology import Climatology, climatology_at, season_distance_days
+from models.baselines.decaying_anomaly import DecayingAnomaly, context_days, last_values, median_of_seen
+from models.baselines.gradient_boosting import GradientBoosting, Rows
+from models.baselines.harmonic import HarmonicRegression
+from models.baselines.persistence import Persistence
 
 RULES = [Persistence(), Climatology(), DecayingAnomaly(), HarmonicRegression()]
 EVERY = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)

@@ -14,10 +14,10 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from models.climatology import ARGUMENTS, TROPICAL_YEAR_DAYS
+from models.baselines.climatology import ARGUMENTS, TROPICAL_YEAR_DAYS
+from models.baselines.decaying_anomaly import DecayingAnomaly, context_days, last_values
+from models.baselines.persistence import context_arrays
 from models.contract import Pointwise
-from models.decaying_anomaly import DecayingAnomaly, context_days, last_values
-from models.persistence import context_arrays
 
 
 def lag_features(

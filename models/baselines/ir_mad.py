@@ -4,7 +4,7 @@ https://doi.org/10.1109/TIP.2006.888195. Canonical correlation finds combination
 the MAD variates are their differences (eq. 2). Where nothing changed, the sum of their squares over their variances is chi
 square with as many degrees of freedom as bands (eq. 8); its probability weighs the pixels of the next round, until the
 correlations stand still. Gains and offsets of either date do not matter. One fit for a place, then each pixel for itself.
-Shapes and `score` as in `image_difference`.
+Shapes and `score` as in `models.baselines.image_difference`.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.baselines.image_difference import as_score, first_and_last
 from models.contract import Halo, Pointwise
-from models.image_difference import as_score, first_and_last
 
 MAX_FIT_PX = 1_000_000  # pixels, evenly spaced, that the fit looks at; memory and time are bounded by it
 MIN_RHO_GAP = 1e-6  # dates that are one and the same have a correlation of 1 and no variance to divide by

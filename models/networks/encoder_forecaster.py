@@ -4,7 +4,7 @@ The encoder reads the context frame by frame; the forecaster starts from its sta
 known of the future: the date, the lead, the rule's own forecast (Shi et al. 2015, section 3.3, with time as an input). The last
 layer starts at zero, so an untrained network changes nothing.
 
-Shapes as in `models.convlstm`; T context steps, K target steps, C output channels.
+Shapes as in `models.cells.convlstm`; T context steps, K target steps, C output channels.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from models.cells.convlstm import ConvLSTM, State
+from models.cells.in_place import InPlaceRun, convolve
 from models.contract import Description, Network, layer_flops
-from models.convlstm import ConvLSTM, State
-from models.in_place import InPlaceRun, convolve
 
 TIME_FEATURES = 4  # season sine and cosine, elapsed since the step before, offset from the issue date
 
@@ -36,7 +36,7 @@ class EncoderForecasterConfig:
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
+class ConvLSTMSettings:
     """What a person chooses about the network; the number of channels follows from baseline and data."""
 
     hidden: tuple[int, ...] = (16,)

@@ -1,7 +1,7 @@
 """FC-EF: two dates stacked as the bands of one image, and a U-Net (early fusion).
 
 Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1a. Other than there: the coarsest scale is not pooled once more, sizes
-double by repetition instead of transposed convolution, and the norm is over channels (see `models.change_blocks`).
+double by repetition instead of transposed convolution, and the norm is over channels (see `models.blocks.change`).
 
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """
@@ -11,7 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
+from models.blocks.change import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
 from models.contract import Description
 
 

@@ -1,6 +1,6 @@
 """A stack of recurrent convolutional cells whose state is one map each (ConvGRU, DCRN); ConvLSTM has its own, with two.
 
-Shapes as in `models.convlstm`; the state of a layer is h_BDHW alone.
+Shapes as in `models.cells.convlstm`; the state of a layer is h_BDHW alone.
 """
 
 from collections.abc import Iterable

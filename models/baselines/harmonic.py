@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.climatology import BLOCK_PX, TROPICAL_YEAR_DAYS
+from models.baselines.climatology import BLOCK_PX, TROPICAL_YEAR_DAYS
+from models.baselines.decaying_anomaly import context_days
 from models.contract import Pointwise
-from models.decaying_anomaly import context_days
 
 
 def season_trend_features(days_N: Tensor, issue_day: float, harmonics: int) -> Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.conv_gru import ConvGRU, ConvGRUCell
-from models.dcrn import DCRN, DCRNCell
+from models.cells.conv_gru import ConvGRU, ConvGRUCell
+from models.cells.dcrn import DCRN, DCRNCell
 
 STACKS = {"convgru": ConvGRU, "dcrn": DCRN}
 CELLS = {"convgru": ConvGRUCell, "dcrn": DCRNCell}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig, hide_frames
+from models.networks.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig, hide_frames
 
 
 def network(seed: int = 0, **changed) -> EncoderForecaster:

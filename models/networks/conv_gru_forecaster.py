@@ -1,9 +1,9 @@
-"""An encoder-forecaster of ConvGRU layers: as `models.encoder_forecaster`, with one state map a layer instead of two.
+"""An encoder-forecaster of ConvGRU layers: as `models.networks.encoder_forecaster`, with one state map a layer instead of two.
 
 The dates enter as constant channels (season, elapsed, offset), since the cell has no input of its own for them; what was not seen
 is held. The last layer starts at zero, so an untrained network changes nothing.
 
-Shapes as in `models.encoder_forecaster`.
+Shapes as in `models.networks.encoder_forecaster`.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from models.cells.conv_gru import ConvGRU
 from models.contract import Description, Network, layer_flops
-from models.conv_gru import ConvGRU
-from models.encoder_forecaster import TIME_FEATURES, hide_frames
+from models.networks.encoder_forecaster import TIME_FEATURES, hide_frames
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Papadomanolaki, Verma, Vakalopoulou, Gupta & Karantzalos 2019, "Detecting urban changes with recurrent neural networks from
 multitemporal Sentinel-2 data", IGARSS, arXiv:1910.07778, Figure 1. Every date goes down one encoder; at each scale a ConvLSTM
 reads the features of the dates in order, and the decoder starts from and is joined by what it says after the last one. Other than
-there: the norm is over channels, and sizes double by repetition (see `models.change_blocks`).
+there: the norm is over channels, and sizes double by repetition (see `models.blocks.change`).
 
 Where a date did not see a cell, its state is held: a date on which nothing was seen changes nothing. The days between the dates
 are not used: with the few places that have labels, they would name the place.
@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
+from models.blocks.change import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
+from models.cells.convlstm import ConvLSTM
 from models.contract import Description
-from models.convlstm import ConvLSTM
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.climatology import ARGUMENTS, WIDTHS_DAYS, climatology_at, thinned
+from models.baselines.climatology import ARGUMENTS, WIDTHS_DAYS, climatology_at, thinned
+from models.baselines.persistence import context_arrays
 from models.contract import Pointwise
-from models.persistence import context_arrays
 
 
 class Parts(NamedTuple):

@@ -1,18 +1,18 @@
-"""The ConvLSTM stack without gradients: the same numbers as `models.convlstm`, with only the state in memory.
+"""The ConvLSTM stack without gradients: the same numbers as `models.cells.convlstm`, with only the state in memory.
 
 Input and hidden state of a layer lie side by side in one channels-last buffer that the convolution reads as it is, so nothing
 is concatenated; all pointwise work is done in place in the convolution's output, a block of pixels at a time while it is in
 the processor's cache; and tanh(a) = 2 sigmoid(2 a) - 1 everywhere, because PyTorch's sigmoid is four times as fast on a CPU
 (one ulp of 1 apart). The inner factor 2 of gate g stands in a copy of the weights.
 
-Shapes as in `models.convlstm`; P = pixels of one sample (H x W), E = inputs + hidden.
+Shapes as in `models.cells.convlstm`; P = pixels of one sample (H x W), E = inputs + hidden.
 """
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor
 
-from models.convlstm import ConvLSTM, ConvLSTMCell, State
+from models.cells.convlstm import ConvLSTM, ConvLSTMCell, State
 
 BLOCK_BYTES = 1 << 20  # of gates worked on at once on a CPU; about half of a core's second-level cache
 

@@ -6,7 +6,7 @@ The recurrence as the project's users define it, with convolutions for the produ
 
 Where a pixel was not seen, its state is held.
 
-Shapes as in `models.convlstm`; the state of a layer is h_BDHW alone.
+Shapes as in `models.cells.convlstm`; the state of a layer is h_BDHW alone.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.recurrent_stack import RecurrentStack
+from models.cells.recurrent_stack import RecurrentStack
 
 
 class DCRNCell(nn.Module):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.convlstm import ConvLSTM, ConvLSTMCell
-from models.in_place import InPlaceRun
+from models.cells.convlstm import ConvLSTM, ConvLSTMCell
+from models.cells.in_place import InPlaceRun
 
 
 def written_out(

@@ -2,7 +2,7 @@
 
 Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1c. Other than there: the coarsest scale is compared as well (there the
 decoder starts from the second date's features alone), so the two dates may be swapped and nothing changes; it is not pooled once
-more, sizes double by repetition, and the norm is over channels (see `models.change_blocks`).
+more, sizes double by repetition, and the norm is over channels (see `models.blocks.change`).
 
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """
@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
+from models.blocks.change import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, pair_frames
 from models.contract import Description
 
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.change_blocks import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
+from models.blocks.change import ChangeNetwork, Decoder, Encoder, NetworkConfig, padded, seen_by_scale, series_frames
+from models.cells.conv_gru import ConvGRU
+from models.cells.convlstm import ConvLSTM
+from models.cells.dcrn import DCRN
 from models.contract import Description
-from models.conv_gru import ConvGRU
-from models.convlstm import ConvLSTM
-from models.dcrn import DCRN
 
 Date = tuple[list[Tensor], list[Tensor]]  # per scale, finest first: features_BDHW, seen_B1HW
 

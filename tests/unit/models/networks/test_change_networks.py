@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.change_blocks import NetworkConfig, receptive_radius
-from models.fc_ef import FCEF
-from models.fc_siam_conc import FCSiamConc
-from models.fc_siam_diff import FCSiamDiff
-from models.l_unet import LUNet, LUNetConfig
-from models.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+from models.blocks.change import NetworkConfig, receptive_radius
+from models.networks.fc_ef import FCEF
+from models.networks.fc_siam_conc import FCSiamConc
+from models.networks.fc_siam_diff import FCSiamDiff
+from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
 SMALL = {"bands": 3, "widths": (4, 6, 8), "dropout": 0.0}
 PAIRS = {

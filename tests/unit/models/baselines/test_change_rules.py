@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from models.change_vector import ChangeVector, PlainChangeVector, masked_mean
-from models.image_difference import ImageDifference, first_and_last, otsu_threshold
-from models.ir_mad import IrMad, chi_square_threshold, unchanged_probability
+from models.baselines.change_vector import ChangeVector, PlainChangeVector, masked_mean
+from models.baselines.image_difference import ImageDifference, first_and_last, otsu_threshold
+from models.baselines.ir_mad import IrMad, chi_square_threshold, unchanged_probability
 
 RULES = [ImageDifference(), PlainChangeVector(), ChangeVector(), ChangeVector(9, 3, (0.5, 1.0, 2.0)), IrMad()]
 

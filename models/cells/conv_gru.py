@@ -7,7 +7,7 @@ Equations (Ballas et al. 2016, arXiv:1511.06432, section 3.1; `*` convolution, `
     g = tanh(W_g * x + U_g * (r o h) + b_g)
     h' = (1 - z) o h + z o g
 
-Shapes as in `models.convlstm`; the state of a layer is h_BDHW alone.
+Shapes as in `models.cells.convlstm`; the state of a layer is h_BDHW alone.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.recurrent_stack import RecurrentStack
+from models.cells.recurrent_stack import RecurrentStack
 
 
 class ConvGRUCell(nn.Module):

@@ -5,7 +5,7 @@ sun's height over a slope) is taken off as its mean over the surroundings, what 
 deviations of it, capped, and averaged over a few pixels. On the shared OSCD cities (one threshold, chosen on the other cities)
 that takes F1 from .13 to .37 without any training: .25 without the place's own deviations, .34 without the cap. The cap was
 chosen after some eighty variants had been tried on these same five cities, so that its gain is partly luck. Shapes and `score`
-as in `image_difference`.
+as in `models.baselines.image_difference`.
 """
 
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from models.baselines.image_difference import as_score, first_and_last
 from models.contract import Halo, Pointwise
-from models.image_difference import as_score, first_and_last
 
 LEAST_SPREAD = 1e-6  # of values in standard deviations; a band that does not differ at all stays at 0
 
@@ -29,7 +29,7 @@ class PlainChangeVector(Pointwise):
         return self
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
-        """score_HW; see `image_difference`."""
+        """score_HW; see `models.baselines.image_difference`."""
         first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
         return as_score(length(last_CHW - first_CHW), seen_HW)
 
@@ -73,7 +73,7 @@ class ChangeVector:
         return replace(self, spread_C=tuple(float(one) if one > LEAST_SPREAD else 1.0 for one in spread_C))
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
-        """score_HW; see `image_difference`."""
+        """score_HW; see `models.baselines.image_difference`."""
         local_CHW, seen_HW = self.quick_difference(x_TCHW, valid_THW)
         if self.spread_C is not None:
             local_CHW = local_CHW / torch.tensor(self.spread_C, dtype=local_CHW.dtype, device=local_CHW.device)[:, None, None]
