@@ -33,7 +33,6 @@ from pipelines.samples.variables import Variable
 from pipelines.tiles import Tile
 
 logger = logging.getLogger(__name__)
-VERSION = 1  # of what the staged bytes mean; part of the key
 
 
 def predict(
@@ -180,7 +179,8 @@ def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
 class SeamError:
     """How far overlapping windows of a network without a finite halo disagree, over `count` values; all 0 where halos are exact.
 
-    `mean` and `largest` in physical units, of all variables together; `share` is the mean in half widths of the intervals.
+    `mean` and `largest` in physical units, of all variables together; `share` is the mean in half widths of the intervals,
+    infinite where there are none or of no width.
     """
 
     mean: float = 0.0

@@ -107,12 +107,13 @@ def blend(job: Job, region: Tile, strip: Strip, intervals: Intervals | None = No
 
 
 def _in_half_widths(spread_KCP: np.ndarray, y_KCHW: np.ndarray, at_HW: np.ndarray, intervals: Intervals | None) -> np.ndarray:
-    """`spread_KCP` over half the interval's width of its pixel; 0 without intervals and where nothing disagrees."""
-    if intervals is None:
-        return np.zeros_like(spread_KCP)
-    lower, upper = (np.asarray(bound, np.float64)[:, :, at_HW] for bound in intervals.bounds(y_KCHW.astype(np.float32)))
+    """`spread_KCP` over half the interval's width of its pixel, infinite without intervals; 0 where nothing disagrees."""
+    half_KCP = np.zeros_like(spread_KCP)
+    if intervals is not None:
+        lower, upper = (np.asarray(bound, np.float64)[:, :, at_HW] for bound in intervals.bounds(y_KCHW.astype(np.float32)))
+        half_KCP = (upper - lower) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread_KCP > 0, spread_KCP / ((upper - lower) / 2), 0.0)
+        return np.where(spread_KCP > 0, spread_KCP / half_KCP, 0.0)
 
 
 def _intersect(one: Tile, other: Tile) -> Tile:

@@ -36,6 +36,11 @@ def test_each_top_level_name_is_ours(package: str) -> None:
     assert owners == {"driftline"}
 
 
+def test_every_package_is_shipped() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in MODULES} == set(listed)
+
+
 def test_no_module_is_named_like_a_dependency_or_a_package_of_ours() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {re.split(r"[^A-Za-z0-9_.-]", line)[0].replace("-", "_") for line in project["dependencies"]}

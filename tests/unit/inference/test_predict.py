@@ -181,9 +181,16 @@ def test_tiles_with_a_finite_halo_are_never_refused(run, cube, conv):
     assert check_seam(staged.folder, 1e-9) == SeamError()
 
 
-def test_a_seam_without_any_uncertainty_is_refused(run, cube, unbounded):
-    exact = type("Exact", (), {"bounds": lambda self, y: (y, y)})()
-    staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8, intervals=exact)
+class Exact:
+    """Intervals of no width."""
+
+    def bounds(self, y_KCHW):
+        return y_KCHW, y_KCHW
+
+
+@pytest.mark.parametrize("intervals", [Exact(), None], ids=["no width", "no intervals"])
+def test_a_seam_without_any_uncertainty_is_refused(run, cube, unbounded, intervals):
+    staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8, intervals=intervals)
     with pytest.raises(NotPublished, match="disagree by inf"):
         check_seam(staged.folder, 1e6)
 

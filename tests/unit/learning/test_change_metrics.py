@@ -29,6 +29,15 @@ def test_counts_and_scores_by_hand():
     assert counts.undefined == {}
 
 
+@pytest.mark.parametrize("shape", [(8,), (2, 4), (2, 2, 2)], ids=["labels", "image", "volume"])
+def test_what_is_counted_may_have_any_axes(shape):
+    assert count_changes(MAPPED.reshape(shape), LABEL.reshape(shape)) == count_changes(MAPPED, LABEL)
+    histogram, flat = ScoreHistogram(), ScoreHistogram()
+    histogram.add(MAPPED.astype(np.float32).reshape(shape), LABEL.reshape(shape))
+    flat.add(MAPPED.astype(np.float32).ravel(), LABEL.ravel())
+    assert np.array_equal(histogram.pixels_2S, flat.pixels_2S)
+
+
 def test_pixels_that_were_not_seen_do_not_count():
     usable = np.ones(LABEL.shape, bool)
     usable[0, 3] = False  # the false alarm

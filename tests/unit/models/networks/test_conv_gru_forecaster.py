@@ -40,7 +40,7 @@ def test_a_frame_on_which_nothing_was_seen_changes_nothing():
     assert torch.equal(made(**known), made(**{**known, "frames_BTCHW": other}))
 
 
-def test_the_season_is_heard():
+def test_the_answer_depends_on_the_season():
     made, known = FORECAST.ready(), FORECAST.inputs(0, 4, (9, 9))
     assert not torch.equal(made(**known), made(**{**known, "time_BKF": -known["time_BKF"]}))
 
