@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from configs.load import load_run
 from flows.cli import app
-from models.change_checkpoint import load_detector
-from models.checkpoint import load_forecaster
+from models.checkpoint import load_detector, load_forecaster
 from pipelines.cube.store import open_cube
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v0_1"
