@@ -73,10 +73,10 @@ def run_driftline(scenes: Path, out: Path, resampling: Any) -> None:
     from pipelines.grid import Grid
     from pipelines.scene import Band
     from pipelines.sources.folder import FolderSource
-    from pipelines.sources.layers import Wanted
+    from pipelines.sources.layers import BandRequest
 
     grid = Grid(TARGET_CRS, (RESOLUTION_M, 0.0, LEFT, 0.0, -RESOLUTION_M, TOP), (SIZE_PX, SIZE_PX))
-    source = FolderSource(path=scenes, pattern="scene_{date:%Y%m%d}_{band}.tif", wanted=Wanted((Band("B04"),)))
+    source = FolderSource(path=scenes, pattern="scene_{date:%Y%m%d}_{band}.tif", requested=BandRequest((Band("B04"),)))
     settings = IngestSettings(chunk_px=CHUNK_PX, on_other_grid="reproject", memory_mb=MEMORY_MB, resampling=resampling)
     report = ingest(source, None, str(out / "cube"), grid, settings)
     if len(report.added) != SCENES:
@@ -99,7 +99,7 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
     method = rasterio.enums.Resampling[resampling]
     affine = rasterio.Affine(RESOLUTION_M, 0, LEFT, 0, -RESOLUTION_M, TOP)
 
-    def lay(index: int, path: Path) -> None:
+    def write_date(index: int, path: Path) -> None:
         with (
             rasterio.open(path) as file,
             WarpedVRT(file, crs=TARGET_CRS, transform=affine, width=SIZE_PX, height=SIZE_PX, resampling=method) as warped,
@@ -107,7 +107,7 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
             image[index] = warped.read()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lay, range(SCENES), sorted(scenes.glob("*.tif"))))
+        list(pool.map(write_date, range(SCENES), sorted(scenes.glob("*.tif"))))
 
 
 def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.bench_predict import peak_mb
-from benchmarks.marks import verdict
+from benchmarks.markers import verdict
 
 TILE_PX, CHUNK_PX = 32, 256  # an eighth of the default: files and headers weigh the more
 FULL, QUICK = (1024, 1024, 80, 40), (256, 512, 80, 40)  # rows, columns, dates, of which history; 1024 and 128 tiles
@@ -36,24 +36,33 @@ def make(folder: str, rows: int, columns: int, dates: int) -> None:
 
 def measure(folder: str, name: str, history: int, dates: int) -> dict:
     """Seconds, peak memory and counts of bringing the state NAME up to the first `dates` of the cube."""
-    from pipelines.change.detector import Calibration, Detector
-    from pipelines.change.harmonic_expectation import HarmonicExpectation
-    from pipelines.change.news import dates_of
-    from pipelines.change.replay import Watch, advance_all
-    from pipelines.change.sequential_test import Cusum
-    from pipelines.change.state import Identity
     from pipelines.cube.store import open_cube
+    from pipelines.monitoring.detector import Calibration, Detector
+    from pipelines.monitoring.harmonic_model import HarmonicModel
+    from pipelines.monitoring.replay import Monitoring, advance_all
+    from pipelines.monitoring.sequential_test import Cusum
+    from pipelines.monitoring.state import Identity
+    from pipelines.monitoring.updates import dates_of
     from pipelines.samples.variables import Variable
 
     dataset = open_cube(f"{folder}/cube")
     known = dates_of(dataset)
-    detector = Detector(HarmonicExpectation(), Cusum(), Calibration(8.9), "down")
-    place = Path(folder) / name
+    detector = Detector(HarmonicModel(), Cusum(), Calibration(8.9), "down")
+    state_folder = Path(folder) / name
     variable = Variable("ndvi", "normalized_difference", ("nir", "red"))
     made_for = Identity(detector.key, "ndvi", "start", "grid", TILE_PX)
-    watch = Watch(dataset, known[:dates], detector, variable, made_for, known[history].time_ns, place / "tiles", place / "layers")
+    monitoring = Monitoring(
+        dataset,
+        known[:dates],
+        detector,
+        variable,
+        made_for,
+        known[history].time_ns,
+        state_folder / "tiles",
+        state_folder / "layers",
+    )
     before, started, busy = peak_mb(), time.perf_counter(), time.process_time()
-    counts = advance_all(watch)
+    counts = advance_all(monitoring)
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - busy,

@@ -56,8 +56,8 @@ def real():
     import torch
 
     from models.baselines.decaying_anomaly import DecayingAnomaly
-    from models.guided import Scaling, build_forecaster
     from models.networks.encoder_forecaster import ConvLSTMSettings
+    from models.residual_forecaster import Scaling, build_forecaster
 
     forecaster = build_forecaster(
         DecayingAnomaly(), Scaling((0.1,), (0.05,), ("none",), 10.0), context=CONTEXT, horizon=TARGETS,

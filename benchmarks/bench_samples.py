@@ -29,7 +29,7 @@ from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import bands_of, open_cube
 from pipelines.samples.cache import SampleCache, build_samples
 from pipelines.samples.sampling import ShapeBatches
-from pipelines.samples.splits import SplitRule, StepRule, WindowPlan, plan_windows
+from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
 from pipelines.samples.variables import Variable, decode
 from pipelines.sources.fake import FakeSource
 
@@ -49,8 +49,8 @@ def make_cube(folder: Path) -> tuple[xr.Dataset, str]:
 
 def make_plan(dataset: xr.Dataset) -> WindowPlan:
     times = dataset["time"].values
-    rule = SplitRule(BLOCK_PX, 0, times[DATES - 22], times[DATES - 11])
-    return plan_windows(times, (CUBE_PX, CUBE_PX), rule, StepRule(), CONTEXT, HORIZON)
+    corrected = Split(BLOCK_PX, 0, times[DATES - 22], times[DATES - 11])
+    return plan_windows(times, (CUBE_PX, CUBE_PX), corrected, Sampling(), CONTEXT, HORIZON)
 
 
 def from_xarray(dataset: xr.Dataset, cache: SampleCache, batches: list[list[int]]) -> torch.Tensor:
@@ -74,9 +74,9 @@ def from_cache(cache: SampleCache, batches: list[list[int]]) -> torch.Tensor:
     return torch.cat([batch["x_TCHW"], batch["target_KCHW"]], dim=1)
 
 
-def from_memory(values: np.ndarray, place: list[np.ndarray], batches: list[list[int]]) -> None:
+def from_memory(values: np.ndarray, rows_of: list[np.ndarray], batches: list[list[int]]) -> None:
     """The limit: the same gather out of an array in memory, without masks."""
-    slot, step = place
+    slot, step = rows_of
     for indices in batches:
         torch.from_numpy(values[slot[indices, None], step[indices]])
 
@@ -99,7 +99,7 @@ def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: 
     """Windows per CPU-second of each way, turn by turn."""
     samples = cache.part("train")
     values = np.array(samples.groups[0].values)
-    place = [samples.groups[0].slot_W[samples.row_W], np.concatenate([samples.context_WT, samples.target_WK], axis=1)]
+    rows_of = [samples.groups[0].slot_W[samples.row_W], np.concatenate([samples.context_WT, samples.target_WK], axis=1)]
     rates: dict[str, list[float]] = {
         "xarray, no dask": [],
         "xarray, suited chunks": [],
@@ -115,7 +115,7 @@ def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: 
         rates["xarray, suited chunks"].append(windows_per_second(partial(from_xarray, suited, cache, few), BATCH * len(few)))
         whole = BATCH * len(batches)
         rates["sample cache"].append(windows_per_second(partial(from_cache, cache, batches), whole))
-        rates["limit: gather from memory"].append(windows_per_second(partial(from_memory, values, place, batches), whole))
+        rates["limit: gather from memory"].append(windows_per_second(partial(from_memory, values, rows_of, batches), whole))
     return rates
 
 

@@ -48,10 +48,10 @@ def name_files(source: schema.SourceDefaults) -> dict[str, str]:
 
 def build_source(run: Run | MonitorRun) -> Any:
     """The source of scenes; it opens files only when asked."""
-    from pipelines.sources.layers import Wanted
+    from pipelines.sources.layers import BandRequest
 
     source, same_date = run.source, run.cube.same_date
-    wanted = Wanted(
+    requested = BandRequest(
         bands=build_bands(source),
         in_file=name_files(source),
         quality=run.quality.band if run.quality else None,
@@ -64,18 +64,18 @@ def build_source(run: Run | MonitorRun) -> Any:
         case schema.NetcdfSource():
             from pipelines.sources.netcdf import NetcdfSource
 
-            return NetcdfSource(path, wanted, time=source.time, same_date=same_date)
+            return NetcdfSource(path, requested, time=source.time, same_date=same_date)
         case schema.FolderSource():
             from pipelines.sources.folder import FolderSource
 
-            return FolderSource(path, wanted, pattern=source.pattern, variable=source.variable, same_date=same_date)
+            return FolderSource(path, requested, pattern=source.pattern, variable=source.variable, same_date=same_date)
         case schema.StackSource():
             from pipelines.sources.stack import StackSource
 
-            return StackSource(path, wanted, files=source.files, dates=source.dates, same_date=same_date)
+            return StackSource(path, requested, files=source.files, dates=source.dates, same_date=same_date)
 
 
-def build_rule(run: AnyRun) -> Any:
+def build_quality_mask(run: AnyRun) -> Any:
     """The rule that turns the quality band into `valid`; None: every pixel with data may be used."""
     from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
 
@@ -118,34 +118,34 @@ def build_variables(run: Run) -> tuple[Any, ...]:
     return tuple(Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range) for v in run.samples.variables)
 
 
-def build_split_rule(run: Run) -> Any:
-    from pipelines.samples.splits import SplitRule
+def build_split(run: Run) -> Any:
+    from pipelines.samples.splits import Split
 
-    return SplitRule(**run.split.model_dump())
+    return Split(**run.split.model_dump())
 
 
-def build_step_rule(run: Run) -> Any:
-    from pipelines.samples.splits import StepRule
+def build_sampling(run: Run) -> Any:
+    from pipelines.samples.splits import Sampling
 
-    return StepRule(**run.samples.steps.model_dump())
+    return Sampling(**run.samples.steps.model_dump())
 
 
 # ---------------------------------------------------------------- models
 
 
-def build_guide(run: Run, training_windows: Callable[[], Iterable[Any]]) -> Any:
+def build_corrected_baseline(run: Run, training_windows: Callable[[], Iterable[Any]]) -> Any:
     """The rule that the network corrects, its few numbers fitted on training windows; None for a network that stands alone."""
-    guide = run.model.guide
-    return None if guide == "none" else build_baseline(guide, run.training.seed, training_windows)
+    baseline = run.model.baseline
+    return None if baseline == "none" else build_baseline(baseline, run.training.seed, training_windows)
 
 
-def build_forecaster(run: Run, guide: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:
+def build_forecaster(run: Run, baseline: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float) -> Any:
     """An untrained forecaster; `mean_C` and `std_C` are of the transformed variables over the training part."""
-    from models.guided import Scaling, build_forecaster
+    from models.residual_forecaster import Scaling, build_forecaster
 
     model, samples = run.model, run.samples
     return build_forecaster(
-        guide,
+        baseline,
         Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
         context=samples.context,
         horizon=samples.horizon,

@@ -1,4 +1,4 @@
-"""Config of labelled change -> objects. With `configs.build` the only place where pipelines and models meet."""
+"""Config of labelled change -> objects. With `configs.build` the only site where pipelines and models meet."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 
 from configs import build
-from configs.change import ChangeModel, ChangeRun, Rule
+from configs.change import ChangeIndexName, ChangeModel, ChangeRun
 
-# ---------------------------------------------------------------- places and labels
+# ---------------------------------------------------------------- sites and labels
 
 
-def build_places(run: ChangeRun) -> dict[str, Any]:
-    """A source of scenes for each place, by name, sorted. Raises MissingInput, RequestError (none, an unknown one)."""
+def build_sites(run: ChangeRun) -> dict[str, Any]:
+    """A source of scenes for each site, by name, sorted. Raises MissingInput, RequestError (none, an unknown one)."""
     from pipelines.errors import RequestError
-    from pipelines.sources.layers import Wanted
-    from pipelines.sources.places import PlaceSource, list_places
+    from pipelines.sources.layers import BandRequest
+    from pipelines.sources.sites import SiteSource, list_sites
 
     source = run.source
-    found = list_places(Path(source.path), source.pattern)
-    names = source.places if source.places is not None else found
+    found = list_sites(Path(source.path), source.pattern)
+    names = source.sites if source.sites is not None else found
     if unknown := [name for name in names if name not in found]:
         raise RequestError(
-            f"source.places names {', '.join(unknown)}, which the pattern {source.pattern!r} does not find below {source.path}; "
+            f"source.sites names {', '.join(unknown)}, which the pattern {source.pattern!r} does not find below {source.path}; "
             f"it finds {', '.join(found)}"
         )
-    wanted = Wanted(
+    requested = BandRequest(
         bands=build.build_bands(source),
         in_file=build.name_files(source),
         quality=run.quality.band if run.quality else None,
@@ -37,42 +37,42 @@ def build_places(run: ChangeRun) -> dict[str, Any]:
         transform=source.transform,
     )
     return {
-        name: PlaceSource(Path(source.path), wanted, source.pattern, name, source.dates, run.cube.same_date)
+        name: SiteSource(Path(source.path), requested, source.pattern, name, source.dates, run.cube.same_date)
         for name in sorted(set(names))  # the order in which a config names them decides nothing
     }
 
 
-def build_label(run: ChangeRun, place: str, source: Any, grid: Any) -> Any:
-    """The `Label` of a place on `grid` (its cube's). Raises MissingInput (no file) and RequestError (does not match)."""
-    from pipelines.samples.labels import read_label
+def build_label(run: ChangeRun, site: str, source: Any, grid: Any) -> Any:
+    """The `Label` of a site on `grid` (its cube's). Raises MissingInput (no file) and RequestError (does not match)."""
+    from pipelines.change.labels import read_label
 
     labels = run.labels
     return read_label(
-        label_file(run, place),
+        label_file(run, site),
         grid,
         changed=tuple(labels.changed),
         unchanged=tuple(labels.unchanged),
         band=labels.band,
-        placed_on=None if labels.placed_on == "own" else grid_of_scene(source, labels.placed_on),
+        grid_of=None if labels.grid_of == "own" else grid_of_scene(source, labels.grid_of),
     )
 
 
-def label_file(run: ChangeRun, place: str) -> Path:
-    """Where the label of a place lies. Raises MissingInput, RequestError (labels.path is wrong)."""
-    from pipelines.sources.places import place_file
+def label_file(run: ChangeRun, site: str) -> Path:
+    """Where the label of a site lies. Raises MissingInput, RequestError (labels.path is wrong)."""
+    from pipelines.sources.sites import site_file
 
-    return place_file(Path(run.source.path), run.labels.path, place, "labels.path")
+    return site_file(Path(run.source.path), run.labels.path, site, "labels.path")
 
 
 def grid_of_scene(source: Any, which: str) -> Any:
-    """Where the pixels of the first or last scene of a place lie."""
+    """Where the pixels of the first or last scene of a site lie."""
     scenes = source.list_scenes().scenes
     scene = scenes[0 if which == "first" else -1]
     return source.grid_of((scene.parts or (scene,))[0], source.bands[0].name)
 
 
 def build_pair_settings(run: ChangeRun) -> Any:
-    from pipelines.samples.pairs import PairSettings
+    from pipelines.change.pairs import PairSettings
 
     return PairSettings(run.pairs.normalise, run.pairs.coregister, run.pairs.max_shift_px)
 
@@ -122,7 +122,7 @@ def build_change_loss(run: ChangeRun) -> Any:
 # ---------------------------------------------------------------- rules
 
 
-def build_change_rule(name: Rule) -> Any:
+def build_change_index(name: ChangeIndexName) -> Any:
     """A rule that answers `score(x_TCHW, valid_THW) -> score_HW`."""
     from models.baselines.change_vector import ChangeVector, PlainChangeVector
     from models.baselines.image_difference import ImageDifference
@@ -139,7 +139,7 @@ def build_change_rule(name: Rule) -> Any:
             return IrMad()
 
 
-def automatic_threshold(name: Rule, score_HW: np.ndarray, bands: int) -> tuple[str, float]:
+def automatic_threshold(name: ChangeIndexName, score_HW: np.ndarray, bands: int) -> tuple[str, float]:
     """(its name, the threshold) that the rule's own literature sets without any label: chi square for IR-MAD, else Otsu."""
     import torch
 

@@ -25,7 +25,7 @@ class Expected:
     """What foretells. `name` is the folder of its state; `fallback` says why it is not what the config asks for."""
 
     name: str
-    expectation: Any
+    value_model: Any
     fallback: str = ""
 
 
@@ -36,28 +36,28 @@ def build_variable(run: MonitorRun) -> Any:
     return Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range)
 
 
-def build_expectation(run: MonitorRun, dataset: Any, state: Path, progress: Progress | None = None) -> Expected:
+def build_expected_values(run: MonitorRun, dataset: Any, state: Path, progress: Progress | None = None) -> Expected:
     """The expectation of the config; the harmonic curve, and why, where a network or the forecaster's run is missing or damaged.
 
     `state` is the folder of the run's states; a network that is trained lies below it. Raises RequestError for an expectation
     that does not fit what is watched, or has too little history to learn from.
     """
-    from configs.build_expectation import build_expectation as build_wanted
+    from configs.build_expected_values import build_expected_values as build_wanted
 
-    wanted = run.monitoring.expectation
+    requested = run.monitoring.model
     try:
-        return Expected(wanted.kind, build_wanted(run, dataset, state / wanted.kind / "networks", progress))
+        return Expected(requested.kind, build_wanted(run, dataset, state / requested.kind / "networks", progress))
     except (MissingInput, ArtefactDamaged) as e:  # of a run that was there when the watch began, perhaps
-        return Expected("harmonic", build_wanted(_watched_with_curve(run), dataset, state), str(e))
+        return Expected("harmonic", build_wanted(_monitored_with_curve(run), dataset, state), str(e))
 
 
-def _watched_with_curve(run: MonitorRun) -> MonitorRun:
-    curve = config.HarmonicExpectation()
-    return run.model_copy(update={"monitoring": run.monitoring.model_copy(update={"expectation": curve})})
+def _monitored_with_curve(run: MonitorRun) -> MonitorRun:
+    curve = config.HarmonicModel()
+    return run.model_copy(update={"monitoring": run.monitoring.model_copy(update={"model": curve})})
 
 
 def build_test(run: MonitorRun) -> Any:
-    from pipelines.change.sequential_test import Cusum, Ewma, Mosum
+    from pipelines.monitoring.sequential_test import Cusum, Ewma, Mosum
 
     test = run.monitoring.test
     match test.kind:
@@ -71,23 +71,23 @@ def build_test(run: MonitorRun) -> Any:
 
 def read_calibration(run: MonitorRun, known: dict[str, Any] | None) -> Any:
     """What was calibrated when the watch began (`known`, JSON); None: that is still to be done."""
-    from pipelines.change.detector import Calibration
+    from pipelines.monitoring.detector import Calibration
 
     if known is None:
         return None
     return Calibration(float(known["threshold"]), known["false_alarms"], tuple(known["maxima"]))
 
 
-def calibrate(run: MonitorRun, expectation: Any, dataset: Any) -> tuple[Any, dict[str, Any]]:
+def calibrate(run: MonitorRun, value_model: Any, dataset: Any) -> tuple[Any, dict[str, Any]]:
     """(calibration, what it rests on): the threshold that gives the wanted false alarms on the history of the cube.
 
     Raises RequestError where the history is too short for that and no threshold is given.
     """
-    from pipelines.change.calibration import calibrate as calibrate_on
-    from pipelines.change.detector import Calibration
+    from pipelines.monitoring.calibration import calibrate as calibrate_on
+    from pipelines.monitoring.detector import Calibration
 
     test, start_day = run.monitoring.test, start_ns(run) / 86_400e9
-    detector = build_detector(run, expectation, Calibration(test.threshold or np.inf))
+    detector = build_detector(run, value_model, Calibration(test.threshold or np.inf))
     x_NYX, valid_NYX, days_N = read_areas(run, dataset, until_ns=start_ns(run))
     try:
         detector, report = calibrate_on(
@@ -105,8 +105,8 @@ def read_areas(run: MonitorRun, dataset: Any, until_ns: int | None = None) -> tu
 
     Of a large one some squares, drawn by a fixed seed, side by side with a gap that is not valid.
     """
-    from pipelines.change.blocks import Block, BlockReader
-    from pipelines.change.news import dates_of
+    from pipelines.monitoring.blocks import Block, BlockReader
+    from pipelines.monitoring.updates import dates_of
     from pipelines.tiles import tile_raster
 
     variable = build_variable(run)
@@ -129,7 +129,7 @@ def read_areas(run: MonitorRun, dataset: Any, until_ns: int | None = None) -> tu
 
 def build_references(run: MonitorRun) -> dict[str, Any]:
     """The methods that the monitor is compared with; their thresholds are still to be calibrated."""
-    from pipelines.change.references import build_references as build
+    from pipelines.monitoring.references import build_references as build
 
     monitoring = run.monitoring
     return build(
@@ -137,30 +137,32 @@ def build_references(run: MonitorRun) -> dict[str, Any]:
     )
 
 
-def build_judge_settings(run: MonitorRun) -> Any:
-    from pipelines.change.monitor_evaluation import JudgeSettings
+def build_evaluation_settings(run: MonitorRun) -> Any:
+    from pipelines.monitoring.evaluation import EvaluationSettings
 
     chosen, test = run.evaluation, run.monitoring.test
-    return JudgeSettings(tuple(chosen.drops), chosen.pixels, chosen.confidence, chosen.seed, test.direction, test.false_alarms)
+    return EvaluationSettings(
+        tuple(chosen.drops), chosen.pixels, chosen.confidence, chosen.seed, test.direction, test.false_alarms
+    )
 
 
-def build_detector(run: MonitorRun, expectation: Any, calibration: Any) -> Any:
-    from pipelines.change.detector import Detector
+def build_detector(run: MonitorRun, value_model: Any, calibration: Any) -> Any:
+    from pipelines.monitoring.detector import Detector
 
     monitoring = run.monitoring
-    return Detector(expectation, build_test(run), calibration, monitoring.test.direction, monitoring.min_history)
+    return Detector(value_model, build_test(run), calibration, monitoring.test.direction, monitoring.min_history)
 
 
 def build_identity(run: MonitorRun, detector_key: str, grid: Grid) -> Any:
     """What a state of this run is made for."""
-    from pipelines.change.state import Identity
+    from pipelines.monitoring.state import Identity
 
-    place = json.dumps([grid.wkt, grid.transform, grid.shape_yx])
+    folder = json.dumps([grid.wkt, grid.transform, grid.shape_yx])
     return Identity(
         detector_key,
         json.dumps(run.variable.model_dump(mode="json"), sort_keys=True),
         run.monitoring.start.isoformat(),
-        f"{grid.shape_yx[0]} x {grid.shape_yx[1]} px, {hashlib.sha256(place.encode()).hexdigest()[:16]}",
+        f"{grid.shape_yx[0]} x {grid.shape_yx[1]} px, {hashlib.sha256(folder.encode()).hexdigest()[:16]}",
         run.monitoring.tile_px,
     )
 
@@ -170,7 +172,7 @@ def start_ns(run: MonitorRun) -> int:
     return int(np.datetime64(run.monitoring.start, "ns").astype(np.int64))
 
 
-def build_alert_rule(run: MonitorRun) -> Any:
-    from pipelines.change.alerts import AlertRule
+def build_alert_settings(run: MonitorRun) -> Any:
+    from pipelines.monitoring.alerts import AlertSettings
 
-    return AlertRule(run.alerts.min_area_m2, run.alerts.min_confidence, tuple(run.alerts.notify))
+    return AlertSettings(run.alerts.min_area_m2, run.alerts.min_confidence, tuple(run.alerts.notify))

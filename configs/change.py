@@ -1,4 +1,4 @@
-"""The config of `task: change`: places with two or more dates and a label raster each."""
+"""The config of `task: change`: sites with two or more dates and a label raster each."""
 
 from typing import Annotated, Literal
 
@@ -8,38 +8,38 @@ from configs.paths import BELOW_SOURCE
 from configs.schema import CubeConfig, Fraction, InputPath, Name, OutputPath, Quality, SourceDefaults, Strict
 
 
-class PlacesSource(SourceDefaults):
-    """Folders of GeoTIFF or JPEG2000 files, one place each.
+class SitesSource(SourceDefaults):
+    """Folders of GeoTIFF or JPEG2000 files, one site each.
 
-    `pattern` is matched against the path below `path`: `{place}`, `{band}`, `*`, and either `{date:%Y%m%d}` or `{step}`,
+    `pattern` is matched against the path below `path`: `{site}`, `{band}`, `*`, and either `{date:%Y%m%d}` or `{step}`,
     which is looked up in the file `dates` (lines such as `date_1: 20150916`).
     """
 
-    kind: Literal["places"]
+    kind: Literal["sites"]
     path: InputPath
     pattern: str
     dates: Annotated[str | None, BELOW_SOURCE] = Field(
-        None, description="path below `path` of the file that dates the steps, e.g. {place}/dates.txt"
+        None, description="path below `path` of the file that dates the steps, e.g. {site}/dates.txt"
     )
-    places: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
+    sites: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
 
 
 class LabelsConfig(Strict):
     """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
 
-    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {place}/{place}-cm.tif")
+    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
     band: int = Field(1, ge=1)
     changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
     unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")
-    placed_on: Literal["own", "first", "last"] = Field(
+    grid_of: Literal["own", "first", "last"] = Field(
         "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
     )
 
 
 class PairsConfig(Strict):
-    """What is done to the dates of a place before anything compares them."""
+    """What is done to the dates of a site before anything compares them."""
 
-    normalise: Literal["z_score", "none"] = Field("z_score", description="per place, date and band, over usable pixels")
+    normalise: Literal["z_score", "none"] = Field("z_score", description="per site, date and band, over usable pixels")
     coregister: bool = Field(True, description="move later dates onto the first by a fraction of a pixel, where that fits better")
     max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not believed, and said so")
 
@@ -66,46 +66,46 @@ class ChangeTraining(Strict):
     clip: float = Field(1.0, gt=0)
     patience: int = Field(8, ge=1)
     augment: bool = Field(True, description="the symmetries of the square")
-    swap_dates: bool = Field(True, description="also show the dates in reverse order: change has no direction")
+    reverse_time: bool = Field(True, description="also show the dates in reverse order: change has no direction")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, ge=1)
     seed: int = 0
 
 
-Rule = Literal["image_difference", "change_vector", "change_vector_plain", "ir_mad"]
+ChangeIndexName = Literal["image_difference", "change_vector", "change_vector_plain", "ir_mad"]
 
 
 class ChangeEvaluation(Strict):
-    """Leave one group of places out. Places that touch or share a scene belong in one group."""
+    """Leave one group of sites out. Sites that touch or share a scene belong in one group."""
 
-    groups: list[list[Name]] = Field([], description="places that are left out together; every other place is a group of its own")
-    references: list[Rule] = Field(
+    groups: list[list[Name]] = Field([], description="sites that are left out together; every other site is a group of its own")
+    references: list[ChangeIndexName] = Field(
         ["image_difference", "change_vector_plain", "ir_mad", "change_vector"], description="classical rules in the same table"
     )
     compare: list[ChangeModel] = Field([], description="other models, trained and judged in the same way")
     seeds: int = Field(1, ge=1, description="trainings per model, to show the spread")
-    must_beat: list[Rule] = Field(["change_vector"], description="rules that a published model must beat in pooled F1")
+    must_beat: list[ChangeIndexName] = Field(["change_vector"], description="rules that a published model must beat in pooled F1")
     margin: Fraction = Field(0.01, description="smallest difference of F1 that matters; a smaller one is called equal")
     confidence: Fraction = 0.95
 
 
 class ChangePrediction(Strict):
-    places: list[Name] | None = Field(
+    sites: list[Name] | None = Field(
         None,
         min_length=1,
-        description="default: all; a place that was trained on is predicted by the networks that did not see it",
+        description="default: all; a site that was trained on is predicted by the networks that did not see it",
     )
     min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon")
-    tile_px: int = Field(512, ge=16, description="places are scored in tiles of this side: less memory, the same result")
+    tile_px: int = Field(512, ge=16, description="sites are scored in tiles of this side: less memory, the same result")
 
 
 class ChangeRun(Strict):
-    """Labelled change: the places, what is learnt, how it is judged."""
+    """Labelled change: the sites, what is learnt, how it is judged."""
 
     name: Name
     task: Literal["change"]
-    source: PlacesSource
+    source: SitesSource
     quality: Quality | None = None
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
     labels: LabelsConfig

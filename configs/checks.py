@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from configs.places import Key
 from configs.schema import (
     EvaluationConfig,
     FolderSource,
@@ -25,6 +24,7 @@ from configs.schema import (
     StackSource,
     VariableConfig,
 )
+from configs.yaml_positions import Key
 
 # what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
 DATE_DIRECTIVES = "YmdHMSfjybB"
@@ -130,12 +130,12 @@ def _check_date_form(key: Key, form: str) -> Iterator[Finding]:
 
 
 def _check_stack(source: StackSource, quality: Any) -> Iterator[Finding]:
-    wanted = {band.source or band.name for band in source.bands}
+    requested = {band.source or band.name for band in source.bands}
     extra = {quality.band} if quality is not None else set()
-    for name in sorted((wanted | extra) - set(source.files)):
+    for name in sorted((requested | extra) - set(source.files)):
         yield Finding(("source", "files"), f"no file is named for band {name!r}", f"add `{name}: FILE.tif`")
-    for name in sorted(set(source.files) - wanted - extra):
-        remedy = f"add it to bands, or take it out; bands are {', '.join(sorted(wanted))}"
+    for name in sorted(set(source.files) - requested - extra):
+        remedy = f"add it to bands, or take it out; bands are {', '.join(sorted(requested))}"
         yield Finding(("source", "files", name), f"{name!r} is not one of the bands", remedy)
 
 
@@ -248,8 +248,8 @@ def check_inputs(source: Source, quality: Any = None) -> list[Finding]:
 def _check_names(source: FolderSource, quality: Any) -> Iterator[Finding]:
     """Whether the pattern fits file names below the folder, their dates can be read, and every band is in some name."""
     from pipelines.sources.dates import parse_date
+    from pipelines.sources.file_names import propose_pattern
     from pipelines.sources.folder import list_files
-    from pipelines.sources.naming import propose_pattern
     from pipelines.sources.pattern import FilePattern
 
     pattern = FilePattern(source.pattern)
@@ -271,10 +271,10 @@ def _check_names(source: FolderSource, quality: Any) -> Iterator[Finding]:
 
 
 def _check_bands_in_names(source: FolderSource, quality: Any, there: list[str]) -> Iterator[Finding]:
-    wanted: dict[Key, str] = {("source", "bands", i): band.source or band.name for i, band in enumerate(source.bands)}
+    requested: dict[Key, str] = {("source", "bands", i): band.source or band.name for i, band in enumerate(source.bands)}
     if quality is not None:
-        wanted["quality", "band"] = quality.band
-    for key, name in wanted.items():
+        requested["quality", "band"] = quality.band
+    for key, name in requested.items():
         if name not in there:
             close = _closest(name, there, "the names hold")
             yield Finding(key, f"no file below {source.path} is of band {name!r}", close)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, PlacesSource
+from configs.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, SitesSource
 from configs.checks import Finding, check_bands, check_crs
-from configs.places import Key
+from configs.yaml_positions import Key
 
-FIELDS = ("place", "step", "band", "date")
+FIELDS = ("site", "step", "band", "date")
 MOST_NAMES = 20  # that a message lists
 
 
@@ -30,31 +30,31 @@ def check_change(sections: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _check_pattern(source: PlacesSource) -> Iterator[Finding]:
+def _check_pattern(source: SitesSource) -> Iterator[Finding]:
     key: Key = ("source", "pattern")
     names = re.findall(r"\{([^{}:]*)(?::[^{}]*)?\}", source.pattern)
     for name in names:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
-            remedy = f"did you mean {{{near[0]}}}?" if near else "{place}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
+            remedy = f"did you mean {{{near[0]}}}?" if near else "{site}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
             yield Finding(key, f"unknown field {{{name}}}", remedy)
-    if "place" not in names:
-        yield Finding(key, "the pattern has no {place}", "for example {place}/imgs_{step}/*_{band}.tif")
+    if "site" not in names:
+        yield Finding(key, "the pattern has no {site}", "for example {site}/imgs_{step}/*_{band}.tif")
     if "step" in names and "date" in names:
         yield Finding(key, "both {step} and {date} are in the pattern", "take {step} out, or {date} and name `dates`")
     if "step" not in names and "date" not in names:
         yield Finding(key, "nothing in the pattern tells the dates apart", "add {step} and `dates`, or {date:%Y%m%d}")
     if "step" in names and source.dates is None:
-        yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{place}/dates.txt'")
+        yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{site}/dates.txt'")
 
 
-def _check_labels(labels: LabelsConfig, source: PlacesSource | None) -> Iterator[Finding]:
+def _check_labels(labels: LabelsConfig, source: SitesSource | None) -> Iterator[Finding]:
     both = sorted(set(labels.changed) & set(labels.unchanged))
     if both:
         yield Finding(("labels", "changed"), f"the codes {both} mean changed and unchanged", "every code in one of the lists")
-    if source is not None and "{place}" in source.pattern and "{place}" not in labels.path:
-        problem = "every place would get the same label"
-        yield Finding(("labels", "path"), problem, "put {place} into it, e.g. '{place}/{place}-cm.tif'")
+    if source is not None and "{site}" in source.pattern and "{site}" not in labels.path:
+        problem = "every site would get the same label"
+        yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
 
 
 def _check_window(model: ChangeModel, training: ChangeTraining) -> Iterator[Finding]:
@@ -67,56 +67,56 @@ def _check_window(model: ChangeModel, training: ChangeTraining) -> Iterator[Find
 def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
     seen: set[str] = set()
     for index, group in enumerate(evaluation.groups):
-        for place in group:
-            if place in seen:
-                problem = f"{place!r} is in two groups"
-                yield Finding(("evaluation", "groups", index), problem, "a place belongs to one group, or to none")
-            seen.add(place)
+        for site in group:
+            if site in seen:
+                problem = f"{site!r} is in two groups"
+                yield Finding(("evaluation", "groups", index), problem, "a site belongs to one group, or to none")
+            seen.add(site)
     for index, name in enumerate(evaluation.must_beat):
         if name not in evaluation.references:
             problem = f"{name!r} must be beaten but is not among the references that are computed"
             yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
 
 
-def check_places(sections: dict[str, Any]) -> list[Finding]:
-    """Findings for what the source and the labels name on disk, and for places that are named and not there."""
+def check_sites(sections: dict[str, Any]) -> list[Finding]:
+    """Findings for what the source and the labels name on disk, and for sites that are named and not there."""
     from pipelines.errors import DriftlineError
-    from pipelines.sources.places import list_places
+    from pipelines.sources.sites import list_sites
 
-    source: PlacesSource = sections["source"]
+    source: SitesSource = sections["source"]
     root = Path(source.path)
     if not root.is_dir():
         problem = f"{root} is not a folder" if root.exists() else f"no folder at {root}"
         return [Finding(("source", "path"), problem, f"relative paths start at the working folder {Path.cwd()}")]
     try:
-        there = list_places(root, source.pattern)
+        there = list_sites(root, source.pattern)
     except DriftlineError as e:
         return [Finding(("source", "pattern"), str(e))]
-    of_source: dict[Key, str] = {("source", "places", i): name for i, name in enumerate(source.places or ())}
-    findings = [*_unknown_places(of_source, there, f"no place {{!r}} below {root}")]
-    used = [name for name in there if source.places is None or name in source.places]
-    findings += _unknown_places(_places_named(sections), used, "names {!r}, which is no place of this run")
+    of_source: dict[Key, str] = {("source", "sites", i): name for i, name in enumerate(source.sites or ())}
+    findings = [*_unknown_sites(of_source, there, f"no site {{!r}} below {root}")]
+    used = [name for name in there if source.sites is None or name in source.sites]
+    findings += _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
     labels: LabelsConfig | None = sections.get("labels")
-    if labels is not None and there and not any((root / labels.path.replace("{place}", place)).exists() for place in there):
-        first = root / labels.path.replace("{place}", there[0])
-        findings.append(Finding(("labels", "path"), f"no place has a label; the first would be {first}", "mend the path"))
+    if labels is not None and there and not any((root / labels.path.replace("{site}", site)).exists() for site in there):
+        first = root / labels.path.replace("{site}", there[0])
+        findings.append(Finding(("labels", "path"), f"no site has a label; the first would be {first}", "mend the path"))
     return findings
 
 
-def _places_named(sections: dict[str, Any]) -> dict[Key, str]:
-    """Key -> the place that it names, in evaluation.groups and prediction.places."""
+def _sites_named(sections: dict[str, Any]) -> dict[Key, str]:
+    """Key -> the site that it names, in evaluation.groups and prediction.sites."""
     evaluation: ChangeEvaluation | None = sections.get("evaluation")
     prediction: ChangePrediction | None = sections.get("prediction")
     named: dict[Key, str] = {}
     for g, group in enumerate(evaluation.groups if evaluation else ()):
-        named |= {("evaluation", "groups", g, i): place for i, place in enumerate(group)}
-    return named | {("prediction", "places", i): place for i, place in enumerate((prediction and prediction.places) or ())}
+        named |= {("evaluation", "groups", g, i): site for i, site in enumerate(group)}
+    return named | {("prediction", "sites", i): site for i, site in enumerate((prediction and prediction.sites) or ())}
 
 
-def _unknown_places(named: dict[Key, str], there: list[str], problem: str) -> Iterator[Finding]:
+def _unknown_sites(named: dict[Key, str], there: list[str], problem: str) -> Iterator[Finding]:
     shown = ", ".join(there[:MOST_NAMES]) + (f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else "")
-    for key, place in named.items():
-        if place not in there:
-            near = difflib.get_close_matches(place, there, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"the places are {shown}"
-            yield Finding(key, problem.format(place), remedy)
+    for key, site in named.items():
+        if site not in there:
+            near = difflib.get_close_matches(site, there, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"the sites are {shown}"
+            yield Finding(key, problem.format(site), remedy)

@@ -3,9 +3,9 @@
 import difflib
 from typing import Any
 
-from configs.places import Document, Key, dotted
 from configs.schema import Run
 from configs.tasks import Tree, tree_of
+from configs.yaml_positions import Document, Key, dotted
 from pipelines.errors import Mistake
 
 Complaint = tuple[Key, dict[str, Any]]  # the key in the file, and pydantic's error
@@ -48,17 +48,17 @@ def _explain_unknown(tree: Tree, document: Document, key: Key) -> Mistake:
     elsewhere = [dotted((*path, key[-1])) for path in others if key[-1] in _known_keys(tree, path)]
     if not near and elsewhere:
         remedy = f"it belongs to {elsewhere[0]}"
-    return Mistake(document.place_of_key(key), dotted(key), "unknown key", remedy)
+    return Mistake(document.position_of_key(key), dotted(key), "unknown key", remedy)
 
 
 def _explain_value(tree: Tree, document: Document, key: Key, group: list[dict[str, Any]]) -> Mistake:
     if group[0]["type"] == "missing":
         remedy = _description(tree, key) or "add it"
-        return Mistake(document.place_of_key(key[:-1]), dotted(key), "is required and missing", remedy)
-    wanted = list(dict.fromkeys(_expectation(error) for error in group))
+        return Mistake(document.position_of_key(key[:-1]), dotted(key), "is required and missing", remedy)
+    requested = list(dict.fromkeys(_expectation(error) for error in group))
     value = group[0].get("input")
-    problem = f"expected {' or '.join(wanted)}, found {_shown(value)}"
-    return Mistake(document.place_of_value(key), dotted(key), problem, _value_remedy(group, value))
+    problem = f"expected {' or '.join(requested)}, found {_shown(value)}"
+    return Mistake(document.position_of_value(key), dotted(key), problem, _value_remedy(group, value))
 
 
 def _expectation(error: dict[str, Any]) -> str:

@@ -20,38 +20,38 @@ from configs.change import ChangeRun
 from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
 from configs.monitor import MonitorRun
-from configs.places import Document, Key, PlainLoader, dotted, parse_yaml
-from configs.renamed import Tell, apply_renamed
+from configs.renamed import Notify, apply_renamed
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
+from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 
 log = logging.getLogger(__name__)
 
 
 def load_run(
-    path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, tell: Tell = log.warning
+    path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, notify: Notify = log.warning
 ) -> AnyRun:
     """The run described by the YAML file at `path`; its `task` says of which kind.
 
     `overrides` are `key.key=value` strings that replace what the file says (value in YAML). `inputs_must_exist=False`
-    is for verbs that do not read the source (evaluate, report...). `tell` shows notes, e.g. that a key has a new name.
+    is for verbs that do not read the source (evaluate, report...). `notify` shows notes, e.g. that a key has a new name.
 
     Raises MissingInput if there is no such file and ConfigError with every mistake found.
     """
     document = parse_yaml(_read_text(Path(path)), str(path))
     for override in overrides:
         _apply_override(document, override)
-    apply_renamed(document, tell)
+    apply_renamed(document, notify)
     run, errors = _validate(document)
     sections = _valid_sections(document, errors)
     findings = _check(tree_of(document.data), sections, inputs_must_exist)
     wrong = {key for key, _ in errors}  # the checks saw defaults in the place of these, which nobody wrote
     findings = [finding for finding in findings if finding.key not in wrong]
     mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
-    said = {mistake.place for mistake in document.mistakes}
-    mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.place not in said]
+    reported = {mistake.position for mistake in document.mistakes}
+    mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.position not in reported]
     if mistakes or run is None:
-        raise ConfigError(sorted(mistakes, key=_by_place))
+        raise ConfigError(sorted(mistakes, key=_by_position))
     return run
 
 
@@ -60,9 +60,9 @@ def _check(tree: Tree | None, sections: dict[str, Any], inputs_must_exist: bool)
     source: Any = sections.get("source")
     looks_at_files = inputs_must_exist and source is not None
     if tree is ChangeRun:
-        from configs.checks_change import check_change, check_places
+        from configs.checks_change import check_change, check_sites
 
-        return [*check_change(sections), *(check_places(sections) if looks_at_files else [])]
+        return [*check_change(sections), *(check_sites(sections) if looks_at_files else [])]
     files = check_inputs(source, sections.get("quality")) if looks_at_files else []
     if tree is MonitorRun:
         from configs.checks_monitor import check_monitor
@@ -107,7 +107,7 @@ def _read_text(path: Path) -> str:
 
 def _apply_override(document: Document, override: str) -> None:
     name, equals, text = override.partition("=")
-    place = f"--set {override}"
+    position = f"--set {override}"
     key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
     if not equals or not all(str(part) for part in key):
         raise RequestError(f"--set {override}: expected KEY=VALUE, for example --set training.epochs=5")
@@ -124,7 +124,7 @@ def _apply_override(document: Document, override: str) -> None:
         node[str(key[-1])] = value
     else:
         raise RequestError(f"--set {override}: {dotted(key[:-1])} has no entry {key[-1]}")
-    document.key_places[key] = document.value_places[key] = place
+    document.key_positions[key] = document.value_positions[key] = position
 
 
 def _step_into(node: Any, part: str | int, where: str) -> Any:
@@ -194,9 +194,9 @@ def _parent(data: Any, key: Key) -> Any:
 
 
 def _locate(document: Document, finding: Finding) -> Mistake:
-    return Mistake(document.place_of_value(finding.key), dotted(finding.key), finding.problem, finding.remedy)
+    return Mistake(document.position_of_value(finding.key), dotted(finding.key), finding.problem, finding.remedy)
 
 
-def _by_place(mistake: Mistake) -> tuple[str, int]:
-    name, _, line = mistake.place.rpartition(":")
-    return (name, int(line)) if line.isdigit() else (mistake.place, 0)
+def _by_position(mistake: Mistake) -> tuple[str, int]:
+    name, _, line = mistake.position.rpartition(":")
+    return (name, int(line)) if line.isdigit() else (mistake.position, 0)

@@ -7,7 +7,7 @@ from pydantic import Field
 from configs.schema import CubeConfig, GridConfig, InputPath, Name, OutputPath, Quality, Source, Strict, UtcDate, VariableConfig
 
 
-class HarmonicExpectation(Strict):
+class HarmonicModel(Strict):
     """A harmonic curve of the year per pixel, fitted robustly on the history."""
 
     kind: Literal["harmonic"] = "harmonic"
@@ -15,7 +15,7 @@ class HarmonicExpectation(Strict):
     trend: bool = False
 
 
-class RecurrentExpectation(Strict):
+class RecurrentModel(Strict):
     """Small recurrent networks that correct the harmonic curve, one step a date; trained on the history of the same cube."""
 
     kind: Literal["recurrent"]
@@ -28,7 +28,7 @@ class RecurrentExpectation(Strict):
     seed: int = 0
 
 
-class ForecasterExpectation(Strict):
+class ForecasterModel(Strict):
     """The forecaster of a finished forecast run, asked for each new date from the dates before it."""
 
     kind: Literal["forecaster"]
@@ -36,7 +36,7 @@ class ForecasterExpectation(Strict):
     harmonics: int = Field(2, ge=1, le=4, description="of the curve that says which values are too far off to forecast from")
 
 
-Expectation = Annotated[HarmonicExpectation | RecurrentExpectation | ForecasterExpectation, Field(discriminator="kind")]
+ValueModel = Annotated[HarmonicModel | RecurrentModel | ForecasterModel, Field(discriminator="kind")]
 
 
 class SequentialTest(Strict):
@@ -52,7 +52,7 @@ class SequentialTest(Strict):
 
 class MonitoringConfig(Strict):
     start: UtcDate = Field(description="the first date that is judged; everything before it is history")
-    expectation: Expectation = HarmonicExpectation()
+    model: ValueModel = HarmonicModel()
     test: SequentialTest = SequentialTest()
     min_history: int = Field(
         12, ge=4, description="usable dates that a pixel's history must have; with fewer it is not monitored"

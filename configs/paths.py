@@ -75,11 +75,11 @@ def _walk(model: BaseModel, key: Key, source: Path) -> Iterator[NamedPath]:
         value, here = getattr(model, name), (*key, name)
         mark = next((m for m in info.metadata if isinstance(m, Named | BelowSource)), None)
         if mark is not None:
-            for place, text in _texts(value, here):
+            for position, text in _texts(value, here):
                 is_below = isinstance(mark, BelowSource)
-                yield NamedPath(place, str(source / text) if is_below else text, mark.access)
-        for place, child in _models(value, here):
-            yield from _walk(child, place, source)
+                yield NamedPath(position, str(source / text) if is_below else text, mark.access)
+        for position, child in _models(value, here):
+            yield from _walk(child, position, source)
 
 
 def _texts(value: Any, key: Key) -> Iterator[tuple[Key, str]]:

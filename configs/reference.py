@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from configs import schema
-from configs.renamed import RENAMED
+from configs.renamed import RENAMED, Renamed
 from configs.tasks import TASKS
 
 PLAIN_NAMES = {
@@ -55,7 +55,7 @@ def default_text(field: Any) -> str:
 
 def section(model: type[BaseModel]) -> str:
     """One table of the reference: every key of `model` with what it takes, its default and its meaning."""
-    own_words = model.__doc__ if model.__doc__ and model.__doc__ != schema.Strict.__doc__ else ""
+    own_description = model.__doc__ if model.__doc__ and model.__doc__ != schema.Strict.__doc__ else ""
     rows = [
         f"| `{name}` | {type_text(field.annotation)} | {default_text(field)} | {field.description or ''} |"
         for name, field in model.model_fields.items()
@@ -63,7 +63,7 @@ def section(model: type[BaseModel]) -> str:
     lines = [
         f"## {model.__name__}",
         "",
-        " ".join(own_words.split()),
+        " ".join(own_description.split()),
         "",
         "| key | takes | default | meaning |",
         "|---|---|---|---|",
@@ -106,14 +106,20 @@ def reference() -> str:
 
 def earlier_keys() -> str:
     """The table of keys that are read for one more version."""
-    rows = [
-        f"| `{old}` | {', '.join(one.tasks)} | {f'`{one.new}`' if one.new else 'no effect'} | {one.reason} |"
-        for old, one in RENAMED.items()
-    ]
+    rows = [f"| `{old}` | {', '.join(one.tasks)} | {_now(old, one)} | {one.reason} |" for old, one in RENAMED.items()]
     intro = "These are read for one more version, with a note to the user."
     return (
         "\n".join(["## Keys of earlier versions", "", intro, "", "| key | task | now | why |", "|---|---|---|---|", *rows]) + "\n"
     )
+
+
+def _now(old: str, one: Renamed) -> str:
+    """What takes the place of a key, or of a word in its value."""
+    if one.text:
+        return f"`{one.text[1]}` for `{one.text[0]}` in it"
+    if one.values:
+        return ", ".join(f"`{old}: {new}`" for new in one.values.values())
+    return f"`{one.new}`" if one.new else "no effect"
 
 
 if __name__ == "__main__":

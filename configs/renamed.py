@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs.places import Document, Key, dotted
+from configs.yaml_positions import Document, Key, dotted
 from pipelines.errors import Mistake
 
-Tell = Callable[[str], None]  # shows a note to the user
+Notify = Callable[[str], None]  # shows a note to the user
 
 
 @dataclass(frozen=True)
@@ -15,23 +15,35 @@ class Renamed:
     """A key of earlier versions. `new`: its dotted name now, None where nothing replaces it. `reason` ends the note.
 
     `*` stands for the number of a list entry; `new` has as many of them, and moves within the same entry. `tasks`: the tasks
-    that had the key. `values`: old value -> new value, where the words for them changed too.
+    that had the key. `values`: old value -> new value, where the words for them changed too. `text`: (old, new) within a value.
     """
 
     new: str | None
     reason: str = ""
     tasks: tuple[str, ...] = ("forecast", "monitor", "change")
     values: Mapping[str, str] | None = None
+    text: tuple[str, str] | None = None
 
 
 RENAMED: dict[str, Renamed] = {
     "evaluation.bootstrap": Renamed(
         None, "intervals are calculated (Student's t), nothing is drawn at random", tasks=("forecast",)
     ),
+    "model.guide": Renamed("model.baseline", tasks=("forecast",)),
+    "monitoring.expectation": Renamed("monitoring.model", tasks=("monitor",)),
+    "source.kind": Renamed("source.kind", tasks=("change",), values={"places": "sites"}),
+    "source.places": Renamed("source.sites", tasks=("change",)),
+    "labels.placed_on": Renamed("labels.grid_of", tasks=("change",)),
+    "training.swap_dates": Renamed("training.reverse_time", tasks=("change",)),
+    "prediction.places": Renamed("prediction.sites", tasks=("change",)),
+    **{
+        key: Renamed(key, tasks=("change",), text=("{place}", "{site}"))
+        for key in ("source.pattern", "source.dates", "labels.path")
+    },
 }
 
 
-def apply_renamed(document: Document, tell: Tell, table: Mapping[str, Renamed] = RENAMED) -> None:
+def apply_renamed(document: Document, notify: Notify, table: Mapping[str, Renamed] = RENAMED) -> None:
     """Moves the old keys in `document` to their new names and takes retired ones out; tells the user of each.
 
     Where old and new name are both written, one given with `--set` wins; else it is a mistake, noted in the document.
@@ -47,7 +59,7 @@ def apply_renamed(document: Document, tell: Tell, table: Mapping[str, Renamed] =
         if task not in renamed.tasks:
             continue
         for key in list(_written(document.data, tuple(old.split(".")))):
-            _apply(document, key, old, renamed, tell)
+            _apply(document, key, old, renamed, notify)
 
 
 def _written(data: Any, pattern: tuple[str, ...], above: Key = ()) -> Iterator[Key]:
@@ -61,19 +73,22 @@ def _written(data: Any, pattern: tuple[str, ...], above: Key = ()) -> Iterator[K
         yield from _written(data[pattern[0]], pattern[1:], (*above, pattern[0]))
 
 
-def _apply(document: Document, key: Key, old: str, renamed: Renamed, tell: Tell) -> None:
-    place, because = document.place_of_key(key), f": {renamed.reason}" if renamed.reason else ""
+def _apply(document: Document, key: Key, old: str, renamed: Renamed, notify: Notify) -> None:
+    position, because = document.position_of_key(key), f": {renamed.reason}" if renamed.reason else ""
     if renamed.new is None:
         _take(document.data, key)
-        tell(f"{place}: {dotted(key)} has no effect any more{because}")
+        notify(f"{position}: {dotted(key)} has no effect any more{because}")
         return
     new = _filled(renamed.new, key)
     value = _take(document.data, key)
     if renamed.values and isinstance(value, str) and value in renamed.values:
-        tell(f"{place}: `{dotted(key)}: {value}` is now called `{dotted(new)}: {renamed.values[value]}`{because}")
+        notify(f"{position}: `{dotted(key)}: {value}` is now called `{dotted(new)}: {renamed.values[value]}`{because}")
         value = renamed.values[value]
+    elif renamed.text and isinstance(value, str) and renamed.text[0] in value:
+        notify(f"{position}: {dotted(key)}: write {renamed.text[1]} for {renamed.text[0]}{because}")
+        value = value.replace(*renamed.text)
     elif new != key:
-        tell(f"{place}: {dotted(key)} is now called {dotted(new)}{because}")
+        notify(f"{position}: {dotted(key)} is now called {dotted(new)}{because}")
     _put(document, key, new, value)
 
 
@@ -104,20 +119,20 @@ def _put(document: Document, old: Key, new: Key, value: Any) -> None:
     if new[-1] in node and not _wins(document, old, new):
         return
     node[new[-1]] = value
-    _move_places(document, old, new)
+    _move_positions(document, old, new)
 
 
 def _wins(document: Document, old: Key, new: Key) -> bool:
     """True if the value of the old name is to be used although the new one is written too."""
-    at_old, at_new = document.place_of_value(old), document.place_of_value(new)
+    at_old, at_new = document.position_of_value(old), document.position_of_value(new)
     if not at_old.startswith("--set") and not at_new.startswith("--set"):
         remedy = f"{dotted(new)} stands at {at_new}; keep that one"
         document.mistakes.append(Mistake(at_old, dotted(old), f"is the old name of {dotted(new)}, which is there too", remedy))
     return at_old.startswith("--set")
 
 
-def _move_places(document: Document, old: Key, new: Key) -> None:
+def _move_positions(document: Document, old: Key, new: Key) -> None:
     """Messages about the new key name the line that the user wrote."""
-    for places in (document.key_places, document.value_places):
-        for key in [key for key in places if key[: len(old)] == old]:
-            places[(*new, *key[len(old) :])] = places.pop(key)
+    for positions in (document.key_positions, document.value_positions):
+        for key in [key for key in positions if key[: len(old)] == old]:
+            positions[(*new, *key[len(old) :])] = positions.pop(key)

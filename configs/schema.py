@@ -223,7 +223,7 @@ class SplitConfig(Strict):
 # ---------------------------------------------------------------- model, training
 
 
-Guide = Literal["none", "persistence", "climatology", "decaying_anomaly"]
+CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
 
 
 class ConvLSTMModel(Strict):
@@ -236,7 +236,7 @@ class ConvLSTMModel(Strict):
     forget_bias: float = 1.0
     dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped between layers in training")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
-    guide: Guide = Field("decaying_anomaly", description="the rule that the network corrects")
+    baseline: CorrectedBaseline = Field("decaying_anomaly", description="the rule that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 
@@ -247,7 +247,7 @@ class ConvGRUModel(Strict):
     hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
     kernel: Literal[1, 3, 5, 7] = 3
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
-    guide: Guide = Field("decaying_anomaly", description="the rule that the network corrects")
+    baseline: CorrectedBaseline = Field("decaying_anomaly", description="the rule that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 

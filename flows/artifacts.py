@@ -38,7 +38,7 @@ class ProgressArtifact:
         finally:
             updates.close()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         from prefect.logging import get_run_logger
 
         get_run_logger().info(text)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.products.change_words import latest_look_first, method_words, name_facts
+from pipelines.products.labels import latest_run_first, method_label, name_facts
 
 MOST_ROWS = 50
 ALERT_COLUMNS = ("number", "area_m2", "median_date", "detected", "magnitude", "confidence", "lon", "lat")
@@ -21,25 +21,25 @@ HEADINGS = {
 def change_markdown(summary: Mapping[str, Any]) -> str:
     """`summary.json` of `task: monitor` or `task: change` as Markdown."""
     lines = [f"**{summary['verdict']}**", ""]
-    if summary["marks"]:
+    if summary["criteria"]:
         rows = [
             [m["name"], shown(m["value"]), f"{m['kind']} {m['wanted']:g} {m['unit']}", "yes" if m["is_met"] else "no"]
-            for m in summary["marks"]
+            for m in summary["criteria"]
         ]
         lines += [*table(("mark", "measured", "wanted", "met"), rows), ""]
     for title, facts in (("Found", name_facts(summary["found"])), ("Computed", summary["computed"])):
         if facts:
             lines += [f"## {title}", "", *(f"- {key.replace('_', ' ')}: {shown(value)}" for key, value in facts.items()), ""]
     if summary["alerts"]:
-        alerts = latest_look_first(summary["alerts"])
+        alerts = latest_run_first(summary["alerts"])
         rows = [[in_column(column, alert.get(column)) for column in ALERT_COLUMNS] for alert in alerts[:MOST_ROWS]]
-        told = f"the first {MOST_ROWS} of {len(alerts)}" if len(alerts) > MOST_ROWS else f"{len(alerts)}"
-        lines += [f"## Alerts: {told}, those of the latest look first, the largest first", ""]
+        informative = f"the first {MOST_ROWS} of {len(alerts)}" if len(alerts) > MOST_ROWS else f"{len(alerts)}"
+        lines += [f"## Alerts: {informative}, those of the latest look first, the largest first", ""]
         lines += [*table([heading(column) for column in ALERT_COLUMNS], rows), ""]
     methods = {name: flat(figures) for name, figures in summary["methods"].items()}
     if methods:
         columns = list(dict.fromkeys(key for figures in methods.values() for key in figures))
-        rows = [[method_words(name), *(shown(figures.get(key)) for key in columns)] for name, figures in methods.items()]
+        rows = [[method_label(name), *(shown(figures.get(key)) for key in columns)] for name, figures in methods.items()]
         lines += ["## Methods", "", *table(("", *(heading(column) for column in columns)), rows), ""]
     lines.append(f"Cube snapshot `{summary['cube_snapshot']}`, config `{summary['config_hash'][:12]}`.")
     return "\n".join(lines)

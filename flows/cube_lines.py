@@ -8,16 +8,16 @@ LATEST = 5  # dates, and scenes of a version, that are named
 
 def info_lines(cube: dict[str, Any]) -> Iterator[str]:
     """Lines about a cube, from what `pipelines.cube.history.describe` returns."""
-    from flows.stages.views import crs_words
-    from pipelines.calendar import span_words
+    from flows.stages.views import format_crs
+    from pipelines.calendar import format_span
 
-    shape, grid, words = cube["shape"], cube["grid"], crs_words(cube["grid"]["crs"])
+    shape, grid, words = cube["shape"], cube["grid"], format_crs(cube["grid"]["crs"])
     width, height = (abs(size) for size in grid["resolution_xy"])
     yield f"cube:      {cube['uri']}"
     yield f"snapshot:  {cube['snapshot']}, {cube['versions']} version{'s' * (cube['versions'] != 1)}; see `driftline history`"
     if shape["time"]:
-        apart = f", {span_words(cube['median_step_days'])} apart (median)" if cube["median_step_days"] else ""
-        yield f"dates:     {shape['time']}, {said(cube['first'])} to {said(cube['last'])} UTC{apart}"
+        apart = f", {format_span(cube['median_step_days'])} apart (median)" if cube["median_step_days"] else ""
+        yield f"dates:     {shape['time']}, {format_date(cube['first'])} to {format_date(cube['last'])} UTC{apart}"
         yield f"usable:    {cube['mean_valid_fraction']:.0%} of the pixels on average"
     else:
         yield "dates:     none"
@@ -25,16 +25,16 @@ def info_lines(cube: dict[str, Any]) -> Iterator[str]:
     yield f"CRS:       {words['crs']}"
     yield f"bounds:    {', '.join(f'{edge:.10g}' for edge in grid['bounds_xy'])} (left, bottom, right, top)"
     for number, band in enumerate(cube["bands"]):
-        yield f"{'bands:' if not number else '':<11}{band_words(band)}"
+        yield f"{'bands:' if not number else '':<11}{format_band(band)}"
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB unpacked"
     yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
     if shape["time"]:
         yield "latest:"
     for date in cube["dates"][-LATEST:]:
-        yield f"  {said(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
+        yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
 
 
-def band_words(band: dict[str, Any]) -> str:
+def format_band(band: dict[str, Any]) -> str:
     """`NDVI: stored x 0.0001, nodata -3000, unit 1`."""
     offset = f" + {band['offset']:g}" if band["offset"] else ""
     value = f"stored x {band['scale']:g}{offset}" if band["scale"] != 1 or offset else "as stored"
@@ -60,6 +60,6 @@ def some_of(scenes: tuple[str, ...]) -> str:
     return ", ".join(scenes) if len(scenes) <= LATEST else f"{scenes[0]}, {scenes[1]} ... {scenes[-1]}"
 
 
-def said(date: str) -> str:
+def format_date(date: str) -> str:
     """An ISO 8601 date with the time of day where it is not midnight."""
     return date.replace("T", " ").removesuffix(" 00:00:00")

@@ -22,7 +22,7 @@ def read_deployments(config: str | None, schedule: str | None) -> list[dict[str,
     if path is None:
         raise MissingInput("no prefect.yaml here; call `driftline serve` in the folder that holds it (it comes with the source)")
     deployments = own_deployments(path)
-    task = load_run(config, inputs_must_exist=False, tell=log.debug).task if config else "forecast"
+    task = load_run(config, inputs_must_exist=False, notify=log.debug).task if config else "forecast"
     if config:
         deployments = [deployment for deployment in deployments if deployment["name"] in STAGES[task]]
     scheduled = "monitor" if task == "monitor" else "run"

@@ -28,7 +28,7 @@ NEEDED = {  # what other stages read of a stage's record; without it the stage c
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The places below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
+    """The sites below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
 
     path: Path
     cube_uri: str
@@ -39,10 +39,10 @@ class RunFolder:
         default = path / ("cubes" if run.task == "change" else "cube")
         return cls(path, run.cube.uri or str(default))
 
-    def cube_of(self, place: str) -> str:
-        """The URI of one place's cube, where a run has several."""
+    def cube_of(self, site: str) -> str:
+        """The URI of one site's cube, where a run has several."""
         is_remote = "://" in self.cube_uri
-        return f"{self.cube_uri.rstrip('/')}/{place}" if is_remote else str(Path(self.cube_uri) / place)
+        return f"{self.cube_uri.rstrip('/')}/{site}" if is_remote else str(Path(self.cube_uri) / site)
 
     @property
     def state(self) -> Path:

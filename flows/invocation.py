@@ -37,7 +37,9 @@ def open_invocation(
 ) -> Invocation:
     """Reads the config (raises ConfigError, MissingInput, and RequestError for a path that the run may not touch)."""
     shown = display or Silent()
-    run = load_run_within_limits(config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, tell=shown.say)
+    run = load_run_within_limits(
+        config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, notify=shown.log
+    )
     folder = RunFolder.of(run)
     return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart)
 

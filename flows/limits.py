@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from configs.load import load_run, log
 from configs.paths import NamedPath, is_uri, named_paths
-from configs.renamed import Tell
+from configs.renamed import Notify
 from configs.tasks import AnyRun
 from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
@@ -49,21 +49,23 @@ class Limits:
     def allow(self, one: NamedPath) -> bool:
         """True if what `one` names lies at or below one of the places for what is done there."""
         try:
-            wanted = canonical(text_of(one))
+            requested = canonical(text_of(one))
         except (ValueError, OSError, RuntimeError):  # a null byte, a loop of links, a URI with `..`
             return False
-        places = (*self.write, *self.read) if one.access == "read" else self.write
-        return any(is_below(wanted, place) and CLOSED not in wanted[len(place) :].split("/") for place in places)
+        locations = (*self.write, *self.read) if one.access == "read" else self.write
+        return any(
+            is_below(requested, location) and CLOSED not in requested[len(location) :].split("/") for location in locations
+        )
 
     def require(self, paths: Iterable[NamedPath]) -> None:
         """Raises RequestError that lists every one of `paths` that is not allowed."""
         refused = [f"  {_key(one)}: may not {DOES[one.access]} {one.text}" for one in paths if not self.allow(one)]
         if refused:
-            places = [*(f"{place} (read only)" for place in self.read), *self.write]
+            locations = [*(f"{location} (read only)" for location in self.read), *self.write]
             raise RequestError(
                 "this server's runs stay within the folders and URIs that it was started with:\n"
                 + "\n".join(refused)
-                + f"\n  allowed: {', '.join(places) or 'nothing'}"
+                + f"\n  allowed: {', '.join(locations) or 'nothing'}"
                 + "\n  -> name a place below those, or start it with `driftline serve ... --allow PLACE` "
                 "(a folder, s3://BUCKET/PREFIX or tcp://HOST:PORT)"
             )
@@ -84,28 +86,28 @@ def limits_here() -> Limits | None:
         raise StateError(f"{LIMITS_VARIABLE} is set and not readable ({e}); `driftline serve` sets it, unset it otherwise") from e
 
 
-def canonical(place: str) -> str:
+def canonical(location: str) -> str:
     """A comparable form: links, `.` and `..` of a path resolved; of a URI scheme and host in lower case, no `/` at the end.
 
     Raises ValueError for a URI whose path is not in its normal form: what `..` means there depends on who reads it.
     """
-    if not is_uri(place) or place.startswith("file://"):
-        return str(Path(place.removeprefix("file://")).resolve())
-    scheme, host, path, query, fragment = urlsplit(place)
+    if not is_uri(location) or location.startswith("file://"):
+        return str(Path(location.removeprefix("file://")).resolve())
+    scheme, host, path, query, fragment = urlsplit(location)
     path = path.rstrip("/")
     if query or fragment or unquote(path) != path or (path and posixpath.normpath(path) != path):
-        raise ValueError(f"{place}: expected a plain URI such as s3://bucket/prefix")
+        raise ValueError(f"{location}: expected a plain URI such as s3://bucket/prefix")
     return f"{scheme.lower()}://{host.lower()}{path}"
 
 
-def is_below(place: str, other: str) -> bool:
-    """True if the canonical `place` is `other` or lies below it."""
-    return place == other or place.startswith(other.rstrip("/") + "/")
+def is_below(location: str, other: str) -> bool:
+    """True if the canonical `location` is `other` or lies below it."""
+    return location == other or location.startswith(other.rstrip("/") + "/")
 
 
-def outermost(places: Iterable[str]) -> tuple[str, ...]:
-    """Those of the canonical `places` that lie below none of the others, in their order."""
-    distinct = list(dict.fromkeys(places))
+def outermost(locations: Iterable[str]) -> tuple[str, ...]:
+    """Those of the canonical `locations` that lie below none of the others, in their order."""
+    distinct = list(dict.fromkeys(locations))
     return tuple(one for one in distinct if not any(one != other and is_below(one, other) for other in distinct))
 
 
@@ -122,7 +124,7 @@ def load_run_within_limits(
     *,
     inputs_must_exist: bool = True,
     is_deployed: bool = False,
-    tell: Tell = log.warning,
+    notify: Notify = log.warning,
 ) -> AnyRun:
     """`load_run`, which looks at no path that the limits of this process leave out.
 
@@ -131,15 +133,15 @@ def load_run_within_limits(
     """
     limits = limits_here()
     if limits is None and not is_deployed:
-        return load_run(config, overrides, inputs_must_exist=inputs_must_exist, tell=tell)
+        return load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=notify)
     itself = NamedPath(("config",), str(config), "read")
     require = limits.require if limits is not None else require_absolute
     require([itself])
-    run = load_run(config, overrides, inputs_must_exist=False, tell=tell)
+    run = load_run(config, overrides, inputs_must_exist=False, notify=notify)
     require(named_paths(run))
     if limits is not None:
         limits.require(derived_paths(run))
-    if load_run(config, overrides, inputs_must_exist=inputs_must_exist, tell=log.debug) != run:  # said already
+    if load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=log.debug) != run:  # said already
         raise RequestError(f"{config} changed while it was read; start the run again")
     return run
 
@@ -186,8 +188,8 @@ def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] 
     write = [] if any(home.resolve().is_relative_to(here) for home in home_folders()) else [str(here)]
     write += [text_of(one) for one in named if one.access != "read"]
     read = [*([config] if config else []), *(text_of(one) for one in named if one.access == "read")]
-    for place in extra:
-        check_place(place)
+    for location in extra:
+        check_location(location)
     try:
         return Limits.of(read, [*write, *extra])
     except ValueError as e:
@@ -202,16 +204,16 @@ def home_folders() -> list[Path]:
     return [Path(folder) for folder in folders]
 
 
-def check_place(place: str) -> None:
+def check_location(location: str) -> None:
     """Raises RequestError for a place to allow that is none: a typing error would show only when a run fails."""
-    if not is_uri(place):
-        if not Path(place).exists():
-            raise RequestError(f"--allow {place}: no such folder; make it first, or mend the path")
+    if not is_uri(location):
+        if not Path(location).exists():
+            raise RequestError(f"--allow {location}: no such folder; make it first, or mend the path")
         return
     try:
-        scheme, host, port = urlsplit(place).scheme.lower(), urlsplit(place).hostname, urlsplit(place).port
-        canonical(place)
+        scheme, host, port = urlsplit(location).scheme.lower(), urlsplit(location).hostname, urlsplit(location).port
+        canonical(location)
     except ValueError as e:
-        raise RequestError(f"--allow {place}: {e}") from e
+        raise RequestError(f"--allow {location}: {e}") from e
     if not host or not (scheme == "s3" or (f"{scheme}://" in SCHEDULERS and port)):
-        raise RequestError(f"--allow {place}: expected a folder, s3://BUCKET/PREFIX, or tcp://HOST:PORT of a Dask scheduler")
+        raise RequestError(f"--allow {location}: expected a folder, s3://BUCKET/PREFIX, or tcp://HOST:PORT of a Dask scheduler")

@@ -23,12 +23,12 @@ def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
     Call it only when the server has been up for `silent_s`: before, living runs had no chance to be heard. Raises OSError.
     """
     now = datetime.now(UTC)
-    wanted = {
+    requested = {
         "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
         "flows": {"name": {"any_": list(FLOWS)}},
         "limit": 200,
     }
-    silent = [run for run in api.post("/flow_runs/filter", wanted) if is_silent(api, run, now, silent_s)]
+    silent = [run for run in api.post("/flow_runs/filter", requested) if is_silent(api, run, now, silent_s)]
     state = {"type": "CRASHED", "name": "Crashed", "message": MESSAGE}
     for run in silent:
         api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
@@ -40,9 +40,9 @@ def is_silent(api: PrefectApi, run: dict[str, Any], now: datetime, silent_s: flo
     patience = timedelta(seconds=max(silent_s, STARTING_S) if run["state"]["type"] == "PENDING" else silent_s)
     if now - datetime.fromisoformat(run["state"]["timestamp"]) < patience:
         return False
-    heard = {
+    last_heartbeat = {
         "event": {"name": ["prefect.flow-run.heartbeat"]},
         "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
         "occurred": {"since": (now - patience).isoformat()},
     }
-    return api.post("/events/filter", {"filter": heard, "limit": 1})["total"] == 0
+    return api.post("/events/filter", {"filter": last_heartbeat, "limit": 1})["total"] == 0

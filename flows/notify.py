@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.change.alerts import AlertBook, mark_sent
+from pipelines.monitoring.alerts import AlertLog, mark_sent
 
 logger = logging.getLogger(__name__)
 MOST_LINES = 20
 
 
 def send_alerts(
-    book: AlertBook, slugs: Sequence[str], name: str, listed_in: Path, keep: Callable[[AlertBook], None]
-) -> tuple[AlertBook, list[str]]:
+    alert_log: AlertLog, slugs: Sequence[str], name: str, listed_in: Path, keep: Callable[[AlertLog], None]
+) -> tuple[AlertLog, list[str]]:
     """(the book with what was sent, notes for people). Each block gets one message about all alerts that it has not had.
 
     `keep` puts the book on disk, after each block. A block that fails keeps its alerts unsent, and is tried again next time;
@@ -30,27 +30,27 @@ def send_alerts(
     from flows.tracking import is_reachable, server_url
 
     notes: list[str] = []
-    waiting = [slug for slug in slugs if book.unsent(slug)]
+    waiting = [slug for slug in slugs if alert_log.unsent(slug)]
     if not waiting:
-        return book, notes
+        return alert_log, notes
     url = server_url()
     if url is None or not is_reachable(url):
         why = (
             "no Prefect server is configured (PREFECT_API_URL)" if url is None else f"the Prefect server at {url} does not answer"
         )
-        count = max(len(book.unsent(slug)) for slug in waiting)
+        count = max(len(alert_log.unsent(slug)) for slug in waiting)
         notes.append(f"{count_of(count)} in {listed_in} and not sent: {why}; the next run that finds one sends them")
-        return book, notes
+        return alert_log, notes
     for slug in waiting:
-        alerts = book.unsent(slug)
+        alerts = alert_log.unsent(slug)
         error = notify(slug, subject_of(name, alerts), body_of(alerts, listed_in))
         if error:
             notes.append(f"{count_of(len(alerts))} in {listed_in} and not sent to {slug}: {error}; the next run tries again")
             continue
-        book = mark_sent(book, slug, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-        keep(book)
+        alert_log = mark_sent(alert_log, slug, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        keep(alert_log)
         notes.append(f"{slug} was told of {len(alerts)} alert{'s' * (len(alerts) != 1)}")
-    return book, notes
+    return alert_log, notes
 
 
 def count_of(number: int) -> str:

@@ -74,9 +74,9 @@ def make_plan(run: AnyRun, verb: str) -> dict[str, Any]:
             extent, steps = plan_change(run, folder, verb)
         case Run():
             extent, steps = plan_forecast(run, folder, verb)
-    place = folder.path
-    while not place.exists():
-        place = place.parent
+    existing = folder.path
+    while not existing.exists():
+        existing = existing.parent
     return {
         "run": run.name,
         "verb": verb,
@@ -88,7 +88,7 @@ def make_plan(run: AnyRun, verb: str) -> dict[str, Any]:
         "seconds": round(sum(step.seconds for step in steps)),
         "disk_mb": round(sum(step.disk_mb for step in steps), 1),
         "peak_memory_mb": round(max((step.memory_mb for step in steps), default=0.0)),
-        "disk_free_mb": round(shutil.disk_usage(place).free / 1e6),
+        "disk_free_mb": round(shutil.disk_usage(existing).free / 1e6),
     }
 
 

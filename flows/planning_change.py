@@ -7,7 +7,7 @@ from configs.change import ChangeRun
 from configs.monitor import MonitorRun
 from flows.folder import RunFolder
 from flows.planning import STARTUP_MB, STARTUP_S, Extent, PlannedStep, measure, plan_ingest
-from pipelines.learning.change_groups import LEAST_GROUPS, STRIPS
+from pipelines.change.groups import LEAST_GROUPS, STRIPS
 
 FIT_VALUES_S = 2e6  # pixel-dates of a harmonic curve, with its calibration
 STEP_VALUES_S = 5e6  # pixel-dates that a sequential test takes in
@@ -38,8 +38,8 @@ def plan_monitoring(run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Exte
 
 
 def plan_change(run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
-    """The extent over all places (as one place of as many pixels) and the steps of a verb."""
-    sources = build_change.build_places(run)
+    """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
+    sources = build_change.build_sites(run)
     shapes = {name: source.native_grid().shape_yx for name, source in sources.items()}
     first = next(iter(sources.values()))
     dates = max(len(source.list_scenes().scenes) for source in sources.values())
@@ -59,9 +59,9 @@ def plan_change(run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, l
     if verb in ("train", "run"):
         steps.append(PlannedStep("train", f"{members} networks", STARTUP_S + one * members, 20.0, memory))
     if verb in ("evaluate", "run"):
-        what = f"{models} models, every group of places left out once"
+        what = f"{models} models, every group of sites left out once"
         steps.append(PlannedStep("evaluate", what, STARTUP_S + one * models * members * (members - 1) / 2, 20.0, memory))
     if verb in ("predict", "run"):
         seconds = STARTUP_S + 3 * len(shapes) + pixels * flop_px * members / CHANGE_FLOP_S
-        steps.append(PlannedStep("predict", f"{len(shapes)} places", seconds, pixels * 8 / 1e6, memory))
+        steps.append(PlannedStep("predict", f"{len(shapes)} sites", seconds, pixels * 8 / 1e6, memory))
     return extent, steps

@@ -37,7 +37,7 @@ HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
 START_TIMEOUT_S = 150  # 7-30 s were seen, on a loaded machine more
 HEARTBEAT_S, ZOMBIE_S = 30, 90
-LOOK_EVERY_S = 30.0
+CHECK_EVERY_S = 30.0
 NOT_INHERITED = (
     "PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_", "PREFECT_API_KEY",
     "PREFECT_CLIENT_CUSTOM_HEADERS",
@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerHome:
     """Where the server keeps its database and logs, where it answers, and to whom."""
 
     home: Path
@@ -81,26 +81,26 @@ def serve(
         make_private(home)
         stack.enter_context(alone(home))
         listening = stack.enter_context(listen(port))  # closed after the children: nobody else is sent the password
-        place = Place(home, listening.getsockname()[1], access_of(home))
+        home_of = ServerHome(home, listening.getsockname()[1], access_of(home))
         limits = default_limits(config, run, allow)
-        environment = server_environment(place, limits)
+        environment = server_environment(home_of, limits)
         arguments = ["flows.server", str(listening.fileno())]
         server = start(stack, "server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
-        wait_for(server, place)
-        prepare_server(place, deployments, environment)
+        wait_for(server, home_of)
+        prepare_server(home_of, deployments, environment)
         workers = [start(stack, f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home) for pool in POOLS]
         found = {
-            "ui": place.ui,
-            "api": place.api,
+            "ui": home_of.ui,
+            "api": home_of.api,
             "deployments": [deployment["name"] for deployment in deployments],
             "logs": str(home),
-            "token_file": str(place.access.token_file or ""),
+            "token_file": str(home_of.access.token_file or ""),
             "runs_may": {"write": list(limits.write), "read": list(limits.read)},
         }
-        announce(place, limits, deployments)
+        announce(home_of, limits, deployments)
         if check:
             return {**found, "listening": listening_addresses([server, *workers])}
-        watch(server, workers, place)
+        supervise(server, workers, home_of)
     return found
 
 
@@ -114,17 +114,17 @@ def alone(home: Path) -> AbstractContextManager[Any]:
         ) from e
 
 
-def server_environment(place: Place, limits: Limits) -> dict[str, str]:
+def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
     """For the server and the workers: their own home, password and limits, nothing reported to anyone, heartbeats on."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
-        **access_settings(place),
+        **access_settings(home_of),
         LIMITS_VARIABLE: limits.as_text(),
-        "PREFECT_HOME": str(place.home),
-        "PREFECT_PROFILES_PATH": str(place.home / "profiles.toml"),
-        "PREFECT_API_URL": place.api,
+        "PREFECT_HOME": str(home_of.home),
+        "PREFECT_PROFILES_PATH": str(home_of.home / "profiles.toml"),
+        "PREFECT_API_URL": home_of.api,
         "PREFECT_SERVER_API_HOST": HOST,
-        "PREFECT_SERVER_API_PORT": str(place.port),
+        "PREFECT_SERVER_API_PORT": str(home_of.port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite under bursts says "database is locked" after 10 s
@@ -136,16 +136,16 @@ def server_environment(place: Place, limits: Limits) -> dict[str, str]:
     }
 
 
-def access_settings(place: Place) -> dict[str, str]:
+def access_settings(home_of: ServerHome) -> dict[str, str]:
     """Prefect's own protection, beneath the filter of flows/request_filter.py; the clients' side of it too."""
     return {
-        "PREFECT_SERVER_API_AUTH_STRING": place.access.auth,
-        "PREFECT_API_AUTH_STRING": place.access.auth,
+        "PREFECT_SERVER_API_AUTH_STRING": home_of.access.auth,
+        "PREFECT_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": place.ui,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": home_of.ui,
         "PREFECT_SERVER_API_BASE_PATH": "/api",
-        "PREFECT_UI_API_URL": place.api,
+        "PREFECT_UI_API_URL": home_of.api,
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
 
@@ -161,10 +161,10 @@ def listen(port: int) -> socket.socket:
 # ---------------------------------------------------------------- children
 
 
-def wait_for(server: Child, place: Place) -> None:
-    print(f"starting the server on {place.ui} (about 10 s) ...", file=sys.stderr)
+def wait_for(server: Child, home_of: ServerHome) -> None:
+    print(f"starting the server on {home_of.ui} (about 10 s) ...", file=sys.stderr)
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not is_reachable(place.api, timeout_s=1.0):
+    while not is_reachable(home_of.api, timeout_s=1.0):
         code = server.process.poll()
         if code is not None:
             raise StateError(f"the Prefect server ended at once (exit code {code}); see {server.log}")
@@ -173,9 +173,9 @@ def wait_for(server: Child, place: Place) -> None:
         time.sleep(0.3)
 
 
-def watch(server: Child, workers: list[Child], place: Place) -> None:
+def supervise(server: Child, workers: list[Child], home_of: ServerHome) -> None:
     """Returns on Ctrl-C or SIGTERM. A worker that ends is started again; raises StateError if the server ends."""
-    look_at = time.monotonic() + ZOMBIE_S + LOOK_EVERY_S  # living runs need a heartbeat to be heard
+    inspect = time.monotonic() + ZOMBIE_S + CHECK_EVERY_S  # living runs need a heartbeat to be heard
     try:
         while True:
             time.sleep(1)
@@ -186,16 +186,16 @@ def watch(server: Child, workers: list[Child], place: Place) -> None:
                 if worker.process.poll() is not None:
                     print(f"{worker.name} ended by itself (exit code {worker.process.returncode}); starting it", file=sys.stderr)
                     restart(worker)
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + LOOK_EVERY_S
-                tell_dead_runs(place)
+            if time.monotonic() >= inspect:
+                inspect = time.monotonic() + CHECK_EVERY_S
+                report_dead_runs(home_of)
     except KeyboardInterrupt:
         print("taking everything down ...", file=sys.stderr)
 
 
-def tell_dead_runs(place: Place) -> None:
+def report_dead_runs(home_of: ServerHome) -> None:
     try:
-        for name in mark_silent(PrefectApi(place.api, place.access.auth), ZOMBIE_S):
+        for name in mark_silent(PrefectApi(home_of.api, home_of.access.auth), ZOMBIE_S):
             print(f"marked as crashed, nothing was heard of it for {ZOMBIE_S} s: {name}", file=sys.stderr)
     except OSError as e:  # a busy server; the next look is soon
         print(f"could not look for dead runs: {e}", file=sys.stderr)
@@ -217,26 +217,30 @@ def listening_addresses(children: list[Child]) -> list[str]:
     return sorted(found)
 
 
-def announce(place: Place, limits: Limits, deployments: list[dict[str, Any]]) -> None:
-    token = place.access.token_file
-    login = f"{place.ui}/?token={quote(place.access.auth, safe='')}" if token else f"{place.ui} (password: your own auth string)"
+def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, Any]]) -> None:
+    token = home_of.access.token_file
+    login = (
+        f"{home_of.ui}/?token={quote(home_of.access.auth, safe='')}"
+        if token
+        else f"{home_of.ui} (password: your own auth string)"
+    )
     auth = f'"$(cat {shlex.quote(str(token))})"' if token else "YOURS"
     scheduled = scheduled_of(deployments)
     schedule = f"schedule of {scheduled[0]}: {scheduled[1]} UTC; the others" if scheduled else "schedules"
     config = next((d.get("parameters", {}).get("config", "") for d in deployments if d["name"] == "run"), "")
     parameter = "" if Path(config).is_file() else " --param config=RUN.yaml"
     bypass = "NO_PROXY=127.0.0.1 " if any(name.lower().endswith("_proxy") for name in os.environ) else ""
-    shell = f"{bypass}PREFECT_API_URL={place.api} PREFECT_API_AUTH_STRING={auth}"
+    shell = f"{bypass}PREFECT_API_URL={home_of.api} PREFECT_API_AUTH_STRING={auth}"
     nowhere = "nowhere: this is your home folder; start it elsewhere, or name folders with --allow"
-    places = [one for one in limits.write if not one.startswith(SCHEDULERS)]
+    locations = [one for one in limits.write if not one.startswith(SCHEDULERS)]
     lines = [
         f"UI            {login}",
         f"deployments   {', '.join(d['name'] for d in deployments)} ({schedule} inactive)",
         f"run one       {shell} prefect deployment run run/run{parameter}",
-        f"runs may      write {', '.join(places) or nowhere}",
+        f"runs may      write {', '.join(locations) or nowhere}",
         *(f"              read {one}" for one in limits.read),
         *(f"              connect to {one}" for one in limits.write if one.startswith(SCHEDULERS)),
-        f"logs          {place.home}",
+        f"logs          {home_of.home}",
         "Ctrl-C takes everything down",
     ]
     print("\n".join(lines), file=sys.stderr)
@@ -245,7 +249,7 @@ def announce(place: Place, limits: Limits, deployments: list[dict[str, Any]]) ->
 # ---------------------------------------------------------------- what the server is told
 
 
-def prepare_server(place: Place, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
+def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
     """Pools, deployments and the automation against dead runs.
 
     A child makes them: this process must not import Prefect with other settings.
@@ -256,7 +260,7 @@ def prepare_server(place: Place, deployments: list[dict[str, Any]], environment:
             [sys.executable, "-m", "flows.registration"],
             input=request.encode(),
             env=environment,
-            cwd=place.home,
+            cwd=home_of.home,
             stdout=errors,
             stderr=errors,
             timeout=START_TIMEOUT_S,
@@ -265,11 +269,11 @@ def prepare_server(place: Place, deployments: list[dict[str, Any]], environment:
         errors.seek(0)
         text = errors.read().decode(errors="replace")
     if done.returncode:
-        (place.home / "registration.log").write_text(text, encoding="utf-8")
+        (home_of.home / "registration.log").write_text(text, encoding="utf-8")
         last = text.strip().splitlines()[-1] if text.strip() else ""
         if last.startswith(WRONG_SCHEDULE):
             raise RequestError(last)
-        raise StateError(f"the server did not take the deployments: {last} (all of it in {place.home / 'registration.log'})")
+        raise StateError(f"the server did not take the deployments: {last} (all of it in {home_of.home / 'registration.log'})")
 
 
 def count_gpus() -> int:

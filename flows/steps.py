@@ -29,7 +29,7 @@ class Display(Protocol):
 
     def step(self, stage: str, name: str) -> AbstractContextManager[Progress]: ...
 
-    def say(self, text: str) -> None: ...
+    def log(self, text: str) -> None: ...
 
 
 class Caller(Protocol):
@@ -51,7 +51,7 @@ class Silent:
     def step(self, stage: str, name: str) -> AbstractContextManager[Progress]:
         return self._NoBar()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         return None
 
 
@@ -101,10 +101,10 @@ class Steps:
 
     def skip(self, stage: str, why: str) -> None:
         self._note(stage, "", "skipped", detail=why)
-        self.display.say(f"{stage}: {why}")
+        self.display.log(f"{stage}: {why}")
 
-    def say(self, text: str) -> None:
-        self.display.say(text)
+    def log(self, text: str) -> None:
+        self.display.log(text)
 
     def _note(self, stage: str, step: str, status: str, seconds: float = 0.0, peak_mb: float = 0.0, detail: str = "") -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")

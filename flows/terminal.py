@@ -43,7 +43,7 @@ class Bars:
         seconds = time.monotonic() - started
         self.console.print(f"{stage}: {name}  {seconds:.1f} s", markup=False)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.console.print(one_line(text), markup=False)
 
     def _bar(self) -> Any:
@@ -72,15 +72,15 @@ class Milestones:
 
     def __init__(self, console: Any, stage: str, name: str):
         self.console, self.label = console, f"{stage}: {name}"
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
         self.lock = threading.Lock()
 
     def __call__(self, done: int, total: int) -> None:
         with self.lock:
             now = time.monotonic()
-            if now - self.told < 10 or not 0 < done < total:
+            if now - self.reported < 10 or not 0 < done < total:
                 return
-            self.told = now
+            self.reported = now
             left = (now - self.started) / done * (total - done)
             self.console.print(f"{self.label}  {done}/{total}, about {left:.0f} s left", markup=False)
 
@@ -154,7 +154,7 @@ def carry_out(action: Callable[[], Any], as_json: bool) -> int:
     except SceneRefused as e:
         return _complain(str(e), FAILED, as_json)
     except ConfigError as e:
-        mistakes = [{"place": m.place, "key": m.key, "problem": m.problem, "remedy": m.remedy} for m in e.mistakes]
+        mistakes = [{"place": m.position, "key": m.key, "problem": m.problem, "remedy": m.remedy} for m in e.mistakes]
         return _complain(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
     except RequestError as e:
         return _complain(str(e), WRONG_REQUEST, as_json)
@@ -184,7 +184,7 @@ def explain_lost_object(error: Exception) -> str | None:
 
 def explain_os_error(error: OSError) -> str | None:
     """Words and a remedy for what the machine refuses; None for what would be a fault of ours."""
-    place = f"{error.filename}: " if error.filename else ""
+    position = f"{error.filename}: " if error.filename else ""
     remedies = {
         "free some, or set `runs` or `cube.uri` to another disk; the same command goes on from there": (
             errno.ENOSPC,
@@ -204,7 +204,7 @@ def explain_os_error(error: OSError) -> str | None:
     }
     for remedy, numbers in remedies.items():
         if error.errno in numbers:
-            return f"{place}{error.strerror}; {remedy}"
+            return f"{position}{error.strerror}; {remedy}"
     return None
 
 

@@ -144,7 +144,7 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
     context = FlowRunContext.get()
     if count == 0 or context is None or context.flow_run is None:
         return 0
-    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id]))
+    requested = FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id]))
     deadline, recorded = time.monotonic() + timeout_s, 0
     try:
         with get_client(sync_client=True) as client:
@@ -152,7 +152,7 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
                 runs = [
                     run
                     for offset in range(0, count, 200)
-                    for run in client.read_task_runs(flow_run_filter=wanted, limit=200, offset=offset)
+                    for run in client.read_task_runs(flow_run_filter=requested, limit=200, offset=offset)
                 ]
                 recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
                 time.sleep(0.0 if recorded >= count else 0.25)
@@ -184,17 +184,17 @@ class Both:
 
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Progress]:
-        with self.first.step(stage, name) as tell_first, self.second.step(stage, name) as tell_second:
+        with self.first.step(stage, name) as first_progress, self.second.step(stage, name) as second_progress:
 
             def progress(done: int, total: int) -> None:
-                tell_first(done, total)
-                tell_second(done, total)
+                first_progress(done, total)
+                second_progress(done, total)
 
             yield progress
 
-    def say(self, text: str) -> None:
-        self.first.say(text)
-        self.second.say(text)
+    def log(self, text: str) -> None:
+        self.first.log(text)
+        self.second.log(text)
 
 
 def name_of_run() -> str:
@@ -253,7 +253,7 @@ def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
     except Exception as e:
         if outcome.error is None and outcome.result is None:
             raise
-        display.say(f"the Prefect server did not take the end of the run ({e}); the run's folder has everything")
+        display.log(f"the Prefect server did not take the end of the run ({e}); the run's folder has everything")
         state = None
     finally:
         _outcome.reset(token)

@@ -36,7 +36,7 @@ def perform(verb: str, config: str, overrides: list[str], display: Any, options:
     if url is not None and verb != "report":
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)
-        display.say(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
+        display.log(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
     return perform_plainly(verb, config, overrides, display, options)
 
 

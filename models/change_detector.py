@@ -1,11 +1,11 @@
 """What is shipped for labelled change: networks, how far to trust each, how far to trust a rule, and a threshold.
 
 A member's logit becomes a probability by two numbers of its own, sigmoid(scale x logit + bias) (Platt 1999), which were fitted on
-places that the member did not see; the network's probability is the members' mean. The rule's score becomes one by a logistic
-curve of its logarithm, which keeps its order. Fitting is the caller's: it needs all the places, piece by piece.
+sites that the member did not see; the network's probability is the members' mean. The rule's score becomes one by a logistic
+curve of its logarithm, which keeps its order. Fitting is the caller's: it needs all the sites, piece by piece.
 
 Fusion is the geometric mean of the two, sqrt(p_network x p_rule): high only where both are, which is what the rule's haze and the
-network's unknown places need. It ranks but is no probability (where the two agree only in part it is too small), so it is
+network's unknown sites need. It ranks but is no probability (where the two agree only in part it is too small), so it is
 calibrated once more, by two numbers on its logit that keep its order.
 
 Shapes: B batch, T dates, C bands, H rows, W columns, M members.
@@ -32,13 +32,13 @@ def elapsed_days(days_T: Tensor) -> Tensor:
 class ChangeDetector(Network):
     """See the module's docstring. All members are of one build; `fuse_with` names the rule, or is "none".
 
-    Until `calibrate_member`, `calibrate_rule` and `calibrate_fusion` the scales are 1 and the biases 0, and until `set_threshold`
-    it is 0.5.
+    Until `calibrate_member`, `calibrate_index` and `calibrate_fusion` the scales are 1 and the biases 0; until `set_threshold` the
+    threshold is 0.5.
     """
 
     scale_M: Tensor
     bias_M: Tensor
-    rule_scale_bias: Tensor
+    index_scale_bias: Tensor
     fusion_scale_bias: Tensor
     threshold_value: Tensor
 
@@ -52,7 +52,7 @@ class ChangeDetector(Network):
         self.fuse_with = fuse_with
         self.register_buffer("scale_M", torch.ones(len(members), dtype=torch.float64))
         self.register_buffer("bias_M", torch.zeros(len(members), dtype=torch.float64))
-        self.register_buffer("rule_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
+        self.register_buffer("index_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
         self.register_buffer("fusion_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
         self.register_buffer("threshold_value", torch.tensor(0.5, dtype=torch.float64))
 
@@ -93,23 +93,23 @@ class ChangeDetector(Network):
 
     def calibrate_member(self, i: int, scale: float, bias: float) -> None:
         """From now on member i says sigmoid(scale x logit + bias): a logistic regression of labels on `member_logit`, fitted on
-        places that the member did not see. Raises ValueError for a negative scale or one that is not finite.
+        sites that the member did not see. Raises ValueError for a negative scale or one that is not finite.
         """
         _check_calibration(scale, bias, f"member {i}")
         self.scale_M[i], self.bias_M[i] = scale, bias
 
-    def rule_probability(self, score: Tensor) -> Tensor:
+    def index_probability(self, score: Tensor) -> Tensor:
         """Calibrated probability of change from a rule's score (>= 0), of its shape, float32; NaN stays NaN."""
-        scale, bias = self.rule_scale_bias
+        scale, bias = self.index_scale_bias
         return torch.sigmoid(scale * log_score(score).double() + bias).float()
 
-    def calibrate_rule(self, scale: float, bias: float) -> None:
+    def calibrate_index(self, scale: float, bias: float) -> None:
         """From now on the rule says sigmoid(scale x log_score + bias): a logistic regression of labels on `log_score`.
 
         Raises ValueError for a negative scale or one that is not finite.
         """
         _check_calibration(scale, bias, "the rule")
-        self.rule_scale_bias.copy_(torch.tensor([scale, bias]))
+        self.index_scale_bias.copy_(torch.tensor([scale, bias]))
 
     def calibrate_fusion(self, scale: float, bias: float) -> None:
         """From now on the fusion says sigmoid(scale x logit(sqrt(network x rule)) + bias): a logistic regression of labels on
@@ -120,17 +120,17 @@ class ChangeDetector(Network):
 
     # ------------------------------------------------------------ decision
 
-    def fuse(self, network_p_HW: Tensor, rule_p_HW: Tensor | None = None) -> Tensor:
+    def fuse(self, network_p_HW: Tensor, index_p_HW: Tensor | None = None) -> Tensor:
         """p_HW float32: sqrt(network x rule), calibrated; the network's own where `fuse_with` is "none". NaN where one is NaN.
 
         Raises ValueError if the rule's is missing.
         """
         if self.fuse_with == "none":
             return network_p_HW
-        if rule_p_HW is None:
+        if index_p_HW is None:
             raise ValueError(f"this detector is fused with {self.fuse_with}: its probability is needed beside the network's")
         scale, bias = self.fusion_scale_bias
-        return torch.sigmoid(scale * logit_of(torch.sqrt(network_p_HW * rule_p_HW)) + bias).float()
+        return torch.sigmoid(scale * logit_of(torch.sqrt(network_p_HW * index_p_HW)) + bias).float()
 
     @property
     def threshold(self) -> float:

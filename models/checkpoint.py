@@ -22,13 +22,15 @@ from models.baselines.persistence import Persistence
 from models.change_detector import ChangeDetector
 from models.change_networks import rebuild_network
 from models.contract import Description, Network
-from models.guided import Guide, GuidedForecaster, Scaling
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from models.residual_forecaster import Baseline, ResidualForecaster, Scaling
 
 VERSION = 1
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 FORECASTER, DETECTOR = "forecaster", "change-detector"  # what a file says that it holds
+
+EARLIER_TENSORS = {"shrink_K": "residual_scale_K", "rule_scale_bias": "index_scale_bias"}  # names in checkpoints of 0.1.0
 
 Model = TypeVar("Model", bound=Network)
 
@@ -40,7 +42,7 @@ class CheckpointDamaged(ValueError):
 # ---------------------------------------------------------------- forecasters and detectors
 
 
-def save_forecaster(forecaster: GuidedForecaster, folder: Path, metadata: dict[str, Any]) -> str:
+def save_forecaster(forecaster: ResidualForecaster, folder: Path, metadata: dict[str, Any]) -> str:
     """Writes both files into `folder` (made if missing) and returns the model's hash.
 
     `metadata` is anything JSON holds: variables and band order, cube snapshot, split, code version... It comes back from
@@ -54,7 +56,7 @@ def hash_forecaster(folder: Path) -> str:
     return hash_model(folder, FORECASTER)
 
 
-def load_forecaster(folder: Path) -> tuple[GuidedForecaster, dict[str, Any]]:
+def load_forecaster(folder: Path) -> tuple[ResidualForecaster, dict[str, Any]]:
     """(forecaster in evaluation mode on the CPU, metadata). Raises FileNotFoundError or CheckpointDamaged."""
     return read_model(folder, rebuild_forecaster, FORECASTER)
 
@@ -144,7 +146,8 @@ def read_model(folder: Path, rebuild: Callable[[Description], Model], word: str)
             )
         with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
             model = rebuild(whole[word])
-        model.load_state_dict(tensors_from_bytes(tensors), strict=True, assign=True)
+        state = {EARLIER_TENSORS.get(name, name): tensor for name, tensor in tensors_from_bytes(tensors).items()}
+        model.load_state_dict(state, strict=True, assign=True)
         metadata = whole["metadata"]
     except CheckpointDamaged:
         raise
@@ -156,11 +159,11 @@ def read_model(folder: Path, rebuild: Callable[[Description], Model], word: str)
 # ---------------------------------------------------------------- descriptions -> networks
 
 
-def rebuild_forecaster(description: Description) -> GuidedForecaster:
-    """An untrained forecaster of the build that `GuidedForecaster.describe` described."""
+def rebuild_forecaster(description: Description) -> ResidualForecaster:
+    """An untrained forecaster of the build that `ResidualForecaster.describe` described."""
     scaling = description["scaling"]
-    return GuidedForecaster(
-        rebuild_guide(description["guide"]),
+    return ResidualForecaster(
+        rebuild_baseline(description["baseline"] if "baseline" in description else description["guide"]),  # 0.1.0: guide
         [rebuild_forecaster_network(member) for member in description["members"]],
         Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), tuple(scaling["transforms"]), scaling["step_days"]),
         context=description["context"],
@@ -180,8 +183,8 @@ def rebuild_forecaster_network(description: Description) -> Network:
             raise ValueError(f"a forecaster's network is 'convlstm' or 'convgru', not {kind!r}")
 
 
-def rebuild_guide(description: Description) -> Guide:
-    """The guide of `describe_guide`. Raises ValueError."""
+def rebuild_baseline(description: Description) -> Baseline:
+    """The baseline of `describe_baseline`. Raises ValueError."""
     fields = dict(description)
     match fields.pop("kind"):
         case "none":
@@ -193,7 +196,7 @@ def rebuild_guide(description: Description) -> Guide:
         case "decaying_anomaly":
             return DecayingAnomaly(**fields)
         case kind:
-            raise ValueError(f"a guide is 'none', 'persistence', 'climatology' or 'decaying_anomaly', not {kind!r}")
+            raise ValueError(f"a baseline is 'none', 'persistence', 'climatology' or 'decaying_anomaly', not {kind!r}")
 
 
 def rebuild_detector(description: Description) -> ChangeDetector:

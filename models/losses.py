@@ -29,7 +29,7 @@ def centred_target(batch: dict[str, Tensor]) -> Tensor:
     learns them by heart instead. So the median over the valid pixels of (target - guide) is taken off before training.
     """
     target, seen_BK1HW = batch["target_KCHW"], batch["target_valid_KHW"][:, :, None]
-    beyond = torch.where(seen_BK1HW, target - batch["guide_KCHW"], torch.nan).flatten(3)
+    beyond = torch.where(seen_BK1HW, target - batch["baseline_KCHW"], torch.nan).flatten(3)
     shared = beyond.nanmedian(dim=-1).values.nan_to_num(0.0)
     return target - shared.unflatten(2, (-1, *[1] * (target.ndim - 3)))
 

@@ -21,10 +21,10 @@ def median_step_days(dates: np.ndarray) -> float:
     return float(np.median(np.diff(to_days(dates))))
 
 
-def span_words(days: float) -> str:
+def format_span(days: float) -> str:
     """`16 days`, `6 hours`, `5 minutes`: a span of time for people, three digits in the largest unit that it fills.
 
-    >>> span_words(5 / 1440)
+    >>> format_span(5 / 1440)
     '5 minutes'
     """
     for seconds, unit in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
@@ -39,10 +39,10 @@ def nearest_observations(dates: np.ndarray, steps: np.ndarray, tolerance_days: f
 
     Both are sorted datetime64 arrays. Each observation serves at most the step it is nearest to.
     """
-    days, wanted = to_days(dates), to_days(steps)
-    nearest = np.abs(days[None, :] - wanted[:, None]).argmin(axis=1)
-    distance = np.abs(days[nearest] - wanted)
-    nearest_step = np.abs(wanted[:, None] - days[None, :]).argmin(axis=0)
+    days, requested = to_days(dates), to_days(steps)
+    nearest = np.abs(days[None, :] - requested[:, None]).argmin(axis=1)
+    distance = np.abs(days[nearest] - requested)
+    nearest_step = np.abs(requested[:, None] - days[None, :]).argmin(axis=0)
     is_served = (distance <= tolerance_days) & (nearest_step[nearest] == np.arange(len(steps)))
     return np.where(is_served, nearest, -1)
 

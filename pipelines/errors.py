@@ -31,14 +31,14 @@ class RequestError(DriftlineError):
 class Mistake:
     """One mistake in a config: where it stands, what is wrong, and the remedy."""
 
-    place: str  # "run.yaml:12"
+    position: str  # "run.yaml:12"
     key: str  # "source.pattern"
     problem: str
     remedy: str = ""
 
     def __str__(self) -> str:
         remedy = f"\n    -> {self.remedy}" if self.remedy else ""
-        return f"{self.place}  {self.key}: {self.problem}{remedy}"
+        return f"{self.position}  {self.key}: {self.problem}{remedy}"
 
 
 class ConfigError(RequestError):

@@ -32,9 +32,9 @@ class Case:
     kind: str
     fixed_steps: int | None = None
 
-    def steps(self, wanted: int) -> int:
-        """How many dates the network is asked with where a test wants `wanted`."""
-        return self.fixed_steps or wanted
+    def steps(self, requested: int) -> int:
+        """How many dates the network is asked with where a test wants `requested`."""
+        return self.fixed_steps or requested
 
     def ready(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> Network:
         """The network in evaluation mode; its head answers something."""

@@ -1,4 +1,4 @@
-"""Detector + places -> published change: probability and mask per place, patches, pictures; then the report."""
+"""Detector + sites -> published change: probability and mask per site, patches, pictures; then the report."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.folder import finished, require, stage_key, write_json
 from flows.invocation import Invocation
-from flows.stages.change_networks import Places, logits_of, open_places, rule_scores
+from flows.stages.change_networks import Sites, index_scores, logits_of, open_sites
 from flows.stages.change_report import change_report, product_lines
 from flows.stages.change_train import load_trained, require_detector
 from flows.stages.reported import is_reported
@@ -58,83 +58,81 @@ def make_change(invocation: Invocation, key: str, model_hash: str, snapshot: str
     from flows.stages.change_products import publish
 
     folder, steps = invocation.folder, invocation.steps
-    places = open_places(invocation, "predict")
-    names = wanted_places(invocation, places)
+    sites = open_sites(invocation, "predict")
+    names = requested_sites(invocation, sites)
     detector = steps.do("predict", "load the detector", lambda progress: load_trained(invocation))
     fields = {
-        name: steps.do(
-            "predict", f"find change in {name}", partial(predict_place, invocation, places, detector, model_hash, name)
-        )
+        name: steps.do("predict", f"find change in {name}", partial(predict_site, invocation, sites, detector, model_hash, name))
         for name in names
     }
     about = steps.do(
         "predict",
         "write and publish",
-        lambda progress: publish(invocation, places, fields, detector.threshold, model_hash, progress),
+        lambda progress: publish(invocation, sites, fields, detector.threshold, model_hash, progress),
     )
-    dates = [date for facts in about["places"].values() for date in (facts["from_utc"], facts["to_utc"])]
+    dates = [date for facts in about["sites"].values() for date in (facts["from_utc"], facts["to_utc"])]
     record = {
         "key": key,
         "snapshot": snapshot,
         "model_hash": model_hash,
         "issue_utc": max(dates),
-        "target_utc": sorted({facts["to_utc"] for facts in about["places"].values()}),
+        "target_utc": sorted({facts["to_utc"] for facts in about["sites"].values()}),
         "products": about["products"],
-        "places": about["places"],
+        "sites": about["sites"],
         "largest": about["largest"],
         "threshold": detector.threshold,
         "even_if_worse": invocation.even_if_worse,
-        "message": f"change in {len(names)} places: {sum(p['patches'] for p in about['places'].values())} patches",
+        "message": f"change in {len(names)} sites: {sum(p['patches'] for p in about['sites'].values())} patches",
     }
     write_json(folder.done("predict"), record)
     return record
 
 
-def wanted_places(invocation: Invocation, places: Places) -> list[str]:
-    """The places to predict. Raises RequestError for one that the run does not have."""
-    wanted = invocation.run.prediction.places
-    if wanted is None:
-        return list(places.all)
-    left_out = {one["scene_id"] for one in require(invocation.folder, "ingest", "ingest")["refused"] if one["reason"] == "place"}
-    found = [name for name in dict.fromkeys(wanted) if name not in left_out]
-    if unknown := [name for name in found if name not in places.all]:
+def requested_sites(invocation: Invocation, sites: Sites) -> list[str]:
+    """The sites to predict. Raises RequestError for one that the run does not have."""
+    requested = invocation.run.prediction.sites
+    if requested is None:
+        return list(sites.all)
+    left_out = {one["scene_id"] for one in require(invocation.folder, "ingest", "ingest")["refused"] if one["reason"] == "site"}
+    found = [name for name in dict.fromkeys(requested) if name not in left_out]
+    if unknown := [name for name in found if name not in sites.all]:
         raise RequestError(
-            f"prediction.places names {', '.join(unknown)}, which is no place of this run; the places are {', '.join(places.all)}"
+            f"prediction.sites names {', '.join(unknown)}, which is no site of this run; the sites are {', '.join(sites.all)}"
         )
     if not found:
-        raise RequestError(f"none of prediction.places ({', '.join(wanted)}) can be used: {invocation.folder.refused} says why")
+        raise RequestError(f"none of prediction.sites ({', '.join(requested)}) can be used: {invocation.folder.refused} says why")
     return found
 
 
-def predict_place(
-    invocation: Invocation, places: Places, detector: Any, model_hash: str, name: str, progress: Progress
+def predict_site(
+    invocation: Invocation, sites: Sites, detector: Any, model_hash: str, name: str, progress: Progress
 ) -> dict[str, Any]:
-    """Memory maps `probability` (float32, NaN not seen) and `mask` (uint8) of a place below runs/NAME/staging.
+    """Memory maps `probability` (float32, NaN not seen) and `mask` (uint8) of a site below runs/NAME/staging.
 
     A part that was learnt from is judged by the network that has not seen it, everything else by all networks.
     """
-    from pipelines.learning.change_decision import fused_probability
-    from pipelines.samples.change_frames import new_array
+    from pipelines.change.decision import fused_probability
+    from pipelines.change.frames import new_array
 
-    shape_yx = places.all[name].shape_yx
-    asked = sorted({m for chosen in members_of(places, detector, name).values() for m in chosen})
+    shape_yx = sites.all[name].shape_yx
+    asked = sorted({m for chosen in members_of(sites, detector, name).values() for m in chosen})
     logits = {}
     for done, i in enumerate(asked):
         progress(done, len(asked))
-        key = stage_key(detector=model_hash, member=i, places=places.key)
-        logits[i] = logits_of(invocation, places, detector.members[i], key, name)
-    rule_HW = rule_scores(invocation, places, detector.fuse_with, name)
+        key = stage_key(detector=model_hash, member=i, sites=sites.key)
+        logits[i] = logits_of(invocation, sites, detector.members[i], key, name)
+    index_HW = index_scores(invocation, sites, detector.fuse_with, name)
     staging: Path = invocation.folder.staging / name
     staging.mkdir(parents=True, exist_ok=True)
     p_HW, mask_HW = (
         new_array(staging / f"{what}.npy", dtype, shape_yx) for what, dtype in (("probability", np.float32), ("mask", np.uint8))
     )
     rows = max(1, STRIP_PX // shape_yx[1])
-    for tile, chosen in members_of(places, detector, name).items():
+    for tile, chosen in members_of(sites, detector, name).items():
         for row in range(tile.row0, tile.row1, rows):
             at = slice(row, min(row + rows, tile.row1)), tile.columns
-            rule = None if rule_HW is None else rule_HW[at]
-            p_HW[at] = fused_probability(detector, [(i, logits[i][at]) for i in chosen], rule)
+            index = None if index_HW is None else index_HW[at]
+            p_HW[at] = fused_probability(detector, [(i, logits[i][at]) for i in chosen], index)
             seen = ~np.isnan(p_HW[at])
             mask_HW[at] = np.where(seen, np.where(seen, p_HW[at], 0) >= detector.threshold, NOT_SEEN)
     p_HW.flush()
@@ -142,12 +140,12 @@ def predict_place(
     return {"probability": p_HW, "mask": mask_HW}
 
 
-def members_of(places: Places, detector: Any, name: str) -> dict[Any, list[int]]:
+def members_of(sites: Sites, detector: Any, name: str) -> dict[Any, list[int]]:
     """tile -> the members that judge it; later tiles lie over earlier ones."""
     from pipelines.tiles import Tile
 
-    height, width = places.all[name].shape_yx
+    height, width = sites.all[name].shape_yx
     chosen = {Tile(0, height, 0, width): list(range(len(detector.members)))}
-    for g, group in enumerate(places.grouping.groups):
-        chosen |= {region.tile: [g] for region in group if region.place == name}
+    for g, group in enumerate(sites.grouping.groups):
+        chosen |= {region.tile: [g] for region in group if region.site == name}
     return chosen

@@ -1,4 +1,4 @@
-"""What is published of labelled change: per place COGs, patches, a picture; one STAC collection over all places."""
+"""What is published of labelled change: per site COGs, patches, a picture; one STAC collection over all sites."""
 
 import shutil
 from pathlib import Path
@@ -10,8 +10,8 @@ from configs.load import config_hash
 from flows.folder import code_version
 from flows.invocation import Invocation
 from flows.stages.change_evaluate import read_change_evaluation
-from flows.stages.change_networks import Places
-from flows.stages.predict import swap
+from flows.stages.change_networks import Sites
+from flows.stages.predict import replace_folder
 from pipelines.progress import Progress
 
 TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blue"))
@@ -19,10 +19,10 @@ MOST_LARGEST = 50
 
 
 def publish(
-    invocation: Invocation, places: Places, fields: dict[str, Any], threshold: float, model_hash: str, progress: Progress
+    invocation: Invocation, sites: Sites, fields: dict[str, Any], threshold: float, model_hash: str, progress: Progress
 ) -> dict[str, Any]:
-    """Files of all places beside the old ones, then in their place; {products, places: name -> facts, largest}."""
-    from pipelines.products.change_stac import write_change_collection
+    """Files of all sites beside the old ones, then in their place; {products, sites: name -> facts, largest}."""
+    from pipelines.products.layer_stac import write_change_collection
 
     run, folder = invocation.run, invocation.folder
     building = folder.path / ".products-building"
@@ -32,42 +32,42 @@ def publish(
     items, facts, largest = [], {}, []
     for done, (name, arrays) in enumerate(fields.items()):
         progress(done, len(fields))
-        item, found, rows = write_place_products(invocation, places, name, arrays, building, model_hash)
+        item, found, rows = write_site_products(invocation, sites, name, arrays, building, model_hash)
         items.append(item)
         facts[name] = found
-        largest += [{"place": name, **row} for row in rows]
+        largest += [{"site": name, **row} for row in rows]
         pictures[name] = folder.path / f"quicklook-{name}.png"
-        draw_place(invocation, places, name, arrays, threshold, pictures[name])
+        draw_site(invocation, sites, name, arrays, threshold, pictures[name])
     largest.sort(key=lambda row: -row["area_m2"])
     shutil.copyfile(pictures[max(facts, key=lambda name: facts[name]["changed"])], folder.quicklook)
     evaluation = read_change_evaluation(invocation)
     pooled = evaluation["methods"][evaluation["model"]]["pooled"]
     metrics = {name: value for name, value in pooled.items() if isinstance(value, int | float)}
-    words = f"driftline change between dates in {len(fields)} places"
-    write_change_collection(building, run.name, words, items, pictures=pictures, metrics=metrics)
-    swap(building, folder.products)
+    text = f"driftline change between dates in {len(fields)} sites"
+    write_change_collection(building, run.name, text, items, pictures=pictures, metrics=metrics)
+    replace_folder(building, folder.products)
     paths = [*sorted(folder.products.iterdir()), folder.quicklook, *pictures.values()]
     products = [str(path.relative_to(folder.path)) for path in paths]
-    return {"products": products, "places": facts, "largest": largest[:MOST_LARGEST]}
+    return {"products": products, "sites": facts, "largest": largest[:MOST_LARGEST]}
 
 
-def write_place_products(
-    invocation: Invocation, places: Places, name: str, arrays: dict[str, Any], folder: Path, model_hash: str
+def write_site_products(
+    invocation: Invocation, sites: Sites, name: str, arrays: dict[str, Any], folder: Path, model_hash: str
 ) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
-    """(STAC item, facts, the largest patches) of one place, its files written into `folder`."""
+    """(STAC item, facts, the largest patches) of one site, its files written into `folder`."""
     from pipelines.cube.store import grid_of, open_cube
-    from pipelines.products.change_cog import write_layers
-    from pipelines.products.change_layers import CHANGE_LAYERS
-    from pipelines.products.change_stac import ChangeItem
     from pipelines.products.cog import Lineage, iso
+    from pipelines.products.layer_cog import write_layers
+    from pipelines.products.layer_stac import ChangeItem
+    from pipelines.products.layers import CHANGE_LAYERS
     from pipelines.products.polygons import outline_changes, write_polygons
 
     run = invocation.run
-    dataset = open_cube(invocation.folder.cube_of(name), places.snapshots[name])
+    dataset = open_cube(invocation.folder.cube_of(name), sites.snapshots[name])
     grid, times = grid_of(dataset), dataset["time"].values
     first, last = iso(times[0]), iso(times[-1])
     scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
-    lineage = Lineage(places.snapshots[name], model_hash, config_hash(run), code_version(), last, scenes)
+    lineage = Lineage(sites.snapshots[name], model_hash, config_hash(run), code_version(), last, scenes)
     rasters = write_layers(arrays, CHANGE_LAYERS, grid, "", lineage, last, folder, prefix=f"{name}-")
     patches = outline_changes(arrays["mask"], grid, {"confidence": arrays["probability"]}, min_area_px=run.prediction.min_area_px)
     vectors = write_polygons(patches, folder, f"{name}-changes")
@@ -103,25 +103,25 @@ def rows_of(patches: Any) -> list[dict[str, Any]]:
     return rows.astype(object).where(rows.notna(), None).to_dict("records")
 
 
-def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[str, Any], threshold: float, path: Path) -> None:
+def draw_site(invocation: Invocation, sites: Sites, name: str, arrays: dict[str, Any], threshold: float, path: Path) -> None:
     """Before and after with the change outlined, the probability, and where there is a label what it says."""
+    from pipelines.change.metrics import count_changes
     from pipelines.cube.store import grid_of, open_cube
-    from pipelines.learning.change_metrics import count_changes
-    from pipelines.products.change_layers import NOT_SEEN
-    from pipelines.products.change_pictures import PairMaps, draw_pair_quicklook, thin_rows
+    from pipelines.products.before_after import PairMaps, draw_pair_quicklook, thin_rows
     from pipelines.products.frames import step_for
+    from pipelines.products.layers import NOT_SEEN
 
-    dataset = open_cube(invocation.folder.cube_of(name), places.snapshots[name])
+    dataset = open_cube(invocation.folder.cube_of(name), sites.snapshots[name])
     grid = grid_of(dataset)
     step = step_for(grid.shape_yx)
     truth, counts = None, None
-    if name in places.labelled:
-        known = places.truths[name]
+    if name in sites.labelled:
+        known = sites.truths[name]
         truth = thin_rows(known.label_HW, step)
         counts = count_changes(np.asarray(arrays["mask"]) == 1, known.label_HW, np.asarray(arrays["mask"]) != NOT_SEEN)
     maps = PairMaps(
-        sight_of(dataset, 0, step),
-        sight_of(dataset, -1, step),
+        observation_of(dataset, 0, step),
+        observation_of(dataset, -1, step),
         thin_rows(arrays["probability"], step),
         thin_rows(arrays["mask"], step),
         grid,
@@ -133,19 +133,19 @@ def draw_place(invocation: Invocation, places: Places, name: str, arrays: dict[s
 
 
 def how_found(invocation: Invocation, name: str) -> str:
-    """Who found the change in a place, and what was measured there with every choice made elsewhere."""
+    """Who found the change in a site, and what was measured there with every choice made elsewhere."""
     evaluation = read_change_evaluation(invocation)
-    scores = evaluation["methods"][evaluation["model"]]["places"].get(name)
+    scores = evaluation["methods"][evaluation["model"]]["sites"].get(name)
     if scores is None:
         return "found by all networks"
-    judged = "" if scores["f1"] is None else f"; with the threshold too chosen on other places, F1 is {scores['f1']:.2f}"
-    return f"found by a network that has not seen this place{judged}"
+    scores_of_method = "" if scores["f1"] is None else f"; with the threshold too chosen on other sites, F1 is {scores['f1']:.2f}"
+    return f"found by a network that has not seen this site{scores_of_method}"
 
 
-def sight_of(dataset: Any, index: int, step: int) -> Any:
-    """A date of a place in true colour where its bands are known by name, else its first band."""
+def observation_of(dataset: Any, index: int, step: int) -> Any:
+    """A date of a site in true colour where its bands are known by name, else its first band."""
     from pipelines.cube.store import bands_of
-    from pipelines.products.change_pictures import Sight
+    from pipelines.products.before_after import Observation
     from pipelines.samples.variables import Variable, decode
 
     bands = bands_of(dataset)
@@ -157,5 +157,5 @@ def sight_of(dataset: Any, index: int, step: int) -> Any:
     values = np.where(valid_THW[0], x_TCHW[0], np.nan).astype(np.float32)
     date = dataset["time"].values[index]
     if len(shown) == 3:
-        return Sight(date, np.moveaxis(values, 0, -1), words="true colour")
-    return Sight(date, values[0], shown[0], bands[names.index(shown[0])].unit)
+        return Observation(date, np.moveaxis(values, 0, -1), text="true colour")
+    return Observation(date, values[0], shown[0], bands[names.index(shown[0])].unit)

@@ -32,7 +32,7 @@ def current_prediction(invocation: Invocation) -> dict[str, Any]:
 
 
 def summarise(invocation: Invocation) -> Any:
-    from pipelines.products.change_summary import ChangeSummary, Mark, write_change_summary
+    from pipelines.products.change_summary import ChangeSummary, Criterion, write_change_summary
     from pipelines.products.summary import Stage
 
     run, folder = invocation.run, invocation.folder
@@ -40,9 +40,9 @@ def summarise(invocation: Invocation) -> Any:
     costs, records = stage_costs(folder.steps), read_records(folder.steps)
     methods = {name: figures_of(method) for name, method in evaluation["methods"].items()}
     f1 = methods[evaluation["model"]]["f1"]
-    marks = tuple(Mark(f"F1 above {name}", f1, methods[name]["f1"] or 0.0) for name in run.evaluation.must_beat)
-    places = predicted.get("places", {})
-    found = {"patches": sum(p["patches"] for p in places.values()), "area_m2": sum(p["area_m2"] for p in places.values())}
+    criteria = tuple(Criterion(f"F1 above {name}", f1, methods[name]["f1"] or 0.0) for name in run.evaluation.must_beat)
+    sites = predicted.get("sites", {})
+    found = {"patches": sum(p["patches"] for p in sites.values()), "area_m2": sum(p["area_m2"] for p in sites.values())}
     summary = ChangeSummary(
         name=run.name,
         task=run.task,
@@ -50,12 +50,12 @@ def summarise(invocation: Invocation) -> Any:
         products={"folder": str(folder.products), "files": predicted.get("products", [])},
         shipped=evaluation["model"],
         verdict=evaluation["verdict"]["sentence"],
-        marks=marks,
+        criteria=criteria,
         methods=methods,
-        found=found if places else {},
+        found=found if sites else {},
         largest=tuple(predicted.get("largest", ())),
         computed={"threshold": predicted.get("threshold")} if predicted else {},
-        places=places,
+        sites=sites,
         evaluation=evaluation,
         refused=tuple((finished(folder, "ingest") or {}).get("refused", ())),
         cube_snapshot=evaluation["snapshot"],
@@ -73,26 +73,26 @@ def figures_of(method: dict[str, Any]) -> dict[str, Any]:
     pooled, spread = method["pooled"], method["spread"]
     figures = {key: pooled.get(key) for key in ("f1", "precision", "recall", "iou", "average_precision")}
     return {**figures, "spread": spread["std"] if spread else None} | {
-        f"f1_{place}": scores["f1"] for place, scores in method["places"].items()
+        f"f1_{site}": scores["f1"] for site, scores in method["sites"].items()
     }
 
 
 def write_page(invocation: Invocation, summary: Any) -> None:
-    from pipelines.products.change_curves import draw_f1, draw_reliability, scores_of
     from pipelines.products.change_report import ChangeReportInput, area_table, label_tables, write_change_report
+    from pipelines.products.charts import draw_f1, draw_reliability, scores_of
     from pipelines.products.page import Picture
 
     run, folder = invocation.run, invocation.folder
     evaluation, trained = summary.evaluation, require(folder, "train", "train")
-    judged_places = list(evaluation["methods"][evaluation["model"]]["places"])
+    evaluated_sites = list(evaluation["methods"][evaluation["model"]]["sites"])
     maps = [
         Picture(
             folder.path / f"quicklook-{name}.png",
             name,
             "Before and after with the change outlined, and how likely it is. F1 below the title: as judged, with every choice "
-            "(the threshold too) made on other places. Figures on the last panel: of the map as published, shipped threshold.",
+            "(the threshold too) made on other sites. Figures on the last panel: of the map as published, shipped threshold.",
         )
-        for name in summary.places
+        for name in summary.sites
     ]
     settings = {
         "model": f"{run.model.kind}, widths {run.model.widths}, fused with {run.model.fuse_with}",
@@ -100,7 +100,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
         "shipped threshold": round(float(trained["threshold"]), 3),
         "training": f"{run.training.epochs} epochs of {run.training.windows} windows of {run.training.window_px} px",
     }
-    tables = label_tables(summary.methods, judged_places, summary.shipped)
+    tables = label_tables(summary.methods, evaluated_sites, summary.shipped)
     if evaluation.get("area"):
         tables.append(area_table(evaluation["area"], run.evaluation.confidence))
     interval = evaluation["methods"][summary.shipped]["f1_interval"]
@@ -111,14 +111,14 @@ def write_page(invocation: Invocation, summary: Any) -> None:
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
         curve = Path(drafts) / "f1.png"
         draw_f1(scores_of(evaluation["methods"]), summary.shipped, curve)
-        curves = [Picture(curve, "F1 of every method and place", words)]
+        curves = [Picture(curve, "F1 of every method and site", words)]
         if reliability := evaluation["methods"][summary.shipped].get("reliability"):
             drawn = Path(drafts) / "reliability.png"
             bins = [one for one in reliability["bins"] if one["pixels"]]
             claimed, happened, pixels = ([one[key] for one in bins] for key in ("claimed", "happened", "pixels"))
             draw_reliability(claimed, happened, pixels, drawn)
             said = (
-                "How often pixels that were given a probability have really changed, on places that were left out. "
+                "How often pixels that were given a probability have really changed, on sites that were left out. "
                 f"Off by {reliability['expected_error']:.3f} on average."
             )
             curves.append(Picture(drawn, "Stated probability against what happened", said))
@@ -126,7 +126,7 @@ def write_page(invocation: Invocation, summary: Any) -> None:
             ChangeReportInput(
                 summary=summary,
                 config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
-                cube=describe_places(invocation),
+                cube=describe_sites(invocation),
                 settings=settings,
                 tables=tables,
                 maps=[picture for picture in maps if picture.path.exists()],
@@ -149,20 +149,20 @@ def notes_of(invocation: Invocation, evaluation: dict[str, Any]) -> list[str]:
 
 
 def warnings_of(invocation: Invocation) -> list[str]:
-    """What makes it doubtful that the dates of a place can be compared, as it was measured when the place was prepared."""
-    from pipelines.samples.change_frames import frame_of
+    """What makes it doubtful that the dates of a site can be compared, as it was measured when the site was prepared."""
+    from pipelines.change.frames import frame_of
 
-    places = require(invocation.folder, "ingest", "ingest")["places"]
-    return [warning for name in places for warning in frame_of(invocation.folder.samples / name).pair.warnings]
+    sites = require(invocation.folder, "ingest", "ingest")["sites"]
+    return [warning for name in sites for warning in frame_of(invocation.folder.samples / name).pair.warnings]
 
 
-def describe_places(invocation: Invocation) -> dict[str, dict[str, str]]:
-    """name -> what a reader wants to know of the data of a place."""
+def describe_sites(invocation: Invocation) -> dict[str, dict[str, str]]:
+    """name -> what a reader wants to know of the data of a site."""
+    from pipelines.change.frames import frame_of
     from pipelines.cube.store import bands_of, grid_of, open_cube
-    from pipelines.samples.change_frames import frame_of
 
     described = {}
-    for name, about in require(invocation.folder, "ingest", "ingest")["places"].items():
+    for name, about in require(invocation.folder, "ingest", "ingest")["sites"].items():
         dataset = open_cube(invocation.folder.cube_of(name), about["snapshot"])
         grid, shifts = grid_of(dataset), frame_of(invocation.folder.samples / name).pair.shift_T_yx
         moved = [f"date {t + 1} by {dy:+.2f} down, {dx:+.2f} right" for t, (dy, dx) in enumerate(shifts) if (dy, dx) != (0, 0)]
@@ -181,7 +181,7 @@ def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:
     masks = [name for name in record["products"] if name.endswith("-mask.tif")]
     patches = [name for name in record["products"] if name.endswith(".gpkg")]
     found: dict[str, Path] = {"map": folder.path / masks[0]} if masks else {}
-    more = f" (and {len(masks) - 1} more places)" if len(masks) > 1 else ""
+    more = f" (and {len(masks) - 1} more sites)" if len(masks) > 1 else ""
     if patches:
         found |= {"patches": folder.path / patches[0], "picture": folder.quicklook}
     lines = [f"{what + ':':<9}{path}{more if what in ('map', 'patches') else ''}" for what, path in found.items()]

@@ -1,4 +1,4 @@
-"""Places -> detector: a network for each group of places, trained on all the others; calibration, fusion, threshold; saved."""
+"""Sites -> detector: a network for each group of sites, trained on all the others; calibration, fusion, threshold; saved."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ from configs import build_change
 from configs.load import config_hash
 from flows.folder import code_version, finished, require, stage_key, write_json
 from flows.invocation import Invocation
-from flows.stages.change_networks import Places, held_out_of, network_key, open_places, train_network
+from flows.stages.change_networks import Sites, held_out_of, network_key, open_sites, train_network
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.progress import Progress
 
@@ -21,27 +21,27 @@ def change_train(invocation: Invocation) -> dict[str, Any]:
     if record is not None and is_detector_whole(invocation, record):
         steps.skip("train", "up to date")
         return {**record, "skipped": True}
-    places = open_places(invocation, "train")
-    if places.grouping.note:
-        steps.say(f"  {places.grouping.note}")
+    sites = open_sites(invocation, "train")
+    if sites.grouping.note:
+        steps.log(f"  {sites.grouping.note}")
     networks, reports = [], []
-    for g, name in enumerate(places.grouping.names):
-        network, report = steps.do("train", f"train without {name}", partial(train_member, invocation, places, g))
+    for g, name in enumerate(sites.grouping.names):
+        network, report = steps.do("train", f"train without {name}", partial(train_member, invocation, sites, g))
         networks.append(network)
         reports.append(report)
-    detector, threshold = steps.do("train", "calibrate and fuse", lambda progress: decide(invocation, places, networks))
-    model_hash = steps.do("train", "save the detector", lambda progress: save(invocation, places, detector, snapshot))
+    detector, threshold = steps.do("train", "calibrate and fuse", lambda progress: decide(invocation, sites, networks))
+    model_hash = steps.do("train", "save the detector", lambda progress: save(invocation, sites, detector, snapshot))
     record = {
         "key": key,
         "snapshot": snapshot,
         "model_hash": model_hash,
         "made_from": sections(invocation),
-        "groups": describe_groups(places),
-        "note": places.grouping.note,
+        "groups": describe_groups(sites),
+        "note": sites.grouping.note,
         "threshold": threshold.value,
         "calibration_f1": threshold.f1,
         "training": {"members": reports},
-        "message": f"trained {len(networks)} networks, each without one group of places",
+        "message": f"trained {len(networks)} networks, each without one group of sites",
     }
     write_json(folder.done("train"), record)
     return record
@@ -55,9 +55,9 @@ def sections(invocation: Invocation) -> dict[str, Any]:
 
 def require_detector(invocation: Invocation) -> dict[str, Any]:
     """The record of the training that this config describes. Raises MissingInput, RequestError."""
-    record, wanted = require(invocation.folder, "train", "train"), sections(invocation)
-    if record.get("made_from", wanted) != wanted:
-        names = [name for name in wanted if record["made_from"].get(name) != wanted[name]]
+    record, requested = require(invocation.folder, "train", "train"), sections(invocation)
+    if record.get("made_from", requested) != requested:
+        names = [name for name in requested if record["made_from"].get(name) != requested[name]]
         raise RequestError(
             f"the detector in {invocation.folder.model} was trained with another {', '.join(names)} than the config says; "
             "run `driftline train CONFIG` first, or set it back"
@@ -74,34 +74,32 @@ def is_detector_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
         return False
 
 
-def train_member(invocation: Invocation, places: Places, group: int, progress: Progress) -> tuple[Any, dict[str, Any]]:
+def train_member(invocation: Invocation, sites: Sites, group: int, progress: Progress) -> tuple[Any, dict[str, Any]]:
     run = invocation.run
-    return train_network(invocation, places, run.model, run.training.seed, (group,), progress)
+    return train_network(invocation, sites, run.model, run.training.seed, (group,), progress)
 
 
-def decide(invocation: Invocation, places: Places, networks: list[Any]) -> tuple[Any, Any]:
+def decide(invocation: Invocation, sites: Sites, networks: list[Any]) -> tuple[Any, Any]:
     """(detector, threshold): each network calibrated on the group that it has not seen, the threshold on all of them together."""
-    from pipelines.learning.change_decision import fit_decision
+    from pipelines.change.decision import fit_decision
 
     run = invocation.run
     detector = build_change.build_detector(run.model, networks)
     held_out = [
-        held_out_of(
-            invocation, places, run.model, network, network_key(invocation, places, run.model, run.training.seed, (g,)), g
-        )
+        held_out_of(invocation, sites, run.model, network, network_key(invocation, sites, run.model, run.training.seed, (g,)), g)
         for g, network in enumerate(networks)
     ]
     return detector.eval(), fit_decision(detector, held_out, build_change.log_score())
 
 
-def describe_groups(places: Places) -> dict[str, list[str]]:
+def describe_groups(sites: Sites) -> dict[str, list[str]]:
     return {
-        name: [f"{region.place} {region.tile.key}" if places.grouping.note else region.place for region in group]
-        for name, group in zip(places.grouping.names, places.grouping.groups, strict=True)
+        name: [f"{region.site} {region.tile.key}" if sites.grouping.note else region.site for region in group]
+        for name, group in zip(sites.grouping.names, sites.grouping.groups, strict=True)
     }
 
 
-def save(invocation: Invocation, places: Places, detector: Any, snapshot: str) -> str:
+def save(invocation: Invocation, sites: Sites, detector: Any, snapshot: str) -> str:
     from models.checkpoint import save_detector
 
     run = invocation.run
@@ -110,7 +108,7 @@ def save(invocation: Invocation, places: Places, detector: Any, snapshot: str) -
         "task": run.task,
         "bands": [band.name for band in run.source.bands],
         "pairs": run.pairs.model_dump(mode="json"),
-        "left_out": describe_groups(places),
+        "left_out": describe_groups(sites),
         "cube_snapshot": snapshot,
         "training": run.training.model_dump(mode="json"),
         "config_sha256": config_hash(run),

@@ -14,9 +14,9 @@ from pipelines.progress import Progress
 def ingest(invocation: Invocation) -> dict[str, Any]:
     """Lays new and reprocessed scenes; with nothing new the cube's snapshot stays. Hands back the record of the stage."""
     folder, steps = invocation.folder, invocation.steps
-    report = steps.do("ingest", "lay scenes into the cube", lambda progress: lay_scenes(invocation, progress))
+    report = steps.do("ingest", "lay scenes into the cube", lambda progress: ingest_scenes(invocation, progress))
     is_new = bool(report.added or report.replaced)
-    message = tell(report)
+    message = format_report(report)
     record = {
         "snapshot": report.snapshot,
         "added": len(report.added),
@@ -26,30 +26,30 @@ def ingest(invocation: Invocation) -> dict[str, Any]:
         "message": message,
     }
     write_json(folder.done("ingest"), record)
-    steps.say(f"ingest: {message}")
-    for line in tell_refusals(report.refused, folder.refused):
-        steps.say(line)
+    steps.log(f"ingest: {message}")
+    for line in format_refusals(report.refused, folder.refused):
+        steps.log(line)
     return {**record, "skipped": not is_new}
 
 
-def lay_scenes(invocation: Invocation, progress: Progress) -> Any:
+def ingest_scenes(invocation: Invocation, progress: Progress) -> Any:
     from pipelines.cube.ingest import ingest as ingest_scenes
 
     run, folder = invocation.run, invocation.folder
     settings = build.build_ingest_settings(run, folder.refused)
     return ingest_scenes(
-        build.build_source(run), build.build_rule(run), folder.cube_uri, build.build_grid(run), settings, progress
+        build.build_source(run), build.build_quality_mask(run), folder.cube_uri, build.build_grid(run), settings, progress
     )
 
 
-def tell(report: Any) -> str:
+def format_report(report: Any) -> str:
     parts = [(len(report.added), "added"), (len(report.replaced), "replaced"), (len(report.unchanged), "unchanged")]
     parts.append((len(report.refused), "refused"))
     text = ", ".join(f"{count} {what}" for count, what in parts if count)
     return f"{text or 'no scenes'}" + ("" if report.added or report.replaced else " (nothing new)")
 
 
-def tell_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:
+def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:
     """A line for each reason, with the first scene as an example."""
     by_reason: dict[str, list[SceneRefused]] = {}
     for refusal in refused:

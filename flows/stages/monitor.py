@@ -12,14 +12,15 @@ from flows.notify import send_alerts
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.progress import Progress
 
+RECORD, EARLIER_RECORD = "monitoring.json", "watch.json"  # the second as version 0.1.0 wrote it
 NOTHING = {"tiles": 0, "steps": 0, "replays": 0, "fits": 0, "noted": 0, "unseen": 0, "dates_read": 0}
 
 
 @dataclass(frozen=True)
-class Watching:
-    """One look at the cube: the watch (pipelines.change.replay), the grid, and how far the wanted detector was to be had."""
+class MonitorContext:
+    """One look at the cube: the watch (pipelines.monitoring.replay), the grid, and how far the wanted detector was to be had."""
 
-    watch: Any
+    monitoring: Any
     grid: Any
     snapshot: str
     name: str  # folder of the state
@@ -42,13 +43,13 @@ def monitor(invocation: Invocation) -> dict[str, Any]:
     record = finished(folder, "monitor", key)
     if record is not None and is_whole(invocation, record):
         steps.skip("monitor", "no news")
-        return close(invocation, {**record, **no_news(record)}, is_new=False)
-    looking = steps.do("monitor", "compare state and cube", lambda progress: look(invocation, progress))
-    counts = steps.do("monitor", "advance the state", lambda progress: advance(looking, progress))
-    book, news, frame = steps.do("monitor", "find what is new", lambda progress: find_news(invocation, looking))
-    products = steps.do("monitor", "write and publish", lambda progress: publish(invocation, looking, frame, progress))
-    remember(invocation, looking, book)
-    record = make_record(invocation, key, looking, counts, news, products)
+        return close(invocation, {**record, **no_updates(record)}, is_new=False)
+    context = steps.do("monitor", "compare state and cube", lambda progress: open_context(invocation, progress))
+    counts = steps.do("monitor", "advance the state", lambda progress: advance(context, progress))
+    alert_log, updates, frame = steps.do("monitor", "find what is new", lambda progress: find_updates(invocation, context))
+    products = steps.do("monitor", "write and publish", lambda progress: publish(invocation, context, frame, progress))
+    remember(invocation, context, alert_log)
+    record = make_record(invocation, key, context, counts, updates, products)
     return close(invocation, record, is_new=True)
 
 
@@ -60,9 +61,9 @@ def close(invocation: Invocation, record: dict[str, Any], *, is_new: bool) -> di
     folder, steps = invocation.folder, invocation.steps
     if is_new:
         write_json(folder.done("monitor"), record)  # before anyone is told: a kill from here on tells nobody twice
-    record = {**record, "notified": tell(invocation)}
+    record = {**record, "notified": notify(invocation)}
     for line in [*record["notes"], *record["notified"]]:
-        steps.say(f"monitor: {line}")
+        steps.log(f"monitor: {line}")
     if is_new:
         write_json(folder.done("monitor"), record)
     if is_new or not is_reported(invocation):
@@ -86,13 +87,13 @@ def is_whole(invocation: Invocation, record: dict[str, Any]) -> bool:
     folder = invocation.folder
     return (
         not record.get("fallback")
-        and (folder.state / record["expectation"] / "watch.json").exists()
+        and (folder.state / record["model"] / RECORD).exists()
         and folder.alerts.exists()
         and all((folder.path / name).exists() for name in record["products"])
     )
 
 
-def no_news(record: dict[str, Any]) -> dict[str, Any]:
+def no_updates(record: dict[str, Any]) -> dict[str, Any]:
     """What a run without news says of itself: what was mended or went away last time is no longer news."""
     change = {**record["change"], "pixels_new": 0, "objects_new": 0}
     return {
@@ -116,12 +117,12 @@ def forget(state: Path) -> None:
             shutil.rmtree(path)
 
 
-def look(invocation: Invocation, progress: Progress) -> Watching:
+def open_context(invocation: Invocation, progress: Progress) -> MonitorContext:
     """What is watched, and with what. Trains and calibrates where the watch begins. Raises StateError, RequestError."""
-    from pipelines.change.news import dates_of
-    from pipelines.change.replay import Watch
-    from pipelines.change.state import check_cube, check_identity
     from pipelines.cube.store import grid_of, head_snapshot, open_cube
+    from pipelines.monitoring.replay import Monitoring
+    from pipelines.monitoring.state import check_cube, check_identity
+    from pipelines.monitoring.updates import dates_of
 
     run, folder = invocation.run, invocation.folder
     snapshot = head_snapshot(folder.cube_uri)
@@ -133,21 +134,28 @@ def look(invocation: Invocation, progress: Progress) -> Watching:
             f"monitoring.start is {run.monitoring.start:%Y-%m-%d} and the cube begins on {first}: "
             "there is no history to learn from; set a later start"
         )
-    expected = build_monitor.build_expectation(run, dataset, folder.state, progress)
-    place = folder.state / expected.name
-    known = read_watch(place)
-    check_asked(known, run, place)
+    expected = build_monitor.build_expected_values(run, dataset, folder.state, progress)
+    state_folder = folder.state / expected.name
+    known = read_monitoring(state_folder)
+    check_asked(known, run, state_folder)
     detector, rests_on = make_detector(run, expected, known, dataset)
     made_for = build_monitor.build_identity(run, detector.key, grid)
     if known:
-        check_identity(known["made_for"], made_for, place)
-    check_cube([(int(time), str(content)) for time, content in known.get("dates", [])], dates, place)
-    write_watch(place, {**known, "made_for": asdict(made_for), "asked": asked_of(run), **rests_on})
-    watch = Watch(
-        dataset, dates, detector, build_monitor.build_variable(run), made_for, start, place / "tiles", place / "layers",
+        check_identity(known["made_for"], made_for, state_folder)
+    check_cube([(int(time), str(content)) for time, content in known.get("dates", [])], dates, state_folder)
+    write_monitoring(state_folder, {**known, "made_for": asdict(made_for), "asked": asked_of(run), **rests_on})
+    monitoring = Monitoring(
+        dataset,
+        dates,
+        detector,
+        build_monitor.build_variable(run),
+        made_for,
+        start,
+        state_folder / "tiles",
+        state_folder / "layers",
         run.monitoring.keep_every,
-    )  # fmt: skip
-    return Watching(watch, grid, snapshot, expected.name, expected.fallback)
+    )
+    return MonitorContext(monitoring, grid, snapshot, expected.name, expected.fallback)
 
 
 def make_detector(run: Any, expected: Any, known: dict[str, Any], dataset: Any) -> tuple[Any, dict[str, Any]]:
@@ -155,44 +163,46 @@ def make_detector(run: Any, expected: Any, known: dict[str, Any], dataset: Any) 
     calibration = build_monitor.read_calibration(run, known.get("calibration"))
     rests_on = {"calibrated_on": known.get("calibrated_on")}
     if calibration is None:
-        calibration, report = build_monitor.calibrate(run, expected.expectation, dataset)
+        calibration, report = build_monitor.calibrate(run, expected.value_model, dataset)
         rests_on = {"calibrated_on": report}
-    return build_monitor.build_detector(run, expected.expectation, calibration), {"calibration": asdict(calibration), **rests_on}
+    return build_monitor.build_detector(run, expected.value_model, calibration), {"calibration": asdict(calibration), **rests_on}
 
 
-def read_watch(place: Path) -> dict[str, Any]:
-    """What `write_watch` left; empty if there is nothing, or nothing that can be read: then it is found out anew."""
+def read_monitoring(state_folder: Path) -> dict[str, Any]:
+    """What `write_monitoring` left; empty if there is nothing, or nothing that can be read: then it is found out anew."""
+    path = state_folder / RECORD
     try:
-        content = read_json(place / "watch.json", "")
+        content = read_json(path if path.exists() else state_folder / EARLIER_RECORD, "")
     except (ArtefactDamaged, MissingInput):
         return {}
-    is_watch = isinstance(content, dict) and all(
+    is_monitoring = isinstance(content, dict) and all(
         isinstance(content.get(name), dict) for name in ("made_for", "asked", "calibration")
     )
-    return content if is_watch and {"threshold", "false_alarms", "maxima"} <= content["calibration"].keys() else {}
+    return content if is_monitoring and {"threshold", "false_alarms", "maxima"} <= content["calibration"].keys() else {}
 
 
-def write_watch(place: Path, content: dict[str, Any]) -> None:
-    """What the states in `place` are made for and with: settings, calibration, and the dates of the last look."""
-    if read_watch(place) != json.loads(json.dumps(content)):
-        write_json(place / "watch.json", content)
+def write_monitoring(state_folder: Path, content: dict[str, Any]) -> None:
+    """What the states in `state_folder` are made for and with: settings, calibration, and the dates of the last look."""
+    if read_monitoring(state_folder) != json.loads(json.dumps(content)):
+        write_json(state_folder / RECORD, content)
 
 
 def asked_of(run: Any) -> dict[str, Any]:
     """The settings that decide about the detector."""
     monitoring = run.monitoring.model_dump(mode="json")
-    return {name: monitoring[name] for name in ("expectation", "test", "min_history")}
+    return {name: monitoring[name] for name in ("model", "test", "min_history")}
 
 
-def check_asked(known: dict[str, Any], run: Any, place: Path) -> None:
+def check_asked(known: dict[str, Any], run: Any, state_folder: Path) -> None:
     """Raises StateError unless the state was made with the config's settings."""
-    from pipelines.change.state import refuse
+    from pipelines.monitoring.state import refuse
 
     was, now = known.get("asked", asked_of(run)), asked_of(run)
+    was = {"model" if name == "expectation" else name: value for name, value in was.items()}  # 0.1.0 wrote expectation
     for section, value in now.items():
         if was.get(section) != value:
             key, value, before = _first_difference(f"monitoring.{section}", value, was.get(section))
-            raise refuse(place, "detector", f"{key}: {value}", before)
+            raise refuse(state_folder, "detector", f"{key}: {value}", before)
 
 
 def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
@@ -203,69 +213,75 @@ def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
     return key, now, was
 
 
-def advance(looking: Watching, progress: Progress) -> Any:
-    from pipelines.change.replay import advance_all
+def advance(context: MonitorContext, progress: Progress) -> Any:
+    from pipelines.monitoring.replay import advance_all
 
-    return advance_all(looking.watch, progress)
+    return advance_all(context.monitoring, progress)
 
 
 # ---------------------------------------------------------------- news
 
 
-def find_news(invocation: Invocation, looking: Watching) -> tuple[Any, Any, Any]:
+def find_updates(invocation: Invocation, context: MonitorContext) -> tuple[Any, Any, Any]:
     """(the book of alerts with this look in it, what is new, the patches as a GeoDataFrame)."""
     from flows.stages.monitor_products import outline
-    from pipelines.change.alerts import flat_indices, patches_of, update_book
-    from pipelines.change.detector import CHANGED
-    from pipelines.change.layers import Layers
+    from pipelines.monitoring.alerts import flat_indices, patches_of, update_alert_log
+    from pipelines.monitoring.detector import CHANGED
+    from pipelines.monitoring.layers import Layers
 
-    run, layers = invocation.run, Layers.open(looking.watch.layers)
-    frame = outline(run, layers, looking.grid)
+    run, layers = invocation.run, Layers.open(context.monitoring.layers)
+    frame = outline(run, layers, context.grid)
     changed = flat_indices(layers.map("status"), CHANGED)
-    patches, rule = patches_of(frame, looking.grid), build_monitor.build_alert_rule(run)
-    book, news = update_book(open_book(invocation, looking.watch.made_for.grid), changed, patches, rule, looking.snapshot)
-    return book, news, frame
+    patches, settings = patches_of(frame, context.grid), build_monitor.build_alert_settings(run)
+    alert_log, updates = update_alert_log(
+        open_alert_log(invocation, context.monitoring.made_for.grid), changed, patches, settings, context.snapshot
+    )
+    return alert_log, updates, frame
 
 
-def open_book(invocation: Invocation, grid: str | None = None) -> Any:
+def open_alert_log(invocation: Invocation, grid: str | None = None) -> Any:
     """What was alerted so far. A list that is damaged, or counts the pixels of another `grid`, is put aside and begun anew."""
-    from pipelines.change.alerts import AlertBook, read_book
+    from pipelines.monitoring.alerts import AlertLog, read_alert_log
 
     folder = invocation.folder
     try:
-        book = read_book(folder.alerts, folder.state / "alerts")
+        alert_log = read_alert_log(folder.alerts, folder.state / "alerts")
     except ArtefactDamaged as e:
         why, aside = f"{e}: what was sent before may be sent again", folder.alerts.with_suffix(".damaged.json")
     else:
-        if grid is None or book.grid == grid:
-            return book
+        if grid is None or alert_log.grid == grid:
+            return alert_log
         if not folder.alerts.exists():
-            return AlertBook.empty(grid)
+            return AlertLog.empty(grid)
         why, aside = "the alerts so far lie on another grid", folder.alerts.with_suffix(".before.json")
     folder.alerts.replace(aside)
-    invocation.steps.say(f"monitor: {why}; that list lies in {aside} now, and a new one is begun")
-    return AlertBook.empty(grid or "")
+    invocation.steps.log(f"monitor: {why}; that list lies in {aside} now, and a new one is begun")
+    return AlertLog.empty(grid or "")
 
 
-def remember(invocation: Invocation, looking: Watching, book: Any) -> None:
+def remember(invocation: Invocation, context: MonitorContext, alert_log: Any) -> None:
     """The look is over: its alerts and its dates count as known."""
-    from pipelines.change.alerts import write_book
+    from pipelines.monitoring.alerts import write_alert_log
 
-    folder, watch = invocation.folder, looking.watch
-    write_book(folder.alerts, folder.state / "alerts", book)
-    dates = [[date.time_ns, date.content_hash] for date in watch.dates]
-    place = folder.state / looking.name
-    write_watch(place, {**read_watch(place), "dates": dates})
+    folder, monitoring = invocation.folder, context.monitoring
+    write_alert_log(folder.alerts, folder.state / "alerts", alert_log)
+    dates = [[date.time_ns, date.content_hash] for date in monitoring.dates]
+    state_folder = folder.state / context.name
+    write_monitoring(state_folder, {**read_monitoring(state_folder), "dates": dates})
 
 
-def tell(invocation: Invocation) -> list[str]:
+def notify(invocation: Invocation) -> list[str]:
     """Sends what has not been sent; notes for people."""
-    from pipelines.change.alerts import write_book
+    from pipelines.monitoring.alerts import write_alert_log
 
     folder, run = invocation.folder, invocation.run
-    book = open_book(invocation)
+    alert_log = open_alert_log(invocation)
     _, notes = send_alerts(
-        book, run.alerts.notify, run.name, folder.alerts, lambda book: write_book(folder.alerts, folder.state / "alerts", book)
+        alert_log,
+        run.alerts.notify,
+        run.name,
+        folder.alerts,
+        lambda alert_log: write_alert_log(folder.alerts, folder.state / "alerts", alert_log),
     )
     return notes
 
@@ -274,30 +290,35 @@ def tell(invocation: Invocation) -> list[str]:
 
 
 def make_record(
-    invocation: Invocation, key: str, looking: Watching, counts: Any, news: Any, products: list[Path]
+    invocation: Invocation, key: str, context: MonitorContext, counts: Any, updates: Any, products: list[Path]
 ) -> dict[str, Any]:
-    from flows.stages.monitor_words import message_of, passing_notes, standing_notes
+    from flows.stages.monitor_messages import message_of, passing_notes, standing_notes
 
-    folder, dates = invocation.folder, looking.watch.dates
-    standing, passing = standing_notes(invocation, looking), passing_notes(counts)
-    change = {"pixels": news.pixels, "objects": news.objects, "pixels_new": news.pixels_new, "objects_new": news.objects_new}
+    folder, dates = invocation.folder, context.monitoring.dates
+    standing, passing = standing_notes(invocation, context), passing_notes(counts)
+    change = {
+        "pixels": updates.pixels,
+        "objects": updates.objects,
+        "pixels_new": updates.pixels_new,
+        "objects_new": updates.objects_new,
+    }
     return {
         "key": key,
-        "snapshot": looking.snapshot,
-        "expectation": looking.name,
-        "fallback": looking.fallback,
-        "detector": looking.watch.made_for.detector,
-        "threshold": looking.watch.detector.calibration.threshold,
+        "snapshot": context.snapshot,
+        "model": context.name,
+        "fallback": context.fallback,
+        "detector": context.monitoring.made_for.detector,
+        "threshold": context.monitoring.detector.calibration.threshold,
         "until": _iso(dates[-1].time_ns),
         "dates": len(dates),
         "counts": {name: getattr(counts, name) for name in NOTHING},
         "change": change,
-        "alerts": list(news.alerts),
+        "alerts": list(updates.alerts),
         "degraded": [*standing, *passing],
         "standing": standing,
         "notes": [*standing, *passing],
         "products": [str(path.relative_to(folder.path)) for path in products],
-        "message": message_of(counts, news),
+        "message": message_of(counts, updates),
         "code": code_version(),
     }
 

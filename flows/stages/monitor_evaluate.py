@@ -32,23 +32,23 @@ def evaluate_monitoring(invocation: Invocation) -> dict[str, Any]:
         "message": content["sentence"],
     }
     write_json(folder.done("evaluate"), record)
-    steps.say(content["sentence"])
+    steps.log(content["sentence"])
     return record
 
 
 def judge(invocation: Invocation, snapshot: str, progress: Progress) -> dict[str, Any]:
     """The content of evaluation.json: `methods` in flat figures, and all of it in `details`."""
-    from pipelines.change.monitor_evaluation import calibrate_references, evaluate_monitor
     from pipelines.cube.store import open_cube
+    from pipelines.monitoring.evaluation import calibrate_references, evaluate_monitor
 
     run = invocation.run
     dataset = open_cube(invocation.folder.cube_uri, snapshot)
     start_day = build_monitor.start_ns(run) / 86_400e9
-    expected = build_monitor.build_expectation(run, dataset, invocation.folder.state, progress)
-    calibration, rests_on = build_monitor.calibrate(run, expected.expectation, dataset)
+    expected = build_monitor.build_expected_values(run, dataset, invocation.folder.state, progress)
+    calibration, rests_on = build_monitor.calibrate(run, expected.value_model, dataset)
     shipped = f"{expected.name} {run.monitoring.test.kind}"
     x_NYX, valid_NYX, days_N = build_monitor.read_areas(run, dataset)
-    detector = build_monitor.build_detector(run, expected.expectation, calibration)
+    detector = build_monitor.build_detector(run, expected.value_model, calibration)
     references, missing = {}, ""
     try:
         references = calibrate_references(
@@ -56,11 +56,11 @@ def judge(invocation: Invocation, snapshot: str, progress: Progress) -> dict[str
         )
     except RequestError as e:  # the detector has a threshold set by hand, the references have none
         missing = f"without references: {e}"
-        invocation.steps.say(f"evaluate: {missing}")
+        invocation.steps.log(f"evaluate: {missing}")
     references.pop(shipped.replace(" ", "_"), None)  # the same thing under two names
-    settings = build_monitor.build_judge_settings(run)
+    settings = build_monitor.build_evaluation_settings(run)
     details = evaluate_monitor({shipped: detector, **references}, x_NYX, valid_NYX, days_N, start_day, settings)
-    methods = {name: flat_figures(judged) for name, judged in details["methods"].items()}
+    methods = {name: flat_figures(scores) for name, scores in details["methods"].items()}
     return {
         "shipped": shipped,
         "detector": detector.key,
@@ -71,23 +71,23 @@ def judge(invocation: Invocation, snapshot: str, progress: Progress) -> dict[str
         "methods": methods,
         "calibrated_on": rests_on,
         "details": details,
-        "pairs": build_pair_references.judge_pairs(run, dataset),
+        "pairs": build_pair_references.evaluate_pairs(run, dataset),
     }
 
 
-def flat_figures(judged: dict[str, Any]) -> dict[str, Any]:
+def flat_figures(scores: dict[str, Any]) -> dict[str, Any]:
     """`false_alarms`, and per size of break `found_SIZE` and `delay_SIZE` (median days); None where not measured."""
-    figures: dict[str, Any] = {"threshold": judged["threshold"]}
-    figures["false_alarms"] = (judged.get("false_alarms") or {}).get("per_1000_px_year")
-    for size, drop in (judged.get("drops") or {}).items():
+    figures: dict[str, Any] = {"threshold": scores["threshold"]}
+    figures["false_alarms"] = (scores.get("false_alarms") or {}).get("per_1000_px_year")
+    for size, drop in (scores.get("drops") or {}).items():
         figures[f"found_{size}"] = drop["found"]
         figures[f"delay_{size}"] = drop["delay_days"][1] if drop["delay_days"] else None
     return figures
 
 
-def seen_of(judged: dict[str, Any]) -> dict[str, int]:
+def seen_of(scores: dict[str, Any]) -> dict[str, int]:
     """How many pixels the images show to have changed, in all years, and how many of them were found."""
-    years = [year for year in (judged.get("seen_in_images") or {}).values() if year["found"] is not None]
+    years = [year for year in (scores.get("seen_in_images") or {}).values() if year["found"] is not None]
     return {"pixels": sum(y["pixels"] for y in years), "found": round(sum(y["pixels"] * y["found"] for y in years))}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from configs.load import config_hash
 from flows.folder import code_version
 from flows.invocation import Invocation
-from flows.stages.monitor_views import course_of, marks_of, sights, unit_of
-from flows.stages.predict import swap
+from flows.stages.monitor_views import course_of, criteria_of, observations, unit_of
+from flows.stages.predict import replace_folder
 from pipelines.progress import Progress
 
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is news
@@ -29,7 +29,7 @@ class Changed:
     shape: tuple[int, ...]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        from pipelines.change.detector import CHANGED
+        from pipelines.monitoring.detector import CHANGED
 
         return np.asarray(self.status[rows]) == CHANGED
 
@@ -58,66 +58,66 @@ def _changed(layers: Any, grid: Any) -> tuple[Changed, Any, dict[str, np.ndarray
     return Changed(status, status.shape), grid, {name: layers.map(name) for name in LAYERS if name in layers.dtypes}
 
 
-def publish(invocation: Invocation, looking: Any, frame: Any, progress: Progress) -> list[Path]:
+def publish(invocation: Invocation, context: Any, frame: Any, progress: Progress) -> list[Path]:
     """Pictures, COGs, patches and STAC beside the old ones, then in their place; the files."""
-    from pipelines.change.layers import Layers
-    from pipelines.products.change_cog import write_layers
-    from pipelines.products.change_layers import MONITOR_LAYERS
-    from pipelines.products.change_stac import ChangeItem, write_change_collection
+    from pipelines.monitoring.layers import Layers
+    from pipelines.products.layer_cog import write_layers
+    from pipelines.products.layer_stac import ChangeItem, write_change_collection
+    from pipelines.products.layers import MONITOR_LAYERS
     from pipelines.products.polygons import write_polygons
 
     run, folder = invocation.run, invocation.folder
-    layers = Layers.open(looking.watch.layers)
-    lineage, unit = lineage_of(invocation, looking), unit_of(invocation, looking.watch.dataset)
-    times = looking.watch.dataset["time"].values
+    layers = Layers.open(context.monitoring.layers)
+    lineage, unit = lineage_of(invocation, context), unit_of(invocation, context.monitoring.dataset)
+    times = context.monitoring.dataset["time"].values
     start, end = max(times[0], np.datetime64(run.monitoring.start, "ns")), times[-1]
     progress(0, 3)
-    pictures = draw(invocation, looking, layers, frame)
+    pictures = draw(invocation, context, layers, frame)
     progress(1, 3)
     building = folder.path / ".products-building"
     shutil.rmtree(building, ignore_errors=True)
     maps = {name: layers.map(name) for name in layers.dtypes}
-    cogs = write_layers(maps, MONITOR_LAYERS, looking.grid, unit, lineage, as_iso(end), building)
+    cogs = write_layers(maps, MONITOR_LAYERS, context.grid, unit, lineage, as_iso(end), building)
     vectors = write_polygons(frame, building, STEM)
     progress(2, 3)
     item = ChangeItem(
-        run.name, f"What changed in {run.variable.name}", looking.grid, as_iso(min(start, end)), as_iso(end), MONITOR_LAYERS,
+        run.name, f"What changed in {run.variable.name}", context.grid, as_iso(min(start, end)), as_iso(end), MONITOR_LAYERS,
         cogs, vectors, unit, lineage, facts_of(frame),
     )  # fmt: skip
-    words = f"driftline change of {run.variable.name}, watched since {run.monitoring.start:%Y-%m-%d}"
-    write_change_collection(building, run.name, words, [item], pictures={"Quicklook": folder.quicklook})
-    swap(building, folder.products)
+    text = f"driftline change of {run.variable.name}, watched since {run.monitoring.start:%Y-%m-%d}"
+    write_change_collection(building, run.name, text, [item], pictures={"Quicklook": folder.quicklook})
+    replace_folder(building, folder.products)
     return [*sorted(folder.products.iterdir()), *pictures]
 
 
-def draw(invocation: Invocation, looking: Any, layers: Any, frame: Any) -> list[Path]:
+def draw(invocation: Invocation, context: Any, layers: Any, frame: Any) -> list[Path]:
     """Before, after and the maps; the course of a few pixels; the changed area over time; the change as it became known."""
-    from pipelines.change.detector import CHANGED
-    from pipelines.products.change_animation import draw_change_animation
-    from pipelines.products.change_curves import draw_growth
-    from pipelines.products.change_pictures import ChangeMaps, draw_change_quicklook, thin_rows
-    from pipelines.products.change_series import draw_change_series
+    from pipelines.monitoring.detector import CHANGED
+    from pipelines.products.animation import draw_change_animation
+    from pipelines.products.before_after import ChangeMaps, draw_change_quicklook, thin_rows
+    from pipelines.products.charts import draw_growth
+    from pipelines.products.pixel_series import draw_change_series
 
-    run, folder, dataset = invocation.run, invocation.folder, looking.watch.dataset
-    marks = marks_of(frame, layers, looking.grid)
+    run, folder, dataset = invocation.run, invocation.folder, context.monitoring.dataset
+    markers = criteria_of(frame, layers, context.grid)
     thinned = {name: thin_rows(layers.map(name)) for name in PICTURED}
     unit = unit_of(invocation, dataset)
-    before, after = sights(invocation, dataset, frame, thinned["status"] == CHANGED)
-    maps = ChangeMaps(before, after, thinned, looking.grid, run.variable.name, unit, marks=marks)
+    before, after = observations(invocation, dataset, frame, thinned["status"] == CHANGED)
+    maps = ChangeMaps(before, after, thinned, context.grid, run.variable.name, unit, markers=markers)
     until = str(dataset["time"].values[-1])[:10]
     area = float(frame["area_m2"].sum()) / 1e4
     title = f"{run.name}: what changed in {run.variable.name} since {run.monitoring.start:%Y-%m-%d}"
     found = f"{len(frame)} patch{'es' * (len(frame) != 1)}, {area:.1f} ha"
-    subtitle = f"{found}, until {until}; {looking.name} expectation, cube {looking.snapshot}"
+    subtitle = f"{found}, until {until}; {context.name} expectation, cube {context.snapshot}"
     draw_change_quicklook(maps, folder.quicklook, title, subtitle)
     series, curve = folder.path / "series.png", folder.path / "growth.png"
-    start_day, end_day = looking.watch.start_ns / 86_400e9, looking.watch.dates[-1].day
-    courses = [course_of(looking, layers, mark) for mark in marks]
+    start_day, end_day = context.monitoring.start_ns / 86_400e9, context.monitoring.dates[-1].day
+    courses = [course_of(context, layers, marker) for marker in markers]
     draw_change_series(courses, series, run.variable.name, unit, start_day, title="What the largest patches show")
-    change_day, detected_day, area_m2 = growth(run, layers, looking.grid, frame)
+    change_day, detected_day, area_m2 = growth(run, layers, context.grid, frame)
     draw_growth(change_day, detected_day, area_m2, curve, start_day, end_day)
     # from the last date of the history, on which nothing was known yet: every frame is a date that was observed
-    unknowing_day = max((date.day for date in looking.watch.dates if date.day < start_day), default=start_day)
+    unknowing_day = max((date.day for date in context.monitoring.dates if date.day < start_day), default=start_day)
     draw_change_animation(maps, folder.animation, run.name, unknowing_day, end_day)
     return [folder.quicklook, series, curve, folder.animation]
 
@@ -139,11 +139,11 @@ def as_iso(moment: Any) -> str:
     return f"{np.datetime64(moment, 's')}Z"
 
 
-def lineage_of(invocation: Invocation, looking: Any) -> Any:
+def lineage_of(invocation: Invocation, context: Any) -> Any:
     from pipelines.products.cog import Lineage
 
-    dates = looking.watch.dates
-    scenes = tuple(date.scene_id for date in dates if date.time_ns >= looking.watch.start_ns)
+    dates = context.monitoring.dates
+    scenes = tuple(date.scene_id for date in dates if date.time_ns >= context.monitoring.start_ns)
     until = as_iso(np.datetime64(dates[-1].time_ns, "ns"))
-    detector = looking.watch.made_for.detector
-    return Lineage(looking.snapshot, detector, config_hash(invocation.run), code_version(), until, scenes)
+    detector = context.monitoring.made_for.detector
+    return Lineage(context.snapshot, detector, config_hash(invocation.run), code_version(), until, scenes)

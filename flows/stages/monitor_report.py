@@ -58,7 +58,7 @@ def summarise(invocation: Invocation) -> Any:
     # patches of older versions do not count them
     recovered = {"pixels_recovered": int(patches["recovered_px"].sum())} if "recovered_px" in patches else {}
     costs, records = stage_costs(folder.steps), read_records(folder.steps)
-    book = read_json(folder.alerts, "run `driftline monitor CONFIG`")
+    alert_log = read_json(folder.alerts, "run `driftline monitor CONFIG`")
     summary = ChangeSummary(
         name=run.name,
         task=run.task,
@@ -66,11 +66,11 @@ def summarise(invocation: Invocation) -> Any:
         products={"folder": str(folder.products), "files": record["products"]},
         shipped=evaluation.get("shipped", ""),
         verdict=evaluation.get("sentence", record["message"]),
-        marks=marks_of(run, evaluation),
+        criteria=criteria_of(run, evaluation),
         methods=evaluation.get("methods", {}),
         found={**record["change"], **recovered, "area_m2": float(patches["area_m2"].sum()), **dates},
         largest=tuple(patches.head(MOST_LARGEST).to_dict("records")),
-        alerts=tuple(book["alerts"]),
+        alerts=tuple(alert_log["alerts"]),
         computed=computed_of(record),
         evaluation=evaluation,
         refused=tuple((finished(folder, "ingest") or {}).get("refused", ())),
@@ -87,13 +87,13 @@ def summarise(invocation: Invocation) -> Any:
 def computed_of(record: dict[str, Any]) -> dict[str, Any]:
     """What the last look did, and what was not as it should be."""
     degraded = {"degraded": "; ".join(record["degraded"])} if record["degraded"] else {}
-    facts = {name: record[name] for name in ("dates", "until", "threshold", "expectation")}
+    facts = {name: record[name] for name in ("dates", "until", "threshold", "model")}
     return {**record["counts"], **facts, **degraded}
 
 
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.cube.history import describe
-    from pipelines.products.change_report import ChangeReportInput, watch_table, write_change_report
+    from pipelines.products.change_report import ChangeReportInput, monitoring_table, write_change_report
     from pipelines.products.page import Picture
 
     run, folder = invocation.run, invocation.folder
@@ -121,12 +121,12 @@ def write_page(invocation: Invocation, summary: Any) -> None:
             "Pixels of the patches, by their date of change and by that of their alarm.",
         )
     ]
-    tables = [watch_table(summary.methods, run.evaluation.drops, summary.shipped)] if summary.methods else []
+    tables = [monitoring_table(summary.methods, run.evaluation.drops, summary.shipped)] if summary.methods else []
     tables += [seen_table(summary.evaluation)] if summary.evaluation.get("pairs") else []
     test = run.monitoring.test
     settings = {
         "watched": f"{run.variable.name}, from {run.monitoring.start:%Y-%m-%d}",
-        "expected": f"{record['expectation']} curve, learnt from what lies before",
+        "expected": f"{record['model']} curve, learnt from what lies before",
         "test": f"{test.kind}, {test.direction}, drift {test.drift:g}, cap {test.cap:g}",
         "threshold": round(float(record["threshold"]), 3),
         "false alarms aimed at": f"{test.false_alarms:g} per 1000 stable pixels and year"
@@ -154,9 +154,9 @@ def seen_table(evaluation: dict[str, Any]) -> Any:
     from pipelines.products.change_report import Column, Table
 
     rows = []
-    for name, judged in evaluation["details"]["methods"].items():
-        found = {f"found_{year}": seen["found"] for year, seen in judged.get("seen_in_images", {}).items()}
-        rows.append({"method": name, "false_alarms": (judged.get("false_alarms") or {}).get("per_1000_px_year"), **found})
+    for name, scores in evaluation["details"]["methods"].items():
+        found = {f"found_{year}": seen["found"] for year, seen in scores.get("seen_in_images", {}).items()}
+        rows.append({"method": name, "false_alarms": (scores.get("false_alarms") or {}).get("per_1000_px_year"), **found})
     rows += [{"method": f"{name.replace('_', ' ')}, season against season", **row} for name, row in evaluation["pairs"].items()]
     years = sorted({key for row in rows for key in row if key.startswith("found_")})
     columns = [
@@ -171,23 +171,23 @@ def seen_table(evaluation: dict[str, Any]) -> Any:
     return Table("Change that the images show", columns, rows, note=note, strong=[evaluation["shipped"]])
 
 
-def marks_of(run: Any, evaluation: dict[str, Any]) -> tuple[Any, ...]:
+def criteria_of(run: Any, evaluation: dict[str, Any]) -> tuple[Any, ...]:
     """What the config asks for: no more false alarms than `monitoring.test.false_alarms`; and that it is not deaf.
 
     Silence alone is no merit: half of the largest drop, and half of what the images show, is the least that a watch must find.
     """
     from flows.stages.monitor_evaluate import seen_of
-    from pipelines.products.change_summary import Mark
+    from pipelines.products.change_summary import Criterion
 
     figures = evaluation.get("methods", {}).get(evaluation.get("shipped", ""), {})
     if figures.get("false_alarms") is None:
         return ()
-    wanted = run.monitoring.test.false_alarms
-    marks = [Mark("false alarms per 1000 stable pixels and year", figures["false_alarms"], wanted, "at most")]
+    requested = run.monitoring.test.false_alarms
+    criteria = [Criterion("false alarms per 1000 stable pixels and year", figures["false_alarms"], requested, "at most")]
     largest = f"{max(run.evaluation.drops, default=0):g}"
     if figures.get(f"found_{largest}") is not None:
-        marks.append(Mark(f"drops of {largest} found", figures[f"found_{largest}"], LEAST_FOUND))
+        criteria.append(Criterion(f"drops of {largest} found", figures[f"found_{largest}"], LEAST_FOUND))
     seen = seen_of(evaluation["details"]["methods"][evaluation["shipped"]])
     if seen["pixels"] >= ENOUGH_PIXELS:
-        marks.append(Mark("change that the images show found", seen["found"] / seen["pixels"], LEAST_FOUND))
-    return tuple(marks)
+        criteria.append(Criterion("change that the images show found", seen["found"] / seen["pixels"], LEAST_FOUND))
+    return tuple(criteria)

@@ -14,11 +14,11 @@ from pipelines.tiles import Tile
 CLEAR = 0.8  # of the clearest date's usable share: such a date can be shown
 SEASON_DAYS = 45  # before and after are of the same season, as far as there are such dates
 CURVE_EVERY_DAYS = 5
-PLACES_SHOWN = 3
+PIXELS_SHOWN = 3
 USABLE = 0.25  # of the clearest date's usable share: such a date counts as a look of its season
 SEASON_MONTHS = 3
-LEAST_LOOKS, SOLID_LOOKS = 2, 3  # in a season, for its median; of two, one may still be haze
-LOOKS_AFTER = 3
+LEAST_ACQUISITIONS, SOLID_LOOKS = 2, 3  # in a season, for its median; of two, one may still be haze
+ACQUISITIONS_AFTER = 3
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -32,11 +32,11 @@ def choose_dates(invocation: Invocation, dataset: Any, changed: np.datetime64 | 
     run = invocation.run
     start = np.datetime64(run.monitoring.start, "ns")
     times, seen = dataset["time"].values, np.asarray(dataset["valid_fraction"].values, np.float64)
-    watched = np.flatnonzero(times >= start)
-    if not watched.size:
+    monitored = np.flatnonzero(times >= start)
+    if not monitored.size:
         last = int(np.argmax(np.where(seen >= CLEAR * seen.max(), np.arange(len(seen)), -1)))
         return last, last
-    recent = watched[times[watched] >= times[-1] - np.timedelta64(365, "D")]
+    recent = monitored[times[monitored] >= times[-1] - np.timedelta64(365, "D")]
     if changed is not None and (times[recent] >= changed).any():
         recent = recent[times[recent] >= changed]
     clear = recent[seen[recent] >= CLEAR * seen[recent].max()]
@@ -71,38 +71,38 @@ def read_thinned(invocation: Invocation, dataset: Any, index: int) -> np.ndarray
     return read_variables(dataset, index, step, (build_monitor.build_variable(invocation.run),))[0]
 
 
-def sights(invocation: Invocation, dataset: Any, frame: Any, changed: np.ndarray) -> tuple[Any, Any]:
+def observations(invocation: Invocation, dataset: Any, frame: Any, changed: np.ndarray) -> tuple[Any, Any]:
     """Before and after: medians of one season of two years, else single dates. `changed` (rows, columns) bool is thinned.
 
     One date can be haze that no mask saw; a median over the looks of three months is what the place was like. Where the change is
     later than every such season, after is the median of the last looks that saw the changed pixels.
     """
-    from pipelines.products.change_pictures import Sight
+    from pipelines.products.before_after import Observation
 
     times, start = dataset["time"].values, np.datetime64(invocation.run.monitoring.start, "ns")
     half = changed_by_half(frame)
     seasons = choose_seasons(invocation, dataset, half)
     if seasons is None:
         return tuple(  # type: ignore[return-value]
-            Sight(times[index], read_thinned(invocation, dataset, index), *_named(invocation, dataset))
+            Observation(times[index], read_thinned(invocation, dataset, index), *_named(invocation, dataset))
             for index in choose_dates(invocation, dataset, half)
         )
-    before, after = (_median_sight(invocation, dataset, looks, name) for looks, name in seasons)
+    before, after = (_median_observation(invocation, dataset, acquisitions, name) for acquisitions, name in seasons)
     if half is not None and half >= times[seasons[1][0][0]]:
-        looks = last_looks(invocation, dataset, changed, np.flatnonzero(times >= max(start, half)))
-        if looks.size:
-            after = _median_sight(invocation, dataset, looks, f"last looks to {str(times[looks[-1]])[:10]}")
+        acquisitions = last_acquisitions(invocation, dataset, changed, np.flatnonzero(times >= max(start, half)))
+        if acquisitions.size:
+            after = _median_observation(invocation, dataset, acquisitions, f"last looks to {str(times[acquisitions[-1]])[:10]}")
     return before, after
 
 
 def choose_seasons(
     invocation: Invocation, dataset: Any, changed: np.datetime64 | None
 ) -> tuple[tuple[np.ndarray, str], tuple[np.ndarray, str]] | None:
-    """(indices of the looks, name) of the same three months, last before the watch began and last of the watch; None: none fit.
+    """(indices of the acquisitions, name) of one season before `monitoring.start` and at the end; None: none fits.
 
-    Of the seasons with at least `LEAST_LOOKS` looks in both years (`SOLID_LOOKS` if one has as many) that begin after `changed`
-    (if one does) it is the one of the highest values before the watch, where a fall shows most; of the lowest where a rise is
-    looked for.
+    Of the seasons (three months) with at least `LEAST_ACQUISITIONS` in both years (`SOLID_LOOKS` if one has as many) that begin
+    after `changed` (if one does) it is the one of the highest values before `monitoring.start`, where a drop shows most; of the
+    lowest where a rise is monitored.
     """
     times, seen = dataset["time"].values, np.asarray(dataset["valid_fraction"].values, np.float64)
     start = np.datetime64(invocation.run.monitoring.start, "ns")
@@ -112,11 +112,14 @@ def choose_seasons(
         first, last = last_season(start, month), last_season(times[-1] + np.timedelta64(1, "D"), month)
         if last < first + np.timedelta64(SEASON_MONTHS, "M") or last.astype("datetime64[ns]") < start:
             continue
-        looks = [np.flatnonzero(usable & _is_in_season(times, season)) for season in (first, last)]
+        acquisitions = [np.flatnonzero(usable & _is_in_season(times, season)) for season in (first, last)]
         pairs.append(
-            (min(map(len, looks)), [(own, season_name(season)) for own, season in zip(looks, (first, last), strict=True)])
+            (
+                min(map(len, acquisitions)),
+                [(own, season_name(season)) for own, season in zip(acquisitions, (first, last), strict=True)],
+            )
         )
-    least = LEAST_LOOKS if not any(count >= SOLID_LOOKS for count, _ in pairs) else SOLID_LOOKS
+    least = LEAST_ACQUISITIONS if not any(count >= SOLID_LOOKS for count, _ in pairs) else SOLID_LOOKS
     fit = [seasons for count, seasons in pairs if count >= least]
     if changed is not None:
         fit = [seasons for seasons in fit if times[seasons[1][0][0]] > changed] or fit
@@ -127,7 +130,7 @@ def choose_seasons(
     for index in sorted({int(i) for seasons in fit for i in seasons[0][0]}):
         image = read_thinned(invocation, dataset, index)
         level_T[index] = np.median(image[np.isfinite(image)]) if np.isfinite(image).any() else np.nan
-    heights = [sign * _height(level_T[looks], times[looks]) for (looks, _), _ in fit]
+    heights = [sign * _height(level_T[acquisitions], times[acquisitions]) for (acquisitions, _), _ in fit]
     before, after = fit[int(np.argmax(np.nan_to_num(heights, nan=-np.inf)))]
     return before, after
 
@@ -145,11 +148,11 @@ def season_name(first: np.datetime64) -> str:
     return f"{one}-{other} {end}" if year == end else f"{one} {year}-{other} {end}"
 
 
-def last_looks(invocation: Invocation, dataset: Any, changed: np.ndarray, among: np.ndarray) -> np.ndarray:
+def last_acquisitions(invocation: Invocation, dataset: Any, changed: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Indices, ascending, of the last three looks of `among` that saw at least half of the changed pixels; none without such."""
     found: list[int] = []
     for index in among[::-1] if changed.any() else ():
-        if len(found) < LOOKS_AFTER and np.isfinite(read_thinned(invocation, dataset, int(index))[changed]).mean() >= 0.5:
+        if len(found) < ACQUISITIONS_AFTER and np.isfinite(read_thinned(invocation, dataset, int(index))[changed]).mean() >= 0.5:
             found.append(int(index))
     return np.array(found[::-1], int)
 
@@ -174,12 +177,12 @@ def _is_in_season(times: np.ndarray, first: np.datetime64) -> np.ndarray:
     return (months >= first) & (months < first + np.timedelta64(SEASON_MONTHS, "M"))
 
 
-def _median_sight(invocation: Invocation, dataset: Any, looks: np.ndarray, name: str) -> Any:
-    from pipelines.products.change_pictures import Sight
+def _median_observation(invocation: Invocation, dataset: Any, acquisitions: np.ndarray, name: str) -> Any:
+    from pipelines.products.before_after import Observation
 
-    values = median_of([read_thinned(invocation, dataset, int(index)) for index in looks])
-    words = f"{name}, median of {len(looks)} look{'s' * (len(looks) != 1)}"
-    return Sight(dataset["time"].values[looks[-1]], values, *_named(invocation, dataset), when=words)
+    values = median_of([read_thinned(invocation, dataset, int(index)) for index in acquisitions])
+    text = f"{name}, median of {len(acquisitions)} look{'s' * (len(acquisitions) != 1)}"
+    return Observation(dataset["time"].values[acquisitions[-1]], values, *_named(invocation, dataset), when=text)
 
 
 def _named(invocation: Invocation, dataset: Any) -> tuple[str, str]:
@@ -195,48 +198,48 @@ def unit_of(invocation: Invocation, dataset: Any) -> str:
     return units.get(variable.bands[0], "") if variable.formula == "band" else ""
 
 
-def marks_of(frame: Any, layers: Any, grid: Any) -> list[Any]:
+def criteria_of(frame: Any, layers: Any, grid: Any) -> list[Any]:
     """The pixels that a picture points at: in each of the largest patches the one with the strongest evidence."""
-    from pipelines.products.change_pictures import Mark
-    from pipelines.products.change_series import strongest_pixel
+    from pipelines.products.before_after import Marker
+    from pipelines.products.pixel_series import strongest_pixel
 
     score = layers.map("score")
-    places = [strongest_pixel(outline, grid, score) for outline in frame.geometry[:PLACES_SHOWN]]
-    return [Mark(row, column, str(number)) for number, (row, column) in enumerate(places, start=1)]
+    places = [strongest_pixel(outline, grid, score) for outline in frame.geometry[:PIXELS_SHOWN]]
+    return [Marker(row, column, str(number)) for number, (row, column) in enumerate(places, start=1)]
 
 
-def course_of(looking: Any, layers: Any, mark: Any) -> Any:
+def course_of(context: Any, layers: Any, marker: Any) -> Any:
     """One pixel's observations beside what was expected of it, as the detector saw them, date by date."""
-    from pipelines.change.blocks import Block, BlockReader
-    from pipelines.products.change_series import Series
+    from pipelines.monitoring.blocks import Block, BlockReader
+    from pipelines.products.pixel_series import Series
 
-    watch = looking.watch
-    tile = Tile(mark.row, mark.row + 1, mark.column, mark.column + 1)
-    reader = BlockReader(watch.dataset, watch.variable, Block(tile, (tile,)), watch.detector.halo_px)
-    halo = tile.grown(watch.detector.halo_px, watch.shape_yx)
+    monitoring = context.monitoring
+    tile = Tile(marker.row, marker.row + 1, marker.column, marker.column + 1)
+    reader = BlockReader(monitoring.dataset, monitoring.variable, Block(tile, (tile,)), monitoring.detector.halo_px)
+    halo = tile.grown(monitoring.detector.halo_px, monitoring.shape_yx)
     own = tile.within(halo)
-    seen = [(date.day, *found) for date in watch.dates if (found := reader.cut(date, tile)) is not None]
+    seen = [(date.day, *found) for date in monitoring.dates if (found := reader.cut(date, tile)) is not None]
     days = np.array([day for day, _, _ in seen])
     x_NYX, valid_NYX = np.array([x for _, x, _ in seen]), np.array([valid for _, _, valid in seen])
-    start_day = watch.start_ns / 86_400e9
-    history, expectation = days < start_day, watch.detector.expectation
-    fitted = expectation.fit(x_NYX[history], valid_NYX[history], days[history])
-    state = expectation.begin(fitted)
+    start_day = monitoring.start_ns / 86_400e9
+    history, value_model = days < start_day, monitoring.detector.value_model
+    fitted = value_model.fit(x_NYX[history], valid_NYX[history], days[history])
+    state = value_model.begin(fitted)
     curve = np.arange(days[0], days[-1] + CURVE_EVERY_DAYS, CURVE_EVERY_DAYS)
     points = []
     following = 0
-    watched = np.flatnonzero(~history)
+    monitored = np.flatnonzero(~history)
     for day in curve:
-        while following < len(watched) and days[watched[following]] < day:
-            n = watched[following]
-            state = expectation.advance(fitted, state, x_NYX[n], valid_NYX[n], float(days[n]))
+        while following < len(monitored) and days[monitored[following]] < day:
+            n = monitored[following]
+            state = value_model.advance(fitted, state, x_NYX[n], valid_NYX[n], float(days[n]))
             following += 1
-        expected, spread = expectation.foretell(fitted, state, float(day))
+        expected, spread = value_model.predict(fitted, state, float(day))
         points.append((float(expected[0, 0]), float(spread[0, 0])))
     usable = valid_NYX[:, own[0], own[1]][:, 0, 0]
     values = x_NYX[:, own[0], own[1]][:, 0, 0]
-    noted = {name: float(layers.map(name)[mark.row, mark.column]) for name in ("change_day", "detected_day", "recovered_day")}
-    x, y = looking.grid.affine @ (mark.column + 0.5, mark.row + 0.5)
+    noted = {name: float(layers.map(name)[marker.row, marker.column]) for name in ("change_day", "detected_day", "recovered_day")}
+    x, y = context.grid.affine @ (marker.column + 0.5, marker.row + 0.5)
     expected, spread = np.array(points).T
-    title = f"Patch {mark.text}: row {mark.row}, column {mark.column} ({x:.0f}, {y:.0f})"
-    return Series(title, days[usable], values[usable], curve, expected, spread, **noted, number=mark.text)
+    title = f"Patch {marker.text}: row {marker.row}, column {marker.column} ({x:.0f}, {y:.0f})"
+    return Series(title, days[usable], values[usable], curve, expected, spread, **noted, number=marker.text)

@@ -109,12 +109,12 @@ def choose_dates(invocation: Invocation, snapshot: str, model_hash: str) -> Fore
 
     run = invocation.run
     dataset = open_cube(invocation.folder.cube_uri, snapshot)
-    times, wanted = dataset["time"].values, run.prediction
-    issue = None if wanted.issue == "latest" else wanted.issue
-    dates = list(wanted.dates) if wanted.dates is not None else None
-    steps = steps_from(times, build.build_step_rule(run), run.samples.context, run.samples.horizon, issue, dates)
+    times, requested = dataset["time"].values, run.prediction
+    issue = None if requested.issue == "latest" else requested.issue
+    dates = list(requested.dates) if requested.dates is not None else None
+    steps = steps_from(times, build.build_sampling(run), run.samples.context, run.samples.horizon, issue, dates)
     if issue is not None and np.datetime64(issue) - times[steps.issue] > np.timedelta64(1, "D"):
-        invocation.steps.say(
+        invocation.steps.log(
             f"predict: issued from {iso(times[steps.issue])}, the last date up to {issue:%Y-%m-%d}, which was asked for"
         )
     scene_ids = tuple(str(dataset["scene_id"].values[i]) for i in steps.context_T if i >= 0)
@@ -193,7 +193,7 @@ def publish(invocation: Invocation, forecast: Forecast, staged: Any, progress: P
         metrics=flat_metrics(read_evaluation(invocation)),
         model_item=write_model_item(model_card(invocation, forecast), forecast.grid, building, at=folder.products),
     )
-    swap(building, folder.products)
+    replace_folder(building, folder.products)
     return [*sorted(folder.products.iterdir()), folder.quicklook, folder.animation]
 
 
@@ -210,7 +210,7 @@ def model_card(invocation: Invocation, forecast: Forecast) -> Any:
     return ModelCard(
         name=run.name,
         model_hash=forecast.lineage.model_hash,
-        architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, guide {run.model.guide}",
+        architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, guide {run.model.baseline}",
         variables=tuple(v.name for v in run.samples.variables),
         context=run.samples.context,
         horizon=run.samples.horizon,
@@ -229,11 +229,11 @@ def flat_metrics(evaluation: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in overall.items() if isinstance(value, int | float)}
 
 
-def swap(new: Path, place: Path) -> None:
-    """`new` takes the place of `place`; what was there goes once the new one stands."""
-    old = place.with_name(f".{place.name}-old")
+def replace_folder(new: Path, target: Path) -> None:
+    """`new` takes the place of `target`; what was there goes once the new one stands."""
+    old = target.with_name(f".{target.name}-old")
     shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    new.rename(place)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -110,14 +110,14 @@ def write_page(invocation: Invocation, summary: Any) -> None:
 
 def cube_facts(cube: dict[str, Any]) -> dict[str, str]:
     """A few lines about the cube; all of it is in `driftline info`."""
-    from pipelines.calendar import span_words
+    from pipelines.calendar import format_span
     from pipelines.products.page import when
 
     shape, grid = cube["shape"], cube["grid"]
     return {
         "place": cube["uri"],
         "snapshot": cube["snapshot"],
-        "dates": f"{shape['time']}, {when(cube['first'])} to {when(cube['last'])}, {span_words(cube['median_step_days'])} apart",
+        "dates": f"{shape['time']}, {when(cube['first'])} to {when(cube['last'])}, {format_span(cube['median_step_days'])} apart",
         "pixels": f"{shape['y']} x {shape['x']} of {abs(grid['resolution_xy'][0]):g} x {abs(grid['resolution_xy'][1]):g}",
         "bands": ", ".join(band["name"] for band in cube["bands"]),
         "usable share": f"{cube['mean_valid_fraction']:.0%}" if cube["mean_valid_fraction"] is not None else "unknown",
@@ -156,17 +156,17 @@ def notes_of(invocation: Invocation, summary: Any) -> list[str]:
     if verdict["published"] and not verdict["is_publishable"]:
         notes.append("This forecast was published although the model does not beat what it must beat (--even-if-worse).")
     trained = finished(invocation.folder, "train") or {}
-    return notes + share_notes(invocation.run.model.guide, trained.get("shrink", ()))
+    return notes + share_notes(invocation.run.model.baseline, trained.get("residual_scale", trained.get("shrink", ())))
 
 
-def share_notes(guide: str, share_K: Sequence[float]) -> list[str]:
+def share_notes(baseline: str, share_K: Sequence[float]) -> list[str]:
     """How much of the network's correction of its guide the validation windows support."""
-    if guide == "none" or not share_K:
+    if baseline == "none" or not share_K:
         return []
     share = sum(share_K) / len(share_K)
     if share == 0:
-        return [f"Validation supports none of the network's correction: this forecast is its guide ({guide}) itself."]
-    return [f"The network corrects its guide ({guide}); validation supports {share:.0%} of the correction."]
+        return [f"Validation supports none of the network's correction: this forecast is its guide ({baseline}) itself."]
+    return [f"The network corrects its guide ({baseline}); validation supports {share:.0%} of the correction."]
 
 
 def product_lines(folder: RunFolder, record: dict[str, Any]) -> list[str]:

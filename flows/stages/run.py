@@ -39,6 +39,6 @@ def _in_turn(invocation: Invocation, task: str, *verbs: str, last: Stage | None 
     records = [stage(invocation) for stage in stages]
     result, is_nothing_new = records[-1], all(record.get("skipped") for record in records)
     if is_nothing_new:
-        invocation.steps.say("nothing to do: everything is up to date")
+        invocation.steps.log("nothing to do: everything is up to date")
         result = {**result, "message": "nothing to do: everything is up to date"}
     return {**result, "task": task, "refused": records[0]["refused"], "skipped": is_nothing_new}

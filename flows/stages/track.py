@@ -38,9 +38,9 @@ def track(
     The files of an earlier run in `out` are replaced; anything else in it is left alone. Hands back the record.
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
-    from pipelines.change.mask_files import MonitorMasks, check_shapes, find_masks, grid_of, read_masks
-    from pipelines.change.objects import Space
-    from pipelines.change.tracking import Tracker, TrackSettings
+    from pipelines.tracking.mask_files import MonitorMasks, check_shapes, find_masks, grid_of, read_masks
+    from pipelines.tracking.objects import Space
+    from pipelines.tracking.tracks import Tracker, TrackSettings
 
     masks = find_masks([Path(path) for path in paths], pattern)
     if spacing_mm is None:
@@ -65,8 +65,8 @@ def track(
             f"no object{least}{asked} in any of the {record.dates} masks of {', '.join(map(str, paths[:2]))}; "
             "an object is any pixel that is neither 0 nor nodata: look at the files, lower --min-size or name another --code"
         )
-    place = Path(out) if out is not None else run / "track" if run else Path("runs/track")
-    return record.write(place, title_of(paths), settings)
+    folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
+    return record.write(folder, title_of(paths), settings)
 
 
 def least_size_of(run: Path, space: Any) -> float:
@@ -105,8 +105,8 @@ class _Record:
         self.backdrop: Any = None
 
     def add(self, tracked: Any) -> None:
-        from pipelines.change.track_table import event_rows, object_rows
         from pipelines.products.track_outlines import outlines_of
+        from pipelines.tracking.table import event_rows, object_rows
 
         self.dates += 1
         if self.with_outlines and self.dates > MOST_DATES_OF_OUTLINES:
@@ -118,9 +118,9 @@ class _Record:
         self.backdrop = there if self.backdrop is None else self.backdrop + there
 
     def write(self, out: Path, title: str, settings: Any) -> dict[str, Any]:
-        from pipelines.change.track_table import tables_of
         from pipelines.products.track_outlines import frame_of, write_outlines
         from pipelines.products.track_plot import draw_tracks
+        from pipelines.tracking.table import tables_of
 
         objects, events, tracks = tables_of(self.objects, self.events, self.space)
         out.mkdir(parents=True, exist_ok=True)
@@ -141,23 +141,23 @@ class _Record:
         return record
 
     def _summary(self, out: Path, objects: Any, events: Any, tracks: Any, written: list[str], settings: Any) -> dict[str, Any]:
-        from pipelines.change.track_table import size_columns
+        from pipelines.tracking.table import size_columns
 
         counts, size = Counter(events.event), size_columns(self.space)[0]
-        told = {kind: counts[kind] for kind in EVENT_ORDER if counts[kind]}
+        notified = {kind: counts[kind] for kind in EVENT_ORDER if counts[kind]}
         last = objects[objects.date == objects.date.max()]
         message = f"{len(tracks)} track{'s' * (len(tracks) != 1)} through {self.dates} dates"
         least = f" (objects of at least {settings.least_size:.4g} {self.space.unit}²)" if settings.least_size else ""
         return {
             "message": message,
             "lines": [
-                f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in told.items()) + least,
+                f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in notified.items()) + least,
                 f"table:   {out / 'objects.csv'} ({len(objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
                 f"picture: {out / 'tracks.png'}",
             ],
             "dates": self.dates,
             "tracks": len(tracks),
-            "events": told,
+            "events": notified,
             "grow": settings.tolerance,
             "min_size": settings.least_size,
             "objects_on_last_date": len(last),

@@ -14,7 +14,7 @@ from pipelines.errors import RequestError, StateError
 from pipelines.progress import Progress
 
 logger = logging.getLogger(__name__)
-RULE_WINDOWS = 120
+FIT_WINDOWS = 120
 
 
 def train(invocation: Invocation) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def train(invocation: Invocation) -> dict[str, Any]:
         "train", "cut windows", lambda progress: cut_samples(invocation, snapshot, dataset, plan, forecaster, progress)
     )
     report = steps.do("train", "train the networks", lambda progress: fit(invocation, forecaster, cache, key, progress))
-    share = steps.do("train", "shrink towards the rule", lambda progress: shrink(invocation, forecaster, cache))
+    share = steps.do("train", "shrink towards the rule", lambda progress: fit_scale(invocation, forecaster, cache))
     model_hash = steps.do("train", "save the model", lambda progress: save(invocation, forecaster, snapshot, statistics))
     record = {
         "key": key,
@@ -41,7 +41,7 @@ def train(invocation: Invocation) -> dict[str, Any]:
         "model_hash": model_hash,
         "made_from": sections(invocation),
         "windows": cache.counts(),
-        "shrink": share,
+        "residual_scale": share,
         "training": report.to_json(),
         "message": f"trained {len(report.members)} networks",
     }
@@ -65,9 +65,9 @@ def require_trained(invocation: Invocation) -> dict[str, Any]:
 
     A model trained with another split would be judged on blocks that it has seen. Raises MissingInput, RequestError.
     """
-    record, wanted = require(invocation.folder, "train", "train"), sections(invocation)
-    made_from = record.get("made_from", wanted)
-    for section, values in wanted.items():
+    record, requested = require(invocation.folder, "train", "train"), sections(invocation)
+    made_from = record.get("made_from", requested)
+    for section, values in requested.items():
         for name, value in values.items():
             was = made_from.get(section, {}).get(name)
             if was != value:
@@ -96,7 +96,7 @@ def plan_samples(invocation: Invocation, snapshot: str) -> tuple[Any, Any]:
     run = invocation.run
     dataset = open_cube(invocation.folder.cube_uri, snapshot)
     shape_yx = dataset.sizes["y"], dataset.sizes["x"]
-    split, every = build.build_split_rule(run), build.build_step_rule(run)
+    split, every = build.build_split(run), build.build_sampling(run)
     samples = run.samples
     plan = plan_windows(dataset["time"].values, shape_yx, split, every, samples.context, samples.horizon, samples.stride)
     finding = audit(plan)
@@ -120,14 +120,16 @@ def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, pr
 
     run = invocation.run
     variables, count = build.build_variables(run), len(plan.of_part("train"))
-    guide = build.build_guide(run, lambda: every_nth(read_windows(dataset, plan, variables, "train"), count, progress))
+    baseline = build.build_corrected_baseline(
+        run, lambda: every_nth(read_windows(dataset, plan, variables, "train"), count, progress)
+    )
     step_days = run.samples.steps.every_days or median_step_days(dataset["time"].values)
-    return build.build_forecaster(run, guide, statistics.mean, statistics.std, step_days)
+    return build.build_forecaster(run, baseline, statistics.mean, statistics.std, step_days)
 
 
 def every_nth(windows: Iterable[Any], count: int, progress: Progress | None = None) -> Iterator[Any]:
-    """About RULE_WINDOWS of `count` windows, evenly spread: enough for the few numbers of a rule."""
-    every = max(count // RULE_WINDOWS, 1)
+    """About FIT_WINDOWS of `count` windows, evenly spread: enough for the few numbers of a rule."""
+    every = max(count // FIT_WINDOWS, 1)
     for done, window in enumerate(islice(windows, 0, None, every), start=1):
         yield window
         if progress is not None:
@@ -142,7 +144,7 @@ def cut_samples(
 
     run = invocation.run
     description = forecaster.describe()
-    prepare_key = stage_key(guide=description["guide"], scaling=description["scaling"])
+    prepare_key = stage_key(baseline=description["baseline"], scaling=description["scaling"])
     return build_samples(
         dataset,
         snapshot,
@@ -179,9 +181,9 @@ def fit(invocation: Invocation, forecaster: Any, cache: Any, key: str, progress:
     )
 
 
-def shrink(invocation: Invocation, forecaster: Any, cache: Any) -> list[float]:
+def fit_scale(invocation: Invocation, forecaster: Any, cache: Any) -> list[float]:
     """The share of the residual that validation windows support, per lead."""
-    share_K = forecaster.fit_shrink(cache.batches("validation", invocation.run.training.batch))
+    share_K = forecaster.fit_residual_scale(cache.batches("validation", invocation.run.training.batch))
     return [round(float(share), 4) for share in share_K]
 
 

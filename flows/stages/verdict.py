@@ -27,7 +27,7 @@ def write_verdict(invocation: Invocation, key: str, content: dict[str, Any], tra
         "evaluation_sha256": digest_of(folder.evaluation),
     }
     write_json(folder.done("evaluate"), record)
-    invocation.steps.say(verdict["sentence"])
+    invocation.steps.log(verdict["sentence"])
     return record
 
 

@@ -23,7 +23,7 @@ def forecast_maps(invocation: Invocation, forecast: Any, staged: Any) -> list[An
     observed = observed_indices(dataset["time"].values, forecast.target_utc)
     frames = {i: read_frames(invocation, dataset, i, step) for i in {*context, *(i for i in observed if i is not None)}}
     seen = [i for i in context if np.isfinite(frames[i]).mean() >= CLEAR_ENOUGH][-CONTEXT_SHOWN:] or context[-1:]
-    common = {"extent": extent_of(forecast.grid), "interval": run.evaluation.interval, **crs_words(forecast.grid.crs)}
+    common = {"extent": extent_of(forecast.grid), "interval": run.evaluation.interval, **format_crs(forecast.grid.crs)}
     return [make_maps(forecast, staged, v.name, c, seen, observed, frames, common) for c, v in enumerate(run.samples.variables)]
 
 
@@ -86,7 +86,7 @@ def projection_name(wkt2: str) -> str:
     return method[1] if method else "a CRS without a code"
 
 
-def crs_words(text: str) -> dict[str, str]:
+def format_crs(text: str) -> dict[str, str]:
     """Name and unit of a CRS for a figure's margin: `EPSG:3035`, or the projection where there is no code."""
     crs = parse_crs(text)
     code = crs.to_epsg()

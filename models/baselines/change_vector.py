@@ -3,7 +3,7 @@
 The plain rule is Malila (1980). What a user wants to see is short in space: the slow part of the difference (haze, season, the
 sun's height over a slope) is taken off as its mean over the surroundings, what remains is measured in the place's own standard
 deviations of it, capped, and averaged over a few pixels. On the shared OSCD cities (one threshold, chosen on the other cities)
-that takes F1 from .13 to .37 without any training: .25 without the place's own deviations, .34 without the cap. The cap was
+that takes F1 from .13 to .37 without any training: .25 without the site's own deviations, .34 without the cap. The cap was
 chosen after some eighty variants had been tried on these same five cities, so that its gain is partly luck. Shapes and `score`
 as in `models.baselines.image_difference`.
 """
@@ -25,7 +25,7 @@ class PlainChangeVector(Pointwise):
     """The root of the mean square of the bands' differences, pixel by pixel."""
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "PlainChangeVector":
-        """Itself: there is nothing to know of a place."""
+        """Itself: there is nothing to know of a site."""
         return self
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ class ChangeVector:
     """The same of the difference without its mean over `background_px` squared, averaged over `mean_px` squared.
 
     Means are of seen pixels only. Both widths are odd. `spread_C` is the standard deviation of that difference over the whole
-    place, band by band, from `fit`; None: the dates come in units of it already (`pipelines.samples.change_frames`).
+    site, band by band, from `fit`; None: the dates come in units of it already (`pipelines.change.frames`).
 
     `cap`: a band's difference counts at most so many deviations, as a residual of the monitoring does: a car, a roof that
-    glares or an edge a little out of place is very bright and one pixel wide, what was built is moderately so and wide.
+    glares or an edge a little out of site is very bright and one pixel wide, what was built is moderately so and wide.
     From 3 to 5 the F1 above moves by less than .01. None: no cap.
     """
 
@@ -66,7 +66,7 @@ class ChangeVector:
         return radius, radius
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "ChangeVector":
-        """The rule with the spread of this place: what makes one threshold mean the same in every place."""
+        """The rule with the spread of this site: what makes one threshold mean the same in every site."""
         local_CHW, seen_HW = self.quick_difference(x_TCHW, valid_THW)
         values_CN = local_CHW[:, seen_HW].double()
         spread_C = values_CN.std(1, correction=0) if values_CN.shape[1] else torch.zeros(len(values_CN))

@@ -21,7 +21,7 @@ from models.contract import Pointwise
 
 
 def lag_features(
-    rule: DecayingAnomaly,
+    corrected: DecayingAnomaly,
     lags: int,
     x_NCHW: Tensor,
     valid_NHW: Tensor,
@@ -31,7 +31,7 @@ def lag_features(
     target_days_K: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """(features_KFCHW, rule_KCHW), float32. A lag that was not seen is NaN (the trees have a branch for it)."""
-    parts = rule.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+    parts = corrected.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
     days_T = context_days(days_N, context_T)
     x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
     values_LCHW, lag_days_LHW, seen_LHW = last_values(x_TCHW - parts.background_TCHW, valid_THW, days_T, lags)
@@ -71,13 +71,13 @@ class Rows(NamedTuple):
 
 @dataclass
 class GradientBoosting(Pointwise):
-    """Trees on top of `rule`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows.
+    """Trees on top of `corrected`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows.
 
     `is_centred`: the trees learn the residual without what all pixels of a date share. Where dates are few the shared part (haze,
     a late spring) is what trees learn by heart; where they are many it may be foreseeable. `fit` decides by trying both.
     """
 
-    rule: DecayingAnomaly = field(default_factory=DecayingAnomaly)
+    corrected: DecayingAnomaly = field(default_factory=DecayingAnomaly)
     lags: int = 5
     samples: int = 100_000
     iterations: int = 60
@@ -139,7 +139,9 @@ class GradientBoosting(Pointwise):
 
     def _rows(self, window: Any) -> Rows:
         """The valid target pixels of a window."""
-        features_KFCHW, rule_KCHW = lag_features(self.rule, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS))
+        features_KFCHW, rule_KCHW = lag_features(
+            self.corrected, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS)
+        )
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
         residual_KCHW = torch.as_tensor(window.target_KCHW) - rule_KCHW
         seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
@@ -158,7 +160,7 @@ class GradientBoosting(Pointwise):
                 f"gradient boosting is fitted for {len(self.forests)} channels, not {x_NCHW.shape[1]}: call fit(windows) first"
             )
         features_KFCHW, rule_KCHW = lag_features(
-            self.rule, self.lags, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K
+            self.corrected, self.lags, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K
         )
         y_KCHW = rule_KCHW.clone()
         for k, features_FCHW in enumerate(features_KFCHW):

@@ -90,7 +90,7 @@ class EncoderForecaster(Network):
         return asdict(self.config)
 
     def _is_plain(self) -> bool:
-        """True where gradients or dropout are wanted; otherwise the in-place run gives the same numbers sooner."""
+        """True where gradients or dropout are wanted; otherwise the in-site run gives the same numbers sooner."""
         return torch.is_grad_enabled() or (self.training and (self.config.dropout > 0 or self.config.frame_dropout > 0))
 
     def encode(

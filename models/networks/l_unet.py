@@ -6,7 +6,7 @@ reads the features of the dates in order, and the decoder starts from and is joi
 there: the norm is over channels, and sizes double by repetition (see `models.blocks.change`).
 
 Where a date did not see a cell, its state is held: a date on which nothing was seen changes nothing. The days between the dates
-are not used: with the few places that have labels, they would name the place.
+are not used: with the few sites that have labels, they would name the site.
 
 Shapes: B batch, T >= 2 dates, C bands, H rows, W columns.
 """

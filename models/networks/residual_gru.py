@@ -7,7 +7,7 @@ next one. A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078) whose state 
     h~ = h o exp(-softplus(w) e)                       e months since the pixel was last seen
     h' = GRU([inputs, log(1 + e)], h~)                 where it is seen; else h stays what it was
 
-It is not told the season: with a few years to learn from it would recognise the dates by it; curve and spread have theirs.
+It is not told the season: with a few years to learn from it would detect_format the dates by it; curve and spread have theirs.
 
 What it may say is bounded, so that a break is never learnt away: the mean to `MEAN_LIMIT`, the spread to `SIGMA_RANGE`, whatever
 the state. A break of six spreads leaves at least (6 - 1) / 1.2 = 4.2. An untrained network says mean 0 and spread 1, exactly.

@@ -8,7 +8,7 @@ connected; here every cell of every scale is such a vector, which is the same la
 The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Where a date did not see a cell, its state is held: a date on
 which nothing was seen changes nothing.
 
-The days between the dates are not used: with the few places that have labels, they would name the place.
+The days between the dates are not used: with the few sites that have labels, they would name the site.
 
 Shapes: B batch, T >= 2 dates, C bands, H rows, W columns, D channels of a scale.
 """
@@ -62,7 +62,7 @@ class SiameseDCRN(ChangeNetwork):
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change between the first and the last date, float32.
 
-        `x_BTCHW` float32, normalised per place, whatever stands where `valid_BTHW` (bool) is False is not looked at;
+        `x_BTCHW` float32, normalised per site, whatever stands where `valid_BTHW` (bool) is False is not looked at;
         `elapsed_BT` days since the date before. Raises ValueError for fewer than two dates.
         """
         frames_BTEHW = padded(series_frames(x_BTCHW, valid_BTHW, "siamese_dcrn"), self.stride_px)

@@ -16,8 +16,6 @@ import icechunk
 import numpy as np
 import zarr
 
-from pipelines.cube.gates import Expectation
-from pipelines.cube.laying import Laid, Reader, lay_in_threads, lay_with_dask
 from pipelines.cube.lock import exclusive_writer
 from pipelines.cube.plan import KnownRefusal, Plan, Step, Work, fingerprint_scenes, plan_ingest, refuse_duplicates
 from pipelines.cube.steps import (
@@ -34,18 +32,20 @@ from pipelines.cube.store import (
     BRANCH,
     IMAGE,
     bands_of,
+    create_arrays,
     first_line,
     grid_of,
     has_layout,
-    lay_out,
     open_cube,
     open_or_create_repository,
 )
+from pipelines.cube.validation import ExpectedContent
+from pipelines.cube.writing import Reader, Written, write_in_threads, write_with_dask
 from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
 from pipelines.grid import Grid
 from pipelines.progress import Progress
 from pipelines.scene import Band, Scene
-from pipelines.sources.source import Resampling, SameDate, Source, settle_dates
+from pipelines.sources.source import Resampling, SameDate, Source, resolve_dates
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class _Tally:
 
 
 def ingest(
-    source: Source, rule: Any, uri: str, grid: Grid | None, settings: IngestSettings, progress: Progress | None = None
+    source: Source, quality_mask: Any, uri: str, grid: Grid | None, settings: IngestSettings, progress: Progress | None = None
 ) -> IngestReport:
     """Lays every new or reprocessed scene of `source` into the cube at `uri`, which is made where there is none.
 
@@ -105,14 +105,14 @@ def ingest(
     """
     started = time.monotonic()
     listing = source.list_scenes()
-    scenes, refused = _settle(list(listing.scenes), list(listing.refused), settings.same_date)
+    scenes, refused = _resolve(list(listing.scenes), list(listing.refused), settings.same_date)
     if not scenes and not refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
     tally = _Tally(refused={e.scene_id: e for e in refused})
     with exclusive_writer(uri), _storage_errors(uri):
         for attempt in range(CONFLICT_TRIES):
             try:
-                snapshot = _ingest_all(source, rule, uri, grid, settings, scenes, tally, progress)
+                snapshot = _ingest_all(source, quality_mask, uri, grid, settings, scenes, tally, progress)
                 break
             except icechunk.ConflictError:
                 log.info("%s: another writer committed meanwhile (attempt %d); starting from its version", uri, attempt + 1)
@@ -127,18 +127,18 @@ def ingest(
     return report
 
 
-def _settle(scenes: list[Scene], refused: list[SceneRefused], same_date: SameDate) -> tuple[list[Scene], list[SceneRefused]]:
+def _resolve(scenes: list[Scene], refused: list[SceneRefused], same_date: SameDate) -> tuple[list[Scene], list[SceneRefused]]:
     """Sources settle their dates themselves; one that does not is settled here."""
     if same_date == "mosaic" and not any(scene.parts for scene in scenes):
-        settled = settle_dates(scenes, refused, same_date)
-        scenes, refused = settled.scenes, settled.refused
+        resolved = resolve_dates(scenes, refused, same_date)
+        scenes, refused = resolved.scenes, resolved.refused
     kept, duplicates = refuse_duplicates(scenes)
     return kept, [*refused, *duplicates]
 
 
 def _ingest_all(
     source: Source,
-    rule: Any,
+    quality_mask: Any,
     uri: str,
     grid: Grid | None,
     settings: IngestSettings,
@@ -150,12 +150,12 @@ def _ingest_all(
     repository = open_or_create_repository(uri)
     root = _newest(repository)
     target = _target_grid(uri, source, grid) if root is not None else (grid or source.native_grid())
-    expected = Expectation(target.shape_yx, np.dtype(source.dtype()), tuple(source.bands), settings.min_valid_fraction)
+    expected = ExpectedContent(target.shape_yx, np.dtype(source.dtype()), tuple(source.bands), settings.min_valid_fraction)
     if root is not None:
         _check_match(uri, expected)
     chunk_px = settings.chunk_px if root is None else array_of(root, IMAGE).chunks[2]
-    reader = Reader(source, rule, target, expected, settings.on_other_grid, settings.resampling, chunk_px)
-    context = repr((source, rule, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
+    reader = Reader(source, quality_mask, target, expected, settings.on_other_grid, settings.resampling, chunk_px)
+    context = repr((source, quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
     fingerprints = fingerprint_scenes(scenes, context)
     plan = _plan(scenes, fingerprints, root)
     tally.unchanged = [scene_id for scene_id in plan.unchanged if scene_id not in {*tally.added, *tally.replaced}]
@@ -164,19 +164,19 @@ def _ingest_all(
     size = max(1, min(settings.commit_scenes, settings.commit_mb * MB // reader.scene_bytes))
     for first in range(0, total, size):
         ids = {work.scene.id for work in plan.works[first : first + size]}
-        _lay_batch(
+        _write_batch(
             repository,
             reader,
             settings,
             [s for s in scenes if s.id in ids],
             fingerprints,
             tally,
-            lambda n: _tell(progress, n, total),
+            lambda n: _report_progress(progress, n, total),
         )
     return repository.lookup_branch(BRANCH) if _newest(repository) is not None else ""
 
 
-def _tell(progress: Progress | None, done: int, total: int) -> None:
+def _report_progress(progress: Progress | None, done: int, total: int) -> None:
     if progress is not None:
         progress(done, total)
 
@@ -203,7 +203,7 @@ def _target_grid(uri: str, source: Source, grid: Grid | None) -> Grid:
     return standing
 
 
-def _check_match(uri: str, expected: Expectation) -> None:
+def _check_match(uri: str, expected: ExpectedContent) -> None:
     """Same bands, meaning the same, in the same dtype. Units and valid ranges may be mended later."""
     cube = open_cube(uri)
     remedy = "name a new cube (cube.uri) or use the bands of this one"
@@ -223,7 +223,7 @@ def _meaning(band: Band) -> tuple[str, float, float, str]:
 # ---------------------------------------------------------------- one batch, one version
 
 
-def _lay_batch(
+def _write_batch(
     repository: icechunk.Repository,
     reader: Reader,
     settings: IngestSettings,
@@ -234,56 +234,58 @@ def _lay_batch(
 ) -> None:
     session = repository.writable_session(BRANCH)
     if not has_layout(session.store):
-        lay_out(session.store, reader.grid, reader.expected.bands, reader.expected.dtype, reader.chunk_px, settings.attributes)
+        create_arrays(
+            session.store, reader.grid, reader.expected.bands, reader.expected.dtype, reader.chunk_px, settings.attributes
+        )
         if settings.dask is not None:  # workers write into forks, and only a clean session can be forked
             session.commit("create cube")
             session = repository.writable_session(BRANCH)
     root = zarr.open_group(session.store, mode="r+")
     steps = read_steps(root)
     works = list(plan_ingest(scenes, fingerprints, steps).works)
-    laid = []
-    for one in _lay(session, root, reader, works, len(steps), settings):
-        laid.append(one)
+    written = []
+    for one in _write(session, root, reader, works, len(steps), settings):
+        written.append(one)
         tally.done += 1
         tell(tally.done)
-    _settle_batch(session, root, reader, steps, laid, settings, tally)
+    _finish_batch(session, root, reader, steps, written, settings, tally)
 
 
-def _lay(
+def _write(
     session: icechunk.Session, root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, settings: IngestSettings
-) -> Iterator[Laid]:
+) -> Iterator[Written]:
     if settings.dask is not None:
-        yield from lay_with_dask(session, reader, works, first_slot, settings.memory_mb, settings.dask)
+        yield from write_with_dask(session, reader, works, first_slot, settings.memory_mb, settings.dask)
         return
     resize_time(root, first_slot + len(works))
-    yield from lay_in_threads(root, reader, works, first_slot, settings.memory_mb, settings.workers)
+    yield from write_in_threads(root, reader, works, first_slot, settings.memory_mb, settings.workers)
 
 
-def _settle_batch(
+def _finish_batch(
     session: icechunk.Session,
     root: zarr.Group,
     reader: Reader,
     steps: tuple[Step, ...],
-    laid: list[Laid],
+    written: list[Written],
     settings: IngestSettings,
     tally: _Tally,
 ) -> None:
     """Puts the dates in order, describes them and commits; without anything new, the session is dropped."""
-    laid = sorted(laid, key=lambda one: one.work.scene.observed_utc)
-    refused = [one for one in laid if one.refused is not None]
-    new = [one for one in laid if one.slot is not None]
+    written = sorted(written, key=lambda one: one.work.scene.observed_utc)
+    refused = [one for one in written if one.refused is not None]
+    new = [one for one in written if one.slot is not None]
     added = [one.work.scene.id for one in new if one.work.replaces is None]
     replaced = [one.work.scene.id for one in new if one.work.replaces is not None]
     if new:
         gone = {one.work.replaces for one in new}
-        placed = [(step, index) for index, step in enumerate(steps) if index not in gone]
+        positioned = [(step, index) for index, step in enumerate(steps) if index not in gone]
         now = np.datetime64(time.time_ns(), "ns")
-        placed += [(_step_of(one, reader, now), one.slot) for one in new if one.slot is not None]
-        placed.sort(key=lambda pair: pair[0].time)
-        resize_time(root, len(steps) + len(laid))
-        put_in_order(root, [index for _, index in placed])
-        write_steps(root, [step for step, _ in placed])
-        write_refusals(root, _remembered(read_refusals(root), laid))
+        positioned += [(_step_of(one, reader, now), one.slot) for one in new if one.slot is not None]
+        positioned.sort(key=lambda pair: pair[0].time)
+        resize_time(root, len(steps) + len(written))
+        put_in_order(root, [index for _, index in positioned])
+        write_steps(root, [step for step, _ in positioned])
+        write_refusals(root, _remembered(read_refusals(root), written))
         root.attrs.update(settings.attributes)
         verify(root)
         session.commit(
@@ -294,11 +296,11 @@ def _settle_batch(
         session.discard_changes()
     tally.added += added
     tally.replaced += replaced
-    tally.unchanged += [one.work.scene.id for one in laid if one.slot is None and one.refused is None]
+    tally.unchanged += [one.work.scene.id for one in written if one.slot is None and one.refused is None]
     tally.refused |= {one.work.scene.id: one.refused for one in refused if one.refused is not None}
 
 
-def _step_of(one: Laid, reader: Reader, now: np.datetime64) -> Step:
+def _step_of(one: Written, reader: Reader, now: np.datetime64) -> Step:
     scene = one.work.scene
     paths = sorted({os.path.basename(asset.path) for part in (scene.parts or (scene,)) for asset in part.assets.values()})  # noqa: PTH119
     return Step(
@@ -312,12 +314,12 @@ def _step_of(one: Laid, reader: Reader, now: np.datetime64) -> Step:
     )
 
 
-def _remembered(known: tuple[KnownRefusal, ...], laid: list[Laid]) -> list[KnownRefusal]:
+def _remembered(known: tuple[KnownRefusal, ...], written: list[Written]) -> list[KnownRefusal]:
     """The refusals to remember: earlier ones that were not overcome, and those of this batch that have a fingerprint."""
-    seen = {one.work.scene.id for one in laid}
+    seen = {one.work.scene.id for one in written}
     fresh = [
         KnownRefusal(one.refused.scene_id, one.refused.reason, one.refused.detail, one.work.fingerprint)
-        for one in laid
+        for one in written
         if one.refused is not None and one.work.fingerprint
     ]
     return [*(refusal for refusal in known if refusal.scene_id not in seen), *fresh]
@@ -326,7 +328,7 @@ def _remembered(known: tuple[KnownRefusal, ...], laid: list[Laid]) -> list[Known
 # ---------------------------------------------------------------- words
 
 
-def _message(added: list[str], replaced: list[str], refused: list[Laid]) -> str:
+def _message(added: list[str], replaced: list[str], refused: list[Written]) -> str:
     return f"ingest: {len(added)} added, {len(replaced)} replaced, {len(refused)} refused"
 
 

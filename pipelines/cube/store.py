@@ -108,7 +108,7 @@ def first_line(error: BaseException) -> str:
 # ---------------------------------------------------------------- layout
 
 
-def lay_out(
+def create_arrays(
     store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int, attributes: dict[str, Any]
 ) -> zarr.Group:
     """An empty cube (no dates) in `store`: arrays, coordinates of the grid, attributes. Nothing is committed."""
@@ -148,11 +148,11 @@ def lay_out(
         dimension_names=("time", "y", "x"),
         attributes={"long_name": "pixels that may be used", "grid_mapping": "spatial_ref"},
     )
-    _lay_out_coordinates(root, grid, bands)
+    _write_coordinates(root, grid, bands)
     return root
 
 
-def _lay_out_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) -> None:
+def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) -> None:
     for name in STEP_TEXTS:
         root.create_array(name, shape=(0,), chunks=(STEPS_PER_CHUNK,), dtype=str, dimension_names=("time",))
     for name in STEP_TIMES:
@@ -214,7 +214,7 @@ def create_cube(
     if has_layout(repository.readonly_session(BRANCH).store):
         raise CubeMismatch(f"there is a cube at {uri} already: name another place or ingest into it")
     session = repository.writable_session(BRANCH)
-    lay_out(session.store, grid, bands, dtype, chunk_px, attributes or {})
+    create_arrays(session.store, grid, bands, dtype, chunk_px, attributes or {})
     return session.commit("create cube")
 
 

@@ -23,8 +23,8 @@ def plan_batches(shape_yx: tuple[int, int], tile_px: int, tiles_across: int = 4)
     rows, columns = (math.ceil(size / tile_px) for size in shape_yx)
     across = max(1, min(tiles_across, columns))
     strips = math.ceil(columns / across)
-    wanted = max(TILES_PER_BATCH, math.ceil(rows * columns / MOST_BATCHES))
-    down = max(1, math.ceil(wanted / across), math.ceil(rows * strips / MOST_BATCHES))
+    requested = max(TILES_PER_BATCH, math.ceil(rows * columns / MOST_BATCHES))
+    down = max(1, math.ceil(requested / across), math.ceil(rows * strips / MOST_BATCHES))
     height, width = down * tile_px, across * tile_px
     return tuple(
         Tile(row, min(row + height, shape_yx[0]), col, min(col + width, shape_yx[1]))

@@ -13,7 +13,7 @@ from pipelines.learning.conformal import CoverageTally, Intervals, forecast_wind
 from pipelines.learning.intervals import Interval
 from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
 from pipelines.learning.skill import paired_skill, skill_json
-from pipelines.learning.verdict import Verdict, judge_forecaster
+from pipelines.learning.verdict import Verdict, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.cache import WindowArrays
@@ -137,7 +137,7 @@ def _conclude(
     skills = {name: _skills(sums[settings.model], sums[name], settings.confidence) for name in baselines}
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
     overall = {name: of_baseline[0] for name, of_baseline in skills.items()}
-    verdict = judge_forecaster(
+    verdict = forecast_verdict(
         overall,
         errors,
         settings.must_beat,

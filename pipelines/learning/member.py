@@ -101,7 +101,7 @@ class EpochEnd(Callback):
 
     def __init__(self, batches: EpochBatches, watched: EpochBatches, key: str, path: Path, tell: Callable[[int], None]):
         self.batches, self.watched, self.path = batches, watched, path
-        self._key, self._tell = key, tell
+        self._key, self._report_progress = key, tell
         self.best: dict[str, torch.Tensor] = {}
         self.curve: list[Row] = []
         self.is_finished = False
@@ -134,7 +134,7 @@ class EpochEnd(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.is_global_zero:
-            self._tell(trainer.global_step)
+            self._report_progress(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MemberTask) -> None:  # type: ignore[override]
         row = {

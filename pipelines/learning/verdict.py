@@ -43,7 +43,7 @@ class Verdict:
         return asdict(self)
 
 
-def judge_forecaster(
+def forecast_verdict(
     skills: Mapping[str, Interval],
     errors: Mapping[str, float],
     must_beat: Sequence[str],
@@ -66,7 +66,7 @@ def judge_forecaster(
     return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), "dates", margin, confidence, best)
 
 
-def judge_detector(
+def detection_verdict(
     shipped: str,
     methods: Mapping[str, Mapping[str, Any]],
     differences: Mapping[str, Interval],

@@ -16,12 +16,12 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One figure that was asked for: `is_met` says whether `value` is `at_least` or `at_most` what is `wanted`."""
+class Criterion:
+    """One figure that was asked for: `is_met` says whether `value` is `at_least` or `at_most` what is `requested`."""
 
     name: str
     value: float | None
-    wanted: float
+    requested: float
     kind: str = "at least"  # or "at most"
     unit: str = ""
 
@@ -29,17 +29,17 @@ class Mark:
     def is_met(self) -> bool:
         if self.value is None or self.value != self.value:
             return False
-        return self.value >= self.wanted if self.kind == "at least" else self.value <= self.wanted
+        return self.value >= self.requested if self.kind == "at least" else self.value <= self.requested
 
 
 @dataclass(frozen=True)
 class ChangeSummary:
     """What a run of `task: monitor` or `task: change` leaves behind in numbers.
 
-    `marks`: the figures asked for. `methods[name]`: flat figures of the shipped one (`shipped`) and of every reference.
+    `criteria`: the figures asked for. `methods[name]`: flat figures of the shipped one (`shipped`) and of every reference.
     `found`: facts about the change found (patches, area, dates). `largest`: its largest patches, rows of the polygon table.
     `computed`: counts of what was done and what was up to date. `evaluation`: everything else that was measured. `products`:
-    paths relative to the run's folder. `places` (of `change`): name -> facts. `refused`: `{scene_id, reason, detail}`.
+    paths relative to the run's folder. `sites` (of `change`): name -> facts. `refused`: `{scene_id, reason, detail}`.
     """
 
     name: str
@@ -48,13 +48,13 @@ class ChangeSummary:
     products: dict[str, Any]
     shipped: str = ""
     verdict: str = ""
-    marks: tuple[Mark, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
     largest: tuple[dict[str, Any], ...] = ()
     alerts: tuple[dict[str, Any], ...] = ()
     computed: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     refused: tuple[dict[str, str], ...] = ()
     cube_snapshot: str = ""
@@ -68,7 +68,7 @@ class ChangeSummary:
 def write_change_summary(summary: ChangeSummary, path: Path) -> None:
     """Writes the summary in one rename, each mark with its `is_met`. Numbers that are not finite become null, dates ISO 8601."""
     content = asdict(summary)
-    content["marks"] = [asdict(mark) | {"is_met": mark.is_met} for mark in summary.marks]
+    content["criteria"] = [asdict(criterion) | {"is_met": criterion.is_met} for criterion in summary.criteria]
     write_json(path, finite(plain(content)))
 
 
@@ -79,7 +79,9 @@ def read_change_summary(path: Path) -> ChangeSummary:
         if content.get("version") != VERSION:
             raise ArtefactDamaged(f"{path}: version {content.get('version')}, expected {VERSION}; run the same command again")
         content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
-        content["marks"] = tuple(Mark(**{k: v for k, v in mark.items() if k != "is_met"}) for mark in content["marks"])
+        content["criteria"] = tuple(
+            Criterion(**{k: v for k, v in criterion.items() if k != "is_met"}) for criterion in content["criteria"]
+        )
         for key in ("largest", "alerts", "refused"):
             content[key] = tuple(content[key])
         return ChangeSummary(**content)

@@ -75,9 +75,9 @@ def _input(card: ModelCard, dtype: Any) -> Any:
     from pystac.extensions.mlm import InputStructure, ModelInput
 
     axes, shape = ["batch", "time", "variable", "height", "width"], [-1, card.context, len(card.variables), -1, -1]
-    words = "physical values, 0 where not valid; a mask, elapsed days and the climatology go beside them"
+    text = "physical values, 0 where not valid; a mask, elapsed days and the climatology go beside them"
     return ModelInput.create(
-        "past", bands=list(card.variables), input=InputStructure.create(shape, axes, dtype), description=words
+        "past", bands=list(card.variables), input=InputStructure.create(shape, axes, dtype), description=text
     )
 
 

@@ -81,8 +81,8 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         figure.text(0.22 / size_x, 1 - 0.62 / size_y, subtitle, size=9.5, color=MUTED, va="center")
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps, columns)
-        place = f"{maps.crs}, ticks in {maps.crs_unit}" if maps.crs else ""
-        notes = ["Grey: not seen.", flat_widths(maps), place]
+        folder = f"{maps.crs}, ticks in {maps.crs_unit}" if maps.crs else ""
+        notes = ["Grey: not seen.", flat_widths(maps), folder]
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
         save_figure(figure, path)
 

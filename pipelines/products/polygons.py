@@ -22,8 +22,8 @@ from pipelines.calendar import from_days
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.grid import Grid
 from pipelines.inference.staging import naming_full_disk
-from pipelines.products.change_cog import Rows
 from pipelines.products.cog import publish, row_bands
+from pipelines.products.layer_cog import Rows
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -116,12 +116,12 @@ def join_neighbours(pixels: Pixels, width: int, split_days: float | None) -> np.
     if not count:
         return np.empty(0, np.int64)
     stride = width + 2  # so that the right-most pixel of a row is not the neighbour of the next row's first
-    place = pixels.row.astype(np.int64) * stride + pixels.column
+    folder = pixels.row.astype(np.int64) * stride + pixels.column
     day = pixels.values["change_day"]
     one, other = [], []
     for offset in (1, stride - 1, stride, stride + 1):  # right, and the three below
-        at = np.searchsorted(place, place + offset)
-        is_there = (at < count) & (place[np.minimum(at, count - 1)] == place + offset)
+        at = np.searchsorted(folder, folder + offset)
+        is_there = (at < count) & (folder[np.minimum(at, count - 1)] == folder + offset)
         i, j = np.flatnonzero(is_there), at[is_there]
         if split_days is not None:
             is_near = ~(np.abs(day[i] - day[j]) > split_days)  # a pixel without a date is near to all
@@ -157,9 +157,9 @@ def _identity(pixels: Pixels, index: np.ndarray) -> str:
     days = np.where(np.isfinite(detected), detected, changed)
     days = np.where(np.isfinite(days), days, np.inf)
     first = index[np.lexsort((pixels.column[index], pixels.row[index], days))[0]]
-    place = f"r{pixels.row[first]}-c{pixels.column[first]}"
+    folder = f"r{pixels.row[first]}-c{pixels.column[first]}"
     day = days.min()
-    return f"{str(from_days(day))[:10].replace('-', '')}-{place}" if np.isfinite(day) else place
+    return f"{str(from_days(day))[:10].replace('-', '')}-{folder}" if np.isfinite(day) else folder
 
 
 def _least(values: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.calendar import span_words
+from pipelines.calendar import format_span
 from pipelines.products.page import Picture, render_page, write_page
 from pipelines.products.summary import Summary
 
@@ -63,8 +63,8 @@ def audit_facts(audit: Mapping[str, Any]) -> dict[str, Any]:
     """What the audit measured, spans of days in words: a gap of 0.0035 days is 5 minutes."""
     facts = {key: value for key, value in audit.items() if key not in ("ok", "problems", "parts", "least_gap_days")}
     gaps = audit.get("least_gap_days", {})
-    words = {key: "-" if days is None else span_words(days) for key, days in gaps.items()}
-    return {**facts, **({"least_gap": words} if words else {})}
+    text = {key: "-" if days is None else format_span(days) for key, days in gaps.items()}
+    return {**facts, **({"least_gap": text} if text else {})}
 
 
 def tone(verdict: Mapping[str, Any]) -> str:

@@ -101,10 +101,10 @@ def _item(
 
 
 def _band(field: Field, grid: Grid, units: dict[str, str]) -> dict[str, Any]:
-    words = {"forecast": "forecast", "lower": "lower bound of the interval", "upper": "upper bound of the interval"}
+    text = {"forecast": "forecast", "lower": "lower bound of the interval", "upper": "upper bound of the interval"}
     band: dict[str, Any] = {
         "name": band_name(field),
-        "description": f"{field.variable}, {words[field.role]}",
+        "description": f"{field.variable}, {text[field.role]}",
         "data_type": "float32",
         "nodata": "nan",
         "raster:sampling": "area",
@@ -161,10 +161,10 @@ def projection(grid: Grid) -> dict[str, Any]:
     """Fields of the projection extension: the code where there is one, else WKT2."""
     crs = parse_crs(grid.crs)
     authority = crs.to_authority(confidence_threshold=100)
-    place: dict[str, Any] = (
+    folder: dict[str, Any] = (
         {"proj:code": ":".join(authority)} if authority else {"proj:code": None, "proj:wkt2": crs.to_wkt(version="WKT2_2019")}
     )
-    return place | {"proj:shape": list(grid.shape_yx), "proj:transform": list(grid.transform), "proj:bbox": list(grid.bounds_xy)}
+    return folder | {"proj:shape": list(grid.shape_yx), "proj:transform": list(grid.transform), "proj:bbox": list(grid.bounds_xy)}
 
 
 def footprint(grid: Grid) -> dict[str, Any]:

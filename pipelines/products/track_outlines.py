@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.change.tracking import TrackedDate
 from pipelines.grid import Grid
 from pipelines.products.cog import iso, publish
+from pipelines.tracking.tracks import TrackedDate
 
 if TYPE_CHECKING:
     import pandas as pd

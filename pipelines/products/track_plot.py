@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.change.objects import Space
-from pipelines.change.track_table import size_columns
 from pipelines.products.pictures import INK, MUTED, NOT_SEEN, STYLE, save_figure
+from pipelines.tracking.objects import Space
+from pipelines.tracking.table import size_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def draw_tracks(
     time = "date" if "date" in objects else "step"
     size, unit = size_columns(space)[0], space.unit
     power = "²" if space.axes == 2 else "³"
-    factor, unit_words = size_scale(float(objects[size].max()), unit, power)
+    factor, unit_label = size_scale(float(objects[size].max()), unit, power)
     largest = objects.groupby("track_id")[size].max().sort_values(ascending=False, kind="stable").index[: len(COLOURS)]
     colour_of = dict(zip(sorted(largest), COLOURS, strict=False))
     with mpl.rc_context(STYLE):
@@ -50,11 +50,11 @@ def draw_tracks(
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         figure.suptitle(title, size=13, weight="bold", x=0.01, ha="left")
         _draw_sizes(left, objects, events, time, size, factor, colour_of)
-        left.set_ylabel(f"{size.split('_')[0]} [{unit_words}]")
+        left.set_ylabel(f"{size.split('_')[0]} [{unit_label}]")
         left.set_title("Size over time", size=10, weight="bold", loc="left")
-        _draw_places(right, objects, time, space, colour_of, backdrop_YX)
-        words = "Where" + (" (darker: on more dates)" if backdrop_YX is not None else "")
-        right.set_title(words, size=10, weight="bold", loc="left")
+        _draw_positions(right, objects, time, space, colour_of, backdrop_YX)
+        text = "Where" + (" (darker: on more dates)" if backdrop_YX is not None else "")
+        right.set_title(text, size=10, weight="bold", loc="left")
         key = _key(colour_of, objects.track_id.nunique())
         figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=8.5, handletextpad=0.3,
                       columnspacing=1.2)  # fmt: skip
@@ -114,12 +114,12 @@ def _mark(
     """The sign of an event on its track, and dotted lines to where a track ends (gone, merged)."""
     x, y = lines[track_id]
     here = y[x == at]
-    place = float(here[0]) if here.size else 0.0
+    folder = float(here[0]) if here.size else 0.0
     ends = others if kind == "merged" else [track_id] if kind == "gone" else []
     for end in set(ends) & colour_of.keys():
-        axes.plot([lines[end][0][-1], at], [lines[end][1][-1], place], color=colour_of[end], lw=1, ls=":", zorder=2)
+        axes.plot([lines[end][0][-1], at], [lines[end][1][-1], folder], color=colour_of[end], lw=1, ls=":", zorder=2)
     if track_id in colour_of:
-        axes.plot(at, place, MARKS[kind], color=colour_of[track_id], ms=8, mec="white", mew=0.8, zorder=5)
+        axes.plot(at, folder, MARKS[kind], color=colour_of[track_id], ms=8, mec="white", mew=0.8, zorder=5)
 
 
 def _number(axes: Axes, lines: dict[int, tuple[np.ndarray, np.ndarray]], colour_of: dict[int, str]) -> None:
@@ -133,7 +133,7 @@ def _number(axes: Axes, lines: dict[int, tuple[np.ndarray, np.ndarray]], colour_
                       color=colour_of[track_id], size=8.5, weight="bold", path_effects=HALO, zorder=6)  # fmt: skip
 
 
-def _draw_places(
+def _draw_positions(
     axes: Axes, objects: pd.DataFrame, time: str, space: Space, colour_of: dict[int, str], backdrop_YX: np.ndarray | None
 ) -> None:
     """In m (km, mm) from the upper left corner of the raster, row 0 above."""
@@ -195,15 +195,15 @@ def _grey_first(objects: pd.DataFrame, colour_of: dict[int, str]) -> list[tuple[
 
 def _strung(rows: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of one line through each track's rows, with a gap before the next track."""
-    place = np.flatnonzero(np.diff(rows.track_id.to_numpy())) + 1
+    folder = np.flatnonzero(np.diff(rows.track_id.to_numpy())) + 1
     x_P, gap = rows[x].to_numpy(), np.datetime64("NaT") if rows[x].dtype.kind == "M" else np.nan
-    return np.insert(x_P, place, gap), np.insert(rows[y].to_numpy(np.float64), place, np.nan)
+    return np.insert(x_P, folder, gap), np.insert(rows[y].to_numpy(np.float64), folder, np.nan)
 
 
 def _key(colour_of: dict[int, str], count: int) -> list[Line2D]:
     key = [Line2D([], [], color=colour, marker="o", ms=5, lw=1.7, label=str(track)) for track, colour in colour_of.items()]
     if count > len(colour_of):
         key.append(Line2D([], [], color=OTHER, marker="o", ms=3, lw=1, label=f"{count - len(colour_of)} smaller"))
-    key += [Line2D([], [], color=INK, marker=mark, ms=6, lw=0, label=event) for event, mark in MARKS.items()]
+    key += [Line2D([], [], color=INK, marker=marker, ms=6, lw=0, label=event) for event, marker in MARKS.items()]
     key.append(Line2D([], [], mfc="white", mec=MUTED, marker="o", ms=5, lw=0, label="not seen"))
     return key

@@ -37,8 +37,8 @@ def audit(plan: WindowPlan) -> Audit:
         if count:
             problems.append(f"{count} pixel-dates are in {first} and in {second} windows")
     buffer_px = nearest_px({w.tile for w in by_part["train"]}, {w.tile for p in PARTS[1:] for w in by_part[p]})
-    if buffer_px is not None and buffer_px < plan.rule.buffer_px:
-        problems.append(f"training tiles come within {buffer_px} pixels of another part, the buffer is {plan.rule.buffer_px}")
+    if buffer_px is not None and buffer_px < plan.split.buffer_px:
+        problems.append(f"training tiles come within {buffer_px} pixels of another part, the buffer is {plan.split.buffer_px}")
     facts = {
         "shared_pixel_dates": shared,
         "least_distance_px": buffer_px,
@@ -111,17 +111,17 @@ def check_dates(
     first = min((*target_days_K, *days_N[truth]))
     if first <= issue or max(days_N[seen]) > issue:
         problems.append(f"a {part} window has a target that is not after its context")
-    rule = plan.rule
-    if part == "train" and max(last, issue) >= rule.train_until_day:
+    split = plan.split
+    if part == "train" and max(last, issue) >= split.train_until_day:
         problems.append("a training window reaches into the validation period or its gap")
-    if part == "validation" and not (rule.validation_from_day <= first and last < rule.validation_until_day):
+    if part == "validation" and not (split.validation_from_day <= first and last < split.validation_until_day):
         problems.append("a validation window has targets outside the validation period")
-    if part == "test" and first < rule.test_from_day:
+    if part == "test" and first < split.test_from_day:
         problems.append("a test window has targets before the test period")
     usable = days_N[plan.usable(window)]
     forbidden = usable > issue
     if part == "train":
-        forbidden &= (usable <= last + UNSEEN_AFTER_TARGET_DAYS) | (usable >= rule.train_until_day)
+        forbidden &= (usable <= last + UNSEEN_AFTER_TARGET_DAYS) | (usable >= split.train_until_day)
     if forbidden.any():
         problems.append(f"a {part} window may look at dates that it must not see")
     return problems

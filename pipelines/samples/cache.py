@@ -69,11 +69,11 @@ class SampleCache:
 
     def __init__(self, folder: Path, plan: WindowPlan, groups: list[Group], names: tuple[str, ...]):
         self.folder, self.plan, self.groups, self.names = folder, plan, groups, names
-        places = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
-        self.places = [(g, row) for _, g, row in places]
+        rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
+        self.rows_of = [(g, row) for _, g, row in rows_of]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.rows_of)
 
     def counts(self) -> dict[str, int]:
         """Number of windows by part."""
@@ -96,7 +96,7 @@ class SampleCache:
 
     def window(self, i: int) -> WindowArrays:
         """Window `i` with everything that a forecaster may look at, and the truth."""
-        g, row = self.places[i]
+        g, row = self.rows_of[i]
         group = self.groups[g]
         window = self.plan.windows[group.numbers[row]]
         values, valid = group.values[group.slots[row]], group.valid[group.slots[row]]
@@ -115,7 +115,7 @@ class SampleCache:
         """The windows of a part, in the plan's order."""
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
-        return (self.window(i) for i, (g, _) in enumerate(self.places) if self.groups[g].part == part)
+        return (self.window(i) for i, (g, _) in enumerate(self.rows_of) if self.groups[g].part == part)
 
 
 def when_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

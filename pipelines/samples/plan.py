@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class SplitRule:
+class Split:
     """How blocks in space and periods in time are dealt to the parts. Lengths in pixels and days, dates in UTC."""
 
     block_px: int
@@ -62,7 +62,7 @@ class SplitRule:
 
 
 @dataclass(frozen=True)
-class StepRule:
+class Sampling:
     """How irregular dates become steps.
 
     `observed`: a step is an observed date. `regular`: steps are `every_days` apart from the first date on (default: the median
@@ -105,8 +105,8 @@ class WindowPlan:
 
     times: np.ndarray = field(compare=False)
     shape_yx: tuple[int, int]
-    rule: SplitRule
-    steps: StepRule
+    split: Split
+    steps: Sampling
     context: int
     horizon: int
     stride: int
@@ -124,7 +124,7 @@ class WindowPlan:
 
     def train_dates(self) -> np.ndarray:
         """Which dates belong to the training period, bool (N,)."""
-        return self.days_N < self.rule.train_until_day
+        return self.days_N < self.split.train_until_day
 
     def usable(self, window: Window) -> np.ndarray:
         """Which dates a forecaster may look at, bool (N,).
@@ -137,7 +137,7 @@ class WindowPlan:
         if window.part != "train":
             return days <= issue
         unseen_until = max(window.target_days_K) + UNSEEN_AFTER_TARGET_DAYS
-        return (days < self.rule.train_until_day) & ((days <= issue) | (days > unseen_until))
+        return (days < self.split.train_until_day) & ((days <= issue) | (days > unseen_until))
 
 
 def as_utc(date: object) -> np.datetime64:
@@ -155,12 +155,12 @@ def to_json(plan: WindowPlan) -> str:
     for window in plan.windows:
         when = (window.context_T, window.target_K, window.target_days_K)
         windows.append([PARTS.index(window.part), tiles.setdefault(window.tile, len(tiles)), steps.setdefault(when, len(steps))])
-    rule = {**asdict(plan.rule), "validation_from": str(plan.rule.validation_from), "test_from": str(plan.rule.test_from)}
+    split = {**asdict(plan.split), "validation_from": str(plan.split.validation_from), "test_from": str(plan.split.test_from)}
     content = {
         "format": FORMAT,
         "times": [str(time) for time in plan.times.astype("datetime64[ns]")],
         "shape_yx": plan.shape_yx,
-        "rule": rule,
+        "rule": split,
         "steps": asdict(plan.steps),
         "context": plan.context,
         "horizon": plan.horizon,
@@ -183,8 +183,8 @@ def from_json(text: str) -> WindowPlan:
         return WindowPlan(
             times=np.array(content["times"], "datetime64[ns]"),
             shape_yx=(int(content["shape_yx"][0]), int(content["shape_yx"][1])),
-            rule=SplitRule(**content["rule"]),
-            steps=StepRule(**content["steps"]),
+            split=Split(**content["rule"]),
+            steps=Sampling(**content["steps"]),
             context=content["context"],
             horizon=content["horizon"],
             stride=content["stride"],

@@ -59,19 +59,19 @@ class PartSamples(Dataset):
     `valid_THW` of the context where the cache was built without it, and `target_KCHW`, `target_valid_KHW` and
     `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
 
-    With `augment` each window is turned by one of the 8 symmetries of the square (4 if it is not square), drawn from (seed,
+    With `augment` each window is augmented by one of the 8 symmetries of the square (4 if it is not square), drawn from (seed,
     epoch, index).
     """
 
     def __init__(self, plan: WindowPlan, groups: list[Group], *, augment: bool = False, seed: int = 0):
         self.groups, self.augment, self.seed, self.epoch = groups, augment, seed, 0
         self._drawn: tuple[int, np.ndarray] | None = None
-        place = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
-        self.group_W = np.array([g for _, g, _ in place], np.int64)
-        self.row_W = np.array([row for _, _, row in place], np.int64)
-        self.context_WT = np.array([plan.windows[number].context_T for number, _, _ in place], np.int64)
-        self.target_WK = np.array([plan.windows[number].target_K for number, _, _ in place], np.int64)
-        days_WK = np.array([plan.windows[number].target_days_K for number, _, _ in place], np.float64)
+        rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
+        self.group_W = np.array([g for _, g, _ in rows_of], np.int64)
+        self.row_W = np.array([row for _, _, row in rows_of], np.int64)
+        self.context_WT = np.array([plan.windows[number].context_T for number, _, _ in rows_of], np.int64)
+        self.target_WK = np.array([plan.windows[number].target_K for number, _, _ in rows_of], np.int64)
+        days_WK = np.array([plan.windows[number].target_days_K for number, _, _ in rows_of], np.float64)
         self.target_seconds_WK = np.round(days_WK * 86_400).astype(np.int64)
 
     @property
@@ -139,15 +139,15 @@ def cut_steps(group: Group, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np
 
 
 def turn_each(arrays: dict[str, np.ndarray], symmetry_B: np.ndarray, shape_yx: tuple[int, int]) -> None:
-    """Turns each window's images, in place, by its symmetry; see `turned`."""
+    """Turns each window's images, in place, by its symmetry; see `augmented`."""
     for symmetry in np.unique(symmetry_B[symmetry_B > 0]):
         rows = symmetry_B == symmetry
         for name, array in arrays.items():
             if name.endswith("HW"):
-                array[rows] = turned(array[rows], int(symmetry), shape_yx[0] == shape_yx[1])
+                array[rows] = augmented(array[rows], int(symmetry), shape_yx[0] == shape_yx[1])
 
 
-def turned(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
+def augmented(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
     """A view of `image` (..., H, W) under one of the 8 symmetries of the square.
 
     Bit 0 flips the rows, bit 1 the columns, bit 2 swaps the axes (left out if it is not square).

@@ -11,15 +11,15 @@ import numpy as np
 
 from pipelines.errors import RequestError
 from pipelines.samples.audit import Audit, audit
-from pipelines.samples.plan import PARTS, SplitRule, StepRule, Window, WindowPlan, from_json, to_json
-from pipelines.samples.windows import deal_issues
+from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, from_json, to_json
+from pipelines.samples.windows import assign_issues
 from pipelines.tiles import Tile
 
 __all__ = [
     "PARTS",
     "Audit",
-    "SplitRule",
-    "StepRule",
+    "Sampling",
+    "Split",
     "Window",
     "WindowPlan",
     "audit",
@@ -31,22 +31,22 @@ __all__ = [
 
 
 def plan_windows(
-    times: np.ndarray, shape_yx: tuple[int, int], rule: SplitRule, steps: StepRule, context: int, horizon: int, stride: int = 1
+    times: np.ndarray, shape_yx: tuple[int, int], split: Split, steps: Sampling, context: int, horizon: int, stride: int = 1
 ) -> WindowPlan:
     """Every window of a raster of `shape_yx` with dates `times` (datetime64, sorted): block by block, issue date by issue date.
 
     Raises RequestError if blocks or dates do not suffice for all three parts; the message names the setting that would do.
     """
     times = np.asarray(times).astype("datetime64[ns]")
-    dealt = deal_blocks(shape_yx, rule)
-    issues = deal_issues(times, rule, steps, context, horizon, stride)
+    assigned = assign_blocks(shape_yx, split)
+    issues = assign_issues(times, split, steps, context, horizon, stride)
     windows = tuple(
         Window(part, tile, issue.context_T, issue.target_K, issue.target_days_K)
         for part in PARTS
-        for tile in dealt[part]
+        for tile in assigned[part]
         for issue in issues[part]
     )
-    return WindowPlan(times, (int(shape_yx[0]), int(shape_yx[1])), rule, steps, context, horizon, stride, windows)
+    return WindowPlan(times, (int(shape_yx[0]), int(shape_yx[1])), split, steps, context, horizon, stride, windows)
 
 
 def cut_blocks(shape_yx: tuple[int, int], block_px: int) -> list[Tile]:
@@ -66,27 +66,27 @@ def cut_axis(length: int, block_px: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def deal_blocks(shape_yx: tuple[int, int], rule: SplitRule) -> dict[str, list[Tile]]:
+def assign_blocks(shape_yx: tuple[int, int], split: Split) -> dict[str, list[Tile]]:
     """Tiles by part, at least one each: whole blocks for validation and test, blocks without their buffer for training."""
-    if not is_divisible(shape_yx, rule.block_px, rule.buffer_px):
-        raise RequestError(explain_blocks(shape_yx, rule))
-    blocks = cut_blocks(shape_yx, rule.block_px)
-    order = np.random.default_rng(rule.seed).permutation(len(blocks))
-    test, validation = count_blocks(len(blocks), rule)
+    if not is_divisible(shape_yx, split.block_px, split.buffer_px):
+        raise RequestError(explain_blocks(shape_yx, split))
+    blocks = cut_blocks(shape_yx, split.block_px)
+    order = np.random.default_rng(split.seed).permutation(len(blocks))
+    test, validation = count_blocks(len(blocks), split)
     chosen = {
         "test": sorted(order[:test]),
         "validation": sorted(order[test : test + validation]),
         "train": sorted(order[test + validation :]),
     }
-    dealt = {part: [blocks[number] for number in numbers] for part, numbers in chosen.items()}
-    dealt["train"] = [block.shrunk(rule.buffer_px) for block in dealt["train"]]
-    return dealt
+    assigned = {part: [blocks[number] for number in numbers] for part, numbers in chosen.items()}
+    assigned["train"] = [block.shrunk(split.buffer_px) for block in assigned["train"]]
+    return assigned
 
 
-def count_blocks(blocks: int, rule: SplitRule) -> tuple[int, int]:
+def count_blocks(blocks: int, split: Split) -> tuple[int, int]:
     """(test, validation) numbers of blocks: the shares, rounded, at least one each, and at least one left for training."""
-    test = max(1, round(rule.test_fraction * blocks))
-    validation = max(1, round(rule.validation_fraction * blocks))
+    test = max(1, round(split.test_fraction * blocks))
+    validation = max(1, round(split.validation_fraction * blocks))
     while test + validation > blocks - 1:
         if test >= validation:
             test -= 1
@@ -101,32 +101,32 @@ def is_divisible(shape_yx: tuple[int, int], block_px: int, buffer_px: int) -> bo
     return len(blocks) >= 3 and all(min(block.shape_yx) > 2 * buffer_px for block in blocks)
 
 
-def explain_blocks(shape_yx: tuple[int, int], rule: SplitRule) -> str:
+def explain_blocks(shape_yx: tuple[int, int], split: Split) -> str:
     """Message for a raster that the rule cannot divide, with the block size that would do."""
     height, width = shape_yx
-    blocks = cut_blocks(shape_yx, rule.block_px)
+    blocks = cut_blocks(shape_yx, split.block_px)
     problem = (
-        f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {rule.block_px} pixels, too few for training, validation and test"
+        f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {split.block_px} pixels, too few for training, validation and test"
     )
     if len(blocks) >= 3:
         smallest = min(min(block.shape_yx) for block in blocks)
         problem = (
-            f"blocks as narrow as {smallest} pixels, of which a split.buffer_px of {rule.buffer_px} on both sides leaves nothing"
+            f"blocks as narrow as {smallest} pixels, of which a split.buffer_px of {split.buffer_px} on both sides leaves nothing"
         )
-    fitting = largest_block(shape_yx, rule.buffer_px, rule.block_px)
+    fitting = largest_block(shape_yx, split.buffer_px, split.block_px)
     if fitting is not None:
         remedy = f"set split.block_px to {fitting}"
-    elif rule.buffer_px > 0 and largest_block(shape_yx, 0, max(shape_yx)) is not None:
-        remedy = f"no block size leaves room for split.buffer_px {rule.buffer_px}: lower it"
+    elif split.buffer_px > 0 and largest_block(shape_yx, 0, max(shape_yx)) is not None:
+        remedy = f"no block size leaves room for split.buffer_px {split.buffer_px}: lower it"
     else:
         remedy = "it is too small to be divided: use a larger area"
     return f"a raster of {height} x {width} pixels gives {problem}: {remedy}"
 
 
-def largest_block(shape_yx: tuple[int, int], buffer_px: int, wanted_px: int) -> int | None:
-    """The block size nearest below `wanted_px`, else above it, that divides the raster; None if none does."""
+def largest_block(shape_yx: tuple[int, int], buffer_px: int, requested_px: int) -> int | None:
+    """The block size nearest below `requested_px`, else above it, that divides the raster; None if none does."""
     top = max(shape_yx)
-    candidates = [*range(min(wanted_px, top), 0, -1), *range(min(wanted_px, top) + 1, top + 1)]
+    candidates = [*range(min(requested_px, top), 0, -1), *range(min(requested_px, top) + 1, top + 1)]
     if math.prod(shape_yx) < 3:
         return None
     return next((px for px in candidates if is_divisible(shape_yx, px, buffer_px)), None)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, to_days
 from pipelines.errors import RequestError
-from pipelines.samples.plan import PARTS, SplitRule, StepRule, as_utc
+from pipelines.samples.plan import PARTS, Sampling, Split, as_utc
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Issue:
     target_days_K: tuple[float, ...]
 
 
-def resolve_steps(times: np.ndarray, steps: StepRule) -> tuple[float, float]:
+def resolve_steps(times: np.ndarray, steps: Sampling) -> tuple[float, float]:
     """(every_days, tolerance_days) with the defaults filled in from the dates."""
     if steps.every_days is None and len(times) < 2:
         raise RequestError("the cube has one date, which gives no distance of steps: set samples.steps.every_days")
@@ -26,23 +26,23 @@ def resolve_steps(times: np.ndarray, steps: StepRule) -> tuple[float, float]:
     return every, steps.tolerance_days if steps.tolerance_days is not None else every / 2
 
 
-def lay_steps(times: np.ndarray, steps: StepRule) -> tuple[np.ndarray, np.ndarray]:
+def nearest_steps(times: np.ndarray, steps: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """(index into `times` of each step, int64, -1 = nothing observed; day of each step, float64 days since 1970)."""
     if steps.mode == "observed":
         return np.arange(len(times)), to_days(times)
     every, tolerance = resolve_steps(times, steps)
-    laid = regular_steps(times[0], times[-1], every)
-    index = nearest_observations(times, laid, tolerance)
+    placed_times = regular_steps(times[0], times[-1], every)
+    index = nearest_observations(times, placed_times, tolerance)
     observed_days = to_days(times)[np.maximum(index, 0)]
-    return index, np.where(index >= 0, observed_days, to_days(laid))
+    return index, np.where(index >= 0, observed_days, to_days(placed_times))
 
 
-def list_issues(times: np.ndarray, steps: StepRule, context: int, horizon: int) -> list[Issue]:
+def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> list[Issue]:
     """Every issue date with a full context before it and a full horizon after it.
 
     The issue step is observed, and so is at least one target step: a window without truth teaches and judges nothing.
     """
-    index, days = lay_steps(times, steps)
+    index, days = nearest_steps(times, steps)
     issues = []
     for last in range(context - 1, len(index) - horizon):
         target = index[last + 1 : last + 1 + horizon]
@@ -58,18 +58,18 @@ def list_issues(times: np.ndarray, steps: StepRule, context: int, horizon: int) 
     return issues
 
 
-def part_of(issue: Issue, days_N: np.ndarray, rule: SplitRule) -> str | None:
+def part_of(issue: Issue, days_N: np.ndarray, split: Split) -> str | None:
     """The part whose period holds the issue, or None if it straddles two."""
     first, last = min(issue.target_days_K), max(issue.target_days_K)
-    if max(last, days_N[issue.context_T[-1]]) < rule.train_until_day:
+    if max(last, days_N[issue.context_T[-1]]) < split.train_until_day:
         return "train"
-    if first >= rule.validation_from_day and last < rule.validation_until_day:
+    if first >= split.validation_from_day and last < split.validation_until_day:
         return "validation"
-    return "test" if first >= rule.test_from_day else None
+    return "test" if first >= split.test_from_day else None
 
 
-def deal_issues(
-    times: np.ndarray, rule: SplitRule, steps: StepRule, context: int, horizon: int, stride: int
+def assign_issues(
+    times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int, stride: int
 ) -> dict[str, list[Issue]]:
     """Issues by part; those of training are thinned to every `stride`-th step.
 
@@ -77,23 +77,23 @@ def deal_issues(
     """
     check_dates(times, steps, context, horizon)
     days_N = to_days(times)
-    dealt: dict[str, list[Issue]] = {part: [] for part in PARTS}
+    assigned: dict[str, list[Issue]] = {part: [] for part in PARTS}
     for issue in list_issues(times, steps, context, horizon):
-        part = part_of(issue, days_N, rule)
+        part = part_of(issue, days_N, split)
         if part is not None:
-            dealt[part].append(issue)
-    for part, issues in dealt.items():
+            assigned[part].append(issue)
+    for part, issues in assigned.items():
         if not issues:
-            raise RequestError(explain_no_issue(part, times, rule, steps, context, horizon))
-    dealt["train"] = dealt["train"][::stride]
-    return dealt
+            raise RequestError(explain_no_issue(part, times, split, steps, context, horizon))
+    assigned["train"] = assigned["train"][::stride]
+    return assigned
 
 
-def check_dates(times: np.ndarray, steps: StepRule, context: int, horizon: int) -> None:
+def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> None:
     """Raises RequestError if the dates cannot give a single window, ValueError if they are not sorted and unique."""
     if len(times) > 1 and not (np.diff(times) > np.timedelta64(0)).all():
         raise ValueError("the cube's times are not sorted and unique")
-    count = len(times) if len(times) < 2 else len(lay_steps(times, steps)[0])
+    count = len(times) if len(times) < 2 else len(nearest_steps(times, steps)[0])
     if count < context + horizon or len(times) < 2:
         raise RequestError(
             f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, "
@@ -101,27 +101,27 @@ def check_dates(times: np.ndarray, steps: StepRule, context: int, horizon: int) 
         )
 
 
-def explain_no_issue(part: str, times: np.ndarray, rule: SplitRule, steps: StepRule, context: int, horizon: int) -> str:
+def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int) -> str:
     """Message for a part without a single issue date: what it needs, what there is, what to change."""
-    index, days = lay_steps(times, steps)
+    index, days = nearest_steps(times, steps)
     seen = days[index >= 0]
     lower = "or lower samples.context or samples.horizon"
     if part == "train":
-        inside = int((days < rule.train_until_day).sum())
-        wanted = days[context + horizon] if len(days) > context + horizon else days[-1]
-        change = f"move split.validation_from to {day_text(wanted + rule.gap_days)} or later, {lower}"
-        period, needed = f"before {day_text(rule.train_until_day)} (split.validation_from - split.gap_days)", context + horizon
+        inside = int((days < split.train_until_day).sum())
+        requested = days[context + horizon] if len(days) > context + horizon else days[-1]
+        change = f"move split.validation_from to {day_text(requested + split.gap_days)} or later, {lower}"
+        period, needed = f"before {day_text(split.train_until_day)} (split.validation_from - split.gap_days)", context + horizon
     elif part == "validation":
-        inside = int(((days >= rule.validation_from_day) & (days < rule.validation_until_day)).sum())
+        inside = int(((days >= split.validation_from_day) & (days < split.validation_until_day)).sum())
         change = f"move split.validation_from earlier or split.test_from later, shorten split.gap_days, {lower}"
-        until = f"{day_text(rule.validation_until_day)} (split.test_from - split.gap_days)"
-        period = f"from {day_text(rule.validation_from_day)} to {until}"
+        until = f"{day_text(split.validation_until_day)} (split.test_from - split.gap_days)"
+        period = f"from {day_text(split.validation_from_day)} to {until}"
         needed = horizon
     else:
-        inside = int((days >= rule.test_from_day).sum())
+        inside = int((days >= split.test_from_day).sum())
         latest = days[-horizon] if len(days) >= horizon else days[0]
         change = f"move split.test_from to {day_text(latest)} or earlier, {lower}"
-        period, needed = f"from {day_text(rule.test_from_day)} on (split.test_from)", horizon
+        period, needed = f"from {day_text(split.test_from_day)} on (split.test_from)", horizon
     noun = "observed dates" if steps.mode == "observed" else f"regular steps ({len(seen)} of {len(days)} observed)"
     return (
         f"no {part} window fits: it needs {needed} {noun} {period} with {context} steps of context before its targets, there are "
@@ -146,7 +146,7 @@ class ForecastSteps:
 
 
 def steps_from(
-    times: np.ndarray, steps: StepRule, context: int, horizon: int, issue: object | None = None, dates: list | None = None
+    times: np.ndarray, steps: Sampling, context: int, horizon: int, issue: object | None = None, dates: list | None = None
 ) -> ForecastSteps:
     """Context and targets of a forecast issued at the last date not after `issue` (default: the last date).
 
@@ -172,13 +172,13 @@ def steps_from(
     return ForecastSteps(context_before(times, steps, context, last), np.arange(len(times)) <= last, target, last)
 
 
-def context_before(times: np.ndarray, steps: StepRule, context: int, last: int) -> np.ndarray:
+def context_before(times: np.ndarray, steps: Sampling, context: int, last: int) -> np.ndarray:
     """The `context` steps that end at date `last`, int64 indices, -1 where nothing was observed."""
     if steps.mode == "observed":
-        wanted = np.arange(last + 1 - context, last + 1)
-        return np.where(wanted >= 0, wanted, -1)
+        requested = np.arange(last + 1 - context, last + 1)
+        return np.where(requested >= 0, requested, -1)
     every, tolerance = resolve_steps(times, steps)
-    laid = from_days(to_days(times[last]) + every * np.arange(1 - context, 1))
-    index = nearest_observations(times[: last + 1], laid, tolerance)
+    placed_times = from_days(to_days(times[last]) + every * np.arange(1 - context, 1))
+    index = nearest_observations(times[: last + 1], placed_times, tolerance)
     index[-1] = last
     return index

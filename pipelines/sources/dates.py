@@ -78,7 +78,7 @@ def find_dates(text: str) -> list[tuple[str, slice]]:
     return sorted(found, key=lambda item: item[1].start)
 
 
-def recognise_date(text: str) -> np.datetime64 | None:
+def detect_date(text: str) -> np.datetime64 | None:
     """The date that the whole of `text` says in one of FORMATS, else None. A trailing Z is UTC."""
     text = text.strip().removesuffix("Z").split(".000")[0]
     for date_format in FORMATS:
@@ -102,7 +102,7 @@ def read_dates(path: Path) -> list[np.datetime64 | None]:
     rows = list(csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True))
     width = max((len(row) for row in rows), default=0)
     for column in range(width):
-        dates = [recognise_date(row[column]) if column < len(row) else None for row in rows]
+        dates = [detect_date(row[column]) if column < len(row) else None for row in rows]
         known = sum(date is not None for date in dates)
         if known and known >= (len(rows) - 1) / 2:
             return dates if dates[0] is not None else dates[1:]

@@ -89,8 +89,8 @@ class FakeSource:
         rng = np.random.default_rng([self.seed, index, 104_729])
         rows, columns = np.ogrid[: self.shape_yx[0], : self.shape_yx[1]]
         is_cloud_YX = np.zeros(self.shape_yx, bool)
-        wanted = min(rng.uniform(0, 2) * self.cloud_fraction, 1.0)
-        while is_cloud_YX.mean() < wanted:
+        requested = min(rng.uniform(0, 2) * self.cloud_fraction, 1.0)
+        while is_cloud_YX.mean() < requested:
             y, x = rng.uniform(0, 1, 2) * self.shape_yx
             radius = rng.uniform(2, max(self.shape_yx) / 6 + 3)
             is_cloud_YX |= (rows - y) ** 2 + (columns - x) ** 2 <= radius**2

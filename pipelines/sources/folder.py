@@ -20,14 +20,14 @@ import rasterio
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
+from pipelines.sources.file_names import propose_pattern
 from pipelines.sources.hdf5 import open_plane
 from pipelines.sources.layered import LayeredSource
-from pipelines.sources.layers import Wanted
-from pipelines.sources.naming import propose_pattern
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import check_inside, open_hdf5, open_raster
 from pipelines.sources.pattern import FilePattern, Named, named
-from pipelines.sources.placing import Layer, RasterLayer
-from pipelines.sources.source import Listing, SameDate, settle_dates
+from pipelines.sources.resampling import Layer, RasterLayer
+from pipelines.sources.source import Listing, SameDate, resolve_dates
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FolderSource(LayeredSource):
     """
 
     path: Path
-    wanted: Wanted
+    requested: BandRequest
     pattern: str
     variable: str | None = None
     same_date: SameDate = "refuse"
@@ -57,13 +57,13 @@ class FolderSource(LayeredSource):
                 refused.append(scene)
             else:
                 scenes.append(scene)
-        return settle_dates(scenes, [*refused, *problems, *misnamed], self.same_date)
+        return resolve_dates(scenes, [*refused, *problems, *misnamed], self.same_date)
 
     def _match(self, paths: list[str]) -> tuple[dict[str, dict[str, tuple[str, Named]]], list[SceneRefused]]:
         """Scene key -> band -> (path, what its name says), and files that fit but for their date."""
         pattern = FilePattern(self.pattern)
-        wanted = tuple(self.wanted.name_in_file(name) for name in self.wanted.names) if pattern.has_band else None
-        strict, loose = pattern.regex(wanted), pattern.regex(wanted, any_date=True)
+        requested = tuple(self.requested.name_in_file(name) for name in self.requested.names) if pattern.has_band else None
+        strict, loose = pattern.regex(requested), pattern.regex(requested, any_date=True)
         scenes: dict[str, dict[str, tuple[str, Named]]] = {}
         undated: dict[str, SceneRefused] = {}
         for path in paths:
@@ -80,11 +80,11 @@ class FolderSource(LayeredSource):
     def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
         any_band = [name.band for path in paths if (name := pattern.match(path))]
         if any_band and pattern.has_band:
-            wanted = ", ".join(self.wanted.name_in_file(name) for name in self.wanted.names)
-            return f"no file of {self.path} has one of the bands {wanted}; the names hold: {', '.join(sorted(set(any_band)))}"
+            requested = ", ".join(self.requested.name_in_file(name) for name in self.requested.names)
+            return f"no file of {self.path} has one of the bands {requested}; the names hold: {', '.join(sorted(set(any_band)))}"
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "") if paths else "no files at all"
-        naming = propose_pattern(paths)
-        proposal = f"; try pattern: {naming.pattern}" if naming and naming.pattern != self.pattern else ""
+        names = propose_pattern(paths)
+        proposal = f"; try pattern: {names.pattern}" if names and names.pattern != self.pattern else ""
         return f"the pattern {self.pattern!r} fits none of the files below {self.path}; there are {shown}{proposal}"
 
     def _scene(self, key: str, files: dict[str, tuple[str, Named]]) -> Scene | SceneRefused:
@@ -97,13 +97,13 @@ class FolderSource(LayeredSource):
         try:
             for path, _ in files.values():
                 check_inside(self.path, self.path / path, label)
-            assets = {name: self._asset(name, files, label) for name in self.wanted.names}
+            assets = {name: self._asset(name, files, label) for name in self.requested.names}
         except SceneRefused as refusal:
             return refusal
         return Scene(label, observed_utc, assets)
 
     def _asset(self, name: str, files: dict[str, tuple[str, Named]], label: str) -> Asset:
-        in_file = self.wanted.name_in_file(name)
+        in_file = self.requested.name_in_file(name)
         if "{band}" in self.pattern:
             if in_file not in files:
                 detail = f"no file for band {in_file}; there are {', '.join(sorted(files))} for {label}"
@@ -111,38 +111,38 @@ class FolderSource(LayeredSource):
             path, index = files[in_file][0], 1
         else:
             path = files[""][0]
-            index = int(in_file) if in_file.isdigit() else self.wanted.names.index(name) + 1
+            index = int(in_file) if in_file.isdigit() else self.requested.names.index(name) + 1
         if self.variable is not None:
             is_shared = "{band}" not in self.pattern + self.variable
             return Asset(str(self.path / path), self.variable.replace("{band}", in_file), index - 1 if is_shared else 0)
         return Asset(str(self.path / path), "", index)
 
     def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
-        return open_band(scene, name, self.wanted)
+        return open_band(scene, name, self.requested)
 
 
 @contextmanager
-def open_band(scene: Scene, name: str, wanted: Wanted) -> Iterator[Layer]:
+def open_band(scene: Scene, name: str, requested: BandRequest) -> Iterator[Layer]:
     """Band `name` of a scene that lies in raster or HDF5 files. Raises SceneRefused, MissingInput."""
     asset = scene.assets.get(name)
     if asset is None:
         raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
     if asset.variable:
         with open_hdf5(asset.path, scene.id) as file:
-            yield open_plane(file, asset.variable, asset.index, wanted, name, scene.id)
+            yield open_plane(file, asset.variable, asset.index, requested, name, scene.id)
     else:
         with open_raster(asset.path, (asset.index,), scene.id) as dataset:
-            yield raster_layer(dataset, asset.index, wanted, name, scene.id)
+            yield raster_layer(dataset, asset.index, requested, name, scene.id)
 
 
-def raster_layer(dataset: rasterio.DatasetReader, index: int, wanted: Wanted, name: str, label: str) -> RasterLayer:
+def raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
     """Band `index` of an open raster, on the grid it states or the request gives. Raises SceneRefused(wrong-crs, wrong-grid)."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
     affine = dataset.transform
-    is_placed = affine.determinant != 0 and not affine.is_identity  # GDAL gives one or the other where nothing is stated
-    transform = tuple(affine)[:6] if is_placed else None
-    read_as = wanted.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
-    return RasterLayer(dataset, index, wanted.grid(crs, transform, dataset.shape, label), read_as)
+    is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL gives one or the other where nothing is stated
+    transform = tuple(affine)[:6] if is_georeferenced else None
+    read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
+    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as)
 
 
 def list_files(folder: Path) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
-from pipelines.sources.layers import Wanted
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import hdf5_data_set
-from pipelines.sources.placing import reinterpret
+from pipelines.sources.resampling import reinterpret
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Hdf5Layer:
 _known_places: dict[tuple[str, int, str, bool], tuple[str | None, tuple[float, ...] | None]] = {}  # reading it takes milliseconds
 
 
-def open_plane(file: h5py.File, name: str, index: int, wanted: Wanted, band: str, label: str) -> Hdf5Layer:
+def open_plane(file: h5py.File, name: str, index: int, requested: BandRequest, band: str, label: str) -> Hdf5Layer:
     """Plane `index` of data set `name`, with its grid from the request or from CF metadata. Raises SceneRefused."""
     data = hdf5_data_set(file, name, label)
     if data.ndim not in (2, 3):
@@ -56,13 +56,13 @@ def open_plane(file: h5py.File, name: str, index: int, wanted: Wanted, band: str
     if data.ndim == 3 and not 0 <= index < data.shape[0]:
         raise SceneRefused(label, "missing-band", f"{name!r} has {data.shape[0]} planes, no plane {index}")
     shape_yx = (int(data.shape[-2]), int(data.shape[-1]))
-    key = (file.filename, Path(file.filename).stat().st_mtime_ns, data.name, wanted.transform is None)
+    key = (file.filename, Path(file.filename).stat().st_mtime_ns, data.name, requested.transform is None)
     if key not in _known_places:
         if len(_known_places) > 10_000:
             _known_places.clear()
-        _known_places[key] = (cf_crs(file, data), None if wanted.transform else cf_transform(data, label))
+        _known_places[key] = (cf_crs(file, data), None if requested.transform else cf_transform(data, label))
     crs, transform = _known_places[key]
-    return Hdf5Layer(data, index, wanted.grid(crs, transform, shape_yx, label), wanted.bits_of(band, data.dtype))
+    return Hdf5Layer(data, index, requested.grid(crs, transform, shape_yx, label), requested.bits_of(band, data.dtype))
 
 
 def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
@@ -98,8 +98,8 @@ def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
 def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
     """The WKT of the CF grid mapping, EPSG:4326 for axes in degrees, else None."""
     mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
-    places = [data.parent, file] if mapping else []
-    for group in places:
+    positions = [data.parent, file] if mapping else []
+    for group in positions:
         link = group.get(mapping, getlink=True)
         if isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset):
             for key in ("crs_wkt", "spatial_ref"):
@@ -110,18 +110,20 @@ def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
 
 
-def cf_times(data: h5py.Dataset, place: str) -> np.ndarray:
+def cf_times(data: h5py.Dataset, position: str) -> np.ndarray:
     """datetime64[ns] of a CF time coordinate; NaT where it says nothing. Raises SceneRefused(no-date)."""
     import xarray as xr
 
     attributes = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
     if "since" not in attributes.get("units", ""):
-        raise SceneRefused(place, "no-date", f"{data.name!r} has the units {attributes.get('units')!r}; 'days since ...' is read")
+        raise SceneRefused(
+            position, "no-date", f"{data.name!r} has the units {attributes.get('units')!r}; 'days since ...' is read"
+        )
     try:
         decoded = xr.decode_cf(xr.Dataset({"t": ("t", data[:], attributes)}))["t"].values
         return decoded.astype("datetime64[ns]")
     except (ValueError, OverflowError, TypeError) as error:
-        raise SceneRefused(place, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
+        raise SceneRefused(position, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
 
 
 def text_attribute(item: h5py.HLObject, key: str) -> str:

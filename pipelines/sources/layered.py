@@ -10,8 +10,8 @@ import numpy as np
 
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene
-from pipelines.sources.layers import Described, Wanted, describe, grid_of, read_layers
-from pipelines.sources.placing import Layer
+from pipelines.sources.layers import BandRequest, SourceInfo, describe, grid_of, read_layers
+from pipelines.sources.resampling import Layer
 from pipelines.sources.source import Listing, Resampling
 
 
@@ -19,7 +19,7 @@ class LayeredSource:
     """The `Source` protocol over two things that differ by kind of file: `list_scenes`, and `_open`, the band of a scene."""
 
     path: Path
-    wanted: Wanted
+    requested: BandRequest
 
     def list_scenes(self) -> Listing:
         raise TypeError(f"{type(self).__name__} does not say which scenes it has")
@@ -28,8 +28,8 @@ class LayeredSource:
         raise TypeError(f"{type(self).__name__} does not say how a band is opened")
 
     @cached_property
-    def _described(self) -> Described:
-        return describe(self.path.name, self.wanted, self.list_scenes(), self._open)
+    def _described(self) -> SourceInfo:
+        return describe(self.path.name, self.requested, self.list_scenes(), self._open)
 
     @property
     def bands(self) -> tuple[Band, ...]:

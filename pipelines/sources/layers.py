@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, Scene
-from pipelines.sources.placing import Layer, place
+from pipelines.sources.resampling import Layer, resample
 from pipelines.sources.source import Listing, Resampling
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ PROBED_SCENES = 7  # spread over the series, to find the dtype that the odd file
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BandRequest:
     """What the request wants from the files, and what it says about them where they are silent or wrong.
 
     `in_file` maps a band's name to its name in the files where they differ. `quality` is the name of the quality band.
@@ -108,7 +108,7 @@ OpenLayer = Callable[[Scene, str], AbstractContextManager[Layer]]
 
 
 @dataclass(frozen=True)
-class Described:
+class SourceInfo:
     """What the files hold: bands with their nodata, the dtype, and the grid of the first readable scene."""
 
     bands: tuple[Band, ...]
@@ -116,7 +116,7 @@ class Described:
     grid: Grid
 
 
-def describe(place: str, wanted: Wanted, listing: Listing, open_layer: OpenLayer) -> Described:
+def describe(resample: str, requested: BandRequest, listing: Listing, open_layer: OpenLayer) -> SourceInfo:
     """Looks into a few scenes: the dtype of most of them, the grid of the first with that dtype, and the first nodata stated.
 
     Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
@@ -129,24 +129,24 @@ def describe(place: str, wanted: Wanted, listing: Listing, open_layer: OpenLayer
         if len(dtypes) >= min(PROBED_SCENES, len(scenes)) or (dtypes and index not in picks):
             break
         try:
-            dtypes[scenes[index].id] = _dtype_of(scenes[index], wanted.bands[0].name, open_layer)
+            dtypes[scenes[index].id] = _dtype_of(scenes[index], requested.bands[0].name, open_layer)
         except (SceneRefused, MissingInput) as error:
             problems.append(
                 error if isinstance(error, SceneRefused) else SceneRefused(scenes[index].id, "unreadable", str(error))
             )
     if not dtypes:
         shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
-        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {place} can be read:\n{shown}")
+        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {resample} can be read:\n{shown}")
     dtype = Counter(dtypes.values()).most_common(1)[0][0]
     for scene in scenes:
         try:
-            if _dtype_of(scene, wanted.bands[0].name, open_layer) == dtype:
-                described = _describe_scene(scene, wanted, dtype, open_layer)
-                return _with_nodata_of(described, [scenes[index] for index in picks if scenes[index] is not scene], open_layer)
+            if _dtype_of(scene, requested.bands[0].name, open_layer) == dtype:
+                info = _describe_scene(scene, requested, dtype, open_layer)
+                return _with_nodata_of(info, [scenes[index] for index in picks if scenes[index] is not scene], open_layer)
         except (SceneRefused, MissingInput) as error:
             log.debug("%s does not describe the series: %s", scene.id, error)
     raise RequestError(
-        f"no scene of {place} has all of the bands {', '.join(wanted.names)}:\n  {problems[0] if problems else ''}"
+        f"no scene of {resample} has all of the bands {', '.join(requested.names)}:\n  {problems[0] if problems else ''}"
     )
 
 
@@ -155,19 +155,19 @@ def _dtype_of(scene: Scene, name: str, open_layer: OpenLayer) -> np.dtype:
         return layer.dtype.newbyteorder("=")
 
 
-def _describe_scene(scene: Scene, wanted: Wanted, dtype: np.dtype, open_layer: OpenLayer) -> Described:
+def _describe_scene(scene: Scene, requested: BandRequest, dtype: np.dtype, open_layer: OpenLayer) -> SourceInfo:
     bands, grid = [], None
-    for band in wanted.bands:
+    for band in requested.bands:
         with open_layer(scene, band.name) as layer:
             if layer.dtype.newbyteorder("=") != dtype:
                 raise RequestError(
-                    f"bands differ in dtype: {wanted.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in {scene.id}; "
+                    f"bands differ in dtype: {requested.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in {scene.id}; "
                     "a cube has one dtype: leave one of them out"
                 )
             bands.append(_completed(band, layer, dtype))
             grid = grid or layer.grid
     assert grid is not None
-    return Described(tuple(bands), dtype, grid)
+    return SourceInfo(tuple(bands), dtype, grid)
 
 
 def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
@@ -181,20 +181,20 @@ def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
     return dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset)
 
 
-def _with_nodata_of(described: Described, others: list[Scene], open_layer: OpenLayer) -> Described:
-    """`described`, bands without nodata having that of the first of `others` that states one: a crop without an edge states none,
+def _with_nodata_of(info: SourceInfo, others: list[Scene], open_layer: OpenLayer) -> SourceInfo:
+    """`info`, bands without nodata having that of the first of `others` that states one: a crop without an edge states none,
     and the next one's fill would be taken for data.
     """
-    bands = list(described.bands)
+    bands = list(info.bands)
     for scene in others:
         silent = [index for index, band in enumerate(bands) if band.nodata is None]
         try:
             for index in silent:
                 with open_layer(scene, bands[index].name) as layer:
-                    bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, described.dtype))
+                    bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, info.dtype))
         except (SceneRefused, MissingInput) as error:
             log.debug("%s says nothing of nodata: %s", scene.id, error)
-    return dataclasses.replace(described, bands=tuple(bands))
+    return dataclasses.replace(info, bands=tuple(bands))
 
 
 def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:
@@ -221,7 +221,7 @@ def grid_of(open_layer: OpenLayer, scene: Scene, name: str) -> Grid:
 
 def read_layers(
     open_layer: OpenLayer,
-    described: Described,
+    info: SourceInfo,
     scene: Scene,
     grid: Grid,
     names: tuple[str, ...],
@@ -232,21 +232,21 @@ def read_layers(
     if scene.parts:
         raise ValueError(f"{scene.id} is a mosaic: read its parts")
     rows = slice(0, grid.shape_yx[0]) if rows is None else slice(*rows.indices(grid.shape_yx[0]))
-    wanted_bytes = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * described.dtype.itemsize
-    if wanted_bytes > MAX_READ_BYTES:
+    requested_bytes = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * info.dtype.itemsize
+    if requested_bytes > MAX_READ_BYTES:
         raise RequestError(
-            f"one read of {wanted_bytes / 1e9:.1f} GB, the bound is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
+            f"one read of {requested_bytes / 1e9:.1f} GB, the bound is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
         )
-    bands = {band.name: band for band in described.bands}
+    bands = {band.name: band for band in info.bands}
     planes = []
     for name in names:
         try:
             with open_layer(scene, name) as layer:
-                if name in bands and layer.dtype.newbyteorder("=") != described.dtype:
-                    detail = f"band {name} holds {layer.dtype}, the other scenes {described.dtype}; convert it or take it out"
+                if name in bands and layer.dtype.newbyteorder("=") != info.dtype:
+                    detail = f"band {name} holds {layer.dtype}, the other scenes {info.dtype}; convert it or take it out"
                     raise SceneRefused(scene.id, "wrong-dtype", detail)
                 nodata = bands[name].nodata if name in bands else layer.nodata
-                planes.append(place(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
+                planes.append(resample(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
         except MissingInput as error:
             raise SceneRefused(scene.id, "unreadable", f"{error}; it was there when the scenes were listed") from error
     return planes[0][None] if len(planes) == 1 else np.stack(planes)

@@ -18,9 +18,9 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.hdf5 import Hdf5Layer, cf_times, open_plane
 from pipelines.sources.layered import LayeredSource
-from pipelines.sources.layers import Wanted
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5
-from pipelines.sources.source import Listing, SameDate, compact_date, settle_dates
+from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class NetcdfSource(LayeredSource):
     """A scene for every step of the time coordinate `time` of the file at `path`."""
 
     path: Path
-    wanted: Wanted
+    requested: BandRequest
     time: str = "time"
     same_date: SameDate = "refuse"
 
@@ -40,11 +40,11 @@ class NetcdfSource(LayeredSource):
             with open_hdf5(self.path) as file:
                 times = cf_times(hdf5_data_set(file, self.time, self.path.name), self.path.name)
                 self._check_variables(hdf5_data_sets(file))
-                for name in self.wanted.names:
-                    shape = hdf5_data_set(file, self.wanted.name_in_file(name), self.path.name).shape
+                for name in self.requested.names:
+                    shape = hdf5_data_set(file, self.requested.name_in_file(name), self.path.name).shape
                     if len(shape) != 3 or shape[0] != len(times):
                         raise RequestError(
-                            f"{self.wanted.name_in_file(name)!r} in {self.path.name} has the shape {shape}; "
+                            f"{self.requested.name_in_file(name)!r} in {self.path.name} has the shape {shape}; "
                             f"expected (time, y, x) with {len(times)} times"
                         )
         except SceneRefused as error:
@@ -54,14 +54,14 @@ class NetcdfSource(LayeredSource):
             if np.isnat(observed_utc):
                 refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", f"{self.time}[{index}] is not a date"))
                 continue
-            assets = {n: Asset(str(self.path), self.wanted.name_in_file(n), index) for n in self.wanted.names}
+            assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
             scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
-        return settle_dates(scenes, refused, self.same_date)
+        return resolve_dates(scenes, refused, self.same_date)
 
     def _check_variables(self, found: list[str]) -> None:
-        missing = [n for n in self.wanted.names if self.wanted.name_in_file(n).strip("/") not in found]
+        missing = [n for n in self.requested.names if self.requested.name_in_file(n).strip("/") not in found]
         if missing:
-            names = ", ".join(self.wanted.name_in_file(name) for name in missing)
+            names = ", ".join(self.requested.name_in_file(name) for name in missing)
             raise RequestError(f"{self.path.name} has no variable {names}; it has: {', '.join(found) or 'none'}")
 
     @contextmanager
@@ -70,4 +70,4 @@ class NetcdfSource(LayeredSource):
         if asset is None:
             raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
         with open_hdf5(asset.path, scene.id) as file:
-            yield open_plane(file, asset.variable, asset.index, self.wanted, name, scene.id)
+            yield open_plane(file, asset.variable, asset.index, self.requested, name, scene.id)

@@ -217,13 +217,13 @@ def _check_jpeg2000_is_whole(path: Path, label: str) -> None:
             raise SceneRefused(label, "truncated", f"{path.name}: the codestream has no end marker; fetch it again")
 
 
-def check_size(label: str, place: str, shape_yx: tuple[int, int]) -> None:
+def check_size(label: str, position: str, shape_yx: tuple[int, int]) -> None:
     """Raises SceneRefused(too-large) for a band of more than MAX_BAND_PX pixels, or of none."""
     pixels = shape_yx[0] * shape_yx[1]
     if pixels < 1:
-        raise SceneRefused(label, "unreadable", f"{place} has no pixels: {shape_yx[0]} x {shape_yx[1]}")
+        raise SceneRefused(label, "unreadable", f"{position} has no pixels: {shape_yx[0]} x {shape_yx[1]}")
     if pixels > MAX_BAND_PX:
-        detail = f"{place} declares {shape_yx[0]} x {shape_yx[1]} pixels, the bound is {MAX_BAND_PX:.1e}; cut it up first"
+        detail = f"{position} declares {shape_yx[0]} x {shape_yx[1]} pixels, the bound is {MAX_BAND_PX:.1e}; cut it up first"
         raise SceneRefused(label, "too-large", detail)
 
 
@@ -252,25 +252,25 @@ def _hdf5_file(path: Path, label: str) -> h5py.File:
 
 def hdf5_data_set(file: h5py.File, name: str, label: str) -> h5py.Dataset:
     """The numeric data set `name` that lies in this very file. Raises SceneRefused(missing-band, driver, wrong-dtype)."""
-    place: h5py.Group | h5py.Dataset = file
+    position: h5py.Group | h5py.Dataset = file
     for part in name.strip("/").split("/"):
-        link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
+        link = position.get(part, getlink=True) if isinstance(position, h5py.Group) else None
         if link is None:
             found = ", ".join(hdf5_data_sets(file)[:12]) or "none"
             raise SceneRefused(label, "missing-band", f"no data set {name!r} in {_file_name(file)}; there are: {found}")
         if not isinstance(link, h5py.HardLink):
             raise SceneRefused(label, "driver", f"{name!r} in {_file_name(file)} is a link, which may lead out of the file")
-        place = place[part]
-    if not isinstance(place, h5py.Dataset) or place.dtype.kind not in SUPPORTED_KINDS:
-        kind = place.dtype if isinstance(place, h5py.Dataset) else "a group"
+        position = position[part]
+    if not isinstance(position, h5py.Dataset) or position.dtype.kind not in SUPPORTED_KINDS:
+        kind = position.dtype if isinstance(position, h5py.Dataset) else "a group"
         raise SceneRefused(label, "wrong-dtype", f"{name!r} in {_file_name(file)} is {kind}; integers and floats are read")
-    if place.is_virtual or place.external:
+    if position.is_virtual or position.external:
         raise SceneRefused(label, "driver", f"the pixels of {name!r} in {_file_name(file)} lie in other files")
-    if place.ndim >= 2:
-        check_size(label, f"{name!r} in {_file_name(file)}", place.shape[-2:])
-    if place.chunks and int(np.prod(place.chunks)) * place.dtype.itemsize > MAX_BLOCK_BYTES:
-        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {place.chunks}; rewrite it")
-    return place
+    if position.ndim >= 2:
+        check_size(label, f"{name!r} in {_file_name(file)}", position.shape[-2:])
+    if position.chunks and int(np.prod(position.chunks)) * position.dtype.itemsize > MAX_BLOCK_BYTES:
+        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {position.chunks}; rewrite it")
+    return position
 
 
 def hdf5_data_sets(file: h5py.File) -> list[str]:

@@ -1,6 +1,6 @@
 """The pattern of a folder's file names: `{date:%Y%m%d}`, `{band}` and `*`, matched against the path below the folder.
 
-A folder of several places has `{place}` too, and `{step}` where a file of dates says when each step was seen.
+A folder of several sites has `{site}` too, and `{step}` where a file of dates says when each step was seen.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from functools import cached_property
 from pipelines.errors import RequestError
 from pipelines.sources.dates import format_regex
 
-TOKEN = re.compile(r"\{date:([^{}]+)\}|\{(band|place|step)\}|(\*)|(\{[^{}]*\})")
+TOKEN = re.compile(r"\{date:([^{}]+)\}|\{(band|site|step)\}|(\*)|(\{[^{}]*\})")
 FOLDER_FIELDS = ("band",)
-PLACES_FIELDS = ("place", "step", "band")
+SITE_FIELDS = ("site", "step", "band")
 
 
 @dataclass(frozen=True)
 class Named:
     """What a file name says: the band ("" if the pattern has none), the date's text, and the name without the band.
 
-    `place` and `step` are "" where the pattern has none.
+    `site` and `step` are "" where the pattern has none.
     """
 
     band: str
     date_text: str
     key: str
-    place: str = ""
+    site: str = ""
     step: str = ""
 
 
@@ -109,4 +109,4 @@ def named(match: re.Match[str]) -> Named:
     key = match.string
     for start, stop in sorted((match.span(name) for name in groups if name.startswith("band")), reverse=True):
         key = f"{key[:start]}{{band}}{key[stop:]}"
-    return Named(groups.get("band0", ""), " ".join(dates), key, groups.get("place0", ""), groups.get("step0", ""))
+    return Named(groups.get("band0", ""), " ".join(dates), key, groups.get("site0", ""), groups.get("step0", ""))

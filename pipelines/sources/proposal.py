@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calendar import span_words
+from pipelines.calendar import format_span
 from pipelines.errors import RequestError
-from pipelines.sources.recognising import QUALITY_KINDS, Look, Seen, recognise
+from pipelines.sources.format_detection import QUALITY_KINDS, BandSample, Seen, detect_format
 
 RED = ("B4", "B04", "red", "RED", "Red", "SR_B4")
 NIR = ("B8", "B08", "B8A", "nir", "NIR", "Nir", "SR_B5")
@@ -38,24 +38,24 @@ def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
     It loads as it is; every guess has a comment. Raises MissingInput, RequestError if nothing there can be read, or if
     there are fewer than 5 dates.
     """
-    seen = recognise(Path(folder))
+    seen = detect_format(Path(folder))
     if len(seen.dates) < FEWEST_DATES:
         needs = "a forecast" if task == "forecast" else "a watch"
         raise RequestError(f"{folder} holds {len(seen.dates)} dates; {needs} needs at least {FEWEST_DATES}")
     variable = choose_variable(seen)
-    look = seen.look(variable.bands[0])
+    inspect_band = seen.inspect_band(variable.bands[0])
     lines = [
         f"# Proposed by looking at {_text(str(folder))}: {len(seen.dates)} dates from {_date(seen.dates[0])} to "
         f"{_date(seen.dates[-1])},",
-        f"# {look.shape_yx[0]} x {look.shape_yx[1]} pixels of {look.dtype}. Every value may be changed.",
+        f"# {inspect_band.shape_yx[0]} x {inspect_band.shape_yx[1]} pixels of {inspect_band.dtype}. Every value may be changed.",
         f"name: {_text(_name(name))}",
         f"task: {task}",
         "",
-        *_source(seen, variable, look),
+        *_source(seen, variable, inspect_band),
         "",
         *_quality(seen),
-        *_cube(seen, look),
-        *(_watching(seen, variable) if task == "monitor" else _forecasting(seen, variable, look)),
+        *_cube(seen, inspect_band),
+        *(_monitoring(seen, variable) if task == "monitor" else _forecasting(seen, variable, inspect_band)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -78,32 +78,32 @@ def choose_variable(seen: Seen) -> Variable:
     return Variable(_name(chosen.lower()), "band", (chosen,))
 
 
-def _source(seen: Seen, variable: Variable, look: Look) -> list[str]:
+def _source(seen: Seen, variable: Variable, inspect_band: BandSample) -> list[str]:
     lines = ["source:", f"  kind: {seen.kind}"]
-    for key, value, comment in seen.place:
+    for key, value, comment in seen.position:
         if key == "files":
             value = {_name(band): file for band, file in value.items() if band in (*variable.bands, seen.quality)}  # type: ignore[attr-defined]
         lines.append(f"  {key}: {json.dumps(value)}{_comment(comment)}")
     needed = sorted(variable.bands, key=seen.bands.index)
     others = [band for band in seen.bands if band not in (*needed, seen.quality)]
-    shared_file = seen.kind == "folder" and not any("{band}" in str(value) for _, value, _ in seen.place)
+    shared_file = seen.kind == "folder" and not any("{band}" in str(value) for _, value, _ in seen.position)
     renamed = [_band(band, str(seen.bands.index(band) + 1) if shared_file and len(seen.bands) > 1 else band) for band in needed]
     lines.append(f"  bands: [{', '.join(renamed)}]{_comment('also there: ' + ', '.join(others[:12]) if others else '')}")
-    return lines + _values(seen, variable, look)
+    return lines + _values(seen, variable, inspect_band)
 
 
 def _band(band: str, in_file: str) -> str:
     return _text(band) if _name(band) == band == in_file else f"{{name: {_text(_name(band))}, source: {_text(in_file)}}}"
 
 
-def _values(seen: Seen, variable: Variable, look: Look) -> list[str]:
+def _values(seen: Seen, variable: Variable, inspect_band: BandSample) -> list[str]:
     """Scale, offset, nodata, valid range and read_as: as the files say, else as products of this kind are known to be."""
     first, lines = variable.bands[0], []
     is_index = bool(INDICES.fullmatch(first))
-    is_reflectance = variable.formula == "normalized_difference" and look.dtype.kind in "iu"
+    is_reflectance = variable.formula == "normalized_difference" and inspect_band.dtype.kind in "iu"
     is_sentinel2 = is_reflectance and (seen.quality or "").upper() == "SCL"
-    scale = look.scale
-    if scale == 1 and look.dtype.kind in "iu" and (is_index or is_sentinel2):
+    scale = inspect_band.scale
+    if scale == 1 and inspect_band.dtype.kind in "iu" and (is_index or is_sentinel2):
         scale = 1e-4
         usual = "the usual packing: stored value x 0.0001; check it"
         lines.append(f"  scale: 0.0001{_comment(usual)}")
@@ -114,14 +114,14 @@ def _values(seen: Seen, variable: Variable, look: Look) -> list[str]:
             lines.append("  # or cut the series there and set offset: -0.1")
     elif scale != 1:
         lines.append(f"  scale: {scale:.10g}{_comment('as the files say')}")
-    if look.offset:
-        lines.append(f"  offset: {look.offset:.10g}{_comment('as the files say')}")
-    if look.nodata is not None and np.isfinite(look.nodata):
-        lines.append(f"  nodata: {_number(look.nodata)}{_comment('as the files say')}")
+    if inspect_band.offset:
+        lines.append(f"  offset: {inspect_band.offset:.10g}{_comment('as the files say')}")
+    if inspect_band.nodata is not None and np.isfinite(inspect_band.nodata):
+        lines.append(f"  nodata: {_number(inspect_band.nodata)}{_comment('as the files say')}")
     elif is_reflectance:
         lines.append(f"  nodata: 0{_comment('nothing tagged; 0 is fill in products of this kind')}")
-    if is_index and look.dtype.kind in "iu" and scale == 1e-4:
-        if look.dtype == "uint16":
+    if is_index and inspect_band.dtype.kind in "iu" and scale == 1e-4:
+        if inspect_band.dtype == "uint16":
             lines.append(
                 f"  read_as: int16{_comment('an index is signed; tagged unsigned, negative values wrap to about 65000')}"
             )
@@ -143,22 +143,22 @@ def _quality(seen: Seen) -> list[str]:
     return [*lines, f"  away_px: 2{_comment('pixels from every cloud or shadow')}", ""]
 
 
-def _cube(seen: Seen, look: Look) -> list[str]:
+def _cube(seen: Seen, inspect_band: BandSample) -> list[str]:
     lines = []
     if seen.differs_in_grid:
         lines.append(f"  on_other_grid: reproject{_comment('the scenes lie on different grids; add a grid: to choose your own')}")
     if seen.shares_dates:
         lines.append(f"  same_date: mosaic{_comment('several scenes share a date')}")
-    if min(look.shape_yx) < 128:
-        lines.append(f"  chunk_px: {max(16, max(look.shape_yx))}")
+    if min(inspect_band.shape_yx) < 128:
+        lines.append(f"  chunk_px: {max(16, max(inspect_band.shape_yx))}")
     return ["cube:", *lines, ""] if lines else []
 
 
-def _forecasting(seen: Seen, variable: Variable, look: Look) -> list[str]:
-    return [*_samples(seen, variable, look), "", *_split(seen, look), "", *_learning(seen)]
+def _forecasting(seen: Seen, variable: Variable, inspect_band: BandSample) -> list[str]:
+    return [*_samples(seen, variable, inspect_band), "", *_split(seen, inspect_band), "", *_learning(seen)]
 
 
-def _watching(seen: Seen, variable: Variable) -> list[str]:
+def _monitoring(seen: Seen, variable: Variable) -> list[str]:
     dates = seen.dates
     years = float((dates[-1] - dates[0]) / np.timedelta64(1, "D")) / YEAR_DAYS
     start = dates[int(len(dates) * 0.6)]
@@ -181,7 +181,7 @@ def _variable(variable: Variable) -> str:
     return f"{{name: {_text(variable.name)}, formula: {variable.formula}, bands: {needed}{extra}}}"
 
 
-def _samples(seen: Seen, variable: Variable, look: Look) -> list[str]:
+def _samples(seen: Seen, variable: Variable, inspect_band: BandSample) -> list[str]:
     dates = len(seen.dates)
     horizon = min(5, max(1, dates // 10))
     context = min(10, max(1, int(0.3 * dates)))
@@ -190,15 +190,15 @@ def _samples(seen: Seen, variable: Variable, look: Look) -> list[str]:
         "samples:",
         "  variables:",
         f"    - {_variable(variable)}",
-        f"  context: {context}{_comment(f'dates looked at; they are {span_words(step)} apart (median)')}",
+        f"  context: {context}{_comment(f'dates looked at; they are {format_span(step)} apart (median)')}",
         f"  horizon: {horizon}{_comment('dates forecast')}",
     ]
 
 
-def _split(seen: Seen, look: Look) -> list[str]:
+def _split(seen: Seen, inspect_band: BandSample) -> list[str]:
     dates = seen.dates
     validation, test = (dates[int(len(dates) * share)] for share in (0.6, 0.8))
-    block = int(min(256, max(8, min(look.shape_yx) // 4)))
+    block = int(min(256, max(8, min(inspect_band.shape_yx) // 4)))
     return [
         "split:                 # blocks in space, and a cut in time",
         f"  block_px: {block}",
@@ -213,7 +213,7 @@ def _learning(seen: Seen) -> list[str]:
     no_season = "the rule that the network corrects; no season comes twice before validation_from"
     return [
         "model:",
-        *([f"  guide: persistence{_comment(no_season)}"] if training_days < YEAR_DAYS else []),
+        *([f"  baseline: persistence{_comment(no_season)}"] if training_days < YEAR_DAYS else []),
         "  hidden: [16]",
         "  members: 1             # more networks, steadier forecasts",
         "",

@@ -59,7 +59,7 @@ class MaskRule:
         return keep_away(~np.isin(quality, self.valid_values), self.away_px)
 
 
-QualityRule = SclRule | LandsatRule | MaskRule
+QualityMask = SclRule | LandsatRule | MaskRule
 
 
 def keep_away(is_bad: np.ndarray, away_px: int) -> np.ndarray:

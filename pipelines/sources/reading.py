@@ -8,14 +8,14 @@ from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene, Slice
 from pipelines.sources.opening import files_kept_open
-from pipelines.sources.placing import covered, lattice_offset, overlaps
-from pipelines.sources.quality import QualityRule
+from pipelines.sources.quality import QualityMask
+from pipelines.sources.resampling import covered, lattice_offset, overlaps
 from pipelines.sources.source import Resampling, Source
 
 
 def read_slice(
     source: Source,
-    rule: QualityRule | None,
+    quality_mask: QualityMask | None,
     scene: Scene,
     grid: Grid,
     *,
@@ -24,7 +24,7 @@ def read_slice(
 ) -> Slice:
     """The whole scene on `grid`. Raises SceneRefused(wrong-crs, wrong-grid, no-overlap, all-nodata, ...); see `read_strip`."""
     rows = slice(0, grid.shape_yx[0])
-    image_BYX, valid_YX, is_data_YX = _read(source, rule, scene, grid, rows, on_other_grid, resampling)
+    image_BYX, valid_YX, is_data_YX = _read(source, quality_mask, scene, grid, rows, on_other_grid, resampling)
     if not is_data_YX.any():
         raise SceneRefused(scene.id, "all-nodata", "no pixel of it on the grid holds data in every band")
     return Slice(scene, image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
@@ -32,7 +32,7 @@ def read_slice(
 
 def read_strip(
     source: Source,
-    rule: QualityRule | None,
+    quality_mask: QualityMask | None,
     scene: Scene,
     grid: Grid,
     rows: slice,
@@ -46,7 +46,7 @@ def read_strip(
     Of the parts of a mosaic the first valid one counts, where none is valid the first that holds data.
     The quality band is always resampled with nearest, and need not lie on the grid as long as it covers the same area.
     """
-    return _read(source, rule, scene, grid, rows, on_other_grid, resampling)[:2]
+    return _read(source, quality_mask, scene, grid, rows, on_other_grid, resampling)[:2]
 
 
 def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:
@@ -59,21 +59,33 @@ def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:
 
 
 def _read(
-    source: Source, rule: QualityRule | None, scene: Scene, grid: Grid, rows: slice, on_other_grid: str, resampling: Resampling
+    source: Source,
+    quality_mask: QualityMask | None,
+    scene: Scene,
+    grid: Grid,
+    rows: slice,
+    on_other_grid: str,
+    resampling: Resampling,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(image, valid, is_data) of a scene or of the mosaic of its parts."""
     with files_kept_open():
-        return _read_parts(source, rule, scene, grid, rows, on_other_grid, resampling)
+        return _read_parts(source, quality_mask, scene, grid, rows, on_other_grid, resampling)
 
 
 def _read_parts(
-    source: Source, rule: QualityRule | None, scene: Scene, grid: Grid, rows: slice, on_other_grid: str, resampling: Resampling
+    source: Source,
+    quality_mask: QualityMask | None,
+    scene: Scene,
+    grid: Grid,
+    rows: slice,
+    on_other_grid: str,
+    resampling: Resampling,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image_BYX = valid_YX = is_data_YX = None
     for part in scene.parts or (scene,):
         try:
-            _check_place(source, rule, part, grid, on_other_grid)
-            layer_BYX, usable_YX, holds_YX = _read_part(source, rule, part, grid, rows, resampling)
+            _check_grid(source, quality_mask, part, grid, on_other_grid)
+            layer_BYX, usable_YX, holds_YX = _read_part(source, quality_mask, part, grid, rows, resampling)
         except SceneRefused as error:
             if scene.parts and error.reason == "no-overlap":
                 continue
@@ -89,7 +101,7 @@ def _read_parts(
     return image_BYX, valid_YX, is_data_YX
 
 
-def _check_place(source: Source, rule: QualityRule | None, scene: Scene, grid: Grid, on_other_grid: str) -> None:
+def _check_grid(source: Source, quality_mask: QualityMask | None, scene: Scene, grid: Grid, on_other_grid: str) -> None:
     """Refuses bands that lie elsewhere; on another grid only where reprojection was not asked for."""
     for name in (band.name for band in source.bands):
         there = source.grid_of(scene, name)
@@ -102,11 +114,11 @@ def _check_place(source: Source, rule: QualityRule | None, scene: Scene, grid: G
         if not overlaps(there, grid):
             detail = f"band {name} lies on {outline(there)}, outside of the cube's {outline(grid)}"
             raise SceneRefused(scene.id, "no-overlap", detail)
-    if rule is not None and on_other_grid != "reproject":
-        there = source.grid_of(scene, rule.band)
+    if quality_mask is not None and on_other_grid != "reproject":
+        there = source.grid_of(scene, quality_mask.band)
         if not _covers_same_area(there, grid):
             reason = "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
-            detail = f"quality band {rule.band} lies on {outline(there)}; the cube on {outline(grid)}"
+            detail = f"quality band {quality_mask.band} lies on {outline(there)}; the cube on {outline(grid)}"
             raise SceneRefused(scene.id, reason, f"{detail}; set cube.on_other_grid: reproject to resample it")
 
 
@@ -126,7 +138,7 @@ def _covers_same_area(there: Grid, grid: Grid) -> bool:
 
 
 def _read_part(
-    source: Source, rule: QualityRule | None, scene: Scene, grid: Grid, rows: slice, resampling: Resampling
+    source: Source, quality_mask: QualityMask | None, scene: Scene, grid: Grid, rows: slice, resampling: Resampling
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image_BYX = source.read(scene, grid, tuple(band.name for band in source.bands), resampling, rows)
     holds_YX = np.ones(image_BYX.shape[1:], bool)
@@ -137,8 +149,8 @@ def _read_part(
         if band.valid_range is not None:
             low, high = band.valid_range
             valid_YX &= (plane_YX >= low) & (plane_YX <= high)
-    if rule is not None:
-        valid_YX &= _usable(source, rule, scene, grid, rows)
+    if quality_mask is not None:
+        valid_YX &= _usable(source, quality_mask, scene, grid, rows)
     return image_BYX, valid_YX, holds_YX
 
 
@@ -152,10 +164,10 @@ def _holds_data(source: Source, band: Band, scene: Scene, plane_YX: np.ndarray, 
     return np.ones(plane_YX.shape, bool) if there.is_aligned(grid) else covered(there, grid, rows)
 
 
-def _usable(source: Source, rule: QualityRule, scene: Scene, grid: Grid, rows: slice) -> np.ndarray:
+def _usable(source: Source, quality_mask: QualityMask, scene: Scene, grid: Grid, rows: slice) -> np.ndarray:
     """(rows, x): what the rule says, decided with enough rows around for its distance, and nothing beyond the quality band."""
-    around = slice(max(rows.start - rule.away_px, 0), min(rows.stop + rule.away_px, grid.shape_yx[0]))
-    quality_YX = source.read(scene, grid, (rule.band,), "nearest", around)[0]
-    usable_YX = rule.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
-    there = source.grid_of(scene, rule.band)
+    around = slice(max(rows.start - quality_mask.away_px, 0), min(rows.stop + quality_mask.away_px, grid.shape_yx[0]))
+    quality_YX = source.read(scene, grid, (quality_mask.band,), "nearest", around)[0]
+    usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
+    there = source.grid_of(scene, quality_mask.band)
     return usable_YX if lattice_offset(there, grid) == (0, 0) else usable_YX & covered(there, grid, rows)

@@ -55,7 +55,7 @@ class Source(Protocol):
         ...
 
 
-def settle_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate) -> Listing:
+def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate) -> Listing:
     """The listing with one scene per date: later ones of a date are refused, or all of them become parts of a mosaic.
 
     A mosaic is named after its date alone, also where it has one part, so that a part that arrives late replaces the

@@ -12,10 +12,10 @@ from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import read_dates
 from pipelines.sources.folder import raster_layer
 from pipelines.sources.layered import LayeredSource
-from pipelines.sources.layers import Wanted
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import check_inside, open_raster
-from pipelines.sources.placing import RasterLayer
-from pipelines.sources.source import Listing, SameDate, compact_date, settle_dates
+from pipelines.sources.resampling import RasterLayer
+from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StackSource(LayeredSource):
     """
 
     path: Path
-    wanted: Wanted
+    requested: BandRequest
     files: Mapping[str, str] = field(hash=False)
     dates: str
     same_date: SameDate = "refuse"
@@ -36,7 +36,7 @@ class StackSource(LayeredSource):
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
         dates = read_dates(self.path / self.dates)
-        paths = {name: self._file(name) for name in self.wanted.names}
+        paths = {name: self._file(name) for name in self.requested.names}
         for name, path in paths.items():
             self._check_length(name, path, len(dates))
         scenes, refused = [], []
@@ -47,10 +47,10 @@ class StackSource(LayeredSource):
                 continue
             assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
             scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
-        return settle_dates(scenes, refused, self.same_date)
+        return resolve_dates(scenes, refused, self.same_date)
 
     def _file(self, name: str) -> Path:
-        in_file = self.wanted.name_in_file(name)
+        in_file = self.requested.name_in_file(name)
         if in_file not in self.files:
             raise RequestError(f"band {in_file!r} has no file in source.files; there are: {', '.join(self.files) or 'none'}")
         return self.path / self.files[in_file]
@@ -71,4 +71,4 @@ class StackSource(LayeredSource):
         if asset is None:
             raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
         with open_raster(asset.path, (asset.index,), scene.id) as dataset:
-            yield raster_layer(dataset, asset.index, self.wanted, name, scene.id)
+            yield raster_layer(dataset, asset.index, self.requested, name, scene.id)

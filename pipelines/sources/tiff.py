@@ -32,7 +32,7 @@ def directory_outside_file(path: Path) -> str:
     for at in range(0, len(entries), entry_bytes):
         tag, kind, values = struct.unpack_from(order + "HH" + offset_format, entries, at)
         length = values * TYPE_BYTES.get(kind, 1)
-        (place,) = struct.unpack_from(order + offset_format, entries, at + entry_bytes - inline)
-        if length > inline and place + length > size:
-            return f"the values of tag {tag} end at byte {place + length}, the file has {size}"
+        (position,) = struct.unpack_from(order + offset_format, entries, at + entry_bytes - inline)
+        if length > inline and position + length > size:
+            return f"the values of tag {tag} end at byte {position + length}, the file has {size}"
     return ""

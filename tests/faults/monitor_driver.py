@@ -13,11 +13,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "change"))
 
-from watched_cube import digests, make_watch
+from monitored_cube import digests, make_monitoring
 
-from pipelines.change.alerts import AlertBook, AlertRule, Patch, flat_indices, read_book, update_book, write_book
-from pipelines.change.layers import Layers
-from pipelines.change.replay import advance_all
+from pipelines.monitoring.alerts import (
+    AlertLog,
+    AlertSettings,
+    Patch,
+    flat_indices,
+    read_alert_log,
+    update_alert_log,
+    write_alert_log,
+)
+from pipelines.monitoring.layers import Layers
+from pipelines.monitoring.replay import advance_all
 
 BEFORE = {**dict.fromkeys(set(range(58)) - {30, 45}, "first"), 47: "older"}
 AFTER = dict.fromkeys(range(60), "first")  # two new dates, two late ones (one of them history), one reprocessed
@@ -25,12 +33,14 @@ EVENTS = {"os.rename", "os.remove", "os.mkdir", "open", "os.truncate"}  # os.rep
 
 
 def monitor(scenes, folder: Path) -> None:
-    advance_all(make_watch(scenes, folder / "state", tile_px=8))
+    advance_all(make_monitoring(scenes, folder / "state", tile_px=8))
     layers = Layers.open(folder / "state" / "layers")
     changed = flat_indices(layers.map("status"), 2)
     patches = [Patch(changed, {"pixels": changed.size, "area_m2": 100.0})] if changed.size else []
-    book, _ = update_book(read_book(folder / "alerts.json", folder / "alerts"), changed, patches, AlertRule(), "S")
-    write_book(folder / "alerts.json", folder / "alerts", book)
+    alert_log, _ = update_alert_log(
+        read_alert_log(folder / "alerts.json", folder / "alerts"), changed, patches, AlertSettings(), "S"
+    )
+    write_alert_log(folder / "alerts.json", folder / "alerts", alert_log)
 
 
 def kill_at(number: int, folder: str) -> None:
@@ -107,7 +117,7 @@ def main(root: Path) -> None:
         kills += 1
     if digests(again) != expected:
         different.append("again-and-again")
-    assert isinstance(read_book(again / "alerts.json", again / "alerts"), AlertBook)
+    assert isinstance(read_alert_log(again / "alerts.json", again / "alerts"), AlertLog)
     print(json.dumps({"calls": number - 1, "kills_in_a_row": kills, "different": different}))
 
 

@@ -92,6 +92,6 @@ def test_the_system_saying_no_space_is_storage_full(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.cube.laying.write_rows", full)
+    monkeypatch.setattr("pipelines.cube.writing.write_rows", full)
     with pytest.raises(StorageFull, match="what was committed before is intact"):
         ingest(FakeSource(dates=2), None, str(tmp_path / "cube"), None, IngestSettings())

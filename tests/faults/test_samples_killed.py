@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from pipelines.samples.cache import build_samples, open_samples
-from pipelines.samples.splits import SplitRule, StepRule, WindowPlan, plan_windows
+from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
 from pipelines.samples.storage import GrowingArray
 from pipelines.samples.variables import Variable
 
@@ -33,8 +33,8 @@ def cube() -> xr.Dataset:
 
 @pytest.fixture
 def plan(cube: xr.Dataset) -> WindowPlan:
-    rule = SplitRule(8, 1, np.datetime64("2015-06-01"), np.datetime64("2015-10-01"))
-    return plan_windows(cube.time.values, (8, 24), rule, StepRule(), 2, 1)
+    split = Split(8, 1, np.datetime64("2015-06-01"), np.datetime64("2015-10-01"))
+    return plan_windows(cube.time.values, (8, 24), split, Sampling(), 2, 1)
 
 
 def prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):

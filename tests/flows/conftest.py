@@ -21,7 +21,7 @@ TINY = {
     "cube": {"chunk_px": 32, "workers": 1},
     "samples": {"variables": [{"name": "red", "bands": ["red"]}], "context": 4, "horizon": 2},
     "split": {"block_px": 8, "buffer_px": 1, "validation_from": "2019-01-01", "test_from": "2019-09-01"},
-    "model": {"hidden": [4], "members": 1, "guide": "climatology"},
+    "model": {"hidden": [4], "members": 1, "baseline": "climatology"},
     "training": {"epochs": 1, "batch": 32, "accelerator": "cpu"},
     "evaluation": {"baselines": ["persistence", "climatology"], "must_beat": []},
     "prediction": {"tile_px": 32},

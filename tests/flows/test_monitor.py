@@ -17,8 +17,8 @@ from flows import notify as notifying
 from flows.invocation import open_invocation, remembering_folder
 from flows.notify import send_alerts
 from flows.stages import body_of
-from pipelines.change.alerts import read_book
 from pipelines.errors import RequestError, StateError
+from pipelines.monitoring.alerts import read_alert_log
 
 DATES, HISTORY, SIZE = 70, 50, 40
 NONE = {"tiles": 0, "steps": 0, "replays": 0, "fits": 0, "noted": 0, "unseen": 0, "dates_read": 0}
@@ -166,8 +166,8 @@ def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: 
     (folder / "alerts.json").write_text("{")
     assert len(monitor(write_scenes(here, range(DATES + 1)))["alerts"]) == 1
     assert (folder / "alerts.damaged.json").exists()
-    book = json.loads((folder / "alerts.json").read_text())
-    (folder / "alerts.json").write_text(json.dumps({**book, "grid": "another"}))
+    alert_log = json.loads((folder / "alerts.json").read_text())
+    (folder / "alerts.json").write_text(json.dumps({**alert_log, "grid": "another"}))
     assert len(monitor(write_scenes(here, range(DATES + 2)))["alerts"]) == 1
     assert json.loads((folder / "alerts.before.json").read_text())["grid"] == "another"
 
@@ -179,8 +179,8 @@ def test_a_start_before_the_first_date_is_refused(here: Path, plain: None) -> No
 
 def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
-    record = monitor(config, "monitoring.expectation={kind: forecaster, run: runs/none}")
-    assert record["expectation"] == "harmonic"
+    record = monitor(config, "monitoring.model={kind: forecaster, run: runs/none}")
+    assert record["model"] == "harmonic"
     assert "harmonic baseline instead of what the config asks for" in record["degraded"][0]
     assert record["change"]["objects"] == 1
     assert any("harmonic baseline" in line for line in record["lines"])
@@ -205,18 +205,18 @@ def test_a_watch_that_cannot_find_anything_says_so(here: Path, plain: None) -> N
     assert early["degraded"] == [
         "nothing has been judged yet: monitoring.start is 2030-01-01 and the cube ends on 2019-05-09; what comes later is judged"
     ]
-    deaf = monitor(config, "name=deaf", "monitoring.min_history=51")
-    assert deaf["degraded"] == [
+    insensitive = monitor(config, "name=deaf", "monitoring.min_history=51")
+    assert insensitive["degraded"] == [
         "no pixel is watched: they have fewer than 51 usable dates before 2018-02-20 (monitoring.min_history, monitoring.start)"
     ]
-    assert monitor(config, "name=deaf", "monitoring.min_history=51")["notes"] == deaf["degraded"]
+    assert monitor(config, "name=deaf", "monitoring.min_history=51")["notes"] == insensitive["degraded"]
     with pytest.raises(RequestError, match=r"expected 51 usable dates .*found at most 50; set a smaller monitoring\.min_history"):
         monitor(config, "name=uncalibrated", "monitoring.min_history=51", "monitoring.test.threshold=null")
 
 
 def test_a_scene_from_the_future_is_pointed_at(here: Path, plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
     long_ago = int(np.datetime64("2019-05-01", "ns").astype(np.int64))
-    monkeypatch.setattr("flows.stages.monitor_words.time.time_ns", lambda: long_ago)
+    monkeypatch.setattr("flows.stages.monitor_messages.time.time_ns", lambda: long_ago)
     (note,) = monitor(write_scenes(here, range(DATES)))["degraded"]
     assert note.startswith("the cube ends in the future, on 2019-05-09 (")
     assert "until the cube's folder is removed" in note
@@ -236,7 +236,7 @@ def test_damage_is_mended_and_said_once(here: Path, plain: None) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"made_for": 1, "asked": 2, "calibration": 3}'])
 def test_a_damaged_note_of_the_watch_is_made_anew(here: Path, plain: None, content: str) -> None:
     monitor(write_scenes(here, range(DATES - 1)))
-    (here / "runs" / "forest" / "state" / "harmonic" / "watch.json").write_text(content)
+    (here / "runs" / "forest" / "state" / "harmonic" / "monitoring.json").write_text(content)
     assert monitor(write_scenes(here, range(DATES)))["counts"]["steps"] == TILES
 
 
@@ -309,9 +309,9 @@ def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
     assert 0.4 <= area_ha <= 0.5
     monitor(config, telling)
     assert len(webhook[1].heard) == 1
-    book = json.loads(Path("runs/forest/alerts.json").read_text())
-    assert book["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
-    assert book["alerts"][0]["notify"]["slack-webhook/gone"] == ""
+    alert_log = json.loads(Path("runs/forest/alerts.json").read_text())
+    assert alert_log["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
+    assert alert_log["alerts"][0]["notify"]["slack-webhook/gone"] == ""
 
 
 def test_a_block_that_fails_loses_nothing_and_is_tried_again(
@@ -327,8 +327,8 @@ def test_a_block_that_fails_loses_nothing_and_is_tried_again(
     assert monitor(config, telling)["notified"] == ["custom-webhook/ops was told of 1 alert"]
     assert len(webhook[1].heard) == 2
     folder = Path("runs/forest")
-    book = read_book(folder / "alerts.json", folder / "state" / "alerts")
-    assert send_alerts(book, ["custom-webhook/ops"], "forest", folder / "alerts.json", lambda book: None)[1] == []
+    alert_log = read_alert_log(folder / "alerts.json", folder / "state" / "alerts")
+    assert send_alerts(alert_log, ["custom-webhook/ops"], "forest", folder / "alerts.json", lambda alert_log: None)[1] == []
 
 
 def test_a_long_list_is_cut_and_the_largest_come_first() -> None:

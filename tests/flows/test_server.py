@@ -362,8 +362,8 @@ def test_a_deployment_chooses_one_of_our_flows_and_its_parameters_only(served: S
             "/deployments/", {"flow_id": flow_id, "name": name, "entrypoint": entrypoint, "job_variables": job, **common}
         )
         parameters = {"config": "tiny.yaml", "overrides": [f"runs={tmp_path}"]}
-        wanted = {"parameters": parameters, "enforce_parameter_schema": False}
-        runs[name] = api.post(f"/deployments/{made['id']}/create_flow_run", wanted)["id"]
+        requested = {"parameters": parameters, "enforce_parameter_schema": False}
+        runs[name] = api.post(f"/deployments/{made['id']}/create_flow_run", requested)["id"]
     own = served.start("ingest", config=str(tmp_path / "elsewhere.yaml"))
     state = served.end_of(runs["shell"])
     assert (state["type"], "runs: may not write" in state["message"]) == ("FAILED", True), state

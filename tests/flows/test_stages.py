@@ -99,7 +99,7 @@ def check_another_config_is_not_judged(config: Path) -> None:
 
 
 def test_a_run_with_the_second_network_is_published(tiny_run: Path) -> None:
-    model = ("model.kind=convgru", "model.guide=decaying_anomaly")
+    model = ("model.kind=convgru", "model.baseline=decaying_anomaly")
     record = carry_out(run_forecast, tiny_run, *model, even_if_worse=True)
     assert record["products"]
     saved = json.loads(Path("runs/tiny/model/model.json").read_text())

@@ -22,12 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.verb == "compare":
         return show(compare.read(options.old, chosen), compare.read(options.new, chosen), options.tolerance)
     with tempfile.TemporaryDirectory() as folder:
-        place = options.keep or Path(folder)
+        site = options.keep or Path(folder)
         if options.verb == "record":
-            place.mkdir(parents=True, exist_ok=True)
+            site.mkdir(parents=True, exist_ok=True)
             for run in chosen:
-                runs.carry_out(run, place, is_full=options.full)
-        record = runs.collect_all(chosen, place)
+                runs.carry_out(run, site, is_full=options.full)
+        record = runs.collect_all(chosen, site)
     compare.write(options.out, record, is_short=options.short)
     print(f"{options.out}: {len(record)} arrays")
     return 0

@@ -93,7 +93,7 @@ FILES = {  # run -> role -> files below the run's folder
 NUMBERS = {  # run -> (role, JSON file below the run's folder, path in it, keys): one row per match, one column per key
     "forecast": (
         LOSS,
-        ("residual_share", "stages/train.json", "shrink/*", ""),
+        ("residual_share", "stages/train.json", "residual_scale/*", ""),
         ("metrics/overall", "evaluation.json", "metrics/*/overall", "mae rmse bias ssim pixels"),
         ("metrics/by_lead", "evaluation.json", "metrics/*/by_lead/*", "lead mae rmse bias ssim pixels"),
         ("metrics/skill", "evaluation.json", "skill/*/overall", "skill"),
@@ -116,8 +116,8 @@ NUMBERS = {  # run -> (role, JSON file below the run's folder, path in it, keys)
         LOSS,
         ("threshold", "stages/train.json", "", "threshold calibration_f1"),
         ("metrics/pooled", "evaluation.json", "methods/*/pooled", f"precision recall f1 iou average_precision {COUNTS}"),
-        ("metrics/sites", "evaluation.json", "methods/*/places/*", f"precision recall f1 iou average_precision {COUNTS}"),
-        ("metrics/mean", "evaluation.json", "methods/*", "mean_f1_of_places places_with_change"),
+        ("metrics/sites", "evaluation.json", "methods/*/sites/*", f"precision recall f1 iou average_precision {COUNTS}"),
+        ("metrics/mean", "evaluation.json", "methods/*", "mean_f1_of_sites sites_with_change"),
         ("metrics/thresholds", "evaluation.json", "methods/*/thresholds/*", ""),
         ("metrics/reliability", "evaluation.json", "methods/*/reliability/bins/*", "from to pixels claimed happened"),
         ("metrics/expected_error", "evaluation.json", "methods/*/reliability", "expected_error"),

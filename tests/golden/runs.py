@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.flows.change_places import write_places
+from tests.flows.change_sites import write_sites
 from tests.golden.record import RUN_FOLDERS, Record, collect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def carry_out(run: str, folder: Path, *, is_full: bool = False) -> None:
     if (folder / RUN_FOLDERS[run]).exists():
         raise FileExistsError(f"{folder / RUN_FOLDERS[run]} is there already; name another folder or remove it")
     if run == "change":
-        write_places(folder, evaluation={"must_beat": [], "references": RULES}, prediction={"tile_px": 32})
+        write_sites(folder, evaluation={"must_beat": [], "references": RULES}, prediction={"tile_px": 32})
     overrides = [] if is_full else [part for override in REDUCED[run] for part in ("--set", override)]
     environment = {**os.environ, **SAME_EVERYWHERE, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "flows.cli", *RUNS[run], *overrides, "--even-if-worse"]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.change.detector import Calibration, Detector, watch
-from pipelines.change.harmonic_expectation import HarmonicExpectation
-from pipelines.change.sequential_test import Cusum, Ewma, Mosum, Run
+from pipelines.monitoring.detector import Calibration, Detector, monitoring
+from pipelines.monitoring.harmonic_model import HarmonicModel
+from pipelines.monitoring.sequential_test import Cusum, Ewma, Mosum, Run
 
 DAYS = np.arange(17000.0, 17000 + 4 * 365, 15)
 PAST = DAYS < 17000 + 2 * 365
@@ -26,11 +26,11 @@ def series(draw):
 
 def judge(detector, x, valid):
     fitted = detector.fit(x[PAST], valid[PAST], DAYS[PAST])
-    return detector.layers(fitted, watch(detector, fitted, x[~PAST], valid[~PAST], DAYS[~PAST]))
+    return detector.layers(fitted, monitoring(detector, fitted, x[~PAST], valid[~PAST], DAYS[~PAST]))
 
 
 def build(test, direction="both"):
-    return Detector(HarmonicExpectation(), test[0], Calibration(test[1]), direction)
+    return Detector(HarmonicModel(), test[0], Calibration(test[1]), direction)
 
 
 @settings(max_examples=25)
@@ -61,9 +61,9 @@ def test_a_watch_that_was_interrupted_anywhere_ends_in_the_same_bits(pair, test,
     fitted = detector.fit(x[PAST], valid[PAST], DAYS[PAST])
     now, seen, days = x[~PAST], valid[~PAST], DAYS[~PAST]
     cut = data.draw(st.integers(0, len(days)))
-    whole = watch(detector, fitted, now, seen, days)
-    first = watch(detector, fitted, now[:cut], seen[:cut], days[:cut])
-    rest = watch(detector, fitted, now[cut:], seen[cut:], days[cut:], first)
+    whole = monitoring(detector, fitted, now, seen, days)
+    first = monitoring(detector, fitted, now[:cut], seen[:cut], days[:cut])
+    rest = monitoring(detector, fitted, now[cut:], seen[cut:], days[cut:], first)
     assert {name: value.tobytes() for name, value in rest.items()} == {name: value.tobytes() for name, value in whole.items()}
 
 
@@ -101,6 +101,6 @@ def test_a_shifted_season_is_only_a_shift():
     days = []
     for shift in (0.0, 365.2422):
         fitted = detector.fit(x[PAST], valid[PAST], DAYS[PAST] + shift)
-        state = watch(detector, fitted, x[~PAST], valid[~PAST], DAYS[~PAST] + shift)
+        state = monitoring(detector, fitted, x[~PAST], valid[~PAST], DAYS[~PAST] + shift)
         days.append(detector.layers(fitted, state)["detected_day"] - shift)
     assert days[0] == pytest.approx(days[1], abs=1e-6)

@@ -28,7 +28,7 @@ class Arrived(FakeSource):
         return Listing([scenes[number] for number in self.arrived])
 
 
-def lay(uri: str, arrived: list[int], workers: int, commit_scenes: int) -> None:
+def ingest_into(uri: str, arrived: list[int], workers: int, commit_scenes: int) -> None:
     source = Arrived(dates=COUNT, shape_yx=(20, 20), bands=("red",), arrived=tuple(arrived))
     ingest(source, SclRule(keep=(4,)), uri, None, IngestSettings(chunk_px=16, workers=workers, commit_scenes=commit_scenes))
 
@@ -49,7 +49,7 @@ def test_any_order_and_any_batches_give_the_same_cube(order, cuts, workers, comm
     with tempfile.TemporaryDirectory() as folder:
         bit_by_bit, at_once = str(Path(folder) / "bit"), str(Path(folder) / "once")
         for cut in [*sorted(cuts), COUNT]:
-            lay(bit_by_bit, order[:cut], workers, commit)
-        lay(at_once, list(range(COUNT)), 1, 64)
+            ingest_into(bit_by_bit, order[:cut], workers, commit)
+        ingest_into(at_once, list(range(COUNT)), 1, 64)
         assert content(bit_by_bit) == content(at_once)
         assert (np.diff(open_cube(bit_by_bit).time.values) > np.timedelta64(0)).all()

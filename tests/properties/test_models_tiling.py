@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from models.baselines.climatology import Climatology
 from models.baselines.decaying_anomaly import DecayingAnomaly
 from models.baselines.persistence import Persistence
-from models.guided import Scaling, build_forecaster
 from models.networks.conv_gru_forecaster import ConvGRUSettings
 from models.networks.encoder_forecaster import ConvLSTMSettings
+from models.residual_forecaster import Scaling, build_forecaster
 
-GUIDES = [None, Persistence(), Climatology(), DecayingAnomaly()]
+BASELINES = [None, Persistence(), Climatology(), DecayingAnomaly()]
 SIZE, DATES = 64, 30
 
 
@@ -35,7 +35,7 @@ def series(seed: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["convlstm", "convgru"])
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: "none" if guide is None else type(guide).__name__)
+@pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: "none" if baseline is None else type(baseline).__name__)
 @settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 3),
@@ -46,11 +46,11 @@ def series(seed: int) -> dict[str, torch.Tensor]:
     height=st.integers(1, SIZE),
     width=st.integers(1, SIZE),
 )
-def test_a_cropped_tile_is_the_whole_image(guide, kind, seed, kernel, hidden, row0, col0, height, width):
+def test_a_cropped_tile_is_the_whole_image(baseline, kind, seed, kernel, hidden, row0, col0, height, width):
     scaling = Scaling((0.5, 0.5), (0.3, 0.3), ("none", "log1p"), 16.0)
     gru = ConvGRUSettings(hidden=hidden, kernel=kernel)
     network = gru if kind == "convgru" else ConvLSTMSettings(hidden=hidden, kernel=kernel, peepholes=seed % 2 == 0)
-    made = build_forecaster(guide, scaling, context=4, horizon=2, network=network, seed=seed)
+    made = build_forecaster(baseline, scaling, context=4, horizon=2, network=network, seed=seed)
     torch.manual_seed(seed)
     torch.nn.init.normal_(made.members[0].head.weight)
     arguments = series(seed)

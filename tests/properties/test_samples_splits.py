@@ -8,7 +8,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import RequestError
-from pipelines.samples.splits import PARTS, SplitRule, StepRule, WindowPlan, audit, cut_blocks, from_json, plan_windows, to_json
+from pipelines.samples.splits import PARTS, Sampling, Split, WindowPlan, audit, cut_blocks, from_json, plan_windows, to_json
 
 START = np.datetime64("2018-01-01", "ns")
 
@@ -19,7 +19,7 @@ def requests(draw, sides: tuple[int, int] = (5, 40), blocks: tuple[int, int] = (
     gaps = draw(st.lists(st.integers(1, 40), min_size=14, max_size=40))
     times = START + np.cumsum(gaps) * np.timedelta64(1, "D")
     cuts = draw(st.tuples(st.integers(6, len(times) - 6), st.integers(2, 12)))
-    rule = {
+    split = {
         "block_px": draw(st.integers(*blocks)),
         "buffer_px": draw(st.integers(0, 2)),
         "validation_from": times[cuts[0]],
@@ -29,16 +29,16 @@ def requests(draw, sides: tuple[int, int] = (5, 40), blocks: tuple[int, int] = (
         "validation_fraction": draw(st.floats(0.05, 0.45)),
         "seed": draw(st.integers(0, 5)),
     }
-    steps = draw(st.sampled_from([StepRule(), StepRule("regular"), StepRule("regular", 12.0, 3.0)]))
+    steps = draw(st.sampled_from([Sampling(), Sampling("regular"), Sampling("regular", 12.0, 3.0)]))
     shape_yx = draw(st.tuples(st.integers(*sides), st.integers(*sides)))
     sizes = {"context": draw(st.integers(1, 4)), "horizon": draw(st.integers(1, 3)), "stride": draw(st.integers(1, 3))}
-    return {"times": times, "shape_yx": shape_yx, "rule": rule, "steps": steps, **sizes}
+    return {"times": times, "shape_yx": shape_yx, "split": split, "steps": steps, **sizes}
 
 
 def plan_or_skip(request: dict) -> WindowPlan:
     """The plan; the example is skipped if the request was refused, with a message that names a setting."""
     try:
-        return plan_windows(**{**request, "rule": SplitRule(**request["rule"])})
+        return plan_windows(**{**request, "split": Split(**request["split"])})
     except RequestError as e:
         message = str(e)
     assert any(word in message for word in ("split.", "samples.", "larger area"))

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene
-from pipelines.sources.dates import FORMATS, parse_date, recognise_date
+from pipelines.sources.dates import FORMATS, detect_date, parse_date
+from pipelines.sources.file_names import propose_pattern
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.layers import Wanted
-from pipelines.sources.naming import propose_pattern
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import open_raster
 from pipelines.sources.pattern import FilePattern
 from pipelines.sources.quality import keep_away
-from pipelines.sources.source import settle_dates
+from pipelines.sources.source import resolve_dates
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (21, 34))
 PLANE = (np.arange(21 * 34).reshape(21, 34) + 1).astype("uint16")
@@ -36,7 +36,7 @@ def write(path: Path, **options) -> Path:
 def source(tmp_path_factory) -> FolderSource:
     folder = tmp_path_factory.mktemp("source")
     write(folder / "20180105.tif", tiled=True, blockxsize=16, blockysize=16)
-    return FolderSource(folder, Wanted((Band("a", nodata=0),)), "{date:%Y%m%d}.tif")
+    return FolderSource(folder, BandRequest((Band("a", nodata=0),)), "{date:%Y%m%d}.tif")
 
 
 @settings(deadline=None)
@@ -94,7 +94,7 @@ def test_away_means_farther_than_that_from_every_bad_pixel(bad, away_px):
 @given(moment=st.datetimes(datetime.datetime(1970, 1, 1), datetime.datetime(2099, 12, 31)), date_format=st.sampled_from(FORMATS))
 def test_dates_are_read_as_they_are_written(moment, date_format):
     text = moment.strftime(date_format)
-    assert recognise_date(text) == parse_date(text, date_format) == np.datetime64(datetime.datetime.strptime(text, date_format))
+    assert detect_date(text) == parse_date(text, date_format) == np.datetime64(datetime.datetime.strptime(text, date_format))
 
 
 @settings(deadline=None)
@@ -123,7 +123,7 @@ def test_a_proposed_pattern_reads_the_names_it_was_made_from(days, date_format, 
 @given(hours=st.lists(st.integers(0, 9), max_size=12), same_date=st.sampled_from(["refuse", "mosaic"]))
 def test_a_settled_listing_loses_no_scene_and_has_every_date_once(hours, same_date):
     scenes = [Scene(f"s{i}", np.datetime64("2018-01-01", "ns") + np.timedelta64(hour, "h"), {}) for i, hour in enumerate(hours)]
-    listing = settle_dates(scenes, [], same_date)
+    listing = resolve_dates(scenes, [], same_date)
     dates = [scene.observed_utc for scene in listing.scenes]
     assert dates == sorted(set(dates))
     kept = {part.id for scene in listing.scenes for part in (scene.parts or (scene,))}

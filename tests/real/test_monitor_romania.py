@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.change.calibration import calibrate
-from pipelines.change.detector import CHANGED, Calibration, Detector, watch
-from pipelines.change.harmonic_expectation import HarmonicExpectation
-from pipelines.change.monitor_evaluation import JudgeSettings, evaluate_monitor
-from pipelines.change.sequential_test import Cusum
+from pipelines.monitoring.calibration import calibrate
+from pipelines.monitoring.detector import CHANGED, Calibration, Detector, monitoring
+from pipelines.monitoring.evaluation import EvaluationSettings, evaluate_monitor
+from pipelines.monitoring.harmonic_model import HarmonicModel
+from pipelines.monitoring.sequential_test import Cusum
 from pipelines.sources.quality import SclRule
 
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"
@@ -20,10 +20,10 @@ WEST, EAST, ALL = slice(0, 50), slice(50, 100), slice(0, 100)
 @pytest.fixture(scope="module")
 def forest(shared_data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(NDVI, valid, days): SCL 4 and 5 only, 2 pixels away from all other classes, as in configs/demo.yaml."""
-    rule = SclRule((4, 5), away_px=2)
+    settings = SclRule((4, 5), away_px=2)
     with xr.open_dataset(shared_data(FILE), engine="h5netcdf", mask_and_scale=False) as file:
         bands = {name: file[name].values for name in ("B2", "B3", "B4", "B8")}
-        valid = np.stack([rule.usable(scl) for scl in file["SCL"].values])
+        valid = np.stack([settings.usable(scl) for scl in file["SCL"].values])
         days = file["time"].values.astype("datetime64[s]").astype(np.float64) / 86400
     valid &= np.all([band > 0 for band in bands.values()], axis=0)
     near, red = bands["B8"].astype(np.float32), bands["B4"].astype(np.float32)
@@ -33,7 +33,7 @@ def forest(shared_data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def calibrated(forest, columns: slice) -> Detector:
     x, valid, days = forest
-    detector = Detector(HarmonicExpectation(), Cusum(), Calibration(float("inf")), "down")
+    detector = Detector(HarmonicModel(), Cusum(), Calibration(float("inf")), "down")
     return calibrate(detector, x[..., columns], valid[..., columns], days, false_alarms=10, start_day=START)[0]
 
 
@@ -51,7 +51,7 @@ def test_the_marks_are_met(forest, calibrated_on, judged_on, delay_of_large):
         valid[..., judged_on],
         days,
         START,
-        JudgeSettings(direction="down"),
+        EvaluationSettings(direction="down"),
         hindsight=False,
     )
     found = result["methods"]["cusum"]
@@ -69,10 +69,10 @@ def test_the_marks_are_met(forest, calibrated_on, judged_on, delay_of_large):
 def test_felling_is_dated_and_the_hazy_date_that_was_labelled_clear_is_not(forest):
     """2020-09-03 is haze over half the raster; at most a date among others, it must not be where runs of evidence begin."""
     x, valid, days = forest
-    detector = Detector(HarmonicExpectation(), Cusum(), Calibration(9.0), "down")
+    detector = Detector(HarmonicModel(), Cusum(), Calibration(9.0), "down")
     past = days < START
     fitted = detector.fit(x[past], valid[past], days[past])
-    layers = detector.layers(fitted, watch(detector, fitted, x[~past], valid[~past], days[~past]))
+    layers = detector.layers(fitted, monitoring(detector, fitted, x[~past], valid[~past], days[~past]))
     is_changed = layers["status"] == CHANGED
     assert 500 < is_changed.sum() < 1500
     assert np.median(layers["magnitude"][is_changed]) < -0.15

@@ -9,13 +9,13 @@ import torch
 import xarray as xr
 
 from pipelines.samples.cache import SampleCache, build_samples
-from pipelines.samples.splits import SplitRule, StepRule, audit, plan_windows
+from pipelines.samples.splits import Sampling, Split, audit, plan_windows
 from pipelines.samples.statistics import channel_statistics
 from pipelines.samples.variables import Variable
 
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"
 NDVI = (Variable("ndvi", "normalized_difference", ("B8", "B4"), valid_range=(-1, 1)),)
-RULE = SplitRule(25, 1, np.datetime64("2019-01-01"), np.datetime64("2020-01-01"))
+SPLIT = Split(25, 1, np.datetime64("2019-01-01"), np.datetime64("2020-01-01"))
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def forest(shared_data) -> xr.Dataset:
     return cube
 
 
-def cut(forest: xr.Dataset, folder: Path, steps: StepRule) -> SampleCache:
-    plan = plan_windows(forest["time"].values, (100, 100), RULE, steps, context=10, horizon=5)
+def cut(forest: xr.Dataset, folder: Path, steps: Sampling) -> SampleCache:
+    plan = plan_windows(forest["time"].values, (100, 100), SPLIT, steps, context=10, horizon=5)
     assert audit(plan).ok
     return build_samples(forest, "netcdf", folder, plan, NDVI, min_valid_fraction=0.1)
 
 
-@pytest.mark.parametrize(("steps", "train", "test"), [(StepRule(), 557, 90), (StepRule("regular"), 400, 45)])
+@pytest.mark.parametrize(("steps", "train", "test"), [(Sampling(), 557, 90), (Sampling("regular"), 400, 45)])
 def test_every_part_has_windows(forest, tmp_path, steps, train, test):
     counts = cut(forest, tmp_path, steps).counts()
     assert counts["train"] >= train
@@ -48,7 +48,7 @@ def test_every_part_has_windows(forest, tmp_path, steps, train, test):
 
 
 def test_statistics_are_those_of_a_forest(forest):
-    plan = plan_windows(forest["time"].values, (100, 100), RULE, StepRule(), 10, 5)
+    plan = plan_windows(forest["time"].values, (100, 100), SPLIT, Sampling(), 10, 5)
     statistics = channel_statistics(forest, plan, NDVI)
     assert statistics.mean[0] == pytest.approx(0.781, abs=0.01)
     assert statistics.std[0] == pytest.approx(0.147, abs=0.01)
@@ -57,7 +57,7 @@ def test_statistics_are_those_of_a_forest(forest):
 def test_persistence_scores_as_known(forest, tmp_path):
     """0.127 was measured on the whole raster (docs of the data); three held-out blocks are close to it."""
     error = pixels = 0.0
-    for window in cut(forest, tmp_path, StepRule()).windows("test"):
+    for window in cut(forest, tmp_path, Sampling()).windows("test"):
         last_CHW = torch.zeros(window.x_NCHW.shape[1:])
         seen_HW = torch.zeros(window.valid_NHW.shape[1:], dtype=torch.bool)
         for step in window.context_T:

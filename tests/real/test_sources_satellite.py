@@ -14,7 +14,7 @@ from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.layers import Wanted
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.netcdf import NetcdfSource
 from pipelines.sources.proposal import propose_run
 from pipelines.sources.quality import LandsatRule, SclRule
@@ -31,7 +31,7 @@ def bands(*names: str, **meaning) -> tuple[Band, ...]:
 @pytest.mark.parametrize(("size", "names"), [("10m", ("B2", "B3", "B4", "B8")), ("20m", ("B3", "B4", "B8A", "B11"))])
 def test_sentinel2_cube(shared_data, size, names):
     path = shared_data(f"satellite/sentinel2-romania/sentinel2_cube_subset_romania_{size}.nc")
-    source = NetcdfSource(path, Wanted(bands(*names, scale=1e-4), quality="SCL"))
+    source = NetcdfSource(path, BandRequest(bands(*names, scale=1e-4), quality="SCL"))
     scenes = source.list_scenes().scenes
     grid = source.native_grid()
     assert len(scenes) == 140
@@ -50,8 +50,8 @@ def test_sentinel2_cube(shared_data, size, names):
 
 def test_modis_by_date_is_signed(shared_data):
     folder = shared_data("satellite/modis-sinop-by-date")
-    wanted = Wanted(bands("NDVI", "EVI", scale=1e-4, valid_range=(-2000, 10000)), read_as="int16")
-    source = FolderSource(folder, wanted, "TERRA_MODIS_{band}_{date:%Y-%m-%d}.jp2")
+    requested = BandRequest(bands("NDVI", "EVI", scale=1e-4, valid_range=(-2000, 10000)), read_as="int16")
+    source = FolderSource(folder, requested, "TERRA_MODIS_{band}_{date:%Y-%m-%d}.jp2")
     listing = source.list_scenes()
     assert (len(listing.scenes), listing.refused, source.dtype()) == (23, [], np.dtype("int16"))
     lowest = min(int(read_slice(source, None, s, source.native_grid()).image_BYX.min()) for s in listing.scenes[:12])
@@ -64,8 +64,8 @@ def test_modis_by_date_is_signed(shared_data):
 
 def test_radar_netherlands(shared_data):
     folder = shared_data("satellite/radar-netherlands")
-    wanted = Wanted(bands("rain", scale=0.01, nodata=65535), crs=RADAR_CRS, transform=(1000, 0, 0, 0, -1000, -3650000))
-    source = FolderSource(folder, wanted, "RAD_NL25_RAP_5min_{date:%Y%m%d%H%M}.h5", variable="image1/image_data")
+    requested = BandRequest(bands("rain", scale=0.01, nodata=65535), crs=RADAR_CRS, transform=(1000, 0, 0, 0, -1000, -3650000))
+    source = FolderSource(folder, requested, "RAD_NL25_RAP_5min_{date:%Y%m%d%H%M}.h5", variable="image1/image_data")
     scenes = source.list_scenes().scenes
     assert len(scenes) == 60
     assert scenes[1].observed_utc - scenes[0].observed_utc == np.timedelta64(5, "m")
@@ -88,7 +88,7 @@ def test_radar_netherlands(shared_data):
 
 def test_radar_finland_never_reads_the_blank_overviews(shared_data):
     folder = shared_data("satellite/radar-finland")
-    source = FolderSource(folder, Wanted(bands("dbz", scale=0.5, offset=-32, nodata=255)), "{date:%Y%m%d%H%M}_FINUTM.tif")
+    source = FolderSource(folder, BandRequest(bands("dbz", scale=0.5, offset=-32, nodata=255)), "{date:%Y%m%d%H%M}_FINUTM.tif")
     scene = source.list_scenes().scenes[0]
     native = source.native_grid()
     assert native.crs == "EPSG:3067"
@@ -106,13 +106,13 @@ def test_radar_finland_never_reads_the_blank_overviews(shared_data):
 def test_landsat_scenes_of_several_paths_make_mosaics(shared_data):
     folder = shared_data("satellite/landsat8-new-york")
     pattern = "*/LC08_L1TP_*_{date:%Y%m%d}_{band}.TIF"
-    wanted = Wanted(bands("B4", "B5", nodata=0), quality="BQA")
-    alone = FolderSource(folder, wanted, pattern)
+    requested = BandRequest(bands("B4", "B5", nodata=0), quality="BQA")
+    alone = FolderSource(folder, requested, pattern)
     listing = alone.list_scenes()
     assert (len(listing.scenes), [refusal.reason for refusal in listing.refused]) == (17, ["duplicate-date"] * 2)
     with pytest.raises(SceneRefused, match="wrong-grid"):
         read_slice(alone, LandsatRule(1, band="BQA"), listing.scenes[1], alone.native_grid())
-    source = FolderSource(folder, wanted, pattern, same_date="mosaic")
+    source = FolderSource(folder, requested, pattern, same_date="mosaic")
     grid = Grid("EPSG:32618", (3000.0, 0.0, 390_000.0, 0.0, -3000.0, 4_743_000.0), (135, 125))
     rule = LandsatRule(1, band="BQA")
     scene = next(scene for scene in source.list_scenes().scenes if len(scene.parts) == 2)
@@ -133,7 +133,7 @@ def test_landsat_scenes_of_several_paths_make_mosaics(shared_data):
 def test_modis_stacks(shared_data, folder, dates, files, count, first):
     path = shared_data(f"satellite/{folder}")
     names = ("ndvi", "evi")
-    source = StackSource(path, Wanted(bands(*names)), {name: files.format(name) for name in names}, dates)
+    source = StackSource(path, BandRequest(bands(*names)), {name: files.format(name) for name in names}, dates)
     scenes = source.list_scenes().scenes
     assert (len(scenes), str(scenes[0].observed_utc)[:10]) == (count, first)
     found = read_slice(source, None, scenes[100], source.native_grid())
@@ -157,7 +157,7 @@ def test_modis_stacks(shared_data, folder, dates, files, count, first):
     ],
 )
 def test_a_proposed_run_loads_and_its_source_reads(shared_data, place, kind, variable):
-    from configs.build import build_rule, build_source
+    from configs.build import build_quality_mask, build_source
 
     path = shared_data(f"satellite/{place}")
     run = Run.model_validate(yaml.safe_load(propose_run(path, Path(place).stem)))
@@ -167,7 +167,9 @@ def test_a_proposed_run_loads_and_its_source_reads(shared_data, place, kind, var
     assert len(scenes) >= run.samples.context + run.samples.horizon
     assert run.split.validation_from < run.split.test_from
     valid = [
-        read_slice(source, build_rule(run), scene, source.native_grid(), on_other_grid=run.cube.on_other_grid).valid_YX.mean()
+        read_slice(
+            source, build_quality_mask(run), scene, source.native_grid(), on_other_grid=run.cube.on_other_grid
+        ).valid_YX.mean()
         for scene in (scenes[0], scenes[len(scenes) // 2])
     ]
     assert max(valid) > 0.01

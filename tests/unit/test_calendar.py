@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, span_words, to_days
+from pipelines.calendar import format_span, from_days, median_step_days, nearest_observations, regular_steps, to_days
 
 
 def dates(*texts: str) -> np.ndarray:
@@ -53,4 +53,4 @@ def test_one_date_has_no_step():
     ],
 )
 def test_spans_of_time_are_said_in_the_largest_unit_that_they_fill(days, words):
-    assert span_words(days) == words
+    assert format_span(days) == words

@@ -83,9 +83,9 @@ def test_a_change_detector_finds_the_same(unpack: Unpack) -> None:
     detector, _ = load_detector(unpack("change") / "model")
     given, p_HW = expected("change")
     assert detector.threshold == given.pop("threshold").item()
-    rule_p_HW = detector.rule_probability(given.pop("rule_HW"))
+    index_p_HW = detector.index_probability(given.pop("rule_HW"))
     p_MHW = [detector.member_probability(i, detector.member_logit(i, **given)) for i in range(len(detector.members))]
-    np.testing.assert_allclose(detector.fuse(torch.stack(p_MHW).mean(0), rule_p_HW).numpy(), p_HW, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(detector.fuse(torch.stack(p_MHW).mean(0), index_p_HW).numpy(), p_HW, atol=1e-6, rtol=0)
 
 
 def test_monitoring_goes_on_from_the_saved_state(unpack: Unpack) -> None:
@@ -95,14 +95,14 @@ def test_monitoring_goes_on_from_the_saved_state(unpack: Unpack) -> None:
     for path in Path("later").iterdir():
         path.rename(Path("scenes") / path.name)
     record = driftline("monitor", "monitor.yaml")
-    wanted = json.loads((FIXTURES / "expected" / "monitor.json").read_text())
-    assert record["counts"] == wanted["counts"], "one step for each tile; nothing is fitted or replayed"
-    assert (record["change"], record["until"]) == (wanted["change"], wanted["until"])
+    requested = json.loads((FIXTURES / "expected" / "monitor.json").read_text())
+    assert record["counts"] == requested["counts"], "one step for each tile; nothing is fitted or replayed"
+    assert (record["change"], record["until"]) == (requested["change"], requested["until"])
     alerts = json.loads((folder / "alerts.json").read_text())["alerts"]
     assert [alert["id"] for alert in record["alerts"]] == [alerts[1]["id"]], "the first one is not raised again"
     (unsent,) = record["notified"]
     assert unsent.startswith("1 alert stands")
-    for alert, before in zip(alerts, wanted["alerts"], strict=True):
+    for alert, before in zip(alerts, requested["alerts"], strict=True):
         assert alert["notify"] == before["notify"], "sent once, or not yet"
         facts = {key: value for key, value in before.items() if key != "notify"}
         assert {key: alert[key] for key in facts} == pytest.approx(facts)  # relative 1e-6

@@ -43,7 +43,7 @@ def mistakes(folder: Path) -> Mistakes:
         Path("run.yaml").write_text(text)
         with pytest.raises(ConfigError) as caught:
             load_run("run.yaml")
-        return {m.key: (m.place, m.problem, m.remedy) for m in caught.value.mistakes}
+        return {m.key: (m.position, m.problem, m.remedy) for m in caught.value.mistakes}
 
     return find
 
@@ -62,7 +62,7 @@ def test_a_model_without_a_kind_is_the_convlstm(folder: Path) -> None:
 
 def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
-    known = "kind, hidden, kernel, frame_dropout, guide, members"
+    known = "kind, hidden, kernel, frame_dropout, baseline, members"
     assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"known here: {known}")}
 
 
@@ -93,8 +93,8 @@ def test_all_mistakes_come_at_once_with_line_key_and_remedy(mistakes: Mistakes) 
     assert found["source.path"] == ("run.yaml:4", "no folder at scenez", "did you mean scenes?")
     assert found["source.pattern"][:2] == ("run.yaml:5", "unknown date directive %Q")
     assert found["training.epochs"][:2] == ("run.yaml:13", "expected a whole number, found 'many'")
-    wanted = "expected one of 'convlstm', 'convgru', found kind 'convlstn'"
-    assert found["model"] == ("run.yaml:14", wanted, "did you mean 'convlstm'?")
+    requested = "expected one of 'convlstm', 'convgru', found kind 'convlstn'"
+    assert found["model"] == ("run.yaml:14", requested, "did you mean 'convlstm'?")
     assert len(found) == 6
 
 

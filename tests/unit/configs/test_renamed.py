@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_run
-from configs.places import Document, parse_yaml
 from configs.renamed import RENAMED, Renamed, apply_renamed
+from configs.yaml_positions import Document, parse_yaml
 from flows.invocation import open_invocation
 from flows.steps import Silent
 
@@ -15,14 +15,14 @@ TABLE = {
     "list.*.width": Renamed("list.*.width_px", "pixels"),
     "gone": Renamed(None, "nothing reads it"),
     "section": Renamed("part"),
-    "source.kind": Renamed("source.kind", values={"places": "sites"}),
+    "source.kind": Renamed("source.kind", values={"locations": "sites"}, text=("{place}", "{site}")),
 }
 
 
 def applied(text: str, overrides: dict[str, str] | None = None) -> tuple[Document, list[str]]:
     document, notes = parse_yaml(text, "run.yaml"), []
     for key, place in (overrides or {}).items():
-        document.key_places[(key,)] = document.value_places[(key,)] = place
+        document.key_positions[(key,)] = document.value_positions[(key,)] = place
     apply_renamed(document, notes.append, TABLE)
     return document, notes
 
@@ -30,7 +30,7 @@ def applied(text: str, overrides: dict[str, str] | None = None) -> tuple[Documen
 def test_a_renamed_key_moves_with_the_line_where_it_stands():
     document, notes = applied("name: x\nold: 3\n")
     assert document.data == {"name": "x", "group": {"new": 3}}
-    assert document.place_of_value(("group", "new")) == "run.yaml:2"
+    assert document.position_of_value(("group", "new")) == "run.yaml:2"
     assert notes == ["run.yaml:2: old is now called group.new"]
 
 
@@ -42,18 +42,18 @@ def test_entries_of_lists_and_whole_sections_move():
 
 
 def test_a_retired_key_is_taken_out_and_a_renamed_value_is_replaced():
-    document, notes = applied("gone: 1\nsource: {kind: places}\n")
+    document, notes = applied("gone: 1\nsource: {kind: locations}\n")
     assert document.data == {"source": {"kind": "sites"}}
     assert notes == [
         "run.yaml:1: gone has no effect any more: nothing reads it",
-        "run.yaml:2: `source.kind: places` is now called `source.kind: sites`",
+        "run.yaml:2: `source.kind: locations` is now called `source.kind: sites`",
     ]
 
 
 def test_old_and_new_name_together_are_a_mistake():
     document, _ = applied("old: 3\ngroup: {new: 4}\n")
     assert document.data == {"group": {"new": 4}}
-    assert [(m.place, m.key, m.remedy) for m in document.mistakes] == [
+    assert [(m.position, m.key, m.remedy) for m in document.mistakes] == [
         ("run.yaml:1", "old", "group.new stands at run.yaml:2; keep that one")
     ]
 
@@ -97,7 +97,7 @@ class Display(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.notes.append(text)
 
 

@@ -14,10 +14,10 @@ def test_workers_of_a_cluster_give_the_same_cube(tmp_path, in_processes):
     """Workers in threads or in spawned processes; each scene travels to them pickled, into a fork of the session."""
     from distributed import LocalCluster
 
-    source, rule = FakeSource(dates=5, shape_yx=(24, 40), cloud_fraction=0.6), SclRule(keep=(4,))
+    source, quality_mask = FakeSource(dates=5, shape_yx=(24, 40), cloud_fraction=0.6), SclRule(keep=(4,))
     settings = {"chunk_px": 16, "min_valid_fraction": 0.3}
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
-    expected = ingest(source, rule, here, None, IngestSettings(**settings))
+    expected = ingest(source, quality_mask, here, None, IngestSettings(**settings))
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
         LocalCluster(
@@ -30,10 +30,10 @@ def test_workers_of_a_cluster_give_the_same_cube(tmp_path, in_processes):
         ) as cluster,
     ):
         with_dask = IngestSettings(**settings, dask=cluster.scheduler_address)
-        report = ingest(source, rule, there, None, with_dask)
+        report = ingest(source, quality_mask, there, None, with_dask)
         assert report.added == expected.added
         assert [e.reason for e in report.refused] == [e.reason for e in expected.refused]
-        assert ingest(source, rule, there, None, with_dask).snapshot == report.snapshot
+        assert ingest(source, quality_mask, there, None, with_dask).snapshot == report.snapshot
     a, b = open_cube(here), open_cube(there)
     for name in ("time", "scene_id", "content_hash", "image", "valid"):
         assert np.array_equal(a[name].values, b[name].values), name

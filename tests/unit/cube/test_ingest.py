@@ -24,7 +24,7 @@ SETTINGS = IngestSettings(chunk_px=16, workers=2)
 SMALL = {"dates": 6, "shape_yx": (24, 40)}
 
 
-def lay(uri, settings=SETTINGS, grid=None, **spoils):
+def ingest_into(uri, settings=SETTINGS, grid=None, **spoils):
     return ingest(PickedSource(**{**SMALL, **spoils}), RULE, str(uri), grid, settings)
 
 
@@ -45,7 +45,7 @@ def uri(tmp_path):
 
 
 def test_the_cube_holds_what_the_source_reads(uri):
-    report = lay(uri)
+    report = ingest_into(uri)
     source = PickedSource(**SMALL)
     cube = open_cube(str(uri))
     assert ids(report.added) == list("012345")
@@ -63,8 +63,8 @@ def test_the_cube_holds_what_the_source_reads(uri):
 
 
 def test_again_is_no_commit(uri):
-    first = lay(uri)
-    again = lay(uri)
+    first = ingest_into(uri)
+    again = ingest_into(uri)
     assert again.snapshot == first.snapshot
     assert again.unchanged == first.added
     assert not again.added
@@ -72,69 +72,69 @@ def test_again_is_no_commit(uri):
 
 
 def test_late_scenes_are_inserted_at_their_date(uri, tmp_path):
-    lay(uri, picked=(1, 2, 5))
-    assert ids(lay(uri, picked=(0, 1, 2, 3, 5)).added) == ["0", "3"]
-    assert ids(lay(uri).added) == ["4"]
-    lay(tmp_path / "at_once")
+    ingest_into(uri, picked=(1, 2, 5))
+    assert ids(ingest_into(uri, picked=(0, 1, 2, 3, 5)).added) == ["0", "3"]
+    assert ids(ingest_into(uri).added) == ["4"]
+    ingest_into(tmp_path / "at_once")
     assert same_content(uri, tmp_path / "at_once")
     assert len(open_cube(str(uri), list_versions(str(uri))[-1].snapshot).time) == 3
 
 
 def test_a_reprocessed_scene_replaces_its_predecessor(uri, tmp_path):
-    lay(uri)
-    report = lay(uri, brighter={2: 7})
+    ingest_into(uri)
+    report = ingest_into(uri, brighter={2: 7})
     assert ids(report.replaced) == ["2"]
     assert ids(report.unchanged) == list("01345")
-    lay(tmp_path / "fresh", brighter={2: 7})
+    ingest_into(tmp_path / "fresh", brighter={2: 7})
     assert same_content(uri, tmp_path / "fresh")
 
 
 def test_a_corrected_date_moves_the_scene(uri, tmp_path):
-    lay(uri)
-    report = lay(uri, moved={1: "2018-02-20"})
+    ingest_into(uri)
+    report = ingest_into(uri, moved={1: "2018-02-20"})
     assert ids(report.replaced) == ["1"]
-    lay(tmp_path / "fresh", moved={1: "2018-02-20"})
+    ingest_into(tmp_path / "fresh", moved={1: "2018-02-20"})
     assert same_content(uri, tmp_path / "fresh")
 
 
 def test_refused_scenes_are_listed_and_stop_nothing(uri, tmp_path):
     settings = replace(SETTINGS, refused_json=tmp_path / "run" / "refused.json")
-    report = lay(uri, settings, spoilt=(0,), empty=(2,), cloudy=(3,))
+    report = ingest_into(uri, settings, spoilt=(0,), empty=(2,), cloudy=(3,))
     assert [(e.scene_id[-1], e.reason) for e in report.refused] == [("0", "unreadable"), ("2", "all-nodata"), ("3", "all-cloud")]
     assert ids(report.added) == ["1", "4", "5"]
     written = json.loads((tmp_path / "run" / "refused.json").read_text())
     assert [entry["reason"] for entry in written] == ["unreadable", "all-nodata", "all-cloud"]
     assert [reason for _, reason, _ in list_versions(str(uri))[0].refused] == ["unreadable", "all-nodata", "all-cloud"]
-    assert lay(uri, settings, spoilt=(0,), empty=(2,), cloudy=(3,)).snapshot == report.snapshot
+    assert ingest_into(uri, settings, spoilt=(0,), empty=(2,), cloudy=(3,)).snapshot == report.snapshot
 
 
 def test_too_few_usable_pixels_are_refused(uri):
-    report = lay(uri, replace(SETTINGS, min_valid_fraction=0.9))
+    report = ingest_into(uri, replace(SETTINGS, min_valid_fraction=0.9))
     assert {e.reason for e in report.refused} == {"all-cloud"}
     assert "cube.min_valid_fraction asks for 90.00%" in str(report.refused[0])
     assert (open_cube(str(uri)).valid_fraction.values >= 0.9).all()
 
 
 def test_a_reprocessed_scene_that_must_be_refused_leaves_its_predecessor(uri):
-    lay(uri)
+    ingest_into(uri)
     before = open_cube(str(uri)).image[2].values
-    report = lay(uri, cloudy=(2,))
+    report = ingest_into(uri, cloudy=(2,))
     assert [e.reason for e in report.refused] == ["all-cloud"]
     assert np.array_equal(open_cube(str(uri)).image[2].values, before)
 
 
 def test_another_scene_of_a_date_is_refused(uri):
-    lay(uri)
-    report = lay(uri, renamed={2: "rival"})
+    ingest_into(uri)
+    report = ingest_into(uri, renamed={2: "rival"})
     assert [(e.scene_id, e.reason) for e in report.refused] == [("rival", "duplicate-date")]
     assert "holds fake-0-0002 already" in str(report.refused[0])
 
 
 def test_two_scenes_of_one_date_in_a_listing(uri, tmp_path):
     date = str(PickedSource(**SMALL).list_scenes().scenes[1].observed_utc)
-    report = lay(uri, moved={2: date})
+    report = ingest_into(uri, moved={2: date})
     assert [(e.scene_id[-1], e.reason) for e in report.refused] == [("2", "duplicate-date")]
-    mosaic = lay(tmp_path / "mosaic", replace(SETTINGS, same_date="mosaic"), moved={2: date})
+    mosaic = ingest_into(tmp_path / "mosaic", replace(SETTINGS, same_date="mosaic"), moved={2: date})
     assert len(mosaic.added) == 5
     assert not mosaic.refused
 
@@ -142,25 +142,25 @@ def test_two_scenes_of_one_date_in_a_listing(uri, tmp_path):
 def test_a_mosaic_whose_parts_grew_is_replaced(uri, tmp_path):
     date = str(PickedSource(**SMALL).list_scenes().scenes[1].observed_utc)
     settings = replace(SETTINGS, same_date="mosaic")
-    lay(uri, settings, moved={2: date}, picked=(0, 1, 3))
-    report = lay(uri, settings, moved={2: date}, picked=(0, 1, 2, 3))
+    ingest_into(uri, settings, moved={2: date}, picked=(0, 1, 3))
+    report = ingest_into(uri, settings, moved={2: date}, picked=(0, 1, 2, 3))
     assert report.replaced == ("mosaic_20180115",)
-    lay(tmp_path / "fresh", settings, moved={2: date}, picked=(0, 1, 2, 3))
+    ingest_into(tmp_path / "fresh", settings, moved={2: date}, picked=(0, 1, 2, 3))
     assert same_content(uri, tmp_path / "fresh")
 
 
 def test_scenes_that_do_not_fit_into_memory_are_laid_in_strips(uri, tmp_path, monkeypatch):
-    lay(tmp_path / "whole")
-    monkeypatch.setattr("pipelines.cube.laying.MB", 1)  # memory_mb is bytes now
-    lay(uri, replace(SETTINGS, memory_mb=12_000), cloudy=(3,))
-    lay(uri, replace(SETTINGS, memory_mb=12_000))
+    ingest_into(tmp_path / "whole")
+    monkeypatch.setattr("pipelines.cube.writing.MB", 1)  # memory_mb is bytes now
+    ingest_into(uri, replace(SETTINGS, memory_mb=12_000), cloudy=(3,))
+    ingest_into(uri, replace(SETTINGS, memory_mb=12_000))
     a, b = open_cube(str(uri)), open_cube(str(tmp_path / "whole"))
     for name in ("time", "scene_id", "image", "valid", "valid_fraction"):
         assert np.array_equal(a[name].values, b[name].values), name
 
 
 def test_batches_are_versions(uri):
-    lay(uri, replace(SETTINGS, commit_scenes=4))
+    ingest_into(uri, replace(SETTINGS, commit_scenes=4))
     assert [len(version.added) for version in list_versions(str(uri))] == [2, 4]
 
 
@@ -171,39 +171,39 @@ def test_progress_reaches_its_end(uri):
 
 
 def test_a_cube_of_another_kind_is_not_touched(uri):
-    lay(uri)
+    ingest_into(uri)
     before = head_snapshot(str(uri))
     elsewhere = Grid("EPSG:32633", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), (24, 40))
     with pytest.raises(CubeMismatch, match="leave the grid out, or name a new cube"):
-        lay(uri, grid=elsewhere)
+        ingest_into(uri, grid=elsewhere)
     with pytest.raises(CubeMismatch, match="has the bands"):
-        lay(uri, bands=("red", "blue"))
+        ingest_into(uri, bands=("red", "blue"))
     with pytest.raises(CubeMismatch, match="has the bands"):
-        lay(uri, bands=(Band("red", scale=1e-3, nodata=0), "nir"))
+        ingest_into(uri, bands=(Band("red", scale=1e-3, nodata=0), "nir"))
     assert head_snapshot(str(uri)) == before
 
 
 def test_a_scene_of_another_dtype_is_refused(uri):
     with pytest.raises(StateError, match=r"(?s)none of the 6 scenes.*wrong-dtype: the cube stores uint16, the scene is int32"):
-        lay(uri, stored="int32")
+        ingest_into(uri, stored="int32")
 
 
 @pytest.mark.parametrize("match", ["none of the 6 scenes was accepted"])
 def test_a_new_cube_without_any_scene_is_an_error(uri, match):
     with pytest.raises(StateError, match=match):
-        lay(uri, spoilt=tuple(range(6)))
+        ingest_into(uri, spoilt=tuple(range(6)))
     with pytest.raises(MissingInput, match="holds no finished version yet"):
         open_cube(str(uri))
-    assert len(lay(uri).added) == 6
+    assert len(ingest_into(uri).added) == 6
 
 
 def test_a_source_without_scenes(uri):
     with pytest.raises(MissingInput, match="lists no scenes"):
-        lay(uri, picked=())
+        ingest_into(uri, picked=())
 
 
 def test_describe(uri):
-    lay(uri)
+    ingest_into(uri)
     facts = describe(str(uri))
     assert facts["shape"] == {"time": 6, "band": 2, "y": 24, "x": 40}
     assert facts["grid"]["crs"] == "EPSG:32633"

@@ -4,7 +4,7 @@ from flows.change_markdown import change_markdown
 
 SUMMARY = {
     "verdict": "2 patches",
-    "marks": [{"name": "found", "value": 0.96, "wanted": 0.95, "kind": "at least", "unit": "", "is_met": True}],
+    "criteria": [{"name": "found", "value": 0.96, "wanted": 0.95, "kind": "at least", "unit": "", "is_met": True}],
     "found": {"area_m2": 1234567.8, "objects": 2, "pixels_new": 0},
     "computed": {"steps": 4},
     "alerts": [
@@ -27,13 +27,13 @@ def test_marks_alerts_and_methods_are_tables() -> None:
     assert "## Alerts: 3, those of the latest look first" in text
     assert "| alert | area [m²] | changed | alarm |" in text
     assert "2020\\|05 &lt;b>" in text
-    assert "| 2020-05-16 |  |  | 22.15629 | -45.20000 |" in text, "a place to the metre"
+    assert "| 2020-05-16 |  |  | 22.15629 | -45.20000 |" in text, "a site to the metre"
     assert "|  | false alarms per 1000 px and year | drop 0.2: found (share) |" in text
     assert "| three low in a row |  |  |" in text
 
 
 def test_a_run_without_figures_is_said_in_a_line() -> None:
-    nothing = {"marks": [], "found": {}, "computed": {}, "alerts": [], "methods": {}}
+    nothing = {"criteria": [], "found": {}, "computed": {}, "alerts": [], "methods": {}}
     assert change_markdown({**SUMMARY, **nothing}).splitlines() == [
         "**2 patches**",
         "",

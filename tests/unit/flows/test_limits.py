@@ -189,7 +189,7 @@ def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("location", "message"),
     [
         ("s3://bucket/a/../b", "expected a plain URI"),
         ("http://example.org", "expected a folder, s3://BUCKET/PREFIX, or tcp://HOST:PORT"),
@@ -199,9 +199,9 @@ def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.M
         ("nowhere", "no such folder"),
     ],
 )
-def test_a_place_to_allow_must_be_one(here: Path, place: str, message: str) -> None:
+def test_a_place_to_allow_must_be_one(here: Path, location: str, message: str) -> None:
     with pytest.raises(RequestError, match=rf"--allow .*{message}"):
-        default_limits(None, None, [place])
+        default_limits(None, None, [location])
 
 
 def test_a_cube_that_is_no_plain_uri_is_refused_at_the_start(here: Path) -> None:
@@ -215,8 +215,8 @@ def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:
     assert "  config: run.yaml" in str(caught.value)
     with pytest.raises(RequestError) as caught:
         open_invocation(here / "run.yaml", is_deployed=True)
-    for place in ("source.path: scenes", "source.dates: scenes/dates.csv", "runs: runs"):
-        assert f"\n  {place}\n" in str(caught.value)
+    for location in ("source.path: scenes", "source.dates: scenes/dates.csv", "runs: runs"):
+        assert f"\n  {location}\n" in str(caught.value)
     assert "--set runs=/data/runs" in str(caught.value)
     overrides = [f"runs={here}/runs", f"source.path={here}/scenes", "cube.uri=s3://bucket/cube"]
     assert open_invocation(here / "run.yaml", overrides, is_deployed=True).run.name == "tiny"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flows.stages.monitor_products import growth, outline
-from pipelines.change.layers import Layers
 from pipelines.grid import Grid
+from pipelines.monitoring.layers import Layers
 from pipelines.tiles import Tile
 
 GRID = Grid("EPSG:3035", (10.0, 0, 5.5e6, 0, -10.0, 2.7e6), (4, 6))

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from flows.stages.monitor_evaluate import doubts, seen_of, sentence_of
-from flows.stages.monitor_report import marks_of
+from flows.stages.monitor_report import criteria_of
 
 RUN = SimpleNamespace(
     monitoring=SimpleNamespace(test=SimpleNamespace(false_alarms=10.0)), evaluation=SimpleNamespace(drops=[0.2, 0.4])
@@ -16,17 +16,22 @@ def evaluation(found: float, seen: dict[str, dict[str, float]]) -> dict:
 
 
 def test_a_watch_that_finds_nothing_does_not_meet_its_marks() -> None:
-    deaf = marks_of(RUN, evaluation(0.3, {"2011": {"pixels": 118, "found": 0.0254}, "2012": {"pixels": 52, "found": 0.0}}))
-    assert [mark.is_met for mark in deaf] == [True, False, False]
-    assert deaf[2].value == 3 / 170
-    assert [mark.is_met for mark in marks_of(RUN, evaluation(0.99, {"2011": {"pixels": 19, "found": 0.0}}))] == [True, True]
+    insensitive = criteria_of(
+        RUN, evaluation(0.3, {"2011": {"pixels": 118, "found": 0.0254}, "2012": {"pixels": 52, "found": 0.0}})
+    )
+    assert [criterion.is_met for criterion in insensitive] == [True, False, False]
+    assert insensitive[2].value == 3 / 170
+    assert [criterion.is_met for criterion in criteria_of(RUN, evaluation(0.99, {"2011": {"pixels": 19, "found": 0.0}}))] == [
+        True,
+        True,
+    ]
 
 
 def test_the_sentence_tells_what_the_images_show() -> None:
-    judged = {"seen_in_images": {"2011": {"pixels": 118, "found": 0.0254}, "2012": {"pixels": 0, "found": None}}}
+    scores = {"seen_in_images": {"2011": {"pixels": 118, "found": 0.0254}, "2012": {"pixels": 0, "found": None}}}
     figures = evaluation(0.5, {})["methods"]["a"]
-    assert seen_of(judged) == {"pixels": 118, "found": 3}
-    assert sentence_of(figures, [0.2], seen_of(judged)) == (
+    assert seen_of(scores) == {"pixels": 118, "found": 3}
+    assert sentence_of(figures, [0.2], seen_of(scores)) == (
         "0 false alarms per 1000 stable pixels and year; drops of 0.2: 10% found, median delay 90 days; "
         "3 of the 118 pixels whose change the images show: found."
     )

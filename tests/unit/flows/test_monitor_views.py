@@ -8,7 +8,15 @@ import pytest
 import xarray as xr
 
 from flows.stages import monitor_views
-from flows.stages.monitor_views import changed_by_half, choose_dates, choose_seasons, last_season, median_of, season_name, sights
+from flows.stages.monitor_views import (
+    changed_by_half,
+    choose_dates,
+    choose_seasons,
+    last_season,
+    median_of,
+    observations,
+    season_name,
+)
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def test_half_of_the_area_decides() -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch):
     """A place looked at on the 5th, 15th and 25th of every month: high from June to August, half of it felled on one day."""
 
-    def place(end: str, felled: str, hazy: tuple[str, ...] = ()) -> tuple[SimpleNamespace, xr.Dataset, pd.DataFrame]:
+    def folder(end: str, felled: str, hazy: tuple[str, ...] = ()) -> tuple[SimpleNamespace, xr.Dataset, pd.DataFrame]:
         months = np.arange("2017-01", end, dtype="datetime64[M]").astype("datetime64[D]")
         times = (months[:, None] + np.array([4, 14, 24])).ravel().astype("datetime64[ns]")
         dataset = xr.Dataset(coords={"time": times, "valid_fraction": ("time", np.ones(len(times)))})
@@ -61,14 +69,14 @@ def looked_at(monkeypatch: pytest.MonkeyPatch):
         frame = pd.DataFrame({"median_date": pd.to_datetime([felled], utc=True), "area_m2": [1.0]})
         return SimpleNamespace(run=run), dataset, frame
 
-    return place
+    return folder
 
 
 FELLED = np.array([[True, False], [True, False]])
 
 
 def test_before_and_after_are_medians_of_the_same_season_and_haze_is_gone(looked_at):
-    before, after = sights(*looked_at("2020-12", "2019-09-10", hazy=("2018-07-15", "2020-07-25")), FELLED)
+    before, after = observations(*looked_at("2020-12", "2019-09-10", hazy=("2018-07-15", "2020-07-25")), FELLED)
     assert before.when == "Jun-Aug 2018, median of 9 looks"
     assert after.when == "Jun-Aug 2020, median of 9 looks"
     np.testing.assert_allclose(before.values, np.full((2, 2), 0.8), rtol=1e-6)
@@ -76,14 +84,14 @@ def test_before_and_after_are_medians_of_the_same_season_and_haze_is_gone(looked
 
 
 def test_after_is_of_the_last_looks_where_the_change_is_later_than_every_season(looked_at):
-    _, after = sights(*looked_at("2020-08", "2020-07-10"), FELLED)
+    _, after = observations(*looked_at("2020-08", "2020-07-10"), FELLED)
     assert after.when == "last looks to 2020-07-25, median of 2 looks"
     np.testing.assert_allclose(after.values, [[0.3, 0.8]] * 2, rtol=1e-6)
 
 
 def test_a_season_begins_after_the_change_if_one_does(looked_at):
     """Felled in July 2020, seen until November: the high season holds looks of before, autumn does not."""
-    before, after = sights(*looked_at("2020-12", "2020-07-10"), FELLED)
+    before, after = observations(*looked_at("2020-12", "2020-07-10"), FELLED)
     assert before.when.split(",")[0].split()[0] == after.when.split(",")[0].split()[0]
     assert after.when.startswith("Aug-Oct 2020")
     np.testing.assert_allclose(after.values[:, 0] + 0.5, after.values[:, 1], rtol=1e-6)
@@ -92,7 +100,7 @@ def test_a_season_begins_after_the_change_if_one_does(looked_at):
 def test_without_a_season_in_both_years_single_dates_are_shown(looked_at):
     invocation, dataset, frame = looked_at("2019-02", "2019-01-10")
     assert choose_seasons(invocation, dataset, None) is None
-    before, after = sights(invocation, dataset, frame, FELLED)
+    before, after = observations(invocation, dataset, frame, FELLED)
     assert (before.when, after.when) == ("", "")
 
 
@@ -107,11 +115,11 @@ def test_the_last_season_is_over_by_the_date(end, month, name):
 
 def test_patches_too_small_for_the_picture_and_places_never_seen_are_no_fault(looked_at, monkeypatch):
     """Thinned, a patch can be gone; then after is of the season after all. Nothing at all seen is drawn as nothing seen."""
-    place = looked_at("2020-08", "2020-07-10")
-    _, after = sights(*place, np.zeros((2, 2), bool))
+    folder = looked_at("2020-08", "2020-07-10")
+    _, after = observations(*folder, np.zeros((2, 2), bool))
     assert not after.when.startswith("last looks")
     monkeypatch.setattr(monitor_views, "read_thinned", lambda *_: np.full((2, 2), np.nan, np.float32))
-    before, after = sights(*place, FELLED)
+    before, after = observations(*folder, FELLED)
     assert np.isnan(before.values).all()
     assert np.isnan(after.values).all()
 

@@ -4,14 +4,14 @@ from flows.stages.report import share_notes
 
 
 @pytest.mark.parametrize(
-    ("guide", "share_K", "expected"),
+    ("baseline", "share_K", "expected"),
     [
         ("decaying_anomaly", [0.0, 0.0], "this forecast is its guide (decaying_anomaly) itself"),
         ("persistence", [0.25, 0.25], "supports 25% of the correction"),
     ],
 )
-def test_the_report_says_how_much_is_the_network_and_how_much_the_rule(guide, share_K, expected):
-    (note,) = share_notes(guide, share_K)
+def test_the_report_says_how_much_is_the_network_and_how_much_the_rule(baseline, share_K, expected):
+    (note,) = share_notes(baseline, share_K)
     assert expected in note
 
 

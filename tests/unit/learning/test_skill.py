@@ -69,10 +69,10 @@ def test_the_interval_of_independent_dates_is_that_of_a_t_test():
     from scipy.stats import ttest_1samp
 
     gains = np.tile([0.3, 0.1], 10) + np.linspace(0, 0.01, 20)  # neighbours differ: counted as 20 dates
-    wanted = ttest_1samp(gains, 0).confidence_interval(0.95)
+    requested = ttest_1samp(gains, 0).confidence_interval(0.95)
     skill = paired_skill(1 - gains, np.ones(20))
     assert skill.independent == 20
-    assert (skill.low, skill.high) == pytest.approx((wanted.low, wanted.high))
+    assert (skill.low, skill.high) == pytest.approx((requested.low, requested.high))
 
 
 def test_what_has_no_interval_says_why():

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipelines.learning.intervals import Interval
-from pipelines.learning.verdict import Verdict, judge_detector, judge_forecaster
+from pipelines.learning.verdict import Verdict, detection_verdict, forecast_verdict
 
 
 def skill(value: float, low: float, high: float) -> Interval:
@@ -12,7 +12,7 @@ def skill(value: float, low: float, high: float) -> Interval:
 
 def verdict_on(one: Interval, publish_if: str = "smaller_error", must_beat: tuple[str, ...] = ("one",)) -> Verdict:
     others = {"other": skill(0.2, 0.1, 0.3)}
-    return judge_forecaster(
+    return forecast_verdict(
         {"one": one, **others}, {"one": 1.0, "other": 2.0}, must_beat, margin=0.01, confidence=0.95, publish_if=publish_if
     )
 
@@ -67,7 +67,7 @@ METHODS = {
 
 
 def detector_verdict(difference: Interval) -> Verdict:
-    return judge_detector("net", METHODS, {"rule": difference}, ["rule"], margin=0.01, confidence=0.95)
+    return detection_verdict("net", METHODS, {"rule": difference}, ["rule"], margin=0.01, confidence=0.95)
 
 
 def test_the_sentence_on_a_detector_says_what_was_left_out():
@@ -86,7 +86,7 @@ def test_a_detector_on_one_or_two_sites_claims_nothing_of_others():
         "rule": METHODS["rule"],
     }
     difference = Interval(0.1, 0.05, 0.2, "blocks", 96, sites=2)
-    verdict = judge_detector("net", blocks, {"rule": difference}, ["rule"], margin=0.01, confidence=0.95, are_strips=True)
+    verdict = detection_verdict("net", blocks, {"rule": difference}, ["rule"], margin=0.01, confidence=0.95, are_strips=True)
     assert verdict.is_publishable
     assert "The intervals hold for these sites only" in verdict.sentence
     assert "not seen" not in verdict.sentence

@@ -18,7 +18,7 @@ def detector_of(kind: str = "siamese_dcrn", members: int = 2, **more) -> ChangeD
     return ChangeDetector(networks, **more).eval()
 
 
-def place(dates: int = 2):
+def site(dates: int = 2):
     """(x_TCHW, valid_THW, days_T)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(dates, 2, 13, 18, generator=generator)
@@ -68,7 +68,7 @@ def test_what_is_unknown_is_named():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_and_asking_see_the_same_logits(kind):
-    detector, (x, valid, days) = detector_of(kind), place()
+    detector, (x, valid, days) = detector_of(kind), site()
     batch = {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
     logit = detector.compute_member(1, batch)
     assert logit.shape == (1, 1, 13, 18)
@@ -83,7 +83,7 @@ def test_elapsed_days_by_hand():
 
 
 def test_a_members_curve_is_its_own():
-    detector, (x, valid, days) = detector_of(), place()
+    detector, (x, valid, days) = detector_of(), site()
     detector.calibrate_member(1, 0.5, 0.25)
     logit, seen = detector.member_logit(1, x, valid, days), valid.all(dim=0)
     p = detector.member_probability(1, logit)
@@ -94,7 +94,7 @@ def test_a_members_curve_is_its_own():
 
 
 def test_a_pixel_needs_two_dates_of_a_series():
-    detector, (x, _, days) = detector_of(), place(dates=4)
+    detector, (x, _, days) = detector_of(), site(dates=4)
     valid = torch.zeros(4, 13, 18, dtype=torch.bool)
     valid[0], valid[2, 5] = True, True
     seen = ~detector.member_logit(0, x, valid, days).isnan()
@@ -104,9 +104,9 @@ def test_a_pixel_needs_two_dates_of_a_series():
 
 def test_the_rules_curve_keeps_its_order_and_its_gaps():
     detector = detector_of()
-    detector.calibrate_rule(2.0, -1.0)
+    detector.calibrate_index(2.0, -1.0)
     score = torch.tensor([0.0, 1e-9, 0.5, 1.0, 3.0, float("nan")])
-    p = detector.rule_probability(score)
+    p = detector.index_probability(score)
     assert p[3] == pytest.approx(1 / (1 + math.e))  # log 1 = 0
     assert p[4] == pytest.approx(9 / (9 + math.e))  # exp(2 log 3 - 1) = 9 / e
     assert (p[:5].diff() >= 0).all()
@@ -120,12 +120,12 @@ def test_a_calibration_never_turns_the_order_round(scale, bias):
     with pytest.raises(ValueError, match="the calibration of member 1 needs a finite scale >= 0 and a finite bias"):
         detector.calibrate_member(1, scale, bias)
     with pytest.raises(ValueError, match="the calibration of the rule needs"):
-        detector.calibrate_rule(scale, bias)
+        detector.calibrate_index(scale, bias)
 
 
 def test_fusion_is_the_geometric_mean():
-    network_p, rule_p = torch.tensor([0.5, 0.9, 0.2, 0.3]), torch.tensor([0.5, 0.1, 0.8, float("nan")])
-    fused = detector_of().fuse(network_p, rule_p)
+    network_p, index_p = torch.tensor([0.5, 0.9, 0.2, 0.3]), torch.tensor([0.5, 0.1, 0.8, float("nan")])
+    fused = detector_of().fuse(network_p, index_p)
     assert fused[:3].tolist() == pytest.approx([0.5, 0.3, 0.4])
     assert fused[3].isnan()
     assert torch.equal(detector_of(fuse_with="none").fuse(network_p), network_p)
@@ -160,9 +160,9 @@ def test_the_halo_is_the_members():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
-    detector, asked = detector_of(kind, fuse_with="none"), place()
+    detector, asked = detector_of(kind, fuse_with="none"), site()
     detector.calibrate_member(0, 1.25, -3.0)
-    detector.calibrate_rule(2.0, 0.5)
+    detector.calibrate_index(2.0, 0.5)
     detector.set_threshold(0.3)
     digest = save_detector(detector, tmp_path, METADATA)
     loaded, metadata = load_detector(tmp_path)
@@ -170,14 +170,14 @@ def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
     assert hash_detector(tmp_path) == digest == save_detector(loaded, tmp_path / "again", metadata)
     assert torch.equal(loaded.member_logit(1, *asked).nan_to_num(-1), detector.member_logit(1, *asked).nan_to_num(-1))
     assert (loaded.threshold, loaded.fuse_with, loaded.halo_px(2)) == (0.3, "none", detector.halo_px(2))
-    assert torch.equal(loaded.rule_probability(torch.tensor([2.0])), detector.rule_probability(torch.tensor([2.0])))
+    assert torch.equal(loaded.index_probability(torch.tensor([2.0])), detector.index_probability(torch.tensor([2.0])))
     assert not loaded.training
 
 
 def test_what_was_loaded_can_be_trained_on(tmp_path):
     save_detector(detector_of(), tmp_path, {})
     loaded, _ = load_detector(tmp_path)
-    x, valid, days = place()
+    x, valid, days = site()
     loaded.compute_member(
         0, {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
     ).nansum().backward()

@@ -7,8 +7,8 @@ from models.baselines.climatology import Climatology
 from models.baselines.decaying_anomaly import DecayingAnomaly
 from models.baselines.persistence import Persistence
 from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster, save_forecaster
-from models.guided import Scaling, build_forecaster
 from models.networks.encoder_forecaster import ConvLSTMSettings
+from models.residual_forecaster import Scaling, build_forecaster
 
 METADATA = {"variables": ["rain", "ndvi"], "bands": ["B4", "B8"], "snapshot": "ABC", "code": "0.1.0", "nothing": None}
 
@@ -20,7 +20,7 @@ def forecaster():
     made = build_forecaster(DecayingAnomaly(decay_days=33.3), scaling, context=6, horizon=3, members=2, network=network)
     for member in made.members:
         torch.nn.init.normal_(member.head.weight)
-    made.shrink_K.copy_(torch.tensor([0.9, 0.5, 0.1]))
+    made.residual_scale_K.copy_(torch.tensor([0.9, 0.5, 0.1]))
     return made
 
 
@@ -31,7 +31,11 @@ def test_what_was_saved_comes_back_to_the_last_digit(forecaster, tmp_path, make_
     assert metadata == METADATA
     assert torch.equal(loaded.forecast(**window.arguments()), forecaster.forecast(**window.arguments()))
     assert not loaded.training
-    assert (loaded.guide, loaded.scaling, loaded.halo_px(9)) == (forecaster.guide, forecaster.scaling, forecaster.halo_px(9))
+    assert (loaded.baseline, loaded.scaling, loaded.halo_px(9)) == (
+        forecaster.baseline,
+        forecaster.scaling,
+        forecaster.halo_px(9),
+    )
     assert hash_forecaster(tmp_path / "model") == digest
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
 
@@ -45,25 +49,25 @@ def test_what_was_loaded_can_be_trained_and_saved_again(forecaster, tmp_path, ma
     assert all(p.grad is not None for p in loaded.members[0].parameters())
 
 
-@pytest.mark.parametrize("guide", [None, Persistence(), Climatology(12.0), DecayingAnomaly(count=1)])
-def test_every_guide_comes_back(guide, tmp_path):
-    made = build_forecaster(guide, Scaling((0.0,), (1.0,), ("none",), 1.0), context=2, horizon=1)
+@pytest.mark.parametrize("baseline", [None, Persistence(), Climatology(12.0), DecayingAnomaly(count=1)])
+def test_every_guide_comes_back(baseline, tmp_path):
+    made = build_forecaster(baseline, Scaling((0.0,), (1.0,), ("none",), 1.0), context=2, horizon=1)
     save_forecaster(made, tmp_path, {})
-    assert load_forecaster(tmp_path)[0].guide == guide
+    assert load_forecaster(tmp_path)[0].baseline == baseline
 
 
 def test_the_hash_follows_the_numbers_and_the_metadata(forecaster, tmp_path):
     first = save_forecaster(forecaster, tmp_path, METADATA)
     assert save_forecaster(forecaster, tmp_path, METADATA) == first
     assert save_forecaster(forecaster, tmp_path, METADATA | {"snapshot": "DEF"}) != first
-    forecaster.shrink_K[0] = 0.8
+    forecaster.residual_scale_K[0] = 0.8
     assert save_forecaster(forecaster, tmp_path, METADATA) != first
 
 
 def test_the_description_is_plain_json(forecaster, tmp_path):
     save_forecaster(forecaster, tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
-    assert description["forecaster"]["guide"] == {
+    assert description["forecaster"]["baseline"] == {
         "kind": "decaying_anomaly",
         "count": 3,
         "decay_days": 33.3,
@@ -90,7 +94,7 @@ def test_a_truncated_file_is_damaged(name, keep, forecaster, tmp_path):
 
 def test_tensors_of_another_model_are_noticed(forecaster, tmp_path):
     save_forecaster(forecaster, tmp_path / "one", METADATA)
-    forecaster.shrink_K[0] = 0.0
+    forecaster.residual_scale_K[0] = 0.0
     save_forecaster(forecaster, tmp_path / "other", METADATA)
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
     with pytest.raises(CheckpointDamaged, match=r"does not belong to the model\.safetensors beside it"):
@@ -103,8 +107,8 @@ def test_tensors_of_another_model_are_noticed(forecaster, tmp_path):
         (("version",), 99),
         (("format",), "something"),
         (("forecaster",), {}),
-        (("forecaster", "guide"), {"kind": "oracle"}),
-        (("forecaster", "guide"), {"kind": "climatology", "colour": "red"}),
+        (("forecaster", "baseline"), {"kind": "oracle"}),
+        (("forecaster", "baseline"), {"kind": "climatology", "colour": "red"}),
         (("forecaster", "scaling", "std"), [0.0, 1.0]),
         (("forecaster", "scaling", "step_days"), "monthly"),
         (("forecaster", "horizon"), 4),
@@ -144,7 +148,7 @@ def test_a_diverged_model_is_not_saved(forecaster, tmp_path):
 
 def test_a_failed_write_leaves_the_old_model(forecaster, tmp_path, monkeypatch):
     digest = save_forecaster(forecaster, tmp_path, METADATA)
-    forecaster.shrink_K[0] = 0.0
+    forecaster.residual_scale_K[0] = 0.0
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         save_forecaster(forecaster, tmp_path, METADATA)

@@ -16,11 +16,11 @@ from models.change_detector import ChangeDetector
 from models.change_networks import build_network
 from models.checkpoint import load_forecaster, rebuild_forecaster, rebuild_forecaster_network, save_forecaster
 from models.contract import Network, Pointwise, common_stride, layer_flops, widest_halo
-from models.guided import GuidedForecaster, Scaling, build_forecaster
 from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
+from models.residual_forecaster import ResidualForecaster, Scaling, build_forecaster
 from tests.networks_under_test import CASES, TARGETS
 
-CONTAINERS = {GuidedForecaster, ChangeDetector, ResidualEnsemble}  # they pass on what their members state
+CONTAINERS = {ResidualForecaster, ChangeDetector, ResidualEnsemble}  # they pass on what their members state
 SCALING = Scaling((0.4,), (0.3,), ("none",), 16.0)
 STATED = ("halo_px", "stride_px", "flops", "describe")
 
@@ -57,7 +57,7 @@ def test_a_network_that_leaves_something_out_cannot_be_built(missing):
 
 def test_a_plain_module_is_no_member():
     with pytest.raises(TypeError, match="Linear states no halo, stride, flops and description: derive it from"):
-        GuidedForecaster(None, [nn.Linear(1, 1)], SCALING, context=2, horizon=1)  # type: ignore[list-item]
+        ResidualForecaster(None, [nn.Linear(1, 1)], SCALING, context=2, horizon=1)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -152,7 +152,7 @@ def test_one_member_without_a_finite_halo_is_enough():
     assert widest_halo([finite, WholeImage()], 4) is None
     assert widest_halo([finite, CASES["convgru"].build()], 4) == CASES["convgru"].build().halo_px(4)
     assert widest_halo([], 4) == (0, 0)
-    assert GuidedForecaster(None, [WholeImage()], SCALING, context=2, horizon=1).halo_px(3) is None
+    assert ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1).halo_px(3) is None
 
 
 def test_the_stride_of_several_suits_all():
@@ -187,7 +187,7 @@ def test_a_forecaster_of_the_second_network_is_saved_and_loaded(make_window, tmp
 
 
 def test_a_network_that_the_checkpoint_cannot_rebuild_is_not_saved(tmp_path):
-    made = GuidedForecaster(None, [WholeImage()], SCALING, context=2, horizon=1)
+    made = ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1)
     with pytest.raises(ValueError, match=r"cannot be built again .*'convlstm' or 'convgru', not 'whole_image'.*: not saved"):
         save_forecaster(made, tmp_path / "model", {})
     assert not (tmp_path / "model").exists()

@@ -52,16 +52,16 @@ def test_losses_take_any_trailing_axes(loss, rest):
 @pytest.mark.parametrize("rest", [(6,), (2, 3), (1, 2, 3)])
 def test_a_target_of_any_axes_is_centred(rest):
     target = torch.arange(6.0).reshape(1, 1, 1, *rest)
-    batch = {"target_KCHW": target, "guide_KCHW": torch.zeros_like(target)}
+    batch = {"target_KCHW": target, "baseline_KCHW": torch.zeros_like(target)}
     centred = centred_target(batch | {"target_valid_KHW": torch.ones(1, 1, *rest, dtype=torch.bool)})
     assert centred.flatten().tolist() == [-2, -1, 0, 1, 2, 3]
     assert centred.shape == target.shape
 
 
 def test_a_centred_target_has_no_news_that_all_pixels_share():
-    guide = torch.zeros(1, 2, 1, 2, 2)
+    baseline = torch.zeros(1, 2, 1, 2, 2)
     target = torch.tensor([[[[1.0, 2.0], [3.0, 99.0]]], [[[5.0, 5.0], [5.0, 5.0]]]])[None]
     valid = torch.tensor([[[True, True], [True, False]], [[False, False], [False, False]]])[None]
-    centred = centred_target({"target_KCHW": target, "target_valid_KHW": valid, "guide_KCHW": guide})
+    centred = centred_target({"target_KCHW": target, "target_valid_KHW": valid, "baseline_KCHW": baseline})
     assert centred[0, 0, 0].tolist() == [[-1.0, 0.0], [1.0, 97.0]]  # the median of 1, 2, 3 is gone
     assert torch.equal(centred[0, 1], target[0, 1])  # nothing seen: nothing to take off

@@ -17,12 +17,12 @@ from pipelines.products.change_report import (
     headline,
     label_table,
     label_tables,
+    monitoring_table,
     render_change_report,
     tone_of,
-    watch_table,
     write_change_report,
 )
-from pipelines.products.change_summary import ChangeSummary, Mark, read_change_summary, write_change_summary
+from pipelines.products.change_summary import ChangeSummary, Criterion, read_change_summary, write_change_summary
 from pipelines.products.page import Picture, fact, shown
 from pipelines.products.polygons import outline_changes
 from pipelines.products.summary import Stage
@@ -39,7 +39,7 @@ def largest() -> tuple[dict, ...]:
 
 
 @pytest.fixture
-def watched() -> ChangeSummary:
+def monitored() -> ChangeSummary:
     return ChangeSummary(
         name=f"forest {HOSTILE}",
         task="monitor",
@@ -47,7 +47,7 @@ def watched() -> ChangeSummary:
         products={"polygons": ["products/changes.gpkg", HOSTILE]},
         shipped="harmonic_cusum",
         verdict=HOSTILE,
-        marks=(Mark("false alarms", 4.0, 10.0, "at most"), Mark(HOSTILE, None, 0.95)),
+        criteria=(Criterion("false alarms", 4.0, 10.0, "at most"), Criterion(HOSTILE, None, 0.95)),
         methods={"harmonic_cusum": {"false_alarms": 4.0, "found_0.2": 0.99, "delay_0.2": 73.0}, HOSTILE: {"false_alarms": 7.0}},
         found={"patches": 2, HOSTILE: HOSTILE},
         largest=largest(),
@@ -60,12 +60,12 @@ def watched() -> ChangeSummary:
 
 
 @pytest.fixture
-def content(watched, tmp_path) -> ChangeReportInput:
+def content(monitored, tmp_path) -> ChangeReportInput:
     Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
     picture = Picture(tmp_path / "p.png", HOSTILE, HOSTILE)
     return ChangeReportInput(
-        watched, f"name: {HOSTILE}", {"dates": 140, HOSTILE: HOSTILE}, {"threshold": 8.9, HOSTILE: HOSTILE},
-        [watch_table(watched.methods, [0.2, 0.4], "harmonic_cusum")], [picture], [picture], [picture], [HOSTILE],
+        monitored, f"name: {HOSTILE}", {"dates": 140, HOSTILE: HOSTILE}, {"threshold": 8.9, HOSTILE: HOSTILE},
+        [monitoring_table(monitored.methods, [0.2, 0.4], "harmonic_cusum")], [picture], [picture], [picture], [HOSTILE],
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_found_nothing_has_a_report(tmp_path):
 def test_labelled_change_lists_places_and_methods():
     methods = {"fused": {"f1": 0.371, "spread": 0.01, "f1_paris": 0.3}, "rule": {"f1": 0.343, "f1_paris": 0.35}}
     facts = {"from_utc": "2015-09-16T00:00:00Z", "changed": 0.012, "patches": 31, "area_m2": 2.5e7}
-    summary = ChangeSummary("oscd", "change", (), {}, "fused", marks=(Mark("F1", 0.371, 0.36),), places={"paris": facts})
+    summary = ChangeSummary("oscd", "change", (), {}, "fused", criteria=(Criterion("F1", 0.371, 0.36),), sites={"paris": facts})
     table = label_table(methods, ["paris", "rennes"], "fused")
     assert [column.key for column in table.columns] == ["method", "f1", "spread", "f1_paris"]  # nothing is known of rennes
     assert best_of(table) == {"f1": 0.371, "f1_paris": 0.35}
@@ -111,14 +111,14 @@ def test_labelled_change_lists_places_and_methods():
 
 
 def test_many_places_have_tables_of_their_own():
-    names = [f"place{k}" for k in range(14)]
+    names = [f"site{k}" for k in range(14)]
     methods = {"fused": {"f1": 0.37, **{f"f1_{name}": 0.3 for name in names}}}
     assert [len(table.columns) for table in label_tables(methods, names[:6], "fused")] == [8]
-    pooled, *per_place = label_tables(methods, names, "fused")
+    pooled, *per_site = label_tables(methods, names, "fused")
     assert [column.key for column in pooled.columns] == ["method", "f1"]
-    assert [column.title for table in per_place for column in table.columns[1:]] == names
-    assert max(len(table.columns) for table in per_place) <= 10
-    assert all(table.strong == ["fused"] for table in per_place)
+    assert [column.title for table in per_site for column in table.columns[1:]] == names
+    assert max(len(table.columns) for table in per_site) <= 10
+    assert all(table.strong == ["fused"] for table in per_site)
 
 
 def test_areas_stand_beside_their_labels():
@@ -131,25 +131,25 @@ def test_areas_stand_beside_their_labels():
 
 
 def test_two_areas_of_one_place_name_their_thresholds():
-    places = {"paris": {"changed": 0.01, "patches": 85, "area_m2": 9000.0}}
-    largest = tuple({"place": "paris", "id": f"r{n}-c1", "area_m2": 900.0 - n} for n in range(50))
+    sites = {"paris": {"changed": 0.01, "patches": 85, "area_m2": 9000.0}}
+    largest = tuple({"site": "paris", "id": f"r{n}-c1", "area_m2": 900.0 - n} for n in range(50))
     evaluation = {"area": {"paris": {"mapped_m2": 8000.0}}}
     summary = ChangeSummary(
-        "oscd", "change", (), {}, found={"patches": 85}, largest=largest, computed={"threshold": 0.41234}, places=places,
+        "oscd", "change", (), {}, found={"patches": 85}, largest=largest, computed={"threshold": 0.41234}, sites=sites,
         evaluation=evaluation,
     )  # fmt: skip
     html = render_change_report(ChangeReportInput(summary, tables=[area_table(evaluation["area"], 0.95)]))
-    assert "With the shipped threshold (0.412), which was chosen on all labelled places" in html
-    assert "Called changed with a threshold that was chosen without the place" in html
+    assert "With the shipped threshold (0.412), which was chosen on all labelled sites" in html
+    assert "Called changed with a threshold that was chosen without the site" in html
     assert "The first 25 of 85;" in html, "not of the 50 that the summary keeps"
 
 
 def test_the_tone_follows_the_marks():
-    good, bad = Mark("a", 1.0, 0.5), Mark("b", 1.0, 0.5, "at most")
+    good, bad = Criterion("a", 1.0, 0.5), Criterion("b", 1.0, 0.5, "at most")
     assert (good.is_met, bad.is_met) == (True, False)
-    assert not Mark("c", float("nan"), 0.5).is_met
-    assert [tone_of(marks) for marks in ([], [good], [good, bad], [bad])] == ["unsure", "good", "unsure", "bad"]
-    assert [headline(marks) for marks in ([], [good, good], [bad])] == ["", "Every mark is met.", "No mark is met."]
+    assert not Criterion("c", float("nan"), 0.5).is_met
+    assert [tone_of(criteria) for criteria in ([], [good], [good, bad], [bad])] == ["unsure", "good", "unsure", "bad"]
+    assert [headline(criteria) for criteria in ([], [good, good], [bad])] == ["", "Every mark is met.", "No mark is met."]
 
 
 @pytest.mark.parametrize(
@@ -170,22 +170,22 @@ def test_a_column_with_one_value_has_no_best():
     assert best_of(Table("", [Column("a", "a", better="high")], rows)) == {}
 
 
-def test_the_summary_is_machine_readable_and_read_back(watched, tmp_path):
-    write_change_summary(watched, tmp_path / "summary.json")
+def test_the_summary_is_machine_readable_and_read_back(monitored, tmp_path):
+    write_change_summary(monitored, tmp_path / "summary.json")
     content = json.loads((tmp_path / "summary.json").read_text())
-    assert content["marks"][0]["is_met"] is True
+    assert content["criteria"][0]["is_met"] is True
     assert content["largest"][0]["first_date"] == "2020-01-01T00:00:00Z"
     assert content["largest"][0]["detected"] is None
     assert content["largest"][0]["magnitude"] is None
     read = read_change_summary(tmp_path / "summary.json")
-    assert read.marks == watched.marks
-    assert read.stages == watched.stages
+    assert read.criteria == monitored.criteria
+    assert read.stages == monitored.stages
     write_change_summary(read, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == (tmp_path / "summary.json").read_text()
     render_change_report(ChangeReportInput(read))
 
 
-def test_a_missing_or_damaged_summary_is_named(watched, tmp_path):
+def test_a_missing_or_damaged_summary_is_named(monitored, tmp_path):
     path = tmp_path / "summary.json"
     with pytest.raises(MissingInput, match="no summary here"):
         read_change_summary(path)
@@ -229,9 +229,9 @@ def test_keys_are_words_where_people_read_them():
     methods = {name: {"false_alarms": 4.0} for name in ("harmonic cusum", "three_low", "harmonic_mosum", "difference")}
     found = {"pixels": 1308, "objects": 45, "pixels_new": 3, "objects_new": 0, "area_m2": 129_300.0}
     summary = ChangeSummary("forest", "monitor", (), {}, "harmonic cusum", methods=methods, found=found)
-    html = render_change_report(ChangeReportInput(summary, tables=[watch_table(methods, [0.2], "harmonic cusum")]))
-    for words in ("harmonic CUSUM", "three low in a row", "harmonic MOSUM", "difference to the same season"):
-        assert f">{words}</td>" in html
+    html = render_change_report(ChangeReportInput(summary, tables=[monitoring_table(methods, [0.2], "harmonic cusum")]))
+    for text in ("harmonic CUSUM", "three low in a row", "harmonic MOSUM", "difference to the same season"):
+        assert f">{text}</td>" in html
     assert re.search(r'<tr class="model">\s*<td[^>]*>harmonic CUSUM', html)
     assert re.search(r"<dt>patches</dt><dd>45</dd>\s*<dt>newly changed pixels</dt><dd>3</dd>", html)
     assert not re.search(r"objects|three_low|mosum<", html)
@@ -246,6 +246,6 @@ def test_facts_read_well():
 
 
 def test_patches_of_several_places_name_their_place():
-    rows = ({"place": "paris", "id": "r1-c2", "area_m2": 900.0}, {"place": "rennes", "id": "r1-c2", "area_m2": 800.0})
+    rows = ({"site": "paris", "id": "r1-c2", "area_m2": 900.0}, {"site": "rennes", "id": "r1-c2", "area_m2": 800.0})
     html = render_change_report(ChangeReportInput(ChangeSummary("oscd", "change", (), {}, largest=rows)))
     assert re.search(r"paris</td>\s*<td[^>]*>r1-c2</td>", html)

@@ -69,9 +69,9 @@ def test_items_tell_where_they_come_from(collection):
 
 def test_a_crs_without_a_code_is_given_as_wkt():
     sinusoidal = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
-    place = projection(Grid(sinusoidal, (232.0, 0, -6e6, 0, -232.0, -1.3e6), (10, 10)))
-    assert place["proj:code"] is None
-    assert "Sinusoidal" in place["proj:wkt2"]
+    folder = projection(Grid(sinusoidal, (232.0, 0, -6e6, 0, -232.0, -1.3e6), (10, 10)))
+    assert folder["proj:code"] is None
+    assert "Sinusoidal" in folder["proj:wkt2"]
 
 
 def test_the_footprint_holds_the_place():

@@ -4,10 +4,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipelines.change.objects import Space
-from pipelines.change.track_table import as_tables
-from pipelines.change.tracking import track_objects
-from pipelines.products.track_plot import COLOURS, OTHER, THERE, _draw_places, _strung, draw_tracks, size_scale
+from pipelines.products.track_plot import COLOURS, OTHER, THERE, _draw_positions, _strung, draw_tracks, size_scale
+from pipelines.tracking.objects import Space
+from pipelines.tracking.table import as_tables
+from pipelines.tracking.tracks import track_objects
 
 
 def colours_in(path):
@@ -91,7 +91,7 @@ def test_places_are_in_metres_from_the_corner_of_the_raster():
     space = Space.of_spacing((2.0, 0.5))
     objects, _, _ = as_tables(track_objects(masks, [0.0, 1.0], space), space)
     axes = Figure().subplots()
-    _draw_places(axes, objects, "step", space, {}, masks.sum(axis=0))
+    _draw_positions(axes, objects, "step", space, {}, masks.sum(axis=0))
     assert axes.get_xlabel() == "mm from the left edge of the raster"
     assert axes.get_ylabel() == "mm from the upper edge of the raster"
     assert tuple(axes.images[0].get_extent()) == (0, 30, 60, 0)

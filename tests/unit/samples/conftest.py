@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.samples.splits import SplitRule, StepRule, WindowPlan, plan_windows
+from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
 from pipelines.samples.variables import Variable
 
 
@@ -39,14 +39,14 @@ def new_cube() -> Callable[..., xr.Dataset]:
 
 
 @pytest.fixture
-def rule() -> SplitRule:
-    return SplitRule(9, 1, np.datetime64("2016-06-01"), np.datetime64("2017-01-01"))
+def split() -> Split:
+    return Split(9, 1, np.datetime64("2016-06-01"), np.datetime64("2017-01-01"))
 
 
 @pytest.fixture
-def plan(cube: xr.Dataset, rule: SplitRule) -> WindowPlan:
+def plan(cube: xr.Dataset, split: Split) -> WindowPlan:
     """Nine blocks of 9 to 13 pixels: several shapes."""
-    return plan_windows(cube.time.values, (31, 29), rule, StepRule(), context=3, horizon=2)
+    return plan_windows(cube.time.values, (31, 29), split, Sampling(), context=3, horizon=2)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
     return {
         "x_TCHW": x_NCHW[context_T],
         "valid_THW": valid_NHW[context_T],
-        "guide_CHW": mean_CHW,
+        "baseline_CHW": mean_CHW,
         "lead_K": target_days_K - days_N[context_T[-1]],
     }
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipelines.samples.cache import build_samples
-from pipelines.samples.sampling import ShapeBatches, turned
+from pipelines.samples.sampling import ShapeBatches, augmented
 
 
 def prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
@@ -95,14 +95,14 @@ def test_it_pickles_as_paths(cache):
 
 
 def test_augmentation_turns_every_image_of_a_window_alike(cache):
-    plain, turned_samples = cache.part("train"), cache.part("train", augment=True, seed=5)
+    plain, augmented_samples = cache.part("train"), cache.part("train", augment=True, seed=5)
     changed = 0
     for i in range(len(plain)):
-        before, after = plain[i], turned_samples[i]
+        before, after = plain[i], augmented_samples[i]
         is_square = before["x_TCHW"].shape[-1] == before["x_TCHW"].shape[-2]
-        symmetry = int(turned_samples.symmetries(np.array([i]))[0])
+        symmetry = int(augmented_samples.symmetries(np.array([i]))[0])
         for name in before:
-            expected = turned(before[name].numpy(), symmetry, is_square) if name.endswith("HW") else before[name].numpy()
+            expected = augmented(before[name].numpy(), symmetry, is_square) if name.endswith("HW") else before[name].numpy()
             np.testing.assert_array_equal(after[name], expected)
         changed += not torch.equal(before["x_TCHW"], after["x_TCHW"])
     assert changed > len(plain) // 2
@@ -119,9 +119,9 @@ def test_augmentation_is_drawn_anew_each_epoch_and_does_not_touch_the_files(cach
 
 def test_the_eight_symmetries_differ_and_form_the_square():
     image = np.arange(9).reshape(3, 3)
-    views = {turned(image, s, True).tobytes() for s in range(8)}
+    views = {augmented(image, s, True).tobytes() for s in range(8)}
     assert len(views) == 8
-    assert len({turned(image, s, False).tobytes() for s in range(8)}) == 4
+    assert len({augmented(image, s, False).tobytes() for s in range(8)}) == 4
 
 
 def test_indices_outside_end_iteration(cache):

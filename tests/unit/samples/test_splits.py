@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.samples.splits import SplitRule, StepRule, cut_blocks, from_json, plan_windows, to_json
+from pipelines.samples.splits import Sampling, Split, cut_blocks, from_json, plan_windows, to_json
 from pipelines.samples.windows import day_text
 
 TIMES = (np.datetime64("2015-01") + np.arange(30)).astype("datetime64[ns]")
 
 
 def plan_of(shape_yx, **changes):
-    rule = {"block_px": 10, "buffer_px": 1, "validation_from": "2016-06-01", "test_from": "2017-01-01", **changes}
-    return plan_windows(TIMES, shape_yx, SplitRule(**rule), StepRule(), 3, 2)
+    split = {"block_px": 10, "buffer_px": 1, "validation_from": "2016-06-01", "test_from": "2017-01-01", **changes}
+    return plan_windows(TIMES, shape_yx, Split(**split), Sampling(), 3, 2)
 
 
 def test_narrow_edges_join_their_neighbour():
@@ -91,8 +91,8 @@ def test_json_that_is_no_plan():
 
 def test_dates_with_a_time_zone_become_utc():
     east = timezone(timedelta(hours=3))
-    rule = SplitRule(8, 0, datetime(2020, 1, 1, 3, tzinfo=east), datetime(2021, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
-    assert rule.validation_from == np.datetime64("2020-01-01")
+    split = Split(8, 0, datetime(2020, 1, 1, 3, tzinfo=east), datetime(2021, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
+    assert split.validation_from == np.datetime64("2020-01-01")
 
 
 def test_unknown_parts_are_our_mistake():

@@ -8,9 +8,9 @@ from pipelines.cube.store import open_cube
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource, scene_name, take_text_names
-from pipelines.sources.layers import Wanted
+from pipelines.sources.layers import BandRequest
 
-RED_NIR = Wanted((Band("red", nodata=0), Band("nir", nodata=0)), {"red": "B4", "nir": "B8"})
+RED_NIR = BandRequest((Band("red", nodata=0), Band("nir", nodata=0)), {"red": "B4", "nir": "B8"})
 PATTERN = "S_{date:%Y%m%d}_{band}.tif"
 
 
@@ -46,11 +46,11 @@ def test_scenes_are_found_by_date_and_band_and_read_as_stored(tmp_path):
 
 def test_files_with_all_bands_are_read_in_the_order_wanted_or_by_number(tmp_path):
     write_tiff(tmp_path / "20180105.tif", ramp(), ramp(start=5), ramp(start=9))
-    wanted = Wanted((Band("red"), Band("nir")), quality="SCL")
-    source = FolderSource(tmp_path, wanted, "{date:%Y%m%d}.tif")
+    requested = BandRequest((Band("red"), Band("nir")), quality="SCL")
+    source = FolderSource(tmp_path, requested, "{date:%Y%m%d}.tif")
     (scene,) = source.list_scenes().scenes
     np.testing.assert_array_equal(source.read(scene, UTM, ("nir", "SCL"), "nearest"), [ramp(start=5), ramp(start=9)])
-    numbered = FolderSource(tmp_path, Wanted((Band("nir"),), {"nir": "3"}), "{date:%Y%m%d}.tif")
+    numbered = FolderSource(tmp_path, BandRequest((Band("nir"),), {"nir": "3"}), "{date:%Y%m%d}.tif")
     np.testing.assert_array_equal(numbered.read(numbered.list_scenes().scenes[0], UTM, ("nir",), "nearest"), [ramp(start=9)])
 
 
@@ -60,9 +60,9 @@ def test_what_the_files_say_completes_the_bands(tmp_path):
 
     with rasterio.open(path, "r+") as file:
         file.scales, file.offsets = [0.5], [-32.0]
-    (band,) = FolderSource(tmp_path, Wanted((Band("dbz"),)), "{date:%Y%m%d}.tif").bands
+    (band,) = FolderSource(tmp_path, BandRequest((Band("dbz"),)), "{date:%Y%m%d}.tif").bands
     assert (band.nodata, band.scale, band.offset) == (-5, 0.5, -32.0)
-    (band,) = FolderSource(tmp_path, Wanted((Band("dbz", scale=2, nodata=7),)), "{date:%Y%m%d}.tif").bands
+    (band,) = FolderSource(tmp_path, BandRequest((Band("dbz", scale=2, nodata=7),)), "{date:%Y%m%d}.tif").bands
     assert (band.nodata, band.scale, band.offset) == (7, 2, 0)
 
 
@@ -71,12 +71,12 @@ def test_nodata_that_only_a_later_file_states_counts_for_all(tmp_path):
     plane = ramp()
     plane[:, :9] = 0
     write_tiff(tmp_path / "20180115.tif", plane, nodata=0)
-    source = FolderSource(tmp_path, Wanted((Band("red"),)), "{date:%Y%m%d}.tif")
+    source = FolderSource(tmp_path, BandRequest((Band("red"),)), "{date:%Y%m%d}.tif")
     assert source.bands[0].nodata == 0
     assert ingest(source, None, str(tmp_path / "cube"), None, IngestSettings(workers=1)).refused == ()
     valid_TYX = open_cube(str(tmp_path / "cube"))["valid"].values
     np.testing.assert_array_equal(valid_TYX[1], plane > 0)
-    (band,) = FolderSource(tmp_path, Wanted((Band("red", nodata=7),)), "{date:%Y%m%d}.tif").bands
+    (band,) = FolderSource(tmp_path, BandRequest((Band("red", nodata=7),)), "{date:%Y%m%d}.tif").bands
     assert band.nodata == 7  # the request's word stands above the files'
 
 
@@ -84,12 +84,12 @@ def test_bits_are_reinterpreted(tmp_path):
     plane = ramp()
     plane[0, 0] = 65526
     write_tiff(tmp_path / "20180105.tif", plane)
-    source = FolderSource(tmp_path, Wanted((Band("evi"),), read_as="int16"), "{date:%Y%m%d}.tif")
+    source = FolderSource(tmp_path, BandRequest((Band("evi"),), read_as="int16"), "{date:%Y%m%d}.tif")
     image = source.read(source.list_scenes().scenes[0], UTM, ("evi",), "nearest")
     assert image.dtype == np.int16
     assert image[0, 0, 0] == -10
     with pytest.raises(RequestError, match="reinterpreted as a dtype of the same size"):
-        FolderSource(tmp_path, Wanted((Band("evi"),), read_as="float32"), "{date:%Y%m%d}.tif").native_grid()
+        FolderSource(tmp_path, BandRequest((Band("evi"),), read_as="float32"), "{date:%Y%m%d}.tif").native_grid()
 
 
 def test_a_pattern_that_fits_nothing_shows_what_is_there_and_proposes_one(tmp_path):
@@ -111,7 +111,7 @@ def test_patterns_that_are_wrong_say_so(tmp_path, pattern, text):
 def test_bands_that_no_file_has_and_folders_that_are_not_there(tmp_path):
     series(tmp_path)
     with pytest.raises(RequestError, match="has one of the bands B9; the names hold: B4, B8"):
-        FolderSource(tmp_path, Wanted((Band("B9"),)), PATTERN).list_scenes()
+        FolderSource(tmp_path, BandRequest((Band("B9"),)), PATTERN).list_scenes()
     with pytest.raises(MissingInput, match="no such folder"):
         FolderSource(tmp_path / "nowhere", RED_NIR, PATTERN).list_scenes()
 
@@ -154,7 +154,7 @@ def test_bands_of_different_dtype_make_no_cube(tmp_path):
 
 def test_nodata_that_the_dtype_cannot_hold_is_a_mistake(tmp_path):
     series(tmp_path)
-    source = FolderSource(tmp_path, Wanted((Band("B4", nodata=-9999),)), PATTERN)
+    source = FolderSource(tmp_path, BandRequest((Band("B4", nodata=-9999),)), PATTERN)
     with pytest.raises(RequestError, match="nodata -9999 of band B4 does not fit into uint16"):
         source.dtype()
 
@@ -176,10 +176,10 @@ def test_files_without_a_place_need_one_from_the_config(tmp_path):
     ):
         file.write(ramp(), 1)
     with pytest.raises(RequestError, match=r"set source\.transform and source\.crs"):
-        FolderSource(tmp_path, Wanted((Band("a"),)), "{date:%Y%m%d}.tif").native_grid()
+        FolderSource(tmp_path, BandRequest((Band("a"),)), "{date:%Y%m%d}.tif").native_grid()
     with pytest.raises(RequestError, match=r"set source\.transform"):
-        FolderSource(tmp_path, Wanted((Band("a"),), crs="EPSG:32633"), "{date:%Y%m%d}.tif").native_grid()
-    placed = Wanted((Band("a"),), crs="EPSG:32633", transform=UTM.transform)
+        FolderSource(tmp_path, BandRequest((Band("a"),), crs="EPSG:32633"), "{date:%Y%m%d}.tif").native_grid()
+    placed = BandRequest((Band("a"),), crs="EPSG:32633", transform=UTM.transform)
     assert FolderSource(tmp_path, placed, "{date:%Y%m%d}.tif").native_grid() == UTM
 
 
@@ -187,9 +187,9 @@ def test_one_date_twice_is_refused_or_a_mosaic(tmp_path):
     for tile in ("T1", "T2"):
         write_tiff(tmp_path / f"{tile}_20180105.tif")
     write_tiff(tmp_path / "T1_20180115.tif")
-    source = FolderSource(tmp_path, Wanted((Band("a"),)), "*_{date:%Y%m%d}.tif")
+    source = FolderSource(tmp_path, BandRequest((Band("a"),)), "*_{date:%Y%m%d}.tif")
     assert refusals(source) == {"T2_20180105": "duplicate-date"}
-    mosaic = FolderSource(tmp_path, Wanted((Band("a"),)), "*_{date:%Y%m%d}.tif", same_date="mosaic").list_scenes()
+    mosaic = FolderSource(tmp_path, BandRequest((Band("a"),)), "*_{date:%Y%m%d}.tif", same_date="mosaic").list_scenes()
     assert [(scene.id, len(scene.parts)) for scene in mosaic.scenes] == [("mosaic_20180105", 2), ("mosaic_20180115", 1)]
 
 
@@ -200,7 +200,7 @@ def test_links_out_of_the_folder_are_refused_and_links_within_are_not(tmp_path):
     (tmp_path / "in" / "20180115.tif").symlink_to(outside)
     (tmp_path / "in" / "20180125.tif").symlink_to(tmp_path / "in" / "20180105.tif")
     (tmp_path / "in" / "more").symlink_to(tmp_path)
-    source = FolderSource(tmp_path / "in", Wanted((Band("a"),)), "{date:%Y%m%d}.tif")
+    source = FolderSource(tmp_path / "in", BandRequest((Band("a"),)), "{date:%Y%m%d}.tif")
     assert refusals(source) == {"20180115": "driver"}
     assert [scene.id for scene in source.list_scenes().scenes] == ["20180105", "20180125"]
 
@@ -209,17 +209,17 @@ def test_hdf5_files_by_data_set(tmp_path):
     for day in ("20180105", "20180115"):
         with h5py.File(tmp_path / f"{day}.h5", "w") as file:
             file["image1/data"] = ramp()
-    wanted = Wanted((Band("rain", nodata=65535),), crs=UTM.crs, transform=UTM.transform)
-    source = FolderSource(tmp_path, wanted, "{date:%Y%m%d}.h5", variable="image1/data")
+    requested = BandRequest((Band("rain", nodata=65535),), crs=UTM.crs, transform=UTM.transform)
+    source = FolderSource(tmp_path, requested, "{date:%Y%m%d}.h5", variable="image1/data")
     scene = source.list_scenes().scenes[0]
     np.testing.assert_array_equal(source.read(scene, UTM, ("rain",), "nearest")[0], ramp())
     moved = source.read(scene, shifted(UTM, 3, 2), ("rain",), "nearest")[0]
     np.testing.assert_array_equal(moved[:-2, :-3], ramp()[2:, 3:])
     assert (moved[-2:] == 65535).all()
     with pytest.raises(RequestError, match="there are: image1/data"):
-        FolderSource(tmp_path, wanted, "{date:%Y%m%d}.h5", variable="image2").dtype()
+        FolderSource(tmp_path, requested, "{date:%Y%m%d}.h5", variable="image2").dtype()
     with pytest.raises(RequestError, match="neither GeoTIFF nor JPEG2000"):
-        FolderSource(tmp_path, wanted, "{date:%Y%m%d}.h5").dtype()
+        FolderSource(tmp_path, requested, "{date:%Y%m%d}.h5").dtype()
 
 
 def test_netcdf_files_of_one_date_with_a_variable_per_band(tmp_path):

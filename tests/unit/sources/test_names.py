@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipelines.errors import RequestError
-from pipelines.sources.dates import find_dates, parse_date, recognise_date
-from pipelines.sources.naming import propose_pattern
+from pipelines.sources.dates import detect_date, find_dates, parse_date
+from pipelines.sources.file_names import propose_pattern
 from pipelines.sources.pattern import FilePattern
 
 
@@ -25,7 +25,7 @@ from pipelines.sources.pattern import FilePattern
     ],
 )
 def test_dates_in_every_form(text, date):
-    assert recognise_date(text) == (None if date is None else np.datetime64(date, "ns"))
+    assert detect_date(text) == (None if date is None else np.datetime64(date, "ns"))
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_format_without_a_year_is_refused():
     ],
 )  # fmt: skip
 def test_patterns_are_proposed(paths, pattern, bands):
-    naming = propose_pattern(["README.md", *paths])
-    assert naming is not None
-    assert (naming.pattern, naming.bands, naming.matched) == (pattern, bands, len(paths))
+    names = propose_pattern(["README.md", *paths])
+    assert names is not None
+    assert (names.pattern, names.bands, names.matched) == (pattern, bands, len(paths))
 
 
 def test_nothing_is_proposed_for_names_without_dates():

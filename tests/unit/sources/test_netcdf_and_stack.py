@@ -5,7 +5,7 @@ from source_rasters import UTM, ramp, write_cube, write_tiff
 
 from pipelines.errors import MissingInput, RequestError
 from pipelines.scene import Band
-from pipelines.sources.layers import Wanted
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.netcdf import NetcdfSource
 from pipelines.sources.stack import StackSource
 
@@ -17,7 +17,7 @@ def test_a_netcdf_cube_gives_a_scene_a_step(tmp_path):
     path = write_cube(
         tmp_path / "c.nc", {"B4": CUBE, "SCL": CUBE.astype("uint8")}, DAYS, _FillValue=np.uint16(3), scale_factor=0.1
     )
-    source = NetcdfSource(path, Wanted((Band("red"),), {"red": "B4"}, quality="SCL"))
+    source = NetcdfSource(path, BandRequest((Band("red"),), {"red": "B4"}, quality="SCL"))
     scenes = source.list_scenes().scenes
     assert [scene.id for scene in scenes] == ["c_20180101", "c_20180111", "c_20180121T120000"]
     assert source.native_grid().is_aligned(UTM)
@@ -28,25 +28,25 @@ def test_a_netcdf_cube_gives_a_scene_a_step(tmp_path):
 
 def test_duplicate_and_missing_times_are_refused(tmp_path):
     path = write_cube(tmp_path / "c.nc", {"B4": CUBE}, [0, np.nan, 0])
-    refused = NetcdfSource(path, Wanted((Band("B4"),))).list_scenes().refused
+    refused = NetcdfSource(path, BandRequest((Band("B4"),))).list_scenes().refused
     assert sorted(refusal.reason for refusal in refused) == ["duplicate-date", "no-date"]
 
 
 def test_files_that_are_no_such_cube_are_the_users_mistake(tmp_path):
     path = write_cube(tmp_path / "c.nc", {"B4": CUBE}, DAYS)
     with pytest.raises(MissingInput, match="no such file"):
-        NetcdfSource(tmp_path / "d.nc", Wanted((Band("B4"),))).list_scenes()
+        NetcdfSource(tmp_path / "d.nc", BandRequest((Band("B4"),))).list_scenes()
     with pytest.raises(RequestError, match="has no variable B5; it has: B4"):
-        NetcdfSource(path, Wanted((Band("B5"),))).list_scenes()
+        NetcdfSource(path, BandRequest((Band("B5"),))).list_scenes()
     with pytest.raises(RequestError, match="no data set 'date'"):
-        NetcdfSource(path, Wanted((Band("B4"),)), time="date").list_scenes()
+        NetcdfSource(path, BandRequest((Band("B4"),)), time="date").list_scenes()
     with h5py.File(path, "r+") as file:
         file["time"].attrs["units"] = "days"
     with pytest.raises(RequestError, match="'days since"):
-        NetcdfSource(path, Wanted((Band("B4"),))).list_scenes()
+        NetcdfSource(path, BandRequest((Band("B4"),))).list_scenes()
     (tmp_path / "text.nc").write_text("hello")
     with pytest.raises(RequestError, match="which is not HDF5"):
-        NetcdfSource(tmp_path / "text.nc", Wanted((Band("B4"),))).list_scenes()
+        NetcdfSource(tmp_path / "text.nc", BandRequest((Band("B4"),))).list_scenes()
 
 
 def test_uneven_coordinates_are_no_grid(tmp_path):
@@ -54,13 +54,13 @@ def test_uneven_coordinates_are_no_grid(tmp_path):
     with h5py.File(path, "r+") as file:
         file["x"][5] += 3
     with pytest.raises(RequestError, match=r"x coordinates .* not evenly spaced"):
-        NetcdfSource(path, Wanted((Band("B4"),))).native_grid()
+        NetcdfSource(path, BandRequest((Band("B4"),))).native_grid()
 
 
 def stack(folder, dates="2018-01-05\n2018-01-15\n2018-01-25\n", count=3):
     write_tiff(folder / "ndvi.tif", *CUBE[:count])
     (folder / "dates.txt").write_text(dates)
-    return StackSource(folder, Wanted((Band("ndvi"),)), {"ndvi": "ndvi.tif"}, "dates.txt")
+    return StackSource(folder, BandRequest((Band("ndvi"),)), {"ndvi": "ndvi.tif"}, "dates.txt")
 
 
 def test_a_stack_gives_a_scene_a_line(tmp_path):
@@ -78,8 +78,8 @@ def test_stacks_that_do_not_fit_together_are_the_users_mistake(tmp_path):
         stack(tmp_path, dates="hello\nworld\n").list_scenes()
     source = stack(tmp_path)
     with pytest.raises(RequestError, match="band 'evi' has no file"):
-        StackSource(tmp_path, Wanted((Band("evi"),)), source.files, "dates.txt").list_scenes()
+        StackSource(tmp_path, BandRequest((Band("evi"),)), source.files, "dates.txt").list_scenes()
     with pytest.raises(MissingInput, match="no such file of dates"):
-        StackSource(tmp_path, source.wanted, source.files, "when.txt").list_scenes()
+        StackSource(tmp_path, source.requested, source.files, "when.txt").list_scenes()
     with pytest.raises(MissingInput, match="no such file"):
-        StackSource(tmp_path, source.wanted, {"ndvi": "other.tif"}, "dates.txt").list_scenes()
+        StackSource(tmp_path, source.requested, {"ndvi": "other.tif"}, "dates.txt").list_scenes()

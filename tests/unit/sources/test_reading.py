@@ -15,21 +15,21 @@ from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.fake import FakeSource
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.layers import Wanted
-from pipelines.sources.placing import WARP_ROWS, covered, lattice_offset, overlaps
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.quality import MaskRule, SclRule
 from pipelines.sources.reading import hash_content, read_slice, read_strip
+from pipelines.sources.resampling import WARP_ROWS, covered, lattice_offset, overlaps
 
 
 def one_scene(folder, plane=None, grid=UTM, band=None, quality=None, **options):
     write_tiff(folder / "a_20180105.tif", ramp() if plane is None else plane, grid=grid, **options)
-    source = FolderSource(folder, Wanted((band or Band("a", nodata=0),), quality=quality), "{band}_{date:%Y%m%d}.tif")
+    source = FolderSource(folder, BandRequest((band or Band("a", nodata=0),), quality=quality), "{band}_{date:%Y%m%d}.tif")
     return source, source.list_scenes().scenes[0]
 
 
-def reason_of(source, scene, grid, rule=None, **options) -> str:
+def reason_of(source, scene, grid, quality_mask=None, **options) -> str:
     with pytest.raises(SceneRefused) as refusal:
-        read_slice(source, rule, scene, grid, **options)
+        read_slice(source, quality_mask, scene, grid, **options)
     return refusal.value.reason
 
 
@@ -160,10 +160,10 @@ def test_valid_range_and_all_nodata(tmp_path):
 
 def test_distance_from_clouds_reaches_across_strips():
     source = FakeSource(dates=4)
-    rule, grid = SclRule((4, 5), away_px=3), source.native_grid()
+    quality_mask, grid = SclRule((4, 5), away_px=3), source.native_grid()
     for scene in source.list_scenes().scenes:
-        whole = read_slice(source, rule, scene, grid).valid_YX
-        strips = [read_strip(source, rule, scene, grid, slice(row, row + 5))[1] for row in range(0, 40, 5)]
+        whole = read_slice(source, quality_mask, scene, grid).valid_YX
+        strips = [read_strip(source, quality_mask, scene, grid, slice(row, row + 5))[1] for row in range(0, 40, 5)]
         np.testing.assert_array_equal(np.concatenate(strips), whole)
     assert not whole.all()
 
@@ -192,8 +192,8 @@ def test_a_mosaic_takes_the_first_valid_pixel_then_the_first_with_data(tmp_path)
     for tile, plane, mask in (("T1", first, mask_first), ("T2", second, mask_second)):
         write_tiff(tmp_path / f"{tile}_a_20180105.tif", plane)
         write_tiff(tmp_path / f"{tile}_q_20180105.tif", mask)
-    wanted = Wanted((Band("a", nodata=0),), quality="q")
-    source = FolderSource(tmp_path, wanted, "*_{band}_{date:%Y%m%d}.tif", same_date="mosaic")
+    requested = BandRequest((Band("a", nodata=0),), quality="q")
+    source = FolderSource(tmp_path, requested, "*_{band}_{date:%Y%m%d}.tif", same_date="mosaic")
     (scene,) = source.list_scenes().scenes
     found = read_slice(source, MaskRule("q"), scene, UTM)
     expected = np.full(UTM.shape_yx, 10)

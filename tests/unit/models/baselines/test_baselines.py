@@ -8,8 +8,8 @@ from models.baselines.gradient_boosting import GradientBoosting, Rows
 from models.baselines.harmonic import HarmonicRegression
 from models.baselines.persistence import Persistence
 
-RULES = [Persistence(), Climatology(), DecayingAnomaly(), HarmonicRegression()]
-EVERY = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+BASELINES = [Persistence(), Climatology(), DecayingAnomaly(), HarmonicRegression()]
+EVERY = pytest.mark.parametrize("rule", BASELINES, ids=lambda rule: type(rule).__name__)
 
 
 def boosted(window) -> GradientBoosting:
@@ -219,7 +219,7 @@ def test_gradient_boosting_learns_what_the_rule_does_not_know(make_window):
     boosting = GradientBoosting(iterations=100).fit(windows[:3])
     last = windows[3]
     error = (boosting.forecast(**last.arguments()) - last.target_KCHW).abs().mean()
-    rule_error = (boosting.rule.forecast(**last.arguments()) - last.target_KCHW).abs().mean()
+    rule_error = (boosting.corrected.forecast(**last.arguments()) - last.target_KCHW).abs().mean()
     assert error < 0.3 * rule_error
 
 

@@ -1,0 +1,377 @@
+"""A forecaster that corrects a rule: forecast = guide + shrink x mean of the members' residuals.
+
+The guide is a baseline (or the mean); the members are networks that see the past relative to what the guide thinks is usual.
+The residual is learnt in normalised units of the transformed variable. An untrained member answers 0, so an untrained
+forecaster is the guide itself, to the last digit.
+
+Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns, B batch, F time features.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.baselines.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
+from models.baselines.decaying_anomaly import DecayingAnomaly, context_days
+from models.baselines.persistence import Persistence, context_arrays
+from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
+from models.networks.encoder_forecaster import ConvLSTMSettings
+
+Baseline = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
+RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most exp(5) = 148 times
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How physical values become network values: transform, then (value - mean) / std, per channel.
+
+    `mean` and `std` are of the transformed values of the training part. `step_days` is the usual distance of two context steps.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    transforms: tuple[str, ...]  # "none" or "log1p"
+    step_days: float
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == len(self.transforms):
+            raise ValueError(
+                f"mean, std and transforms must have one value per channel, not {self.mean}, {self.std}, {self.transforms}"
+            )
+        unknown = set(self.transforms) - {"none", "log1p"}
+        if unknown:
+            raise ValueError(f"transforms are 'none' or 'log1p', not {sorted(unknown)}")
+        if min(self.std) <= 0 or not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError(f"every std must be positive and finite, not {self.std} (mean {self.mean})")
+        if not self.step_days > 0:
+            raise ValueError(f"step_days must be positive, not {self.step_days}")
+
+
+class Settings(Protocol):
+    """What a person chooses about the networks; the number of channels follows from the guide and the data."""
+
+    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network:
+        """An untrained network whose `forward` has the arguments of `EncoderForecaster.forward`."""
+
+
+def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
+    """(frame channels, future channels) that `ResidualForecaster` hands to its members, without mask; see `_network_inputs`."""
+    match baseline:
+        case None:
+            return variables, 1
+        case Persistence():
+            return 2 * variables, variables + 1
+        case Climatology():
+            return 2 * variables, variables + 1
+        case DecayingAnomaly():
+            return 2 * variables, 2 * variables + 1
+
+
+def build_forecaster(
+    baseline: Baseline,
+    scaling: Scaling,
+    *,
+    context: int,
+    horizon: int,
+    members: int = 1,
+    network: Settings | None = None,
+    seed: int = 0,
+) -> "ResidualForecaster":
+    """An untrained forecaster whose members (ConvLSTM unless `network` says otherwise) start from seeds `seed`, `seed` + 1, ...
+
+    The global random state is left alone.
+    """
+    variables = len(scaling.mean)
+    frames, futures = channels_of(baseline, variables)
+    network = network or ConvLSTMSettings()
+    networks = []
+    for member in range(members):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + member)
+            networks.append(network.build(variables, frames, futures))
+    return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon)
+
+
+class ResidualForecaster(Network):
+    """The forecaster of docs/design/001-spine.md: `prepare` (rules, no gradient), `compute` (networks), `forecast` (both).
+
+    `residual_scale_K` in [0, 1] is 1 until `fit_residual_scale`; leads beyond the horizon take the last one's.
+    """
+
+    mean_C: Tensor
+    std_C: Tensor
+    residual_scale_K: Tensor
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        members: Sequence[Network],
+        scaling: Scaling,
+        *,
+        context: int,
+        horizon: int,
+        residual_scale_K: Tensor | None = None,
+    ):
+        super().__init__()
+        self.baseline, self.scaling, self.context, self.horizon = baseline, scaling, context, horizon
+        self.members = nn.ModuleList(networks_of(members))
+        self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
+        self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
+        self.register_buffer("residual_scale_K", torch.ones(horizon) if residual_scale_K is None else residual_scale_K.float())
+        self.is_log = [transform == "log1p" for transform in scaling.transforms]
+
+    # ------------------------------------------------------------ contract
+
+    @property
+    def steps(self) -> int:
+        """Context plus horizon: the steps that the forecaster was trained for."""
+        return self.context + self.horizon
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        """The members' common stride."""
+        return common_stride(self.members)
+
+    def halo_px(self, steps: int) -> Halo:
+        """The members' widest halo where context and targets are `steps` together: every guide is pixel by pixel."""
+        return widest_halo(self.members, steps)
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Of all members on a context of `shape` (B, T, C, H, W) and so many targets; the guide is not counted."""
+        return total_flops(self.members, shape, targets)
+
+    def describe(self) -> Description:
+        """Baseline, scaling, steps, and the description of every member; shrinkage is among the tensors."""
+        return {
+            "baseline": describe_baseline(self.baseline),
+            "scaling": asdict(self.scaling),
+            "context": self.context,
+            "horizon": self.horizon,
+            "members": [member.describe() for member in networks_of(self.members)],
+        }
+
+    # ------------------------------------------------------------ physical <-> network values
+
+    def normalise(self, y_CHW: Tensor) -> Tensor:
+        """(transform(y) - mean) / std; channels are the third axis from the right."""
+        shape = (-1, 1, 1)
+        if any(self.is_log):
+            log_C = torch.tensor(self.is_log, device=y_CHW.device).view(shape)
+            y_CHW = torch.where(log_C, torch.log1p(y_CHW.clamp(min=0)), y_CHW)
+        mean, std = self.mean_C.to(y_CHW.device).view(shape), self.std_C.to(y_CHW.device).view(shape)
+        return (y_CHW - mean) / std
+
+    def correct(self, baseline_CHW: Tensor, residual_CHW: Tensor) -> Tensor:
+        """The guide moved by `residual` (normalised units): the inverse of `normalise`, exact where the residual is 0.
+
+        log1p channels: expm1(log1p(g) + r) = g + (1 + g) expm1(r), which is g itself for r = 0; never below 0 or the guide.
+        """
+        moved_CHW = residual_CHW * self.std_C.view(-1, 1, 1)
+        if not any(self.is_log):
+            return baseline_CHW + moved_CHW
+        log_C = torch.tensor(self.is_log, device=baseline_CHW.device).view(-1, 1, 1)
+        grown_CHW = (1 + baseline_CHW) * torch.expm1(moved_CHW.clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT))
+        y_CHW = baseline_CHW + torch.where(log_C, grown_CHW, moved_CHW)
+        return torch.where(log_C, torch.maximum(y_CHW, baseline_CHW.clamp(max=0)), y_CHW)
+
+    # ------------------------------------------------------------ prepare
+
+    @torch.no_grad()
+    def prepare(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> dict[str, Tensor]:
+        """What one (block, issue date) gives the networks, float32: the guide, the context relative to it, the mask, the times.
+
+        Keys (spatial ones end in HW): baseline_KCHW physical; x_TCHW normalised and relative, 0 where not seen; valid_THW 0/1;
+        background_TCHW and background_KCHW normalised climatology, for the guides that have one; time_TF, elapsed_T,
+        time_KF, elapsed_K.
+        """
+        x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
+        seen_T1HW = valid_THW[:, None].float()
+        batch: dict[str, Tensor] = {"valid_THW": valid_THW.float()}
+        normal_TCHW = self.normalise(x_TCHW)
+        arguments = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        match self.baseline:
+            case None:
+                mean_C = torch.where(torch.tensor(self.is_log), torch.expm1(self.mean_C.cpu()), self.mean_C.cpu()).to(
+                    x_NCHW.device
+                )
+                baseline_KCHW = mean_C.view(-1, 1, 1).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
+                batch |= {"baseline_KCHW": baseline_KCHW, "x_TCHW": normal_TCHW * seen_T1HW}
+            case Persistence():
+                baseline_KCHW = self.baseline.forecast(*arguments)
+                batch |= {"baseline_KCHW": baseline_KCHW, "x_TCHW": (normal_TCHW - self.normalise(baseline_KCHW[:1])) * seen_T1HW}
+            case Climatology():
+                background_TCHW = self.normalise(
+                    climatology_at(x_NCHW, valid_NHW, days_N, usable_N, context_days(days_N, context_T), self.baseline.width_days)
+                )
+                batch |= {"baseline_KCHW": self.baseline.forecast(*arguments), "background_TCHW": background_TCHW}
+                batch["x_TCHW"] = (normal_TCHW - background_TCHW) * seen_T1HW
+            case DecayingAnomaly():
+                parts = self.baseline.parts(*arguments)
+                background_TCHW = self.normalise(parts.background_TCHW)
+                batch |= {"baseline_KCHW": parts.y_KCHW, "background_TCHW": background_TCHW}
+                batch |= {"background_KCHW": self.normalise(parts.background_KCHW)}
+                batch["x_TCHW"] = (normal_TCHW - background_TCHW) * seen_T1HW
+        return batch | self._times(context_days(days_N, context_T), target_days_K.double())
+
+    def _times(self, days_T: Tensor, target_days_K: Tensor) -> dict[str, Tensor]:
+        """Season, elapsed and offset of every step; distances in usual steps, so that minutes and months look alike."""
+        step = self.scaling.step_days
+        days = torch.cat([days_T, target_days_K.to(days_T.device)])
+        elapsed = torch.diff(days, prepend=days[:1]).clamp(min=0) / step
+        offset = (days - days_T[-1]) / step
+        angle = 2 * math.pi * torch.remainder(days / TROPICAL_YEAR_DAYS, 1)
+        time = torch.stack([angle.sin(), angle.cos(), torch.log1p(elapsed), offset.sign() * torch.log1p(offset.abs()) / 2], dim=1)
+        context = len(days_T)
+        named = {
+            "time_TF": time[:context],
+            "elapsed_T": elapsed[:context],
+            "time_KF": time[context:],
+            "elapsed_K": elapsed[context:],
+        }
+        return {name: values.float() for name, values in named.items()}
+
+    # ------------------------------------------------------------ compute
+
+    def _network_inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The arguments of `EncoderForecaster.forward` from a batch of prepared windows."""
+        x_BTCHW, valid_BTHW, baseline_BKCHW = batch["x_TCHW"], batch["valid_THW"], batch["baseline_KCHW"]
+        futures = [last_seen_age(valid_BTHW, batch["elapsed_T"]).expand(-1, baseline_BKCHW.shape[1], -1, -1)[:, :, None]]
+        frames = [x_BTCHW]
+        if self.baseline is not None:
+            level_BKCHW = self.normalise(baseline_BKCHW)
+            if isinstance(self.baseline, Persistence):
+                frames.append(level_BKCHW[:, :1].expand_as(x_BTCHW))
+                futures.append(level_BKCHW)
+            else:
+                frames.append(batch["background_TCHW"])
+            if isinstance(self.baseline, Climatology):
+                futures.append(level_BKCHW)
+            if isinstance(self.baseline, DecayingAnomaly):
+                futures += [batch["background_KCHW"], level_BKCHW - batch["background_KCHW"]]
+        return (
+            torch.cat(frames, dim=2),
+            valid_BTHW,
+            batch["time_TF"],
+            batch["elapsed_T"],
+            torch.cat(futures, dim=2),
+            batch["time_KF"],
+            batch["elapsed_K"],
+        )
+
+    def residual_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
+        """Residual of one network, (B, K, C, H, W), normalised units, without shrinking."""
+        return self.members[member](*self._network_inputs(batch))
+
+    def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
+        """y_BKCHW of one network without shrinking: what training minimises the loss of. Physical values, differentiable."""
+        return self.correct(batch["baseline_KCHW"], self.residual_member(member, batch))
+
+    def residual(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean residual of the members, (B, K, C, H, W), normalised units, without shrinking."""
+        inputs = self._network_inputs(batch)
+        total = self.members[0](*inputs)
+        for member in list(self.members)[1:]:
+            total = total + member(*inputs)
+        return total / len(self.members)
+
+    def compute(self, batch: dict[str, Tensor]) -> Tensor:
+        """y_BKCHW, physical values, from a batch of what `prepare` returned (each tensor with a leading B)."""
+        if not len(self.members):
+            return batch["baseline_KCHW"]
+        horizon = batch["baseline_KCHW"].shape[1]
+        residual_scale_K = self.residual_scale_K[
+            torch.arange(horizon, device=self.residual_scale_K.device).clamp(max=len(self.residual_scale_K) - 1)
+        ]
+        return self.correct(batch["baseline_KCHW"], residual_scale_K.view(-1, 1, 1, 1) * self.residual(batch))
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """`compute`."""
+        return self.compute(batch)
+
+    @torch.no_grad()
+    def forecast(
+        self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
+    ) -> Tensor:
+        """y_KCHW, physical values, on the CPU: `prepare` there, then `compute` where the networks are. Dropout is off."""
+        batch = self.prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        with evaluating(self):
+            return self.compute({name: values[None].to(self.mean_C.device) for name, values in batch.items()})[0].cpu()
+
+    @torch.no_grad()
+    def fit_residual_scale(self, batches: Iterable[dict[str, Tensor]]) -> Tensor:
+        """Sets and returns `residual_scale_K`: the share in [0, 1] of the residual that validation supports, one for all leads.
+
+        Batches hold what `prepare` returned, target_KCHW, target_valid_KHW and target_seconds_K. The share is the least-squares
+        one less its standard error over target dates: the fewer the dates, the smaller the correction.
+        Without any valid target: 0, the baseline alone.
+        """
+        sums: dict[int, Tensor] = {}
+        with evaluating(self):
+            for batch in batches:
+                batch = {name: values.to(self.mean_C.device) for name, values in batch.items()}
+                residual_BKCHW = self.residual(batch)
+                expected_BKCHW = self.normalise(batch["target_KCHW"]) - self.normalise(batch["baseline_KCHW"])
+                seen_BK1HW = (batch["target_valid_KHW"] > 0)[:, :, None]
+                products = expected_BKCHW * residual_BKCHW, residual_BKCHW.square()
+                both_BK2 = torch.stack([torch.where(seen_BK1HW, p, 0.0).double().sum(dim=(2, 3, 4)) for p in products], dim=-1)
+                for date, pair in zip(batch["target_seconds_K"].flatten().tolist(), both_BK2.flatten(0, 1).cpu(), strict=True):
+                    sums[date] = sums.get(date, torch.zeros(2, dtype=torch.float64)) + pair
+        pairs_D2 = [pair for pair in sums.values() if pair[1] > 0]
+        self.residual_scale_K.fill_(cautious_share(torch.stack(pairs_D2)) if pairs_D2 else 0.0)
+        return self.residual_scale_K
+
+
+def describe_baseline(baseline: Baseline) -> Description:
+    """{"kind": ..., its fields...}; `models.checkpoint` builds it again."""
+    match baseline:
+        case None:
+            return {"kind": "none"}
+        case Persistence():
+            return {"kind": "persistence", **asdict(baseline)}
+        case Climatology():
+            return {"kind": "climatology", **asdict(baseline)}
+        case DecayingAnomaly():
+            return {"kind": "decaying_anomaly", **asdict(baseline)}
+
+
+def cautious_share(sums_D2: Tensor) -> float:
+    """Least-squares share less one standard error, in [0, 1], from (sum of truth x residual, sum of residual^2) per date.
+
+    The standard error is the jackknife's over dates (Efron & Stein 1981); a single date has none. The rule of one standard
+    error: Hastie, Tibshirani & Friedman 2009, section 7.10.
+    """
+    cross, square = sums_D2.sum(dim=0).tolist()
+    share, dates = cross / square, len(sums_D2)
+    if dates > 1:
+        rest_D2 = sums_D2.sum(dim=0) - sums_D2
+        without_D = rest_D2[:, 0] / rest_D2[:, 1]
+        share -= math.sqrt(float((without_D - without_D.mean()).square().sum()) * (dates - 1) / dates)
+    return min(max(share, 0.0), 1.0)
+
+
+def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
+    """log(1 + age) of each pixel's last clear value at the issue date, (B, 1, H, W); in usual steps, at most the context."""
+    age_BT = elapsed_BT.flip(1).cumsum(1).flip(1) - elapsed_BT  # from each step to the last one
+    whole_B111 = elapsed_BT.sum(dim=1)[:, None, None, None]
+    age_BTHW = torch.where(valid_BTHW > 0, age_BT[:, :, None, None], whole_B111)
+    return torch.log1p(age_BTHW.amin(dim=1, keepdim=True))
+
+
+@contextmanager
+def evaluating(module: nn.Module):
+    """The module in evaluation mode inside the block, and back in the mode it was in after it."""
+    before = module.training
+    if before:
+        module.eval()
+    try:
+        yield module
+    finally:
+        if before:
+            module.train()

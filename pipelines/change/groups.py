@@ -1,0 +1,107 @@
+"""Which sites are left out together, and which networks that takes.
+
+MethodScores is what sites give that nobody has seen: a group of sites is left out, everything (networks, calibration, fusion,
+threshold) is chosen on the other groups, and the left-out group is looked at once. Among the other groups every network leaves
+one more out, so that calibration and threshold too rest on sites that the network has not seen. A network without the
+groups {g, h} serves both: it calibrates on h where g is judged, and on g where h is judged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from pipelines.change.windows import Region
+from pipelines.errors import RequestError
+from pipelines.tiles import Tile
+
+LEAST_GROUPS = 3  # one to judge, one to calibrate on, one to learn from
+STRIPS = 4
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """`groups`: the regions of each group; `names`: a word for each. `note` is empty, or says why sites were cut up."""
+
+    groups: tuple[tuple[Region, ...], ...]
+    names: tuple[str, ...]
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def outside(self, left_out: Sequence[int]) -> list[Region]:
+        """The regions of all other groups."""
+        return [region for g, group in enumerate(self.groups) if g not in left_out for region in group]
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """What is left out by each network of the evaluation: all pairs of groups, the smaller first."""
+        return list(combinations(range(len(self)), 2))
+
+    def others(self, outer: int) -> list[int]:
+        return [g for g in range(len(self)) if g != outer]
+
+
+def group_sites(
+    shapes: Mapping[str, tuple[int, int]], together: Sequence[Sequence[str]], *, least_px: int, gap_px: int
+) -> Grouping:
+    """The grouping of sites (name -> shape_yx): those named in one list of `together` are one group, the others one each.
+
+    With fewer than three groups nothing can be left out twice. Then every site is cut into four strips across its longer side,
+    `gap_px` apart, and a group is the same strip of every site. Neighbouring strips are more alike than other sites are, so
+    this flatters: the grouping's `note` says so.
+
+    Raises RequestError: a name twice or unknown in `together`, or fewer than three groups and strips thinner than `least_px`.
+    """
+    groups = _named_groups(list(shapes), together)
+    if len(groups) >= LEAST_GROUPS:
+        whole = {name: Region(name, Tile(0, shape[0], 0, shape[1])) for name, shape in shapes.items()}
+        return Grouping(tuple(tuple(whole[n] for n in group) for group in groups), tuple("+".join(group) for group in groups))
+    strips = {
+        name: cut_strips(name, shape, least_px=least_px, gap_px=gap_px, groups=len(groups)) for name, shape in shapes.items()
+    }
+    note = (
+        f"{len(groups)} group{'s' if len(groups) > 1 else ''} of sites ({', '.join(shapes)}) cannot be left out one by one, "
+        f"which takes {LEAST_GROUPS}: every site was cut into {STRIPS} strips instead. Strips of one site are more alike than "
+        "other sites are, so these scores are better than what another site will give"
+    )
+    cut = tuple(tuple(strips[name][k] for name in shapes) for k in range(STRIPS))
+    return Grouping(cut, tuple(f"strip {k + 1}" for k in range(STRIPS)), note)
+
+
+def _named_groups(sites: list[str], together: Sequence[Sequence[str]]) -> list[list[str]]:
+    seen: set[str] = set()
+    for name in (name for group in together for name in group):
+        if name not in sites:
+            raise RequestError(
+                f"evaluation.groups names {name!r}, which is no site of this run; the sites are {', '.join(sites)}"
+            )
+        if name in seen:
+            raise RequestError(f"evaluation.groups names {name!r} twice; a site can be left out with one group only")
+        seen.add(name)
+    group_of = {name: group for group in together for name in group}
+    groups: list[list[str]] = []
+    for name in sites:
+        if not any(name in group for group in groups):
+            groups.append([other for other in sites if other in group_of.get(name, [name])])
+    return groups
+
+
+def cut_strips(name: str, shape_yx: tuple[int, int], *, least_px: int, gap_px: int, groups: int) -> list[Region]:
+    """Four strips of a site across its longer side, `gap_px` apart. Raises RequestError where they come out too thin."""
+    long = max(shape_yx)
+    size = (long - (STRIPS - 1) * gap_px) // STRIPS
+    if size < least_px:
+        raise RequestError(
+            f"there are {groups} groups of sites, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x "
+            f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled "
+            "sites, three that do not share a group in evaluation.groups are the practical least. A smaller training.window_px "
+            "is seldom enough: each strip needs changed and unchanged pixels"
+        )
+    regions = []
+    for k in range(STRIPS):
+        start = k * (size + gap_px)
+        stop = long if k == STRIPS - 1 else start + size
+        is_rows = shape_yx[0] >= shape_yx[1]
+        tile = Tile(start, stop, 0, shape_yx[1]) if is_rows else Tile(0, shape_yx[0], start, stop)
+        regions.append(Region(name, tile))
+    return regions

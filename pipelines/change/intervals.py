@@ -1,0 +1,166 @@
+"""Intervals of the F1 of the changed class, whose unit is the site wherever at least three are independent.
+
+Pixels of one object, and all objects of one site, share labels, haze and what the land is like, and sites differ far more than
+parts of one site do. What a detector does on sites that it has not seen can therefore be told from other sites only: each is
+left out in turn (jackknife), and the interval is Student's t with sites - 1 degrees of freedom. In simulations with 3 to 14
+very unequal sites a win of two equal methods is claimed in 2 to 5 % of all cases (2.5 % in theory), where drawing sites at
+random (percentile bootstrap) claims it in 4 to 15 %.
+
+With one or two sites there is nothing to leave out. Then blocks of pixels are drawn at random within each site, and the
+interval holds for **these** sites only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipelines.change.metrics import CHANGED, Counts, usable_pixels
+from pipelines.learning.intervals import Interval, student_interval
+
+TRUE, FALSE, MISSED = 0, 1, 2  # columns of counts_B3
+LEAST_SITES = 3  # Student's t of two sites is 12.7 standard errors wide on either side
+MOST_DRAWS_AT_ONCE = 2_000_000
+NO_CHANGE = "no usable pixel is labelled changed"
+
+Blocks = Mapping[str, np.ndarray]  # site -> its counts_B3
+Groups = Sequence[Sequence[str]]  # sites that touch or share a scene count as one
+
+
+def block_counts(
+    is_changed_HW: np.ndarray, label_HW: np.ndarray, usable_HW: np.ndarray | None = None, block_px: int = 32
+) -> np.ndarray:
+    """[true changed, false changed, missed] pixels of each block, (B, 3) int64, blocks in row-major order; all blocks are kept.
+
+    Two maps of one site have the same blocks, so they can be compared in pairs. Blocks at the far edges may be smaller.
+    """
+    known = usable_pixels(label_HW, usable_HW, is_changed_HW.shape)
+    truth = (label_HW == CHANGED) & known
+    mapped = is_changed_HW & known
+    rows, columns = (np.arange(0, n, block_px) for n in is_changed_HW.shape)
+    sums = [
+        np.add.reduceat(np.add.reduceat(mask.astype(np.int64), rows, axis=0), columns, axis=1).ravel()
+        for mask in (mapped & truth, mapped & ~truth, truth & ~mapped)
+    ]
+    return np.stack(sums, axis=1)
+
+
+def f1_interval(
+    blocks: Blocks, groups: Groups = (), *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Pooled F1 of the sites' `block_counts` with its interval. `seed` and `resamples` matter for blocks only."""
+    return _interval(blocks, groups, _f1, (0.0, 1.0), resamples, confidence, seed)
+
+
+def f1_difference(
+    ours: Blocks,
+    theirs: Blocks,
+    groups: Groups = (),
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Pooled F1 of `ours` minus that of `theirs`, in pairs. Raises ValueError: other sites or blocks."""
+    if {name: len(counts) for name, counts in ours.items()} != {name: len(counts) for name, counts in theirs.items()}:
+        raise ValueError("the two methods were not counted on the same sites and blocks; count both with one block_px")
+
+    def difference(sums_R6: np.ndarray) -> np.ndarray:
+        return _f1(sums_R6[:, :3]) - _f1(sums_R6[:, 3:])
+
+    both = {name: np.hstack([counts, theirs[name]]) for name, counts in ours.items()}
+    return _interval(both, groups, difference, (-1.0, 1.0), resamples, confidence, seed)
+
+
+def pooled_f1(blocks: Blocks) -> float | None:
+    true, false, missed = sum((counts.sum(axis=0) for counts in blocks.values()), np.zeros(3, np.int64))
+    return Counts(int(true), int(false), int(missed)).f1
+
+
+# ---------------------------------------------------------------- of sites, or of blocks
+
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums (R, columns) -> (R,), NaN where no pixel is labelled changed
+
+
+def _interval(
+    blocks: Blocks,
+    groups: Groups,
+    statistic: Statistic,
+    limits: tuple[float, float],
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Interval:
+    """`limits`: what the statistic cannot leave."""
+    sums_GX = _sums_of_sites(blocks, groups)
+    value = float(statistic(sums_GX.sum(axis=0, keepdims=True))[0])
+    if len(sums_GX) >= LEAST_SITES:
+        found = _jackknife(value, sums_GX, statistic, confidence)
+    else:
+        found = _draw_blocks(value, blocks, statistic, resamples, confidence, seed)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, limits[0]), high=min(found.high, limits[1]))
+
+
+def _sums_of_sites(blocks: Blocks, groups: Groups) -> np.ndarray:
+    """(G, columns) float64: one row per group of sites, and per site that is in no group."""
+    group_of = {name: g for g, group in enumerate(groups) for name in group}
+    sums: dict[int | str, np.ndarray] = {}
+    for name in sorted(blocks):
+        key = group_of.get(name, name)
+        sums[key] = sums.get(key, 0) + blocks[name].sum(axis=0, dtype=np.float64)
+    return np.stack(list(sums.values()))
+
+
+def _jackknife(value: float, sums_GX: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
+    sites = len(sums_GX)
+    if math.isnan(value):
+        return Interval(None, None, None, "sites", sites, reason=NO_CHANGE)
+    without_G = statistic(sums_GX.sum(axis=0) - sums_GX)
+    if np.isnan(without_G).any():
+        return Interval(value, None, None, "sites", sites, reason="only one site holds change")
+    error = math.sqrt((sites - 1) / sites * float(((without_G - value) ** 2).sum()))
+    return Interval(value, *student_interval(value, error, sites - 1, confidence), "sites", sites)
+
+
+def _draw_blocks(value: float, blocks: Blocks, statistic: Statistic, resamples: int, confidence: float, seed: int) -> Interval:
+    """Percentile bootstrap over blocks within each site."""
+    count, sites = sum(len(counts) for counts in blocks.values()), len(blocks)
+    if math.isnan(value):
+        return Interval(None, None, None, "blocks", count, sites=sites, reason=NO_CHANGE)
+    with_change = sum(int(np.count_nonzero(counts[:, TRUE] + counts[:, MISSED])) for counts in blocks.values())
+    if with_change < 2:
+        return Interval(value, None, None, "blocks", count, sites=sites, reason="fewer than two blocks hold change")
+    drawn_R = statistic(_resampled_sums(blocks, resamples, seed))
+    low, high = np.nanquantile(drawn_R, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high), "blocks", count, sites=sites)
+
+
+def _f1(sums_R3: np.ndarray) -> np.ndarray:
+    """F1 of each draw, (R,); NaN where a draw holds no change."""
+    true, false, missed = sums_R3[:, TRUE], sums_R3[:, FALSE], sums_R3[:, MISSED]
+    with np.errstate(invalid="ignore"):
+        return np.where(true + missed > 0, 2 * true / (2 * true + false + missed), np.nan)
+
+
+def _resampled_sums(blocks: Blocks, resamples: int, seed: int) -> np.ndarray:
+    """Sums over as many blocks of each site as it has, drawn with replacement, (R, columns) float64."""
+    rng = np.random.default_rng(seed)
+    columns = next(iter(blocks.values())).shape[1]
+    sums = np.zeros((resamples, columns))
+    for name in sorted(blocks):
+        counts = blocks[name].astype(np.float64)
+        # a block without any count adds nothing however often it is drawn: one weight stands for all of these
+        informative = counts[counts.any(axis=1)]
+        silent = len(counts) - len(informative)
+        share = np.append(np.full(len(informative), 1 / len(counts)), silent / len(counts))
+        at_once = max(1, MOST_DRAWS_AT_ONCE // len(share))
+        for start in range(0, resamples, at_once):
+            stop = min(start + at_once, resamples)
+            times = rng.multinomial(len(counts), share / share.sum(), size=stop - start)
+            sums[start:stop] += times[:, :-1] @ informative
+    return sums

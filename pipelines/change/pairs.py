@@ -1,0 +1,216 @@
+"""The dates of a site made comparable: the same spread in every band, and on the same pixels to a fraction of one.
+
+A few numbers are measured once over the whole site (`measure_site`) and are constants from then on, so that a tile is
+prepared to the same values as the whole (`prepare`). Raw differences of two dates mostly show sun, haze and season: on
+another sensor they are worse than chance.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from pipelines.cube.store import bands_of
+from pipelines.errors import RequestError
+from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, likeness, move
+from pipelines.samples.variables import Variable, decode
+from pipelines.tiles import Tile, tile_raster
+
+MEASURED_PX = 512  # squares of at most this are read at a time
+WINDOWS_PER_AXIS = 3  # so many squares each way at most, on which shifts are estimated
+MEMORY_BYTES = 256 * 2**20  # of decoded pixels held at once; squares get smaller where there are many dates
+MIN_SEEN_PX = 64  # fewer usable pixels of a date have no mean worth the name
+LEAST_LIKENESS = 0.1  # of the edges of two dates; below it they are hardly pictures of one site
+Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is read of a site: `read(tile)` is (x_TCHW float32 physical, 0 where invalid; valid_THW bool)."""
+
+    name: str
+    shape_yx: tuple[int, int]
+    days_T: np.ndarray
+    bands: tuple[str, ...]
+    read: Read
+
+
+def site_of_cube(name: str, dataset: xr.Dataset) -> Site:
+    """All bands and dates of a cube (`open_cube`). Raises RequestError if it has fewer than two dates."""
+    bands = bands_of(dataset)
+    if dataset.sizes["time"] < 2:
+        there = ", ".join(str(one) for one in dataset["scene_id"].values) or "none"
+        raise RequestError(
+            f"the site {name} has {dataset.sizes['time']} usable date(s) ({there}), change needs two; "
+            "see refused.json for what was left out, or leave the site out of source.sites"
+        )
+    variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
+    days_T = dataset["time"].values.astype("datetime64[ns]").astype(np.int64) / 86_400e9
+
+    def read(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        part = dataset.isel(y=tile.rows, x=tile.columns)
+        return decode(part["image"].values, part["valid"].values.astype(bool, copy=False), bands, variables)
+
+    return Site(name, (dataset.sizes["y"], dataset.sizes["x"]), days_T, tuple(band.name for band in bands), read)
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How dates are made comparable. `normalise`: z_score (per site, date and band) or none."""
+
+    normalise: str = "z_score"
+    coregister: bool = True
+    max_shift_px: float = 2.0
+
+
+@dataclass(frozen=True)
+class SiteFrame:
+    """The constants of a site. `mean_TC`, `std_TC` (float64) over the usable pixels of each date.
+
+    `shift_T_yx` is how far each date is moved (down, right; pixels; 0 for the first), `gain_T` how much its correlation with
+    the first date rises by it; `notes` say what was not done, and why; `warnings` what makes it doubtful that the dates can be
+    compared at all.
+    """
+
+    mean_TC: np.ndarray
+    std_TC: np.ndarray
+    shift_T_yx: np.ndarray
+    gain_T: np.ndarray
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def halo_px(self) -> int:
+        """How many pixels around a window `prepare` must see."""
+        return max(halo_px((float(dy), float(dx))) for dy, dx in self.shift_T_yx)
+
+    def as_json(self) -> dict:
+        """Plain numbers, read back by `frame_from_json` without loss."""
+        arrays = {name: getattr(self, name).tolist() for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
+        return {**arrays, "notes": list(self.notes), "warnings": list(self.warnings)}
+
+
+def frame_from_json(fields: dict) -> SiteFrame:
+    """What `as_json` wrote."""
+    arrays = {name: np.array(fields[name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
+    return SiteFrame(**arrays, notes=tuple(fields["notes"]), warnings=tuple(fields["warnings"]))
+
+
+def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFrame:
+    """The constants of a site; one square of pixels in memory for the statistics, at most nine smaller ones for the shifts.
+
+    Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value.
+    """
+    mean_TC, std_TC = _moments(site)
+    is_flat_TC = ~(std_TC > 1e-12 * np.abs(mean_TC))
+    warnings = _check_flat(site, is_flat_TC, mean_TC)
+    std_TC = np.where(is_flat_TC, 1.0, std_TC)  # a band of one value stays at 0
+    dates, channels = mean_TC.shape
+    if settings.normalise == "none":
+        mean_TC, std_TC = np.zeros((dates, channels)), np.ones((dates, channels))
+    shift_T_yx, gain_T, notes = np.zeros((dates, 2)), np.zeros(dates), []
+    windows = [site.read(tile) for tile in _windows(site)]
+    for date in range(1, dates):
+        pairs = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows]
+        if settings.coregister:
+            shift = estimate_shift(pairs, settings.max_shift_px)
+            shift_T_yx[date], gain_T[date] = shift.yx, shift.gain
+            if shift.note:
+                notes.append(f"{site.name}, date {date + 1}: {shift.note}")
+        like = likeness(pairs, (float(shift_T_yx[date, 0]), float(shift_T_yx[date, 1])))
+        if like is not None and like < LEAST_LIKENESS:
+            warnings.append(
+                f"{site.name}, date {date + 1}: hardly like the first date (their edges correlate by {like:.2f}): another "
+                "site, placed wrongly, or cloud that no mask tells? Look at it, or leave it out"
+            )
+    return SiteFrame(mean_TC, std_TC, shift_T_yx, gain_T, tuple(notes), tuple(warnings))
+
+
+def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list[str]:
+    """A warning for every band of one value. Raises RequestError for a date that has no other."""
+    warnings = []
+    for date, is_flat_C in enumerate(is_flat_TC):
+        if is_flat_C.all():
+            values = ", ".join(f"{value:g}" for value in mean_TC[date])
+            raise RequestError(
+                f"the site {site.name} holds nothing but one value on date {date + 1} of {len(is_flat_TC)} ({values} in "
+                f"{', '.join(site.bands)}): there is nothing to compare; fetch the file again, state source.nodata if this is "
+                "it, or leave the site out of source.sites"
+            )
+        if is_flat_C.any():
+            names = ", ".join(band for band, is_flat in zip(site.bands, is_flat_C, strict=True) if is_flat)
+            warnings.append(f"{site.name}, date {date + 1}: {names} holds one value everywhere and tells nothing")
+    return warnings
+
+
+def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
+    """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1)."""
+    count_T = mean_TC = square_TC = None
+    for tile in tile_raster(site.shape_yx, _square_px(site, 1)):
+        x_TCHW, valid_THW = site.read(tile)
+        n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
+        here_TC, here_square_TC = np.zeros((2, *x_TCHW.shape[:2]))
+        for date, seen_HW in enumerate(valid_THW):
+            values_CN = x_TCHW[date][:, seen_HW].astype(np.float64)
+            here_TC[date] = values_CN.sum(1) / max(n_T[date], 1)
+            here_square_TC[date] = ((values_CN - here_TC[date, :, None]) ** 2).sum(1)
+        if count_T is None or mean_TC is None or square_TC is None:
+            count_T, mean_TC, square_TC = n_T, here_TC, here_square_TC
+            continue
+        total_T = count_T + n_T
+        delta_TC, share_T1 = here_TC - mean_TC, (n_T / np.maximum(total_T, 1))[:, None]
+        square_TC = square_TC + here_square_TC + delta_TC**2 * count_T[:, None] * share_T1
+        mean_TC = mean_TC + delta_TC * share_T1
+        count_T = total_T
+    assert count_T is not None
+    assert mean_TC is not None
+    assert square_TC is not None
+    if (few := np.flatnonzero(count_T < MIN_SEEN_PX)).size:
+        raise RequestError(
+            f"the site {site.name} has {int(count_T[few[0]])} usable pixels on date {few[0] + 1} of {len(count_T)}, at least "
+            f"{MIN_SEEN_PX} are needed; check nodata and quality, or set cube.min_valid_fraction to leave such scenes out"
+        )
+    return mean_TC, np.sqrt(square_TC / count_T[:, None])
+
+
+def _square_px(site: Site, squares: int) -> int:
+    """The side of squares of which `squares` fit into memory."""
+    pixel_bytes = len(site.days_T) * (4 * len(site.bands) + 1)
+    return int(np.clip(np.sqrt(MEMORY_BYTES / squares / pixel_bytes), 128, MEASURED_PX))
+
+
+def _windows(site: Site) -> list[Tile]:
+    """At most nine squares, spread evenly; all of a small site."""
+    largest = _square_px(site, WINDOWS_PER_AXIS**2)
+    per_axis = []
+    for length in site.shape_yx:
+        count = min(WINDOWS_PER_AXIS, -(-length // largest))
+        size = min(largest, -(-length // count))
+        starts = np.linspace(0, length - size, count).round().astype(int)
+        per_axis.append([(int(start), int(start) + size) for start in starts])
+    return [Tile(r0, r1, c0, c1) for (r0, r1), (c0, c1) in itertools.product(*per_axis)]
+
+
+def prepare(x_TCHW: np.ndarray, valid_THW: np.ndarray, frame: SiteFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(x_TCHW float32, 0 where invalid; valid_THW bool): every date on the first one's pixels, in standard deviations.
+
+    What lies outside of the window counts as not seen: a window with `frame.halo_px` around it gives the pixels of the whole.
+    """
+    x_TCHW, valid_THW = np.array(x_TCHW, np.float32), np.array(valid_THW, bool)
+    for date, (dy, dx) in enumerate(frame.shift_T_yx):
+        scaled_CHW = (x_TCHW[date] - frame.mean_TC[date, :, None, None]) / frame.std_TC[date, :, None, None]
+        x_TCHW[date], valid_THW[date] = move(scaled_CHW.astype(np.float32), valid_THW[date], (float(dy), float(dx)))
+    return x_TCHW, valid_THW
+
+
+def read_prepared(site: Site, frame: SiteFrame, tile: Tile, around_px: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The prepared window of `tile` grown by `around_px` and cut at the raster's edges: the same pixels as of the whole."""
+    requested = tile.grown(around_px, site.shape_yx)
+    seen = requested.grown(frame.halo_px, site.shape_yx)
+    x_TCHW, valid_THW = prepare(*site.read(seen), frame)
+    rows, columns = requested.within(seen)
+    return x_TCHW[:, :, rows, columns], valid_THW[:, rows, columns]

@@ -1,0 +1,227 @@
+"""What is new since the last time: changed pixels, patches, and the alerts that are raised for them, each one once.
+
+A patch is known by its pixels. Every pixel that ever belonged to one remembers its number, so a patch that grows, merges or
+vanishes for a night and comes back is not new. `alerts.json` names the file with these pixels; replacing it is what counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import ArtefactDamaged
+from pipelines.grid import Grid
+from pipelines.monitoring.state import Stored, read_arrays, write_arrays
+
+FORMAT = 1
+SAME = 0.5  # share of a patch's pixels that make it a known one
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch of changed pixels: sorted flat indices (row * width + column), and its facts as JSON values."""
+
+    pixels: np.ndarray
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AlertSettings:
+    """Which new patches raise an alert, and who is told (slugs of notification blocks)."""
+
+    min_area_m2: float = 0.0
+    min_confidence: float = 0.0
+    notify: tuple[str, ...] = ()
+
+    def is_met(self, facts: dict[str, Any]) -> bool:
+        """A patch whose confidence is not known passes."""
+        confidence = facts.get("confidence")
+        return facts["area_m2"] >= self.min_area_m2 and (confidence is None or confidence >= self.min_confidence)
+
+
+@dataclass(frozen=True)
+class AlertLog:
+    """All that was found so far. `changed`: the changed pixels of last time; `pixel` and `number`: whose patch a pixel was.
+
+    An alert is a JSON object: `number`, `run_number` (which look raised it, counting those that raised any), the patch's facts
+    as they are now, `is_standing` (it is still there), and `notify`, which has the time at which each block was told (ISO 8601,
+    UTC), "" for one that has not been reached yet.
+    """
+
+    changed: np.ndarray
+    pixel: np.ndarray
+    number: np.ndarray
+    alerts: tuple[dict[str, Any], ...] = ()
+    snapshot: str = ""
+    grid: str = ""  # that the pixels are counted on
+
+    @classmethod
+    def empty(cls, grid: str = "") -> AlertLog:
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), grid=grid)
+
+    def unsent(self, slug: str) -> list[dict[str, Any]]:
+        """Alerts that the block is still to be told of."""
+        return [alert for alert in self.alerts if alert["notify"].get(slug) == ""]
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What is new since the last time, beside what there is."""
+
+    pixels: int
+    pixels_new: int
+    objects: int
+    objects_new: int
+    alerts: tuple[dict[str, Any], ...]  # those raised now
+
+
+def update_alert_log(
+    alert_log: AlertLog, changed: np.ndarray, patches: Sequence[Patch], settings: AlertSettings, snapshot: str
+) -> tuple[AlertLog, Updates]:
+    """The book after a look at the map. `changed`: sorted flat indices of all changed pixels; `patches` lie within them."""
+    sizes = {int(n): int(count) for n, count in zip(*np.unique(alert_log.number, return_counts=True), strict=True)}
+    following = int(alert_log.number.max(initial=0)) + 1
+    standing: dict[int, dict[str, Any]] = {}
+    owners: list[int] = []
+    for patch in patches:
+        owner = _owner(patch.pixels, alert_log, sizes)
+        if owner is None:
+            owner, following = following, following + 1
+        owners.append(owner)
+        if owner not in standing or patch.facts["pixels"] > standing[owner]["pixels"]:
+            standing[owner] = patch.facts
+    objects_new = sum(owner not in sizes for owner in owners)
+    pixel, number = _give(alert_log, patches, owners)
+    raised_before = {alert["number"] for alert in alert_log.alerts}
+    alerts = [
+        {**alert, **standing.get(alert["number"], {}), "is_standing": alert["number"] in standing} for alert in alert_log.alerts
+    ]
+    run_number = 1 + max((alert.get("look", 0) for alert in alert_log.alerts), default=0)
+    raised = [
+        {"number": n, "look": run_number, **facts, "is_standing": True, "notify": dict.fromkeys(settings.notify, "")}
+        for n, facts in sorted(standing.items())
+        if n not in raised_before and settings.is_met(facts)
+    ]
+    updates = Updates(changed.size, int((~np.isin(changed, alert_log.changed)).sum()), len(patches), objects_new, tuple(raised))
+    return AlertLog(changed, pixel, number, (*alerts, *raised), snapshot, alert_log.grid), updates
+
+
+def _owner(patch: np.ndarray, alert_log: AlertLog, sizes: dict[int, int]) -> int | None:
+    """The known patch that this one is: that one lives on in it, or most of this one was it. None: a new one."""
+    if not alert_log.pixel.size:
+        return None
+    at = np.searchsorted(alert_log.pixel, patch).clip(max=alert_log.pixel.size - 1)
+    owners, counts = np.unique(alert_log.number[at[alert_log.pixel[at] == patch]], return_counts=True)
+    shares = ((int(owner), count / min(sizes[int(owner)], patch.size)) for owner, count in zip(owners, counts, strict=True))
+    return min((owner for owner, share in shares if share >= SAME), default=None)
+
+
+def _give(alert_log: AlertLog, patches: Sequence[Patch], owners: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(pixel, number) sorted by pixel: every patch's pixels are its owner's now, all others stay whose they were."""
+    given = np.concatenate([patch.pixels for patch in patches] or [np.empty(0, np.int64)])
+    to = np.repeat(np.array(owners, np.int64), [patch.pixels.size for patch in patches])
+    is_other = ~np.isin(alert_log.pixel, given)
+    pixel, number = np.concatenate([alert_log.pixel[is_other], given]), np.concatenate([alert_log.number[is_other], to])
+    order = np.argsort(pixel, kind="stable")
+    return pixel[order], number[order]
+
+
+def mark_sent(alert_log: AlertLog, slug: str, at_utc: str) -> AlertLog:
+    """The book with every alert told to the block `slug`."""
+    is_open = [alert["notify"].get(slug) == "" for alert in alert_log.alerts]
+    alerts = (
+        {**alert, "notify": {**alert["notify"], slug: at_utc}} if is_due else alert
+        for alert, is_due in zip(alert_log.alerts, is_open, strict=True)
+    )
+    return replace(alert_log, alerts=tuple(alerts))
+
+
+# ---------------------------------------------------------------- from maps and outlines
+
+
+def flat_indices(status: np.ndarray, code: int, strip: int = 1024) -> np.ndarray:
+    """Sorted flat indices (int64) of the pixels of `status` (Y, X), an array or a memory map, that are `code`."""
+    height, width = status.shape
+    found = [np.flatnonzero(status[row : row + strip] == code) + row * width for row in range(0, height, strip)]
+    return np.concatenate(found).astype(np.int64)
+
+
+def patches_of(frame: Any, grid: Grid) -> list[Patch]:
+    """The rows of a GeoDataFrame of outlines in the grid's CRS as patches; facts are all columns but the outline."""
+    from rasterio.features import rasterize
+
+    width = grid.shape_yx[1]
+    patches = []
+    for row in frame.to_dict("records"):
+        outline = row.pop(frame.geometry.name)
+        window = _window(outline.bounds, grid)
+        part = grid.window(*window)
+        mask = rasterize([(outline, 1)], out_shape=part.shape_yx, transform=part.affine, dtype=np.uint8)
+        rows, columns = np.nonzero(mask)
+        pixels = (rows + window[0].start).astype(np.int64) * width + columns + window[1].start
+        patches.append(Patch(pixels, {name: _plain(value) for name, value in row.items()}))
+    return patches
+
+
+def _window(bounds_xy: tuple[float, float, float, float], grid: Grid) -> tuple[slice, slice]:
+    """(rows, columns) of the raster that hold a box in CRS units, also for a rotated grid."""
+    left, bottom, right, top = bounds_xy
+    corners = [~grid.affine @ corner for corner in ((left, bottom), (left, top), (right, bottom), (right, top))]
+    columns, rows = zip(*corners, strict=True)
+    height, width = grid.shape_yx
+    return (
+        slice(max(math.floor(min(rows) + 1e-6), 0), min(math.ceil(max(rows) - 1e-6), height)),
+        slice(max(math.floor(min(columns) + 1e-6), 0), min(math.ceil(max(columns) - 1e-6), width)),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: dates as ISO 8601, NaN and missing dates as None."""
+    if value is None or value != value:
+        return None
+    if hasattr(value, "strftime"):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# ---------------------------------------------------------------- on disk
+
+
+def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
+    """The book in `path` (JSON, for people and programs) and its pixels in `folder`; one rename makes both count."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = write_arrays(folder, "alerted", {"changed": alert_log.changed, "pixel": alert_log.pixel, "number": alert_log.number})
+    content = {
+        "format": FORMAT,
+        "snapshot": alert_log.snapshot,
+        "grid": alert_log.grid,
+        "pixels": stored.as_json,
+        "alerts": list(alert_log.alerts),
+    }
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+    for old in folder.glob("alerted-*.safetensors"):
+        if old.name != stored.file:
+            old.unlink(missing_ok=True)
+
+
+def read_alert_log(path: Path, folder: Path) -> AlertLog:
+    """The book that `write_alert_log` left; an empty one if there is none. Raises ArtefactDamaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ArtefactDamaged(f"{path} has format {content['format']}, expected {FORMAT}")
+        arrays = read_arrays(folder, Stored(*content["pixels"]))
+        pixels = (arrays["changed"], arrays["pixel"], arrays["number"])
+        return AlertLog(*pixels, tuple(content["alerts"]), content["snapshot"], content["grid"])
+    except FileNotFoundError:
+        return AlertLog.empty()
+    except (ValueError, KeyError, TypeError) as e:
+        raise ArtefactDamaged(f"{path} is not a list of alerts ({type(e).__name__}: {e})") from e

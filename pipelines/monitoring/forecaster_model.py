@@ -1,0 +1,154 @@
+"""The forecaster of a finished forecast run foretells each new date from the dates before it.
+
+The frames that it forecasts from lie in the state, the history that its guide rests on in `fitted`: both are of one size for
+ever, so a date costs the same whatever lies before it, and the guide never learns the change that it is to find. A frame's values
+enter clipped to `CLIP` spreads of the harmonic curve: what the guide carries on of a break is that much at most.
+
+Spread: the forecaster is asked for the dates of the history, each from the frames before it and with half a year on both sides
+kept from its guide; how far off it is there is fitted per pixel and season, as HarmonicModel does with a constant for a
+curve.
+
+Everything covers what it is handed: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.monitoring.harmonic_model import HarmonicModel
+from pipelines.monitoring.recurrent_model import Arrays
+from pipelines.predictors import Forecaster
+
+CLIP = 0.75  # spreads of the curve
+HALF_YEAR_DAYS = 182.62
+LEAST_SPREAD = 0.25  # of the curve's
+
+
+@dataclass(frozen=True)
+class ForecasterModel:
+    """`context` frames, usually `step_days` apart; `halo_px` for one date ahead. `digest` stands for the model in the key."""
+
+    forecaster: Forecaster
+    context: int
+    step_days: float
+    halo_px: int
+    digest: str
+    harmonic: HarmonicModel
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the detector's key is made from."""
+        return {"model": self.digest, "harmonic": [self.harmonic.harmonics, self.harmonic.trend], "clip": CLIP}
+
+    def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
+        """The curve's arrays (`curve.*`), those of the forecaster's errors (`error.*`), and the history that the guide rests on.
+
+        `history` (N, Y, X) float32, `history_valid` bool, `history_day` (N, 1, 1) float64; `count` (Y, X) int32 of usable dates.
+        """
+        curve = self.harmonic.fit(x_NYX, valid_NYX, days_N)
+        fitted = {f"curve.{name}": value for name, value in curve.items()} | {
+            "history": np.where(valid_NYX, x_NYX, 0).astype(np.float32),
+            "history_valid": valid_NYX.astype(bool),
+            "history_day": np.asarray(days_N, np.float64).reshape(-1, 1, 1),
+            "count": curve["count"],
+        }
+        error_NYX, known_NYX = self._errors(fitted)
+        error = HarmonicModel(harmonics=0).fit(error_NYX, known_NYX, days_N)
+        return fitted | {f"error.{name}": value for name, value in error.items()}
+
+    def _errors(self, fitted: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """(seen minus forecast (N, Y, X), where that is known) of the history's dates that have others to rest on."""
+        x_NYX, valid_NYX, days_N = fitted["history"], fitted["history_valid"], fitted["history_day"].ravel()
+        error_NYX, known_NYX = np.zeros_like(x_NYX), np.zeros_like(valid_NYX)
+        frames = self._clipped(fitted, x_NYX, days_N) if len(days_N) else x_NYX
+        for n, day in enumerate(days_N):
+            usable_N = np.abs(days_N - day) > HALF_YEAR_DAYS
+            if n == 0 or not valid_NYX[n].any() or not valid_NYX[usable_N].any():
+                continue
+            first = max(n - self.context, 0)
+            before = frames[first:n], valid_NYX[first:n], days_N[first:n]
+            error_NYX[n] = x_NYX[n] - self._forecast(fitted, usable_N, *before, float(day))
+            known_NYX[n] = valid_NYX[n] & (valid_NYX[usable_N].any(axis=0))
+        return error_NYX, known_NYX
+
+    def begin(self, fitted: Arrays) -> Arrays:
+        """The last frames of the history: `frames` (T, Y, X) float32, `frames_valid` bool, `frames_day` (T, 1, 1), NaN: none."""
+        shape_yx = fitted["count"].shape
+        state = {
+            "frames": np.zeros((self.context, *shape_yx), np.float32),
+            "frames_valid": np.zeros((self.context, *shape_yx), bool),
+            "frames_day": np.full((self.context, 1, 1), np.nan),
+        }
+        number = min(self.context, len(fitted["history"]))
+        if number:
+            last = slice(len(fitted["history"]) - number, None)
+            days_T = fitted["history_day"][last].ravel()
+            state["frames"][-number:] = self._clipped(fitted, fitted["history"][last], days_T)
+            state["frames_valid"][-number:] = fitted["history_valid"][last]
+            state["frames_day"][-number:, 0, 0] = days_T
+        return state
+
+    def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
+        """(expected_YX, spread_YX) float32. Frames that are not from before `day` are left aside."""
+        days_T = state["frames_day"].ravel()
+        with np.errstate(invalid="ignore"):
+            before_T = days_T < day
+        usable_N = np.ones(len(fitted["history"]), bool)
+        frames = state["frames"][before_T], state["frames_valid"][before_T], days_T[before_T]
+        forecast_YX = self._forecast(fitted, usable_N, *frames, day)
+        bias_YX, spread_YX = HarmonicModel(harmonics=0).predict(_part(fitted, "error"), {}, day)
+        least_YX = np.float32(LEAST_SPREAD) * fitted["curve.spread"]
+        return forecast_YX + bias_YX, np.maximum(spread_YX, least_YX)
+
+    def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
+        """The state with this date as its last frame; the same where nothing at all was seen."""
+        if not valid_YX.any():
+            return state
+        frame_YX = self._clipped(fitted, np.where(valid_YX, x_YX, 0)[None].astype(np.float32), np.array([day]))
+        return {
+            "frames": np.concatenate([state["frames"][1:], frame_YX]),
+            "frames_valid": np.concatenate([state["frames_valid"][1:], valid_YX[None]]),
+            "frames_day": np.concatenate([state["frames_day"][1:], np.full((1, 1, 1), day)]),
+        }
+
+    def _clipped(self, fitted: Arrays, x_TYX: np.ndarray, days_T: np.ndarray) -> np.ndarray:
+        """The frames, no further off the curve than `CLIP` spreads; a pixel's own curve, so that tiles equal the whole."""
+        curve, clipped = _part(fitted, "curve"), np.empty_like(x_TYX)
+        for t, day in enumerate(days_T):
+            expected_YX, spread_YX = self.harmonic.predict(curve, {}, float(day))
+            clipped[t] = np.clip(x_TYX[t], expected_YX - CLIP * spread_YX, expected_YX + CLIP * spread_YX)
+        return clipped
+
+    def _forecast(
+        self,
+        fitted: Arrays,
+        usable_N: np.ndarray,
+        frames_FYX: np.ndarray,
+        valid_FYX: np.ndarray,
+        days_F: np.ndarray,
+        day: float,
+    ) -> np.ndarray:
+        """y_YX of `day` from at most `context` frames before it; those that are missing are steps on which nothing was seen."""
+        missing = self.context - len(days_F)
+        next_day = float(days_F[0]) if len(days_F) else day
+        empty_days = next_day - self.step_days * np.arange(missing, 0, -1)
+        shape_yx = fitted["count"].shape
+        x_NYX = np.concatenate([fitted["history"], np.zeros((missing, *shape_yx), np.float32), frames_FYX])
+        valid_NYX = np.concatenate([fitted["history_valid"], np.zeros((missing, *shape_yx), bool), valid_FYX])
+        days_N = np.concatenate([fitted["history_day"].ravel(), empty_days, days_F])
+        usable = np.concatenate([usable_N, np.zeros(self.context, bool)])
+        y_KCHW = self.forecaster.forecast(
+            torch.from_numpy(x_NYX)[:, None],
+            torch.from_numpy(valid_NYX),
+            torch.from_numpy(days_N),
+            torch.arange(len(usable_N), len(usable)),
+            torch.from_numpy(usable),
+            torch.tensor([day], dtype=torch.float64),
+        )
+        return y_KCHW[0, 0].numpy()
+
+
+def _part(fitted: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(f"{prefix}."): value for name, value in fitted.items() if name.startswith(f"{prefix}.")}

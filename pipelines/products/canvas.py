@@ -1,0 +1,209 @@
+"""The ground that pictures of change are drawn on: panels, colour bars, outlines, a scale bar in metres.
+
+In degrees a map is drawn as wide as it is on the ground at its middle latitude.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap
+from matplotlib.dates import AutoDateLocator, DateFormatter
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+from pipelines.grid import Grid, parse_crs
+from pipelines.products.frames import Shades, extent_of, step_for
+from pipelines.products.layers import GREY, PALE
+from pipelines.products.pictures import INK, MUTED, NOT_SEEN, round_length
+
+OUTLINE = "#ff3d00"
+LEGEND_PT = (7.5, 7.0, 6.5, 6.0, 5.5)
+GAP_IN = 0.74  # between columns: a colour bar and its dates
+ROW_IN = 0.62  # between rows: a title and a legend
+
+
+def panels(grid: Grid, rows: int, columns: int, title: str, subtitle: str, cell_in: float) -> tuple[Figure, list[Axes]]:
+    """A figure with `rows` x `columns` maps of the grid's shape, `cell_in` inches wide, first row first."""
+    height, width = grid.shape_yx
+    metres_xy = metres_per_unit(grid)
+    across, down = abs(grid.resolution_xy[0]) * width * metres_xy[0], abs(grid.resolution_xy[1]) * height * metres_xy[1]
+    cell = float(np.clip(cell_in * down / across, 1.6, 1.6 * cell_in))
+    size = ((cell_in + GAP_IN) * columns + 0.2, (cell + ROW_IN) * rows + 1.05)
+    figure = Figure(figsize=size, facecolor="white")
+    figure.text(0.2 / size[0], 1 - 0.3 / size[1], title, size=14, weight="bold", va="center")
+    figure.text(0.2 / size[0], 1 - 0.58 / size[1], subtitle, size=9.5, color=MUTED, va="center")
+    axes = []
+    for row in range(rows):
+        for column in range(columns):
+            left = 0.2 + column * (cell_in + GAP_IN)
+            bottom = 0.62 + (rows - 1 - row) * (cell + ROW_IN)
+            axes.append(figure.add_axes((left / size[0], bottom / size[1], cell_in / size[0], cell / size[1])))
+    return figure, axes
+
+
+def draw_foot(figure: Figure, grid: Grid, note: str) -> None:
+    size_x, size_y = figure.get_size_inches()
+    step = step_for(grid.shape_yx)
+    thinned = f"   One pixel in {step} along each axis is drawn." if step > 1 else ""
+    text = f"{note}   {crs_name(grid)}, north {'up' if grid.resolution_xy[1] < 0 else 'down'}.{thinned}"
+    figure.text(0.2 / size_x, 0.17 / size_y, text, size=8, color=MUTED, va="center")
+
+
+def crs_name(grid: Grid) -> str:
+    authority = parse_crs(grid.crs).to_authority(confidence_threshold=100)
+    return ":".join(authority) if authority else "CRS without a code"
+
+
+def metres_per_unit(grid: Grid) -> tuple[float, float]:
+    """True metres of one unit of the CRS along x and y, at the middle of the grid; 1 where it is not of Earth."""
+    from pipelines.errors import RequestError
+    from pipelines.tracking.objects import Space
+
+    try:
+        space = Space.of_grid(grid)
+    except RequestError:
+        return 1.0, 1.0
+    height_m, width_m = space.steps((np.array([grid.shape_yx]) - 1) / 2)[0]
+    return float(width_m / space.spacing[1]), float(height_m / space.spacing[0])
+
+
+def draw_metres(axes: Axes, grid: Grid) -> None:
+    """A bar of a round length in metres, at most a third of the map wide, in the lower left."""
+    left, right, bottom, top = extent_of(grid)
+    width, height = right - left, top - bottom
+    metres = round_length(metres_per_unit(grid)[0] * width / 3)
+    length = metres / metres_per_unit(grid)[0]
+    x, y = left + 0.05 * width, bottom + 0.055 * height
+    panel = (x - 0.03 * width, y - 0.03 * height)
+    axes.add_patch(Rectangle(panel, length + 0.06 * width, 0.115 * height, fc="white", alpha=0.88, lw=0, zorder=3))
+    axes.plot([x, x + length], [y, y], color=INK, lw=2, solid_capstyle="butt", zorder=4)
+    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    axes.text(x + length / 2, y + 0.015 * height, text, ha="center", va="bottom", size=7.5, zorder=4)
+
+
+def colour_limits(images: Sequence[np.ndarray]) -> np.ndarray:
+    """(3, 2) low and high of each channel, 2nd and 98th percentile over all images, so that they are coloured alike."""
+    if not images:
+        return np.tile([0.0, 1.0], (3, 1))
+    values = np.concatenate([image[np.isfinite(image).all(axis=-1)].reshape(-1, 3) for image in images])
+    if not values.size:
+        return np.tile([0.0, 1.0], (3, 1))
+    low, high = np.percentile(values, [2, 98], axis=0)
+    return np.stack([low, np.where(high > low, high, low + 1)], axis=1)
+
+
+def stretch_colours(image: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """(rows, columns, 4) RGBA in [0, 1]; clear where a channel is not seen."""
+    is_seen = np.isfinite(image).all(axis=-1)
+    scaled = (np.where(is_seen[..., None], image, 0) - limits[:, 0]) / (limits[:, 1] - limits[:, 0])
+    return np.dstack([np.clip(scaled, 0, 1) ** 0.8, is_seen.astype(float)])
+
+
+def outline(axes: Axes, mask: np.ndarray, grid: Grid, colour: str, width: float) -> None:
+    """The edges of the True pixels along the pixels' borders, on a white seam so that they show on any ground."""
+    if not mask.any():
+        return
+    left, right, bottom, top = extent_of(grid)
+    x = np.linspace(left, right, mask.shape[1] + 1)
+    y = np.linspace(top, bottom, mask.shape[0] + 1)  # as images are drawn: the first row at the top
+    padded = np.pad(mask, 1)
+    row, column = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
+    across = np.stack([np.stack([x[column], y[row]], -1), np.stack([x[column + 1], y[row]], -1)], 1)
+    row, column = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
+    along = np.stack([np.stack([x[column], y[row]], -1), np.stack([x[column], y[row + 1]], -1)], 1)
+    lines = LineCollection(np.concatenate([across, along]), colors=colour, linewidths=width, capstyle="projecting")  # type: ignore[arg-type]
+    if width >= 0.8:
+        lines.set_path_effects([withStroke(linewidth=width + 0.9, foreground="white", alpha=0.55)])
+    lines.set_zorder(1)
+    axes.add_collection(lines, autolim=False)
+
+
+def draw_blank(axes: Axes, grid: Grid) -> None:
+    """An empty map of the grid's place and proportions."""
+    left, right, bottom, top = extent_of(grid)
+    axes.set_facecolor(NOT_SEEN)
+    axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect=aspect_of(grid))
+
+
+def aspect_of(grid: Grid) -> float:
+    """How much longer a unit of y is drawn than one of x."""
+    across, down = metres_per_unit(grid)
+    return down / across
+
+
+def draw_image(
+    axes: Axes, values: np.ndarray, grid: Grid, colours: Any = None, low: float | None = None, high: float | None = None
+) -> AxesImage:
+    """One map without smoothing, its first row at the top."""
+    return axes.imshow(
+        values, cmap=colours, vmin=low, vmax=high, extent=extent_of(grid), interpolation="nearest", aspect=aspect_of(grid)
+    )
+
+
+def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str, title: str = "") -> Colorbar | None:
+    """A map of numbers (NaN = not seen); its colour bar, or None and the words that nothing was seen."""
+    draw_blank(axes, grid)
+    if title:
+        axes.set_title(title, size=10, weight="bold", loc="left", pad=5)
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "nothing seen", transform=axes.transAxes, ha="center", color=MUTED)
+        return None
+    return draw_bar(axes, draw_image(axes, np.ma.masked_invalid(values), grid, shades.colours, shades.low, shades.high), unit)
+
+
+def draw_changed(
+    axes: Axes, values: np.ndarray, changed: np.ndarray, shades: Shades, grid: Grid, is_seen: np.ndarray
+) -> AxesImage | None:
+    """The values of changed pixels on pale ground (grey where nothing was watched), or the words that there are none."""
+    draw_blank(axes, grid)
+    draw_image(axes, is_seen.astype(np.uint8), grid, ListedColormap([GREY, PALE]), 0, 1)
+    if not changed.any():
+        axes.text(0.5, 0.5, "no change found", transform=axes.transAxes, ha="center", color=MUTED)
+        return None
+    shown = np.ma.masked_where(~changed | ~np.isfinite(values), values)
+    return draw_image(axes, shown, grid, shades.colours, shades.low, shades.high)
+
+
+def draw_bar(axes: Axes, image: AxesImage, text: str) -> Colorbar:
+    """A colour bar of the map's height close at its right."""
+    figure, box = axes.figure, axes.get_position()
+    bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.02 * box.width, box.y0, 0.028 * box.width, box.height)))
+    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=7.5, length=2, width=0.5)
+    bar.ax.set_title(text, size=8, loc="right", pad=5, color=MUTED)
+    return bar
+
+
+def label_dates(bar: Colorbar, low: float, high: float, text: str = "") -> None:
+    """Dates (days since 1970-01-01, `low` to `high`) at a colour bar; what they share stands above it: the room is narrow."""
+    ends = [str(np.datetime64(math.floor(day), "D")) for day in (low, high)]
+    form, shared = ("%Y-%m", 0) if high - low > 90 else ("%m-%d", 4) if high - low > 3 or high == low else ("%H:%M", 10)
+    if high == low:
+        bar.set_ticks([low])
+    else:
+        bar.ax.yaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=8))
+    bar.ax.yaxis.set_major_formatter(DateFormatter(form))
+    above = " to ".join(dict.fromkeys(end[:shared] for end in ends))
+    bar.ax.set_title(f"{text} {above}".strip(), size=8, loc="right", pad=5, color=MUTED)
+
+
+def draw_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
+    """Colours and words below the map, three in a row, in the largest letters with which they stay on the figure."""
+    handles = [Patch(fc=colour, ec=MUTED, lw=0.4, label=text) for colour, text in entries]
+    for size_pt in LEGEND_PT:
+        legend = axes.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False, fontsize=size_pt,
+            handlelength=1.2, handleheight=1, columnspacing=1.0, labelspacing=0.3, borderaxespad=0.2, handletextpad=0.5,
+        )  # fmt: skip
+        box = legend.get_window_extent()
+        if box.x1 + 0.06 * box.width <= axes.figure.bbox.x1:  # letters are a few per cent wider at the dots of the file
+            break

@@ -1,0 +1,233 @@
+"""Pixels onto a grid: copied where they lie on it already, warped by GDAL where they do not."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError  # what rasterio lets through of GDAL is no RasterioError
+from rasterio.enums import Resampling as GdalResampling
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
+from rasterio.windows import Window
+
+from pipelines.grid import Grid
+from pipelines.sources.source import Resampling
+
+WARP_ROWS = 512  # always these strips, counted from the grid's row 0, are warped: then the pixels do not depend on which
+MIN_WARP_ROWS = (
+    256  # rows are asked for. GDAL takes low windows block by block (512x128), with other rounding; hence no low strip
+)
+
+
+class Layer(Protocol):
+    """One band of one scene, open for reading: where it lies, what it holds, and windows of it."""
+
+    @property
+    def grid(self) -> Grid: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def nodata(self) -> float | None: ...
+
+    @property
+    def scale_offset(self) -> tuple[float, float]: ...
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        """(rows, columns), stored dtype."""
+        ...
+
+
+@dataclass(frozen=True)
+class RasterLayer:
+    """A band of an open GDAL raster; `read_as` reinterprets the stored bits."""
+
+    dataset: rasterio.DatasetReader
+    index: int
+    grid: Grid
+    read_as: np.dtype | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.read_as or np.dtype(self.dataset.dtypes[self.index - 1])
+
+    @property
+    def nodata(self) -> float | None:
+        return None if self.read_as else self.dataset.nodatavals[self.index - 1]
+
+    @property
+    def scale_offset(self) -> tuple[float, float]:
+        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
+
+
+def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
+    """`stored` in native byte order, its bits read as `read_as` where given."""
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return native if read_as is None else native.view(read_as)
+
+
+def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
+    """(rows, x) of `layer` on `grid`, its dtype, `fill` outside it. Pixels equal to `nodata` never enter an average.
+
+    Without `nodata` (integers only; floats use NaN) nothing tells the outside from data: see `covered`.
+    """
+    if nodata is None and layer.dtype.kind == "f":
+        nodata = np.nan
+    offset = lattice_offset(layer.grid, grid)
+    if offset is not None:
+        return _copy(layer, grid, rows, fill, offset)
+    strips = _strips(rows, grid.shape_yx[0])
+    if isinstance(layer, RasterLayer) and layer.read_as is None:
+        warped = _warp_file(layer, grid, strips, fill, nodata, resampling)
+    else:
+        warped = _warp_array(layer, grid, strips, fill, nodata, resampling)
+    return warped[rows.start - strips[0].start : rows.stop - strips[0].start]
+
+
+def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tuple[int, int] | None:
+    """(row, column) of `target`'s first pixel in `source` if the pixels of both coincide; None if they do not."""
+    if not source.has_same_crs(target):
+        return None
+    to_source = ~source.affine @ target.affine
+    column, row = (round(v) for v in to_source @ (0, 0))
+    height, width = target.shape_yx
+    for corner in ((0, 0), (width, 0), (0, height), (width, height)):
+        there = to_source @ corner
+        if abs(there[0] - corner[0] - column) > tolerance_px or abs(there[1] - corner[1] - row) > tolerance_px:
+            return None
+    return row, column
+
+
+def _copy(layer: Layer, grid: Grid, rows: slice, fill: float, offset: tuple[int, int]) -> np.ndarray:
+    height, width = layer.grid.shape_yx
+    if offset == (0, 0) and layer.grid.shape_yx == grid.shape_yx:
+        return layer.window(rows, slice(0, width))
+    out = np.full((rows.stop - rows.start, grid.shape_yx[1]), fill, layer.dtype)
+    row0, column0 = offset[0] + rows.start, offset[1]
+    inner_rows = slice(max(row0, 0), min(row0 + out.shape[0], height))
+    inner_columns = slice(max(column0, 0), min(column0 + out.shape[1], width))
+    if inner_rows.start < inner_rows.stop and inner_columns.start < inner_columns.stop:
+        there = layer.window(inner_rows, inner_columns)
+        at_row, at_column = inner_rows.start - row0, inner_columns.start - column0
+        out[at_row : at_row + there.shape[0], at_column : at_column + there.shape[1]] = there
+    return out
+
+
+def _strips(rows: slice, height: int) -> list[slice]:
+    """The strips that hold `rows`; the last one of the grid takes in a rest of less than MIN_WARP_ROWS."""
+    count = max(1, (height + WARP_ROWS - MIN_WARP_ROWS) // WARP_ROWS)
+    edges = [*(n * WARP_ROWS for n in range(count)), height]
+    strips = [slice(top, bottom) for top, bottom in itertools.pairwise(edges)]
+    return [strip for strip in strips if strip.start < rows.stop and rows.start < strip.stop]
+
+
+def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
+    """GDAL's options XSCALE and YSCALE: target pixels per source pixel along the source's columns and rows, at the centre.
+
+    Left out, GDAL takes them from the shape of every window it warps: where the grids are augmented against each other, low
+    windows look like a reduction and are blurred (https://gdal.org/en/stable/api/gdalwarp_cpp.html, papszWarpOptions).
+    Empty where the centre of `target` has no place in `source`'s CRS.
+    """
+    from pyproj import Transformer
+
+    height, width = target.shape_yx
+    centre_and_next = [(width / 2 + right, height / 2 + down) for right, down in ((0, 0), (1, 0), (0, 1))]
+    points = [target.affine @ at for at in centre_and_next]
+    if not source.has_same_crs(target):
+        transformer = Transformer.from_crs(target.wkt, source.wkt, always_xy=True)
+        points = [transformer.transform(x, y) for x, y in points]
+    columns, lines = zip(*(~source.affine @ resample for resample in points), strict=True)
+    steps = [float(np.hypot(at[1] - at[0], at[2] - at[0])) for at in (columns, lines)]
+    if not all(np.isfinite(step) and step > 0 for step in steps):
+        return {}
+    # a projection stretches by a part in a thousand; what is no change of resolution is called none
+    return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
+
+
+def _warp_file(
+    layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
+) -> np.ndarray:
+    """(rows of all strips, x): GDAL reads of the file what it needs."""
+    height, width = grid.shape_yx
+    outside = {} if nodata is None else {"src_nodata": nodata, "nodata": fill}
+    with WarpedVRT(
+        layer.dataset,
+        src_crs=layer.grid.crs,
+        src_transform=layer.grid.affine,
+        crs=grid.crs,
+        transform=grid.affine,
+        width=width,
+        height=height,
+        resampling=GdalResampling[resampling],
+        **outside,
+        **warp_scale(layer.grid, grid),
+    ) as warped:
+        out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+        for strip in strips:
+            part = out[strip.start - strips[0].start : strip.stop - strips[0].start]
+            warped.read(layer.index, window=Window(0, strip.start, width, strip.stop - strip.start), out=part)
+        return out
+
+
+def _warp_array(
+    layer: Layer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
+) -> np.ndarray:
+    """(rows of all strips, x): the whole of the layer is read once."""
+    source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
+    outside = {} if nodata is None else {"src_nodata": nodata, "dst_nodata": fill}
+    scale = warp_scale(layer.grid, grid)
+    warped = []
+    for strip in strips:
+        part = grid.window(strip, slice(0, grid.shape_yx[1]))
+        out = np.full(part.shape_yx, fill, layer.dtype)
+        reproject(
+            source,
+            out,
+            src_crs=layer.grid.crs,
+            src_transform=layer.grid.affine,
+            dst_crs=grid.crs,
+            dst_transform=part.affine,
+            resampling=GdalResampling[resampling],
+            **outside,
+            **scale,
+        )
+        warped.append(out)
+    return np.concatenate(warped)
+
+
+def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
+    """(rows, x) bool: pixel centres of `target` that lie on `source`; for bands without a nodata value."""
+    from pyproj import Transformer
+
+    part = target.window(rows, slice(0, target.shape_yx[1]))
+    columns, lines = np.meshgrid(np.arange(part.shape_yx[1]) + 0.5, np.arange(part.shape_yx[0]) + 0.5)
+    x, y = part.affine @ (columns, lines)
+    if not source.has_same_crs(target):
+        x, y = Transformer.from_crs(target.wkt, source.wkt, always_xy=True).transform(x, y)
+    column, row = ~source.affine @ (x, y)
+    return (column >= 0) & (column < source.shape_yx[1]) & (row >= 0) & (row < source.shape_yx[0])
+
+
+def overlaps(source: Grid, target: Grid) -> bool:
+    """True if the outlines of both grids meet; False only if they certainly do not."""
+    from rasterio.warp import transform_bounds
+
+    left, bottom, right, top = target.bounds_xy
+    there = source.bounds_xy
+    if not source.has_same_crs(target):
+        try:
+            there = transform_bounds(source.wkt, target.wkt, *there, densify_pts=21)
+        except (rasterio.errors.RasterioError, CPLE_BaseError):
+            return False  # the far side of the globe, or an engineering CRS, has no place in the target's
+        if not np.all(np.isfinite(there)):
+            return True
+    return there[0] < right and there[2] > left and there[1] < top and there[3] > bottom

@@ -1,0 +1,289 @@
+"""Scenes of several sites below one folder: a source for each site, so that every site becomes a cube of its own.
+
+`{site}` in the pattern tells the sites apart. A date stands in the file names (`{date:%Y%m%d}`), or the names only count
+the steps (`{step}`) and a file of dates says when each was seen. Trap: `S2A_OPER` names hold the processing date, which can
+lie months behind; where there is a file of dates, it is believed and the names are not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.scene import Asset, Scene
+from pipelines.sources.dates import detect_date
+from pipelines.sources.folder import FolderSource, list_files, open_band, scene_name, take_text_names
+from pipelines.sources.layered import LayeredSource
+from pipelines.sources.layers import BandRequest
+from pipelines.sources.opening import check_inside
+from pipelines.sources.pattern import SITE_FIELDS, FilePattern, Named
+from pipelines.sources.resampling import Layer, overlaps
+from pipelines.sources.source import Listing, SameDate, resolve_dates
+
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # as names in configs: no separators, no leading dot
+STEP_LINE = re.compile(r"(?P<step>[^\s,;:=]+)\s*[\s,;:=]\s*(?P<date>\S.*)")
+MAX_DATES_BYTES = 1 << 20
+
+
+def list_sites(path: Path, pattern: str) -> list[str]:
+    """Names of the sites that `pattern` finds below `path`, sorted.
+
+    Raises MissingInput (no folder), RequestError (no {site}, nothing found, a name that no file of ours could bear).
+    """
+    sites = sites_pattern(pattern)
+    files, _ = take_text_names(list_files(path))
+    regex = sites.regex(any_date=True)
+    found = sorted({match["site0"] for file in files if (match := regex.fullmatch(file))})
+    if not found:
+        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "") if files else "no files at all"
+        raise RequestError(f"the pattern {pattern!r} finds no site below {path}; there are {shown}: mend source.pattern")
+    if odd := [name for name in found if not SITE_NAME.fullmatch(name)]:
+        raise RequestError(
+            f"the site {odd[0]!r} below {path} cannot be used: a site's name has letters, digits and _ . - only, "
+            "and begins with a letter or digit; rename the folder, or name the sites in source.sites"
+        )
+    return found
+
+
+def sites_pattern(pattern: str) -> FilePattern:
+    """The pattern, checked. Raises RequestError if it has no {site}, neither date nor {step}, or leads out of the folder."""
+    sites = FilePattern(pattern, SITE_FIELDS)
+    if not sites.has("site"):
+        raise RequestError(f"the pattern {pattern!r} has no {{site}}; write {{site}} where the name of the site stands")
+    assert sites.date_format or sites.has("step")  # raises for a pattern without either
+    _check_below(pattern, "source.pattern")
+    return sites
+
+
+def site_file(path: Path, template: str, site: str, key: str = "source.dates") -> Path:
+    """The file that `template` (below `path`, {site} filled in) names for a site. Raises RequestError, MissingInput.
+
+    `key` is the config's key that the template comes from, for messages.
+    """
+    _check_name(site)
+    if "{" in template.replace("{site}", ""):
+        raise RequestError(f"{key}: {template!r} may hold {{site}} and no other field")
+    _check_below(template, key)
+    file = path / template.replace("{site}", site)
+    if not file.is_file():
+        raise MissingInput(f"no such file: {file}, which {key}: {template} names for the site {site}")
+    if not file.resolve().is_relative_to(path.resolve()):
+        raise RequestError(f"{key}: {file} is a link that leads out of {path}; put the file itself there")
+    return file
+
+
+def _check_below(template: str, key: str) -> None:
+    parts = PurePosixPath(template)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise RequestError(f"{key}: {template!r} leads out of source.path; write a path below it, without ..")
+
+
+def _check_name(site: str) -> None:
+    if not SITE_NAME.fullmatch(site):
+        raise RequestError(
+            f"{site!r} is no name of a site: letters, digits and _ . - only, beginning with a letter or digit; "
+            "it is one folder's name, not a path"
+        )
+
+
+@dataclass(frozen=True)
+class SiteSource(LayeredSource):
+    """The scenes of one site of a folder of sites, one for each step or date.
+
+    `pattern` is matched against the path below `path`. `dates` is the path below `path` of the file that dates the steps
+    (it may hold {site}); needed where the pattern has {step}.
+    """
+
+    path: Path
+    requested: BandRequest
+    pattern: str
+    site: str
+    dates: str | None = None
+    same_date: SameDate = "refuse"
+
+    def list_scenes(self) -> Listing:
+        """Raises MissingInput (folder, file of dates) and RequestError.
+
+        The latter where the pattern or the dates are wrong, fewer than two dates are left, or the scenes do not overlap.
+        """
+        _check_name(self.site)
+        pattern = sites_pattern(self.pattern)
+        if pattern.has("step"):
+            listing = self._list_steps(pattern)
+        else:
+            of_site = self.pattern.replace("{site}", self.site)
+            listing = FolderSource(self.path, self.requested, of_site, same_date=self.same_date).list_scenes()
+        if len(listing.scenes) < 2:
+            there = ", ".join(scene.id for scene in listing.scenes) or "none"
+            refused = "".join(f"\n  {error}" for error in listing.refused[:5])
+            raise RequestError(
+                f"the site {self.site} has {len(listing.scenes)} date(s) ({there}), change needs two; add the missing scene, "
+                f"or leave the site out of source.sites{refused}"
+            )
+        self._check_same_site(listing.scenes)
+        return listing
+
+    def _list_steps(self, pattern: FilePattern) -> Listing:
+        if self.dates is None:
+            raise RequestError(
+                f"the pattern {self.pattern!r} has {{step}}, and nothing says when the steps were seen; "
+                "set source.dates, e.g. {site}/dates.txt with lines such as date_1: 20150916"
+            )
+        paths, misnamed = take_text_names(list_files(self.path))
+        requested = tuple(self.requested.name_in_file(name) for name in self.requested.names) if pattern.has_band else None
+        named = [(path, name) for path in paths if (name := pattern.match(path, requested)) and name.site == self.site]
+        if not named:
+            raise RequestError(self._nothing_found(pattern, paths, requested))
+        steps = sorted({name.step for _, name in named}, key=_natural)
+        dates_path = site_file(self.path, self.dates, self.site)
+        dates = date_steps(steps, read_steps(dates_path), f"{dates_path.name} of {self.site}")
+        scenes, refused = [], list(misnamed)
+        for step in steps:
+            try:
+                scenes.append(self._scene(step, dates[step], [(path, name) for path, name in named if name.step == step]))
+            except SceneRefused as refusal:
+                refused.append(refusal)
+        return resolve_dates(scenes, refused, self.same_date)
+
+    def _nothing_found(self, pattern: FilePattern, paths: list[str], requested: tuple[str, ...] | None) -> str:
+        any_band = [name for path in paths if (name := pattern.match(path))]
+        here = sorted({name.band for name in any_band if name.site == self.site})
+        if here and requested:
+            return f"the site {self.site} has none of the bands {', '.join(requested)}; its files hold: {', '.join(here)}"
+        sites = sorted({name.site for name in any_band})
+        shown = ", ".join(sites[:8]) + (f" and {len(sites) - 8} more" if len(sites) > 8 else "") or "none"
+        return f"there is no site {self.site!r} below {self.path}; the pattern {self.pattern!r} finds: {shown}"
+
+    def _scene(self, step: str, observed_utc: np.datetime64, files: list[tuple[str, Named]]) -> Scene:
+        label = self._label(files[0][1].key)
+        by_band: dict[str, str] = {}
+        for path, name in files:
+            if name.band in by_band:
+                detail = f"{by_band[name.band]} and {path} are both band {name.band!r} of step {step}; make the pattern narrower"
+                raise SceneRefused(label, "missing-band", detail)
+            check_inside(self.path, self.path / path, label)
+            by_band[name.band] = path
+        assets = {}
+        for index, name_requested in enumerate(self.requested.names, start=1):
+            in_file = self.requested.name_in_file(name_requested)
+            if "{band}" not in self.pattern:
+                assets[name_requested] = Asset(str(self.path / by_band[""]), "", int(in_file) if in_file.isdigit() else index)
+            elif in_file in by_band:
+                assets[name_requested] = Asset(str(self.path / by_band[in_file]))
+            else:
+                there = ", ".join(sorted(by_band))
+                raise SceneRefused(label, "missing-band", f"no file for band {in_file}; there are {there} for {label}")
+        return Scene(label, observed_utc, assets)
+
+    def _label(self, key: str) -> str:
+        """The path up to the part that tells site and step, as bordeaux/imgs_1."""
+        parts = self.pattern.split("/")
+        last = max(index for index, part in enumerate(parts) if "{site}" in part or "{step}" in part)
+        return scene_name("/".join(key.split("/")[: last + 1]))
+
+    def _check_same_site(self, scenes: list[Scene]) -> None:
+        """Every date must overlap the first one; the parts of one date may lie side by side.
+
+        Files that cannot be opened pass: they are refused with their own reason when they are laid.
+        """
+        grids: dict[str, list[Grid]] = {}
+        for scene in scenes:
+            for part in scene.parts or (scene,):
+                with suppress(SceneRefused):
+                    grids.setdefault(scene.id, []).append(self.grid_of(part, self.requested.bands[0].name))
+        if not grids:
+            return
+        (first_id, first), *others = grids.items()
+        for scene_id, there in others:
+            if not any(overlaps(one, other) for one in there for other in first):
+                raise RequestError(
+                    f"{scene_id} and {first_id} are of different sites: they do not overlap "
+                    f"({_bounds(there[0].bounds_xy)} in {there[0].crs[:40]}, {_bounds(first[0].bounds_xy)} in "
+                    f"{first[0].crs[:40]}); mend the files of the site {self.site}, or leave it out of source.sites"
+                )
+
+    def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
+        return open_band(scene, name, self.requested)
+
+
+def _bounds(bounds_xy: tuple[float, float, float, float]) -> str:
+    return ", ".join(f"{v:.9g}" for v in bounds_xy)
+
+
+# ---------------------------------------------------------------- the file of dates
+
+
+def read_steps(path: Path) -> dict[str, np.datetime64]:
+    """Step -> date, as a text or CSV file says: `date_1: 20150916`, `1 2015-09-16`, `before,2015-09-16`.
+
+    Lines that are dates and nothing else date the steps 1, 2, ... in order. Empty lines, lines that begin with # and a
+    heading count for nothing. Raises MissingInput, RequestError (a line without a date, a step twice, no dates at all).
+    """
+    if not path.is_file():
+        raise MissingInput(f"no such file of dates: {path}")
+    with path.open("rb") as file:
+        text = file.read(MAX_DATES_BYTES).decode("utf-8-sig", "replace")
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    steps: dict[str, np.datetime64] = {}
+    for index, (number, line) in enumerate(lines):
+        whole, match = detect_date(line), STEP_LINE.fullmatch(line)
+        date = whole if whole is not None else detect_date(match["date"].strip(" \t\"'")) if match else None
+        if date is None:
+            if index == 0 and not any(letter.isdigit() for letter in line):
+                continue  # a heading
+            raise RequestError(f"{path.name}:{number}: {line[:60]!r} holds no date; write lines such as date_1: 20150916")
+        step = str(len(steps) + 1) if whole is not None or match is None else match["step"].strip("\"'")
+        if step in steps:
+            raise RequestError(f"{path.name}:{number}: the step {step!r} is dated twice; keep one of the lines")
+        steps[step] = date
+    if not steps:
+        raise RequestError(f"{path.name} holds no dates; write lines such as date_1: 20150916")
+    return steps
+
+
+def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) -> dict[str, np.datetime64]:
+    """The date of each of `steps` (in their natural order), `1` being dated by `1`, `date_1` or `01`.
+
+    Raises RequestError for a step without a date, and for numbered steps whose dates do not ascend.
+    """
+    dates: dict[str, np.datetime64] = {}
+    for step in steps:
+        keys = [key for key in dated if key == step] or [key for key in dated if _step_of(key) == _step_of(step)]
+        if not keys:
+            known = ", ".join(f"{key} ({_day(date)})" for key, date in dated.items())
+            raise RequestError(f"{where} has no date for step {step}; it dates {known}: add a line such as date_{step}: 20150916")
+        if len({dated[key] for key in keys}) > 1:
+            found = ", ".join(f"{key} ({_day(dated[key])})" for key in keys)
+            raise RequestError(f"{where} dates step {step} twice: {found}; keep one of the lines")
+        dates[step] = dated[keys[0]]
+    numbered = [step for step in steps if re.search(r"\d$", step)]
+    for earlier, later in itertools.pairwise(numbered):
+        is_one_series = re.sub(r"\d+$", "", earlier) == re.sub(r"\d+$", "", later)  # after_1 may well come after before_1
+        if is_one_series and dates[later] <= dates[earlier]:
+            raise RequestError(
+                f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "
+                f"{_day(dates[later])}; step {later} must be the later one: mend the dates, or rename the steps"
+            )
+    return dates
+
+
+def _step_of(text: str) -> str:
+    """What a step is called once `date_` and leading zeros are taken off: date_01 -> 1, img-2 -> 2, before -> before."""
+    number = re.search(r"(\d+)$", text)
+    return str(int(number[1])) if number else re.sub(r"^(?:date|step)[ _-]?", "", text.lower())
+
+
+def _day(date: np.datetime64) -> str:
+    return str(date.astype("datetime64[s]")).replace("T00:00:00", "")
+
+
+def _natural(text: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]

@@ -1,0 +1,249 @@
+"""Masks per date from GeoTIFF files of one grid, or from what a monitor run left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.calendar import from_days
+from pipelines.errors import MissingInput, RequestError
+from pipelines.grid import Grid, parse_crs
+from pipelines.sources.dates import find_dates, parse_date
+from pipelines.sources.opening import open_raster
+from pipelines.sources.pattern import FilePattern
+
+SUFFIXES = (".tif", ".tiff", ".jp2")
+NOT_SEEN = 255  # driftline's own masks and labels
+MANY_CODES = 1000
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask of one date (UTC)."""
+
+    path: Path
+    date: np.datetime64
+
+
+@dataclass(frozen=True)
+class MonitorMasks:
+    """The dates of change, of recovery and of the last look of a monitor run: at each, what had changed and not recovered."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class DatedMask:
+    """`mask_YX`: bool, or integer codes of objects where a file holds more than one; `seen_YX`: bool, None: all of it."""
+
+    date: np.datetime64
+    mask_YX: np.ndarray
+    seen_YX: np.ndarray | None
+    source: str
+
+
+def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFile] | MonitorMasks:
+    """What `paths` (files, a folder of masks, or the folder of a monitor run) name, oldest first.
+
+    `pattern` is matched against the path below the folder (or the file's name), such as `*_{date:%Y%m%d}.tif`; without one, the
+    date is the first that stands in the file's name. Raises MissingInput, RequestError (no date, one twice, fewer than two).
+    """
+    if len(paths) == 1 and monitor_layer(paths[0]).is_file() and pattern is None:
+        return MonitorMasks(paths[0])
+    files: list[MaskFile] = []
+    for path, name, is_named in _candidates(paths):
+        date = _date_of(name, pattern)
+        if date is not None:
+            files.append(MaskFile(path, date))
+        elif is_named:
+            raise RequestError(
+                f"{path.name} has no date {_place(pattern)}; say where it stands: --pattern '*_{{date:%Y%m%d}}.tif'"
+            )
+    if len(files) < 2:
+        found = f"only one mask ({files[0].path.name}) with a date" if files else "no mask with a date"
+        folder = ", ".join(map(str, paths[:3]))
+        raise RequestError(
+            f"{folder}: {found} {_place(pattern)}; objects are followed through two dates or more. Name a folder of masks, "
+            "two or more files, or a monitor run; --pattern '*_{date:%Y%m%d}.tif' says where the date stands"
+        )
+    files.sort(key=lambda file: (file.date, str(file.path)))
+    for one, other in pairwise(files):
+        if one.date == other.date:
+            raise RequestError(
+                f"{one.path.name} and {other.path.name} are both of {one.date.astype('datetime64[s]')}; "
+                "give one mask per date, or a --pattern that fits only one of them"
+            )
+    return files
+
+
+def monitor_layer(folder: Path, name: str = "change_date") -> Path:
+    return folder / "products" / f"{name}.tif"
+
+
+def _candidates(paths: Sequence[Path]) -> Iterator[tuple[Path, str, bool]]:
+    """(file, path below the named folder, whether the file itself was named)."""
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                if file.suffix.lower() in SUFFIXES and file.is_file():
+                    yield file, file.relative_to(path).as_posix(), False
+        elif path.exists():
+            yield path, path.name, True
+        else:
+            raise MissingInput(f"no such file or folder: {path}")
+
+
+def _date_of(name: str, pattern: str | None) -> np.datetime64 | None:
+    if pattern is not None:
+        fields = FilePattern(pattern)
+        if not fields.date_format:
+            raise RequestError(f"the pattern {pattern!r} has no date; write {{date:%Y%m%d}} where the date stands")
+        named = fields.match(name)
+        return parse_date(named.date_text, fields.date_format) if named else None
+    base = name.rsplit("/", 1)[-1]
+    dates = find_dates(base)
+    return parse_date(base[dates[0][1]], dates[0][0]) if dates else None
+
+
+def _place(pattern: str | None) -> str:
+    return f"that fits {pattern!r}" if pattern else "in its name"
+
+
+def grid_of(masks: list[MaskFile] | MonitorMasks) -> Grid:
+    """The grid of all masks. Raises RequestError where one lies elsewhere, or has no place in the world."""
+    files = [masks_file.path for masks_file in masks] if isinstance(masks, list) else [monitor_layer(masks.folder)]
+    first = _grid(files[0])
+    for path in files[1:]:
+        grid = _grid(path)
+        if not first.is_aligned(grid):
+            raise RequestError(
+                f"{path.name} is {_labels(grid)}, {files[0].name} is {_labels(first)}; "
+                f"bring all masks onto one grid first (gdalwarp -r near ...)"
+            )
+    return first
+
+
+def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
+    """Raises RequestError where frames differ in rows or columns, or have a place in the world: those are measured on it."""
+    if isinstance(masks, MonitorMasks):
+        raise RequestError(f"{masks.folder} is a run on a map, and its sizes are in m²: leave --spacing-mm out")
+    shapes = {}
+    for file in masks:
+        with open_raster(file.path) as raster:
+            shapes[file.path.name] = raster.shape
+            if raster.crs is not None:
+                raise RequestError(
+                    f"{file.path.name} has a CRS and a place on Earth, so its sizes are in m²: leave --spacing-mm out (or, where "
+                    "that CRS is a mistake, write the mask out without it)"
+                )
+    (first, expected), *rest = shapes.items()
+    for name, shape in rest:
+        if shape != expected:
+            raise RequestError(
+                f"{name} is {shape[0]} x {shape[1]} px, {first} {expected[0]} x {expected[1]}; cut them alike first"
+            )
+
+
+def _grid(path: Path) -> Grid:
+    with open_raster(path) as raster:
+        if raster.crs is None:
+            raise RequestError(
+                f"{path.name} has no CRS, so its objects have no place and no size in m²; set it first (gdal_edit.py -a_srs ...) "
+                "or give the size of a pixel: --spacing-mm 0.5,0.5"
+            )
+        return Grid.from_affine(raster.crs.to_wkt(), raster.transform, raster.shape)
+
+
+def _labels(grid: Grid) -> str:
+    crs, (rows, columns) = parse_crs(grid.crs), grid.shape_yx
+    name = f"EPSG:{crs.to_epsg()}" if crs.to_epsg() else "another CRS"
+    return (
+        f"{rows} x {columns} px from ({grid.transform[2]:.10g}, {grid.transform[5]:.10g}) of {grid.resolution_xy[0]:g} in {name}"
+    )
+
+
+def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) -> Iterator[DatedMask]:
+    """The masks, oldest first, one in memory at a time.
+
+    What counts as an object: every code but 0 and nodata; with `code`, that one. Not seen: NaN, nodata (unless that is 0), and
+    255 in uint8 files without nodata if a file of the series holds 1. Raises RequestError for an image that is no mask.
+    """
+    if isinstance(masks, MonitorMasks):
+        yield from _monitor_masks(masks.folder)
+        return
+    codes: set[int] = set()
+    for file in masks:
+        values, seen, _ = _read_codes(file.path)
+        codes |= set(np.unique(values[seen]).tolist())
+    is_hiding = {1, NOT_SEEN} <= codes
+    has_objects = len(codes - {0} - ({NOT_SEEN} if is_hiding else set())) > 1
+    for file in masks:
+        values, seen, may_hide = _read_codes(file.path)
+        if is_hiding and may_hide:
+            seen &= values != NOT_SEEN
+            values[~seen] = 0
+        plain = values if has_objects else values != 0
+        yield DatedMask(file.date, plain if code is None else values == code, None if seen.all() else seen, file.path.name)
+
+
+def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(int64 codes, 0 where not seen; seen; whether 255 may stand for not seen). Raises RequestError: the values are no codes."""
+    with open_raster(path, (1,)) as raster:
+        if raster.count > 1:
+            raise RequestError(f"{path.name} has {raster.count} bands: a mask has one; write it out (gdal_translate -b 1 ...)")
+        values, nodata = raster.read(1), raster.nodata
+    seen = np.isfinite(values)
+    if nodata is not None and not np.isnan(nodata) and nodata != 0:  # a mask whose nodata is 0 calls its background so
+        seen &= values != nodata
+    found = np.unique(values[seen])
+    is_whole = bool(((found == np.round(found)) & (np.abs(found.astype(np.float64)) < 2**53)).all())
+    if not is_whole or found.size > max(MANY_CODES, values.size // 20):
+        span = f"{found.size} different values from {found[0]:g} to {found[-1]:g}"
+        raise RequestError(
+            f"{path.name} holds {span}: that is an image, not a mask; compare it with a threshold first "
+            f"(gdal_calc.py -A {path.name} --calc='A>0.5' ...)"
+        )
+    return np.where(seen, values, 0).astype(np.int64), seen, values.dtype == np.uint8 and nodata is None
+
+
+def _monitor_masks(folder: Path) -> Iterator[DatedMask]:
+    """At each date of change or recovery and at the last look: what had changed by then and had not recovered.
+
+    Raises RequestError where nothing ever changed.
+    """
+    changed_day, seen = _days(monitor_layer(folder))
+    status = monitor_layer(folder, "status")
+    if status.is_file():
+        with open_raster(status, (1,)) as raster:
+            seen = raster.read(1) != 0
+    recovered_day = np.full(changed_day.shape, np.inf)
+    if monitor_layer(folder, "recovered_date").is_file():
+        day, is_dated = _days(monitor_layer(folder, "recovered_date"))
+        recovered_day = np.where(is_dated, day, np.inf)
+    days = np.unique(changed_day[np.isfinite(changed_day)])
+    if days.size == 0:
+        raise RequestError(f"{folder}: nothing has changed in this run so far, so there is nothing to follow")
+    # one date before the first change, so that the first patch is new and not merely there
+    days = np.unique([days[0] - 1, *days, *recovered_day[np.isfinite(recovered_day)], *_last_acquisition(monitor_layer(folder))])
+    for day, date in zip(days, from_days(days), strict=True):
+        mask = (changed_day <= day) & (recovered_day > day)
+        yield DatedMask(date, mask, None if seen.all() else seen, f"{folder.name} {day:g}")
+
+
+def _last_acquisition(path: Path) -> list[float]:
+    """[whole days since 1970-01-01 of the last date that the watch looked at], as the file's tags say; [] if they do not."""
+    with open_raster(path, (1,)) as raster:
+        acquired = raster.tags().get("DRIFTLINE_ISSUED_UTC", "")
+    return [float(np.datetime64(acquired[:10], "D").astype(np.int64))] if acquired else []
+
+
+def _days(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(days since 1970-01-01 float64, inf where there is none; where there is one)."""
+    with open_raster(path, (1,)) as raster:
+        values, nodata = raster.read(1), raster.nodata
+    is_dated = values != nodata
+    return np.where(is_dated, values, np.inf).astype(np.float64), is_dated

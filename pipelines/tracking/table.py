@@ -1,0 +1,137 @@
+"""Tracked objects as tables: one row per object and date, one per event, one per track."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.tracking.objects import Space
+from pipelines.tracking.tracks import TrackedDate, When
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVENT_COLUMNS = ("track_id", "event", "others", "change")
+TRACK_COLUMNS = ("track_id", "began", "parents", "ended", "dates", "dates_seen")
+
+
+def size_columns(space: Space) -> tuple[str, str, str, str, str]:
+    """Names of the columns for size, outline, longest axis, shortest axis and movement, with their units."""
+    unit = space.unit
+    size, outline = (f"area_{unit}2", f"perimeter_{unit}") if space.axes == 2 else (f"volume_{unit}3", f"surface_{unit}2")
+    return size, outline, f"major_{unit}", f"minor_{unit}", f"moved_{unit}"
+
+
+def time_column(when: When) -> str:
+    return "date" if isinstance(when, np.datetime64) else "step"
+
+
+def object_rows(tracked: TrackedDate, space: Space) -> list[dict[str, Any]]:
+    """One row per object of a date. x, y (z): centroid in the world; on a map in the grid's CRS, with lon and lat beside it.
+
+    Where `event` is "not seen", sizes and place are those last seen. `change` is relative to the size that grown and shrunk
+    compare with. Pixel columns are zero-based; a box ends one past its last pixel.
+    """
+    shapes, size_names = tracked.shapes, size_columns(space)
+    world = space.world(shapes.centroid_ND)
+    lonlat = space.lonlat(shapes.centroid_ND) if space.grid is not None else None
+    axes = ("row", "column") if space.axes == 2 else ("slice", "row", "column")
+    numbers = (shapes.size_N, shapes.outline_N, shapes.major_N, shapes.minor_N, tracked.moved_N)
+    rows = []
+    for n in range(len(shapes)):
+        row: dict[str, Any] = {
+            time_column(tracked.when): tracked.when,
+            "track_id": tracked.track_id_N[n],
+            "event": tracked.event_N[n],
+            "parents": _ids(tracked.parents_N[n]),
+            **{name: float(values[n]) for name, values in zip(size_names, numbers, strict=True)},
+            "change": np.nan if tracked.change_N[n] is None else tracked.change_N[n],
+            **{name: float(value) for name, value in zip("xyz", world[n], strict=False)},
+        }
+        if lonlat is not None:
+            row |= {"lon": float(lonlat[n, 0]), "lat": float(lonlat[n, 1])}
+        for d, axis in enumerate(axes):
+            first, last = (int(v) for v in shapes.box_ND2[n, d])
+            row |= {axis: float(shapes.centroid_ND[n, d]), f"{axis}_from": first, f"{axis}_to": last}
+        row |= {
+            "pixels": int(shapes.pixels_N[n]),
+            "seen_share": float(shapes.seen_share_N[n]),
+            "at_edge": bool(shapes.at_edge_N[n]),
+        }
+        rows.append(row)
+    return rows
+
+
+def event_rows(tracked: TrackedDate) -> list[dict[str, Any]]:
+    """One row per event of a date; `others` are the tracks that ended in it (merged) or came out of it (split)."""
+    return [
+        {
+            time_column(event.when): event.when,
+            "track_id": event.track_id,
+            "event": event.kind,
+            "others": _ids(event.others),
+            "change": np.nan if event.change is None else event.change,
+        }
+        for event in tracked.events
+    ]
+
+
+def as_tables(sequence: Sequence[TrackedDate], space: Space) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(objects, events, tracks) of a sequence."""
+    objects = [row for tracked in sequence for row in object_rows(tracked, space)]
+    events = [row for tracked in sequence for row in event_rows(tracked)]
+    return tables_of(objects, events, space)
+
+
+def tables_of(
+    objects: list[dict[str, Any]], events: list[dict[str, Any]], space: Space
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(objects, events, tracks) as data frames, by date and then by track; times are datetime64[ns] UTC, or numbers."""
+    import pandas as pd
+
+    time = next((name for row in objects[:1] for name in ("date", "step") if name in row), "date")
+    object_table = pd.DataFrame(objects)
+    event_table = pd.DataFrame(events, columns=[time, *EVENT_COLUMNS])
+    for table in (object_table, event_table):
+        if time == "date" and len(table):
+            table[time] = pd.to_datetime(table[time].to_numpy(dtype="datetime64[ns]"))
+    if len(object_table):
+        object_table = object_table.sort_values([time, "track_id"], ignore_index=True)
+    event_table = event_table.sort_values([time, "track_id"], ignore_index=True, kind="stable")
+    return object_table, event_table, track_table(object_table, event_table, space, time)
+
+
+def track_table(objects: pd.DataFrame, events: pd.DataFrame, space: Space, time: str) -> pd.DataFrame:
+    """One row per track: how it began and ended ("" where it is there on the last date), and its first, last and largest size."""
+    import pandas as pd
+
+    size = size_columns(space)[0]
+    ends = {int(e.track_id): "gone" for e in events[events.event == "gone"].itertuples()}
+    for event in events[events.event == "merged"].itertuples():
+        ends |= {int(other): f"merged into {event.track_id}" for other in str(event.others).split()}
+    if not len(objects):
+        return pd.DataFrame(columns=list(TRACK_COLUMNS))
+    own = objects.assign(is_seen=objects.event != "not seen").groupby("track_id")
+    first, last = own.head(1).set_index("track_id").sort_index(), own.tail(1).set_index("track_id").sort_index()
+    ids = [int(track_id) for track_id in first.index]
+    return pd.DataFrame(
+        {
+            "track_id": ids,
+            "began": first.event.to_numpy(),
+            "parents": first.parents.to_numpy(),
+            "ended": [ends.get(track_id, "") for track_id in ids],
+            f"first_{time}": first[time].to_numpy(),
+            f"last_{time}": last[time].to_numpy(),
+            "dates": own.size().to_numpy(),
+            "dates_seen": own.is_seen.sum().to_numpy(),
+            f"first_{size}": first[size].to_numpy(),
+            f"last_{size}": last[size].to_numpy(),
+            f"largest_{size}": own[size].max().to_numpy(),
+        }
+    )
+
+
+def _ids(ids: tuple[int, ...]) -> str:
+    return " ".join(map(str, ids))

@@ -1,0 +1,282 @@
+"""Objects through time: who is who from date to date, and what became of each.
+
+Feed one mask per date, oldest first; a date costs the same whatever lies before it. What is not seen keeps its last state (as
+everywhere in driftline): an object under cloud is "not seen", never gone, and a cloud that cuts it in two splits nothing.
+
+Events: `first seen` (there when its place was looked at for the first time), `new`, `grown`, `shrunk`, `stable`, `not seen`,
+`gone`, `merged` (others ended in it), `split` (others came out of it). Grown and shrunk compare with the size when one of the
+events but `stable` and `not seen` last happened to it, so slow growth is told too; pixels that had never been looked at since
+then are not growth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipelines.errors import RequestError
+from pipelines.tracking.matching import Matches, match_objects
+from pipelines.tracking.objects import Shapes, Space, describe_objects, label_objects
+
+EVENTS = ("first seen", "new", "grown", "shrunk", "stable", "not seen", "gone", "merged", "split")
+When = np.datetime64 | float
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """`least_size` in units of the space (m2, mm2, mm3): smaller objects are left out on that date. `tolerance`: relative change
+    of size up to which an object is stable. `farthest`: how far a centroid may move between dates, in m or mm; None: only objects
+    that overlap are matched. `least_overlap`: share of the smaller object's pixels that counts as overlap. `least_seen`: an
+    object of which a smaller share is seen is not judged.
+    """
+
+    least_size: float = 0.0
+    tolerance: float = 0.1
+    farthest: float | None = None
+    least_overlap: float = 0.1
+    least_seen: float = 0.5
+    corners: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise RequestError(
+                f"tolerance (--grow) is {self.tolerance:g}; it is a relative change of size between 0 and 1, such as 0.1"
+            )
+        if not 0 < self.least_overlap <= 1 or not 0 < self.least_seen <= 1:
+            raise RequestError(f"least_overlap {self.least_overlap} and least_seen {self.least_seen} are shares above 0, up to 1")
+        if self.farthest is not None and not self.farthest > 0:
+            raise RequestError(
+                f"farthest (--farthest) is {self.farthest:g}; it is a distance larger than 0, or left out where nothing moves"
+            )
+        if not self.least_size >= 0:
+            raise RequestError(f"least_size (--min-size) is {self.least_size:g}; it is an area or volume of 0 or more")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a track at a date. `others`: the tracks that ended in it (merged) or came out of it (split).
+
+    `change`: size relative to what it was compared with, minus 1; None where there is nothing to compare.
+    """
+
+    when: When
+    track_id: int
+    kind: str
+    others: tuple[int, ...] = ()
+    change: float | None = None
+
+
+@dataclass(frozen=True)
+class TrackedDate:
+    """One date: N objects, their tracks, what each one did, and the label array (values 1..N) that they come from."""
+
+    when: When
+    shapes: Shapes
+    track_id_N: tuple[int, ...]
+    event_N: tuple[str, ...]
+    parents_N: tuple[tuple[int, ...], ...]
+    change_N: tuple[float | None, ...]
+    moved_N: np.ndarray  # of the centroid since the date before, in the space's unit; NaN where there is no date before
+    events: tuple[Event, ...]
+    label: np.ndarray
+
+
+@dataclass
+class _Reference:
+    """What a track's size is compared with."""
+
+    size: float
+    acquisition: int  # number of the date
+
+
+@dataclass
+class Tracker:
+    """Carries identities from date to date; holds the last state of every pixel and nothing older."""
+
+    space: Space
+    settings: TrackSettings = field(default_factory=TrackSettings)
+
+    def __post_init__(self) -> None:
+        self._acquisition = -1
+        self._when: When | None = None
+        self._next_id = 1
+        self._references: dict[int, _Reference] = {}
+
+    def advance(self, mask: np.ndarray, when: When, seen: np.ndarray | None = None) -> TrackedDate:
+        """One date. `mask`: bool, or integer codes of objects (0: none; touching codes are objects of their own); `seen`: bool.
+
+        Raises RequestError: floats, another shape or kind than before, a date that is not later.
+        """
+        self._check(mask, when, seen)
+        if self._acquisition < 0:
+            self._held: np.ndarray = np.zeros(mask.shape, np.bool_ if mask.dtype == bool else np.int64)
+            self._last_acquisition = np.full(mask.shape, -1, np.int32)
+            self._label, self._tracks = np.zeros(mask.shape, np.int32), np.empty(0, np.int64)
+            self._shapes, self._steps = _shapes_of(self._label, self.space)
+        self._acquisition, self._when = self._acquisition + 1, when
+        self._held = hold(mask, self._held, seen, self.settings.corners)
+        label = label_objects(self._held, corners=self.settings.corners)
+        label = drop_small(label, self.space, self.settings.least_size)
+        shapes, steps = _shapes_of(label, self.space, seen)
+        matches = match_objects(
+            self._shapes, shapes, self._label, label, self._steps, steps,
+            least_overlap=self.settings.least_overlap, farthest=self.settings.farthest,
+        )  # fmt: skip
+        tracked = self._report_progress(when, shapes, steps, label, matches, seen)
+        self._label, self._shapes, self._steps = label, shapes, steps
+        self._tracks = np.array(tracked.track_id_N, np.int64)
+        self._last_acquisition[... if seen is None else seen] = self._acquisition
+        return tracked
+
+    def _check(self, mask: np.ndarray, when: When, seen: np.ndarray | None) -> None:
+        if mask.dtype.kind not in "bui":
+            raise RequestError(
+                f"the mask of {when} holds {mask.dtype}: that is an image, not a mask; compare it with a threshold"
+            )
+        if mask.ndim != self.space.axes or (self._acquisition >= 0 and mask.shape != self._held.shape):
+            expected = self._held.shape if self._acquisition >= 0 else f"{self.space.axes} axes"
+            raise RequestError(f"the mask of {when} has shape {mask.shape}, expected {expected}; bring all masks onto one grid")
+        if self._acquisition >= 0 and (mask.dtype == bool) != (self._held.dtype == bool):
+            raise RequestError(f"the mask of {when} holds {mask.dtype}, those before were of another kind; use one kind for all")
+        if seen is not None and (seen.shape != mask.shape or seen.dtype != bool):
+            raise RequestError(f"seen of {when} is {seen.dtype} {seen.shape}; expected bool {mask.shape}")
+        if self._when is not None and not when > self._when:  # type: ignore[operator]
+            text = "is there twice" if when == self._when else f"comes after {self._when}"
+            raise RequestError(f"the date {when} {text}; give every date once, oldest first")
+
+    def _report_progress(
+        self, when: When, shapes: Shapes, steps: np.ndarray, label: np.ndarray, matches: Matches, seen: np.ndarray | None
+    ) -> TrackedDate:
+        ids = self._identify(len(shapes), matches)
+        merged_in: dict[int, list[int]] = {}
+        for p, c in matches.merged.items():
+            merged_in.setdefault(c, []).append(int(self._tracks[p]))
+        split_off: dict[int, list[int]] = {}
+        for c, p in matches.split.items():
+            split_off.setdefault(int(self._tracks[p]), []).append(ids[c])
+        first_share = _share(label, self._last_acquisition < 0, len(shapes))
+        kinds, parents, changes, events = [], [], [], []
+        for c, track in enumerate(ids):
+            ended, born = tuple(sorted(merged_in.get(c, ()))), tuple(sorted(split_off.get(track, ())))
+            came_from = (int(self._tracks[matches.split[c]]),) if c in matches.split else ()
+            if c in matches.follows:
+                kind, change = self._judge(c, track, shapes, label, seen, bool(ended), bool(born))
+            else:
+                kind, change = ("split" if came_from else "first seen" if first_share[c] > 0.5 else "new"), None
+            if kind not in ("stable", "not seen"):
+                self._references[track] = _Reference(float(shapes.size_N[c]), self._acquisition)
+            kinds.append(kind)
+            parents.append(came_from + ended)
+            changes.append(change)
+            events += [Event(when, track, "merged", ended, change)] if ended else []
+            events += [Event(when, track, "split", born, change)] if born else []
+            if not (ended or born or came_from):
+                events.append(Event(when, track, kind, (), change))
+        followed = set(matches.follows.values()) | matches.merged.keys()
+        gone = [int(track) for p, track in enumerate(self._tracks) if p not in followed]
+        events += [Event(when, track, "gone", (), -1.0) for track in gone]
+        for track in {int(t) for t in self._tracks} - set(ids):
+            self._references.pop(track, None)
+        moved = np.full(len(shapes), np.nan)
+        for c, p in matches.follows.items():
+            away = shapes.centroid_ND[c] - self._shapes.centroid_ND[p]
+            moved[c] = np.linalg.norm(away * (steps[c] + self._steps[p]) / 2)
+        return TrackedDate(
+            when, shapes, tuple(ids), tuple(kinds), tuple(parents), tuple(changes), moved, tuple(events), label
+        )  # fmt: skip
+
+    def _identify(self, count: int, matches: Matches) -> list[int]:
+        ids = []
+        for c in range(count):
+            if c in matches.follows:
+                ids.append(int(self._tracks[matches.follows[c]]))
+            else:
+                ids.append(self._next_id)
+                self._next_id += 1
+        return ids
+
+    def _judge(
+        self, c: int, track: int, shapes: Shapes, label: np.ndarray, seen: np.ndarray | None, has_merged: bool, has_split: bool
+    ) -> tuple[str, float | None]:
+        """What a track did that was there before: its event, and its size relative to the reference, minus 1."""
+        reference = self._references[track]
+        box = tuple(slice(start, stop) for start, stop in shapes.box_ND2[c])
+        # seen now, and not once since the reference: may have been there all along
+        revealed = (label[box] == c + 1) & (self._last_acquisition[box] < reference.acquisition)
+        if seen is not None:
+            revealed &= seen[box]
+        reference.size += float(shapes.size_N[c] / shapes.pixels_N[c]) * np.count_nonzero(revealed)
+        change = float(shapes.size_N[c] / reference.size - 1)
+        if shapes.seen_share_N[c] < self.settings.least_seen:
+            return "not seen", None
+        if has_merged or has_split:
+            return ("merged" if has_merged else "split"), change
+        if abs(change) <= self.settings.tolerance * (1 + 1e-9):
+            return "stable", change
+        return ("grown" if change > 0 else "shrunk"), change
+
+
+def _shapes_of(label: np.ndarray, space: Space, seen: np.ndarray | None = None) -> tuple[Shapes, np.ndarray]:
+    shapes = describe_objects(label, space, seen)
+    return shapes, space.steps(shapes.centroid_ND)
+
+
+def _share(label: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
+    """Share of each object's pixels where `where` is True, (N,)."""
+    inside = np.bincount(label[where], minlength=count + 1)[1:]
+    return inside / np.maximum(np.bincount(label.ravel(), minlength=count + 1)[1:], 1)
+
+
+def drop_small(label: np.ndarray, space: Space, least_size: float) -> np.ndarray:
+    """The labels with objects of less than `least_size` left out, and numbered anew without gaps."""
+    if least_size <= 0:
+        return label
+    is_large = describe_objects(label, space).size_N >= least_size * (1 - 1e-9)
+    number = np.zeros(len(is_large) + 1, np.int32)
+    number[1:][is_large] = np.arange(1, np.count_nonzero(is_large) + 1)
+    return number[label]
+
+
+def hold(mask: np.ndarray, held: np.ndarray, seen: np.ndarray | None, corners: bool = True) -> np.ndarray:
+    """The mask where it was seen, elsewhere what was held before.
+
+    Codes may differ from date to date: held pixels take the code of the object that the rest of their object is now part of;
+    where nothing of it is seen, a code of their own.
+    """
+    if seen is None or seen.all():
+        return mask if mask.dtype == bool else mask.astype(np.int64)
+    if mask.dtype == bool:
+        return np.where(seen, mask, held)
+    result = np.where(seen, mask, 0).astype(np.int64)
+    hidden = ~seen & (held != 0)
+    if not hidden.any():
+        return result
+    label = label_objects(held, corners=corners)
+    count = int(label.max())
+    code_of = result.max(initial=0) + 1 + np.arange(count + 1)
+    both = (label > 0) & (result != 0)
+    pairs, first, shared = np.unique(np.stack([label[both], result[both]], axis=1), axis=0, return_index=True, return_counts=True)
+    for k in np.lexsort((-first, shared)):  # the largest share comes last and stays; of equal ones the one nearest to the start
+        code_of[pairs[k, 0]] = pairs[k, 1]
+    result[hidden] = code_of[label[hidden]]
+    return result
+
+
+def track_objects(
+    masks: Iterable[np.ndarray],
+    dates: Iterable[When],
+    space: Space,
+    seen: Iterable[np.ndarray | None] | None = None,
+    settings: TrackSettings | None = None,
+) -> list[TrackedDate]:
+    """Every date of a sequence (T, Y, X) or (T, Z, Y, X), oldest first; see `Tracker.advance`. For long ones use it directly."""
+    tracker = Tracker(space, settings or TrackSettings())
+    masks, dates = list(masks), list(dates)
+    acquisitions = [None] * len(masks) if seen is None else list(seen)
+    if not len(masks) == len(dates) == len(acquisitions):
+        raise RequestError(
+            f"{len(masks)} masks, {len(dates)} dates and {len(acquisitions)} of what was seen; give one of each per date"
+        )
+    return [tracker.advance(mask, when, acquisition) for mask, when, acquisition in zip(masks, dates, acquisitions, strict=True)]
