@@ -32,8 +32,8 @@ def elapsed_days(days_T: Tensor) -> Tensor:
 class ChangeDetector(Network):
     """See the module's docstring. All members are of one build; `fuse_with` names the rule, or is "none".
 
-    Until `calibrate_member`, `calibrate_index` and `calibrate_fusion` the scales are 1 and the biases 0; until `set_threshold` the
-    threshold is 0.5.
+    Until `calibrate_member`, `calibrate_index` and `calibrate_fusion` the scales are 1 and the biases 0; until
+    `set_threshold` the threshold is 0.5.
     """
 
     scale_M: Tensor

@@ -143,7 +143,7 @@ def evaluate_indices(invocation: Invocation, sites: Sites) -> dict[str, Any]:
 
 
 def evaluate_automatic(invocation: Invocation, sites: Sites) -> dict[str, Any]:
-    """`index, threshold's name` -> MethodScores with the threshold that the index's literature sets without labels, site by site."""
+    """`index, threshold's name` -> MethodScores with the threshold of the index's literature, without labels, site by site."""
     from pipelines.change.evaluation import MethodScores
 
     methods: dict[str, Any] = {}

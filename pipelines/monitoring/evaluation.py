@@ -1,9 +1,9 @@
-"""How well a monitor would have done: false alarms where nothing changed, breaks put in by hand, change that the images show.
+"""How well a monitor would have done: false alarms where nothing changed, simulated breaks, change that the images show.
 
 Stable pixels (pipelines.monitoring.stable) are monitored as they are, for the false alarms, and with a permanent break of each
-size on a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is an alarm from
-that date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break counts as a
-false alarm and is left out of what is found.
+size on a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is an
+alarm from that date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break
+counts as a false alarm and is left out of what is found.
 
 Change seen in the images is the first year whose best season lies more than `limit` beyond the median of the years before: what a
 person would draw, not truth on the ground.

@@ -48,8 +48,8 @@ class ChangeReportInput:
 
     `maps`, `series` and `curves` are pictures: what changed, what the pixels say, and how well it is known. `tables` are the
     figures, the most important one first (see `monitoring_table`, `label_table`); `cube` are facts to list, for several sites
-    name -> facts. `settings` are the few that a reader must know (threshold, wanted false alarms); all are in `config_yaml`. `notes` are
-    sentences that must be seen first.
+    name -> facts. `settings` are the few that a reader must know (threshold, false alarms aimed at); all are in
+    `config_yaml`. `notes` are sentences that must be seen first.
     """
 
     summary: ChangeSummary
