@@ -44,7 +44,7 @@ def finding(what: str, ok: bool, found: str, remedy: str = "") -> dict[str, Any]
 
 def check_python() -> Iterator[dict[str, Any]]:
     found = ".".join(map(str, sys.version_info[:3]))
-    yield finding("python", sys.version_info >= (3, 11), found, "driftline needs Python 3.11; the lock file is for 3.11")
+    yield finding("python", sys.version_info >= (3, 11), found, "driftline needs Python 3.11, 3.12 or 3.13")
 
 
 def check_traps() -> Iterator[dict[str, Any]]:
@@ -52,7 +52,7 @@ def check_traps() -> Iterator[dict[str, Any]]:
         try:
             found = version(name)
         except PackageNotFoundError:
-            yield finding(name, False, "not installed", "pip install -r requirements.lock")
+            yield finding(name, False, "not installed", "pip install --no-deps -r requirements.lock")
             continue
         numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:3] if part.isdigit())
         bound = ".".join(map(str, first_bad))
