@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class PatientApi(PrefectApi):
-    """SQLite that is busy answers 503, and nothing was done: asked again, as Prefect's own client does."""
+    """SQLite that is busy answers 503, and nothing was done: asked again, as Prefect's own client does; so is a slow read."""
 
     def ask(self, *arguments: Any) -> Any:
         for _ in range(20):
@@ -47,7 +47,10 @@ class PatientApi(PrefectApi):
             except urllib.error.HTTPError as e:
                 if e.code != 503:
                     raise
-                time.sleep(1)
+            except TimeoutError:  # six workers started at once on two cores
+                if arguments[0] != "GET":
+                    raise
+            time.sleep(1)
         return super().ask(*arguments)
 
 
