@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from configs import schema
-from configs.monitor import MonitorRun
 from configs.schema import Run
 from configs.tasks import AnyRun
+from configs.tasks.monitor import MonitorRun
 from pipelines.grid import Grid
 from pipelines.scene import Band
 

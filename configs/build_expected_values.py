@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from configs import monitor as config
-from configs.monitor import MonitorRun
+from configs.tasks import monitor as config
+from configs.tasks.monitor import MonitorRun
 from pipelines.progress import Progress
 
 AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster

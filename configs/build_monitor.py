@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from configs import monitor as config
-from configs.monitor import MonitorRun
+from configs.tasks import monitor as config
+from configs.tasks.monitor import MonitorRun
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.grid import Grid
 from pipelines.progress import Progress

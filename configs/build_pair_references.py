@@ -9,8 +9,8 @@ import numpy as np
 
 from configs import build_monitor
 from configs.build_change import automatic_threshold, build_change_index
-from configs.change import ChangeIndexName
-from configs.monitor import MonitorRun
+from configs.tasks.change import ChangeIndexName
+from configs.tasks.monitor import MonitorRun
 
 AREA_PX = 512  # of a large raster one square is compared: a rule looks around a pixel
 PAIR_INDICES: tuple[ChangeIndexName, ...] = ("image_difference", "change_vector_plain", "change_vector", "ir_mad")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, SitesSource
 from configs.checks import Finding, check_bands, check_crs
+from configs.tasks.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, SitesSource
 from configs.yaml_positions import Key
 
 FIELDS = ("site", "step", "band", "date")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from configs.checks import Finding, check_grid, check_source, check_variable
-from configs.monitor import AlertsConfig, MonitorEvaluation, MonitoringConfig
+from configs.tasks.monitor import AlertsConfig, MonitorEvaluation, MonitoringConfig
 
 
 def check_monitor(sections: dict[str, Any]) -> list[Finding]:

@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from configs.change import ChangeRun
 from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
-from configs.monitor import MonitorRun
 from configs.renamed import Notify, apply_renamed
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
+from configs.tasks.change import ChangeRun
+from configs.tasks.monitor import MonitorRun
 from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 

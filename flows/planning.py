@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from configs import build
-from configs.change import ChangeRun
-from configs.monitor import MonitorRun
 from configs.schema import CubeConfig, Run
 from configs.tasks import AnyRun
+from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, finished
-from flows.stages import body_of
+from flows.stage import stages_of
+from flows.tasks import task_of
 from pipelines.errors import MissingInput
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
@@ -62,18 +62,9 @@ class Extent:
 def make_plan(run: AnyRun, verb: str) -> dict[str, Any]:
     """The plan as JSON values. Raises MissingInput where there is neither a source to look at nor a cube."""
     folder = RunFolder.of(run)
-    body_of(verb, run.task)  # a verb that the task has
-    match run:
-        case MonitorRun():
-            from flows.planning_change import plan_monitoring
-
-            extent, steps = plan_monitoring(run, folder, verb)
-        case ChangeRun():
-            from flows.planning_change import plan_change
-
-            extent, steps = plan_change(run, folder, verb)
-        case Run():
-            extent, steps = plan_forecast(run, folder, verb)
+    task = task_of(run.task)
+    stages_of(task, verb)  # a verb that the task has
+    extent, steps = task.plan(run, folder, verb)
     existing = folder.path
     while not existing.exists():
         existing = existing.parent

@@ -3,8 +3,8 @@
 from math import ceil
 
 from configs import build_change
-from configs.change import ChangeRun
-from configs.monitor import MonitorRun
+from configs.tasks.change import ChangeRun
+from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder
 from flows.planning import STARTUP_MB, STARTUP_S, Extent, PlannedStep, measure, plan_ingest
 from pipelines.change.groups import LEAST_GROUPS, STRIPS

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from configs.build_expected_values import build_expected_values, networks_key
-from configs.monitor import MonitorRun
+from configs.tasks.monitor import MonitorRun
 from models.baselines.decaying_anomaly import DecayingAnomaly
 from models.checkpoint import save_forecaster
 from models.networks.encoder_forecaster import ConvLSTMSettings

@@ -75,7 +75,7 @@ def test_nothing_to_propose_says_what_was_seen(tmp_path):
 
 
 def test_a_watch_is_proposed_as_well(tmp_path):
-    from configs.monitor import MonitorRun
+    from configs.tasks.monitor import MonitorRun
 
     for day in DAYS:
         for band in ("B04", "B08"):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from configs.change import ChangeRun
-from configs.monitor import MonitorRun
 from configs.schema import Run
+from configs.tasks.change import ChangeRun
+from configs.tasks.monitor import MonitorRun
 
 AnyRun = Run | MonitorRun | ChangeRun
 Tree = type[Run] | type[MonitorRun] | type[ChangeRun]
