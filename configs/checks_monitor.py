@@ -2,23 +2,19 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
-from configs.checks import Finding, check_grid, check_source, check_variable
+from configs.findings import Finding
+from configs.run import Sections, check_variable
 from configs.tasks.monitor import AlertsConfig, MonitorEvaluation, MonitoringConfig
 
 
-def check_monitor(sections: dict[str, Any]) -> list[Finding]:
+def check_monitor(sections: Sections) -> list[Finding]:
     """Findings over everything but the files; `sections` maps the fields of MonitorRun to their values or None."""
     source, monitoring = sections.get("source"), sections.get("monitoring")
     findings: list[Finding] = []
-    if source is not None:
-        findings += check_source(source, sections.get("quality"))
     if sections.get("variable") is not None:
         bands = [band.name for band in source.bands] if source is not None else None
         findings += check_variable(("variable",), sections["variable"], bands)
-    if sections.get("grid") is not None:
-        findings += check_grid(sections["grid"])
     if monitoring is not None:
         findings += _check_monitoring(monitoring)
     if sections.get("alerts") is not None:

@@ -1,10 +1,13 @@
 """The config of `task: monitor`: one growing cube, no labels; what changed, when, by how much."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema import CubeConfig, GridConfig, InputPath, Name, OutputPath, Quality, Source, Strict, UtcDate, VariableConfig
+from configs.findings import Finding
+from configs.run import CubeRun, Sections, VariableConfig
+from configs.types import InputPath, Strict, UtcDate
 
 
 class HarmonicModel(Strict):
@@ -83,17 +86,18 @@ class MonitorEvaluation(Strict):
     seed: int = 0
 
 
-class MonitorRun(Strict):
+class MonitorRun(CubeRun):
     """One place watched: what comes in, what is expected, what counts as a change."""
 
-    name: Name
     task: Literal["monitor"]
-    source: Source
-    quality: Quality | None = None
-    grid: GridConfig | None = None
-    cube: CubeConfig = CubeConfig()
     variable: VariableConfig = Field(description="what is watched")
     monitoring: MonitoringConfig
     alerts: AlertsConfig = AlertsConfig()
     evaluation: MonitorEvaluation = MonitorEvaluation()
-    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+
+    @classmethod
+    def check(cls, sections: Sections) -> Iterator[Finding]:
+        from configs.checks_monitor import check_monitor
+
+        yield from super().check(sections)
+        yield from check_monitor(sections)
