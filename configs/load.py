@@ -21,7 +21,7 @@ from configs.explain import Complaint, explain_all, find_typos
 from configs.renamed import Notify, apply_renamed
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
 from configs.tasks.change import ChangeRun
-from configs.tasks.monitor import MonitorRun
+from configs.tasks.monitor import MonitorRun, check_monitor
 from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 
@@ -65,8 +65,6 @@ def _check(tree: Tree | None, sections: dict[str, Any], inputs_must_exist: bool)
         return [*check_change(sections), *(check_sites(sections) if looks_at_files else [])]
     files = check_inputs(source, sections.get("quality")) if looks_at_files else []
     if tree is MonitorRun:
-        from configs.checks_monitor import check_monitor
-
         return [*check_monitor(sections), *files]
     return [*check_sections(sections), *files]
 

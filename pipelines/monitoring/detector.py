@@ -27,9 +27,11 @@ CALM_SIGMA, CALM_DATES = 2.0, 6  # a changed pixel has recovered after so many d
 
 
 class ValueModel(Protocol):
-    """What a detector asks of anything that foretells: a harmonic curve, a network, a forecaster."""
+    """What a detector asks of anything that predicts values: a harmonic curve, a network, a forecaster."""
 
-    halo_px: int
+    @property
+    def halo_px(self) -> int:
+        """Pixels around a tile that `fit` and `advance` depend on."""
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
         """Arrays (..., Y, X), among them `count` (Y, X) of usable history dates."""

@@ -1,4 +1,4 @@
-"""The forecaster of a finished forecast run foretells each new date from the dates before it.
+"""The forecaster of a finished forecast run predicts each new date from the dates before it.
 
 The frames that it forecasts from lie in the state, the history that its guide rests on in `fitted`: both are of one size for
 ever, so a date costs the same whatever lies before it, and the guide never learns the change that it is to find. A frame's values
@@ -11,16 +11,22 @@ curve.
 Everything covers what it is handed: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
 """
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.errors import RequestError
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import Arrays
 from pipelines.predictors import Forecaster
+from pipelines.samples.variables import Variable
 
+log = logging.getLogger(__name__)
 CLIP = 0.75  # spreads of the curve
 HALF_YEAR_DAYS = 182.62
 LEAST_SPREAD = 0.25  # of the curve's
@@ -152,3 +158,26 @@ class ForecasterModel:
 
 def _part(fitted: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(f"{prefix}."): value for name, value in fitted.items() if name.startswith(f"{prefix}.")}
+
+
+def check_forecaster(metadata: Mapping[str, Any], variable: Variable, start: datetime, run: str) -> None:
+    """Raises RequestError unless the forecaster of `run` predicts the one variable that is monitored.
+
+    Logs a warning if it was trained or validated on dates from `start` (UTC) on.
+    """
+    monitored = {"formula": variable.formula, "bands": list(variable.bands), "transform": variable.transform}
+    found = [{name: one.get(name) for name in monitored} for one in metadata.get("variables", [])]
+    if found != [monitored]:
+        raise RequestError(
+            f"the forecaster in {run} predicts {found}, and what is monitored is {monitored}: train one on that variable alone, "
+            "or use monitoring.model: {kind: harmonic}"
+        )
+    known_until = datetime.fromisoformat(metadata["split"]["test_from"]).replace(tzinfo=None)
+    if known_until > start:
+        log.warning(
+            "the forecaster in %s was trained and validated on dates until %s, monitoring starts %s: changes in between may look "
+            "usual to it; train it with split.test_from at monitoring.start",
+            run,
+            f"{known_until:%Y-%m-%d}",
+            f"{start:%Y-%m-%d}",
+        )

@@ -18,12 +18,15 @@ import torch
 
 from pipelines.errors import RequestError
 from pipelines.learning.training import TrainingSettings, train
+from pipelines.monitoring.areas import MonitoredCube, read_history
 from pipelines.monitoring.calibration import LEAST_PIXELS, MOST_YEARS, SPREADS, YEAR_DAYS, _years, resolve
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import network_inputs, standardise
 from pipelines.monitoring.stable import year_levels
 from pipelines.progress import Progress
+from pipelines.tiles import tile_raster
 
+AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster
 TARGET_CLIP = 4.0  # spreads; a sequential test counts no more either
 WINDOW_PX = 64
 MEAN_SHARES = SIGMA_SHARES = tuple(n / 10 for n in range(11))
@@ -81,6 +84,36 @@ def residual_years(
         )
     index_P = np.resize(index_P, -(-len(index_P) // WINDOW_PX) * WINDOW_PX)
     return [_left_out(harmonic, x_NYX, valid_NYX, days_N, first_day, is_out_N, index_P, radius) for first_day, is_out_N in folds]
+
+
+def residual_years_of(
+    cube: MonitoredCube,
+    harmonic: HarmonicModel,
+    *,
+    min_history: int,
+    radius: int = 0,
+    pixels: int = 4096,
+    seed: int = 0,
+    direction: str = "down",
+) -> list[ResidualYear]:
+    """The left-out years of the cube's history on some squares of the raster. Raises RequestError where none has enough of it."""
+    tiles = tile_raster(cube.shape_yx, AREA_PX)
+    chosen = np.random.default_rng(seed).permutation(len(tiles))[:AREAS]
+    found, refused = [], None
+    for index in sorted(chosen.tolist()):
+        history = read_history(cube, tiles[index])
+        try:
+            years = residual_years(
+                harmonic, *history, start_day=cube.start_day, min_history=min_history, radius=radius,
+                pixels=pixels // len(chosen), seed=seed, direction=direction,
+            )  # fmt: skip
+            found.append(years)
+        except RequestError as error:
+            refused = error
+    if not found:
+        assert refused is not None, "a raster has at least one tile"
+        raise refused
+    return merge_years(found)
 
 
 def _left_out(

@@ -190,7 +190,7 @@ def write_arrays(folder: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> S
     stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256, len(content))
     path = folder / stored.file
     if not path.exists() or path.read_bytes() != content:  # compared in full: a damaged file keeps its name
-        _replace(path, content)
+        replace_file(path, content)
     return stored
 
 
@@ -203,13 +203,14 @@ def publish_header(folder: Path, header: Header, made_for: Identity, before: Hea
         "state": header.state.as_json,
         "kept": [kept.as_json for kept in header.kept],
     }
-    _replace(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
+    replace_file(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
     there = before.sizes.keys() if before else {path.name for path in folder.iterdir()} - {HEADER}
     for name in there - header.sizes.keys():
         (folder / name).unlink(missing_ok=True)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Replaces a file in one rename. Raises StorageFull."""
     draft = path.with_name(f".{path.name}.partial")
     with naming_full_disk(path.parent, len(content)):
         draft.write_bytes(content)
