@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -91,7 +91,6 @@ class AlertsConfig(Strict):
     notify: list[str] = Field([], description="Prefect notification blocks, e.g. slack-webhook/forest or custom-webhook/ops")
 
 
-PairName = Literal["image_difference", "change_vector_plain", "change_vector", "ir_mad"]
 Reference = Literal["difference", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum", "three_low"]
 
 
@@ -229,15 +228,21 @@ def build_rivals(run: MonitorRun) -> Rivals:
 
 
 def build_pair_indices() -> dict[str, PairIndex]:
-    """The change indices of image pairs, with the automatic thresholds of their literature."""
-    from configs.build_change import automatic_threshold, build_change_index
+    """The change indices of image pairs, with the automatic thresholds of their literature: Otsu, and chi square for IR-MAD."""
+    from models.baselines.change_vector import ChangeVector, PlainChangeVector
+    from models.baselines.image_difference import ImageDifference, otsu_threshold
+    from models.baselines.ir_mad import IrMad, chi_square_threshold
     from pipelines.monitoring.yearly_pairs import pair_index
 
-    def index_of(name: PairName) -> PairIndex:
-        return pair_index(lambda: build_change_index(name), lambda score, bands: automatic_threshold(name, score, bands)[1])
+    def otsu(index: type[ImageDifference | PlainChangeVector | ChangeVector]) -> PairIndex:
+        return pair_index(index, lambda score_HW, bands: otsu_threshold(score_HW))
 
-    names: tuple[PairName, ...] = get_args(PairName)
-    return {name: index_of(name) for name in names}
+    return {
+        "image_difference": otsu(ImageDifference),
+        "change_vector_plain": otsu(PlainChangeVector),
+        "change_vector": otsu(ChangeVector),
+        "ir_mad": pair_index(IrMad, lambda score_HW, bands: chi_square_threshold(bands)),
+    }
 
 
 def build_alert_settings(run: MonitorRun) -> AlertSettings:

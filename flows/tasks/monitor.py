@@ -153,10 +153,10 @@ class Monitor:
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.monitoring.messages import summary_sentence
         from pipelines.products.cube_facts import cube_facts
-        from pipelines.products.found_changes import read_found
+        from pipelines.products.polygons import read_patches
 
         run, folder = context.run, context.folder
-        facts, largest = read_found(folder.products)
+        facts, largest = read_patches(folder.products)
         found, start = {**predicted["change"], **facts}, f"{run.monitoring.start:%Y-%m-%d}"
         figures = evaluation.methods[evaluation.shipped] if evaluation else {}
         rate = figures.get("false_alarms")
@@ -181,7 +181,7 @@ class Monitor:
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
         from pipelines.products.tables import alert_table, monitoring_table, patch_table
 
-        from pipelines.products.found_changes import read_found
+        from pipelines.products.polygons import read_patches
 
         folder = context.folder
         alerts = read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]
@@ -195,7 +195,7 @@ class Monitor:
             Section("change", "What changed", pictures=there[:2]),
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
             Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
-            Section("patches", "Largest patches", tables=[patch_table(read_found(folder.products)[1])]),
+            Section("patches", "Largest patches", tables=[patch_table(read_patches(folder.products)[1])]),
             Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
         ]
 

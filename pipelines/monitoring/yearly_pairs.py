@@ -53,10 +53,10 @@ def evaluate_pairs(
     return evaluate_year_pairs(indices(), bands_NCYX, x_NYX, valid_NYX, days_N, cube.start_day, limit, direction)
 
 
-def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[np.ndarray, int], float]) -> PairIndex:
+def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[Any, int], float]) -> PairIndex:
     """A change index as `evaluate_year_pairs` takes it: on dates brought to mean 0 and deviation 1 over what both show.
 
-    `threshold(score_HW, bands)` is the automatic one of the index's literature.
+    `threshold(score_HW, bands)`, of a tensor, is the automatic one of the index's literature.
     """
 
     def score(x_TCYX: np.ndarray, valid_TYX: np.ndarray) -> tuple[np.ndarray, float]:
@@ -67,8 +67,8 @@ def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[np.nda
         mean, deviation = inside.mean(axis=2), np.maximum(inside.std(axis=2), 1e-9)
         z_TCYX = np.where(seen_YX, (x_TCYX - mean[..., None, None]) / deviation[..., None, None], 0).astype(np.float32)
         x, valid = torch.from_numpy(z_TCYX), torch.from_numpy(np.broadcast_to(seen_YX, valid_TYX.shape).copy())
-        score_YX = new_index().fit(x, valid).score(x, valid).numpy()
-        return score_YX, threshold(score_YX, x_TCYX.shape[1])
+        score_YX = new_index().fit(x, valid).score(x, valid)
+        return score_YX.numpy(), threshold(score_YX, x_TCYX.shape[1])
 
     return score
 

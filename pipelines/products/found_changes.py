@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.errors import MissingInput
 from pipelines.grid import Grid
 from pipelines.monitoring.areas import MonitoredCube
 from pipelines.monitoring.context import MonitorContext
@@ -36,7 +35,6 @@ SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the
 STEM = "changes"
 PICTURED = ("change_day", "detected_day", "recovered_day", "magnitude", "confidence", "status", "direction")
 PIXELS_SHOWN = 3
-MOST_LARGEST = 50
 
 
 @dataclass(frozen=True)
@@ -130,24 +128,6 @@ def facts_of(patches: GeoDataFrame) -> dict[str, Any]:
     if len(dates):
         facts |= {"first_change": _iso(dates.min()), "last_change": _iso(patches["last_date"].dropna().max())}
     return facts
-
-
-def read_found(products: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(facts, the largest patches as rows) of what lies in `products`, without the outlines. Raises MissingInput."""
-    import pandas as pd
-    from pyarrow import parquet
-
-    path = products / f"{STEM}.parquet"
-    if not path.exists():
-        raise MissingInput(f"{path} is not there; run `driftline monitor CONFIG`")
-    columns = [name for name in parquet.read_schema(path).names if name != "geometry"]
-    patches: pd.DataFrame = parquet.read_table(path, columns=columns).to_pandas()
-    facts: dict[str, Any] = {"area_m2": float(patches["area_m2"].sum())}
-    if "recovered_px" in patches:  # patches of older versions do not count them
-        facts = {"pixels_recovered": int(patches["recovered_px"].sum()), **facts}
-    if len(patches):
-        facts |= {"first_date": _iso(patches["first_date"].min()), "last_date": _iso(patches["last_date"].max())}
-    return facts, patches.head(MOST_LARGEST).to_dict("records")
 
 
 def _iso(moment: Any) -> str | None:
