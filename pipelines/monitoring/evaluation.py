@@ -19,7 +19,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.monitoring.calibration import YEAR_DAYS, calibrate, reached_by, resolve
 from pipelines.monitoring.detector import NOT_MONITORED, Calibration, Detector, Direction, monitoring
-from pipelines.monitoring.injection import break_choices, deal_break_days, inject, patch_numbers
+from pipelines.monitoring.injection import break_choices, assign_break_days, inject, patch_numbers
 from pipelines.monitoring.stable import YearLevels, first_change_year, year_levels
 
 LEAST_STABLE = 30
@@ -269,7 +269,7 @@ def _stable_series(
     patch_YX = patch_numbers(stable_YX.shape)
     if not len(choices_K):
         choices_K = days_N[is_monitored_N][:1]
-    break_day_RYX = deal_break_days(np.where(use_YX, patch_YX, patch_YX[use_YX][0]), choices_K, REPEATS, settings.seed)
+    break_day_RYX = assign_break_days(np.where(use_YX, patch_YX, patch_YX[use_YX][0]), choices_K, REPEATS, settings.seed)
     return _series(detector, x_NYX, valid_NYX, days_N, start_day, use_YX, break_day_RYX, patch_YX)
 
 

@@ -1,14 +1,14 @@
 """The forecaster of a finished forecast run predicts each new date from the dates before it.
 
-The frames that it forecasts from lie in the state, the history that its guide rests on in `fitted`: both are of one size for
-ever, so a date costs the same whatever lies before it, and the guide never learns the change that it is to find. A frame's values
-enter clipped to `CLIP` spreads of the harmonic curve: what the guide carries on of a break is that much at most.
+The frames that it forecasts from are in the state, the history that its baseline needs in `fitted`: both are of constant size,
+so a date costs the same however many come before it, and the baseline never learns the change that it is to find. A frame's
+values enter clipped to `CLIP` spreads of the harmonic curve: the baseline carries on at most that much of a break.
 
 Spread: the forecaster is asked for the dates of the history, each from the frames before it and with half a year on both sides
-kept from its guide; how far off it is there is fitted per pixel and season, as HarmonicModel does with a constant for a
+kept from its baseline; how far off it is there is fitted per pixel and season, as HarmonicModel does with a constant for a
 curve.
 
-Everything covers what it is handed: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
+Everything covers what it is given: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
 """
 
 import logging
@@ -49,7 +49,7 @@ class ForecasterModel:
         return {"model": self.digest, "harmonic": [self.harmonic.harmonics, self.harmonic.trend], "clip": CLIP}
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
-        """The curve's arrays (`curve.*`), those of the forecaster's errors (`error.*`), and the history that the guide rests on.
+        """The curve's arrays (`curve.*`), those of the forecaster's errors (`error.*`), and the history that the baseline needs.
 
         `history` (N, Y, X) float32, `history_valid` bool, `history_day` (N, 1, 1) float64; `count` (Y, X) int32 of usable dates.
         """

@@ -5,7 +5,7 @@
         fitted-3f2a....safetensors     named by their content: a new state never overwrites the one that the header names
         state-91c0....safetensors
 
-The header is replaced last, in one rename; files that it does not name are swept afterwards. Nothing is flushed to the platter:
+The header is replaced last, in one rename; files that it does not name are swept afterwards. Nothing is flushed to the disk:
 after a power cut a file may be torn, its SHA-256 says so, and the tile is computed again.
 """
 
@@ -30,7 +30,7 @@ from pipelines.monitoring.updates import Consumed, CubeDate
 FORMAT = 1
 HEADER = "header.json"
 LABELS = {
-    "detector": "another detector (expectation, test or threshold)",
+    "detector": "another detector (model, test or threshold)",
     "variable": "another variable",
     "start": "another monitoring.start",
     "grid": "another grid",
@@ -226,7 +226,7 @@ def write_tile(
     kept: Sequence[tuple[int, Arrays] | Checkpoint],
     before: Header | None = None,
 ) -> Header:
-    """Publishes a tile, in place of `before`; what is given as `Stored` or `Checkpoint` lies there already."""
+    """Publishes a tile, in place of `before`; what is given as `Stored` or `Checkpoint` is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     header = Header(
         tuple(consumed),

@@ -357,20 +357,20 @@ def block(webhook: tuple[str, type[Received]], monkeypatch: pytest.MonkeyPatch) 
 def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
     here: Path, plain: None, webhook: tuple[str, type[Received]], block: Callable[[], None]
 ) -> None:
-    config, telling = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops, slack-webhook/gone]"
-    first = monitor(config, telling)
-    assert "1 alert stands in runs/forest/alerts.json and not sent: no Prefect server is configured" in first["notified"][0]
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops, slack-webhook/gone]"
+    first = monitor(config, blocks)
+    assert "1 alert in runs/forest/alerts.json not sent yet: no Prefect server is configured" in first["notified"][0]
     block()
-    second = monitor(config, telling)
+    second = monitor(config, blocks)
     assert second["skipped"]
-    assert second["notified"][0] == "custom-webhook/ops was told of 1 alert"
+    assert second["notified"][0] == "custom-webhook/ops was notified of 1 alert"
     assert "not sent to slack-webhook/gone: ValueError: Unable to find block" in second["notified"][1]
     (message,) = webhook[1].received
     assert message["subject"] == "driftline forest: 1 new change"
     area_ha = json.loads(Path("runs/forest/alerts.json").read_text())["alerts"][0]["area_m2"] / 1e4
     assert f"{area_ha:.2f} ha, decrease of" in message["body"]
     assert 0.4 <= area_ha <= 0.5
-    monitor(config, telling)
+    monitor(config, blocks)
     assert len(webhook[1].received) == 1
     alert_log = json.loads(Path("runs/forest/alerts.json").read_text())
     assert alert_log["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
@@ -380,14 +380,14 @@ def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
 def test_a_block_that_fails_loses_nothing_and_is_tried_again(
     here: Path, plain: None, webhook: tuple[str, type[Received]], block: Callable[[], None]
 ) -> None:
-    config, telling = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
     block()
     webhook[1].status = 500
-    record = monitor(config, telling)
+    record = monitor(config, blocks)
     assert record["change"]["objects"] == 1
     assert "not sent to custom-webhook/ops: HTTPStatusError" in record["notified"][0]
     webhook[1].status = 200
-    assert monitor(config, telling)["notified"] == ["custom-webhook/ops was told of 1 alert"]
+    assert monitor(config, blocks)["notified"] == ["custom-webhook/ops was notified of 1 alert"]
     assert len(webhook[1].received) == 2
     folder = Path("runs/forest")
     alert_log = read_alert_log(folder / "alerts.json", folder / "state" / "alerts")
@@ -398,5 +398,5 @@ def test_a_long_list_is_cut_and_the_largest_come_first() -> None:
     alert = {"id": "x", "area_m2": 1e4, "direction": "decrease", "magnitude": -0.3, "confidence": None, "lat": 45.0, "lon": 22.0,
              "first_date": "2019-05-01T00:00:00Z", "detected": "2019-06-01T00:00:00Z"}  # fmt: skip
     lines = notifying.body_of([alert] * 30 + [{**alert, "area_m2": 5e4}], Path("alerts.json")).splitlines()
-    assert lines[0] == "2019-05-01 (seen 2019-06-01): 5.00 ha, decrease of -0.3, at 45.00000, 22.00000 [x]"
+    assert lines[0] == "2019-05-01 (detected 2019-06-01): 5.00 ha, decrease of -0.3, at 45.00000, 22.00000 [x]"
     assert lines[-2] == "... and 11 more"
