@@ -1,11 +1,15 @@
 """The config of `task: change`: sites with two or more dates and a label raster each."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from configs.findings import Finding
 from configs.paths import BELOW_SOURCE
-from configs.schema import CubeConfig, Fraction, InputPath, Name, OutputPath, Quality, SourceDefaults, Strict
+from configs.run import CubeConfig, Run, Sections
+from configs.sources import SourceDefaults
+from configs.types import Fraction, InputPath, Name, Strict
 
 
 class SitesSource(SourceDefaults):
@@ -100,13 +104,11 @@ class ChangePrediction(Strict):
     tile_px: int = Field(512, ge=16, description="sites are scored in tiles of this side: less memory, the same result")
 
 
-class ChangeRun(Strict):
+class ChangeRun(Run):
     """Labelled change: the sites, what is learnt, how it is judged."""
 
-    name: Name
     task: Literal["change"]
     source: SitesSource
-    quality: Quality | None = None
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
     labels: LabelsConfig
     pairs: PairsConfig = PairsConfig()
@@ -114,4 +116,17 @@ class ChangeRun(Strict):
     training: ChangeTraining = ChangeTraining()
     evaluation: ChangeEvaluation = ChangeEvaluation()
     prediction: ChangePrediction = ChangePrediction()
-    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+
+    @classmethod
+    def check(cls, sections: Sections) -> Iterator[Finding]:
+        from configs.checks_change import check_change
+
+        yield from super().check(sections)
+        yield from check_change(sections)
+
+    @classmethod
+    def check_files(cls, sections: Sections) -> Iterator[Finding]:
+        from configs.checks_change import check_sites
+
+        if sections.get("source") is not None:
+            yield from check_sites(sections)

@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.checks import Finding, check_grid, check_source, check_variable
-from configs.schema import CubeConfig, GridConfig, InputPath, Name, OutputPath, Quality, Source, Strict, UtcDate, VariableConfig
+from configs.build import build_variables
+from configs.findings import Finding
+from configs.run import CubeRun, Sections, VariableConfig, check_variable
+from configs.types import InputPath, Strict, UtcDate
 
 if TYPE_CHECKING:  # packages are imported where they are needed: reading a config must not wait for them
     from pipelines.monitoring.alerts import AlertSettings
@@ -106,43 +108,31 @@ class MonitorEvaluation(Strict):
     seed: int = 0
 
 
-class MonitorRun(Strict):
+class MonitorRun(CubeRun):
     """One monitored site: its scenes, what is expected, what counts as a change."""
 
-    name: Name
     task: Literal["monitor"]
-    source: Source
-    quality: Quality | None = None
-    grid: GridConfig | None = None
-    cube: CubeConfig = CubeConfig()
     variable: VariableConfig = Field(description="what is monitored")
     monitoring: MonitoringConfig
     alerts: AlertsConfig = AlertsConfig()
     evaluation: MonitorEvaluation = MonitorEvaluation()
-    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+
+    @classmethod
+    def check(cls, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        source = sections.get("source")
+        if (variable := sections.get("variable")) is not None:
+            bands = [band.name for band in source.bands] if source is not None else None
+            yield from check_variable(("variable",), variable, bands)
+        if (monitoring := sections.get("monitoring")) is not None:
+            yield from _check_test(monitoring.test)
+        if (alerts := sections.get("alerts")) is not None:
+            yield from _check_alerts(alerts)
+        if (evaluation := sections.get("evaluation")) is not None:
+            yield from _check_evaluation(evaluation)
 
 
 # ---------------------------------------------------------------- checks
-
-
-def check_monitor(sections: dict[str, Any]) -> list[Finding]:
-    """Findings over everything but the files; `sections` maps the fields of MonitorRun to their values or None."""
-    source, monitoring = sections.get("source"), sections.get("monitoring")
-    findings: list[Finding] = []
-    if source is not None:
-        findings += check_source(source, sections.get("quality"))
-    if sections.get("variable") is not None:
-        bands = [band.name for band in source.bands] if source is not None else None
-        findings += check_variable(("variable",), sections["variable"], bands)
-    if sections.get("grid") is not None:
-        findings += check_grid(sections["grid"])
-    if monitoring is not None:
-        findings += _check_test(monitoring.test)
-    if sections.get("alerts") is not None:
-        findings += _check_alerts(sections["alerts"])
-    if sections.get("evaluation") is not None:
-        findings += _check_evaluation(sections["evaluation"])
-    return findings
 
 
 def _check_test(test: SequentialTest) -> Iterator[Finding]:
@@ -171,10 +161,8 @@ def _check_evaluation(evaluation: MonitorEvaluation) -> Iterator[Finding]:
 
 
 def build_variable(run: MonitorRun) -> Variable:
-    from pipelines.samples.variables import Variable
-
-    v = run.variable
-    return Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range)
+    """What is monitored."""
+    return build_variables([run.variable])[0]
 
 
 def build_monitor_settings(run: MonitorRun) -> MonitorSettings:

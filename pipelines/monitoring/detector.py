@@ -5,8 +5,8 @@
     state = detector.advance(fitted, state, x_YX, valid_YX, day)          once per new date, any number of times
     layers = detector.layers(fitted, state)
 
-`advance` is pure and works date by date, so that what daily runs computed equals a replay bit for bit. A pixel that was not seen keeps
-its state. The first change of a pixel is kept; whether it came back to what was expected is said beside it.
+`advance` is pure and works date by date, so that what daily runs computed equals a replay bit for bit. A pixel that was not
+seen keeps its state. The first change of a pixel is kept; whether it came back to what was expected is said beside it.
 """
 
 import hashlib

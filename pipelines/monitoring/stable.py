@@ -1,4 +1,4 @@
-"""Which pixels did not change, and which did and when, as far as the images themselves show it. For evaluation; never for detection.
+"""Which pixels did not change, and which did and when, as far as the images show it. For evaluation; never for detection.
 
 One level per year is compared: the median of the three consecutive months in which the variable is typically highest
 (where a canopy, a crop, a water index has most to lose; typically lowest where only rises are sought). It sees all of the
