@@ -19,7 +19,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.monitoring.calibration import YEAR_DAYS, calibrate, reached_by, resolve
 from pipelines.monitoring.detector import NOT_MONITORED, Calibration, Detector, Direction, monitoring
-from pipelines.monitoring.injection import break_choices, assign_break_days, inject, patch_numbers
+from pipelines.monitoring.injection import assign_break_days, break_choices, inject, patch_numbers
 from pipelines.monitoring.stable import YearLevels, first_change_year, year_levels
 
 LEAST_STABLE = 30

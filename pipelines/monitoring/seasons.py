@@ -65,7 +65,7 @@ def before_and_after(acquisitions: Acquisitions, half: np.datetime64 | None, cha
     if half is not None and half >= times[seasons[1][0][0]]:
         indices = last_acquisitions(acquisitions, changed, np.flatnonzero(times >= max(acquisitions.start, half)))
         if indices.size:
-            after = _median_composite(acquisitions, indices, f"last acquisitions to {str(times[indices[-1]])[:10]}")
+            after = _median_composite(acquisitions, indices, f"last dates to {str(times[indices[-1]])[:10]}")
     return before, after
 
 
@@ -183,7 +183,7 @@ def median_of(images_NYX: list[np.ndarray]) -> np.ndarray:
 
 def _median_composite(acquisitions: Acquisitions, indices: np.ndarray, name: str) -> Composite:
     values = median_of([acquisitions.read(int(index)) for index in indices])
-    text = f"{name}, median of {len(indices)} acquisition{'s' * (len(indices) != 1)}"
+    text = f"{name}, median of {len(indices)} date{'s' * (len(indices) != 1)}"
     return Composite(acquisitions.times_T[indices[-1]], values, text)
 
 

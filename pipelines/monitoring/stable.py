@@ -16,7 +16,7 @@ LEAST_ACQUISITIONS = 2  # within the season, to make a level
 
 @dataclass(frozen=True)
 class YearLevels:
-    """`level_KYX` float32: the season's median of each year in `years_K`, NaN with fewer than two acquisitions; `months` from 1."""
+    """`level_KYX` float32: the season's median of each year in `years_K`, NaN with less than two acquisitions; months from 1."""
 
     years_K: np.ndarray
     level_KYX: np.ndarray

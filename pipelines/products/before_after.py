@@ -45,7 +45,7 @@ class Observation:
     """A site at one date: `values` (rows, columns) of the variable or (rows, columns, 3) of colours, float32, NaN = not seen.
 
     `variable` and `unit` are of the former; `text` say what the colours are, for instance "true colour". `when` stands in the
-    place of the date where several acquisitions were taken together: "Jun-Aug 2018, median of 6 acquisitions".
+    place of the date where several acquisitions were taken together: "Jun-Aug 2018, median of 6 dates".
     """
 
     date: np.datetime64

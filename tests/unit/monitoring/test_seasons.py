@@ -56,15 +56,15 @@ def seen_until(end: str, felled: str, hazy: tuple[str, ...] = ()) -> tuple[Acqui
 
 def test_before_and_after_are_medians_of_the_same_season_and_haze_is_gone() -> None:
     before, after = before_and_after(*seen_until("2020-12", "2019-09-10", hazy=("2018-07-15", "2020-07-25")), FELLED)
-    assert before.when == "Jun-Aug 2018, median of 9 acquisitions"
-    assert after.when == "Jun-Aug 2020, median of 9 acquisitions"
+    assert before.when == "Jun-Aug 2018, median of 9 dates"
+    assert after.when == "Jun-Aug 2020, median of 9 dates"
     np.testing.assert_allclose(before.values, np.full((2, 2), 0.8), rtol=1e-6)
     np.testing.assert_allclose(after.values, [[0.3, 0.8]] * 2, rtol=1e-6)
 
 
 def test_after_is_of_the_last_acquisitions_where_the_change_is_later_than_every_season() -> None:
     _, after = before_and_after(*seen_until("2020-08", "2020-07-10"), FELLED)
-    assert after.when == "last acquisitions to 2020-07-25, median of 2 acquisitions"
+    assert after.when == "last dates to 2020-07-25, median of 2 dates"
     np.testing.assert_allclose(after.values, [[0.3, 0.8]] * 2, rtol=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_patches_too_small_for_the_picture_and_sites_never_seen_are_no_fault() -
     """Thinned, a patch can be gone; then after is of the season after all. Nothing at all seen is drawn as nothing seen."""
     site, half = seen_until("2020-08", "2020-07-10")
     _, after = before_and_after(site, half, np.zeros((2, 2), bool))
-    assert not after.when.startswith("last acquisitions")
+    assert not after.when.startswith("last dates")
     unseen = replace(site, read=lambda index: np.full((2, 2), np.nan, np.float32))
     assert all(np.isnan(shown.values).all() for shown in before_and_after(unseen, half, FELLED))
 
