@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from configs import build
-from configs.change import ChangeIndexName, ChangeModel, ChangeRun
+from configs.tasks.change import ChangeIndexName, ChangeModel, ChangeRun
 
 # ---------------------------------------------------------------- sites and labels
 

@@ -4,23 +4,23 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from configs.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, SitesSource
-from configs.checks import Finding, check_bands, check_crs
+from configs.findings import Finding
+from configs.run import Sections
+from configs.tasks.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, SitesSource
 from configs.yaml_positions import Key
 
 FIELDS = ("site", "step", "band", "date")
 MOST_NAMES = 20  # that a message lists
 
 
-def check_change(sections: dict[str, Any]) -> list[Finding]:
+def check_change(sections: Sections) -> list[Finding]:
     """Findings over everything but the files; `sections` maps the fields of ChangeRun to their values or None."""
     source, labels, model = sections.get("source"), sections.get("labels"), sections.get("model")
     training, evaluation = sections.get("training"), sections.get("evaluation")
     findings: list[Finding] = []
     if source is not None:
-        findings += [*check_bands(source), *check_crs(("source", "crs"), source.crs), *_check_pattern(source)]
+        findings += _check_pattern(source)
     if labels is not None:
         findings += _check_labels(labels, source)
     if model is not None and training is not None:
@@ -78,7 +78,7 @@ def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
             yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
 
 
-def check_sites(sections: dict[str, Any]) -> list[Finding]:
+def check_sites(sections: Sections) -> list[Finding]:
     """Findings for what the source and the labels name on disk, and for sites that are named and not there."""
     from pipelines.errors import DriftlineError
     from pipelines.sources.sites import list_sites
@@ -103,7 +103,7 @@ def check_sites(sections: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _sites_named(sections: dict[str, Any]) -> dict[Key, str]:
+def _sites_named(sections: Sections) -> dict[Key, str]:
     """Key -> the site that it names, in evaluation.groups and prediction.sites."""
     evaluation: ChangeEvaluation | None = sections.get("evaluation")
     prediction: ChangePrediction | None = sections.get("prediction")

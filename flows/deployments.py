@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from configs.load import load_run, log
-from flows.stages import FLOWS, STAGES, entrypoint_of
+from flows.tasks import FLOWS, entrypoint_of, task_of
 from pipelines.errors import MissingInput, RequestError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +24,7 @@ def read_deployments(config: str | None, schedule: str | None) -> list[dict[str,
     deployments = own_deployments(path)
     task = load_run(config, inputs_must_exist=False, notify=log.debug).task if config else "forecast"
     if config:
-        deployments = [deployment for deployment in deployments if deployment["name"] in STAGES[task]]
+        deployments = [deployment for deployment in deployments if deployment["name"] in task_of(task).verbs]
     scheduled = "monitor" if task == "monitor" else "run"
     for deployment in deployments:
         if config:

@@ -13,7 +13,7 @@ import sys
 from uuid import UUID
 
 from flows.children import end_with_parent
-from flows.stages import load_flow
+from flows.tasks import load_flow
 
 
 def main(name: str, folder: str, worker: str) -> None:

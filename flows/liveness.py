@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.prefect_api import PrefectApi
-from flows.stages import FLOWS
+from flows.tasks import FLOWS
 
 STARTING_S = 300.0  # a worker was seen to need 10 s from PENDING to RUNNING; a loaded machine more
 MESSAGE = "no heartbeat: the process or its machine is gone; run it again, it goes on where it was"

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.stages import FLOWS
+from flows.tasks import FLOWS
 
 WRONG_SCHEDULE = "no schedule"  # how the last line begins where a cron expression is wrong
 ZOMBIE_NAME = "driftline: mark dead runs"

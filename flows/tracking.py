@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flows import stage
 from flows.invocation import open_invocation, remembering_folder
 from flows.prefect_api import open_url
-from flows.stages import body_of
 from flows.steps import Display, Silent
 from pipelines.errors import DriftlineError, RequestError, StateError
 from pipelines.progress import Progress
@@ -223,7 +223,7 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
         ending = "stopped before the end: cancelled, interrupted or crashed; run it again, it goes on where it was"
         try:
             with remembering_folder(invocation):
-                outcome.result = body_of(verb, invocation.run.task)(invocation)
+                outcome.result = stage.carry_out(invocation, verb)
             ending = outcome.result.get("message", "done")
         except Exception as e:
             ending = f"failed: {e}"

@@ -42,16 +42,15 @@ def perform(verb: str, config: str, overrides: list[str], display: Any, options:
 
 def perform_plainly(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
     from flows.invocation import open_invocation, remembering_folder
-    from flows.stages import body_of
+    from flows.stage import carry_out
 
     needs = verb in READS_SOURCE
     even_if_worse, restart = options.get("even_if_worse", False), options.get("restart", False)
     invocation = open_invocation(
         config, overrides, display, inputs_must_exist=needs, even_if_worse=even_if_worse, restart=restart
     )
-    body = body_of(verb, invocation.run.task)
     with remembering_folder(invocation):
-        return body(invocation)
+        return carry_out(invocation, verb)
 
 
 def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, 
     # Prefect's default of 180 s is more than the 90 s after which `driftline serve` takes a run for dead
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     os.environ.update(without_proxies())
-    from flows.stages import load_flow
+    from flows.tasks import load_flow
     from flows.tracking import call_flow, require_access
 
     require_access()
@@ -111,8 +110,8 @@ def default_name(folder: Path) -> str:
 
 
 def track(masks: list[Path], out: Path | None, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
-    from flows.stages.track import track as follow
     from flows.terminal import Bars
+    from flows.track import track as follow
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     with Bars().step("track", "follow the objects") as progress:

@@ -19,7 +19,7 @@ from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows.access import keep_password_out_of_logs
-from flows.stages import load_flow
+from flows.tasks import load_flow
 
 
 class OwnFlowConfiguration(ProcessJobConfiguration):

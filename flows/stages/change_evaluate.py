@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from configs import build_change
-from configs.change import ChangeIndexName, ChangeModel
+from configs.tasks.change import ChangeIndexName, ChangeModel
 from flows.folder import read_json, stage_key
 from flows.invocation import Invocation
 from flows.stages.change_networks import Sites, held_out_of, index_scores, logits_of, network_key, open_sites, train_network

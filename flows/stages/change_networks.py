@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from configs import build_change
-from configs.change import ChangeModel
+from configs.tasks.change import ChangeModel
 from flows.folder import code_version, require, stage_key
 from flows.invocation import Invocation
 from flows.stages.change_ingest import label_path

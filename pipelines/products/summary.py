@@ -1,84 +1,138 @@
-"""`summary.json`: what a run did and found, for programs and for the next run."""
+"""`summary.json`: what a run did and found, one schema for every task, for programs and for the next run.
+
+The JSON Schema in docs/summary.schema.json is made from the classes of this module (`python -m pipelines.products.summary`).
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.learning.result import Criterion, Figure
+from pipelines.learning.verdict import Verdict
 from pipelines.products.stac import write_json
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step of a run. `skipped`: it was up to date."""
+class StageCost:
+    """What a stage cost when it last did something."""
 
     name: str
     seconds: float
     peak_memory_mb: float | None = None
-    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A scene or a site that did not enter the cube, and why."""
+
+    scene_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What lies in `products/`; empty where nothing was published. Paths are relative to the run's folder.
+
+    `issued_utc`: the last date that was looked at. `target_utc`: the dates that a forecast is for. All ISO 8601.
+    """
+
+    files: tuple[str, ...] = ()
+    collection: str = ""
+    cube_snapshot: str = ""
+    model_hash: str = ""
+    issued_utc: str = ""
+    target_utc: tuple[str, ...] = ()
+    even_if_worse: bool = False
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a run leaves behind in numbers.
 
-    `metrics[name]` (the model and every baseline) holds `overall` and `by_lead` as in `Evaluation.to_json`; `skill`,
-    `verdict` and `intervals` (the measured coverage) likewise. `split` is the audit's facts with `ok` and `problems`.
-    `products` are paths relative to the run's folder. `refused` are `{scene_id, reason, detail}`.
+    sentence: what is expected or has changed, where, when and how sure, for a person who knows none of the terms. verdict: None
+    before the first evaluation. methods: name -> flat figures; `shipped` is the one that is published. found: facts about what
+    was found (patches, area, dates). largest, alerts, sites: rows of tables. computed: counts of what was done. evaluation: all
+    else that was measured; its keys belong to the task. products: see `Published`. refused: what did not enter the cube.
     """
 
     name: str
     task: str
-    cube_snapshot: str
-    split: dict[str, Any]
-    metrics: dict[str, Any]
-    verdict: dict[str, Any]
-    stages: tuple[Stage, ...]
-    products: dict[str, Any]
-    skill: dict[str, Any] = field(default_factory=dict)
-    intervals: dict[str, Any] | None = None
-    refused: tuple[dict[str, str], ...] = ()
+    sentence: str
+    verdict: Verdict | None = None
+    criteria: tuple[Criterion, ...] = ()
+    shipped: str = ""
+    methods: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
+    largest: tuple[dict[str, Any], ...] = ()
+    alerts: tuple[dict[str, Any], ...] = ()
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    computed: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    products: Published = Published()
+    stages: tuple[StageCost, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    cube_snapshot: str = ""
     model_hash: str = ""
     config_hash: str = ""
     driftline_version: str = ""
     started_utc: str = ""
     version: int = VERSION
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: dates as ISO 8601, numbers that are not finite as None, each criterion with its `is_met`."""
+        content = asdict(self)
+        content["criteria"] = [criterion.to_json() for criterion in self.criteria]
+        return plain(content)
+
 
 def write_summary(summary: Summary, path: Path) -> None:
-    """Writes the summary in one rename. Numbers that are not finite become null."""
-    write_json(path, finite(asdict(summary)))
+    """Writes the summary in one rename."""
+    write_json(path, summary.to_json())
 
 
-def read_summary(path: Path) -> Summary:
-    """The summary at `path`; raises MissingInput or ArtefactDamaged."""
+def read_summary(path: Path) -> dict[str, Any]:
+    """The content of `summary.json`. Raises MissingInput or ArtefactDamaged, also for one of another version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
-        content["refused"] = tuple(content["refused"])
-        summary = Summary(**content)
+        version = content["version"]
     except FileNotFoundError as e:
-        raise MissingInput(f"{path}: no summary here; run `driftline run` first") from e
+        raise MissingInput(f"{path}: no summary here; run `driftline run CONFIG` first") from e
     except (ValueError, TypeError, KeyError) as e:
-        raise ArtefactDamaged(f"{path}: not a summary of this version ({e}); run `driftline run` again") from e
-    if summary.version != VERSION:
-        raise ArtefactDamaged(f"{path}: version {summary.version}, expected {VERSION}; run `driftline run` again")
-    return summary
+        raise ArtefactDamaged(f"{path}: not a summary ({e}); `driftline report CONFIG` writes it anew") from e
+    if version != VERSION:
+        raise ArtefactDamaged(f"{path}: version {version}, expected {VERSION}; `driftline report CONFIG` writes it anew")
+    return content
 
 
-def finite(value: Any) -> Any:
-    """`value` with tuples as lists, numpy numbers as Python's, and NaN or infinity as None, at any depth."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `summary.json`."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Summary).json_schema(mode="serialization")
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON holds it, at any depth: dates ISO 8601 in UTC, numpy numbers as Python's, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [plain(item) for item in value]
+    if hasattr(value, "strftime"):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ") if value == value else None
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1))

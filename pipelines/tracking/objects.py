@@ -67,6 +67,14 @@ class Space:
             return np.full(len(index_ND), np.prod(self.spacing))
         return self._interpolate(self._lattice[1][0], index_ND)
 
+    @property
+    def smallest_pixel(self) -> float:
+        """True area of the smallest of a map's four corner pixels, in `unit` squared."""
+        assert self.grid is not None
+        rows, columns = self.grid.shape_yx
+        corners = np.array([[row, column] for row in (0, rows - 1) for column in (0, columns - 1)], np.float64)
+        return float(self.pixel_size(corners).min())
+
     def steps(self, index_ND: np.ndarray) -> np.ndarray:
         """True length of a pixel along each array axis at `index_ND`, in `unit`, (N, D) float64."""
         if self.grid is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.stages import FLOWS, entrypoint_of
+from flows.tasks import FLOWS, entrypoint_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("flows", "configs", "pipelines", "models")

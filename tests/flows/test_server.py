@@ -28,7 +28,7 @@ from websockets.sync.client import connect
 from flows.deployments import read_deployments
 from flows.prefect_api import PrefectApi
 from flows.serve import ZOMBIE_S
-from flows.stages import FLOWS, STAGES
+from flows.tasks import FLOWS, task_of
 from pipelines.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,7 +154,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 def test_every_deployment_runs_with_complete_history(served: Served) -> None:
     api, folder = served.api, served.folder
     assert {d["name"] for d in api.post("/deployments/filter", {})} == set(FLOWS)
-    for name in [*(verb for verb in STAGES["forecast"] if verb in FLOWS), "monitor"]:  # each needs the one before
+    for name in [*(verb for verb in task_of("forecast").verbs if verb in FLOWS), "monitor"]:  # each needs the one before
         config = "watched.yaml" if name == "monitor" else "tiny.yaml"
         run = served.start(name, config=config)
         state = served.end_of(run)
@@ -225,7 +225,7 @@ def test_a_config_gets_the_deployments_of_its_task(tmp_path: Path, write_tiny: C
     write_tiny(tmp_path)
     for config, task, scheduled in (("tiny.yaml", "forecast", "run"), ("watched.yaml", "monitor", "monitor")):
         found = read_deployments(str(tmp_path / config), "0 6 * * *")
-        assert {d["name"] for d in found} == set(STAGES[task]) - {"report"}
+        assert {d["name"] for d in found} == set(task_of(task).verbs)
         assert {d["parameters"]["config"] for d in found} == {str(tmp_path / config)}
         assert [d["name"] for d in found if d["schedules"][0]["active"]] == [scheduled]
 
@@ -477,7 +477,7 @@ def test_an_auth_string_of_the_users_own(tmp_path: Path, write_tiny: Callable[[P
         tmp_path, "serve", config.name, "--port", "0", "--check", "--json", PREFECT_SERVER_API_AUTH_STRING="me:se cret&x=1"
     )
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)["deployments"]) == set(STAGES["forecast"]) - {"report"}
+    assert set(json.loads(done.stdout)["deployments"]) == set(task_of("forecast").verbs)
     assert json.loads(done.stdout)["token_file"] == ""
     assert "your own auth string" in done.stderr
     kept = "".join(p.read_text(errors="replace") for p in (tmp_path / "runs/.prefect").rglob("*") if p.is_file())

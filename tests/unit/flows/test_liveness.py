@@ -7,7 +7,7 @@ import pytest
 
 from flows.liveness import mark_silent
 from flows.prefect_api import PrefectApi
-from flows.stages import STAGES
+from flows.tasks import TASKS, task_of
 
 
 def run(kind: str, age_s: float) -> dict[str, Any]:
@@ -38,4 +38,4 @@ def test_a_run_is_dead_when_nothing_was_heard_of_it(kind: str, age_s: float, hea
     marked = [content["state"]["type"] for path, content in asked if path.endswith("/set_state")]
     assert marked == (["CRASHED"] if is_dead else [])
     looked_for = set(asked[0][1]["flows"]["name"]["any_"])
-    assert all(set(verbs) - {"report"} <= looked_for for verbs in STAGES.values())
+    assert all(set(task_of(name).verbs) <= looked_for for name in TASKS)

@@ -1,0 +1,270 @@
+"""What a run publishes, for every task: the gate, the products, summary.json and report.html.
+
+`products/` always belong to one model, one verdict and one summary: files are written beside the old ones and take their place by
+renames, and products that the verdict or the model no longer stands for are withdrawn.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from configs.load import config_hash
+from flows.folder import RunFolder, code_version, finished, read_json, require, stage_key, write_json
+from flows.invocation import Invocation
+from flows.steps import read_records, stage_costs
+from flows.task import Building, Findings, Record, Task
+from pipelines.errors import ArtefactDamaged, NotPublished
+from pipelines.learning.result import Evaluation
+
+
+def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
+    """The last stage of a task: products, then summary and report. Raises NotPublished, after the report, at a shut gate."""
+    evaluation = current_evaluation(task, context)
+    if task.is_gated:
+        require_publishable(task, context, stage, evaluation)
+    record = finished(context.folder, stage, key)
+    is_new = record is None or not is_published(context.folder, record) or not task.is_whole(context, stage, record)
+    if record is None or is_new:
+        record = write_products(task, context, stage, key, evaluation)
+    else:
+        context.steps.skip(stage, "up to date")
+    record = task.close(context, record, is_new=is_new)
+    if is_new or not is_reported(task, context):
+        report(task, context)
+    return {
+        **record,
+        "lines": [record["message"], *record.get("notes", ()), *record.get("notified", ()), *product_lines(task, context)],
+        "skipped": not is_new,
+    }
+
+
+def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
+    """The evaluation of the model in the run's folder, None where there is none; one of another model does not count."""
+    evaluated = finished(context.folder, "evaluate")
+    if evaluated is None or not context.folder.evaluation.exists():
+        return None
+    trained = finished(context.folder, "train") if "train" in task.stages else None
+    if trained is not None and trained["model_hash"] != evaluated["model_hash"]:
+        return None
+    remedy = "run `driftline evaluate CONFIG`"
+    return as_evaluation(read_json(context.folder.evaluation, remedy), context.folder.evaluation, remedy)
+
+
+def as_evaluation(content: Any, path: Path, remedy: str) -> Evaluation:
+    """The evaluation in the content of a file. Raises ArtefactDamaged, also for one of an earlier version."""
+    try:
+        return Evaluation.from_json(content)
+    except (KeyError, TypeError) as e:
+        raise ArtefactDamaged(f"{path} is not an evaluation of this version ({e}); {remedy}") from e
+
+
+def require_publishable(task: Task, context: Invocation, stage: str, evaluation: Evaluation | None) -> None:
+    """Raises MissingInput without an evaluation of the model; NotPublished, with the report written, at a shut gate."""
+    folder = context.folder
+    if evaluation is None:
+        folder.done("evaluate").unlink(missing_ok=True)  # a verdict on something else
+        require(folder, "evaluate", "evaluate")
+    assert evaluation is not None
+    if evaluation.verdict.is_publishable or context.even_if_worse:
+        return
+    context.steps.skip(stage, "not published: the model does not beat what it must beat")
+    withdraw(context, stage, "the verdict on the model that made them does not allow it")
+    report(task, context)
+    raise NotPublished(
+        f"{evaluation.verdict.sentence} The report says so: {folder.report}. To publish all the same: --even-if-worse; "
+        "to lower the bar: evaluation.must_beat"
+    )
+
+
+# ---------------------------------------------------------------- products
+
+
+def write_products(task: Task, context: Invocation, stage: str, key: str, evaluation: Evaluation | None) -> Record:
+    """Everything that is published, made beside what is there and put into its place; the record of the stage."""
+    folder = context.folder
+    building = new_building(folder)
+    about = task.predict(context, evaluation, building)
+    pictures = sorted(path.name for path in building.pictures.iterdir())
+    replace_folder(building.products, folder.products)
+    for name in pictures:
+        (building.pictures / name).replace(folder.path / name)
+    building.pictures.rmdir()
+    files = [str(path.relative_to(folder.path)) for path in sorted(folder.products.iterdir())]
+    record = {"key": key, **about, "products": [*files, *pictures], "even_if_worse": context.even_if_worse}
+    write_json(folder.done(stage), record)
+    return record
+
+
+def new_building(folder: RunFolder) -> Building:
+    """Two empty folders beside the products; what a killed process left in them is removed."""
+    building = Building(folder.path / ".products-building", folder.path / ".pictures-building")
+    for path in (building.products, building.pictures):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+    return building
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """`new` is renamed to `target`; what was there is removed once the new one is in its place."""
+    old = target.with_name(f".{target.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def is_published(folder: RunFolder, record: Record) -> bool:
+    """True if every file that the record names is there."""
+    return all((folder.path / name).exists() for name in record["products"])
+
+
+def withdraw(context: Invocation, stage: str, why: str) -> None:
+    """Takes away products that nothing stands for any more: the record first, so that no kill leaves one without the other."""
+    folder = context.folder
+    record = finished(folder, stage)
+    if record is None and not folder.products.exists():
+        return
+    folder.done(stage).unlink(missing_ok=True)
+    for name in (record or {}).get("products", ()):
+        (folder.path / name).unlink(missing_ok=True)
+    shutil.rmtree(folder.products, ignore_errors=True)
+    context.steps.log(f"{stage}: the products that were here are withdrawn: {why}")
+
+
+def current_products(task: Task, context: Invocation) -> Record:
+    """The record of what is published, {} where nothing is; products of another model than the evaluated one are withdrawn."""
+    stage = task.stages[-1]
+    record, evaluated = finished(context.folder, stage), finished(context.folder, "evaluate")
+    if record is None:
+        return {}
+    if task.is_gated and (evaluated is None or evaluated["model_hash"] != record["model_hash"]):
+        withdraw(context, stage, "another model has been trained since")
+        return {}
+    return record
+
+
+# ---------------------------------------------------------------- summary and report
+
+
+def report(task: Task, context: Invocation) -> Record:
+    """Writes summary.json and report.html, also for what was not published. Raises MissingInput if there is nothing to say."""
+    folder, steps = context.folder, context.steps
+    task.check(context, "report")
+    evaluation, predicted = current_evaluation(task, context), current_products(task, context)
+    if task.is_gated or not predicted:
+        needed = "evaluate" if task.is_gated else task.stages[-1]
+        require(folder, needed, needed)
+    findings = task.find(context, evaluation, predicted)
+    steps.do("report", "write the summary", lambda progress: write_summary_of(task, context, evaluation, predicted, findings))
+    steps.do("report", "write the report", lambda progress: write_report_of(task, context, evaluation, predicted, findings))
+    write_json(folder.done("report"), {"key": report_key(task, context)})
+    lines = [f"{what + ':':<9}{path}" for what, path in lines_of(context, findings)]
+    return {
+        "message": f"report: {folder.report}",
+        "lines": lines,
+        "report": str(folder.report),
+        "task": task.name,
+        "skipped": False,
+    }
+
+
+def write_summary_of(
+    task: Task, context: Invocation, evaluation: Evaluation | None, predicted: Record, findings: Findings
+) -> None:
+    from pipelines.products.summary import Published, Refusal, StageCost, Summary, write_summary
+
+    run, folder = context.run, context.folder
+    costs, records = stage_costs(folder.steps), read_records(folder.steps)
+    evaluated, ingested = finished(folder, "evaluate") or {}, finished(folder, "ingest") or {}
+    made = predicted or evaluated
+    products = Published(
+        files=tuple(predicted.get("products", ())),
+        collection="products/collection.json" if predicted else "",
+        cube_snapshot=predicted.get("snapshot", ""),
+        model_hash=predicted.get("model_hash", ""),
+        issued_utc=predicted.get("issued_utc", ""),
+        target_utc=tuple(predicted.get("target_utc", ())),
+        even_if_worse=predicted.get("even_if_worse", False),
+    )
+    summary = Summary(
+        name=run.name,
+        task=run.task,
+        sentence=findings.sentence,
+        verdict=evaluation.verdict if evaluation else None,
+        criteria=evaluation.criteria if evaluation else (),
+        shipped=evaluation.shipped if evaluation else "",
+        methods={name: dict(figures) for name, figures in evaluation.methods.items()} if evaluation else {},
+        found=dict(findings.found),
+        largest=tuple(dict(row) for row in findings.largest),
+        alerts=tuple(dict(row) for row in findings.alerts),
+        sites={name: dict(facts) for name, facts in (findings.sites or {}).items()},
+        computed=dict(findings.computed or {}),
+        evaluation=dict(evaluation.details) if evaluation else {},
+        products=products,
+        stages=tuple(StageCost(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in task.stages if name in costs),
+        refused=tuple(Refusal(**refusal) for refusal in ingested.get("refused", ())),
+        cube_snapshot=made.get("snapshot", ""),
+        model_hash=made.get("model_hash", ""),
+        config_hash=config_hash(run),
+        driftline_version=code_version(),
+        started_utc=records[0]["at_utc"] if records else "",
+    )
+    write_summary(summary, folder.summary)
+
+
+def write_report_of(
+    task: Task, context: Invocation, evaluation: Evaluation | None, predicted: Record, findings: Findings
+) -> None:
+    from pipelines.products.report import Report, write_report
+    from pipelines.products.summary import read_summary
+
+    folder = context.folder
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
+        content = Report(
+            summary=read_summary(folder.summary),
+            sections=[one for one in task.sections(context, evaluation, predicted, Path(drafts)) if not one.is_empty],
+            cube=findings.cube or {},
+            settings=findings.settings or {},
+            notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
+            config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
+        )
+        write_report(content, folder.report)
+
+
+def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[str]:
+    """What a reader must see first: whether the verdict and what is published go together."""
+    if evaluation is None or evaluation.verdict.is_publishable:
+        return []
+    if predicted:
+        return ["This was published although the model does not beat what it must beat (--even-if-worse)."]
+    return ["This model was not published: it does not beat what it must beat."]
+
+
+def lines_of(context: Invocation, findings: Findings) -> list[tuple[str, Path]]:
+    """(what, file) of what a person wants to open, as far as it is there."""
+    folder = context.folder
+    known = [*findings.lines, ("report", folder.report), ("numbers", folder.summary)]
+    return [(what, path) for what, path in known if path.exists()]
+
+
+def product_lines(task: Task, context: Invocation) -> list[str]:
+    """Where the most important files lie, for a person."""
+    findings = task.find(context, current_evaluation(task, context), current_products(task, context))
+    return [f"{what + ':':<9}{path}" for what, path in lines_of(context, findings)]
+
+
+def is_reported(task: Task, context: Invocation) -> bool:
+    """True if summary and report say what the stages have left; a kill before the report leaves those of the run before."""
+    folder = context.folder
+    is_there = folder.summary.exists() and folder.report.exists()
+    return is_there and finished(folder, "report", report_key(task, context)) is not None
+
+
+def report_key(task: Task, context: Invocation) -> str:
+    records = {stage: finished(context.folder, stage) for stage in task.stages if stage != "ingest"}
+    refused = (finished(context.folder, "ingest") or {}).get("refused")
+    return stage_key(config=config_hash(context.run), refused=refused, **records)

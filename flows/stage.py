@@ -1,0 +1,165 @@
+"""One stage of any task: its key, whether it is up to date, its work, its record. Written once, for every task.
+
+    check -> key over inputs and code -> up to date? -> work -> stages/NAME.json
+
+A record holds the key, the inputs it was made from, and what the task says of the output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from flows import code, publish
+from flows.folder import finished, read_json, require, write_json
+from flows.invocation import Invocation
+from flows.task import Record, Task
+from flows.tasks import task_of
+from pipelines.errors import RequestError
+from pipelines.learning.result import Evaluation
+
+logger = logging.getLogger(__name__)
+NOTHING_TO_DO = "nothing to do: everything is up to date"
+
+
+def carry_out(context: Invocation, verb: str) -> Record:
+    """All stages of a verb, each skipping what is up to date; the record of the last one, with what ingest refused.
+
+    Raises RequestError for a verb that the task does not have.
+    """
+    task = task_of(context.run.task)
+    if verb == "report":
+        return publish.report(task, context)
+    records = {stage: run_stage(task, context, stage) for stage in stages_of(task, verb)}
+    result = list(records.values())[-1]
+    is_skipped = all(record["skipped"] for record in records.values())
+    if len(records) > 1 and is_skipped:
+        context.steps.log(NOTHING_TO_DO)
+        result = {**result, "message": NOTHING_TO_DO}
+    refused = records["ingest"]["refused"] if "ingest" in records else result.get("refused", [])
+    return {**result, "task": task.name, "refused": refused, "skipped": is_skipped}
+
+
+def stages_of(task: Task, verb: str) -> tuple[str, ...]:
+    """The stages that a verb carries out. Raises RequestError, with the verbs of the task."""
+    if verb not in task.verbs:
+        known = ", ".join([*task.verbs, "report"])
+        raise RequestError(f"`driftline {verb}` is not for runs with `task: {task.name}`, whose verbs are {known}")
+    return task.verbs[verb]
+
+
+def run_stage(task: Task, context: Invocation, stage: str) -> Record:
+    """The stage's record, with `skipped`; done anew where something that it depends on has changed."""
+    if stage == "ingest":
+        return ingest(task, context)
+    task.check(context, stage)
+    key = key_of(task, context, stage)
+    match stage:
+        case "train":
+            return train(task, context, key)
+        case "evaluate":
+            return evaluate(task, context, key)
+        case _:
+            return publish.publish(task, context, stage, key)
+
+
+def key_of(task: Task, context: Invocation, stage: str) -> str:
+    """SHA-256 (hex) of everything that the stage's output depends on: the task's inputs and the code that it uses."""
+    content = {"inputs": task.inputs(context, stage), "code": code.digest(task.code[stage])}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def ingest(task: Task, context: Invocation) -> Record:
+    """Scenes into the cube; with nothing new the snapshot stays."""
+    found = task.ingest(context)
+    lines, is_new = found.pop("lines", ()), found.pop("is_new")
+    write_json(context.folder.done("ingest"), found)
+    context.steps.log(f"ingest: {found['message']}")
+    log_all(context, lines)
+    return {**found, "skipped": not is_new}
+
+
+def train(task: Task, context: Invocation, key: str) -> Record:
+    """A trained model in the run's folder."""
+    record = finished(context.folder, "train", key)
+    if record is not None and task.is_whole(context, "train", record):
+        context.steps.skip("train", "up to date")
+        return {**record, "skipped": True}
+    made_from = task.inputs(context, "train")
+    record = {"key": key, "made_from": made_from, **task.fit(context, key)}
+    write_json(context.folder.done("train"), record)
+    logger.info("trained %s: %s", context.run.name, record["model_hash"])
+    return {**record, "skipped": False}
+
+
+def evaluate(task: Task, context: Invocation, key: str) -> Record:
+    """`evaluation.json` and the verdict."""
+    folder = context.folder
+    record = finished(folder, "evaluate", key)
+    if record is not None and record.get("evaluation_sha256") == digest_of(folder) and task.is_whole(context, "evaluate", record):
+        context.steps.skip("evaluate", "up to date")
+        return {**record, **headline(read_evaluation(context)), "skipped": True}
+    evaluation, made_from = task.evaluate(context)
+    write_json(folder.evaluation, {**evaluation.to_json(), **made_from})
+    record = {
+        "key": key,
+        **made_from,
+        "is_publishable": evaluation.verdict.is_publishable,
+        "message": evaluation.verdict.sentence,
+        "evaluation_sha256": digest_of(folder),
+    }
+    write_json(folder.done("evaluate"), record)
+    context.steps.log(evaluation.verdict.sentence)
+    return {**record, **headline(evaluation), "skipped": False}
+
+
+def read_evaluation(context: Invocation) -> Evaluation:
+    """What `evaluate` left. Raises MissingInput or ArtefactDamaged."""
+    remedy = "run `driftline evaluate CONFIG`"
+    return publish.as_evaluation(read_json(context.folder.evaluation, remedy), context.folder.evaluation, remedy)
+
+
+def headline(evaluation: Evaluation) -> dict[str, Any]:
+    """Verdict and flat figures, for `--json`."""
+    return {"verdict": evaluation.verdict.to_json(), "metrics": {name: dict(one) for name, one in evaluation.methods.items()}}
+
+
+def digest_of(folder: Any) -> str:
+    """SHA-256 (hex) of evaluation.json, "" if it is not there."""
+    path = folder.evaluation
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def require_unchanged(context: Invocation, task: Task, noun: str) -> Record:
+    """The record of the training that this config describes. Raises MissingInput, and RequestError for one of other settings.
+
+    A model trained with another split would be scored on blocks that it has seen.
+    """
+    record, wanted = require(context.folder, "train", "train"), task.inputs(context, "train")
+    made_from = record.get("made_from", wanted)
+    for section, values in wanted.items():
+        if section == "snapshot" or made_from.get(section) == values:
+            continue
+        key, now, was = _first_difference(section, values, made_from.get(section))
+        raise RequestError(
+            f"the {noun} in {context.folder.model} was trained with {key} = {was}, the config says {now}; "
+            "run `driftline train CONFIG` first, or set it back"
+        )
+    return record
+
+
+def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
+    """(key, value now, value then) of the first setting that differs."""
+    if isinstance(now, dict) and isinstance(was, dict):
+        name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
+        return _first_difference(f"{key}.{name}", now.get(name), was.get(name))
+    return key, now, was
+
+
+def log_all(context: Invocation, lines: Iterable[str]) -> None:
+    for line in lines:
+        context.steps.log(line)

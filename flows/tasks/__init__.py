@@ -1,0 +1,34 @@
+"""The tasks: one file each, one line in the table; and the flows that carry out their verbs."""
+
+from importlib import import_module
+from typing import Any
+
+from flows.task import Task
+from pipelines.errors import RequestError
+
+TASKS = {
+    "forecast": "flows.tasks.forecast:Forecast",
+    "change": "flows.tasks.change:Change",
+    "monitor": "flows.tasks.monitor:Monitor",
+}
+FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # a module of flows each; `report` takes seconds: no flow
+
+
+def task_of(name: str) -> Task:
+    """The task of that name (a key of `TASKS`), imported only now."""
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(import_module(module), attribute)()
+    return task
+
+
+def entrypoint_of(flow: str) -> str:
+    """The module entrypoint of a flow of `FLOWS`, as Prefect writes it."""
+    return f"flows.{flow}.{flow}_flow"
+
+
+def load_flow(name: str) -> Any:
+    """The Prefect flow of that name, imported only now. Raises RequestError for one that is not ours."""
+    if name not in FLOWS:
+        raise RequestError(f"driftline's flows are {', '.join(FLOWS)}, not {name!r}")
+    module, _, attribute = entrypoint_of(name).rpartition(".")
+    return getattr(import_module(module), attribute)

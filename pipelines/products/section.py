@@ -1,0 +1,62 @@
+"""What a report shows: sections of text, facts, tables and pictures. The HTML page and Prefect's artifacts show the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["text", "name", "number", "share", "sure", "days", "whole", "degrees", "date", "area"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file and the sentence under it."""
+
+    path: Path
+    title: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """`kind`: how a value is shown (pipelines.products.page.shown); share: a part of one, as percent; area: in m².
+
+    `better`: high, low or "" (no best value is marked).
+    """
+
+    key: str
+    title: str
+    kind: Kind = "number"
+    better: Literal["high", "low", ""] = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of figures; missing and None are dashes. `strong` names rows (by their first column) that are set in bold."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
+    strong: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report; one without any content is left out. `name`: the anchor, and its entry in the page's navigation.
+
+    `facts` are listed as label: value, `text` are paragraphs, in the order text, facts, pictures, tables.
+    """
+
+    name: str
+    title: str
+    text: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.text or self.facts or self.pictures or self.tables)
