@@ -179,12 +179,12 @@ class Monitor:
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.tables import alert_table, monitoring_table, patch_table
-
         from pipelines.products.polygons import read_patches
+        from pipelines.products.tables import alert_table, monitoring_table, patch_table
 
         folder = context.folder
         alerts = read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]
+        largest, count = read_patches(folder.products)[1], predicted["change"]["objects"]
         pictures = [Picture(folder.path / name, title, caption) for name, title, caption in PICTURES]
         there = [picture for picture in pictures if picture.path.exists()]
         tables: list[Table] = []
@@ -195,7 +195,7 @@ class Monitor:
             Section("change", "What changed", pictures=there[:2]),
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
             Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
-            Section("patches", "Largest patches", tables=[patch_table(read_patches(folder.products)[1])]),
+            Section("patches", "Largest patches", tables=[patch_table(largest, count)] if largest else []),
             Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
         ]
 
@@ -329,6 +329,8 @@ def settings_of(run: MonitorRun, record: Record) -> dict[str, Any]:
 
 def seen_tables(evaluation: Evaluation) -> list[Table]:
     """What each method found of the change that the images themselves show, beside indices of image pairs."""
+    from pipelines.products.tables import labelled
+
     pairs = evaluation.details["pairs"]
     if not pairs:
         return []
@@ -347,7 +349,7 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
         "Pixels whose season level first fell (or rose) beyond the limit in that year. Indices of image pairs compare two "
         "seasons with the automatic thresholds of their literature (Otsu, chi square) and give no date."
     )
-    return [Table("Change that the images show", columns, rows, note=note, strong=[evaluation.shipped])]
+    return [labelled(Table("Change that the images show", columns, rows, note=note, strong=[evaluation.shipped]))]
 
 
 # ---------------------------------------------------------------- --dry-run
