@@ -47,8 +47,8 @@ def read_evaluation(invocation: Invocation) -> dict[str, Any]:
 
 def summarise(invocation: Invocation) -> Any:
     import geopandas
-
     from pipelines.products.change_summary import ChangeSummary, write_change_summary
+
     from pipelines.products.summary import Stage
 
     run, folder = invocation.run, invocation.folder
@@ -92,8 +92,9 @@ def computed_of(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_page(invocation: Invocation, summary: Any) -> None:
-    from pipelines.cube.history import describe
     from pipelines.products.change_report import ChangeReportInput, monitoring_table, write_change_report
+
+    from pipelines.cube.history import describe
     from pipelines.products.page import Picture
 
     run, folder = invocation.run, invocation.folder
@@ -176,8 +177,9 @@ def criteria_of(run: Any, evaluation: dict[str, Any]) -> tuple[Any, ...]:
 
     Silence alone is no merit: half of the largest drop, and half of what the images show, is the least that a watch must find.
     """
-    from flows.stages.monitor_evaluate import seen_of
     from pipelines.products.change_summary import Criterion
+
+    from flows.stages.monitor_evaluate import seen_of
 
     figures = evaluation.get("methods", {}).get(evaluation.get("shipped", ""), {})
     if figures.get("false_alarms") is None:
