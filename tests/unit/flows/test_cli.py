@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.folder import code_version
 from flows.terminal import guard
-from pipelines.errors import CubeBusy, NotPublished, RequestError
+from pipelines.errors import CubeBusy, NotPublished, RequestError, RunBusy
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = (
@@ -73,7 +74,7 @@ def test_a_wrong_request_is_exit_code_2_with_pure_json(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(RequestError("x"), 2), (CubeBusy("x"), 1), (NotPublished("x"), 1), (KeyboardInterrupt(), 130)],
+    [(RequestError("x"), 2), (CubeBusy("x"), 4), (RunBusy("x"), 4), (NotPublished("x"), 1), (KeyboardInterrupt(), 130)],
 )
 def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
@@ -83,6 +84,16 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("driftline: ")
+
+
+def test_the_version_is_that_of_release_and_code() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"driftline {code_version()}\n")
+
+
+def test_the_shell_can_complete_verbs() -> None:
+    environment = {"_DRIFTLINE_COMPLETE": "complete_bash", "COMP_WORDS": "driftline pre", "COMP_CWORD": "1"}
+    assert CliRunner().invoke(app, [], prog_name="driftline", env=environment).stdout.split() == ["predict"]
 
 
 def test_an_unexpected_error_is_one_message_and_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,11 +159,9 @@ def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.Captur
 
 @pytest.mark.parametrize(("task", "reasons", "code"), [
     ("monitor", ["all-cloud"], 0), ("monitor", ["all-cloud", "truncated"], 3),
-    ("forecast", ["all-cloud"], 3), ("forecast", [], 0),
+    ("forecast", ["all-cloud"], 0), ("change", ["all-cloud", "truncated"], 3), ("forecast", [], 0),
 ])  # fmt: skip
-def test_clouds_are_not_a_refusal_that_wakes_anybody(
-    monkeypatch: pytest.MonkeyPatch, task: str, reasons: list[str], code: int
-) -> None:
+def test_clouds_are_no_refusals_in_any_task(monkeypatch: pytest.MonkeyPatch, task: str, reasons: list[str], code: int) -> None:
     from flows import verbs
 
     monkeypatch.setattr(
