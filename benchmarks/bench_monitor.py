@@ -28,10 +28,10 @@ FULL, QUICK = (1024, 1024, 80, 40), (256, 512, 80, 40)  # rows, columns, dates, 
 def make(folder: str, rows: int, columns: int, dates: int) -> None:
     from pipelines.cube.ingest import IngestSettings, ingest
     from pipelines.sources.fake import FakeSource
-    from pipelines.sources.quality import SclRule
+    from pipelines.sources.quality import SclMask
 
     source = FakeSource(dates=dates, shape_yx=(rows, columns), every_days=16)
-    ingest(source, SclRule((4,)), f"{folder}/cube", None, IngestSettings(chunk_px=CHUNK_PX))
+    ingest(source, SclMask((4,)), f"{folder}/cube", None, IngestSettings(chunk_px=CHUNK_PX))
 
 
 def measure(folder: str, name: str, history: int, dates: int) -> dict:

@@ -77,17 +77,17 @@ def build_source(run: Run | MonitorRun) -> Any:
 
 def build_quality_mask(run: AnyRun) -> Any:
     """The rule that turns the quality band into `valid`; None: every pixel with data may be used."""
-    from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
+    from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 
     match run.quality:
         case None:
             return None
         case schema.SclQuality() as q:
-            return SclRule(tuple(q.keep), q.away_px, q.band)
+            return SclMask(tuple(q.keep), q.away_px, q.band)
         case schema.LandsatQuality() as q:
-            return LandsatRule(q.collection, q.away_px, band=q.band)
+            return LandsatMask(q.collection, q.away_px, band=q.band)
         case schema.MaskQuality() as q:
-            return MaskRule(q.band, tuple(q.valid_values), q.away_px)
+            return ValueMask(q.band, tuple(q.valid_values), q.away_px)
 
 
 def build_ingest_settings(run: AnyRun, refused_json: Path) -> Any:
