@@ -101,7 +101,7 @@ def test_members_are_calibrated_on_their_own_group_and_the_threshold_on_all():
     threshold = fit_decision(one, [[held_out("c")], [held_out("d", sign=-1)]], log_score)
     assert one.scale_M[0] > 0
     assert one.scale_M[1] == 0  # it says the opposite: the base rate
-    assert one.rule_scale_bias[0] > 0
+    assert one.index_scale_bias[0] > 0
     assert one.threshold == threshold.value
     p = fused_probability(one, [(0, held_out("c").logit_HW), (1, held_out("c").logit_HW)], held_out("c").index_HW)
     network = (
