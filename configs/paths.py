@@ -1,7 +1,7 @@
-"""Which keys of a config name places on disk or on a network, and what is done there.
+"""The keys of a config that name paths or addresses, and their access (read, write, connect).
 
-Every such key carries a mark (`READ`, `WRITE`, `CONNECT`, `BELOW_SOURCE`) in its type or beside it; `named_paths` collects them
-from a run, so that what a run may touch can be checked before it touches anything (flows/limits.py).
+Every such key has a marker (`READ`, `WRITE`, `CONNECT`, `BELOW_SOURCE`) in its type or metadata; `named_paths` collects
+them from a run, so that flows/limits.py can check all access before the run starts.
 """
 
 import re
@@ -20,14 +20,14 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://|/[^/])")  # s3://..., and s
 
 @dataclass(frozen=True)
 class Named:
-    """The mark of a key whose value is a path or a URI."""
+    """Marker of a key whose value is a path or a URI."""
 
     access: Access
 
 
 @dataclass(frozen=True)
 class BelowSource:
-    """The mark of a key whose value is a path below `source.path`."""
+    """Marker of a key whose value is a path relative to `source.path`."""
 
     access: Access = "read"
 
@@ -37,7 +37,7 @@ READ, WRITE, CONNECT, BELOW_SOURCE = Named("read"), Named("write"), Named("conne
 
 @dataclass(frozen=True)
 class NamedPath:
-    """A path, URI or scheduler address that a run names: the key, the text as a stage uses it, and what is done there.
+    """A path, URI or scheduler address in a run: the key, the text as a stage uses it, and the access.
 
     `write` includes reading.
     """
@@ -52,18 +52,18 @@ class NamedPath:
 
     @property
     def local(self) -> Path:
-        """The path on this machine, as the pipelines read it: `file://` taken off, `~` of a cube replaced."""
+        """The path on this machine, as the pipelines read it: without `file://`, with `~` of a cube expanded."""
         path = Path(self.text.removeprefix("file://"))
         return path.expanduser() if self.key[:1] == ("cube",) else path
 
 
 def is_uri(text: str) -> bool:
-    """True for `scheme://...`; a Windows drive or a file name with a colon is none."""
+    """True for `scheme://...`; False for a Windows drive or a file name with a colon."""
     return _SCHEME.match(text) is not None
 
 
 def named_paths(run: BaseModel) -> list[NamedPath]:
-    """Every path and URI that `run` names, in the order of its keys; keys that are not set are left out.
+    """Every path and URI in `run`, in the order of its keys, without unset keys.
 
     [p.text for p in named_paths(run) if p.access == "write"]     # ["runs"]
     """

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the shared real data, and a quiet environment."""
+"""Fixtures for every test: the shared real data, and an environment without side effects."""
 
 import os
 from collections.abc import Callable, Generator
@@ -10,7 +10,7 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, before torch is loaded
 
-# No deadline: times are never tested. In CI the same examples every time, so that a red build is a changed build.
+# No deadline: times are not tested. In CI the same examples every time, so that a failure comes from a change.
 settings.register_profile("driftline", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("driftline")
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """`shared_data("satellite/oscd")` is that folder of the real data, or the test is skipped with the reason."""
+    """`shared_data("satellite/oscd")` is that folder of the real data; without it the test is skipped with the reason."""
     folder = Path(os.environ.get("DRIFTLINE_DATA", ROOT.parent / "shared" / "data"))
 
     def find(relative: str) -> Path:

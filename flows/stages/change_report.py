@@ -33,6 +33,7 @@ def current_prediction(invocation: Invocation) -> dict[str, Any]:
 
 def summarise(invocation: Invocation) -> Any:
     from pipelines.products.change_summary import ChangeSummary, Criterion, write_change_summary
+
     from pipelines.products.summary import Stage
 
     run, folder = invocation.run, invocation.folder
@@ -79,6 +80,7 @@ def figures_of(method: dict[str, Any]) -> dict[str, Any]:
 
 def write_page(invocation: Invocation, summary: Any) -> None:
     from pipelines.products.change_report import ChangeReportInput, area_table, label_tables, write_change_report
+
     from pipelines.products.charts import draw_f1, draw_reliability, scores_of
     from pipelines.products.page import Picture
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", ["sinop", "radar", "demo-change"])
-def test_the_readme_shows_the_ready_made_runs_word_for_word(name):
+def test_the_readme_shows_the_ready_made_runs_verbatim(name):
     path = ROOT / "configs" / f"{name}.yaml"
     shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     made = path.read_text(encoding="utf-8").splitlines(keepends=True)

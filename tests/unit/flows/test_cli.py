@@ -118,14 +118,14 @@ def test_a_missing_cube_is_a_wrong_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "free some"),
-        (errno.EACCES, "give yourself the right"),
-        (errno.EROFS, "set `runs` to a folder that you may write"),
-        (errno.ENAMETOOLONG, "a folder that can be made"),
-        (errno.EEXIST, "a folder that can be made"),
+        (errno.ENOSPC, "free space"),
+        (errno.EACCES, "change the permissions"),
+        (errno.EROFS, "set `runs` to a writable folder"),
+        (errno.ENAMETOOLONG, "a folder that can be created"),
+        (errno.EEXIST, "a folder that can be created"),
     ],
 )
-def test_what_the_machine_refuses_is_said_with_a_remedy(number: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_machine_have_a_remedy(number: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     def action() -> None:
         raise OSError(number, os.strerror(number), "runs/x")
 
@@ -136,7 +136,7 @@ def test_what_the_machine_refuses_is_said_with_a_remedy(number: int, words: str,
     assert "unexpected" not in text
 
 
-def test_a_lost_file_of_a_cube_is_told_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_of_a_cube_has_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     lost = type("IcechunkError", (Exception,), {"__module__": "icechunk"})
 
     def action() -> None:
@@ -144,17 +144,17 @@ def test_a_lost_file_of_a_cube_is_told_with_the_remedy(capsys: pytest.CaptureFix
 
     assert guard(action, as_json=False) == 1
     text = capsys.readouterr().err
-    assert "the cube is damaged: runs/x/cube/chunks/ABC is not there" in text
+    assert "the cube is damaged: runs/x/cube/chunks/ABC is missing" in text
     assert "driftline ingest CONFIG" in text
 
 
-def test_sigterm_is_told_and_the_handler_of_before_is_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sigterm_is_reported_and_the_handler_restored(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert guard(lambda: signal.raise_signal(signal.SIGTERM), as_json=True) == 143
     assert signal.getsignal(signal.SIGTERM) is before
     shown = capsys.readouterr()
     assert json.loads(shown.out)["status"] == "interrupted"
-    assert "stopped by SIGTERM; what was finished is kept" in shown.err
+    assert "stopped by SIGTERM; finished steps are kept" in shown.err
 
 
 @pytest.mark.parametrize(("task", "reasons", "code"), [

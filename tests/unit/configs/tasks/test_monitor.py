@@ -129,7 +129,7 @@ def test_no_run_there(tmp_path):
 def test_a_damaged_run(tmp_path):
     save(tmp_path)
     (tmp_path / "model" / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ArtefactDamaged, match=r"does not belong to the model.safetensors.*kind: harmonic"):
+    with pytest.raises(ArtefactDamaged, match=r"does not match the model.safetensors.*kind: harmonic"):
         build_value_model(run_of(kind="forecaster", run=str(tmp_path)), None, tmp_path)
 
 
