@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from configs import build_monitor
-from configs.build_change import automatic_threshold, build_change_index
 from configs.tasks.change import ChangeIndexName
+from configs.tasks.change_detectors import automatic_threshold, build_change_index
 from configs.tasks.monitor import MonitorRun
 
 AREA_PX = 512  # of a large raster one square is compared: a rule looks around a pixel

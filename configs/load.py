@@ -20,7 +20,7 @@ from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
 from configs.renamed import Notify, apply_renamed
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
-from configs.tasks.change import ChangeRun
+from configs.tasks.change import ChangeRun, check_change, check_sites
 from configs.tasks.monitor import MonitorRun
 from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
@@ -60,8 +60,6 @@ def _check(tree: Tree | None, sections: dict[str, Any], inputs_must_exist: bool)
     source: Any = sections.get("source")
     looks_at_files = inputs_must_exist and source is not None
     if tree is ChangeRun:
-        from configs.checks_change import check_change, check_sites
-
         return [*check_change(sections), *(check_sites(sections) if looks_at_files else [])]
     files = check_inputs(source, sections.get("quality")) if looks_at_files else []
     if tree is MonitorRun:

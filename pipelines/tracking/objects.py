@@ -67,6 +67,10 @@ class Space:
             return np.full(len(index_ND), np.prod(self.spacing))
         return self._interpolate(self._lattice[1][0], index_ND)
 
+    def central_pixel_size(self, shape: tuple[int, ...]) -> float:
+        """True area (or volume) of the pixel in the middle of an array of `shape`, as `pixel_size`."""
+        return float(self.pixel_size((np.array([shape]) - 1) / 2)[0])
+
     def steps(self, index_ND: np.ndarray) -> np.ndarray:
         """True length of a pixel along each array axis at `index_ND`, in `unit`, (N, D) float64."""
         if self.grid is None:
