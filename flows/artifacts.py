@@ -1,6 +1,6 @@
 """What Prefect's UI shows of a run: progress, what it did, the metrics, the quicklook, what was refused, where things lie.
 
-The numbers come from `summary.json` and `steps.jsonl`, so that the UI, the report and the files cannot disagree.
+The result comes from `report.md` and `steps.jsonl`, so that the UI, the report and the files cannot disagree.
 """
 
 import base64
@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.change_markdown import change_markdown, one_cell
 from flows.folder import RunFolder
 from flows.invocation import Invocation
 from flows.steps import read_records
+from pipelines.products.report import markdown_cell
 from pipelines.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+LARGEST_TEXT = 200_000
 LARGEST_PICTURE = 700_000  # bytes that go into the server's database with a picture
 UPDATE_EVERY_S = 2.0
 MOST_ROWS = 200
@@ -113,12 +114,11 @@ def _publish(invocation: Invocation, ending: str) -> None:
 
     folder, key = invocation.folder, artifact_key(invocation.run.name)
     create_markdown_artifact(overview_markdown(invocation, ending), key=f"{key}-run", description="What this run did")
+    if figures := report_markdown(folder):
+        create_markdown_artifact(figures, key=f"{key}-metrics", description="What was found, how well, and the verdict")
     if folder.summary.exists():
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        create_markdown_artifact(
-            figures_markdown(summary), key=f"{key}-metrics", description="What was found, how it was judged, and the verdict"
-        )
-        create_table_artifact(summary["stages"], key=f"{key}-costs", description="Seconds and peak memory of each stage")
+        stages = json.loads(folder.summary.read_text(encoding="utf-8"))["stages"]
+        create_table_artifact(stages, key=f"{key}-costs", description="Seconds and peak memory of each stage")
     if folder.refused.exists():
         create_markdown_artifact(refused_markdown(folder), key=f"{key}-refused", description="Scenes that were refused, and why")
     if folder.quicklook.exists():
@@ -141,18 +141,18 @@ def artifact_key(name: str) -> str:
 def overview_markdown(invocation: Invocation, ending: str) -> str:
     """One page: how it ended, what every step did and cost, the verdict, what was refused, where everything lies."""
     folder = invocation.folder
-    lines = [f"# {invocation.run.name}", "", f"**{one_cell(ending)}**"]
-    if folder.summary.exists():
-        lines += ["", "## Verdict", "", figures_markdown(json.loads(folder.summary.read_text(encoding="utf-8")))]
+    lines = [f"# {invocation.run.name}", "", f"**{markdown_cell(ending)}**"]
+    if figures := report_markdown(folder):
+        lines += ["", "## Result", "", figures.replace("\n## ", "\n### ")]
     if folder.quicklook.exists():
         lines += ["", "## Quicklook", "", picture_markdown(folder.quicklook)]
     lines += ["", "## Steps of this run", "", *step_rows(folder.steps, invocation.steps.invocation)]
     if folder.refused.exists():
         lines += ["", "## Refused scenes", "", refused_markdown(folder)]
-    places = [
+    files = [
         p for p in (folder.report, folder.products, folder.alerts, folder.summary, folder.steps, folder.config) if p.exists()
     ]
-    return "\n".join([*lines, "", f"## Where things lie on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in places)])
+    return "\n".join([*lines, "", f"## Files on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in files)])
 
 
 def step_rows(record: Path, invocation: str) -> list[str]:
@@ -164,37 +164,19 @@ def step_rows(record: Path, invocation: str) -> list[str]:
     rows = ["| stage | step | | seconds | peak MB |", "|---|---|---|---|---|"]
     for line in ended.values():
         status = "stopped" if line["status"] == "started" else line["status"]
-        what = one_cell(f"{status}: {line['detail']}" if line["detail"] else status)
+        what = markdown_cell(f"{status}: {line['detail']}" if line["detail"] else status)
         costs = "| |" if line["status"] in ("skipped", "started") else f"{line['seconds']:.1f} | {line['peak_mb']:.0f} |"
         rows.append(f"| {line['stage']} | {line['step']} | {what} | {costs}")
     return rows
 
 
-def figures_markdown(summary: dict[str, Any]) -> str:
-    """The figures of a summary, by its task."""
-    return metrics_markdown(summary) if "metrics" in summary else change_markdown(summary)
-
-
-def metrics_markdown(summary: dict[str, Any]) -> str:
-    """The verdict, one row of overall errors for the model and each baseline, and the mean absolute error by lead."""
-    verdict = summary["verdict"]
-    lines = [f"**{verdict['sentence']}**", "", f"Published: {'yes' if verdict.get('published') else 'no'}.", ""]
-    lines += ["| | MAE | RMSE | SSIM |", "|---|---|---|---|"]
-    for name, metrics in summary["metrics"].items():
-        overall = metrics["overall"]
-        cells = ["" if overall.get(m) is None else f"{overall[m]:.4g}" for m in ("mae", "rmse", "ssim")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    leads = [lead["lead"] for lead in next(iter(summary["metrics"].values()))["by_lead"]]
-    lines += ["", "MAE by lead:", "", f"| | {' | '.join(map(str, leads))} |", "|---" * (len(leads) + 1) + "|"]
-    for name, metrics in summary["metrics"].items():
-        cells = ["" if lead.get("mae") is None else f"{lead['mae']:.4g}" for lead in metrics["by_lead"]]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Cube snapshot `{summary['cube_snapshot']}`, model `{summary['model_hash'][:12]}`, "
-        f"config `{summary['config_hash'][:12]}`.",
-    ]
-    return "\n".join(lines)
+def report_markdown(folder: RunFolder) -> str:
+    """What the report says in text, "" where there is none; cut where it is too large for the server's database."""
+    path = folder.report.with_suffix(".md")
+    if not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    return text if len(text) <= LARGEST_TEXT else text[:LARGEST_TEXT] + f"\n\n... all of it is in {path}\n"
 
 
 def refused_markdown(folder: RunFolder) -> str:
@@ -203,7 +185,7 @@ def refused_markdown(folder: RunFolder) -> str:
     if not entries:
         return "No scene was refused."
     rows = [
-        "| " + " | ".join(one_cell(str(entry.get(name, ""))) for name in ("scene_id", "reason", "detail")) + " |"
+        "| " + " | ".join(markdown_cell(str(entry.get(name, ""))) for name in ("scene_id", "reason", "detail")) + " |"
         for entry in entries[:MOST_ROWS]
     ]
     more = ["", f"... and {len(entries) - MOST_ROWS} more in {folder.refused}"] if len(entries) > MOST_ROWS else []

@@ -1,4 +1,4 @@
-"""What every report page is made of: the frame (`page.html`), pictures inside, and figures and dates in words.
+"""What a report page is made of: pictures inside, figures and dates for people.
 
 Everything that comes from files (names, messages, settings) is escaped by the template.
 """
@@ -7,25 +7,15 @@ import base64
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines.products.change_summary import plain
 from pipelines.products.cog import publish
+from pipelines.products.summary import plain
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture file and the sentence under it."""
-
-    path: Path
-    title: str
-    caption: str = ""
 
 
 def write_page(text: str, path: Path) -> None:
@@ -47,8 +37,8 @@ def render_page(template: str, content: Any, **more: Any) -> str:
     return environment.get_template(template).render(
         c=content,
         s=content.summary,
-        has_places=bool(content.cube) and all(isinstance(facts, Mapping) for facts in content.cube.values()),
-        refused=grouped(content.summary.refused),
+        has_sites=bool(content.cube) and all(isinstance(facts, Mapping) for facts in content.cube.values()),
+        refused=grouped(content.summary["refused"]),
         **more,
     )
 

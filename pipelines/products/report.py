@@ -1,82 +1,164 @@
-"""One HTML file that tells the whole run, readable anywhere: no network, no scripts, pictures inside."""
+"""`report.html`: one page for every task, without network or scripts, its pictures inside; `report.md`: the same as text.
+
+Everything that comes from files (names, messages, settings) is escaped by the template, and in Markdown by `markdown_cell`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.calendar import format_span
-from pipelines.products.page import Picture, render_page, write_page
-from pipelines.products.summary import Summary
+from pipelines.products.labels import name_facts
+from pipelines.products.page import fact, render_page, shown, write_page
+from pipelines.products.section import Column, Section, Table
 
-METRICS = ("mae", "rmse", "bias", "ssim")
+MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
 
 
 @dataclass(frozen=True)
-class ReportInput:
-    """What the report shows beside the summary.
+class Report:
+    """What the report shows. `summary` is the content of summary.json.
 
-    `cube` are facts to list (label -> text), `audit` is `{ok, problems, ...facts}`, `evaluation` what `Evaluation.to_json`
-    returns, `config_yaml` the resolved config. `maps`, `curves` and `split` are pictures; `notes` are sentences that a
-    reader must see first (for example that the model was published although it is no better).
+    `sections` stand between verdict and data. `cube` are facts to list, for several sites name -> facts. `settings` are the few
+    that a reader must know; all are in `config_yaml`. `notes` are sentences that must be seen first.
     """
 
-    summary: Summary
-    config_yaml: str = ""
+    summary: Mapping[str, Any]
+    sections: Sequence[Section] = ()
     cube: Mapping[str, Any] = field(default_factory=dict)
-    audit: Mapping[str, Any] = field(default_factory=dict)
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    maps: Sequence[Picture] = ()
-    curves: Sequence[Picture] = ()
-    coverage: Sequence[Picture] = ()
-    split: Sequence[Picture] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    config_yaml: str = ""
 
 
-def write_report(content: ReportInput, path: Path) -> None:
-    """Writes the report in one rename."""
-    write_page(render_report(content), path)
+def write_report(report: Report, path: Path) -> None:
+    """Writes `path` (HTML) and the Markdown beside it, each in one rename."""
+    write_page(render_markdown(report), path.with_suffix(".md"))
+    write_page(render_report(report), path)
 
 
-def render_report(content: ReportInput) -> str:
+def render_report(report: Report) -> str:
     """The report as one HTML text."""
-    evaluation = content.evaluation
-    model = str(evaluation.get("model", ""))
-    metrics = content.summary.metrics
     return render_page(
         "report.html",
-        content,
-        verdict=content.summary.verdict,
-        tone=tone(content.summary.verdict),
-        order=[model, *[name for name in metrics if name != model]] if model in metrics else list(metrics),
-        model=model,
-        shown=[metric for metric in METRICS if any(metrics[name]["overall"].get(metric) is not None for name in metrics)],
-        best={metric: best_by_lead(metrics, metric) for metric in METRICS},
-        leads=len(next(iter(metrics.values()))["by_lead"]) if metrics else 0,
-        facts=audit_facts(content.audit),
+        report,
+        tone=tone_of(report.summary),
+        headline=headline(report.summary),
+        best_of=best_of,
+        computed=name_facts(report.summary["computed"]),
     )
 
 
-def audit_facts(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """What the audit measured, spans of days in words: a gap of 0.0035 days is 5 minutes."""
-    facts = {key: value for key, value in audit.items() if key not in ("ok", "problems", "parts", "least_gap_days")}
-    gaps = audit.get("least_gap_days", {})
-    text = {key: "-" if days is None else format_span(days) for key, days in gaps.items()}
-    return {**facts, **({"least_gap": text} if text else {})}
+def tone_of(summary: Mapping[str, Any]) -> str:
+    """`good`, `bad` or `unsure`: how the verdict is coloured.
 
-
-def tone(verdict: Mapping[str, Any]) -> str:
-    """`good`, `bad` or `unsure`: how the verdict is coloured."""
-    outcomes = verdict.get("outcomes", {})
-    if not verdict.get("is_publishable", False):
+    good: everything that was to be beaten is beaten and every criterion is met; bad: not to be published, or no criterion is met.
+    """
+    verdict, met = summary["verdict"], [criterion["is_met"] for criterion in summary["criteria"]]
+    if verdict is None:
+        return "unsure"
+    if not verdict["is_publishable"] or (met and not any(met)):
         return "bad"
-    return "good" if all(outcome == "beats" for outcome in outcomes.values()) else "unsure"
+    beaten = [verdict["outcomes"].get(name) == "beats" for name in verdict["must_beat"]]
+    return "good" if all(beaten) and all(met) and (beaten or met) else "unsure"
 
 
-def best_by_lead(metrics: Mapping[str, Any], metric: str) -> list[float | None]:
-    """The best value of any forecaster at each lead: the largest SSIM, the smallest of everything else."""
-    columns = zip(*([lead[metric] for lead in of_name["by_lead"]] for of_name in metrics.values()), strict=True)
-    pick = max if metric == "ssim" else min
-    return [pick((value for value in column if value is not None), default=None) for column in columns]
+def headline(summary: Mapping[str, Any]) -> str:
+    """The verdict in a line: whether the model may be published, and how many criteria are met."""
+    verdict, criteria = summary["verdict"], summary["criteria"]
+    if verdict is None:
+        return "Not evaluated."
+    if verdict["must_beat"]:
+        gate = "The model beats" if tone_of(summary) == "good" else "The model may be published: it is better than"
+        return f"{gate} what it must beat." if verdict["is_publishable"] else "The model does not beat what it must beat."
+    met = sum(criterion["is_met"] for criterion in criteria)
+    return f"{met} of {len(criteria)} acceptance criteria are met." if criteria else ""
+
+
+def best_of(table: Table) -> dict[str, float]:
+    """The best value of each column that has one, where there are at least two to choose from."""
+    best = {}
+    for column in table.columns:
+        values = [row[column.key] for row in table.rows if isinstance(row.get(column.key), int | float)]
+        if column.better and len(values) > 1:
+            best[column.key] = max(values) if column.better == "high" else min(values)
+    return best
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def render_markdown(report: Report) -> str:
+    """The report as Markdown, without pictures; Prefect's artifacts show it."""
+    summary = report.summary
+    lines = [summary["sentence"], ""]
+    if verdict := summary["verdict"]:
+        lines += [f"**{one_line(verdict['sentence'])}**", ""]
+    lines += [f"- {one_line(note)}" for note in report.notes] + [""]
+    if summary["criteria"]:
+        lines += [*markdown_table(criteria_table(summary["criteria"])), ""]
+    for section in report.sections:
+        lines += _section_lines(section)
+    if summary["computed"]:
+        lines += ["## Computed", "", *_fact_lines(name_facts(summary["computed"])), ""]
+    model = f", model `{summary['model_hash'][:12]}`" if summary["model_hash"] else ""
+    lines.append(f"Cube snapshot `{summary['cube_snapshot']}`{model}, config `{summary['config_hash'][:12]}`.")
+    return "\n".join(lines) + "\n"
+
+
+def criteria_table(criteria: Sequence[Mapping[str, Any]]) -> Table:
+    """The acceptance criteria as a table: what was measured and what was required."""
+    columns = [
+        Column("name", "criterion", "text"),
+        Column("value", "measured"),
+        Column("required", "required", "text"),
+        Column("met", "met", "text"),
+    ]
+    rows = [
+        {
+            **one,
+            "required": f"{one['kind']} {one['requested']:g} {one['unit']}".strip(),
+            "met": "yes" if one["is_met"] else "no",
+        }
+        for one in criteria
+    ]
+    return Table("Acceptance criteria", columns, rows)
+
+
+def markdown_table(table: Table) -> Iterator[str]:
+    """The lines of a table, at most `MOST_ROWS` rows."""
+    yield "| " + " | ".join(markdown_cell(column.title) for column in table.columns) + " |"
+    yield "|" + " --- |" * len(table.columns)
+    for row in table.rows[:MOST_ROWS]:
+        yield "| " + " | ".join(markdown_cell(shown(row.get(c.key), c.kind)) for c in table.columns) + " |"
+    if len(table.rows) > MOST_ROWS:
+        yield ""
+        yield f"The first {MOST_ROWS} of {len(table.rows)} rows."
+
+
+def markdown_cell(text: str) -> str:
+    """Text that neither ends a table's cell or row nor becomes a link, a picture or HTML; names of files are not ours."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]()!|#" else c for c in one_line(text))
+    return escaped.replace("<", "&lt;").replace("://", ":&#47;&#47;")
+
+
+def one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _section_lines(section: Section) -> Iterator[str]:
+    yield from (f"## {section.title}", "")
+    for paragraph in section.text:
+        yield from (one_line(paragraph), "")
+    if section.facts:
+        yield from (*_fact_lines(section.facts), "")
+    for table in section.tables:
+        yield from ([f"### {table.title}", ""] if table.title else [])
+        yield from (*markdown_table(table), "")
+        yield from ([one_line(table.note), ""] if table.note else [])
+
+
+def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
+    return [f"- {markdown_cell(key.replace('_', ' '))}: {markdown_cell(str(fact(value, key)))}" for key, value in facts.items()]
