@@ -3,8 +3,7 @@
 import difflib
 from typing import Any
 
-from configs.schema import Run
-from configs.tasks import Tree, tree_of
+from configs.tasks import DEFAULT, TASKS, Tree, tree_of
 from configs.yaml_positions import Document, Key, dotted
 from pipelines.errors import Mistake
 
@@ -16,7 +15,7 @@ def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
     by_key: dict[Key, list[dict[str, Any]]] = {}
     for key, error in errors:
         by_key.setdefault(key, []).append(error)
-    tree = tree_of(document.data) or Run
+    tree = tree_of(document.data) or TASKS[DEFAULT]
     typos = find_typos(tree, errors)
     mistakes = []
     for key, group in by_key.items():

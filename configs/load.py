@@ -16,12 +16,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from configs.checks import Finding, check_inputs, check_sections
 from configs.explain import Complaint, explain_all, find_typos
+from configs.findings import Finding
 from configs.renamed import Notify, apply_renamed
+from configs.run import Sections
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
-from configs.tasks.change import ChangeRun, check_change, check_sites
-from configs.tasks.monitor import MonitorRun
 from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 
@@ -55,18 +54,11 @@ def load_run(
     return run
 
 
-def _check(tree: Tree | None, sections: dict[str, Any], inputs_must_exist: bool) -> list[Finding]:
+def _check(tree: Tree | None, sections: Sections, inputs_must_exist: bool) -> list[Finding]:
     """What the schema cannot say, by task; with `inputs_must_exist` also whether the files are there."""
-    source: Any = sections.get("source")
-    looks_at_files = inputs_must_exist and source is not None
-    if tree is ChangeRun:
-        return [*check_change(sections), *(check_sites(sections) if looks_at_files else [])]
-    files = check_inputs(source, sections.get("quality")) if looks_at_files else []
-    if tree is MonitorRun:
-        from configs.checks_monitor import check_monitor
-
-        return [*check_monitor(sections), *files]
-    return [*check_sections(sections), *files]
+    if tree is None:
+        return []
+    return [*tree.check(sections), *(tree.check_files(sections) if inputs_must_exist else ())]
 
 
 def config_hash(run: AnyRun) -> str:

@@ -8,9 +8,9 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from configs import schema
 from configs.renamed import RENAMED, Renamed
 from configs.tasks import TASKS
+from configs.types import Strict
 
 PLAIN_NAMES = {
     int: "whole number",
@@ -55,7 +55,7 @@ def default_text(field: Any) -> str:
 
 def section(model: type[BaseModel]) -> str:
     """One table of the reference: every key of `model` with what it takes, its default and its meaning."""
-    own_description = model.__doc__ if model.__doc__ and model.__doc__ != schema.Strict.__doc__ else ""
+    own_description = model.__doc__ if model.__doc__ and model.__doc__ != Strict.__doc__ else ""
     rows = [
         f"| `{name}` | {type_text(field.annotation)} | {default_text(field)} | {field.description or ''} |"
         for name, field in model.model_fields.items()

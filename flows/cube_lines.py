@@ -8,10 +8,10 @@ LATEST = 5  # dates, and scenes of a version, that are named
 
 def info_lines(cube: dict[str, Any]) -> Iterator[str]:
     """Lines about a cube, from what `pipelines.cube.history.describe` returns."""
-    from flows.stages.views import format_crs
     from pipelines.calendar import format_span
+    from pipelines.products.frames import crs_labels
 
-    shape, grid, words = cube["shape"], cube["grid"], format_crs(cube["grid"]["crs"])
+    shape, grid, words = cube["shape"], cube["grid"], crs_labels(cube["grid"]["crs"])
     width, height = (abs(size) for size in grid["resolution_xy"])
     yield f"cube:      {cube['uri']}"
     yield f"snapshot:  {cube['snapshot']}, {cube['versions']} version{'s' * (cube['versions'] != 1)}; see `driftline history`"

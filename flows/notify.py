@@ -22,10 +22,10 @@ MOST_LINES = 20
 def send_alerts(
     alert_log: AlertLog, slugs: Sequence[str], name: str, listed_in: Path, keep: Callable[[AlertLog], None]
 ) -> tuple[AlertLog, list[str]]:
-    """(the book with what was sent, notes for people). Each block gets one message about all alerts that it has not had.
+    """(the log with what was sent, notes for people). Each block gets one message about all alerts that it has not had.
 
-    `keep` puts the book on disk, after each block. A block that fails keeps its alerts unsent, and is tried again next time;
-    without a Prefect server none can be asked.
+    `keep` writes the log to disk, after each block. A block that fails keeps its alerts unsent, and is tried again by the next
+    run; without a Prefect server none can be loaded.
     """
     from flows.tracking import is_reachable, server_url
 
@@ -39,33 +39,33 @@ def send_alerts(
             "no Prefect server is configured (PREFECT_API_URL)" if url is None else f"the Prefect server at {url} does not answer"
         )
         count = max(len(alert_log.unsent(slug)) for slug in waiting)
-        notes.append(f"{count_of(count)} in {listed_in} and not sent: {why}; the next run that finds one sends them")
+        notes.append(f"{count_of(count)} in {listed_in} not sent yet: {why}; the next run that finds one sends them")
         return alert_log, notes
     for slug in waiting:
         alerts = alert_log.unsent(slug)
         error = notify(slug, subject_of(name, alerts), body_of(alerts, listed_in))
         if error:
-            notes.append(f"{count_of(len(alerts))} in {listed_in} and not sent to {slug}: {error}; the next run tries again")
+            notes.append(f"{count_of(len(alerts))} in {listed_in} not sent to {slug}: {error}; the next run tries again")
             continue
         alert_log = mark_sent(alert_log, slug, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
         keep(alert_log)
-        notes.append(f"{slug} was told of {len(alerts)} alert{'s' * (len(alerts) != 1)}")
+        notes.append(f"{slug} was notified of {count_of(len(alerts))}")
     return alert_log, notes
 
 
 def count_of(number: int) -> str:
-    return "1 alert stands" if number == 1 else f"{number} alerts stand"
+    return f"{number} alert{'s' * (number != 1)}"
 
 
 def notify(slug: str, subject: str, body: str) -> str:
-    """Tells one block; "" or why it failed. Whatever its service raises must not lose the result of the run."""
+    """Notifies one block; "" or why it failed. Whatever its service raises must not lose the result of the run."""
     from prefect.blocks.core import Block
 
     try:
         block: Any = Block.load(slug)
         block.notify(body, subject=subject)
     except Exception as e:  # Apprise, httpx, SMTP, the server: each has its own kinds
-        logger.warning("%s could not be told: %s", slug, e)
+        logger.warning("%s could not be notified: %s", slug, e)
         return f"{type(e).__name__}: {e}".splitlines()[0]
     return ""
 
@@ -86,7 +86,7 @@ def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
 def line_of(alert: dict[str, Any]) -> str:
     sure = "" if alert.get("confidence") is None else f", confidence {alert['confidence']:.2f}"
     when = (alert.get("first_date") or alert.get("detected") or "")[:10]
-    seen = f" (seen {alert['detected'][:10]})" if alert.get("detected") else ""
+    seen = f" (detected {alert['detected'][:10]})" if alert.get("detected") else ""
     return (
         f"{when}{seen}: {alert['area_m2'] / 1e4:.2f} ha, {alert['direction']} of {alert['magnitude']:.3g}{sure}, "
         f"at {alert['lat']:.5f}, {alert['lon']:.5f} [{alert['id']}]"

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from configs import build
-from configs.schema import CubeConfig, Run
+from configs.run import CubeConfig
 from configs.tasks import AnyRun
+from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, finished
 from flows.stage import stages_of
@@ -83,14 +84,14 @@ def make_plan(run: AnyRun, verb: str) -> dict[str, Any]:
     }
 
 
-def plan_forecast(run: Run, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+def plan_forecast(run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
     extent = measure(run, folder, verb)
     planners = {"train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
     steps = [plan_ingest(run.cube, extent)] if verb in ("ingest", "run") else []
     return extent, steps + [planner(run, extent) for name, planner in planners.items() if verb in (name, "run")]
 
 
-def measure(run: Run | MonitorRun, folder: RunFolder, verb: str) -> Extent:
+def measure(run: ForecastRun | MonitorRun, folder: RunFolder, verb: str) -> Extent:
     """From the source where the verb reads it, else from the cube."""
     if verb in ("ingest", "run", "monitor"):
         source = build.build_source(run)
@@ -110,7 +111,7 @@ def measure(run: Run | MonitorRun, folder: RunFolder, verb: str) -> Extent:
     )
 
 
-def count_before(dates: list[Any], run: Run | MonitorRun) -> int:
+def count_before(dates: list[Any], run: ForecastRun | MonitorRun) -> int:
     """Dates of the training period, or of the history."""
     until = run.monitoring.start if isinstance(run, MonitorRun) else run.split.validation_from
     return sum(date < np.datetime64(until, "ns") for date in dates)
@@ -123,7 +124,7 @@ def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     return PlannedStep("ingest", f"{extent.dates} scenes into the cube", seconds, extent.bytes / 1.7 / 1e6, memory)
 
 
-def plan_train(run: Run, extent: Extent) -> PlannedStep:
+def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
     starts = max(extent.train_dates // run.samples.stride - steps, 1)
@@ -137,7 +138,7 @@ def plan_train(run: Run, extent: Extent) -> PlannedStep:
     return PlannedStep("train", what, seconds, (values + prepared) / 1e6, STARTUP_MB + batch / 1e6)
 
 
-def plan_evaluate(run: Run, extent: Extent) -> PlannedStep:
+def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
     windows = extent.pixels * run.split.test_fraction * max(extent.dates, 1)
     seconds = STARTUP_S + windows * (1 + len(run.evaluation.baselines)) * run.samples.horizon / 2e6 + 10
     block = extent.dates * run.split.block_px**2 * 4 * 20
@@ -145,7 +146,7 @@ def plan_evaluate(run: Run, extent: Extent) -> PlannedStep:
     return PlannedStep("evaluate", what, seconds, 1.0, STARTUP_MB + block / 1e6)
 
 
-def plan_predict(run: Run, extent: Extent) -> PlannedStep:
+def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
     steps = run.samples.context + run.samples.horizon
     fields = run.samples.horizon * len(run.samples.variables) * 3
     seconds = (
@@ -158,7 +159,7 @@ def plan_predict(run: Run, extent: Extent) -> PlannedStep:
     )
 
 
-def flop_per_pixel_step(run: Run) -> float:
+def flop_per_pixel_step(run: ForecastRun) -> float:
     """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
     inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
     return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))

@@ -36,7 +36,7 @@ def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
         report(task, context)
     return {
         **record,
-        "lines": [record["message"], *record.get("notes", ()), *product_lines(task, context)],
+        "lines": [record["message"], *record.get("notes", ()), *record.get("notified", ()), *product_lines(task, context)],
         "skipped": not is_new,
     }
 

@@ -110,8 +110,8 @@ def default_name(folder: Path) -> str:
 
 
 def track(masks: list[Path], out: Path | None, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
-    from flows.stages.track import track as follow
     from flows.terminal import Bars
+    from flows.track import track as follow
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     with Bars().step("track", "follow the objects") as progress:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from configs.schema import Run
 from configs.tasks.change import ChangeRun
+from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 
-AnyRun = Run | MonitorRun | ChangeRun
-Tree = type[Run] | type[MonitorRun] | type[ChangeRun]
-TASKS: dict[str, Tree] = {"forecast": Run, "monitor": MonitorRun, "change": ChangeRun}
+AnyRun = ForecastRun | MonitorRun | ChangeRun
+Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun]
+TASKS: dict[str, Tree] = {"forecast": ForecastRun, "monitor": MonitorRun, "change": ChangeRun}
 DEFAULT = "forecast"
 
 

@@ -6,13 +6,16 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.checks import Finding, check_bands, check_crs
+from configs.build import build_request
+from configs.findings import Finding, missing_folder
 from configs.paths import BELOW_SOURCE
-from configs.schema import CubeConfig, Fraction, InputPath, Name, OutputPath, Quality, SourceDefaults, Strict
+from configs.run import CubeConfig, Run, Sections
+from configs.sources import SourceDefaults
+from configs.types import Fraction, InputPath, Name, Strict
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -45,6 +48,10 @@ class SitesSource(SourceDefaults):
         None, description="path below `path` of the file that dates the steps, e.g. {site}/dates.txt"
     )
     sites: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
+
+    def check(self, quality: str | None) -> Iterator[Finding]:
+        yield from super().check(quality)
+        yield from _check_pattern(self)
 
 
 class LabelsConfig(Strict):
@@ -127,13 +134,11 @@ class ChangePrediction(Strict):
     tile_px: int = Field(512, ge=16, description="sites are scored in tiles of this side: less memory, the same result")
 
 
-class ChangeRun(Strict):
+class ChangeRun(Run):
     """Labelled change: the sites, what is learnt, how it is evaluated."""
 
-    name: Name
     task: Literal["change"]
     source: SitesSource
-    quality: Quality | None = None
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
     labels: LabelsConfig
     pairs: PairsConfig = PairsConfig()
@@ -141,26 +146,26 @@ class ChangeRun(Strict):
     training: ChangeTraining = ChangeTraining()
     evaluation: ChangeEvaluation = ChangeEvaluation()
     prediction: ChangePrediction = ChangePrediction()
-    runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
+
+    @classmethod
+    def check(cls, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        labels, model, training = (sections.get(name) for name in ("labels", "model", "training"))
+        if labels is not None:
+            yield from _check_labels(labels, sections.get("source"))
+        if model is not None and training is not None:
+            yield from _check_window(model, training)
+        if (evaluation := sections.get("evaluation")) is not None:
+            yield from _check_evaluation(evaluation)
+
+    @classmethod
+    def check_files(cls, sections: Sections) -> Iterator[Finding]:
+        if (source := sections.get("source")) is not None:
+            no_folder = list(missing_folder(Path(source.path)))
+            yield from no_folder or _check_sites(source, sections)
 
 
 # ---------------------------------------------------------------- checks
-
-
-def check_change(sections: dict[str, Any]) -> list[Finding]:
-    """Findings over everything but the files; `sections` maps the fields of ChangeRun to their values or None."""
-    source, labels, model = sections.get("source"), sections.get("labels"), sections.get("model")
-    training, evaluation = sections.get("training"), sections.get("evaluation")
-    findings: list[Finding] = []
-    if source is not None:
-        findings += [*check_bands(source), *check_crs(("source", "crs"), source.crs), *_check_pattern(source)]
-    if labels is not None:
-        findings += _check_labels(labels, source)
-    if model is not None and training is not None:
-        findings += _check_window(model, training)
-    if evaluation is not None:
-        findings += _check_evaluation(evaluation)
-    return findings
 
 
 def _check_pattern(source: SitesSource) -> Iterator[Finding]:
@@ -211,32 +216,28 @@ def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
             yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
 
 
-def check_sites(sections: dict[str, Any]) -> list[Finding]:
+def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:
     """Findings for what the source and the labels name on disk, and for sites that are named and not there."""
     from pipelines.errors import DriftlineError
     from pipelines.sources.sites import list_sites
 
-    source: SitesSource = sections["source"]
     root = Path(source.path)
-    if not root.is_dir():
-        problem = f"{root} is not a folder" if root.exists() else f"no folder at {root}"
-        return [Finding(("source", "path"), problem, f"relative paths start at the working folder {Path.cwd()}")]
     try:
         there = list_sites(root, source.pattern)
     except DriftlineError as e:
-        return [Finding(("source", "pattern"), str(e))]
+        yield Finding(("source", "pattern"), str(e))
+        return
     of_source: dict[Key, str] = {("source", "sites", i): name for i, name in enumerate(source.sites or ())}
-    findings = [*_unknown_sites(of_source, there, f"no site {{!r}} below {root}")]
+    yield from _unknown_sites(of_source, there, f"no site {{!r}} below {root}")
     used = [name for name in there if source.sites is None or name in source.sites]
-    findings += _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
+    yield from _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
     labels: LabelsConfig | None = sections.get("labels")
     if labels is not None and there and not any((root / labels.path.replace("{site}", site)).exists() for site in there):
         first = root / labels.path.replace("{site}", there[0])
-        findings.append(Finding(("labels", "path"), f"no site has a label; the first would be {first}", "mend the path"))
-    return findings
+        yield Finding(("labels", "path"), f"no site has a label; the first would be {first}", "correct the path")
 
 
-def _sites_named(sections: dict[str, Any]) -> dict[Key, str]:
+def _sites_named(sections: Sections) -> dict[Key, str]:
     """Key -> the site that it names, in evaluation.groups and prediction.sites."""
     evaluation: ChangeEvaluation | None = sections.get("evaluation")
     prediction: ChangePrediction | None = sections.get("prediction")
@@ -260,9 +261,7 @@ def _unknown_sites(named: dict[Key, str], there: list[str], problem: str) -> Ite
 
 def build_sites(run: ChangeRun) -> dict[str, SiteSource]:
     """A source of scenes for each site, by name, sorted. Raises MissingInput, RequestError (none, an unknown one)."""
-    from configs import build
     from pipelines.errors import RequestError
-    from pipelines.sources.layers import BandRequest
     from pipelines.sources.sites import SiteSource, list_sites
 
     source = run.source
@@ -273,14 +272,7 @@ def build_sites(run: ChangeRun) -> dict[str, SiteSource]:
             f"source.sites names {', '.join(unknown)}, which the pattern {source.pattern!r} does not find below {source.path}; "
             f"it finds {', '.join(found)}"
         )
-    requested = BandRequest(
-        bands=build.build_bands(source),
-        in_file=build.name_files(source),
-        quality=run.quality.band if run.quality else None,
-        read_as=source.read_as,
-        crs=source.crs,
-        transform=source.transform,
-    )
+    requested = build_request(run)
     return {
         name: SiteSource(Path(source.path), requested, source.pattern, name, source.dates, run.cube.same_date)
         for name in sorted(set(names))  # the order in which a config names them decides nothing

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from configs import build
+from configs.tasks import forecast as build
 from flows.folder import read_json, require, stage_key
 from flows.invocation import Invocation
 from flows.stages.train import cut_samples, every_nth, plan_samples, require_trained

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from configs import build
 from configs.load import config_hash
+from configs.tasks import forecast as build
 from flows.folder import code_version, finished, stage_key, write_json
 from flows.invocation import Invocation
 from flows.stages.evaluate import load_model, read_evaluation
@@ -132,7 +132,7 @@ def predict_tiles(invocation: Invocation, forecast: Forecast, forecaster: Any, i
         forecast.dataset,
         forecast.lineage.snapshot,
         forecaster,
-        build.build_variables(run),
+        build.build_variables(run.samples.variables),
         steps.context_T,
         steps.usable_N,
         steps.target_days_K,

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from configs import build
 from configs.load import config_hash
+from configs.tasks import forecast as build
 from flows.folder import code_version, finished, require, stage_key, write_json
 from flows.invocation import Invocation
 from pipelines.errors import RequestError, StateError
@@ -110,7 +110,7 @@ def measure(invocation: Invocation, dataset: Any, plan: Any, progress: Progress)
     """Statistics of the training part."""
     from pipelines.samples.statistics import channel_statistics
 
-    return channel_statistics(dataset, plan, build.build_variables(invocation.run), progress)
+    return channel_statistics(dataset, plan, build.build_variables(invocation.run.samples.variables), progress)
 
 
 def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, progress: Progress) -> Any:
@@ -119,7 +119,7 @@ def prepare(invocation: Invocation, dataset: Any, plan: Any, statistics: Any, pr
     from pipelines.samples.reading import read_windows
 
     run = invocation.run
-    variables, count = build.build_variables(run), len(plan.of_part("train"))
+    variables, count = build.build_variables(run.samples.variables), len(plan.of_part("train"))
     baseline = build.build_corrected_baseline(
         run, lambda: every_nth(read_windows(dataset, plan, variables, "train"), count, progress)
     )
@@ -150,7 +150,7 @@ def cut_samples(
         snapshot,
         invocation.folder.samples,
         plan,
-        build.build_variables(run),
+        build.build_variables(run.samples.variables),
         forecaster.prepare,
         progress,
         prepare_key=prepare_key,

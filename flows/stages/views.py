@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import build
+from configs.tasks import forecast as build
 from flows.invocation import Invocation
 from pipelines.grid import parse_crs
 
@@ -61,7 +61,7 @@ def observed_indices(times: np.ndarray, dates: list[np.datetime64]) -> list[int 
 
 def read_frames(invocation: Invocation, dataset: Any, index: int, step: int) -> np.ndarray:
     """`read_variables` of what the run forecasts."""
-    return read_variables(dataset, index, step, build.build_variables(invocation.run))
+    return read_variables(dataset, index, step, build.build_variables(invocation.run.samples.variables))
 
 
 def read_variables(dataset: Any, index: int, step: int, variables: tuple[Any, ...]) -> np.ndarray:

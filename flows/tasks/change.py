@@ -370,7 +370,7 @@ def pixel_areas(sites: Sites) -> dict[str, float]:
     from pipelines.tracking.objects import Space
 
     grids = {name: grid_of(open_cube(sites.files[name].cube_uri, sites.files[name].snapshot)) for name in sites.labelled}
-    return {name: Space.of_grid(grid).central_pixel_size(grid.shape_yx) for name, grid in grids.items()}
+    return {name: Space.of_grid(grid).central_pixel for name, grid in grids.items()}
 
 
 def table_path(folder: RunFolder) -> Path:

@@ -1,7 +1,7 @@
-"""What is new since the last time: changed pixels, patches, and the alerts that are raised for them, each one once.
+"""What is new since the last run: changed pixels, patches, and the alerts that are raised for them, each one once.
 
-A patch is known by its pixels. Every pixel that ever belonged to one remembers its number, so a patch that grows, merges or
-vanishes for a night and comes back is not new. `alerts.json` names the file with these pixels; replacing it is what counts.
+A patch is known by its pixels. Every pixel that ever belonged to one keeps its number, so a patch that grows, merges or
+vanishes for one run and comes back is not new. `alerts.json` names the file with these pixels; replacing it is what counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 
 from pipelines.errors import ArtefactDamaged
 from pipelines.grid import Grid
+from pipelines.monitoring.detector import CHANGED
+from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.state import Stored, read_arrays, write_arrays
 
 FORMAT = 1
@@ -33,7 +35,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class AlertSettings:
-    """Which new patches raise an alert, and who is told (slugs of notification blocks)."""
+    """Which new patches raise an alert, and who is notified (slugs of notification blocks)."""
 
     min_area_m2: float = 0.0
     min_confidence: float = 0.0
@@ -47,11 +49,11 @@ class AlertSettings:
 
 @dataclass(frozen=True)
 class AlertLog:
-    """All that was found so far. `changed`: the changed pixels of last time; `pixel` and `number`: whose patch a pixel was.
+    """All that was found so far. `changed`: the changed pixels of the last run; `pixel` and `number`: whose patch a pixel was.
 
-    An alert is a JSON object: `number`, `run_number` (which look raised it, counting those that raised any), the patch's facts
-    as they are now, `is_standing` (it is still there), and `notify`, which has the time at which each block was told (ISO 8601,
-    UTC), "" for one that has not been reached yet.
+    An alert is a JSON object: `number`, `look` (the number of the run that raised it, counting those that raised any), the
+    patch's facts as they are now, `is_standing` (it is still there), and `notify`: the time at which each block was notified
+    (ISO 8601, UTC), "" for one that has not been reached yet.
     """
 
     changed: np.ndarray
@@ -66,13 +68,13 @@ class AlertLog:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), grid=grid)
 
     def unsent(self, slug: str) -> list[dict[str, Any]]:
-        """Alerts that the block is still to be told of."""
+        """Alerts that have not been sent to the block yet."""
         return [alert for alert in self.alerts if alert["notify"].get(slug) == ""]
 
 
 @dataclass(frozen=True)
 class Updates:
-    """What is new since the last time, beside what there is."""
+    """What is new since the last run, beside what there is."""
 
     pixels: int
     pixels_new: int
@@ -84,7 +86,7 @@ class Updates:
 def update_alert_log(
     alert_log: AlertLog, changed: np.ndarray, patches: Sequence[Patch], settings: AlertSettings, snapshot: str
 ) -> tuple[AlertLog, Updates]:
-    """The book after a look at the map. `changed`: sorted flat indices of all changed pixels; `patches` lie within them."""
+    """The log after a run. `changed`: sorted flat indices of all changed pixels; `patches` lie within them."""
     sizes = {int(n): int(count) for n, count in zip(*np.unique(alert_log.number, return_counts=True), strict=True)}
     following = int(alert_log.number.max(initial=0)) + 1
     standing: dict[int, dict[str, Any]] = {}
@@ -112,8 +114,16 @@ def update_alert_log(
     return AlertLog(changed, pixel, number, (*alerts, *raised), snapshot, alert_log.grid), updates
 
 
+def find_updates(
+    layers: Layers, frame: Any, grid: Grid, alert_log: AlertLog, settings: AlertSettings, snapshot: str
+) -> tuple[AlertLog, Updates]:
+    """(the log with this run in it, what is new). `frame`: the outlines of the patches in the layers, a GeoDataFrame."""
+    changed = flat_indices(layers.map("status"), CHANGED)
+    return update_alert_log(alert_log, changed, patches_of(frame, grid), settings, snapshot)
+
+
 def _owner(patch: np.ndarray, alert_log: AlertLog, sizes: dict[int, int]) -> int | None:
-    """The known patch that this one is: that one lives on in it, or most of this one was it. None: a new one."""
+    """The known patch that this one is: that one continues in it, or most of this one was it. None: a new one."""
     if not alert_log.pixel.size:
         return None
     at = np.searchsorted(alert_log.pixel, patch).clip(max=alert_log.pixel.size - 1)
@@ -133,7 +143,7 @@ def _give(alert_log: AlertLog, patches: Sequence[Patch], owners: Sequence[int]) 
 
 
 def mark_sent(alert_log: AlertLog, slug: str, at_utc: str) -> AlertLog:
-    """The book with every alert told to the block `slug`."""
+    """The log with every alert marked as sent to the block `slug`."""
     is_open = [alert["notify"].get(slug) == "" for alert in alert_log.alerts]
     alerts = (
         {**alert, "notify": {**alert["notify"], slug: at_utc}} if is_due else alert
@@ -194,7 +204,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
-    """The book in `path` (JSON, for people and programs) and its pixels in `folder`; one rename makes both count."""
+    """Writes the log to `path` (JSON, for people and programs) and its pixels to `folder`; one rename makes both count."""
     folder.mkdir(parents=True, exist_ok=True)
     stored = write_arrays(folder, "alerted", {"changed": alert_log.changed, "pixel": alert_log.pixel, "number": alert_log.number})
     content = {
@@ -213,7 +223,7 @@ def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
 
 
 def read_alert_log(path: Path, folder: Path) -> AlertLog:
-    """The book that `write_alert_log` left; an empty one if there is none. Raises ArtefactDamaged."""
+    """The log that `write_alert_log` left; an empty one if there is none. Raises ArtefactDamaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -225,3 +235,19 @@ def read_alert_log(path: Path, folder: Path) -> AlertLog:
         return AlertLog.empty()
     except (ValueError, KeyError, TypeError) as e:
         raise ArtefactDamaged(f"{path} is not a list of alerts ({type(e).__name__}: {e})") from e
+
+
+def open_alert_log(path: Path, folder: Path, grid: str | None = None) -> tuple[AlertLog, str]:
+    """(the log, "" or what happened to it). One that is damaged, or counts the pixels of another `grid`, is put aside."""
+    try:
+        alert_log = read_alert_log(path, folder)
+    except ArtefactDamaged as e:
+        why, aside = f"{e}: what was sent before may be sent again", path.with_suffix(".damaged.json")
+    else:
+        if grid is None or alert_log.grid == grid:
+            return alert_log, ""
+        if not path.exists():
+            return AlertLog.empty(grid), ""
+        why, aside = "the alerts so far are on another grid", path.with_suffix(".before.json")
+    path.replace(aside)
+    return AlertLog.empty(grid or ""), f"{why}; that list is now {aside}, and a new one is started"

@@ -14,7 +14,7 @@ from pipelines.samples.variables import Variable, decode, used_bands
 from pipelines.tiles import Tile, tile_raster
 
 BLOCK_MB = 256  # for the history of one block, which is fitted in one piece per tile
-HELD_DATES = 4  # late dates that were looked at and are about to be used
+HELD_DATES = 4  # late dates that were read for a plan and are about to be used
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The threshold of a test from the history alone, to a stated rate of false alarms.
 
 Each whole year of the history (the newest eight) is left out in turn, what is expected is fitted on the other years, and the
-year is watched as if it were new. How large the statistic gets in stable pixels is how large it gets where nothing changes; the
+year is monitored as if it were new. How large the statistic gets in stable pixels is how large it gets where nothing changes; the
 threshold is what only `false_alarms` of 1000 pixels reach within a year. Whole years keep together what belongs together: the
 haze of a date lies over all pixels, and a late spring over weeks.
 
@@ -58,7 +58,7 @@ def calibrate(
     pixels: int = 5000,
     seed: int = 0,
 ) -> tuple[Detector, CalibrationReport]:
-    """(the detector with its threshold, what that rests on), from dates before `start_day`; later ones are not looked at.
+    """(the detector with its threshold, what that rests on), from dates before `start_day`; later ones are not used.
 
     `false_alarms` per 1000 stable pixels and year. With `threshold` given only the confidence is calibrated, where the history
     allows. `limit` is how far a stable pixel's yearly level may fall (rise, where only rises are sought); default: three times
@@ -177,7 +177,7 @@ def _too_short(days_N: np.ndarray, start_day: float) -> str:
 def _none_monitored(min_history: int, most: int, start_day: float) -> str:
     start = np.datetime64(math.floor(start_day), "D")
     return (
-        f"no pixel can be watched: expected {min_history} usable dates of a pixel (monitoring.min_history) before "
+        f"no pixel can be monitored: expected {min_history} usable dates of a pixel (monitoring.min_history) before "
         f"monitoring.start {start}, found at most {most}; set a smaller monitoring.min_history, or begin later"
     )
 

@@ -5,8 +5,8 @@
     state = detector.advance(fitted, state, x_YX, valid_YX, day)          once per new date, any number of times
     layers = detector.layers(fitted, state)
 
-`advance` is pure and works date by date, so that what the nights did equals a replay bit for bit. A pixel that was not seen keeps
-its state. The first change of a pixel is kept; whether it came back to what was expected is said beside it.
+`advance` is pure and works date by date, so that what daily runs computed equals a replay bit for bit. A pixel that was not
+seen keeps its state. The first change of a pixel is kept; whether it came back to what was expected is said beside it.
 """
 
 import hashlib
@@ -27,15 +27,17 @@ CALM_SIGMA, CALM_DATES = 2.0, 6  # a changed pixel has recovered after so many d
 
 
 class ValueModel(Protocol):
-    """What a detector asks of anything that foretells: a harmonic curve, a network, a forecaster."""
+    """What a detector asks of anything that predicts values: a harmonic curve, a network, a forecaster."""
 
-    halo_px: int
+    @property
+    def halo_px(self) -> int:
+        """Pixels around a tile that `fit` and `advance` depend on."""
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
         """Arrays (..., Y, X), among them `count` (Y, X) of usable history dates."""
 
     def begin(self, fitted: Arrays) -> Arrays:
-        """The expectation's own state, arrays (..., Y, X)."""
+        """The model's own state, arrays (..., Y, X)."""
 
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, spread_YX) float32, before the date is seen."""
@@ -52,7 +54,7 @@ CONFIDENCE_LEVELS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 
 class Calibration:
     """How large the test's statistic gets where nothing changes.
 
-    `threshold` was set for `false_alarms` per 1000 pixels and year (None: by hand). `maxima` are the quantiles, at
+    `threshold` was set for `false_alarms` per 1000 pixels and year (None: set in the config). `maxima` are the quantiles, at
     `CONFIDENCE_LEVELS`, of the largest statistic that a stable pixel reaches within a year; empty: not known.
     """
 
@@ -67,7 +69,7 @@ KEY_NAMES = {f"{kind}Model": f"{kind}Expectation" for kind in ("Harmonic", "Recu
 
 @dataclass(frozen=True)
 class Detector:
-    """An expectation, a test, and the calibration that turns the statistic into an alarm and a confidence."""
+    """A model of expected values, a test, and the calibration that turns the statistic into an alarm and a confidence."""
 
     value_model: Any
     test: SequentialTest
@@ -77,7 +79,7 @@ class Detector:
 
     @property
     def halo_px(self) -> int:
-        """Pixels around a tile that `fit` and `advance` look at."""
+        """Pixels around a tile that `fit` and `advance` depend on."""
         return int(self.value_model.halo_px)
 
     @property
@@ -95,7 +97,7 @@ class Detector:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
-        """What the history says, arrays (..., Y, X); see the expectation."""
+        """What the history says, arrays (..., Y, X); see the model."""
         return self.value_model.fit(x_NYX, valid_NYX, days_N)
 
     def begin(self, fitted: Arrays) -> Arrays:

@@ -1,9 +1,9 @@
-"""How well a monitor would have done: false alarms where nothing changed, breaks put in by hand, change that the images show.
+"""How well a monitor would have done: false alarms where nothing changed, simulated breaks, change that the images show.
 
-Stable pixels (pipelines.monitoring.stable) are monitored as they are, for the false alarms, and with a permanent break of each
-size on a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is an alarm from
-that date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break counts as a
-false alarm and is left out of what is found.
+Stable pixels (pipelines.monitoring.stable) are monitored as they are, for the false alarms, and with a simulated permanent break
+of each size on a monitored date, the same for 8 x 8 pixels, four times over so that every date comes up equally often. Found is
+an alarm from that date on within a year; the delay runs from the break to the alarm. A pixel that had alarmed before its break
+counts as a false alarm and is left out of what is found.
 
 Change seen in the images is the first year whose best season lies more than `limit` beyond the median of the years before: what a
 person would draw, not truth on the ground.
@@ -19,11 +19,11 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.monitoring.calibration import YEAR_DAYS, calibrate, reached_by, resolve
 from pipelines.monitoring.detector import NOT_MONITORED, Calibration, Detector, Direction, monitoring
-from pipelines.monitoring.injection import break_choices, deal_break_days, inject, patch_numbers
+from pipelines.monitoring.injection import assign_break_days, break_choices, inject, patch_numbers
 from pipelines.monitoring.stable import YearLevels, first_change_year, year_levels
 
 LEAST_STABLE = 30
-LIMIT_OF_DROP = 0.75  # a stable pixel's level moves less than this share of the smallest break put in
+LIMIT_OF_DROP = 0.75  # a stable pixel's level moves less than this share of the smallest injected break
 RESAMPLES = 2000
 REPEATS = 4  # breaks that each pixel goes through, one at a time
 WITHIN_DAYS = YEAR_DAYS
@@ -77,8 +77,8 @@ def evaluate_monitor(
     """Per detector (calibrated): false alarms, injected breaks and seen change, as JSON; `notes` say what could not be measured.
 
     x float32 physical values, days float64 since 1970-01-01, ascending; `start_day` is the first monitored one. With `hindsight`
-    each method is also judged at the threshold that gives exactly the wanted rate on these pixels: not to be had in practice, but
-    all methods then raise as many false alarms.
+    each method is also evaluated at the threshold that gives exactly the wanted rate on these pixels: not known in practice,
+    but all methods then raise as many false alarms.
 
     Raises RequestError where no date is monitored or none is history.
     """
@@ -186,7 +186,7 @@ def evaluate_drops(
 
 
 def false_alarm_rate(layers: dict[str, np.ndarray], series: Series, settings: EvaluationSettings) -> dict[str, Any]:
-    """Alarms per 1000 pixels and year (watched until the alarm) and their interval over patches of 8 x 8 pixels.
+    """Alarms per 1000 pixels and year (monitored until the alarm) and their interval over patches of 8 x 8 pixels.
 
     Pixels of a patch share haze and alarm together; the interval does not know of years unlike these.
     """
@@ -269,7 +269,7 @@ def _stable_series(
     patch_YX = patch_numbers(stable_YX.shape)
     if not len(choices_K):
         choices_K = days_N[is_monitored_N][:1]
-    break_day_RYX = deal_break_days(np.where(use_YX, patch_YX, patch_YX[use_YX][0]), choices_K, REPEATS, settings.seed)
+    break_day_RYX = assign_break_days(np.where(use_YX, patch_YX, patch_YX[use_YX][0]), choices_K, REPEATS, settings.seed)
     return _series(detector, x_NYX, valid_NYX, days_N, start_day, use_YX, break_day_RYX, patch_YX)
 
 
@@ -293,7 +293,7 @@ def _series(
 def _monitor_series(
     detector: Detector, series: Series, x_NYX: np.ndarray, fitted: dict[str, np.ndarray] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(layers at the end, fitted); `fitted` may be handed in where the history is the same."""
+    """(layers at the end, fitted); `fitted` may be given where the history is the same."""
     past_N = series.is_history_N
     if fitted is None:
         fitted = detector.fit(x_NYX[past_N], series.valid_NYX[past_N], series.days_N[past_N])
@@ -305,8 +305,8 @@ def _check_dates(days_N: np.ndarray, start_day: float) -> None:
     if not (days_N < start_day).any() or not (days_N >= start_day).any():
         span = f"{_date(float(days_N[0]))} to {_date(float(days_N[-1]))}" if len(days_N) else "no date at all"
         raise RequestError(
-            f"monitoring cannot be judged: expected dates before and from monitoring.start {_date(start_day)} on, found {span}; "
-            "set monitoring.start between them, or begin the watch without judging it: `driftline monitor CONFIG`"
+            f"monitoring cannot be evaluated: expected dates before and from monitoring.start {_date(start_day)} on, found "
+            f"{span}; set monitoring.start between them, or monitor without an evaluation: `driftline monitor CONFIG`"
         )
 
 

@@ -1,26 +1,32 @@
-"""The forecaster of a finished forecast run foretells each new date from the dates before it.
+"""The forecaster of a finished forecast run predicts each new date from the dates before it.
 
-The frames that it forecasts from lie in the state, the history that its guide rests on in `fitted`: both are of one size for
-ever, so a date costs the same whatever lies before it, and the guide never learns the change that it is to find. A frame's values
-enter clipped to `CLIP` spreads of the harmonic curve: what the guide carries on of a break is that much at most.
+The frames that it forecasts from are in the state, the history that its baseline needs in `fitted`: both are of constant size,
+so a date costs the same however many come before it, and the baseline never learns the change that it is to find. A frame's
+values enter clipped to `CLIP` spreads of the harmonic curve: the baseline carries on at most that much of a break.
 
 Spread: the forecaster is asked for the dates of the history, each from the frames before it and with half a year on both sides
-kept from its guide; how far off it is there is fitted per pixel and season, as HarmonicModel does with a constant for a
+kept from its baseline; how far off it is there is fitted per pixel and season, as HarmonicModel does with a constant for a
 curve.
 
-Everything covers what it is handed: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
+Everything covers what it is given: the tile grown by the halo. A date on which a tile shows nothing is no frame of that tile.
 """
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.errors import RequestError
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import Arrays
 from pipelines.predictors import Forecaster
+from pipelines.samples.variables import Variable
 
+log = logging.getLogger(__name__)
 CLIP = 0.75  # spreads of the curve
 HALF_YEAR_DAYS = 182.62
 LEAST_SPREAD = 0.25  # of the curve's
@@ -43,7 +49,7 @@ class ForecasterModel:
         return {"model": self.digest, "harmonic": [self.harmonic.harmonics, self.harmonic.trend], "clip": CLIP}
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
-        """The curve's arrays (`curve.*`), those of the forecaster's errors (`error.*`), and the history that the guide rests on.
+        """The curve's arrays (`curve.*`), those of the forecaster's errors (`error.*`), and the history that the baseline needs.
 
         `history` (N, Y, X) float32, `history_valid` bool, `history_day` (N, 1, 1) float64; `count` (Y, X) int32 of usable dates.
         """
@@ -152,3 +158,26 @@ class ForecasterModel:
 
 def _part(fitted: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(f"{prefix}."): value for name, value in fitted.items() if name.startswith(f"{prefix}.")}
+
+
+def check_forecaster(metadata: Mapping[str, Any], variable: Variable, start: datetime, run: str) -> None:
+    """Raises RequestError unless the forecaster of `run` predicts the one variable that is monitored.
+
+    Logs a warning if it was trained or validated on dates from `start` (UTC) on.
+    """
+    monitored = {"formula": variable.formula, "bands": list(variable.bands), "transform": variable.transform}
+    found = [{name: one.get(name) for name in monitored} for one in metadata.get("variables", [])]
+    if found != [monitored]:
+        raise RequestError(
+            f"the forecaster in {run} predicts {found}, and what is monitored is {monitored}: train one on that variable alone, "
+            "or use monitoring.model: {kind: harmonic}"
+        )
+    known_until = datetime.fromisoformat(metadata["split"]["test_from"]).replace(tzinfo=None)
+    if known_until > start:
+        log.warning(
+            "the forecaster in %s was trained and validated on dates until %s, monitoring starts %s: changes in between may look "
+            "usual to it; train it with split.test_from at monitoring.start",
+            run,
+            f"{known_until:%Y-%m-%d}",
+            f"{start:%Y-%m-%d}",
+        )

@@ -8,7 +8,7 @@ missed lie in the history as well. A ridge keeps short or one-sided histories fr
 
 The spread of a new value has two parts: how far values lie from the curve in that season, and how well the history pins the
 curve down on that day (the recursive residual of Brown, Durbin and Evans 1975): spread(t) sqrt(1 + f(t)' (F'WF)^-1 f(t)).
-A season in which the history has few values is thereby judged with caution, and a young history does not raise false alarms.
+A season in which the history has few values thereby has a large spread, and a short history does not raise false alarms.
 
 Shapes: J features, K = J (J + 1) / 2 entries of a symmetric matrix, N dates, P pixels in a row, (Y, X).
 """
@@ -129,7 +129,7 @@ class HarmonicModel:
         return np.linalg.solve(normal_PTT + penalty, right_PT[..., None])[:, 1:, 0]
 
     def begin(self, fitted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Nothing: the curve does not learn while it watches."""
+        """Nothing: the curve does not learn while it monitors."""
         return {}
 
     def predict(self, fitted: dict[str, np.ndarray], state: dict[str, np.ndarray], day: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Breaks of known size and date, put into real series in which nothing changed."""
+"""Simulated breaks of known size and date, injected into real series in which nothing changed."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ def patch_numbers(shape_yx: tuple[int, int], patch_px: int = PATCH_PX) -> np.nda
     return rows[:, None] * (columns[-1] + 1) + columns[None]
 
 
-def deal_break_days(patch_YX: np.ndarray, days_K: np.ndarray, repeats: int, seed: int) -> np.ndarray:
+def assign_break_days(patch_YX: np.ndarray, days_K: np.ndarray, repeats: int, seed: int) -> np.ndarray:
     """(R, Y, X) float64: `repeats` of `days_K` per patch, the same for the same seed.
 
-    Dealt like cards, not drawn: every date comes up equally often (within one), and a patch gets dates far apart. There are
-    so few dates that the median delay would otherwise hang on the draw.
+    Assigned in turn, not drawn: every date comes up equally often (within one), and a patch gets dates far apart. There are
+    so few dates that the median delay would otherwise depend on the draw.
     """
     days_K = np.asarray(days_K, np.float64)
     numbers_B, rank_YX = np.unique(patch_YX, return_inverse=True)

@@ -6,11 +6,11 @@ The network sees the standardised residual of a date clipped to `CLIP` spreads, 
 thereby weighs no more than an odd spring. Its memory lies in the state, per pixel, and is held bit for bit where a pixel is not
 seen. It begins empty at `monitoring.start`.
 
-Everything covers what it is handed: with a radius, the tile grown by the halo, whose ring is only there to be looked at. Pixels
+Everything covers what it is given: with a radius, the tile grown by the halo, whose ring is only read. Pixels
 pass through the networks in rows of one fixed number, so that a pixel's result does not depend on the tile's size (what is left
 is the last digit, where a matrix library adds the last rows in another way).
 
-Each network left a year of the history out. Where a fit does not get that year either (a calibration watches it as if it were
+Each network left a year of the history out. Where a fit does not get that year either (a calibration monitors it as if it were
 new), only the networks that have not seen it are asked.
 """
 
@@ -58,7 +58,7 @@ class RecurrentModel:
 
     @property
     def halo_px(self) -> int:
-        """Pixels around that a pixel's memory looks at, for any number of dates: the memory itself does not spread."""
+        """Pixels around that a pixel's memory depends on, for any number of dates: the memory itself does not spread."""
         return self.radius
 
     @property

@@ -1,6 +1,6 @@
-"""The methods that a monitor is compared with, each one an expectation and a test, so that all are calibrated and judged alike.
+"""The methods that a monitor is compared with, each one a model and a test, so that all are calibrated and evaluated alike.
 
-| name | expectation | test |
+| name | model | test |
 |---|---|---|
 | `difference` | median of the same season in the history | one value off by more than the threshold |
 | `three_low` | robust harmonic curve | three values in a row beyond the threshold |
@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 class SameSeason:
     """The median of the history's values within `window_days` of the day of the year; where there is none, of twice as many, ...
 
-    The spread is 1: a difference is judged in units of the variable, as image differencing does.
+    The spread is 1: a difference is measured in units of the variable, as image differencing does.
     """
 
     window_days: float = 30.0
@@ -52,7 +52,7 @@ class SameSeason:
         return {"season": season_SP.reshape(BINS, *shape_yx), "count": valid_NYX.sum(axis=0, dtype=np.int32)}
 
     def begin(self, fitted: Arrays) -> Arrays:
-        """Nothing: it does not learn while it watches."""
+        """Nothing: it does not learn while it monitors."""
         return {}
 
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:

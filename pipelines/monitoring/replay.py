@@ -1,7 +1,7 @@
 """The saved state of every tile, brought up to the cube's dates: one step per new date, a replay where the past has changed.
 
-    watch = Watch(...)                                what is watched, as values and the detector
-    for block in watch.blocks(): advance_block(...)   pure but for its own tiles; idempotent; killed, it is simply done again
+    monitoring = Monitoring(...)                           what is monitored, as values and the detector
+    for block in monitoring.blocks(): advance_block(...)   writes only its own tiles; idempotent; killed, it is simply done again
     finish: the layers are whole
 
 What a tile does is decided by `pipelines.monitoring.updates`. A replay takes the same steps in the same order as the earlier
@@ -65,7 +65,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What is watched, with what, and where its state lies. Dates before `start_ns` are history."""
+    """What is monitored, with what, and where its state is. Dates before `start_ns` are history."""
 
     dataset: xr.Dataset
     dates: tuple[CubeDate, ...]

@@ -3,7 +3,7 @@
 Each year's residuals are those from the curve that was fitted without that year: a curve that has seen a year lies too near to
 it. The year that a network leaves out is where its training stops and what says how much of its answer is believed (`shares`),
 because dates are what is scarce: pixels of the same date share its haze, so blocks in space would let a network pass that has
-only memorised dates. What the left-out years do not support is 0, and with 0 the expectation is the curve itself.
+only memorised dates. What the left-out years do not support is 0, and with 0 the model is the curve itself.
 """
 
 import math
@@ -18,12 +18,15 @@ import torch
 
 from pipelines.errors import RequestError
 from pipelines.learning.training import TrainingSettings, train
+from pipelines.monitoring.areas import MonitoredCube, read_history
 from pipelines.monitoring.calibration import LEAST_PIXELS, MOST_YEARS, SPREADS, YEAR_DAYS, _years, resolve
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import network_inputs, standardise
 from pipelines.monitoring.stable import year_levels
 from pipelines.progress import Progress
+from pipelines.tiles import tile_raster
 
+AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster
 TARGET_CLIP = 4.0  # spreads; a sequential test counts no more either
 WINDOW_PX = 64
 MEAN_SHARES = SIGMA_SHARES = tuple(n / 10 for n in range(11))
@@ -55,7 +58,7 @@ def residual_years(
     seed: int = 0,
     direction: str = "down",
 ) -> list[ResidualYear]:
-    """The years before `start_day`, on at most `pixels` stable pixels (multiples of 64). Later dates are not looked at.
+    """The years before `start_day`, on at most `pixels` stable pixels (multiples of 64). Later dates are not used.
 
     Raises RequestError with fewer than two years or too few pixels to learn from.
     """
@@ -64,7 +67,7 @@ def residual_years(
     folds = list(islice(_years(days_N, start_day), MOST_YEARS))
     if len(folds) < 2:
         raise RequestError(
-            f"the recurrent expectation needs two years of history to learn from, found {len(folds)} before monitoring.start: "
+            f"the recurrent model needs two years of history to learn from, found {len(folds)} before monitoring.start: "
             "begin later, or use monitoring.model: {kind: harmonic}"
         )
     fitted = harmonic.fit(x_NYX, valid_NYX, days_N)
@@ -76,11 +79,41 @@ def residual_years(
     index_P = np.random.default_rng(seed).permutation(np.flatnonzero(use_YX))[:pixels]
     if len(index_P) < LEAST_PIXELS:
         raise RequestError(
-            f"the recurrent expectation found {len(index_P)} stable pixels with {min_history} usable dates to learn from, "
+            f"the recurrent model found {len(index_P)} stable pixels with {min_history} usable dates to learn from, "
             f"expected at least {LEAST_PIXELS}: lower monitoring.min_history, or use monitoring.model: {{kind: harmonic}}"
         )
     index_P = np.resize(index_P, -(-len(index_P) // WINDOW_PX) * WINDOW_PX)
     return [_left_out(harmonic, x_NYX, valid_NYX, days_N, first_day, is_out_N, index_P, radius) for first_day, is_out_N in folds]
+
+
+def residual_years_of(
+    cube: MonitoredCube,
+    harmonic: HarmonicModel,
+    *,
+    min_history: int,
+    radius: int = 0,
+    pixels: int = 4096,
+    seed: int = 0,
+    direction: str = "down",
+) -> list[ResidualYear]:
+    """The left-out years of the cube's history on some squares of the raster. Raises RequestError where none has enough of it."""
+    tiles = tile_raster(cube.shape_yx, AREA_PX)
+    chosen = np.random.default_rng(seed).permutation(len(tiles))[:AREAS]
+    found, refused = [], None
+    for index in sorted(chosen.tolist()):
+        history = read_history(cube, tiles[index])
+        try:
+            years = residual_years(
+                harmonic, *history, start_day=cube.start_day, min_history=min_history, radius=radius,
+                pixels=pixels // len(chosen), seed=seed, direction=direction,
+            )  # fmt: skip
+            found.append(years)
+        except RequestError as error:
+            refused = error
+    if not found:
+        assert refused is not None, "a raster has at least one tile"
+        raise refused
+    return merge_years(found)
 
 
 def _left_out(
@@ -114,15 +147,15 @@ class YearWindows:
 
     def __init__(self, years: Sequence[ResidualYear], hide: float = 0.0):
         self.years, self.hide, self.epoch = years, hide, 0
-        self.places = [(y, w) for y, year in enumerate(years) for w in range(year.z_TP.shape[1] // WINDOW_PX)]
+        self.windows = [(y, w) for y, year in enumerate(years) for w in range(year.z_TP.shape[1] // WINDOW_PX)]
 
     @property
     def shapes(self) -> list[int]:
         """Dates of each window: those of one year share a batch."""
-        return [y for y, _ in self.places]
+        return [y for y, _ in self.windows]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.windows)
 
     def set_epoch(self, epoch: int) -> None:
         """Another epoch hides other dates."""
@@ -134,7 +167,7 @@ class YearWindows:
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
     def _window(self, index: int) -> dict[str, np.ndarray]:
-        y, w = self.places[index]
+        y, w = self.windows[index]
         year, span = self.years[y], slice(w * WINDOW_PX, (w + 1) * WINDOW_PX)
         seen_TP = year.seen_TP[:, span]
         shown_T = np.random.default_rng([self.epoch, index]).random(len(seen_TP)) >= self.hide
@@ -238,8 +271,8 @@ def _per_date(years: Sequence[ResidualYear], losses: Sequence[Sequence[np.ndarra
     return np.concatenate(columns, axis=1)
 
 
-def merge_years(places: Sequence[Sequence[ResidualYear]]) -> list[ResidualYear]:
-    """The same years of several places of one cube, as years of all their pixels."""
+def merge_years(areas: Sequence[Sequence[ResidualYear]]) -> list[ResidualYear]:
+    """The same years of several areas of one cube, as years of all their pixels."""
     return [
         replace(
             same[0],
@@ -247,5 +280,5 @@ def merge_years(places: Sequence[Sequence[ResidualYear]]) -> list[ResidualYear]:
             z_TP=np.concatenate([year.z_TP for year in same], axis=1),
             seen_TP=np.concatenate([year.seen_TP for year in same], axis=1),
         )
-        for same in zip(*places, strict=True)
+        for same in zip(*areas, strict=True)
     ]

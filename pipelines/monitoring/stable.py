@@ -1,6 +1,6 @@
-"""Which pixels did not change, and which did and when, as far as the images themselves show it. For judging; never for detecting.
+"""Which pixels did not change, and which did and when, as far as the images show it. For evaluation; never for detection.
 
-The rule looks at one level per year: the median of the three consecutive months in which the variable is typically highest
+One level per year is compared: the median of the three consecutive months in which the variable is typically highest
 (where a canopy, a crop, a water index has most to lose; typically lowest where only rises are sought). It sees all of the
 series, so "seen in the images" is what it says, not truth on the ground.
 """
@@ -11,12 +11,12 @@ import numpy as np
 from scipy import ndimage
 
 MONTHS = 3
-LEAST_ACQUISITIONS = 2  # looks within the season that make a level
+LEAST_ACQUISITIONS = 2  # within the season, to make a level
 
 
 @dataclass(frozen=True)
 class YearLevels:
-    """`level_KYX` float32: the season's median of each year in `years_K`, NaN with fewer than two looks; `months` from 1."""
+    """`level_KYX` float32: the season's median of each year in `years_K`, NaN with less than two acquisitions; months from 1."""
 
     years_K: np.ndarray
     level_KYX: np.ndarray

@@ -5,7 +5,7 @@
         fitted-3f2a....safetensors     named by their content: a new state never overwrites the one that the header names
         state-91c0....safetensors
 
-The header is replaced last, in one rename; files that it does not name are swept afterwards. Nothing is flushed to the platter:
+The header is replaced last, in one rename; files that it does not name are swept afterwards. Nothing is flushed to the disk:
 after a power cut a file may be torn, its SHA-256 says so, and the tile is computed again.
 """
 
@@ -30,7 +30,7 @@ from pipelines.monitoring.updates import Consumed, CubeDate
 FORMAT = 1
 HEADER = "header.json"
 LABELS = {
-    "detector": "another detector (expectation, test or threshold)",
+    "detector": "another detector (model, test or threshold)",
     "variable": "another variable",
     "start": "another monitoring.start",
     "grid": "another grid",
@@ -190,7 +190,7 @@ def write_arrays(folder: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> S
     stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256, len(content))
     path = folder / stored.file
     if not path.exists() or path.read_bytes() != content:  # compared in full: a damaged file keeps its name
-        _replace(path, content)
+        replace_file(path, content)
     return stored
 
 
@@ -203,13 +203,14 @@ def publish_header(folder: Path, header: Header, made_for: Identity, before: Hea
         "state": header.state.as_json,
         "kept": [kept.as_json for kept in header.kept],
     }
-    _replace(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
+    replace_file(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
     there = before.sizes.keys() if before else {path.name for path in folder.iterdir()} - {HEADER}
     for name in there - header.sizes.keys():
         (folder / name).unlink(missing_ok=True)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Replaces a file in one rename. Raises StorageFull."""
     draft = path.with_name(f".{path.name}.partial")
     with naming_full_disk(path.parent, len(content)):
         draft.write_bytes(content)
@@ -225,7 +226,7 @@ def write_tile(
     kept: Sequence[tuple[int, Arrays] | Checkpoint],
     before: Header | None = None,
 ) -> Header:
-    """Publishes a tile, in place of `before`; what is given as `Stored` or `Checkpoint` lies there already."""
+    """Publishes a tile, in place of `before`; what is given as `Stored` or `Checkpoint` is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     header = Header(
         tuple(consumed),

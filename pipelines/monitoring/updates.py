@@ -51,7 +51,7 @@ class Consumed:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tile does. It goes on from the state after `base` seen monitored dates and looks at the dates `todo` (positions in
+    """What a tile does. It goes on from the state after `base` seen monitored dates and reads the dates `todo` (positions in
     the cube's list, ascending); of all others `seen` says already whether it saw them.
 
     `note`: no pixel changes, only the list of dates does.

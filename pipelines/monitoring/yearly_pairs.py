@@ -1,19 +1,76 @@
-"""Two summers beside each other: what the rules for pairs of images find of the change that a series shows.
+"""Two summers beside each other: what the change indices of image pairs find of the change that a series shows.
 
-A rule for pairs has no date of alarm and no false alarms by chance of a night, but what it calls changed between the best seasons
-of two years can be counted in stable pixels, and in those whose change the images show.
+An index of a pair has no date of alarm, but what it calls changed between the best seasons of two years can be counted in stable
+pixels, and in those whose change the images show.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.cube.store import bands_of
+from pipelines.monitoring.areas import MonitoredCube, block_reader
 from pipelines.monitoring.stable import first_change_year, stable_pixels, year_levels
+from pipelines.samples.variables import Variable, decode
+from pipelines.tiles import Tile
 
+AREA_PX = 512  # of a large raster one square is compared: an index depends on the pixels around
 LEAST_CHANGED = 10
 # (x_TCHW float32, valid_THW) of two dates -> (score_HW, threshold)
 PairIndex = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+
+
+class ChangeIndex(Protocol):
+    """A change index on tensors: `fit` measures what it must know of a site, `score` is (H, W)."""
+
+    def fit(self, x_TCHW: Any, valid_THW: Any) -> Any: ...
+
+    def score(self, x_TCHW: Any, valid_THW: Any) -> Any: ...
+
+
+def evaluate_pairs(
+    cube: MonitoredCube, indices: Callable[[], Mapping[str, PairIndex]], limit: float, direction: str
+) -> dict[str, dict[str, Any]]:
+    """`evaluate_year_pairs` on all bands of the cube.
+
+    Empty where the cube has one band: then an index of a pair is the difference that monitoring has among its references.
+    `indices` is called only where there are more.
+    """
+    bands = bands_of(cube.dataset)
+    if len(bands) < 2:
+        return {}
+    height, width = cube.shape_yx
+    tile = Tile(0, min(height, AREA_PX), 0, min(width, AREA_PX))
+    reader = block_reader(cube, tile)
+    x_NYX, valid_NYX = (np.stack(planes) for planes in zip(*map(reader.read, cube.dates), strict=True))
+    part = cube.dataset.isel(y=tile.rows, x=tile.columns)
+    variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
+    one_date = ([date.index] for date in cube.dates)
+    read = ((part["image"].isel(time=at).values, part["valid"].isel(time=at).values) for at in one_date)
+    bands_NCYX = np.stack([decode(image, valid, bands, variables)[0][0] for image, valid in read])
+    days_N = np.array([date.day for date in cube.dates])
+    return evaluate_year_pairs(indices(), bands_NCYX, x_NYX, valid_NYX, days_N, cube.start_day, limit, direction)
+
+
+def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[Any, int], float]) -> PairIndex:
+    """A change index as `evaluate_year_pairs` takes it: on dates brought to mean 0 and deviation 1 over what both show.
+
+    `threshold(score_HW, bands)`, of a tensor, is the automatic one of the index's literature.
+    """
+
+    def score(x_TCYX: np.ndarray, valid_TYX: np.ndarray) -> tuple[np.ndarray, float]:
+        import torch
+
+        seen_YX = valid_TYX.all(axis=0)
+        inside = x_TCYX[:, :, seen_YX]
+        mean, deviation = inside.mean(axis=2), np.maximum(inside.std(axis=2), 1e-9)
+        z_TCYX = np.where(seen_YX, (x_TCYX - mean[..., None, None]) / deviation[..., None, None], 0).astype(np.float32)
+        x, valid = torch.from_numpy(z_TCYX), torch.from_numpy(np.broadcast_to(seen_YX, valid_TYX.shape).copy())
+        score_YX = new_index().fit(x, valid).score(x, valid)
+        return score_YX.numpy(), threshold(score_YX, x_TCYX.shape[1])
+
+    return score
 
 
 def evaluate_year_pairs(
@@ -26,9 +83,9 @@ def evaluate_year_pairs(
     limit: float,
     direction: str = "both",
 ) -> dict[str, dict[str, Any]]:
-    """Per rule: `false_alarms` per 1000 stable pixels and year, and `found_YEAR` of the change that the images first show in it.
+    """Per index: `false_alarms` per 1000 stable pixels and year, and `found_YEAR` of the change that the images first show in it.
 
-    `bands_NCYX` are physical values, `x_NYX` the watched variable; both on all dates. Each year from `start_day` on is compared
+    `bands_NCYX` are physical values, `x_NYX` the monitored variable; both on all dates. Each year from `start_day` on is compared
     with the year before it, by the medians of the season in which the variable is highest (lowest for `up`). What "the images
     show" is defined by the variable's own drop between seasons (`pipelines.monitoring.stable`), so a difference of that variable
     has the advantage.
@@ -39,7 +96,7 @@ def evaluate_year_pairs(
     dates_N = np.floor(days_N).astype("datetime64[D]")
     first_year = int(str(np.datetime64(int(start_day), "D"))[:4])
     figures: dict[str, dict[str, Any]] = {name: {"thresholds": {}} for name in indices}
-    alarms = {name: [0, 0] for name in indices}  # called changed, looked at: in stable pixels
+    alarms = {name: [0, 0] for name in indices}  # called changed, compared: in stable pixels
     for year in range(first_year, int(str(dates_N[-1])[:4]) + 1):
         pair = [season_median(bands_NCYX, valid_NYX, dates_N, y, levels.months) for y in (year - 1, year)]
         x_TCYX, valid_TYX = np.stack([x for x, _ in pair]), np.stack([valid for _, valid in pair])
@@ -57,15 +114,15 @@ def evaluate_year_pairs(
             felled_YX = seen_YX & (year_YX == year)
             if felled_YX.sum() >= LEAST_CHANGED:
                 figures[name][f"found_{year}"] = round(float(is_changed_YX[felled_YX].mean()), 4)
-    for name, (called, looked) in alarms.items():
-        figures[name]["false_alarms"] = round(1000 * called / looked, 2) if looked else None
+    for name, (called, compared) in alarms.items():
+        figures[name]["false_alarms"] = round(1000 * called / compared, 2) if compared else None
     return figures
 
 
 def season_median(
     bands_NCYX: np.ndarray, valid_NYX: np.ndarray, dates_N: np.ndarray, year: int, months: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(x_CYX float32, 0 where not seen; valid_YX) of one year's season; one usable look is enough. Months from 1."""
+    """(x_CYX float32, 0 where not seen; valid_YX) of one year's season; one usable date is enough. Months from 1."""
     first = months[0]
     month_N = dates_N.astype("datetime64[M]").astype(int) % 12 + 1
     year_N = dates_N.astype("datetime64[Y]").astype(int) + 1970

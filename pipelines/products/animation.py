@@ -31,7 +31,7 @@ MOST_FRAMES = 18
 def draw_change_animation(
     maps: ChangeMaps, path: Path, title: str, start_day: float, end_day: float, *, milliseconds: int = 350
 ) -> None:
-    """Writes a GIF: the place as it was before, in grey, and on top what was known to have changed by each date of alarm.
+    """Writes a GIF: the site as it was before, in grey, and on top what was known to have changed by each date of alarm.
 
     `layers` must hold change_day and detected_day; `start_day` and `end_day` are the first and last frame: dates observed.
     """

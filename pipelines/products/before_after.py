@@ -42,10 +42,10 @@ NEAR_EDGE = 0.12  # share of a map's side within which a mark's number would lea
 
 @dataclass(frozen=True)
 class Observation:
-    """A place at one date: `values` (rows, columns) of the variable or (rows, columns, 3) of colours, float32, NaN = not seen.
+    """A site at one date: `values` (rows, columns) of the variable or (rows, columns, 3) of colours, float32, NaN = not seen.
 
     `variable` and `unit` are of the former; `text` say what the colours are, for instance "true colour". `when` stands in the
-    place of the date where several looks were taken together: "Jun-Aug 2018, median of 6 looks".
+    place of the date where several acquisitions were taken together: "Jun-Aug 2018, median of 6 dates".
     """
 
     date: np.datetime64

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
-from pipelines.grid import Grid
+from pipelines.cube.store import bands_of
+from pipelines.grid import Grid, parse_crs
 from pipelines.inference.staging import Field, Staged
+from pipelines.samples.variables import Variable, decode
 
 MOST_PX = 700  # longer side of a thinned field
 
@@ -40,6 +44,34 @@ def thin(staged: Staged, field: Field, most_px: int = MOST_PX) -> np.ndarray:
     step = step_for(staged.shape_yx, most_px)
     rows = range(0, staged.shape_yx[0], step)
     return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
+
+
+def read_variables(dataset: xr.Dataset, index: int, step: int, variables: tuple[Variable, ...]) -> np.ndarray:
+    """(C, rows, columns) physical values of one date, every `step`-th pixel, NaN where not usable; read strip by strip."""
+    bands = bands_of(dataset)
+    strip = max(step, 512 // step * step)
+    parts = []
+    for row in range(0, dataset.sizes["y"], strip):
+        part = dataset.isel(time=[index], y=slice(row, row + strip))
+        thinned = part.isel(y=slice(None, None, step), x=slice(None, None, step))
+        x_NCYX, valid_NYX = decode(thinned["image"].values, thinned["valid"].values, bands, variables)
+        parts.append(np.where(valid_NYX[0], x_NCYX[0], np.nan).astype(np.float32))
+    return np.concatenate(parts, axis=1)
+
+
+def crs_labels(text: str) -> dict[str, str]:
+    """`crs` (`EPSG:3035`; without a code the projection's method) and `crs_unit` (`m`, `degree`) for a figure's margin."""
+    crs = parse_crs(text)
+    code = crs.to_epsg()
+    unit = "degree" if crs.is_geographic else crs.linear_units or "m"
+    name = f"EPSG:{code}" if code else projection_name(crs.to_wkt(version="WKT2_2019"))
+    return {"crs": name, "crs_unit": "m" if unit == "metre" else unit}
+
+
+def projection_name(wkt2: str) -> str:
+    """The projection's method, for a CRS that has no code: `Sinusoidal`, `Polar Stereographic (variant B)`."""
+    method = re.search(r'METHOD\["([^"]+)"', wkt2)
+    return method[1] if method else "a CRS without a code"
 
 
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:

@@ -23,7 +23,8 @@ from pipelines.products.layers import NOT_MONITORED, Class, Layer, LayerBand
 class Rows(Protocol):
     """An array, a memory map or a zarr array: (rows, columns), sliced by rows."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 

@@ -108,11 +108,11 @@ GREY, ORANGE, BLUE, VERMILION, PALE = "#d5d8dc", "#e69f00", "#0072b2", "#d55e00"
 
 STATUS_CLASSES = (
     Class(NOT_MONITORED, "not-monitored", "too few usable dates in the history: nothing can be said", GREY, is_nodata=True),
-    Class(NOTHING_FOUND, "nothing-found", "watched; no change found so far", PALE),
+    Class(NOTHING_FOUND, "nothing-found", "monitored; no change found so far", PALE),
     Class(CHANGED, "changed", "an alarm was raised", VERMILION),
 )
 DIRECTION_CLASSES = (
-    Class(0, "none", "watched; no change found so far", PALE),
+    Class(0, "none", "monitored; no change found so far", PALE),
     Class(1, "decrease", "lower than expected", ORANGE),
     Class(2, "increase", "higher than expected", BLUE),
     Class(NOT_SEEN, "not-monitored", "too few usable dates in the history: nothing can be said", GREY, is_nodata=True),

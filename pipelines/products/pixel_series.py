@@ -1,4 +1,4 @@
-"""What happened at a few places: observed values, what was expected, and when the alarm came."""
+"""What happened at a few pixels: observed values, what was expected, and when the alarm came."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Series:
 def draw_change_series(
     series: Sequence[Series], path: Path, variable: str, unit: str, start_day: float, *, title: str = "", width: float = 2.0
 ) -> None:
-    """Writes a PNG, one panel per pixel on a common time axis; `start_day` is where history ends and watching begins."""
+    """Writes a PNG, one panel per pixel on a common time axis; `start_day` is where history ends and monitoring begins."""
     with mpl.rc_context(STYLE):
         size = (11.0, 0.95 + 1.75 * max(len(series), 1))
         figure = Figure(figsize=size, facecolor="white")
@@ -54,7 +54,7 @@ def draw_change_series(
         figure.text(0.2 / size[0], 1 - 0.26 / size[1], title, size=13, weight="bold", va="center")
         if not series:
             panels[0].set_axis_off()
-            panels[0].text(0.5, 0.5, "no place to show", ha="center", color=MUTED, transform=panels[0].transAxes)
+            panels[0].text(0.5, 0.5, "no patch to show", ha="center", color=MUTED, transform=panels[0].transAxes)
         for axes, one in zip(panels, series, strict=False):
             _draw(axes, one, start_day, width)
             axes.set_ylabel(label(variable, unit), color=MUTED)
@@ -114,12 +114,12 @@ def _legend(figure: Figure, axes: Axes, width: float) -> None:
     size_x, size_y = figure.get_size_inches()
     handles = [
         Line2D([], [], marker="o", ls="", ms=4, color=HISTORY, label="history"),
-        Line2D([], [], marker="o", ls="", ms=4, color=MONITORED, label="watched"),
+        Line2D([], [], marker="o", ls="", ms=4, color=MONITORED, label="monitored"),
         Line2D([], [], color=EXPECTED, lw=1.4, label="expected"),
         Patch(color=EXPECTED, alpha=0.16, label=f"± {width:g} deviations"),
         Line2D([], [], color=CHANGE, lw=1.8, label="change"),
         Line2D([], [], color=ALARM, lw=1.8, ls=(0, (3, 1.5)), label="alarm"),
-        Line2D([], [], color=MUTED, lw=0.9, ls=(0, (2, 2)), label="watching begins"),
+        Line2D([], [], color=MUTED, lw=0.9, ls=(0, (2, 2)), label="monitoring begins"),
     ]
     figure.legend(
         handles=handles, loc="center left", bbox_to_anchor=(0.12 / size_x, 1 - 0.52 / size_y), ncols=len(handles), frameon=False,

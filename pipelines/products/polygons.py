@@ -36,6 +36,7 @@ COLUMNS = (
 DATES = ("first_date", "last_date", "median_date", "detected")
 LAYERS = ("change_day", "detected_day", "magnitude", "direction", "confidence", "recovered_day")
 LAYER = "changes"
+MOST_LARGEST = 50  # rows in a summary
 GPKG_EPOCH = "1970-01-01T00:00:00.000Z"  # stands for "last changed", which a GeoPackage must have
 SEGMENT_PX = 8  # edges are cut this short before they are measured: a parallel is no shortest line
 
@@ -352,3 +353,23 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
+
+
+def read_patches(folder: Path, stem: str = "changes") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(facts, the largest patches as rows) of what `write_polygons` left, without the outlines. Raises MissingInput."""
+    from pyarrow import parquet
+
+    path = folder / f"{stem}.parquet"
+    if not path.exists():
+        raise MissingInput(f"{path} is not there; run the command that made it again")
+    columns = [name for name in parquet.read_schema(path).names if name != "geometry"]
+    patches = parquet.read_table(path, columns=columns).to_pandas()
+    facts: dict[str, Any] = {"area_m2": float(patches["area_m2"].sum())}
+    if "recovered_px" in patches:  # patches of older versions do not count them
+        facts = {"pixels_recovered": int(patches["recovered_px"].sum()), **facts}
+    if len(patches):
+        ends = patches["first_date"].min(), patches["last_date"].max()
+        facts |= {
+            name: f"{end:%Y-%m-%dT%H:%M:%SZ}" for name, end in zip(("first_date", "last_date"), ends, strict=True) if end == end
+        }
+    return facts, patches.head(MOST_LARGEST).to_dict("records")

@@ -31,7 +31,7 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class MonitorMasks:
-    """The dates of change, of recovery and of the last look of a monitor run: at each, what had changed and not recovered."""
+    """The dates of change, recovery and last acquisition of a monitor run: at each, what had changed and not recovered."""
 
     folder: Path
 
@@ -114,7 +114,7 @@ def _place(pattern: str | None) -> str:
 
 
 def grid_of(masks: list[MaskFile] | MonitorMasks) -> Grid:
-    """The grid of all masks. Raises RequestError where one lies elsewhere, or has no place in the world."""
+    """The grid of all masks. Raises RequestError where one lies elsewhere, or is not georeferenced."""
     files = [masks_file.path for masks_file in masks] if isinstance(masks, list) else [monitor_layer(masks.folder)]
     first = _grid(files[0])
     for path in files[1:]:
@@ -128,7 +128,7 @@ def grid_of(masks: list[MaskFile] | MonitorMasks) -> Grid:
 
 
 def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
-    """Raises RequestError where frames differ in rows or columns, or have a place in the world: those are measured on it."""
+    """Raises RequestError where frames differ in rows or columns, or are georeferenced: those are measured on the ellipsoid."""
     if isinstance(masks, MonitorMasks):
         raise RequestError(f"{masks.folder} is a run on a map, and its sizes are in m²: leave --spacing-mm out")
     shapes = {}
@@ -211,7 +211,7 @@ def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _monitor_masks(folder: Path) -> Iterator[DatedMask]:
-    """At each date of change or recovery and at the last look: what had changed by then and had not recovered.
+    """At each date of change or recovery and at the last acquisition: what had changed by then and had not recovered.
 
     Raises RequestError where nothing ever changed.
     """
@@ -235,7 +235,7 @@ def _monitor_masks(folder: Path) -> Iterator[DatedMask]:
 
 
 def _last_acquisition(path: Path) -> list[float]:
-    """[whole days since 1970-01-01 of the last date that the watch looked at], as the file's tags say; [] if they do not."""
+    """[whole days since 1970-01-01 of the last monitored date], as the file's tags say; [] if they do not."""
     with open_raster(path, (1,)) as raster:
         acquired = raster.tags().get("DRIFTLINE_ISSUED_UTC", "")
     return [float(np.datetime64(acquired[:10], "D").astype(np.int64))] if acquired else []

@@ -67,9 +67,19 @@ class Space:
             return np.full(len(index_ND), np.prod(self.spacing))
         return self._interpolate(self._lattice[1][0], index_ND)
 
-    def central_pixel_size(self, shape: tuple[int, ...]) -> float:
-        """True area (or volume) of the pixel in the middle of an array of `shape`, as `pixel_size`."""
-        return float(self.pixel_size((np.array([shape]) - 1) / 2)[0])
+    @property
+    def smallest_pixel(self) -> float:
+        """True area of the smallest of a map's four corner pixels, in `unit` squared."""
+        assert self.grid is not None
+        rows, columns = self.grid.shape_yx
+        corners = np.array([[row, column] for row in (0, rows - 1) for column in (0, columns - 1)], np.float64)
+        return float(self.pixel_size(corners).min())
+
+    @property
+    def central_pixel(self) -> float:
+        """True area of the pixel in the middle of a map, in `unit` squared."""
+        assert self.grid is not None
+        return float(self.pixel_size((np.array([self.grid.shape_yx]) - 1) / 2)[0])
 
     def steps(self, index_ND: np.ndarray) -> np.ndarray:
         """True length of a pixel along each array axis at `index_ND`, in `unit`, (N, D) float64."""

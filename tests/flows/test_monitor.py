@@ -1,7 +1,9 @@
-"""`driftline monitor` as people call it: no news, one new scene, late and reprocessed ones, refusals, alerts and who is told."""
+"""`driftline monitor` as people call it: nothing new, a new scene, late and reprocessed ones, refusals, alerts, notifications."""
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,9 +16,11 @@ import xarray as xr
 import yaml
 
 from flows import notify as notifying
+from flows.code import PACKAGES, closure, source_of
 from flows.invocation import open_invocation, remembering_folder
 from flows.notify import send_alerts
-from flows.stages import body_of
+from flows.stage import carry_out
+from flows.tasks.monitor import Monitor
 from pipelines.errors import RequestError, StateError
 from pipelines.monitoring.alerts import read_alert_log
 
@@ -63,7 +67,7 @@ def write_scenes(folder: Path, numbers: range | list[int], brighter: dict[int, i
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder; no Prefect server is named, and no pictures are drawn."""
+    """The working folder; no Prefect server is named."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", "")
     return tmp_path
@@ -71,15 +75,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without products and report: they have tests of their own, and take longer than all the rest."""
-    monkeypatch.setattr("flows.stages.monitor_products.publish", lambda *arguments: [])
-    monkeypatch.setattr("flows.stages.monitor_report.report", lambda invocation: {})
+    """Without pictures and report: they have tests of their own, and take longer than all the rest."""
+    monkeypatch.setattr("pipelines.products.found_changes.draw_changes", lambda *arguments: None)
+    monkeypatch.setattr("flows.publish.report", lambda task, context: {})
 
 
-def monitor(config: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+def monitor(config: Path, *overrides: str, verb: str = "monitor", **options: Any) -> dict[str, Any]:
     invocation = open_invocation(config, overrides, **options)
     with remembering_folder(invocation):
-        return body_of("monitor", "monitor")(invocation)
+        return carry_out(invocation, verb)
 
 
 def state_files(folder: Path) -> dict[str, bytes]:
@@ -87,7 +91,7 @@ def state_files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_no_news_and_one_new_scene(here: Path) -> None:
+def test_nothing_new_and_one_new_scene(here: Path) -> None:
     first = monitor(write_scenes(here, range(DATES - 1)))
     assert (first["counts"]["tiles"], first["counts"]["fits"], first["counts"]["replays"]) == (TILES, TILES, 0)
     assert first["counts"]["steps"] == TILES * (DATES - 1 - HISTORY)
@@ -130,15 +134,29 @@ def test_a_late_scene_and_a_reprocessed_one_through_the_cube(here: Path, plain: 
 
 
 @pytest.mark.slow
-def test_restart_begins_anew_even_where_nothing_is_new(here: Path, plain: None) -> None:
+def test_restart_starts_over_even_where_nothing_is_new(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
     first = monitor(config)
     before = state_files(here / "runs" / "forest" / "state")
     anew = monitor(config, restart=True)
-    assert (anew["counts"]["fits"], anew["alerts"]) == (TILES, []), "all steps again, and nobody is told twice"
+    assert (anew["counts"]["fits"], anew["alerts"]) == (TILES, []), "all steps again, and nobody is notified twice"
     assert state_files(here / "runs" / "forest" / "state") == before
     shutil.rmtree(here / "runs" / "forest" / "state" / "harmonic")
     assert monitor(config)["counts"]["steps"] == first["counts"]["steps"], "a state that is gone is made again"
+
+
+@pytest.mark.slow
+def test_the_state_of_another_cube_is_refused_before_anything_is_called_up_to_date(here: Path, plain: None) -> None:
+    config, runs = write_scenes(here, range(DATES)), here / "runs"
+    monitor(config)
+    write_scenes(here, range(DATES), dict.fromkeys(range(DATES), 7))
+    monitor(config, "name=brighter")
+    write_scenes(here, range(DATES))
+    shutil.rmtree(runs / "forest" / "state" / "harmonic")
+    shutil.copytree(runs / "brighter" / "state" / "harmonic", runs / "forest" / "state" / "harmonic")
+    with pytest.raises(StateError, match=r"another cube: of the 70 dates .*--restart"):
+        monitor(config)  # nothing is new in cube and config
+    assert monitor(config, restart=True)["counts"]["fits"] == TILES
 
 
 @pytest.mark.slow
@@ -157,7 +175,7 @@ def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, p
         monitor(config, "cube.uri=elsewhere")
     anew = monitor(config, "cube.uri=elsewhere", restart=True)
     assert anew["counts"]["fits"] == TILES
-    assert anew["alerts"] == []  # known already: nobody is told twice
+    assert anew["alerts"] == []  # known already: nobody is notified twice
 
 
 def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: Path, plain: None) -> None:
@@ -186,7 +204,7 @@ def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain
     assert any("harmonic baseline" in line for line in record["lines"])
 
 
-def test_refused_scenes_are_said(here: Path, plain: None) -> None:
+def test_refused_scenes_are_noted(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
     with xr.open_dataset(here / "forest.nc", engine="h5netcdf", mask_and_scale=False) as opened:
         dataset = opened.load()
@@ -199,58 +217,103 @@ def test_refused_scenes_are_said(here: Path, plain: None) -> None:
     assert "1 scene was refused and is missing here" in record["degraded"][0]
 
 
-def test_a_watch_that_cannot_find_anything_says_so(here: Path, plain: None) -> None:
+def test_monitoring_that_cannot_find_anything_says_so(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
     early = monitor(config, "name=early", "monitoring.start=2030-01-01")
     assert early["degraded"] == [
-        "nothing has been judged yet: monitoring.start is 2030-01-01 and the cube ends on 2019-05-09; what comes later is judged"
+        "no date has been monitored yet: monitoring.start is 2030-01-01 and the cube ends on 2019-05-09; "
+        "later dates are monitored"
     ]
-    insensitive = monitor(config, "name=deaf", "monitoring.min_history=51")
+    insensitive = monitor(config, "name=insensitive", "monitoring.min_history=51")
     assert insensitive["degraded"] == [
-        "no pixel is watched: they have fewer than 51 usable dates before 2018-02-20 (monitoring.min_history, monitoring.start)"
+        "no pixel is monitored: they have fewer than 51 usable dates before 2018-02-20 (monitoring.min_history, monitoring.start)"
     ]
-    assert monitor(config, "name=deaf", "monitoring.min_history=51")["notes"] == insensitive["degraded"]
+    assert monitor(config, "name=insensitive", "monitoring.min_history=51")["notes"] == insensitive["degraded"]
     with pytest.raises(RequestError, match=r"expected 51 usable dates .*found at most 50; set a smaller monitoring\.min_history"):
         monitor(config, "name=uncalibrated", "monitoring.min_history=51", "monitoring.test.threshold=null")
 
 
 def test_a_scene_from_the_future_is_pointed_at(here: Path, plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
     long_ago = int(np.datetime64("2019-05-01", "ns").astype(np.int64))
-    monkeypatch.setattr("flows.stages.monitor_messages.time.time_ns", lambda: long_ago)
+    monkeypatch.setattr("pipelines.monitoring.messages.time.time_ns", lambda: long_ago)
     (note,) = monitor(write_scenes(here, range(DATES)))["degraded"]
     assert note.startswith("the cube ends in the future, on 2019-05-09 (")
     assert "until the cube's folder is removed" in note
 
 
-def test_damage_is_mended_and_said_once(here: Path, plain: None) -> None:
+def test_damage_is_repaired_and_noted_once(here: Path, plain: None) -> None:
     config, state = write_scenes(here, range(DATES - 1)), here / "runs" / "forest" / "state" / "harmonic"
     monitor(config)
     next(state.glob("tiles/*/header.json")).write_text("{")
-    mended = monitor(write_scenes(here, range(DATES)))
-    assert "1 damaged state file was computed again" in mended["notes"][0]
+    repaired = monitor(write_scenes(here, range(DATES)))
+    assert "1 damaged state file was computed again" in repaired["notes"][0]
     again = monitor(config)
     assert (again["skipped"], again["notes"]) == (True, [])
-    assert again["degraded"] == mended["degraded"]  # the report speaks of the last look still
+    assert again["degraded"] == repaired["degraded"]  # the report is still of the run before
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"made_for": 1, "asked": 2, "calibration": 3}'])
-def test_a_damaged_note_of_the_watch_is_made_anew(here: Path, plain: None, content: str) -> None:
+def test_a_damaged_record_of_the_state_is_made_anew(here: Path, plain: None, content: str) -> None:
     monitor(write_scenes(here, range(DATES - 1)))
     (here / "runs" / "forest" / "state" / "harmonic" / "monitoring.json").write_text(content)
     assert monitor(write_scenes(here, range(DATES)))["counts"]["steps"] == TILES
 
 
-# ---------------------------------------------------------------- who is told
+@pytest.mark.slow
+def test_the_evaluation_is_done_once_and_the_report_shows_it(here: Path) -> None:
+    config = write_scenes(here, range(DATES))
+    first = monitor(config, "evaluation.pixels=200", verb="run")
+    folder = here / "runs" / "forest"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["shipped"] == "harmonic cusum"
+    assert evaluation["verdict"]["is_publishable"]
+    assert {"harmonic cusum", "difference", "three_low"} <= evaluation["methods"].keys()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["sentence"].startswith("forest: ndvi has changed in 1 patch (0.4 ha) since 2018-02-20, the latest on 2018-")
+    assert "1000 pixels raise a false alarm per year" in summary["sentence"]
+    assert [criterion["kind"] for criterion in summary["criteria"]][:2] == ["at most", "at least"]
+    assert summary["model_hash"] == first["model_hash"]
+    assert "Simulated breaks" in (folder / "report.html").read_text()
+    assert monitor(config, "evaluation.pixels=200", verb="run")["skipped"]
 
 
-class Heard(BaseHTTPRequestHandler):
+def test_what_a_stage_imports_decides_its_key(here: Path) -> None:
+    """A change of the report does not evaluate again; whatever a stage loads is among the modules that its key digests."""
+    used = {stage: closure(Monitor.code[stage]) for stage in ("evaluate", "monitor")}
+    assert "pipelines.monitoring.detector" in used["evaluate"] & used["monitor"]
+    assert not {name for name in used["evaluate"] if name.startswith(("pipelines.products", "flows"))}
+    write_scenes(here, range(DATES))
+    script = """
+import sys, json
+from flows.invocation import open_invocation
+from flows.publish import new_building
+from flows.stage import ingest
+from flows.tasks.monitor import Monitor
+context, task = open_invocation("forest.yaml"), Monitor()
+ingest(task, context)
+before = set(sys.modules)
+task.evaluate(context) if sys.argv[1] == "evaluate" else task.predict(context, None, new_building(context.folder))
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    for stage, known in used.items():
+        done = subprocess.run([sys.executable, "-c", script, stage], check=True, capture_output=True, text=True)
+        loaded = {name for name in json.loads(done.stdout.splitlines()[-1]) if name.split(".")[0] in PACKAGES and "." in name}
+        packages = {name for name in loaded if source_of(name).name == "__init__.py"}  # nothing but a docstring in them
+        assert loaded - packages <= known, stage
+        assert "pipelines.monitoring.detector" in loaded
+
+
+# ---------------------------------------------------------------- notifications
+
+
+class Received(BaseHTTPRequestHandler):
     """Keeps what is posted; answers with `status`."""
 
-    heard: list[Any]
+    received: list[Any]
     status: int
 
     def do_POST(self) -> None:
-        self.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(type(self).status)
         self.end_headers()
 
@@ -259,9 +322,9 @@ class Heard(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def webhook() -> Iterator[tuple[str, type[Heard]]]:
-    """(address, what it heard) of a server on this machine."""
-    handler = type("Handler", (Heard,), {"heard": [], "status": 200})
+def webhook() -> Iterator[tuple[str, type[Received]]]:
+    """(address, what it received) of a server on this machine."""
+    handler = type("Handler", (Received,), {"received": [], "status": 200})
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -271,7 +334,7 @@ def webhook() -> Iterator[tuple[str, type[Heard]]]:
 
 
 @pytest.fixture
-def block(webhook: tuple[str, type[Heard]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def block(webhook: tuple[str, type[Received]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """A server with the block custom-webhook/ops is there from the moment that this is called."""
 
     def make() -> None:
@@ -292,40 +355,40 @@ def block(webhook: tuple[str, type[Heard]], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
-    here: Path, plain: None, webhook: tuple[str, type[Heard]], block: Callable[[], None]
+    here: Path, plain: None, webhook: tuple[str, type[Received]], block: Callable[[], None]
 ) -> None:
-    config, telling = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops, slack-webhook/gone]"
-    first = monitor(config, telling)
-    assert "1 alert stands in runs/forest/alerts.json and not sent: no Prefect server is configured" in first["notified"][0]
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops, slack-webhook/gone]"
+    first = monitor(config, blocks)
+    assert "1 alert in runs/forest/alerts.json not sent yet: no Prefect server is configured" in first["notified"][0]
     block()
-    second = monitor(config, telling)
+    second = monitor(config, blocks)
     assert second["skipped"]
-    assert second["notified"][0] == "custom-webhook/ops was told of 1 alert"
+    assert second["notified"][0] == "custom-webhook/ops was notified of 1 alert"
     assert "not sent to slack-webhook/gone: ValueError: Unable to find block" in second["notified"][1]
-    (message,) = webhook[1].heard
+    (message,) = webhook[1].received
     assert message["subject"] == "driftline forest: 1 new change"
     area_ha = json.loads(Path("runs/forest/alerts.json").read_text())["alerts"][0]["area_m2"] / 1e4
     assert f"{area_ha:.2f} ha, decrease of" in message["body"]
     assert 0.4 <= area_ha <= 0.5
-    monitor(config, telling)
-    assert len(webhook[1].heard) == 1
+    monitor(config, blocks)
+    assert len(webhook[1].received) == 1
     alert_log = json.loads(Path("runs/forest/alerts.json").read_text())
     assert alert_log["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
     assert alert_log["alerts"][0]["notify"]["slack-webhook/gone"] == ""
 
 
 def test_a_block_that_fails_loses_nothing_and_is_tried_again(
-    here: Path, plain: None, webhook: tuple[str, type[Heard]], block: Callable[[], None]
+    here: Path, plain: None, webhook: tuple[str, type[Received]], block: Callable[[], None]
 ) -> None:
-    config, telling = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
     block()
     webhook[1].status = 500
-    record = monitor(config, telling)
+    record = monitor(config, blocks)
     assert record["change"]["objects"] == 1
     assert "not sent to custom-webhook/ops: HTTPStatusError" in record["notified"][0]
     webhook[1].status = 200
-    assert monitor(config, telling)["notified"] == ["custom-webhook/ops was told of 1 alert"]
-    assert len(webhook[1].heard) == 2
+    assert monitor(config, blocks)["notified"] == ["custom-webhook/ops was notified of 1 alert"]
+    assert len(webhook[1].received) == 2
     folder = Path("runs/forest")
     alert_log = read_alert_log(folder / "alerts.json", folder / "state" / "alerts")
     assert send_alerts(alert_log, ["custom-webhook/ops"], "forest", folder / "alerts.json", lambda alert_log: None)[1] == []
@@ -335,5 +398,5 @@ def test_a_long_list_is_cut_and_the_largest_come_first() -> None:
     alert = {"id": "x", "area_m2": 1e4, "direction": "decrease", "magnitude": -0.3, "confidence": None, "lat": 45.0, "lon": 22.0,
              "first_date": "2019-05-01T00:00:00Z", "detected": "2019-06-01T00:00:00Z"}  # fmt: skip
     lines = notifying.body_of([alert] * 30 + [{**alert, "area_m2": 5e4}], Path("alerts.json")).splitlines()
-    assert lines[0] == "2019-05-01 (seen 2019-06-01): 5.00 ha, decrease of -0.3, at 45.00000, 22.00000 [x]"
+    assert lines[0] == "2019-05-01 (detected 2019-06-01): 5.00 ha, decrease of -0.3, at 45.00000, 22.00000 [x]"
     assert lines[-2] == "... and 11 more"

@@ -108,9 +108,9 @@ NUMBERS = {  # run -> (role, JSON file below the run's folder, path in it, keys)
         ("metrics/drops", "evaluation.json", "details/methods/*/drops/*", "breaks alarmed_before found"),
         ("metrics/at_wanted_rate", "evaluation.json", "details/methods/*/at_wanted_rate", "threshold"),
         ("metrics/seen", "evaluation.json", "details/methods/*/seen_in_images/*", "pixels found alarmed_before"),
-        ("metrics/pairs", "evaluation.json", "pairs/*", "found_2019 found_2020 false_alarms"),
-        ("metrics/pair_thresholds", "evaluation.json", "pairs/*/thresholds/*", ""),
-        ("metrics/calibrated_on", "evaluation.json", "calibrated_on/years/*", ""),
+        ("metrics/pairs", "evaluation.json", "details/pairs/*", "found_2019 found_2020 false_alarms"),
+        ("metrics/pair_thresholds", "evaluation.json", "details/pairs/*/thresholds/*", ""),
+        ("metrics/calibrated_on", "evaluation.json", "details/calibrated_on/years/*", ""),
     ),
     "change": (
         LOSS,

@@ -1,4 +1,4 @@
-"""Two nights over the Romanian forest through the command line's functions: no news, and one new scene; what was computed."""
+"""Two runs over the Romanian forest through the command line's functions: nothing new, and one new scene; what was computed."""
 
 import hashlib
 import json
@@ -28,8 +28,8 @@ def write_config(folder: Path, name: str) -> Path:
     return path
 
 
-def night(config: Path, capsys: pytest.CaptureFixture[str]) -> dict:
-    assert stage("monitor", str(config), [], False, True) == DONE  # clouds are not refusals to a watch
+def monitor(config: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+    assert stage("monitor", str(config), [], False, True) == DONE  # a cloudy scene is nothing unusual when monitoring
     return json.loads(capsys.readouterr().out)
 
 
@@ -42,7 +42,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_night_without_news_and_one_with_a_new_scene(shared_data, tmp_path, monkeypatch, capsys):
+def test_a_run_with_nothing_new_and_one_with_a_new_scene(shared_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", "")
     config, scenes = write_config(tmp_path, "forest"), shared_data(FILE)
@@ -51,23 +51,23 @@ def test_a_night_without_news_and_one_with_a_new_scene(shared_data, tmp_path, mo
         is_known = dates < np.datetime64("2020-06-25")
         file.isel(time=is_known).to_netcdf(tmp_path / "scenes.nc", engine="h5netcdf")
 
-    first = night(config, capsys)
+    first = monitor(config, capsys)
     assert first["counts"]["fits"] == first["counts"]["tiles"] == 4
     before = digests(tmp_path / "runs" / "forest" / "state")
-    assert night(config, capsys)["counts"] == NONE
+    assert monitor(config, capsys)["counts"] == NONE
     assert digests(tmp_path / "runs" / "forest" / "state") == before
 
     with xr.open_dataset(scenes, engine="h5netcdf", mask_and_scale=False) as file:
         is_known[np.flatnonzero(~is_known)[0]] = True  # 2020-06-25, a clear day
         (tmp_path / "scenes.nc").unlink()
         file.isel(time=is_known).to_netcdf(tmp_path / "scenes.nc", engine="h5netcdf")
-    new = night(config, capsys)
+    new = monitor(config, capsys)
     assert new["until"] == "2020-06-25T00:00:00Z"
     assert new["counts"] == {**NONE, "tiles": 4, "steps": 4, "dates_read": 1}
     assert new["change"]["pixels"] >= first["change"]["pixels"] > 500  # the felling
     assert new["change"]["pixels_new"] == new["change"]["pixels"] - first["change"]["pixels"]
 
-    whole = night(write_config(tmp_path, "whole"), capsys)
+    whole = monitor(write_config(tmp_path, "whole"), capsys)
     assert whole["counts"]["fits"] == 4
     places = [tmp_path / "runs" / name / "state" / "harmonic" for name in ("forest", "whole")]
     assert digests(places[0]) == digests(places[1])

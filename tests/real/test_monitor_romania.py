@@ -1,5 +1,5 @@
-"""The marks of monitoring without labels, on the Romanian forest: threshold from the history alone, drops put into stable pixels,
-and the felling that the images show. What is measured and how stands in docs/monitoring.md."""
+"""The criteria of monitoring without labels, on the Romanian forest: threshold from the history alone, drops injected into stable
+pixels, and the felling that the images show. What is measured and how: docs/monitoring.md."""
 
 import numpy as np
 import pytest
@@ -39,16 +39,16 @@ def calibrated(forest, columns: slice) -> Detector:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("calibrated_on", "judged_on", "delay_of_large"),
+    ("calibrated_on", "evaluated_on", "delay_of_large"),
     [(WEST, EAST, 56), (ALL, ALL, 56), (EAST, EAST, 61)],  # the east's own history asks for caution: 60 days, 2 false alarms
     ids=["west-east", "all", "east"],
 )
-def test_the_marks_are_met(forest, calibrated_on, judged_on, delay_of_large):
+def test_the_criteria_are_met(forest, calibrated_on, evaluated_on, delay_of_large):
     x, valid, days = forest
     result = evaluate_monitor(
         {"cusum": calibrated(forest, calibrated_on)},
-        x[..., judged_on],
-        valid[..., judged_on],
+        x[..., evaluated_on],
+        valid[..., evaluated_on],
         days,
         START,
         EvaluationSettings(direction="down"),

@@ -9,7 +9,7 @@ import rasterio
 import xarray as xr
 import yaml
 
-from configs.schema import Run
+from configs.tasks.forecast import ForecastRun
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band
@@ -160,7 +160,7 @@ def test_a_proposed_run_loads_and_its_source_reads(shared_data, place, kind, var
     from configs.build import build_quality_mask, build_source
 
     path = shared_data(f"satellite/{place}")
-    run = Run.model_validate(yaml.safe_load(propose_run(path, Path(place).stem)))
+    run = ForecastRun.model_validate(yaml.safe_load(propose_run(path, Path(place).stem)))
     assert (run.source.kind, run.samples.variables[0].name) == (kind, variable)
     source = build_source(run)
     scenes = source.list_scenes().scenes

@@ -101,7 +101,7 @@ def test_monitoring_goes_on_from_the_saved_state(unpack: Unpack) -> None:
     alerts = json.loads((folder / "alerts.json").read_text())["alerts"]
     assert [alert["id"] for alert in record["alerts"]] == [alerts[1]["id"]], "the first one is not raised again"
     (unsent,) = record["notified"]
-    assert unsent.startswith("1 alert stands")
+    assert unsent.startswith("1 alert in")
     for alert, before in zip(alerts, requested["alerts"], strict=True):
         assert alert["notify"] == before["notify"], "sent once, or not yet"
         facts = {key: value for key, value in before.items() if key != "notify"}

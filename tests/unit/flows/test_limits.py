@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from configs.load import load_run
 from configs.paths import BelowSource, Named, NamedPath, named_paths
-from configs.schema import CubeUri
 from configs.tasks import TASKS
+from configs.types import CubeUri
 from flows.invocation import open_invocation
 from flows.limits import LIMITS_VARIABLE, Limits, default_limits, limits_here
 from pipelines.errors import ConfigError, RequestError, StateError

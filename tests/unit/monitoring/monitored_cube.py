@@ -1,4 +1,4 @@
-"""A small cube in memory that scenes come into in any order, and a watch over it. Shared with the test that kills."""
+"""A small cube in memory that scenes come into in any order, and its monitoring. Shared with the test that kills."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from pipelines.samples.variables import Variable
 
 SHAPE_YX, TILE_PX, KEEP_EVERY = (8, 12), 4, 3
 FIRST, EVERY_DAYS, HISTORY = np.datetime64("2015-01-03", "ns"), 23, 40
-DATES = 60  # the last 20 are watched
+DATES = 60  # the last 20 are monitored
 START_NS = int((FIRST + np.timedelta64(EVERY_DAYS * HISTORY - 1, "D")).astype(np.int64))
 DETECTOR = Detector(HarmonicModel(1), Cusum(1.0, 4.0), Calibration(5.0), "down", 6)
 CLOUDED = "clouded"  # the version of a scene that shows nothing
@@ -40,7 +40,7 @@ def scene(number: int, version: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_cube(scenes: Scenes) -> xr.Dataset:
-    """What `open_cube` would hand back for these scenes."""
+    """What `open_cube` would return for these scenes."""
     numbers = sorted(scenes)
     images, valids = zip(*(scene(n, scenes[n]) for n in numbers), strict=True)
     time = FIRST + np.array(numbers) * np.timedelta64(EVERY_DAYS, "D")

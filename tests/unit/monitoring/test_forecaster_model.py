@@ -1,4 +1,4 @@
-"""A forecaster that foretells each new date: what it is asked, what it remembers, and that a break is not absorbed."""
+"""A forecaster that predicts each new date: what it is asked, what it keeps, and that a break is not absorbed."""
 
 import math
 from dataclasses import dataclass, field

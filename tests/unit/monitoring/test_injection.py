@@ -1,8 +1,8 @@
-"""Breaks put in by hand are where, when and as large as said."""
+"""Simulated breaks are where, when and as large as requested."""
 
 import numpy as np
 
-from pipelines.monitoring.injection import break_choices, deal_break_days, inject, patch_numbers
+from pipelines.monitoring.injection import assign_break_days, break_choices, inject, patch_numbers
 
 
 def test_patches_are_squares():
@@ -11,16 +11,16 @@ def test_patches_are_squares():
 
 def test_a_patch_breaks_on_one_day_at_a_time_and_the_same_seed_deals_the_same():
     patch = patch_numbers((16, 16)) * 7  # numbers need not be dense
-    days = deal_break_days(patch, np.arange(100.0), repeats=3, seed=3)
+    days = assign_break_days(patch, np.arange(100.0), repeats=3, seed=3)
     assert days.shape == (3, 16, 16)
     assert all(len(np.unique(days[r][patch == number])) == 1 for r in range(3) for number in np.unique(patch))
-    assert days.tolist() == deal_break_days(patch, np.arange(100.0), repeats=3, seed=3).tolist()
-    assert days.tolist() != deal_break_days(patch, np.arange(100.0), repeats=3, seed=4).tolist()
+    assert days.tolist() == assign_break_days(patch, np.arange(100.0), repeats=3, seed=3).tolist()
+    assert days.tolist() != assign_break_days(patch, np.arange(100.0), repeats=3, seed=4).tolist()
 
 
 def test_every_date_comes_up_equally_often_and_a_patch_never_gets_one_twice():
     patch = patch_numbers((80, 80))  # 100 patches
-    days = deal_break_days(patch, np.array([5.0, 6, 7, 8, 9]), repeats=2, seed=0)
+    days = assign_break_days(patch, np.array([5.0, 6, 7, 8, 9]), repeats=2, seed=0)
     assert np.unique(days[0, ::8, ::8], return_counts=True)[1].tolist() == [20] * 5
     assert (days[0] != days[1]).all()
 

@@ -3,15 +3,15 @@ import pytest
 import yaml
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
-from configs.schema import Run
+from configs.tasks.forecast import ForecastRun
 from pipelines.errors import MissingInput, RequestError
 from pipelines.sources.proposal import propose_run
 
 DAYS = [f"2018{month:02d}{day:02d}" for month in (1, 2, 3, 4) for day in (5, 15, 25)]
 
 
-def proposed(folder, name="try") -> Run:
-    return Run.model_validate(yaml.safe_load(propose_run(folder, name)))
+def proposed(folder, name="try") -> ForecastRun:
+    return ForecastRun.model_validate(yaml.safe_load(propose_run(folder, name)))
 
 
 def test_a_folder_of_bands_becomes_ndvi(tmp_path):

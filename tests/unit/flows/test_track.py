@@ -8,7 +8,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import Affine
 
-from flows.stages.track import track
+from flows.track import track
 from pipelines.errors import ArtefactDamaged, RequestError
 
 
@@ -79,7 +79,7 @@ def test_settings_reach_the_tracker(masks, tmp_path):
     assert track([masks], tmp_path / "b", min_size=2000)["tracks"] == 2
 
 
-def test_frames_without_a_place_are_in_mm(masks, tmp_path):
+def test_frames_without_georeferencing_are_in_mm(masks, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()
     for path in masks.glob("*.tif"):
@@ -98,8 +98,8 @@ def test_frames_without_a_place_are_in_mm(masks, tmp_path):
 
 
 @pytest.fixture
-def watch(tmp_path):
-    """What a watch leaves: an object of 12 pixels, one of 3, one of a single pixel that is not of the same date."""
+def monitor_run(tmp_path):
+    """What a monitoring run leaves: an object of 12 pixels, one of 3, one of a single pixel that is not of the same date."""
     run = tmp_path / "runs" / "forest"
     (run / "products").mkdir(parents=True)
     day = np.full((20, 20), -1, np.int32)
@@ -112,31 +112,31 @@ def watch(tmp_path):
     return run
 
 
-def test_of_a_watch_the_tables_stand_in_its_folder_and_small_patches_are_left_out(watch, tmp_path):
-    record = track([watch])
-    assert (watch / "track" / "tracks.csv").is_file()
+def test_tables_of_a_monitoring_run_are_in_its_folder_and_small_patches_are_left_out(monitor_run, tmp_path):
+    record = track([monitor_run])
+    assert (monitor_run / "track" / "tracks.csv").is_file()
     assert record["tracks"] == 2, "3 pixels are enough, 1 is not"
     assert record["min_size"] == pytest.approx(300, rel=0.01)
     assert "(objects of at least " in record["lines"][0]
-    assert track([watch], tmp_path / "all", min_size=0.0)["tracks"] == 3
-    (watch / "config.yaml").unlink()
-    assert track([watch])["tracks"] == 3
-    (watch / "config.yaml").write_text("monitoring: {")
+    assert track([monitor_run], tmp_path / "all", min_size=0.0)["tracks"] == 3
+    (monitor_run / "config.yaml").unlink()
+    assert track([monitor_run])["tracks"] == 3
+    (monitor_run / "config.yaml").write_text("monitoring: {")
     with pytest.raises(ArtefactDamaged, match=r"config.yaml: not YAML.*give --min-size"):
-        track([watch])
+        track([monitor_run])
 
 
-def test_the_tables_of_masks_stand_in_runs_track(masks, tmp_path, monkeypatch):
+def test_tables_of_masks_are_in_runs_track(masks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     track([masks])
     assert (tmp_path / "runs" / "track" / "tracks.csv").is_file()
 
 
-def test_masks_with_a_place_on_earth_are_not_measured_in_mm(masks, watch, tmp_path):
+def test_georeferenced_masks_are_not_measured_in_mm(masks, monitor_run, tmp_path):
     with pytest.raises(RequestError, match=r"mask_2020-01-15.tif has a CRS.*leave --spacing-mm out"):
         track([masks], tmp_path / "out", spacing_mm=(0.5, 0.25))
     with pytest.raises(RequestError, match=r"forest is a run on a map.*leave --spacing-mm out"):
-        track([watch], tmp_path / "out", spacing_mm=(0.5, 0.25))
+        track([monitor_run], tmp_path / "out", spacing_mm=(0.5, 0.25))
     assert not (tmp_path / "out").exists()
 
 
@@ -184,5 +184,5 @@ def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     record = track([tmp_path / "forest"], tmp_path / "out")
     assert record["events"] == {"new": 2, "grown": 1, "gone": 1, "stable": 1}
     events = pd.read_csv(tmp_path / "out" / "events.csv")
-    assert events.date.tolist() == ["2019-01-04", "2019-01-04", "2019-04-14", "2019-04-14", "2020-06-05"]  # the last look
+    assert events.date.tolist() == ["2019-01-04", "2019-01-04", "2019-04-14", "2019-04-14", "2020-06-05"]  # the last date
     assert events.change.tolist()[2:4] == pytest.approx([60 / 36 - 1, -1.0], rel=1e-4)

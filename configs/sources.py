@@ -1,0 +1,212 @@
+"""Where scenes come from: one class per kind of source, each with its own check. `kind` says which one a config means."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from configs.findings import Finding, check_crs, closest, missing_file, missing_folder
+from configs.paths import BELOW_SOURCE
+from configs.types import InputPath, LocalPath, Name, Strict
+from configs.yaml_positions import Key
+
+# what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
+DATE_DIRECTIVES = "YmdHMSfjybB"
+
+
+def _named_band(band: Any) -> Any:
+    return {"name": band} if isinstance(band, str) else band
+
+
+class BandConfig(Strict):
+    """A band of the cube. Physical value = stored * scale + offset."""
+
+    name: Name
+    source: str | None = Field(None, description="its name in the files, where that differs from `name`")
+    scale: float | None = Field(None, description="default: the source's `scale`")
+    offset: float | None = None
+    nodata: float | None = None
+    unit: str | None = None
+    valid_range: tuple[float, float] | None = Field(None, description="inclusive, in stored values; outside is not valid")
+
+
+class SourceDefaults(Strict):
+    """What every kind of source has: bands, how their values are stored, where the pixels lie."""
+
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        min_length=1, description="names, or mappings where a band differs from the defaults below"
+    )
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
+    unit: str = ""
+    valid_range: tuple[float, float] | None = None
+    read_as: Literal["int16", "uint16", "uint8", "int32", "float32"] | None = Field(
+        None, description="reinterpret the stored bits as this dtype of the same size (files whose dtype lies)"
+    )
+    crs: str | None = Field(None, description="where the files lack or lie about their CRS: EPSG code, PROJ string or WKT")
+    transform: tuple[float, float, float, float, float, float] | None = Field(
+        None, description="affine (a, b, c, d, e, f) from (column, row) of the upper-left pixel corner to x, y"
+    )
+
+    def check(self, quality: str | None) -> Iterator[Finding]:
+        """Findings within the section, without its files; `quality` is the band of the quality mask, if there is one."""
+        yield from _check_bands(self)
+        yield from check_crs(("source", "crs"), self.crs)
+
+
+class NetcdfSource(SourceDefaults):
+    """A netCDF-4 / HDF5 cube with one variable per band and a time coordinate."""
+
+    kind: Literal["netcdf"]
+    path: InputPath
+    time: str = "time"
+
+    def check_files(self, quality: str | None) -> Iterator[Finding]:
+        """Findings for what the section names on disk and is not there."""
+        yield from missing_file(("source", "path"), Path(self.path))
+
+
+class FolderSource(SourceDefaults):
+    """A folder of GeoTIFF, JPEG2000 or HDF5 files, date (and band) in the file name.
+
+    `pattern` is matched against the path below `path`: `{date:%Y%m%d}`, `{band}` and `*` (anything but `/`).
+    A file that holds several bands has no `{band}`; `bands` then names them in file order.
+    """
+
+    kind: Literal["folder"]
+    path: InputPath
+    pattern: str
+    variable: str | None = Field(None, description="data set inside each HDF5/netCDF file, e.g. image1/image_data")
+
+    def check(self, quality: str | None) -> Iterator[Finding]:
+        yield from super().check(quality)
+        yield from _check_pattern(self)
+
+    def check_files(self, quality: str | None) -> Iterator[Finding]:
+        no_folder = list(missing_folder(Path(self.path)))
+        yield from no_folder
+        if not no_folder and not any(_check_pattern(self)):
+            yield from _check_names(self, quality)
+
+
+class StackSource(SourceDefaults):
+    """Multi-band rasters, one per band, whose raster bands are dates; the dates stand in a text file, one a line."""
+
+    kind: Literal["stack"]
+    path: InputPath = Field(description="folder")
+    files: Annotated[dict[Name, LocalPath], BELOW_SOURCE] = Field(description="band -> file name below `path`")
+    dates: Annotated[LocalPath, BELOW_SOURCE] = Field(
+        description="text or CSV file below `path`; the first column that parses as dates is used"
+    )
+
+    def check(self, quality: str | None) -> Iterator[Finding]:
+        yield from super().check(quality)
+        yield from _check_stack(self, quality)
+
+    def check_files(self, quality: str | None) -> Iterator[Finding]:
+        path, no_folder = Path(self.path), list(missing_folder(Path(self.path)))
+        yield from no_folder
+        if not no_folder:
+            for band, name in self.files.items():
+                yield from missing_file(("source", "files", band), path / name)
+            yield from missing_file(("source", "dates"), path / self.dates)
+
+
+Source = Annotated[NetcdfSource | FolderSource | StackSource, Field(discriminator="kind")]
+
+
+def _check_bands(source: SourceDefaults) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, band in enumerate(source.bands):
+        if band.name in seen:
+            yield Finding(("source", "bands", index), f"band {band.name!r} is listed twice", "give every band its own name")
+        seen[band.name] = index
+        if band.valid_range and band.valid_range[0] >= band.valid_range[1]:
+            yield Finding(("source", "bands", index, "valid_range"), "the first value must be smaller than the second")
+    if source.valid_range and source.valid_range[0] >= source.valid_range[1]:
+        yield Finding(("source", "valid_range"), "the first value must be smaller than the second")
+    if source.transform and source.transform[0] * source.transform[4] == source.transform[1] * source.transform[3]:
+        remedy = "order: a, b, c, d, e, f with x = a*column + b*row + c and y = d*column + e*row + f"
+        yield Finding(("source", "transform"), "this affine has no area", remedy)
+
+
+def _check_pattern(source: FolderSource) -> Iterator[Finding]:
+    key: Key = ("source", "pattern")
+    fields = re.findall(r"\{([^{}:]*)(?::([^{}]*))?\}", source.pattern)
+    names = [name for name, _ in fields]
+    if "date" not in names:
+        yield Finding(key, "the pattern has no {date}, so scenes have no date", "for example {date:%Y%m%d}_{band}.tif")
+    for name, form in fields:
+        if name not in ("date", "band"):
+            near = difflib.get_close_matches(name, ["date", "band"], n=1)
+            remedy = f"did you mean {{{near[0]}}}?" if near else "only {date:...} and {band} are read; * stands for the rest"
+            yield Finding(key, f"unknown field {{{name}}}", remedy)
+        elif name == "date":
+            yield from _check_date_form(key, form)
+    if re.sub(r"\{[^{}]*\}", "", source.pattern).count("{") or re.sub(r"\{[^{}]*\}", "", source.pattern).count("}"):
+        yield Finding(key, "a brace is not closed", "for example {date:%Y%m%d}_{band}.tif")
+    if names.count("date") > 1 or names.count("band") > 1:
+        yield Finding(key, "a field stands twice in the pattern", "replace the second one with *")
+
+
+def _check_date_form(key: Key, form: str) -> Iterator[Finding]:
+    directives = re.findall(r"%(.?)", form)
+    wrong = [d for d in directives if d not in DATE_DIRECTIVES]
+    known = "%Y %m %d %H %M %S %f %j (day of year) %y %b %B"
+    for directive in wrong:
+        yield Finding(key, f"unknown date directive %{directive}", f"Python's strptime directives: {known}")
+    if not directives:
+        yield Finding(key, "{date} needs its form", "for example {date:%Y%m%d} for 20200630")
+    elif not wrong:
+        has = set(directives)
+        if not has & {"Y", "y"} or not ("j" in has or (has & {"m", "b", "B"})):
+            yield Finding(key, f"{{date:{form}}} does not name a day", "it needs a year and a day: %Y%m%d, or %Y%j")
+
+
+def _check_stack(source: StackSource, quality: str | None) -> Iterator[Finding]:
+    requested = {band.source or band.name for band in source.bands}
+    extra = {quality} if quality is not None else set()
+    for name in sorted((requested | extra) - set(source.files)):
+        yield Finding(("source", "files"), f"no file is named for band {name!r}", f"add `{name}: FILE.tif`")
+    for name in sorted(set(source.files) - requested - extra):
+        remedy = f"add it to bands, or take it out; bands are {', '.join(sorted(requested))}"
+        yield Finding(("source", "files", name), f"{name!r} is not one of the bands", remedy)
+
+
+def _check_names(source: FolderSource, quality: str | None) -> Iterator[Finding]:
+    """Whether the pattern fits file names below the folder, their dates can be read, and every band is in some name."""
+    from pipelines.sources.dates import parse_date
+    from pipelines.sources.file_names import propose_pattern
+    from pipelines.sources.folder import list_files
+    from pipelines.sources.pattern import FilePattern
+
+    pattern = FilePattern(source.pattern)
+    paths = list_files(Path(source.path))
+    fitting = [name for path in paths if (name := pattern.match(path))]
+    if any(parse_date(name.date_text, pattern.date_format) for name in fitting):
+        if pattern.has_band:
+            yield from _check_bands_in_names(source, quality, sorted({name.band for name in fitting}))
+    elif paths:  # without any file the scenes may still be on their way; the source says so
+        naming = propose_pattern(paths)
+        remedy = f"try {naming.pattern}" if naming and naming.pattern != source.pattern else "write it as the names are"
+        undated = next((name for path in paths if (name := pattern.match(path, any_date=True))), None)
+        if undated:
+            problem = f"no date in the names has the form {pattern.date_format!r}; the first is {undated.date_text!r}"
+        else:
+            shown = ", ".join(repr(path) for path in paths[:3])
+            problem = f"it fits none of the {len(paths)} files below {source.path}; there are: {shown}"
+        yield Finding(("source", "pattern"), problem, remedy)
+
+
+def _check_bands_in_names(source: FolderSource, quality: str | None, there: list[str]) -> Iterator[Finding]:
+    requested: dict[Key, str] = {("source", "bands", i): band.source or band.name for i, band in enumerate(source.bands)}
+    if quality is not None:
+        requested["quality", "band"] = quality
+    for key, name in requested.items():
+        if name not in there:
+            close = closest(name, there, "the names hold")
+            yield Finding(key, f"no file below {source.path} is of band {name!r}", close)

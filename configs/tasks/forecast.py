@@ -1,0 +1,331 @@
+"""`task: forecast`: its config, what the schema of the config cannot say, and the objects that it describes.
+
+Packages are imported where they are needed: a command that only reads a cube must not wait for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from configs.findings import Finding
+from configs.networks import ConvLSTMModel, Model, build_network
+from configs.run import CubeRun, Sections, VariableConfig, check_variable
+from configs.sources import Source
+from configs.types import Fraction, Strict, UtcDate
+from configs.yaml_positions import Key
+
+if TYPE_CHECKING:
+    from pipelines.learning.evaluation import EvaluationSettings
+    from pipelines.learning.training import TrainingSettings
+    from pipelines.samples.splits import Sampling, Split
+
+# ---------------------------------------------------------------- schema
+
+
+class StepsConfig(Strict):
+    """How irregular dates become steps."""
+
+    mode: Literal["observed", "regular"] = "observed"
+    every_days: float | None = Field(None, gt=0, description="regular: distance of steps; minutes are fractions")
+    tolerance_days: float | None = Field(None, gt=0, description="regular: how far the nearest date may lie")
+
+
+class SamplesConfig(Strict):
+    variables: list[VariableConfig] = Field(min_length=1)
+    context: int = Field(10, ge=1)
+    horizon: int = Field(5, ge=1)
+    stride: int = Field(1, ge=1, description="steps between the issue dates of consecutive training windows")
+    steps: StepsConfig = StepsConfig()
+    min_valid_fraction: float = Field(0.1, ge=0, le=1, description="windows with a smaller share of usable targets are left out")
+
+
+class SplitConfig(Strict):
+    """Blocks in space with a buffer and a gap in time."""
+
+    block_px: int = Field(64, ge=8)
+    buffer_px: int = Field(2, ge=0)
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.2
+    validation_from: UtcDate
+    test_from: UtcDate
+    gap_days: float = Field(0, ge=0)
+    seed: int = 0
+
+
+class TrainingConfig(Strict):
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    loss: Literal["mae", "mse", "huber"] = "huber"
+    clip: float = Field(1.0, gt=0)
+    patience: int = Field(6, ge=1)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1)
+    augment: bool = Field(True, description="turn and mirror training windows")
+    centre_dates: bool = Field(
+        False, description="do not learn what all pixels of a window share on a date beyond the guide (haze, a late spring)"
+    )
+    seed: int = 0
+
+
+Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"]
+
+
+class EvaluationConfig(Strict):
+    baselines: list[Baseline] = Field(["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"])
+    must_beat: list[Baseline] = Field(["persistence", "climatology"])
+    publish_if: Literal["smaller_error", "beyond_doubt"] = Field(
+        "smaller_error",
+        description="against must_beat: an error smaller by the margin, or in addition an interval of skill that lies above 0",
+    )
+    margin: Fraction = Field(
+        0.01, description="smallest difference that matters, a share of the baseline's error; a smaller one is called equal"
+    )
+    confidence: Fraction = 0.95
+    interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
+
+
+MAX_SEAM = 0.1
+
+
+class PredictionConfig(Strict):
+    issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may look at")
+    dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
+    tile_px: int = Field(256, ge=16)
+    workers: int = Field(1, ge=1)
+    max_seam: float = Field(
+        MAX_SEAM,
+        gt=0,
+        # not written out while it is the default: products of networks with a finite halo do not depend on it
+        exclude_if=lambda value: value == MAX_SEAM,
+        description="networks without a finite halo: how far overlapping tiles may disagree, in half widths of the intervals",
+    )
+
+
+class ForecastRun(CubeRun):
+    """A forecast: what comes in, what is learnt, what goes out."""
+
+    task: Literal["forecast"] = "forecast"
+    samples: SamplesConfig
+    split: SplitConfig
+    model: Model = ConvLSTMModel()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    prediction: PredictionConfig = PredictionConfig()
+
+    @classmethod
+    def check(cls, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        yield from check_forecast(sections)
+
+
+# ---------------------------------------------------------------- checks
+
+
+def check_forecast(sections: Sections) -> Iterator[Finding]:
+    """What a schema cannot say: values of different keys that do not fit each other."""
+    samples: SamplesConfig | None = sections.get("samples")
+    if samples is not None:
+        yield from _check_variables(samples, sections.get("source"))
+        yield from _check_steps(samples)
+    for name, check in (("split", _check_split), ("evaluation", _check_evaluation)):
+        if sections.get(name) is not None:
+            yield from check(sections[name])
+    if sections.get("prediction") is not None:
+        yield from _check_prediction(sections["prediction"], samples)
+
+
+def _check_variables(samples: SamplesConfig, source: Source | None) -> Iterator[Finding]:
+    bands = [band.name for band in source.bands] if source is not None else None
+    names: set[str] = set()
+    for index, variable in enumerate(samples.variables):
+        key: Key = ("samples", "variables", index)
+        if variable.name in names:
+            yield Finding((*key, "name"), f"variable {variable.name!r} is listed twice")
+        names.add(variable.name)
+        yield from check_variable(key, variable, bands)
+
+
+def _check_steps(samples: SamplesConfig) -> Iterator[Finding]:
+    steps = samples.steps
+    if steps.mode == "regular" and steps.every_days is None:
+        yield Finding(("samples", "steps"), "regular steps need every_days", "for example every_days: 16")
+    if steps.mode == "observed":
+        for name in ("every_days", "tolerance_days"):
+            if getattr(steps, name) is not None:
+                yield Finding(
+                    ("samples", "steps", name), "has no meaning for observed steps", "add mode: regular, or take it out"
+                )
+    if steps.every_days and steps.tolerance_days and steps.tolerance_days > steps.every_days:
+        yield Finding(("samples", "steps", "tolerance_days"), "is longer than a step", "at most every_days; half of it is usual")
+
+
+def _check_split(split: SplitConfig) -> Iterator[Finding]:
+    if split.test_from <= split.validation_from:
+        problem = f"test_from ({split.test_from:%Y-%m-%d}) must be after validation_from ({split.validation_from:%Y-%m-%d})"
+        yield Finding(("split", "test_from"), problem, "time runs training, validation, test")
+    elif (split.test_from - split.validation_from).days < split.gap_days:
+        yield Finding(
+            ("split", "gap_days"), "the gap swallows the validation period", "a shorter gap or an earlier validation_from"
+        )
+    if split.test_fraction + split.validation_fraction >= 1:
+        problem = "test_fraction + validation_fraction leave no block to train on"
+        yield Finding(("split", "test_fraction"), problem, "together they must stay under 1")
+    if 2 * split.buffer_px >= split.block_px:
+        problem = f"a buffer of {split.buffer_px} on both sides leaves nothing of a block of {split.block_px} pixels"
+        yield Finding(("split", "buffer_px"), problem, f"at most {(split.block_px - 1) // 2}")
+
+
+def _check_evaluation(evaluation: EvaluationConfig) -> Iterator[Finding]:
+    for index, name in enumerate(evaluation.must_beat):
+        if name not in evaluation.baselines:
+            problem = f"{name!r} must be beaten but is not among the baselines that are computed"
+            yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.baselines")
+
+
+def _check_prediction(prediction: PredictionConfig, samples: SamplesConfig | None) -> Iterator[Finding]:
+    dates = prediction.dates
+    if dates is None:
+        return
+    key: Key = ("prediction", "dates")
+    if not dates:
+        yield Finding(key, "the list is empty", "name at least one date, or leave it out for the next steps")
+    if list(dates) != sorted(set(dates)):
+        yield Finding(key, "the dates must rise and not repeat")
+    if dates and prediction.issue != "latest" and min(dates) <= prediction.issue:
+        problem = f"{min(dates):%Y-%m-%d} is not after the issue date {prediction.issue:%Y-%m-%d}"
+        yield Finding(key, problem, "a forecast looks ahead: later dates, or an earlier issue")
+    if samples is not None and len(dates) > samples.horizon:
+        problem = f"{len(dates)} dates, but the model forecasts {samples.horizon} steps"
+        yield Finding(key, problem, "fewer dates, or a longer samples.horizon (and train again)")
+
+
+# ---------------------------------------------------------------- samples
+
+
+def build_split(run: ForecastRun) -> Split:
+    from pipelines.samples.splits import Split
+
+    return Split(**run.split.model_dump())
+
+
+def build_sampling(run: ForecastRun) -> Sampling:
+    from pipelines.samples.splits import Sampling
+
+    return Sampling(**run.samples.steps.model_dump())
+
+
+# ---------------------------------------------------------------- models
+
+
+def build_corrected_baseline(run: ForecastRun, training_windows: Callable[[], Iterable[Any]]) -> Any:
+    """The rule that the network corrects, its few numbers fitted on training windows; None for a network that stands alone."""
+    baseline = run.model.baseline
+    return None if baseline == "none" else build_baseline(baseline, run.training.seed, training_windows)
+
+
+def build_forecaster(
+    run: ForecastRun, baseline: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float
+) -> Any:
+    """An untrained forecaster; `mean_C` and `std_C` are of the transformed variables over the training part."""
+    from models.residual_forecaster import Scaling, build_forecaster
+
+    model, samples = run.model, run.samples
+    return build_forecaster(
+        baseline,
+        Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
+        context=samples.context,
+        horizon=samples.horizon,
+        members=model.members,
+        network=build_network(model),
+        seed=run.training.seed,
+    )
+
+
+def build_baseline(name: Baseline, seed: int, training_windows: Callable[[], Iterable[Any]]) -> Any:
+    """A baseline that answers `forecast`, fitted on `training_windows()` where it has numbers of its own."""
+    from models.baselines.climatology import Climatology
+    from models.baselines.decaying_anomaly import DecayingAnomaly
+    from models.baselines.gradient_boosting import GradientBoosting
+    from models.baselines.harmonic import HarmonicRegression
+    from models.baselines.persistence import Persistence
+
+    match name:
+        case "persistence":
+            return Persistence()
+        case "climatology":
+            return Climatology().fit(training_windows())
+        case "decaying_anomaly":
+            return DecayingAnomaly().fit(training_windows())
+        case "harmonic":
+            return HarmonicRegression()
+        case "gradient_boosting":
+            rule = DecayingAnomaly().fit(training_windows())
+            return GradientBoosting(rule, seed=seed).fit(training_windows())
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class NormalisedLoss:
+    """A loss over transformed, standardised values, so that channels weigh alike and a huber's bend means one deviation."""
+
+    loss: Callable[..., Any]
+    normalise: Callable[[Any], Any]
+
+    def __call__(self, y_BKCHW: Any, target_BKCHW: Any, valid_BK1HW: Any) -> Any:
+        return self.loss(self.normalise(y_BKCHW), self.normalise(target_BKCHW), valid_BK1HW)
+
+
+def build_loss(run: ForecastRun, forecaster: Any) -> NormalisedLoss:
+    from models.losses import masked_huber, masked_mae, masked_mse
+
+    match run.training.loss:
+        case "mae":
+            loss = masked_mae
+        case "mse":
+            loss = masked_mse
+        case "huber":
+            loss = masked_huber
+    return NormalisedLoss(loss, forecaster.normalise)
+
+
+def build_target(run: ForecastRun) -> Callable[[dict[str, Any]], Any]:
+    """What the networks learn from a batch: the truth, or the truth without the date's common part."""
+    from models.losses import centred_target
+
+    return centred_target if run.training.centre_dates else itemgetter("target_KCHW")
+
+
+def build_training_settings(run: ForecastRun) -> TrainingSettings:
+    from pipelines.learning.training import TrainingSettings
+
+    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates"}))
+
+
+# ---------------------------------------------------------------- evaluation
+
+MODEL = "model"  # the forecaster's name beside its baselines in every table
+
+
+def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
+    from pipelines.learning.evaluation import EvaluationSettings
+
+    chosen = run.evaluation
+    names = tuple(v.name for v in run.samples.variables)
+    return EvaluationSettings(
+        MODEL,
+        tuple(chosen.must_beat),
+        names,
+        chosen.margin,
+        chosen.confidence,
+        publish_if=chosen.publish_if,
+    )

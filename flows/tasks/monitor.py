@@ -1,0 +1,376 @@
+"""The task `monitor`: one growing cube. The saved state advances with each new date; map, patches and alerts follow.
+
+`driftline evaluate` measures it on simulated breaks; nothing waits for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.load import config_hash
+from configs.tasks import monitor as config
+from configs.tasks.monitor import MonitorRun
+from flows.folder import RunFolder, code_version, read_json, require, write_json
+from flows.invocation import Invocation
+from flows.task import Building, Findings, Record
+from pipelines.learning.result import Evaluation
+from pipelines.products.section import Column, Picture, Section, Table
+
+if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
+    from flows.planning import Extent, PlannedStep
+    from pipelines.monitoring.alerts import AlertLog, Updates
+    from pipelines.monitoring.areas import MonitoredCube
+    from pipelines.monitoring.context import MonitorContext
+    from pipelines.monitoring.replay import Counts
+    from pipelines.products.found_changes import Found
+    from pipelines.progress import Progress
+
+FIT_VALUES_S = 2e6  # pixel-dates of a harmonic curve, with its calibration
+STEP_VALUES_S = 5e6  # pixel-dates that a sequential test takes in
+STATE_BYTES = 220  # of a pixel: expected values, the test, and the states kept for late scenes
+PICTURES = (
+    ("quicklook.png", "What changed", "Before and after, with the changed pixels outlined; when, how much, confidence."),
+    ("animation.gif", "As it became known", "Changed pixels from the date of their alarm on, coloured by date of change."),
+    (
+        "series.png",
+        "What the largest patches show",
+        "All usable observations of the pixel with the strongest evidence, what was expected of it, and when the alarm came.",
+    ),
+    ("growth.png", "Changed area over time", "Pixels of the patches, by their date of change and by that of their alarm."),
+)
+
+
+class Monitor:
+    """`task: monitor`, see `flows.task.Task`."""
+
+    name = "monitor"
+    stages = ("ingest", "evaluate", "monitor")
+    verbs: Mapping[str, tuple[str, ...]] = {
+        "ingest": ("ingest",),
+        "evaluate": ("evaluate",),
+        "monitor": ("ingest", "monitor"),
+        "run": ("ingest", "evaluate", "monitor"),
+    }
+    code: Mapping[str, tuple[str, ...]] = {
+        "evaluate": ("configs.tasks.monitor", "pipelines.monitoring.assessment"),
+        "monitor": ("configs.tasks.monitor", "pipelines.products.found_changes"),
+    }
+    is_gated = False
+
+    def plan(self, run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+        from flows.planning import measure, plan_ingest
+
+        extent = measure(run, folder, verb)
+        planned = {"ingest": lambda: plan_ingest(run.cube, extent), "evaluate": lambda: plan_evaluate(run, extent)}
+        planned["monitor"] = lambda: plan_monitor(run, extent, verb)
+        return extent, [planned[stage]() for stage in self.verbs[verb]]
+
+    def check(self, context: Invocation, stage: str) -> None:
+        """Whether the state is of this config and cube. With `--restart` it is removed before the stage `monitor`."""
+        from pipelines.monitoring.context import check_state, forget
+
+        folder = context.folder
+        require(folder, "ingest", "ingest")
+        if stage == "monitor" and context.restart:
+            folder.done("monitor").unlink(missing_ok=True)
+            context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
+        elif stage != "evaluate":
+            cube, settings = open_cube(context), config.build_monitor_settings(context.run)
+            for name in states_of(context):
+                check_state(cube, settings, folder.state / name)
+
+    def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
+        from pipelines.cube.store import head_snapshot
+
+        ingested = require(context.folder, "ingest", "ingest")
+        content = context.run.model_dump(mode="json")
+        shared = {"variable": content["variable"], "monitoring": content["monitoring"]}
+        if stage == "evaluate":
+            return {**shared, "snapshot": ingested["snapshot"], "evaluation": content["evaluation"]}
+        snapshot = head_snapshot(context.folder.cube_uri)
+        return {**shared, "snapshot": snapshot, "alerts": content["alerts"], "refused": ingested["refused"]}
+
+    def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
+        """Also False where a model that was missing then may be there now."""
+        from pipelines.monitoring.context import has_record
+
+        folder = context.folder
+        if stage == "evaluate":
+            return True
+        return not record["fallback"] and has_record(folder.state / record["model"]) and folder.alerts.exists()
+
+    def ingest(self, context: Invocation) -> Record:
+        from flows.scenes import ingest_scenes
+
+        return ingest_scenes(context)
+
+    def fit(self, context: Invocation, key: str) -> Record:
+        raise NotImplementedError("monitoring has no stage `train`: its models are fitted when monitoring begins")
+
+    def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
+        from pipelines.monitoring.assessment import assess
+
+        run, snapshot = context.run, require(context.folder, "ingest", "ingest")["snapshot"]
+        cube, settings = open_cube(context, snapshot), config.build_monitor_settings(run)
+        rivals, chosen = config.build_rivals(run), config.build_evaluation_settings(run)
+
+        def work(progress: Progress) -> tuple[Evaluation, str]:
+            expected = config.build_expected_values(run, cube, context.folder.state, progress)
+            return assess(cube, expected, settings, rivals, chosen)
+
+        evaluation, detector = context.steps.do("evaluate", "evaluate on simulated breaks", work)
+        for note in evaluation.notes:
+            context.steps.log(f"evaluate: {note}")
+        return evaluation, {"snapshot": snapshot, "model_hash": detector}
+
+    def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
+        """The state advances; what is new goes into the alerts, before anything is published, so that no kill loses an alert."""
+        from pipelines.monitoring.alerts import write_alert_log
+        from pipelines.monitoring.context import remember_dates
+        from pipelines.monitoring.replay import advance_all
+
+        steps, folder = context.steps, context.folder
+        opened = steps.do("monitor", "compare state and cube", lambda progress: open_state(context, progress))
+        counts = steps.do("monitor", "advance the state", lambda progress: advance_all(opened.monitoring, progress))
+        found, alert_log, updates = steps.do("monitor", "find what is new", lambda progress: find_new(context, opened))
+        steps.do("monitor", "write products and pictures", lambda progress: write_all(context, found, building, progress))
+        write_alert_log(folder.alerts, folder.state / "alerts", alert_log)
+        remember_dates(opened)
+        return make_record(context, opened, counts, updates)
+
+    def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
+        """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified."""
+        record = record if is_new else {**record, **nothing_new(record)}
+        record = {**record, "notified": notify(context)}
+        for line in [*record["notes"], *record["notified"]]:
+            context.steps.log(f"monitor: {line}")
+        if is_new:
+            write_json(context.folder.done("monitor"), record)
+        return record
+
+    def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
+        from pipelines.monitoring.messages import summary_sentence
+        from pipelines.products.cube_facts import cube_facts
+        from pipelines.products.polygons import read_patches
+
+        run, folder = context.run, context.folder
+        facts, largest = read_patches(folder.products)
+        found, start = {**predicted["change"], **facts}, f"{run.monitoring.start:%Y-%m-%d}"
+        figures = evaluation.methods[evaluation.shipped] if evaluation else {}
+        rate = figures.get("false_alarms")
+        sure = float(rate) if isinstance(rate, int | float) else None
+        return Findings(
+            sentence=summary_sentence(run.name, run.variable.name, start, predicted["until"], found, sure),
+            found=found,
+            largest=tuple(largest),
+            alerts=tuple(read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]),
+            computed=computed_of(predicted),
+            cube=cube_facts(folder.cube_uri),
+            settings=settings_of(run, predicted),
+            notes=tuple(predicted["notes"]),
+            lines=(
+                ("picture", folder.quicklook),
+                ("map", folder.products / "change_date.tif"),
+                ("patches", folder.products / "changes.gpkg"),
+                ("alerts", folder.alerts),
+            ),
+        )
+
+    def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.tables import alert_table, monitoring_table, patch_table
+
+        from pipelines.products.polygons import read_patches
+
+        folder = context.folder
+        alerts = read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]
+        pictures = [Picture(folder.path / name, title, caption) for name, title, caption in PICTURES]
+        there = [picture for picture in pictures if picture.path.exists()]
+        tables: list[Table] = []
+        if evaluation is not None:
+            drops = context.run.evaluation.drops
+            tables = [monitoring_table(evaluation.methods, drops, evaluation.shipped), *seen_tables(evaluation)]
+        return [
+            Section("change", "What changed", pictures=there[:2]),
+            Section("pixels", "Single pixels and changed area", pictures=there[2:]),
+            Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
+            Section("patches", "Largest patches", tables=[patch_table(read_patches(folder.products)[1])]),
+            Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
+        ]
+
+
+# ---------------------------------------------------------------- cube and state
+
+
+def open_cube(context: Invocation, snapshot: str = "") -> MonitoredCube:
+    """The cube with the monitored variable, by default its newest version."""
+    from pipelines.monitoring.areas import open_monitored
+
+    run = context.run
+    return open_monitored(context.folder.cube_uri, config.build_variable(run), run.monitoring.start, snapshot)
+
+
+def states_of(context: Invocation) -> set[str]:
+    """Folders of the state that this config goes on from: that of its model, or of the one that was used instead."""
+    from flows.folder import finished
+
+    record = finished(context.folder, "monitor") or {}
+    return {record["model"] if record.get("fallback") else context.run.monitoring.model.kind}
+
+
+def open_state(context: Invocation, progress: Progress) -> MonitorContext:
+    """Trains and calibrates where monitoring begins. Raises StateError, RequestError."""
+    from pipelines.monitoring.areas import require_history
+    from pipelines.monitoring.context import open_context
+
+    run, state, cube = context.run, context.folder.state, open_cube(context)
+    require_history(cube)
+    expected = config.build_expected_values(run, cube, state, progress)
+    return open_context(cube, expected, config.build_monitor_settings(run), state)
+
+
+def find_new(context: Invocation, opened: MonitorContext) -> tuple[Found, AlertLog, Updates]:
+    """(layers and patches, the alerts with this run in them, what is new)."""
+    from pipelines.monitoring.alerts import find_updates, open_alert_log
+    from pipelines.products.found_changes import find_patches
+
+    run, folder, grid = context.run, context.folder, opened.cube.grid
+    found = find_patches(opened, run.monitoring.min_area_px)
+    alert_log, note = open_alert_log(folder.alerts, folder.state / "alerts", opened.monitoring.made_for.grid)
+    if note:
+        context.steps.log(f"monitor: {note}")
+    settings = config.build_alert_settings(run)
+    return found, *find_updates(found.layers, found.patches, grid, alert_log, settings, opened.cube.snapshot)
+
+
+def write_all(context: Invocation, found: Found, building: Building, progress: Progress) -> None:
+    """COGs, patches, STAC and pictures."""
+    from pipelines.products.found_changes import draw_changes, lineage_of, write_changes
+
+    run = context.run
+    lineage = lineage_of(found.context, config_hash(run), code_version())
+    progress(0, 2)
+    write_changes(found, lineage, run.name, context.folder.quicklook, building.products)
+    progress(1, 2)
+    draw_changes(found, run.monitoring.test.direction, run.name, building.pictures)
+    progress(2, 2)
+
+
+def notify(context: Invocation) -> list[str]:
+    """Sends what has not been sent; notes for people."""
+    from flows.notify import send_alerts
+    from pipelines.monitoring.alerts import open_alert_log, write_alert_log
+
+    run, alerts, folder = context.run, context.folder.alerts, context.folder.state / "alerts"
+    alert_log, note = open_alert_log(alerts, folder)
+    _, notes = send_alerts(alert_log, run.alerts.notify, run.name, alerts, lambda log: write_alert_log(alerts, folder, log))
+    return [note, *notes] if note else notes
+
+
+# ---------------------------------------------------------------- record and report
+
+
+def make_record(context: Invocation, opened: MonitorContext, counts: Counts, updates: Updates) -> Record:
+    from pipelines.monitoring.messages import change_of, counts_of, iso_of, message_of, passing_notes, standing_notes
+
+    folder, dates = context.folder, opened.cube.dates
+    refused = require(folder, "ingest", "ingest")["refused"]
+    standing = standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history)
+    notes, until = [*standing, *passing_notes(counts)], iso_of(dates[-1].time_ns)
+    return {
+        "snapshot": opened.cube.snapshot,
+        "model_hash": opened.monitoring.made_for.detector,
+        "issued_utc": until,
+        "model": opened.expected.name,
+        "fallback": opened.expected.fallback,
+        "threshold": opened.monitoring.detector.calibration.threshold,
+        "until": until,
+        "dates": len(dates),
+        "counts": counts_of(counts),
+        "change": change_of(updates),
+        "alerts": list(updates.alerts),
+        "degraded": notes,
+        "standing": standing,
+        "notes": notes,
+        "message": message_of(counts, updates),
+    }
+
+
+def nothing_new(record: Record) -> Record:
+    """What a run without anything new says of itself: what was repaired or had gone the last time is of that run alone."""
+    return {
+        "counts": dict.fromkeys(record["counts"], 0),
+        "change": {**record["change"], "pixels_new": 0, "objects_new": 0},
+        "alerts": [],
+        "notes": record["standing"],
+        "message": f"nothing new: {record['until'][:10]} is the last date",
+    }
+
+
+def computed_of(record: Record) -> dict[str, Any]:
+    """What the last run that found something new did, and what was not as it should be."""
+    degraded = {"degraded": "; ".join(record["degraded"])} if record["degraded"] else {}
+    return {**record["counts"], **{name: record[name] for name in ("dates", "until", "threshold", "model")}, **degraded}
+
+
+def settings_of(run: MonitorRun, record: Record) -> dict[str, Any]:
+    """The few settings that a reader must know; all are in the config."""
+    test = run.monitoring.test
+    rate = f"{test.false_alarms:g} per 1000 stable pixels and year"
+    return {
+        "monitored": f"{run.variable.name}, from {run.monitoring.start:%Y-%m-%d}",
+        "expected": f"{record['model']} model, learned from the dates before",
+        "test": f"{test.kind}, {test.direction}, drift {test.drift:g}, cap {test.cap:g}",
+        "threshold": round(float(record["threshold"]), 3),
+        "false alarms aimed at": rate if test.threshold is None else "none: the threshold is set in the config",
+    }
+
+
+def seen_tables(evaluation: Evaluation) -> list[Table]:
+    """What each method found of the change that the images themselves show, beside indices of image pairs."""
+    pairs = evaluation.details["pairs"]
+    if not pairs:
+        return []
+    rows: list[dict[str, Any]] = []
+    for name, scores in evaluation.details["methods"].items():
+        found = {f"found_{year}": seen["found"] for year, seen in scores.get("seen_in_images", {}).items()}
+        rows.append({"method": name, "false_alarms": (scores.get("false_alarms") or {}).get("per_1000_px_year"), **found})
+    rows += [{"method": f"{name.replace('_', ' ')}, season against season", **row} for name, row in pairs.items()]
+    years = sorted({key for row in rows for key in row if key.startswith("found_")})
+    columns = [
+        Column("method", "method", "text"),
+        Column("false_alarms", "false alarms per 1000 px and year", "number", "low"),
+        *[Column(year, f"change of {year.removeprefix('found_')}: found", "share", "high") for year in years],
+    ]
+    note = (
+        "Pixels whose season level first fell (or rose) beyond the limit in that year. Indices of image pairs compare two "
+        "seasons with the automatic thresholds of their literature (Otsu, chi square) and give no date."
+    )
+    return [Table("Change that the images show", columns, rows, note=note, strong=[evaluation.shipped])]
+
+
+# ---------------------------------------------------------------- --dry-run
+
+
+def plan_evaluate(run: MonitorRun, extent: Extent) -> PlannedStep:
+    from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep
+
+    methods, drops = 1 + len(run.evaluation.references), len(run.evaluation.drops)
+    values = min(run.evaluation.pixels * 2, extent.pixels) * extent.dates * methods * (1 + drops)
+    seconds = STARTUP_S + values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
+    memory = STARTUP_MB + run.evaluation.pixels * extent.dates * 40 / 1e6
+    return PlannedStep("evaluate", f"{methods} methods on simulated breaks of {drops} sizes", seconds, 1.0, memory)
+
+
+def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:
+    from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep
+
+    history, monitored = extent.train_dates, extent.dates - extent.train_dates
+    seconds = STARTUP_S + extent.pixels * history / FIT_VALUES_S + extent.pixels * monitored / STEP_VALUES_S
+    tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
+    memory = STARTUP_MB + tile * (history * 40 + STATE_BYTES * 3) / 1e6
+    what = f"{history} dates of history, {monitored} to monitor"
+    if history == 0 or (verb == "run" and monitored == 0):
+        what += f": monitoring.start {run.monitoring.start:%Y-%m-%d} is not within the series, this cannot run"
+    return PlannedStep("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)

@@ -1,0 +1,116 @@
+"""Masks per date -> every object's size, shape and position over time, as tables and a picture. Needs no config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from flows.folder import write_json
+from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.progress import Progress
+
+if TYPE_CHECKING:
+    from pipelines.products.track_files import Tables
+    from pipelines.tracking.objects import Space
+    from pipelines.tracking.tracks import TrackSettings
+
+Record = dict[str, Any]  # JSON values
+
+
+def track(
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    pattern: str | None = None,
+    code: int | None = None,
+    min_size: float | None = None,
+    grow: float = 0.1,
+    farthest: float | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    outlines: bool = True,
+    progress: Progress = lambda done, total: None,
+) -> Record:
+    """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
+
+    `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
+    `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
+    With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
+    The files of an earlier run in `out` are replaced; anything else in it is left alone. Returns the record.
+    Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
+    """
+    from pipelines.products.track_files import TrackFiles
+    from pipelines.tracking.mask_files import MonitorMasks, check_shapes, find_masks, grid_of, read_masks
+    from pipelines.tracking.objects import Space
+    from pipelines.tracking.tracks import Tracker, TrackSettings
+
+    masks = find_masks([Path(path) for path in paths], pattern)
+    if spacing_mm is None:
+        space = Space.of_grid(grid_of(masks))
+    else:
+        space = Space.of_spacing(tuple(spacing_mm), "mm")
+        check_shapes(masks)
+    run = masks.folder if isinstance(masks, MonitorMasks) else None
+    if min_size is None:
+        min_size = least_size_of(run, space) if run else 0.0
+    settings = TrackSettings(least_size=min_size, tolerance=grow, farthest=farthest)
+    files = TrackFiles(space, outlines)
+    tracker = Tracker(space, settings)
+    total = len(masks) if isinstance(masks, list) else 0
+    for done, one in enumerate(read_masks(masks, code), start=1):
+        files.add(tracker.advance(one.mask_YX, one.date, one.seen_YX))
+        progress(done, max(total, done))
+    if not files.objects:
+        least = f" of at least {min_size:g} {space.unit}²" if min_size else ""
+        asked = f" with the code {code}" if code is not None else ""
+        raise RequestError(
+            f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}; "
+            "an object is any pixel that is neither 0 nor nodata: look at the files, lower --min-size or name another --code"
+        )
+    folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
+    tables, written = files.write(folder, title_of(paths))
+    record = record_of(folder, tables, written, settings, space.unit)
+    write_json(folder / "track.json", record)
+    return record
+
+
+def least_size_of(run: Path, space: Space) -> float:
+    """What a run's `monitoring.min_area_px` is in m2, of the smallest pixels of the raster. 0: not known."""
+    config = run / "config.yaml"
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ArtefactDamaged(f"{config}: not YAML, so the run's monitoring.min_area_px is not known; give --min-size") from e
+    monitoring = content.get("monitoring") if isinstance(content, dict) else None
+    pixels = monitoring.get("min_area_px") if isinstance(monitoring, dict) else None
+    return pixels * space.smallest_pixel * (1 - 1e-6) if isinstance(pixels, int) else 0.0
+
+
+def title_of(paths: Sequence[str | Path]) -> str:
+    first = Path(paths[0])
+    return f"Objects of {first.name if len(paths) == 1 else f'{len(paths)} masks'}"
+
+
+def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Record:
+    """What `track.json` holds: counts, where the files lie, and lines for a person."""
+    tracks, last = len(tables.tracks), tables.last
+    message = f"{tracks} track{'s' * (tracks != 1)} through {tables.dates} dates"
+    least = f" (objects of at least {settings.least_size:.4g} {unit}²)" if settings.least_size else ""
+    return {
+        "message": message,
+        "lines": [
+            f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in tables.counts.items()) + least,
+            f"table:   {out / 'objects.csv'} ({len(tables.objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
+            f"picture: {out / 'tracks.png'}",
+        ],
+        "dates": tables.dates,
+        "tracks": tracks,
+        "events": tables.counts,
+        "grow": settings.tolerance,
+        "min_size": settings.least_size,
+        "objects_on_last_date": len(last),
+        f"{tables.size}_on_last_date": float(last[tables.size].sum()),
+        "files": [str(out / name) for name in [*written, "track.json"]],
+    }

@@ -1,0 +1,212 @@
+"""What a state is made for and with, and the context in which it advances: cube, calibrated detector, folders.
+
+check_state(cube, settings, folder)               before "nothing to do": is the state of these settings and this cube?
+context = open_context(cube, expected, settings, state)
+counts = advance_all(context.monitoring)
+remember_dates(context)                           once the alerts are written: these dates count as known
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import RequestError
+from pipelines.grid import Grid
+from pipelines.monitoring.areas import MonitoredCube, read_areas
+from pipelines.monitoring.calibration import calibrate
+from pipelines.monitoring.detector import Calibration, Detector, Direction, ValueModel
+from pipelines.monitoring.replay import Monitoring
+from pipelines.monitoring.sequential_test import SequentialTest
+from pipelines.monitoring.state import Identity, check_cube, check_identity, refuse, replace_file
+
+RECORD, EARLIER_RECORD = "monitoring.json", "watch.json"  # the second as version 0.1.0 wrote it
+Content = dict[str, Any]  # JSON values
+
+
+@dataclass(frozen=True)
+class ExpectedValues:
+    """The model of expected values. `name` is the folder of its state; `fallback` says why another one than asked for is used."""
+
+    name: str
+    value_model: ValueModel
+    fallback: str = ""
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """How observations are tested, and what a state of these settings is made for.
+
+    `false_alarms` per 1000 stable pixels and year set the threshold where `threshold` is None. `keep_every`: dates between the
+    states that are kept. `asked`: the settings that the detector depends on, `variable` and `start`: as texts; JSON values.
+    """
+
+    test: SequentialTest
+    direction: Direction
+    min_history: int
+    false_alarms: float
+    threshold: float | None
+    tile_px: int
+    keep_every: int
+    asked: Mapping[str, Any]
+    variable: str
+    start: str
+
+    def detector(self, value_model: ValueModel, calibration: Calibration) -> Detector:
+        return Detector(value_model, self.test, calibration, self.direction, self.min_history)
+
+    def identity(self, detector_key: str, grid: Grid) -> Identity:
+        """What a state of these settings is made for."""
+        place = json.dumps([grid.wkt, grid.transform, grid.shape_yx])
+        name = f"{grid.shape_yx[0]} x {grid.shape_yx[1]} px, {hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        return Identity(detector_key, self.variable, self.start, name, self.tile_px)
+
+
+@dataclass(frozen=True)
+class MonitorContext:
+    """One run over the cube: its state (`monitoring`), the cube, and the model of expected values."""
+
+    monitoring: Monitoring
+    cube: MonitoredCube
+    expected: ExpectedValues
+    folder: Path  # of the state
+
+
+def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: MonitorSettings, state: Path) -> MonitorContext:
+    """The context of a state below `state`; the detector is calibrated where monitoring begins.
+
+    Raises StateError for a state of other settings or of another cube, RequestError where the history is too short.
+    """
+    folder = state / expected.name
+    known = read_record(folder)
+    if known:
+        check_asked(known, settings.asked, folder)
+    detector, rests_on = make_detector(cube, expected.value_model, settings, known)
+    made_for = settings.identity(detector.key, cube.grid)
+    check_made_for(known, made_for, cube, folder)
+    write_record(folder, {**known, "made_for": asdict(made_for), "asked": dict(settings.asked), **rests_on})
+    tiles, layers = folder / "tiles", folder / "layers"
+    monitoring = Monitoring(
+        cube.dataset, cube.dates, detector, cube.variable, made_for, cube.start_ns, tiles, layers, settings.keep_every
+    )
+    return MonitorContext(monitoring, cube, expected, folder)
+
+
+def make_detector(
+    cube: MonitoredCube, value_model: ValueModel, settings: MonitorSettings, known: Mapping[str, Any]
+) -> tuple[Detector, Content]:
+    """(the detector, what its threshold rests on). What was calibrated when monitoring began stays until `--restart`."""
+    if "calibration" in known:
+        found = known["calibration"]
+        calibration = Calibration(float(found["threshold"]), found["false_alarms"], tuple(found["maxima"]))
+        rests_on = known.get("calibrated_on")
+    else:
+        calibration, rests_on = calibrate_on(cube, value_model, settings)
+    return settings.detector(value_model, calibration), {"calibration": asdict(calibration), "calibrated_on": rests_on}
+
+
+def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: MonitorSettings) -> tuple[Calibration, Content]:
+    """(calibration, what it rests on): the threshold that gives the wanted false alarms on the history of the cube.
+
+    Raises RequestError where the history is too short for that and no threshold is given.
+    """
+    threshold = settings.threshold
+    detector = settings.detector(value_model, Calibration(threshold or math.inf))
+    x_NYX, valid_NYX, days_N = read_areas(cube, until_ns=cube.start_ns)
+    try:
+        detector, report = calibrate(
+            detector,
+            x_NYX,
+            valid_NYX,
+            days_N,
+            false_alarms=settings.false_alarms,
+            start_day=cube.start_day,
+            threshold=threshold,
+        )
+    except RequestError:
+        if threshold is None:
+            raise
+        return Calibration(threshold), {}  # confidence is 0 or 1: there are no years to learn it from
+    return detector.calibration, report.to_json()
+
+
+# ---------------------------------------------------------------- what a state was made for
+
+
+def check_state(cube: MonitoredCube, settings: MonitorSettings, folder: Path) -> None:
+    """Raises StateError unless the state in `folder`, if there is one, is of these settings and of this cube.
+
+    The detector's own key is compared when it is built, in `open_context`.
+    """
+    known = read_record(folder)
+    if not known:
+        return
+    check_asked(known, settings.asked, folder)
+    check_made_for(known, settings.identity(known["made_for"].get("detector", ""), cube.grid), cube, folder)
+
+
+def check_made_for(known: Mapping[str, Any], requested: Identity, cube: MonitoredCube, folder: Path) -> None:
+    """Raises StateError unless what is `known` of the state was made for `requested` and from this cube."""
+    if known:
+        check_identity(known["made_for"], requested, folder)
+    check_cube([(int(time), str(content)) for time, content in known.get("dates", [])], cube.dates, folder)
+
+
+def check_asked(known: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+    """Raises StateError unless the state was made with the settings `asked`."""
+    was = {"model" if name == "expectation" else name: value for name, value in known["asked"].items()}  # as 0.1.0 wrote it
+    for section, value in asked.items():
+        if was.get(section) != value:
+            key, now, before = first_difference(f"monitoring.{section}", value, was.get(section))
+            raise refuse(folder, "detector", f"{key}: {now}", before)
+
+
+def first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
+    """(key, value now, value then) of the first setting that differs, so that a message shows only that one."""
+    if isinstance(now, dict) and isinstance(was, dict) and now.keys() == was.keys():
+        name = next(name for name in now if now[name] != was[name])
+        return first_difference(f"{key}.{name}", now[name], was[name])
+    return key, now, was
+
+
+def read_record(folder: Path) -> Content:
+    """What the states in `folder` are made for and with; {} if there is nothing that can be read: then it is made anew."""
+    path = folder / RECORD
+    try:
+        content = json.loads((path if path.exists() else folder / EARLIER_RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    sections = ("made_for", "asked", "calibration")
+    is_record = isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in sections)
+    return content if is_record and {"threshold", "false_alarms", "maxima"} <= content["calibration"].keys() else {}
+
+
+def write_record(folder: Path, content: Content) -> None:
+    """Replaces the record by `content` in one rename, unless it says so already. Raises StorageFull."""
+    if read_record(folder) != json.loads(json.dumps(content)):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / RECORD, json.dumps(content, indent=1).encode())
+
+
+def remember_dates(context: MonitorContext) -> None:
+    """The dates of the cube count as known: a later run is of the same cube if it holds any of them."""
+    dates = [[date.time_ns, date.content_hash] for date in context.cube.dates]
+    write_record(context.folder, {**read_record(context.folder), "dates": dates})
+
+
+def has_record(folder: Path) -> bool:
+    """True if there is a state in `folder` of this version."""
+    return (folder / RECORD).exists()
+
+
+def forget(state: Path) -> None:
+    """Removes every state below `state`; the alerts that were raised are kept, so that nobody is notified twice."""
+    for path in state.glob("*"):
+        if path.is_dir() and path.name != "alerts":
+            shutil.rmtree(path)

@@ -1,0 +1,89 @@
+"""Tracked objects as files: tables of objects, events and tracks, a picture, and outlines; gathered date by date."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.products.track_outlines import frame_of, outlines_of, write_outlines
+from pipelines.products.track_plot import draw_tracks
+from pipelines.tracking.objects import Space
+from pipelines.tracking.table import event_rows, object_rows, size_columns, tables_of
+from pipelines.tracking.tracks import TrackedDate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVENT_ORDER = ("new", "grown", "shrunk", "gone", "merged", "split", "stable", "not seen", "first seen")
+MOST_DATES_OF_OUTLINES = 500
+OUTLINES = ("outlines.parquet", "outlines.geojson")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One row per object and date, per event, and per track; and the number of dates. `size`: the column of their size."""
+
+    objects: pd.DataFrame
+    events: pd.DataFrame
+    tracks: pd.DataFrame
+    dates: int
+    size: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Events by kind, in the order of `EVENT_ORDER`."""
+        counts = Counter(self.events.event)
+        return {kind: counts[kind] for kind in EVENT_ORDER if counts[kind]}
+
+    @property
+    def last(self) -> pd.DataFrame:
+        """The objects of the last date that has any."""
+        return self.objects[self.objects.date == self.objects.date.max()]
+
+
+class TrackFiles:
+    """Rows, outlines and the backdrop of the picture, gathered date by date."""
+
+    def __init__(self, space: Space, with_outlines: bool):
+        self.space, self.with_outlines = space, with_outlines and space.grid is not None
+        self.objects: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.polygons: list[Any] = []
+        self.dates = 0
+        self.backdrop: np.ndarray | None = None
+
+    def add(self, tracked: TrackedDate) -> None:
+        """Takes in one date; call it for every date, in order."""
+        self.dates += 1
+        if self.with_outlines and self.dates > MOST_DATES_OF_OUTLINES:
+            self.with_outlines = False  # the file would be too large to open
+        self.objects += object_rows(tracked, self.space)
+        self.events += event_rows(tracked)
+        if self.with_outlines and self.space.grid is not None:
+            self.polygons += outlines_of(tracked, self.space.grid)
+        there = (tracked.label > 0).astype("int32")
+        self.backdrop = there if self.backdrop is None else self.backdrop + there
+
+    def write(self, out: Path, title: str) -> tuple[Tables, list[str]]:
+        """(the tables, names of the files) written into `out`, those of an earlier run replaced."""
+        tables = Tables(*tables_of(self.objects, self.events, self.space), self.dates, size_columns(self.space)[0])
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".track-") as name:
+            draft = Path(name)
+            for table, stem in ((tables.objects, "objects"), (tables.events, "events"), (tables.tracks, "tracks")):
+                table.to_csv(draft / f"{stem}.csv", index=False, float_format="%.10g")
+            draw_tracks(tables.objects, tables.events, self.space, draft / "tracks.png", title, backdrop_YX=self.backdrop)
+            if self.with_outlines and self.space.grid is not None:
+                write_outlines(frame_of(self.objects, self.polygons, self.space.grid), draft)
+            written = sorted(path.name for path in draft.iterdir())
+            for stale in OUTLINES:
+                (out / stale).unlink(missing_ok=True)
+            for file in written:
+                shutil.move(draft / file, out / file)
+        return tables, written
