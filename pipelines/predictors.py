@@ -6,7 +6,6 @@ Pipelines and models do not import each other, so each package states here, as a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +28,13 @@ class Forecaster(Protocol):
         """y_KCHW, physical values."""
 
 
+class Networks(Protocol):
+    """The networks of a model, in order; `nn.ModuleList` is one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> nn.Module: ...
+
+
 class Trainable(Protocol):
     """What training needs of a model: its networks, and the output of network i for a batch.
 
@@ -36,14 +42,34 @@ class Trainable(Protocol):
     """
 
     @property
-    def members(self) -> Sequence[nn.Module]: ...
+    def members(self) -> Networks: ...
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor: ...
 
 
-class ChangeDetector(Protocol):
-    """What calibration with change labels needs: networks and a change index, fused into a probability with a threshold."""
+class ChangeIndex(Protocol):
+    """An index that says of each pixel how much two or more dates differ, without having been trained."""
 
+    @property
+    def stride_px(self) -> tuple[int, ...]: ...
+    def halo_px(self, steps: int) -> tuple[int, ...] | None: ...
+    def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
+        """score_HW >= 0, float32; NaN: not seen."""
+
+
+class ChangeDetector(Trainable, Protocol):
+    """Labelled change: networks and a change index, each calibrated, fused into one probability with a threshold."""
+
+    @property
+    def fuse_with(self) -> str:
+        """The index's name, or "none"."""
+
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def stride_px(self) -> tuple[int, ...]: ...
+    def halo_px(self, steps: int) -> tuple[int, ...] | None: ...
+    def member_logit(self, i: int, x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor) -> Tensor: ...
     def calibrate_member(self, i: int, scale: float, bias: float) -> None: ...
     def calibrate_index(self, scale: float, bias: float) -> None: ...
     def calibrate_fusion(self, scale: float, bias: float) -> None: ...
@@ -51,3 +77,5 @@ class ChangeDetector(Protocol):
     def index_probability(self, score: Tensor) -> Tensor: ...
     def fuse(self, network_p_HW: Tensor, index_p_HW: Tensor | None = None) -> Tensor: ...
     def set_threshold(self, threshold: float) -> None: ...
+    def eval(self) -> object:
+        """Evaluation mode, in place."""

@@ -176,7 +176,7 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     assert mirrored.outcomes == {"net": "loses"}
     assert "does not beat net: not published unless asked for" in mirrored.sentence
     assert "strips of these sites that it has not learnt from" in mirrored.sentence
-    lines = markdown_table({"model": "net", "methods": methods})
+    lines = markdown_table(methods, "net")
     assert len(lines) == 4
     assert "| interval (4 sites) |" in lines[0]
     assert lines[2].startswith("| **net** | 1.000 |")
