@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "change"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "monitoring"))
 
 from monitored_cube import digests, make_monitoring
 
