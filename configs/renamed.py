@@ -50,7 +50,7 @@ def apply_renamed(document: Document, notify: Notify, table: Mapping[str, Rename
 
     >>> document = Document("run.yaml", {"evaluation": {"bootstrap": 100}})
     >>> apply_renamed(document, print)
-    run.yaml:1: evaluation.bootstrap has no effect any more: intervals are calculated (Student's t), nothing is drawn at random
+    run.yaml:1: evaluation.bootstrap no longer has an effect: intervals are calculated (Student's t), nothing is drawn at random
     >>> document.data
     {'evaluation': {}}
     """
@@ -77,7 +77,7 @@ def _apply(document: Document, key: Key, old: str, renamed: Renamed, notify: Not
     position, because = document.position_of_key(key), f": {renamed.reason}" if renamed.reason else ""
     if renamed.new is None:
         _take(document.data, key)
-        notify(f"{position}: {dotted(key)} has no effect any more{because}")
+        notify(f"{position}: {dotted(key)} no longer has an effect{because}")
         return
     new = _filled(renamed.new, key)
     value = _take(document.data, key)

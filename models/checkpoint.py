@@ -85,7 +85,7 @@ def write_model(
     """The hash of the model, after writing its tensors and its description to `folder`; `kind` is the kind of model.
 
     `rebuild` makes a model from its description, as for `read_model`. Raises ValueError if a tensor is not finite, or if
-    `rebuild` does not make the same model: whatever is saved can be loaded.
+    `rebuild` does not make the same model, so that every saved model can be loaded.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     broken = sorted(name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))

@@ -86,7 +86,7 @@ class CubeMismatch(StateError):
 
 
 class StorageFull(StateError):
-    """The disk is full; nothing half-written is visible to a reader."""
+    """The disk is full; readers see no incomplete data."""
 
 
 class NotPublished(StateError):

@@ -52,7 +52,7 @@ def parse_crs(text: str) -> CRS:
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular raster grid: where each pixel of an array lies on the ground.
+    """A regular raster grid: the position of each pixel of an array.
 
     `transform` is the GDAL affine (a, b, c, d, e, f) that maps (column, row) of a pixel's **upper-left corner** to
     (x, y) in CRS units (https://gdal.org/en/stable/tutorials/geotransforms_tut.html, reordered as in `affine.Affine`).

@@ -131,11 +131,11 @@ def context_days(days_N: Tensor, context_T: Tensor) -> Tensor:
     known = torch.nonzero(context_T >= 0).flatten()
     if len(known) == len(context_T) or len(known) == 0:
         return days
-    place = torch.arange(len(context_T))
-    right = torch.searchsorted(known, place).clamp(max=len(known) - 1)
-    left = (torch.searchsorted(known, place, right=True) - 1).clamp(min=0)
+    position = torch.arange(len(context_T))
+    right = torch.searchsorted(known, position).clamp(max=len(known) - 1)
+    left = (torch.searchsorted(known, position, right=True) - 1).clamp(min=0)
     a, b = known[left], known[right]
-    share = torch.where(b > a, (place - a).double() / (b - a).clamp(min=1), 0.0)
+    share = torch.where(b > a, (position - a).double() / (b - a).clamp(min=1), 0.0)
     inside = days[a] + share * (days[b] - days[a])
     step = (days[known[-1]] - days[known[0]]) / (known[-1] - known[0]).clamp(min=1)
-    return inside + step * ((place - known[-1]).clamp(min=0) - (known[0] - place).clamp(min=0))
+    return inside + step * ((position - known[-1]).clamp(min=0) - (known[0] - position).clamp(min=0))

@@ -230,7 +230,7 @@ def _write_batch(
     scenes: list[Scene],
     fingerprints: dict[str, str],
     tally: _Tally,
-    tell: Callable[[int], None],
+    report_done: Callable[[int], None],
 ) -> None:
     session = repository.writable_session(BRANCH)
     if not has_layout(session.store):
@@ -247,7 +247,7 @@ def _write_batch(
     for one in _write(session, root, reader, works, len(steps), settings):
         written.append(one)
         tally.done += 1
-        tell(tally.done)
+        report_done(tally.done)
     _finish_batch(session, root, reader, steps, written, settings, tally)
 
 
@@ -277,8 +277,8 @@ def _finish_batch(
     added = [one.work.scene.id for one in new if one.work.replaces is None]
     replaced = [one.work.scene.id for one in new if one.work.replaces is not None]
     if new:
-        gone = {one.work.replaces for one in new}
-        positioned = [(step, index) for index, step in enumerate(steps) if index not in gone]
+        replaced_indices = {one.work.replaces for one in new}
+        positioned = [(step, index) for index, step in enumerate(steps) if index not in replaced_indices]
         now = np.datetime64(time.time_ns(), "ns")
         positioned += [(_step_of(one, reader, now), one.slot) for one in new if one.slot is not None]
         positioned.sort(key=lambda pair: pair[0].time)

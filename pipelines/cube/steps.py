@@ -93,8 +93,8 @@ def _write_chunks(array: zarr.Array, index: int, rows: slice, values: np.ndarray
     for row, column in itertools.product(range(0, values.shape[-2], height), range(0, values.shape[-1], width)):
         part = values[..., row : row + height, column : column + width]
         is_empty = np.isnan(part).all() if is_nan else part.flat[0] == fill and (part == fill).all()
-        place = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
-        chunks[f"{array.path}/c/{index}/{place}"] = None if is_empty else pack(part)
+        position = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
+        chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else pack(part)
     sync(_set_chunks(array.store_path.store, chunks))
 
 
@@ -142,22 +142,22 @@ def sort_dates(root: zarr.Group, order: list[int]) -> None:
         for name in PIXEL_ARRAYS:
             array = array_of(root, name)
             counts = [-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
-            places = itertools.product(*(range(count) for count in counts))
-            for place in places:
-                sync(_move_chunks(array.store_path.store, f"{array.path}/c", "/".join(map(str, place)), moves))
+            positions = itertools.product(*(range(count) for count in counts))
+            for position in positions:
+                sync(_move_chunks(array.store_path.store, f"{array.path}/c", "/".join(map(str, position)), moves))
     resize_time(root, len(order))
 
 
-async def _move_chunks(store: Any, prefix: str, place: str, moves: list[tuple[int, int]]) -> None:
+async def _move_chunks(store: Any, prefix: str, position: str, moves: list[tuple[int, int]]) -> None:
     """Reads all dates of one chunk position before it writes any, so cycles need no spare space in the cube."""
     gate = asyncio.Semaphore(MOVES_AT_ONCE)
 
     async def get(source: int) -> Any:
         async with gate:
-            return await store.get(f"{prefix}/{source}/{place}", default_buffer_prototype())
+            return await store.get(f"{prefix}/{source}/{position}", default_buffer_prototype())
 
     chunks = await asyncio.gather(*(get(source) for _, source in moves))
-    await _set_chunks(store, {f"{prefix}/{target}/{place}": chunk for (target, _), chunk in zip(moves, chunks, strict=True)})
+    await _set_chunks(store, {f"{prefix}/{target}/{position}": chunk for (target, _), chunk in zip(moves, chunks, strict=True)})
 
 
 def verify(root: zarr.Group) -> None:

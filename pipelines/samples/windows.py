@@ -141,9 +141,9 @@ def day_text(day: float) -> str:
 
 @dataclass(frozen=True)
 class ForecastSteps:
-    """What a forecast from one issue date looks at and is asked for: the forecaster's arguments of the same names."""
+    """Context and targets of a forecast from one issue date: the forecaster's arguments of the same names."""
 
-    context_T: np.ndarray  # int64, -1 = nothing seen
+    context_T: np.ndarray  # int64, -1 = no observation
     usable_N: np.ndarray  # bool
     target_days_K: np.ndarray  # float64 days since 1970
     issue: int

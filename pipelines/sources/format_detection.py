@@ -122,7 +122,7 @@ def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
 
 
 def _inspect_hdf5(data: h5py.Dataset, index: int) -> BandSample:
-    layer = Hdf5Layer(data, index, None)  # type: ignore[arg-type]  # only values are looked at, not where they lie
+    layer = Hdf5Layer(data, index, None)  # type: ignore[arg-type]  # only values are used, not the grid
     height, width = data.shape[-2:]
     sample = layer.window(slice(0, min(height, 512)), slice(0, min(width, 512)))
     return BandSample(layer.dtype, (height, width), layer.nodata, *layer.scale_offset, sample)
@@ -154,8 +154,8 @@ def _folder(path: Path, paths: list[str], pattern: str, bands: tuple[str, ...]) 
     if files[0].lower().endswith(HDF5_SUFFIXES):
         return _hdf5_folder(path, path / files[0], source_lines, np.sort(np.array(dates)))
     by_band: dict[str, Path] = {}
-    for name, said in zip(files, matches, strict=True):
-        by_band.setdefault(said.band, path / name)
+    for name, parsed in zip(files, matches, strict=True):
+        by_band.setdefault(parsed.band, path / name)
     if not bands:
         bands = _band_names(path / files[0])
 
@@ -191,14 +191,14 @@ def _inspect_raster(path: Path, index: int) -> BandSample:
         height, width = dataset.shape
         row, column = max(0, height // 2 - 256), max(0, width // 2 - 256)
         sample = dataset.read(index, window=rasterio.windows.Window(column, row, min(width, 512), min(height, 512)))
-        told = " ".join(f"{key}={value}" for key, value in dataset.tags().items())
+        tags = " ".join(f"{key}={value}" for key, value in dataset.tags().items())
         scale, offset, nodata = dataset.scales[index - 1], dataset.offsets[index - 1], dataset.nodatavals[index - 1]
         return BandSample(
             np.dtype(dataset.dtypes[index - 1]),
             (height, width),
-            _tag_value(told, "nodata", nodata),
-            _tag_value(told, "gain", scale) if scale == 1 else scale,
-            _tag_value(told, "offset", offset) if offset == 0 else offset,
+            _tag_value(tags, "nodata", nodata),
+            _tag_value(tags, "gain", scale) if scale == 1 else scale,
+            _tag_value(tags, "offset", offset) if offset == 0 else offset,
             sample,
         )
 
@@ -222,8 +222,8 @@ def _hdf5_folder(path: Path, first: Path, source_lines: list[tuple[str, object, 
     def inspect_band(name: str) -> BandSample:
         with open_hdf5(first) as file:
             found = _inspect_hdf5(hdf5_data_set(file, sets[0], first.name), 0)
-        told = product or {}
-        nodata, scale, offset = (told.get(key, getattr(found, key)) for key in ("nodata", "scale", "offset"))
+        known_values = product or {}
+        nodata, scale, offset = (known_values.get(key, getattr(found, key)) for key in ("nodata", "scale", "offset"))
         return BandSample(found.dtype, found.shape_yx, nodata, scale, offset, found.sample)  # type: ignore[arg-type]
 
     name = "rain" if product and product["is_rain"] else re.sub(r"[^A-Za-z0-9]+", "_", sets[0]).strip("_") or "b1"

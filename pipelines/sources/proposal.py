@@ -38,7 +38,7 @@ def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
     """
     detected = detect_format(Path(folder))
     if len(detected.dates) < FEWEST_DATES:
-        needs = "a forecast" if task == "forecast" else "a watch"
+        needs = "a forecast" if task == "forecast" else "a monitoring run"
         raise RequestError(f"{folder} holds {len(detected.dates)} dates; {needs} needs at least {FEWEST_DATES}")
     variable = choose_variable(detected)
     inspect_band = detected.inspect_band(variable.bands[0])

@@ -45,7 +45,7 @@ def test_a_retired_key_is_removed_and_a_renamed_value_replaced():
     document, notes = applied("gone: 1\nsource: {kind: locations}\n")
     assert document.data == {"source": {"kind": "sites"}}
     assert notes == [
-        "run.yaml:1: gone has no effect any more: nothing reads it",
+        "run.yaml:1: gone no longer has an effect: nothing reads it",
         "run.yaml:2: `source.kind: locations` is now called `source.kind: sites`",
     ]
 
@@ -106,10 +106,10 @@ def test_the_retired_number_of_resamples_is_noted_once(config: Path, is_deployed
     display = Display()
     open_invocation(config, display=display, inputs_must_exist=False, is_deployed=is_deployed)
     assert len(display.notes) == 1
-    assert display.notes[0].startswith(f"{config}:6: evaluation.bootstrap has no effect any more")
+    assert display.notes[0].startswith(f"{config}:6: evaluation.bootstrap no longer has an effect")
 
 
 def test_without_a_display_the_note_is_logged(config: Path, caplog: pytest.LogCaptureFixture):
     load_run(config, inputs_must_exist=False)
     assert len(caplog.records) == 1
-    assert "evaluation.bootstrap has no effect any more" in caplog.text
+    assert "evaluation.bootstrap no longer has an effect" in caplog.text
