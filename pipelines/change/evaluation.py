@@ -190,7 +190,7 @@ def spread_of(f1s: Sequence[float]) -> dict[str, float | int]:
 
 
 def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float, seed: int = 0) -> dict[str, Any]:
-    """The changed area in m2: mapped, labelled, and what a stratified sample of `total` labelled pixels would have told.
+    """The changed area in m2: mapped, labelled, and what a stratified sample of `total` labelled pixels would have given.
 
     The sample (Olofsson et al. 2014, section 5.1) is drawn from the counts: which pixel it is does not matter.
     """

@@ -100,7 +100,7 @@ def cut_strips(name: str, shape_yx: tuple[int, int], *, least_px: int, gap_px: i
         raise RequestError(
             f"there are {groups} groups of sites, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x "
             f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled "
-            "sites, three that do not share a group in evaluation.groups are the practical least. A smaller training.window_px "
+            "sites, three that do not share a group in evaluation.groups are the practical minimum. A smaller training.window_px "
             "is seldom enough: each strip needs changed and unchanged pixels"
         )
     regions = []

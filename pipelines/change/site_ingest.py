@@ -36,7 +36,7 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What a record says of a site's label; the default is that of a site without one."""
+    """What a record says of a site's label; the default is that of a site without a label."""
 
     label_sha256: str = ""
     changed_fraction: float | None = None
@@ -66,7 +66,7 @@ def ingest_site(
 
 
 def check_earth(uri: str) -> None:
-    """Raises RequestError where the grid is of no site on Earth: patches are measured in m², and it is better said at once."""
+    """Raises RequestError where the grid is of no site on Earth: patches are measured in m², at the end of a long run."""
     crs = grid_of(open_cube(uri)).crs
     if CRS.from_user_input(crs).get_geod() is None:
         raise RequestError(

@@ -152,7 +152,7 @@ def rows_of(patches: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
 def draw_site(
     name: str, dataset: xr.Dataset, change: SiteChange, truth: Truth | None, settings: SiteProducts, path: Path
 ) -> None:
-    """Before and after with the change outlined, the probability, and where there is a label what it says."""
+    """Before and after with the change outlined, the probability, and where there is a label the comparison with it."""
     grid, mask_HW = grid_of(dataset), np.asarray(change.mask_HW)
     step = step_for(grid.shape_yx)
     maps = PairMaps(
@@ -191,7 +191,7 @@ def observation_of(dataset: xr.Dataset, index: int, step: int) -> Observation:
     return Observation(date, values[0], shown[0], bands[names.index(shown[0])].unit)
 
 
-# ---------------------------------------------------------------- what a report says of the data
+# ---------------------------------------------------------------- facts for the report
 
 
 def describe_sites(files: Mapping[str, SiteFiles]) -> dict[str, dict[str, str]]:

@@ -79,6 +79,6 @@ def accuracy_clause(pooled: Mapping[str, float | None]) -> str:
     if precision is None or recall is None:
         return ""
     return (
-        f"; on labelled sites that the model had not seen, {precision:.0%} of the pixels that it maps as changed have changed, "
-        f"and it finds {recall:.0%} of those that have"
+        f"; on labelled sites that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
+        f"have changed, and it finds {recall * 100:.0f} % of those that have"
     )

@@ -183,7 +183,7 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_strips_of_one_place_add_up():
+def test_strips_of_one_site_add_up():
     scores_of_method, truth = MethodScores(), TRUTHS["a"]
     for rows in ((0, 32), (32, 64)):
         scores_of_method.add(Region("a", Tile(*rows, 0, SIDE)), score_of(truth, 0.1), 0.5, truth)
