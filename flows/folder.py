@@ -21,7 +21,7 @@ NEEDED = {  # what other stages read of a stage's record; without it the stage c
     "train": {"key", "snapshot", "model_hash"},
     "evaluate": {"key", "model_hash", "is_publishable", "message"},
     "predict": {"key", "model_hash", "products", "issue_utc", "target_utc", "snapshot"},
-    "monitor": {"key", "products", "snapshot"},
+    "monitor": {"key", "products", "snapshot", "model", "model_hash"},
     "report": {"key"},
 }
 
