@@ -376,6 +376,21 @@ def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
     assert alert_log["alerts"][0]["notify"]["slack-webhook/gone"] == ""
 
 
+def test_a_run_killed_while_it_notifies_has_its_record_and_sends_next_time(
+    here: Path, plain: None, webhook: tuple[str, type[Received]], block: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
+    block()
+    with monkeypatch.context() as killed:
+        killed.setattr("flows.notify.notify", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            monitor(config, blocks)
+    assert json.loads((here / "runs/forest/stages/monitor.json").read_text())["change"]["objects"] == 1
+    again = monitor(config, blocks)
+    assert (again["skipped"], again["notified"]) == (True, ["custom-webhook/ops was notified of 1 alert"])
+    assert len(webhook[1].received) == 1
+
+
 def test_a_block_that_fails_loses_nothing_and_is_tried_again(
     here: Path, plain: None, webhook: tuple[str, type[Received]], block: Callable[[], None]
 ) -> None:
