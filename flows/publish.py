@@ -42,9 +42,12 @@ def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
 
 
 def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
-    """The evaluation of the model in the run's folder, None where there is none; one of another model does not count."""
+    """The evaluation of the model in the run's folder, None where there is none; one of another model does not count.
+
+    Nor does one of version 0.1.0, whose record does not have the file's hash.
+    """
     evaluated = finished(context.folder, "evaluate")
-    if evaluated is None or not context.folder.evaluation.exists():
+    if evaluated is None or "evaluation_sha256" not in evaluated or not context.folder.evaluation.exists():
         return None
     trained = finished(context.folder, "train") if "train" in task.stages else None
     if trained is not None and trained["model_hash"] != evaluated["model_hash"]:

@@ -15,7 +15,7 @@ from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, read_json, require, write_json
 from flows.invocation import Invocation
 from flows.task import Building, Findings, Record
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
@@ -169,7 +169,7 @@ class Monitor:
             computed=computed_of(predicted),
             cube=cube_facts(folder.cube_uri),
             settings=settings_of(run, predicted),
-            notes=tuple(predicted["notes"]),
+            notes=(*predicted["notes"], *threshold_notes(figures.get("threshold"), predicted["threshold"])),
             lines=(
                 ("picture", folder.quicklook),
                 ("map", folder.products / "change_date.tif"),
@@ -312,6 +312,13 @@ def computed_of(record: Record) -> dict[str, Any]:
     """What the last run that found something new did, and what was not as it should be."""
     degraded = {"degraded": "; ".join(record["degraded"])} if record["degraded"] else {}
     return {**record["counts"], **{name: record[name] for name in ("dates", "until", "threshold", "model")}, **degraded}
+
+
+def threshold_notes(evaluated: Figure, used: float) -> list[str]:
+    """What a reader must know where the state keeps another threshold than the one that was evaluated."""
+    if not isinstance(evaluated, int | float) or abs(evaluated - used) < 1e-6:
+        return []
+    return [f"the evaluation is of a threshold of {evaluated:.3g}; the state keeps {used:.3g} from when monitoring began"]
 
 
 def settings_of(run: MonitorRun, record: Record) -> dict[str, Any]:
