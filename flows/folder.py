@@ -20,20 +20,15 @@ NEEDED = {  # what other stages read of a stage's record; without it the stage c
     "ingest": {"snapshot", "refused"},
     "train": {"key", "snapshot", "model_hash"},
     "evaluate": {"key", "model_hash", "is_publishable", "message"},
-<<<<<<< HEAD
     "predict": {"key", "model_hash", "products", "issued_utc", "target_utc", "snapshot"},
-    "monitor": {"key", "products", "snapshot"},
-=======
-    "predict": {"key", "model_hash", "products", "issue_utc", "target_utc", "snapshot"},
     "monitor": {"key", "products", "snapshot", "model", "model_hash"},
->>>>>>> monitor
     "report": {"key"},
 }
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The sites below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
+    """The files and folders below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
 
     path: Path
     cube_uri: str

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Monitors a small cube in child processes that kill themselves at the n-th disk call.
-=======
-"""Monitors a small cube in child processes that kill themselves at the n-th call that reaches the disk.
->>>>>>> monitor
 
 Usage: python monitor_driver.py FOLDER. Prints one JSON object. A separate script, because forking is safe only in a process
 that has no threads yet.
