@@ -117,6 +117,24 @@ class SampleCache:
             raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
         return (self.window(i) for i, (g, _) in enumerate(self.rows_of) if self.groups[g].part == part)
 
+    def counted(self, part: str) -> "CountedWindows":
+        """The same with a length, so that progress knows how far it is."""
+        return CountedWindows(self, part)
+
+
+@dataclass(frozen=True)
+class CountedWindows:
+    """The windows of one part, to be gone through again and again; `len` counts them."""
+
+    cache: SampleCache
+    part: str
+
+    def __len__(self) -> int:
+        return self.cache.counts()[self.part]
+
+    def __iter__(self) -> Iterator[WindowArrays]:
+        return self.cache.windows(self.part)
+
 
 def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(days_N, context_T, usable_N, target_days_K) of a window."""
