@@ -5,8 +5,8 @@ sites that the member did not see; the network's probability is the members' mea
 curve of its logarithm, which keeps its order. Fitting is the caller's: it needs all the sites, piece by piece.
 
 Fusion is the geometric mean of the two, sqrt(p_network x p_index): high only where both are, which is what the haze in an index
-and the unknown sites of a network need. It ranks but is no probability (where the two agree only in part it is too small), so it is
-calibrated once more, by two numbers on its logit that keep its order.
+and the unknown sites of a network need. It ranks but is no probability (where the two agree only in part it is too small), so
+it is calibrated once more, by two numbers on its logit that keep its order.
 
 Shapes: B batch, T dates, C bands, H rows, W columns, M members.
 """
