@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,20 +15,18 @@ from typing import Any
 from configs.tasks import AnyRun
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
-STAGES = ("ingest", "train", "evaluate", "predict", "monitor")
 NEEDED = {  # what other stages read of a stage's record; without it the stage counts as not finished
     "ingest": {"snapshot", "refused"},
     "train": {"key", "snapshot", "model_hash"},
     "evaluate": {"key", "model_hash", "is_publishable", "message"},
-    "predict": {"key", "model_hash", "products", "issued_utc", "target_utc", "snapshot"},
-    "monitor": {"key", "products", "snapshot"},
     "report": {"key"},
 }
+PUBLISHED = {"key", "model_hash", "products", "snapshot"}  # of the stage that publishes, whatever its name
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The sites below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
+    """The files and folders below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
 
     path: Path
     cube_uri: str
@@ -106,7 +104,7 @@ class RunFolder:
 
 
 def stage_key(**inputs: Any) -> str:
-    """SHA-256 (hex) of everything a stage's output depends on; values must be JSON, the code version is added."""
+    """SHA-256 (hex) of JSON values and of all source code."""
     text = json.dumps({**inputs, "code": code_version()}, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -120,7 +118,7 @@ def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str,
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None  # a stage without a readable record is simply not finished; it runs again
-    if not isinstance(record, dict) or not NEEDED[stage] <= record.keys():
+    if not isinstance(record, dict) or not NEEDED.get(stage, PUBLISHED) <= record.keys():
         return None
     return record if key is None or record.get("key") == key else None
 
@@ -141,8 +139,9 @@ def exclusive_run(folder: RunFolder) -> Iterator[None]:
 
 def sweep(folder: RunFolder) -> None:
     """Remove half-written files that a killed process left behind; only the holder of the run's lock may."""
-    for drafts in folder.path.glob(".report-*"):
-        shutil.rmtree(drafts, ignore_errors=True)
+    for pattern in (".report-*", ".products-building", ".pictures-building", ".products-old"):
+        for leftover in folder.path.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
     for pattern in (".*.json.[0-9]*", ".*.html.[0-9]*", ".*.yaml.[0-9]*", "stages/.*.json.[0-9]*", "model/.*.partial"):
         for partial in folder.path.glob(pattern):
             partial.unlink(missing_ok=True)
@@ -154,6 +153,22 @@ def require(folder: RunFolder, stage: str, verb: str) -> dict[str, Any]:
     if record is None:
         raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {verb} CONFIG` first")
     return record
+
+
+def require_model(folder: RunFolder, trained: Mapping[str, Any], hash_of: Callable[[Path], str]) -> None:
+    """Whether the run's folder holds the model that was trained here; another would be published under this one's verdict.
+
+    Raises MissingInput (`hash_of` finds no file) or ArtefactDamaged.
+    """
+    try:
+        found = hash_of(folder.model)
+    except FileNotFoundError as e:
+        raise MissingInput(f"{e}; run `driftline train CONFIG`") from e
+    if found != trained["model_hash"]:
+        raise ArtefactDamaged(
+            f"{folder.model} holds the model {found[:12]}, but {trained['model_hash'][:12]} was trained here: "
+            "run `driftline train CONFIG`, which makes it anew, or put it back"
+        )
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -179,14 +194,14 @@ def read_json(path: Path, remedy: str) -> Any:
 
 @cache
 def code_version() -> str:
-    """Release and a digest of the source files that decide results, e.g. 0.1.0+3f2a...: part of every stage key."""
+    """Release and a digest of all source files, e.g. 0.1.0+3f2a...; keys of stages digest only what they use (flows/code.py)."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for package in ("pipelines", "models", "configs", "flows/stages"):
+    for package in ("pipelines", "models", "configs", "flows"):
         for path in sorted((root / package).rglob("*.py")):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     try:
         release = version("driftline")
     except PackageNotFoundError:
         release = "0+source"
-    return f"{release}+{digest.hexdigest()[:12]}" if "+" not in release else f"{release}.{digest.hexdigest()[:12]}"
+    return f"{release}{'.' if '+' in release else '+'}{digest.hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""The flow `monitor`. What it does stands in flows/stages/ (one table: task and verb); here is what Prefect adds."""
+"""The flow `monitor`. What it does stands in flows/tasks/ and flows/stage.py; here is what Prefect adds."""
 
 from typing import Any
 

@@ -1,7 +1,9 @@
 """What a run publishes, for every task: the gate, the products, summary.json and report.html.
 
 `products/` always belong to one model, one verdict and one summary: files are written beside the old ones and take their place by
-renames, and products that the verdict or the model no longer stands for are withdrawn.
+renames, and products of another model, or that the verdict no longer allows, are withdrawn. The record of the stage says at every
+moment which files may lie there: before the first rename it names the old and the new ones, without a key, so that after a kill
+nobody takes them for finished.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from flows.folder import RunFolder, code_version, finished, read_json, require, 
 from flows.invocation import Invocation
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Record, Task
-from pipelines.errors import ArtefactDamaged, NotPublished
+from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
 from pipelines.learning.result import Evaluation
 
 
@@ -57,7 +59,7 @@ def as_evaluation(content: Any, path: Path, remedy: str) -> Evaluation:
     """The evaluation in the content of a file. Raises ArtefactDamaged, also for one of an earlier version."""
     try:
         return Evaluation.from_json(content)
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, AttributeError) as e:
         raise ArtefactDamaged(f"{path} is not an evaluation of this version ({e}); {remedy}") from e
 
 
@@ -83,19 +85,45 @@ def require_publishable(task: Task, context: Invocation, stage: str, evaluation:
 
 
 def write_products(task: Task, context: Invocation, stage: str, key: str, evaluation: Evaluation | None) -> Record:
-    """Everything that is published, made beside what is there and put into its place; the record of the stage."""
+    """Everything that is published, made beside what is there and put into its place; the record of the stage.
+
+    Raises NotPublished, after the report, where the task finds that what it made must not be published.
+    """
     folder = context.folder
     building = new_building(folder)
-    about = task.predict(context, evaluation, building)
+    try:
+        about = task.predict(context, evaluation, building)
+    except NotPublished as e:
+        context.steps.skip(stage, "not published")
+        report(task, context)
+        raise NotPublished(f"{e}. To publish all the same: --even-if-worse") from e
+    products = [f"{folder.products.name}/{path.name}" for path in sorted(building.products.iterdir())]
     pictures = sorted(path.name for path in building.pictures.iterdir())
+    record = {"key": key, **about, "products": [*products, *pictures], "even_if_worse": context.even_if_worse}
+    put_in_place(folder, stage, record, building, pictures)
+    return record
+
+
+def put_in_place(folder: RunFolder, stage: str, record: Record, building: Building, pictures: list[str]) -> None:
+    """What was built takes the place of what was published; the record names every file that may be there, at every moment."""
+    before = named_files(folder, stage)
+    write_json(folder.done(stage), {**record, "key": "", "products": sorted({*before, *record["products"]})})
     replace_folder(building.products, folder.products)
     for name in pictures:
         (building.pictures / name).replace(folder.path / name)
     building.pictures.rmdir()
-    files = [str(path.relative_to(folder.path)) for path in sorted(folder.products.iterdir())]
-    record = {"key": key, **about, "products": [*files, *pictures], "even_if_worse": context.even_if_worse}
+    for name in set(before) - set(record["products"]):
+        (folder.path / name).unlink(missing_ok=True)
     write_json(folder.done(stage), record)
-    return record
+
+
+def named_files(folder: RunFolder, stage: str) -> list[str]:
+    """The files that the record of the stage names, whether it is finished or not; relative to the run's folder."""
+    try:
+        record = read_json(folder.done(stage), "")
+    except (MissingInput, ArtefactDamaged):
+        return []
+    return list(record.get("products", ())) if isinstance(record, dict) else []
 
 
 def new_building(folder: RunFolder) -> Building:
@@ -123,23 +151,23 @@ def is_published(folder: RunFolder, record: Record) -> bool:
 
 
 def withdraw(context: Invocation, stage: str, why: str) -> None:
-    """Takes away products that nothing stands for any more: the record first, so that no kill leaves one without the other."""
-    folder = context.folder
-    record = finished(folder, stage)
-    if record is None and not folder.products.exists():
+    """Removes products that nothing stands for any more; the record goes last, so that a kill leaves what the next run removes."""
+    folder, names = context.folder, named_files(context.folder, stage)
+    if not names and not folder.products.exists():
         return
-    folder.done(stage).unlink(missing_ok=True)
-    for name in (record or {}).get("products", ()):
+    for name in names:
         (folder.path / name).unlink(missing_ok=True)
     shutil.rmtree(folder.products, ignore_errors=True)
-    context.steps.log(f"{stage}: the products that were here are withdrawn: {why}")
+    folder.done(stage).unlink(missing_ok=True)
+    context.steps.log(f"{stage}: what was published here is withdrawn: {why}")
 
 
 def current_products(task: Task, context: Invocation) -> Record:
-    """The record of what is published, {} where nothing is; products of another model than the evaluated one are withdrawn."""
-    stage = task.stages[-1]
-    record, evaluated = finished(context.folder, stage), finished(context.folder, "evaluate")
-    if record is None:
+    """The record of what is published, {} where nothing is; what is not whole or of another model is withdrawn."""
+    folder, stage = context.folder, task.stages[-1]
+    record, evaluated = finished(folder, stage), finished(folder, "evaluate")
+    if record is None or not record["key"] or not is_published(folder, record):
+        withdraw(context, stage, "it is not whole")
         return {}
     if task.is_gated and (evaluated is None or evaluated["model_hash"] != record["model_hash"]):
         withdraw(context, stage, "another model has been trained since")

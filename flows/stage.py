@@ -8,13 +8,12 @@ A record holds the key, the inputs it was made from, and what the task says of t
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable
 from typing import Any
 
 from flows import code, publish
-from flows.folder import finished, read_json, require, write_json
+from flows.folder import RunFolder, finished, read_json, require, write_json
 from flows.invocation import Invocation
 from flows.task import Record, Task
 from flows.tasks import task_of
@@ -68,9 +67,7 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
 
 def key_of(task: Task, context: Invocation, stage: str) -> str:
     """SHA-256 (hex) of everything that the stage's output depends on: the task's inputs and the code that it uses."""
-    content = {"inputs": task.inputs(context, stage), "code": code.digest(task.code[stage])}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return code.key(task.inputs(context, stage), task.code[stage])
 
 
 def ingest(task: Task, context: Invocation) -> Record:
@@ -128,7 +125,7 @@ def headline(evaluation: Evaluation) -> dict[str, Any]:
     return {"verdict": evaluation.verdict.to_json(), "metrics": {name: dict(one) for name, one in evaluation.methods.items()}}
 
 
-def digest_of(folder: Any) -> str:
+def digest_of(folder: RunFolder) -> str:
     """SHA-256 (hex) of evaluation.json, "" if it is not there."""
     path = folder.evaluation
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

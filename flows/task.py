@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from configs.tasks import AnyRun
 from flows.folder import RunFolder
 from flows.invocation import Invocation
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
+
+if TYPE_CHECKING:
+    from flows.planning import Extent, PlannedStep
 
 Record = dict[str, Any]  # what a stage leaves in stages/NAME.json: JSON values
 
@@ -62,8 +64,8 @@ class Task(Protocol):
     code: Mapping[str, tuple[str, ...]]
     is_gated: bool
 
-    def plan(self, run: AnyRun, folder: RunFolder, verb: str) -> Any:
-        """(extent, planned steps) of a verb, for `--dry-run`."""
+    def plan(self, run: Any, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+        """What a verb would cost, for `--dry-run`; `run` is of the task's own class."""
 
     def check(self, context: Invocation, stage: str) -> None:
         """Whether what lies in the run's folder may be used (model, cube, state); called before "up to date". Raises."""

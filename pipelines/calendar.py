@@ -1,5 +1,8 @@
 """When: dates as numbers a model can use, and regular steps through irregular observations."""
 
+from collections.abc import Iterable
+from datetime import datetime
+
 import numpy as np
 
 DAY = np.timedelta64(1, "D")
@@ -19,6 +22,11 @@ def from_days(days: np.ndarray) -> np.ndarray:
 def median_step_days(dates: np.ndarray) -> float:
     """Median distance between consecutive dates in days; `dates` sorted, at least two."""
     return float(np.median(np.diff(to_days(dates))))
+
+
+def count_before(dates: Iterable[np.datetime64], until: datetime) -> int:
+    """How many of the dates lie before `until`."""
+    return sum(bool(date < np.datetime64(until, "ns")) for date in dates)
 
 
 def format_span(days: float) -> str:

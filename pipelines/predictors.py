@@ -7,6 +7,7 @@ W columns; B batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -29,13 +30,6 @@ class Forecaster(Protocol):
         """y_KCHW, physical values."""
 
 
-class Networks(Protocol):
-    """The networks of a model, in order; `nn.ModuleList` is one."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> nn.Module: ...
-
-
 class Trainable(Protocol):
     """What training knows of a model: its networks, and how network i turns a batch into what the loss is taken of.
 
@@ -43,7 +37,7 @@ class Trainable(Protocol):
     """
 
     @property
-    def members(self) -> Networks: ...
+    def members(self) -> Sequence[nn.Module] | nn.ModuleList: ...
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor: ...
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from configs.build import build_variables
 from configs.findings import Finding
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, Sections, VariableConfig, check_variable
@@ -20,9 +21,14 @@ from configs.types import Fraction, Strict, UtcDate
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
+    from models.residual_forecaster import ResidualForecaster
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
-    from pipelines.samples.splits import Sampling, Split
+    from pipelines.predictors import Forecaster
+    from pipelines.progress import Progress
+    from pipelines.samples.cache import WindowArrays
+    from pipelines.samples.prepare import SampleSettings
+    from pipelines.samples.statistics import ChannelStatistics
 
 # ---------------------------------------------------------------- schema
 
@@ -68,9 +74,10 @@ class TrainingConfig(Strict):
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, ge=1)
-    augment: bool = Field(True, description="turn and mirror training windows")
+    augment: bool = Field(True, description="rotate and mirror training windows")
     centre_dates: bool = Field(
-        False, description="do not learn what all pixels of a window share on a date beyond the guide (haze, a late spring)"
+        False,
+        description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)",
     )
     seed: int = 0
 
@@ -96,7 +103,7 @@ MAX_SEAM = 0.1
 
 
 class PredictionConfig(Strict):
-    issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may look at")
+    issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may use")
     dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
     tile_px: int = Field(256, ge=16)
     workers: int = Field(1, ge=1)
@@ -210,37 +217,40 @@ def _check_prediction(prediction: PredictionConfig, samples: SamplesConfig | Non
 # ---------------------------------------------------------------- samples
 
 
-def build_split(run: ForecastRun) -> Split:
-    from pipelines.samples.splits import Split
+def build_samples(run: ForecastRun) -> SampleSettings:
+    """What samples are made of, and where and when they may come from."""
+    from pipelines.samples.plan import Sampling, Split
+    from pipelines.samples.prepare import SampleSettings
 
-    return Split(**run.split.model_dump())
-
-
-def build_sampling(run: ForecastRun) -> Sampling:
-    from pipelines.samples.splits import Sampling
-
-    return Sampling(**run.samples.steps.model_dump())
+    samples = run.samples
+    return SampleSettings(
+        build_variables(samples.variables),
+        Split(**run.split.model_dump()),
+        Sampling(**samples.steps.model_dump()),
+        samples.context,
+        samples.horizon,
+        samples.stride,
+        samples.min_valid_fraction,
+    )
 
 
 # ---------------------------------------------------------------- models
 
 
-def build_corrected_baseline(run: ForecastRun, training_windows: Callable[[], Iterable[Any]]) -> Any:
-    """The rule that the network corrects, its few numbers fitted on training windows; None for a network that stands alone."""
-    baseline = run.model.baseline
-    return None if baseline == "none" else build_baseline(baseline, run.training.seed, training_windows)
-
-
 def build_forecaster(
-    run: ForecastRun, baseline: Any, mean_C: tuple[float, ...], std_C: tuple[float, ...], step_days: float
-) -> Any:
-    """An untrained forecaster; `mean_C` and `std_C` are of the transformed variables over the training part."""
+    run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], statistics: ChannelStatistics, step_days: float
+) -> ResidualForecaster:
+    """An untrained forecaster; the baseline that it corrects is fitted on `windows()`, some of the training part.
+
+    `statistics` are of the transformed variables over the training part.
+    """
     from models.residual_forecaster import Scaling, build_forecaster
 
     model, samples = run.model, run.samples
+    corrected = None if model.baseline == "none" else build_baseline(model.baseline, run.training.seed, windows)
     return build_forecaster(
-        baseline,
-        Scaling(mean_C, std_C, tuple(v.transform for v in samples.variables), step_days),
+        corrected,
+        Scaling(statistics.mean, statistics.std, tuple(v.transform for v in samples.variables), step_days),
         context=samples.context,
         horizon=samples.horizon,
         members=model.members,
@@ -249,8 +259,18 @@ def build_forecaster(
     )
 
 
-def build_baseline(name: Baseline, seed: int, training_windows: Callable[[], Iterable[Any]]) -> Any:
-    """A baseline that answers `forecast`, fitted on `training_windows()` where it has numbers of its own."""
+def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], progress: Progress) -> dict[str, Forecaster]:
+    """The baselines of the evaluation by name, fitted on `windows()`."""
+    names = run.evaluation.baselines
+    baselines: dict[str, Forecaster] = {}
+    for done, name in enumerate(names):
+        progress(done, len(names))
+        baselines[name] = build_baseline(name, run.training.seed, windows)
+    return baselines
+
+
+def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Any:
+    """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
     from models.baselines.climatology import Climatology
     from models.baselines.decaying_anomaly import DecayingAnomaly
     from models.baselines.gradient_boosting import GradientBoosting
@@ -261,14 +281,14 @@ def build_baseline(name: Baseline, seed: int, training_windows: Callable[[], Ite
         case "persistence":
             return Persistence()
         case "climatology":
-            return Climatology().fit(training_windows())
+            return Climatology().fit(windows())
         case "decaying_anomaly":
-            return DecayingAnomaly().fit(training_windows())
+            return DecayingAnomaly().fit(windows())
         case "harmonic":
             return HarmonicRegression()
         case "gradient_boosting":
-            rule = DecayingAnomaly().fit(training_windows())
-            return GradientBoosting(rule, seed=seed).fit(training_windows())
+            corrected = DecayingAnomaly().fit(windows())
+            return GradientBoosting(corrected, seed=seed).fit(windows())
 
 
 # ---------------------------------------------------------------- training
@@ -285,7 +305,7 @@ class NormalisedLoss:
         return self.loss(self.normalise(y_BKCHW), self.normalise(target_BKCHW), valid_BK1HW)
 
 
-def build_loss(run: ForecastRun, forecaster: Any) -> NormalisedLoss:
+def build_loss(run: ForecastRun, forecaster: ResidualForecaster) -> NormalisedLoss:
     from models.losses import masked_huber, masked_mae, masked_mse
 
     match run.training.loss:

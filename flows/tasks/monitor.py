@@ -62,7 +62,7 @@ class Monitor:
     def plan(self, run: MonitorRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
 
-        extent = measure(run, folder, verb)
+        extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb])
         planned = {"ingest": lambda: plan_ingest(run.cube, extent), "evaluate": lambda: plan_evaluate(run, extent)}
         planned["monitor"] = lambda: plan_monitor(run, extent, verb)
         return extent, [planned[stage]() for stage in self.verbs[verb]]
@@ -179,9 +179,8 @@ class Monitor:
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.tables import alert_table, monitoring_table, patch_table
-
         from pipelines.products.polygons import read_patches
+        from pipelines.products.tables import alert_table, monitoring_table, patch_table
 
         folder = context.folder
         alerts = read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]

@@ -1,6 +1,6 @@
 """The model beside its baselines on the same held-out windows: errors, skill with intervals, coverage and a verdict."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
@@ -12,6 +12,7 @@ from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
 from pipelines.learning.intervals import Interval
 from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
+from pipelines.learning.result import Criterion, Evaluation, Figure
 from pipelines.learning.skill import paired_skill, skill_json
 from pipelines.learning.verdict import Verdict, forecast_verdict
 from pipelines.predictors import Forecaster
@@ -38,23 +39,26 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Comparison:
     """What was measured. `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`; `by_date` feeds the plots."""
 
     model: str
     metrics: dict[str, dict[str, Any]]
     skill: dict[str, dict[str, Any]]
     verdict: Verdict
+    criteria: tuple[Criterion, ...]
     intervals: dict[str, Any] | None
     by_date: dict[str, Any]
     counts: dict[str, int]
     protocol: str
     tables: dict[str, ErrorTable] = field(repr=False, compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; everything but `tables`."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("tables", "verdict")}
-        return {**plain, "verdict": self.verdict.to_json()}
+    def to_evaluation(self, intervals: Intervals | None = None) -> Evaluation:
+        """The same as every task states it; `intervals` are kept under details.calibration, for `predict`."""
+        details = {name: getattr(self, name) for name in ("metrics", "skill", "intervals", "by_date", "counts")}
+        calibration = {"calibration": intervals.to_json()} if intervals else {}
+        methods = {name: dict(of_name["overall"]) for name, of_name in self.metrics.items()}
+        return Evaluation(self.model, methods, self.verdict, self.criteria, {**details, **calibration}, protocol=self.protocol)
 
 
 def evaluate(
@@ -64,7 +68,7 @@ def evaluate(
     progress: Progress | None = None,
     *,
     intervals: Intervals | None = None,
-) -> Evaluation:
+) -> Comparison:
     """Every forecaster on every window (read once, in order), on valid target pixels only.
 
     `intervals` are the model's; their coverage is measured on the same windows. `progress(done, total)` counts windows; total is
@@ -92,7 +96,7 @@ def evaluate(
             progress(count, max(count, length_hint(windows)))
     if tallies[settings.model].is_empty:
         raise RequestError(
-            f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality rule"
+            f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
     tables = {name: tally.table() for name, tally in tallies.items()}
     return _conclude(tables, settings, coverage, count)
@@ -129,7 +133,7 @@ def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarra
 
 def _conclude(
     tables: dict[str, ErrorTable], settings: EvaluationSettings, coverage: CoverageTally | None, windows: int
-) -> Evaluation:
+) -> Comparison:
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
@@ -145,13 +149,14 @@ def _conclude(
         confidence=settings.confidence,
         publish_if=settings.publish_if,
     )
-    return Evaluation(
+    return Comparison(
         model=settings.model,
         metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},
         skill={
             name: _labelled([skill_json(skill, settings.margin) for skill in of_baseline]) for name, of_baseline in skills.items()
         },
         verdict=verdict,
+        criteria=tuple(_criteria(overall, settings)),
         intervals=coverage.to_json() if coverage else None,
         by_date=_by_date(of_model, sums),
         counts={"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
@@ -168,6 +173,19 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
         model_D, baseline_D = (sums[seen_D][:, leads, ABSOLUTE].sum(axis=1) for sums in (model_DKS, baseline_DKS))
         found.append(paired_skill(model_D, baseline_D, confidence=confidence))
     return found
+
+
+def _criteria(skills: Mapping[str, Interval], settings: EvaluationSettings) -> Iterator[Criterion]:
+    """What `settings.publish_if` requires against each baseline that must be beaten; `failing` decides by the same numbers."""
+    for name in settings.must_beat:
+        skill = skills[name].to_json()
+        yield Criterion(f"error saved against {name}", _finite(skill["value"]), settings.margin, unit="of its error")
+        if settings.publish_if == "beyond_doubt":
+            yield Criterion(f"error saved against {name}, lower end of its interval", _finite(skill["low"]), 0.0)
+
+
+def _finite(value: Figure) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _metrics(table: ErrorTable, sums_DKS: np.ndarray, variables: tuple[str, ...]) -> dict[str, Any]:
@@ -201,7 +219,7 @@ def _protocol(settings: EvaluationSettings, scale_C: np.ndarray) -> str:
     ranges = settings.ssim_range_C or "the range of each tile's valid values over all dates"
     return (
         f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target "
-        "pixels, every pixel the same weight; rules are refitted on every date up to the issue date. skill = 1 - MAE of the "
+        "pixels, every pixel the same weight; baselines are refitted on every date up to the issue date. skill = 1 - MAE of the "
         f"model / MAE of the baseline; interval: Student's t at {settings.confidence * 100:g} % over the paired differences of "
         "target dates, with the effective number of dates of an AR(1) (dates in their order, unequal gaps not used). A win or a "
         f"loss also takes a difference of {settings.margin * 100:g} % of the baseline's error. SSIM: 7x7 uniform window, data "

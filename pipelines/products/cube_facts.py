@@ -6,9 +6,9 @@ from pipelines.calendar import format_span
 from pipelines.cube.history import describe
 
 
-def cube_facts(uri: str) -> dict[str, str]:
-    """Label -> value of the cube's newest version."""
-    cube = describe(uri)
+def cube_facts(uri: str, snapshot: str | None = None) -> dict[str, str]:
+    """Label -> value of the cube's version `snapshot` (default: the newest)."""
+    cube = describe(uri, snapshot)
     shape, grid = cube["shape"], cube["grid"]
     usable = cube["mean_valid_fraction"]
     first, last = (cube[end].replace("T", " ").removesuffix(" 00:00:00") for end in ("first", "last"))

@@ -43,7 +43,7 @@ Prepare = Callable[..., dict[str, torch.Tensor]]
 class WindowArrays:
     """One window: the forecaster's `forecast` arguments and the truth.
 
-    Tensors over private memory maps: all dates of the block, not only the window's (a rule is fitted on all usable dates).
+    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable dates).
     `target_KCHW` is 0 where `target_valid_KHW` is False.
     """
 
@@ -116,6 +116,24 @@ class SampleCache:
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
         return (self.window(i) for i, (g, _) in enumerate(self.rows_of) if self.groups[g].part == part)
+
+    def counted(self, part: str) -> "CountedWindows":
+        """The same with a length, so that progress knows how far it is."""
+        return CountedWindows(self, part)
+
+
+@dataclass(frozen=True)
+class CountedWindows:
+    """The windows of one part, to be gone through again and again; `len` counts them."""
+
+    cache: SampleCache
+    part: str
+
+    def __len__(self) -> int:
+        return self.cache.counts()[self.part]
+
+    def __iter__(self) -> Iterator[WindowArrays]:
+        return self.cache.windows(self.part)
 
 
 def when_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
-"""Windows straight from the cube, without a cache: for fitting the few numbers of a rule before there is anything to cache."""
+"""Windows straight from the cube: for fitting the few numbers of a baseline before there is anything to cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import torch
 import xarray as xr
@@ -10,6 +11,8 @@ from pipelines.samples.blocks import check_fits, decoded_blocks
 from pipelines.samples.cache import WindowArrays, cut_targets, when_tensors, windows_of_tiles
 from pipelines.samples.plan import WindowPlan
 from pipelines.samples.variables import Variable
+
+ENOUGH_WINDOWS = 120  # to fit the few numbers of a baseline
 
 
 def read_windows(
@@ -28,3 +31,12 @@ def read_windows(
             if target_valid.any():
                 truth = torch.from_numpy(target), torch.from_numpy(target_valid)
                 yield WindowArrays(x_NCHW, valid_NHW, *when_tensors(plan, window), *truth, window.tile, part)
+
+
+def every_nth(windows: Iterable[WindowArrays], count: int, progress: Progress | None = None) -> Iterator[WindowArrays]:
+    """About `ENOUGH_WINDOWS` of `count` windows, evenly spread."""
+    every = max(count // ENOUGH_WINDOWS, 1)
+    for done, window in enumerate(islice(windows, 0, None, every), start=1):
+        yield window
+        if progress is not None:
+            progress(done * every, max(count, done * every))

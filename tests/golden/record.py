@@ -94,11 +94,11 @@ NUMBERS = {  # run -> (role, JSON file below the run's folder, path in it, keys)
     "forecast": (
         LOSS,
         ("residual_share", "stages/train.json", "residual_scale/*", ""),
-        ("metrics/overall", "evaluation.json", "metrics/*/overall", "mae rmse bias ssim pixels"),
-        ("metrics/by_lead", "evaluation.json", "metrics/*/by_lead/*", "lead mae rmse bias ssim pixels"),
-        ("metrics/skill", "evaluation.json", "skill/*/overall", "skill"),
-        ("metrics/skill_by_lead", "evaluation.json", "skill/*/by_lead/*", "lead skill"),
-        ("metrics/by_date", "evaluation.json", "by_date/mae/*/*", ""),
+        ("metrics/overall", "evaluation.json", "details/metrics/*/overall", "mae rmse bias ssim pixels"),
+        ("metrics/by_lead", "evaluation.json", "details/metrics/*/by_lead/*", "lead mae rmse bias ssim pixels"),
+        ("metrics/skill", "evaluation.json", "details/skill/*/overall", "skill"),
+        ("metrics/skill_by_lead", "evaluation.json", "details/skill/*/by_lead/*", "lead skill"),
+        ("metrics/by_date", "evaluation.json", "details/by_date/mae/*/*", ""),
     ),
     "monitor": (
         ("alerts", "alerts.json", "alerts/*", f"number {OBJECTS}"),

@@ -1,0 +1,45 @@
+"""What is expected of a variable, in a sentence: from the last observation to the last date of the forecast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Course:
+    """Means of a variable over the pixels that its last observation shows. Dates are ISO 8601; None: nothing to compare."""
+
+    variable: str
+    unit: str
+    observed_utc: str
+    observed: float | None
+    expected_utc: str
+    expected: float | None
+
+
+def expected_sentence(name: str, course: Course) -> str:
+    """What is expected, without the full stop; `name` is that of the run.
+
+    >>> expected_sentence("forest", Course("NDVI", "", "2020-08-01T00:00:00Z", 0.71, "2020-10-15T00:00:00Z", 0.63))
+    'NDVI of forest is expected to fall from 0.71 to 0.63 between 2020-08-01 and 2020-10-15'
+    """
+    of = f"{course.variable} of {name} is expected"
+    if course.expected is None:
+        return f"{of} to be what the maps show on {course.expected_utc[:10]}"
+    unit = f" {course.unit}" if course.unit else ""
+    then = f"{course.expected:.3g}{unit}"
+    if course.observed is None:
+        return f"{of} to be {then} on {course.expected_utc[:10]}"
+    period = f"between {course.observed_utc[:10]} and {course.expected_utc[:10]}"
+    now = f"{course.observed:.3g}{unit}"
+    if now == then:
+        return f"{of} to stay at {now} {period}"
+    return f"{of} to {'fall' if course.expected < course.observed else 'rise'} from {now} to {then} {period}"
+
+
+def summary_sentence(name: str, course: Course | None, mae: float | None) -> str:
+    """What is expected, and the error on held-out blocks and dates; `course` is None where nothing is published."""
+    error = "is not measured" if mae is None else f"on dates and blocks it had not seen is {mae:.3g}"
+    if course is None:
+        return f"No forecast of {name} is published; the model's mean error {error}."
+    return f"{expected_sentence(name, course)}; the forecast's mean error {error}."
