@@ -130,7 +130,7 @@ def check_identity_comes_before_nothing_to_do(config: Path) -> None:
         with pytest.raises(ArtefactDamaged, match=r"holds the model \w+, but \w+ was trained here: run `driftline train CONFIG`"):
             carry_out(verb, config)
     description.unlink()
-    with pytest.raises(MissingInput, match=r"no model in .*; run `driftline train CONFIG`"):
+    with pytest.raises(MissingInput, match=r"no change-detector in .*; run `driftline train CONFIG`"):
         carry_out("predict", config)
     description.write_text(text)
     for verb in ("evaluate", "predict", "report"):
