@@ -12,6 +12,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from flows.stages.run import run_change
 
 from configs.load import load_run
 from flows.invocation import Invocation, open_invocation, remembering_folder
@@ -21,7 +22,6 @@ from flows.stages.change_ingest import change_ingest
 from flows.stages.change_networks import Sites
 from flows.stages.change_predict import change_predict, members_of
 from flows.stages.change_train import change_train
-from flows.stages.run import run_change
 from pipelines.change.groups import group_sites
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError
 from pipelines.tiles import Tile

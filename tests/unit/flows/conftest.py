@@ -30,7 +30,7 @@ class FakeRun(Run):
     setting: int = 1
     score: int = 1
     dates: int = 2
-    pictures: list[str] = ["quicklook.png"]
+    pictures: tuple[str, ...] = ("quicklook.png",)
     seam: bool = True
 
 
@@ -39,7 +39,12 @@ class Fake:
 
     name = "fake"
     stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {"train": ("train",), "evaluate": ("evaluate",), "predict": ("predict",), "run": stages}
+    verbs: Mapping[str, tuple[str, ...]] = {
+        "train": ("train",),
+        "evaluate": ("evaluate",),
+        "predict": ("predict",),
+        "run": stages,
+    }
     code: Mapping[str, tuple[str, ...]] = dict.fromkeys(("train", "evaluate", "predict"), ("pipelines.progress",))
     is_gated = True
 

@@ -19,7 +19,7 @@ DISK = ((Path, "rename"), (Path, "replace"), (Path, "unlink"), (Path, "rmdir"), 
 def published(context: Invocation) -> dict[str, str]:
     """What lies in products/ and beside it: name -> text."""
     folder = context.folder
-    pictures = [path for path in folder.path.glob("*.png")]
+    pictures = list(folder.path.glob("*.png"))
     return {path.name: path.read_text() for path in [*folder.products.glob("*"), *pictures]}
 
 
@@ -71,7 +71,7 @@ def test_a_verdict_on_another_model_is_none(fake: Any, open_fake: Open) -> None:
 
 def test_what_the_task_finds_unfit_is_not_published_but_reported(fake: Any, open_fake: Open) -> None:
     context = open_fake(seam=False)
-    with pytest.raises(NotPublished, match="the tiles do not agree. To publish all the same: --even-if-worse"):
+    with pytest.raises(NotPublished, match=r"the tiles do not agree\. To publish all the same: --even-if-worse"):
         carry_out(context, "run")
     assert published(context) == {}
     assert_consistent(context)
@@ -79,7 +79,7 @@ def test_what_the_task_finds_unfit_is_not_published_but_reported(fake: Any, open
 
 
 def test_a_picture_that_is_no_longer_drawn_goes(fake: Any, open_fake: Open) -> None:
-    carry_out(open_fake(pictures=["quicklook.png", "extra.png"]), "run")
+    carry_out(open_fake(pictures=("quicklook.png", "extra.png")), "run")
     carry_out(open_fake(), "run")
     assert_consistent(open_fake())
     assert "extra.png" not in published(open_fake())

@@ -45,7 +45,7 @@ def test_another_model_is_refused_before_anything_is_called_up_to_date(fake: Any
     carry_out(context, "run")
     context.folder.model.write_text("model of someone else")
     for verb in ("evaluate", "predict", "report"):
-        with pytest.raises(ArtefactDamaged, match=r"holds the model model of so, but model 1 was trained here"):
+        with pytest.raises(ArtefactDamaged, match=r"holds the model model of som, but model 1 was trained here"):
             carry_out(open_fake(), verb)
     fake.done.clear()
     carry_out(open_fake(), "run")
