@@ -151,7 +151,7 @@ def is_published(folder: RunFolder, record: Record) -> bool:
 
 
 def withdraw(context: Invocation, stage: str, why: str) -> None:
-    """Removes products that nothing stands for any more; the record goes last, so that a kill leaves what the next run removes."""
+    """Removes products that nothing stands for any more; the record goes last, so that the next run ends what a kill cut off."""
     folder, names = context.folder, named_files(context.folder, stage)
     if not names and not folder.products.exists():
         return

@@ -272,7 +272,7 @@ def check_parts(parts: set[str], best: dict[str, float], min_valid_fraction: flo
         if part not in parts:
             raise RequestError(
                 f"no {part} window has {min_valid_fraction:.0%} of its target pixels valid; "
-                f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or look at the quality rule"
+                f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or see the quality mask"
             )
 
 

@@ -61,7 +61,7 @@ def channel_statistics(
     if moments.count == 0:
         raise RequestError(
             "no pixel of the training part is valid on any of its "
-            f"{training.sizes['time']} dates: look at the quality rule, the bands' nodata and the variables' valid_range"
+            f"{training.sizes['time']} dates: see the quality mask, the bands' nodata and the variables' valid_range"
         )
     mean = np.asarray(moments.mean, np.float64)
     std = np.sqrt(np.asarray(moments.squares) / moments.count)
