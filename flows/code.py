@@ -100,9 +100,17 @@ def resolve(target: Part, attribute: str = "") -> Iterator[Part]:
 
 
 def source_of(part: Part) -> str:
-    """The text of a module or definition."""
-    text = file_of(part.module).read_text(encoding="utf-8")
-    return (ast.get_source_segment(text, node_of(part)) or "") if part.name else text
+    """The text of a module, or of a definition with its decorators."""
+    node = node_of(part)
+    if not isinstance(node, ast.stmt):
+        return "".join(lines_of(part.module))
+    first = min(one.lineno for one in [node, *getattr(node, "decorator_list", ())])
+    return "".join(lines_of(part.module)[first - 1 : node.end_lineno])
+
+
+@cache
+def lines_of(module: str) -> list[str]:
+    return file_of(module).read_text(encoding="utf-8").splitlines(keepends=True)
 
 
 def node_of(part: Part) -> ast.AST:
@@ -116,7 +124,7 @@ def node_of(part: Part) -> ast.AST:
 
 @cache
 def tree_of(module: str) -> ast.Module:
-    return ast.parse(file_of(module).read_text(encoding="utf-8"))
+    return ast.parse("".join(lines_of(module)))
 
 
 def file_of(module: str) -> Path:

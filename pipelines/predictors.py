@@ -6,6 +6,7 @@ Pipelines and models do not import each other, so each package states here, as a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,13 +29,6 @@ class Forecaster(Protocol):
         """y_KCHW, physical values."""
 
 
-class Networks(Protocol):
-    """The networks of a model, in order; `nn.ModuleList` is one."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> nn.Module: ...
-
-
 class Trainable(Protocol):
     """What training needs of a model: its networks, and the output of network i for a batch.
 
@@ -42,7 +36,7 @@ class Trainable(Protocol):
     """
 
     @property
-    def members(self) -> Networks: ...
+    def members(self) -> Sequence[nn.Module] | nn.ModuleList: ...
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor: ...
 

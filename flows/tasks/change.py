@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from configs import build
 from configs.load import config_hash
-from configs.tasks import AnyRun
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from flows import code
-from flows.folder import RunFolder, code_version, require, write_json
+from flows.folder import RunFolder, code_version, require, require_model, write_json
 from flows.invocation import Invocation
 from flows.scenes import format_refusals, format_report
 from flows.stage import require_unchanged
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
     from pipelines.predictors import ChangeDetector
     from pipelines.sources.sites import SiteSource
 
-TRAINED = ("configs.tasks.change_detectors", "models.checkpoint", "pipelines.change.detectors")
-EVALUATED = (*TRAINED, "pipelines.change.method_comparison", "pipelines.tracking.objects")
-PREDICTED = (*TRAINED, "pipelines.change.site_prediction", "pipelines.products.site_products")
+TRAINED = ("flows.tasks.change:Change.fit",)
 CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
 
 
@@ -43,16 +40,19 @@ class Change:
     name = "change"
     stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
     verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
-    code: Mapping[str, tuple[str, ...]] = {"train": TRAINED, "evaluate": EVALUATED, "predict": PREDICTED}
+    code: Mapping[str, tuple[str, ...]] = {
+        "train": TRAINED,
+        "evaluate": ("flows.tasks.change:Change.evaluate",),
+        "predict": ("flows.tasks.change:Change.predict",),
+    }
     is_gated = True
 
-    def plan(self, run: AnyRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+    def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
         from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep, plan_ingest
         from pipelines.change.groups import count_networks
         from pipelines.change.networks import flop_per_pixel
 
-        assert isinstance(run, ChangeRun)
         sources = configs.build_sites(run)
         extent, chosen = extent_of(sources), run.training
         members = count_networks(list(sources), run.evaluation.groups)
@@ -73,7 +73,8 @@ class Change:
         return extent, [{"ingest": plan_ingest(run.cube, extent), **steps}[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Raises MissingInput, RequestError (trained with other settings), ArtefactDamaged (another model)."""
+        """Raises MissingInput (a cube, the model), RequestError (other settings than in training), ArtefactDamaged (another model)."""
+        from models.checkpoint import hash_detector
         from pipelines.change.sites import check_cubes
 
         if stage != "report":
@@ -81,7 +82,7 @@ class Change:
         if stage != "train":
             trained = require_unchanged(context, self, "model")
             if stage != "report":
-                check_model(context.folder, trained)
+                require_model(context.folder, trained, hash_detector)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, run = context.folder, context.run.model_dump(mode="json")
@@ -98,8 +99,13 @@ class Change:
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
         """True if the model of the record, or the table of its evaluation, is there."""
+        from models.checkpoint import hash_detector
+
         if stage == "train":
-            return hash_of_model(context.folder) == str(record["model_hash"])
+            try:
+                require_model(context.folder, record, hash_detector)
+            except (MissingInput, ArtefactDamaged):
+                return False
         return stage != "evaluate" or table_path(context.folder).exists()
 
     # ------------------------------------------------------------ stages
@@ -337,28 +343,6 @@ def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: 
         "code_version": code_version(),
     }
     return save_detector(detector, context.folder.model, metadata)
-
-
-def hash_of_model(folder: RunFolder) -> str:
-    """The hash of the model in the run's folder, "" where there is none."""
-    from models.checkpoint import hash_detector
-
-    try:
-        return hash_detector(folder.model)
-    except FileNotFoundError:
-        return ""
-
-
-def check_model(folder: RunFolder, trained: Record) -> None:
-    """Raises MissingInput, or ArtefactDamaged for another model than the one that was trained here."""
-    found = hash_of_model(folder)
-    if not found:
-        raise MissingInput(f"no model in {folder.model}; run `driftline train CONFIG`")
-    if found != trained["model_hash"]:
-        raise ArtefactDamaged(
-            f"{folder.model} holds the model {found[:12]}, but {trained['model_hash'][:12]} was trained here: "
-            "run `driftline train CONFIG`, which makes it anew, or put it back"
-        )
 
 
 # ---------------------------------------------------------------- evaluation and report

@@ -10,7 +10,9 @@ from configs.load import load_run
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize(("name", "page"), [("sinop", "docs/own-data.md"), ("radar", "docs/own-data.md"), ("demo-change", "README.md")])
+@pytest.mark.parametrize(
+    ("name", "page"), [("sinop", "docs/own-data.md"), ("radar", "docs/own-data.md"), ("demo-change", "README.md")]
+)
 def test_the_docs_show_the_ready_made_runs_verbatim(name, page):
     path = ROOT / "configs" / f"{name}.yaml"
     shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)

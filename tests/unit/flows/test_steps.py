@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.folder import stage_key, write_json
+from flows.folder import write_json
 from flows.steps import StepRecord, Steps, append_line, read_records, stage_costs
 
 
@@ -43,8 +43,6 @@ def test_a_truncated_line_does_not_affect_the_next(tmp_path: Path) -> None:
     assert read_records(path) == [whole]
 
 
-def test_keys_depend_on_every_input(tmp_path: Path) -> None:
-    assert stage_key(a=1, b=[2]) == stage_key(b=[2], a=1)
-    assert stage_key(a=1, b=[2]) != stage_key(a=1, b=[3])
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "x" / "y.json", {"a": 1})
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["y.json"]

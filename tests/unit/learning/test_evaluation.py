@@ -78,16 +78,26 @@ def test_several_variables_are_also_told_one_by_one():
     assert "standard deviations" in found.protocol
 
 
-def test_everything_is_plain_json_with_coverage():
-    found = evaluate(
-        {"model": Constant(0.0), "one": Constant(1.0)},
-        iter(some_windows()),
-        SETTINGS,
-        intervals=Intervals(0.9, ((9.0,),) * 2, ((9.0,),) * 2, 30),
-    )
-    content = json.loads(json.dumps(found.to_json()))
-    assert content["intervals"]["overall"]["coverage"] == 1.0
-    assert set(content) == {"model", "metrics", "skill", "verdict", "intervals", "by_date", "counts", "protocol"}
+def test_it_comes_as_every_task_states_it():
+    intervals = Intervals(0.9, ((9.0,),) * 2, ((9.0,),) * 2, 30)
+    windows = some_windows()
+    found = evaluate({"model": Constant(0.0), "one": Constant(1.0)}, iter(windows), SETTINGS, intervals=intervals)
+    content = json.loads(json.dumps(found.to_evaluation(intervals).to_json()))
+    details = content["details"]
+    assert details["intervals"]["overall"]["coverage"] == 1.0
+    assert set(details) == {"metrics", "skill", "intervals", "by_date", "counts", "calibration"}
+    assert Intervals.from_json(details["calibration"]) == intervals
+    assert content["methods"]["one"] == details["metrics"]["one"]["overall"]
+    (criterion,) = content["criteria"]
+    assert (criterion["name"], criterion["is_met"]) == ("error saved against one", found.verdict.is_publishable)
+
+
+@pytest.mark.parametrize(("value", "is_met"), [(0.5, [True, True]), (1.5, [False, False])])
+def test_beyond_doubt_is_a_criterion_of_its_own(value, is_met):
+    settings = replace(SETTINGS, publish_if="beyond_doubt")
+    found = evaluate({"model": Constant(value), "one": Constant(1.0)}, some_windows(20), settings)
+    assert [criterion.is_met for criterion in found.criteria] == is_met
+    assert found.verdict.is_publishable is all(is_met)
 
 
 def test_the_verdict_names_the_best_baseline_and_every_outcome():
