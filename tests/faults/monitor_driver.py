@@ -1,4 +1,4 @@
-"""Watches a small cube in child processes that kill themselves at the n-th call that reaches the disk.
+"""Monitors a small cube in child processes that kill themselves at the n-th call that reaches the disk.
 
 Usage: python monitor_driver.py FOLDER. Prints one JSON object. A script of its own, because forking is safe only in a process
 that has no threads yet.
@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "change"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "monitoring"))
 
 from monitored_cube import digests, make_monitoring
 
