@@ -19,6 +19,7 @@ NEEDED = {  # what other stages read of a stage's record; without it the stage c
     "ingest": {"snapshot", "refused"},
     "train": {"key", "snapshot", "model_hash"},
     "evaluate": {"key", "model_hash", "is_publishable", "message"},
+    "monitor": {"key", "products", "snapshot", "model", "model_hash"},
     "report": {"key"},
 }
 PUBLISHED = {"key", "model_hash", "products", "snapshot"}  # of the stage that publishes, whatever its name

@@ -21,6 +21,8 @@ from flows.task import Building, Findings, Record, Task
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
 from pipelines.learning.result import Evaluation
 
+PICTURES = (".png", ".gif")
+
 
 def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
     """The last stage of a task: products, then summary and report. Raises NotPublished, after the report, at a shut gate."""
@@ -121,12 +123,16 @@ def put_in_place(folder: RunFolder, stage: str, record: Record, building: Buildi
 
 
 def named_files(folder: RunFolder, stage: str) -> list[str]:
-    """The files that the record of the stage names, whether it is finished or not; relative to the run's folder."""
+    """Products and pictures that the record of the stage names, whether it is finished or not; relative to the run's folder.
+
+    Records of version 0.1.0 name other files as well, which are not ours to remove (alerts.json).
+    """
     try:
         record = read_json(folder.done(stage), "")
     except (MissingInput, ArtefactDamaged):
         return []
-    return list(record.get("products", ())) if isinstance(record, dict) else []
+    names = record.get("products", ()) if isinstance(record, dict) else ()
+    return [name for name in names if name.startswith(f"{folder.products.name}/") or name.endswith(PICTURES)]
 
 
 def new_building(folder: RunFolder) -> Building:
@@ -169,7 +175,9 @@ def current_products(task: Task, context: Invocation) -> Record:
     """The record of what is published, {} where nothing is; what is not whole or of another model is withdrawn."""
     folder, stage = context.folder, task.stages[-1]
     record, evaluated = finished(folder, stage), finished(folder, "evaluate")
-    if record is None or not record["key"] or not is_published(folder, record):
+    if record is None:
+        return {}
+    if not record["key"] or not is_published(folder, record):
         withdraw(context, stage, "it is not whole")
         return {}
     if task.is_gated and (evaluated is None or evaluated["model_hash"] != record["model_hash"]):

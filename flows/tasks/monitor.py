@@ -86,7 +86,8 @@ class Monitor:
 
         ingested = require(context.folder, "ingest", "ingest")
         content = context.run.model_dump(mode="json")
-        shared = {"variable": content["variable"], "monitoring": content["monitoring"]}
+        model = config.fingerprint_model(context.run)
+        shared = {"variable": content["variable"], "monitoring": content["monitoring"], "model": model}
         if stage == "evaluate":
             return {**shared, "snapshot": ingested["snapshot"], "evaluation": content["evaluation"]}
         snapshot = head_snapshot(context.folder.cube_uri)
