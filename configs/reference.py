@@ -1,5 +1,6 @@
 """The config reference as Markdown, generated from the schema: `python -m configs.reference > docs/config.md`."""
 
+import textwrap
 import types
 import typing
 from datetime import datetime
@@ -63,7 +64,7 @@ def section(model: type[BaseModel]) -> str:
     lines = [
         f"## {model.__name__}",
         "",
-        " ".join(own_description.split()),
+        textwrap.fill(" ".join(own_description.split()), 128, break_long_words=False, break_on_hyphens=False),
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",
