@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.inference.request import Request
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
 from pipelines.products.course import Course
@@ -21,6 +20,8 @@ from pipelines.products.stac import write_collection
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pipelines.inference.request import Request
 
 CONTEXT_SHOWN = 5  # dates
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
