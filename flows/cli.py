@@ -12,10 +12,9 @@ app = typer.Typer(
     name="driftline",
     help="Image time series in; forecasts, change maps and alerts out, with their position in the world kept.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs, 4 busy: try again.",
 )
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
@@ -32,6 +31,23 @@ Restart = Annotated[
 EvenIfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")
 ]
+
+
+def print_version(is_asked: bool) -> None:
+    if is_asked:
+        from flows.folder import code_version
+
+        print(f"driftline {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print release and code version", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The options of `driftline` itself; the text above them is the help of `app`."""
 
 
 @app.command()

@@ -15,10 +15,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import ConfigError, DriftlineError, RequestError, SceneRefused
+from pipelines.errors import ConfigError, CubeBusy, DriftlineError, RequestError, RunBusy, SceneRefused
 from pipelines.progress import Progress
 
-DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, BUSY, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 
 
 class Bars:
@@ -158,6 +158,8 @@ def carry_out(action: Callable[[], Any], as_json: bool) -> int:
         return _complain(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
     except RequestError as e:
         return _complain(str(e), WRONG_REQUEST, as_json)
+    except (RunBusy, CubeBusy) as e:
+        return _complain(str(e), BUSY, as_json)
     except DriftlineError as e:
         return _complain(str(e), FAILED, as_json)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
