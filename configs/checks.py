@@ -26,6 +26,8 @@ from configs.schema import (
 )
 from configs.yaml_positions import Key
 
+RELATIVE_TO = "inputs are relative to the config, data/... and runs/... to the working folder"
+
 # what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
 DATE_DIRECTIVES = "YmdHMSfjybB"
 
@@ -295,8 +297,7 @@ def _path_remedy(path: Path) -> str:
         near = difflib.get_close_matches(path.name, [p.name for p in islice(parent.iterdir(), 5000)], n=1)
         if near:
             return f"did you mean {parent / near[0]}?"
-    where = "" if path.is_absolute() else f"; relative paths start at the working folder {Path.cwd()}"
-    return f"check the path{where}"
+    return f"check the path: {RELATIVE_TO}"
 
 
 def _closest(name: str, known: Sequence[str], otherwise: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.checks import Finding, check_bands, check_crs
+from configs.checks import RELATIVE_TO, Finding, check_bands, check_crs
 from configs.tasks.change import ChangeEvaluation, ChangeModel, ChangePrediction, ChangeTraining, LabelsConfig, SitesSource
 from configs.yaml_positions import Key
 
@@ -87,7 +87,7 @@ def check_sites(sections: dict[str, Any]) -> list[Finding]:
     root = Path(source.path)
     if not root.is_dir():
         problem = f"{root} is not a folder" if root.exists() else f"no folder at {root}"
-        return [Finding(("source", "path"), problem, f"relative paths start at the working folder {Path.cwd()}")]
+        return [Finding(("source", "path"), problem, f"check the path: {RELATIVE_TO}")]
     try:
         there = list_sites(root, source.pattern)
     except DriftlineError as e:

@@ -98,8 +98,17 @@ def reference() -> str:
         "# The config, key by key\n\n"
         "Made by `python -m configs.reference`; do not edit. A run is one YAML file; its `task` says which keys it has:\n"
         f"{tasks}.\n"
-        "Unknown keys are mistakes. Relative paths are read from the folder in which the command runs.\n"
-        "Ready-made runs lie in [configs/](../configs).\n\n"
+        "Unknown keys are mistakes. Ready-made runs lie in [configs/](../configs).\n\n"
+        "Relative paths:\n\n"
+        "| written in | of | relative to |\n"
+        "|---|---|---|\n"
+        "| a config | inputs: `source.path`, `monitoring.model.run` | the folder of the config |\n"
+        "| a config | inputs whose first part is `data` or `runs` (`./data` is a folder beside the config) "
+        "| the working folder, in which the command runs |\n"
+        "| a config | what is written: `runs`, `cube.uri` | the working folder |\n"
+        "| a config | `source.files`, `source.dates`, `labels.path` | `source.path` |\n"
+        "| `--set` | every key but those below `source.path` | the working folder |\n\n"
+        "For one more version, an input that is there only relative to the working folder is read from there, with a note.\n\n"
     )
     return head + "\n".join(section(model) for model in models) + "\n" + earlier_keys()
 

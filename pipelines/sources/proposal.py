@@ -30,10 +30,10 @@ class Variable:
     bands: tuple[str, ...]
 
 
-def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
+def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: str | None = None) -> str:
     """The text of a config for a first run on the scenes at `folder` (a folder, or a single netCDF file).
 
-    `task` is forecast or monitor.
+    `task` is forecast or monitor; `written_as` is how the config names `folder`, where that differs.
 
     It loads as it is; every guess has a comment. Raises MissingInput, RequestError if nothing there can be read, or if
     there are fewer than 5 dates.
@@ -51,7 +51,7 @@ def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
         f"name: {_text(_name(name))}",
         f"task: {task}",
         "",
-        *_source(seen, variable, inspect_band),
+        *_source(seen, variable, inspect_band, written_as),
         "",
         *_quality(seen),
         *_cube(seen, inspect_band),
@@ -78,9 +78,11 @@ def choose_variable(seen: Seen) -> Variable:
     return Variable(_name(chosen.lower()), "band", (chosen,))
 
 
-def _source(seen: Seen, variable: Variable, inspect_band: BandSample) -> list[str]:
+def _source(seen: Seen, variable: Variable, inspect_band: BandSample, written_as: str | None) -> list[str]:
     lines = ["source:", f"  kind: {seen.kind}"]
     for key, value, comment in seen.position:
+        if key == "path" and written_as is not None:
+            value = written_as
         if key == "files":
             value = {_name(band): file for band, file in value.items() if band in (*variable.bands, seen.quality)}  # type: ignore[attr-defined]
         lines.append(f"  {key}: {json.dumps(value)}{_comment(comment)}")

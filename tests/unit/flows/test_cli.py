@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 from typer.testing import CliRunner
 
 from configs.load import load_run
@@ -227,6 +229,21 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == offered
+
+
+def test_a_proposal_names_the_scenes_relative_to_where_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("cfg", "scenes"):
+        Path(folder).mkdir()
+    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "int16", "crs": "EPSG:32633",
+               "transform": (10.0, 0.0, 5e5, 0.0, -10.0, 5e6)}  # fmt: skip
+    for month in range(1, 9):
+        with rasterio.open(f"scenes/2020{month:02d}01_red.tif", "w", **profile) as raster:
+            raster.write(np.full((1, 16, 16), month, "int16"))
+    for written, path in (("cfg/run.yaml", "../scenes"), ("run.yaml", "scenes"), (str(tmp_path / "cfg" / "b.yaml"), "../scenes")):
+        assert CliRunner().invoke(app, ["init", "scenes", "-o", written]).exit_code == 0
+        assert f'path: "{path}"' in Path(written).read_text().replace("path: scenes", 'path: "scenes"')
+        assert load_run(written).source.path == "scenes"
 
 
 def test_a_proposal_into_a_missing_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
