@@ -19,6 +19,7 @@ from pipelines.scene import Band
 if TYPE_CHECKING:
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
+    from pipelines.sources.layers import BandRequest
     from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
     from pipelines.sources.source import Source
 
@@ -49,12 +50,12 @@ def name_files(source: sources.SourceDefaults) -> dict[str, str]:
     return {band.name: band.source for band in source.bands if band.source}
 
 
-def build_source(run: CubeRun) -> Source:
-    """The source of scenes; it opens files only when asked."""
+def build_request(run: Run) -> BandRequest:
+    """What is read of every scene."""
     from pipelines.sources.layers import BandRequest
 
-    source, same_date = run.source, run.cube.same_date
-    requested = BandRequest(
+    source = run.source
+    return BandRequest(
         bands=build_bands(source),
         in_file=name_files(source),
         quality=run.quality.band if run.quality else None,
@@ -62,6 +63,11 @@ def build_source(run: CubeRun) -> Source:
         crs=source.crs,
         transform=source.transform,
     )
+
+
+def build_source(run: CubeRun) -> Source:
+    """The source of scenes; it opens files only when asked."""
+    source, same_date, requested = run.source, run.cube.same_date, build_request(run)
     path = Path(source.path)
     match source:
         case sources.NetcdfSource():

@@ -1,12 +1,12 @@
-"""What is shipped for labelled change: networks, how far to trust each, how far to trust a rule, and a threshold.
+"""What is shipped for labelled change: networks, how far to trust each, how far to trust a change index, and a threshold.
 
 A member's logit becomes a probability by two numbers of its own, sigmoid(scale x logit + bias) (Platt 1999), which were fitted on
-sites that the member did not see; the network's probability is the members' mean. The rule's score becomes one by a logistic
+sites that the member did not see; the network's probability is the members' mean. The index's score becomes one by a logistic
 curve of its logarithm, which keeps its order. Fitting is the caller's: it needs all the sites, piece by piece.
 
-Fusion is the geometric mean of the two, sqrt(p_network x p_rule): high only where both are, which is what the rule's haze and the
-network's unknown sites need. It ranks but is no probability (where the two agree only in part it is too small), so it is
-calibrated once more, by two numbers on its logit that keep its order.
+Fusion is the geometric mean of the two, sqrt(p_network x p_index): high only where both are, which is what the haze in an index
+and the unknown sites of a network need. It ranks but is no probability (where the two agree only in part it is too small), so
+it is calibrated once more, by two numbers on its logit that keep its order.
 
 Shapes: B batch, T dates, C bands, H rows, W columns, M members.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.blocks.change import ChangeNetwork
 from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
 
-SMALLEST_SCORE = 1e-6  # a rule's score below it counts as this much: the logarithm of 0 is no number
+SMALLEST_SCORE = 1e-6  # an index's score below it counts as this much: the logarithm of 0 is no number
 SHORTEST_SERIES = 2  # dates that must have seen a pixel before anything is said of it
 
 
@@ -30,10 +30,10 @@ def elapsed_days(days_T: Tensor) -> Tensor:
 
 
 class ChangeDetector(Network):
-    """See the module's docstring. All members are of one build; `fuse_with` names the rule, or is "none".
+    """See the module's docstring. All members are of one build; `fuse_with` names the index, or is "none".
 
-    Until `calibrate_member`, `calibrate_index` and `calibrate_fusion` the scales are 1 and the biases 0; until `set_threshold` the
-    threshold is 0.5.
+    Until `calibrate_member`, `calibrate_index` and `calibrate_fusion` the scales are 1 and the biases 0; until `set_threshold`
+    the threshold is 0.5.
     """
 
     scale_M: Tensor
@@ -99,20 +99,20 @@ class ChangeDetector(Network):
         self.scale_M[i], self.bias_M[i] = scale, bias
 
     def index_probability(self, score: Tensor) -> Tensor:
-        """Calibrated probability of change from a rule's score (>= 0), of its shape, float32; NaN stays NaN."""
+        """Calibrated probability of change from an index's score (>= 0), of its shape, float32; NaN stays NaN."""
         scale, bias = self.index_scale_bias
         return torch.sigmoid(scale * log_score(score).double() + bias).float()
 
     def calibrate_index(self, scale: float, bias: float) -> None:
-        """From now on the rule says sigmoid(scale x log_score + bias): a logistic regression of labels on `log_score`.
+        """From now on the index says sigmoid(scale x log_score + bias): a logistic regression of labels on `log_score`.
 
         Raises ValueError for a negative scale or one that is not finite.
         """
-        _check_calibration(scale, bias, "the rule")
+        _check_calibration(scale, bias, "the index")
         self.index_scale_bias.copy_(torch.tensor([scale, bias]))
 
     def calibrate_fusion(self, scale: float, bias: float) -> None:
-        """From now on the fusion says sigmoid(scale x logit(sqrt(network x rule)) + bias): a logistic regression of labels on
+        """From now on the fusion says sigmoid(scale x logit(sqrt(network x index)) + bias): a logistic regression of labels on
         `logit_of` the fusion. Raises ValueError for a negative scale or one that is not finite.
         """
         _check_calibration(scale, bias, "the fusion")
@@ -121,9 +121,9 @@ class ChangeDetector(Network):
     # ------------------------------------------------------------ decision
 
     def fuse(self, network_p_HW: Tensor, index_p_HW: Tensor | None = None) -> Tensor:
-        """p_HW float32: sqrt(network x rule), calibrated; the network's own where `fuse_with` is "none". NaN where one is NaN.
+        """p_HW float32: sqrt(network x index), calibrated; the network's own where `fuse_with` is "none". NaN where one is NaN.
 
-        Raises ValueError if the rule's is missing.
+        Raises ValueError if the index's is missing.
         """
         if self.fuse_with == "none":
             return network_p_HW
@@ -150,7 +150,7 @@ def logit_of(p: Tensor) -> Tensor:
 
 
 def log_score(score: Tensor) -> Tensor:
-    """Natural logarithm of a rule's score, float32 of its shape; scores below 1e-6, 0 too, count as 1e-6; NaN stays NaN."""
+    """Natural logarithm of an index's score, float32 of its shape; scores below 1e-6, 0 too, count as 1e-6; NaN stays NaN."""
     return torch.log(score.float().clamp(min=SMALLEST_SCORE))
 
 

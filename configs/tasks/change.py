@@ -1,15 +1,37 @@
-"""The config of `task: change`: sites with two or more dates and a label raster each."""
+"""`task: change`: sites with two or more dates and a label raster each. Schema, checks, and the objects that it describes."""
 
+from __future__ import annotations
+
+import difflib
+import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.findings import Finding
+from configs.build import build_request
+from configs.findings import Finding, missing_folder
 from configs.paths import BELOW_SOURCE
 from configs.run import CubeConfig, Run, Sections
 from configs.sources import SourceDefaults
 from configs.types import Fraction, InputPath, Name, Strict
+from configs.yaml_positions import Key
+
+if TYPE_CHECKING:
+    from pipelines.change.evaluation import Comparison
+    from pipelines.change.site_ingest import LabelSettings
+    from pipelines.change.sites import SiteSettings
+    from pipelines.sources.sites import SiteSource
+
+# Packages are imported where they are needed: a verb that only reads a config must not wait for torch, which the builders of
+# detectors load (`configs.tasks.change_detectors`).
+
+FIELDS = ("site", "step", "band", "date")  # of source.pattern
+MOST_NAMES = 20  # that a message lists
+PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # model.kind of those that compare exactly two dates
+
+# ---------------------------------------------------------------- schema
 
 
 class SitesSource(SourceDefaults):
@@ -26,6 +48,10 @@ class SitesSource(SourceDefaults):
         None, description="path below `path` of the file that dates the steps, e.g. {site}/dates.txt"
     )
     sites: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
+
+    def check(self, quality: str | None) -> Iterator[Finding]:
+        yield from super().check(quality)
+        yield from _check_pattern(self)
 
 
 class LabelsConfig(Strict):
@@ -45,7 +71,7 @@ class PairsConfig(Strict):
 
     normalise: Literal["z_score", "none"] = Field("z_score", description="per site, date and band, over usable pixels")
     coregister: bool = Field(True, description="move later dates onto the first by a fraction of a pixel, where that fits better")
-    max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not believed, and said so")
+    max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not applied, and noted")
 
 
 class ChangeModel(Strict):
@@ -55,7 +81,9 @@ class ChangeModel(Strict):
     )
     recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
     dropout: float = Field(0.1, ge=0, lt=1)
-    fuse_with: Literal["change_vector", "none"] = Field("change_vector", description="the rule that the networks are fused with")
+    fuse_with: Literal["change_vector", "none"] = Field(
+        "change_vector", description="the change index that the networks are fused with"
+    )
 
 
 class ChangeTraining(Strict):
@@ -85,11 +113,13 @@ class ChangeEvaluation(Strict):
 
     groups: list[list[Name]] = Field([], description="sites that are left out together; every other site is a group of its own")
     references: list[ChangeIndexName] = Field(
-        ["image_difference", "change_vector_plain", "ir_mad", "change_vector"], description="classical rules in the same table"
+        ["image_difference", "change_vector_plain", "ir_mad", "change_vector"], description="change indices in the same table"
     )
-    compare: list[ChangeModel] = Field([], description="other models, trained and judged in the same way")
+    compare: list[ChangeModel] = Field([], description="other models, trained and evaluated in the same way")
     seeds: int = Field(1, ge=1, description="trainings per model, to show the spread")
-    must_beat: list[ChangeIndexName] = Field(["change_vector"], description="rules that a published model must beat in pooled F1")
+    must_beat: list[ChangeIndexName] = Field(
+        ["change_vector"], description="indices that a published model must beat in pooled F1"
+    )
     margin: Fraction = Field(0.01, description="smallest difference of F1 that matters; a smaller one is called equal")
     confidence: Fraction = 0.95
 
@@ -105,7 +135,7 @@ class ChangePrediction(Strict):
 
 
 class ChangeRun(Run):
-    """Labelled change: the sites, what is learnt, how it is judged."""
+    """Labelled change: the sites, what is learnt, how it is evaluated."""
 
     task: Literal["change"]
     source: SitesSource
@@ -119,14 +149,177 @@ class ChangeRun(Run):
 
     @classmethod
     def check(cls, sections: Sections) -> Iterator[Finding]:
-        from configs.checks_change import check_change
-
         yield from super().check(sections)
-        yield from check_change(sections)
+        labels, model, training = (sections.get(name) for name in ("labels", "model", "training"))
+        if labels is not None:
+            yield from _check_labels(labels, sections.get("source"))
+        if model is not None and training is not None:
+            yield from _check_window(model, training)
+        if (evaluation := sections.get("evaluation")) is not None:
+            yield from _check_evaluation(evaluation)
 
     @classmethod
     def check_files(cls, sections: Sections) -> Iterator[Finding]:
-        from configs.checks_change import check_sites
+        if (source := sections.get("source")) is not None:
+            no_folder = list(missing_folder(Path(source.path)))
+            yield from no_folder or _check_sites(source, sections)
 
-        if sections.get("source") is not None:
-            yield from check_sites(sections)
+
+# ---------------------------------------------------------------- checks
+
+
+def _check_pattern(source: SitesSource) -> Iterator[Finding]:
+    key: Key = ("source", "pattern")
+    names = re.findall(r"\{([^{}:]*)(?::[^{}]*)?\}", source.pattern)
+    for name in names:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            remedy = f"did you mean {{{near[0]}}}?" if near else "{site}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
+            yield Finding(key, f"unknown field {{{name}}}", remedy)
+    if "site" not in names:
+        yield Finding(key, "the pattern has no {site}", "for example {site}/imgs_{step}/*_{band}.tif")
+    if "step" in names and "date" in names:
+        yield Finding(key, "both {step} and {date} are in the pattern", "take {step} out, or {date} and name `dates`")
+    if "step" not in names and "date" not in names:
+        yield Finding(key, "nothing in the pattern distinguishes the dates", "add {step} and `dates`, or {date:%Y%m%d}")
+    if "step" in names and source.dates is None:
+        yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{site}/dates.txt'")
+
+
+def _check_labels(labels: LabelsConfig, source: SitesSource | None) -> Iterator[Finding]:
+    both = sorted(set(labels.changed) & set(labels.unchanged))
+    if both:
+        yield Finding(("labels", "changed"), f"the codes {both} mean changed and unchanged", "every code in one of the lists")
+    if source is not None and "{site}" in source.pattern and "{site}" not in labels.path:
+        problem = "every site would get the same label"
+        yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
+
+
+def _check_window(model: ChangeModel, training: ChangeTraining) -> Iterator[Finding]:
+    least = 2 ** len(model.widths) * 2
+    if training.window_px < least:
+        problem = f"a window of {training.window_px} pixels is too small for {len(model.widths)} scales"
+        yield Finding(("training", "window_px"), problem, f"at least {least}, or fewer model.widths")
+
+
+def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, group in enumerate(evaluation.groups):
+        for site in group:
+            if site in seen:
+                problem = f"{site!r} is in two groups"
+                yield Finding(("evaluation", "groups", index), problem, "a site belongs to one group, or to none")
+            seen.add(site)
+    for index, name in enumerate(evaluation.must_beat):
+        if name not in evaluation.references:
+            problem = f"{name!r} must be beaten but is not among the references that are computed"
+            yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
+
+
+def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:
+    """Findings for what the source and the labels name on disk, and for sites that are named and not there."""
+    from pipelines.errors import DriftlineError
+    from pipelines.sources.sites import list_sites
+
+    root = Path(source.path)
+    try:
+        there = list_sites(root, source.pattern)
+    except DriftlineError as e:
+        yield Finding(("source", "pattern"), str(e))
+        return
+    of_source: dict[Key, str] = {("source", "sites", i): name for i, name in enumerate(source.sites or ())}
+    yield from _unknown_sites(of_source, there, f"no site {{!r}} below {root}")
+    used = [name for name in there if source.sites is None or name in source.sites]
+    yield from _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
+    labels: LabelsConfig | None = sections.get("labels")
+    if labels is not None and there and not any((root / labels.path.replace("{site}", site)).exists() for site in there):
+        first = root / labels.path.replace("{site}", there[0])
+        yield Finding(("labels", "path"), f"no site has a label; the first would be {first}", "correct the path")
+
+
+def _sites_named(sections: Sections) -> dict[Key, str]:
+    """Key -> the site that it names, in evaluation.groups and prediction.sites."""
+    evaluation: ChangeEvaluation | None = sections.get("evaluation")
+    prediction: ChangePrediction | None = sections.get("prediction")
+    named: dict[Key, str] = {}
+    for g, group in enumerate(evaluation.groups if evaluation else ()):
+        named |= {("evaluation", "groups", g, i): site for i, site in enumerate(group)}
+    return named | {("prediction", "sites", i): site for i, site in enumerate((prediction and prediction.sites) or ())}
+
+
+def _unknown_sites(named: dict[Key, str], there: list[str], problem: str) -> Iterator[Finding]:
+    shown = ", ".join(there[:MOST_NAMES]) + (f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else "")
+    for key, site in named.items():
+        if site not in there:
+            near = difflib.get_close_matches(site, there, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"the sites are {shown}"
+            yield Finding(key, problem.format(site), remedy)
+
+
+# ---------------------------------------------------------------- objects
+
+
+def build_sites(run: ChangeRun) -> dict[str, SiteSource]:
+    """A source of scenes for each site, by name, sorted. Raises MissingInput, RequestError (none, an unknown one)."""
+    from pipelines.errors import RequestError
+    from pipelines.sources.sites import SiteSource, list_sites
+
+    source = run.source
+    found = list_sites(Path(source.path), source.pattern)
+    names = source.sites if source.sites is not None else found
+    if unknown := [name for name in names if name not in found]:
+        raise RequestError(
+            f"source.sites names {', '.join(unknown)}, which the pattern {source.pattern!r} does not find below {source.path}; "
+            f"it finds {', '.join(found)}"
+        )
+    requested = build_request(run)
+    return {
+        name: SiteSource(Path(source.path), requested, source.pattern, name, source.dates, run.cube.same_date)
+        for name in sorted(set(names))  # the order in which a config names them decides nothing
+    }
+
+
+def label_file(run: ChangeRun, site: str) -> Path | None:
+    """Where the label of a site lies; None for one that is only predicted. Raises MissingInput, RequestError (labels.path)."""
+    from pipelines.errors import MissingInput
+    from pipelines.sources.sites import site_file
+
+    try:
+        return site_file(Path(run.source.path), run.labels.path, site, "labels.path")
+    except MissingInput as e:
+        if site in (run.prediction.sites or ()):
+            return None
+        raise MissingInput(f"{e}. A site that is only to be predicted needs none: name it in prediction.sites") from e
+
+
+def is_only_predicted(run: ChangeRun, site: str) -> bool:
+    """True for a site that prediction.sites names and that has no label."""
+    from pipelines.errors import RequestError
+
+    try:
+        return label_file(run, site) is None
+    except RequestError:
+        return False
+
+
+def build_label_settings(run: ChangeRun) -> LabelSettings:
+    from pipelines.change.site_ingest import LabelSettings
+
+    labels = run.labels
+    return LabelSettings(tuple(labels.changed), tuple(labels.unchanged), labels.band, labels.grid_of)
+
+
+def build_site_settings(run: ChangeRun) -> SiteSettings:
+    from pipelines.change.pairs import PairSettings
+    from pipelines.change.sites import SiteSettings
+
+    kinds = [model.kind for model in (run.model, *run.evaluation.compare) if model.kind in PAIR_NETWORKS]
+    return SiteSettings(PairSettings(**run.pairs.model_dump()), run.evaluation.groups, run.training.window_px, kinds)
+
+
+def build_comparison(run: ChangeRun) -> Comparison:
+    from pipelines.change.evaluation import Comparison
+
+    chosen = run.evaluation
+    groups = tuple(tuple(group) for group in chosen.groups)
+    return Comparison(tuple(chosen.must_beat), chosen.margin, chosen.confidence, groups)

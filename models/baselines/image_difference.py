@@ -1,10 +1,10 @@
-"""The oldest rule of change: the grey difference of two dates, and Otsu's threshold on it.
+"""The oldest change index: the grey difference of two dates, and Otsu's threshold on it.
 
-Shapes: T dates, C bands, H rows, W columns. Every rule here answers `score(x_TCHW, valid_THW) -> score_HW`: float32 >= 0, the
+Shapes: T dates, C bands, H rows, W columns. Every index here answers `score(x_TCHW, valid_THW) -> score_HW`: float32 >= 0, the
 larger the more likely changed; NaN where fewer than two dates were seen. With more than two dates a pixel's last seen date is
 compared with its first one: that is what a label of change says, and a cloud on either end only makes the period shorter.
-`x` are prepared dates (z-scores, coregistered), 0 where not valid. `fit(x_TCHW, valid_THW)` is the rule with what it must know
-of a place, measured on the whole of it; of a rule that need not know anything, itself. `fit(...).score(...)` suits them all.
+`x` are prepared dates (z-scores, coregistered), 0 where not valid. `fit(x_TCHW, valid_THW)` is the index with what it must know
+of a site, measured on the whole of it; of an index that need not know anything, itself. `fit(...).score(...)` suits them all.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class ImageDifference(Pointwise):
     """The absolute difference of the bands' mean (Singh 1989, https://doi.org/10.1080/01431168908903939, section 3.1)."""
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "ImageDifference":
-        """Itself: there is nothing to know of a place."""
+        """Itself: there is nothing to know of a site."""
         return self
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class ImageDifference(Pointwise):
 def otsu_threshold(score_HW: Tensor) -> float:
     """The score above which Otsu (1979) calls a pixel changed; infinity where nothing differs.
 
-    It looks for two modes: where 1 % of the pixels changed there is only one, and a tenth of the place is called changed.
+    It looks for two modes: where 1 % of the pixels changed there is only one, and a tenth of the site is mapped changed.
     """
     from skimage.filters import threshold_otsu
 

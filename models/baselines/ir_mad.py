@@ -3,7 +3,7 @@
 https://doi.org/10.1109/TIP.2006.888195. Canonical correlation finds combinations of the bands of either date that agree best;
 the MAD variates are their differences (eq. 2). Where nothing changed, the sum of their squares over their variances is chi
 square with as many degrees of freedom as bands (eq. 8); its probability weighs the pixels of the next round, until the
-correlations stand still. Gains and offsets of either date do not matter. One fit for a place, then each pixel for itself.
+correlations stand still. Gains and offsets of either date do not matter. One fit for a site, then each pixel for itself.
 Shapes and `score` as in `models.baselines.image_difference`.
 """
 
@@ -21,7 +21,7 @@ MIN_RHO_GAP = 1e-6  # dates that are one and the same have a correlation of 1 an
 
 @dataclass(frozen=True)
 class IrMad:
-    """The rule before it has seen a place. It needs the whole place, or `fit` on it.
+    """The index before it has seen a site. It needs the whole site, or `fit` on it.
 
     `rounds` of reweighting at most; 0 is plain MAD. Weights leave the tails out, so that the variance of what did not change
     comes out too small and the score too large by it.
@@ -40,11 +40,11 @@ class IrMad:
         return None
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
-        """score_HW (chi square) of a whole place."""
+        """score_HW (chi square) of a whole site."""
         return self.fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW)
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "FittedIrMad":
-        """The transform of a place, float64; pixels count one by one, so a sample of them in any arrangement will do.
+        """The transform of a site, float64; pixels count one by one, so a sample of them in any arrangement will do.
 
         Raises ValueError if too few pixels were seen twice to fit the bands.
         """
@@ -71,7 +71,7 @@ class IrMad:
 
 @dataclass(frozen=True)
 class FittedIrMad(Pointwise):
-    """The transform of one place: MAD = first_vectors (a - mean_a) - last_vectors (b - mean_b), of variance 2 (1 - rho)."""
+    """The transform of one site: MAD = first_vectors (a - mean_a) - last_vectors (b - mean_b), of variance 2 (1 - rho)."""
 
     mean_first_C: Tensor
     mean_last_C: Tensor
@@ -80,7 +80,7 @@ class FittedIrMad(Pointwise):
     rho_C: Tensor
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
-        """score_HW (chi square) of the place or any window of it."""
+        """score_HW (chi square) of the site or any window of it."""
         first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
         chi_HW = self.chi_square(first_CHW.flatten(1).double(), last_CHW.flatten(1).double()).view(seen_HW.shape)
         return as_score(chi_HW, seen_HW)

@@ -4,9 +4,9 @@ P. Olofsson et al., "Good practices for estimating area and assessing accuracy o
 148 (2014) 42-57; equation numbers below are theirs. A map's own pixel count is biased by its errors: the estimate corrects it
 with what a random sample of pixels, drawn in each map class, shows to be true.
 
-What the interval means. It is the error of having looked at a sample only: it is right where somebody interprets the sampled
+What the interval means. It is the error of having seen a sample only: it is right where somebody interprets the sampled
 pixels. Where a wall-to-wall label is the reference, the labelled area is known without any sampling error; then the estimate
-shows what so many interpreted pixels would have told, and says nothing of errors in the label itself.
+shows what so many interpreted pixels would have given, and nothing of errors in the label itself.
 
 Axes: S map classes (strata), K reference classes, in the same order. Areas are in m2; `to_json` gives hectares too.
 """

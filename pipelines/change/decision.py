@@ -1,8 +1,8 @@
-"""Networks and a rule -> one probability and a threshold, fitted on sites that the networks have not seen.
+"""Networks and a change index -> one probability and a threshold, fitted on sites that the networks have not seen.
 
-The detector's own two numbers per member and per rule are fitted here, member by member on the group that it has not seen; then
-the threshold is chosen on the fused probability of all these groups together. The same is done for what is shipped and, with one
-more group left out, for what is judged.
+The detector's two numbers per member and those of the index are fitted here, member by member on the group that it has not
+seen; then the threshold is chosen on the fused probability of all these groups together. The same is done for what is shipped
+and, with one more group left out, for what is evaluated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.predictors import ChangeDetector
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A region that a member has not seen: the member's logits, the rule's scores (None: no rule) and the truth, whole sites."""
+    """A region that a member has not seen: the member's logits, scores of the index (None: no index), the truth; whole sites."""
 
     region: Region
     logit_HW: np.ndarray
@@ -31,7 +31,7 @@ class HeldOut:
     truth: Truth
 
     def known(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(logits, labels bool, rule scores) of the region's pixels that are known and seen, flat."""
+        """(logits, labels bool, index scores) of the region's pixels that are known and seen, flat."""
         tile = self.region.tile
         logit_HW, label_HW = (np.asarray(a[tile.rows, tile.columns]) for a in (self.logit_HW, self.truth.label_HW))
         known = self.truth.known_HW()[tile.rows, tile.columns] & ~np.isnan(logit_HW)
@@ -44,7 +44,7 @@ def fit_decision(
 ) -> Threshold:
     """Calibrates the detector and sets its threshold; returns the threshold with what it gives on these sites.
 
-    `held_out[i]` are the regions that member i has not seen. The rule is calibrated on `log_score` of its score. Raises
+    `held_out[i]` are the regions that member i has not seen. The index is calibrated on `log_score` of its score. Raises
     RequestError where one of the groups holds one class only.
     """
     of_index = CalibrationTally()
@@ -78,7 +78,7 @@ def _calibrate_fusion(detector: ChangeDetector, held_out: Sequence[Sequence[Held
 def fused_probability(
     detector: ChangeDetector, logits: Sequence[tuple[int, np.ndarray]], index_HW: np.ndarray | None
 ) -> np.ndarray:
-    """p_HW float32 from (member, its logit_HW) of one or several members and the rule's score; NaN where any is."""
+    """p_HW float32 from (member, its logit_HW) of one or several members and the index's score; NaN where any is."""
     members = [detector.member_probability(i, torch.from_numpy(np.array(logit_HW))) for i, logit_HW in logits]
     network_HW = torch.stack(members).mean(dim=0)
     index = None if index_HW is None else detector.index_probability(torch.from_numpy(np.array(index_HW)))

@@ -44,6 +44,19 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What is asked of the first method: a pooled F1 larger by `margin` than that of all in `must_beat`.
+
+    `groups`: sites that count as one where intervals are drawn; `confidence` of these.
+    """
+
+    must_beat: tuple[str, ...]
+    margin: float
+    confidence: float
+    groups: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Part:
     """Scores of some rows of a region, with their truth; all of one shape."""
 
@@ -76,7 +89,7 @@ def choose_threshold(parts: Iterable[Part]) -> Threshold:
 
 
 def standardised(score_HW: np.ndarray, seen_HW: np.ndarray) -> np.ndarray:
-    """A rule's scores in deviations from the site's own mean, moved by 10 so that they are >= 0; float32, NaN where not seen.
+    """An index's scores in deviations from the site's own mean, moved by 10 so that they are >= 0; float32, NaN where not seen.
 
     The order within a site stays. Between sites it is what makes one threshold serve all of them: on OSCD it takes change
     vector analysis from 0.25 to 0.34.
@@ -89,7 +102,7 @@ def standardised(score_HW: np.ndarray, seen_HW: np.ndarray) -> np.ndarray:
     return np.where(usable, np.clip(deviation + 10, 0, None), np.nan).astype(np.float32)
 
 
-# ---------------------------------------------------------------- judging
+# ---------------------------------------------------------------- scores of a method
 
 
 @dataclass
@@ -132,7 +145,7 @@ class MethodScores:
 
 
 def evaluate_index(grouping: Grouping, scores: Mapping[str, np.ndarray], truths: Mapping[str, Truth]) -> MethodScores:
-    """What a rule gives on every group, with one threshold for it that was chosen on all other groups together.
+    """What an index gives on every group, with one threshold for it that was chosen on all other groups together.
 
     `scores` (>= 0, comparable between sites) cover whole sites.
     """
@@ -177,7 +190,7 @@ def spread_of(f1s: Sequence[float]) -> dict[str, float | int]:
 
 
 def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float, seed: int = 0) -> dict[str, Any]:
-    """The changed area in m2: mapped, labelled, and what a stratified sample of `total` labelled pixels would have told.
+    """The changed area in m2: mapped, labelled, and what a stratified sample of `total` labelled pixels would have given.
 
     The sample (Olofsson et al. 2014, section 5.1) is drawn from the counts: which pixel it is does not matter.
     """
@@ -193,16 +206,16 @@ def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float
     return {**known, "sampled": estimates.sampled, "estimate": asdict(estimates.of("changed").area_m2)}
 
 
-def markdown_table(content: Mapping[str, Any]) -> list[str]:
-    """The lines of a table of an evaluation, one method a line: pooled figures, then F1 per site."""
-    scores_of_method = content["methods"][content["model"]]
+def markdown_table(methods: Mapping[str, Mapping[str, Any]], shipped: str) -> list[str]:
+    """The lines of a table of methods (`describe_method`), one a line: pooled figures, then F1 per site."""
+    scores_of_method = methods[shipped]
     sites = list(scores_of_method["sites"])
     head = ["method", "F1", f"interval ({scores_of_method['f1_interval']['basis']})", "seeds", "P", "R", "IoU", "AP", *sites]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, method in content["methods"].items():
+    for name, method in methods.items():
         pooled, interval, spread = method["pooled"], method["f1_interval"], method["spread"]
         cells = [
-            f"**{name}**" if name == content["model"] else name,
+            f"**{name}**" if name == shipped else name,
             _figure(pooled["f1"]),
             "" if interval["low"] is None else f"{interval['low']:.3f} to {interval['high']:.3f}",
             "" if not spread else f"{spread['mean']:.3f} ± {spread['std']:.3f}",

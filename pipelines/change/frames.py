@@ -162,7 +162,7 @@ def frame_of(folder: Path) -> ChangeFrame:
 
 
 def about_site(folder: Path) -> dict | None:
-    """What `write_site` was told the site was made from; None where there is no whole site."""
+    """What the site was made from, as given to `write_site`; None where there is no whole site."""
     try:
         return json.loads((folder / ABOUT).read_text(encoding="utf-8"))["about"]
     except (OSError, ValueError, KeyError):

@@ -1,9 +1,9 @@
 """Which sites are left out together, and which networks that takes.
 
-MethodScores is what sites give that nobody has seen: a group of sites is left out, everything (networks, calibration, fusion,
-threshold) is chosen on the other groups, and the left-out group is looked at once. Among the other groups every network leaves
+A method is measured on sites that it has not seen: a group of sites is left out, everything (networks, calibration, fusion,
+threshold) is chosen on the other groups, and the left-out group is scored once. Among the other groups every network leaves
 one more out, so that calibration and threshold too rest on sites that the network has not seen. A network without the
-groups {g, h} serves both: it calibrates on h where g is judged, and on g where h is judged.
+groups {g, h} serves both: it calibrates on h where g is scored, and on g where h is scored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from pipelines.change.windows import Region
 from pipelines.errors import RequestError
 from pipelines.tiles import Tile
 
-LEAST_GROUPS = 3  # one to judge, one to calibrate on, one to learn from
+LEAST_GROUPS = 3  # one to score, one to calibrate on, one to learn from
 STRIPS = 4
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """`groups`: the regions of each group; `names`: a word for each. `note` is empty, or says why sites were cut up."""
+    """`groups`: the regions of each group; `names`: a name for each. `note` is empty, or says why sites were cut up."""
 
     groups: tuple[tuple[Region, ...], ...]
     names: tuple[str, ...]
@@ -68,6 +68,12 @@ def group_sites(
     return Grouping(cut, tuple(f"strip {k + 1}" for k in range(STRIPS)), note)
 
 
+def count_networks(sites: Sequence[str], together: Sequence[Sequence[str]]) -> int:
+    """How many groups `group_sites` makes, so how many networks a detector has; names that are no site do not count."""
+    groups = _named_groups(list(sites), [[name for name in group if name in sites] for group in together])
+    return len(groups) if len(groups) >= LEAST_GROUPS else STRIPS
+
+
 def _named_groups(sites: list[str], together: Sequence[Sequence[str]]) -> list[list[str]]:
     seen: set[str] = set()
     for name in (name for group in together for name in group):
@@ -94,7 +100,7 @@ def cut_strips(name: str, shape_yx: tuple[int, int], *, least_px: int, gap_px: i
         raise RequestError(
             f"there are {groups} groups of sites, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x "
             f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled "
-            "sites, three that do not share a group in evaluation.groups are the practical least. A smaller training.window_px "
+            "sites, three that do not share a group in evaluation.groups are the practical minimum. A smaller training.window_px "
             "is seldom enough: each strip needs changed and unchanged pixels"
         )
     regions = []

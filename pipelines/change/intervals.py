@@ -1,7 +1,7 @@
 """Intervals of the F1 of the changed class, whose unit is the site wherever at least three are independent.
 
 Pixels of one object, and all objects of one site, share labels, haze and what the land is like, and sites differ far more than
-parts of one site do. What a detector does on sites that it has not seen can therefore be told from other sites only: each is
+parts of one site do. What a detector does on sites that it has not seen can therefore be learnt from other sites only: each is
 left out in turn (jackknife), and the interval is Student's t with sites - 1 degrees of freedom. In simulations with 3 to 14
 very unequal sites a win of two equal methods is claimed in 2 to 5 % of all cases (2.5 % in theory), where drawing sites at
 random (percentile bootstrap) claims it in 4 to 15 %.

@@ -1,4 +1,4 @@
-"""Label rasters of change: any codes, with or without a place of their own, onto the cube's grid.
+"""Label rasters of change: any codes, with or without georeferencing, onto the cube's grid.
 
 Labels drawn on an image often carry no georeferencing and lie on that image's own pixels; images of the same site may
 differ by a pixel in size. Classes are never interpolated: a label that lies on another grid is warped with nearest.
@@ -49,10 +49,10 @@ def read_label(
     """The label raster at `path` on `grid` (the cube's).
 
     `changed` and `unchanged` are the file's codes; every other code, its nodata and what lies outside are unknown.
-    `grid_of` is the grid whose pixels are the label's (of a scene); None: the label says itself where it lies.
+    `grid_of` is the grid whose pixels are the label's (of a scene); None: the label has a georeference of its own.
     A site where nothing changed is one to learn from: one class is accepted, and noted, unless the file holds other codes
     too, which then are likely to be the other class. Raises MissingInput (no such file) and RequestError (not readable, not
-    placed, another shape, none of the codes).
+    georeferenced, another shape, none of the codes).
     """
     if both := sorted(set(changed) & set(unchanged)):
         raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
@@ -71,7 +71,7 @@ def read_label(
     if not overlaps(there, grid):
         raise RequestError(
             f"the label {path} lies at {_bounds(there)}, outside of the images at {_bounds(grid)}: "
-            "it is of another site; mend labels.path"
+            "it is of another site; correct labels.path"
         )
     if lattice_offset(there, grid) is None:
         notes = (
@@ -90,7 +90,7 @@ def _bounds(grid: Grid) -> str:
 
 @dataclass(frozen=True)
 class _ArrayLayer:
-    """Classes in memory as a `placing.Layer`."""
+    """Classes in memory as a `resampling.Layer`."""
 
     classes_YX: np.ndarray
     grid: Grid
@@ -108,7 +108,7 @@ class _ArrayLayer:
 def _read_codes(
     path: Path, band: int, changed: tuple[int, ...], unchanged: tuple[int, ...]
 ) -> tuple[np.ndarray, Grid | None, dict[float, int], float | None, int]:
-    """(classes_YX uint8, where the file says it lies, code -> pixels, its nodata, how many bands it has), strip by strip."""
+    """(classes_YX uint8, the file's own grid, code -> pixels, its nodata, how many bands it has), strip by strip."""
     found: dict[float, int] = {}
     try:
         with open_raster(path, (band,)) as dataset:
@@ -132,7 +132,7 @@ def _read_codes(
     except SceneRefused as error:
         raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
     except MissingInput as error:
-        raise MissingInput(f"no such label: {path}; mend labels.path, or leave the site out of source.sites") from error
+        raise MissingInput(f"no such label: {path}; correct labels.path, or leave the site out of source.sites") from error
     return classes_YX, own, found, nodata, bands
 
 
@@ -159,7 +159,7 @@ def _check_classes(path: Path, label_YX: np.ndarray, others: dict[float, int]) -
         held = f"; the file also holds the codes {_shown(others)}" if others else ""
         raise RequestError(
             f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} "
-            f"unchanged, {unknown} unknown){held}: mend labels.changed and labels.unchanged, or leave the site out of "
+            f"unchanged, {unknown} unknown){held}: correct labels.changed and labels.unchanged, or leave the site out of "
             "source.sites"
         )
     notes = [f"{path.name} has no {missing} pixel"] if missing else []
@@ -183,8 +183,8 @@ def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path) -> tuple
     height, width = classes_YX.shape
     if abs(height - shape_yx[0]) > MAX_SIZE_DIFFERENCE_PX or abs(width - shape_yx[1]) > MAX_SIZE_DIFFERENCE_PX:
         raise RequestError(
-            f"the label {path} has {height} x {width} pixels, the scene it is placed on {shape_yx[0]} x {shape_yx[1]}; they may "
-            "differ by one pixel: set labels.grid_of to the scene it was drawn on, or mend labels.path"
+            f"the label {path} has {height} x {width} pixels, its scene {shape_yx[0]} x {shape_yx[1]}; they may "
+            "differ by one pixel: set labels.grid_of to the scene it was drawn on, or correct labels.path"
         )
     fitted_YX = np.full(shape_yx, UNKNOWN, np.uint8)
     rows, columns = min(height, shape_yx[0]), min(width, shape_yx[1])

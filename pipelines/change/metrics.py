@@ -129,7 +129,7 @@ def score_sites(counts: Mapping[str, Counts]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and what it gives on the pixels that it was chosen on; never judge on those pixels."""
+    """A threshold and what it gives on the pixels that it was chosen on; never evaluate on those pixels."""
 
     value: float
     counts: Counts
@@ -227,7 +227,7 @@ class Reliability:
     def expected_error(self) -> float | None:
         """Expected calibration error (Naeini et al. 2015): mean |claimed - happened| over bins, by their pixels.
 
-        Where change is rare it is ruled by the lowest bin; look at the table too.
+        Where change is rare the lowest bin decides it; see the table too.
         """
         total = self.pixels.sum()
         return float(np.abs(self.claimed - self.changed).sum() / total) if total else None

@@ -125,7 +125,7 @@ def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFra
         if like is not None and like < LEAST_LIKENESS:
             warnings.append(
                 f"{site.name}, date {date + 1}: hardly like the first date (their edges correlate by {like:.2f}): another "
-                "site, placed wrongly, or cloud that no mask tells? Look at it, or leave it out"
+                "site, wrong georeferencing, or cloud that the mask misses? Check it, or leave it out"
             )
     return SiteFrame(mean_TC, std_TC, shift_T_yx, gain_T, tuple(notes), tuple(warnings))
 
@@ -143,7 +143,7 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
             )
         if is_flat_C.any():
             names = ", ".join(band for band, is_flat in zip(site.bands, is_flat_C, strict=True) if is_flat)
-            warnings.append(f"{site.name}, date {date + 1}: {names} holds one value everywhere and tells nothing")
+            warnings.append(f"{site.name}, date {date + 1}: {names} holds one value everywhere and has no information")
     return warnings
 
 

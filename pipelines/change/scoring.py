@@ -1,6 +1,6 @@
 """A site of any size -> its change scores, tile by tile: every tile sees its whole halo, so the tiles are the whole.
 
-What is asked about a window is a plain function, a network's logit or the detector's probability. Only one window is in memory.
+What is computed of a window is a plain function, a network's logit or the detector's probability. Only one window is in memory.
 Shapes: T dates, C channels, H rows, W columns.
 """
 
@@ -62,7 +62,7 @@ def score_site(
 def score_file(path: Path, shape_yx: tuple[int, int], fill: Callable[[np.ndarray], None]) -> np.ndarray:
     """The scores in the `.npy` file at `path`, a memory map; `fill(out_HW)` makes them where the file is not there yet.
 
-    The file is there as a whole or not at all; its name must tell what it was made from.
+    The file is there as a whole or not at all; its name must identify what it was made from.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -81,12 +81,12 @@ def check_classes(sites: Iterable[LabelledSite], regions: Sequence[Region], what
     found = f"holds only the class {there!r}" if there else "holds no pixel whose label is known"
     names = ", ".join(dict.fromkeys(region.site for region in regions))
     remedy = (
-        "add labelled sites: with three, whole sites are left out in the place of strips; three are the practical least"
+        "add labelled sites: with three, whole sites are left out instead of strips; three are the practical minimum"
         if is_strip
         else "add sites, or put sites together in evaluation.groups"
     )
     raise RequestError(
-        f"{what} ({names}) {found}, and both are needed to learn from and to judge; check labels.changed and labels.unchanged "
+        f"{what} ({names}) {found}, and both are needed to train and to evaluate; check labels.changed and labels.unchanged "
         f"against the codes in the files, {remedy}"
     )
 
@@ -96,7 +96,7 @@ class ChangeWindows:
 
     `set_epoch` draws all of them anew: window i always comes from the same region (in turn), and the first `changed_share` of
     every region's windows are drawn around one of its changed pixels. `augment`: each is augmented by one of the 8 symmetries of
-    the square. `reverse_time`: half of them, by lot, are shown with their dates in reverse order. Without both and
+    the square. `reverse_time`: half of them, at random, are shown with their dates in reverse order. Without both and
     without `set_epoch` the windows are fixed. Where a region is smaller than a window, the rest is not valid and not labelled.
     """
 
@@ -128,7 +128,7 @@ class ChangeWindows:
     def shapes(self) -> list[tuple[int, int, int]]:
         """(T, H, W) of each window: sites with equally many dates share batches."""
         size = self.window_px
-        return [(len(self._position_of(i).days_T), size, size) for i in range(self.count)]
+        return [(len(self._site_of(i).days_T), size, size) for i in range(self.count)]
 
     def set_epoch(self, epoch: int) -> None:
         if not self.is_fixed:
@@ -139,7 +139,7 @@ class ChangeWindows:
         windows = [self._cut(index) for index in indices]
         return {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
 
-    def _position_of(self, index: int) -> LabelledSite:
+    def _site_of(self, index: int) -> LabelledSite:
         return self.sites[self.regions[index % len(self.regions)].site]
 
     def _draw(self, epoch: int) -> np.ndarray:
@@ -164,7 +164,7 @@ class ChangeWindows:
         return int(chance.integers(tile.row0, row_end + 1)), int(chance.integers(tile.col0, col_end + 1))
 
     def _changed_of(self, which: int) -> np.ndarray:
-        """(changed pixels, 2) rows and columns in the place."""
+        """(changed pixels, 2) rows and columns in the site."""
         if which not in self._changed:
             region = self.regions[which]
             label_HW = self.sites[region.site].label_HW[region.tile.rows, region.tile.columns]
@@ -172,7 +172,7 @@ class ChangeWindows:
         return self._changed[which]
 
     def _cut(self, index: int) -> dict[str, np.ndarray]:
-        site, tile = self._position_of(index), self.regions[index % len(self.regions)].tile
+        site, tile = self._site_of(index), self.regions[index % len(self.regions)].tile
         row, col, symmetry, is_reversed = (int(v) for v in self._drawn[index])
         size = self.window_px
         rows, columns = slice(row, min(row + size, tile.row1)), slice(col, min(col + size, tile.col1))

@@ -75,6 +75,12 @@ class Space:
         corners = np.array([[row, column] for row in (0, rows - 1) for column in (0, columns - 1)], np.float64)
         return float(self.pixel_size(corners).min())
 
+    @property
+    def central_pixel(self) -> float:
+        """True area of the pixel in the middle of a map, in `unit` squared."""
+        assert self.grid is not None
+        return float(self.pixel_size((np.array([self.grid.shape_yx]) - 1) / 2)[0])
+
     def steps(self, index_ND: np.ndarray) -> np.ndarray:
         """True length of a pixel along each array axis at `index_ND`, in `unit`, (N, D) float64."""
         if self.grid is None:

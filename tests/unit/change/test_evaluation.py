@@ -101,7 +101,7 @@ def test_members_are_calibrated_on_their_own_group_and_the_threshold_on_all():
     threshold = fit_decision(one, [[held_out("c")], [held_out("d", sign=-1)]], log_score)
     assert one.scale_M[0] > 0
     assert one.scale_M[1] == 0  # it says the opposite: the base rate
-    assert one.rule_scale_bias[0] > 0
+    assert one.index_scale_bias[0] > 0
     assert one.threshold == threshold.value
     p = fused_probability(one, [(0, held_out("c").logit_HW), (1, held_out("c").logit_HW)], held_out("c").index_HW)
     network = (
@@ -176,14 +176,14 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     assert mirrored.outcomes == {"net": "loses"}
     assert "does not beat net: not published unless asked for" in mirrored.sentence
     assert "strips of these sites that it has not learnt from" in mirrored.sentence
-    lines = markdown_table({"model": "net", "methods": methods})
+    lines = markdown_table(methods, "net")
     assert len(lines) == 4
     assert "| interval (4 sites) |" in lines[0]
     assert lines[2].startswith("| **net** | 1.000 |")
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_strips_of_one_place_add_up():
+def test_strips_of_one_site_add_up():
     scores_of_method, truth = MethodScores(), TRUTHS["a"]
     for rows in ((0, 32), (32, 64)):
         scores_of_method.add(Region("a", Tile(*rows, 0, SIDE)), score_of(truth, 0.1), 0.5, truth)

@@ -54,7 +54,7 @@ def test_what_was_not_seen_has_no_say_and_is_zero():
     assert (np.abs(without_low_frequency(x, valid, 7)) < 1e-6).all()
 
 
-def test_haze_goes_and_the_square_stays_in_units_of_the_place():
+def test_haze_goes_and_the_square_stays_in_units_of_the_site():
     frame, (x, valid) = frames(site())
     difference = np.where(valid.all(0), x[1] - x[0], 0)
     assert difference[:, valid.all(0)].std(axis=1) == pytest.approx(1, abs=1e-3)
@@ -77,7 +77,7 @@ def test_tiles_are_the_whole():
         np.testing.assert_array_equal(seen, valid[..., tile.rows, tile.columns])
 
 
-def test_a_place_comes_back_from_disk(tmp_path):
+def test_a_site_comes_back_from_disk(tmp_path):
     one = site()
     frame, (x, valid) = frames(one)
     label = np.zeros(SHAPE, np.uint8)

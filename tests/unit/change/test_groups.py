@@ -8,7 +8,7 @@ from pipelines.tiles import Tile
 FOUR = {"a": (10, 20), "b": (10, 20), "c": (10, 20), "d": (10, 20)}
 
 
-def test_places_named_together_are_one_group_in_the_places_order():
+def test_sites_named_together_are_one_group_in_the_sites_order():
     grouping = group_sites(FOUR, [["c", "b"]], least_px=1, gap_px=0)
     assert grouping.names == ("a", "b+c", "d")
     assert grouping.groups[1] == (Region("b", Tile(0, 10, 0, 20)), Region("c", Tile(0, 10, 0, 20)))
@@ -35,7 +35,7 @@ def test_two_groups_become_strips_that_do_not_touch():
 def test_what_cannot_be_left_out_is_refused_with_the_remedy():
     with pytest.raises(
         RequestError,
-        match=r"leaving one out takes 3; a has 20 x 30 pixels.*add labelled sites, three .* are the practical least",
+        match=r"leaving one out takes 3; a has 20 x 30 pixels.*add labelled sites, three .* are the practical minimum",
     ):
         group_sites({"a": (20, 30)}, [], least_px=16, gap_px=2)
     with pytest.raises(RequestError, match=r"evaluation.groups names 'z', which is no site of this run"):

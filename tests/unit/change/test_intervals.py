@@ -15,7 +15,7 @@ def make_site(seed, shape=(96, 100), share=0.05):
     return mapped, label
 
 
-def test_blocks_add_up_to_the_counts_of_the_place():
+def test_blocks_add_up_to_the_counts_of_the_site():
     mapped, label = make_site(0)
     blocks = block_counts(mapped, label, block_px=32)
     counts = count_changes(mapped, label)

@@ -31,7 +31,7 @@ def test_codes_become_unchanged_changed_unknown(tmp_path):
     assert label.changed_fraction == 3 / 17
 
 
-def test_a_label_with_a_place_of_its_own_is_put_there(tmp_path):
+def test_a_georeferenced_label_is_put_where_it_lies(tmp_path):
     there = Grid(UTM.crs, tuple(UTM.affine @ Affine.translation(1, -1))[:6], UTM.shape_yx)  # one column right, one row up
     label = read_label(write(tmp_path / "cm.tif", grid=there), UTM, **OSCD)
     expected = np.full(UTM.shape_yx, 255)
@@ -47,7 +47,7 @@ def test_a_label_between_the_pixels_is_warped_and_said(tmp_path):
     assert "was warped (nearest) onto the cube's grid of 4 x 5 pixels" in label.notes[0]
 
 
-def test_a_place_where_nothing_changed_is_a_label_too(tmp_path):
+def test_a_site_where_nothing_changed_is_a_label_too(tmp_path):
     label = read_label(write(tmp_path / "cm.tif", np.ones((4, 5), np.uint8), UTM), UTM, **OSCD)
     assert label.changed_fraction == 0
     assert label.notes == ("cm.tif has no changed pixel",)
@@ -111,7 +111,7 @@ def test_nan_is_no_code_but_unknown(tmp_path):
     np.testing.assert_array_equal(label == 255, ~np.isin(codes, (0, 1)))
     with pytest.raises(RequestError, match="no changed pixel") as error:
         read_label(write(tmp_path / "cm.tif", codes, UTM, nodata=np.nan), UTM, changed=(7,), unchanged=(1,))
-    assert "codes 0 (2 px), 9 (1 px): mend" in str(error.value)
+    assert "codes 0 (2 px), 9 (1 px): correct" in str(error.value)
 
 
 def refused(tmp_path, message, codes=CODES, grid=None, grid_of=UTM, error=RequestError, **codes_of):
@@ -124,12 +124,12 @@ def test_what_cannot_be_a_label_is_refused_with_the_remedy(tmp_path):
     refused(tmp_path, r"has none of the codes 7, 8; it holds 1 \(14 px\), 2 \(3 px\)", changed=(7,), unchanged=(8,))
     refused(
         tmp_path,
-        r"no changed pixel .*0 changed, 14 unchanged, 6 unknown\); the file also holds the codes 2 \(3 px\), .*mend",
+        r"no changed pixel .*0 changed, 14 unchanged, 6 unknown\); the file also holds the codes 2 \(3 px\), .*correct",
         changed=(7,),
     )
     refused(tmp_path, r"has no unchanged pixel .*the file also holds the codes 1 \(14 px\)", unchanged=(7,))
     refused(tmp_path, r"codes \[2\] stand for changed and for unchanged", unchanged=(1, 2))
-    refused(tmp_path, "4 x 5 pixels, the scene it is placed on 4 x 7", grid_of=Grid(UTM.crs, UTM.transform, (4, 7)))
+    refused(tmp_path, "4 x 5 pixels, its scene 4 x 7", grid_of=Grid(UTM.crs, UTM.transform, (4, 7)))
     far = Grid(UTM.crs, (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0), (4, 5))
     refused(tmp_path, "outside of the images .* it is of another site", grid=far, grid_of=None)
 
@@ -144,7 +144,7 @@ def test_codes_of_another_band_are_looked_for_there(tmp_path):
 
 
 def test_a_label_that_cannot_be_opened_says_so(tmp_path):
-    with pytest.raises(MissingInput, match=r"no such label: .*mend labels.path"):
+    with pytest.raises(MissingInput, match=r"no such label: .*correct labels.path"):
         read_label(tmp_path / "none.tif", UTM, **OSCD)
     (tmp_path / "vrt.tif").write_text("<VRTDataset/>")
     with pytest.raises(RequestError, match=r"cannot be used: .*neither GeoTIFF nor JPEG2000"):

@@ -62,7 +62,7 @@ def test_where_nothing_was_seen_nothing_is_said():
     assert counts.to_json()["undefined"]["f1"] == "no pixel is both seen and labelled"
 
 
-def test_places_add_up_to_the_pool():
+def test_sites_add_up_to_the_pool():
     table = score_sites({"a": Counts(2, 1, 1, 2), "b": Counts(0, 3, 0, 5)})
     assert table["pooled"]["f1"] == 2 * 2 / (2 * 2 + 4 + 1)
     assert table["mean_f1_of_sites"] == pytest.approx(2 / 3)

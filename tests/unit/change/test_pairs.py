@@ -81,7 +81,7 @@ def test_large_offsets_do_not_drown_the_deviation():
     np.testing.assert_allclose(frame.std_TC, x.astype(float).std((2, 3)), rtol=1e-6)
 
 
-def test_dates_of_different_places_are_warned_of_and_those_of_one_place_are_not():
+def test_dates_of_different_sites_are_warned_of_and_those_of_one_site_are_not():
     x, valid = series(2)
     assert measure_site(site_of(x, valid)).warnings == ()
     other, _ = series(2, seed=7)
@@ -95,7 +95,7 @@ def test_bands_of_one_value_are_warned_of_and_a_date_of_one_value_is_refused():
     x, valid = series(2)
     x[1, 0] = 7
     frame = measure_site(site_of(x, valid))
-    assert frame.warnings == ("paris, date 2: b0 holds one value everywhere and tells nothing",)
+    assert frame.warnings == ("paris, date 2: b0 holds one value everywhere and has no information",)
     assert frame.std_TC[1, 0] == 1
     x[1, 1] = 500
     with pytest.raises(RequestError, match=r"paris holds nothing but one value on date 2 of 2 \(7, 500 in b0, b1\).*fetch"):
@@ -186,7 +186,7 @@ def test_a_date_without_pixels_is_refused():
         measure_site(site_of(x, valid))
 
 
-def test_a_place_is_read_from_its_cube(tmp_path):
+def test_a_site_is_read_from_its_cube(tmp_path):
     source = cube_sources.PickedSource(dates=3, shape_yx=(24, 40))
     ingest(source, cube_sources.RULE, str(tmp_path / "cube"), None, IngestSettings(chunk_px=16, workers=1))
     cube = open_cube(str(tmp_path / "cube"))

@@ -71,7 +71,7 @@ def test_what_is_drawn_depends_on_seed_and_epoch_alone():
     assert torch.equal(batch_of(fixed)["x_TCHW"], before)
 
 
-def test_windows_stay_in_their_region_and_places_take_turns():
+def test_windows_stay_in_their_region_and_sites_take_turns():
     region = Region("a", Tile(10, 32, 8, 30))
     number = batch_of(windows([site()], [region]))["x_TCHW"][:, 0, 0].long()
     assert (int((number // 50).min()), int((number // 50).max())) >= (10, 0)
@@ -95,7 +95,7 @@ def test_regions_of_one_class_are_refused():
     empty = site(changed=())
     with pytest.raises(RequestError, match=r"the group a \(a\) holds only the class 'unchanged'.*labels.changed"):
         check_classes([empty], [Region("a", WHOLE)], "the group a")
-    with pytest.raises(RequestError, match=r"strip 2 \(a\) holds only .* three are the practical least$") as refused:
+    with pytest.raises(RequestError, match=r"strip 2 \(a\) holds only .* three are the practical minimum$") as refused:
         check_classes([empty], [Region("a", WHOLE)], "the group strip 2", is_strip=True)
     assert "evaluation.groups" not in str(refused.value), "strips have no names there"
     unknown = LabelledSite("u", empty.x_TCHW, empty.valid_THW, empty.days_T, np.full((40, 50), 255, np.uint8))
@@ -104,7 +104,7 @@ def test_regions_of_one_class_are_refused():
     check_classes([site()], [Region("a", WHOLE)], "the group a")
 
 
-def test_a_place_whose_arrays_do_not_fit_is_our_mistake():
+def test_a_site_whose_arrays_do_not_fit_is_our_mistake():
     one = site()
     with pytest.raises(ValueError, match=r"a: x has shape \(2, 1, 40, 50\), valid \(2, 40, 50\), label \(39, 50\)"):
         LabelledSite("a", one.x_TCHW, one.valid_THW, one.days_T, one.label_HW[1:])

@@ -119,7 +119,7 @@ def test_a_calibration_never_turns_the_order_round(scale, bias):
     detector = detector_of()
     with pytest.raises(ValueError, match="the calibration of member 1 needs a finite scale >= 0 and a finite bias"):
         detector.calibrate_member(1, scale, bias)
-    with pytest.raises(ValueError, match="the calibration of the rule needs"):
+    with pytest.raises(ValueError, match="the calibration of the index needs"):
         detector.calibrate_index(scale, bias)
 
 

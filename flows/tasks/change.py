@@ -1,0 +1,379 @@
+"""`task: change`: what changed between two or more dates, learnt from labelled sites and evaluated on sites left out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs import build
+from configs.load import config_hash
+from configs.tasks import change as configs
+from configs.tasks.change import ChangeRun
+from flows import code
+from flows.folder import RunFolder, code_version, require, require_model, write_json
+from flows.invocation import Invocation
+from flows.scenes import format_refusals, format_report
+from flows.stage import require_unchanged
+from flows.task import Building, Findings, Record
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.learning.result import Evaluation
+from pipelines.products.section import Section
+
+if TYPE_CHECKING:
+    from flows.planning import Extent, PlannedStep
+    from pipelines.change.site_scores import SiteScores
+    from pipelines.change.sites import SiteFiles, Sites
+    from pipelines.predictors import ChangeDetector
+    from pipelines.sources.sites import SiteSource
+
+TRAINED = ("flows.tasks.change:Change.fit",)
+CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
+
+
+class Change:
+    """Labelled change. See `flows.task.Task`."""
+
+    name = "change"
+    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
+    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
+    code: Mapping[str, tuple[str, ...]] = {
+        "train": TRAINED,
+        "evaluate": ("flows.tasks.change:Change.evaluate",),
+        "predict": ("flows.tasks.change:Change.predict",),
+    }
+    is_gated = True
+
+    def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+        """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
+        from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep, plan_ingest
+        from pipelines.change.groups import count_networks
+        from pipelines.change.networks import flop_per_pixel
+
+        sources = configs.build_sites(run)
+        extent, chosen = extent_of(sources), run.training
+        members = count_networks(list(sources), run.evaluation.groups)
+        models, pairs = (1 + len(run.evaluation.compare)) * run.evaluation.seeds, members * (members - 1) / 2
+        flop_px = flop_per_pixel(run.model.widths, extent.bands, extent.dates)
+        one = 3 * flop_px * chosen.window_px**2 * chosen.windows * chosen.epochs / CHANGE_FLOP_S
+        window_values = chosen.batch * chosen.window_px**2 * extent.dates * sum(run.model.widths)
+        memory, scored = STARTUP_MB + window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
+        work = {
+            "train": (f"{members} networks", one * members, 20.0),
+            "evaluate": (f"{models} models, every group of sites left out once", one * models * pairs, 20.0),
+            "predict": (f"{len(sources)} sites", 3 * len(sources) + scored, extent.pixels * 8 / 1e6),
+        }
+        steps = {
+            stage: PlannedStep(stage, what, STARTUP_S + seconds, disk_mb, memory)
+            for stage, (what, seconds, disk_mb) in work.items()
+        }
+        return extent, [{"ingest": plan_ingest(run.cube, extent), **steps}[stage] for stage in self.verbs[verb]]
+
+    def check(self, context: Invocation, stage: str) -> None:
+        """Raises MissingInput (a cube, the model), RequestError (other settings), ArtefactDamaged (another model)."""
+        from models.checkpoint import hash_detector
+        from pipelines.change.sites import check_cubes
+
+        if stage != "report":
+            check_cubes(site_files(context))
+        if stage != "train":
+            trained = require_unchanged(context, self, "model")
+            if stage != "report":
+                require_model(context.folder, trained, hash_detector)
+
+    def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
+        folder, run = context.folder, context.run.model_dump(mode="json")
+        snapshot = require(folder, "ingest", "ingest")["snapshot"]
+        if stage == "train":
+            settings = {key: run[key] for key in ("labels", "pairs", "model", "training")}
+            return {"snapshot": snapshot, **settings, "evaluation": {"groups": run["evaluation"]["groups"]}}
+        trained = require(folder, "train", "train")
+        if stage == "evaluate":
+            return {"trained": trained["key"], "model": trained["model_hash"], "evaluation": run["evaluation"]}
+        evaluated = require(folder, "evaluate", "evaluate")["key"]
+        model, prediction = trained["model_hash"], run["prediction"]
+        return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
+
+    def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
+        """True if the model of the record, or the table of its evaluation, is there."""
+        from models.checkpoint import hash_detector
+
+        if stage == "train":
+            try:
+                require_model(context.folder, record, hash_detector)
+            except (MissingInput, ArtefactDamaged):
+                return False
+        return stage != "evaluate" or table_path(context.folder).exists()
+
+    # ------------------------------------------------------------ stages
+
+    def ingest(self, context: Invocation) -> Record:
+        """Scenes and label of every site. Raises RequestError, once all sites have been tried, where one cannot be used.
+
+        Without it another model would be trained and evaluated, so that is for the user to say. A site that is only predicted
+        is left out.
+        """
+        from pipelines.change.site_ingest import refuse_sites
+
+        sources = context.steps.do("ingest", "list the sites", lambda progress: configs.build_sites(context.run))
+        sites: dict[str, Record] = {}
+        refused: list[Record] = []
+        problems: dict[str, RequestError] = {}
+        for name, source in sources.items():
+            try:
+                sites[name] = ingest_one_site(context, name, source)
+                refused += sites[name].pop("refused")
+            except RequestError as e:
+                if not configs.is_only_predicted(context.run, name):
+                    problems[name] = e
+                    continue
+                refused.append({"scene_id": name, "reason": "site", "detail": str(e)})
+                context.steps.log(f"ingest: {name} is left out: {e}")
+        if problems:
+            raise refuse_sites(problems, list(sites))
+        if not any(site["label_sha256"] for site in sites.values()):
+            raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
+        new = sum(site.pop("is_new") for site in sites.values())
+        message = f"{len(sites)} sites, {new} with new scenes" if new else f"{len(sites)} sites (nothing new)"
+        digest = hashlib.sha256("".join(f"{n}{p['snapshot']}{p['label_sha256']}" for n, p in sites.items()).encode())
+        write_json(context.folder.refused, refused)
+        return {"snapshot": digest.hexdigest(), "sites": sites, "refused": refused, "message": message, "is_new": bool(new)}
+
+    def fit(self, context: Invocation, key: str) -> Record:
+        """A network for each group of sites, trained on all others; calibrated, fused, with a threshold; saved."""
+        from configs.tasks.change_detectors import build_recipe
+        from pipelines.change.detectors import train_detector
+
+        run, folder, steps = context.run, context.folder, context.steps
+        snapshot, scores = require(folder, "ingest", "ingest")["snapshot"], open_scores(context, "train")
+        sites, recipe = scores.sites, build_recipe(run, run.model, run.training.seed)
+        if sites.grouping.note:
+            steps.log(f"  {sites.grouping.note}")
+        do = partial(steps.do, "train")
+        detector, threshold, networks = train_detector(scores, recipe, networks_folder(folder), do)
+        model_hash = steps.do("train", "save the model", lambda progress: save(context, sites, detector, snapshot))
+        return {
+            "snapshot": snapshot,
+            "model_hash": model_hash,
+            "groups": sites.describe_groups(),
+            "note": sites.grouping.note,
+            "threshold": threshold.value,
+            "calibration_f1": threshold.f1,
+            "training": {"members": [dict(network.report) for network in networks]},
+            "message": f"trained {len(networks)} networks, each without one group of sites",
+        }
+
+    def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
+        """Models, change indices with a chosen threshold, and those with a threshold without labels, on groups left out."""
+        from configs.tasks.change_detectors import build_indices, build_methods
+        from pipelines.change.evaluation import markdown_table
+        from pipelines.change.method_comparison import conclude, score_detectors, score_indices
+
+        run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
+        trained, scores = require(folder, "train", "train"), open_scores(context, "evaluate")
+        detectors = score_detectors(scores, build_methods(run), networks_folder(folder), do)
+        scored = {**detectors, **score_indices(scores, build_indices(run), do)}
+        work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
+        evaluation: Evaluation = do("compare", work)
+        table = markdown_table(evaluation.details["methods"], evaluation.shipped)
+        table_path(folder).write_text("\n".join(table) + "\n", encoding="utf-8")
+        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+
+    def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
+        """Probability, mask, patches and a picture of every site that is asked for."""
+        from configs.tasks.change_detectors import build_fused_index
+        from models.checkpoint import load_detector
+        from pipelines.change.site_prediction import predict_site
+        from pipelines.change.sites import choose_sites
+        from pipelines.products.site_products import SiteProducts, write_sites
+
+        assert evaluation is not None
+        run, folder, steps = context.run, context.folder, context.steps
+        ingested, model_hash = require(folder, "ingest", "ingest"), require(folder, "train", "train")["model_hash"]
+        left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
+        scores = open_scores(context, "predict")
+        names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
+        detector, _ = steps.do("predict", "load the model", lambda progress: load_detector(folder.model))
+        fused, found = build_fused_index(detector.fuse_with), {}
+        for name in names:
+            work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name)
+            found[name] = steps.do("predict", f"find change in {name}", work)
+        settings = SiteProducts(
+            run=run.name,
+            threshold=detector.threshold,
+            min_area_px=run.prediction.min_area_px,
+            measured=evaluation.details["methods"][evaluation.shipped],
+            model_hash=model_hash,
+            config_hash=config_hash(run),
+            code_version=code_version(),
+        )
+        write = partial(write_sites, scores.sites, found, settings, building.products, building.pictures, folder.path)
+        published = steps.do("predict", "write the products", write)
+        return {
+            "snapshot": ingested["snapshot"],
+            "model_hash": model_hash,
+            "threshold": detector.threshold,
+            "message": f"change in {len(names)} sites: {published.patches} patches",
+            **published.to_json(),
+        }
+
+    def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
+        return record
+
+    # ------------------------------------------------------------ summary and report
+
+    def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
+        from pipelines.products.site_products import describe_sites, warnings_of
+        from pipelines.products.site_sections import change_sentence
+
+        files, trained = site_files(context), require(context.folder, "train", "train")
+        sites: dict[str, dict[str, Any]] = predicted.get("sites", {})
+        return Findings(
+            sentence=change_sentence(context.run.name, sites, evaluation),
+            found={key: sum(facts[key] for facts in sites.values()) for key in ("patches", "area_m2")} if sites else {},
+            largest=tuple(predicted.get("largest", ())),
+            sites=sites,
+            computed={"threshold": predicted["threshold"]} if predicted else {},
+            cube=describe_sites(files),
+            settings=settings_of(context.run, trained),
+            notes=tuple(warnings_of(files)),
+            lines=tuple(lines_of(context.folder, predicted)),
+        )
+
+    def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.site_products import picture_name
+        from pipelines.products.site_sections import change_section, confidence_section
+
+        found = []
+        if predicted:
+            pictures = {name: context.folder.path / picture_name(name) for name in predicted["sites"]}
+            found.append(change_section(predicted["sites"], predicted["largest"], pictures, predicted["threshold"]))
+        return found if evaluation is None else [*found, confidence_section(evaluation, drafts)]
+
+
+# ---------------------------------------------------------------- plan
+
+
+def extent_of(sources: Mapping[str, SiteSource]) -> Extent:
+    """All sites as one of as many pixels, with the dates of the longest series."""
+    from flows.planning import Extent
+
+    shapes, first = [source.native_grid().shape_yx for source in sources.values()], next(iter(sources.values()))
+    pixels, width = sum(rows * columns for rows, columns in shapes), max(columns for _, columns in shapes)
+    dates = max(len(source.list_scenes().scenes) for source in sources.values())
+    return Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize)
+
+
+# ---------------------------------------------------------------- ingest
+
+
+def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Record:
+    """What the record says of a site, with `refused` and `is_new`; its cube and label are written. Raises RequestError."""
+    from pipelines.change.site_ingest import ingest_label, ingest_site
+    from pipelines.cube.ingest import refusals_as_json
+
+    run, folder, steps = context.run, context.folder, context.steps
+    listed_in, uri = labels_folder(folder) / f"{name}-refused.json", folder.cube_of(name)
+    settings, mask = build.build_ingest_settings(run, listed_in), build.build_quality_mask(run)
+    report = steps.do("ingest", f"write scenes of {name}", partial(ingest_site, source, mask, uri, settings))
+    read = partial(ingest_label, source, uri, configs.build_label_settings(run), labels_folder(folder) / f"{name}.npy")
+    label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
+    steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
+    for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
+        steps.log(f"  {line.strip()}")
+    is_new = bool(report.added or report.replaced)
+    return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
+
+
+def labels_folder(folder: RunFolder) -> Path:
+    return folder.path / "labels"
+
+
+# ---------------------------------------------------------------- sites and models
+
+
+def open_scores(context: Invocation, stage: str) -> SiteScores:
+    """The sites of the last ingest, decoded, and their scores. Raises MissingInput, RequestError (unfit dates or classes)."""
+    from pipelines.change.site_scores import SiteScores
+    from pipelines.change.sites import open_sites
+
+    run, steps = context.run, context.steps
+    work = partial(open_sites, site_files(context), configs.build_site_settings(run), steps.log)
+    return SiteScores(steps.do(stage, "prepare the sites", work), context.folder.path / "scores", run.prediction.tile_px)
+
+
+def site_files(context: Invocation) -> dict[str, SiteFiles]:
+    """Where the sites of the last ingest lie. Raises MissingInput."""
+    from pipelines.change.sites import SiteFiles
+
+    folder = context.folder
+    made_by = {"pairs": context.run.pairs.model_dump(mode="json"), "code": code.digest(TRAINED)}
+    files = {}
+    for name, about in require(folder, "ingest", "ingest")["sites"].items():
+        label = labels_folder(folder) / f"{name}.npy" if about["label_sha256"] else None
+        made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
+        uri, decoded = folder.cube_of(name), folder.samples / name
+        files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"])
+    return files
+
+
+def networks_folder(folder: RunFolder) -> Path:
+    return folder.model / "networks"
+
+
+def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: str) -> str:
+    """The hash of the saved model."""
+    from models.change_detector import ChangeDetector as Saved
+    from models.checkpoint import save_detector
+
+    run = context.run
+    assert isinstance(detector, Saved)
+    metadata = {
+        "run": run.name,
+        "task": run.task,
+        "bands": [band.name for band in run.source.bands],
+        "pairs": run.pairs.model_dump(mode="json"),
+        "left_out": sites.describe_groups(),
+        "cube_snapshot": snapshot,
+        "training": run.training.model_dump(mode="json"),
+        "config_sha256": config_hash(run),
+        "code_version": code_version(),
+    }
+    return save_detector(detector, context.folder.model, metadata)
+
+
+# ---------------------------------------------------------------- evaluation and report
+
+
+def pixel_areas(sites: Sites) -> dict[str, float]:
+    """labelled site -> area of its central pixel, m²."""
+    from pipelines.cube.store import grid_of, open_cube
+    from pipelines.tracking.objects import Space
+
+    grids = {name: grid_of(open_cube(sites.files[name].cube_uri, sites.files[name].snapshot)) for name in sites.labelled}
+    return {name: Space.of_grid(grid).central_pixel for name, grid in grids.items()}
+
+
+def table_path(folder: RunFolder) -> Path:
+    """The table of `evaluation.json` as Markdown."""
+    return folder.evaluation.with_suffix(".md")
+
+
+def settings_of(run: ChangeRun, trained: Record) -> dict[str, str | float]:
+    """The few settings that a reader of the report must know."""
+    return {
+        "model": f"{run.model.kind}, widths {run.model.widths}, fused with {run.model.fuse_with}",
+        "left out in turn": ", ".join(trained["groups"]),
+        "shipped threshold": round(float(trained["threshold"]), 3),
+        "training": f"{run.training.epochs} epochs of {run.training.windows} windows of {run.training.window_px} px",
+    }
+
+
+def lines_of(folder: RunFolder, predicted: Record) -> list[tuple[str, Path]]:
+    """(what, file) of the first site's map and patches, and the picture of the site that changed most."""
+    names = predicted.get("products", [])
+    masks, patches = ([folder.path / name for name in names if name.endswith(end)] for end in ("-mask.tif", ".gpkg"))
+    return [*(("map", one) for one in masks[:1]), *(("patches", one) for one in patches[:1]), ("picture", folder.quicklook)]

@@ -1,0 +1,131 @@
+"""Networks of labelled change, each trained on all groups of sites but those that it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from pipelines.change.sites import Sites, key_of
+from pipelines.change.windows import ChangeWindows
+from pipelines.learning.training import Loss, TrainingSettings, train
+from pipelines.predictors import ChangeDetector, ChangeIndex
+from pipelines.progress import Progress
+
+VALIDATION_WINDOWS = 48  # fixed windows of the training sites on which the loss is followed
+
+Result = TypeVar("Result")
+
+
+class Do(Protocol):
+    """Carries out a named step and returns its result; `work` is given a progress callback."""
+
+    def __call__(self, name: str, work: Callable[[Progress], Result]) -> Result: ...
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How an epoch's windows are drawn, see `ChangeWindows`."""
+
+    window_px: int
+    windows: int
+    changed_share: float
+    augment: bool
+    reverse_time: bool
+
+
+@dataclass(frozen=True)
+class NamedIndex:
+    """A change index with its name. `threshold_of(score_HW, bands)`: (name, threshold) that its literature sets without labels.
+
+    is_comparable: it is computed on what networks see, in the site's own deviations, so that one threshold serves every site.
+    """
+
+    name: str
+    index: ChangeIndex
+    threshold_of: Callable[[np.ndarray, int], tuple[str, float]]
+    is_comparable: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A kind of detector: how its networks are built and trained, and which index they are fused with (None: none).
+
+    `name` is part of a folder's name. `described`: what weights depend on beside sites, groups and seed (JSON values).
+    `build_learner(bands, seed)` is a detector of one untrained network, `build_detector(networks)` one of several trained
+    ones. The index is calibrated on `log_score` of its score.
+    """
+
+    name: str
+    seed: int
+    described: Mapping[str, Any]
+    build_learner: Callable[[int, int], ChangeDetector]
+    build_detector: Callable[[Sequence[nn.Module]], ChangeDetector]
+    loss: Loss
+    training: Callable[[int], TrainingSettings]
+    windows: WindowSettings
+    log_score: Callable[[Tensor], Tensor]
+    fused: NamedIndex | None = None
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network on its own, as a detector of one member; `key` names everything that its weights depend on."""
+
+    detector: ChangeDetector
+    key: str
+    report: Mapping[str, Any]
+
+
+def train_network(
+    sites: Sites, recipe: Recipe, left_out: Sequence[int], folder: Path, progress: Progress | None = None
+) -> TrainedNetwork:
+    """A network trained on all groups but `left_out`, below `folder`; goes on where an interrupted call stopped.
+
+    Nothing is chosen on a site that is left out: the epoch that is kept has the smallest loss on fixed windows of the sites
+    that it learns from. Raises as `pipelines.learning.training.train`.
+    """
+    regions, seed = sites.grouping.outside(left_out), network_seed(recipe.seed, left_out)
+    learner, key, drawn = recipe.build_learner(sites.bands, seed), network_key(sites, recipe, left_out), recipe.windows
+    common: dict[str, Any] = {"window_px": drawn.window_px, "changed_share": drawn.changed_share, "seed": seed}
+    windows = ChangeWindows(
+        sites.all, regions, windows=drawn.windows, augment=drawn.augment, reverse_time=drawn.reverse_time, **common
+    )
+    fixed = ChangeWindows(sites.all, regions, windows=min(drawn.windows, VALIDATION_WINDOWS), is_fixed=True, **common)
+    where = folder / f"{recipe.name}-seed{recipe.seed}-without-{'-'.join(str(g) for g in left_out)}"
+    report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), where, progress, key=key)
+    learner.eval()
+    return TrainedNetwork(learner, key, report.to_json()["members"][0])
+
+
+def train_networks(
+    sites: Sites, recipe: Recipe, left_out: Sequence[tuple[int, ...]], folder: Path, do: Do, title: str = "train"
+) -> dict[tuple[int, ...], TrainedNetwork]:
+    """The groups left out -> the network without them, one step each; `title` begins the steps' names."""
+    networks = {}
+    for groups in left_out:
+        without = " and ".join(sites.grouping.names[g] for g in groups)
+        networks[groups] = do(f"{title} without {without}", partial(train_network, sites, recipe, groups, folder))
+    return networks
+
+
+def network_seed(seed: int, left_out: Sequence[int]) -> int:
+    """Another seed for every network, the same wherever it is trained."""
+    return int(np.random.SeedSequence([seed, *left_out]).generate_state(1)[0] >> 1)
+
+
+def network_key(sites: Sites, recipe: Recipe, left_out: Sequence[int]) -> str:
+    """Everything that the weights of a network depend on."""
+    regions = [str(region) for region in sites.grouping.outside(left_out)]
+    return key_of(sites=sites.key, recipe=dict(recipe.described), regions=regions, seed=recipe.seed, left_out=list(left_out))
+
+
+def flop_per_pixel(widths: Sequence[int], bands: int, dates: int) -> float:
+    """About how many multiplications and additions a network needs at a pixel: 3 convolutions of 3 x 3 a scale and date."""
+    inputs = [bands + 1, *widths]
+    return 3 * sum(2 * 9 * (a + b) * b * dates / 4**i for i, (a, b) in enumerate(zip(inputs, widths, strict=False)))

@@ -1,0 +1,79 @@
+"""A detector over a whole site: how likely every pixel has changed, and a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.change.decision import fused_probability
+from pipelines.change.frames import new_array
+from pipelines.change.groups import Grouping
+from pipelines.change.metrics import UNKNOWN
+from pipelines.change.networks import NamedIndex
+from pipelines.change.site_scores import SiteScores
+from pipelines.change.sites import key_of
+from pipelines.predictors import ChangeDetector
+from pipelines.progress import Progress
+from pipelines.tiles import Tile
+
+STRIP_PX = 1 << 22  # pixels that are fused at a time
+
+
+@dataclass(frozen=True)
+class SiteChange:
+    """Change in a site, memory maps: `probability_HW` (float32, NaN: not seen), `mask_HW` (uint8; 0, 1, 255: not seen)."""
+
+    probability_HW: np.ndarray
+    mask_HW: np.ndarray
+
+
+def predict_site(
+    name: str,
+    scores: SiteScores,
+    detector: ChangeDetector,
+    model_hash: str,
+    fused: NamedIndex | None,
+    folder: Path,
+    progress: Progress,
+) -> SiteChange:
+    """Change in a site, written to `folder`. `model_hash` names the detector, `fused` is the index that it is fused with.
+
+    A part that was learnt from is predicted by the network that has not seen it, everything else by all networks.
+    """
+    shape_yx = scores.sites.all[name].shape_yx
+    members = members_of(scores.sites.grouping, name, shape_yx, len(detector.members))
+    needed, logits = sorted({i for chosen in members.values() for i in chosen}), {}
+    for done, i in enumerate(needed):
+        progress(done, len(needed))
+        logits[i] = scores.logits(name, detector, i, key_of(detector=model_hash, member=i, sites=scores.sites.key))
+    index_HW = scores.fused_index(name, fused)
+    folder.mkdir(parents=True, exist_ok=True)
+    p_HW, mask_HW = (
+        new_array(folder / "probability.npy", np.float32, shape_yx),
+        new_array(folder / "mask.npy", np.uint8, shape_yx),
+    )
+    for tile, chosen in members.items():
+        for at in strips(tile):
+            index = None if index_HW is None else index_HW[at]
+            p_HW[at] = fused_probability(detector, [(i, logits[i][at]) for i in chosen], index)
+            seen = ~np.isnan(p_HW[at])
+            mask_HW[at] = np.where(seen, np.where(seen, p_HW[at], 0) >= detector.threshold, UNKNOWN)
+    p_HW.flush()
+    mask_HW.flush()
+    return SiteChange(p_HW, mask_HW)
+
+
+def members_of(grouping: Grouping, name: str, shape_yx: tuple[int, int], members: int) -> dict[Tile, list[int]]:
+    """tile -> the networks that predict it; later tiles lie over earlier ones."""
+    chosen = {Tile(0, shape_yx[0], 0, shape_yx[1]): list(range(members))}
+    for g, group in enumerate(grouping.groups):
+        chosen |= {region.tile: [g] for region in group if region.site == name}
+    return chosen
+
+
+def strips(tile: Tile) -> list[tuple[slice, slice]]:
+    """(rows, columns) of parts of a tile that are small enough for memory."""
+    rows = max(1, STRIP_PX // (tile.col1 - tile.col0))
+    return [(slice(row, min(row + rows, tile.row1)), tile.columns) for row in range(tile.row0, tile.row1, rows)]
