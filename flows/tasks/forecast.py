@@ -192,9 +192,8 @@ class Forecast:
         return record
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.products.course import Course, summary_sentence
+        from pipelines.products.course import Course, scale_notes, summary_sentence
         from pipelines.products.cube_facts import cube_facts
-        from pipelines.products.held_out import scale_notes
 
         run, folder = context.run, context.folder
         trained = require(folder, "train", "train")
