@@ -233,7 +233,7 @@ def _draw_size(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
     image = draw_changed(
         axes, values, changed, Shades("BrBG", -largest, largest), maps.grid, maps.layers["status"] != NOT_MONITORED
     )
-    axes.set_title("How much: seen minus expected", size=10, weight="bold", loc="left", pad=5)
+    axes.set_title("How much: observed minus expected", size=10, weight="bold", loc="left", pad=5)
     if image is not None:
         draw_bar(axes, image, label(maps.variable, maps.unit))
 

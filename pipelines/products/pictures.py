@@ -93,12 +93,12 @@ def _rows(maps: Maps) -> list[_Row]:
     columns = min(max(len(maps.forecast), 1), MOST_COLUMNS)
     picked = sorted({round(i) for i in np.linspace(0, len(maps.forecast) - 1, columns)})
     forecast, truth = [tuple(frames[i] for i in picked) for frames in (maps.forecast, maps.truth)]
-    rows = [_Row("Last dates\nseen", maps.context[-columns:], shades, maps.unit)] if maps.context else []
+    rows = [_Row("Context", maps.context[-columns:], shades, maps.unit)] if maps.context else []
     rows.append(_Row("Forecast", forecast, shades, maps.unit))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
         notes = tuple("" if e is None else f"MAE {np.nanmean(np.abs(e.values_YX)):.3g}" for e in errors)
-        rows.append(_Row("What came", truth, shades, maps.unit))
+        rows.append(_Row("Observed", truth, shades, maps.unit))
         rows.append(_Row("Error:\nforecast\nminus truth", tuple(errors), _error_shades(errors), maps.unit, notes))
     if maps.width and not flat_widths(maps):
         width = tuple(maps.width[i] for i in picked)
