@@ -4,24 +4,34 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first of these that starts: a name on the path may be a shim for a Python that is not there.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$name -c '' 2>/dev/null && echo $$name && break; done)
 BIN := $(VENV)/bin
+PIP_INSTALL := pip install --quiet --quiet --disable-pip-version-check
+LOCK ?= requirements-dev.lock
+# Every file has the hash that the lock states and is a wheel: nothing is built. The lock is complete, so pip need not resolve.
+LOCKED := --require-hashes --only-binary=:all: --no-deps --requirement
+UV := uv==0.13.9
+RESOLVE = build/uv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
+  --generate-hashes --no-annotate --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change test test-fast golden check format bench lock clean
+.PHONY: help env demo demo-change test test-fast test-without-torch golden check format bench lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-env: $(VENV)/.installed  ## the environment, from requirements.lock
+env: $(VENV)/.installed  ## the environment, from the locks (LOCK=requirements.lock: without the developers' tools)
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: $(LOCK) requirements-torch.lock pyproject.toml
 	@echo "installing the environment into $(VENV) (a few minutes the first time)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "driftline is locked for Python 3.11; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "driftline needs Python 3.11, 3.12 or 3.13; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m $(PIP_INSTALL) $(LOCKED) $(LOCK)
+	@$(BIN)/python -m $(PIP_INSTALL) --requirement requirements-torch.lock
+	@$(BIN)/python -m $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
 	@touch $@
 
 demo: env  ## real Sentinel-2 data -> forecast map, picture and report in runs/demo/
@@ -40,6 +50,24 @@ golden: env  ## both demos in full against their golden values (tests/golden/ful
 	@$(BIN)/python -m tests.golden record build/golden.json --full
 	@$(BIN)/python -m tests.golden compare tests/golden/full.json build/golden.json --tolerance 1e-6
 
+test-without-torch: test-on-3.12 test-on-3.13  ## the tests that need no torch, on Python 3.12 and 3.13 (make -j2: both at once)
+
+# PYTHONPATH: two editable installs at once would race for one egg-info.
+test-on-%: build/venv-%/.installed
+	@if test -e $<; then \
+	  echo "Python $*, without torch:"; \
+	  PYTHONPATH=$(CURDIR) build/venv-$*/bin/python -m pytest -q -rs --no-fold-skipped -p no:cacheprovider -m "not slow and not server"; \
+	else echo "Python $* is not on this machine: its tests were not run"; fi
+
+# pyenv's shims start a Python only where PYENV_VERSION names it.
+.PRECIOUS: build/venv-%/.installed
+build/venv-%/.installed: requirements-dev.lock
+	@if PYENV_VERSION=$* python$* -c '' 2>/dev/null; then \
+	  PYENV_VERSION=$* python$* -m venv build/venv-$*; \
+	  build/venv-$*/bin/python -m $(PIP_INSTALL) $(LOCKED) requirements-dev.lock; \
+	  touch $@; \
+	fi
+
 check: env  ## ruff, type checker, import directions
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -53,11 +81,10 @@ format: env  ## put the code into its one format
 bench: env  ## timed comparisons against peers and the machine's limit, ratios from one run
 	@$(BIN)/python -m benchmarks
 
-lock:  ## resolve pyproject.toml anew and write requirements.lock (then run make test)
-	@rm -rf build/lock && $(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' '.[dev,logs]'
-	@{ sed -n '/^#/p' requirements.lock; build/lock/bin/python -m pip freeze --all --exclude driftline --exclude pip | sed -E 's/\+cpu$$//' ; } > build/requirements.lock
-	@mv build/requirements.lock requirements.lock && rm -rf build/lock
+lock:  ## resolve pyproject.toml and write the locks; pins that still fit stay (UPGRADE=--upgrade: the newest)
+	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m $(PIP_INSTALL) '$(UV)'; }
+	@$(RESOLVE) --extra logs --output-file requirements.lock
+	@$(RESOLVE) --extra logs --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:  ## remove what make made, but not runs/ and data/
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Timed comparisons: driftline against the usual way and against the machine's limit, ratios taken in one run."""
+"""Benchmarks: driftline against the usual implementation and against the machine's limit; ratios within one run."""

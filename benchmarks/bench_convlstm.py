@@ -1,11 +1,11 @@
-"""Our ConvLSTM against the usual eager cell and against this machine's convolution peak.
+"""This ConvLSTM against the usual eager cell and against this machine's convolution peak.
 
     python -m benchmarks.bench_convlstm [--quick]
 
-Hidden 64, 3 layers, 64x64 and 256x256, one thread. The reference is the cell most repositories carry: concatenate input and
+Hidden 64, 3 layers, 64x64 and 256x256, one thread. The reference is the cell of most repositories: concatenate input and
 state, one convolution for all gates, chunk, pointwise; layer after layer, outputs stacked. Times are medians of the CPU
-seconds of alternating runs in one process (ratios from one run); memory is the peak above
-the imports, each way in a fresh process.
+seconds of alternating runs in one process (ratios from one run); memory is the peak above the imports, each implementation
+in a new process.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.marks import verdict
+from benchmarks.criteria import verdict
 from models.cells.convlstm import ConvLSTM, ConvLSTMCell
 from models.cells.in_place import InPlaceRun
 
@@ -113,7 +113,7 @@ def conv_peak(size: int, repeats: int) -> float:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of this process, which runs one thread: other work on the machine counts less than on the wall clock."""
+    """CPU seconds of this process, which runs one thread: less affected by other load than the wall clock."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -133,13 +133,13 @@ def compare(ours: Callable[[], object], usual: Callable[[], object], repeats: in
 
 
 def peak_mb(way: str, size: int, steps: int) -> float:
-    """Peak memory above imports and weights of one inference in a fresh process, MB (1e6 bytes)."""
+    """Peak memory above imports and weights of one inference in a new process, MB (1e6 bytes)."""
     command = [sys.executable, "-m", "benchmarks.bench_convlstm", "--memory-of", way, "--size", str(size), "--steps", str(steps)]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def measure_memory(way: str, size: int, steps: int) -> float:
-    """Run in the fresh process: rise of the peak resident size from before the sequence exists to after the inference."""
+    """Increase of the peak resident size from before the sequence exists to after the inference; run in the new process."""
     stack, model = ConvLSTM(CHANNELS, [HIDDEN] * LAYERS).eval(), UsualConvLSTM(CHANNELS, HIDDEN, LAYERS).eval()
     small = torch.randn(1, 2, CHANNELS, 16, 16)
     ours_inference(stack, small) if way == "ours" else usual_inference(model, small)
@@ -183,7 +183,7 @@ def table(is_quick: bool) -> None:
     ):
         x = torch.randn(1, steps, CHANNELS, size, size)
         difference = float((ours_inference(stack, x) - usual_inference(model, x)).abs().max())
-        assert difference < 1e-5, f"the two ways disagree by {difference}"
+        assert difference < 1e-5, f"the two implementations differ by {difference}"
         peak = conv_peak(size, 20 if size == 64 else 5)
         mine, theirs, ratio = compare(partial(ours_inference, stack, x), partial(usual_inference, model, x), repeats)
         print(f"{'inference':24}{size:6}{theirs:10.3f}{mine:10.3f}{ratio:8.2f}{gigaflops(steps, size) / mine / peak:14.0%}")

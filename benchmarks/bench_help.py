@@ -1,8 +1,8 @@
-"""How long `driftline --help` takes, in a fresh process: the median of seven after one that warms the disk cache.
+"""Time of `driftline --help` in a new process: the median of seven runs after one that fills the disk cache.
 
     python -m benchmarks.bench_help [--quick]
 
-The parent's clock, and the CPU seconds of the child, which other work on the machine disturbs less.
+Wall clock, and CPU seconds of the child, which depend less on other load.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.marks import verdict
+from benchmarks.criteria import verdict
 
 LIMIT_S = 0.5
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_ingest [--quick]
 
-Every run has a process of its own; both kinds take turns, in changing order, for each way of resampling; ratios are medians over
-the turns. The peer is plain: open, warp, write to Zarr, one scene per thread; it checks nothing, has no mask, no history and no
-transaction. The pixels of both are compared. CPU seconds are the steadier measure on a machine that does other things as well.
+Every run has a separate process; both kinds alternate, in changing order, for each resampling; ratios are medians over the
+rounds. The reference is plain: open, warp, write to Zarr, one scene per thread, without validation, mask, history or
+transaction. The pixels of both are compared. CPU seconds depend less on other load of the machine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.marks import verdict
+from benchmarks.criteria import verdict
 
 SIZE_PX, SCENES, CHUNK_PX, RESOLUTION_M = 2048, 24, 256, 10.0
 TARGET_CRS = "EPSG:32633"
@@ -35,7 +35,7 @@ WAYS = ("nearest", "bilinear")
 
 
 def make_scenes(folder: Path) -> None:
-    """Sentinel-2 like uint16 COGs, every second one in the neighbouring zone; they cover the same ground."""
+    """Sentinel-2 like uint16 COGs, every second one in the adjacent zone; they cover the same area."""
     import rasterio
     from rasterio.transform import from_origin
     from rasterio.warp import transform
@@ -111,7 +111,7 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
 
 
 def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:
-    """Seconds and peak memory of one run in a fresh process, imports not timed; the result stays in `out`."""
+    """Seconds and peak memory of one run in a new process, without imports; the result stays in `out`."""
     out.mkdir()
     command = [sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), str(out), resampling]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -135,7 +135,7 @@ def run_one(kind: str, scenes: Path, out: Path, resampling: str) -> None:
 
 
 def differing_share(cube: Path, plain: Path) -> float:
-    """Share of the pixels of all scenes that are not the same."""
+    """Fraction of the pixels of all scenes that differ."""
     import zarr
 
     from pipelines.cube.store import open_cube
@@ -145,7 +145,7 @@ def differing_share(cube: Path, plain: Path) -> float:
 
 
 def compare(scenes: Path, resampling: str, rounds: int) -> None:
-    """Runs both kinds in turns and prints the table of one way of resampling."""
+    """Runs both kinds alternately and prints the table of one resampling."""
     turns: list[dict[str, dict[str, float]]] = []
     share = None
     for turn in range(rounds):
@@ -154,7 +154,7 @@ def compare(scenes: Path, resampling: str, rounds: int) -> None:
             turns.append({kind: measure(kind, scenes, Path(folder) / kind, resampling) for kind in kinds})
             if share is None:
                 share = differing_share(Path(folder) / "driftline" / "cube", Path(folder) / "peer" / "plain.zarr")
-    print(f"\n{resampling:16}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}   medians of {rounds} turns")
+    print(f"\n{resampling:16}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}   medians of {rounds} rounds")
     for kind, name in zip(KINDS, ("driftline", "WarpedVRT pool"), strict=True):
         wall, cpu, peak = (statistics.median(turn[kind][key] for turn in turns) for key in ("seconds", "cpu_seconds", "peak_gb"))
         print(f"{name:16}{wall:8.2f}{cpu:8.2f}{peak:9.2f}")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_monitor [--quick]
 
-The cube is a real Icechunk cube of the shipped fake, in small tiles, made in a process of its own. Three runs, each in a fresh
-process: all dates but the last one; then the last one; then, beside them, all dates at once. The states must be the same bytes.
+The cube is a real Icechunk cube of the fake source, in small tiles, written in a separate process. Three runs, each in a new
+process: all dates but the last one; then the last one; then all dates at once. The states must be the same bytes.
 """
 
 import argparse
@@ -19,23 +19,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.bench_predict import peak_mb
-from benchmarks.markers import verdict
+from benchmarks.criteria import verdict
 
-TILE_PX, CHUNK_PX = 32, 256  # an eighth of the default: files and headers weigh the more
-FULL, QUICK = (1024, 1024, 80, 40), (256, 512, 80, 40)  # rows, columns, dates, of which history; 1024 and 128 tiles
+TILE_PX, CHUNK_PX = 32, 256  # an eighth of the default: files and headers have more weight
+FULL, QUICK = (1024, 1024, 80, 40), (256, 512, 80, 40)  # rows, columns, dates, of these, history; 1024 and 128 tiles
 
 
 def make(folder: str, rows: int, columns: int, dates: int) -> None:
     from pipelines.cube.ingest import IngestSettings, ingest
     from pipelines.sources.fake import FakeSource
-    from pipelines.sources.quality import SclRule
+    from pipelines.sources.quality import SclMask
 
     source = FakeSource(dates=dates, shape_yx=(rows, columns), every_days=16)
-    ingest(source, SclRule((4,)), f"{folder}/cube", None, IngestSettings(chunk_px=CHUNK_PX))
+    ingest(source, SclMask((4,)), f"{folder}/cube", None, IngestSettings(chunk_px=CHUNK_PX))
 
 
 def measure(folder: str, name: str, history: int, dates: int) -> dict:
-    """Seconds, peak memory and counts of bringing the state NAME up to the first `dates` of the cube."""
+    """Seconds, peak memory and counts of updating the state NAME to the first `dates` of the cube."""
     from pipelines.cube.store import open_cube
     from pipelines.monitoring.detector import Calibration, Detector
     from pipelines.monitoring.harmonic_model import HarmonicModel
@@ -94,7 +94,7 @@ def main() -> None:
     rows, columns, dates, history = QUICK if parser.parse_args().quick else FULL
     tiles = (rows // TILE_PX) * (columns // TILE_PX)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()}-core {platform.machine()}, {tiles} tiles of {TILE_PX} px, ", end="")
-    print(f"{history} dates of history, {dates - history} watched")
+    print(f"{history} dates of history, {dates - history} monitored")
     with tempfile.TemporaryDirectory(prefix="bench-monitor-") as folder:
         call("make", folder, rows, columns, dates)
         found = {

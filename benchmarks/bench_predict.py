@@ -1,10 +1,10 @@
-"""Tiled prediction: peak memory while the raster grows, equality with the whole image, and time beside the bare forecaster.
+"""Tiled prediction: peak memory for growing rasters, equality with the whole image, and time against the bare forecaster.
 
     python -m benchmarks.bench_predict [--quick]
 
-Two forecasters: the shipped one (ConvLSTM members that correct a rule, the last layer filled with noise, since untrained it is
-the rule itself) on rasters of 512 and 1024 squared, and a small stand-in of three convolutions, so that larger rasters take
-seconds. Every size runs in a fresh process; the cube is a real Icechunk cube made in another.
+Two forecasters: the ResidualForecaster (ConvLSTM members that correct a baseline, the last layer filled with noise, since it
+starts at zero) on rasters of 512 and 1024 squared, and a small stand-in of three convolutions, so that larger rasters take
+seconds. Every size runs in a new process; the cube is a real Icechunk cube written in another.
 """
 
 import argparse
@@ -19,19 +19,19 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.marks import verdict
+from benchmarks.criteria import verdict
 
 SIZES = {
     "ConvLSTM": ((512, 512), (1024, 1024)),
     "stand-in": ((512, 512), (1024, 1024), (2048, 2048), (4096, 1024), (1024, 4096)),
 }
 GROWTH = (("ConvLSTM", (512, 512), (1024, 1024)), *(("stand-in", (1024, 1024), n) for n in SIZES["stand-in"][2:]))
-WHOLE_UP_TO_PX = {"ConvLSTM": 512 * 512, "stand-in": 1024 * 1024}  # what is predicted in one piece as well
+WHOLE_UP_TO_PX = {"ConvLSTM": 512 * 512, "stand-in": 1024 * 1024}  # limit for a prediction in one piece
 CONTEXT, TARGETS, TILE_PX, MARGIN = 6, 3, 256, 1.2
 
 
 def stand_in():
-    """A forecaster of three convolutions, with the cost of its network kept."""
+    """A forecaster of three convolutions, with the time of its network recorded."""
     import torch
 
     network = torch.nn.Sequential(
@@ -52,7 +52,7 @@ def stand_in():
 
 
 def real():
-    """The shipped forecaster: a decaying anomaly, corrected by an encoder-forecaster of ConvLSTM layers."""
+    """The ResidualForecaster: a decaying anomaly, corrected by an encoder-forecaster of ConvLSTM layers."""
     import torch
 
     from models.baselines.decaying_anomaly import DecayingAnomaly
@@ -70,7 +70,7 @@ def real():
 
 
 def measure(kind: str, height: int, width: int) -> dict:
-    """Seconds, peak memory in MB before and after, and (where the whole fits) the difference to the whole image."""
+    """Seconds, peak memory in MB before and after, and (if the whole fits) the difference to the whole image."""
     import numpy as np
     import torch
 
@@ -124,7 +124,7 @@ def make_variable():
 
 
 def make(folder: str, height: int, width: int) -> None:
-    """A cube of CONTEXT dates; in a process of its own, so that making it does not count as memory of the prediction."""
+    """Writes a cube of CONTEXT dates, in a separate process, so that this does not count as memory of the prediction."""
     from pipelines.cube.ingest import IngestSettings, ingest
     from pipelines.sources.fake import FakeSource
 

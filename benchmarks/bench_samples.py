@@ -2,11 +2,11 @@
 
     python -m benchmarks.bench_samples [--quick]
 
-A window is 64x64 pixels, 10 dates (9 of context, 1 of target), 4 bands: decoded to float32, with its mask, as tensors in batches
-of 16 of shuffled windows. The cube is an Icechunk cube of ours with one chunk of 256x256 pixels per date; the second way reads a
-copy of it whose chunks suit the windows (10 dates of 64x64 pixels), which no cube that grows by dates can have. CPU seconds of
-the whole process, all ways in turn; ratios are medians over the turns of one run. The files are in the page cache, as they are in
-every epoch but the first.
+A window is 64x64 pixels, 10 dates (9 of context, 1 of target), 4 bands: decoded to float32, with its mask, as tensors in
+batches of 16 of shuffled windows. The cube is an Icechunk cube with one chunk of 256x256 pixels per date; the second case
+reads a copy of it with chunks for these windows (10 dates of 64x64 pixels), which a cube that grows by dates cannot have. CPU
+seconds of the whole process, all cases in turn; ratios are medians over the rounds of one run. The files are in the page cache,
+as in every epoch but the first.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from benchmarks.marks import verdict
+from benchmarks.criteria import verdict
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import bands_of, open_cube
 from pipelines.samples.cache import SampleCache, build_samples
@@ -36,11 +36,11 @@ from pipelines.sources.fake import FakeSource
 BANDS = ("blue", "green", "red", "nir")
 VARIABLES = tuple(Variable(name, "band", (name,)) for name in BANDS)
 BATCH, CONTEXT, HORIZON, BLOCK_PX, DATES, CUBE_PX = 16, 9, 1, 64, 48, 512
-TARGET = 3.0  # times xarray, demanded
+TARGET = 3.0  # required speed, in multiples of xarray
 
 
 def make_cube(folder: Path) -> tuple[xr.Dataset, str]:
-    """(the opened cube, its snapshot) of invented scenes."""
+    """(the opened cube, its snapshot) of synthetic scenes."""
     uri = str(folder / "cube")
     source = FakeSource(dates=DATES, shape_yx=(CUBE_PX, CUBE_PX), bands=BANDS)
     report = ingest(source, None, uri, None, IngestSettings(chunk_px=256, workers=1))
@@ -75,7 +75,7 @@ def from_cache(cache: SampleCache, batches: list[list[int]]) -> torch.Tensor:
 
 
 def from_memory(values: np.ndarray, rows_of: list[np.ndarray], batches: list[list[int]]) -> None:
-    """The limit: the same gather out of an array in memory, without masks."""
+    """The limit: the same gather from an array in memory, without masks."""
     slot, step = rows_of
     for indices in batches:
         torch.from_numpy(values[slot[indices, None], step[indices]])
@@ -96,13 +96,13 @@ def rechunk(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
 
 
 def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: int) -> dict[str, list[float]]:
-    """Windows per CPU-second of each way, turn by turn."""
+    """Windows per CPU-second of each case, round by round."""
     samples = cache.part("train")
     values = np.array(samples.groups[0].values)
     rows_of = [samples.groups[0].slot_W[samples.row_W], np.concatenate([samples.context_WT, samples.target_WK], axis=1)]
     rates: dict[str, list[float]] = {
         "xarray, no dask": [],
-        "xarray, suited chunks": [],
+        "xarray, window chunks": [],
         "sample cache": [],
         "limit: gather from memory": [],
     }
@@ -110,9 +110,9 @@ def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: 
         batches = list(ShapeBatches(samples, BATCH, shuffle=True, seed=turn))
         batches = [indices for indices in batches if len(indices) == BATCH]
         few = batches[:4]
-        assert torch.equal(from_xarray(dataset, cache, few[:1]), from_cache(cache, few[:1])), "the two ways disagree"
+        assert torch.equal(from_xarray(dataset, cache, few[:1]), from_cache(cache, few[:1])), "the two cases disagree"
         rates["xarray, no dask"].append(windows_per_second(partial(from_xarray, dataset, cache, few), BATCH * len(few)))
-        rates["xarray, suited chunks"].append(windows_per_second(partial(from_xarray, suited, cache, few), BATCH * len(few)))
+        rates["xarray, window chunks"].append(windows_per_second(partial(from_xarray, suited, cache, few), BATCH * len(few)))
         whole = BATCH * len(batches)
         rates["sample cache"].append(windows_per_second(partial(from_cache, cache, batches), whole))
         rates["limit: gather from memory"].append(windows_per_second(partial(from_memory, values, rows_of, batches), whole))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
     from pipelines.sources.layers import BandRequest
-    from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
+    from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
     from pipelines.sources.source import Source
 
 Value = TypeVar("Value")
@@ -84,19 +84,19 @@ def build_source(run: CubeRun) -> Source:
             return StackSource(path, requested, files=source.files, dates=source.dates, same_date=same_date)
 
 
-def build_quality_mask(run: Run) -> SclRule | LandsatRule | MaskRule | None:
+def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:
     """What turns the quality band into `valid`; None: every pixel with data may be used."""
-    from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
+    from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 
     match run.quality:
         case None:
             return None
         case SclQuality() as q:
-            return SclRule(tuple(q.keep), q.away_px, q.band)
+            return SclMask(tuple(q.keep), q.away_px, q.band)
         case LandsatQuality() as q:
-            return LandsatRule(q.collection, q.away_px, band=q.band)
+            return LandsatMask(q.collection, q.away_px, band=q.band)
         case MaskQuality() as q:
-            return MaskRule(q.band, tuple(q.valid_values), q.away_px)
+            return ValueMask(q.band, tuple(q.valid_values), q.away_px)
 
 
 def build_ingest_settings(run: Run, refused_json: Path) -> IngestSettings:

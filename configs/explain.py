@@ -1,4 +1,4 @@
-"""Words for what pydantic finds wrong: problem, and a remedy that names the closest key or value."""
+"""Converts pydantic's errors to mistakes: the problem, and a remedy that names the closest key or value."""
 
 import difflib
 from typing import Any
@@ -11,7 +11,7 @@ Complaint = tuple[Key, dict[str, Any]]  # the key in the file, and pydantic's er
 
 
 def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
-    """One mistake for each key with errors; the missing key that a typo stands for is not named a second time."""
+    """One mistake per key with errors; a missing key that is explained by a typo is not listed again."""
     by_key: dict[Key, list[dict[str, Any]]] = {}
     for key, error in errors:
         by_key.setdefault(key, []).append(error)
@@ -20,7 +20,7 @@ def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
     mistakes = []
     for key, group in by_key.items():
         if key in typos.values() and all(error["type"] == "missing" for error in group):
-            continue  # the typo beside it says so already
+            continue  # the mistake of the typo covers it
         if any(error["type"] == "extra_forbidden" for error in group):
             mistakes.append(_explain_unknown(tree, document, key))
         else:
@@ -29,7 +29,7 @@ def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
 
 
 def find_typos(tree: Tree, errors: list[Complaint]) -> dict[Key, Key]:
-    """Unknown key -> the known key of the same mapping that was probably meant."""
+    """Unknown key -> the known key of the same mapping that was probably intended."""
     typos: dict[Key, Key] = {}
     for key, error in errors:
         if error["type"] == "extra_forbidden":
@@ -42,8 +42,8 @@ def find_typos(tree: Tree, errors: list[Complaint]) -> dict[Key, Key]:
 def _explain_unknown(tree: Tree, document: Document, key: Key) -> Mistake:
     known = _known_keys(tree, key[:-1], document.data)
     near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.6)
-    remedy = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-    others = [path for path in _section_paths(tree) if path != key[:-1]]  # here it is a key of another kind
+    remedy = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(known)}"
+    others = [path for path in _section_paths(tree) if path != key[:-1]]  # a key of another kind
     elsewhere = [dotted((*path, key[-1])) for path in others if key[-1] in _known_keys(tree, path)]
     if not near and elsewhere:
         remedy = f"it belongs to {elsewhere[0]}"
@@ -122,11 +122,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---------------------------------------------------------------- what the schema knows
+# ---------------------------------------------------------------- schema lookups
 
 
 def _models_at(tree: Tree, path: Key, data: Any = None) -> list[Any]:
-    """The config classes that may stand at `path`; where `data` names a kind, only that one."""
+    """The config classes that are valid at `path`; if `data` names a kind, only that one."""
     models: list[Any] = [tree]
     for part in path:
         if isinstance(data, dict):
@@ -160,7 +160,7 @@ def _description(tree: Tree, key: Key) -> str:
 
 
 def _section_paths(tree: Tree) -> tuple[Key, ...]:
-    """Where a misplaced key may belong: the top level, every section, and the sections of those."""
+    """Sections in which a misplaced key may be valid: the top level, every section, and their sections."""
     sections: list[Key] = [(name,) for name in tree.model_fields]
     below: list[Key] = [
         (name, key) for (name,) in sections for key in _known_keys(tree, (name,)) if _models_at(tree, (name, key))

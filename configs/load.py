@@ -1,6 +1,7 @@
-"""YAML file -> Run, or every mistake in it at once, each with its line, its key and a remedy.
+"""Loads a YAML file as a Run, or reports all of its mistakes at once, each with its line, key and remedy.
 
-Relative paths in a config are relative to the working folder (where `driftline` is called), not to the config file.
+Inputs in a config are relative to the config, `data`, `runs` and all that is written to the working folder (where `driftline` is
+called); what `load_run` returns is relative to the working folder throughout.
 """
 
 import copy
@@ -9,7 +10,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from configs.explain import Complaint, explain_all, find_typos
 from configs.findings import Finding
+from configs.paths import input_keys, resolve_inputs, text_beside
 from configs.renamed import Notify, apply_renamed
 from configs.run import Sections
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
@@ -28,12 +31,18 @@ log = logging.getLogger(__name__)
 
 
 def load_run(
-    path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, notify: Notify = log.warning
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    inputs_must_exist: bool = True,
+    notify: Notify = log.warning,
+    exists: Callable[[Path], bool] = Path.exists,
 ) -> AnyRun:
-    """The run described by the YAML file at `path`; its `task` says of which kind.
+    """The run in the YAML file at `path`; its `task` selects the kind of run.
 
-    `overrides` are `key.key=value` strings that replace what the file says (value in YAML). `inputs_must_exist=False`
-    is for verbs that do not read the source (evaluate, report...). `notify` shows notes, e.g. that a key has a new name.
+    `overrides` are `key.key=value` strings that replace values of the file (value in YAML), their paths relative to the working
+    folder. `inputs_must_exist=False` is for verbs that do not read the source (evaluate, report...). `notify` shows notes, e.g.
+    that a key was renamed. `exists`: whether an input exists, asked for those that are relative in the file.
 
     Raises MissingInput if there is no such file and ConfigError with every mistake found.
     """
@@ -41,10 +50,13 @@ def load_run(
     for override in overrides:
         _apply_override(document, override)
     apply_renamed(document, notify)
+    tree = tree_of(document.data)
+    if tree is not None:
+        resolve_inputs(document, tree, notify, exists)
     run, errors = _validate(document)
     sections = _valid_sections(document, errors)
-    findings = _check(tree_of(document.data), sections, inputs_must_exist)
-    wrong = {key for key, _ in errors}  # the checks saw defaults in the place of these, which nobody wrote
+    findings = _check(tree, sections, inputs_must_exist)
+    wrong = {key for key, _ in errors}  # the checks got defaults in place of these
     findings = [finding for finding in findings if finding.key not in wrong]
     mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
     reported = {mistake.position for mistake in document.mistakes}
@@ -62,15 +74,24 @@ def _check(tree: Tree | None, sections: Sections, inputs_must_exist: bool) -> li
 
 
 def config_hash(run: AnyRun) -> str:
-    """SHA-256 (hex) of the resolved config as canonical JSON: the same for every way of writing the same run."""
+    """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run."""
     canonical = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def write_resolved(run: AnyRun, path: Path) -> None:
-    """Write every value of the run, defaults included, as YAML that `load_run` reads back to the same run."""
+    """Writes every value of the run, defaults included, as YAML that `load_run` reads as the same run.
+
+    That holds in the same working folder: inputs are relative to `path`, `runs` and `cube.uri` to the working folder.
+    """
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
-    text = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    content = run.model_dump(mode="json")
+    for key in input_keys(type(run)):
+        *above, last = key
+        section = reduce(lambda node, part: node.get(part) or {}, above, content)
+        if isinstance(section.get(last), str):
+            section[last] = text_beside(section[last], path.parent)
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(head + text, encoding="utf-8")
@@ -79,9 +100,9 @@ def write_resolved(run: AnyRun, path: Path) -> None:
 
 def _read_text(path: Path) -> str:
     if path.is_dir():
-        remedy = f"`driftline init {path}` writes one for its scenes"
+        remedy = f"`driftline init {path}` writes one for the scenes in it"
         if (path / "config.yaml").is_file():
-            remedy = f"it is a run's: name the config that made it, or {path / 'config.yaml'}"
+            remedy = f"it is the folder of a run: name the config of that run, or {path / 'config.yaml'}"
         raise MissingInput(f"{path} is a folder, expected a config file; {remedy}")
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -140,7 +161,7 @@ def _validate(document: Document) -> tuple[AnyRun | None, list[Complaint]]:
 
 
 def _real_key(data: Any, error: Any) -> Key:
-    """The key in the file; pydantic also names the branches of unions on the way, which are not in the file."""
+    """The key in the file; pydantic also names the branches of unions, which are not in the file."""
     key: list[str | int] = []
     for depth, part in enumerate(error["loc"]):
         is_last = depth == len(error["loc"]) - 1
@@ -153,12 +174,12 @@ def _real_key(data: Any, error: Any) -> Key:
 
 
 def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, Any]:
-    """Each top-level section that is valid once what is wrong in it is taken out, so that other checks can go on."""
+    """Each top-level section, if valid after its erroneous keys are removed, so that other checks can run."""
     data, tree = copy.deepcopy(document.data), tree_of(document.data)
     if tree is None:
-        return {}  # nothing else can be said of a task that there is not
+        return {}  # an unknown task has no other checks
     typos = find_typos(tree, errors)
-    for key, _ in sorted(errors, key=lambda complaint: -len(complaint[0])):  # deepest first: a parent may go too
+    for key, _ in sorted(errors, key=lambda complaint: -len(complaint[0])):  # deepest first: a parent may be removed too
         parent = _parent(data, key)
         if key and isinstance(parent, dict) and key[-1] in parent:
             value = parent.pop(key[-1])
@@ -177,7 +198,7 @@ def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, An
 
 
 def _parent(data: Any, key: Key) -> Any:
-    """What holds `key` in `data`; its mappings and lists are there, since pydantic complained about something in them."""
+    """The mapping or list that holds `key` in `data`; it exists, since pydantic reported an error in it."""
     for part in key[:-1]:
         data = data[part]
     return data

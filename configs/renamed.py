@@ -1,4 +1,4 @@
-"""Keys of earlier versions, read for one more version under their new names; each use is said to the user."""
+"""Keys of earlier versions, read for one more version under their new names; each use logs a note."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ Notify = Callable[[str], None]  # shows a note to the user
 
 @dataclass(frozen=True)
 class Renamed:
-    """A key of earlier versions. `new`: its dotted name now, None where nothing replaces it. `reason` ends the note.
+    """A key of earlier versions. `new`: its dotted name now, None if it was removed. `reason` ends the note.
 
-    `*` stands for the number of a list entry; `new` has as many of them, and moves within the same entry. `tasks`: the tasks
-    that had the key. `values`: old value -> new value, where the words for them changed too. `text`: (old, new) within a value.
+    `*` stands for the index of a list entry; `new` has as many of them, and moves within the same entry. `tasks`: the tasks
+    that had the key. `values`: old value -> new value, if the values were renamed too. `text`: (old, new) within a value.
     """
 
     new: str | None
@@ -44,13 +44,13 @@ RENAMED: dict[str, Renamed] = {
 
 
 def apply_renamed(document: Document, notify: Notify, table: Mapping[str, Renamed] = RENAMED) -> None:
-    """Moves the old keys in `document` to their new names and takes retired ones out; tells the user of each.
+    """Moves the old keys in `document` to their new names and removes retired ones; notifies the user of each.
 
-    Where old and new name are both written, one given with `--set` wins; else it is a mistake, noted in the document.
+    If both names are set, one given with `--set` wins; else it is a mistake of the document.
 
     >>> document = Document("run.yaml", {"evaluation": {"bootstrap": 100}})
     >>> apply_renamed(document, print)
-    run.yaml:1: evaluation.bootstrap has no effect any more: intervals are calculated (Student's t), nothing is drawn at random
+    run.yaml:1: evaluation.bootstrap no longer has an effect: intervals are calculated (Student's t), nothing is drawn at random
     >>> document.data
     {'evaluation': {}}
     """
@@ -77,7 +77,7 @@ def _apply(document: Document, key: Key, old: str, renamed: Renamed, notify: Not
     position, because = document.position_of_key(key), f": {renamed.reason}" if renamed.reason else ""
     if renamed.new is None:
         _take(document.data, key)
-        notify(f"{position}: {dotted(key)} has no effect any more{because}")
+        notify(f"{position}: {dotted(key)} no longer has an effect{because}")
         return
     new = _filled(renamed.new, key)
     value = _take(document.data, key)
@@ -94,7 +94,7 @@ def _apply(document: Document, key: Key, old: str, renamed: Renamed, notify: Not
 
 def _filled(new: str, key: Key) -> Key:
     numbers = iter([part for part in key if isinstance(part, int)])
-    return tuple(next(numbers) if part == "*" else part for part in new.split("."))  # as many numbers as stars
+    return tuple(next(numbers) if part == "*" else part for part in new.split("."))  # as many indices as stars
 
 
 def _take(data: Any, key: Key) -> Any:
@@ -104,12 +104,12 @@ def _take(data: Any, key: Key) -> Any:
 
 
 def _put(document: Document, old: Key, new: Key, value: Any) -> None:
-    """`value`, which stood at `old`, at `new`; mappings that are there already are filled up."""
+    """Puts `value` of `old` at `new`; merges it with existing mappings."""
     node: Any = document.data
     for part in new[:-1]:
         is_entry = isinstance(node, list) and isinstance(part, int) and part < len(node)
         node = node.setdefault(part, {}) if isinstance(node, dict) else node[part] if is_entry else None
-    if not isinstance(node, dict):  # the schema says what is wrong with it
+    if not isinstance(node, dict):  # the schema reports it
         return
     there = node.get(new[-1])
     if isinstance(there, dict) and isinstance(value, dict):
@@ -123,16 +123,16 @@ def _put(document: Document, old: Key, new: Key, value: Any) -> None:
 
 
 def _wins(document: Document, old: Key, new: Key) -> bool:
-    """True if the value of the old name is to be used although the new one is written too."""
+    """True if the value of the old name is used although the new one is set too."""
     at_old, at_new = document.position_of_value(old), document.position_of_value(new)
     if not at_old.startswith("--set") and not at_new.startswith("--set"):
-        remedy = f"{dotted(new)} stands at {at_new}; keep that one"
-        document.mistakes.append(Mistake(at_old, dotted(old), f"is the old name of {dotted(new)}, which is there too", remedy))
+        remedy = f"{dotted(new)} is at {at_new}; keep that one"
+        document.mistakes.append(Mistake(at_old, dotted(old), f"is the old name of {dotted(new)}, which is set too", remedy))
     return at_old.startswith("--set")
 
 
 def _move_positions(document: Document, old: Key, new: Key) -> None:
-    """Messages about the new key name the line that the user wrote."""
+    """Moves positions to the new key, so that messages about it name the line in the file."""
     for positions in (document.key_positions, document.value_positions):
         for key in [key for key in positions if key[: len(old)] == old]:
             positions[(*new, *key[len(old) :])] = positions.pop(key)

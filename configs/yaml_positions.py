@@ -1,4 +1,4 @@
-"""Where every key of a YAML file stands, and what YAML itself says is wrong with it."""
+"""Parses YAML with the file position of every key and value, and reports YAML errors with remedies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from pipelines.errors import ConfigError, Mistake
 Key = tuple[str | int, ...]
 
 MAX_DEPTH = 12
-MAX_NODES = 20_000  # aliases multiply: ten lines of them can mean a billion values
+MAX_NODES = 20_000  # aliases multiply: ten lines of them can expand to a billion values
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge")}
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Safe types only; what merely looks like a number or a date (2021-13-01) stays text, so that the schema names its line."""
+    """Safe types only; an invalid number or date (2021-13-01) stays text, so that the schema reports its line."""
 
 
 def _number_or_text(tag: str) -> Callable[[yaml.SafeLoader, yaml.Node], Any]:
@@ -31,7 +31,7 @@ def _number_or_text(tag: str) -> Callable[[yaml.SafeLoader, yaml.Node], Any]:
     return constructor
 
 
-PlainLoader.add_constructor(None, lambda loader, node: None)  # an unknown tag is among the document's mistakes
+PlainLoader.add_constructor(None, lambda loader, node: None)  # unknown tags are listed in the document's mistakes
 
 for _kind in ("int", "float", "timestamp"):
     PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number_or_text(f"tag:yaml.org,2002:{_kind}"))
@@ -39,16 +39,16 @@ for _kind in ("int", "float", "timestamp"):
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML file: plain data, and the place of each key and of each value."""
+    """A parsed YAML file: plain data, and the position of each key and value."""
 
     name: str
     data: dict[str, Any]
     key_positions: dict[Key, str] = field(default_factory=dict)
     value_positions: dict[Key, str] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)  # what YAML allows and a config must not do
+    mistakes: list[Mistake] = field(default_factory=list)  # what YAML allows and a config does not
 
     def position_of_key(self, key: Key) -> str:
-        """`file:line` of `key`, or of the nearest mapping around it that is written down."""
+        """`file:line` of `key`, or of the nearest mapping around it that exists in the file."""
         while key and key not in self.key_positions:
             key = key[:-1]
         return self.key_positions.get(key, f"{self.name}:1")
@@ -62,7 +62,7 @@ def dotted(key: Key) -> str:
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    """The document in `text` (safe types only), duplicate keys and tags noted in it. Raises ConfigError if it is no mapping."""
+    """The document in `text` (safe types only), with duplicate keys and tags as mistakes. Raises ConfigError if not a mapping."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as e:
@@ -72,18 +72,18 @@ def parse_yaml(text: str, name: str) -> Document:
         raise ConfigError([Mistake(position, "YAML syntax", problem, _syntax_remedy(problem))]) from e
     except RecursionError as e:
         raise ConfigError(
-            [Mistake(f"{name}:1", "(whole file)", "nested too deeply", "see configs/demo.yaml for the form")]
+            [Mistake(f"{name}:1", "(whole file)", "nested too deeply", "see configs/demo.yaml for an example")]
         ) from e
     except yaml.YAMLError as e:
         remedy = "save the file as plain UTF-8 text"
         raise ConfigError([Mistake(f"{name}:1", "YAML syntax", str(e).replace("\n", " "), remedy)]) from e
     if root is None:
-        remedy = "`driftline init FOLDER` writes one to start from"
+        remedy = "`driftline init FOLDER` writes one as a start"
         raise ConfigError([Mistake(f"{name}:1", "(whole file)", "the file is empty", remedy)])
     if not isinstance(root, yaml.MappingNode):
         found = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         problem = f"expected `key: value` lines at the top level, found {found}"
-        raise ConfigError([Mistake(_place(name, root), "(whole file)", problem, "see configs/demo.yaml for the form")])
+        raise ConfigError([Mistake(_place(name, root), "(whole file)", problem, "see configs/demo.yaml for an example")])
     document = Document(name, {})
     _note_positions(root, (), document)
     document.data.update(_construct(root, name))
@@ -98,23 +98,23 @@ def _construct(root: yaml.MappingNode, name: str) -> dict[str, Any]:
         mark = getattr(e, "problem_mark", None)
         problem = getattr(e, "problem", None) or str(e)
         position = f"{name}:{mark.line + 1}" if mark else f"{name}:1"
-        raise ConfigError([Mistake(position, "YAML value", problem, "only plain values, lists and mappings are read")]) from e
+        raise ConfigError([Mistake(position, "YAML value", problem, "use plain values, lists and mappings only")]) from e
     finally:
         loader.dispose()
 
 
 def _note_positions(node: yaml.Node, key: Key, document: Document) -> None:
-    """Fill the places below `node`. Aliases of themselves, or of very many values, would never end: they are a mistake."""
+    """Fills the positions below `node`. Aliases of themselves, or of very many values, are mistakes: they would not end."""
     position = _place(document.name, node)
     if len(key) > MAX_DEPTH:
         raise ConfigError([Mistake(position, dotted(key[:3]) + "...", "nested too deeply (or an alias of itself)")])
     if len(document.value_positions) > MAX_NODES:
-        problem = f"the file means more than {MAX_NODES} values (aliases of aliases?)"
+        problem = f"the file expands to more than {MAX_NODES} values (aliases of aliases?)"
         raise ConfigError([Mistake(position, dotted(key), problem, "a run needs about a hundred; write them out")])
     document.value_positions[key] = position
     if node.tag not in PLAIN_TAGS:
         document.mistakes.append(
-            Mistake(position, dotted(key), f"the tag {node.tag!r} is not read", "plain values, lists and mappings only")
+            Mistake(position, dotted(key), f"the tag {node.tag!r} is not supported", "plain values, lists and mappings only")
         )
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -128,12 +128,12 @@ def _note_positions(node: yaml.Node, key: Key, document: Document) -> None:
 def _note_entry(name_node: yaml.Node, value: yaml.Node, key: Key, document: Document) -> None:
     position = _place(document.name, name_node)
     if not isinstance(name_node, yaml.ScalarNode):
-        problem = "a key must be a word, found a list or a mapping"
+        problem = "expected text as a key, found a list or a mapping"
         raise ConfigError([Mistake(position, dotted(key), problem, "quote it if it is text")])
     child = (*key, str(name_node.value))
     if child in document.key_positions:
-        remedy = f"it stands first at {document.key_positions[child]}; keep one of the two"
-        document.mistakes.append(Mistake(position, dotted(child), "the key is written twice", remedy))
+        remedy = f"its first position is {document.key_positions[child]}; keep one of the two"
+        document.mistakes.append(Mistake(position, dotted(child), "duplicate key", remedy))
         return
     document.key_positions[child] = position
     _note_positions(value, child, document)
@@ -147,7 +147,7 @@ def _syntax_remedy(problem: str) -> str:
     if "\\t" in problem:
         return "indent with spaces, not tabs"
     if "mapping values are not allowed" in problem:
-        return "a value that holds `: ` needs quotes, and keys of one mapping need the same indent"
+        return "a value that contains `: ` needs quotes, and keys of one mapping need the same indent"
     if "expected <block end>" in problem or "expected ',' or" in problem:
         return "check the indent and the brackets at and above this line"
     return ""

@@ -1,4 +1,4 @@
-"""The password of `driftline serve`: the user's own auth string, or a token that is made anew with every start."""
+"""The password of `driftline serve`: the user's own auth string, or a new token for every start."""
 
 import logging
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from pipelines.errors import RequestError, StateError
 
-# the server's; PREFECT_API_AUTH_STRING is a client's, and may hold the token of an earlier start
+# of the server; PREFECT_API_AUTH_STRING belongs to clients, and may hold the token of an earlier start
 AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
-# what Prefect and its libraries take settings from, where they find it in their folder
+# files in the working folder from which Prefect and its libraries read settings
 SETTINGS = ("prefect.toml", "pyproject.toml", ".env", "profiles.toml", "logging.yml")
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a client of the server must send; `token_file` is where it lies, None if it is the user's own."""
+    """What a client of the server must send; `token_file` is the file of the token, None if it is the user's own."""
 
     auth: str
     token_file: Path | None
@@ -27,10 +27,10 @@ class Access:
 
 
 def access_of(home: Path) -> Access:
-    """The auth string that the environment names, else a new token, which other shells find in `home`.
+    """The auth string in the environment, else a new token, which other shells read from `home`.
 
-    New each time: once the server is down, whoever takes its port is sent the token by pages that are still open. Raises
-    RequestError for an auth string that no browser can send, StateError where the token cannot be kept.
+    New for each start: after the server ends, open pages would send an old token to whoever takes its port. Raises
+    RequestError for an auth string that no browser can send, StateError if the token cannot be stored.
     """
     own = os.environ.get(AUTH_VARIABLE)
     if own:
@@ -42,7 +42,7 @@ def access_of(home: Path) -> Access:
 
 
 def make_private(home: Path) -> None:
-    """Makes the folder and keeps other users of the machine out of it. Raises StateError if it is not the user's own."""
+    """Creates the folder and restricts it to its owner. Raises StateError if it belongs to somebody else."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         status = home.lstat()
@@ -52,14 +52,14 @@ def make_private(home: Path) -> None:
     except OSError as e:
         problem = e.strerror or str(e)
     if problem:
-        raise StateError(f"{home}: {problem}; the server's database and token lie there: it must be a folder of your own")
+        raise StateError(f"{home}: {problem}; it holds the server's database and token: use a folder of your own")
     foreign = sorted(entry.name for entry in home.iterdir() if entry.name in SETTINGS or entry.is_symlink())
     if foreign:
-        raise StateError(f"{home} holds {', '.join(foreign)}, which `driftline serve` never makes; look at it, and take it away")
+        raise StateError(f"{home} holds {', '.join(foreign)}, which `driftline serve` never writes; check it, and remove it")
 
 
 def keep_password_out_of_logs() -> None:
-    """At level DEBUG the client of Prefect's WebSockets would log its first message, which holds the password."""
+    """At level DEBUG Prefect's WebSocket client would log its first message, which contains the password."""
     logging.getLogger("websockets").setLevel(logging.INFO)
 
 
@@ -73,5 +73,5 @@ def _write_token(file: Path) -> str:
             content.write(f"{token}\n")
         partial.replace(file)
     except OSError as e:
-        raise StateError(f"the server's token cannot be kept in {file}: {e.strerror}") from e
+        raise StateError(f"the server's token cannot be written to {file}: {e.strerror}") from e
     return token

@@ -1,8 +1,8 @@
-"""The processes below `driftline serve`: started in sessions of their own, ended with everything they started.
+"""The child processes of `driftline serve`: started in separate sessions, ended with all their descendants.
 
-A worker starts every flow run in yet another session, so a signal to the worker's group does not reach it: runs are found
-as descendants. Should a process be killed outright, the kernel (Linux) ends its children: nothing goes on that nobody watches
-over, with the password in its environment.
+A worker starts every flow run in another session, so a signal to the worker's process group does not reach it: runs are
+found as descendants. If a process is killed, the kernel (Linux) ends its children, so that no unsupervised process keeps the
+password in its environment.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ from pipelines.errors import StateError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHORT_LIFE_S, SHORT_LIVES = 60.0, 3
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before fork; there is none on macOS
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # loaded before fork; does not exist on macOS
 
 
 @dataclass
 class Child:
-    """A Python module that runs as a program; `process` is the one that runs it now."""
+    """A Python module that runs as a program; `process` is its current process."""
 
     name: str
     arguments: list[str]
@@ -56,7 +56,8 @@ def start(
 ) -> Child:
     """A module, with its arguments, as a child with its own log; ended when `stack` unwinds.
 
-    It works in `home`: Prefect takes settings, code among them, from prefect.toml, pyproject.toml and .env of the working folder.
+    It works in `home`: Prefect reads settings, and code, from prefect.toml, pyproject.toml and .env of the working
+    folder.
     `sockets` are file descriptors that it inherits.
     """
     process = spawn(name, arguments, environment, home, sockets)
@@ -66,11 +67,11 @@ def start(
 
 
 def restart(child: Child) -> None:
-    """Starts it again. Raises StateError if it has died young three times in a row."""
+    """Starts it again. Raises StateError after three early ends in a row."""
     is_short = time.monotonic() - child.started < SHORT_LIFE_S
     child.short_lives = child.short_lives + 1 if is_short else 0
     if child.short_lives >= SHORT_LIVES:
-        raise StateError(f"{child.name} ends as soon as it is started (exit code {child.process.returncode}); see {child.log}")
+        raise StateError(f"{child.name} ends right after its start (exit code {child.process.returncode}); see {child.log}")
     child.process = spawn(child.name, child.arguments, child.environment, child.home, child.sockets)
     child.started = time.monotonic()
 
@@ -94,20 +95,20 @@ def spawn(
 
 
 def end_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when its parent, the process `parent`, ends (Linux only).
+    """Makes the kernel kill this process when its parent, the process `parent`, ends (Linux only).
 
-    SIGKILL: a worker without a server would not end on SIGTERM, and a run would wait for it. A kill loses nothing.
+    Uses SIGKILL: a worker without a server does not end on SIGTERM, and a run would wait for it. A kill loses no data.
     """
     if _prctl is not None:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before we asked
+        if os.getppid() != parent:  # it ended before the call of prctl
             os._exit(1)
 
 
 def end(child: Child) -> None:
-    """Ends the flow runs below the child, then the child itself: politely first, then for good."""
+    """Ends the flow runs below the child, then the child itself: with SIGTERM, then SIGKILL."""
     below = descendants(child.process.pid)
-    signal_all(below, signal.SIGTERM)  # a run that is told so leaves its state in order and says CRASHED
+    signal_all(below, signal.SIGTERM)  # a run that gets SIGTERM keeps a valid state and reports CRASHED
     _, alive = psutil.wait_procs(below, timeout=10)
     signal_all(alive, signal.SIGKILL)
     if child.process.poll() is None:
@@ -137,7 +138,7 @@ def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends us the way Ctrl-C does, so that the children are taken down."""
+    """Handles SIGTERM like Ctrl-C, so that the children are ended."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

@@ -12,10 +12,10 @@ app = typer.Typer(
     name="driftline",
     help="Image time series in; forecasts, change maps and alerts out, with their position in the world kept.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (clouds are no refusals), "
+    "4 busy: try again.",
 )
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
@@ -27,11 +27,29 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="begin anew: forget the saved state (not the alerts) and take all steps again")
+    bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
 EvenIfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")
 ]
+
+
+def show_version(is_asked: bool) -> None:
+    """Prints release and code version, and ends the program."""
+    if is_asked:
+        from flows.folder import code_version
+
+        print(f"driftline {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version and exit", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What every verb has."""
 
 
 @app.command()
@@ -55,7 +73,7 @@ def init(
 
 @app.command()
 def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
-    """Lay the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
+    """Write the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
 
     \b
     Examples:
@@ -67,7 +85,7 @@ def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False,
 
 @app.command()
 def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
-    """Train the forecaster (or change detector) on the cube's newest version. An interrupted training goes on where it was.
+    """Train the forecaster (or change detector) on the cube's newest version. An interrupted training resumes.
 
     \b
     Examples:
@@ -77,10 +95,10 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
     stage("train", config, overrides, dry_run, json_)
 
 
-@app.command(short_help="Judge it beside every baseline, on held-out blocks and time.")
+@app.command(short_help="Evaluate beside every baseline, on held-out blocks and dates.")
 def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
-    """Judge it beside every baseline: a forecast on held-out blocks and time, labelled change on held-out places,
-    monitoring on breaks of known size and date.
+    """Evaluate beside every baseline: a forecast on held-out blocks and dates, labelled change on held-out sites,
+    monitoring on simulated breaks of known size and date.
 
     \b
     Examples:
@@ -104,13 +122,13 @@ def predict(
     stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
-@app.command(short_help="Judge what is new: advance the state, map changes, raise alerts.")
+@app.command(short_help="Monitor new scenes: advance the state, map changes, raise alerts.")
 def monitor(
     config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
-    """Take in new scenes, advance the saved state of every tile by them, update change maps and the list of alerts.
+    """Ingest new scenes, advance the saved state of every tile, update change maps and the alert log.
 
-    For runs with `task: monitor`. Without new scenes it does nothing; a late or reprocessed scene recomputes what it touched.
+    For runs with `task: monitor`. Without new scenes it does nothing; a late or reprocessed scene recomputes what it affects.
 
     \b
     Examples:
@@ -138,7 +156,7 @@ def run(
 
 @app.command()
 def report(config: Config, overrides: Overrides = None, json_: Json = False) -> None:
-    """Write summary.json and the report of a finished run anew.
+    """Rewrite summary.json and the report of a finished run.
 
     \b
     Examples:
@@ -147,22 +165,23 @@ def report(config: Config, overrides: Overrides = None, json_: Json = False) -> 
     stage("report", config, overrides, False, json_)
 
 
-@app.command(short_help="Follow every object of a series of masks: size, place, events.")
+@app.command(short_help="Track every object of a series of masks: size, position, events.")
 def track(
     masks: Annotated[
-        list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a watch")
+        list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
     ],
     pattern: Annotated[
         str | None, typer.Option(help="where the date stands in the names, e.g. {date:%Y%m%d}*.tif; default: it is looked for")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder of the tables and pictures; default: runs/NAME/track of a watch, else runs/track")
+        Path | None,
+        typer.Option(help="folder of the tables and pictures; default: track/ of the monitoring run, else runs/track"),
     ] = None,
     code: Annotated[int | None, typer.Option(help="the value of the objects; default: everything but 0 and nodata")] = None,
     min_size: Annotated[
         float | None,
         typer.Option(
-            help="smaller objects are left out, in m2 (mm2 with --spacing-mm); default: 0, of a watch its monitoring.min_area_px"
+            help="smaller objects are left out, in m2 (mm2 with --spacing-mm); default: 0, or monitoring.min_area_px of the run"
         ),
     ] = None,
     grow: Annotated[float, typer.Option(help="relative change of size from which an object counts as grown or shrunk")] = 0.1,
@@ -173,7 +192,7 @@ def track(
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
     json_: Json = False,
 ) -> None:
-    """Follow every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
+    """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
     Pixels that are nodata were not seen: an object under a cloud is never gone.
 
@@ -220,7 +239,7 @@ def history(cube: Cube, json_: Json = False) -> None:
 @app.command(short_help="Write a plain Zarr copy of a cube for other tools.")
 def export(
     cube: Cube,
-    target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a place that does not exist yet")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a path that does not exist yet")],
     snapshot: Snapshot = None,
     json_: Json = False,
 ) -> None:
@@ -281,7 +300,7 @@ def demo(
     even_if_worse: EvenIfWorse = False,
     json_: Json = False,
 ) -> None:
-    """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints where the map, picture and report lie.
+    """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints the paths of map, picture and report.
 
     \b
     Examples:

@@ -1,8 +1,8 @@
 """Which source code decides a stage's output: what the stage names, and everything of driftline that this uses.
 
-A stage names modules (`pipelines.monitoring.replay`), or definitions (`flows.tasks.forecast:Forecast.fit`). Code of every stage
-stands side by side in flows.tasks and configs, so of these only the definitions that are used count; modules of pipelines and
-models count whole. The rest of flows, the engine, computes nothing and does not count.
+A stage names modules (`pipelines.monitoring.replay`), or definitions (`flows.tasks.forecast:Forecast.fit`). flows.tasks and
+configs hold the code of every stage, so of these only the definitions that are used count; modules of pipelines and models
+count whole. The rest of flows, the engine, computes nothing and does not count.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What `driftline info` and `driftline history` say to people; programs take `--json`."""
+"""The text of `driftline info` and `driftline history`; programs use `--json`."""
 
 from collections.abc import Iterator
 from typing import Any
 
-LATEST = 5  # dates, and scenes of a version, that are named
+LATEST = 5  # dates, and scenes of a version, that are listed
 
 
 def info_lines(cube: dict[str, Any]) -> Iterator[str]:
@@ -26,7 +26,7 @@ def info_lines(cube: dict[str, Any]) -> Iterator[str]:
     yield f"bounds:    {', '.join(f'{edge:.10g}' for edge in grid['bounds_xy'])} (left, bottom, right, top)"
     for number, band in enumerate(cube["bands"]):
         yield f"{'bands:' if not number else '':<11}{format_band(band)}"
-    size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB unpacked"
+    size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
     yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
     if shape["time"]:
         yield "latest:"
@@ -43,7 +43,7 @@ def format_band(band: dict[str, Any]) -> str:
 
 
 def history_lines(versions: list[Any]) -> Iterator[str]:
-    """Lines about a cube's versions, newest first: one each, then which scenes came, were replaced or refused."""
+    """Lines about a cube's versions, newest first: one each, then the scenes added, replaced or refused."""
     for version in versions:
         yield f"{version.snapshot}  {version.written_utc:%Y-%m-%d %H:%M:%S} UTC  {version.message}"
         for word, scenes in (("added", version.added), ("replaced", version.replaced)):
@@ -61,5 +61,5 @@ def some_of(scenes: tuple[str, ...]) -> str:
 
 
 def format_date(date: str) -> str:
-    """An ISO 8601 date with the time of day where it is not midnight."""
+    """An ISO 8601 date, with the time of day unless it is midnight."""
     return date.replace("T", " ").removesuffix(" 00:00:00")

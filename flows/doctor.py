@@ -1,4 +1,4 @@
-"""`driftline doctor`: what is known to go wrong on a machine, looked for before it does."""
+"""`driftline doctor`: checks a machine for known problems."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from typing import Any
 from flows.tracking import is_reachable, require_access, server_url
 from pipelines.errors import RequestError
 
-# distribution, first version that breaks, what happens (each was seen; pip itself accepts these sets)
+# distribution, first version that breaks, what happens (each was observed; pip accepts these versions)
 TRAPS = (
     ("fastapi", (0, 151), "no Prefect flow can run (`Body() got an unexpected keyword argument 'min_items'`)"),
     ("sqlalchemy", (2, 1), "Prefect's cron schedules never fire, without an error"),
@@ -24,7 +24,7 @@ LEAST_FREE_GB = 2.0
 
 
 def examine() -> list[dict[str, Any]]:
-    """Findings `{what, ok, found, remedy}`; a check that fails to run is a finding too, never an exception."""
+    """Findings `{what, ok, found, remedy}`; a check that raises is a finding too, never an exception."""
     checks: list[Callable[[], Iterator[dict[str, Any]]]] = [
         check_python, check_traps, check_disk, check_rights, check_proj, check_drivers, check_devices, check_prefect,
     ]  # fmt: skip
@@ -44,7 +44,7 @@ def finding(what: str, ok: bool, found: str, remedy: str = "") -> dict[str, Any]
 
 def check_python() -> Iterator[dict[str, Any]]:
     found = ".".join(map(str, sys.version_info[:3]))
-    yield finding("python", sys.version_info >= (3, 11), found, "driftline needs Python 3.11; the lock file is for 3.11")
+    yield finding("python", sys.version_info >= (3, 11), found, "driftline needs Python 3.11, 3.12 or 3.13")
 
 
 def check_traps() -> Iterator[dict[str, Any]]:
@@ -52,7 +52,7 @@ def check_traps() -> Iterator[dict[str, Any]]:
         try:
             found = version(name)
         except PackageNotFoundError:
-            yield finding(name, False, "not installed", "pip install -r requirements.lock")
+            yield finding(name, False, "not installed", "pip install --no-deps -r requirements.lock")
             continue
         numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:3] if part.isdigit())
         bound = ".".join(map(str, first_bad))
@@ -63,7 +63,7 @@ def check_traps() -> Iterator[dict[str, Any]]:
 
 def check_disk() -> Iterator[dict[str, Any]]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    yield finding("disk", free >= LEAST_FREE_GB, f"{free:.1f} GB free here", "free some, or set `runs` to another disk")
+    yield finding("disk", free >= LEAST_FREE_GB, f"{free:.1f} GB free here", "free space, or set `runs` to another disk")
 
 
 def check_rights() -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ def check_rights() -> Iterator[dict[str, Any]]:
             with tempfile.TemporaryFile(dir=folder):
                 yield finding(what, True, f"{folder} can be written")
         except OSError as e:
-            yield finding(what, False, f"{folder}: {e.strerror}", "call driftline in a folder of your own, or mend the rights")
+            yield finding(what, False, f"{folder}: {e.strerror}", "run driftline in a folder of your own, or set the permissions")
 
 
 def check_proj() -> Iterator[dict[str, Any]]:
@@ -81,7 +81,7 @@ def check_proj() -> Iterator[dict[str, Any]]:
 
     xs, _ = transform(CRS.from_epsg(4326), CRS.from_epsg(3035), [10.0], [52.0])
     is_right = abs(xs[0] - 4_321_000) < 1  # the false easting of ETRS89-LAEA at its centre
-    remedy = "another PROJ gets in the way; unset PROJ_LIB and PROJ_DATA"
+    remedy = "another PROJ installation interferes; unset PROJ_LIB and PROJ_DATA"
     yield finding("PROJ", is_right, "knows EPSG:3035" if is_right else f"misplaces EPSG:3035 ({xs[0]:.0f})", remedy)
 
 
@@ -111,7 +111,7 @@ def check_prefect() -> Iterator[dict[str, Any]]:
     yield finding("prefect", True, version("prefect"))
     url = server_url()
     if url is None:
-        yield finding("Prefect server", True, "none configured; runs go without one")
+        yield finding("Prefect server", True, "none configured; runs work without one")
         return
     is_there = is_reachable(url)
     yield finding("Prefect server", is_there, url, "start it (driftline serve), or unset PREFECT_API_URL")

@@ -1,10 +1,10 @@
-"""One flow run in a process of its own: `python -m flows.engine FLOW FOLDER WORKER`, started by flows/worker.py.
+"""One flow run in a separate process: `python -m flows.engine FLOW FOLDER WORKER`, started by flows/worker.py.
 
-The same as `python -m prefect.engine` (3.8.8), but for this: the flow is ours, whatever the deployment says (its pull steps
-never run); it works in FOLDER, from which Prefect has read no settings; it ends with its worker, the process WORKER; and a run
-that failed with a message logs no traceback of Prefect's engine besides.
+As `python -m prefect.engine` (3.8.8), except: the flow is driftline's, whatever the deployment states (its pull steps never
+run); it works in FOLDER, from which Prefect has read no settings; it ends with its worker, the process WORKER; and a run that
+failed with a message does not log a traceback of Prefect's engine.
 
-Prefect is imported in `main` only: a process that the run spawns (training on several devices) imports this module again, in
+Prefect is imported in `main` only: a child process of the run (training on several devices) imports this module again, in
 FOLDER, and must not read settings there.
 """
 
@@ -27,7 +27,7 @@ def main(name: str, folder: str, worker: str) -> None:
     keep_password_out_of_logs()
     os.chdir(folder)
     flow_run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
-    configure_from_env()  # cancellation reaches this process through a channel of its worker
+    configure_from_env()  # cancellation arrives through a channel of the worker
     with handle_engine_signals(flow_run_id):
         run_flow(load_flow(name), flow_run=load_flow_run(flow_run_id), return_type="state")
 

@@ -19,6 +19,7 @@ NEEDED = {  # what other stages read of a stage's record; without it the stage c
     "ingest": {"snapshot", "refused"},
     "train": {"key", "snapshot", "model_hash"},
     "evaluate": {"key", "model_hash", "is_publishable", "message"},
+    "monitor": {"key", "products", "snapshot", "model", "model_hash"},
     "report": {"key"},
 }
 PUBLISHED = {"key", "model_hash", "products", "snapshot"}  # of the stage that publishes, whatever its name
@@ -101,12 +102,6 @@ class RunFolder:
     def done(self, stage: str) -> Path:
         """The file that says what a finished stage was made from, and what came out."""
         return self.path / "stages" / f"{stage}.json"
-
-
-def stage_key(**inputs: Any) -> str:
-    """SHA-256 (hex) of JSON values and of all source code."""
-    text = json.dumps({**inputs, "code": code_version()}, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str, Any] | None:

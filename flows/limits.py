@@ -1,7 +1,7 @@
-"""What a run may read, write and connect to when a server starts it: what `driftline serve` was started with.
+"""Limits: what a run may read, write and connect to when a server starts it, set at the start of `driftline serve`.
 
-`serve` puts folders and URIs into the environment of its workers (`DRIFTLINE_LIMITS`, JSON); every process that finds them there
-keeps to them. Without them, as at a terminal, a run may touch what its user may.
+`serve` puts folders and URIs into the environment of its workers (`DRIFTLINE_LIMITS`, JSON); every process that finds them
+applies them. Without them, as at a terminal, a run has the permissions of its user.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
 
 LIMITS_VARIABLE = "DRIFTLINE_LIMITS"
-CLOSED = ".prefect"  # where a server keeps its database and token
+CLOSED = ".prefect"  # the server's folder for database and token
 SCHEDULERS = ("tcp://", "tls://")  # addresses of Dask schedulers
 DOES = {"read": "read", "write": "write", "connect": "connect to"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Absolute paths (links resolved) and URIs; everything below them is meant too, but for the folders of servers.
+    """Absolute paths (links resolved) and URIs; everything below them is included, except the folders of servers.
 
-    What may be written may also be read.
+    Write access includes read access.
     """
 
     read: tuple[str, ...] = ()
@@ -41,32 +41,36 @@ class Limits:
 
     @classmethod
     def of(cls, read: Iterable[str] = (), write: Iterable[str] = ()) -> Limits:
-        """From paths and URIs as a user writes them."""
+        """Limits from paths and URIs as a user writes them."""
         writable = outermost(map(canonical, write))
         readable = tuple(one for one in outermost(map(canonical, read)) if not any(is_below(one, w) for w in writable))
         return cls(readable, writable)
 
     def allow(self, one: NamedPath) -> bool:
-        """True if what `one` names lies at or below one of the places for what is done there."""
+        """True if `one` is at or below one of the locations with its kind of access."""
         try:
             requested = canonical(text_of(one))
-        except (ValueError, OSError, RuntimeError):  # a null byte, a loop of links, a URI with `..`
+        except (ValueError, OSError, RuntimeError):  # a null byte, circular links, a URI with `..`
             return False
         locations = (*self.write, *self.read) if one.access == "read" else self.write
         return any(
             is_below(requested, location) and CLOSED not in requested[len(location) :].split("/") for location in locations
         )
 
+    def sees(self, path: Path) -> bool:
+        """True if `path` is there. A path that is not allowed counts as there and is not looked at: `require` refuses it."""
+        return not self.allow(NamedPath((), str(path), "read")) or path.exists()
+
     def require(self, paths: Iterable[NamedPath]) -> None:
-        """Raises RequestError that lists every one of `paths` that is not allowed."""
+        """Raises RequestError with all of `paths` that are not allowed."""
         refused = [f"  {_key(one)}: may not {DOES[one.access]} {one.text}" for one in paths if not self.allow(one)]
         if refused:
             locations = [*(f"{location} (read only)" for location in self.read), *self.write]
             raise RequestError(
-                "this server's runs stay within the folders and URIs that it was started with:\n"
+                "this server's runs are limited to the folders and URIs of its start:\n"
                 + "\n".join(refused)
                 + f"\n  allowed: {', '.join(locations) or 'nothing'}"
-                + "\n  -> name a place below those, or start it with `driftline serve ... --allow PLACE` "
+                + "\n  -> use a location below those, or start it with `driftline serve ... --allow LOCATION` "
                 "(a folder, s3://BUCKET/PREFIX or tcp://HOST:PORT)"
             )
 
@@ -75,7 +79,7 @@ class Limits:
 
 
 def limits_here() -> Limits | None:
-    """The limits of this process; None: there are none. Raises StateError if they cannot be read (never: no limits)."""
+    """The limits of this process; None: there are none. Raises StateError if they cannot be parsed."""
     text = os.environ.get(LIMITS_VARIABLE)
     if text is None:
         return None
@@ -83,13 +87,13 @@ def limits_here() -> Limits | None:
         content = json.loads(text)
         return Limits(*(tuple(map(str, content[field.name])) for field in fields(Limits)))
     except (ValueError, KeyError, TypeError) as e:
-        raise StateError(f"{LIMITS_VARIABLE} is set and not readable ({e}); `driftline serve` sets it, unset it otherwise") from e
+        raise StateError(f"{LIMITS_VARIABLE} cannot be parsed ({e}); only `driftline serve` sets it: unset it") from e
 
 
 def canonical(location: str) -> str:
-    """A comparable form: links, `.` and `..` of a path resolved; of a URI scheme and host in lower case, no `/` at the end.
+    """A comparable form: links, `.` and `..` of a path resolved; scheme and host of a URI in lower case, no trailing `/`.
 
-    Raises ValueError for a URI whose path is not in its normal form: what `..` means there depends on who reads it.
+    Raises ValueError for a URI whose path is not normalised: programs interpret `..` differently.
     """
     if not is_uri(location) or location.startswith("file://"):
         return str(Path(location.removeprefix("file://")).resolve())
@@ -101,12 +105,12 @@ def canonical(location: str) -> str:
 
 
 def is_below(location: str, other: str) -> bool:
-    """True if the canonical `location` is `other` or lies below it."""
+    """True if the canonical `location` is `other` or below it."""
     return location == other or location.startswith(other.rstrip("/") + "/")
 
 
 def outermost(locations: Iterable[str]) -> tuple[str, ...]:
-    """Those of the canonical `locations` that lie below none of the others, in their order."""
+    """Those of the canonical `locations` that are below none of the others, in their order."""
     distinct = list(dict.fromkeys(locations))
     return tuple(one for one in distinct if not any(one != other and is_below(one, other) for other in distinct))
 
@@ -126,28 +130,30 @@ def load_run_within_limits(
     is_deployed: bool = False,
     notify: Notify = log.warning,
 ) -> AnyRun:
-    """`load_run`, which looks at no path that the limits of this process leave out.
+    """`load_run`, which accesses no path outside the limits of this process.
 
-    A deployment's run (`is_deployed`) without limits must have absolute paths: outside `driftline serve` it begins in a
-    temporary folder that Prefect deletes. Raises what `load_run` raises, and RequestError for a path that is not allowed.
+    A deployment's run (`is_deployed`) without limits must have absolute paths: outside `driftline serve` it starts in a
+    temporary folder that Prefect deletes. Raises the errors of `load_run`, and RequestError for a path that is not allowed.
     """
     limits = limits_here()
     if limits is None and not is_deployed:
         return load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=notify)
+    exists = limits.sees if limits is not None else Path.exists
     itself = NamedPath(("config",), str(config), "read")
     require = limits.require if limits is not None else require_absolute
     require([itself])
-    run = load_run(config, overrides, inputs_must_exist=False, notify=notify)
+    run = load_run(config, overrides, inputs_must_exist=False, notify=notify, exists=exists)
     require(named_paths(run))
     if limits is not None:
         limits.require(derived_paths(run))
-    if load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=log.debug) != run:  # said already
+    again = load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=log.debug, exists=exists)  # logged already
+    if again != run:
         raise RequestError(f"{config} changed while it was read; start the run again")
     return run
 
 
 def derived_paths(run: AnyRun) -> list[NamedPath]:
-    """What a run makes of its name: its folder, its cube, and every link in these."""
+    """The paths that a run derives from its name: its folder, its cube, and every link in these."""
     folder = RunFolder.of(run)
     cube = NamedPath(("cube", "uri"), folder.cube_uri, "write")
     own = [NamedPath(("name",), str(folder.path), "write"), cube]
@@ -157,20 +163,20 @@ def derived_paths(run: AnyRun) -> list[NamedPath]:
 
 
 def links_below(folder: Path) -> Iterator[str]:
-    """Every link below `folder`; none is followed."""
+    """Every link below `folder`, without following any."""
     for parent, folders, files in os.walk(folder):
         yield from (str(path) for name in (*folders, *files) if (path := Path(parent, name)).is_symlink())
 
 
 def require_absolute(paths: Iterable[NamedPath]) -> None:
-    """Raises RequestError that lists every one of `paths` that depends on the working folder."""
+    """Raises RequestError with all of `paths` that depend on the working folder."""
     relative = [f"  {_key(one)}: {one.text}" for one in paths if not one.is_remote and not one.local.is_absolute()]
     if relative:
         raise RequestError(
             "this deployment was not started by `driftline serve`: its working folder is a temporary one that Prefect "
-            "deletes, and relative paths would end there:\n"
+            "deletes, together with files at relative paths:\n"
             + "\n".join(relative)
-            + "\n  -> write absolute paths (for example --set runs=/data/runs), or let `driftline serve` run it"
+            + "\n  -> write absolute paths (for example --set runs=/data/runs), or start it with `driftline serve`"
         )
 
 
@@ -179,9 +185,9 @@ def _key(one: NamedPath) -> str:
 
 
 def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = ()) -> Limits:
-    """What runs of a server may touch: the working folder, what its config names, and `extra` (read and written).
+    """Limits of the runs of a server: the working folder, what its config names, and `extra` (read and written).
 
-    The working folder is left out where it is the home folder or holds it: keys and settings lie there. Raises RequestError.
+    The working folder is excluded if it is or contains the home folder, which holds keys and settings. Raises RequestError.
     """
     here = Path.cwd().resolve()
     named = named_paths(run) if run is not None else []
@@ -197,7 +203,7 @@ def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] 
 
 
 def home_folders() -> list[Path]:
-    """The user's home, by HOME and by the machine's list of users; in a container it may have neither."""
+    """The user's home, from HOME and from the user database; a container may have neither."""
     folders = [os.environ["HOME"]] if os.environ.get("HOME") else []
     with suppress(KeyError):
         folders.append(pwd.getpwuid(os.getuid()).pw_dir)
@@ -205,10 +211,10 @@ def home_folders() -> list[Path]:
 
 
 def check_location(location: str) -> None:
-    """Raises RequestError for a place to allow that is none: a typing error would show only when a run fails."""
+    """Raises RequestError for an invalid location: otherwise a typing error would only show when a run fails."""
     if not is_uri(location):
         if not Path(location).exists():
-            raise RequestError(f"--allow {location}: no such folder; make it first, or mend the path")
+            raise RequestError(f"--allow {location}: no such folder; create it first, or correct the path")
         return
     try:
         scheme, host, port = urlsplit(location).scheme.lower(), urlsplit(location).hostname, urlsplit(location).port

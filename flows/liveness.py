@@ -1,8 +1,8 @@
-"""Runs whose process is gone: found by their silence and marked CRASHED, so that they give their queue slot back.
+"""Finds runs without heartbeats and marks them CRASHED, so that they release their queue slot.
 
-The automation of `flows/registration.py` does this for a run that falls silent under a server that goes on. Its timers die
-with the server: a run that died together with it (a power cut) would stay RUNNING for ever, and so would one whose worker
-died before the first heartbeat. `driftline serve` therefore looks as well. No import of Prefect: plain HTTP.
+The automation of `flows/registration.py` does this for runs of a live server. Its timers end with the server: a run that ended
+together with it (a power cut) would stay RUNNING for ever, and so would one whose worker ended before the first heartbeat.
+Therefore `driftline serve` checks too. Does not import Prefect: plain HTTP.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -11,16 +11,16 @@ from typing import Any
 from flows.prefect_api import PrefectApi
 from flows.tasks import FLOWS
 
-STARTING_S = 300.0  # a worker was seen to need 10 s from PENDING to RUNNING; a loaded machine more
-MESSAGE = "no heartbeat: the process or its machine is gone; run it again, it goes on where it was"
+STARTING_S = 300.0  # measured: 10 s from PENDING to RUNNING, longer on a loaded machine
+MESSAGE = "no heartbeat: the process or its machine ended; start the run again, it resumes"
 
 
 def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
-    """Names of the runs that were marked CRASHED now: RUNNING (or being cancelled) without a heartbeat for `silent_s`.
+    """Names of the runs now marked CRASHED: RUNNING (or being cancelled) without a heartbeat for `silent_s` seconds.
 
-    Runs of driftline's flows only: those of other flows on this server are their owners' concern.
+    Only runs of driftline's flows, not those of other flows on this server.
 
-    Call it only when the server has been up for `silent_s`: before, living runs had no chance to be heard. Raises OSError.
+    Call it only if the server has run for `silent_s`: before, live runs could not send a heartbeat. Raises OSError.
     """
     now = datetime.now(UTC)
     requested = {
@@ -36,7 +36,7 @@ def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
 
 
 def is_silent(api: PrefectApi, run: dict[str, Any], now: datetime, silent_s: float) -> bool:
-    """True if nothing was heard of the run for so long that its process must be gone."""
+    """True if the last event of the run is so old that its process must have ended."""
     patience = timedelta(seconds=max(silent_s, STARTING_S) if run["state"]["type"] == "PENDING" else silent_s)
     if now - datetime.fromisoformat(run["state"]["timestamp"]) < patience:
         return False

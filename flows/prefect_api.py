@@ -1,6 +1,6 @@
-"""Prefect's API over plain HTTP, with password and CSRF token, for those who must not import Prefect.
+"""Prefect's API over plain HTTP, with password and CSRF token, for code that must not import Prefect.
 
-`driftline serve` is one: its children have other settings than its own process, and importing Prefect takes two seconds.
+`driftline serve` must not: its children have other settings than its own process, and the import takes two seconds.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CLIENT_TIMEOUT_S = 30.0
-# no proxy sees the password of a server on this machine
+# requests with the password of a local server use no proxy
 LOOPBACK = ("127.0.0.1", "localhost")
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class PrefectApi:
-    """A server's API. `url` ends in /api; `auth` is its auth string, None where it has none.
+    """A server's API. `url` ends in /api; `auth` is its auth string, None if it has none.
 
-    Every method raises OSError (urllib's errors are) where the server does not answer or refuses.
+    Every method raises OSError (or a subclass, as urllib's errors) if the server does not answer or refuses.
 
         PrefectApi("http://127.0.0.1:4200/api", auth).post("/flow_runs/filter", {"limit": 1})
     """
@@ -43,7 +43,7 @@ class PrefectApi:
         return self._change("PATCH", path, content)
 
     def _change(self, method: str, path: str, content: Any) -> Any:
-        """A request that changes something; a CSRF token that has run out (an hour) is fetched anew."""
+        """A request that changes something; an expired CSRF token (after an hour) is renewed."""
         fresh = not self._csrf
         try:
             return self.ask(method, path, content, self._csrf or self._fetch_csrf())
@@ -56,14 +56,14 @@ class PrefectApi:
         try:
             token = self.get(f"/csrf-token?client={self._client}")["token"]
         except urllib.error.HTTPError as e:
-            if e.code != 422:  # 422: the server asks for none
+            if e.code != 422:  # 422: the server does not use CSRF tokens
                 raise
             return {}
         self._csrf = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": self._client}
         return self._csrf
 
     def ask(self, method: str, path: str, content: Any, headers: dict[str, str]) -> Any:
-        """The answer to one request with these headers and the password, from JSON; None for an empty one."""
+        """The JSON response to one request with these headers and the password; None for an empty response."""
         body = None if content is None else json.dumps(content).encode()
         typed = {} if body is None else {"Content-Type": "application/json"}
         request = urllib.request.Request(
@@ -75,13 +75,13 @@ class PrefectApi:
 
 
 def open_url(request: urllib.request.Request, timeout_s: float) -> Any:
-    """The answer to a request; one to this machine goes through no proxy. Raises OSError."""
+    """The response to a request; requests to this machine use no proxy. Raises OSError."""
     is_here = urlsplit(request.full_url).hostname in LOOPBACK
     return (_direct.open if is_here else urllib.request.urlopen)(request, timeout=timeout_s)
 
 
 def without_proxies() -> dict[str, str]:
-    """The environment's NO_PROXY with this machine in it, for the clients of Prefect and all others."""
+    """The environment's NO_PROXY plus this machine, for the clients of Prefect and others."""
     kept = {name: os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")}
     return {name: ",".join(filter(None, [value, *LOOPBACK])) for name, value in kept.items()}
 

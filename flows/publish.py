@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import config_hash
-from flows.folder import RunFolder, code_version, finished, read_json, require, stage_key, write_json
+from flows import code
+from flows.folder import RunFolder, code_version, finished, read_json, require, write_json
 from flows.invocation import Invocation
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Record, Task
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
 from pipelines.learning.result import Evaluation
+
+PICTURES = (".png", ".gif")
 
 
 def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
@@ -44,9 +47,12 @@ def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
 
 
 def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
-    """The evaluation of the model in the run's folder, None where there is none; one of another model does not count."""
+    """The evaluation of the model in the run's folder, None where there is none; one of another model does not count.
+
+    Nor does one of version 0.1.0, whose record does not have the file's hash.
+    """
     evaluated = finished(context.folder, "evaluate")
-    if evaluated is None or not context.folder.evaluation.exists():
+    if evaluated is None or "evaluation_sha256" not in evaluated or not context.folder.evaluation.exists():
         return None
     trained = finished(context.folder, "train") if "train" in task.stages else None
     if trained is not None and trained["model_hash"] != evaluated["model_hash"]:
@@ -118,12 +124,16 @@ def put_in_place(folder: RunFolder, stage: str, record: Record, building: Buildi
 
 
 def named_files(folder: RunFolder, stage: str) -> list[str]:
-    """The files that the record of the stage names, whether it is finished or not; relative to the run's folder."""
+    """Products and pictures that the record of the stage names, whether it is finished or not; relative to the run's folder.
+
+    Records of version 0.1.0 name other files as well, which are not ours to remove (alerts.json).
+    """
     try:
         record = read_json(folder.done(stage), "")
     except (MissingInput, ArtefactDamaged):
         return []
-    return list(record.get("products", ())) if isinstance(record, dict) else []
+    names = record.get("products", ()) if isinstance(record, dict) else ()
+    return [name for name in names if name.startswith(f"{folder.products.name}/") or name.endswith(PICTURES)]
 
 
 def new_building(folder: RunFolder) -> Building:
@@ -151,7 +161,7 @@ def is_published(folder: RunFolder, record: Record) -> bool:
 
 
 def withdraw(context: Invocation, stage: str, why: str) -> None:
-    """Removes products that nothing stands for any more; the record goes last, so that the next run ends what a kill cut off."""
+    """Removes products that nothing stands for any more; the record goes last, so that the next run ends what a kill left."""
     folder, names = context.folder, named_files(context.folder, stage)
     if not names and not folder.products.exists():
         return
@@ -166,7 +176,9 @@ def current_products(task: Task, context: Invocation) -> Record:
     """The record of what is published, {} where nothing is; what is not whole or of another model is withdrawn."""
     folder, stage = context.folder, task.stages[-1]
     record, evaluated = finished(folder, stage), finished(folder, "evaluate")
-    if record is None or not record["key"] or not is_published(folder, record):
+    if record is None:
+        return {}
+    if not record["key"] or not is_published(folder, record):
         withdraw(context, stage, "it is not whole")
         return {}
     if task.is_gated and (evaluated is None or evaluated["model_hash"] != record["model_hash"]):
@@ -295,4 +307,4 @@ def is_reported(task: Task, context: Invocation) -> bool:
 def report_key(task: Task, context: Invocation) -> str:
     records = {stage: finished(context.folder, stage) for stage in task.stages if stage != "ingest"}
     refused = (finished(context.folder, "ingest") or {}).get("refused")
-    return stage_key(config=config_hash(context.run), refused=refused, **records)
+    return code.key({"config": config_hash(context.run), "refused": refused, "driftline": code_version(), **records}, ())

@@ -1,4 +1,4 @@
-"""What a fresh server is told: work pools, deployments, and the automation that notices dead runs.
+"""Registers work pools, deployments, and the automation that detects dead runs on a new server.
 
 Run as `python -m flows.registration` with PREFECT_API_URL and PREFECT_API_AUTH_STRING set and the request as JSON on stdin.
 """
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from flows.tasks import FLOWS
 
-WRONG_SCHEDULE = "no schedule"  # how the last line begins where a cron expression is wrong
+WRONG_SCHEDULE = "no schedule"  # start of the last line if a cron expression is wrong
 ZOMBIE_NAME = "driftline: mark dead runs"
 ZOMBIE_S = 90  # three heartbeats of 30 s
 
@@ -30,7 +30,7 @@ async def register(request: dict[str, Any]) -> None:
 
 
 async def make_pools(client: Any, folder: str, gpus: int) -> None:
-    """Process pools whose runs start in `folder`; the gpu pool's queue runs one flow per device."""
+    """Process pools whose runs work in `folder`; the gpu pool's queue runs one flow per device."""
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
@@ -77,7 +77,7 @@ async def make_deployment(client: Any, described: dict[str, Any]) -> None:
 
 
 async def remove_others(client: Any, offered: set[str]) -> None:
-    """Takes away our deployments that an earlier `serve` made here for another task: they would run its config."""
+    """Deletes deployments that an earlier `serve` registered here for another task: they would run its config."""
     from prefect.exceptions import ObjectNotFound
 
     for name in set(FLOWS) - offered:
@@ -89,7 +89,7 @@ async def remove_others(client: Any, offered: set[str]) -> None:
 
 
 async def watch_for_zombies(client: Any) -> None:
-    """A run whose heartbeats stop is marked CRASHED, so that it gives its queue slot back (docs: "Detect zombie flows")."""
+    """Marks a run CRASHED when its heartbeats stop, so that it releases its queue slot (docs: "Detect zombie flows")."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -109,7 +109,7 @@ async def watch_for_zombies(client: Any) -> None:
         threshold=1,
         within=timedelta(seconds=ZOMBIE_S),
     )
-    action = ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: the process or its machine is gone; run it again")
+    action = ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: the process or its machine ended; run it again")
     automation = AutomationCore(name=ZOMBIE_NAME, enabled=True, trigger=trigger, actions=[action])
     for old in await client.read_automations_by_name(ZOMBIE_NAME):
         await client.delete_automation(old.id)

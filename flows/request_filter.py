@@ -1,15 +1,15 @@
-"""What stands before Prefect's server: requests that a page of another site can make a browser send are refused.
+"""A filter in front of Prefect's server: refuses requests that pages of other sites can make a browser send.
 
-Every page that the user opens can reach 127.0.0.1. What it can send, and what refuses it here:
+Every page that the user opens can reach 127.0.0.1. What it can send, and what refuses it:
 
     a form, an image, fetch(..., {mode: "no-cors"})     Origin, Sec-Fetch-Site; a body without Content-Type: application/json
     fetch with JSON and headers (preflighted)           Origin: the preflight is refused, so is the request
-    a name that it lets point to 127.0.0.1 (rebinding)  Host
-    WebSocket (browsers ask for no permission)          Origin, Host
+    a name that resolves to 127.0.0.1 (DNS rebinding)  Host
+    WebSocket (browsers do not check permissions)          Origin, Host
 
-Fetch metadata: https://www.w3.org/TR/fetch-metadata/. Beneath stand Prefect's own auth string, CSRF tokens and CORS.
-Answers forbid other sites to frame them, and the UI to talk to anyone else: Prefect's calls an analytics service, and a picture
-in an artifact's text could tell its author who looked at it.
+Fetch metadata: https://www.w3.org/TR/fetch-metadata/. Prefect's own auth string, CSRF tokens and CORS apply in addition.
+Responses forbid other sites to frame them, and the UI to connect to other hosts: Prefect's UI calls an analytics service, and
+an image in an artifact's text could report to its author who opened it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 HOST = re.compile(r"(?:127\.0\.0\.1|localhost)(?::[0-9]{1,5})?", re.IGNORECASE)
-PASSWORD_KEY = "prefect-password"  # where both UIs of Prefect keep the auth string, in base64
+PASSWORD_KEY = "prefect-password"  # the key under which both UIs of Prefect store the auth string, in base64
 ADDED_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -39,7 +39,7 @@ ADDED_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-POLICY = (  # https://www.w3.org/TR/CSP3/; Prefect's pages set styles inline, and draw the graph of a run with eval and blobs
+POLICY = (  # https://www.w3.org/TR/CSP3/; Prefect's pages use inline styles, and draw the graph of a run with eval and blobs
     "default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self' {socket}; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -49,13 +49,13 @@ LOGIN_PAGE = """<!doctype html><meta charset="utf-8"><title>driftline</title>
 <script>{script}</script>
 """
 LOGIN_SCRIPT = "localStorage.setItem({key}, {value}); location.replace('/')"
-WRONG_TOKEN = "this token is not (or no longer) valid; `driftline serve` prints the address with the one that is\n"
+WRONG_TOKEN = "this token is not (or no longer) valid; `driftline serve` prints the address with the valid one\n"
 
 
 class RequestFilter:
-    """An ASGI application around Prefect's; `port` is the one it listens on at 127.0.0.1.
+    """An ASGI application around Prefect's; `port` is its port on 127.0.0.1.
 
-    `/?token=TOKEN` hands the token (the server's auth string) to the UI and goes on to the UI.
+    `/?token=TOKEN` passes the token (the server's auth string) to the UI and redirects to the UI.
     """
 
     def __init__(self, app: App, port: int, token: str):
@@ -77,7 +77,7 @@ class RequestFilter:
         await self.app(scope, receive, adding(self.headers, send))
 
     def refusal_of(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
-        """Why this request does not come from the server's own UI or from a program; None if it may."""
+        """The reason why this request is not from the server's own UI or a program; None if it is."""
         hosts, origins = values(scope, b"host"), values(scope, b"origin")
         if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
             return HTTPStatus.MISDIRECTED_REQUEST, f"this server answers as 127.0.0.1 or localhost only, not as {hosts!r}"
@@ -91,7 +91,7 @@ class RequestFilter:
         return None
 
     def own_address_of(self, scope: Scope) -> bytes | None:
-        """Where a page asked for under the name localhost is: the UI calls its API at 127.0.0.1, another origin to browsers."""
+        """The 127.0.0.1 address of a page requested as localhost: the UI calls its API at 127.0.0.1, a different origin."""
         host = values(scope, b"host")[0].lower()
         if host.startswith("127.0.0.1") or is_api(scope) or scope["method"] not in ("GET", "HEAD"):
             return None
@@ -113,12 +113,12 @@ class RequestFilter:
         await self.answer(send, HTTPStatus.OK, LOGIN_PAGE.format(script=script).encode(), headers)
 
     def policy(self, scripts: str = "'unsafe-eval'") -> tuple[bytes, bytes]:
-        """The header that says what a page may load, run and talk to; `scripts`: which scripts besides the server's files."""
+        """The header that lists what a page may load, run and connect to; `scripts`: scripts besides the server's files."""
         socket = self.origin.replace("http://", "ws://")
         return b"content-security-policy", POLICY.format(scripts=scripts, socket=socket).encode()
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send, status: HTTPStatus, why: str) -> None:
-        """A WebSocket that is closed before it is accepted is an answer 403 (ASGI, "Close - send event")."""
+        """A WebSocket that is closed before it is accepted is a response 403 (ASGI, "Close - send event")."""
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
@@ -126,18 +126,18 @@ class RequestFilter:
             await self.answer(send, status, f"{why}\n".encode())
 
     async def answer(self, send: Send, status: HTTPStatus, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """An answer of our own, plain text if `headers` do not say otherwise."""
+        """A response of the filter itself, plain text unless `headers` state otherwise."""
         own = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         chosen = dict([*own, *self.headers, *headers])
         await send({"type": "http.response.start", "status": int(status), "headers": list(chosen.items())})
         await send({"type": "http.response.body", "body": body})
 
 
-# ---------------------------------------------------------------- what a request says
+# ---------------------------------------------------------------- parts of a request
 
 
 def values(scope: Scope, name: bytes) -> list[str]:
-    """Every value of a header; ASGI gives the names in lower case."""
+    """Every value of a header; ASGI has the names in lower case."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
@@ -164,7 +164,7 @@ def token_in(scope: Scope) -> str | None:
 
 
 def adding(headers: list[tuple[bytes, bytes]], send: Send) -> Send:
-    """`send` that puts `headers` in the place of the application's own of the same names."""
+    """`send` that replaces the application's headers of the same names with `headers`."""
     names = {name for name, _ in headers}
 
     async def send_more(message: MutableMapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""`driftline serve`: a Prefect server with its UI, pools, deployments and workers, all on 127.0.0.1 and behind a password.
+"""`driftline serve`: a Prefect server with its UI, pools, deployments and workers, on 127.0.0.1 with a password.
 
-What the children are and how they end: flows/children.py. Who may use the server, and what its runs may touch:
+The child processes and their end: flows/children.py. Who may use the server, and what its runs may access:
 docs/design/004-access.md.
 """
 
@@ -35,7 +35,7 @@ from pipelines.errors import RequestError, StateError
 
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
-START_TIMEOUT_S = 150  # 7-30 s were seen, on a loaded machine more
+START_TIMEOUT_S = 150  # measured: 7-30 s, longer on a loaded machine
 HEARTBEAT_S, ZOMBIE_S = 30, 90
 CHECK_EVERY_S = 30.0
 NOT_INHERITED = (
@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class ServerHome:
-    """Where the server keeps its database and logs, where it answers, and to whom."""
+    """The server's folder for database and logs, its address, and its access."""
 
     home: Path
     port: int
@@ -70,7 +70,7 @@ def serve(
     allow: Sequence[str] = (),
     check: bool = False,
 ) -> dict[str, Any]:
-    """Brings everything up and waits for Ctrl-C or SIGTERM; with `check` it goes down as soon as it has answered.
+    """Starts everything and waits for Ctrl-C or SIGTERM; with `check` it stops as soon as the server has answered.
 
     Runs may read and write in the working folder, in what `config` names and in `allow` (folders and URIs).
     """
@@ -79,8 +79,8 @@ def serve(
     home = (Path(run.runs if run else "runs") / ".prefect").absolute()
     with sigterm_as_interrupt(), ExitStack() as stack:
         make_private(home)
-        stack.enter_context(alone(home))
-        listening = stack.enter_context(listen(port))  # closed after the children: nobody else is sent the password
+        stack.enter_context(lock_home(home))
+        listening = stack.enter_context(listen(port))  # closed after the children: no other process gets the password
         home_of = ServerHome(home, listening.getsockname()[1], access_of(home))
         limits = default_limits(config, run, allow)
         environment = server_environment(home_of, limits)
@@ -104,7 +104,7 @@ def serve(
     return found
 
 
-def alone(home: Path) -> AbstractContextManager[Any]:
+def lock_home(home: Path) -> AbstractContextManager[Any]:
     """A lock on the server's folder: two servers on one SQLite database would lose states. Raises RequestError."""
     try:
         return FileLock(home / "serve.lock", timeout=0).acquire()
@@ -115,7 +115,7 @@ def alone(home: Path) -> AbstractContextManager[Any]:
 
 
 def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
-    """For the server and the workers: their own home, password and limits, nothing reported to anyone, heartbeats on."""
+    """Environment of the server and the workers: own home, password and limits, no telemetry, heartbeats on."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
         **access_settings(home_of),
@@ -127,17 +127,17 @@ def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(home_of.port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite under bursts says "database is locked" after 10 s
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite raises "database is locked" after 10 s under load
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
-        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not be taken for ours
+        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not shadow this package
         "PROJ_NETWORK": "OFF",
         **without_proxies(),
     }
 
 
 def access_settings(home_of: ServerHome) -> dict[str, str]:
-    """Prefect's own protection, beneath the filter of flows/request_filter.py; the clients' side of it too."""
+    """Prefect's own protection, in addition to flows/request_filter.py, for the server and its clients."""
     return {
         "PREFECT_SERVER_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_API_AUTH_STRING": home_of.access.auth,
@@ -167,42 +167,42 @@ def wait_for(server: Child, home_of: ServerHome) -> None:
     while not is_reachable(home_of.api, timeout_s=1.0):
         code = server.process.poll()
         if code is not None:
-            raise StateError(f"the Prefect server ended at once (exit code {code}); see {server.log}")
+            raise StateError(f"the Prefect server ended immediately (exit code {code}); see {server.log}")
         if time.monotonic() > deadline:
             raise StateError(f"the Prefect server did not answer within {START_TIMEOUT_S} s; see {server.log}")
         time.sleep(0.3)
 
 
 def supervise(server: Child, workers: list[Child], home_of: ServerHome) -> None:
-    """Returns on Ctrl-C or SIGTERM. A worker that ends is started again; raises StateError if the server ends."""
-    inspect = time.monotonic() + ZOMBIE_S + CHECK_EVERY_S  # living runs need a heartbeat to be heard
+    """Returns on Ctrl-C or SIGTERM. Restarts a worker that ends; raises StateError if the server ends."""
+    inspect = time.monotonic() + ZOMBIE_S + CHECK_EVERY_S  # live runs need time for a heartbeat
     try:
         while True:
             time.sleep(1)
             code = server.process.poll()
             if code is not None:
-                raise StateError(f"the Prefect server ended by itself (exit code {code}); see {server.log}")
+                raise StateError(f"the Prefect server ended unexpectedly (exit code {code}); see {server.log}")
             for worker in workers:
                 if worker.process.poll() is not None:
-                    print(f"{worker.name} ended by itself (exit code {worker.process.returncode}); starting it", file=sys.stderr)
+                    print(f"{worker.name} ended (exit code {worker.process.returncode}); restarting it", file=sys.stderr)
                     restart(worker)
             if time.monotonic() >= inspect:
                 inspect = time.monotonic() + CHECK_EVERY_S
                 report_dead_runs(home_of)
     except KeyboardInterrupt:
-        print("taking everything down ...", file=sys.stderr)
+        print("stopping everything ...", file=sys.stderr)
 
 
 def report_dead_runs(home_of: ServerHome) -> None:
     try:
         for name in mark_silent(PrefectApi(home_of.api, home_of.access.auth), ZOMBIE_S):
-            print(f"marked as crashed, nothing was heard of it for {ZOMBIE_S} s: {name}", file=sys.stderr)
-    except OSError as e:  # a busy server; the next look is soon
-        print(f"could not look for dead runs: {e}", file=sys.stderr)
+            print(f"marked as crashed, no heartbeat for {ZOMBIE_S} s: {name}", file=sys.stderr)
+    except OSError as e:  # a busy server; the next check is soon
+        print(f"could not check for dead runs: {e}", file=sys.stderr)
 
 
 def listening_addresses(children: list[Child]) -> list[str]:
-    """Every address:port on which the children, or theirs, listen."""
+    """Every address:port on which the children, or their descendants, listen."""
     import psutil
 
     found: set[str] = set()
@@ -211,7 +211,7 @@ def listening_addresses(children: list[Child]) -> list[str]:
         for one in (process, *process.children(recursive=True)):
             try:
                 connections = one.net_connections(kind="inet")
-            except psutil.Error:  # it ended while we looked
+            except psutil.Error:  # it ended during the check
                 continue
             found |= {f"{c.laddr.ip}:{c.laddr.port}" for c in connections if c.status == psutil.CONN_LISTEN}
     return sorted(found)
@@ -241,18 +241,18 @@ def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, An
         *(f"              read {one}" for one in limits.read),
         *(f"              connect to {one}" for one in limits.write if one.startswith(SCHEDULERS)),
         f"logs          {home_of.home}",
-        "Ctrl-C takes everything down",
+        "Ctrl-C stops everything",
     ]
     print("\n".join(lines), file=sys.stderr)
 
 
-# ---------------------------------------------------------------- what the server is told
+# ---------------------------------------------------------------- registration
 
 
 def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
-    """Pools, deployments and the automation against dead runs.
+    """Registers pools, deployments and the automation against dead runs.
 
-    A child makes them: this process must not import Prefect with other settings.
+    A child process does this: this process must not import Prefect with other settings.
     """
     request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": count_gpus()})
     with tempfile.TemporaryFile() as errors:
@@ -273,9 +273,9 @@ def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], envir
         last = text.strip().splitlines()[-1] if text.strip() else ""
         if last.startswith(WRONG_SCHEDULE):
             raise RequestError(last)
-        raise StateError(f"the server did not take the deployments: {last} (all of it in {home_of.home / 'registration.log'})")
+        raise StateError(f"the server did not accept the deployments: {last} (log: {home_of.home / 'registration.log'})")
 
 
 def count_gpus() -> int:
-    """GPUs that the driver names, without importing torch."""
+    """Number of GPUs that the driver lists, without importing torch."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -1,8 +1,8 @@
 """Prefect's server behind the request filter; `driftline serve` runs it as `python -m flows.server SOCKET`.
 
-SOCKET is the file descriptor of a listening socket of `driftline serve`, which never closes it: nobody else can take the port
-and be sent the password. The rest is the same as `prefect server start` (prefect/cli/_server_utils.py, 3.8.8), but for the
-filter. Everything comes from the environment that `flows/serve.py` sets; without an auth string there it does not start.
+SOCKET is the file descriptor of a listening socket of `driftline serve`, which never closes it, so that no other process can take
+the port and receive the password. Otherwise as `prefect server start` (prefect/cli/_server_utils.py, 3.8.8), plus the filter. All
+settings come from the environment that `flows/serve.py` sets; without an auth string there it does not start.
 """
 
 import logging
@@ -25,8 +25,9 @@ def main(descriptor: int) -> None:
         timeout_keep_alive=api.keepalive_timeout,
         ws_ping_interval=api.websocket_ping_interval,
         ws_ping_timeout=api.websocket_ping_timeout,
-        log_level=max(logging.getLevelName(get_current_settings().server.logging_level), logging.INFO),  # below: first messages
-        access_log=False,  # it would hold the token of the login page
+        # not DEBUG: it logs the first message of a WebSocket, which contains the password
+        log_level=max(logging.getLevelName(get_current_settings().server.logging_level), logging.INFO),
+        access_log=False,  # it would contain the token of the login page
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 

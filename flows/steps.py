@@ -1,6 +1,6 @@
-"""How the steps of a run are carried out: as plain calls, or as Prefect task runs. Both are recorded in `steps.jsonl`.
+"""Executes the steps of a run as plain calls or as Prefect task runs. Both are recorded in `steps.jsonl`.
 
-A step is a function of a progress callback; what it needs is bound to it, so no array passes through Prefect:
+A step is a function of a progress callback; its inputs are bound to it, so no array passes through Prefect:
 
     steps.do("train", "cut windows", lambda progress: build_samples(..., progress=progress))
 """
@@ -25,7 +25,7 @@ Work = Callable[[Progress], Result]
 
 
 class Display(Protocol):
-    """What a person sees of the steps: bars on a terminal, a progress artifact in Prefect's UI, or nothing."""
+    """Shows the steps: bars on a terminal, a progress artifact in Prefect's UI, or nothing."""
 
     def step(self, stage: str, name: str) -> AbstractContextManager[Progress]: ...
 
@@ -33,7 +33,7 @@ class Display(Protocol):
 
 
 class Caller(Protocol):
-    """Carries out one step and hands back its result."""
+    """Executes one step and returns its result."""
 
     def __call__(self, stage: str, name: str, work: Callable[[], Result]) -> Result: ...
 
@@ -61,9 +61,9 @@ def call_plainly(stage: str, name: str, work: Callable[[], Result]) -> Result:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One line of `steps.jsonl`. A step without a line `done` or `failed` after its `started` was killed."""
+    """One line of `steps.jsonl`. A step with `started` but neither `done` nor `failed` was killed."""
 
-    run: str  # which invocation
+    run: str  # id of the invocation
     stage: str
     step: str
     status: str  # started, done, failed, skipped
@@ -76,7 +76,7 @@ class StepRecord:
 
 @dataclass
 class Steps:
-    """Runs steps and records them. `invocation` tells one call of `driftline` from the next in the record."""
+    """Executes steps and records them. `invocation` identifies one call of `driftline` in the record."""
 
     record: Path
     display: Display = field(default_factory=Silent)
@@ -85,7 +85,7 @@ class Steps:
     invocation: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
 
     def do(self, stage: str, name: str, work: Work[Result]) -> Result:
-        """The result of `work(progress)`. Whatever it raises is recorded and goes on."""
+        """The result of `work(progress)`. Exceptions are recorded and raised again."""
         self._note(stage, name, "started")
         started = time.monotonic()
         with PeakMemory() as memory:
@@ -113,7 +113,7 @@ class Steps:
 
 
 def append_line(path: Path, line: str) -> None:
-    """One more line at the end of `path`, on disk when this returns. A line cut off by a crash is closed first."""
+    """Appends a line to `path`, on disk when this returns. Completes a line truncated by a crash first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell() > 0:
@@ -125,7 +125,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a record; a line that a crash cut off is left out."""
+    """Every complete record; lines truncated by a crash are skipped."""
     if not path.exists():
         return []
     records, names = [], {f.name for f in fields(StepRecord)}
@@ -140,7 +140,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def stage_costs(path: Path) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory of each stage over the last invocation in which it did something."""
+    """Seconds and peak memory of each stage over the last invocation in which it was not skipped."""
     last: dict[str, str] = {}
     records = [r for r in read_records(path) if r["status"] == "done"]
     for record in records:
@@ -155,13 +155,13 @@ def stage_costs(path: Path) -> dict[str, dict[str, float]]:
 
 
 class PeakMemory:
-    """Samples the resident memory of this process and its children in a thread; `peak_mb()` is the highest sum seen."""
+    """Samples the resident memory of this process and its children in a thread; `peak_mb()` is the highest sum."""
 
     def __init__(self, every_s: float = 0.1):
         self.every_s = every_s
         self._peak = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
 
     def __enter__(self) -> "PeakMemory":
         self._thread.start()
@@ -175,7 +175,7 @@ class PeakMemory:
         self._peak = max(self._peak, resident_bytes())
         return self._peak / 1e6
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while not self._stop.wait(self.every_s):
             self._peak = max(self._peak, resident_bytes())
 
@@ -187,6 +187,6 @@ def resident_bytes() -> int:
     for child in process.children(recursive=True):
         try:
             total += child.memory_info().rss
-        except psutil.Error:  # it ended while we looked
+        except psutil.Error:  # it ended during the measurement
             continue
     return total

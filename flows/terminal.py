@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: bars with the time left on stderr, results on stdout, mistakes without a traceback."""
+"""Terminal output: progress bars with the remaining time on stderr, results on stdout, errors without a traceback."""
 
 import errno
 import json
@@ -15,14 +15,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import ConfigError, DriftlineError, RequestError, SceneRefused
+from pipelines.errors import ConfigError, CubeBusy, DriftlineError, RequestError, RunBusy, SceneRefused
 from pipelines.progress import Progress
 
-DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, BUSY, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 
 
 class Bars:
-    """Rich progress bars on stderr; on a pipe or in a log, one line when a step begins and one when it ends."""
+    """Rich progress bars on stderr; without a terminal, one line at the start and one at the end of a step."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -63,12 +63,12 @@ class Bars:
 
 
 def one_line(text: str) -> str:
-    """The text without control characters: a file may be named with a newline or an escape sequence."""
+    """The text without control characters: a file name may contain a newline or an escape sequence."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Milestones:
-    """Progress for logs: a line at most every ten seconds, with the time left."""
+    """Progress for logs: at most one line every ten seconds, with the remaining time."""
 
     def __init__(self, console: Any, stage: str, name: str):
         self.console, self.label = console, f"{stage}: {name}"
@@ -86,14 +86,14 @@ class Milestones:
 
 
 def guard(action: Callable[[], Any], as_json: bool) -> int:
-    """The exit code of `action`; whatever it raises is shown as one message, never as a traceback."""
+    """The exit code of `action`; an exception is shown as one message, never as a traceback."""
     with only_results_on_stdout() if as_json else nullcontext():
-        return carry_out(action, as_json)
+        return run_action(action, as_json)
 
 
 @contextmanager
 def sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM (a scheduler, `timeout`, a shutdown) raises SystemExit(143), so that it gets a last word; a second one kills."""
+    """SIGTERM (a scheduler, `timeout`, a shutdown) raises SystemExit(143), so that a message can be shown; a second one kills."""
     is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if not is_ours:
         yield
@@ -102,7 +102,7 @@ def sigterm_unwinds() -> Iterator[None]:
 
     def unwind(number: int, frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if os.getpid() != owner:  # a forked worker ends as it always did
+        if os.getpid() != owner:  # a forked worker keeps the default action
             os.kill(os.getpid(), signal.SIGTERM)
         raise SystemExit(TERMINATED)
 
@@ -115,11 +115,11 @@ def sigterm_unwinds() -> Iterator[None]:
 
 @contextmanager
 def only_results_on_stdout() -> Iterator[None]:
-    """What libraries in C or Rust write to file descriptor 1 goes to stderr; `print` still reaches stdout."""
+    """Redirects output of C or Rust libraries to file descriptor 1 to stderr; `print` still writes to stdout."""
     python_out = sys.stdout
     try:
         is_descriptor_1 = python_out.fileno() == 1
-    except (OSError, AttributeError):  # a stdout in memory, as tests have it
+    except (OSError, AttributeError):  # a stdout in memory, as in tests
         is_descriptor_1 = False
     if not is_descriptor_1:
         yield
@@ -138,68 +138,68 @@ def only_results_on_stdout() -> Iterator[None]:
             os.close(kept)
 
 
-def carry_out(action: Callable[[], Any], as_json: bool) -> int:
+def run_action(action: Callable[[], Any], as_json: bool) -> int:
     try:
         with sigterm_unwinds():
             code = action()
         return code if isinstance(code, int) else DONE
     except KeyboardInterrupt:
-        return _complain("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED, as_json)
+        return _report_error("interrupted; finished steps are kept, the same command resumes", INTERRUPTED, as_json)
     except SystemExit as e:
         if e.code != TERMINATED:
             raise
-        return _complain(
-            "stopped by SIGTERM; what was finished is kept, the same command goes on from there", TERMINATED, as_json
-        )
+        return _report_error("stopped by SIGTERM; finished steps are kept, the same command resumes", TERMINATED, as_json)
     except SceneRefused as e:
-        return _complain(str(e), FAILED, as_json)
+        return _report_error(str(e), FAILED, as_json)
     except ConfigError as e:
         mistakes = [{"place": m.position, "key": m.key, "problem": m.problem, "remedy": m.remedy} for m in e.mistakes]
-        return _complain(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
+        return _report_error(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
     except RequestError as e:
-        return _complain(str(e), WRONG_REQUEST, as_json)
+        return _report_error(str(e), WRONG_REQUEST, as_json)
+    except (CubeBusy, RunBusy) as e:
+        return _report_error(str(e), BUSY, as_json)
     except DriftlineError as e:
-        return _complain(str(e), FAILED, as_json)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        return _report_error(str(e), FAILED, as_json)
+    except BrokenPipeError:  # the reader of the output closed it, as `head` does
         sys.stdout = None  # type: ignore[assignment]
         return DONE
     except OSError as e:
         text = explain_os_error(e)
-        return _complain(text, FAILED, as_json) if text else _complain_unexpected(e, as_json)
+        return _report_error(text, FAILED, as_json) if text else _report_unexpected(e, as_json)
     except Exception as e:
         text = explain_lost_object(e)
-        return _complain(text, FAILED, as_json) if text else _complain_unexpected(e, as_json)
+        return _report_error(text, FAILED, as_json) if text else _report_unexpected(e, as_json)
 
 
 def explain_lost_object(error: Exception) -> str | None:
-    """Words for a cube with a file missing. Told here, at the outermost ring: cubes are read lazily, from anywhere."""
+    """Message for a cube with a missing file. Handled at the outermost level: cubes are read lazily, from anywhere."""
     lost = re.search(r"Object at location (\S.*?) not found", str(error))
     if lost is None or not type(error).__module__.startswith(("icechunk", "_icechunk")):
         return None
     return (
-        f"the cube is damaged: {lost[1]} is not there; put the cube back from a copy, or remove its folder "
-        "and run `driftline ingest CONFIG`, which lays every scene anew"
+        f"the cube is damaged: {lost[1]} is missing; restore the cube from a copy, or remove its folder "
+        "and run `driftline ingest CONFIG`, which writes every scene again"
     )
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Words and a remedy for what the machine refuses; None for what would be a fault of ours."""
+    """Message and remedy for an error of the machine; None for an error of driftline."""
     position = f"{error.filename}: " if error.filename else ""
     remedies = {
-        "free some, or set `runs` or `cube.uri` to another disk; the same command goes on from there": (
+        "free space, or set `runs` or `cube.uri` to another disk; the same command resumes": (
             errno.ENOSPC,
             errno.EDQUOT,
             errno.EFBIG,
         ),
-        "give yourself the right, or set `runs` to a folder that you may write": (errno.EACCES, errno.EPERM, errno.EROFS),
-        "name a folder that can be made (in a config: `runs` and `name`)": (
+        "change the permissions, or set `runs` to a writable folder": (errno.EACCES, errno.EPERM, errno.EROFS),
+        "name a folder that can be created (in a config: `runs` and `name`)": (
             errno.ENOTDIR,
             errno.EISDIR,
             errno.EEXIST,
             errno.ENAMETOOLONG,
             errno.ELOOP,
         ),
-        "look at the disk and its cable, or at the network drive": (errno.EIO, errno.ESTALE),
+        "check the disk and its cable, or the network drive": (errno.EIO, errno.ESTALE),
         "raise the limit of open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
     }
     for remedy, numbers in remedies.items():
@@ -208,14 +208,14 @@ def explain_os_error(error: OSError) -> str | None:
     return None
 
 
-def _complain_unexpected(e: Exception, as_json: bool) -> int:
+def _report_unexpected(e: Exception, as_json: bool) -> int:
     log = write_traceback(e)
-    text = f"unexpected {type(e).__name__}: {e}\nThis is a fault of driftline or of the machine; the full traceback is in {log}"
-    return _complain(text, FAILED, as_json, traceback=str(log))
+    text = f"unexpected {type(e).__name__}: {e}\nThis is an error of driftline or of the machine; the full traceback is in {log}"
+    return _report_error(text, FAILED, as_json, traceback=str(log))
 
 
 def write_traceback(error: Exception) -> Path:
-    """Where the traceback was written: `error.log` in the run's folder if a run was under way, else a temporary file."""
+    """The file with the traceback: `error.log` in the run's folder during a run, else a temporary file."""
     folder = getattr(error, "driftline_folder", None)
     text = "".join(traceback.format_exception(error))
     if folder is not None:
@@ -225,13 +225,13 @@ def write_traceback(error: Exception) -> Path:
             path.write_text(text, encoding="utf-8")
             return path
         except OSError:
-            pass  # a full or read-only disk may be the very fault; the temporary folder is the second try
+            pass  # the disk may be full or read-only; try the temporary folder next
     with tempfile.NamedTemporaryFile("w", prefix="driftline-", suffix=".log", delete=False, encoding="utf-8") as file:
         file.write(text)
     return Path(file.name)
 
 
-def _complain(text: str, code: int, as_json: bool, **more: Any) -> int:
+def _report_error(text: str, code: int, as_json: bool, **more: Any) -> int:
     if as_json:
         status = "interrupted" if code in (INTERRUPTED, TERMINATED) else "failed"
         print(json.dumps({"status": status, "exit_code": code, "error": text, **more}))
@@ -240,7 +240,7 @@ def _complain(text: str, code: int, as_json: bool, **more: Any) -> int:
 
 
 def show(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """The result of a verb on stdout: one JSON object, or `lines` for people."""
+    """Prints the result of a verb to stdout: one JSON object, or `lines` for people."""
     if as_json:
         print(json.dumps(result, default=str))
     else:

@@ -24,9 +24,8 @@ def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: 
 
 
 def refused_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The refused inputs that someone should look at. To a watch a night of clouds is nothing unusual: not seen, not wrong."""
-    refused: list[dict[str, Any]] = result.get("refused") or []
-    return [one for one in refused if result.get("task") != "monitor" or one["reason"] != "all-cloud"]
+    """The refused inputs that someone should see to. A scene that is all cloud is listed, but nothing is wrong with it."""
+    return [one for one in result.get("refused") or [] if one["reason"] != "all-cloud"]
 
 
 def perform(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
@@ -82,6 +81,7 @@ def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
 
 
 def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:
+    from configs.paths import text_beside
     from pipelines.sources.proposal import propose_run
 
     if not folder.exists():
@@ -89,7 +89,8 @@ def init(folder: Path, name: str | None, task: str, output: Path | None, as_json
     if task not in INIT_TASKS:
         near = "labels need paths that no look can guess: see configs/oscd.yaml" if task == "change" else "or leave it out"
         raise RequestError(f"--task {task}: expected one of {', '.join(INIT_TASKS)}; {near}")
-    proposal = propose_run(folder, name or default_name(folder), task)
+    beside = None if output is None else text_beside(str(folder), output.parent)
+    proposal = propose_run(folder, name or default_name(folder), task, written_as=beside)
     if output is not None:
         if output.exists():
             raise RequestError(f"{output} is there already; choose another name or remove it first")
@@ -189,8 +190,7 @@ def demo(overrides: list[str], change: bool, dry_run: bool, even_if_worse: bool,
 
     fetch_data(Bars())
     config = str(demo_config(CHANGE if change else FORECAST))
-    code = stage("run", config, overrides, dry_run, as_json, even_if_worse=even_if_worse)
-    return DONE if code == SOME_REFUSED else code  # its all-cloud scenes are expected
+    return stage("run", config, overrides, dry_run, as_json, even_if_worse=even_if_worse)
 
 
 def nested_lines(content: Any, indent: str = "") -> Any:

@@ -1,8 +1,8 @@
-"""A worker that starts driftline's own flows and nothing else: `python -m flows.worker POOL FOLDER`.
+"""A worker that starts only driftline's own flows: `python -m flows.worker POOL FOLDER`.
 
-Prefect's process worker runs what the server tells it to: a deployment may name any entry point, pull steps (shell commands
-among them), a command and an environment. Here the server chooses one of our flows by its name, and the parameters; what
-these may name is checked in the run (flows/limits.py). Runs work in FOLDER, the one that `driftline serve` was called in.
+Prefect's process worker runs whatever the server requests: a deployment may name any entry point, pull steps (including shell
+commands), a command and an environment. Here the server selects one of driftline's flows by name, and its parameters, which
+the run checks (flows/limits.py). Runs work in FOLDER, the working folder of `driftline serve`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from flows.tasks import load_flow
 
 
 class OwnFlowConfiguration(ProcessJobConfiguration):
-    """How a run is started; whatever the pool, the deployment or the run say of it is replaced."""
+    """How a run is started; replaces all settings of the pool, the deployment and the run."""
 
-    folder: ClassVar[str]  # that runs work in
+    folder: ClassVar[str]  # the working folder of runs
 
     def prepare_for_flow_run(
         self,
@@ -36,7 +36,7 @@ class OwnFlowConfiguration(ProcessJobConfiguration):
         worker_name: str | None = None,
         worker_id: Any = None,
     ) -> None:
-        """Raises RequestError for a flow that is not ours; the worker then marks the run CRASHED with the message."""
+        """Raises RequestError for a flow that is not driftline's; the worker then marks the run CRASHED with the message."""
         load_flow(flow.name)
         self.env, self.working_dir = {}, Path.cwd()
         engine = [get_sys_executable(), "-m", "flows.engine", flow.name, self.folder, str(os.getpid())]
@@ -45,7 +45,7 @@ class OwnFlowConfiguration(ProcessJobConfiguration):
 
 
 async def load_own_flow(flow_run: Any, **_: Any) -> Any:
-    """The flow whose hooks run when a run crashed or was cancelled."""
+    """The flow whose hooks run after a crash or a cancellation."""
     from prefect.client.orchestration import get_client
 
     async with get_client() as client:
@@ -54,12 +54,12 @@ async def load_own_flow(flow_run: Any, **_: Any) -> Any:
 
 def make_worker(pool: str) -> ProcessWorker:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it takes the place of the registered process worker, on purpose
+        warnings.simplefilter("ignore")  # it replaces the registered process worker on purpose
 
         class OwnFlowWorker(ProcessWorker):
             job_configuration = OwnFlowConfiguration
 
-    # Prefect's own, for the hooks of a crash, would run the deployment's pull steps in this process
+    # Prefect's method, used by crash hooks, would run the deployment's pull steps in this process
     process.load_flow_from_flow_run = load_own_flow  # type: ignore[assignment]
     return OwnFlowWorker(work_pool_name=pool, create_pool_if_not_found=False)
 

@@ -1,10 +1,10 @@
-"""Losses for rare change, over the pixels whose label is known and that were seen.
+"""Losses for rare change, over valid pixels with a known label.
 
-Shapes: `logit` and `target` (0 or 1) are equal, in training B 1 H W; `weight` broadcasts to them: 0 unknown or not seen, 1 (or
-True) known. Whatever stands where the weight is 0 is not looked at, NaN neither. Every loss is a float32 scalar, finite and with
-a gradient for batches in which nothing changed; where nothing is known it is 0 with a gradient of 0.
+Shapes: `logit` and `target` (0 or 1) are equal, in training B 1 H W; `weight` broadcasts to them: 0 unknown or invalid, 1 (or
+True) known. Values where the weight is 0 are ignored, even NaN. Every loss is a float32 scalar, finite and with a gradient for
+batches without change; without known pixels it is 0 with a gradient of 0.
 
-All pixels of a batch are taken together: a window without change has no Dice or Jaccard of its own.
+All pixels of a batch are one set: Dice and Jaccard are not defined for a window without change.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from models.losses import weighted_mean
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-DICE_SMOOTH = 1.0  # pixels; keeps the ratio finite where nothing changed
-FOCUS = 2.0  # gamma of Lin et al. 2017, their best
+DICE_SMOOTH = 1.0  # pixels; keeps the ratio finite without change
+FOCUS = 2.0  # gamma of Lin et al. 2017, their best value
 CHANGED_SHARE = 0.75  # alpha: weight of changed pixels; 1 - alpha of the others
 CHANGED_WEIGHT = 10.0  # of changed pixels in the weighted cross-entropy
 FOCAL_PER_DICE = 20.0  # focal to Dice 20 : 1 as in Kirillov et al. 2023, arXiv:2304.02643
 
 
 def change_loss(kind: str) -> Loss:
-    """The loss of that name. Raises ValueError for an unknown one."""
+    """The loss of that name. Raises ValueError for an unknown name."""
     match kind:
         case "dice":
             return dice
@@ -37,7 +37,7 @@ def change_loss(kind: str) -> Loss:
             return weighted_cross_entropy
         case "dice_focal":
             return dice_focal
-    raise ValueError(f"the loss is 'dice', 'focal', 'lovasz', 'cross_entropy' or 'dice_focal', not {kind!r}")
+    raise ValueError(f"expected 'dice', 'focal', 'lovasz', 'cross_entropy' or 'dice_focal', got the loss {kind!r}")
 
 
 def dice(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def dice(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def focal(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean of -alpha_t (1 - p_t)^gamma log p_t (Lin et al. 2017, arXiv:1708.02002, eq. 5).
 
-    Alpha favours the changed class, which is rare also in windows that are drawn around it; Lin et al. have 0.25 for boxes.
+    Alpha favours the changed class, which is rare even in windows around change; Lin et al. use 0.25 for boxes.
     """
     logit, target, weight = known_only(logit, target, weight)
     minus_log_p = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
@@ -61,7 +61,7 @@ def focal(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def weighted_cross_entropy(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean cross-entropy in which a changed pixel counts `CHANGED_WEIGHT` times."""
+    """Mean cross-entropy with the weight `CHANGED_WEIGHT` for changed pixels."""
     logit, target, weight = known_only(logit, target, weight)
     error = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     return weighted_mean(error, weight * (1 + (CHANGED_WEIGHT - 1) * target))
@@ -70,7 +70,7 @@ def weighted_cross_entropy(logit: Tensor, target: Tensor, weight: Tensor) -> Ten
 def lovasz_hinge(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The Lovasz extension of 1 - Jaccard of the hinge errors (Berman, Triki & Blaschko 2018, arXiv:1705.08790, algorithm 1).
 
-    Pixels with any weight count alike.
+    All pixels with a weight above 0 count equally.
     """
     known = (weight > 0).expand_as(logit)
     logit_P, changed_P = logit[known].float(), target[known] > 0.5
@@ -81,8 +81,8 @@ def lovasz_hinge(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def jaccard_steps(changed_P: Tensor) -> Tensor:
-    """How much the Jaccard loss grows as pixel after pixel, in this order, becomes wrong; float32, the sum is 1."""
-    changed_P = changed_P.long()  # whole numbers: exact, and deterministic on a GPU
+    """Increase of the Jaccard loss as pixel after pixel, in this order, becomes wrong; float32, the sum is 1."""
+    changed_P = changed_P.long()  # integers: exact, and deterministic on a GPU
     total = changed_P.sum()
     overlap_P = total - changed_P.cumsum(0)
     union_P = total + (1 - changed_P).cumsum(0)
@@ -91,12 +91,12 @@ def jaccard_steps(changed_P: Tensor) -> Tensor:
 
 
 def dice_focal(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Dice for the rare class as a whole, focal for every pixel: `dice` + `FOCAL_PER_DICE` x `focal`."""
+    """`dice` + `FOCAL_PER_DICE` x `focal`: Dice for the rare class as a whole, focal for every pixel."""
     return dice(logit, target, weight) + FOCAL_PER_DICE * focal(logit, target, weight)
 
 
 def known_only(logit: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three as float32 of one shape, logit and target 0 without gradient where the weight is 0."""
+    """The three as float32 of one shape; logit and target are 0 without gradient where the weight is 0."""
     weight = weight.float().expand_as(logit)
     is_known = weight > 0
     return torch.where(is_known, logit.float(), 0), torch.where(is_known, target.float(), 0), weight

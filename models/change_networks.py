@@ -1,4 +1,4 @@
-"""The change networks by name: an untrained one from what a person chooses, and to and from plain JSON."""
+"""Builds the change networks by name, untrained, and again from their descriptions in plain JSON."""
 
 from collections.abc import Sequence
 
@@ -24,9 +24,9 @@ def build_network(
     dropout: float = 0.1,
     seed: int = 0,
 ) -> ChangeNetwork:
-    """An untrained network, a function of its arguments alone; the global random state is left as it was.
+    """An untrained network, determined by its arguments alone; the global random state is not changed.
 
-    `recurrence` is that of siamese_dcrn; the others have no choice. Raises ValueError for an unknown kind or recurrence.
+    `recurrence` applies to siamese_dcrn only. Raises ValueError for an unknown kind or recurrence.
     """
     shape = {"bands": bands, "widths": tuple(widths), "dropout": dropout}
     chosen = {"recurrence": recurrence} if kind == "siamese_dcrn" else {}
@@ -36,12 +36,12 @@ def build_network(
 
 
 def rebuild_network(description: Description) -> ChangeNetwork:
-    """An untrained network of the build that `describe` described. Raises ValueError, TypeError or KeyError."""
+    """An untrained network from its `describe`. Raises ValueError, TypeError or KeyError."""
     fields = dict(description)
     kind = fields.pop("kind")
     fields["widths"] = tuple(fields["widths"])
     if not fields["widths"] or min(fields["widths"]) < 1:
-        raise ValueError(f"widths need at least one scale of at least one channel, not {fields['widths']}")
+        raise ValueError(f"widths need at least one scale of at least one channel, got {fields['widths']}")
     match kind:
         case "siamese_dcrn":
             return SiameseDCRN(SiameseDCRNConfig(**fields))
@@ -53,4 +53,4 @@ def rebuild_network(description: Description) -> ChangeNetwork:
             return FCSiamConc(NetworkConfig(**fields))
         case "fc_ef":
             return FCEF(NetworkConfig(**fields))
-    raise ValueError(f"a change network is one of {', '.join(KINDS)}, not {kind!r}")
+    raise ValueError(f"expected one of {', '.join(KINDS)}, got the change network {kind!r}")

@@ -1,15 +1,15 @@
-"""The model contract: what every network states about itself, and what pipelines may ask of a model.
+"""The model contract: what every network states about itself, and what pipelines may call.
 
-    network.halo_px(steps)        how far a pixel sees over so many steps, per axis (y, x); None: no finite distance
+    network.halo_px(steps)        radius of the receptive field over so many steps, per axis (y, x); None: unbounded
     network.stride_px             windows start at multiples of it, per axis; inputs are padded to multiples of it
     network.flops(shape)          floating point operations of one forward pass
-    network.describe()            what a checkpoint needs to build the network again, plain JSON
+    network.describe()            what a checkpoint needs to rebuild the network, plain JSON
 
-`forward` returns predictions only: no loss, no sampling, no state. Nothing is guessed: all four are abstract, so a network that
-lacks one cannot be built, and what holds networks (an ensemble, a detector) takes no other module (`networks_of`).
+`forward` returns predictions only: no loss, no sampling, no state. All four methods are abstract, so a network that lacks one
+cannot be instantiated, and containers of networks (an ensemble, a detector) accept no other module (`networks_of`).
 
-A new network is a class with these four and a `case` in `models.checkpoint`. Inheritance is used here, and only here, because
-Python then refuses an incomplete network by itself; see docs/design/007-model-contract.md.
+A new network is a class with these four and a `case` in `models.checkpoint`. Inheritance is used only here, because Python
+then refuses an incomplete network; see docs/design/007-model-contract.md.
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 Description = dict[str, Any]  # plain JSON
-Halo = tuple[int, ...] | None  # pixels per axis, (y, x); None: no finite distance
+Halo = tuple[int, ...] | None  # pixels per axis, (y, x); None: unbounded
 
 
 class Network(nn.Module, ABC):
@@ -28,45 +28,45 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def halo_px(self, steps: int) -> Halo:
-        """How far a pixel of the last output sees, in pixels per axis, where `steps` dates go in and out (context plus targets).
+        """Radius of the receptive field of the last output, pixels per axis, for `steps` dates (context plus targets).
 
-        A tile with this halo, cut at the raster's edges, has the values of the whole. None: every pixel sees all of the raster
-        (a layer over the whole image), so tiles are blended and how well they agree is measured.
+        A tile with this halo, clipped to the raster, has the values of the whole. None: every pixel depends on all of the raster
+        (a layer over the whole image), so tiles are blended and their disagreement is measured.
         """
 
     @property
     @abstractmethod
     def stride_px(self) -> tuple[int, ...]:
-        """Windows give the values of the whole only where they start at multiples of this, per axis; 1: anywhere."""
+        """Windows equal the whole only if they start at multiples of this, per axis; 1: anywhere."""
 
     @abstractmethod
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
         """Floating point operations of the convolutions and matrix products in one forward pass, two per multiply and add.
 
-        `shape` is that of `forward`'s first argument, usually (B, T, C, H, W); `targets` the number of target dates, for those
-        networks that have any.
+        `shape` is that of `forward`'s first argument, usually (B, T, C, H, W); `targets` the number of target dates, for
+        networks with targets.
         """
 
     @abstractmethod
     def describe(self) -> Description:
-        """What `models.checkpoint` needs to build the same network untrained; plain JSON."""
+        """What `models.checkpoint` needs to rebuild the same network untrained; plain JSON."""
 
 
 class Pointwise:
-    """The spatial half of the contract, for baselines whose value at a pixel depends on that pixel alone."""
+    """The spatial half of the contract, for models whose value at a pixel depends on that pixel alone."""
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """Windows may start anywhere."""
+        """(1, 1): windows may start anywhere."""
         return 1, 1
 
     def halo_px(self, steps: int) -> Halo:
-        """No pixel sees another."""
+        """(0, 0): a pixel depends on no other."""
         return 0, 0
 
 
 def networks_of(members: Iterable[nn.Module]) -> list[Network]:
-    """`members` as networks. Raises TypeError for a module that is none: its halo and description would be guesses."""
+    """`members` as networks. Raises TypeError for a module that is not a Network."""
     networks = []
     for member in members:
         if not isinstance(member, Network):
@@ -78,7 +78,11 @@ def networks_of(members: Iterable[nn.Module]) -> list[Network]:
 
 
 def widest_halo(members: Iterable[nn.Module], steps: int) -> Halo:
-    """The halo that suits all of `members`: the largest per axis; None where one of them has none; (0, 0) for no member."""
+    """The largest halo of `members` per axis; None if one of them has none; (0, 0) for no member.
+
+    >>> widest_halo([], 3)
+    (0, 0)
+    """
     halos = [network.halo_px(steps) for network in networks_of(members)]
     finite = [halo for halo in halos if halo is not None]
     if len(finite) < len(halos):
@@ -87,7 +91,7 @@ def widest_halo(members: Iterable[nn.Module], steps: int) -> Halo:
 
 
 def common_stride(members: Iterable[nn.Module]) -> tuple[int, ...]:
-    """The stride that suits all of `members`: the least common multiple per axis; (1, 1) for no member."""
+    """The least common multiple of the strides of `members` per axis; (1, 1) for no member."""
     strides = [network.stride_px for network in networks_of(members)]
     return tuple(math.lcm(*axis) for axis in zip(*strides, strict=True)) if strides else (1, 1)
 

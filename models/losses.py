@@ -1,8 +1,7 @@
-"""Losses over the pixels that were seen.
+"""Losses over valid pixels.
 
-Shapes: `y` and `target` are equal and of any shape (B K C H W where frames are learnt), `weight` broadcasts to it: 0 not seen,
-1 seen, or any weight >= 0. The mean runs over the weights; a batch without any seen pixel gives 0 with a gradient of 0, never
-NaN.
+Shapes: `y` and `target` are equal and of any shape (B K C H W for frames), `weight` broadcasts to it: 0 invalid, 1 valid, or
+any weight >= 0. The mean is weighted; a batch without valid pixels gives 0 with a gradient of 0, never NaN.
 """
 
 import torch
@@ -11,22 +10,22 @@ from torch import Tensor
 
 
 def weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
-    """Scalar mean of `error` with `weight`; where the weight is 0 the error may be anything, NaN too."""
+    """Scalar mean of `error` with `weight`; where the weight is 0 the error is ignored, even NaN."""
     weight = weight.to(error.dtype).expand_as(error)
     total = torch.where(weight > 0, error * weight, torch.zeros_like(error)).sum()
     return total / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
 
 
 def _seen(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """`target` where it has weight, else `y` without gradient: the difference there is 0 whatever stood in the target."""
+    """`target` where it has weight, else `y` without gradient, so that the difference there is 0."""
     return torch.where((weight > 0).expand_as(y), target, y.detach())
 
 
 def centred_target(batch: dict[str, Tensor]) -> Tensor:
-    """The batch's target without what all pixels of a window share on a date beyond the guide, (B, K, C, ...).
+    """The batch's target without the deviation from the baseline that a window's pixels share on a date, (B, K, C, ...).
 
-    Haze, sun and a late spring move a whole scene at once; no earlier frame foretells them, and with a few dozen dates a network
-    learns them by heart instead. So the median over the valid pixels of (target - guide) is taken off before training.
+    Haze, illumination and a late spring change a whole scene at once. No earlier frame predicts them, and with a few dozen dates
+    a network memorises them instead. So the median over the valid pixels of (target - baseline) is subtracted before training.
     """
     target, seen_BK1HW = batch["target_KCHW"], batch["target_valid_KHW"][:, :, None]
     beyond = torch.where(seen_BK1HW, target - batch["baseline_KCHW"], torch.nan).flatten(3)

@@ -1,8 +1,7 @@
-"""A forecaster that corrects a rule: forecast = guide + shrink x mean of the members' residuals.
+"""A forecaster that corrects a baseline: forecast = baseline + residual scale x mean of the members' residuals.
 
-The guide is a baseline (or the mean); the members are networks that see the past relative to what the guide thinks is usual.
-The residual is learnt in normalised units of the transformed variable. An untrained member answers 0, so an untrained
-forecaster is the guide itself, to the last digit.
+The members are networks that get the past relative to the baseline (or the mean). The residual is learnt in normalised units of
+the transformed variable. An untrained member predicts 0, so an untrained forecaster equals its baseline exactly.
 
 Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns, B batch, F time features.
 """
@@ -23,14 +22,14 @@ from models.contract import Description, Halo, Network, common_stride, networks_
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
 Baseline = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
-RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most exp(5) = 148 times
+RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most a factor of exp(5) = 148
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How physical values become network values: transform, then (value - mean) / std, per channel.
+    """Normalisation of physical values: transform, then (value - mean) / std, per channel.
 
-    `mean` and `std` are of the transformed values of the training part. `step_days` is the usual distance of two context steps.
+    `mean` and `std` are of the transformed values of the training part. `step_days` is the usual interval of two context steps.
     """
 
     mean: tuple[float, ...]
@@ -41,26 +40,26 @@ class Scaling:
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == len(self.transforms):
             raise ValueError(
-                f"mean, std and transforms must have one value per channel, not {self.mean}, {self.std}, {self.transforms}"
+                f"mean, std and transforms must have one value per channel, got {self.mean}, {self.std}, {self.transforms}"
             )
         unknown = set(self.transforms) - {"none", "log1p"}
         if unknown:
-            raise ValueError(f"transforms are 'none' or 'log1p', not {sorted(unknown)}")
+            raise ValueError(f"expected the transforms 'none' or 'log1p', got {sorted(unknown)}")
         if min(self.std) <= 0 or not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise ValueError(f"every std must be positive and finite, not {self.std} (mean {self.mean})")
+            raise ValueError(f"every std must be positive and finite, got {self.std} (mean {self.mean})")
         if not self.step_days > 0:
-            raise ValueError(f"step_days must be positive, not {self.step_days}")
+            raise ValueError(f"step_days must be positive, got {self.step_days}")
 
 
 class Settings(Protocol):
-    """What a person chooses about the networks; the number of channels follows from the guide and the data."""
+    """Configuration of the networks; the number of channels follows from the baseline and the data."""
 
     def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network:
         """An untrained network whose `forward` has the arguments of `EncoderForecaster.forward`."""
 
 
 def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
-    """(frame channels, future channels) that `ResidualForecaster` hands to its members, without mask; see `_network_inputs`."""
+    """(frame channels, future channels) of the members' inputs, without mask; see `_network_inputs`."""
     match baseline:
         case None:
             return variables, 1
@@ -82,9 +81,9 @@ def build_forecaster(
     network: Settings | None = None,
     seed: int = 0,
 ) -> "ResidualForecaster":
-    """An untrained forecaster whose members (ConvLSTM unless `network` says otherwise) start from seeds `seed`, `seed` + 1, ...
+    """An untrained forecaster whose members (default: ConvLSTM) have the seeds `seed`, `seed` + 1, ...
 
-    The global random state is left alone.
+    The global random state is not changed.
     """
     variables = len(scaling.mean)
     frames, futures = channels_of(baseline, variables)
@@ -98,9 +97,9 @@ def build_forecaster(
 
 
 class ResidualForecaster(Network):
-    """The forecaster of docs/design/001-spine.md: `prepare` (rules, no gradient), `compute` (networks), `forecast` (both).
+    """The forecaster of docs/design/001-spine.md: `prepare` (baseline, no gradient), `compute` (networks), `forecast` (both).
 
-    `residual_scale_K` in [0, 1] is 1 until `fit_residual_scale`; leads beyond the horizon take the last one's.
+    `residual_scale_K` in [0, 1] is 1 until `fit_residual_scale`; leads beyond the horizon use the last one.
     """
 
     mean_C: Tensor
@@ -129,7 +128,7 @@ class ResidualForecaster(Network):
 
     @property
     def steps(self) -> int:
-        """Context plus horizon: the steps that the forecaster was trained for."""
+        """Context plus horizon: the steps of training."""
         return self.context + self.horizon
 
     @property
@@ -138,15 +137,15 @@ class ResidualForecaster(Network):
         return common_stride(self.members)
 
     def halo_px(self, steps: int) -> Halo:
-        """The members' widest halo where context and targets are `steps` together: every guide is pixel by pixel."""
+        """The members' widest halo for `steps` (context plus targets): all baselines are pointwise."""
         return widest_halo(self.members, steps)
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Of all members on a context of `shape` (B, T, C, H, W) and so many targets; the guide is not counted."""
+        """Operations of all members on a context of `shape` (B, T, C, H, W) and `targets` targets, without the baseline."""
         return total_flops(self.members, shape, targets)
 
     def describe(self) -> Description:
-        """Baseline, scaling, steps, and the description of every member; shrinkage is among the tensors."""
+        """Baseline, scaling, steps, and the description of every member; the residual scale is among the tensors."""
         return {
             "baseline": describe_baseline(self.baseline),
             "scaling": asdict(self.scaling),
@@ -167,9 +166,9 @@ class ResidualForecaster(Network):
         return (y_CHW - mean) / std
 
     def correct(self, baseline_CHW: Tensor, residual_CHW: Tensor) -> Tensor:
-        """The guide moved by `residual` (normalised units): the inverse of `normalise`, exact where the residual is 0.
+        """The baseline plus `residual` (normalised units): the inverse of `normalise`, exact for a residual of 0.
 
-        log1p channels: expm1(log1p(g) + r) = g + (1 + g) expm1(r), which is g itself for r = 0; never below 0 or the guide.
+        log1p channels: expm1(log1p(g) + r) = g + (1 + g) expm1(r), which is g for r = 0; never below 0 or the baseline.
         """
         moved_CHW = residual_CHW * self.std_C.view(-1, 1, 1)
         if not any(self.is_log):
@@ -185,10 +184,10 @@ class ResidualForecaster(Network):
     def prepare(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> dict[str, Tensor]:
-        """What one (block, issue date) gives the networks, float32: the guide, the context relative to it, the mask, the times.
+        """Network inputs of one (block, issue date), float32: the baseline, the context relative to it, the mask, the times.
 
-        Keys (spatial ones end in HW): baseline_KCHW physical; x_TCHW normalised and relative, 0 where not seen; valid_THW 0/1;
-        background_TCHW and background_KCHW normalised climatology, for the guides that have one; time_TF, elapsed_T,
+        Keys (spatial ones end in HW): baseline_KCHW physical; x_TCHW normalised and relative, 0 where invalid; valid_THW 0/1;
+        background_TCHW and background_KCHW normalised climatology, for baselines that have one; time_TF, elapsed_T,
         time_KF, elapsed_K.
         """
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
@@ -221,7 +220,7 @@ class ResidualForecaster(Network):
         return batch | self._times(context_days(days_N, context_T), target_days_K.double())
 
     def _times(self, days_T: Tensor, target_days_K: Tensor) -> dict[str, Tensor]:
-        """Season, elapsed and offset of every step; distances in usual steps, so that minutes and months look alike."""
+        """Season, elapsed and offset of every step; intervals in units of `step_days`, so minutes and months have one scale."""
         step = self.scaling.step_days
         days = torch.cat([days_T, target_days_K.to(days_T.device)])
         elapsed = torch.diff(days, prepend=days[:1]).clamp(min=0) / step
@@ -266,15 +265,15 @@ class ResidualForecaster(Network):
         )
 
     def residual_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
-        """Residual of one network, (B, K, C, H, W), normalised units, without shrinking."""
+        """Residual of one network, (B, K, C, H, W), normalised units, without residual scaling."""
         return self.members[member](*self._network_inputs(batch))
 
     def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
-        """y_BKCHW of one network without shrinking: what training minimises the loss of. Physical values, differentiable."""
+        """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable."""
         return self.correct(batch["baseline_KCHW"], self.residual_member(member, batch))
 
     def residual(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean residual of the members, (B, K, C, H, W), normalised units, without shrinking."""
+        """Mean residual of the members, (B, K, C, H, W), normalised units, without residual scaling."""
         inputs = self._network_inputs(batch)
         total = self.members[0](*inputs)
         for member in list(self.members)[1:]:
@@ -282,7 +281,7 @@ class ResidualForecaster(Network):
         return total / len(self.members)
 
     def compute(self, batch: dict[str, Tensor]) -> Tensor:
-        """y_BKCHW, physical values, from a batch of what `prepare` returned (each tensor with a leading B)."""
+        """y_BKCHW, physical values, from a batch of results of `prepare` (each tensor with a leading B)."""
         if not len(self.members):
             return batch["baseline_KCHW"]
         horizon = batch["baseline_KCHW"].shape[1]
@@ -299,18 +298,18 @@ class ResidualForecaster(Network):
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Tensor:
-        """y_KCHW, physical values, on the CPU: `prepare` there, then `compute` where the networks are. Dropout is off."""
+        """y_KCHW, physical values, on the CPU: `prepare` there, then `compute` on the networks' device. Dropout is off."""
         batch = self.prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
         with evaluating(self):
             return self.compute({name: values[None].to(self.mean_C.device) for name, values in batch.items()})[0].cpu()
 
     @torch.no_grad()
     def fit_residual_scale(self, batches: Iterable[dict[str, Tensor]]) -> Tensor:
-        """Sets and returns `residual_scale_K`: the share in [0, 1] of the residual that validation supports, one for all leads.
+        """Sets and returns `residual_scale_K`: the part in [0, 1] of the residual that validation supports, one for all leads.
 
-        Batches hold what `prepare` returned, target_KCHW, target_valid_KHW and target_seconds_K. The share is the least-squares
-        one less its standard error over target dates: the fewer the dates, the smaller the correction.
-        Without any valid target: 0, the baseline alone.
+        Batches hold the results of `prepare`, target_KCHW, target_valid_KHW and target_seconds_K. The scale is the least-squares
+        estimate minus its standard error over target dates: the fewer the dates, the smaller the correction. Without any valid
+        target: 0, the baseline alone.
         """
         sums: dict[int, Tensor] = {}
         with evaluating(self):
@@ -329,7 +328,7 @@ class ResidualForecaster(Network):
 
 
 def describe_baseline(baseline: Baseline) -> Description:
-    """{"kind": ..., its fields...}; `models.checkpoint` builds it again."""
+    """{"kind": ..., its fields...}; `models.checkpoint` rebuilds it."""
     match baseline:
         case None:
             return {"kind": "none"}
@@ -342,10 +341,10 @@ def describe_baseline(baseline: Baseline) -> Description:
 
 
 def cautious_share(sums_D2: Tensor) -> float:
-    """Least-squares share less one standard error, in [0, 1], from (sum of truth x residual, sum of residual^2) per date.
+    """Least-squares scale minus one standard error, in [0, 1], from (sum of truth x residual, sum of residual^2) per date.
 
-    The standard error is the jackknife's over dates (Efron & Stein 1981); a single date has none. The rule of one standard
-    error: Hastie, Tibshirani & Friedman 2009, section 7.10.
+    The standard error is that of the jackknife over dates (Efron & Stein 1981); a single date has none. One-standard-error
+    rule: Hastie, Tibshirani & Friedman 2009, section 7.10.
     """
     cross, square = sums_D2.sum(dim=0).tolist()
     share, dates = cross / square, len(sums_D2)
@@ -357,7 +356,7 @@ def cautious_share(sums_D2: Tensor) -> float:
 
 
 def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
-    """log(1 + age) of each pixel's last clear value at the issue date, (B, 1, H, W); in usual steps, at most the context."""
+    """log(1 + age) of each pixel's last valid value at the issue date, (B, 1, H, W); in usual steps, at most the context."""
     age_BT = elapsed_BT.flip(1).cumsum(1).flip(1) - elapsed_BT  # from each step to the last one
     whole_B111 = elapsed_BT.sum(dim=1)[:, None, None, None]
     age_BTHW = torch.where(valid_BTHW > 0, age_BT[:, :, None, None], whole_B111)
@@ -366,7 +365,7 @@ def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(module: nn.Module):
-    """The module in evaluation mode inside the block, and back in the mode it was in after it."""
+    """The module in evaluation mode inside the block; its previous mode is restored afterwards."""
     before = module.training
     if before:
         module.eval()

@@ -1,4 +1,4 @@
-"""When: dates as numbers a model can use, and regular steps through irregular observations."""
+"""Dates as numbers, and regular time steps over irregular observations."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,7 +10,11 @@ TROPICAL_YEAR_DAYS = 365.2422
 
 
 def to_days(dates: np.ndarray) -> np.ndarray:
-    """Days since 1970-01-01T00:00 UTC, float64, with the fraction of the day kept. `dates`: datetime64, any shape."""
+    """Days since 1970-01-01T00:00 UTC, float64, with the fraction of the day. `dates`: datetime64, any shape.
+
+    >>> float(to_days(np.array("1970-01-02T12:00", "datetime64[ns]")))
+    1.5
+    """
     return dates.astype("datetime64[ns]").astype(np.int64) / 86_400e9
 
 
@@ -20,7 +24,7 @@ def from_days(days: np.ndarray) -> np.ndarray:
 
 
 def median_step_days(dates: np.ndarray) -> float:
-    """Median distance between consecutive dates in days; `dates` sorted, at least two."""
+    """Median interval between consecutive dates, in days; `dates` sorted, at least two."""
     return float(np.median(np.diff(to_days(dates))))
 
 
@@ -30,7 +34,7 @@ def count_before(dates: Iterable[np.datetime64], until: datetime) -> int:
 
 
 def format_span(days: float) -> str:
-    """`16 days`, `6 hours`, `5 minutes`: a span of time for people, three digits in the largest unit that it fills.
+    """A duration as text, such as `16 days`, `6 hours`, `5 minutes`: three digits in the largest unit below it.
 
     >>> format_span(5 / 1440)
     '5 minutes'
@@ -43,9 +47,9 @@ def format_span(days: float) -> str:
 
 
 def nearest_observations(dates: np.ndarray, steps: np.ndarray, tolerance_days: float) -> np.ndarray:
-    """Index into `dates` of the observation nearest to each of `steps`, int64; -1 where none is within tolerance.
+    """Index into `dates` of the observation nearest to each of `steps`, int64; -1 if none is within `tolerance_days`.
 
-    Both are sorted datetime64 arrays. Each observation serves at most the step it is nearest to.
+    Both are sorted datetime64 arrays. An observation is assigned to the step nearest to it only.
     """
     days, requested = to_days(dates), to_days(steps)
     nearest = np.abs(days[None, :] - requested[:, None]).argmin(axis=1)

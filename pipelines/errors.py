@@ -1,16 +1,16 @@
 """Every error that driftline raises on purpose, grouped by what the caller should do.
 
     DriftlineError
-    ├── RequestError            stop, exit code 2: the request is wrong; the user can mend it
+    ├── RequestError            stop, exit code 2: the request is wrong; the user can correct it
     │   ├── ConfigError         a config file: carries every mistake with its file:line
     │   └── MissingInput        a path, cube, model or run that is not there
-    ├── SceneRefused            skip and record: this scene is not laid into the cube, the batch goes on
+    ├── SceneRefused            skip and record: this scene is not written to the cube, the others are
     ├── CubeBusy                retry later: another writer holds the cube
-    ├── RunBusy                 retry later: another process carries out the same run
-    └── StateError              stop, exit code 1: something on disk or in the machine is not as it must be
+    ├── RunBusy                 retry later: another process executes the same run
+    └── StateError              stop, exit code 1: the disk or the machine is in an unexpected state
         ├── CubeMismatch        the cube exists and does not fit the request (grid, bands, dtype)
         ├── StorageFull         no space left; what was committed before is intact
-        ├── NotPublished        a model that does not beat its baselines, or whose tiles do not agree
+        ├── NotPublished        a model that does not beat its baselines, or whose tiles disagree at their seams
         └── ArtefactDamaged     a checkpoint, cache, ledger or cube that cannot be trusted
 
 A message says what was expected, what was found, where (file, scene, date, key) and what to do about it.
@@ -20,16 +20,16 @@ from dataclasses import dataclass
 
 
 class DriftlineError(Exception):
-    """Root of the tree; catch it at the outermost ring to show a message instead of a traceback."""
+    """Root of the tree. Catch it at the outermost level to show a message instead of a traceback."""
 
 
 class RequestError(DriftlineError):
-    """The request cannot be carried out as written; the message says how to write it."""
+    """The request cannot be executed as written; the message states the correction."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a config: where it stands, what is wrong, and the remedy."""
+    """One mistake in a config: its position, the problem and the remedy."""
 
     position: str  # "run.yaml:12"
     key: str  # "source.pattern"
@@ -42,7 +42,7 @@ class Mistake:
 
 
 class ConfigError(RequestError):
-    """A config file with mistakes; all of them at once."""
+    """A config file with mistakes; lists all of them."""
 
     def __init__(self, mistakes: list[Mistake]):
         self.mistakes = tuple(mistakes)
@@ -51,11 +51,11 @@ class ConfigError(RequestError):
 
 
 class MissingInput(RequestError):
-    """A file, cube, model or run that the request names and that is not there."""
+    """A file, cube, model or run that the request names does not exist."""
 
 
 class SceneRefused(DriftlineError):
-    """A scene that must not enter the cube. `reason` is a short stable code, the text explains.
+    """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
     Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, missing-band, no-date,
     duplicate-date, all-nodata, all-cloud, too-large.
@@ -65,7 +65,7 @@ class SceneRefused(DriftlineError):
         self.scene_id, self.reason, self.detail = scene_id, reason, detail
         super().__init__(f"{scene_id}: {reason}: {detail}")
 
-    def __reduce__(self):  # exceptions with several arguments do not unpickle by default; Dask sends them across
+    def __reduce__(self):  # exceptions with several arguments do not unpickle by default; Dask pickles them
         return type(self), (self.scene_id, self.reason, self.detail)
 
 
@@ -74,24 +74,24 @@ class CubeBusy(DriftlineError):
 
 
 class RunBusy(DriftlineError):
-    """Another process carries out the run of this name."""
+    """Another process executes the run of this name."""
 
 
 class StateError(DriftlineError):
-    """Something on disk or in the machine is not as it must be."""
+    """The disk or the machine is in an unexpected state."""
 
 
 class CubeMismatch(StateError):
-    """The cube exists and does not fit what should be written to it."""
+    """The cube exists and does not match what should be written to it."""
 
 
 class StorageFull(StateError):
-    """The disk is full; nothing half-written is visible to a reader."""
+    """The disk is full; readers see no incomplete data."""
 
 
 class NotPublished(StateError):
-    """The model does not beat its baselines, so its products were not published."""
+    """The model does not beat its baselines, or its tiles disagree at their seams; its products were not published."""
 
 
 class ArtefactDamaged(StateError):
-    """A checkpoint, cache, ledger or cube on disk is incomplete or was made for something else."""
+    """A checkpoint, cache, ledger or cube on disk is incomplete or belongs to something else."""

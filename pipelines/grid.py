@@ -1,4 +1,4 @@
-"""Where pixels are: a CRS, an affine transform and a shape."""
+"""Location of pixels: a CRS, an affine transform and a shape."""
 
 from __future__ import annotations
 
@@ -23,39 +23,44 @@ _CRS_FORMS = re.compile(
     r"urn:ogc:def:crs:[A-Z0-9._:+]+\s*$|"
     r"(?:WGS84|WGS72|NAD27|NAD83)\s*$|"
     r"\+?[a-z_]+=|"  # PROJ string
-    rf"(?:{_WKT_KEYWORDS})\s*[\[(]|VERTCS\s*\[\s*\")",  # the last is ESRI's, of heights alone
+    rf"(?:{_WKT_KEYWORDS})\s*[\[(]|VERTCS\s*\[\s*\")",  # the last is ESRI's vertical CRS
     re.IGNORECASE,
 )
-# a value that begins as a path or an address does: a grid file, which PROJ would open or fetch
+# a value that begins like a path or an address: a grid file, which PROJ would open or fetch
 _CRS_FILES = re.compile(r"""(?:["'=,(\[]|^)\s*@?(?:[/\\~]|\.\.?[/\\]|[A-Z][\w+.-]*:[/\\])|\.\.[/\\]""", re.IGNORECASE)
-# what WKT 2 may name by an address without anyone fetching it
+# an address that WKT 2 uses as an identifier; nothing fetches it
 _WKT_IDENTIFIER = re.compile(r"""URI\s*\[\s*"https?://www\.opengis\.net/[\w./-]*"\s*\]""", re.IGNORECASE)
 
 
 def parse_crs(text: str) -> CRS:
     """The CRS that an authority code (EPSG:32635), PROJ string or WKT names.
 
-    GDAL reads a file, or fetches an address, whose name it is given as a CRS (OSRSetFromUserInput). The text may come from
-    a config or out of a data file, so such names are refused here, and those of grid files that PROJ would open. Raises
+    GDAL opens a file, or fetches an address, that is passed as a CRS (OSRSetFromUserInput). The text may come from a config
+    or a data file, so this function rejects names of files and addresses, and grid files that PROJ would open. Raises
     rasterio's CRSError (a ValueError).
 
-        parse_crs("EPSG:32635").linear_units     # 'metre'
+        >>> parse_crs("EPSG:32635").linear_units
+        'metre'
     """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
     if not _CRS_FORMS.match(text) or _CRS_FILES.search(_WKT_IDENTIFIER.sub("", text)):
-        raise CRSError(f"not an authority code, PROJ string or WKT: {text[:80]!r} (names of files are not read)")
+        raise CRSError(f"not an authority code, PROJ string or WKT: {text[:80]!r} (file names are not read)")
     return CRS.from_user_input(text)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular raster grid.
+    """A regular raster grid: the position of each pixel of an array.
 
     `transform` is the GDAL affine (a, b, c, d, e, f) that maps (column, row) of a pixel's **upper-left corner** to
     (x, y) in CRS units (https://gdal.org/en/stable/tutorials/geotransforms_tut.html, reordered as in `affine.Affine`).
-    `crs` is any string PROJ understands; `wkt` gives the canonical form. `shape_yx` is (rows, columns).
+    `crs` is any string that PROJ parses; `wkt` gives the canonical form. `shape_yx` is (rows, columns).
+
+    >>> grid = Grid("EPSG:32635", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (40, 56))
+    >>> grid.bounds_xy
+    (500000.0, 4999600.0, 500560.0, 5000000.0)
     """
 
     crs: str
@@ -105,12 +110,12 @@ class Grid:
         return f + e * (np.arange(self.shape_yx[0]) + 0.5)
 
     def window(self, rows: slice, columns: slice) -> Grid:
-        """The part of the grid at `rows`, `columns` (zero-based, half-open)."""
+        """The grid of the pixels `rows`, `columns` (zero-based, half-open)."""
         shifted = self.affine @ Affine.translation(columns.start, rows.start)
         return Grid.from_affine(self.crs, shifted, (rows.stop - rows.start, columns.stop - columns.start))
 
     def is_aligned(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
-        """True if both grids have the same CRS, shape and transform to `tolerance_px` of a pixel at every corner."""
+        """True if CRS and shape are equal and the corners differ by at most `tolerance_px` pixels."""
         if self.shape_yx != other.shape_yx or not self.has_same_crs(other):
             return False
         height, width = self.shape_yx

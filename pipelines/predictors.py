@@ -1,8 +1,7 @@
-"""What pipelines ask of a predictor; the networks and baselines of `models` fit, and so does any other class that does.
+"""Protocols of the predictors that the pipelines call. Networks and baselines in `models` implement them.
 
-Pipelines and models do not import each other, so the contract of `models.contract` is written here from the user's side, as
-protocols: each package names the one that it needs. Shapes: N dates, T context steps, K target dates, C variables, H rows,
-W columns; B batch.
+Pipelines and models do not import each other, so each package states here, as a protocol, what it calls (compare
+`models.contract`). Shapes: N dates, T context steps, K target dates, C variables, H rows, W columns; B batch.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Forecaster(Protocol):
-    """Context in, physical values of the target dates out. Networks and baselines answer alike (docs/design/001-spine.md)."""
+    """Maps context to physical values of the target dates. Networks and baselines share it (docs/design/001-spine.md)."""
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """Windows start at multiples of this, per axis (y, x), counted from the raster's first row and column."""
+        """Windows start at multiples of this, per axis (y, x), from the raster's first row and column."""
 
     def halo_px(self, steps: int) -> tuple[int, ...] | None:
-        """How far a pixel sees per axis (y, x) over `steps` = T + K; None: no finite distance, so tiles are blended."""
+        """Radius of the receptive field per axis (y, x) over `steps` = T + K; None: unbounded, so tiles are blended."""
 
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
@@ -31,9 +30,9 @@ class Forecaster(Protocol):
 
 
 class Trainable(Protocol):
-    """What training knows of a model: its networks, and how network i turns a batch into what the loss is taken of.
+    """What training needs of a model: its networks, and the output of network i for a batch.
 
-    `compute_member` must use `members[i]` itself (not a copy). A model that is a module is moved to the device as a whole.
+    `compute_member` must use `members[i]` itself (not a copy). A model that is an nn.Module is moved to the device as a whole.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""How long work tells how far it is: `progress(done, total)`, both counts of the same thing (blocks, windows, steps)."""
+"""The callback that reports progress: `progress(done, total)`, both counts of the same unit (blocks, windows, steps)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What arrives: one acquisition of a place, and what its bands mean."""
+"""Scenes: one acquisition of an area, its bands and where they are stored."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Band:
-    """One measured quantity. Physical value = stored value * scale + offset; `nodata` is a stored value."""
+    """One measured quantity. Physical value = stored value * scale + offset; `nodata` is a stored value, `unit` free text."""
 
     name: str
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
     unit: str = ""
-    valid_range: tuple[float, float] | None = None  # inclusive, in stored values; outside = not valid
+    valid_range: tuple[float, float] | None = None  # inclusive, in stored values; values outside are invalid
 
 
 @dataclass(frozen=True)
 class Asset:
-    """Where one band of a scene lies: a file, and a place inside it.
+    """Where one band of a scene is stored: a file, and the position in it.
 
     `index` is the 1-based raster band of a GeoTIFF, or the 0-based time index of a netCDF/HDF5 variable (`variable`).
     """
@@ -31,9 +31,9 @@ class Asset:
 
 @dataclass(frozen=True)
 class Scene:
-    """One acquisition: its id, when it was observed (UTC), and for each band (and `quality`) where it lies.
+    """One acquisition: its id, its time (UTC), and the asset of each band and of the quality band.
 
-    `parts` holds several scenes of one date that make one mosaic (same-day neighbours); then `assets` is empty.
+    `parts` holds the scenes of one mosaic (adjacent scenes of one date); then `assets` is empty.
     """
 
     id: str

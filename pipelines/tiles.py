@@ -1,4 +1,4 @@
-"""Tiles: rectangles of pixels that know what they are responsible for and what they must see."""
+"""Tiles: rectangles of pixels of a raster."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,12 @@ class Tile:
         return self.row1 - self.row0, self.col1 - self.col0
 
     def grown(self, halo_px: int | tuple[int, ...], shape_yx: tuple[int, int]) -> "Tile":
-        """The tile with `halo_px` more pixels on every side, cut at the edges of a raster of `shape_yx`.
+        """The tile with `halo_px` more pixels on every side, clipped to a raster of `shape_yx`.
 
-        One number for both axes, or (y, x).
+        `halo_px` is one number for both axes, or (y, x).
+
+        >>> Tile(0, 8, 0, 8).grown(2, (10, 10))
+        Tile(row0=0, row1=10, col0=0, col1=10)
         """
         down, across = (halo_px, halo_px) if isinstance(halo_px, int) else halo_px
         return Tile(
@@ -42,7 +45,7 @@ class Tile:
         )
 
     def shrunk(self, margin_px: int) -> "Tile":
-        """The tile without `margin_px` pixels on every side; empty (zero or negative size) tiles raise ValueError."""
+        """The tile without `margin_px` pixels on every side. Raises ValueError if no pixel is left."""
         inner = Tile(self.row0 + margin_px, self.row1 - margin_px, self.col0 + margin_px, self.col1 - margin_px)
         if inner.row0 >= inner.row1 or inner.col0 >= inner.col1:
             raise ValueError(f"tile {self.key} has nothing left after a margin of {margin_px} pixels")
@@ -60,7 +63,11 @@ class Tile:
 
 
 def tile_raster(shape_yx: tuple[int, int], tile_px: int) -> list[Tile]:
-    """Tiles of `tile_px` squared that cover every pixel of the raster exactly once, row by row; edge tiles are smaller."""
+    """Tiles of `tile_px` squared that cover every pixel of the raster exactly once, row by row; edge tiles are smaller.
+
+    >>> [tile.shape_yx for tile in tile_raster((3, 4), 3)]
+    [(3, 3), (3, 1)]
+    """
     height, width = shape_yx
     return [
         Tile(row, min(row + tile_px, height), col, min(col + tile_px, width))

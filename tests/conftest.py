@@ -1,7 +1,8 @@
-"""Fixtures that every test may use: the shared real data, and a quiet environment."""
+"""Fixtures for every test: the shared real data, and an environment without side effects."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `flows` does, before torch is loaded
 
-# No deadline: times are never tested. In CI the same examples every time, so that a red build is a changed build.
+# No deadline: times are not tested. In CI the same examples every time, so that a failure comes from a change.
 settings.register_profile("driftline", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("driftline")
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """`shared_data("satellite/oscd")` is that folder of the real data, or the test is skipped with the reason."""
+    """`shared_data("satellite/oscd")` is that folder of the real data; without it the test is skipped with the reason."""
     folder = Path(os.environ.get("DRIFTLINE_DATA", ROOT.parent / "shared" / "data"))
 
     def find(relative: str) -> Path:
@@ -28,3 +29,54 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without torch (`make test-without-torch`) what needs it is skipped; with torch a failing import of it is a failure."""
+    if find_spec("torch") is None:
+        config.pluginmanager.register(TorchIsAbsent(), "torch-is-absent")
+
+
+def needs_torch(error: BaseException | None) -> bool:
+    """Whether `error`, or the error that it was raised from, is the failed import of torch."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return True
+        error = error.__cause__
+    return False
+
+
+class TorchIsAbsent:
+    """Turns failed imports of torch into skips with a reason: of modules, of fixtures, and of tests that import it as they run.
+
+    A plugin rather than hooks of this file: the hooks of a conftest do not see a folder whose own conftest cannot be imported.
+    """
+
+    REASON = "needs torch, which is not installed"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        report = yield
+        if report.failed and needs_torch(report.call.excinfo.value):  # type: ignore[attr-defined]  # pytest sets it for the caller
+            report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: {self.REASON}")
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        if item.get_closest_marker("torch"):
+            pytest.skip(self.REASON)
+        yield from self.skipping()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, None, None]:
+        yield from self.skipping()
+
+    def skipping(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except Exception as error:
+            if needs_torch(error):
+                pytest.skip(self.REASON)
+            raise

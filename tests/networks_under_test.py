@@ -1,4 +1,4 @@
-"""Every network of `models`, small, with inputs for it: what the tests of the contract run over.
+"""Every network of `models`, small, with inputs for it, for the tests of the contract.
 
 A new network gets a line in `CASES`; `tests/unit/models/test_contract.py` fails until it has one.
 """
@@ -33,11 +33,11 @@ class Case:
     fixed_steps: int | None = None
 
     def steps(self, requested: int) -> int:
-        """How many dates the network is asked with where a test wants `requested`."""
+        """The number of dates for this network if a test requests `requested`."""
         return self.fixed_steps or requested
 
     def ready(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> Network:
-        """The network in evaluation mode; its head answers something."""
+        """The network in evaluation mode, with a random head."""
         torch.manual_seed(seed)
         network = self.build().eval()
         heads = [module for name, module in network.named_modules() if name.split(".")[-1] == "head"]
@@ -72,14 +72,14 @@ class Case:
         }
 
     def call(self, network: Network, inputs: Inputs) -> Tensor:
-        """The answer (..., H, W)."""
+        """The output (..., H, W)."""
         if self.kind != "rows":
             return network(**inputs)
         x, valid = inputs["x_BTCHW"], inputs["valid_BTHW"]
         return network(x.flatten(3).transpose(2, 3), valid.flatten(2), inputs["days_BT"]).unflatten(-1, x.shape[-2:])
 
     def shape(self, inputs: Inputs) -> tuple[int, ...]:
-        """Of the first argument of `forward`."""
+        """Shape of the first argument of `forward`."""
         if self.kind != "rows":
             return tuple(next(iter(inputs.values())).shape)
         batch, dates, bands, height, width = inputs["x_BTCHW"].shape

@@ -274,6 +274,13 @@ def build_value_model(run: MonitorRun, cube: MonitoredCube, folder: Path, progre
             return _build_forecaster(run, model)
 
 
+def fingerprint_model(run: MonitorRun) -> str:
+    """SHA-256 (hex) of the description of the forecaster, which names its tensors; "" for other models, or if there is none."""
+    model = run.monitoring.model
+    path = Path(model.run) / "model" / "model.json" if isinstance(model, ForecasterModel) else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
+
+
 def build_curve(model: HarmonicModel | RecurrentModel) -> Curve:
     from pipelines.monitoring.harmonic_model import HarmonicModel as Curve
 

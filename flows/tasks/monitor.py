@@ -15,7 +15,7 @@ from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, read_json, require, write_json
 from flows.invocation import Invocation
 from flows.task import Building, Findings, Record
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
@@ -86,7 +86,8 @@ class Monitor:
 
         ingested = require(context.folder, "ingest", "ingest")
         content = context.run.model_dump(mode="json")
-        shared = {"variable": content["variable"], "monitoring": content["monitoring"]}
+        model = config.fingerprint_model(context.run)
+        shared = {"variable": content["variable"], "monitoring": content["monitoring"], "model": model}
         if stage == "evaluate":
             return {**shared, "snapshot": ingested["snapshot"], "evaluation": content["evaluation"]}
         snapshot = head_snapshot(context.folder.cube_uri)
@@ -169,7 +170,7 @@ class Monitor:
             computed=computed_of(predicted),
             cube=cube_facts(folder.cube_uri),
             settings=settings_of(run, predicted),
-            notes=tuple(predicted["notes"]),
+            notes=(*predicted["notes"], *threshold_notes(figures.get("threshold"), predicted["threshold"])),
             lines=(
                 ("picture", folder.quicklook),
                 ("map", folder.products / "change_date.tif"),
@@ -184,6 +185,7 @@ class Monitor:
 
         folder = context.folder
         alerts = read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]
+        largest, count = read_patches(folder.products)[1], predicted["change"]["objects"]
         pictures = [Picture(folder.path / name, title, caption) for name, title, caption in PICTURES]
         there = [picture for picture in pictures if picture.path.exists()]
         tables: list[Table] = []
@@ -194,7 +196,7 @@ class Monitor:
             Section("change", "What changed", pictures=there[:2]),
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
             Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
-            Section("patches", "Largest patches", tables=[patch_table(read_patches(folder.products)[1])]),
+            Section("patches", "Largest patches", tables=[patch_table(largest, count)] if largest else []),
             Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
         ]
 
@@ -313,6 +315,13 @@ def computed_of(record: Record) -> dict[str, Any]:
     return {**record["counts"], **{name: record[name] for name in ("dates", "until", "threshold", "model")}, **degraded}
 
 
+def threshold_notes(evaluated: Figure, used: float) -> list[str]:
+    """What a reader must know where the state keeps another threshold than the one that was evaluated."""
+    if not isinstance(evaluated, int | float) or abs(evaluated - used) < 1e-6:
+        return []
+    return [f"the evaluation is of a threshold of {evaluated:.3g}; the state keeps {used:.3g} from when monitoring began"]
+
+
 def settings_of(run: MonitorRun, record: Record) -> dict[str, Any]:
     """The few settings that a reader must know; all are in the config."""
     test = run.monitoring.test
@@ -328,6 +337,8 @@ def settings_of(run: MonitorRun, record: Record) -> dict[str, Any]:
 
 def seen_tables(evaluation: Evaluation) -> list[Table]:
     """What each method found of the change that the images themselves show, beside indices of image pairs."""
+    from pipelines.products.tables import labelled
+
     pairs = evaluation.details["pairs"]
     if not pairs:
         return []
@@ -346,7 +357,7 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
         "Pixels whose season level first fell (or rose) beyond the limit in that year. Indices of image pairs compare two "
         "seasons with the automatic thresholds of their literature (Otsu, chi square) and give no date."
     )
-    return [Table("Change that the images show", columns, rows, note=note, strong=[evaluation.shipped])]
+    return [labelled(Table("Change that the images show", columns, rows, note=note, strong=[evaluation.shipped]))]
 
 
 # ---------------------------------------------------------------- --dry-run

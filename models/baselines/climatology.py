@@ -1,11 +1,11 @@
-"""Day-of-year climatology: what a pixel usually looks like at this time of the year.
+"""Day-of-year climatology: the usual value of a pixel at this time of the year.
 
 The mean over usable dates is weighted by the distance d in the year:
 
     w(d) = exp(-(d / s)^2 / 2) + 0.01 exp(-(d / 3s)^2 / 2) + 1e-5
 
-The two small terms only speak where the first has nothing to say: a pixel without a near observation falls back to its wider
-season, then to its mean. A series shorter than a day sees d = 0 throughout: the climatology is then the plain mean.
+The two small terms matter only without near observations: then a pixel gets the mean of its wider season, then its overall
+mean. For a series shorter than a day d = 0 throughout: the climatology is then the plain mean.
 """
 
 import math
@@ -20,10 +20,10 @@ from torch import Tensor
 from models.contract import Pointwise
 
 TROPICAL_YEAR_DAYS = 365.2422
-# Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on the tile it lies in: matrix
-# libraries choose their kernels (and with them the order of sums) by the shape. Bounds the memory too: N x 4608 x (C + 1) floats.
+# Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on its tile: matrix libraries
+# choose their kernels (and so the order of sums) by the shape. This bounds the memory too: N x 4608 x (C + 1) floats.
 BLOCK_PX = 4608
-WIDTHS_DAYS = (5.0, 7.0, 10.0, 15.0, 22.0, 30.0, 45.0)  # what `fit` chooses from
+WIDTHS_DAYS = (5.0, 7.0, 10.0, 15.0, 22.0, 30.0, 45.0)  # candidates of `fit`
 ARGUMENTS = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
 
 
@@ -42,7 +42,7 @@ def season_weights(at_days_M: Tensor, days_N: Tensor, width_days: float) -> Tens
 def climatology_at(
     x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, usable_N: Tensor, at_days_M: Tensor, width_days: float
 ) -> Tensor:
-    """Climatology on the dates `at_days_M`, (M, C, H, W) float32; 0 where a pixel was never seen on a usable date."""
+    """Climatology on the dates `at_days_M`, (M, C, H, W) float32; 0 where a pixel is never valid on a usable date."""
     index_U = torch.nonzero(usable_N).flatten()
     channels, height, width = x_NCHW.shape[1:]
     pixels = height * width
@@ -61,7 +61,7 @@ def climatology_at(
 
 
 def thinned(window: Any, pixels: int = 2500) -> SimpleNamespace:
-    """The window as tensors on every n-th row and column, so that about `pixels` remain: enough to fit a few numbers on."""
+    """The window as tensors on every n-th row and column, so that about `pixels` remain: enough to fit a few parameters."""
     height, width = window.x_NCHW.shape[-2:]
     step = max(math.isqrt(height * width // pixels), 1)
     names = (*ARGUMENTS, "target_KCHW", "target_valid_KHW")

@@ -1,8 +1,8 @@
-"""Climatology plus a decaying anomaly: what is usual, and the part of what is unusual that will last.
+"""Climatology plus a decaying anomaly: the usual value plus the part of the current anomaly that persists.
 
     y(pixel, day) = climatology(pixel, day) + share * a(pixel) * exp(-(day - day_a(pixel)) / decay_days)
 
-`a` is the median of the pixel's last `count` clear anomalies in the context (one odd date does not carry it) and `day_a` the
+`a` is the median of the pixel's last `count` valid anomalies in the context (robust to one outlier) and `day_a` the
 mean date of those. Share, decay and the climatology's width are fitted on training windows, or given.
 """
 
@@ -20,19 +20,19 @@ from models.contract import Pointwise
 
 
 class Parts(NamedTuple):
-    """The rule taken apart. Physical values, float32; days float64 in the same count as the input."""
+    """The parts of the baseline. Physical values, float32; days float64 in the same count as the input."""
 
     background_TCHW: Tensor  # climatology on the context's dates
     background_KCHW: Tensor  # climatology on the target dates
-    anomaly_CHW: Tensor  # median of the last clear anomalies; 0 where there are none
-    anomaly_day_HW: Tensor  # their mean date; the issue date where there are none
+    anomaly_CHW: Tensor  # median of the last valid anomalies; 0 without any
+    anomaly_day_HW: Tensor  # their mean date; the issue date without any
     y_KCHW: Tensor  # the forecast
 
 
 def last_values(x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` latest valid values of each pixel, newest last, and their days: (count C H W), (count H W), seen (count H W).
 
-    Where a pixel has fewer, the first places are not seen; they hold 0 and the last day.
+    A pixel with fewer has seen = False, value 0 and the last day at the first positions.
     """
     values = x_TCHW.new_zeros(count, *x_TCHW.shape[1:])
     days = torch.full_like(values[:, 0], float(days_T[-1]), dtype=torch.float64)
@@ -45,7 +45,7 @@ def last_values(x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor, count: int) -
 
 
 def median_of_seen(values_LCHW: Tensor, seen_LHW: Tensor) -> Tensor:
-    """Median over the seen of L values, (C, H, W): the middle one, or the mean of the two middle ones; 0 where none is seen."""
+    """Median over the valid ones of L values, (C, H, W): the middle one, or the mean of the two middle ones; 0 without any."""
     ordered = torch.where(seen_LHW[:, None], values_LCHW, math.inf).sort(dim=0).values
     number_CHW = seen_LHW.sum(dim=0).expand_as(ordered[0])
     below = ordered.gather(0, ((number_CHW - 1).clamp(min=0) // 2)[None])[0]
@@ -56,7 +56,7 @@ def median_of_seen(values_LCHW: Tensor, seen_LHW: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DecayingAnomaly(Pointwise):
-    """Climatology + share x median anomaly of the last `count` clear values x exp(-age / decay_days)."""
+    """Climatology + share x median anomaly of the last `count` valid values x exp(-age / decay_days)."""
 
     width_days: float = 15.0
     count: int = 3
@@ -66,7 +66,7 @@ class DecayingAnomaly(Pointwise):
     def parts(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Parts:
-        """Background, anomaly and forecast; a network that corrects this rule sees the same background."""
+        """Background, anomaly and forecast; a network that corrects this baseline gets the same background."""
         days_T = context_days(days_N, context_T)
         at_days_M = torch.cat([days_T, target_days_K.double()])
         background_MCHW = climatology_at(x_NCHW, valid_NHW, days_N, usable_N, at_days_M, self.width_days)
@@ -89,11 +89,11 @@ class DecayingAnomaly(Pointwise):
         return self.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K).y_KCHW
 
     def fit(self, windows: Iterable[Any]) -> "DecayingAnomaly":
-        """The same rule with the `width_days`, `decay_days` and `share` of the smallest mean absolute error on the windows.
+        """The baseline with the `width_days`, `decay_days` and `share` of the smallest mean absolute error on the windows.
 
         `windows` have the arguments of `forecast` and `target_KCHW`, `target_valid_KHW` as attributes. The search runs over a
-        grid (7 widths, 12 decays from a tenth of the leads to thirty times them, 11 shares) on every n-th pixel, at most about
-        2500 a window. Absolute errors, because clouds that were missed would steer squared ones.
+        grid (7 widths, 12 decays from 0.1 to 30 times the leads, 11 shares) on every n-th pixel, at most about 2500 per window.
+        Absolute errors, because undetected clouds would dominate squared ones.
         """
         errors_VDS = torch.zeros(len(WIDTHS_DAYS), 12, 11, dtype=torch.float64)
         decays_D: Tensor | None = None
@@ -126,16 +126,16 @@ def _absolute_errors(parts: Parts, window: Any, decays_D: Tensor) -> Tensor:
 
 
 def context_days(days_N: Tensor, context_T: Tensor) -> Tensor:
-    """Days of the context steps, float64 (T,). A step without an observation gets the date between its neighbours."""
+    """Days of the context steps, float64 (T,). A step without an observation gets the date halfway between its neighbours."""
     days = days_N.double()[context_T.clamp(min=0)]
     known = torch.nonzero(context_T >= 0).flatten()
     if len(known) == len(context_T) or len(known) == 0:
         return days
-    place = torch.arange(len(context_T))
-    right = torch.searchsorted(known, place).clamp(max=len(known) - 1)
-    left = (torch.searchsorted(known, place, right=True) - 1).clamp(min=0)
+    position = torch.arange(len(context_T))
+    right = torch.searchsorted(known, position).clamp(max=len(known) - 1)
+    left = (torch.searchsorted(known, position, right=True) - 1).clamp(min=0)
     a, b = known[left], known[right]
-    share = torch.where(b > a, (place - a).double() / (b - a).clamp(min=1), 0.0)
+    share = torch.where(b > a, (position - a).double() / (b - a).clamp(min=1), 0.0)
     inside = days[a] + share * (days[b] - days[a])
     step = (days[known[-1]] - days[known[0]]) / (known[-1] - known[0]).clamp(min=1)
-    return inside + step * ((place - known[-1]).clamp(min=0) - (known[0] - place).clamp(min=0))
+    return inside + step * ((position - known[-1]).clamp(min=0) - (known[0] - position).clamp(min=0))

@@ -1,8 +1,8 @@
-"""Gradient boosting on lags: decision trees that correct the decaying-anomaly rule, pixel by pixel.
+"""Gradient boosting on lags: decision trees that correct the decaying-anomaly baseline, pixel by pixel.
 
-Features of a pixel and a target date: the last clear values as anomalies, their ages, the rule and the climatology on the
-target date, the climatology's change from the issue date, the median anomaly, season, lead. The trees learn truth - rule:
-learning the residual did better than learning raw lags.
+Features of a pixel and a target date: the last valid values as anomalies, their ages, the baseline and the climatology on the
+target date, the climatology's change from the issue date, the median anomaly, season, lead. The trees learn
+truth - baseline, which gave smaller errors than learning raw lags.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def lag_features(
     usable_N: Tensor,
     target_days_K: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """(features_KFCHW, rule_KCHW), float32. A lag that was not seen is NaN (the trees have a branch for it)."""
+    """(features_KFCHW, baseline_KCHW), float32. A lag without a valid value is NaN (the trees have a branch for it)."""
     parts = corrected.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
     days_T = context_days(days_N, context_T)
     x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
@@ -56,8 +56,8 @@ def lag_features(
 
 
 class Rows(NamedTuple):
-    """Valid target pixels of windows, one a row: features (R, F, C), truth - rule (R, C), what of it all valid pixels of the
-    window share on that date (R, C), the target day (R,).
+    """Valid target pixels of windows, one per row: features (R, F, C), truth - baseline (R, C), the part of it that all valid
+    pixels of the window share on that date (R, C), the target day (R,).
     """
 
     features_RFC: np.ndarray
@@ -73,8 +73,8 @@ class Rows(NamedTuple):
 class GradientBoosting(Pointwise):
     """Trees on top of `corrected`, one forest per channel; `fit` before `forecast`. Seeded; never uses more than `samples` rows.
 
-    `is_centred`: the trees learn the residual without what all pixels of a date share. Where dates are few the shared part (haze,
-    a late spring) is what trees learn by heart; where they are many it may be foreseeable. `fit` decides by trying both.
+    `is_centred`: the trees learn the residual without the part that all pixels of a date share. With few dates trees memorise
+    that part (haze, a late spring); with many it may be predictable. `fit` decides by trying both.
     """
 
     corrected: DecayingAnomaly = field(default_factory=DecayingAnomaly)
@@ -88,7 +88,7 @@ class GradientBoosting(Pointwise):
     def fit(self, windows: Iterable[Any]) -> "GradientBoosting":
         """Itself, fitted on windows with the arguments of `forecast` and `target_KCHW`, `target_valid_KHW`.
 
-        Every valid pixel-date gets a random key and the `samples` lowest are kept: a fair draw in one pass and bounded memory.
+        Every valid pixel-date gets a random key and the `samples` lowest are kept: a uniform sample in one pass.
         """
         generator = np.random.default_rng(self.seed)
         keys, kept = np.empty(0), None
@@ -99,13 +99,13 @@ class GradientBoosting(Pointwise):
             lowest = np.argsort(keys, kind="stable")[: self.samples]
             keys, kept = keys[lowest], kept.taken(lowest)
         if kept is None or len(kept.day_R) == 0:
-            raise ValueError("gradient boosting cannot be fitted: the training windows hold no valid target pixel")
+            raise ValueError("gradient boosting cannot be fitted: the training windows have no valid target pixel")
         self.is_centred = self._is_centred_better(kept)
         self.forests = self._grow(kept, self.is_centred)
         return self
 
     def _is_centred_better(self, rows: Rows) -> bool:
-        """Which of the two has the smaller error on the last quarter of the rows in time, grown on the rest."""
+        """Whether centred residuals give the smaller error on the last quarter of the rows in time, fitted on the rest."""
         later = rows.day_R > np.quantile(rows.day_R, 0.75)
         if not later.any() or later.all():
             return False
@@ -119,13 +119,13 @@ class GradientBoosting(Pointwise):
 
     def _grow(self, rows: Rows, is_centred: bool) -> list[HistGradientBoostingRegressor]:
         target_RC = rows.residual_RC - rows.shared_RC if is_centred else rows.residual_RC
-        # A lag that was never seen: its column must hold something.
+        # A lag that is never valid: its column must not be all NaN.
         features_RFC = np.where(np.isnan(rows.features_RFC).all(axis=0), np.float32(0), rows.features_RFC)
         channels = range(target_RC.shape[1])
         return [self._forest(len(target_RC)).fit(features_RFC[:, :, c], target_RC[:, c]) for c in channels]
 
     def _forest(self, rows: int) -> HistGradientBoostingRegressor:
-        """Few, small trees with full leaves: larger ones learn the training dates by heart and lose to the rule they correct."""
+        """Few, small trees with large leaves: larger ones memorise the training dates and lose to the baseline they correct."""
         return HistGradientBoostingRegressor(
             loss="absolute_error",
             max_iter=self.iterations,
@@ -139,11 +139,11 @@ class GradientBoosting(Pointwise):
 
     def _rows(self, window: Any) -> Rows:
         """The valid target pixels of a window."""
-        features_KFCHW, rule_KCHW = lag_features(
+        features_KFCHW, baseline_KCHW = lag_features(
             self.corrected, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS)
         )
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
-        residual_KCHW = torch.as_tensor(window.target_KCHW) - rule_KCHW
+        residual_KCHW = torch.as_tensor(window.target_KCHW) - baseline_KCHW
         seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
         shared_KCHW = seen_KCHW.flatten(-2).nanmedian(dim=-1).values[..., None, None].expand_as(residual_KCHW)
         day_KHW = torch.as_tensor(window.target_days_K).double()[:, None, None].expand_as(valid_KHW)
@@ -157,12 +157,12 @@ class GradientBoosting(Pointwise):
         """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
         if len(self.forests) != x_NCHW.shape[1]:
             raise ValueError(
-                f"gradient boosting is fitted for {len(self.forests)} channels, not {x_NCHW.shape[1]}: call fit(windows) first"
+                f"gradient boosting is fitted for {len(self.forests)} channels, got {x_NCHW.shape[1]}: call fit(windows) first"
             )
-        features_KFCHW, rule_KCHW = lag_features(
+        features_KFCHW, baseline_KCHW = lag_features(
             self.corrected, self.lags, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K
         )
-        y_KCHW = rule_KCHW.clone()
+        y_KCHW = baseline_KCHW.clone()
         for k, features_FCHW in enumerate(features_KFCHW):
             for c, forest in enumerate(self.forests):
                 rows_PF = features_FCHW[:, c].flatten(1).T.numpy()

@@ -3,8 +3,8 @@
     y(t) = a0 + a1 t + sum over j of (b_j cos(2 pi j t) + c_j sin(2 pi j t)),   t in years since the issue date
 
 fitted by ridge-regularised least squares to each pixel's usable values (the season-trend model of Verbesselt et al. 2010,
-https://doi.org/10.1016/j.rse.2009.08.014, eq. 4-5). The ridge pulls everything but the mean towards 0, so a short series
-becomes its mean and the trend does not run away.
+https://doi.org/10.1016/j.rse.2009.08.014, eq. 4-5). The ridge pulls everything but the mean towards 0, so a short series gives
+its mean, and the trend does not diverge.
 """
 
 import math
@@ -21,7 +21,7 @@ from models.contract import Pointwise
 def season_trend_features(days_N: Tensor, issue_day: float, harmonics: int) -> Tensor:
     """[1, t, cos 1, sin 1, cos 2, ...] of each day, (N, 2 + 2 harmonics) float64."""
     years_N = (days_N.double() - issue_day) / TROPICAL_YEAR_DAYS
-    # The angle is taken from 1970, so that it does not lose digits with the issue date; any fixed origin does.
+    # The angle is counted from 1970, so that its precision does not depend on the issue date; any fixed origin works.
     angle_N = 2 * math.pi * torch.remainder(days_N.double() / TROPICAL_YEAR_DAYS, 1)
     waves = [f(j * angle_N) for j in range(1, harmonics + 1) for f in (torch.cos, torch.sin)]
     return torch.stack([torch.ones_like(years_N), years_N, *waves], dim=1)
@@ -29,7 +29,7 @@ def season_trend_features(days_N: Tensor, issue_day: float, harmonics: int) -> T
 
 @dataclass(frozen=True)
 class HarmonicRegression(Pointwise):
-    """`harmonics` waves and a line; `ridge` is the weight of the penalty, in observations."""
+    """`harmonics` harmonics and a trend; `ridge` is the weight of the penalty, in observations."""
 
     harmonics: int = 2
     ridge: float = 1.0
@@ -59,5 +59,5 @@ class HarmonicRegression(Pointwise):
         normal_PJJ = (weight_PU @ products_UJJ.flatten(1)).reshape(-1, number, number)
         right_PJC = torch.einsum("pu,ucp,uj->pjc", weight_PU, x_UCP.double(), features_UJ)
         penalty_J = torch.full((number,), self.ridge, dtype=torch.float64, device=x_UCP.device)
-        penalty_J[0] = 1e-9  # the mean is free; this only keeps the system regular where nothing was seen
+        penalty_J[0] = 1e-9  # the mean is not penalised; this only keeps the system regular without observations
         return torch.linalg.solve(normal_PJJ + torch.diag(penalty_J), right_PJC)

@@ -1,10 +1,10 @@
-"""The oldest change index: the grey difference of two dates, and Otsu's threshold on it.
+"""The simplest change index: the grey difference of two dates, and Otsu's threshold on it.
 
-Shapes: T dates, C bands, H rows, W columns. Every index here answers `score(x_TCHW, valid_THW) -> score_HW`: float32 >= 0, the
-larger the more likely changed; NaN where fewer than two dates were seen. With more than two dates a pixel's last seen date is
-compared with its first one: that is what a label of change says, and a cloud on either end only makes the period shorter.
-`x` are prepared dates (z-scores, coregistered), 0 where not valid. `fit(x_TCHW, valid_THW)` is the index with what it must know
-of a site, measured on the whole of it; of an index that need not know anything, itself. `fit(...).score(...)` suits them all.
+Shapes: T dates, C bands, H rows, W columns. Every index has `score(x_TCHW, valid_THW) -> score_HW`: float32 >= 0, the larger
+the more likely changed; NaN where fewer than two dates are valid. With more than two dates a pixel's last valid date is
+compared with its first one, as a change label does; a cloud on either end only shortens the period. `x` are prepared dates
+(z-scores, coregistered), 0 where invalid. `fit(x_TCHW, valid_THW)` returns the index with its parameters of a site, measured on
+the whole site; an index without parameters returns itself. So `fit(...).score(...)` works for all.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from models.contract import Pointwise
 
 
 def first_and_last(x_TCHW: Tensor, valid_THW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(first_CHW, last_CHW, seen_HW): each pixel on the first and on the last date it was seen; `seen_HW` where these are two.
+    """(first_CHW, last_CHW, seen_HW): each pixel on its first and last valid date; `seen_HW` where these are two dates.
 
-    0 where not seen twice.
+    0 where not valid twice.
     """
     dates = len(x_TCHW)
     if dates < 2:
@@ -37,7 +37,7 @@ def first_and_last(x_TCHW: Tensor, valid_THW: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def as_score(score_HW: Tensor, seen_HW: Tensor) -> Tensor:
-    """float32, NaN where not seen."""
+    """float32, NaN where invalid."""
     return torch.where(seen_HW, score_HW, torch.nan).float()
 
 
@@ -46,7 +46,7 @@ class ImageDifference(Pointwise):
     """The absolute difference of the bands' mean (Singh 1989, https://doi.org/10.1080/01431168908903939, section 3.1)."""
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "ImageDifference":
-        """Itself: there is nothing to know of a site."""
+        """Itself: it has no parameters of a site."""
         return self
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ class ImageDifference(Pointwise):
 
 
 def otsu_threshold(score_HW: Tensor) -> float:
-    """The score above which Otsu (1979) calls a pixel changed; infinity where nothing differs.
+    """The score above which Otsu (1979) classifies a pixel as changed; infinity without differences.
 
-    It looks for two modes: where 1 % of the pixels changed there is only one, and a tenth of the site is mapped changed.
+    Otsu expects two modes: if 1 % of the pixels changed there is only one, and 10 % of the site are classified as changed.
     """
     from skimage.filters import threshold_otsu
 

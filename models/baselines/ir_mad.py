@@ -1,9 +1,9 @@
 """IR-MAD, the iteratively reweighted multivariate alteration detection of Nielsen (2007).
 
-https://doi.org/10.1109/TIP.2006.888195. Canonical correlation finds combinations of the bands of either date that agree best;
-the MAD variates are their differences (eq. 2). Where nothing changed, the sum of their squares over their variances is chi
-square with as many degrees of freedom as bands (eq. 8); its probability weighs the pixels of the next round, until the
-correlations stand still. Gains and offsets of either date do not matter. One fit for a site, then each pixel for itself.
+https://doi.org/10.1109/TIP.2006.888195. Canonical correlation finds the combinations of the bands of both dates with the
+highest correlation; the MAD variates are their differences (eq. 2). Without change, the sum of their squares over their
+variances is chi square with as many degrees of freedom as bands (eq. 8); its probability weights the pixels of the next
+iteration, until the correlations converge. Invariant to gains and offsets. One fit per site, then each pixel alone.
 Shapes and `score` as in `models.baselines.image_difference`.
 """
 
@@ -15,16 +15,16 @@ from torch import Tensor
 from models.baselines.image_difference import as_score, first_and_last
 from models.contract import Halo, Pointwise
 
-MAX_FIT_PX = 1_000_000  # pixels, evenly spaced, that the fit looks at; memory and time are bounded by it
-MIN_RHO_GAP = 1e-6  # dates that are one and the same have a correlation of 1 and no variance to divide by
+MAX_FIT_PX = 1_000_000  # pixels, evenly spaced, that the fit uses; bounds memory and time
+MIN_RHO_GAP = 1e-6  # identical dates have a correlation of 1 and no variance to divide by
 
 
 @dataclass(frozen=True)
 class IrMad:
-    """The index before it has seen a site. It needs the whole site, or `fit` on it.
+    """The index before its fit. `score` needs the whole site, or call `fit` on the site first.
 
-    `rounds` of reweighting at most; 0 is plain MAD. Weights leave the tails out, so that the variance of what did not change
-    comes out too small and the score too large by it.
+    At most `rounds` of reweighting; 0 is plain MAD. The weights suppress the tails, so the variance of unchanged pixels is
+    underestimated and the score overestimated accordingly.
     """
 
     rounds: int = 30
@@ -32,11 +32,11 @@ class IrMad:
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """Windows may start anywhere."""
+        """(1, 1): windows may start anywhere."""
         return 1, 1
 
     def halo_px(self, steps: int) -> Halo:
-        """None: every pixel depends on all of them through the fit."""
+        """None: every pixel depends on all others through the fit."""
         return None
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
@@ -44,15 +44,15 @@ class IrMad:
         return self.fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW)
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "FittedIrMad":
-        """The transform of a site, float64; pixels count one by one, so a sample of them in any arrangement will do.
+        """The transform of a site, float64; pixels are independent, so any sample of them works.
 
-        Raises ValueError if too few pixels were seen twice to fit the bands.
+        Raises ValueError if too few pixels are valid twice to fit the bands.
         """
         first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
         a_CN, b_CN = (image_CHW[:, seen_HW].double() for image_CHW in (first_CHW, last_CHW))
         bands, pixels = a_CN.shape
         if pixels < 4 * bands + 2:
-            raise ValueError(f"{pixels} pixels were seen twice, IR-MAD with {bands} bands needs {4 * bands + 2}")
+            raise ValueError(f"{pixels} pixels are valid twice, IR-MAD with {bands} bands needs {4 * bands + 2}")
         every = -(-pixels // MAX_FIT_PX)
         a_CN, b_CN = a_CN[:, ::every], b_CN[:, ::every]
         weight_N = torch.ones_like(a_CN[0])
@@ -63,7 +63,7 @@ class IrMad:
                 break
             rho_C = fitted.rho_C
             weight_N = unchanged_probability(fitted.chi_square(a_CN, b_CN), bands)
-            if float(weight_N.sum()) < 4 * bands + 2:  # next to nothing agrees any more: the last fit is the best there is
+            if float(weight_N.sum()) < 4 * bands + 2:  # almost no pixel has weight: keep the last fit
                 break
             fitted = _canonical(a_CN, b_CN, weight_N)
         return fitted
@@ -99,9 +99,9 @@ def unchanged_probability(chi_square_N: Tensor, bands: int) -> Tensor:
 
 
 def chi_square_threshold(bands: int, false_alarms: float = 0.01) -> float:
-    """The score that unchanged pixels exceed with probability `false_alarms` in plain MAD, were they normal as the theory has it.
+    """The score that unchanged pixels exceed with probability `false_alarms` in plain MAD, if they are normally distributed.
 
-    Real pairs are not: on OSCD most of a city lies above it.
+    Real pairs are not: on OSCD most pixels of a city exceed it.
     """
     from scipy.stats import chi2
 
@@ -119,7 +119,7 @@ def _canonical(a_CN: Tensor, b_CN: Tensor, weight_N: Tensor) -> FittedIrMad:
 
 
 def _whitening(covariance_CC: Tensor) -> Tensor:
-    """W with W covariance W^T = 1; directions without variance (a constant band) are left out as 0."""
+    """W with W covariance W^T = 1; directions without variance (a constant band) become 0."""
     values_C, vectors_CC = torch.linalg.eigh(covariance_CC)
     is_alive_C = values_C > 1e-12 * values_C.max().clamp_min(1e-300)
     scale_C = torch.where(is_alive_C, values_C.clamp_min(1e-300).rsqrt(), 0)

@@ -1,12 +1,12 @@
-"""The parts that the change networks are made of: paired input, encoder, decoder, and how far a pixel can see.
+"""The parts of the change networks: paired input, encoder, decoder, and the radius of the receptive field.
 
-Every part is size-agnostic and knows nothing of the tile it works on: convolutions with zero padding, max pooling by 2, nearest
-upsampling by 2, no statistics over pixels. So a window that starts at multiples of `stride_px` and has the halo of
+Every part works on images of any size and does not depend on the tile: convolutions with zero padding, max pooling by 2,
+nearest upsampling by 2, no statistics over pixels. So a window that starts at multiples of `stride_px` and has the halo of
 `receptive_radius` gives the same numbers as the whole image.
 
-Features are normalised over the channels of each pixel (`PixelNorm`). Group, instance and layer norm over pixels take statistics
-of the tile; batch norm takes those of few windows from few cities, half of them drawn around change, into a city where neither
-holds, and learns with other numbers than it predicts with. With no norm at all 200 steps of FC-EF left a higher training loss.
+Features are normalised over the channels of each pixel (`PixelNorm`). Group, instance and layer norm over pixels use
+statistics of the tile. Batch norm uses those of few windows from few cities, half of them around change, which do not hold in
+another city, and differ between training and prediction. Without a norm 200 steps of FC-EF left a higher training loss.
 
 Shapes: B batch, T dates, C bands, H rows, W columns, E input channels of an encoder, D channels of a scale.
 """
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from models.contract import Network, layer_flops
 
 CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
-NORM_FLOOR = 1e-3  # added to the mean square: what is almost nothing is not blown up
+NORM_FLOOR = 1e-3  # added to the mean square, so that values near 0 are not amplified
 CHANGED_PRIOR = 0.05  # probability that an untrained network gives to change (Lin et al. 2017, arXiv:1708.02002, section 3.3)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What every change network needs to be built again."""
+    """What every change network needs to be rebuilt."""
 
     bands: int
     widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
@@ -36,7 +36,7 @@ class NetworkConfig:
 
 
 class ChangeNetwork(Network):
-    """What all of them share: the contract. `forward` and `describe` are theirs; see `SiameseDCRN.forward`."""
+    """The contract, shared by all change networks. `forward` and `describe` are their own; see `SiameseDCRN.forward`."""
 
     encoder: "Encoder"
     decoder: "Decoder"
@@ -47,17 +47,17 @@ class ChangeNetwork(Network):
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """A window gives the same numbers as the whole image only if it starts at multiples of this."""
+        """A window equals the whole image only if it starts at multiples of this."""
         stride = 2 ** (len(self.config.widths) - 1)
         return stride, stride
 
     def halo_px(self, steps: int) -> tuple[int, ...]:
-        """How far a pixel can see in a series of `steps` dates, a multiple of `stride_px`."""
+        """Radius of the receptive field for a series of `steps` dates, a multiple of `stride_px`."""
         radius = receptive_radius(len(self.config.widths), self.lateral_cells(steps))
         return radius, radius
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Of `shape` (B, T, C, H, W): the encoder for every date, the layers between, and the decoder once."""
+        """Operations for `shape` (B, T, C, H, W): the encoder for every date, the layers between, and the decoder once."""
         batch, dates, _, height, width = shape
         padded_yx = [side + -side % stride for side, stride in zip((height, width), self.stride_px, strict=True)]
         pixels = math.prod(padded_yx)
@@ -66,21 +66,21 @@ class ChangeNetwork(Network):
         return batch * once
 
     def encoder_passes(self, dates: int) -> int:
-        """How often the encoder is called for a series of `dates`."""
+        """Number of calls of the encoder for a series of `dates`."""
         return dates
 
     def lateral_layers(self) -> Sequence[nn.Module]:
-        """The layers between encoder and decoder that every date passes, finest scale first."""
+        """The layers between encoder and decoder, applied to every date, finest scale first."""
         return ()
 
     def lateral_cells(self, dates: int) -> int:
-        """How many cells of a scale the layers between encoder and decoder see to the side; 0: there are none."""
+        """Radius, in cells of a scale, of the layers between encoder and decoder; 0: there are none."""
         return 0
 
 
 class PixelNorm(nn.Module):
     """Root mean square norm over the channels of each pixel (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4), with a learnt gain
-    and bias per channel. Knows nothing of other pixels or samples, and is the same in training and after.
+    and bias per channel. Independent of other pixels and samples, and the same in training and prediction.
     """
 
     def __init__(self, channels: int):
@@ -89,7 +89,7 @@ class PixelNorm(nn.Module):
         self.bias_D = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
-        """Of the same shape."""
+        """The normalised features, of the same shape."""
         scale_B1HW = torch.rsqrt(x_BDHW.square().mean(dim=1, keepdim=True) + NORM_FLOOR)
         return x_BDHW * scale_B1HW * self.gain_D[:, None, None] + self.bias_D[:, None, None]
 
@@ -130,12 +130,12 @@ class Encoder(nn.Module):
         return features
 
     def flops(self, pixels: int) -> int:
-        """Of one image of so many pixels; see `models.contract`."""
+        """Operations for one image of so many pixels; see `models.contract`."""
         return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks))
 
 
 class Decoder(nn.Module):
-    """From the coarsest scale up: double the size, join the features of the scale, one block; at the end one logit.
+    """From the coarsest scale up: double the size, concatenate the features of the scale, one block; at the end one logit.
 
     `inputs` are the channels of the features of every scale, finest first; `widths` those of the blocks.
     """
@@ -158,12 +158,12 @@ class Decoder(nn.Module):
         return self.head(x)
 
     def flops(self, pixels: int) -> int:
-        """Of one image of so many pixels; see `models.contract`."""
+        """Operations for one image of so many pixels; see `models.contract`."""
         return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks)) + layer_flops(self.head, pixels)
 
 
 def initialise(layer: nn.Module) -> None:
-    """He's initialisation (He et al. 2015, arXiv:1502.01852) for a convolution that a ReLU follows; biases 0."""
+    """He initialisation (He et al. 2015, arXiv:1502.01852) for a convolution followed by a ReLU; biases 0."""
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -171,7 +171,7 @@ def initialise(layer: nn.Module) -> None:
 
 
 def doubled(x_BDHW: Tensor) -> Tensor:
-    """(B, D, 2 H, 2 W), every pixel four times. By shape alone: its gradient is a sum, deterministic on every device."""
+    """(B, D, 2 H, 2 W), every pixel four times. Uses shapes only: its gradient is a sum, deterministic on every device."""
     batch, depth, height, width = x_BDHW.shape
     return x_BDHW[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(batch, depth, 2 * height, 2 * width)
 
@@ -183,28 +183,28 @@ def padded(x: Tensor, stride_px: tuple[int, ...]) -> Tensor:
 
 
 def pair_frames(x_BTCHW: Tensor, valid_BTHW: Tensor, network: str) -> tuple[Tensor, Tensor, Tensor]:
-    """(first_BCHW, second_BCHW, seen_B1HW) of exactly two dates, 0 where either did not see the pixel.
+    """(first_BCHW, second_BCHW, seen_B1HW) of exactly two dates, 0 where either is invalid.
 
-    What only one date saw cannot be compared, so it is hidden in both: a cloud looks the same on both dates, and is no change.
+    Pixels that are valid on one date only cannot be compared, so both dates are 0 there: a cloud is then equal on both dates.
     Raises ValueError for another number of dates.
     """
     if x_BTCHW.shape[1] != 2:
-        raise ValueError(f"{network} compares exactly 2 dates, not {x_BTCHW.shape[1]}: choose two, or siamese_dcrn or l_unet")
+        raise ValueError(f"{network} compares exactly 2 dates, got {x_BTCHW.shape[1]}: choose two, or siamese_dcrn or l_unet")
     seen_B1HW = valid_BTHW[:, :1] & valid_BTHW[:, 1:]
     x_BTCHW = torch.where(seen_B1HW[:, None], x_BTCHW, 0)
     return x_BTCHW[:, 0], x_BTCHW[:, 1], seen_B1HW.to(x_BTCHW.dtype)
 
 
 def series_frames(x_BTCHW: Tensor, valid_BTHW: Tensor, network: str) -> Tensor:
-    """frames_BTEHW with E = C + 1: the bands, 0 where not seen, and whether seen. Raises ValueError for fewer than two dates."""
+    """frames_BTEHW with E = C + 1: the bands, 0 where invalid, and the validity. Raises ValueError for fewer than two dates."""
     if x_BTCHW.shape[1] < 2:
-        raise ValueError(f"{network} needs at least 2 dates to compare, not {x_BTCHW.shape[1]}")
+        raise ValueError(f"{network} needs at least 2 dates to compare, got {x_BTCHW.shape[1]}")
     seen_BT1HW = valid_BTHW[:, :, None]
     return torch.cat([torch.where(seen_BT1HW, x_BTCHW, 0), seen_BT1HW.to(x_BTCHW.dtype)], dim=2)
 
 
 def seen_by_scale(seen_B1HW: Tensor, scales: int) -> list[Tensor]:
-    """Per scale, finest first, 1 where at least one of a cell's pixels was seen."""
+    """Per scale, finest first, 1 where at least one of a cell's pixels is valid."""
     seen = [seen_B1HW]
     for _ in range(scales - 1):
         seen.append(F.max_pool2d(seen[-1], 2))
@@ -212,11 +212,11 @@ def seen_by_scale(seen_B1HW: Tensor, scales: int) -> list[Tensor]:
 
 
 def receptive_radius(scales: int, lateral: int = 0) -> int:
-    """How far a logit can see, in pixels, rounded up to a multiple of the stride 2^(scales - 1).
+    """Radius of the receptive field of a logit, in pixels, rounded up to a multiple of the stride 2^(scales - 1).
 
-    For `Encoder` and `Decoder` of `scales` scales with layers between them that see `lateral` cells far at each scale. Follows
-    the first and last cell that each layer reads from the logit back to the input, for every position within the stride and
-    every scale at which the way may turn.
+    For `Encoder` and `Decoder` of `scales` scales with layers between them of a radius of `lateral` cells at each scale.
+    Follows the first and last cell that each layer reads from the logit back to the input, for every position within the
+    stride and every scale at which decoder and encoder can meet.
     """
     stride, radius = 2 ** (scales - 1), 0
     for phase in range(stride):

@@ -1,4 +1,4 @@
-"""A ConvGRU cell and a stack of them, with pixels that were not seen holding their state.
+"""A ConvGRU cell and a stack of them; invalid pixels keep their state.
 
 Equations (Ballas et al. 2016, arXiv:1511.06432, section 3.1; `*` convolution, `o` elementwise; Cho et al. 2014 for the gates):
 
@@ -25,13 +25,13 @@ class ConvGRUCell(nn.Module):
     def __init__(self, inputs: int, hidden: int, kernel: int = 3):
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"the kernel must be odd so that the size is kept, not {kernel}")
+            raise ValueError(f"the kernel must be odd to keep the size, got {kernel}")
         self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
         self.gates = nn.Conv2d(inputs + hidden, 2 * hidden, kernel, padding=kernel // 2)  # z, r
         self.candidate = nn.Conv2d(inputs + hidden, hidden, kernel, padding=kernel // 2)
 
     def forward(self, x_BCHW: Tensor, h_BDHW: Tensor | None = None, *, valid_B1HW: Tensor | None = None) -> Tensor:
-        """h_BDHW after one step; None is a state of zeros. `valid_B1HW` is 1 where the pixel was seen; None means everywhere."""
+        """h_BDHW after one step; None is a state of zeros. `valid_B1HW` is 1 for valid pixels; None: all are valid."""
         if h_BDHW is None:
             h_BDHW = x_BCHW.new_zeros(x_BCHW.shape[0], self.hidden, *x_BCHW.shape[-2:])
         z, r = torch.sigmoid(self.gates(torch.cat([x_BCHW, h_BDHW], dim=1))).chunk(2, dim=1)

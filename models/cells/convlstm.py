@@ -9,13 +9,13 @@ the cell does not fix the size of the image):
     o = sigmoid(W_xo * x + W_ho * h + w_co o c' + b_o)
     h' = o o tanh(c')
 
-Three additions for scenes that come when the sky lets them:
+Three additions for irregular, cloudy series:
 - elapsed time: before a step, h and c are multiplied by exp(-rate o elapsed), one learnt rate >= 0 per channel (the hidden decay
   of GRU-D, Che et al. 2018, eq. 10), almost no decay at the start;
 - time features (season, lead...) enter every gate as a bias per channel;
-- where a pixel was not seen, its (decayed) state is held.
+- an invalid pixel keeps its (decayed) state.
 
-There are two ways through the same numbers: the plain one (autograd) and `InPlaceRun` (no gradients, only the state in memory).
+Two implementations give the same numbers: the plain one (autograd) and `InPlaceRun` (no gradients, only the state in memory).
 
 Shapes: B batch, T time, C input channels, D hidden channels, H rows, W columns, F time features; G = 4 D, gates in the order
 i, f, o, g. All float32 unless the module was cast.
@@ -37,7 +37,7 @@ class ConvLSTMCell(nn.Module):
     """One ConvLSTM layer: `forward` makes one step.
 
     `kernel` is odd; zero padding keeps the size. `forget_bias` is added to the forget gate's initial bias (Jozefowicz 2015).
-    With `time_features` > 0 the cell takes `time_BF` and `elapsed_B`; without, it takes neither and has no parameters for them.
+    With `time_features` > 0 the cell takes `time_BF` and `elapsed_B`; else neither, and has no parameters for them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ConvLSTMCell(nn.Module):
     ):
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"the kernel must be odd so that the size is kept, not {kernel}")
+            raise ValueError(f"the kernel must be odd to keep the size, got {kernel}")
         self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
         self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
         with torch.no_grad():
@@ -69,7 +69,7 @@ class ConvLSTMCell(nn.Module):
         return x_BCHW.new_zeros(shape), x_BCHW.new_zeros(shape)
 
     def keep_BD(self, elapsed_B: Tensor) -> Tensor:
-        """Share of the state that is kept after `elapsed_B`, in (0, 1]; time before zero counts as zero."""
+        """Fraction of the state that is kept after `elapsed_B`, in (0, 1]; negative time counts as 0."""
         assert self.raw_rate_D is not None
         return torch.exp(-F.softplus(self.raw_rate_D) * elapsed_B.clamp(min=0)[:, None])
 
@@ -82,7 +82,7 @@ class ConvLSTMCell(nn.Module):
         elapsed_B: Tensor | None = None,
         time_BF: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(h_BDHW, c_BDHW) after one step. `valid_B1HW` is 1 where the pixel was seen; None means everywhere."""
+        """(h_BDHW, c_BDHW) after one step. `valid_B1HW` is 1 for valid pixels; None: all are valid."""
         h, c = self.initial_state(x_BCHW) if state is None else state
         if elapsed_B is not None:
             keep = self.keep_BD(elapsed_B)[:, :, None, None]

@@ -1,9 +1,9 @@
 """The ConvLSTM stack without gradients: the same numbers as `models.cells.convlstm`, with only the state in memory.
 
-Input and hidden state of a layer lie side by side in one channels-last buffer that the convolution reads as it is, so nothing
-is concatenated; all pointwise work is done in place in the convolution's output, a block of pixels at a time while it is in
-the processor's cache; and tanh(a) = 2 sigmoid(2 a) - 1 everywhere, because PyTorch's sigmoid is four times as fast on a CPU
-(one ulp of 1 apart). The inner factor 2 of gate g stands in a copy of the weights.
+Input and hidden state of a layer share one channels-last buffer that the convolution reads directly, so nothing is
+concatenated. All pointwise work is done in place in the convolution's output, one block of pixels at a time while it is in
+the processor's cache. tanh(a) = 2 sigmoid(2 a) - 1 everywhere, because PyTorch's sigmoid is four times as fast on a CPU
+(difference: one ulp of 1). The inner factor 2 of gate g is part of a copy of the weights.
 
 Shapes as in `models.cells.convlstm`; P = pixels of one sample (H x W), E = inputs + hidden.
 """
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from models.cells.convlstm import ConvLSTM, ConvLSTMCell, State
 
-BLOCK_BYTES = 1 << 20  # of gates worked on at once on a CPU; about half of a core's second-level cache
+BLOCK_BYTES = 1 << 20  # of gates processed at once on a CPU; about half of a core's second-level cache
 
 
 def convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolution with odd kernels and zero padding that keeps the size, without gradients.
 
-    On a CPU oneDNN is asked for directly: PyTorch would use another algorithm for small images, and a tile would then differ
-    from the same pixels of the whole image in the last digit.
+    On a CPU oneDNN is called directly: PyTorch would use another algorithm for small images, and a tile would then differ from
+    the same pixels of the whole image in the last digit.
     """
     if x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         padding = [weight.shape[-2] // 2, weight.shape[-1] // 2]
@@ -55,7 +55,7 @@ class _Layer:
         return self.h_BPD.reshape(shape).permute(0, 3, 1, 2).clone(), self.c_BPD.view(shape).permute(0, 3, 1, 2).clone()
 
     def step(self, valid_BP1: Tensor | None, elapsed_B: Tensor | None, time_BF: Tensor | None) -> None:
-        """Advances h and c by one step; the input already lies in `x_BPC`."""
+        """Advances h and c by one step; the input is already in `x_BPC`."""
         cell, hidden = self.cell, self.cell.hidden
         if elapsed_B is not None:
             keep_B1D = cell.keep_BD(elapsed_B)[:, None]
@@ -76,7 +76,7 @@ class _Layer:
 
 
 def advance(gates_PG: Tensor, h_PD: Tensor, c_PD: Tensor, seen_P1: Tensor | None, peephole_3D: Tensor | None) -> None:
-    """The pointwise half of a step, in place in `h_PD` and `c_PD`; `gates_PG` holds i, f, o, 2 g and is used up."""
+    """The pointwise half of a step, in place in `h_PD` and `c_PD`; `gates_PG` holds i, f, o, 2 g and is overwritten."""
     i, f, o, g = gates_PG.chunk(4, dim=1)
     if peephole_3D is None:
         gates_PG.sigmoid_()
@@ -99,7 +99,7 @@ def advance(gates_PG: Tensor, h_PD: Tensor, c_PD: Tensor, seen_P1: Tensor | None
 
 
 class InPlaceRun:
-    """A stack in the middle of a sequence: `step` after `step`, the state inside. For one thread, without gradients."""
+    """A stack during a sequence: call `step` for each step; holds the state. For one thread, without gradients."""
 
     def __init__(self, stack: ConvLSTM, like_BCHW: Tensor, state: State | None = None):
         cells = [cell for cell in stack.cells if isinstance(cell, ConvLSTMCell)]

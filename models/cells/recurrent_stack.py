@@ -1,4 +1,4 @@
-"""A stack of recurrent convolutional cells whose state is one map each (ConvGRU, DCRN); ConvLSTM has its own, with two.
+"""A stack of recurrent convolutional cells with one state map each (ConvGRU, DCRN); ConvLSTM has two and its own stack.
 
 Shapes as in `models.cells.convlstm`; the state of a layer is h_BDHW alone.
 """
@@ -12,7 +12,7 @@ State = tuple[Tensor, ...]  # h_BDHW of each layer
 
 
 class RecurrentStack(nn.Module):
-    """The output of a layer is the next one's input. A cell answers `cell(x_BCHW, h_BDHW | None, valid_B1HW=) -> h_BDHW`."""
+    """The output of a layer is the next one's input. A cell is called as `cell(x_BCHW, h_BDHW | None, valid_B1HW=) -> h_BDHW`."""
 
     def __init__(self, cells: Iterable[nn.Module]):
         super().__init__()

@@ -1,7 +1,7 @@
-"""An encoder-forecaster of ConvGRU layers: as `models.networks.encoder_forecaster`, with one state map a layer instead of two.
+"""An encoder-forecaster of ConvGRU layers: as `models.networks.encoder_forecaster`, with one state map per layer, not two.
 
-The dates enter as constant channels (season, elapsed, offset), since the cell has no input of its own for them; what was not seen
-is held. The last layer starts at zero, so an untrained network changes nothing.
+The dates are constant input channels (season, elapsed, offset), since the cell has no input of its own for them; invalid
+pixels keep their state. The last layer starts at zero, so an untrained network corrects nothing.
 
 Shapes as in `models.networks.encoder_forecaster`.
 """
@@ -19,26 +19,26 @@ from models.networks.encoder_forecaster import TIME_FEATURES, hide_frames
 
 @dataclass(frozen=True)
 class ConvGRUForecasterConfig:
-    """What is needed to build the network again."""
+    """What is needed to rebuild the network."""
 
     outputs: int  # C, channels that are forecast
     frame_channels: int  # of a context frame, without the mask
-    future_channels: int  # of what is known of a target date
+    future_channels: int  # known in advance of a target date
     hidden: tuple[int, ...] = (16,)
     kernel: int = 3
-    frame_dropout: float = 0.0  # share of context frames hidden in training
+    frame_dropout: float = 0.0  # fraction of context frames hidden in training
 
 
 @dataclass(frozen=True)
 class ConvGRUSettings:
-    """What a person chooses about the network; the number of channels follows from baseline and data."""
+    """Configuration of the network; the number of channels follows from the baseline and the data."""
 
     hidden: tuple[int, ...] = (16,)
     kernel: int = 3
     frame_dropout: float = 0.0
 
     def build(self, outputs: int, frame_channels: int, future_channels: int) -> "ConvGRUForecaster":
-        """An untrained network for so many channels."""
+        """An untrained network for these channels."""
         return ConvGRUForecaster(ConvGRUForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
 
 
@@ -56,21 +56,21 @@ class ConvGRUForecaster(Network):
         nn.init.zeros_(self.head.bias)
 
     def halo_px(self, steps: int) -> tuple[int, ...]:
-        """Receptive radius: how far a pixel of the last target can see. Exact for `steps` = T + K.
+        """Radius of the receptive field of the last target. Exact for `steps` = T + K.
 
-        Every step from date to date and from layer to layer passes two convolutions (the candidate reads what the reset gate has
-        chosen), except the first frame's into the first layer, before which there is no state to choose from.
+        Every step from date to date and from layer to layer adds two convolutions (the candidate reads the output of the reset
+        gate), except the first frame's into the first layer, where there is no state yet.
         """
         radius = (self.config.kernel // 2) * (2 * (steps + len(self.config.hidden)) - 3)
         return radius, radius
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """Windows may start anywhere: every layer has the resolution of the image."""
+        """(1, 1): windows may start anywhere, since every layer has the resolution of the image."""
         return 1, 1
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Of `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever stands there."""
+        """Operations for `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
         batch, context, _, height, width = shape
         encoder, forecaster, head = (layer_flops(part, height * width) for part in (self.encoder, self.forecaster, self.head))
         return batch * (context * encoder + targets * (forecaster + head))

@@ -1,8 +1,8 @@
-"""An encoder-forecaster of ConvLSTM layers: T frames that were seen in, K corrections of a rule out.
+"""An encoder-forecaster of ConvLSTM layers: from T observed frames to K corrections of a baseline.
 
-The encoder reads the context frame by frame; the forecaster starts from its state and unrolls the target dates, fed with what is
-known of the future: the date, the lead, the rule's own forecast (Shi et al. 2015, section 3.3, with time as an input). The last
-layer starts at zero, so an untrained network changes nothing.
+The encoder reads the context frame by frame. The forecaster starts from its state and unrolls the target dates; its inputs are
+what is known in advance: the date, the lead, the baseline (Shi et al. 2015, section 3.3, with time as an input). The last
+layer starts at zero, so an untrained network corrects nothing.
 
 Shapes as in `models.cells.convlstm`; T context steps, K target steps, C output channels.
 """
@@ -17,27 +17,27 @@ from models.cells.convlstm import ConvLSTM, State
 from models.cells.in_place import InPlaceRun, convolve
 from models.contract import Description, Network, layer_flops
 
-TIME_FEATURES = 4  # season sine and cosine, elapsed since the step before, offset from the issue date
+TIME_FEATURES = 4  # season sine and cosine, elapsed since the previous step, offset from the issue date
 
 
 @dataclass(frozen=True)
 class EncoderForecasterConfig:
-    """What is needed to build the network again."""
+    """What is needed to rebuild the network."""
 
     outputs: int  # C, channels that are forecast
     frame_channels: int  # of a context frame, without the mask
-    future_channels: int  # of what is known of a target date
+    future_channels: int  # known in advance of a target date
     hidden: tuple[int, ...] = (16,)
     kernel: int = 3
     peepholes: bool = False
     forget_bias: float = 1.0
     dropout: float = 0.0
-    frame_dropout: float = 0.0  # share of context frames hidden in training
+    frame_dropout: float = 0.0  # fraction of context frames hidden in training
 
 
 @dataclass(frozen=True)
 class ConvLSTMSettings:
-    """What a person chooses about the network; the number of channels follows from baseline and data."""
+    """Configuration of the network; the number of channels follows from the baseline and the data."""
 
     hidden: tuple[int, ...] = (16,)
     kernel: int = 3
@@ -47,7 +47,7 @@ class ConvLSTMSettings:
     frame_dropout: float = 0.0
 
     def build(self, outputs: int, frame_channels: int, future_channels: int) -> "EncoderForecaster":
-        """An untrained network for so many channels."""
+        """An untrained network for these channels."""
         return EncoderForecaster(EncoderForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
 
 
@@ -65,38 +65,38 @@ class EncoderForecaster(Network):
         nn.init.zeros_(self.head.bias)
 
     def halo_px(self, steps: int) -> tuple[int, ...]:
-        """Receptive radius: how far a pixel of the last target can see. Exact for `steps` = T + K.
+        """Radius of the receptive field of the last target. Exact for `steps` = T + K.
 
-        The longest way from the first frame climbs every layer once and passes T + K - 1 times from step to step; each of
-        these is one convolution, `kernel // 2` pixels wide.
+        The longest path from the first frame passes every layer once and T + K - 1 times from step to step; each of these is one
+        convolution, `kernel // 2` pixels wide.
         """
         radius = (self.config.kernel // 2) * (steps - 1 + len(self.config.hidden))
         return radius, radius
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """Windows may start anywhere: every layer has the resolution of the image."""
+        """(1, 1): windows may start anywhere, since every layer has the resolution of the image."""
         return 1, 1
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Of `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever stands there."""
+        """Operations for `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
         batch, context, _, height, width = shape
         pixels = height * width
         frames = context * layer_flops(self.encoder, pixels, rows=1)
         return batch * (frames + targets * (layer_flops(self.forecaster, pixels, rows=1) + layer_flops(self.head, pixels)))
 
     def describe(self) -> Description:
-        """The config. It names no kind: a description of a forecaster's network without one is of this class."""
+        """The config. It has no kind: a forecaster's network described without one is of this class."""
         return asdict(self.config)
 
     def _is_plain(self) -> bool:
-        """True where gradients or dropout are wanted; otherwise the in-site run gives the same numbers sooner."""
+        """True if gradients or dropout are needed; otherwise the in-place run gives the same numbers faster."""
         return torch.is_grad_enabled() or (self.training and (self.config.dropout > 0 or self.config.frame_dropout > 0))
 
     def encode(
         self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
     ) -> State:
-        """State after the frames; `state` is the one before them (None: zeros). One call or many in a row: the same state."""
+        """State after the frames; `state` is the previous one (None: zeros). One call or several in a row give the same state."""
         run = None if self._is_plain() else InPlaceRun(self.encoder, frames_BTCHW[:, 0], state)
         for t in range(frames_BTCHW.shape[1]):
             valid_B1HW = valid_BTHW[:, t, None].to(frames_BTCHW.dtype)
@@ -141,7 +141,7 @@ class EncoderForecaster(Network):
 
 
 def hide_frames(frames_BTCHW: Tensor, valid_BTHW: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """The frames and their mask with a random `share` of the frames of each sample as if all of it had been under cloud."""
+    """The frames and their mask with a random `share` of the frames of each sample masked as if cloudy."""
     kept_BT = torch.rand(valid_BTHW.shape[:2], device=valid_BTHW.device) >= share
     return frames_BTCHW * kept_BT[:, :, None, None, None], valid_BTHW * kept_BT[:, :, None, None]
 

@@ -1,6 +1,6 @@
 """FC-EF: two dates stacked as the bands of one image, and a U-Net (early fusion).
 
-Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1a. Other than there: the coarsest scale is not pooled once more, sizes
+Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1a. Differences: the coarsest scale is not pooled once more, sizes
 double by repetition instead of transposed convolution, and the norm is over channels (see `models.blocks.change`).
 
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
@@ -24,7 +24,7 @@ class FCEF(ChangeNetwork):
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
 
     def encoder_passes(self, dates: int) -> int:
-        """Both dates are one image."""
+        """1: both dates are one image."""
         return 1
 
     def describe(self) -> Description:

@@ -1,6 +1,6 @@
-"""FC-Siam-conc: one encoder for both dates; the decoder sees the features of both at every scale.
+"""FC-Siam-conc: one encoder for both dates; the decoder gets the features of both at every scale.
 
-Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1b. Other than there: the coarsest scale is joined as well (there the
+Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1b. Differences: the coarsest scale is concatenated too (there the
 decoder starts from the second date's features alone), it is not pooled once more, sizes double by repetition, and the norm is
 over channels (see `models.blocks.change`).
 

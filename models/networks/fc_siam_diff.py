@@ -1,8 +1,8 @@
-"""FC-Siam-diff: one encoder for both dates; the decoder sees the absolute difference of their features at every scale.
+"""FC-Siam-diff: one encoder for both dates; the decoder gets the absolute difference of their features at every scale.
 
-Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1c. Other than there: the coarsest scale is compared as well (there the
-decoder starts from the second date's features alone), so the two dates may be swapped and nothing changes; it is not pooled once
-more, sizes double by repetition, and the norm is over channels (see `models.blocks.change`).
+Daudt, Le Saux & Boulch 2018, arXiv:1810.08462, Figure 1c. Differences: the coarsest scale is compared too (there the decoder
+starts from the second date's features alone), so the output is symmetric in the dates; it is not pooled once more, sizes
+double by repetition, and the norm is over channels (see `models.blocks.change`).
 
 Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
 """

@@ -1,12 +1,12 @@
 """L-UNet: a U-Net with a ConvLSTM across the dates in every skip, the coarsest scale included.
 
 Papadomanolaki, Verma, Vakalopoulou, Gupta & Karantzalos 2019, "Detecting urban changes with recurrent neural networks from
-multitemporal Sentinel-2 data", IGARSS, arXiv:1910.07778, Figure 1. Every date goes down one encoder; at each scale a ConvLSTM
-reads the features of the dates in order, and the decoder starts from and is joined by what it says after the last one. Other than
-there: the norm is over channels, and sizes double by repetition (see `models.blocks.change`).
+multitemporal Sentinel-2 data", IGARSS, arXiv:1910.07778, Figure 1. One encoder reads every date; at each scale a ConvLSTM
+reads the features of the dates in order, and its last output goes to the decoder. Differences: the norm is over channels, and
+sizes double by repetition (see `models.blocks.change`).
 
-Where a date did not see a cell, its state is held: a date on which nothing was seen changes nothing. The days between the dates
-are not used: with the few sites that have labels, they would name the site.
+Cells without valid pixels keep their state: a date without valid pixels has no effect. The days between the dates are not
+used: with few labelled sites they would identify the site.
 
 Shapes: B batch, T >= 2 dates, C bands, H rows, W columns.
 """
@@ -24,7 +24,7 @@ from models.contract import Description
 
 @dataclass(frozen=True)
 class LUNetConfig(NetworkConfig):
-    """What is needed to build the network again."""
+    """What is needed to rebuild the network."""
 
     kernel: int = 3  # of the ConvLSTM, odd
 
@@ -41,11 +41,11 @@ class LUNet(ChangeNetwork):
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
 
     def lateral_cells(self, dates: int) -> int:
-        """Each date adds one convolution at every scale."""
+        """Radius in cells: each date adds one convolution at every scale."""
         return (self.config.kernel // 2) * dates
 
     def lateral_layers(self) -> Sequence[nn.Module]:
-        """One ConvLSTM a scale."""
+        """One ConvLSTM per scale."""
         return tuple(self.skips)
 
     def describe(self) -> Description:

@@ -1,16 +1,16 @@
-"""A small recurrent network per pixel: what is still off from the curve, given how far off the dates before were.
+"""A small recurrent network per pixel: predicts the residual of the harmonic model from the residuals of earlier dates.
 
-It sees standardised residuals (seen minus curve, over the curve's spread) one date at a time and foretells mean and spread of the
-next one. A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078) whose state decays while nothing is seen (GRU-D, Che et al.
-2018, https://doi.org/10.1038/s41598-018-24271-9, eq. 3-4, the decay of the hidden state):
+It reads standardised residuals (observed minus curve, over the curve's spread) one date at a time and predicts mean and spread
+of the next one. It is a gated recurrent unit (Cho et al. 2014, arXiv:1406.1078) with a state that decays without observations
+(GRU-D, Che et al. 2018, https://doi.org/10.1038/s41598-018-24271-9, eq. 3-4, the decay of the hidden state):
 
-    h~ = h o exp(-softplus(w) e)                       e months since the pixel was last seen
-    h' = GRU([inputs, log(1 + e)], h~)                 where it is seen; else h stays what it was
+    h~ = h o exp(-softplus(w) e)                       e months since the last valid value
+    h' = GRU([inputs, log(1 + e)], h~)                 where valid; else h is unchanged
 
-It is not told the season: with a few years to learn from it would detect_format the dates by it; curve and spread have theirs.
+The season is not an input: with a few years of training data the network would identify the dates by it.
 
-What it may say is bounded, so that a break is never learnt away: the mean to `MEAN_LIMIT`, the spread to `SIGMA_RANGE`, whatever
-the state. A break of six spreads leaves at least (6 - 1) / 1.2 = 4.2. An untrained network says mean 0 and spread 1, exactly.
+Its output is bounded, so that it cannot learn to predict a break: the mean to `MEAN_LIMIT`, the spread to `SIGMA_RANGE`,
+whatever the state. A break of six spreads leaves at least (6 - 1) / 1.2 = 4.2. An untrained network predicts mean 0 and spread 1.
 
 Shapes: B windows, T dates, P pixels, F inputs, D hidden.
 """
@@ -27,32 +27,32 @@ from models.contract import Description, Network, Pointwise, layer_flops, total_
 MEAN_LIMIT = 1.0
 SIGMA_RANGE = (0.5, 1.2)
 DAYS_A_MONTH = 30.4375
-LONGEST_MONTHS = 12.0  # beyond a year without a look nothing more is forgotten
+LONGEST_MONTHS = 12.0  # the state decays for at most a year
 
 
 @dataclass(frozen=True)
 class ResidualGRUConfig:
-    """`inputs` per date and pixel, `hidden` numbers of memory."""
+    """`inputs` per date and pixel, `hidden` state values per pixel."""
 
     inputs: int
     hidden: int = 8
 
 
 class ResidualGRU(Pointwise, Network):
-    """One network. Pixels are rows; they do not know of each other."""
+    """One network. Pixels are rows, independent of each other."""
 
     def __init__(self, config: ResidualGRUConfig):
         super().__init__()
         self.config = config
         self.cell = nn.GRUCell(config.inputs + 1, config.hidden)
-        self.decay = nn.Parameter(torch.full((config.hidden,), -2.0))  # an e-fold in eight months
+        self.decay = nn.Parameter(torch.full((config.hidden,), -2.0))  # a factor of e in eight months
         self.body = nn.Linear(config.hidden + 1, config.hidden)
         self.head = nn.Linear(config.hidden, 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Of `shape` (B, T, P, F): one prediction and one step per date and pixel."""
+        """Operations for `shape` (B, T, P, F): one prediction and one step per date and pixel."""
         recurrent = 2 * (self.cell.weight_ih.numel() + self.cell.weight_hh.numel())
         return math.prod(shape[:3]) * (recurrent + layer_flops(self, pixels=0, rows=1))
 
@@ -62,15 +62,15 @@ class ResidualGRU(Pointwise, Network):
 
     @property
     def hidden(self) -> int:
-        """Numbers of memory per pixel."""
+        """State values per pixel."""
         return self.config.hidden
 
     def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, h_PD: Tensor) -> Tensor:
-        """h_PD after a date, for pixels that were seen on it."""
+        """h_PD after a date, for pixels that are valid on it."""
         return self.cell(torch.cat([inputs_PF, _age(elapsed_days_P)], dim=1), self._decayed(h_PD, elapsed_days_P))
 
     def predict(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean_P, log_sigma_P) of the standardised residual on a date so long after the last, before it is seen."""
+        """(mean_P, log_sigma_P) of the standardised residual, predicted `elapsed_days_P` after the last valid date."""
         raw_P2 = self.head(torch.tanh(self.body(torch.cat([self._decayed(h_PD, elapsed_days_P), _age(elapsed_days_P)], dim=1))))
         low, high = -math.log(SIGMA_RANGE[0]), math.log(SIGMA_RANGE[1])
         wide = raw_P2[:, 1]
@@ -78,7 +78,7 @@ class ResidualGRU(Pointwise, Network):
         return MEAN_LIMIT * torch.tanh(raw_P2[:, 0] / MEAN_LIMIT), log_sigma_P
 
     def forward(self, inputs_BTPF: Tensor, seen_BTP: Tensor, days_BT: Tensor) -> Tensor:
-        """(B, T, 2, P): mean and log sigma of each date from the dates before it; the first from nothing."""
+        """(B, T, 2, P): mean and log sigma of each date from the dates before it; the first from the initial state."""
         batch, dates, pixels, inputs = inputs_BTPF.shape
         rows = batch * pixels
         h_PD = inputs_BTPF.new_zeros(rows, self.hidden)
@@ -99,7 +99,7 @@ class ResidualGRU(Pointwise, Network):
 
 
 def elapsed_days(last_day_P: Tensor, day: Tensor | float) -> Tensor:
-    """Float32 days since a pixel was last seen, never negative; 0 where it was not (last day NaN)."""
+    """Float32 days since the last valid value of a pixel, never negative; 0 without one (last day NaN)."""
     return torch.nan_to_num(day - last_day_P, nan=0.0).clamp(min=0).float()
 
 
@@ -113,9 +113,9 @@ def _age(elapsed_days_P: Tensor) -> Tensor:
 
 
 class ResidualEnsemble(Pointwise, Network):
-    """Networks that each left another year of the history out; what the trainer of `pipelines.learning.training` asks for.
+    """Networks trained with one left-out year of the history each; `pipelines.learning.training` trains it.
 
-    `shares` (mean, log sigma) in [0, 1] say how much of the networks' answers the left-out years support.
+    `shares` (mean, log sigma) in [0, 1] scale the outputs by what the left-out years support.
     """
 
     shares: Tensor
@@ -141,21 +141,21 @@ class ResidualEnsemble(Pointwise, Network):
         return self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Of all members on one batch of `shape` (B, T, P, F)."""
+        """Operations of all members on one batch of `shape` (B, T, P, F)."""
         return total_flops(self.members, shape, targets)
 
     def describe(self) -> Description:
-        """All that `rebuild_residual` needs, as JSON."""
+        """What `rebuild_residual` needs, as JSON."""
         return {"config": asdict(self.config), "members": len(self.members)}
 
 
 def rebuild_residual(description: Description) -> ResidualEnsemble:
-    """An untrained ensemble of the same build."""
+    """An untrained ensemble from its `describe`."""
     return ResidualEnsemble(ResidualGRUConfig(**description["config"]), int(description["members"]))
 
 
 def laplace_loss(answer: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean negative log likelihood of a Laplace distribution with that mean and standard deviation, without its constant.
+    """Mean negative log likelihood of a Laplace distribution with this mean and standard deviation, without its constant.
 
     `answer` (B, T, 2, ...) holds mean and log sigma, `target` and `weight` are (B, T, 1, ...).
     """

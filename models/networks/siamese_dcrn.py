@@ -3,12 +3,12 @@
 The recurrence over convolutional features is that of ReCNN (Mou, Bruzzone & Zhu 2018, arXiv:1803.02642) and SiamCRNN (Chen, Wu,
 Du & Zhang 2019, arXiv:1908.06632): there a patch gives one vector per date and one decision, so their recurrent layer is fully
 connected; here every cell of every scale is such a vector, which is the same layer as a 1 x 1 convolution
-(`kernel` 1, the default), and the decoder joins the scales. With `kernel` 3 neighbouring cells' states are heard too.
+(`kernel` 1, the default), and the decoder joins the scales. With `kernel` 3 the states of adjacent cells are read too.
 
-The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Where a date did not see a cell, its state is held: a date on
-which nothing was seen changes nothing.
+The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Cells without valid pixels keep their state: a date without
+valid pixels has no effect.
 
-The days between the dates are not used: with the few sites that have labels, they would name the site.
+The days between the dates are not used: with few labelled sites they would identify the site.
 
 Shapes: B batch, T >= 2 dates, C bands, H rows, W columns, D channels of a scale.
 """
@@ -30,7 +30,7 @@ Date = tuple[list[Tensor], list[Tensor]]  # per scale, finest first: features_BD
 
 @dataclass(frozen=True)
 class SiameseDCRNConfig(NetworkConfig):
-    """What is needed to build the network again."""
+    """What is needed to rebuild the network."""
 
     recurrence: str = "convlstm"  # "convlstm" | "convgru" | "dcrn"
     kernel: int = 1  # of the recurrent layer, odd
@@ -48,11 +48,11 @@ class SiameseDCRN(ChangeNetwork):
         self.decoder = Decoder(config.widths, config.widths, config.dropout)
 
     def lateral_cells(self, dates: int) -> int:
-        """With `kernel` 1 it does not depend on `dates`."""
+        """Radius in cells; with `kernel` 1 independent of `dates`."""
         return recurrent_radius(self.config.recurrence, self.config.kernel, dates)
 
     def lateral_layers(self) -> Sequence[nn.Module]:
-        """One recurrent layer a scale."""
+        """One recurrent layer per scale."""
         return tuple(self.recurrences)
 
     def describe(self) -> Description:
@@ -62,12 +62,12 @@ class SiameseDCRN(ChangeNetwork):
     def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
         """logit_B1HW of change between the first and the last date, float32.
 
-        `x_BTCHW` float32, normalised per site, whatever stands where `valid_BTHW` (bool) is False is not looked at;
-        `elapsed_BT` days since the date before. Raises ValueError for fewer than two dates.
+        `x_BTCHW` float32, normalised per site, ignored where `valid_BTHW` (bool) is False; `elapsed_BT` days since the previous
+        date. Raises ValueError for fewer than two dates.
         """
         frames_BTEHW = padded(series_frames(x_BTCHW, valid_BTHW, "siamese_dcrn"), self.stride_px)
         dates: Iterable[Date] = (self._encode(frames_BTEHW[:, t]) for t in range(frames_BTEHW.shape[1]))
-        ends = self._read(dates)  # one date in memory at a time where no gradient is wanted
+        ends = self._read(dates)  # one date in memory at a time without gradients
         return self.decoder(ends)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
 
     def _encode(self, frame_BEHW: Tensor) -> Date:
@@ -94,13 +94,13 @@ def recurrent_layer(kind: str, width: int, kernel: int) -> ConvLSTM | ConvGRU | 
             return ConvGRU(width, [width], kernel)
         case "dcrn":
             return DCRN(width, [width], kernel)
-    raise ValueError(f"recurrence is 'convlstm', 'convgru' or 'dcrn', not {kind!r}")
+    raise ValueError(f"expected the recurrence 'convlstm', 'convgru' or 'dcrn', got {kind!r}")
 
 
 def recurrent_radius(kind: str, kernel: int, dates: int) -> int:
-    """How many cells far a layer's last output sees in the first of `dates`.
+    """Radius, in cells, of a layer's last output in the first of `dates`.
 
-    Every date adds one convolution; two for a GRU, whose candidate hears states that its reset gate has chosen, except the first
-    date, before which there is no state.
+    Every date adds one convolution; two for a GRU, whose candidate reads the states selected by its reset gate, except the
+    first date, before which there is no state.
     """
     return (kernel // 2) * (2 * dates - 1 if kind == "convgru" else dates)

@@ -17,10 +17,10 @@ from pipelines.cube.store import grid_of, open_cube
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
 from pipelines.progress import Progress
-from pipelines.sources.quality import LandsatRule, MaskRule, SclRule
+from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 from pipelines.sources.sites import SiteSource
 
-QualityMask = SclRule | LandsatRule | MaskRule | None
+QualityMask = SclMask | LandsatMask | ValueMask | None
 MOST_PROBLEMS = 12  # sites of which a message says what is wrong with them
 
 

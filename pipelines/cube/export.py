@@ -1,4 +1,4 @@
-"""A version of the cube as plain Zarr, for programs that do not know Icechunk."""
+"""Exports a version of the cube as plain Zarr, for programs without Icechunk."""
 
 import os
 import shutil
@@ -14,23 +14,23 @@ from pipelines.errors import RequestError
 
 
 def export_zarr(uri: str, target: str | Path, snapshot: str | None = None) -> Path:
-    """Writes one version of the cube as a plain Zarr store at `target`; returns its path.
+    """Path of the plain Zarr store at `target` to which one version of the cube is written.
 
     Zarr **format 2**: the GDAL inside rasterio's wheels (3.10) does not read format 3 ("Unsupported codec: bytes"), xarray
-    and rioxarray read both. CRS and transform stand in `spatial_ref` (CF) and in the GeoZarr attributes, nodata in
-    `_FillValue`, scale and offset in the CF attributes where all bands share them (`bands` has them one by one). So
-    `xr.open_zarr(target)` gives physical values, NaN where nothing was seen, and GDAL
+    and rioxarray read both. CRS and transform are in `spatial_ref` (CF) and in the GeoZarr attributes, nodata in
+    `_FillValue`, scale and offset in the CF attributes if all bands share them (`bands` has them per band). So
+    `xr.open_zarr(target)` gives physical values, NaN without an observation, and GDAL
     `ZARR:"target":/image:TIME:BAND` (zero-based) gives the stored ones.
 
-    Written to a folder beside it and renamed when complete. One date is in memory at a time.
+    Written to a temporary folder and renamed when complete. One date is in memory at a time.
 
-    Raises RequestError if something stands at `target` already.
+    Raises RequestError if `target` exists.
     """
     if is_remote(str(target)):
-        raise RequestError(f"{target}: the export goes to a folder on this machine; copy it from there")
+        raise RequestError(f"{target}: export to a local folder, then copy it")
     target = Path(target).expanduser().absolute()
     if target.exists():
-        raise RequestError(f"{target} exists already and is not overwritten: remove it or name another place")
+        raise RequestError(f"{target} exists and is not overwritten: remove it or choose another path")
     cube = open_cube(uri, snapshot)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
@@ -66,11 +66,11 @@ def _write(cube: xr.Dataset, folder: Path) -> None:
 
 
 def _coordinates(cube: xr.Dataset) -> xr.Dataset:
-    """Everything but the pixels, texts in fixed width (GDAL knows no other)."""
+    """Everything but the pixels; texts in fixed width, since GDAL supports no other."""
     small = cube.drop_vars([IMAGE, VALID]).drop_encoding()
     texts = {name: (small[name].dims, small[name].values.astype(str)) for name in (*STEP_TEXTS, "band")}
     small = small.assign_coords(texts).drop_vars("fingerprint")
-    for name in ("driftline_format", "coordinates"):  # the cube's own; xarray names the coordinates anew
+    for name in ("driftline_format", "coordinates"):  # specific to the cube; xarray writes the coordinates itself
         small.attrs.pop(name, None)
     return small
 

@@ -1,4 +1,4 @@
-"""A grid as the attributes by which xarray, rioxarray and GDAL find it: CF grid mapping and the GeoZarr conventions."""
+"""Attributes of a grid that xarray, rioxarray and GDAL read: CF grid mapping and the GeoZarr conventions."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _CONVENTIONS = [
 def frame_attributes(grid: Grid) -> dict[str, Any]:
     """Attributes of `spatial_ref`: CF-1.11 appendix F (`crs_wkt`) and GDAL's `GeoTransform`.
 
-    GeoTransform is in GDAL's order (c, a, b, f, d, e) as text; `affine` keeps the numbers exactly as the grid has them.
+    GeoTransform is in GDAL's order (c, a, b, f, d, e) as text; `affine` holds the exact numbers of the grid.
     """
     a, b, c, d, e, f = grid.transform
     crs = parse_crs(grid.crs)
@@ -35,10 +35,10 @@ def frame_attributes(grid: Grid) -> dict[str, Any]:
 
 
 def geozarr_attributes(grid: Grid) -> dict[str, Any]:
-    """Attributes of the group: where its arrays lie, in the `proj:` and `spatial:` conventions of GeoZarr."""
+    """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr."""
     crs = parse_crs(grid.crs)
     authority = crs.to_authority()
-    is_exact = authority is not None and CRS.from_authority(*authority) == crs  # PROJ also answers with near matches
+    is_exact = authority is not None and CRS.from_authority(*authority) == crs  # PROJ also returns near matches
     code = {"proj:code": ":".join(authority)} if authority and is_exact else {}
     return {
         "zarr_conventions": _CONVENTIONS,

@@ -1,4 +1,4 @@
-"""What happened to a cube: its versions, its present state, and the room that dead ingests left."""
+"""Versions and present state of a cube, and removal of unused chunks."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pipelines.cube.store import BRANCH, FORMAT, IMAGE, bands_of, grid_of, head_
 
 @dataclass(frozen=True)
 class Version:
-    """One committed state of a cube, newest first in `list_versions`. `refused` are (scene id, reason, detail)."""
+    """One committed state of a cube. `refused` are (scene id, reason, detail)."""
 
     snapshot: str
     written_utc: datetime
@@ -24,7 +24,7 @@ class Version:
 
 
 def list_versions(uri: str) -> list[Version]:
-    """Every version of the cube, newest first; the one that made the empty repository is left out."""
+    """Every version of the cube, newest first, without the one that created the empty repository."""
     ancestry = open_repository(uri).ancestry(branch=BRANCH)
     return [
         Version(
@@ -42,9 +42,9 @@ def list_versions(uri: str) -> list[Version]:
 
 
 def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
-    """What a cube holds, ready for JSON: shape, dates with their share of usable pixels, bands, grid, bytes, snapshot.
+    """Summary of a cube, ready for JSON: shape, dates with their valid fraction, bands, grid, bytes, snapshot.
 
-    `stored_bytes` is what the chunks of all versions take on disk; `pixel_bytes` what this version is when unpacked.
+    `stored_bytes` is the size of the chunks of all versions; `pixel_bytes` the uncompressed size of this version.
     """
     cube = open_cube(uri, snapshot)
     grid = grid_of(cube)
@@ -69,7 +69,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "median_step_days": _median_step_days(cube["time"].values),
         "mean_valid_fraction": round(float(np.mean(cube["valid_fraction"].values)), 4) if dates else None,
         "bands": [
-            {"name": band.name, "scale": band.scale, "offset": band.offset, "nodata": _printable(band.nodata), "unit": band.unit}
+            {"name": band.name, "scale": band.scale, "offset": band.offset, "nodata": _as_json(band.nodata), "unit": band.unit}
             for band in bands_of(cube)
         ],
         "grid": {
@@ -89,13 +89,13 @@ def _median_step_days(times: np.ndarray) -> float | None:
     return round(float(np.median(np.diff(times) / np.timedelta64(1, "s")) / 86_400), 6)
 
 
-def _printable(nodata: float | None) -> float | str | None:
+def _as_json(nodata: float | None) -> float | str | None:
     return nodata if nodata is None or np.isfinite(nodata) else str(nodata)
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What `collect_garbage` removed."""
+    """Counts of what `collect_garbage` removed."""
 
     chunks: int
     bytes: int
@@ -103,10 +103,10 @@ class Garbage:
 
 
 def collect_garbage(uri: str, forget_before: datetime | None = None) -> Garbage:
-    """Removes what no version needs: chunks of killed ingests, and versions older than `forget_before` if given.
+    """Removes unreferenced chunks (of killed ingests), and versions older than `forget_before` if given.
 
-    The newest version always stays. Holds the writer's lock, as a running ingest's chunks look just like garbage; on S3,
-    where there is no lock, run it only when nothing is being ingested.
+    The newest version is always kept. Holds the writer's lock, since chunks of a running ingest are unreferenced too. On S3
+    there is no lock: run it only when nothing is being ingested.
     """
     with exclusive_writer(uri):
         repository = open_repository(uri)

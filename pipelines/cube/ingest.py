@@ -1,4 +1,4 @@
-"""Scenes into the cube: plan what is new, lay each scene, commit. A reader sees the version before or the one after."""
+"""Ingests scenes: plans what is new, writes each scene, commits. Readers see either the previous or the new version."""
 
 import errno
 import json
@@ -20,10 +20,10 @@ from pipelines.cube.lock import exclusive_writer
 from pipelines.cube.plan import KnownRefusal, Plan, Step, Work, fingerprint_scenes, plan_ingest, refuse_duplicates
 from pipelines.cube.steps import (
     array_of,
-    put_in_order,
     read_refusals,
     read_steps,
     resize_time,
+    sort_dates,
     verify,
     write_refusals,
     write_steps,
@@ -55,7 +55,7 @@ CONFLICT_TRIES = 5
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """How scenes are laid. `memory_mb` bounds the pixel buffers, not the interpreter (about 150 MB)."""
+    """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreter (about 150 MB)."""
 
     chunk_px: int = 256
     resampling: Resampling = "nearest"
@@ -66,14 +66,14 @@ class IngestSettings:
     workers: int | None = None  # default: the number of cores
     dask: str | None = None  # scheduler address; default: threads of this process
     attributes: dict[str, Any] = field(default_factory=dict, hash=False)  # written to the cube: resolved config, its hash
-    refused_json: Path | None = None  # where the refusals are written as well
+    refused_json: Path | None = None  # an additional file for the refusals
     commit_scenes: int = 64  # a killed ingest loses at most this many scenes,
     commit_mb: int = 4096  # or this much of pixels, whichever is less
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did; the three groups are scene ids in order of date. `snapshot` is the cube's newest version."""
+    """Result of an ingest; the three groups are scene ids in order of date. `snapshot` is the cube's newest version."""
 
     snapshot: str
     added: tuple[str, ...]
@@ -95,11 +95,11 @@ class _Tally:
 def ingest(
     source: Source, quality_mask: Any, uri: str, grid: Grid | None, settings: IngestSettings, progress: Progress | None = None
 ) -> IngestReport:
-    """Lays every new or reprocessed scene of `source` into the cube at `uri`, which is made where there is none.
+    """Writes every new or reprocessed scene of `source` to the cube at `uri`, which is created if there is none.
 
-    `grid`: default the cube's, else the source's native grid. Scenes that must not enter are listed in the report and
-    never stop the others. With nothing new, nothing is committed: the snapshot stays. Commits come in batches; killed at
-    any moment, the cube is one of its versions, and the same call finishes the work.
+    `grid`: default the cube's, else the source's native grid. Refused scenes are listed in the report and never stop the
+    others. Without new scenes nothing is committed and the snapshot stays. Commits are made in batches; after a kill at any
+    moment the cube is in one of its versions, and the same call completes the work.
 
     Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (a new cube, and every scene refused).
     """
@@ -115,20 +115,20 @@ def ingest(
                 snapshot = _ingest_all(source, quality_mask, uri, grid, settings, scenes, tally, progress)
                 break
             except icechunk.ConflictError:
-                log.info("%s: another writer committed meanwhile (attempt %d); starting from its version", uri, attempt + 1)
+                log.info("%s: another writer committed first (attempt %d); restarting from its version", uri, attempt + 1)
         else:
-            raise CubeBusy(f"{uri}: another writer committed {CONFLICT_TRIES} times meanwhile; try again when it has finished")
+            raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     report = _report(snapshot, scenes, tally, time.monotonic() - started)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         settings.refused_json.write_text(json.dumps(refusals_as_json(report.refused), indent=1) + "\n", encoding="utf-8")
     if not snapshot:
-        raise StateError(_nothing_accepted(report.refused))
+        raise StateError(_no_scene_message(report.refused))
     return report
 
 
 def _resolve(scenes: list[Scene], refused: list[SceneRefused], same_date: SameDate) -> tuple[list[Scene], list[SceneRefused]]:
-    """Sources settle their dates themselves; one that does not is settled here."""
+    """One scene per date: most sources resolve their dates themselves; here for those that do not."""
     if same_date == "mosaic" and not any(scene.parts for scene in scenes):
         resolved = resolve_dates(scenes, refused, same_date)
         scenes, refused = resolved.scenes, resolved.refused
@@ -146,7 +146,7 @@ def _ingest_all(
     tally: _Tally,
     progress: Progress | None,
 ) -> str:
-    """Plan, then batch by batch. Returns the newest snapshot, or "" if the cube still has no version."""
+    """The newest snapshot after all batches, or "" if the cube still has no version."""
     repository = open_or_create_repository(uri)
     root = _newest(repository)
     target = _target_grid(uri, source, grid) if root is not None else (grid or source.native_grid())
@@ -193,30 +193,30 @@ def _plan(scenes: list[Scene], fingerprints: dict[str, str], root: zarr.Group | 
 
 
 def _target_grid(uri: str, source: Source, grid: Grid | None) -> Grid:
-    """The grid of the cube that is there; a request for another one is refused."""
-    standing = grid_of(open_cube(uri))
-    if grid is not None and not grid.is_aligned(standing):
+    """The grid of the existing cube, else `grid` or the source's. Raises CubeMismatch if `grid` differs from the cube's."""
+    existing = grid_of(open_cube(uri))
+    if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
-            f"the cube at {uri} lies on {standing.crs}, {standing.transform}, {standing.shape_yx} (y, x); "
-            f"asked for {grid.crs}, {grid.transform}, {grid.shape_yx}: leave the grid out, or name a new cube (cube.uri)"
+            f"the cube at {uri} has the grid {existing.crs}, {existing.transform}, {existing.shape_yx} (y, x); "
+            f"requested {grid.crs}, {grid.transform}, {grid.shape_yx}: omit the grid, or name a new cube (cube.uri)"
         )
-    return standing
+    return existing
 
 
 def _check_match(uri: str, expected: ExpectedContent) -> None:
-    """Same bands, meaning the same, in the same dtype. Units and valid ranges may be mended later."""
+    """Raises CubeMismatch unless bands, scale, offset, nodata and dtype are equal. Units and valid ranges may change."""
     cube = open_cube(uri)
     remedy = "name a new cube (cube.uri) or use the bands of this one"
     if cube[IMAGE].dtype != expected.dtype:
         raise CubeMismatch(f"the cube at {uri} stores {cube[IMAGE].dtype}, the source has {expected.dtype}: {remedy}")
-    here, there = ([_meaning(band) for band in bands] for bands in (bands_of(cube), expected.bands))
+    here, there = ([_comparable(band) for band in bands] for bands in (bands_of(cube), expected.bands))
     if here != there:
         raise CubeMismatch(
             f"the cube at {uri} has the bands (name, scale, offset, nodata) {here}, the source has {there}: {remedy}"
         )
 
 
-def _meaning(band: Band) -> tuple[str, float, float, str]:
+def _comparable(band: Band) -> tuple[str, float, float, str]:
     return band.name, band.scale, band.offset, str(None if band.nodata is None else float(band.nodata))
 
 
@@ -230,14 +230,14 @@ def _write_batch(
     scenes: list[Scene],
     fingerprints: dict[str, str],
     tally: _Tally,
-    tell: Callable[[int], None],
+    report_done: Callable[[int], None],
 ) -> None:
     session = repository.writable_session(BRANCH)
     if not has_layout(session.store):
         create_arrays(
             session.store, reader.grid, reader.expected.bands, reader.expected.dtype, reader.chunk_px, settings.attributes
         )
-        if settings.dask is not None:  # workers write into forks, and only a clean session can be forked
+        if settings.dask is not None:  # workers write to forks, and only a clean session can be forked
             session.commit("create cube")
             session = repository.writable_session(BRANCH)
     root = zarr.open_group(session.store, mode="r+")
@@ -247,7 +247,7 @@ def _write_batch(
     for one in _write(session, root, reader, works, len(steps), settings):
         written.append(one)
         tally.done += 1
-        tell(tally.done)
+        report_done(tally.done)
     _finish_batch(session, root, reader, steps, written, settings, tally)
 
 
@@ -270,22 +270,22 @@ def _finish_batch(
     settings: IngestSettings,
     tally: _Tally,
 ) -> None:
-    """Puts the dates in order, describes them and commits; without anything new, the session is dropped."""
+    """Sorts the dates, describes them and commits; without changes the session is discarded."""
     written = sorted(written, key=lambda one: one.work.scene.observed_utc)
     refused = [one for one in written if one.refused is not None]
     new = [one for one in written if one.slot is not None]
     added = [one.work.scene.id for one in new if one.work.replaces is None]
     replaced = [one.work.scene.id for one in new if one.work.replaces is not None]
     if new:
-        gone = {one.work.replaces for one in new}
-        positioned = [(step, index) for index, step in enumerate(steps) if index not in gone]
+        replaced_indices = {one.work.replaces for one in new}
+        positioned = [(step, index) for index, step in enumerate(steps) if index not in replaced_indices]
         now = np.datetime64(time.time_ns(), "ns")
         positioned += [(_step_of(one, reader, now), one.slot) for one in new if one.slot is not None]
         positioned.sort(key=lambda pair: pair[0].time)
         resize_time(root, len(steps) + len(written))
-        put_in_order(root, [index for _, index in positioned])
+        sort_dates(root, [index for _, index in positioned])
         write_steps(root, [step for step, _ in positioned])
-        write_refusals(root, _remembered(read_refusals(root), written))
+        write_refusals(root, _refusals_to_keep(read_refusals(root), written))
         root.attrs.update(settings.attributes)
         verify(root)
         session.commit(
@@ -314,8 +314,8 @@ def _step_of(one: Written, reader: Reader, now: np.datetime64) -> Step:
     )
 
 
-def _remembered(known: tuple[KnownRefusal, ...], written: list[Written]) -> list[KnownRefusal]:
-    """The refusals to remember: earlier ones that were not overcome, and those of this batch that have a fingerprint."""
+def _refusals_to_keep(known: tuple[KnownRefusal, ...], written: list[Written]) -> list[KnownRefusal]:
+    """The refusals to store: earlier ones that still hold, and those of this batch that have a fingerprint."""
     seen = {one.work.scene.id for one in written}
     fresh = [
         KnownRefusal(one.refused.scene_id, one.refused.reason, one.refused.detail, one.work.fingerprint)
@@ -325,7 +325,7 @@ def _remembered(known: tuple[KnownRefusal, ...], written: list[Written]) -> list
     return [*(refusal for refusal in known if refusal.scene_id not in seen), *fresh]
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- messages
 
 
 def _message(added: list[str], replaced: list[str], refused: list[Written]) -> str:
@@ -339,7 +339,7 @@ def _metadata(added: list[str], replaced: list[str], refused: list[SceneRefused]
 def code_version() -> str:
     try:
         return version("driftline")
-    except PackageNotFoundError:  # run from a checkout that was never installed
+    except PackageNotFoundError:  # run from a checkout that is not installed
         return "unknown"
 
 
@@ -354,14 +354,14 @@ def _report(snapshot: str, scenes: list[Scene], tally: _Tally, seconds: float) -
     return IngestReport(snapshot, in_order(tally.added), in_order(tally.replaced), in_order(tally.unchanged), refused, seconds)
 
 
-def _nothing_accepted(refused: tuple[SceneRefused, ...]) -> str:
+def _no_scene_message(refused: tuple[SceneRefused, ...]) -> str:
     shown = "\n".join(f"  {e}" for e in refused[:5])
-    return f"none of the {len(refused)} scenes was accepted, so there is no cube; the first refusals:\n{shown}"
+    return f"none of the {len(refused)} scenes was accepted, so no cube was created; the first refusals:\n{shown}"
 
 
 @contextmanager
 def _storage_errors(uri: str) -> Iterator[None]:
-    """Icechunk reports the system's error as text; a full disk gets its own class, what was committed stays readable."""
+    """Converts Icechunk errors, which hold the system's error as text: StorageFull for a full disk, else StateError."""
     try:
         yield
     except (icechunk.IcechunkError, OSError) as e:
@@ -373,6 +373,6 @@ def _storage_errors(uri: str) -> Iterator[None]:
         ):
             raise StorageFull(
                 f"no space left for the cube at {uri}; what was committed before is intact. "
-                "Make room and run the same command again: it goes on where it stopped"
+                "Free space and run the same command again: it resumes"
             ) from e
         raise StateError(f"the cube at {uri} could not be written: {first_line(e)}") from e

@@ -1,4 +1,4 @@
-"""Which scenes an ingest must read: a pure comparison of what the source lists with what stands in the cube."""
+"""Plans an ingest: a pure comparison of the scenes of a source with those in the cube."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from pipelines.scene import Scene
 
 @dataclass(frozen=True)
 class Step:
-    """What the cube knows of one date besides its pixels."""
+    """Metadata of one date of the cube."""
 
     time: np.datetime64
     scene_id: str
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True)
 class KnownRefusal:
-    """A scene that was refused before; it is not read again as long as its fingerprint stays."""
+    """A scene refused before; it is not read again until its fingerprint changes."""
 
     scene_id: str
     reason: str
@@ -37,7 +37,7 @@ class KnownRefusal:
 
 @dataclass(frozen=True)
 class Work:
-    """One scene to be read. `replaces` is the index of the date it takes the place of; None: a new date."""
+    """One scene to read. `replaces` is the index of the date that it replaces; None: a new date."""
 
     scene: Scene
     fingerprint: str
@@ -47,7 +47,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """`works` in order of date; the ids that need no look; what is refused without a look."""
+    """`works` in order of date; the ids that are unchanged; the scenes refused without reading."""
 
     works: tuple[Work, ...] = ()
     unchanged: tuple[str, ...] = ()
@@ -59,8 +59,8 @@ def plan_ingest(
 ) -> Plan:
     """What to do with each scene, by its id and date.
 
-    The same id stands in the cube: its fingerprint decides whether it is read again; then its content does. Another id
-    has the date: refused, whichever came first stays. An empty fingerprint never matches.
+    If the id is in the cube, the fingerprint decides whether the scene is read again, and the content hash whether it is
+    written again. If another id has the date, the scene is refused. An empty fingerprint never matches.
     """
     by_id = {step.scene_id: index for index, step in enumerate(steps)}
     by_time = {step.time: index for index, step in enumerate(steps)}
@@ -69,24 +69,24 @@ def plan_ingest(
     for scene in sorted(scenes, key=lambda scene: (scene.observed_utc, scene.id)):
         fingerprint = fingerprints.get(scene.id, "")
         known = refused_before.get((scene.id, fingerprint))
-        standing, rival = by_id.get(scene.id), by_time.get(scene.observed_utc)
-        if rival is not None and rival != standing:
-            refused.append(_duplicate_date(scene, steps[rival]))
+        existing, same_date = by_id.get(scene.id), by_time.get(scene.observed_utc)
+        if same_date is not None and same_date != existing:
+            refused.append(_duplicate_date(scene, steps[same_date]))
         elif known is not None:
             refused.append(SceneRefused(known.scene_id, known.reason, known.detail))
-        elif standing is None:
+        elif existing is None:
             works.append(Work(scene, fingerprint))
-        elif fingerprint and fingerprint == steps[standing].fingerprint and rival == standing:
+        elif fingerprint and fingerprint == steps[existing].fingerprint and same_date == existing:
             unchanged.append(scene.id)
         else:
-            # where only the date was corrected, the pixels move too: no hash that would call it unchanged
-            previous_hash = steps[standing].content_hash if rival == standing else ""
-            works.append(Work(scene, fingerprint, standing, previous_hash))
+            # if only the date changed, the pixels move too: an equal hash must not skip the scene
+            previous_hash = steps[existing].content_hash if same_date == existing else ""
+            works.append(Work(scene, fingerprint, existing, previous_hash))
     return Plan(tuple(works), tuple(unchanged), tuple(refused))
 
 
 def refuse_duplicates(scenes: list[Scene]) -> tuple[list[Scene], list[SceneRefused]]:
-    """A listing has one scene per date and one date per id; of several, the first id (in order) is kept."""
+    """(scenes with unique dates and ids, refused ones); of several, the first id (in order) is kept."""
     kept: list[Scene] = []
     refused: list[SceneRefused] = []
     by_time: dict[Any, str] = {}
@@ -95,7 +95,7 @@ def refuse_duplicates(scenes: list[Scene]) -> tuple[list[Scene], list[SceneRefus
         if scene.id in ids:
             refused.append(
                 SceneRefused(
-                    scene.id, "duplicate-date", f"two scenes are called {scene.id}; the one of the earlier date was taken"
+                    scene.id, "duplicate-date", f"two scenes have the id {scene.id}; the one with the earlier date is used"
                 )
             )
         elif scene.observed_utc in by_time:
@@ -103,8 +103,8 @@ def refuse_duplicates(scenes: list[Scene]) -> tuple[list[Scene], list[SceneRefus
                 SceneRefused(
                     scene.id,
                     "duplicate-date",
-                    f"observed at {scene.observed_utc}, as is {by_time[scene.observed_utc]}, which was taken; "
-                    "if they are neighbours, set cube.same_date: mosaic; if one is obsolete, remove it",
+                    f"observed at {scene.observed_utc}, like {by_time[scene.observed_utc]}, which is used; "
+                    "if they are adjacent, set cube.same_date: mosaic; if one is obsolete, remove it",
                 )
             )
         else:
@@ -114,12 +114,12 @@ def refuse_duplicates(scenes: list[Scene]) -> tuple[list[Scene], list[SceneRefus
     return kept, refused
 
 
-def _duplicate_date(scene: Scene, standing: Step) -> SceneRefused:
+def _duplicate_date(scene: Scene, existing: Step) -> SceneRefused:
     return SceneRefused(
         scene.id,
         "duplicate-date",
-        f"observed at {scene.observed_utc}, where the cube holds {standing.scene_id} already; "
-        "if they are neighbours, ingest both into a new cube with cube.same_date: mosaic; if one is obsolete, remove it",
+        f"observed at {scene.observed_utc}, where the cube already holds {existing.scene_id}; "
+        "if they are adjacent, ingest both into a new cube with cube.same_date: mosaic; if one is obsolete, remove it",
     )
 
 
@@ -127,24 +127,24 @@ def _duplicate_date(scene: Scene, standing: Step) -> SceneRefused:
 
 
 def fingerprint_scene(scene: Scene, context: str) -> str:
-    """A cheap stand-in for the content: SHA-256 over name, size and mtime of every file, and `context`.
+    """A cheap substitute for the content hash: SHA-256 over name, size and mtime of every file, and `context`.
 
-    `context` says how the files are read (source, quality rule, settings). Empty where a file cannot be asked (remote,
-    made up) or `context` does not repeat between processes: then the scene is read and its content decides.
+    `context` describes how the files are read (source, quality mask, settings). Empty if a file has no metadata (remote,
+    synthetic) or `context` is not reproducible between processes: then the scene is read and its content hash decides.
     """
     if re.search(r" at 0x[0-9a-f]+", context):
         return ""
     digest = hashlib.sha256(context.encode())
     for part in scene.parts or (scene,):
         for name, asset in sorted(part.assets.items()):
-            stamp = _stamp(asset.path)
+            stamp = _file_state(asset.path)
             if not stamp:
                 return ""
             digest.update(f"|{part.id}|{part.observed_utc}|{name}|{asset.variable}|{asset.index}|{stamp}".encode())
     return digest.hexdigest()[:32]
 
 
-def _stamp(path: str) -> str:
+def _file_state(path: str) -> str:
     try:
         status = Path(path).stat()
     except OSError:
@@ -153,5 +153,5 @@ def _stamp(path: str) -> str:
 
 
 def fingerprint_scenes(scenes: list[Scene], context: str) -> dict[str, str]:
-    """`fingerprint_scene` of each, by id; a file that holds many scenes is asked once."""
+    """`fingerprint_scene` of each scene, by id; the metadata of a file with many scenes are read once."""
     return {scene.id: fingerprint_scene(scene, context) for scene in scenes}

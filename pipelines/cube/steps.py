@@ -1,4 +1,4 @@
-"""The dates of a cube inside an open session: grow, write, put in order, describe. Nothing here commits."""
+"""The dates of a cube inside an open session: resize, write, sort, describe. Nothing here commits."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ def array_of(root: zarr.Group, name: str) -> zarr.Array:
 
 
 def read_steps(root: zarr.Group) -> tuple[Step, ...]:
-    """What the cube knows of its dates, in order."""
+    """Metadata of the cube's dates, in order."""
     texts = {name: np.asarray(array_of(root, name)[:]) for name in STEP_TEXTS}
     times = {name: np.asarray(array_of(root, name)[:]).astype("datetime64[ns]") for name in STEP_TIMES}
     fractions = np.asarray(array_of(root, "valid_fraction")[:])
@@ -44,7 +44,7 @@ def read_steps(root: zarr.Group) -> tuple[Step, ...]:
 
 
 def write_steps(root: zarr.Group, steps: list[Step]) -> None:
-    """Replaces the per-date coordinates by those of `steps`; a few kilobytes."""
+    """Replaces the per-date coordinates with those of `steps`; a few kilobytes."""
     columns: dict[str, Any] = {name: np.array([getattr(s, name) for s in steps], dtype=object) for name in STEP_TEXTS}
     columns |= {name: np.array([getattr(s, name) for s in steps], "datetime64[ns]").astype("int64") for name in STEP_TIMES}
     columns["valid_fraction"] = np.array([s.valid_fraction for s in steps], "float64")
@@ -65,7 +65,7 @@ def write_refusals(root: zarr.Group, refusals: list[KnownRefusal]) -> None:
 
 
 def resize_time(root: zarr.Group, count: int) -> None:
-    """Makes room for `count` dates in the pixel arrays; pixels of further ones are dropped."""
+    """Sets the number of dates of the pixel arrays to `count`; pixels of further dates are dropped."""
     for name in PIXEL_ARRAYS:
         array = array_of(root, name)
         if array.shape[0] != count:
@@ -73,19 +73,19 @@ def resize_time(root: zarr.Group, count: int) -> None:
 
 
 def write_rows(root: zarr.Group, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
-    """Writes `rows` (whole chunks) of the date at `index`; other dates are not touched, so dates can be written in parallel."""
+    """Writes `rows` (whole chunks) of the date at `index`; dates can be written in parallel."""
     _write_chunks(array_of(root, IMAGE), index, rows, image_BYX)
     _write_chunks(array_of(root, VALID), index, rows, valid_YX)
 
 
 def _write_chunks(array: zarr.Array, index: int, rows: slice, values: np.ndarray) -> None:
-    """`array[index, ..., rows, :] = values`, packed in this thread: zarr sends every chunk to another one and back.
+    """`array[index, ..., rows, :] = values`, compressed in this thread: zarr would pass every chunk to another one.
 
-    `values` is (y, x) or (band, y, x) with all bands in one chunk. Chunks of nothing but fill value are not stored.
+    `values` is (y, x) or (band, y, x) with all bands in one chunk. Chunks of only the fill value are not stored.
     """
     height, width = array.chunks[-2:]
     if rows.start % height or (rows.stop % height and rows.stop != array.shape[-2]):
-        raise ValueError(f"rows {rows.start} to {rows.stop} are no whole chunks of {height}")
+        raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {height}")
     pack = _packer(array)
     fill = array.fill_value
     is_nan = isinstance(fill, np.floating) and np.isnan(fill)
@@ -93,16 +93,16 @@ def _write_chunks(array: zarr.Array, index: int, rows: slice, values: np.ndarray
     for row, column in itertools.product(range(0, values.shape[-2], height), range(0, values.shape[-1], width)):
         part = values[..., row : row + height, column : column + width]
         is_empty = np.isnan(part).all() if is_nan else part.flat[0] == fill and (part == fill).all()
-        place = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
-        chunks[f"{array.path}/c/{index}/{place}"] = None if is_empty else pack(part)
+        position = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
+        chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else pack(part)
     sync(_set_chunks(array.store_path.store, chunks))
 
 
 def _packer(array: zarr.Array) -> Callable[[np.ndarray], Any]:
-    """What turns a part of `array` into the bytes of its chunk: cut chunks at the edge are filled up, then Blosc."""
+    """A function from a part of `array` to the bytes of its chunk: pads edge chunks, then compresses with Blosc."""
     codecs = array.metadata.codecs  # type: ignore[union-attr]
     if len(codecs) != 2 or not isinstance(codecs[1], BloscCodec):
-        raise ArtefactDamaged(f"the cube's {array.name} is not packed as driftline does it: {codecs}")
+        raise ArtefactDamaged(f"the cube's {array.name} has unexpected codecs: {codecs}")
     blosc = codecs[1]._blosc_codec
     shape = array.chunks[1:]
     dtype = array.dtype.newbyteorder("<")
@@ -131,43 +131,43 @@ async def _set_chunks(store: Any, chunks: dict[str, Any]) -> None:
     await asyncio.gather(*(put(key, chunk) for key, chunk in chunks.items()))
 
 
-def put_in_order(root: zarr.Group, order: list[int]) -> None:
-    """Moves the pixels so that date `i` is the one that stood at `order[i]`, and forgets all others.
+def sort_dates(root: zarr.Group, order: list[int]) -> None:
+    """Moves the pixels so that date `i` is the one formerly at `order[i]`, and drops all others.
 
-    Chunks hold one date, so they are moved as they are, without decoding, and only where the order changes: nothing for
-    a scene that is the newest, one date's worth for one that came in second last.
+    Chunks hold one date, so they are moved without decoding, and only where the order changes: none for a scene that is
+    the newest, one date for a scene that is the second newest.
     """
     moves = [(target, source) for target, source in enumerate(order) if target != source]
     if moves:
         for name in PIXEL_ARRAYS:
             array = array_of(root, name)
             counts = [-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
-            places = itertools.product(*(range(count) for count in counts))
-            for place in places:
-                sync(_move_chunks(array.store_path.store, f"{array.path}/c", "/".join(map(str, place)), moves))
+            positions = itertools.product(*(range(count) for count in counts))
+            for position in positions:
+                sync(_move_chunks(array.store_path.store, f"{array.path}/c", "/".join(map(str, position)), moves))
     resize_time(root, len(order))
 
 
-async def _move_chunks(store: Any, prefix: str, place: str, moves: list[tuple[int, int]]) -> None:
-    """All dates of one place: everything is read before anything is written, so cycles need no spare room in the cube."""
+async def _move_chunks(store: Any, prefix: str, position: str, moves: list[tuple[int, int]]) -> None:
+    """Reads all dates of one chunk position before it writes any, so cycles need no spare space in the cube."""
     gate = asyncio.Semaphore(MOVES_AT_ONCE)
 
     async def get(source: int) -> Any:
         async with gate:
-            return await store.get(f"{prefix}/{source}/{place}", default_buffer_prototype())
+            return await store.get(f"{prefix}/{source}/{position}", default_buffer_prototype())
 
     chunks = await asyncio.gather(*(get(source) for _, source in moves))
-    await _set_chunks(store, {f"{prefix}/{target}/{place}": chunk for (target, _), chunk in zip(moves, chunks, strict=True)})
+    await _set_chunks(store, {f"{prefix}/{target}/{position}": chunk for (target, _), chunk in zip(moves, chunks, strict=True)})
 
 
 def verify(root: zarr.Group) -> None:
-    """The last look before a commit. Raises ArtefactDamaged; then nothing is committed."""
+    """Checks the dates before a commit. Raises ArtefactDamaged; then nothing is committed."""
     steps = read_steps(root)
     times = [step.time for step in steps]
     if any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise ArtefactDamaged("the dates to be committed are not sorted and unique; nothing was committed")
     if len({step.scene_id for step in steps}) != len(steps):
-        raise ArtefactDamaged("a scene id would stand twice in the cube; nothing was committed")
+        raise ArtefactDamaged("a scene id would occur twice in the cube; nothing was committed")
     for name in PIXEL_ARRAYS:
         if array_of(root, name).shape[0] != len(steps):
             raise ArtefactDamaged(

@@ -1,4 +1,4 @@
-"""Where a cube lies and how it is laid out: an Icechunk repository that holds one xarray Dataset (docs/design/001-spine.md)."""
+"""Location and layout of a cube: an Icechunk repository that holds one xarray Dataset (docs/design/001-spine.md)."""
 
 import json
 import os
@@ -19,21 +19,21 @@ from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
 from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band
 
-# one committer at a time is ensured by cube.lock, which is what Icechunk's warning about local disks asks for
+# cube.lock ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
 
 BRANCH = "main"
-FORMAT = 1  # of the layout below; raised when a reader of the old one would misread the new one
+FORMAT = 1  # of the layout below; increased when older readers would misread it
 IMAGE, VALID = "image", "valid"
 STEP_TEXTS = ("scene_id", "content_hash", "source", "fingerprint")  # one string per date
-STEP_TIMES = ("time", "ingested_utc")  # one moment per date
+STEP_TIMES = ("time", "ingested_utc")  # one time per date
 COORDINATES = (*STEP_TEXTS, "ingested_utc", "valid_fraction", "spatial_ref")
 NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
-VALID_WIDTH = 8  # chunks of `valid` are as high as those of `image` and up to this many wide: they pack 50 times better
-STEPS_PER_CHUNK = 4096  # of the per-date coordinates: one small file each for a decade of scenes
+VALID_WIDTH = 8  # chunks of `valid` are up to this many times wider than those of `image`: they compress 50 times better
+STEPS_PER_CHUNK = 4096  # of the per-date coordinates: one small file each for ten years of scenes
 
 
-# ---------------------------------------------------------------- where
+# ---------------------------------------------------------------- location
 
 
 def is_remote(uri: str) -> bool:
@@ -53,7 +53,7 @@ def storage_of(uri: str) -> icechunk.Storage:
         return icechunk.local_filesystem_storage(str(local_path(uri)))
     scheme, bucket, prefix, _, _ = urlsplit(uri)
     if scheme != "s3" or not bucket or not prefix.strip("/"):
-        raise MissingInput(f"{uri}: a cube is a folder or s3://bucket/prefix")
+        raise MissingInput(f"{uri}: expected a folder or s3://bucket/prefix")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return icechunk.s3_storage(
         bucket=bucket,
@@ -69,28 +69,28 @@ def storage_of(uri: str) -> icechunk.Storage:
 def open_repository(uri: str) -> icechunk.Repository:
     """The repository of an existing cube. Raises MissingInput, ArtefactDamaged."""
     if not is_remote(uri) and not local_path(uri).is_dir():
-        raise MissingInput(f"no cube at {uri}; make one with `driftline ingest`")
+        raise MissingInput(f"no cube at {uri}; create one with `driftline ingest`")
     try:
         storage = storage_of(uri)
         if not icechunk.Repository.exists(storage):
-            raise MissingInput(f"{uri} holds no cube (no Icechunk repository); make one with `driftline ingest`")
+            raise MissingInput(f"{uri} holds no cube (no Icechunk repository); create one with `driftline ingest`")
         return icechunk.Repository.open(storage)
     except icechunk.IcechunkError as e:
         raise ArtefactDamaged(f"the cube at {uri} cannot be opened: {first_line(e)}") from e
 
 
 def open_or_create_repository(uri: str) -> icechunk.Repository:
-    """The repository at `uri`, made where there is none. Raises CubeMismatch if the folder holds something else."""
+    """The repository at `uri`, created if there is none. Raises CubeMismatch if the folder holds something else."""
     if is_remote(uri):
         return icechunk.Repository.open_or_create(storage_of(uri))
     path = local_path(uri)
     if path.exists() and not path.is_dir():
-        raise CubeMismatch(f"{path} is a file; a cube is a folder: name another place (cube.uri)")
+        raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
     if path.exists() and icechunk.Repository.exists(storage_of(uri)):
         return open_repository(uri)
     if path.exists() and (foreign := sorted(entry.name for entry in path.iterdir())):
-        raise CubeMismatch(f"{path} holds other things ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
-    # made beside its place and renamed: killed halfway, Icechunk leaves a folder that it calls unclean ever after
+        raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
+    # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -100,7 +100,7 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
 
 
 def first_line(error: BaseException) -> str:
-    """What an Icechunk error says, without its box drawing and context."""
+    """The first line of an Icechunk error, without its box drawing and context."""
     lines = [line.strip(" \t│|×x") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)
 
@@ -183,7 +183,7 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
 
 
 def missing_value(bands: Iterable[Band], dtype: np.dtype) -> Any:
-    """The stored value of pixels where nothing was seen: the bands' nodata if they agree on it, else NaN or 0."""
+    """The stored value of pixels without an observation: the bands' nodata if they share it, else NaN or 0."""
     dtype = np.dtype(dtype)
     stored = {band.nodata for band in bands}
     nodata = stored.pop() if len(stored) == 1 else None
@@ -209,10 +209,10 @@ def _band_as_json(band: Band) -> dict[str, Any]:
 def create_cube(
     uri: str, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int = 256, attributes: dict[str, Any] | None = None
 ) -> str:
-    """Makes an empty cube and returns its snapshot id. Raises CubeMismatch if there is one already."""
+    """The snapshot id of a new, empty cube. Raises CubeMismatch if there is a cube already."""
     repository = open_or_create_repository(uri)
     if has_layout(repository.readonly_session(BRANCH).store):
-        raise CubeMismatch(f"there is a cube at {uri} already: name another place or ingest into it")
+        raise CubeMismatch(f"there is already a cube at {uri}: choose another path or ingest into it")
     session = repository.writable_session(BRANCH)
     create_arrays(session.store, grid, bands, dtype, chunk_px, attributes or {})
     return session.commit("create cube")
@@ -224,7 +224,7 @@ def create_cube(
 def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
     """The cube as a lazy Dataset: `image(time, band, y, x)` as stored, `valid(time, y, x)` bool, dates sorted.
 
-    `snapshot` names an older version (`history`); default: the newest. Pixels are read when asked for, without Dask.
+    `snapshot` names an older version (`history`); default: the newest. Pixels are read on access, without Dask.
 
         cube = open_cube("runs/demo/cube")
         cube.image.isel(time=-1).values
@@ -240,7 +240,7 @@ def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
     found = dataset.attrs.get("driftline_format")
     if found != FORMAT:
         raise CubeMismatch(
-            f"the cube at {uri} has format {found}, this driftline reads {FORMAT}: ingest anew or update driftline"
+            f"the cube at {uri} has format {found}, this driftline reads {FORMAT}: ingest again or update driftline"
         )
     dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
     texts = {name: (dataset[name].dims, dataset[name].values.astype(object)) for name in (*STEP_TEXTS, "band")}
@@ -255,25 +255,25 @@ def head_snapshot(uri: str) -> str:
 def has_layout(store: icechunk.IcechunkStore) -> bool:
     try:
         return IMAGE in zarr.open_group(store, mode="r")
-    except FileNotFoundError:  # a repository without a root group: made, never committed to
+    except FileNotFoundError:  # a repository without a root group: created, never committed to
         return False
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
-    """Where the pixels of a cube are, from its `spatial_ref`. Raises ArtefactDamaged for a CRS that PROJ does not know."""
+    """The grid of a cube, from its `spatial_ref`. Raises ArtefactDamaged for a CRS that PROJ cannot parse."""
     attributes = dataset["spatial_ref"].attrs
     transform = attributes["affine"]
     height, width = dataset.sizes["y"], dataset.sizes["x"]
     crs = dataset.attrs.get("proj:code") or attributes["crs_wkt"]
     try:
-        parse_crs(crs)  # a name of a file or an address is none, whoever wrote it into the cube
+        parse_crs(crs)  # refuses file names and addresses, which a damaged cube may hold
     except ValueError as e:
-        raise ArtefactDamaged(f"the cube's spatial_ref holds no CRS that PROJ knows: {e}; ingest it anew") from e
+        raise ArtefactDamaged(f"the cube's spatial_ref holds no CRS that PROJ can parse: {e}; ingest it again") from e
     return Grid(crs, tuple(float(v) for v in transform), (height, width))  # type: ignore[arg-type]
 
 
 def bands_of(dataset: xr.Dataset) -> tuple[Band, ...]:
-    """What the bands of a cube mean, in its order."""
+    """The bands of a cube, in its order."""
     return tuple(
         Band(
             name=entry["name"],

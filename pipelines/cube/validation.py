@@ -1,4 +1,4 @@
-"""What a slice must be before it enters the cube. Every check raises SceneRefused; none changes anything."""
+"""Validation of a slice before it is written to the cube. Every check raises SceneRefused; none changes anything."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from pipelines.scene import Band, Scene
 
 @dataclass(frozen=True)
 class ExpectedContent:
-    """What the cube takes: `shape_yx` of the part that is read, the stored `dtype`, and the bands in order."""
+    """What the cube expects: `shape_yx` of the part that is read, the stored `dtype`, and the bands in order."""
 
     shape_yx: tuple[int, int]
     dtype: np.dtype
@@ -19,7 +19,7 @@ class ExpectedContent:
 
 
 def check_scene(scene: Scene) -> None:
-    """A scene must have an id and a date; a NaT would be sorted somewhere and never found again."""
+    """Raises SceneRefused(no-date) for a scene without id or date; a NaT could never be found again."""
     if not scene.id:
         raise SceneRefused("(no id)", "no-date", f"a scene without an id, observed at {scene.observed_utc}")
     if np.isnat(scene.observed_utc):
@@ -27,7 +27,7 @@ def check_scene(scene: Scene) -> None:
 
 
 def check_arrays(scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, expected: ExpectedContent) -> None:
-    """Shape, bands and dtype are the cube's; nothing is cast or reshaped silently."""
+    """Raises SceneRefused unless shape, bands and dtype are the cube's; nothing is cast or reshaped silently."""
     if image_BYX.ndim != 3 or image_BYX.shape[0] != len(expected.bands):
         names = ", ".join(band.name for band in expected.bands)
         raise SceneRefused(
@@ -37,7 +37,7 @@ def check_arrays(scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, expe
         raise SceneRefused(
             scene.id,
             "wrong-grid",
-            f"the cube's grid has {expected.shape_yx} pixels (y, x), read {image_BYX.shape[1:]} and a mask of {valid_YX.shape}",
+            f"the cube's grid has {expected.shape_yx} pixels (y, x), read {image_BYX.shape[1:]} with a mask of {valid_YX.shape}",
         )
     if image_BYX.dtype != expected.dtype:
         raise SceneRefused(scene.id, "wrong-dtype", f"the cube stores {expected.dtype}, the scene is {image_BYX.dtype}")
@@ -46,17 +46,17 @@ def check_arrays(scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, expe
 
 
 def check_content(scene: Scene, has_data: bool, valid_px: int, total_px: int, min_valid_fraction: float) -> None:
-    """There is something in it, and enough of it may be used."""
+    """Raises SceneRefused(all-nodata, all-cloud) without data, or with a valid fraction below the minimum."""
     if not has_data:
         raise SceneRefused(scene.id, "all-nodata", "every pixel on the cube's grid is nodata")
     fraction = valid_px / total_px
     if valid_px == 0:
-        raise SceneRefused(scene.id, "all-cloud", "no pixel may be used (quality mask and valid range)")
+        raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
     if fraction < min_valid_fraction:
         raise SceneRefused(
             scene.id,
             "all-cloud",
-            f"{fraction:.2%} of the pixels may be used, cube.min_valid_fraction asks for {min_valid_fraction:.2%}",
+            f"{fraction:.2%} of the pixels are usable, cube.min_valid_fraction requires {min_valid_fraction:.2%}",
         )
 
 

@@ -1,4 +1,4 @@
-"""One scene into one date of the cube: read, check, write. Many of them at once, within a bound of memory."""
+"""Reads, validates and writes scenes to dates of the cube, several at once within a memory limit."""
 
 import hashlib
 import os
@@ -21,14 +21,14 @@ from pipelines.scene import Scene, Slice
 from pipelines.sources.reading import hash_content, read_slice, read_strip
 from pipelines.sources.source import Resampling, Source
 
-# how many times its own size a scene takes on its way from the file to the chunks: read, placed, encoded
+# how many times its own size a scene takes between file and chunks: read, resampled, encoded
 COPIES = 3
 MB = 2**20
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Everything that is the same for all scenes of an ingest; picklable, so that a Dask worker can have it."""
+    """Everything that is the same for all scenes of an ingest; picklable, for Dask workers."""
 
     source: Source
     quality_mask: Any
@@ -40,7 +40,7 @@ class Reader:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of pixels of all bands, the mask and the quality band."""
+        """Bytes of one row of pixels of all bands, the validity mask and the quality band."""
         return self.grid.shape_yx[1] * (len(self.expected.bands) * self.expected.dtype.itemsize + 2)
 
     @property
@@ -48,7 +48,7 @@ class Reader:
         return self.row_bytes * self.grid.shape_yx[0]
 
     def read(self, scene: Scene) -> Slice:
-        """The scene on the cube's grid, checked. Raises SceneRefused."""
+        """The scene on the cube's grid, validated. Raises SceneRefused."""
         check_scene(scene)
         found = read_slice(
             self.source, self.quality_mask, scene, self.grid, on_other_grid=self.on_other_grid, resampling=self.resampling
@@ -57,7 +57,7 @@ class Reader:
         return found
 
     def read_rows(self, scene: Scene, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """(image_BYX, valid_YX) of `rows` of the scene on the cube's grid, checked. Raises SceneRefused."""
+        """(image_BYX, valid_YX) of `rows` of the scene on the cube's grid, validated. Raises SceneRefused."""
         image_BYX, valid_YX = read_strip(
             self.source, self.quality_mask, scene, self.grid, rows, on_other_grid=self.on_other_grid, resampling=self.resampling
         )
@@ -68,7 +68,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of one scene: `slot` is where its pixels stand in the session; None with neither refusal: unchanged."""
+    """Result for one scene: `slot` is the index of its pixels in the session; None without a refusal: unchanged."""
 
     work: Work
     slot: int | None = None
@@ -78,7 +78,7 @@ class Written:
 
 
 def write_scene(root: zarr.Group, reader: Reader, work: Work, take_slot: Callable[[bool], int]) -> Written:
-    """Reads, checks and writes one scene as a whole. `take_slot(needs_new)` says where to; it is called exactly once."""
+    """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once."""
     has_asked = False
     try:
         found = reader.read(work.scene)
@@ -88,7 +88,7 @@ def write_scene(root: zarr.Group, reader: Reader, work: Work, take_slot: Callabl
         fraction = valid_px / found.valid_YX.size
         if found.content_hash == work.previous_hash:
             return Written(work, None, found.content_hash, fraction)
-        # a hash is remembered for the date where the scene stands, so its pixels may be replaced in place
+        # the known hash belongs to the date of the scene, so its pixels may be replaced in place
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
         write_rows(root, slot, slice(0, reader.grid.shape_yx[0]), found.image_BYX, found.valid_YX)
@@ -101,10 +101,10 @@ def write_scene(root: zarr.Group, reader: Reader, work: Work, take_slot: Callabl
 
 
 def write_scene_in_bands(root: zarr.Group, reader: Reader, work: Work, slot: int, rows_px: int, workers: int) -> Written:
-    """The same for a scene that does not fit into memory: bands of `rows_px` rows (whole chunks), `workers` at a time.
+    """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), `workers` at a time.
 
-    Always written to a new `slot`: whether the scene is refused is known only at its end, and by then its predecessor
-    must still be there. The content hash is that of the bands' hashes, so it differs from that of the whole.
+    Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
+    content hash is that of the strips' hashes, so it differs from that of the whole.
     """
     height = reader.grid.shape_yx[0]
     bands = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
@@ -126,14 +126,14 @@ def write_scene_in_bands(root: zarr.Group, reader: Reader, work: Work, slot: int
     return Written(work, None if is_unchanged else slot, content_hash, valid_px / total_px)
 
 
-# ---------------------------------------------------------------- many at once
+# ---------------------------------------------------------------- several at once
 
 
-class Turnstile:
-    """Hands out slots in the order of the works, whatever order they finish in: dates then need no sorting afterwards.
+class SlotOrder:
+    """Assigns slots in the order of the works, whatever order they finish in, so that dates need no sorting afterwards.
 
-    Work k waits until all before it have passed. That cannot stall as long as works are started in order: the earliest
-    one that has not passed never waits for another.
+    Work k waits until all before it have passed. This cannot deadlock if works are started in order: the earliest one that
+    has not passed never waits.
     """
 
     def __init__(self, first_slot: int):
@@ -154,19 +154,19 @@ class Turnstile:
 def write_in_threads(
     root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None
 ) -> Iterator[Written]:
-    """Lays `works` with threads of this process; as many at once as fit into `memory_mb`. Order of completion."""
-    requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it works while another waits for the disk
+    """Results of `works`, written by threads of this process; as many at once as fit into `memory_mb`. Order of completion."""
+    requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it computes while another waits for the disk
     at_once = min(requested, memory_mb * MB // (COPIES * reader.scene_bytes))
     if at_once < 1:
         yield from _write_large(root, reader, works, first_slot, memory_mb, requested)
         return
-    turnstile = Turnstile(first_slot)
+    slot_order = SlotOrder(first_slot)
     with ThreadPoolExecutor(at_once) as pool:
 
         def ingest_into(ticket: int, work: Work) -> Written:
-            return write_scene(root, reader, work, lambda needs_new: turnstile.take(ticket, needs_new))
+            return write_scene(root, reader, work, lambda needs_new: slot_order.take(ticket, needs_new))
 
-        # a pool starts its jobs in the order in which they were handed in, as the turnstile needs
+        # a pool starts its jobs in the order of submission, as SlotOrder requires
         pending: set[Future[Written]] = {pool.submit(ingest_into, ticket, work) for ticket, work in enumerate(works)}
         try:
             while pending:
@@ -180,7 +180,7 @@ def write_in_threads(
 def _write_large(
     root: zarr.Group, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, requested: int
 ) -> Iterator[Written]:
-    """One scene at a time, in row bands of whole chunks. A single band is always allowed: nothing smaller can be written."""
+    """One scene at a time, in strips of whole chunks. One strip is always allowed: nothing smaller can be written."""
     band_bytes = COPIES * reader.row_bytes * reader.chunk_px
     at_once = max(1, min(requested, memory_mb * MB // band_bytes))
     chunks_per_band = max(1, memory_mb * MB // (band_bytes * at_once))
@@ -194,9 +194,9 @@ def _write_large(
 def write_with_dask(
     session: icechunk.Session, reader: Reader, works: list[Work], first_slot: int, memory_mb: int, address: str
 ) -> Iterator[Written]:
-    """Lays `works` on the workers of a Dask cluster; each writes into a fork of the session, which is merged at the end.
+    """Results of `works`, written by the workers of a Dask cluster, each to a fork of the session, merged at the end.
 
-    The session must be clean. At most one scene per worker thread is under way, and no more than `memory_mb` allow.
+    The session must be clean. At most one scene per worker thread is in progress, and no more than `memory_mb` allows.
     """
     from distributed import Client, as_completed
 

@@ -1,1 +1,1 @@
-"""Model + cube -> fields on the cube's grid, tile by tile, in bounded memory, resumable after a kill."""
+"""Applies a model to a cube: fields on the cube's grid, tile by tile, in bounded memory, resumable after a kill."""

@@ -1,4 +1,4 @@
-"""What is asked for: one prediction over a whole cube, as plain values with a key."""
+"""The request of one prediction over a whole cube, as plain values with a key."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from pipelines.predictors import Forecaster
 from pipelines.samples.variables import Variable, used_bands
 from pipelines.tiles import Tile
 
-VERSION = 2  # of what the staged bytes mean; part of the key
+VERSION = 2  # of the meaning of the staged bytes; part of the key
 
 
 class Intervals(Protocol):
-    """Turns a forecast into bounds that hold the truth with the nominal probability."""
+    """Prediction intervals: bounds around a forecast that contain the truth with the nominal probability."""
 
     def bounds(self, y_KCHW): ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is predicted, as plain values; picklable. `times` are positions in the cube of the N dates that may be looked at.
+    """One prediction, as plain values; picklable. `times` are indices in the cube of the N dates that may be used.
 
-    `context_T` are positions in `times`, -1 = nothing seen. `halo_px` (y, x); None = no finite receptive field: windows that
+    `context_T` are indices into `times`, -1 = no observation. `halo_px` (y, x); None = unbounded receptive field: windows that
     overlap by 2 * `blend_px` are blended. Windows start at multiples of `stride_px` (y, x).
     """
 
@@ -50,11 +50,11 @@ class Job:
     halo_px: tuple[int, ...] | None
     stride_px: tuple[int, ...]
     blend_px: int
-    bounds: str  # "" = no intervals, else a digest of what they do
+    bounds: str  # "" = no intervals, else a digest of their bounds
 
     @property
     def key(self) -> str:
-        """SHA-256 of everything that the bytes depend on; fields staged under another key are not resumed."""
+        """SHA-256 of everything that the bytes depend on; fields staged with another key are not resumed."""
         values = {"version": VERSION, **asdict(self)}
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -65,11 +65,11 @@ class Job:
 
     @property
     def reach_px(self) -> tuple[int, ...]:
-        """How far beyond its own pixels a tile's window reaches, (y, x)."""
+        """How far a tile's window extends beyond the tile, in pixels (y, x)."""
         return (self.blend_px, self.blend_px) if self.halo_px is None else self.halo_px
 
     def window_of(self, tile: Tile) -> Tile:
-        """What must be seen to forecast `tile` exactly."""
+        """The window that is needed to forecast `tile` exactly."""
         return window_of(tile, self.reach_px, self.shape_yx, self.stride_px)
 
     def batches(self) -> tuple[Tile, ...]:
@@ -93,8 +93,8 @@ def plan_job(
 ) -> Job:
     """The job for these arguments (of the forecaster's contract, over all dates of the cube).
 
-    Strips are as many tiles wide as `memory_mb` allows for one worker's rows of the cube. Raises RequestError where arguments
-    do not fit the cube.
+    Strips are as many tiles wide as `memory_mb` allows for one worker's rows of the cube. Raises RequestError if arguments
+    do not match the cube.
     """
     usable_N, context_T = np.asarray(usable_N, bool), np.asarray(context_T, np.int64)
     halo_px, stride_px = _reach_of(forecaster, len(context_T) + len(target_days_K))
@@ -124,7 +124,7 @@ def plan_job(
 
 
 def _reach_of(forecaster: Forecaster, steps: int) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
-    """(halo, stride) as the forecaster states them, per axis (y, x). Raises StateError if they are of another number of axes."""
+    """(halo, stride) of the forecaster per axis (y, x). Raises StateError for another number of axes."""
     halo_px, stride_px = forecaster.halo_px(steps), forecaster.stride_px
     if len(stride_px) != 2 or (halo_px is not None and len(halo_px) != 2):
         raise StateError(
@@ -136,9 +136,9 @@ def _reach_of(forecaster: Forecaster, steps: int) -> tuple[tuple[int, ...] | Non
 def _check_request(dataset, context_T, usable_N, target_days_K, tile_px: int, blend_px: int) -> None:
     count = dataset.sizes["time"]
     if len(usable_N) != count:
-        raise RequestError(f"`usable` covers {len(usable_N)} dates, the cube has {count}: made for another snapshot?")
+        raise RequestError(f"`usable` covers {len(usable_N)} dates, the cube has {count}: was it made for another snapshot?")
     if not usable_N.any() or len(target_days_K) == 0:
-        raise RequestError("nothing to predict from or for: no usable date or no target date; see `prediction.issue`, `dates`")
+        raise RequestError("no usable date or no target date; check prediction.issue and prediction.dates")
     outside = [int(n) for n in context_T if n >= count or (n >= 0 and not usable_N[n])]
     if outside:
         raise RequestError(f"context dates {outside} are not among the usable dates; all of the context must be usable")
@@ -147,7 +147,7 @@ def _check_request(dataset, context_T, usable_N, target_days_K, tile_px: int, bl
 
 
 def _digest_of_bounds(intervals: Intervals, targets: int, variables: int) -> str:
-    """Digest of the bounds around a few fixed forecasts: names what the intervals do, whatever class they are."""
+    """Digest of the bounds around a few fixed forecasts: identifies the intervals whatever their class."""
     probe = np.broadcast_to(np.linspace(-1, 1, 9, dtype=np.float32)[None, None, None], (targets, variables, 1, 9)).copy()
     lower, upper = intervals.bounds(probe)
     return hashlib.sha256(np.stack([np.asarray(lower), np.asarray(upper)]).astype("<f8").tobytes()).hexdigest()

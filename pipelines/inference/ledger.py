@@ -1,4 +1,4 @@
-"""What is finished: an append-only list of batches, one JSON line each, on disk before the next one starts."""
+"""The ledger: an append-only list of finished batches, one JSON line each, on disk before the next batch starts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NAME = "ledger.jsonl"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished batch: the key of its region, the SHA-256 of the bytes it wrote, and how well its windows agree.
+    """A finished batch: the key of its region, the SHA-256 of its bytes, and the disagreement of its windows.
 
-    `seam_mean` and `seam_max` are the disagreement of blended windows in physical units, over `seam_count` values; `seam_share`
-    is its mean in half widths of the intervals. All 0 where halos are exact.
+    `seam_mean` and `seam_max` are the disagreement of blended windows in physical units, over `seam_count` values;
+    `seam_share` is its mean in half widths of the intervals. All are 0 with exact halos.
     """
 
     region: str
@@ -29,7 +29,7 @@ class Record:
 
 
 def start_ledger(folder: Path, header: dict) -> None:
-    """A new ledger in `folder` with `header` as its first line; published by rename, so a ledger always has a header."""
+    """Writes a new ledger to `folder` with `header` as its first line; published by rename, so a ledger always has a header."""
     draft = folder / (NAME + ".new")
     with draft.open("w", encoding="utf-8") as file:
         file.write(json.dumps(header, sort_keys=True) + "\n")
@@ -40,7 +40,7 @@ def start_ledger(folder: Path, header: dict) -> None:
 
 
 def append_record(folder: Path, record: Record) -> None:
-    """Adds one line in one write and waits until it is on disk."""
+    """Appends one line in one write and waits until it is on disk."""
     line = (json.dumps(asdict(record), sort_keys=True) + "\n").encode()
     descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND)
     try:
@@ -51,9 +51,9 @@ def append_record(folder: Path, record: Record) -> None:
 
 
 def read_header(folder: Path) -> dict | None:
-    """The first line of the ledger in `folder`; None if there is no ledger or its first line is not whole.
+    """The first line of the ledger in `folder`; None if there is no ledger or its first line is incomplete.
 
-    Raises ArtefactDamaged for a first line that is whole and not a ledger's.
+    Raises ArtefactDamaged for a complete first line that is not a ledger header.
     """
     path = folder / NAME
     if not path.exists():
@@ -65,14 +65,14 @@ def read_header(folder: Path) -> dict | None:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The finished batches in the order they finished. A half-written last line is cut off the file.
+    """The finished batches in order of completion. An incomplete last line is removed from the file.
 
-    Raises ArtefactDamaged for any other line that cannot be read: then nothing in the file can be trusted.
+    Raises ArtefactDamaged for any other unreadable line.
     """
     path = folder / NAME
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):  # killed in the middle of a write: that batch is done again
+    if len(whole) < len(content):  # killed during a write: that batch is repeated
         os.truncate(path, len(whole))
     lines = whole.splitlines()[1:]
     try:

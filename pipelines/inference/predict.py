@@ -1,11 +1,11 @@
-"""Forecast fields of a whole cube, in bounded memory: plan batches, predict one, finish.
+"""Predicts fields for a whole cube, in bounded memory: plan batches, predict one, finish.
 
-    job = plan_job(...)                                       what is asked for, as plain values; its key names it
+    job = plan_job(...)                                       the request, as plain values with a key
     for region in plan_batches(...): predict_batch(job, region, ...)   pure: writes only its own region
-    finish(job, staging)                                      every region is there -> Staged
+    finish(job, staging)                                      checks that every region exists -> Staged
 
-`predict` does all three in this process; a scheduler maps `predict_batch` over the regions instead. Shapes: N dates that may
-be looked at, T context steps, K target dates, C variables, H rows, W columns.
+`predict` does all three in this process; a scheduler maps `predict_batch` over the regions instead. Shapes: N usable
+dates, T context steps, K target dates, C variables, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ def predict(
 ) -> Staged:
     """Predicted fields of the whole cube in the folder `staging`, float32, NaN where no usable date shows the pixel.
 
-    Killed and called again with the same arguments, it goes on where it was; the bytes are those of an undisturbed run.
-    Called with others, it starts afresh. `progress` counts batches. Raises CubeBusy if another process predicts into
-    `staging`, StorageFull, RequestError.
+    Called again with the same arguments after a kill, it resumes; the bytes equal those of an undisturbed run. Called with
+    other arguments, it starts again. `progress` counts batches. Raises CubeBusy if another process predicts into `staging`,
+    StorageFull, RequestError.
     """
     job = plan_job(
         dataset, snapshot, forecaster, variables, context_T, usable_N, target_days_K, intervals,
         tile_px=tile_px, blend_px=blend_px, memory_mb=memory_mb, model_hash=model_hash,
     )  # fmt: skip
     staging.mkdir(parents=True, exist_ok=True)
-    with _alone(staging):
+    with _exclusive(staging):
         missing = open_staging(job, staging)
         total = len(job.batches())
         if progress:
@@ -79,12 +79,12 @@ def predict(
 
 
 def _predict_all(job, regions, dataset, forecaster, intervals, staging, workers: int) -> Iterator[Record]:
-    """Records as batches finish. Threads: reading and torch both release the interpreter."""
+    """Records as batches finish. Uses threads: reading and torch both release the interpreter lock."""
     arguments = (dataset, forecaster, intervals, staging)
     if workers <= 1 or len(regions) <= 1:
         yield from (predict_batch(job, region, *arguments) for region in regions)
         return
-    share = max(1, torch.get_num_threads() // workers)  # each OpenMP team belongs to its thread
+    share = max(1, torch.get_num_threads() // workers)  # each thread has its own OpenMP team
     with ThreadPoolExecutor(workers, "predict", initializer=torch.set_num_threads, initargs=(share,)) as pool:
         futures: list[Future[Record]] = [pool.submit(predict_batch, job, region, *arguments) for region in regions]
         try:
@@ -95,19 +95,19 @@ def _predict_all(job, regions, dataset, forecaster, intervals, staging, workers:
                 future.cancel()
 
 
-def _alone(staging: Path) -> FileLock:
-    lock = FileLock(staging / "lock", timeout=0)  # held by the kernel: it dies with its owner
+def _exclusive(staging: Path) -> FileLock:
+    lock = FileLock(staging / "lock", timeout=0)  # held by the kernel, released when its owner ends
     try:
         lock.acquire()
     except Timeout as e:
-        raise CubeBusy(f"{staging}: another process predicts into this folder; wait for it or name another run") from e
+        raise CubeBusy(f"{staging}: another process predicts into this folder; wait for it or choose another run") from e
     return lock
 
 
 def open_staging(job: Job, staging: Path) -> list[Tile]:
-    """The regions still to be predicted; makes the files and the ledger where there are none for this job.
+    """The regions still to be predicted; creates the files and the ledger of this job if there are none.
 
-    Regions that the ledger lists are read back and compared with their checksum; what does not match is done again.
+    Regions in the ledger are verified by checksum; mismatches are predicted again.
     """
     staged = Staged(staging, job.fields, job.shape_yx)
     header = read_header(staging)
@@ -132,7 +132,7 @@ def _is_intact(staged: Staged, region: Tile, tile_px: int, sha256: str | None) -
 
 
 def finish(job: Job, staging: Path) -> Staged:
-    """The finished fields; raises StateError if the ledger lacks a region."""
+    """The finished fields. Raises StateError if the ledger lacks a region."""
     finished = {record.region for record in read_records(staging)}
     missing = [region.key for region in job.batches() if region.key not in finished]
     if missing:
@@ -145,7 +145,7 @@ def finish(job: Job, staging: Path) -> Staged:
 def predict_batch(
     job: Job, region: Tile, dataset: xr.Dataset, forecaster: Forecaster, intervals: Intervals | None, staging: Path
 ) -> Record:
-    """Predicts one region and writes it to the files in `staging`; idempotent. The caller puts the record into the ledger."""
+    """Predicts one region and writes it to the files in `staging`; idempotent. The caller appends the record to the ledger."""
     staged = Staged(staging, job.fields, job.shape_yx)
     strip = Strip(job, region, dataset, forecaster)
     with staged.writing() as writer:
@@ -170,17 +170,17 @@ def _blocks(job: Job, y_KCHW: np.ndarray, intervals: Intervals | None) -> dict[F
 
 
 def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
-    """Channel `c` kept to what its variable can be: no rain below 0, no NDVI above 1. NaN stays."""
+    """Channel `c` clipped to its variable's valid range, such as rain >= 0 or NDVI <= 1. NaN stays."""
     limits = job.variables[c].valid_range
     return image_CHW[c] if limits is None else np.clip(image_CHW[c], np.float32(limits[0]), np.float32(limits[1]))
 
 
 @dataclass(frozen=True)
 class SeamError:
-    """How far overlapping windows of a network without a finite halo disagree, over `count` values; all 0 where halos are exact.
+    """Disagreement of overlapping windows of a network with an unbounded halo, over `count` values; 0 with exact halos.
 
-    `mean` and `largest` in physical units, of all variables together; `share` is the mean in half widths of the intervals,
-    infinite where there are none or of no width.
+    `mean` and `largest` in physical units, over all variables; `share` is the mean in half widths of the intervals,
+    infinite without intervals or with intervals of width 0.
     """
 
     mean: float = 0.0
@@ -190,7 +190,7 @@ class SeamError:
 
 
 def seam_error(staging: Path) -> SeamError:
-    """What the ledger in `staging` says of all regions together."""
+    """The seam error of all regions in the ledger of `staging`."""
     records = [record for record in read_records(staging) if record.seam_count]
     count = sum(record.seam_count for record in records)
     if not count:
@@ -205,7 +205,7 @@ def check_seam(staging: Path, max_seam: float, *, must_agree: bool = True) -> Se
     if must_agree and not seam.share <= max_seam:
         raise NotPublished(
             f"{staging}: overlapping tiles of the network, which has no finite halo, disagree by {seam.share:.3f} half widths of "
-            f"the prediction intervals on average; prediction.max_seam allows {max_seam:g}. Raise prediction.tile_px, or take a "
+            f"the prediction intervals on average; prediction.max_seam allows {max_seam:g}. Raise prediction.tile_px, or use a "
             "network with a finite halo"
         )
     return seam

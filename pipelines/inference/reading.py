@@ -1,4 +1,4 @@
-"""The cube, read downwards: each aligned band of rows once, the rows that two tiles share kept in memory."""
+"""Reads the cube from top to bottom: each aligned band of rows once; rows shared by two tiles stay in memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import xarray as xr
 class RowBand:
     """A strip of columns of the cube, read once from top to bottom.
 
-    `times` and `bands` are positions along those axes. `read(rows)` may only move down; it returns views of what is held.
-    The rows held are those of the last call plus at most one chunk, so memory depends on the strip's width, not on the raster.
+    `times` and `bands` are indices along those axes. `read(rows)` may only move down; it returns views. The rows in memory are
+    those of the last call plus at most one chunk, so memory depends on the strip's width, not on the raster.
     """
 
     def __init__(self, dataset: xr.Dataset, times: np.ndarray, bands: np.ndarray, columns: slice):
@@ -29,7 +29,7 @@ class RowBand:
     def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """(image_NBYX as stored, valid_NYX bool) of `rows`; `rows.start` never decreases from call to call."""
         if rows.start < self.first:
-            raise ValueError(f"rows {rows.start} were left behind; the band now starts at {self.first}")
+            raise ValueError(f"rows from {rows.start} were already dropped; the band now starts at {self.first}")
         held = self.first + self.image_NBYX.shape[2]
         if rows.stop > held:
             self._load(rows, max(held, rows.start))
@@ -44,7 +44,7 @@ class RowBand:
         self.first = start
 
     def _load(self, rows: slice, held: int) -> None:
-        """Grows the band to the end of the chunk that holds the last wanted row, one date at a time."""
+        """Extends the band to the end of the chunk of the last requested row, one date at a time."""
         stop = min(math.ceil(rows.stop / self.chunk_px) * self.chunk_px, self.height)
         image_NBYX = np.empty((*self.image_NBYX.shape[:2], stop - rows.start, self.image_NBYX.shape[3]), self.image_NBYX.dtype)
         valid_NYX = np.empty((len(self.times), stop - rows.start, self.image_NBYX.shape[3]), bool)
@@ -58,7 +58,7 @@ class RowBand:
 
 
 def chunk_rows(dataset: xr.Dataset) -> int:
-    """Rows of one stored chunk of `image`; 256 where the dataset does not say."""
+    """Rows of one stored chunk of `image`; 256 if the dataset does not state it."""
     encoding = dataset["image"].encoding
     chunks = encoding.get("chunks") or encoding.get("preferred_chunks")
     if isinstance(chunks, dict):
@@ -67,5 +67,5 @@ def chunk_rows(dataset: xr.Dataset) -> int:
 
 
 def band_bytes_per_column(times: int, bands: int, itemsize: int, tile_px: int, halo_px: int, chunk_px: int) -> int:
-    """Bytes that a `RowBand` holds for each column at most: twice while it grows, image and valid."""
+    """Maximum bytes per column in a `RowBand`: twice while it grows, image and valid."""
     return 2 * times * (bands * itemsize + 1) * (tile_px + 2 * halo_px + chunk_px)

@@ -1,4 +1,4 @@
-"""Fields on disk while they grow: one plain float32 file per field, rows from the top, written region by region."""
+"""Predicted fields on disk: one plain float32 file per field, rows from the top, written region by region."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Staged:
-    """Finished or growing fields in `folder`; each is (rows, columns) float32 little-endian, NaN = never seen, no header."""
+    """Finished or incomplete fields in `folder`; each is (rows, columns) float32 little-endian, NaN = no data, no header."""
 
     folder: Path
     fields: tuple[Field, ...]
@@ -44,7 +44,7 @@ class Staged:
 
     @classmethod
     def open(cls, folder: Path) -> Staged:
-        """The fields that a prediction left in `folder`; raises MissingInput if there are none."""
+        """The fields of a prediction in `folder`. Raises MissingInput if there are none."""
         header = read_header(folder)
         if header is None:
             raise MissingInput(f"{folder}: no staged prediction here (no ledger); run `driftline predict` first")
@@ -61,7 +61,7 @@ class Staged:
         return block.reshape(last - first, width)[:, columns]
 
     def allocate(self) -> None:
-        """Makes every file at its full size, so that a full disk is known before the work is done."""
+        """Creates every file at its full size, so that a full disk is detected before the computation."""
         size = self.shape_yx[0] * self.shape_yx[1] * DTYPE.itemsize
         for field in self.fields:
             with (self.folder / field.file).open("wb") as file, naming_full_disk(self.folder, size * len(self.fields)):
@@ -72,7 +72,7 @@ class Staged:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """A writer whose data are on disk when the block is left without an error."""
+        """A writer whose data are on disk when the block ends without an error."""
         descriptors = {field: os.open(self.folder / field.file, os.O_WRONLY) for field in self.fields}
         try:
             yield Writer(self, descriptors)
@@ -83,7 +83,7 @@ class Staged:
                 os.close(descriptor)
 
     def checksum(self, region: Tile, tile_px: int) -> str:
-        """SHA-256 over the region as `Writer` computed it, from what is on disk."""
+        """SHA-256 of the region on disk, computed as `Writer` does."""
         digest = hashlib.sha256()
         width = self.shape_yx[1] * DTYPE.itemsize
         with _reading(self) as descriptors:
@@ -108,13 +108,13 @@ def _reading(staged: Staged) -> Iterator[dict[Field, int]]:
 
 
 class Writer:
-    """Writes tiles into the fields and keeps the SHA-256 over (tile, field, rows) in the order written."""
+    """Writes tiles to the fields and computes the SHA-256 over (tile, field, rows) in the order written."""
 
     def __init__(self, staged: Staged, descriptors: dict[Field, int]):
         self.staged, self.descriptors, self.digest = staged, descriptors, hashlib.sha256()
 
     def write(self, tile: Tile, blocks: dict[Field, np.ndarray]) -> None:
-        """Puts `blocks` (each (rows, columns) of the tile) at their place. Plain writes: mapped pages would count as memory."""
+        """Writes `blocks` (each (rows, columns) of the tile). Uses plain writes: mapped pages would count as memory."""
         width = self.staged.shape_yx[1] * DTYPE.itemsize
         for field in self.staged.fields:
             block = np.ascontiguousarray(blocks[field], DTYPE)
@@ -128,13 +128,13 @@ class Writer:
 
 @contextmanager
 def naming_full_disk(folder: Path, size: int) -> Iterator[None]:
-    """Turns "no space left" into StorageFull that says where and how much was wanted."""
+    """Converts "no space left" into StorageFull, with the folder and the size."""
     try:
         yield
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StorageFull(
-            f"{folder}: no space for {size / 2**20:.1f} MiB of predicted fields; free some and run the same command again, "
+            f"{folder}: no space for {size / 2**20:.1f} MiB of predicted fields; free space and run the same command again, "
             "finished tiles are kept"
         ) from e

@@ -1,4 +1,4 @@
-"""How a raster is cut for prediction: batches of tiles, the windows a tile must see, and blend weights."""
+"""Tiling for prediction: batches of tiles, the window that each tile needs, and blend weights."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 from pipelines.tiles import Tile
 
-MOST_BATCHES = 400  # one task each when a scheduler maps them: 10,000 tiles stay under 500 tasks
+MOST_BATCHES = 400  # one task each under a scheduler: 10,000 tiles stay below 500 tasks
 LEAST_SIDE_PX = 144
-TILES_PER_BATCH = 16  # what a kill costs at most, on small rasters
+TILES_PER_BATCH = 16  # at most this many are lost in a kill, on small rasters
 
 
 def plan_batches(shape_yx: tuple[int, int], tile_px: int, tiles_across: int = 4) -> tuple[Tile, ...]:
     """Regions of whole tiles that cover every pixel of a raster of `shape_yx` exactly once; pure, a few ints each.
 
-    A region is at most `tiles_across` tiles wide and is walked downwards, so that the rows shared by two tiles are read
-    once. There are at most about `MOST_BATCHES` of them, whatever the raster.
+    A region is at most `tiles_across` tiles wide and is processed downwards, so that rows shared by two tiles are read once.
+    There are at most about `MOST_BATCHES`, whatever the raster.
     """
     rows, columns = (math.ceil(size / tile_px) for size in shape_yx)
     across = max(1, min(tiles_across, columns))
@@ -43,13 +43,15 @@ def tiles_of(region: Tile, tile_px: int) -> list[Tile]:
 
 
 def tiles_around(region: Tile, tile_px: int, shape_yx: tuple[int, int]) -> list[Tile]:
-    """The tiles of `region` and the ring of tiles next to it, row by row: those whose windows reach into it."""
+    """The tiles of `region` and the tiles adjacent to it, row by row: those whose windows extend into it."""
     ring = region.grown(tile_px, shape_yx)
-    whole = Tile(ring.row0, min(_up(ring.row1, tile_px), shape_yx[0]), ring.col0, min(_up(ring.col1, tile_px), shape_yx[1]))
+    whole = Tile(
+        ring.row0, min(_round_up(ring.row1, tile_px), shape_yx[0]), ring.col0, min(_round_up(ring.col1, tile_px), shape_yx[1])
+    )
     return tiles_of(whole, tile_px)
 
 
-def _up(value: int, step: int) -> int:
+def _round_up(value: int, step: int) -> int:
     return math.ceil(value / step) * step
 
 
@@ -57,7 +59,10 @@ def ramp(start: int, stop: int, blend_px: int, size: int) -> np.ndarray:
     """Blend weight of a window along one axis, float64, for the pixels of [start - blend, stop + blend) inside [0, size).
 
     It rises linearly over the 2 * blend_px pixels around `start` and falls likewise around `stop`, so that the weights of
-    neighbouring windows sum to 1 where tiles are at least 2 * blend_px long; there is no ramp at the raster's own edges.
+    adjacent windows sum to 1 for tiles of at least 2 * blend_px pixels; there is no ramp at the raster's own edges.
+
+    >>> (ramp(0, 4, 2, 8)[2:6] + ramp(4, 8, 2, 8)[:4]).tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     positions = np.arange(max(start - blend_px, 0), min(stop + blend_px, size)) + 0.5
     rise = (positions - (start - blend_px)) / (2 * blend_px) if start > 0 and blend_px else np.ones_like(positions)
@@ -73,13 +78,13 @@ def blend_weights(tile: Tile, blend_px: int, shape_yx: tuple[int, int]) -> np.nd
 
 
 def window_of(tile: Tile, halo_px: Sequence[int], shape_yx: tuple[int, int], stride_px: Sequence[int] = (1, 1)) -> Tile:
-    """What must be seen to forecast `tile`: its exact halo (y, x), and never fewer than about 144 x 144 pixels of the raster.
+    """The window needed to forecast `tile`: its exact halo (y, x), and at least about 144 x 144 pixels of the raster.
 
-    Its first row and column are multiples of `stride_px` (y, x), where the cells of a network lie that pools.
+    Its first row and column are multiples of `stride_px` (y, x), the cells of a network with pooling.
 
-    Small inputs take another convolution in torch on the CPU, whose rounding differs (`use_mkldnn` in
-    aten/src/ATen/native/Convolution.cpp: more than 20480 elements); with this floor every window takes the one that the whole
-    image takes, and the difference is 0.0. Starts never move up from one tile row to the next.
+    For small inputs torch uses another convolution on the CPU with other rounding (`use_mkldnn` in
+    aten/src/ATen/native/Convolution.cpp: more than 20480 elements); with this minimum every window uses the one of the whole
+    image, and the difference is 0.0. Starts never move up from one tile row to the next.
     """
     height = min(shape_yx[0], LEAST_SIDE_PX)
     width = min(shape_yx[1], max(LEAST_SIDE_PX, math.ceil(LEAST_SIDE_PX**2 / height)))
@@ -90,6 +95,6 @@ def window_of(tile: Tile, halo_px: Sequence[int], shape_yx: tuple[int, int], str
 
 
 def _span(start: int, stop: int, least: int, size: int) -> tuple[int, int]:
-    """[start, stop) cut to [0, size), extended to at least `least` (which is at most `size`)."""
+    """[start, stop) clipped to [0, size), extended to at least `least` (which is at most `size`)."""
     start = max(min(start, size - least), 0)
     return start, min(max(stop, start + least), size)

@@ -1,4 +1,4 @@
-"""What one window of the cube shows, and what a forecaster makes of it: exact halos, or overlapping windows blended."""
+"""Forecasts of single windows of the cube: with exact halos, or overlapping windows blended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.tiles import Tile
 
 
 class Strip:
-    """The windows of one region, asked from the top down, and what the forecaster says about each."""
+    """The windows of one region, read from the top down, and the forecast for each."""
 
     def __init__(self, job: Job, region: Tile, dataset: xr.Dataset, forecaster: Forecaster):
         self.job, self.forecaster = job, forecaster
@@ -35,7 +35,7 @@ class Strip:
         self.target_days_K = torch.tensor(job.target_days_K, dtype=torch.float64)
 
     def forecast(self, tile: Tile) -> np.ndarray:
-        """y_KCHW float32 of `tile`, from a window with the exact halo; NaN where the pixel was never seen."""
+        """y_KCHW float32 of `tile`, from a window with the exact halo; NaN where the pixel was never observed."""
         window = self.job.window_of(tile)
         rows, columns = tile.within(window)
         return self.forecast_window(window)[:, :, rows, columns]
@@ -62,7 +62,7 @@ class Strip:
 
 
 def columns_of(job: Job, region: Tile) -> slice:
-    """The columns that the windows of `region` see; blending asks the ring of neighbouring tiles as well."""
+    """The columns of the windows of `region`; blending also needs the adjacent tiles."""
     if job.halo_px is None:
         grown = region.grown(job.tile_px + job.blend_px, job.shape_yx)
         return grown.columns
@@ -72,11 +72,11 @@ def columns_of(job: Job, region: Tile) -> slice:
 
 
 def blend(job: Job, region: Tile, strip: Strip, intervals: Intervals | None = None) -> tuple[np.ndarray, Record]:
-    """Weighted mean y_KCHW float32 of all windows that reach into `region`, and how much they disagree there.
+    """Weighted mean y_KCHW float32 of all windows that extend into `region`, and their disagreement there.
 
     The disagreement of a pixel is the weighted standard deviation of the windows' forecasts around the blended one; with
-    `intervals` it is also measured in half widths of theirs, which compares variables of any unit.
-    Windows are added in one order (row by row), so that the sum does not depend on who computes it.
+    `intervals` also in half widths of the interval, which makes variables of any unit comparable. Windows are added in one
+    order (row by row), so that the sum does not depend on the worker.
     """
     shape = (len(job.target_days_K), len(job.variables), *region.shape_yx)
     total, square, weight = np.zeros(shape), np.zeros(shape), np.zeros(region.shape_yx)
@@ -107,7 +107,7 @@ def blend(job: Job, region: Tile, strip: Strip, intervals: Intervals | None = No
 
 
 def _in_half_widths(spread_KCP: np.ndarray, y_KCHW: np.ndarray, at_HW: np.ndarray, intervals: Intervals | None) -> np.ndarray:
-    """`spread_KCP` over half the interval's width of its pixel, infinite without intervals; 0 where nothing disagrees."""
+    """`spread_KCP` over half the interval's width of its pixel, infinite without intervals; 0 without disagreement."""
     half_KCP = np.zeros_like(spread_KCP)
     if intervals is not None:
         lower, upper = (np.asarray(bound, np.float64)[:, :, at_HW] for bound in intervals.bounds(y_KCHW.astype(np.float32)))

@@ -105,9 +105,10 @@ def summary_sentence(
 
     `false_alarms`: measured, per 1000 stable pixels and year; None: not measured.
     """
-    sure = "" if false_alarms is None else (
-        f"; where nothing changed, about {false_alarms:.0f} of 1000 pixels raise a false alarm per year"
-    )  # fmt: skip
+    sure = ""
+    if false_alarms is not None:
+        share = f"about {false_alarms:.0f}" if false_alarms >= 1 else "fewer than 1"
+        sure = f"; where nothing changed, {share} of 1000 pixels raise a false alarm per year"
     count = found.get("objects", 0)
     if not count:
         return f"{name}: {variable} has not changed in any patch from {start} to {until[:10]}{sure}."

@@ -1,7 +1,7 @@
-"""Proof that a split does not leak, recomputed from the finished list of windows and nothing else.
+"""Audits a split for leakage, from the finished list of windows alone.
 
-The code path is independent of `splits`: it paints which (date, pixel) pairs each part looks at and looks for pairs painted
-twice. Pixels that no tile edge separates are painted as one cell, which is exact and keeps large rasters small.
+The code is independent of `splits`: it marks the (date, pixel) pairs that each part uses and searches for pairs marked
+twice. Pixels that no tile edge separates are one cell, which is exact and keeps large rasters small.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from pipelines.tiles import Tile
 
 @dataclass(frozen=True)
 class Audit:
-    """`ok` if nothing leaks, else `problems` in words; `facts` are JSON-able numbers for the report."""
+    """`ok` if nothing leaks, else `problems` as messages; `facts` are JSON-able numbers for the report."""
 
     ok: bool
     problems: tuple[str, ...]
@@ -25,7 +25,7 @@ class Audit:
 
 
 def audit(plan: WindowPlan) -> Audit:
-    """What the list of windows really does: shared pixel-dates between parts, buffer, gap, order of time, counts."""
+    """Checks the list of windows: shared pixel-dates between parts, buffer, gap, order of time, counts."""
     by_part = {part: [window for window in plan.windows if window.part == part] for part in PARTS}
     problems = check_windows(plan)
     cells = Cells(plan)
@@ -38,7 +38,7 @@ def audit(plan: WindowPlan) -> Audit:
             problems.append(f"{count} pixel-dates are in {first} and in {second} windows")
     buffer_px = nearest_px({w.tile for w in by_part["train"]}, {w.tile for p in PARTS[1:] for w in by_part[p]})
     if buffer_px is not None and buffer_px < plan.split.buffer_px:
-        problems.append(f"training tiles come within {buffer_px} pixels of another part, the buffer is {plan.split.buffer_px}")
+        problems.append(f"training tiles are {buffer_px} pixels from another part, split.buffer_px is {plan.split.buffer_px}")
     facts = {
         "shared_pixel_dates": shared,
         "least_distance_px": buffer_px,
@@ -50,7 +50,7 @@ def audit(plan: WindowPlan) -> Audit:
 
 
 class Cells:
-    """Rectangles of pixels that no edge of any tile cuts: rows x columns, with their pixel counts."""
+    """Rectangles of pixels that no edge of any tile crosses: rows x columns, with their pixel counts."""
 
     def __init__(self, plan: WindowPlan):
         tiles = {window.tile for window in plan.windows}
@@ -60,7 +60,7 @@ class Cells:
         self.dates = len(plan.times)
 
     def paint(self, windows: Iterable[Window]) -> np.ndarray:
-        """Which (date, cell) pairs the windows look at as context or target, bool (dates, rows, columns)."""
+        """Which (date, cell) pairs the windows use as context or target, bool (dates, rows, columns)."""
         seen: dict[Tile, set[int]] = {}
         for window in windows:
             seen.setdefault(window.tile, set()).update(window.context_T, window.target_K)
@@ -78,7 +78,7 @@ class Cells:
 
 
 def check_windows(plan: WindowPlan) -> list[str]:
-    """Faults of single windows: outside the raster or the dates, time out of order, period of another part; each said once."""
+    """Errors of single windows: outside the raster or the dates, wrong order of time, period of another part; without repeats."""
     days = plan.days_N
     problems: dict[str, int] = {}
     for (part, context, target, target_days), example in {
@@ -89,7 +89,7 @@ def check_windows(plan: WindowPlan) -> list[str]:
     height, width = plan.shape_yx
     for tile in {window.tile for window in plan.windows}:
         if not (0 <= tile.row0 < tile.row1 <= height and 0 <= tile.col0 < tile.col1 <= width):
-            problems[f"tile {tile.key} lies outside the raster of {height} x {width} pixels"] = 1
+            problems[f"tile {tile.key} is outside the raster of {height} x {width} pixels"] = 1
     return [problem if count == 1 else f"{problem} ({count} times)" for problem, count in problems.items()]
 
 
@@ -102,10 +102,10 @@ def check_dates(
     target_days_K: tuple[float, ...],
     window: Window,
 ) -> list[str]:
-    """Faults in time of one window."""
+    """Errors in time of one window."""
     seen, truth = [i for i in context_T if i != -1], [i for i in target_K if i != -1]
     if not all(0 <= i < len(days_N) for i in (*seen, *truth)) or context_T[-1] == -1:
-        return [f"a {part} window names a date that does not exist"]
+        return [f"a {part} window has the index of a date that does not exist"]
     problems = []
     issue, last = days_N[context_T[-1]], max((*target_days_K, *days_N[truth]))
     first = min((*target_days_K, *days_N[truth]))
@@ -113,7 +113,7 @@ def check_dates(
         problems.append(f"a {part} window has a target that is not after its context")
     split = plan.split
     if part == "train" and max(last, issue) >= split.train_until_day:
-        problems.append("a training window reaches into the validation period or its gap")
+        problems.append("a training window extends into the validation period or its gap")
     if part == "validation" and not (split.validation_from_day <= first and last < split.validation_until_day):
         problems.append("a validation window has targets outside the validation period")
     if part == "test" and first < split.test_from_day:
@@ -123,12 +123,12 @@ def check_dates(
     if part == "train":
         forbidden &= (usable <= last + UNSEEN_AFTER_TARGET_DAYS) | (usable >= split.train_until_day)
     if forbidden.any():
-        problems.append(f"a {part} window may look at dates that it must not see")
+        problems.append(f"a {part} window may use dates that are reserved")
     return problems
 
 
 def nearest_px(tiles: set[Tile], others: set[Tile]) -> int | None:
-    """The least number of pixels that lie between a tile of one set and a tile of the other (0 = adjacent, -1 = overlapping)."""
+    """Minimum number of pixels between a tile of one set and a tile of the other (0 = adjacent, -1 = overlapping)."""
     if not tiles or not others:
         return None
     edges = np.array([(t.row0, t.row1, t.col0, t.col1) for t in others])
@@ -142,7 +142,7 @@ def nearest_px(tiles: set[Tile], others: set[Tile]) -> int | None:
 
 
 def least_gap_days(plan: WindowPlan, by_part: dict[str, list[Window]]) -> dict[str, float | None]:
-    """Days between the last date of training and the first target of validation, and so on to test."""
+    """Days between the last date of training and the first target of validation, and between validation and test."""
     last = {part: max((max(w.target_days_K) for w in windows), default=None) for part, windows in by_part.items()}
     first = {part: min((min(w.target_days_K) for w in windows), default=None) for part, windows in by_part.items()}
 

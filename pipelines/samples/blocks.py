@@ -1,7 +1,7 @@
-"""Blocks of the cube, decoded once each: the way everything in this wing reads pixels.
+"""Reads blocks of the cube, each decoded once; all reading in this package goes through here.
 
-The cube is chunked for arrival (one date, a square of pixels), so tiles that share chunks are read together, as long as that
-fits in memory.
+The cube's chunks hold one date of a square of pixels, so tiles that share chunks are read together if they fit in
+memory.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Block:
 def decoded_blocks(
     dataset: xr.Dataset, tiles: list[Tile], variables: tuple[Variable, ...], progress: Progress | None = None
 ) -> Iterator[Block]:
-    """Each of `tiles` decoded, in an order that reads every stored chunk about once; `progress` counts tiles."""
+    """Each of `tiles` decoded, in an order that reads every stored chunk about once. `progress` counts tiles."""
     bands = bands_of(dataset)
     used = used_bands(bands, variables)
     image, valid = dataset["image"].isel(band=contiguous(used)), dataset["valid"]
@@ -50,20 +50,20 @@ def decoded_blocks(
 
 
 def contiguous(indices: tuple[int, ...]) -> slice | list[int]:
-    """The indices as a slice where they follow each other: storage reads slices without a copy."""
+    """The indices as a slice if they are consecutive: storage reads slices without a copy."""
     if indices == tuple(range(indices[0], indices[-1] + 1)):
         return slice(indices[0], indices[-1] + 1)
     return list(indices)
 
 
 def chunk_px(dataset: xr.Dataset) -> int:
-    """Rows of one stored chunk (or shard); 256 where the dataset does not say."""
+    """Rows of one stored chunk (or shard); 256 if the dataset does not state it."""
     chunks = dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
     return int(chunks[-2]) if chunks else 256
 
 
 def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator[tuple[Tile, list[Tile]]]:
-    """(region, its tiles): tiles whose centres lie in the same chunk are read as one region, if it fits in REGION_BYTES."""
+    """(region, its tiles): tiles whose centres are in the same chunk are read as one region, if it fits in REGION_BYTES."""
     groups: dict[tuple[int, int], list[Tile]] = {}
     for tile in sorted(tiles):
         groups.setdefault(((tile.row0 + tile.row1) // 2 // chunk, (tile.col0 + tile.col1) // 2 // chunk), []).append(tile)
@@ -77,7 +77,7 @@ def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator
 
 
 def cover(tiles: list[Tile]) -> Tile:
-    """The smallest tile that holds all of `tiles`."""
+    """The smallest tile that contains all of `tiles`."""
     return Tile(min(t.row0 for t in tiles), max(t.row1 for t in tiles), min(t.col0 for t in tiles), max(t.col1 for t in tiles))
 
 
@@ -85,10 +85,12 @@ def check_fits(dataset: xr.Dataset, plan: WindowPlan) -> None:
     """Raises ArtefactDamaged if the plan was made for other dates or another raster than the cube's."""
     shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
     if shape_yx != tuple(plan.shape_yx):
-        raise ArtefactDamaged(f"the window plan is for a raster of {plan.shape_yx}, the cube has {shape_yx}: plan again")
+        raise ArtefactDamaged(
+            f"the window plan is for a raster of {plan.shape_yx}, the cube has {shape_yx}: plan the windows again"
+        )
     times = dataset["time"].values.astype("datetime64[ns]")
     if not np.array_equal(times, plan.times):
         raise ArtefactDamaged(
             f"the window plan is for {len(plan.times)} dates up to {plan.times[-1]}, "
-            f"the cube has {len(times)} up to {times[-1]}: plan again"
+            f"the cube has {len(times)} up to {times[-1]}: plan the windows again"
         )

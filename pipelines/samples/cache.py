@@ -1,12 +1,12 @@
-"""The sample cache: blocks of one cube snapshot decoded once, windows cut from them as slices of memory maps.
+"""The sample cache: blocks of one cube snapshot, decoded once; windows are slices of memory maps of it.
 
     FOLDER/cache-KEY/plan.json, cache.json
     FOLDER/cache-KEY/PART-HxW/values.npy            (blocks, N, C, H, W) float32 physical, 0 where invalid
                               valid.npy             (blocks, N, H, W) bool
                               prepared-NAME.npy     (windows, ...) what `prepare` returned
 
-Tiles of one part and shape lie in one group, so a batch is one fancy index. A cache appears by rename, whole or not at all;
-its KEY is the hash of everything that went into it.
+Tiles of one part and shape are one group, so a batch is one fancy index. A cache is published by rename, completely or
+not at all; its KEY is the hash of everything that its content depends on.
 """
 
 import hashlib
@@ -41,10 +41,10 @@ Prepare = Callable[..., dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class WindowArrays:
-    """One window: the forecaster's `forecast` arguments and the truth.
+    """One window: the arguments of the forecaster's `forecast`, and the truth.
 
-    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable dates).
-    `target_KCHW` is 0 where `target_valid_KHW` is False.
+    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable
+    dates). `target_KCHW` is 0 where `target_valid_KHW` is False.
     """
 
     x_NCHW: torch.Tensor
@@ -65,7 +65,7 @@ class WindowArrays:
 
 
 class SampleCache:
-    """A finished cache on disk. Windows are numbered in the plan's order, without those that had too few valid targets."""
+    """A finished cache on disk. Windows are numbered in the plan's order, without those with too few valid targets."""
 
     def __init__(self, folder: Path, plan: WindowPlan, groups: list[Group], names: tuple[str, ...]):
         self.folder, self.plan, self.groups, self.names = folder, plan, groups, names
@@ -80,7 +80,7 @@ class SampleCache:
         return {part: sum(len(g.numbers) for g in self.groups if g.part == part) for part in PARTS}
 
     def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
-        """The windows of a part as a torch data set; see `PartSamples`."""
+        """The windows of a part as a torch Dataset; see `PartSamples`."""
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
         return PartSamples(self.plan, [group for group in self.groups if group.part == part], augment=augment, seed=seed)
@@ -95,7 +95,7 @@ class SampleCache:
             yield samples.gather(indices)
 
     def window(self, i: int) -> WindowArrays:
-        """Window `i` with everything that a forecaster may look at, and the truth."""
+        """Window `i` with everything that a forecaster may use, and the truth."""
         g, row = self.rows_of[i]
         group = self.groups[g]
         window = self.plan.windows[group.numbers[row]]
@@ -104,7 +104,7 @@ class SampleCache:
         return WindowArrays(
             torch.from_numpy(values),
             torch.from_numpy(valid),
-            *when_tensors(self.plan, window),
+            *date_tensors(self.plan, window),
             torch.from_numpy(target),
             torch.from_numpy(target_valid),
             window.tile,
@@ -136,7 +136,7 @@ class CountedWindows:
         return self.cache.windows(self.part)
 
 
-def when_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(days_N, context_T, usable_N, target_days_K) of a window."""
     return (
         torch.from_numpy(plan.days_N),
@@ -147,7 +147,7 @@ def when_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.
 
 
 def cut_targets(x_NCHW: np.ndarray, valid_NHW: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """(target_KCHW, target_valid_KHW) of a window, copies; steps without observation are zero and not valid."""
+    """(target_KCHW, target_valid_KHW) of a window, copies; steps without an observation are 0 and invalid."""
     target = np.array(window.target_K)
     target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
     return x_NCHW[target] * target_valid_KHW[:, None], target_valid_KHW
@@ -168,15 +168,15 @@ def build_samples(
     prepare_key: str = "",
     min_valid_fraction: float = 0.0,
 ) -> SampleCache:
-    """The cache of `plan` on this snapshot: opened if it is there and whole, else built (one block in memory) and published.
+    """The cache of `plan` on this snapshot: opened if it exists and is complete, else built (one block in memory) and published.
 
-    `prepare` is the forecaster's; `prepare_key` names all that its result depends on (kind, settings, statistics). Windows with
-    less than `min_valid_fraction` of their target pixels valid are left out. Older caches in `folder` are removed once the new
-    one stands. Raises RequestError if a part keeps no window, StorageFull if the disk is full, ArtefactDamaged if the plan was
-    made for another cube.
+    `prepare` is the forecaster's; `prepare_key` identifies all that its result depends on (kind, settings, statistics).
+    Windows with less than `min_valid_fraction` valid target pixels are left out. Older caches in `folder` are removed once
+    the new one is published. Raises RequestError if a part has no window left, StorageFull if the disk is full,
+    ArtefactDamaged if the plan was made for another cube.
     """
     if prepare is not None and not prepare_key:
-        raise ValueError("prepare needs a prepare_key that names what its result depends on")
+        raise ValueError("prepare needs a prepare_key that identifies what its result depends on")
     check_fits(dataset, plan)
     key = cache_key(snapshot, plan, variables, prepare_key, min_valid_fraction)
     final = Path(folder) / f"cache-{key}"
@@ -187,7 +187,7 @@ def build_samples(
             logger.warning("sample cache is built again: %s", e)
             shutil.rmtree(final)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    remove_leftovers(Path(folder))
+    remove_incomplete(Path(folder))
     building = Path(folder) / f".building-{key}-{socket.gethostname()}-{os.getpid()}"
     try:
         building.mkdir()
@@ -221,7 +221,7 @@ def write_cache(
     identity: dict[str, str],
     min_valid_fraction: float,
 ) -> None:
-    """Everything of a cache into the folder `building`; the list of files comes last."""
+    """Writes a cache to the folder `building`; the list of files comes last."""
     of_tile = windows_of_tiles(plan)
     writers: dict[tuple[str, tuple[int, int]], GroupWriter] = {}
     best: dict[str, float] = {}
@@ -229,7 +229,7 @@ def write_cache(
     try:
         for done, block in enumerate(decoded_blocks(dataset, sorted(of_tile), variables, progress), start=1):
             part = of_tile[block.tile][0][1].part
-            kept = [(n, w) for n, w in of_tile[block.tile] if share_of_targets(block, w, best) >= min_valid_fraction]
+            kept = [(n, w) for n, w in of_tile[block.tile] if valid_target_fraction(block, w, best) >= min_valid_fraction]
             if kept:
                 height, width = block.tile.shape_yx
                 if (part, block.tile.shape_yx) not in writers:
@@ -254,12 +254,12 @@ def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
         of_tile.setdefault(window.tile, []).append((number, window))
     for tile, members in of_tile.items():
         if len({window.part for _, window in members}) > 1:
-            raise ArtefactDamaged(f"the window plan gives tile {tile.key} to two parts: plan again")
+            raise ArtefactDamaged(f"the window plan gives tile {tile.key} to two parts: plan the windows again")
     return of_tile
 
 
-def share_of_targets(block: Block, window: Window, best: dict[str, float]) -> float:
-    """Share of the window's target pixels that are valid; remembers the best of the part for the message of `check_parts`."""
+def valid_target_fraction(block: Block, window: Window, best: dict[str, float]) -> float:
+    """Fraction of the window's target pixels that are valid; keeps the best of the part for the message of `check_parts`."""
     observed = [i for i in window.target_K if i >= 0]
     share = float(block.valid_NHW[observed].sum()) / (len(window.target_K) * block.valid_NHW[0].size)
     best[window.part] = max(share, best.get(window.part, 0.0))
@@ -272,7 +272,7 @@ def check_parts(parts: set[str], best: dict[str, float], min_valid_fraction: flo
         if part not in parts:
             raise RequestError(
                 f"no {part} window has {min_valid_fraction:.0%} of its target pixels valid; "
-                f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or see the quality mask"
+                f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or check the quality mask"
             )
 
 
@@ -282,7 +282,7 @@ def check_space(building: Path, blocks: int, free: int) -> None:
     if one * blocks > free:
         raise StorageFull(
             f"the sample cache needs about {one * blocks / 2**30:.1f} GiB ({blocks} blocks), "
-            f"{building.parent} has {free / 2**30:.1f} GiB free: free some, set another runs folder, or raise samples.stride"
+            f"{building.parent} has {free / 2**30:.1f} GiB free: free space, set another runs folder, or raise samples.stride"
         )
 
 
@@ -298,14 +298,14 @@ class GroupWriter:
         self.slots: list[int] = []
 
     def add(self, block: Block, kept: list[tuple[int, Window]], plan: WindowPlan, prepare: Prepare | None) -> None:
-        """One block, and what `prepare` makes of each of its windows."""
+        """Appends one block, and the result of `prepare` for each of its windows."""
         self._append("values", block.x_NCHW)
         self._append("valid", block.valid_NHW)
         x_NCHW, valid_NHW = torch.from_numpy(block.x_NCHW), torch.from_numpy(block.valid_NHW)
         for number, window in kept:
             if prepare is not None:
                 with torch.no_grad():
-                    prepared = prepare(x_NCHW, valid_NHW, *when_tensors(plan, window))
+                    prepared = prepare(x_NCHW, valid_NHW, *date_tensors(plan, window))
                 for name, tensor in prepared.items():
                     self._append(f"prepared-{name}", tensor.detach().cpu().numpy())
             self.numbers.append(number)
@@ -323,7 +323,7 @@ class GroupWriter:
         self.arrays[name].append(row)
 
     def close(self, building: Path) -> dict[str, Any]:
-        """What `cache.json` says of the group."""
+        """The description of the group for `cache.json`."""
         lengths = {array.length for name, array in self.arrays.items() if name.startswith("prepared-")}
         if lengths - {len(self.numbers)}:
             raise ValueError("prepare returned other names for some windows than for others")
@@ -340,7 +340,7 @@ class GroupWriter:
 
 
 def publish(building: Path, final: Path) -> None:
-    """Renames `building` to `final`; if another process was faster, its equal cache stays."""
+    """Renames `building` to `final`; if another process was faster, its equal cache is kept."""
     try:
         building.rename(final)
     except OSError:
@@ -349,8 +349,8 @@ def publish(building: Path, final: Path) -> None:
         logger.info("another process has published the same sample cache")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what dead processes of this machine left half-built."""
+def remove_incomplete(folder: Path) -> None:
+    """Removes the incomplete caches of dead processes of this machine."""
     for leftover in folder.glob(".building-*"):
         _, _, rest = leftover.name.partition("-")
         host, _, pid = rest.partition("-")[2].rpartition("-")
@@ -360,7 +360,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def open_samples(folder: Path) -> SampleCache:
-    """The cache in `folder` (a `cache-KEY` folder), after comparing every file with the length and checksum recorded for it.
+    """The cache in `folder` (a `cache-KEY` folder), after checking the recorded length and checksum of every file.
 
     Raises ArtefactDamaged if anything is missing or altered.
     """

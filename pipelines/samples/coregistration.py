@@ -1,9 +1,9 @@
-"""A fraction of a pixel: how far a later date lies from the first, and the later date moved back by that much.
+"""Co-registration: the subpixel shift of a later date against the first, and its correction.
 
-Pairs that are sold as registered lie up to a pixel apart, and every edge then looks like change. The shift is found by phase
-correlation (scikit-image, https://scikit-image.org/docs/stable/api/skimage.registration.html) of gradient magnitudes, which
-do not care whether a field grew brighter or darker, block by block and band by band; the median counts, so that clouds, real
-change and blocks without an edge do not. One shift for the whole date: it is the scene that was placed wrongly.
+Pairs that are delivered as registered can be shifted by up to a pixel, and every edge then looks like change. The shift is
+estimated by phase correlation (scikit-image, https://scikit-image.org/docs/stable/api/skimage.registration.html) of
+gradient magnitudes, which do not depend on the sign of a change, per block and band. The median is used, so that clouds,
+real change and blocks without edges have no effect. One shift per date, since the whole scene is shifted.
 """
 
 import itertools
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-UPSAMPLING = 20  # steps of 1/20 pixel, far below what the interpolation can make use of
-BLOCK_PX = 120  # about a kilometre at 10 m: enough edges, small enough that a cloud spoils few blocks
+UPSAMPLING = 20  # steps of 1/20 pixel, far below the precision of the interpolation
+BLOCK_PX = 120  # about 1 km at 10 m: enough edges, small enough that a cloud affects few blocks
 MIN_BLOCK_PX = 32
-MIN_BLOCK_SEEN = 0.3  # share of a block's pixels that both dates must have seen
-ROUNDS = 3  # a shift found on the moved image is added: the first finding is drawn towards 0
-EDGE_PX = 2  # gradients this near to what was not seen are the mask's, not the image's
-SMALLEST_PX = 0.05  # smaller shifts are noise of the estimate; interpolating for them would only blur
-SMALLEST_GAIN = 0.001  # rise of the correlation; interpolation alone smooths, which raises it by less than this
-HALO_PX = 2  # the cubic kernel reaches two pixels beyond the shifted place
+MIN_BLOCK_SEEN = 0.3  # fraction of a block's pixels that must be valid on both dates
+ROUNDS = 3  # a shift found on the moved image is added: the first estimate is biased towards 0
+EDGE_PX = 2  # gradients this near to invalid pixels come from the mask, not the image
+SMALLEST_PX = 0.05  # smaller shifts are noise of the estimate; interpolation would only blur
+SMALLEST_GAIN = 0.001  # increase of the correlation; smoothing by interpolation alone gives less than this
+HALO_PX = 2  # the cubic kernel extends two pixels beyond the shifted position
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a date must be moved (down, right; pixels of the first date) to lie on the first one.
+    """Shift (down, right; pixels of the first date) that aligns a date with the first one.
 
-    `gain` is how much the correlation of both dates rises by it, mean of the bands; (0, 0) and 0 where nothing is moved,
-    and `note` says why.
+    `gain` is the increase of the correlation of both dates, mean of the bands. If nothing is moved, shift and gain are 0 and
+    `note` states the reason.
     """
 
     dy_px: float
@@ -42,7 +42,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Pair:
-    """One window of two dates: `first_CHW`, `later_CHW` float32, 0 where invalid, and where each was seen."""
+    """One window of two dates: `first_CHW`, `later_CHW` float32, 0 where invalid, and the validity of each."""
 
     first_CHW: np.ndarray
     later_CHW: np.ndarray
@@ -51,26 +51,24 @@ class Pair:
 
 
 def estimate_shift(pairs: list[Pair], max_shift_px: float = 2.0) -> Shift:
-    """The shift of the later date that the windows `pairs` (of one place) agree on; none where nothing is gained."""
+    """The shift of the later date from all windows `pairs` (of one site); 0 if it does not improve the correlation."""
     found = np.zeros(2)
     for _ in range(ROUNDS):
-        votes_N2 = np.concatenate([_votes(_moved(pair, found)) for pair in pairs] or [np.zeros((0, 2))])
-        if not len(votes_N2):
-            return Shift(0.0, 0.0, 0.0, "too few pixels were seen on both dates to compare their places; not moved")
-        step = np.median(votes_N2, axis=0)
+        shifts_N2 = np.concatenate([_block_shifts(_moved(pair, found)) for pair in pairs] or [np.zeros((0, 2))])
+        if not len(shifts_N2):
+            return Shift(0.0, 0.0, 0.0, "too few pixels are valid on both dates to estimate a shift; not moved")
+        step = np.median(shifts_N2, axis=0)
         found = found + step
         if np.abs(found).max() > max_shift_px:
             text = f"({found[0]:+.2f}, {found[1]:+.2f}) px"
-            return Shift(
-                0.0, 0.0, 0.0, f"a shift of {text} was found and not believed (max_shift_px {max_shift_px:g}); not moved"
-            )
+            return Shift(0.0, 0.0, 0.0, f"the estimated shift of {text} exceeds max_shift_px {max_shift_px:g}; not moved")
         if np.abs(step).max() < 1 / UPSAMPLING:
             break
     if np.abs(found).max() < SMALLEST_PX:
-        return Shift(0.0, 0.0, 0.0, "lies on the first date already")
+        return Shift(0.0, 0.0, 0.0, "is aligned with the first date")
     gain = _correlation(pairs, found) - _correlation(pairs, np.zeros(2))
     if not gain > SMALLEST_GAIN:
-        return Shift(0.0, 0.0, 0.0, f"a shift of ({found[0]:+.2f}, {found[1]:+.2f}) px fits no better; not moved")
+        return Shift(0.0, 0.0, 0.0, f"a shift of ({found[0]:+.2f}, {found[1]:+.2f}) px gains nothing; not moved")
     return Shift(float(found[0]), float(found[1]), float(gain))
 
 
@@ -79,22 +77,22 @@ def _moved(pair: Pair, shift_yx: np.ndarray) -> Pair:
     return Pair(pair.first_CHW, later_CHW, pair.first_seen_HW, seen_HW)
 
 
-def _votes(pair: Pair) -> np.ndarray:
-    """(votes, 2): the shift of every block and band that has something to compare."""
+def _block_shifts(pair: Pair) -> np.ndarray:
+    """(estimates, 2): the shift of every block and band with enough valid pixels and edges."""
     from scipy.ndimage import binary_erosion, gaussian_filter
 
     seen_HW = binary_erosion(pair.first_seen_HW & pair.later_seen_HW, iterations=EDGE_PX)
-    taper_HW = gaussian_filter(seen_HW.astype(np.float32), 2.0) * seen_HW  # a hard mask would correlate with itself, unmoved
+    taper_HW = gaussian_filter(seen_HW.astype(np.float32), 2.0) * seen_HW  # a hard mask would correlate with itself at shift 0
     edges = [(_edges(pair.first_CHW[c]), _edges(pair.later_CHW[c])) for c in range(len(pair.first_CHW))]
     blocks = list(itertools.product(*(_even(length) for length in seen_HW.shape)))
-    votes = [
-        vote
+    shifts = [
+        shift
         for rows, columns in blocks
         if seen_HW[rows, columns].mean() >= MIN_BLOCK_SEEN
         for first_HW, later_HW in edges
-        if (vote := _vote(first_HW[rows, columns], later_HW[rows, columns], taper_HW[rows, columns])) is not None
+        if (shift := _block_shift(first_HW[rows, columns], later_HW[rows, columns], taper_HW[rows, columns])) is not None
     ]
-    return np.array(votes).reshape(-1, 2)
+    return np.array(shifts).reshape(-1, 2)
 
 
 def _even(length: int) -> list[slice]:
@@ -104,13 +102,13 @@ def _even(length: int) -> list[slice]:
 
 
 def _edges(image_HW: np.ndarray) -> np.ndarray:
-    """The gradient's magnitude, float32."""
+    """Gradient magnitude, float32."""
     from scipy.ndimage import gaussian_gradient_magnitude
 
     return gaussian_gradient_magnitude(image_HW.astype(np.float32), 1.0)
 
 
-def _vote(first_HW: np.ndarray, later_HW: np.ndarray, taper_HW: np.ndarray) -> np.ndarray | None:
+def _block_shift(first_HW: np.ndarray, later_HW: np.ndarray, taper_HW: np.ndarray) -> np.ndarray | None:
     from skimage.registration import phase_cross_correlation
 
     height, width = first_HW.shape
@@ -120,7 +118,7 @@ def _vote(first_HW: np.ndarray, later_HW: np.ndarray, taper_HW: np.ndarray) -> n
         mean = float((image_HW * weight_HW).sum() / weight_HW.sum())
         windowed_HW = (image_HW - mean) * weight_HW
         if not np.abs(windowed_HW).max() > 1e-9 * max(abs(mean), 1e-30):
-            return None  # nothing but one value: no edge that could tell a shift
+            return None  # constant values: no edge to estimate a shift from
         windows.append(windowed_HW)
     shift_yx, _, _ = phase_cross_correlation(*windows, upsample_factor=UPSAMPLING, normalization=None)
     return shift_yx
@@ -129,14 +127,14 @@ def _vote(first_HW: np.ndarray, later_HW: np.ndarray, taper_HW: np.ndarray) -> n
 def _correlation(pairs: list[Pair], shift_yx: np.ndarray) -> float:
     """Pearson's correlation of the dates after the shift, mean over bands and windows, of slightly smoothed images.
 
-    Smoothed, so that it is not the interpolation's own smoothing that counts.
+    The images are smoothed first, so that the smoothing by interpolation does not raise the correlation.
     """
     from scipy.ndimage import binary_erosion, gaussian_filter
 
     found = []
     for pair in pairs:
         moved = _moved(pair, shift_yx)
-        # the same pixels whatever the shift, and none whose smoothing saw what the interpolation left out
+        # the same pixels whatever the shift, and none whose smoothing includes invalid pixels
         margin = EDGE_PX + HALO_PX + 2
         seen_HW = binary_erosion(pair.first_seen_HW & pair.later_seen_HW, iterations=margin) & moved.later_seen_HW
         if np.count_nonzero(seen_HW) < MIN_BLOCK_PX**2:
@@ -150,9 +148,9 @@ def _correlation(pairs: list[Pair], shift_yx: np.ndarray) -> float:
 
 
 def likeness(pairs: list[Pair], shift_yx: tuple[float, float]) -> float | None:
-    """How well the edges of both dates correlate over all windows once the later one is moved, in the band where it is most.
+    """Correlation of the edges of both dates over all windows after the shift, in the band with the highest one.
 
-    Crops of OSCD give .3 and more, however much was built; of two different places less than .1. None: too little to compare.
+    Crops of OSCD give 0.3 and more, however much was built; different sites less than 0.1. None: too few valid pixels.
     """
     from scipy.ndimage import binary_erosion
 
@@ -174,16 +172,16 @@ def likeness(pairs: list[Pair], shift_yx: tuple[float, float]) -> float | None:
 
 
 def halo_px(shift_yx: tuple[float, float]) -> int:
-    """How many pixels around a window `move` must see."""
+    """Pixels around a window that `move` needs."""
     largest = max(abs(shift_yx[0]), abs(shift_yx[1]))
     return 0 if largest == 0 else int(np.ceil(largest)) + HALO_PX
 
 
 def move(x_CHW: np.ndarray, seen_HW: np.ndarray, shift_yx: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """(x_CHW float32, seen_HW bool): the image moved down and right by `shift_yx` pixels, 0 where nothing was seen.
+    """(x_CHW float32, seen_HW bool): the image moved down and right by `shift_yx` pixels, 0 where invalid.
 
-    Cubic convolution (Keys 1981, a = -1/2) where all 4 x 4 pixels were seen, else linear where the nearest 2 x 2 were, else
-    not seen; what lies outside of the window was not seen. A window with `halo_px` around it gives the pixels of the whole.
+    Cubic convolution (Keys 1981, a = -1/2) where all 4 x 4 pixels are valid, else linear where the nearest 2 x 2 are, else
+    invalid; pixels outside the window are invalid. A window with `halo_px` around it gives the same pixels as the whole.
     """
     if shift_yx == (0.0, 0.0):
         return np.where(seen_HW, x_CHW, np.float32(0)).astype(np.float32, copy=False), seen_HW.copy()
@@ -200,7 +198,7 @@ Taps = tuple[float, float, float, float]
 
 
 def _cubic(f: float) -> Taps:
-    """Weights of the pixels at -1, 0, 1, 2 for a place `f` behind pixel 0 (Keys 1981, eq. 15)."""
+    """Weights of the pixels at -1, 0, 1, 2 for a position `f` after pixel 0 (Keys 1981, eq. 15)."""
     return (
         ((-0.5 * f + 1) * f - 0.5) * f,
         (1.5 * f - 2.5) * f * f + 1,
@@ -210,7 +208,7 @@ def _cubic(f: float) -> Taps:
 
 
 def _interpolate(x_CHW: np.ndarray, seen_HW: np.ndarray, steps: list[int], taps: list[Taps]) -> tuple[np.ndarray, np.ndarray]:
-    """Four taps down, then four across; seen where every pixel with a weight was."""
+    """Four taps down, then four across; valid where every pixel with a weight is."""
     for axis in (-2, -1):
         step, weights = steps[axis], taps[axis]
         summed_CHW, all_HW = np.zeros_like(x_CHW), np.ones_like(seen_HW)
@@ -223,7 +221,7 @@ def _interpolate(x_CHW: np.ndarray, seen_HW: np.ndarray, steps: list[int], taps:
 
 
 def _take(array: np.ndarray, step: int, axis: int) -> np.ndarray:
-    """`array[i + step]` along the axis; 0 or False where that lies outside."""
+    """`array[i + step]` along the axis; 0 or False outside."""
     length = array.shape[axis]
     out = np.zeros_like(array)
     start, stop = max(0, -step), min(length, length - step)

@@ -1,4 +1,4 @@
-"""Which windows there are: frozen values that say where, when and for what, and their JSON form."""
+"""The plan of all windows: frozen values with the position, dates and part of each, and their JSON form."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,13 +11,13 @@ from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.tiles import Tile
 
 PARTS = ("train", "validation", "test")
-UNSEEN_AFTER_TARGET_DAYS = 183.0  # a training rule may not look at the half year after its target: same season, same felling
+UNSEEN_AFTER_TARGET_DAYS = 183.0  # a training baseline may not use the half year after its target: same season, same change
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Split:
-    """How blocks in space and periods in time are dealt to the parts. Lengths in pixels and days, dates in UTC."""
+    """How spatial blocks and time ranges are assigned to the parts. Lengths in pixels and days, dates in UTC."""
 
     block_px: int
     buffer_px: int
@@ -57,16 +57,16 @@ class Split:
 
     @property
     def validation_until_day(self) -> float:
-        """Exclusive end of the targets of validation, days since 1970."""
+        """Exclusive end of the validation targets, days since 1970."""
         return self.test_from_day - self.gap_days
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How irregular dates become steps.
+    """Sampling: how irregular dates become time steps.
 
-    `observed`: a step is an observed date. `regular`: steps are `every_days` apart from the first date on (default: the median
-    distance of the dates) and take the nearest date within `tolerance_days` (default: half a step).
+    `observed`: every observed date is a step. `regular`: steps are `every_days` apart from the first date on (default: the
+    median interval of the dates) and take the nearest date within `tolerance_days` (default: half a step).
     """
 
     mode: str = "observed"
@@ -75,15 +75,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.mode not in ("observed", "regular"):
-            raise RequestError(f"samples.steps.mode is {self.mode!r}; known: observed, regular")
+            raise RequestError(f"samples.steps.mode is {self.mode!r}; expected observed or regular")
 
 
 @dataclass(frozen=True)
 class Window:
     """One sample: a tile of pixels, the context steps and the target steps.
 
-    `context_T` and `target_K` are indices into the plan's `times`, -1 where a step has no observation; the last context step is
-    the issue date and always observed. `target_days_K` are days since 1970-01-01: of the observation where there is one, else
+    `context_T` and `target_K` are indices into the plan's `times`, -1 for a step without an observation; the last context step
+    is the issue date and always observed. `target_days_K` are days since 1970-01-01: of the observation if there is one, else
     of the step.
     """
 
@@ -101,7 +101,7 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """All windows of a cube: `times` (N,) datetime64[ns] sorted, the raster's `shape_yx`, the rules, and the windows."""
+    """All windows of a cube: `times` (N,) datetime64[ns] sorted, the raster's `shape_yx`, the split and sampling, the windows."""
 
     times: np.ndarray = field(compare=False)
     shape_yx: tuple[int, int]
@@ -127,10 +127,10 @@ class WindowPlan:
         return self.days_N < self.split.train_until_day
 
     def usable(self, window: Window) -> np.ndarray:
-        """Which dates a forecaster may look at, bool (N,).
+        """Which dates a forecaster may use, bool (N,).
 
         Validation and test: every date up to the issue date. Training: the training period without the time from the issue
-        date to half a year after the last target, so that a rule fitted on it has not seen the target.
+        date to half a year after the last target, so that a baseline fitted on it has not used the target.
         """
         days = self.days_N
         issue = days[window.issue]
@@ -148,7 +148,7 @@ def as_utc(date: object) -> np.datetime64:
 
 
 def to_json(plan: WindowPlan) -> str:
-    """The plan as JSON text; tiles and steps stand once each, windows refer to them by number. Equal plans give equal text."""
+    """The plan as JSON text; tiles and steps are listed once, windows refer to them by number. Equal plans give equal text."""
     tiles: dict[Tile, int] = {}
     steps: dict[tuple, int] = {}
     windows = []
@@ -177,7 +177,7 @@ def from_json(text: str) -> WindowPlan:
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
-            raise ArtefactDamaged(f"window plan of format {content['format']}, expected {FORMAT}: make the samples again")
+            raise ArtefactDamaged(f"window plan of format {content['format']}, expected {FORMAT}: build the samples again")
         tiles = [Tile(*edges) for edges in content["tiles"]]
         when = [(tuple(context), tuple(target), tuple(days)) for context, target, days in content["when"]]
         return WindowPlan(
@@ -191,4 +191,4 @@ def from_json(text: str) -> WindowPlan:
             windows=tuple(Window(PARTS[part], tiles[tile], *when[number]) for part, tile, number in content["windows"]),
         )
     except (ValueError, KeyError, TypeError, IndexError) as e:
-        raise ArtefactDamaged(f"not a window plan ({type(e).__name__}: {e}): make the samples again") from e
+        raise ArtefactDamaged(f"not a window plan ({type(e).__name__}: {e}): build the samples again") from e

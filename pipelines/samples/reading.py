@@ -1,4 +1,4 @@
-"""Windows straight from the cube: for fitting the few numbers of a baseline before there is anything to cache."""
+"""Reads windows from the cube without a cache, to fit the few parameters of a baseline before a cache exists."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ import xarray as xr
 
 from pipelines.progress import Progress
 from pipelines.samples.blocks import check_fits, decoded_blocks
-from pipelines.samples.cache import WindowArrays, cut_targets, when_tensors, windows_of_tiles
+from pipelines.samples.cache import WindowArrays, cut_targets, date_tensors, windows_of_tiles
 from pipelines.samples.plan import WindowPlan
 from pipelines.samples.variables import Variable
 
@@ -20,7 +20,7 @@ def read_windows(
 ) -> Iterator[WindowArrays]:
     """The windows of `part`, tile by tile, one decoded tile in memory; the same windows as `SampleCache.windows(part)`.
 
-    Windows without a single valid target pixel are left out: there is nothing to fit on.
+    Windows without a valid target pixel are left out.
     """
     check_fits(dataset, plan)
     of_tile = {tile: members for tile, members in windows_of_tiles(plan).items() if members[0][1].part == part}
@@ -30,7 +30,7 @@ def read_windows(
             target, target_valid = cut_targets(block.x_NCHW, block.valid_NHW, window)
             if target_valid.any():
                 truth = torch.from_numpy(target), torch.from_numpy(target_valid)
-                yield WindowArrays(x_NCHW, valid_NHW, *when_tensors(plan, window), *truth, window.tile, part)
+                yield WindowArrays(x_NCHW, valid_NHW, *date_tensors(plan, window), *truth, window.tile, part)
 
 
 def every_nth(windows: Iterable[WindowArrays], count: int, progress: Progress | None = None) -> Iterator[WindowArrays]:

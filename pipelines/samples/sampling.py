@@ -1,6 +1,6 @@
-"""Windows of a finished cache as a torch data set: samples, batches, shuffling by shape, the symmetries of the square.
+"""Windows of a finished cache as a torch Dataset: samples, batches, shuffling by shape, augmentation.
 
-Axes are in the names: an array whose name ends in `HW` is an image and takes part in augmentation.
+Axes are in the names: an array whose name ends in `HW` is an image and is augmented.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ Batch = dict[str, torch.Tensor]
 
 
 class Group:
-    """Windows of one part and one shape: `numbers` in the plan, `slots` of their blocks, and the arrays, mapped on first use.
+    """Windows of one part and shape: `numbers` in the plan, `slots` of their blocks, and the arrays, mapped on first use.
 
-    Pickles as paths, so worker processes map the files themselves.
+    Pickled as paths, so worker processes map the files themselves.
     """
 
     def __init__(self, part: str, numbers: tuple[int, ...], slots: tuple[int, ...], paths: dict[str, Path]):
@@ -41,7 +41,7 @@ class Group:
 
     @cached_property
     def prepared(self) -> dict[str, np.ndarray]:
-        """What `prepare` returned, (windows, ...) each."""
+        """Results of `prepare`, (windows, ...) each."""
         return {n.removeprefix("prepared-"): map_file(path) for n, path in self.paths.items() if n.startswith("prepared-")}
 
     @cached_property
@@ -55,12 +55,12 @@ class Group:
 
 
 class PartSamples(Dataset):
-    """The windows of a part. `samples[i]` and `samples.gather(indices)` give dicts of tensors: all of `prepare`, or `x_TCHW` and
-    `valid_THW` of the context where the cache was built without it, and `target_KCHW`, `target_valid_KHW` and
+    """The windows of a part. `samples[i]` and `samples.gather(indices)` give dicts of tensors: the results of `prepare`, or
+    `x_TCHW` and `valid_THW` of the context if the cache was built without it; and `target_KCHW`, `target_valid_KHW` and
     `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
 
-    With `augment` each window is augmented by one of the 8 symmetries of the square (4 if it is not square), drawn from (seed,
-    epoch, index).
+    With `augment` each window is augmented by one of the 8 symmetries of the square (4 if it is not square), drawn from
+    (seed, epoch, index).
     """
 
     def __init__(self, plan: WindowPlan, groups: list[Group], *, augment: bool = False, seed: int = 0):
@@ -76,7 +76,7 @@ class PartSamples(Dataset):
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """(H, W) of each window; windows of one shape may share a batch."""
+        """(H, W) of each window; windows of one shape can share a batch."""
         return [self.groups[g].shape_yx for g in self.group_W]
 
     def set_epoch(self, epoch: int) -> None:
@@ -92,7 +92,7 @@ class PartSamples(Dataset):
         return {name: tensor[0] for name, tensor in self.gather([index % len(self)]).items()}
 
     def __getitems__(self, indices: list[int]) -> list[Batch]:
-        """Several windows at once, of any shapes: torch's DataLoader asks for a batch this way."""
+        """Several windows at once, of any shapes: torch's DataLoader requests batches through this method."""
         found: dict[int, Batch] = {}
         group_B = self.group_W[indices]
         for g in np.unique(group_B):
@@ -118,18 +118,18 @@ class PartSamples(Dataset):
         arrays["target_KCHW"], arrays["target_valid_KHW"] = cut_steps(group, slot_B, self.target_WK[chosen])
         arrays["target_seconds_K"] = self.target_seconds_WK[chosen]
         if self.augment:
-            turn_each(arrays, self.symmetries(chosen), group.shape_yx)
+            augment_each(arrays, self.symmetries(chosen), group.shape_yx)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def symmetries(self, indices: np.ndarray) -> np.ndarray:
-        """The symmetry (0 to 7, 0 = as it is) of each window in this epoch; does not depend on the batch it is in."""
+        """The symmetry (0 to 7, 0 = identity) of each window in this epoch; independent of the batch."""
         if self._drawn is None or self._drawn[0] != self.epoch:
             self._drawn = self.epoch, np.random.default_rng([self.seed, self.epoch]).integers(8, size=len(self))
         return self._drawn[1][indices]
 
 
 def cut_steps(group: Group, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(values (B, S, C, H, W), valid (B, S, H, W)) of the steps; where a step is -1, zeros and not valid."""
+    """(values (B, S, C, H, W), valid (B, S, H, W)) of the steps; 0 and invalid for steps of -1."""
     values = group.values[slot_B[:, None], step_BS]
     valid = group.valid[slot_B[:, None], step_BS]
     empty = step_BS < 0
@@ -138,8 +138,8 @@ def cut_steps(group: Group, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np
     return values, valid
 
 
-def turn_each(arrays: dict[str, np.ndarray], symmetry_B: np.ndarray, shape_yx: tuple[int, int]) -> None:
-    """Turns each window's images, in place, by its symmetry; see `augmented`."""
+def augment_each(arrays: dict[str, np.ndarray], symmetry_B: np.ndarray, shape_yx: tuple[int, int]) -> None:
+    """Augments each window's images, in place, with its symmetry; see `augmented`."""
     for symmetry in np.unique(symmetry_B[symmetry_B > 0]):
         rows = symmetry_B == symmetry
         for name, array in arrays.items():
@@ -160,7 +160,7 @@ def augmented(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
 
 
 class ShapeBatches(Sampler[list[int]]):
-    """Lists of window indices for one epoch: each list of one shape, from many blocks, in an order given by (seed, epoch) alone.
+    """Lists of window indices for one epoch: each list of one shape, from many blocks, in an order given by (seed, epoch).
 
     Use as `DataLoader(samples, batch_sampler=ShapeBatches(...))`, or gather the lists yourself, which is faster.
     """

@@ -1,7 +1,7 @@
-"""Where windows are: blocks of pixels dealt to training, validation and test, and the plan that joins them with the issue dates.
+"""Block split: assigns blocks of pixels to training, validation and test, and combines them with the issue dates.
 
-Blocks are dealt by seed. Training windows stay `buffer_px` inside their block and wholly before validation; the targets of
-validation and test lie in their own periods. `audit` proves it from the finished list of windows alone.
+Blocks are assigned at random by seed. Training windows stay `buffer_px` inside their block and end before validation; the
+targets of validation and test are in their own periods. `audit` verifies this from the finished list of windows alone.
 """
 
 import math
@@ -33,9 +33,9 @@ __all__ = [
 def plan_windows(
     times: np.ndarray, shape_yx: tuple[int, int], split: Split, steps: Sampling, context: int, horizon: int, stride: int = 1
 ) -> WindowPlan:
-    """Every window of a raster of `shape_yx` with dates `times` (datetime64, sorted): block by block, issue date by issue date.
+    """The plan of every window of a raster of `shape_yx` with dates `times` (datetime64, sorted), by block and issue date.
 
-    Raises RequestError if blocks or dates do not suffice for all three parts; the message names the setting that would do.
+    Raises RequestError if there are too few blocks or dates for three parts; the message names a setting that works.
     """
     times = np.asarray(times).astype("datetime64[ns]")
     assigned = assign_blocks(shape_yx, split)
@@ -52,14 +52,18 @@ def plan_windows(
 def cut_blocks(shape_yx: tuple[int, int], block_px: int) -> list[Tile]:
     """Blocks of about `block_px` squared that cover every pixel once, row by row.
 
-    An edge narrower than half a block joins its neighbour.
+    An edge narrower than half a block is merged with its neighbour.
     """
     rows, columns = (cut_axis(length, block_px) for length in shape_yx)
     return [Tile(r0, r1, c0, c1) for r0, r1 in rows for c0, c1 in columns]
 
 
 def cut_axis(length: int, block_px: int) -> list[tuple[int, int]]:
-    """Half-open intervals that cover [0, length)."""
+    """Half-open intervals that cover [0, length).
+
+    >>> cut_axis(9, 4)
+    [(0, 4), (4, 9)]
+    """
     edges = [*range(0, length, block_px), length]
     if len(edges) > 2 and 2 * (edges[-1] - edges[-2]) < block_px:
         del edges[-2]
@@ -84,7 +88,7 @@ def assign_blocks(shape_yx: tuple[int, int], split: Split) -> dict[str, list[Til
 
 
 def count_blocks(blocks: int, split: Split) -> tuple[int, int]:
-    """(test, validation) numbers of blocks: the shares, rounded, at least one each, and at least one left for training."""
+    """(test, validation) numbers of blocks: the rounded fractions, at least one each, and at least one left for training."""
     test = max(1, round(split.test_fraction * blocks))
     validation = max(1, round(split.validation_fraction * blocks))
     while test + validation > blocks - 1:
@@ -96,13 +100,13 @@ def count_blocks(blocks: int, split: Split) -> tuple[int, int]:
 
 
 def is_divisible(shape_yx: tuple[int, int], block_px: int, buffer_px: int) -> bool:
-    """True if there are at least three blocks and every one has pixels left inside the buffer."""
+    """True if there are at least three blocks, all larger than their buffer."""
     blocks = cut_blocks(shape_yx, block_px)
     return len(blocks) >= 3 and all(min(block.shape_yx) > 2 * buffer_px for block in blocks)
 
 
 def explain_blocks(shape_yx: tuple[int, int], split: Split) -> str:
-    """Message for a raster that the rule cannot divide, with the block size that would do."""
+    """Message for a raster that cannot be divided, with a block size that works."""
     height, width = shape_yx
     blocks = cut_blocks(shape_yx, split.block_px)
     problem = (
@@ -111,7 +115,7 @@ def explain_blocks(shape_yx: tuple[int, int], split: Split) -> str:
     if len(blocks) >= 3:
         smallest = min(min(block.shape_yx) for block in blocks)
         problem = (
-            f"blocks as narrow as {smallest} pixels, of which a split.buffer_px of {split.buffer_px} on both sides leaves nothing"
+            f"blocks as narrow as {smallest} pixels, of which split.buffer_px {split.buffer_px} on both sides leaves nothing"
         )
     fitting = largest_block(shape_yx, split.buffer_px, split.block_px)
     if fitting is not None:
@@ -124,7 +128,7 @@ def explain_blocks(shape_yx: tuple[int, int], split: Split) -> str:
 
 
 def largest_block(shape_yx: tuple[int, int], buffer_px: int, requested_px: int) -> int | None:
-    """The block size nearest below `requested_px`, else above it, that divides the raster; None if none does."""
+    """The largest block size up to `requested_px`, else the smallest above it, that divides the raster; None if none does."""
     top = max(shape_yx)
     candidates = [*range(min(requested_px, top), 0, -1), *range(min(requested_px, top) + 1, top + 1)]
     if math.prod(shape_yx) < 3:

@@ -1,4 +1,4 @@
-"""Mean and spread of each channel over what training may see: train tiles inside their buffer, dates of the training period."""
+"""Mean and standard deviation of each channel over the training part: train tiles inside their buffer, training period."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from pipelines.samples.variables import Variable
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Per channel `mean` and `std` (population) of the values as the network sees them, that is after the variable's `transform`.
+    """Per channel `mean` and `std` (population) of the values after the variable's `transform`, as the network gets them.
 
     `count` is the number of pixel-dates they come from.
     """
@@ -34,7 +34,7 @@ class Moments:
     squares: float | np.ndarray = 0.0
 
     def add(self, values_PC: np.ndarray) -> None:
-        """Takes in `values_PC` (pixels, channels)."""
+        """Adds `values_PC` (pixels, channels)."""
         count = len(values_PC)
         if count == 0:
             return
@@ -61,11 +61,11 @@ def channel_statistics(
     if moments.count == 0:
         raise RequestError(
             "no pixel of the training part is valid on any of its "
-            f"{training.sizes['time']} dates: see the quality mask, the bands' nodata and the variables' valid_range"
+            f"{training.sizes['time']} dates: check the quality mask, the bands' nodata and the variables' valid_range"
         )
     mean = np.asarray(moments.mean, np.float64)
     std = np.sqrt(np.asarray(moments.squares) / moments.count)
-    std[std <= 1e-9 * np.abs(mean)] = 1.0  # a constant series: rounding is no spread, and 1 changes nothing
+    std[std <= 1e-9 * np.abs(mean)] = 1.0  # a constant series: a std from rounding is not a spread; 1 changes nothing
     return ChannelStatistics(tuple(v.name for v in variables), tuple(mean.tolist()), tuple(std.tolist()), moments.count)
 
 

@@ -1,6 +1,6 @@
 """Files of the sample cache: `.npy` arrays that grow along their first axis while written and are mapped when read.
 
-Written with plain `write` calls, never through a memory map: a full disk is then an error to report, not a dead process.
+Written with plain `write` calls, not through a memory map: a full disk then raises an error instead of SIGBUS.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pipelines.errors import ArtefactDamaged, StorageFull
 
 
 class GrowingArray:
-    """An `.npy` file that takes one row after the other; `close` writes the final length into its header."""
+    """An `.npy` file that grows row by row; `close` writes the final length to its header."""
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype):
         self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
@@ -37,7 +37,7 @@ class GrowingArray:
         self.length += 1
 
     def close(self) -> dict:
-        """Finishes the file; returns what `check_file` needs to trust it later."""
+        """Completes the file; returns what `check_file` needs to verify it later."""
         try:
             self.file.seek(0)
             self._write_header()
@@ -49,8 +49,8 @@ class GrowingArray:
         return {"bytes": self.path.stat().st_size, "data_from": self.data_from, "crc32": self.checksum}
 
     def abandon(self) -> None:
-        """Closes the file whatever state it is in; the folder is about to be removed."""
-        with contextlib.suppress(OSError):  # a full disk says so again when the rest of the buffer is flushed
+        """Closes the file whatever its state; the folder is about to be removed."""
+        with contextlib.suppress(OSError):  # a full disk raises again when the rest of the buffer is flushed
             self.file.close()
 
     def _write_header(self) -> None:
@@ -63,16 +63,16 @@ class GrowingArray:
 
 
 def full_disk(error: OSError, path: Path) -> Exception:
-    """StorageFull for a disk or quota that is full, else the error itself."""
+    """StorageFull if a disk or quota is full, else the error itself."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
-            f"no space left while writing samples to {path.parent}: free some, or use fewer blocks or a larger stride"
+            f"no space left while writing samples to {path.parent}: free space, or use fewer blocks or a larger stride"
         )
     return error
 
 
 def check_file(path: Path, expected: dict) -> None:
-    """Raises ArtefactDamaged unless the file has the length and the checksum that were recorded when it was written."""
+    """Raises ArtefactDamaged unless the file has the length and checksum that were recorded when it was written."""
     if not path.is_file():
         raise ArtefactDamaged(f"{path} is missing")
     size = path.stat().st_size
@@ -84,9 +84,9 @@ def check_file(path: Path, expected: dict) -> None:
         while content := file.read(2**22):
             checksum = zlib.crc32(content, checksum)
     if checksum != expected["crc32"]:
-        raise ArtefactDamaged(f"the content of {path} is not what was written")
+        raise ArtefactDamaged(f"the content of {path} differs from its recorded checksum")
 
 
 def map_file(path: Path) -> np.ndarray:
-    """The array as a private memory map: changes to it stay in this process and never reach the file."""
+    """The array as a private memory map: changes stay in this process and never reach the file."""
     return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -1,4 +1,4 @@
-"""From stored numbers to what is forecast: a band, or an index of two bands, in physical values."""
+"""Decodes stored values to variables: a band, or an index of two bands, in physical values."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Variable:
     """One channel of the samples.
 
     `formula` is `band` (a), `normalized_difference` ((a - b) / (a + b)) or `ratio` (a / b) of `bands` (a, b), in physical
-    values. `valid_range` is inclusive, physical; outside is not valid. `transform` is only carried: the forecaster applies it.
+    values. `valid_range` is inclusive, physical; values outside are invalid. `transform` is applied by the forecaster.
     """
 
     name: str
@@ -26,12 +26,12 @@ class Variable:
 
     def __post_init__(self) -> None:
         if self.formula not in BANDS_NEEDED:
-            raise RequestError(f"variable {self.name}: unknown formula {self.formula!r}; known: {', '.join(BANDS_NEEDED)}")
+            raise RequestError(f"variable {self.name}: unknown formula {self.formula!r}; supported: {', '.join(BANDS_NEEDED)}")
         needed = BANDS_NEEDED[self.formula]
         if len(self.bands) != needed:
             raise RequestError(
                 f"variable {self.name}: formula {self.formula} takes {needed} band{'s' * (needed > 1)}, "
-                f"got {len(self.bands)} ({', '.join(self.bands) or 'none'}); mend samples.variables"
+                f"got {len(self.bands)} ({', '.join(self.bands) or 'none'}); correct samples.variables"
             )
 
 
@@ -45,7 +45,7 @@ def used_bands(bands: tuple[Band, ...], variables: tuple[Variable, ...]) -> tupl
         for name in variable.bands:
             if name not in index:
                 raise RequestError(
-                    f"variable {variable.name}: the cube has no band {name!r}; it has {', '.join(index)}: mend samples.variables"
+                    f"variable {variable.name}: the cube has no band {name!r}, only {', '.join(index)}: correct samples.variables"
                 )
     return tuple(sorted({index[name] for variable in variables for name in variable.bands}))
 
@@ -55,9 +55,9 @@ def decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x_NCYX float32 physical values, 0 where invalid; valid_NYX bool) of stored values.
 
-    `image_NBYX` has one plane per entry of `bands`. A pixel-date is valid where `valid_NYX` says so and every variable can
-    be computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
-    whose denominator is zero is not valid. Both results are new arrays.
+    `image_NBYX` has one plane per entry of `bands`. A pixel-date is valid if `valid_NYX` is True and every variable can be
+    computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
+    with a denominator of zero is invalid. Both results are new arrays.
     """
     used_bands(bands, variables)
     valid = valid_NYX.astype(bool, copy=True)
@@ -88,12 +88,12 @@ def physical(stored_NYX: np.ndarray, band: Band, valid_NYX: np.ndarray) -> np.nd
 
 
 def compute_variable(variable: Variable, planes: dict[str, np.ndarray], valid_NYX: np.ndarray) -> np.ndarray:
-    """The variable in physical values (anything where it is not valid); clears `valid_NYX` in place where it is not defined."""
+    """The variable in physical values (arbitrary where invalid); clears `valid_NYX` in place where it is not defined."""
     if variable.formula == "band":
         value = planes[variable.bands[0]]
     else:
         first, second = (planes[name] for name in variable.bands)
-        with np.errstate(invalid="ignore", over="ignore"):  # inf and nan from float cubes are made invalid below
+        with np.errstate(invalid="ignore", over="ignore"):  # inf and nan of float cubes become invalid below
             above, below = (first - second, first + second) if variable.formula == "normalized_difference" else (first, second)
             value = np.divide(above, below, out=np.full_like(first, np.nan), where=below != 0)
     valid_NYX &= np.isfinite(value)

@@ -1,4 +1,4 @@
-"""When windows are: context and target steps around every issue date, and which part of the split they belong to."""
+"""Issue dates: the context and target steps around each, and the part of the split that it belongs to."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from pipelines.samples.plan import PARTS, Sampling, Split, as_utc
 
 @dataclass(frozen=True)
 class Issue:
-    """The steps around one issue date: as in `Window`, without the place."""
+    """The steps around one issue date: as in `Window`, without the tile."""
 
     context_T: tuple[int, ...]
     target_K: tuple[int, ...]
@@ -19,15 +19,15 @@ class Issue:
 
 
 def resolve_steps(times: np.ndarray, steps: Sampling) -> tuple[float, float]:
-    """(every_days, tolerance_days) with the defaults filled in from the dates."""
+    """(every_days, tolerance_days), with defaults computed from the dates."""
     if steps.every_days is None and len(times) < 2:
-        raise RequestError("the cube has one date, which gives no distance of steps: set samples.steps.every_days")
+        raise RequestError("the cube has one date, which gives no interval of steps: set samples.steps.every_days")
     every = steps.every_days if steps.every_days is not None else median_step_days(times)
     return every, steps.tolerance_days if steps.tolerance_days is not None else every / 2
 
 
 def nearest_steps(times: np.ndarray, steps: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """(index into `times` of each step, int64, -1 = nothing observed; day of each step, float64 days since 1970)."""
+    """(index into `times` of each step, int64, -1 = no observation; day of each step, float64 days since 1970)."""
     if steps.mode == "observed":
         return np.arange(len(times)), to_days(times)
     every, tolerance = resolve_steps(times, steps)
@@ -40,7 +40,7 @@ def nearest_steps(times: np.ndarray, steps: Sampling) -> tuple[np.ndarray, np.nd
 def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> list[Issue]:
     """Every issue date with a full context before it and a full horizon after it.
 
-    The issue step is observed, and so is at least one target step: a window without truth teaches and judges nothing.
+    The issue step and at least one target step are observed: a window without truth cannot train or evaluate.
     """
     index, days = nearest_steps(times, steps)
     issues = []
@@ -59,7 +59,7 @@ def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
 
 
 def part_of(issue: Issue, days_N: np.ndarray, split: Split) -> str | None:
-    """The part whose period holds the issue, or None if it straddles two."""
+    """The part whose period contains the issue, or None if it spans two."""
     first, last = min(issue.target_days_K), max(issue.target_days_K)
     if max(last, days_N[issue.context_T[-1]]) < split.train_until_day:
         return "train"
@@ -71,7 +71,7 @@ def part_of(issue: Issue, days_N: np.ndarray, split: Split) -> str | None:
 def assign_issues(
     times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int, stride: int
 ) -> dict[str, list[Issue]]:
-    """Issues by part; those of training are thinned to every `stride`-th step.
+    """Issues by part; those of training are reduced to every `stride`-th step.
 
     Raises RequestError if a part has none, with the numbers and the settings to change.
     """
@@ -102,7 +102,7 @@ def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
 
 
 def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int) -> str:
-    """Message for a part without a single issue date: what it needs, what there is, what to change."""
+    """Message for a part without an issue date: what it needs, what there is, what to change."""
     index, days = nearest_steps(times, steps)
     seen = days[index >= 0]
     lower = "or lower samples.context or samples.horizon"
@@ -125,21 +125,25 @@ def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling
     noun = "observed dates" if steps.mode == "observed" else f"regular steps ({len(seen)} of {len(days)} observed)"
     return (
         f"no {part} window fits: it needs {needed} {noun} {period} with {context} steps of context before its targets, there are "
-        f"{inside}; the cube reaches from {day_text(days[0])} to {day_text(days[-1])}: {change}"
+        f"{inside}; the cube covers {day_text(days[0])} to {day_text(days[-1])}: {change}"
     )
 
 
 def day_text(day: float) -> str:
-    """ISO date of days since 1970, with the time where it is not midnight."""
+    """ISO date of days since 1970, with the time unless it is midnight.
+
+    >>> day_text(0.5)
+    '1970-01-01T12:00'
+    """
     text = str(np.datetime_as_string(from_days(np.array(day)), unit="m"))
     return text.removesuffix("T00:00")
 
 
 @dataclass(frozen=True)
 class ForecastSteps:
-    """What a forecast from one issue date looks at and is asked for: the forecaster's arguments of the same names."""
+    """Context and targets of a forecast from one issue date: the forecaster's arguments of the same names."""
 
-    context_T: np.ndarray  # int64, -1 = nothing seen
+    context_T: np.ndarray  # int64, -1 = no observation
     usable_N: np.ndarray  # bool
     target_days_K: np.ndarray  # float64 days since 1970
     issue: int
@@ -150,9 +154,9 @@ def steps_from(
 ) -> ForecastSteps:
     """Context and targets of a forecast issued at the last date not after `issue` (default: the last date).
 
-    Targets are `dates`, else the next `horizon` observed dates (mode observed, as far as the cube knows them), continued at the
-    median distance of the dates; or the next regular steps. Raises RequestError if there is no date to issue from, or a target
-    is not later.
+    Targets are `dates`, else the next `horizon` observed dates (mode observed, as far as the cube has them), continued at the
+    median interval of the dates; or the next regular steps. Raises RequestError if there is no date to issue from, or a
+    target is not later.
     """
     days = to_days(times)
     last = len(times) - 1 if issue is None else int(np.searchsorted(times, as_utc(issue), side="right")) - 1
@@ -173,7 +177,7 @@ def steps_from(
 
 
 def context_before(times: np.ndarray, steps: Sampling, context: int, last: int) -> np.ndarray:
-    """The `context` steps that end at date `last`, int64 indices, -1 where nothing was observed."""
+    """The `context` steps that end at date `last`, int64 indices, -1 = no observation."""
     if steps.mode == "observed":
         requested = np.arange(last + 1 - context, last + 1)
         return np.where(requested >= 0, requested, -1)

@@ -1,4 +1,4 @@
-"""Dates in names and in text: which format they have, and what they say. All dates are UTC."""
+"""Dates in file names and text: detect their format and parse them. All dates are UTC."""
 
 import csv
 import re
@@ -22,7 +22,7 @@ DIRECTIVES = {
     "%%": "%",
 }
 
-# from the most to the least telling: a longer run of digits is never taken for a shorter date
+# longest first: a longer run of digits must not match as a shorter date
 FORMATS = (
     "%Y-%m-%dT%H:%M:%S",
     "%Y-%m-%dT%H-%M-%S",
@@ -47,18 +47,22 @@ FIRST_YEAR, LAST_YEAR = 1950, 2100
 
 
 def format_regex(date_format: str) -> str:
-    """A regular expression for what `date_format` (of `strptime`) writes. Raises RequestError for unknown directives."""
+    """A regular expression for text in `date_format` (of `strptime`). Raises RequestError for unknown directives."""
     parts = []
     for part in re.findall(r"%.|[^%]+|%$", date_format):
         if part.startswith("%") and part not in DIRECTIVES:
             known = " ".join(sorted(DIRECTIVES))
-            raise RequestError(f"{part!r} in the date format {date_format!r} is not known; known are {known}")
+            raise RequestError(f"{part!r} in the date format {date_format!r} is unknown; supported are {known}")
         parts.append(DIRECTIVES.get(part, re.escape(part)))
     return "".join(parts)
 
 
 def parse_date(text: str, date_format: str) -> np.datetime64 | None:
-    """datetime64[ns] of `text`, None if it is no date of that format between 1950 and 2100."""
+    """datetime64[ns] of `text`; None unless it is a date of that format between 1950 and 2100.
+
+    >>> str(parse_date("20180605", "%Y%m%d"))
+    '2018-06-05T00:00:00.000000000'
+    """
     try:
         moment = datetime.strptime(text, date_format)
     except ValueError:
@@ -67,7 +71,11 @@ def parse_date(text: str, date_format: str) -> np.datetime64 | None:
 
 
 def find_dates(text: str) -> list[tuple[str, slice]]:
-    """(format, place) of the dates in `text`, from left to right, none overlapping another."""
+    """(format, position) of the dates in `text`, from left to right, without overlaps.
+
+    >>> find_dates("S2A_20180605_B04.tif")
+    [('%Y%m%d', slice(4, 12, None))]
+    """
     found: list[tuple[str, slice]] = []
     for date_format in FORMATS:
         for match in re.finditer(rf"(?<!\d){format_regex(date_format)}(?!\d)", text):
@@ -79,7 +87,7 @@ def find_dates(text: str) -> list[tuple[str, slice]]:
 
 
 def detect_date(text: str) -> np.datetime64 | None:
-    """The date that the whole of `text` says in one of FORMATS, else None. A trailing Z is UTC."""
+    """The date if the whole of `text` is a date in one of FORMATS, else None. A trailing Z (UTC) is allowed."""
     text = text.strip().removesuffix("Z").split(".000")[0]
     for date_format in FORMATS:
         if re.fullmatch(format_regex(date_format), text):
@@ -90,13 +98,13 @@ def detect_date(text: str) -> np.datetime64 | None:
 
 
 def read_dates(path: Path) -> list[np.datetime64 | None]:
-    """The dates of a text or CSV file, a line each, from the first column that has them; None where a line has none.
+    """The dates of a text or CSV file, one per line, from the first column with dates; None for lines without a date.
 
-    A first line without a date is taken for the heading if any other line has one; empty lines at the end do not count.
+    A first line without a date is a heading if any other line has one. Empty lines at the end are ignored.
     Raises MissingInput, RequestError (no column holds dates).
     """
     if not path.is_file():
-        raise MissingInput(f"no such file of dates: {path}")
+        raise MissingInput(f"no such dates file: {path}")
     text = path.read_bytes()[: 16 << 20].decode("utf-8-sig", "replace").rstrip()
     delimiter = next((mark for mark in (",", ";", "\t") if mark in text), ",")
     rows = list(csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True))
@@ -107,4 +115,4 @@ def read_dates(path: Path) -> list[np.datetime64 | None]:
         if known and known >= (len(rows) - 1) / 2:
             return dates if dates[0] is not None else dates[1:]
     shown = text.splitlines()[0][:60] if text else "nothing"
-    raise RequestError(f"{path.name} has no column of dates; it begins with {shown!r}; write one date a line, such as 2018-06-05")
+    raise RequestError(f"{path.name} has no column of dates; it begins with {shown!r}; write one per line, such as 2018-06-05")

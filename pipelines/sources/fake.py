@@ -1,4 +1,4 @@
-"""A source that makes its scenes up: small, seasonal, cloudy, and the same for the same seed."""
+"""A source of synthetic scenes: small, seasonal, cloudy, and identical for the same seed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +18,13 @@ VEGETATION, CLOUD, MISSING = 4, 9, 0  # Sentinel-2 SCL classes
 class FakeSource:
     """Seasonal uint16 reflectance x 10000 (0 = missing) on EPSG:32633 at 10 m, with an `SCL` quality band.
 
-    Every scene depends on (`seed`, its index) only, so any scene can be read alone, in any order. Bands named `nir`
-    grow with the season, all others shrink; clouds are discs, bright in every band and class 9 in SCL.
+    Every scene depends on (`seed`, its index) only, so scenes can be read in any order. Bands named `nir` increase in the
+    season, all others decrease. Clouds are discs, bright in every band and class 9 in SCL.
     """
 
     dates: int = 24
     shape_yx: tuple[int, int] = (40, 56)
-    bands: tuple[Any, ...] = ("red", "nir")  # names, or Band; read back, they are Band
+    bands: tuple[Any, ...] = ("red", "nir")  # names or Band; stored as Band
     seed: int = 0
     cloud_fraction: float = 0.2
     every_days: float = 10.0
@@ -57,11 +57,11 @@ class FakeSource:
     ) -> np.ndarray:
         native = self.native_grid()
         if not grid.is_aligned(native):
-            raise SceneRefused(scene.id, "wrong-grid", f"the fake lies on {native} only; asked for {grid}")
+            raise SceneRefused(scene.id, "wrong-grid", f"the fake source supports only {native}; requested {grid}")
         layers = []
         for name in names:
             if name not in scene.assets:
-                raise SceneRefused(scene.id, "missing-band", f"asked for {name!r}; there are {sorted(scene.assets)}")
+                raise SceneRefused(scene.id, "missing-band", f"requested {name!r}; the scene has {sorted(scene.assets)}")
             layers.append(self._layer(scene.assets[name].index, scene.observed_utc, name))
         return np.stack(layers)[:, rows or slice(None)]
 
@@ -69,7 +69,7 @@ class FakeSource:
         is_cloud_YX = self._clouds(index)
         if name == "SCL":
             return np.where(is_cloud_YX, CLOUD, VEGETATION).astype("uint8")
-        phase_YX, level_YX = self._place()
+        phase_YX, level_YX = self._season_fields()
         year = float(to_days(np.array(observed_utc))) / TROPICAL_YEAR_DAYS
         season_YX = 0.5 - 0.5 * np.cos(2 * np.pi * (year - phase_YX))  # 0 in winter, 1 in summer
         clear_YX = 0.15 + 0.35 * level_YX * season_YX if name == "nir" else 0.12 - 0.08 * level_YX * season_YX
@@ -77,7 +77,7 @@ class FakeSource:
         clear_YX = clear_YX + noise.normal(0, 0.004, self.shape_yx)
         return np.where(is_cloud_YX, 6500, np.clip(clear_YX * 1e4, 1, 1e4)).astype("uint16")
 
-    def _place(self) -> tuple[np.ndarray, np.ndarray]:
+    def _season_fields(self) -> tuple[np.ndarray, np.ndarray]:
         """(phase, level) of the season per pixel: fields with smooth edges, the same for every date."""
         rng = np.random.default_rng([self.seed, 7_919])
         blocks = tuple(-(-size // 8) for size in self.shape_yx)

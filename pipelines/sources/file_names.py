@@ -1,4 +1,4 @@
-"""What a set of file names has in common: a pattern with date and band, proposed from the names alone."""
+"""A file-name pattern with date and band, proposed from a list of file names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BANDS = 40
 
 @dataclass(frozen=True)
 class FileNames:
-    """A proposed pattern, the bands in the names (none: the pattern has no {band}) and how many of the names it fits."""
+    """A proposed pattern, the bands in the names (empty: the pattern has no {band}) and the number of names that match."""
 
     pattern: str
     bands: tuple[str, ...]
@@ -28,7 +28,7 @@ class FileNames:
 
 
 def propose_pattern(paths: list[str]) -> FileNames | None:
-    """The pattern that fits most of `paths` (below a folder, with /); None if no raster among them has a date in its name."""
+    """The pattern that matches most of `paths` (relative, with /); None if no raster among them has a date in its name."""
     rasters = [path for path in paths if path.lower().endswith(RASTER_SUFFIXES)]
     groups: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
     for path in rasters:
@@ -46,9 +46,9 @@ def propose_pattern(paths: list[str]) -> FileNames | None:
 
 
 def _tokens(path: str) -> list[str] | None:
-    """The name cut at separators (which stay, at odd places), with its date as the one token "{date:...}".
+    """The name split at separators (kept at odd positions), with its date replaced by the token "{date:...}".
 
-    The date is the first one in the file's own name, else the first in its folders: products name the acquisition first.
+    The date is the first one in the file's own name, else the first in its folders: the acquisition date comes first.
     """
     dates = find_dates(path)
     if not dates:
@@ -63,7 +63,7 @@ def _tokens(path: str) -> list[str] | None:
 
 
 def _band_position(names: list[list[str]]) -> int | None:
-    """The token that takes the same few values for every combination of all others: the band."""
+    """Index of the token that takes the same few values for every combination of all others: the band."""
     best: tuple[bool, int, int] | None = None
     for position in range(0, len(names[0]), 2):
         values = {tokens[position] for tokens in names}
@@ -93,7 +93,7 @@ def _pattern(names: list[list[str]], band_at: int | None) -> str:
 
 
 def _common(values: set[str]) -> str:
-    """The token with what varies as `*`, and the date kept."""
+    """The token with its varying text replaced by `*` and the date field kept."""
     fields = {re.search(r"\{date:[^{}]*\}", value) for value in values}
     texts = {match.group() for match in fields if match}
     if not texts:

@@ -1,9 +1,9 @@
-"""Scenes from a folder of GeoTIFF, JPEG2000 or HDF5 files that carry date and band in their names.
+"""Scenes from a folder of GeoTIFF, JPEG2000 or HDF5 files with date and band in their names.
 
-Traps: Landsat names hold the acquisition date first and the processing date second; `S2A_OPER` names hold only the
+Note: Landsat names hold the acquisition date first and the processing date second; `S2A_OPER` names hold only the
 processing date. Sentinel-2 products since processing baseline 04.00 (25 January 2022) store reflectance with an offset:
-physical = (stored - 1000) / 10000, so that a series across that day must be harmonised first, or cut there and given
-`offset: -0.1`. Links that lead out of the folder are refused; folders that are links are not entered.
+physical = (stored - 1000) / 10000. A series across that day must be harmonised first, or cut at that day and given
+`offset: -0.1`. Links that point out of the folder are refused; folders that are links are not searched.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from pipelines.sources.source import Listing, SameDate, resolve_dates
 
 @dataclass(frozen=True)
 class FolderSource(LayeredSource):
-    """A scene for every date (and rest of the name) that `pattern` finds below `path`.
+    """One scene for every date (and other varying text of the name) that `pattern` finds below `path`.
 
-    Without `{band}` in the pattern every file holds all bands in the order wanted, the quality band after them; a band
-    whose name in the files is a number lies there (1-based). `variable` is the data set in HDF5 files, where `{band}`
-    stands for the band's name in the files.
+    Without `{band}` in the pattern every file holds all bands in the requested order, then the quality band; a band whose
+    name in the files is a number is that raster band (1-based). `variable` is the data set in HDF5 files, where `{band}`
+    is replaced by the band's name in the files.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class FolderSource(LayeredSource):
     same_date: SameDate = "refuse"
 
     def list_scenes(self) -> Listing:
-        """Raises MissingInput (no folder), RequestError (the pattern is wrong or fits nothing)."""
+        """The scenes found. Raises MissingInput (no folder), RequestError (the pattern is wrong or matches nothing)."""
         paths, misnamed = take_text_names(list_files(self.path))
         names, problems = self._match(paths)
         scenes: list[Scene] = []
@@ -60,7 +60,7 @@ class FolderSource(LayeredSource):
         return resolve_dates(scenes, [*refused, *problems, *misnamed], self.same_date)
 
     def _match(self, paths: list[str]) -> tuple[dict[str, dict[str, tuple[str, Named]]], list[SceneRefused]]:
-        """Scene key -> band -> (path, what its name says), and files that fit but for their date."""
+        """Scene key -> band -> (path, parsed name), and refusals of files that match except for their date."""
         pattern = FilePattern(self.pattern)
         requested = tuple(self.requested.name_in_file(name) for name in self.requested.names) if pattern.has_band else None
         strict, loose = pattern.regex(requested), pattern.regex(requested, any_date=True)
@@ -71,7 +71,7 @@ class FolderSource(LayeredSource):
                 name = named(match)
                 scenes.setdefault(name.key, {})[name.band] = (path, name)
             elif match := loose.fullmatch(path):
-                detail = f"{named(match).date_text!r} in {path} is no date of the format {pattern.date_format!r}"
+                detail = f"{named(match).date_text!r} in {path} is not a date of the format {pattern.date_format!r}"
                 undated[named(match).key] = SceneRefused(scene_name(named(match).key), "no-date", detail)
         if not scenes:
             raise RequestError(self._nothing_found(pattern, paths))
@@ -81,11 +81,11 @@ class FolderSource(LayeredSource):
         any_band = [name.band for path in paths if (name := pattern.match(path))]
         if any_band and pattern.has_band:
             requested = ", ".join(self.requested.name_in_file(name) for name in self.requested.names)
-            return f"no file of {self.path} has one of the bands {requested}; the names hold: {', '.join(sorted(set(any_band)))}"
-        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "") if paths else "no files at all"
+            return f"no file of {self.path} has one of the bands {requested}; the names have: {', '.join(sorted(set(any_band)))}"
+        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "") if paths else "no files"
         names = propose_pattern(paths)
         proposal = f"; try pattern: {names.pattern}" if names and names.pattern != self.pattern else ""
-        return f"the pattern {self.pattern!r} fits none of the files below {self.path}; there are {shown}{proposal}"
+        return f"the pattern {self.pattern!r} matches none of the files below {self.path}, such as {shown}{proposal}"
 
     def _scene(self, key: str, files: dict[str, tuple[str, Named]]) -> Scene | SceneRefused:
         label = scene_name(key)
@@ -93,7 +93,7 @@ class FolderSource(LayeredSource):
         date_text = next(iter(files.values()))[1].date_text
         observed_utc = parse_date(date_text, pattern.date_format)
         if observed_utc is None:
-            return SceneRefused(label, "no-date", f"{date_text!r} in {key} is no date of the format {pattern.date_format!r}")
+            return SceneRefused(label, "no-date", f"{date_text!r} in {key} is not a date of the format {pattern.date_format!r}")
         try:
             for path, _ in files.values():
                 check_inside(self.path, self.path / path, label)
@@ -106,7 +106,7 @@ class FolderSource(LayeredSource):
         in_file = self.requested.name_in_file(name)
         if "{band}" in self.pattern:
             if in_file not in files:
-                detail = f"no file for band {in_file}; there are {', '.join(sorted(files))} for {label}"
+                detail = f"no file for band {in_file}; {label} has {', '.join(sorted(files))}"
                 raise SceneRefused(label, "missing-band", detail)
             path, index = files[in_file][0], 1
         else:
@@ -123,10 +123,10 @@ class FolderSource(LayeredSource):
 
 @contextmanager
 def open_band(scene: Scene, name: str, requested: BandRequest) -> Iterator[Layer]:
-    """Band `name` of a scene that lies in raster or HDF5 files. Raises SceneRefused, MissingInput."""
+    """Band `name` of a scene stored in raster or HDF5 files. Raises SceneRefused, MissingInput."""
     asset = scene.assets.get(name)
     if asset is None:
-        raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
+        raise SceneRefused(scene.id, "missing-band", f"no band {name!r}; the scene has: {', '.join(scene.assets)}")
     if asset.variable:
         with open_hdf5(asset.path, scene.id) as file:
             yield open_plane(file, asset.variable, asset.index, requested, name, scene.id)
@@ -136,23 +136,23 @@ def open_band(scene: Scene, name: str, requested: BandRequest) -> Iterator[Layer
 
 
 def raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
-    """Band `index` of an open raster, on the grid it states or the request gives. Raises SceneRefused(wrong-crs, wrong-grid)."""
+    """Band `index` of an open raster, on its own grid or the requested one. Raises SceneRefused(wrong-crs, wrong-grid)."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
     affine = dataset.transform
-    is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL gives one or the other where nothing is stated
+    is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL returns either if the file states no transform
     transform = tuple(affine)[:6] if is_georeferenced else None
     read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
     return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as)
 
 
 def list_files(folder: Path) -> list[str]:
-    """Paths of the files below `folder`, with /, sorted; hidden ones and folders that are links left out.
+    """Paths of the files below `folder`, with /, sorted, without hidden files and without folders that are links.
 
-    Raises MissingInput for a folder that is not there or may not be read: passed over, its scenes would be missed.
+    Raises MissingInput for a folder that does not exist or cannot be read: skipping it would lose its scenes silently.
     """
 
     def refuse(error: OSError) -> None:
-        raise MissingInput(f"the folder {error.filename} cannot be read: {error.strerror}; give the right to read it") from error
+        raise MissingInput(f"the folder {error.filename} cannot be read: {error.strerror}; grant read permission") from error
 
     if not folder.is_dir():
         raise MissingInput(f"no such folder: {folder}" if not folder.exists() else f"{folder} is a file; a folder is expected")
@@ -165,15 +165,15 @@ def list_files(folder: Path) -> list[str]:
 
 
 def take_text_names(paths: list[str]) -> tuple[list[str], list[SceneRefused]]:
-    """The paths that are text, and a refusal for each that is not UTF-8: no cube or JSON could hold its name."""
+    """The paths that are valid UTF-8, and a refusal for each other one: neither a cube nor JSON could hold its name."""
     is_text = [not any("\udc80" <= c <= "\udcff" for c in path) for path in paths]
     shown = [ascii(path)[1:-1] for path, good in zip(paths, is_text, strict=True) if not good]
-    refused = [SceneRefused(name, "unreadable", "its name is not UTF-8 text; rename the file") for name in shown]
+    refused = [SceneRefused(name, "unreadable", "the file name is not UTF-8; rename the file") for name in shown]
     return [path for path, good in zip(paths, is_text, strict=True) if good], refused
 
 
 def scene_name(key: str) -> str:
-    """The key of a scene as its id: without band and suffix, the separators around the band joined."""
+    """The id of a scene from its key: without band and suffix, the separators around the band joined."""
     stem, _, suffix = key.rpartition(".")
     text = stem if stem and "/" not in suffix else key
     head, band, tail = text.partition("{band}")

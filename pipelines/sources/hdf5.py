@@ -1,4 +1,4 @@
-"""Where the pixels of an HDF5 or netCDF-4 data set lie, and when they were seen (CF conventions)."""
+"""Georeferencing and dates of HDF5 and netCDF-4 data sets (CF conventions)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.sources.resampling import reinterpret
 
 @dataclass(frozen=True)
 class Hdf5Layer:
-    """One (y, x) plane of an open data set of 2 or 3 axes; `index` counts along the first of 3, from 0."""
+    """One (y, x) plane of an open data set of 2 or 3 axes; `index` is the zero-based position along the first of 3."""
 
     data: h5py.Dataset
     index: int
@@ -45,30 +45,31 @@ class Hdf5Layer:
         return reinterpret(plane, self.read_as)
 
 
-_known_places: dict[tuple[str, int, str, bool], tuple[str | None, tuple[float, ...] | None]] = {}  # reading it takes milliseconds
+# cached, since reading it takes milliseconds
+_known_georeferencing: dict[tuple[str, int, str, bool], tuple[str | None, tuple[float, ...] | None]] = {}
 
 
 def open_plane(file: h5py.File, name: str, index: int, requested: BandRequest, band: str, label: str) -> Hdf5Layer:
     """Plane `index` of data set `name`, with its grid from the request or from CF metadata. Raises SceneRefused."""
     data = hdf5_data_set(file, name, label)
     if data.ndim not in (2, 3):
-        raise SceneRefused(label, "wrong-grid", f"{name!r} has the shape {data.shape}; (y, x) or (time, y, x) is read")
+        raise SceneRefused(label, "wrong-grid", f"{name!r} has the shape {data.shape}; expected (y, x) or (time, y, x)")
     if data.ndim == 3 and not 0 <= index < data.shape[0]:
         raise SceneRefused(label, "missing-band", f"{name!r} has {data.shape[0]} planes, no plane {index}")
     shape_yx = (int(data.shape[-2]), int(data.shape[-1]))
     key = (file.filename, Path(file.filename).stat().st_mtime_ns, data.name, requested.transform is None)
-    if key not in _known_places:
-        if len(_known_places) > 10_000:
-            _known_places.clear()
-        _known_places[key] = (cf_crs(file, data), None if requested.transform else cf_transform(data, label))
-    crs, transform = _known_places[key]
+    if key not in _known_georeferencing:
+        if len(_known_georeferencing) > 10_000:
+            _known_georeferencing.clear()
+        _known_georeferencing[key] = (cf_crs(file, data), None if requested.transform else cf_transform(data, label))
+    crs, transform = _known_georeferencing[key]
     return Hdf5Layer(data, index, requested.grid(crs, transform, shape_yx, label), requested.bits_of(band, data.dtype))
 
 
 def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
-    """The affine from the 1-D coordinates of the last two axes (pixel centres); None if there are none.
+    """The affine from the 1-D coordinates of the last two axes (pixel centres); None without such coordinates.
 
-    Raises SceneRefused(wrong-grid) if they are not evenly spaced to a thousandth of a pixel.
+    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel.
     """
     y, x = (_coordinate(data, axis) for axis in (-2, -1))
     if y is None or x is None:
@@ -79,14 +80,14 @@ def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
         even = centres[0] + step * np.arange(len(centres))
         if step == 0 or not np.allclose(centres, even, rtol=0, atol=1e-3 * abs(step)):
             raise SceneRefused(
-                label, "wrong-grid", f"the {name} coordinates of {data.name} are not evenly spaced; regrid it first"
+                label, "wrong-grid", f"the {name} coordinates of {data.name} are not evenly spaced; resample it first"
             )
         steps.append(float(step))
     return steps[1], 0.0, float(x[0]) - steps[1] / 2, 0.0, steps[0], float(y[0]) - steps[0] / 2
 
 
 def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
-    """The coordinate of an axis by its HDF5 dimension scale, float64; None if it has none with at least two values."""
+    """The coordinate of an axis from its HDF5 dimension scale, float64; None if there is none with at least two values."""
     scales = data.dims[data.ndim + axis]
     if len(scales) == 0 or scales[0].shape != (data.shape[axis],) or data.shape[axis] < 2:
         return None
@@ -110,24 +111,24 @@ def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
 
 
-def cf_times(data: h5py.Dataset, position: str) -> np.ndarray:
-    """datetime64[ns] of a CF time coordinate; NaT where it says nothing. Raises SceneRefused(no-date)."""
+def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
+    """datetime64[ns] of a CF time coordinate; NaT for missing values. Raises SceneRefused(no-date)."""
     import xarray as xr
 
     attributes = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
     if "since" not in attributes.get("units", ""):
         raise SceneRefused(
-            position, "no-date", f"{data.name!r} has the units {attributes.get('units')!r}; 'days since ...' is read"
+            label, "no-date", f"{data.name!r} has the units {attributes.get('units')!r}; expected 'days since ...'"
         )
     try:
         decoded = xr.decode_cf(xr.Dataset({"t": ("t", data[:], attributes)}))["t"].values
         return decoded.astype("datetime64[ns]")
     except (ValueError, OverflowError, TypeError) as error:
-        raise SceneRefused(position, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
+        raise SceneRefused(label, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
 
 
 def text_attribute(item: h5py.HLObject, key: str) -> str:
-    """The attribute as text; "" if it is missing or no text."""
+    """The attribute as text; "" if it is missing or not text."""
     value = item.attrs.get(key)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
@@ -137,6 +138,6 @@ def text_attribute(item: h5py.HLObject, key: str) -> str:
 
 
 def float_attribute(item: h5py.HLObject, key: str) -> float | None:
-    """The attribute as a number; None if it is missing or no number."""
+    """The attribute as a number; None if it is missing or not a number."""
     value = np.asarray(item.attrs[key]).reshape(-1) if key in item.attrs else np.empty(0)
     return float(value[0]) if value.size and value.dtype.kind in "iuf" else None

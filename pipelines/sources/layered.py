@@ -1,4 +1,4 @@
-"""What every source of files does alike, once it can list its scenes and open a band of one."""
+"""The part of the `Source` protocol that all file sources share."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from pipelines.sources.source import Listing, Resampling
 
 
 class LayeredSource:
-    """The `Source` protocol over two things that differ by kind of file: `list_scenes`, and `_open`, the band of a scene."""
+    """Implements `Source` on top of two methods per kind of file: `list_scenes`, and `_open` for one band of a scene."""
 
     path: Path
     requested: BandRequest
 
     def list_scenes(self) -> Listing:
-        raise TypeError(f"{type(self).__name__} does not say which scenes it has")
+        raise TypeError(f"{type(self).__name__} must implement list_scenes")
 
     def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
-        raise TypeError(f"{type(self).__name__} does not say how a band is opened")
+        raise TypeError(f"{type(self).__name__} must implement _open")
 
     @cached_property
-    def _described(self) -> SourceInfo:
+    def _info(self) -> SourceInfo:
         return describe(self.path.name, self.requested, self.list_scenes(), self._open)
 
     @property
     def bands(self) -> tuple[Band, ...]:
-        return self._described.bands
+        return self._info.bands
 
     def dtype(self) -> np.dtype:
-        return self._described.dtype
+        return self._info.dtype
 
     def native_grid(self) -> Grid:
-        return self._described.grid
+        return self._info.grid
 
     def grid_of(self, scene: Scene, name: str) -> Grid:
         return grid_of(self._open, scene, name)
@@ -47,4 +47,4 @@ class LayeredSource:
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
     ) -> np.ndarray:
-        return read_layers(self._open, self._described, scene, grid, names, resampling, rows)
+        return read_layers(self._open, self._info, scene, grid, names, resampling, rows)

@@ -1,4 +1,4 @@
-"""What the sources of files share: what is wanted from the files, what the files say, and reading band after band."""
+"""Band requests, source information and band-wise reading, shared by all file sources."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from pipelines.sources.source import Listing, Resampling
 log = logging.getLogger(__name__)
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
-PROBED_SCENES = 7  # spread over the series, to find the dtype that the odd file has not
+PROBED_SCENES = 7  # spread over the series; the most frequent dtype wins
 
 
 @dataclass(frozen=True)
 class BandRequest:
-    """What the request wants from the files, and what it says about them where they are silent or wrong.
+    """What is requested from the files, with values that override or complete what the files state.
 
     `in_file` maps a band's name to its name in the files where they differ. `quality` is the name of the quality band.
-    `read_as` reinterprets the stored bits; `crs` and `transform` (see `Grid`) take the place of what the files say.
+    `read_as` reinterprets the stored bits; `crs` and `transform` (see `Grid`) override the georeferencing of the files.
     """
 
     bands: tuple[Band, ...]
@@ -44,7 +44,7 @@ class BandRequest:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the bands, and of the quality band if there is one that is not among them."""
+        """Names of the bands, then the quality band if there is one that is not among them."""
         names = tuple(band.name for band in self.bands)
         return names if self.quality is None or self.quality in names else (*names, self.quality)
 
@@ -52,9 +52,9 @@ class BandRequest:
         return self.in_file.get(name, name)
 
     def bits_of(self, name: str, stored: np.dtype) -> np.dtype | None:
-        """The dtype that the bits of a band are read as; None: as the file says (always so for the quality band).
+        """The dtype as which the bits of a band are read; None: the file's own dtype (always for the quality band).
 
-        Raises RequestError if it has another size than `stored`.
+        Raises RequestError if its size differs from that of `stored`.
         """
         if self.read_as is None or all(band.name != name for band in self.bands):
             return None
@@ -67,28 +67,28 @@ class BandRequest:
         return read_as
 
     def grid(self, crs: str | None, transform: tuple[float, ...] | None, shape_yx: tuple[int, int], label: str) -> Grid:
-        """The grid of a file that says `crs` and `transform` (None: it does not). Raises SceneRefused(wrong-crs, wrong-grid)."""
+        """The grid of a file with `crs` and `transform` (None: not stated). Raises SceneRefused(wrong-crs, wrong-grid)."""
         crs, transform = self.crs or crs, self.transform or transform
         if not crs:
-            also = "" if transform is not None else ", nor a place; if you know them, set source.transform and"
+            also = "" if transform is not None else " and no transform; if you know them, set source.transform and"
             raise SceneRefused(label, "wrong-crs", f"the file has no CRS{also or '; if you know it, set'} source.crs")
         if transform is None:
             raise SceneRefused(
-                label, "wrong-grid", "the file is not georeferenced; if you know where it lies, set source.transform"
+                label, "wrong-grid", "the file is not georeferenced; if you know its position, set source.transform"
             )
         a, b, c, d, e, f = (float(v) for v in transform)
         try:
             return Grid(canonical_crs(crs), (a, b, c, d, e, f), shape_yx)
         except RasterioError as error:
-            raise SceneRefused(label, "wrong-crs", f"PROJ does not understand {crs[:80]!r}: {error}") from error
+            raise SceneRefused(label, "wrong-crs", f"PROJ cannot parse {crs[:80]!r}: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)
 def canonical_crs(crs: str) -> str:
-    """EPSG:n where the CRS says so and means it, else WKT. Raises rasterio's CRSError for what PROJ does not understand.
+    """EPSG:n if that code is equivalent to `crs`, else WKT. Raises rasterio's CRSError for text that PROJ cannot parse.
 
-    A WKT that states its EPSG code may differ from it by TOWGS84 (a shift to WGS 84, none of the CRS itself); nothing else.
-    Finding out takes 40 ms, hence remembered.
+    A WKT that states an EPSG code may differ from that code only by TOWGS84 (a shift to WGS 84, not part of the CRS).
+    Cached, since the lookup takes 40 ms.
     """
     parsed = parse_crs(crs)
     stated = re.search(r'(?:AUTHORITY\["EPSG", *"|ID\["EPSG", *)(\d+)"?\]\s*\]\s*$', parsed.to_wkt())
@@ -109,15 +109,15 @@ OpenLayer = Callable[[Scene, str], AbstractContextManager[Layer]]
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What the files hold: bands with their nodata, the dtype, and the grid of the first readable scene."""
+    """Properties of the files: bands with their nodata, the dtype, and the grid of the first readable scene."""
 
     bands: tuple[Band, ...]
     dtype: np.dtype
     grid: Grid
 
 
-def describe(resample: str, requested: BandRequest, listing: Listing, open_layer: OpenLayer) -> SourceInfo:
-    """Looks into a few scenes: the dtype of most of them, the grid of the first with that dtype, and the first nodata stated.
+def describe(label: str, requested: BandRequest, listing: Listing, open_layer: OpenLayer) -> SourceInfo:
+    """Properties of a series from a few scenes: their most frequent dtype, and the first grid and nodata found with it.
 
     Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
     """
@@ -136,7 +136,7 @@ def describe(resample: str, requested: BandRequest, listing: Listing, open_layer
             )
     if not dtypes:
         shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
-        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {resample} can be read:\n{shown}")
+        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {label} can be read:\n{shown}")
     dtype = Counter(dtypes.values()).most_common(1)[0][0]
     for scene in scenes:
         try:
@@ -144,9 +144,9 @@ def describe(resample: str, requested: BandRequest, listing: Listing, open_layer
                 info = _describe_scene(scene, requested, dtype, open_layer)
                 return _with_nodata_of(info, [scenes[index] for index in picks if scenes[index] is not scene], open_layer)
         except (SceneRefused, MissingInput) as error:
-            log.debug("%s does not describe the series: %s", scene.id, error)
+            log.debug("%s is not used to describe the series: %s", scene.id, error)
     raise RequestError(
-        f"no scene of {resample} has all of the bands {', '.join(requested.names)}:\n  {problems[0] if problems else ''}"
+        f"no scene of {label} has all of the bands {', '.join(requested.names)}:\n  {problems[0] if problems else ''}"
     )
 
 
@@ -162,7 +162,7 @@ def _describe_scene(scene: Scene, requested: BandRequest, dtype: np.dtype, open_
             if layer.dtype.newbyteorder("=") != dtype:
                 raise RequestError(
                     f"bands differ in dtype: {requested.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in {scene.id}; "
-                    "a cube has one dtype: leave one of them out"
+                    "a cube has one dtype: remove one of them"
                 )
             bands.append(_completed(band, layer, dtype))
             grid = grid or layer.grid
@@ -171,10 +171,10 @@ def _describe_scene(scene: Scene, requested: BandRequest, dtype: np.dtype, open_
 
 
 def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
-    """`band` with nodata, and scale and offset where they are 1 and 0, from the file."""
+    """`band` with missing nodata, and scale and offset of 1 and 0, completed from the file."""
     nodata = _nodata_of(layer, dtype) if band.nodata is None else band.nodata
     if nodata is not None and not is_storable(nodata, dtype):
-        raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, which the files hold")
+        raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, the dtype of the files")
     scale, offset = band.scale, band.offset
     if (scale, offset) == (1.0, 0.0):
         scale, offset = layer.scale_offset
@@ -182,8 +182,9 @@ def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
 
 
 def _with_nodata_of(info: SourceInfo, others: list[Scene], open_layer: OpenLayer) -> SourceInfo:
-    """`info`, bands without nodata having that of the first of `others` that states one: a crop without an edge states none,
-    and the next one's fill would be taken for data.
+    """`info` with missing nodata taken from the first of `others` that states one.
+
+    A crop without fill pixels may state no nodata; without this, the fill of the next scene would count as data.
     """
     bands = list(info.bands)
     for scene in others:
@@ -193,12 +194,12 @@ def _with_nodata_of(info: SourceInfo, others: list[Scene], open_layer: OpenLayer
                 with open_layer(scene, bands[index].name) as layer:
                     bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, info.dtype))
         except (SceneRefused, MissingInput) as error:
-            log.debug("%s says nothing of nodata: %s", scene.id, error)
+            log.debug("%s states no nodata: %s", scene.id, error)
     return dataclasses.replace(info, bands=tuple(bands))
 
 
 def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:
-    """What the file says, where it can be a value of `dtype`."""
+    """The file's nodata, if it is a value of `dtype`."""
     is_usable = layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype)
     return float(layer.nodata) if is_usable and layer.nodata is not None else None
 
@@ -216,7 +217,7 @@ def grid_of(open_layer: OpenLayer, scene: Scene, name: str) -> Grid:
         with open_layer(scene, name) as layer:
             return layer.grid
     except MissingInput as error:
-        raise SceneRefused(scene.id, "unreadable", f"{error}; it was there when the scenes were listed") from error
+        raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
 
 
 def read_layers(
@@ -228,14 +229,14 @@ def read_layers(
     resampling: Resampling,
     rows: slice | None,
 ) -> np.ndarray:
-    """(names, rows, x): what `Source.read` promises. Raises SceneRefused."""
+    """(names, rows, x) as `Source.read` specifies. Raises SceneRefused."""
     if scene.parts:
         raise ValueError(f"{scene.id} is a mosaic: read its parts")
     rows = slice(0, grid.shape_yx[0]) if rows is None else slice(*rows.indices(grid.shape_yx[0]))
     requested_bytes = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * info.dtype.itemsize
     if requested_bytes > MAX_READ_BYTES:
         raise RequestError(
-            f"one read of {requested_bytes / 1e9:.1f} GB, the bound is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
+            f"one read of {requested_bytes / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
         )
     bands = {band.name: band for band in info.bands}
     planes = []
@@ -243,17 +244,17 @@ def read_layers(
         try:
             with open_layer(scene, name) as layer:
                 if name in bands and layer.dtype.newbyteorder("=") != info.dtype:
-                    detail = f"band {name} holds {layer.dtype}, the other scenes {info.dtype}; convert it or take it out"
+                    detail = f"band {name} holds {layer.dtype}, the other scenes {info.dtype}; convert or remove it"
                     raise SceneRefused(scene.id, "wrong-dtype", detail)
                 nodata = bands[name].nodata if name in bands else layer.nodata
                 planes.append(resample(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
         except MissingInput as error:
-            raise SceneRefused(scene.id, "unreadable", f"{error}; it was there when the scenes were listed") from error
+            raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
     return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
 
 def fill_value(nodata: float | None, dtype: np.dtype) -> float:
-    """What stands outside a scene: its nodata; without one NaN, or 0 in integers."""
+    """Value of pixels outside a scene: its nodata; without one NaN for floats, 0 for integers."""
     if nodata is not None and is_storable(nodata, dtype):
         return nodata
     return np.nan if dtype.kind == "f" else 0

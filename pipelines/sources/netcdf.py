@@ -1,7 +1,7 @@
-"""Scenes from one netCDF-4 / HDF5 cube: a variable (time, y, x) per band, and a CF time coordinate.
+"""Scenes from one netCDF-4 / HDF5 cube: one variable (time, y, x) per band, and a CF time coordinate.
 
 Sentinel-2 reflectance since processing baseline 04.00 (from 25 January 2022) is stored with an offset of +1000: physical =
-(stored - 1000) / 10000. Cubes that mix baselines must have been harmonised before; give `offset: -0.1` for new ones.
+(stored - 1000) / 10000. Cubes that mix baselines must be harmonised first; set `offset: -0.1` for new ones.
 (https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming)
 """
 
@@ -25,7 +25,7 @@ from pipelines.sources.source import Listing, SameDate, compact_date, resolve_da
 
 @dataclass(frozen=True)
 class NetcdfSource(LayeredSource):
-    """A scene for every step of the time coordinate `time` of the file at `path`."""
+    """One scene for every step of the time coordinate `time` of the file at `path`."""
 
     path: Path
     requested: BandRequest
@@ -33,7 +33,7 @@ class NetcdfSource(LayeredSource):
     same_date: SameDate = "refuse"
 
     def list_scenes(self) -> Listing:
-        """Raises MissingInput if the file is not there, RequestError if it is no cube with the wanted variables."""
+        """The scenes of the file. Raises MissingInput (no file), RequestError (not a cube with the requested variables)."""
         if not self.path.exists():
             raise MissingInput(f"no such file: {self.path}")
         try:
@@ -48,7 +48,7 @@ class NetcdfSource(LayeredSource):
                             f"expected (time, y, x) with {len(times)} times"
                         )
         except SceneRefused as error:
-            raise RequestError(f"{self.path.name} is not a cube that can be read: {error.detail}") from error
+            raise RequestError(f"{self.path.name} is not a readable cube: {error.detail}") from error
         scenes, refused = [], []
         for index, observed_utc in enumerate(times):
             if np.isnat(observed_utc):
@@ -68,6 +68,6 @@ class NetcdfSource(LayeredSource):
     def _open(self, scene: Scene, name: str) -> Iterator[Hdf5Layer]:
         asset = scene.assets.get(name)
         if asset is None:
-            raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
+            raise SceneRefused(scene.id, "missing-band", f"no band {name!r}; the scene has: {', '.join(scene.assets)}")
         with open_hdf5(asset.path, scene.id) as file:
             yield open_plane(file, asset.variable, asset.index, self.requested, name, scene.id)

@@ -1,10 +1,10 @@
-"""The safe way to open a raster or HDF5 file that somebody else made.
+"""Safe opening of untrusted raster and HDF5 files.
 
-Files are untrusted. A file is opened by the one driver that its first bytes name, never by whatever GDAL would guess (a
-VRT named scene.tif can read other files and fetch URLs). Neighbouring files (.aux.xml, .ovr, .msk, .tfw, .j2w) are never
-looked at: what counts is inside the file or in the config. Overviews are hidden, since some are blank. Sizes are checked
-before anything is allocated. GDAL reads some truncated files without an error, so that every tile or strip must lie inside
-the file. HDF5 links, external storage and virtual data sets, which lead to other files, are refused.
+A file is opened with the one driver that its first bytes identify, never with GDAL's guess (a VRT named scene.tif can
+read other files and fetch URLs). Sidecar files (.aux.xml, .ovr, .msk, .tfw, .j2w) are ignored: only the file itself and
+the config count. Overviews are ignored, since some are blank. Sizes are checked before memory is allocated. GDAL reads
+some truncated files without an error, so every tile or strip must end inside the file. HDF5 links, external storage and
+virtual data sets, which refer to other files, are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipelines.sources.tiff import directory_outside_file
 
 MAX_BAND_PX = 60_000**2  # pixels of one band; a Sentinel-2 tile at 10 m has 0.12e9, this is 3.6e9
 MAX_BLOCK_BYTES = 1 << 30  # one tile or strip, which the decoder allocates in one piece
-SUPPORTED_KINDS = "iuf"  # numpy kinds: integers and floats; nothing else is a measured band
+SUPPORTED_KINDS = "iuf"  # numpy kinds: integers and floats; other kinds are not measurements
 
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files
@@ -43,10 +43,10 @@ GDAL_OPTIONS = {
 def open_raster(
     path: str | Path, indexes: tuple[int, ...] | None = None, scene_id: str | None = None
 ) -> Iterator[rasterio.DatasetReader]:
-    """The GeoTIFF, COG or JPEG2000 at `path`, checked; `indexes` are the 1-based bands that will be read (None: all).
+    """The GeoTIFF, COG or JPEG2000 at `path`, checked. `indexes` are the 1-based bands that will be read (None: all).
 
-    Raises MissingInput if nothing is there, SceneRefused(driver, too-large, truncated, unreadable) otherwise.
-    Failures while reading inside the `with` block are SceneRefused(unreadable) too.
+    Raises MissingInput if the file does not exist, else SceneRefused(driver, too-large, truncated, unreadable).
+    A read error inside the `with` block raises SceneRefused(unreadable) too.
     """
     path, label = Path(path), scene_id or Path(path).name
     with rasterio.Env(**GDAL_OPTIONS):
@@ -63,16 +63,16 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
     if driver == "JP2OpenJPEG":
         _check_jpeg2000_is_whole(path, label)
     elif problem := directory_outside_file(path):
-        raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
+        raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the config may supply what the file lacks
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the config may state what the file does not
             return rasterio.open(path, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE", GEOREF_SOURCES="INTERNAL")
     except RasterioError as error:
         raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
 
 
-# ---------------------------------------------------------------- one opening for many looks
+# ---------------------------------------------------------------- one opened file for several reads
 
 _Kept = tuple[ExitStack, dict[str, Any]]
 _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
@@ -80,7 +80,7 @@ _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 @contextmanager
 def files_kept_open() -> Iterator[None]:
-    """Within it, in this thread, every file is opened and checked once, at its first use, and closed at the end."""
+    """Inside the context, in this thread, every file is opened and checked once, at first use, and closed at the end."""
     if _kept.get() is not None:
         yield
         return
@@ -106,7 +106,7 @@ def _kept_or_opened(path: str, open_file: Callable[[], Any]) -> Iterator[Any]:
 
 
 def raster_driver(path: Path, label: str) -> str:
-    """The driver that the first bytes of the file ask for: GTiff or JP2OpenJPEG; everything else is refused."""
+    """The driver that the first bytes of the file identify: GTiff or JP2OpenJPEG. Raises SceneRefused for all others."""
     head = _first_bytes(path, label)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "GTiff"
@@ -115,7 +115,7 @@ def raster_driver(path: Path, label: str) -> str:
     raise SceneRefused(
         label,
         "driver",
-        f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000 whatever its name says; "
+        f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000, regardless of its name; "
         "other formats are not opened: convert it with gdal_translate if you trust it",
     )
 
@@ -128,9 +128,9 @@ def _first_bytes(path: Path, label: str) -> bytes:
     except OSError as error:
         raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise SceneRefused(label, "unreadable", f"{path.name} is not a plain file")
+        raise SceneRefused(label, "unreadable", f"{path.name} is not a regular file")
     if status.st_size == 0:
-        raise SceneRefused(label, "truncated", f"{path.name} has 0 bytes; fetch it again")
+        raise SceneRefused(label, "truncated", f"{path.name} has 0 bytes; download it again")
     try:
         with path.open("rb") as file:
             return file.read(16)
@@ -146,7 +146,7 @@ def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, index
             raise SceneRefused(label, "missing-band", f"{path.name} has {dataset.count} bands, no band {index}")
         dtype = np.dtype(dataset.dtypes[index - 1])
         if dtype.kind not in SUPPORTED_KINDS:
-            raise SceneRefused(label, "wrong-dtype", f"band {index} of {path.name} holds {dtype}; integers and floats are read")
+            raise SceneRefused(label, "wrong-dtype", f"band {index} of {path.name} holds {dtype}; expected integers or floats")
         is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
         shared = dataset.count if is_interleaved else 1
         rows, columns = dataset.block_shapes[index - 1]
@@ -156,7 +156,7 @@ def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, index
                 label,
                 "too-large",
                 f"one block of {path.name} takes {block_bytes / 1e9:.1f} GB of memory, "
-                f"the bound is {MAX_BLOCK_BYTES / 1e9:.1f} GB; rewrite it in tiles (gdal_translate -of COG)",
+                f"the limit is {MAX_BLOCK_BYTES / 1e9:.1f} GB; rewrite it in tiles (gdal_translate -of COG)",
             )
     if dataset.driver == "GTiff":
         is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
@@ -164,14 +164,14 @@ def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, index
         for index in indexes[:1] if is_interleaved else indexes:
             problem = _block_outside_file(dataset, index, str(path), status.st_size, status.st_mtime_ns)
             if problem:
-                raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
+                raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
 
 
 _whole_bands: set[tuple[str, int, int, int]] = set()
 
 
 def _block_outside_file(dataset: rasterio.DatasetReader, index: int, path: str, size: int, mtime_ns: int) -> str:
-    """What is wrong with the first tile or strip of the band that ends after the end of the file; "" if none does.
+    """Message for the first tile or strip of the band that extends past the end of the file; "" if none does.
 
     Offsets and byte counts as in TIFF 6.0, sections 8 and 15; blocks without an offset are sparse (GDAL: nodata).
     """
@@ -193,7 +193,7 @@ def _block_outside_file(dataset: rasterio.DatasetReader, index: int, path: str, 
 
 
 def _check_jpeg2000_is_whole(path: Path, label: str) -> None:
-    """Refuses a file whose boxes (ISO 15444-1, annex I) or codestream end before their end."""
+    """Raises SceneRefused(truncated) if a box (ISO 15444-1, annex I) or the codestream is incomplete."""
     size = path.stat().st_size
     with path.open("rb") as file:
         position = 0
@@ -205,25 +205,25 @@ def _check_jpeg2000_is_whole(path: Path, label: str) -> None:
                 length = {0: size - position, 1: int.from_bytes(header[8:16], "big")}.get(length, length)
                 if length < 8 or position + length > size:
                     problem = f"box {kind!r} ends at byte {position + length}, the file has {size}"
-                    raise SceneRefused(label, "truncated", f"{path.name}: {problem}; fetch it again")
+                    raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
                 if kind == b"jp2c":
                     size = position + length
                     break
                 position += length
             else:
-                raise SceneRefused(label, "truncated", f"{path.name} holds no codestream; fetch it again")
+                raise SceneRefused(label, "truncated", f"{path.name} holds no codestream; download it again")
         file.seek(max(size - 2, 0))
         if file.read(2) != b"\xff\xd9":
-            raise SceneRefused(label, "truncated", f"{path.name}: the codestream has no end marker; fetch it again")
+            raise SceneRefused(label, "truncated", f"{path.name}: the codestream has no end marker; download it again")
 
 
-def check_size(label: str, position: str, shape_yx: tuple[int, int]) -> None:
-    """Raises SceneRefused(too-large) for a band of more than MAX_BAND_PX pixels, or of none."""
+def check_size(label: str, name: str, shape_yx: tuple[int, int]) -> None:
+    """Raises SceneRefused for a band of more than MAX_BAND_PX pixels (too-large) or of none (unreadable)."""
     pixels = shape_yx[0] * shape_yx[1]
     if pixels < 1:
-        raise SceneRefused(label, "unreadable", f"{position} has no pixels: {shape_yx[0]} x {shape_yx[1]}")
+        raise SceneRefused(label, "unreadable", f"{name} has no pixels: {shape_yx[0]} x {shape_yx[1]}")
     if pixels > MAX_BAND_PX:
-        detail = f"{position} declares {shape_yx[0]} x {shape_yx[1]} pixels, the bound is {MAX_BAND_PX:.1e}; cut it up first"
+        detail = f"{name} declares {shape_yx[0]} x {shape_yx[1]} pixels, the limit is {MAX_BAND_PX:.1e}; split it first"
         raise SceneRefused(label, "too-large", detail)
 
 
@@ -241,7 +241,7 @@ def open_hdf5(path: str | Path, scene_id: str | None = None) -> Iterator[h5py.Fi
 def _hdf5_file(path: Path, label: str) -> h5py.File:
     head = _first_bytes(path, label)
     if head[:8] != b"\x89HDF\r\n\x1a\n":
-        hint = "; it is a classic netCDF: convert it with nccopy -k nc4" if head[:3] == b"CDF" else ""
+        hint = "; this is classic netCDF: convert it with nccopy -k nc4" if head[:3] == b"CDF" else ""
         raise SceneRefused(label, "driver", f"{path.name} begins with {head[:8]!r}, which is not HDF5 (or netCDF-4){hint}")
     try:
         return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 << 20)
@@ -251,26 +251,26 @@ def _hdf5_file(path: Path, label: str) -> h5py.File:
 
 
 def hdf5_data_set(file: h5py.File, name: str, label: str) -> h5py.Dataset:
-    """The numeric data set `name` that lies in this very file. Raises SceneRefused(missing-band, driver, wrong-dtype)."""
-    position: h5py.Group | h5py.Dataset = file
+    """The numeric data set `name` stored in this file itself. Raises SceneRefused(missing-band, driver, wrong-dtype)."""
+    item: h5py.Group | h5py.Dataset = file
     for part in name.strip("/").split("/"):
-        link = position.get(part, getlink=True) if isinstance(position, h5py.Group) else None
+        link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
         if link is None:
             found = ", ".join(hdf5_data_sets(file)[:12]) or "none"
             raise SceneRefused(label, "missing-band", f"no data set {name!r} in {_file_name(file)}; there are: {found}")
         if not isinstance(link, h5py.HardLink):
-            raise SceneRefused(label, "driver", f"{name!r} in {_file_name(file)} is a link, which may lead out of the file")
-        position = position[part]
-    if not isinstance(position, h5py.Dataset) or position.dtype.kind not in SUPPORTED_KINDS:
-        kind = position.dtype if isinstance(position, h5py.Dataset) else "a group"
-        raise SceneRefused(label, "wrong-dtype", f"{name!r} in {_file_name(file)} is {kind}; integers and floats are read")
-    if position.is_virtual or position.external:
-        raise SceneRefused(label, "driver", f"the pixels of {name!r} in {_file_name(file)} lie in other files")
-    if position.ndim >= 2:
-        check_size(label, f"{name!r} in {_file_name(file)}", position.shape[-2:])
-    if position.chunks and int(np.prod(position.chunks)) * position.dtype.itemsize > MAX_BLOCK_BYTES:
-        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {position.chunks}; rewrite it")
-    return position
+            raise SceneRefused(label, "driver", f"{name!r} in {_file_name(file)} is a link, which may point to another file")
+        item = item[part]
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in SUPPORTED_KINDS:
+        kind = item.dtype if isinstance(item, h5py.Dataset) else "a group"
+        raise SceneRefused(label, "wrong-dtype", f"{name!r} in {_file_name(file)} is {kind}; expected integers or floats")
+    if item.is_virtual or item.external:
+        raise SceneRefused(label, "driver", f"the pixels of {name!r} in {_file_name(file)} are stored in other files")
+    if item.ndim >= 2:
+        check_size(label, f"{name!r} in {_file_name(file)}", item.shape[-2:])
+    if item.chunks and int(np.prod(item.chunks)) * item.dtype.itemsize > MAX_BLOCK_BYTES:
+        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {item.chunks}; rewrite it")
+    return item
 
 
 def hdf5_data_sets(file: h5py.File) -> list[str]:
@@ -290,7 +290,7 @@ def _file_name(file: h5py.File) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost message of a chain of GDAL errors."""
+    """The innermost message of chained GDAL errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
@@ -302,6 +302,6 @@ def resolved_folder(folder: str) -> Path:
 
 
 def check_inside(folder: Path, path: Path, label: str) -> None:
-    """Refuses a file that a symbolic link takes out of its folder (the folder itself may be a link)."""
+    """Raises SceneRefused(driver) for a symbolic link that points out of its folder (the folder itself may be a link)."""
     if path.is_symlink() and not path.resolve().is_relative_to(resolved_folder(str(folder))):
-        raise SceneRefused(label, "driver", f"{path.name} is a link that leads out of {folder.name}; put the file itself there")
+        raise SceneRefused(label, "driver", f"{path.name} is a link that points out of {folder.name}; replace it with the file")

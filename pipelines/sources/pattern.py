@@ -1,6 +1,6 @@
-"""The pattern of a folder's file names: `{date:%Y%m%d}`, `{band}` and `*`, matched against the path below the folder.
+"""Patterns of file names: `{date:%Y%m%d}`, `{band}` and `*`, matched against the path relative to a folder.
 
-A folder of several sites has `{site}` too, and `{step}` where a file of dates says when each step was seen.
+A folder of several sites also uses `{site}`, and `{step}` if a dates file gives the date of each step.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SITE_FIELDS = ("site", "step", "band")
 
 @dataclass(frozen=True)
 class Named:
-    """What a file name says: the band ("" if the pattern has none), the date's text, and the name without the band.
+    """A parsed file name: the band ("" if the pattern has none), the date's text, and the name without the band.
 
-    `site` and `step` are "" where the pattern has none.
+    `site` and `step` are "" if the pattern has none.
     """
 
     band: str
@@ -33,9 +33,12 @@ class Named:
 
 @dataclass(frozen=True)
 class FilePattern:
-    """A pattern of file names. Several date fields are read together; `*` is anything but `/`.
+    """A pattern of file names. Several date fields are parsed together; `*` matches anything but `/`.
 
-    `fields` are the names in braces that may stand in it beside the date; one that stands twice must say the same twice.
+    `fields` are the fields allowed beside the date. A field that occurs twice must match the same text twice.
+
+    >>> FilePattern("{date:%Y%m%d}_{band}.tif").match("20180605_B04.tif").band
+    'B04'
     """
 
     text: str
@@ -43,27 +46,25 @@ class FilePattern:
 
     @cached_property
     def date_format(self) -> str:
-        """The formats of the date fields, joined by blanks; "" where {step} stands for the date.
+        """The formats of the date fields, joined by spaces; "" if the pattern has {step} instead of a date.
 
-        Raises RequestError if there is neither, or something unknown.
+        Raises RequestError if there is neither, or an unknown field.
         """
         formats = []
         for date_format, field, _, unknown in TOKEN.findall(self.text):
             if unknown or (field and field not in self.fields):
                 known = ", ".join(["{date:%Y%m%d}", *(f"{{{name}}}" for name in self.fields)])
                 shown = unknown or f"{{{field}}}"
-                raise RequestError(f"{shown} in the pattern {self.text!r} is not known; fields are {known} and *")
+                raise RequestError(f"{shown} in the pattern {self.text!r} is unknown; supported fields are {known} and *")
             if date_format:
                 format_regex(date_format)  # raises for unknown directives
                 formats.append(date_format)
         if self.has("step"):
             if formats:
-                raise RequestError(
-                    f"the pattern {self.text!r} has both a date and {{step}}; write the one that is to be believed"
-                )
+                raise RequestError(f"the pattern {self.text!r} has both a date and {{step}}; keep the correct one")
             return ""
         if not formats:
-            raise RequestError(f"the pattern {self.text!r} has no date; write {{date:%Y%m%d}} where the date stands")
+            raise RequestError(f"the pattern {self.text!r} has no date; write {{date:%Y%m%d}} in place of the date")
         if not any(year in date_format for date_format in formats for year in ("%Y", "%y")):
             raise RequestError(f"the date in the pattern {self.text!r} has no year; write for example {{date:%Y%m%d}}")
         return " ".join(formats)
@@ -76,7 +77,7 @@ class FilePattern:
         return self.has("band")
 
     def regex(self, bands: tuple[str, ...] | None = None, any_date: bool = False) -> re.Pattern[str]:
-        """Matches whole paths; `bands` limits what stands for {band}, `any_date` takes anything for a date."""
+        """Matches whole paths. `bands` limits what {band} matches; `any_date` accepts any text as a date."""
         assert self.date_format or self.has("step")
         band = "|".join(re.escape(name) for name in sorted(bands, key=len, reverse=True)) if bands else "[^/]+?"
         parts, position, dates = [], 0, 0
@@ -98,7 +99,7 @@ class FilePattern:
         return re.compile("".join(parts) + re.escape(self.text[position:]))
 
     def match(self, path: str, bands: tuple[str, ...] | None = None, any_date: bool = False) -> Named | None:
-        """What `path` (below the folder, with /) says, or None if it does not fit the pattern."""
+        """`path` (relative to the folder, with /) parsed, or None if it does not match the pattern."""
         match = self.regex(bands, any_date).fullmatch(path)
         return named(match) if match else None
 

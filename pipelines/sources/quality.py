@@ -1,4 +1,4 @@
-"""Which pixels may be used, by a quality band: `usable(quality_YX)` is True there, of the same shape."""
+"""Quality masks: which pixels are usable according to a quality band. `usable(quality_YX)` is boolean, same shape."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ from scipy import ndimage
 
 
 @dataclass(frozen=True)
-class SclRule:
+class SclMask:
     """Sentinel-2 scene classification (Sen2Cor L2A PUM: 0 none, 1 saturated, 2 dark, 3 shadow, 4 vegetation, 5 bare,
-    6 water, 7 unclassified, 8-9 cloud, 10 cirrus, 11 snow): usable are the classes `keep`, `away_px` pixels off all others.
+    6 water, 7 unclassified, 8-9 cloud, 10 cirrus, 11 snow): usable are pixels of the classes `keep` that are more than
+    `away_px` pixels from all others.
     """
 
     keep: tuple[int, ...] = (4, 5, 6, 7)
@@ -21,8 +22,8 @@ class SclRule:
 
 
 @dataclass(frozen=True)
-class LandsatRule:
-    """Landsat quality bits: not usable are fill, cloud, shadow, cirrus (at high confidence), and snow unless `keep_snow`.
+class LandsatMask:
+    """Landsat quality bits: unusable are fill, cloud, shadow, cirrus (at high confidence), and snow unless `keep_snow`.
 
     Collection 1 `BQA` (USGS LSDS-1873): bit 0 fill, 4 cloud, 5-6 cloud confidence, 7-8 shadow, 9-10 snow, 11-12 cirrus
     confidence, where 3 is high. Collection 2 `QA_PIXEL` (USGS LSDS-1619): bit 0 fill, 1 dilated cloud, 2 cirrus, 3 cloud,
@@ -48,8 +49,8 @@ class LandsatRule:
 
 
 @dataclass(frozen=True)
-class MaskRule:
-    """A plain mask whose `valid_values` are usable, `away_px` pixels off all others."""
+class ValueMask:
+    """A mask band: usable are pixels with one of `valid_values` that are more than `away_px` pixels from all others."""
 
     band: str
     valid_values: tuple[int, ...] = (1,)
@@ -59,11 +60,15 @@ class MaskRule:
         return keep_away(~np.isin(quality, self.valid_values), self.away_px)
 
 
-QualityMask = SclRule | LandsatRule | MaskRule
+QualityMask = SclMask | LandsatMask | ValueMask
 
 
 def keep_away(is_bad: np.ndarray, away_px: int) -> np.ndarray:
-    """True where no bad pixel lies within `away_px` pixels (Euclidean, centre to centre); beyond the edge nothing is bad."""
+    """True where no bad pixel is within `away_px` pixels (Euclidean, centre to centre); pixels beyond the edge count as good.
+
+    >>> keep_away(np.array([[True, False, False]]), 1)
+    array([[False, False,  True]])
+    """
     if away_px <= 0 or not is_bad.any():
         return ~is_bad
     return ndimage.distance_transform_edt(~is_bad) > away_px

@@ -1,4 +1,4 @@
-"""One scene onto the cube's grid, with what may be used of it, and its fingerprint."""
+"""Reads one scene on the cube's grid, with its validity mask and content hash."""
 
 import hashlib
 
@@ -26,7 +26,7 @@ def read_slice(
     rows = slice(0, grid.shape_yx[0])
     image_BYX, valid_YX, is_data_YX = _read(source, quality_mask, scene, grid, rows, on_other_grid, resampling)
     if not is_data_YX.any():
-        raise SceneRefused(scene.id, "all-nodata", "no pixel of it on the grid holds data in every band")
+        raise SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
     return Slice(scene, image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
 
 
@@ -40,11 +40,11 @@ def read_strip(
     on_other_grid: str = "refuse",
     resampling: Resampling = "nearest",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(image_BYX as stored, valid_YX) of some rows of the grid: the same pixels as in the whole slice.
+    """(image_BYX as stored, valid_YX) of some rows of the grid; equal to the same rows of the whole slice.
 
-    Valid is what holds data in every band (not nodata, finite, in the band's valid range) and what the rule calls usable.
-    Of the parts of a mosaic the first valid one counts, where none is valid the first that holds data.
-    The quality band is always resampled with nearest, and need not lie on the grid as long as it covers the same area.
+    A pixel is valid if it has data in every band (not nodata, finite, in the band's valid range) and the quality mask calls
+    it usable. In a mosaic the first valid part is used; without a valid part, the first part with data. The quality band is
+    always resampled with nearest, and need not be on the grid as long as it covers the same area.
     """
     return _read(source, quality_mask, scene, grid, rows, on_other_grid, resampling)[:2]
 
@@ -97,33 +97,33 @@ def _read_parts(
         image_BYX[:, is_taken_YX] = layer_BYX[:, is_taken_YX]
         valid_YX, is_data_YX = valid_YX | usable_YX, is_data_YX | holds_YX
     if image_BYX is None or valid_YX is None or is_data_YX is None:
-        raise SceneRefused(scene.id, "no-overlap", f"none of its {len(scene.parts)} parts meets the grid {grid.bounds_xy}")
+        raise SceneRefused(scene.id, "no-overlap", f"none of its {len(scene.parts)} parts overlaps the grid {grid.bounds_xy}")
     return image_BYX, valid_YX, is_data_YX
 
 
 def _check_grid(source: Source, quality_mask: QualityMask | None, scene: Scene, grid: Grid, on_other_grid: str) -> None:
-    """Refuses bands that lie elsewhere; on another grid only where reprojection was not asked for."""
+    """Raises SceneRefused for bands that are outside the grid, or on another grid unless reprojection is configured."""
     for name in (band.name for band in source.bands):
         there = source.grid_of(scene, name)
         if there.is_aligned(grid):
             continue
         if on_other_grid != "reproject":
             reason = "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
-            detail = f"band {name} lies on {outline(there)}; the cube on {outline(grid)}; set cube.on_other_grid: reproject"
+            detail = f"band {name} is on {outline(there)}; the cube is on {outline(grid)}; set cube.on_other_grid: reproject"
             raise SceneRefused(scene.id, reason, f"{detail} to resample it")
         if not overlaps(there, grid):
-            detail = f"band {name} lies on {outline(there)}, outside of the cube's {outline(grid)}"
+            detail = f"band {name} is on {outline(there)}, outside the cube's {outline(grid)}"
             raise SceneRefused(scene.id, "no-overlap", detail)
     if quality_mask is not None and on_other_grid != "reproject":
         there = source.grid_of(scene, quality_mask.band)
         if not _covers_same_area(there, grid):
             reason = "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
-            detail = f"quality band {quality_mask.band} lies on {outline(there)}; the cube on {outline(grid)}"
+            detail = f"quality band {quality_mask.band} is on {outline(there)}; the cube is on {outline(grid)}"
             raise SceneRefused(scene.id, reason, f"{detail}; set cube.on_other_grid: reproject to resample it")
 
 
 def outline(grid: Grid) -> str:
-    """A grid in a line: CRS, shape, resolution and bounds."""
+    """A grid in one line: CRS, shape, resolution and bounds."""
     crs = grid.crs if len(grid.crs) < 40 else grid.crs.replace('"', "'").split(",")[0] + "...]"
     bounds = ", ".join(f"{v:.10g}" for v in grid.bounds_xy)
     height, width = grid.shape_yx
@@ -165,7 +165,7 @@ def _holds_data(source: Source, band: Band, scene: Scene, plane_YX: np.ndarray, 
 
 
 def _usable(source: Source, quality_mask: QualityMask, scene: Scene, grid: Grid, rows: slice) -> np.ndarray:
-    """(rows, x): what the rule says, decided with enough rows around for its distance, and nothing beyond the quality band."""
+    """(rows, x) usable by the quality mask, False outside the quality band; reads extra rows for the mask's distance."""
     around = slice(max(rows.start - quality_mask.away_px, 0), min(rows.stop + quality_mask.away_px, grid.shape_yx[0]))
     quality_YX = source.read(scene, grid, (quality_mask.band,), "nearest", around)[0]
     usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]

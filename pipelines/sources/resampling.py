@@ -1,4 +1,4 @@
-"""Pixels onto a grid: copied where they lie on it already, warped by GDAL where they do not."""
+"""Puts pixels on a grid: copies them if they are aligned with it, else warps them with GDAL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError  # what rasterio lets through of GDAL is no RasterioError
+from rasterio._err import CPLE_BaseError  # GDAL errors that rasterio does not convert to RasterioError
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
@@ -17,14 +17,14 @@ from rasterio.windows import Window
 from pipelines.grid import Grid
 from pipelines.sources.source import Resampling
 
-WARP_ROWS = 512  # always these strips, counted from the grid's row 0, are warped: then the pixels do not depend on which
-MIN_WARP_ROWS = (
-    256  # rows are asked for. GDAL takes low windows block by block (512x128), with other rounding; hence no low strip
-)
+# The warped strips always start at multiples of WARP_ROWS from the grid's row 0: so the pixels do not depend on the rows
+# that are requested. GDAL warps windows of few rows block by block (512x128) with other rounding: hence the minimum.
+WARP_ROWS = 512
+MIN_WARP_ROWS = 256
 
 
 class Layer(Protocol):
-    """One band of one scene, open for reading: where it lies, what it holds, and windows of it."""
+    """One band of one scene, open for reading: its grid, dtype, nodata and packing, and windows of its pixels."""
 
     @property
     def grid(self) -> Grid: ...
@@ -70,15 +70,15 @@ class RasterLayer:
 
 
 def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
-    """`stored` in native byte order, its bits read as `read_as` where given."""
+    """`stored` in native byte order, its bits read as `read_as` if given."""
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     return native if read_as is None else native.view(read_as)
 
 
 def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
-    """(rows, x) of `layer` on `grid`, its dtype, `fill` outside it. Pixels equal to `nodata` never enter an average.
+    """(rows, x) of `layer` on `grid`, its dtype, `fill` outside it. Pixels equal to `nodata` are never averaged.
 
-    Without `nodata` (integers only; floats use NaN) nothing tells the outside from data: see `covered`.
+    Without `nodata` (integers only; floats use NaN) the outside cannot be told from data: use `covered`.
     """
     if nodata is None and layer.dtype.kind == "f":
         nodata = np.nan
@@ -94,7 +94,12 @@ def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float |
 
 
 def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tuple[int, int] | None:
-    """(row, column) of `target`'s first pixel in `source` if the pixels of both coincide; None if they do not."""
+    """(row, column) of `target`'s first pixel in `source` if the pixels of both coincide; None if they do not.
+
+    >>> whole = Grid("EPSG:32635", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), (8, 8))
+    >>> lattice_offset(whole, whole.window(slice(2, 4), slice(3, 8)))
+    (2, 3)
+    """
     if not source.has_same_crs(target):
         return None
     to_source = ~source.affine @ target.affine
@@ -123,7 +128,7 @@ def _copy(layer: Layer, grid: Grid, rows: slice, fill: float, offset: tuple[int,
 
 
 def _strips(rows: slice, height: int) -> list[slice]:
-    """The strips that hold `rows`; the last one of the grid takes in a rest of less than MIN_WARP_ROWS."""
+    """The strips that overlap `rows`; the last strip of the grid includes a remainder of less than MIN_WARP_ROWS."""
     count = max(1, (height + WARP_ROWS - MIN_WARP_ROWS) // WARP_ROWS)
     edges = [*(n * WARP_ROWS for n in range(count)), height]
     strips = [slice(top, bottom) for top, bottom in itertools.pairwise(edges)]
@@ -133,9 +138,10 @@ def _strips(rows: slice, height: int) -> list[slice]:
 def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     """GDAL's options XSCALE and YSCALE: target pixels per source pixel along the source's columns and rows, at the centre.
 
-    Left out, GDAL takes them from the shape of every window it warps: where the grids are augmented against each other, low
-    windows look like a reduction and are blurred (https://gdal.org/en/stable/api/gdalwarp_cpp.html, papszWarpOptions).
-    Empty where the centre of `target` has no place in `source`'s CRS.
+    Without these options GDAL derives them from the shape of each warped window: on grids that are rotated against each
+    other, windows of few rows then look like a reduction and are blurred
+    (https://gdal.org/en/stable/api/gdalwarp_cpp.html, papszWarpOptions). Empty if the centre of `target` has no
+    coordinates in `source`'s CRS.
     """
     from pyproj import Transformer
 
@@ -145,18 +151,18 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     if not source.has_same_crs(target):
         transformer = Transformer.from_crs(target.wkt, source.wkt, always_xy=True)
         points = [transformer.transform(x, y) for x, y in points]
-    columns, lines = zip(*(~source.affine @ resample for resample in points), strict=True)
+    columns, lines = zip(*(~source.affine @ point for point in points), strict=True)
     steps = [float(np.hypot(at[1] - at[0], at[2] - at[0])) for at in (columns, lines)]
     if not all(np.isfinite(step) and step > 0 for step in steps):
         return {}
-    # a projection stretches by a part in a thousand; what is no change of resolution is called none
+    # a projection changes scale by about 0.001; such a change is no change of resolution
     return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
 
 
 def _warp_file(
     layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
 ) -> np.ndarray:
-    """(rows of all strips, x): GDAL reads of the file what it needs."""
+    """(rows of all strips, x): GDAL reads only the part of the file that it needs."""
     height, width = grid.shape_yx
     outside = {} if nodata is None else {"src_nodata": nodata, "nodata": fill}
     with WarpedVRT(
@@ -181,7 +187,7 @@ def _warp_file(
 def _warp_array(
     layer: Layer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
 ) -> np.ndarray:
-    """(rows of all strips, x): the whole of the layer is read once."""
+    """(rows of all strips, x): the whole layer is read once."""
     source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
     outside = {} if nodata is None else {"src_nodata": nodata, "dst_nodata": fill}
     scale = warp_scale(layer.grid, grid)
@@ -205,7 +211,7 @@ def _warp_array(
 
 
 def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
-    """(rows, x) bool: pixel centres of `target` that lie on `source`; for bands without a nodata value."""
+    """(rows, x) bool: pixel centres of `target` that are inside `source`; for bands without a nodata value."""
     from pyproj import Transformer
 
     part = target.window(rows, slice(0, target.shape_yx[1]))
@@ -218,7 +224,7 @@ def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
 
 
 def overlaps(source: Grid, target: Grid) -> bool:
-    """True if the outlines of both grids meet; False only if they certainly do not."""
+    """True if the outlines of both grids overlap; False only if they certainly do not."""
     from rasterio.warp import transform_bounds
 
     left, bottom, right, top = target.bounds_xy
@@ -227,7 +233,7 @@ def overlaps(source: Grid, target: Grid) -> bool:
         try:
             there = transform_bounds(source.wkt, target.wkt, *there, densify_pts=21)
         except (rasterio.errors.RasterioError, CPLE_BaseError):
-            return False  # the far side of the globe, or an engineering CRS, has no place in the target's
+            return False  # the far side of the globe, or an engineering CRS, has no coordinates in the target's CRS
         if not np.all(np.isfinite(there)):
             return True
     return there[0] < right and there[2] > left and there[1] < top and there[3] > bottom

@@ -1,8 +1,8 @@
-"""Scenes of several sites below one folder: a source for each site, so that every site becomes a cube of its own.
+"""Scenes of several sites below one folder: one source, and so one cube, per site.
 
-`{site}` in the pattern tells the sites apart. A date stands in the file names (`{date:%Y%m%d}`), or the names only count
-the steps (`{step}`) and a file of dates says when each was seen. Trap: `S2A_OPER` names hold the processing date, which can
-lie months behind; where there is a file of dates, it is believed and the names are not.
+`{site}` in the pattern separates the sites. The file names hold a date (`{date:%Y%m%d}`), or a step number (`{step}`)
+whose date is listed in a dates file. Note: `S2A_OPER` names hold the processing date, which can be months late; if there
+is a dates file, it overrides the names.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ MAX_DATES_BYTES = 1 << 20
 def list_sites(path: Path, pattern: str) -> list[str]:
     """Names of the sites that `pattern` finds below `path`, sorted.
 
-    Raises MissingInput (no folder), RequestError (no {site}, nothing found, a name that no file of ours could bear).
+    Raises MissingInput (no folder), RequestError (no {site}, nothing found, an invalid name).
     """
     sites = sites_pattern(pattern)
     files, _ = take_text_names(list_files(path))
     regex = sites.regex(any_date=True)
     found = sorted({match["site0"] for file in files if (match := regex.fullmatch(file))})
     if not found:
-        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "") if files else "no files at all"
-        raise RequestError(f"the pattern {pattern!r} finds no site below {path}; there are {shown}: mend source.pattern")
+        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "") if files else "no files"
+        raise RequestError(f"the pattern {pattern!r} finds no site below {path}; there are {shown}: correct source.pattern")
     if odd := [name for name in found if not SITE_NAME.fullmatch(name)]:
         raise RequestError(
             f"the site {odd[0]!r} below {path} cannot be used: a site's name has letters, digits and _ . - only, "
@@ -53,52 +53,52 @@ def list_sites(path: Path, pattern: str) -> list[str]:
 
 
 def sites_pattern(pattern: str) -> FilePattern:
-    """The pattern, checked. Raises RequestError if it has no {site}, neither date nor {step}, or leads out of the folder."""
+    """The checked pattern. Raises RequestError if it has no {site}, neither date nor {step}, or points out of the folder."""
     sites = FilePattern(pattern, SITE_FIELDS)
     if not sites.has("site"):
-        raise RequestError(f"the pattern {pattern!r} has no {{site}}; write {{site}} where the name of the site stands")
+        raise RequestError(f"the pattern {pattern!r} has no {{site}}; write {{site}} in place of the site's name")
     assert sites.date_format or sites.has("step")  # raises for a pattern without either
     _check_below(pattern, "source.pattern")
     return sites
 
 
 def site_file(path: Path, template: str, site: str, key: str = "source.dates") -> Path:
-    """The file that `template` (below `path`, {site} filled in) names for a site. Raises RequestError, MissingInput.
+    """The file that `template` (below `path`, with {site}) names for a site. Raises RequestError, MissingInput.
 
-    `key` is the config's key that the template comes from, for messages.
+    `key` is the config key of the template, for messages.
     """
     _check_name(site)
     if "{" in template.replace("{site}", ""):
-        raise RequestError(f"{key}: {template!r} may hold {{site}} and no other field")
+        raise RequestError(f"{key}: {template!r} may contain {{site}} and no other field")
     _check_below(template, key)
     file = path / template.replace("{site}", site)
     if not file.is_file():
         raise MissingInput(f"no such file: {file}, which {key}: {template} names for the site {site}")
     if not file.resolve().is_relative_to(path.resolve()):
-        raise RequestError(f"{key}: {file} is a link that leads out of {path}; put the file itself there")
+        raise RequestError(f"{key}: {file} is a link that points out of {path}; replace it with the file")
     return file
 
 
 def _check_below(template: str, key: str) -> None:
     parts = PurePosixPath(template)
     if parts.is_absolute() or ".." in parts.parts:
-        raise RequestError(f"{key}: {template!r} leads out of source.path; write a path below it, without ..")
+        raise RequestError(f"{key}: {template!r} points out of source.path; write a path below it, without ..")
 
 
 def _check_name(site: str) -> None:
     if not SITE_NAME.fullmatch(site):
         raise RequestError(
-            f"{site!r} is no name of a site: letters, digits and _ . - only, beginning with a letter or digit; "
-            "it is one folder's name, not a path"
+            f"{site!r} is not a valid site name: letters, digits and _ . - only, beginning with a letter or digit; "
+            "it is the name of one folder, not a path"
         )
 
 
 @dataclass(frozen=True)
 class SiteSource(LayeredSource):
-    """The scenes of one site of a folder of sites, one for each step or date.
+    """The scenes of one site, one for each step or date.
 
-    `pattern` is matched against the path below `path`. `dates` is the path below `path` of the file that dates the steps
-    (it may hold {site}); needed where the pattern has {step}.
+    `pattern` is matched against the path relative to `path`. `dates` is the dates file of the steps, relative to `path`
+    (it may contain {site}); required if the pattern has {step}.
     """
 
     path: Path
@@ -109,9 +109,9 @@ class SiteSource(LayeredSource):
     same_date: SameDate = "refuse"
 
     def list_scenes(self) -> Listing:
-        """Raises MissingInput (folder, file of dates) and RequestError.
+        """The scenes of the site. Raises MissingInput (folder, dates file) and RequestError.
 
-        The latter where the pattern or the dates are wrong, fewer than two dates are left, or the scenes do not overlap.
+        RequestError: the pattern or the dates are wrong, fewer than two dates are left, or the scenes do not overlap.
         """
         _check_name(self.site)
         pattern = sites_pattern(self.pattern)
@@ -125,7 +125,7 @@ class SiteSource(LayeredSource):
             refused = "".join(f"\n  {error}" for error in listing.refused[:5])
             raise RequestError(
                 f"the site {self.site} has {len(listing.scenes)} date(s) ({there}), change needs two; add the missing scene, "
-                f"or leave the site out of source.sites{refused}"
+                f"or remove the site from source.sites{refused}"
             )
         self._check_same_site(listing.scenes)
         return listing
@@ -133,7 +133,7 @@ class SiteSource(LayeredSource):
     def _list_steps(self, pattern: FilePattern) -> Listing:
         if self.dates is None:
             raise RequestError(
-                f"the pattern {self.pattern!r} has {{step}}, and nothing says when the steps were seen; "
+                f"the pattern {self.pattern!r} has {{step}}, but no dates file gives the dates of the steps; "
                 "set source.dates, e.g. {site}/dates.txt with lines such as date_1: 20150916"
             )
         paths, misnamed = take_text_names(list_files(self.path))
@@ -156,17 +156,17 @@ class SiteSource(LayeredSource):
         any_band = [name for path in paths if (name := pattern.match(path))]
         here = sorted({name.band for name in any_band if name.site == self.site})
         if here and requested:
-            return f"the site {self.site} has none of the bands {', '.join(requested)}; its files hold: {', '.join(here)}"
+            return f"the site {self.site} has none of the bands {', '.join(requested)}; its files have: {', '.join(here)}"
         sites = sorted({name.site for name in any_band})
         shown = ", ".join(sites[:8]) + (f" and {len(sites) - 8} more" if len(sites) > 8 else "") or "none"
-        return f"there is no site {self.site!r} below {self.path}; the pattern {self.pattern!r} finds: {shown}"
+        return f"no site {self.site!r} below {self.path}; the pattern {self.pattern!r} finds: {shown}"
 
     def _scene(self, step: str, observed_utc: np.datetime64, files: list[tuple[str, Named]]) -> Scene:
         label = self._label(files[0][1].key)
         by_band: dict[str, str] = {}
         for path, name in files:
             if name.band in by_band:
-                detail = f"{by_band[name.band]} and {path} are both band {name.band!r} of step {step}; make the pattern narrower"
+                detail = f"{by_band[name.band]} and {path} are both band {name.band!r} of step {step}; narrow the pattern"
                 raise SceneRefused(label, "missing-band", detail)
             check_inside(self.path, self.path / path, label)
             by_band[name.band] = path
@@ -179,19 +179,19 @@ class SiteSource(LayeredSource):
                 assets[name_requested] = Asset(str(self.path / by_band[in_file]))
             else:
                 there = ", ".join(sorted(by_band))
-                raise SceneRefused(label, "missing-band", f"no file for band {in_file}; there are {there} for {label}")
+                raise SceneRefused(label, "missing-band", f"no file for band {in_file}; {label} has {there}")
         return Scene(label, observed_utc, assets)
 
     def _label(self, key: str) -> str:
-        """The path up to the part that tells site and step, as bordeaux/imgs_1."""
+        """The path up to the part with site and step, as bordeaux/imgs_1."""
         parts = self.pattern.split("/")
         last = max(index for index, part in enumerate(parts) if "{site}" in part or "{step}" in part)
         return scene_name("/".join(key.split("/")[: last + 1]))
 
     def _check_same_site(self, scenes: list[Scene]) -> None:
-        """Every date must overlap the first one; the parts of one date may lie side by side.
+        """Raises RequestError if a date does not overlap the first one; the parts of one date may be adjacent.
 
-        Files that cannot be opened pass: they are refused with their own reason when they are laid.
+        Files that cannot be opened are skipped here: ingest refuses them with their own reason.
         """
         grids: dict[str, list[Grid]] = {}
         for scene in scenes:
@@ -204,9 +204,9 @@ class SiteSource(LayeredSource):
         for scene_id, there in others:
             if not any(overlaps(one, other) for one in there for other in first):
                 raise RequestError(
-                    f"{scene_id} and {first_id} are of different sites: they do not overlap "
+                    f"{scene_id} and {first_id} show different sites: they do not overlap "
                     f"({_bounds(there[0].bounds_xy)} in {there[0].crs[:40]}, {_bounds(first[0].bounds_xy)} in "
-                    f"{first[0].crs[:40]}); mend the files of the site {self.site}, or leave it out of source.sites"
+                    f"{first[0].crs[:40]}); correct the files of the site {self.site}, or remove it from source.sites"
                 )
 
     def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
@@ -217,17 +217,17 @@ def _bounds(bounds_xy: tuple[float, float, float, float]) -> str:
     return ", ".join(f"{v:.9g}" for v in bounds_xy)
 
 
-# ---------------------------------------------------------------- the file of dates
+# ---------------------------------------------------------------- the dates file
 
 
 def read_steps(path: Path) -> dict[str, np.datetime64]:
-    """Step -> date, as a text or CSV file says: `date_1: 20150916`, `1 2015-09-16`, `before,2015-09-16`.
+    """Step -> date, from a text or CSV file: `date_1: 20150916`, `1 2015-09-16`, `before,2015-09-16`.
 
-    Lines that are dates and nothing else date the steps 1, 2, ... in order. Empty lines, lines that begin with # and a
-    heading count for nothing. Raises MissingInput, RequestError (a line without a date, a step twice, no dates at all).
+    Lines with only a date give the steps 1, 2, ... in order. Empty lines, lines that begin with # and a heading are
+    ignored. Raises MissingInput, RequestError (a line without a date, a step twice, no dates).
     """
     if not path.is_file():
-        raise MissingInput(f"no such file of dates: {path}")
+        raise MissingInput(f"no such dates file: {path}")
     with path.open("rb") as file:
         text = file.read(MAX_DATES_BYTES).decode("utf-8-sig", "replace")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
@@ -242,7 +242,7 @@ def read_steps(path: Path) -> dict[str, np.datetime64]:
             raise RequestError(f"{path.name}:{number}: {line[:60]!r} holds no date; write lines such as date_1: 20150916")
         step = str(len(steps) + 1) if whole is not None or match is None else match["step"].strip("\"'")
         if step in steps:
-            raise RequestError(f"{path.name}:{number}: the step {step!r} is dated twice; keep one of the lines")
+            raise RequestError(f"{path.name}:{number}: the step {step!r} has two dates; keep one of the lines")
         steps[step] = date
     if not steps:
         raise RequestError(f"{path.name} holds no dates; write lines such as date_1: 20150916")
@@ -250,33 +250,33 @@ def read_steps(path: Path) -> dict[str, np.datetime64]:
 
 
 def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) -> dict[str, np.datetime64]:
-    """The date of each of `steps` (in their natural order), `1` being dated by `1`, `date_1` or `01`.
+    """The date of each of `steps` (in their natural order); step `1` matches `1`, `date_1` or `01`.
 
-    Raises RequestError for a step without a date, and for numbered steps whose dates do not ascend.
+    Raises RequestError for a step without a date, and for numbered steps whose dates are not increasing.
     """
     dates: dict[str, np.datetime64] = {}
     for step in steps:
         keys = [key for key in dated if key == step] or [key for key in dated if _step_of(key) == _step_of(step)]
         if not keys:
             known = ", ".join(f"{key} ({_day(date)})" for key, date in dated.items())
-            raise RequestError(f"{where} has no date for step {step}; it dates {known}: add a line such as date_{step}: 20150916")
+            raise RequestError(f"{where} has no date for step {step}, only for {known}: add a line such as date_{step}: 20150916")
         if len({dated[key] for key in keys}) > 1:
             found = ", ".join(f"{key} ({_day(dated[key])})" for key in keys)
-            raise RequestError(f"{where} dates step {step} twice: {found}; keep one of the lines")
+            raise RequestError(f"{where} has two dates for step {step}: {found}; keep one of the lines")
         dates[step] = dated[keys[0]]
     numbered = [step for step in steps if re.search(r"\d$", step)]
     for earlier, later in itertools.pairwise(numbered):
-        is_one_series = re.sub(r"\d+$", "", earlier) == re.sub(r"\d+$", "", later)  # after_1 may well come after before_1
+        is_one_series = re.sub(r"\d+$", "", earlier) == re.sub(r"\d+$", "", later)  # after_1 may be later than before_1
         if is_one_series and dates[later] <= dates[earlier]:
             raise RequestError(
                 f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "
-                f"{_day(dates[later])}; step {later} must be the later one: mend the dates, or rename the steps"
+                f"{_day(dates[later])}; step {later} must be later: correct the dates, or rename the steps"
             )
     return dates
 
 
 def _step_of(text: str) -> str:
-    """What a step is called once `date_` and leading zeros are taken off: date_01 -> 1, img-2 -> 2, before -> before."""
+    """The name of a step without `date_` and leading zeros: date_01 -> 1, img-2 -> 2, before -> before."""
     number = re.search(r"(\d+)$", text)
     return str(int(number[1])) if number else re.sub(r"^(?:date|step)[ _-]?", "", text.lower())
 

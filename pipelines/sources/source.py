@@ -1,4 +1,4 @@
-"""What every source of scenes answers: which scenes there are, where their pixels lie, and the pixels themselves."""
+"""The protocol of all sources: which scenes there are, the grid of their pixels, and the pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,22 +16,22 @@ SameDate = Literal["refuse", "mosaic"]
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source found: `scenes` sorted by (date, id), no two of one date; `refused`: what was left out, and why."""
+    """What a source found: `scenes` sorted by (date, id), one per date; `refused`: scenes left out, with the reason."""
 
     scenes: list[Scene] = field(default_factory=list)
     refused: list[SceneRefused] = field(default_factory=list)
 
 
 class Source(Protocol):
-    """Scenes of one place. Opens files only when asked; small enough to pickle to a Dask worker."""
+    """Scenes of one area. Opens files only on demand; small enough to pickle to a Dask worker."""
 
     @property
     def bands(self) -> tuple[Band, ...]:
-        """The bands in the cube's order, with nodata, scale and offset of the files where the request left them open."""
+        """The bands in the cube's order, with nodata, scale and offset from the files unless requested otherwise."""
         ...
 
     def dtype(self) -> np.dtype:
-        """The stored dtype of the bands (the quality band keeps its own)."""
+        """The stored dtype of the bands (the quality band has its own)."""
         ...
 
     def list_scenes(self) -> Listing: ...
@@ -41,25 +41,25 @@ class Source(Protocol):
         ...
 
     def grid_of(self, scene: Scene, name: str) -> Grid:
-        """Where the pixels of band (or quality band) `name` of `scene` lie. Raises SceneRefused."""
+        """The grid of band (or quality band) `name` of `scene`. Raises SceneRefused."""
         ...
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
     ) -> np.ndarray:
-        """(names, rows, x) of `scene` on `grid`, stored dtype, the band's nodata outside the scene; `rows` of the grid only.
+        """(names, rows, x) of `scene` on `grid`, stored dtype, the band's nodata outside the scene; only `rows` of the grid.
 
-        Pixels that lie on the grid already are copied, others are resampled. `scene` has assets, not parts:
-        mosaics are put together in `reading`. Raises SceneRefused.
+        Pixels that are aligned with the grid are copied, others are resampled. `scene` has assets, not parts: `reading`
+        composes mosaics. Raises SceneRefused.
         """
         ...
 
 
 def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate) -> Listing:
-    """The listing with one scene per date: later ones of a date are refused, or all of them become parts of a mosaic.
+    """The listing with one scene per date: later ones of a date are refused, or all become parts of a mosaic.
 
-    A mosaic is named after its date alone, also where it has one part, so that a part that arrives late replaces the
-    mosaic in the cube instead of colliding with it.
+    A mosaic is named after its date, even with one part, so that a part that arrives late replaces the mosaic in the cube
+    instead of conflicting with it.
     """
     by_date: dict[np.datetime64, list[Scene]] = {}
     for scene in sorted(scenes, key=lambda scene: (scene.observed_utc, scene.id)):
@@ -71,8 +71,8 @@ def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same
         SceneRefused(
             scene.id,
             "duplicate-date",
-            f"observed at {date}, as is {first.id}, which was taken; "
-            "if they are neighbours, set cube.same_date: mosaic; if one is obsolete, remove it",
+            f"observed at {date}, like {first.id}, which is used; "
+            "if they are adjacent, set cube.same_date: mosaic; if one is obsolete, remove it",
         )
         for date, (first, *others) in by_date.items()
         for scene in others
@@ -81,6 +81,6 @@ def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same
 
 
 def compact_date(date: np.datetime64) -> str:
-    """20200605, or 20200605T101559 where the time of day is known."""
+    """20200605, or 20200605T101559 with the time of day."""
     day, _, time = str(date.astype("datetime64[s]")).partition("T")
     return day.replace("-", "") + ("" if time == "00:00:00" else "T" + time.replace(":", ""))

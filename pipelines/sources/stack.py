@@ -1,4 +1,4 @@
-"""Scenes from stacks: a multi-band raster per band whose raster bands are dates, and a text file with the dates."""
+"""Scenes from stacks: one multi-band raster per band, whose raster bands are dates, and a text file with the dates."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipelines.sources.source import Listing, SameDate, compact_date, resolve_da
 
 @dataclass(frozen=True)
 class StackSource(LayeredSource):
-    """A scene for every line of the file `dates`; raster band i of each of `files` (band -> file) is line i.
+    """One scene for every line of the file `dates`; raster band i of each of `files` (band -> file) is line i.
 
-    The quality band, if there is one, has its file among `files`. Paths are below `path`.
+    The quality band, if any, is one of `files`. Paths are relative to `path`.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class StackSource(LayeredSource):
     same_date: SameDate = "refuse"
 
     def list_scenes(self) -> Listing:
-        """Raises MissingInput, RequestError (a band without a file; dates and raster bands that do not fit together)."""
+        """The scenes of the stacks. Raises MissingInput, RequestError (band without file; unequal counts)."""
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
         dates = read_dates(self.path / self.dates)
@@ -42,7 +42,7 @@ class StackSource(LayeredSource):
         scenes, refused = [], []
         for index, observed_utc in enumerate(dates, start=1):
             if observed_utc is None:
-                detail = f"entry {index} of {self.dates} is no date"
+                detail = f"entry {index} of {self.dates} is not a date"
                 refused.append(SceneRefused(f"{self.path.name}[{index}]", "no-date", detail))
                 continue
             assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
@@ -63,12 +63,12 @@ class StackSource(LayeredSource):
         except SceneRefused as error:
             raise RequestError(f"the file of band {name} cannot be used: {error}") from error
         if count != dates:
-            raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; they must be as many")
+            raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; expected equal numbers")
 
     @contextmanager
     def _open(self, scene: Scene, name: str) -> Iterator[RasterLayer]:
         asset = scene.assets.get(name)
         if asset is None:
-            raise SceneRefused(scene.id, "missing-band", f"there is no band {name!r}; there are: {', '.join(scene.assets)}")
+            raise SceneRefused(scene.id, "missing-band", f"no band {name!r}; the scene has: {', '.join(scene.assets)}")
         with open_raster(asset.path, (asset.index,), scene.id) as dataset:
             yield raster_layer(dataset, asset.index, self.requested, name, scene.id)

@@ -1,4 +1,4 @@
-"""What a TIFF's directory promises, read without GDAL: GDAL ignores tags whose values are cut off, and reads blanks."""
+"""Checks a TIFF directory without GDAL: GDAL ignores tags whose values are truncated, and reads blank pixels."""
 
 import struct
 from pathlib import Path
@@ -7,7 +7,7 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 
 
 def directory_outside_file(path: Path) -> str:
-    """What of the first image directory, or of the values of its tags, lies behind the end of the file; "" if nothing.
+    """Message if the first image directory, or a value of its tags, extends past the end of the file; "" if not.
 
     TIFF 6.0, section 2; BigTIFF (magic 43) has 8-byte counts and offsets.
     """
@@ -18,7 +18,7 @@ def directory_outside_file(path: Path) -> str:
         count_format, offset_format, entry_bytes, inline = ("Q", "Q", 20, 8) if is_big else ("H", "I", 12, 4)
         count_bytes = struct.calcsize(count_format)
         if len(head) < (16 if is_big else 8):
-            return "the header is cut off"
+            return "the header is truncated"
         (start,) = struct.unpack_from(order + offset_format, head, 8 if is_big else 4)
         file.seek(min(start, size))
         raw = file.read(count_bytes)

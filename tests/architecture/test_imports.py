@@ -1,4 +1,4 @@
-"""The directions of STYLE.md, and the guard-rails of four top-level package names."""
+"""Import directions between packages, and safeguards for the four top-level package names."""
 
 import importlib
 import importlib.metadata
@@ -29,7 +29,7 @@ def test_imports_go_one_way() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_top_level_name_is_ours(package: str) -> None:
+def test_each_top_level_name_belongs_to_driftline(package: str) -> None:
     owners = set(importlib.metadata.packages_distributions().get(package, []))
     if not owners:
         pytest.skip("driftline is not installed here (run from the source tree)")
@@ -41,7 +41,7 @@ def test_every_package_is_shipped() -> None:
     assert {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in MODULES} == set(listed)
 
 
-def test_no_module_is_named_like_a_dependency_or_a_package_of_ours() -> None:
+def test_no_module_has_the_name_of_a_dependency_or_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {re.split(r"[^A-Za-z0-9_.-]", line)[0].replace("-", "_") for line in project["dependencies"]}
     dependencies = required | {"yaml", "sklearn", "skimage", "PIL", "odc"}

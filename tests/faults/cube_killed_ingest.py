@@ -1,4 +1,4 @@
-"""What test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE [BASELINE]`, loaded with the shim of cube_write_calls.c.
+"""The program that test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE [BASELINE]`, with the shim of cube_write_calls.c.
 
 STAGE `new`: scenes into a new cube; `late`: earlier, later and a refused one into the cube copied from BASELINE.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.errors import SceneRefused
 from pipelines.sources.fake import FakeSource
-from pipelines.sources.quality import SclRule
+from pipelines.sources.quality import SclMask
 from pipelines.sources.source import Listing
 
 STAGES = {"new": (1,), "late": (0, 1, 2, 4)}
@@ -22,7 +22,7 @@ STAGES = {"new": (1,), "late": (0, 1, 2, 4)}
 
 @dataclass(frozen=True)
 class Picked(FakeSource):
-    """The fake's scenes of some numbers; number 2 is refused as unreadable."""
+    """Selected scenes of the fake source; number 2 is refused as unreadable."""
 
     picked: tuple[int, ...] = ()
 
@@ -32,19 +32,19 @@ class Picked(FakeSource):
 
     def read(self, scene, grid, names, resampling, rows=None) -> np.ndarray:
         if scene.id.endswith("0002"):
-            raise SceneRefused(scene.id, "unreadable", "made so for the test")
+            raise SceneRefused(scene.id, "unreadable", "unreadable for the test")
         return FakeSource.read(self, scene, grid, names, resampling, rows)
 
 
 def run(uri: str, stage: str) -> None:
     source = Picked(dates=6, shape_yx=(32, 48), bands=("red",), picked=STAGES[stage])
-    ingest(source, SclRule(keep=(4,)), uri, None, IngestSettings(chunk_px=32, workers=1))
+    ingest(source, SclMask(keep=(4,)), uri, None, IngestSettings(chunk_px=32, workers=1))
 
 
 def kill_at_every_call(folder: Path, stage: str, baseline: Path | None) -> None:
-    """Runs `stage` in forked children, killed before call 1, 2, 3... until one lives; each leaves `folder`/K/cube.
+    """Runs `stage` in forked children, killed before call 1, 2, 3... until one completes; each leaves `folder`/K/cube.
 
-    Prints the number of calls of the undisturbed run. Forking pays the imports once; nothing has a thread yet.
+    Prints the number of calls of the undisturbed run. Forks, so that imports happen once; no thread has started yet.
     """
     for call in range(1, 1000):
         place = folder / str(call)

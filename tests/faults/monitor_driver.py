@@ -1,6 +1,6 @@
-"""Watches a small cube in child processes that kill themselves at the n-th call that reaches the disk.
+"""Monitors a small cube in child processes that kill themselves at the n-th disk call.
 
-Usage: python monitor_driver.py FOLDER. Prints one JSON object. A script of its own, because forking is safe only in a process
+Usage: python monitor_driver.py FOLDER. Prints one JSON object. A separate script, because forking is safe only in a process
 that has no threads yet.
 """
 
@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "change"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "monitoring"))
 
 from monitored_cube import digests, make_monitoring
 
@@ -81,7 +81,7 @@ def kill_at(number: int, folder: str) -> None:
 
 
 def run_child(folder: Path, number: int) -> bool:
-    """True if the child was killed, False if it came to its end first."""
+    """True if the child was killed, False if it completed."""
     child = os.fork()
     if child == 0:
         kill_at(number, str(folder))
@@ -113,7 +113,7 @@ def main(root: Path) -> None:
             different.append(number)
     again, kills = root / "again-and-again", 0
     shutil.copytree(before, again)
-    while run_child(again, 40):  # never gets further than 40 calls at once, and still arrives
+    while run_child(again, 40):  # at most 40 calls per child, and still it completes
         kills += 1
     if digests(again) != expected:
         different.append("again-and-again")

@@ -1,7 +1,7 @@
-"""Forecasts a small cube in child processes that kill themselves at the n-th call that reaches the disk.
+"""Forecasts a small cube in child processes that kill themselves at the n-th disk call.
 
-Usage: python predict_driver.py FOLDER. Prints one JSON object. A script of its own, because forking is safe only in a process
-that has no threads yet.
+Usage: python predict_driver.py FOLDER. Prints one JSON object. A separate script, because forking is safe only in a
+process that has no threads yet.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def digest(folder: Path) -> str:
 
 
 def kill_at(number: int, half: bool) -> None:
-    """Makes the `number`-th call to the disk the last one; `half`: a write puts half of its bytes first."""
+    """Makes the `number`-th disk call the last one; with `half` a write first writes half of its bytes."""
     count = 0
 
     def wrap(name):
@@ -82,7 +82,7 @@ def kill_at(number: int, half: bool) -> None:
 
 
 def run_child(folder: Path, number: int, half: bool) -> bool:
-    """True if the child was killed, False if it came to its end first."""
+    """True if the child was killed, False if it completed."""
     child = os.fork()
     if child == 0:
         kill_at(number, half)
@@ -111,7 +111,7 @@ def main(root: Path) -> None:
             if digest(folder) != expected:
                 different.append(f"{half}-{number}")
     again, kills = root / "again-and-again", 0
-    while run_child(again, 25, False):  # never gets further than 25 calls at once, and still arrives
+    while run_child(again, 25, False):  # at most 25 calls per child, and still it completes
         kills += 1
     if digest(again) != expected:
         different.append("again-and-again")

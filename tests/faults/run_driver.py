@@ -1,7 +1,7 @@
-"""Carries out a whole run that is killed at one chosen write after the other below its folder, and then let go.
+"""Executes a whole run that is killed at one chosen write after another below its folder, then completed.
 
 Usage: python run_driver.py FOLDER CONFIG. FOLDER/CONFIG is the config of a run whose name is the config's stem. Prints one
-JSON object. A script of its own: it forks, and its audit hook cannot be taken back.
+JSON object. A separate script: it forks, and its audit hook cannot be removed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from flows.terminal import guard
 from flows.verbs import stage
 
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "open", "shutil.rmtree"}
-POINTS = {  # the write at which the process dies: pattern, and which of its occurrences
+POINTS = {  # the write before which the process is killed: pattern, and which of its occurrences
     "the sample cache is published": (r"os\.rename .*/samples/", 0),
     "a checkpoint in mid-training": (r"os\.rename .*/model/resume/.*\.part", 0),
     "the evaluation is written": (r"os\.rename .*/\.evaluation\.json", 0),
@@ -41,7 +41,7 @@ def writes(event: str, arguments: tuple, folder: str) -> str:
 
 
 def carry_out(config: Path, run: Path, log: Path, kill_at: tuple[str, int] | None = None, verb: str = "run") -> int:
-    """The child's wait status. It notes every write in `log`, and dies before one that `kill_at` names."""
+    """The child's wait status. It logs every write, and is killed before the one that `kill_at` names."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]

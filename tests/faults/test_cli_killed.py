@@ -10,19 +10,21 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_API_URL": ""}
 
 
 @pytest.fixture(scope="module")
 def write_tiny():
-    """As the stages' tests write it; a conftest of another folder cannot be imported by name."""
+    """As in the tests of the stages; a conftest of another folder cannot be imported by name."""
     return runpy.run_path(str(ROOT / "tests" / "flows" / "conftest.py"))["write_tiny_run"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_run_killed_at_chosen_writes_ends_with_the_same_bytes(tmp_path, write_tiny):
+def test_a_run_killed_at_chosen_writes_gives_the_same_bytes(tmp_path, write_tiny):
     config = write_tiny(tmp_path)
     content = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({**content, "training": {**content["training"], "epochs": 2}}))
@@ -36,7 +38,7 @@ def test_a_run_killed_at_chosen_writes_ends_with_the_same_bytes(tmp_path, write_
 
 
 @pytest.mark.slow
-def test_sigterm_has_a_last_word_in_json_and_the_run_goes_on(tmp_path, write_tiny):
+def test_sigterm_reports_json_and_the_run_resumes(tmp_path, write_tiny):
     config = write_tiny(tmp_path)
     command = [sys.executable, "-m", "flows.cli", "run", config.name, "--json", "--set", "training.epochs=500"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -48,5 +50,5 @@ def test_sigterm_has_a_last_word_in_json_and_the_run_goes_on(tmp_path, write_tin
     assert process.returncode == 143, err
     answer = json.loads(out)
     assert (answer["status"], answer["exit_code"]) == ("interrupted", 143)
-    assert "the same command goes on from there" in answer["error"]
+    assert "the same command resumes" in answer["error"]
     assert "Traceback" not in err

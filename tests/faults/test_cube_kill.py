@@ -1,4 +1,4 @@
-"""kill -9 before every call that changes the disk, as SQLite tests its journal: all of them, not a sample."""
+"""kill -9 before every call that changes the disk, as SQLite tests its journal: all calls, not a sample."""
 
 import importlib.util
 import os
@@ -51,7 +51,7 @@ def content_or_nothing(uri: Path) -> dict[str, list] | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["new", "late"])
-def test_killed_at_every_write_the_cube_is_old_or_new_and_the_rerun_completes_it(stage, shim, tmp_path):
+def test_after_a_kill_at_any_write_the_rerun_completes_the_cube(stage, shim, tmp_path):
     victim = load_victim()
     undisturbed, baseline = tmp_path / "undisturbed" / "cube", tmp_path / "baseline" / "cube"
     if stage == "late":
@@ -65,7 +65,7 @@ def test_killed_at_every_write_the_cube_is_old_or_new_and_the_rerun_completes_it
     command = [sys.executable, VICTIM, tmp_path / "killed", stage, *([baseline] if stage == "late" else [])]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=540)
     calls = int(done.stdout.split()[-1])
-    assert calls >= 20, f"only {calls} calls were seen: the shim does not see the writes"
+    assert calls >= 20, f"only {calls} calls were counted: the shim does not intercept the writes"
     seen = set()
     for call in range(1, calls + 1):
         uri = tmp_path / "killed" / str(call) / "cube"
@@ -74,7 +74,7 @@ def test_killed_at_every_write_the_cube_is_old_or_new_and_the_rerun_completes_it
         seen.add(found == after)
         victim.run(str(uri), stage)
         assert content(uri) == after, f"killed before call {call} of {calls}: the rerun gives another cube"
-    assert False in seen, "no kill hit before the commit"
+    assert False in seen, "no kill happened before the commit"
     assert content(tmp_path / "killed" / str(calls + 1) / "cube") == after
 
 
@@ -89,7 +89,7 @@ def test_chunks_of_a_killed_ingest_are_collected(tmp_path):
     before = content(Path(uri))
     session = open_repository(uri).writable_session(BRANCH)
     zarr.open_group(session.store)["image"][0] = np.random.default_rng(0).integers(1, 9999, (1, 32, 48))
-    del session  # written, never committed: what a kill leaves
+    del session  # written, never committed: as after a kill
     assert collect_garbage(uri).chunks >= 2
     assert content(Path(uri)) == before
     assert len(list_versions(uri)) == 1

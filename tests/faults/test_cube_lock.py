@@ -23,7 +23,7 @@ with exclusive_writer(sys.argv[1]):
 """
 
 
-def test_a_second_writer_is_told_who_the_first_is_and_the_lock_dies_with_its_owner(tmp_path):
+def test_the_lock_names_its_owner_and_ends_with_it(tmp_path):
     uri = str(tmp_path / "cube")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen([sys.executable, "-c", HOLD, uri], stdout=subprocess.PIPE, text=True, env=environment)
@@ -37,7 +37,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_the_lock_dies_with_its_own
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
         deadline = time.monotonic() + 10
-        while True:  # the kernel frees the lock when it has buried the process
+        while True:  # the kernel releases the lock when it has reaped the process
             try:
                 with exclusive_writer(uri):
                     break
@@ -71,8 +71,8 @@ except StorageFull as e:
 """
 
 
-def test_a_full_disk_leaves_the_cube_as_it_was(tmp_path):
-    """Files that may not grow beyond 4 KB stand for a full disk: the same call fails, with EFBIG in place of ENOSPC."""
+def test_a_full_disk_leaves_the_cube_unchanged(tmp_path):
+    """A file size limit of 4 KB simulates a full disk: the same call fails, with EFBIG instead of ENOSPC."""
     uri = str(tmp_path / "cube")
     settings = IngestSettings(chunk_px=128)
     ingest(FakeSource(dates=2, shape_yx=(128, 128)), None, uri, None, settings)
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_cube_as_it_was(tmp_path):
     assert len(ingest(FakeSource(dates=4, shape_yx=(128, 128)), None, uri, None, settings).added) == 2
 
 
-def test_the_system_saying_no_space_is_storage_full(tmp_path, monkeypatch):
+def test_enospc_raises_storage_full(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

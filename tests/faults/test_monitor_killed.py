@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_watch_killed_at_any_call_to_the_disk_goes_on_to_the_same_bytes(tmp_path):
+def test_monitoring_killed_at_any_disk_call_resumes_to_equal_bytes(tmp_path):
     driver = Path(__file__).with_name("monitor_driver.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

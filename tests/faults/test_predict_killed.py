@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forecast_killed_at_any_call_to_the_disk_is_resumed_to_the_same_bytes(tmp_path):
+def test_a_prediction_killed_at_any_disk_call_resumes_to_equal_bytes(tmp_path):
     driver = Path(__file__).with_name("predict_driver.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A process that dies at any write call of the sample cache leaves no half cache, and the next one succeeds."""
+"""A process killed at any write call of the sample cache leaves no incomplete cache, and the next one succeeds."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
 
 
 def die_at_call(number: int, folder: Path, cube: xr.Dataset, plan: WindowPlan) -> int:
-    """Exit status of a child that builds the cache and is gone at its write call `number` (writes, renames)."""
+    """Exit status of a child that builds the cache and exits at its write call `number` (writes, renames)."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

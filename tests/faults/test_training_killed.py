@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.torch
+
 DRIVER = Path(__file__).with_name("training_driver.py")
 
 

@@ -1,7 +1,7 @@
 """Kills a training at every step and inside every publication of its resume state, resumes it, and compares the weights.
 
-Run by test_training_killed.py in a process of its own: it forks once per place, before PyTorch has started any thread.
-Prints one line per place: name, whether the child died there, whether the resumed weights equal the undisturbed ones.
+Run by test_training_killed.py in a separate process: it forks once per position, before PyTorch has started any thread.
+Prints one line per position: name, whether the child died there, whether the resumed weights equal the undisturbed ones.
 """
 
 import hashlib

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class PatientApi(PrefectApi):
-    """SQLite that is busy answers 503, and nothing was done: asked again, as Prefect's own client does."""
+    """SQLite that is busy answers 503, and nothing was done: asked again, as Prefect's own client does; so is a slow read."""
 
     def ask(self, *arguments: Any) -> Any:
         for _ in range(20):
@@ -47,7 +47,10 @@ class PatientApi(PrefectApi):
             except urllib.error.HTTPError as e:
                 if e.code != 503:
                     raise
-                time.sleep(1)
+            except TimeoutError:  # six workers started at once on two cores
+                if arguments[0] != "GET":
+                    raise
+            time.sleep(1)
         return super().ask(*arguments)
 
 
@@ -400,7 +403,7 @@ def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path
     subprocess.run(worker, cwd=tmp_path, env=served.shell(), check=True, capture_output=True, timeout=120)
     refused, done = (served.end_of(run) for run in runs)
     assert (refused["type"], "runs: runs\n" in refused["message"]) == ("FAILED", True), refused
-    assert "source.path: tiny.nc" in refused["message"]
+    assert "source.path" not in refused["message"], "found beside the config"
     assert done["type"] == "COMPLETED", done
     assert (tmp_path / "runs/tiny/cube").is_dir()
 

@@ -1,4 +1,4 @@
-"""What must hold of a detector whatever the series: symmetry, indifference to the level, and no memory but the state."""
+"""Properties of a detector for any series: symmetry, invariance to the level, and no memory but the state."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ TESTS = st.sampled_from([(Cusum(), 6.0), (Mosum(4), 5.0), (Ewma(), 5.0), (Run(2)
 
 @st.composite
 def series(draw):
-    """(x, valid) with a curve, noise, clouds and at most one step in the monitored time."""
+    """(x, valid) with a curve, noise, clouds and at most one step in the monitored period."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x = draw(st.floats(-0.5, 0.5)) + 0.2 * np.sin(DAYS / 58)[:, None, None] + rng.normal(0, 0.03, (len(DAYS), 2, 3))
     x[draw(st.integers(PAST.sum(), len(DAYS))) :] += draw(st.sampled_from([-0.4, 0.0, 0.4]))
@@ -55,7 +55,7 @@ def test_direction_down_and_up_never_find_more_than_both(pair, test):
 
 @settings(max_examples=25)
 @given(series(), TESTS, st.data())
-def test_a_watch_that_was_interrupted_anywhere_ends_in_the_same_bits(pair, test, data):
+def test_an_interrupted_monitoring_run_ends_in_equal_bits(pair, test, data):
     x, valid = pair
     detector = build(test)
     fitted = detector.fit(x[PAST], valid[PAST], DAYS[PAST])
@@ -69,7 +69,7 @@ def test_a_watch_that_was_interrupted_anywhere_ends_in_the_same_bits(pair, test,
 
 @settings(max_examples=25)
 @given(series(), TESTS)
-def test_what_lies_under_a_cloud_does_not_matter(pair, test):
+def test_values_under_clouds_are_ignored(pair, test):
     x, valid = pair
     other = np.where(valid, x, np.float32(-7))
     plain, clouded = judge(build(test), x, valid), judge(build(test), other, valid)

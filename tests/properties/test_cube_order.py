@@ -1,4 +1,4 @@
-"""Whatever comes in which order and in how many batches, the cube is the same."""
+"""The cube is the same whatever the order of arrival and the batches."""
 
 import tempfile
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import open_cube
 from pipelines.sources.fake import FakeSource
-from pipelines.sources.quality import SclRule
+from pipelines.sources.quality import SclMask
 from pipelines.sources.source import Listing
 
 COUNT = 6
@@ -19,7 +19,7 @@ COUNT = 6
 
 @dataclass(frozen=True)
 class Arrived(FakeSource):
-    """Those of the fake's scenes that have arrived, in the order of their arrival."""
+    """The scenes of the fake source that have arrived, in the order of their arrival."""
 
     arrived: tuple[int, ...] = ()
 
@@ -30,7 +30,7 @@ class Arrived(FakeSource):
 
 def ingest_into(uri: str, arrived: list[int], workers: int, commit_scenes: int) -> None:
     source = Arrived(dates=COUNT, shape_yx=(20, 20), bands=("red",), arrived=tuple(arrived))
-    ingest(source, SclRule(keep=(4,)), uri, None, IngestSettings(chunk_px=16, workers=workers, commit_scenes=commit_scenes))
+    ingest(source, SclMask(keep=(4,)), uri, None, IngestSettings(chunk_px=16, workers=workers, commit_scenes=commit_scenes))
 
 
 def content(uri: str) -> dict[str, list]:

@@ -1,7 +1,7 @@
-"""A tile with the halo, cropped, is the same pixels of the whole image.
+"""A tile with its halo, cropped, equals the same pixels of the whole image.
 
-The difference is 0.0 where the library sums up in the same order whatever the shape; for tiny tiles and on some processors it
-does not, and then it is the last digit of a float32. A wrong halo shows as 1e-3 and more.
+The difference is 0.0 where the library sums in the same order whatever the shape; for tiny tiles and on some processors it
+is the last digit of a float32. A wrong halo shows as 0.001 and more.
 """
 
 import pytest
@@ -46,7 +46,7 @@ def series(seed: int) -> dict[str, torch.Tensor]:
     height=st.integers(1, SIZE),
     width=st.integers(1, SIZE),
 )
-def test_a_cropped_tile_is_the_whole_image(baseline, kind, seed, kernel, hidden, row0, col0, height, width):
+def test_a_cropped_tile_equals_the_whole_image(baseline, kind, seed, kernel, hidden, row0, col0, height, width):
     scaling = Scaling((0.5, 0.5), (0.3, 0.3), ("none", "log1p"), 16.0)
     gru = ConvGRUSettings(hidden=hidden, kernel=kernel)
     network = gru if kind == "convgru" else ConvLSTMSettings(hidden=hidden, kernel=kernel, peepholes=seed % 2 == 0)

@@ -1,4 +1,4 @@
-"""For every legal rule: the audit passes, and agrees with brute force; a corrupted plan does not."""
+"""For every valid split: the audit passes and agrees with brute force; a corrupted plan fails."""
 
 from dataclasses import replace
 from itertools import product
@@ -15,7 +15,7 @@ START = np.datetime64("2018-01-01", "ns")
 
 @st.composite
 def requests(draw, sides: tuple[int, int] = (5, 40), blocks: tuple[int, int] = (4, 20)) -> dict:
-    """Arguments of `plan_windows`, most of them legal."""
+    """Arguments of `plan_windows`, most of them valid."""
     gaps = draw(st.lists(st.integers(1, 40), min_size=14, max_size=40))
     times = START + np.cumsum(gaps) * np.timedelta64(1, "D")
     cuts = draw(st.tuples(st.integers(6, len(times) - 6), st.integers(2, 12)))
@@ -36,7 +36,7 @@ def requests(draw, sides: tuple[int, int] = (5, 40), blocks: tuple[int, int] = (
 
 
 def plan_or_skip(request: dict) -> WindowPlan:
-    """The plan; the example is skipped if the request was refused, with a message that names a setting."""
+    """The plan; the example is skipped if the request is refused with a message that names a setting."""
     try:
         return plan_windows(**{**request, "split": Split(**request["split"])})
     except RequestError as e:
@@ -46,7 +46,7 @@ def plan_or_skip(request: dict) -> WindowPlan:
 
 
 def pixel_dates(plan: WindowPlan, part: str) -> set[tuple[int, int, int]]:
-    """Every (date, row, column) that the part looks at, the slow way."""
+    """Every (date, row, column) that the part uses, by brute force."""
     seen: set[tuple[int, int, int]] = set()
     for window in plan.of_part(part):
         rows, columns = range(window.tile.row0, window.tile.row1), range(window.tile.col0, window.tile.col1)
@@ -57,7 +57,7 @@ def pixel_dates(plan: WindowPlan, part: str) -> set[tuple[int, int, int]]:
 
 @settings(max_examples=60, deadline=None)
 @given(requests())
-def test_every_legal_plan_passes_the_audit(request_):
+def test_every_valid_plan_passes_the_audit(request_):
     plan = plan_or_skip(request_)
     found = audit(plan)
     assert found.ok, found.problems
@@ -67,7 +67,7 @@ def test_every_legal_plan_passes_the_audit(request_):
 
 @settings(max_examples=10, deadline=None)
 @given(requests((10, 15), (5, 6)), st.data())
-def test_shared_pixel_dates_are_counted_as_brute_force_does(request_, data):
+def test_shared_pixel_dates_equal_brute_force(request_, data):
     plan = plan_or_skip(request_)
     numbers = data.draw(st.lists(st.integers(0, len(plan.windows) - 1), min_size=1, max_size=5))
     windows = list(plan.windows)
@@ -83,16 +83,16 @@ def test_shared_pixel_dates_are_counted_as_brute_force_does(request_, data):
 
 @settings(max_examples=40, deadline=None)
 @given(requests(), st.data())
-def test_a_corrupted_plan_is_caught(request_, data):
+def test_a_corrupted_plan_is_detected(request_, data):
     plan = plan_or_skip(request_)
     train, test = (data.draw(st.sampled_from(plan.of_part(part))) for part in ("train", "test"))
     corruption = data.draw(
         st.sampled_from(
             [
-                replace(test, part="train"),  # a test window is trained on
-                replace(train, part="test"),  # a training window is tested on
-                replace(test, tile=train.tile, context_T=train.context_T),  # tested where it was trained
-                replace(train, target_K=test.target_K, target_days_K=test.target_days_K),  # trained on the time of the test
+                replace(test, part="train"),  # a test window in training
+                replace(train, part="test"),  # a training window in the test
+                replace(test, tile=train.tile, context_T=train.context_T),  # tested on training pixels and dates
+                replace(train, target_K=test.target_K, target_days_K=test.target_days_K),  # trained on the test period
                 replace(test, context_T=(*test.context_T[:-1], max(test.target_K))),  # the context holds the target
             ]
         )
@@ -111,7 +111,7 @@ def test_blocks_cover_every_pixel_once(shape_yx, block_px):
 
 @settings(max_examples=40, deadline=None)
 @given(requests())
-def test_training_never_may_look_at_its_target_or_half_a_year_after(request_):
+def test_training_never_uses_its_target_or_the_half_year_after(request_):
     plan = plan_or_skip(request_)
     for window in plan.windows[:: max(len(plan.windows) // 20, 1)]:
         usable, issue = plan.days_N[plan.usable(window)], plan.days_N[window.issue]

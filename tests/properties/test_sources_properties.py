@@ -1,4 +1,4 @@
-"""What holds for every source, whatever the place, the cut, the names or the clouds."""
+"""Properties of every source, whatever the position, the truncation, the names or the clouds."""
 
 import datetime
 from pathlib import Path
@@ -52,9 +52,9 @@ def test_any_window_of_the_lattice_is_a_copy(source, row, column, height, width,
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(cut=2453, compress="lzw", tiled=True)  # cuts off the array of offsets: to GDAL all tiles are sparse
+@example(cut=2453, compress="lzw", tiled=True)  # truncates the array of offsets: GDAL then reads all tiles as sparse
 @given(cut=st.integers(0, 1_000_000), compress=st.sampled_from(["none", "deflate", "lzw"]), tiled=st.booleans())
-def test_a_cut_file_is_refused_or_whole(tmp_path, cut, compress, tiled):
+def test_a_truncated_file_is_refused_or_complete(tmp_path, cut, compress, tiled):
     tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16} if tiled else {}
     whole = write(tmp_path / "whole.tif", compress=compress, **tiles).read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[: cut % len(whole)])
@@ -72,7 +72,7 @@ def test_a_cut_file_is_refused_or_whole(tmp_path, cut, compress, tiled):
     junk=st.binary(max_size=300),
     magic=st.sampled_from([b"", b"II*\0", b"II+\0", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"]),
 )
-def test_any_bytes_are_refused_and_never_a_crash(tmp_path, junk, magic):
+def test_any_bytes_are_refused_without_a_crash(tmp_path, junk, magic):
     (tmp_path / "a.tif").write_bytes(magic + junk)
     with pytest.raises(SceneRefused), open_raster(tmp_path / "a.tif") as dataset:
         dataset.read()
@@ -80,7 +80,7 @@ def test_any_bytes_are_refused_and_never_a_crash(tmp_path, junk, magic):
 
 @settings(deadline=None)
 @given(bad=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 14)), max_size=6), away_px=st.integers(0, 5))
-def test_away_means_farther_than_that_from_every_bad_pixel(bad, away_px):
+def test_usable_pixels_are_farther_than_away_px_from_bad_ones(bad, away_px):
     is_bad = np.zeros((12, 15), bool)
     rows, columns = np.mgrid[:12, :15]
     expected = np.ones((12, 15), bool)
@@ -92,7 +92,7 @@ def test_away_means_farther_than_that_from_every_bad_pixel(bad, away_px):
 
 @settings(deadline=None)
 @given(moment=st.datetimes(datetime.datetime(1970, 1, 1), datetime.datetime(2099, 12, 31)), date_format=st.sampled_from(FORMATS))
-def test_dates_are_read_as_they_are_written(moment, date_format):
+def test_written_dates_are_parsed_unchanged(moment, date_format):
     text = moment.strftime(date_format)
     assert detect_date(text) == parse_date(text, date_format) == np.datetime64(datetime.datetime.strptime(text, date_format))
 
@@ -104,7 +104,7 @@ def test_dates_are_read_as_they_are_written(moment, date_format):
     bands=st.lists(st.sampled_from(["B2", "B04", "B8A", "SCL", "NDVI", "red"]), min_size=2, max_size=5, unique=True),
     has_band_first=st.booleans(),
 )
-def test_a_proposed_pattern_reads_the_names_it_was_made_from(days, date_format, bands, has_band_first):
+def test_a_proposed_pattern_matches_its_own_names(days, date_format, bands, has_band_first):
     dates = [day.strftime(date_format) for day in days]
     names = [f"x_{band}_{date}.tif" if has_band_first else f"x.{date}/{band}.tif" for date in dates for band in bands]
     naming = propose_pattern(names)
@@ -121,7 +121,7 @@ def test_a_proposed_pattern_reads_the_names_it_was_made_from(days, date_format, 
 
 @settings(deadline=None)
 @given(hours=st.lists(st.integers(0, 9), max_size=12), same_date=st.sampled_from(["refuse", "mosaic"]))
-def test_a_settled_listing_loses_no_scene_and_has_every_date_once(hours, same_date):
+def test_a_resolved_listing_has_every_scene_and_every_date_once(hours, same_date):
     scenes = [Scene(f"s{i}", np.datetime64("2018-01-01", "ns") + np.timedelta64(hour, "h"), {}) for i, hour in enumerate(hours)]
     listing = resolve_dates(scenes, [], same_date)
     dates = [scene.observed_utc for scene in listing.scenes]

@@ -1,7 +1,7 @@
-"""A window with the halo that a network states, cropped, is the same pixels of the whole image: for every network.
+"""For every network: a window with the stated halo, cropped, equals the same pixels of the whole image.
 
-In float64, where one pixel too few shows; the float32 that is shipped differs in the last digits only, because PyTorch takes
-another convolution for small images on a CPU (docs/design/001-spine.md).
+In float64, where a halo that is one pixel too small shows; float32, which is used in production, differs in the last
+digits only, because PyTorch uses another convolution for small images on a CPU (docs/design/001-spine.md).
 """
 
 import pytest
@@ -16,7 +16,7 @@ POOLING = {name: case for name, case in CHANGE.items() if case.build().stride_px
 
 
 def worst_difference(case: Case, seed: int, steps: int, shape_yx: tuple[int, int], rows: slice, columns: slice, halo_yx) -> float:
-    """Largest difference of a window's answer from the whole's, relative to the spread of the answer."""
+    """Largest difference of a window's output from the whole's, relative to the spread of the output."""
     network, known = case.ready(seed), case.inputs(seed, steps, shape_yx)
     top, left = max(rows.start - halo_yx[0], 0), max(columns.start - halo_yx[1], 0)
     window = slice(top, rows.stop + halo_yx[0]), slice(left, columns.stop + halo_yx[1])
@@ -36,7 +36,7 @@ def worst_difference(case: Case, seed: int, steps: int, shape_yx: tuple[int, int
     start_yx=st.tuples(st.integers(0, 59), st.integers(0, 59)),
     size_yx=st.tuples(st.integers(1, 90), st.integers(1, 90)),
 )
-def test_a_cropped_window_is_the_whole_image(name, seed, steps, shape_yx, start_yx, size_yx):
+def test_a_cropped_window_equals_the_whole_image(name, seed, steps, shape_yx, start_yx, size_yx):
     case = CASES[name]
     steps, network = case.steps(steps), case.build()
     row, column = (start // stride * stride for start, stride in zip(start_yx, network.stride_px, strict=True))
@@ -48,7 +48,7 @@ def test_a_cropped_window_is_the_whole_image(name, seed, steps, shape_yx, start_
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.build().halo_px(3) > (1, 1)])
 def test_the_halo_is_needed(name):
-    """Half of it is not enough: the test above can fail."""
+    """Half of the halo is not enough: the test above can fail."""
     case = CASES[name]
     network, steps = case.build(), case.steps(4)
     halo = tuple(side // 2 // stride * stride for side, stride in zip(network.halo_px(steps), network.stride_px, strict=True))

@@ -1,4 +1,4 @@
-"""Properties of grids and tiles that everything else rests on."""
+"""Properties of grids and tiles."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
 
 @given(SHAPES, st.integers(1, 40))
-def test_every_pixel_is_covered_exactly_once(shape_yx, tile_px):
+def test_tiles_cover_every_pixel_exactly_once(shape_yx, tile_px):
     count = np.zeros(shape_yx, int)
     for tile in tile_raster(shape_yx, tile_px):
         count[tile.rows, tile.columns] += 1
@@ -20,7 +20,7 @@ def test_every_pixel_is_covered_exactly_once(shape_yx, tile_px):
 
 
 @given(SHAPES, st.integers(1, 40), st.integers(0, 50))
-def test_a_tile_finds_itself_in_its_grown_self(shape_yx, tile_px, halo):
+def test_a_tile_is_located_within_its_grown_tile(shape_yx, tile_px, halo):
     raster = np.arange(shape_yx[0] * shape_yx[1]).reshape(shape_yx)
     for tile in tile_raster(shape_yx, tile_px):
         grown = tile.grown(halo, shape_yx)
@@ -28,7 +28,7 @@ def test_a_tile_finds_itself_in_its_grown_self(shape_yx, tile_px, halo):
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 30), st.integers(1, 30))
-def test_overlap_is_symmetric_and_true_of_oneself(row, col, height, width):
+def test_overlap_is_symmetric_and_reflexive(row, col, height, width):
     one, two = Tile(row, row + height, col, col + width), Tile(10, 20, 10, 20)
     assert one.overlaps(one)
     assert one.overlaps(two) == two.overlaps(one)
@@ -36,7 +36,7 @@ def test_overlap_is_symmetric_and_true_of_oneself(row, col, height, width):
     assert one.overlaps(two) == bool(shared)
 
 
-def test_a_tile_cannot_be_shrunk_to_nothing():
+def test_shrinking_a_tile_to_nothing_raises():
     with pytest.raises(ValueError, match="nothing left after a margin of 5 pixels"):
         Tile(0, 10, 0, 30).shrunk(5)
 

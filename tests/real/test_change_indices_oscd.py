@@ -86,7 +86,7 @@ def test_bordeaux_and_bercy_are_found_half_a_pixel_and_more_off(prepared):
         assert frames[name].gain_T[1] > 0.005
     for name in ("paris", "rennes"):
         np.testing.assert_array_equal(frames[name].shift_T_yx, 0)
-        assert "fits no better" in frames[name].notes[0]
+        assert "gains nothing" in frames[name].notes[0]
     assert [frame.warnings for frame in frames.values()] == [()] * 5  # all are alike enough to be compared
 
 

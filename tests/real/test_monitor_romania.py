@@ -10,7 +10,7 @@ from pipelines.monitoring.detector import CHANGED, Calibration, Detector, monito
 from pipelines.monitoring.evaluation import EvaluationSettings, evaluate_monitor
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.sequential_test import Cusum
-from pipelines.sources.quality import SclRule
+from pipelines.sources.quality import SclMask
 
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"
 START = float(np.datetime64("2019-01-01", "D").astype(int))
@@ -20,7 +20,7 @@ WEST, EAST, ALL = slice(0, 50), slice(50, 100), slice(0, 100)
 @pytest.fixture(scope="module")
 def forest(shared_data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(NDVI, valid, days): SCL 4 and 5 only, 2 pixels away from all other classes, as in configs/demo.yaml."""
-    settings = SclRule((4, 5), away_px=2)
+    settings = SclMask((4, 5), away_px=2)
     with xr.open_dataset(shared_data(FILE), engine="h5netcdf", mask_and_scale=False) as file:
         bands = {name: file[name].values for name in ("B2", "B3", "B4", "B8")}
         valid = np.stack([settings.usable(scl) for scl in file["SCL"].values])

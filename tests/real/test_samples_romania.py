@@ -20,7 +20,7 @@ SPLIT = Split(25, 1, np.datetime64("2019-01-01"), np.datetime64("2020-01-01"))
 
 @pytest.fixture(scope="module")
 def forest(shared_data) -> xr.Dataset:
-    """The netCDF in the cube's contract; usable are vegetation and bare soil (SCL 4, 5) with all bands present."""
+    """The netCDF with the layout of the cube; usable are vegetation and bare soil (SCL 4, 5) with all bands present."""
     names = ["B2", "B3", "B4", "B8"]
     with xr.open_dataset(shared_data(FILE), engine="h5netcdf", mask_and_scale=False) as file:
         image = np.stack([file[name].values for name in names], axis=1)
@@ -54,7 +54,7 @@ def test_statistics_are_those_of_a_forest(forest):
     assert statistics.std[0] == pytest.approx(0.147, abs=0.01)
 
 
-def test_persistence_scores_as_known(forest, tmp_path):
+def test_persistence_has_its_known_error(forest, tmp_path):
     """0.127 was measured on the whole raster (docs of the data); three held-out blocks are close to it."""
     error = pixels = 0.0
     for window in cut(forest, tmp_path, Sampling()).windows("test"):

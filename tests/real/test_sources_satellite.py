@@ -1,4 +1,4 @@
-"""Every kind of source on the real series it is for, against values read independently."""
+"""Every kind of source on real series, against values read independently."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.netcdf import NetcdfSource
 from pipelines.sources.proposal import propose_run
-from pipelines.sources.quality import LandsatRule, SclRule
+from pipelines.sources.quality import LandsatMask, SclMask
 from pipelines.sources.reading import read_slice, read_strip
 from pipelines.sources.stack import StackSource
 
@@ -41,7 +41,7 @@ def test_sentinel2_cube(shared_data, size, names):
         np.testing.assert_allclose(grid.x_centres(), cube.x, rtol=0, atol=1e-6)
         np.testing.assert_allclose(grid.y_centres(), cube.y, rtol=0, atol=1e-6)
         for index in (0, 71, 139):
-            found = read_slice(source, SclRule((4, 5)), scenes[index], grid)
+            found = read_slice(source, SclMask((4, 5)), scenes[index], grid)
             expected = np.stack([cube[name].values[index] for name in names])
             np.testing.assert_array_equal(found.image_BYX, expected)
             usable = np.isin(cube.SCL.values[index], (4, 5)) & (expected != 0).all(axis=0)
@@ -86,7 +86,7 @@ def test_radar_netherlands(shared_data):
     assert 0.3 < warped.valid_YX.mean() < 1
 
 
-def test_radar_finland_never_reads_the_blank_overviews(shared_data):
+def test_radar_finland_ignores_the_blank_overviews(shared_data):
     folder = shared_data("satellite/radar-finland")
     source = FolderSource(folder, BandRequest(bands("dbz", scale=0.5, offset=-32, nodata=255)), "{date:%Y%m%d%H%M}_FINUTM.tif")
     scene = source.list_scenes().scenes[0]
@@ -111,10 +111,10 @@ def test_landsat_scenes_of_several_paths_make_mosaics(shared_data):
     listing = alone.list_scenes()
     assert (len(listing.scenes), [refusal.reason for refusal in listing.refused]) == (17, ["duplicate-date"] * 2)
     with pytest.raises(SceneRefused, match="wrong-grid"):
-        read_slice(alone, LandsatRule(1, band="BQA"), listing.scenes[1], alone.native_grid())
+        read_slice(alone, LandsatMask(1, band="BQA"), listing.scenes[1], alone.native_grid())
     source = FolderSource(folder, requested, pattern, same_date="mosaic")
     grid = Grid("EPSG:32618", (3000.0, 0.0, 390_000.0, 0.0, -3000.0, 4_743_000.0), (135, 125))
-    rule = LandsatRule(1, band="BQA")
+    rule = LandsatMask(1, band="BQA")
     scene = next(scene for scene in source.list_scenes().scenes if len(scene.parts) == 2)
     whole = read_slice(source, rule, scene, grid, on_other_grid="reproject")
     parts = [read_slice(source, rule, part, grid, on_other_grid="reproject") for part in scene.parts]

@@ -8,7 +8,7 @@ def dates(*texts: str) -> np.ndarray:
     return np.array(texts, dtype="datetime64[ns]")
 
 
-def test_days_keep_the_minutes():
+def test_days_include_the_minutes():
     days = to_days(dates("1970-01-02T06:00", "2010-08-26T00:05"))
     assert days[0] == 1.25
     np.testing.assert_array_equal(from_days(days), dates("1970-01-02T06:00", "2010-08-26T00:05"))
@@ -25,13 +25,13 @@ def test_regular_steps_end_at_or_before_the_last_date():
     )
 
 
-def test_each_step_takes_its_nearest_observation_within_tolerance():
+def test_each_step_gets_its_nearest_observation_within_tolerance():
     observed = dates("2020-01-01", "2020-01-12", "2020-02-20")
     steps = dates("2020-01-01", "2020-01-11", "2020-01-21", "2020-02-20")
     np.testing.assert_array_equal(nearest_observations(observed, steps, 4.0), [0, 1, -1, 2])
 
 
-def test_an_observation_serves_only_the_step_it_is_nearest_to():
+def test_an_observation_is_used_only_for_its_nearest_step():
     steps = dates("2020-01-01", "2020-01-03")
     np.testing.assert_array_equal(nearest_observations(dates("2020-01-03"), steps, 10.0), [-1, 0])
 
@@ -52,5 +52,5 @@ def test_one_date_has_no_step():
         (0.5 / 86_400, "0.5 seconds"),
     ],
 )
-def test_spans_of_time_are_said_in_the_largest_unit_that_they_fill(days, words):
+def test_durations_use_the_largest_unit_below_them(days, words):
     assert format_span(days) == words

@@ -5,7 +5,7 @@ import pytest
 from pipelines.errors import ConfigError, DriftlineError, Mistake, RequestError, SceneRefused, StateError
 
 
-def test_all_mistakes_are_shown_with_place_and_remedy():
+def test_all_mistakes_are_shown_with_position_and_remedy():
     error = ConfigError(
         [Mistake("run.yaml:3", "source.knd", "unknown key", "did you mean kind?"), Mistake("run.yaml:9", "name", "missing")]
     )
@@ -17,7 +17,7 @@ def test_all_mistakes_are_shown_with_place_and_remedy():
     ]
 
 
-def test_a_refusal_survives_the_way_between_processes():
+def test_a_refusal_can_be_pickled():
     error = SceneRefused("s2_20200101", "truncated", "block 3 ends at byte 900 of 700")
     again = pickle.loads(pickle.dumps(error))
     assert (again.scene_id, again.reason, again.detail) == (error.scene_id, error.reason, error.detail)

@@ -1,6 +1,6 @@
-"""What version 0.1.0 left on disk is still read: cubes, checkpoints, the state of monitoring, configs, whole run folders.
+"""Files of version 0.1.0 are still read: cubes, checkpoints, the state of monitoring, configs, whole run folders.
 
-The files and what 0.1.0 computes from them lie in tests/fixtures/v0_1, made by tests/fixtures/make_v0_1.py.
+The files and the results of 0.1.0 are in tests/fixtures/v0_1, made by tests/fixtures/make_v0_1.py.
 """
 
 import json
@@ -72,7 +72,7 @@ def test_a_cube_holds_the_same_values(unpack: Unpack) -> None:
     driftline("export", uri, "copy.zarr")
 
 
-def test_a_forecaster_forecasts_the_same(unpack: Unpack) -> None:
+def test_a_forecaster_gives_the_same_forecast(unpack: Unpack) -> None:
     forecaster, metadata = load_forecaster(unpack("forecast") / "model")
     given, y_KCHW = expected("forecast")
     np.testing.assert_allclose(forecaster.forecast(**given).numpy(), y_KCHW, atol=1e-6, rtol=0)
@@ -88,7 +88,7 @@ def test_a_change_detector_finds_the_same(unpack: Unpack) -> None:
     np.testing.assert_allclose(detector.fuse(torch.stack(p_MHW).mean(0), index_p_HW).numpy(), p_HW, atol=1e-6, rtol=0)
 
 
-def test_monitoring_goes_on_from_the_saved_state(unpack: Unpack) -> None:
+def test_monitoring_resumes_from_the_saved_state(unpack: Unpack) -> None:
     folder = unpack("monitor")
     first = driftline("monitor", "monitor.yaml")
     assert (first["counts"]["steps"], first["counts"]["fits"], first["alerts"]) == (0, 0, []), "nothing is new yet"
@@ -114,7 +114,7 @@ def test_monitoring_goes_on_from_the_saved_state(unpack: Unpack) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_folder_is_carried_on(name: str, unpack: Unpack) -> None:
+def test_a_run_folder_is_continued(name: str, unpack: Unpack) -> None:
     """A stage's key has the version of the code in it: another version trains and evaluates again."""
     folder = unpack(name)
     summary = json.loads((folder / "summary.json").read_text())

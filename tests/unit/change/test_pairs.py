@@ -170,7 +170,7 @@ def test_a_band_of_one_value_stays_at_nothing():
 def test_a_frame_survives_json_to_the_bit():
     x, valid = series()
     frame = measure_site(site_of(x, valid), PairSettings(max_shift_px=0.7))
-    assert "paris, date 3: a shift of (+0.00, -1.0" in frame.notes[0]
+    assert "paris, date 3: the estimated shift of (+0.00, -1.0" in frame.notes[0]
     back = frame_from_json(json.loads(json.dumps(frame.as_json())))
     for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T"):
         np.testing.assert_array_equal(getattr(back, name), getattr(frame, name))

@@ -1,4 +1,4 @@
-"""The ready-made runs that the README shows."""
+"""The ready-made runs that the docs show."""
 
 import re
 from pathlib import Path
@@ -6,15 +6,26 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_run
+from flows.demo import DATA
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("name", ["sinop", "radar", "demo-change"])
-def test_the_readme_shows_the_ready_made_runs_word_for_word(name):
+@pytest.mark.parametrize(
+    ("name", "page"), [("sinop", "docs/own-data.md"), ("radar", "docs/own-data.md"), ("demo-change", "README.md")]
+)
+def test_the_docs_show_the_ready_made_runs_verbatim(name, page):
     path = ROOT / "configs" / f"{name}.yaml"
-    shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     made = path.read_text(encoding="utf-8").splitlines(keepends=True)
     assert shown
     assert shown[1] == "".join(line for line in made if not line.startswith("#"))
     assert load_run(path, inputs_must_exist=False).name == name
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-change"])
+def test_the_data_of_the_demos_lie_in_the_working_folder(name, tmp_path, monkeypatch):
+    """`driftline demo` fetches them there; the config may lie in an installed package."""
+    monkeypatch.chdir(tmp_path)
+    run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
+    assert (Path(run.source.path).parent, run.runs) == (DATA, "runs")

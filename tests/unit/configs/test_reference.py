@@ -5,7 +5,7 @@ from configs.reference import reference
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_committed_reference_is_what_the_schema_says():
+def test_the_committed_reference_equals_the_schema():
     committed = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     assert committed == reference(), "run: python -m configs.reference > docs/config.md"
 

@@ -27,7 +27,7 @@ def applied(text: str, overrides: dict[str, str] | None = None) -> tuple[Documen
     return document, notes
 
 
-def test_a_renamed_key_moves_with_the_line_where_it_stands():
+def test_a_renamed_key_moves_with_its_line():
     document, notes = applied("name: x\nold: 3\n")
     assert document.data == {"name": "x", "group": {"new": 3}}
     assert document.position_of_value(("group", "new")) == "run.yaml:2"
@@ -41,11 +41,11 @@ def test_entries_of_lists_and_whole_sections_move():
     assert len(notes) == 3
 
 
-def test_a_retired_key_is_taken_out_and_a_renamed_value_is_replaced():
+def test_a_retired_key_is_removed_and_a_renamed_value_replaced():
     document, notes = applied("gone: 1\nsource: {kind: locations}\n")
     assert document.data == {"source": {"kind": "sites"}}
     assert notes == [
-        "run.yaml:1: gone has no effect any more: nothing reads it",
+        "run.yaml:1: gone no longer has an effect: nothing reads it",
         "run.yaml:2: `source.kind: locations` is now called `source.kind: sites`",
     ]
 
@@ -54,7 +54,7 @@ def test_old_and_new_name_together_are_a_mistake():
     document, _ = applied("old: 3\ngroup: {new: 4}\n")
     assert document.data == {"group": {"new": 4}}
     assert [(m.position, m.key, m.remedy) for m in document.mistakes] == [
-        ("run.yaml:1", "old", "group.new stands at run.yaml:2; keep that one")
+        ("run.yaml:1", "old", "group.new is at run.yaml:2; keep that one")
     ]
 
 
@@ -64,7 +64,7 @@ def test_an_old_name_given_with_set_wins_over_the_file():
     assert not document.mistakes
 
 
-def test_what_is_no_mapping_is_left_to_the_schema():
+def test_values_that_are_not_mappings_are_left_to_the_schema():
     document, notes = applied("list: 3\nsource: [1]\ngroup: 5\nold: 1\n")
     assert document.data == {"list": 3, "source": [1], "group": 5}
     assert notes == ["run.yaml:4: old is now called group.new"]
@@ -73,7 +73,7 @@ def test_what_is_no_mapping_is_left_to_the_schema():
 def test_a_key_is_old_only_for_the_tasks_that_had_it():
     document, notes = parse_yaml("task: change\nevaluation: {bootstrap: 100}\n", "run.yaml"), []
     apply_renamed(document, notes.append)
-    assert document.data["evaluation"] == {"bootstrap": 100}  # an unknown key, as ever
+    assert document.data["evaluation"] == {"bootstrap": 100}  # an unknown key, as before
     assert notes == []
     assert all(set(one.tasks) <= {"forecast", "monitor", "change"} for one in RENAMED.values())
 
@@ -102,14 +102,14 @@ class Display(Silent):
 
 
 @pytest.mark.parametrize("is_deployed", [False, True], ids=["plain", "deployed: the config is read twice"])
-def test_the_retired_number_of_resamples_is_read_and_said_once(config: Path, is_deployed: bool):
+def test_the_retired_number_of_resamples_is_noted_once(config: Path, is_deployed: bool):
     display = Display()
     open_invocation(config, display=display, inputs_must_exist=False, is_deployed=is_deployed)
     assert len(display.notes) == 1
-    assert display.notes[0].startswith(f"{config}:6: evaluation.bootstrap has no effect any more")
+    assert display.notes[0].startswith(f"{config}:6: evaluation.bootstrap no longer has an effect")
 
 
 def test_without_a_display_the_note_is_logged(config: Path, caplog: pytest.LogCaptureFixture):
     load_run(config, inputs_must_exist=False)
     assert len(caplog.records) == 1
-    assert "evaluation.bootstrap has no effect any more" in caplog.text
+    assert "evaluation.bootstrap no longer has an effect" in caplog.text

@@ -1,4 +1,4 @@
-"""Sources for the tests of the cube: the shipped fake, with some scenes picked, spoilt or changed."""
+"""Sources for the tests of the cube: the fake source, with some scenes selected, unreadable or changed."""
 
 from dataclasses import dataclass, field
 
@@ -7,22 +7,22 @@ import numpy as np
 from pipelines.errors import SceneRefused
 from pipelines.scene import Scene
 from pipelines.sources.fake import FakeSource
-from pipelines.sources.quality import SclRule
+from pipelines.sources.quality import SclMask
 from pipelines.sources.source import Listing
 
-RULE = SclRule(keep=(4,))
+RULE = SclMask(keep=(4,))
 
 
 @dataclass(frozen=True)
 class PickedSource(FakeSource):
-    """The fake's scenes with the numbers `picked` (None: all).
+    """The scenes of the fake source with the numbers `picked` (None: all).
 
-    `spoilt` raises SceneRefused for a number; `brighter` adds to its pixels (a reprocessed scene); `empty` is all nodata;
-    `cloudy` all cloud; `renamed` and `moved` change id and date.
+    `unreadable` raises SceneRefused for a number; `brighter` adds to its pixels (a reprocessed scene); `empty` is all
+    nodata; `cloudy` all cloud; `renamed` and `moved` change id and date.
     """
 
     picked: tuple[int, ...] | None = None
-    spoilt: tuple[int, ...] = ()
+    unreadable: tuple[int, ...] = ()
     empty: tuple[int, ...] = ()
     cloudy: tuple[int, ...] = ()
     brighter: dict[int, int] = field(default_factory=dict, hash=False)
@@ -44,8 +44,8 @@ class PickedSource(FakeSource):
 
     def read(self, scene, grid, names, resampling, rows=None) -> np.ndarray:
         number = scene.assets["SCL"].index
-        if number in self.spoilt:
-            raise SceneRefused(scene.id, "unreadable", "spoilt for the test")
+        if number in self.unreadable:
+            raise SceneRefused(scene.id, "unreadable", "unreadable for the test")
         layers = FakeSource.read(self, scene, grid, names, resampling, rows)
         if names == ("SCL",):
             return np.full_like(layers, 9) if number in self.cloudy else layers

@@ -5,16 +5,16 @@ import pytest
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import open_cube
 from pipelines.sources.fake import FakeSource
-from pipelines.sources.quality import SclRule
+from pipelines.sources.quality import SclMask
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_processes", [False, True])
 def test_workers_of_a_cluster_give_the_same_cube(tmp_path, in_processes):
-    """Workers in threads or in spawned processes; each scene travels to them pickled, into a fork of the session."""
+    """Workers in threads or in spawned processes; each scene is pickled for them, into a fork of the session."""
     from distributed import LocalCluster
 
-    source, quality_mask = FakeSource(dates=5, shape_yx=(24, 40), cloud_fraction=0.6), SclRule(keep=(4,))
+    source, quality_mask = FakeSource(dates=5, shape_yx=(24, 40), cloud_fraction=0.6), SclMask(keep=(4,))
     settings = {"chunk_px": 16, "min_valid_fraction": 0.3}
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     expected = ingest(source, quality_mask, here, None, IngestSettings(**settings))

@@ -24,8 +24,8 @@ SETTINGS = IngestSettings(chunk_px=16, workers=2)
 SMALL = {"dates": 6, "shape_yx": (24, 40)}
 
 
-def ingest_into(uri, settings=SETTINGS, grid=None, **spoils):
-    return ingest(PickedSource(**{**SMALL, **spoils}), RULE, str(uri), grid, settings)
+def ingest_into(uri, settings=SETTINGS, grid=None, **changes):
+    return ingest(PickedSource(**{**SMALL, **changes}), RULE, str(uri), grid, settings)
 
 
 def ids(report):
@@ -44,7 +44,7 @@ def uri(tmp_path):
     return tmp_path / "cube"
 
 
-def test_the_cube_holds_what_the_source_reads(uri):
+def test_the_cube_equals_the_source(uri):
     report = ingest_into(uri)
     source = PickedSource(**SMALL)
     cube = open_cube(str(uri))
@@ -62,7 +62,7 @@ def test_the_cube_holds_what_the_source_reads(uri):
         assert cube.valid_fraction.values[index] == pytest.approx(expected.valid_YX.mean())
 
 
-def test_again_is_no_commit(uri):
+def test_a_repeated_ingest_commits_nothing(uri):
     first = ingest_into(uri)
     again = ingest_into(uri)
     assert again.snapshot == first.snapshot
@@ -80,7 +80,7 @@ def test_late_scenes_are_inserted_at_their_date(uri, tmp_path):
     assert len(open_cube(str(uri), list_versions(str(uri))[-1].snapshot).time) == 3
 
 
-def test_a_reprocessed_scene_replaces_its_predecessor(uri, tmp_path):
+def test_a_reprocessed_scene_replaces_the_previous_one(uri, tmp_path):
     ingest_into(uri)
     report = ingest_into(uri, brighter={2: 7})
     assert ids(report.replaced) == ["2"]
@@ -97,25 +97,25 @@ def test_a_corrected_date_moves_the_scene(uri, tmp_path):
     assert same_content(uri, tmp_path / "fresh")
 
 
-def test_refused_scenes_are_listed_and_stop_nothing(uri, tmp_path):
+def test_refused_scenes_are_listed_and_the_others_written(uri, tmp_path):
     settings = replace(SETTINGS, refused_json=tmp_path / "run" / "refused.json")
-    report = ingest_into(uri, settings, spoilt=(0,), empty=(2,), cloudy=(3,))
+    report = ingest_into(uri, settings, unreadable=(0,), empty=(2,), cloudy=(3,))
     assert [(e.scene_id[-1], e.reason) for e in report.refused] == [("0", "unreadable"), ("2", "all-nodata"), ("3", "all-cloud")]
     assert ids(report.added) == ["1", "4", "5"]
     written = json.loads((tmp_path / "run" / "refused.json").read_text())
     assert [entry["reason"] for entry in written] == ["unreadable", "all-nodata", "all-cloud"]
     assert [reason for _, reason, _ in list_versions(str(uri))[0].refused] == ["unreadable", "all-nodata", "all-cloud"]
-    assert ingest_into(uri, settings, spoilt=(0,), empty=(2,), cloudy=(3,)).snapshot == report.snapshot
+    assert ingest_into(uri, settings, unreadable=(0,), empty=(2,), cloudy=(3,)).snapshot == report.snapshot
 
 
 def test_too_few_usable_pixels_are_refused(uri):
     report = ingest_into(uri, replace(SETTINGS, min_valid_fraction=0.9))
     assert {e.reason for e in report.refused} == {"all-cloud"}
-    assert "cube.min_valid_fraction asks for 90.00%" in str(report.refused[0])
+    assert "cube.min_valid_fraction requires 90.00%" in str(report.refused[0])
     assert (open_cube(str(uri)).valid_fraction.values >= 0.9).all()
 
 
-def test_a_reprocessed_scene_that_must_be_refused_leaves_its_predecessor(uri):
+def test_a_refused_reprocessed_scene_keeps_the_previous_one(uri):
     ingest_into(uri)
     before = open_cube(str(uri)).image[2].values
     report = ingest_into(uri, cloudy=(2,))
@@ -127,7 +127,7 @@ def test_another_scene_of_a_date_is_refused(uri):
     ingest_into(uri)
     report = ingest_into(uri, renamed={2: "rival"})
     assert [(e.scene_id, e.reason) for e in report.refused] == [("rival", "duplicate-date")]
-    assert "holds fake-0-0002 already" in str(report.refused[0])
+    assert "already holds fake-0-0002" in str(report.refused[0])
 
 
 def test_two_scenes_of_one_date_in_a_listing(uri, tmp_path):
@@ -139,7 +139,7 @@ def test_two_scenes_of_one_date_in_a_listing(uri, tmp_path):
     assert not mosaic.refused
 
 
-def test_a_mosaic_whose_parts_grew_is_replaced(uri, tmp_path):
+def test_a_mosaic_with_new_parts_is_replaced(uri, tmp_path):
     date = str(PickedSource(**SMALL).list_scenes().scenes[1].observed_utc)
     settings = replace(SETTINGS, same_date="mosaic")
     ingest_into(uri, settings, moved={2: date}, picked=(0, 1, 3))
@@ -149,7 +149,7 @@ def test_a_mosaic_whose_parts_grew_is_replaced(uri, tmp_path):
     assert same_content(uri, tmp_path / "fresh")
 
 
-def test_scenes_that_do_not_fit_into_memory_are_laid_in_strips(uri, tmp_path, monkeypatch):
+def test_scenes_larger_than_memory_are_written_in_strips(uri, tmp_path, monkeypatch):
     ingest_into(tmp_path / "whole")
     monkeypatch.setattr("pipelines.cube.writing.MB", 1)  # memory_mb is bytes now
     ingest_into(uri, replace(SETTINGS, memory_mb=12_000), cloudy=(3,))
@@ -164,17 +164,17 @@ def test_batches_are_versions(uri):
     assert [len(version.added) for version in list_versions(str(uri))] == [2, 4]
 
 
-def test_progress_reaches_its_end(uri):
-    told = []
-    ingest(PickedSource(**SMALL), RULE, str(uri), None, SETTINGS, lambda done, total: told.append((done, total)))
-    assert told == [(n, 6) for n in range(1, 7)]
+def test_progress_reaches_the_total(uri):
+    reported = []
+    ingest(PickedSource(**SMALL), RULE, str(uri), None, SETTINGS, lambda done, total: reported.append((done, total)))
+    assert reported == [(n, 6) for n in range(1, 7)]
 
 
-def test_a_cube_of_another_kind_is_not_touched(uri):
+def test_a_cube_with_another_layout_is_not_changed(uri):
     ingest_into(uri)
     before = head_snapshot(str(uri))
     elsewhere = Grid("EPSG:32633", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), (24, 40))
-    with pytest.raises(CubeMismatch, match="leave the grid out, or name a new cube"):
+    with pytest.raises(CubeMismatch, match="omit the grid, or name a new cube"):
         ingest_into(uri, grid=elsewhere)
     with pytest.raises(CubeMismatch, match="has the bands"):
         ingest_into(uri, bands=("red", "blue"))
@@ -189,9 +189,9 @@ def test_a_scene_of_another_dtype_is_refused(uri):
 
 
 @pytest.mark.parametrize("match", ["none of the 6 scenes was accepted"])
-def test_a_new_cube_without_any_scene_is_an_error(uri, match):
+def test_a_new_cube_without_scenes_is_an_error(uri, match):
     with pytest.raises(StateError, match=match):
-        ingest_into(uri, spoilt=tuple(range(6)))
+        ingest_into(uri, unreadable=tuple(range(6)))
     with pytest.raises(MissingInput, match="holds no finished version yet"):
         open_cube(str(uri))
     assert len(ingest_into(uri).added) == 6

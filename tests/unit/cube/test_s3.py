@@ -1,4 +1,4 @@
-"""A cube in a bucket: a local moto server stands for S3. Nothing leaves this machine."""
+"""A cube in a bucket, on a local moto server instead of S3. No traffic leaves this machine."""
 
 import importlib.util
 import subprocess
@@ -34,7 +34,7 @@ SCENES = PickedSource(dates=6, shape_yx=(24, 40))
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory):
-    """The address of a moto server of its own on a free port of 127.0.0.1."""
+    """The address of a separate moto server on a free port of 127.0.0.1."""
     log = tmp_path_factory.mktemp("moto") / "log.txt"
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -68,13 +68,13 @@ def uri(endpoint, request, monkeypatch):
     }.items():
         monkeypatch.setenv(name, value)
     bucket = "cubes"
-    # us-east-1 answers 200 for a bucket that is there already and one's own
+    # us-east-1 answers 200 for an existing bucket of the same owner
     make = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT", headers={"Host": "s3.amazonaws.com"})
     urllib.request.urlopen(make, timeout=20).close()
     return f"s3://{bucket}/{request.node.name}"
 
 
-def test_a_cube_in_a_bucket_is_the_local_cube(uri, tmp_path):
+def test_a_cube_in_a_bucket_equals_the_local_cube(uri, tmp_path):
     with pytest.raises(MissingInput, match="holds no cube"):
         open_cube(uri)
     report = ingest(SCENES, RULE, uri, None, SETTINGS)
@@ -87,7 +87,7 @@ def test_a_cube_in_a_bucket_is_the_local_cube(uri, tmp_path):
     here, there = open_cube(local), open_cube(uri)
     for name in ("time", "scene_id", "content_hash", "image", "valid"):
         assert np.array_equal(here[name].values, there[name].values), name
-    assert not list(tmp_path.glob("*s3*")), "no lock file is made for a bucket"
+    assert not list(tmp_path.glob("*s3*")), "no lock file is created for a bucket"
 
 
 def test_a_late_scene_in_a_bucket_is_inserted_at_its_date(uri):
@@ -99,8 +99,8 @@ def test_a_late_scene_in_a_bucket_is_inserted_at_its_date(uri):
     assert len(list_versions(uri)) >= 2
 
 
-def test_of_two_writers_the_later_starts_again_from_the_version_of_the_first(uri):
-    """The second writer commits while the first is at work; the first must notice, and lose nothing of either."""
+def test_the_slower_of_two_writers_restarts_from_the_new_version(uri):
+    """The second writer commits while the first is writing; the first must notice, and both keep their scenes."""
     ingest(replace(SCENES, picked=(0, 1)), RULE, uri, None, SETTINGS)
     intruded = []
 
@@ -120,7 +120,7 @@ def test_of_two_writers_the_later_starts_again_from_the_version_of_the_first(uri
 
 
 def test_a_stale_session_is_refused_by_the_bucket(uri):
-    """What the retry rests on: the bucket itself, not a lock, keeps two commits from the same version apart."""
+    """The retry depends on this: the bucket itself, not a lock, refuses two commits from the same version."""
     ingest(replace(SCENES, picked=(0,)), RULE, uri, None, SETTINGS)
     repository = open_repository(uri)
     one, other = repository.writable_session("main"), repository.writable_session("main")

@@ -16,7 +16,7 @@ SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3035", SINUSOIDAL])
-def test_grid_and_bands_survive(tmp_path, crs):
+def test_grid_and_bands_are_restored(tmp_path, crs):
     grid = Grid(crs, (231.65635826395825, 0.0, 500_000.1, 0.0, -231.65635826395825, 5e6), (20, 30))
     bands = (Band("ndvi", 1e-4, 0.5, -3000.0, "1", (-2000.0, 10_000.0)), Band("evi", nodata=float("nan")))
     create_cube(str(tmp_path / "cube"), grid, bands, np.dtype("int16"), 16, {"config_hash": "abc"})
@@ -31,13 +31,13 @@ def test_grid_and_bands_survive(tmp_path, crs):
     assert ("proj:code" in cube.attrs) == crs.startswith("EPSG")
 
 
-def test_what_is_not_a_cube(tmp_path):
+def test_paths_that_are_not_cubes_are_refused(tmp_path):
     with pytest.raises(MissingInput, match=r"no cube at .*driftline ingest"):
         open_cube(str(tmp_path / "nowhere"))
     with pytest.raises(MissingInput, match="holds no cube"):
         open_cube(str(tmp_path))
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CubeMismatch, match=r"holds other things \(notes.txt\)"):
+    with pytest.raises(CubeMismatch, match=r"holds other files \(notes.txt\)"):
         create_cube(str(tmp_path), FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
     with pytest.raises(CubeMismatch, match="is a file"):
         create_cube(str(tmp_path / "notes.txt"), FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
@@ -45,7 +45,7 @@ def test_what_is_not_a_cube(tmp_path):
         create_cube("gs://bucket/x", FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
 
 
-def test_old_versions_stay_readable(tmp_path):
+def test_old_versions_are_readable(tmp_path):
     uri = str(tmp_path / "cube")
     first = ingest(FakeSource(dates=2), None, uri, None, IngestSettings()).snapshot
     ingest(FakeSource(dates=3), None, uri, None, IngestSettings())
@@ -73,7 +73,7 @@ def test_missing_value(nodata, dtype, expected):
     )
 
 
-def test_a_file_scene_is_known_by_its_files(tmp_path):
+def test_the_fingerprint_of_a_scene_depends_on_its_files(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(b"one")
     scene = Scene("a", np.datetime64("2020-01-01", "ns"), {"red": Asset(str(path))})
@@ -85,7 +85,7 @@ def test_a_file_scene_is_known_by_its_files(tmp_path):
     assert fingerprint_scene(Scene("b", scene.observed_utc, {"red": Asset("s3://x/y.tif")}), "rule") == ""
 
 
-# rioxarray 0.19 multiplies affines with `*`, which affine 3 will turn into `@`
+# rioxarray 0.19 multiplies affines with `*`, which affine 3 replaces with `@`
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 def test_an_export_is_read_by_xarray_rioxarray_and_gdal(tmp_path):
     import rioxarray  # noqa: F401
@@ -107,5 +107,5 @@ def test_an_export_is_read_by_xarray_rioxarray_and_gdal(tmp_path):
         assert raster.nodata == 0
         assert np.array_equal(raster.read(1), cube.image.values[2, 1])
     assert [path.name for path in target.parent.iterdir()] == ["plain.zarr"]
-    with pytest.raises(RequestError, match="is not overwritten: remove it or name another place"):
+    with pytest.raises(RequestError, match="is not overwritten: remove it or choose another path"):
         export_zarr(uri, target)

@@ -1,4 +1,4 @@
-"""The server's token: made once, kept to its owner; and the user's own auth string."""
+"""The server's token: created once, readable by its owner only; and the user's own auth string."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ def no_auth_string(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "the token of an earlier start, in a shell that used it")
 
 
-def test_every_start_has_a_token_of_its_own_that_only_its_owner_can_read(tmp_path: Path) -> None:
+def test_every_start_has_a_new_token_readable_by_its_owner_only(tmp_path: Path) -> None:
     home = tmp_path / "runs" / ".prefect"
     make_private(home)
     access = access_of(home)
@@ -31,7 +31,7 @@ def test_every_start_has_a_token_of_its_own_that_only_its_owner_can_read(tmp_pat
     assert access_of(home).auth != access.auth
 
 
-def test_a_link_in_the_place_of_the_token_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_a_link_at_the_path_of_the_token_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("theirs")
     (tmp_path / "token").symlink_to(tmp_path / "other")
     access_of(tmp_path)
@@ -39,7 +39,7 @@ def test_a_link_in_the_place_of_the_token_is_replaced_and_not_followed(tmp_path:
     assert not (tmp_path / "token").is_symlink()
 
 
-def test_an_auth_string_of_the_users_own_is_used_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_auth_string_of_the_user_is_used_and_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AUTH_VARIABLE, "me:secret & more")
     assert (access_of(tmp_path).auth, access_of(tmp_path).token_file) == ("me:secret & more", None)
     assert list(tmp_path.iterdir()) == []
@@ -51,7 +51,7 @@ def test_an_auth_string_of_the_users_own_is_used_and_not_kept(tmp_path: Path, mo
     assert access_of(tmp_path).token_file
 
 
-def test_a_folder_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"file/\.prefect: Not a directory"):
         make_private(tmp_path / "file" / ".prefect")
@@ -61,8 +61,8 @@ def test_a_folder_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["prefect.toml", "pyproject.toml", ".env", "profiles.toml", "logging.yml", "server.log"])
-def test_settings_that_lie_in_the_servers_folder_are_refused(tmp_path: Path, name: str) -> None:
-    """A folder that was handed over may hold them; Prefect would take them, and code with them."""
+def test_settings_in_the_servers_folder_are_refused(tmp_path: Path, name: str) -> None:
+    """A folder from somebody else may hold settings; Prefect would read them, and run code from them."""
     (tmp_path / "theirs").write_text("")
     home = tmp_path / ".prefect"
     make_private(home)
@@ -71,8 +71,8 @@ def test_settings_that_lie_in_the_servers_folder_are_refused(tmp_path: Path, nam
         make_private(home)
 
 
-def test_a_process_that_a_run_spawns_does_not_load_prefect() -> None:
-    """It imports flows.engine again, in the working folder of the run, where Prefect would take settings from."""
+def test_child_processes_of_a_run_do_not_load_prefect() -> None:
+    """They import flows.engine again, in the working folder of the run, from which Prefect would read settings."""
     code = "import sys, flows.engine; print([name for name in sys.modules if name.split('.')[0] == 'prefect'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -85,7 +85,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
         make_private(tmp_path)
 
 
-def test_no_proxy_is_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.org")
     monkeypatch.delenv("no_proxy", raising=False)
     assert without_proxies() == {"NO_PROXY": "example.org,127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}

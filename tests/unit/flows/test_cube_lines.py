@@ -1,4 +1,4 @@
-"""What people read about a cube."""
+"""The text of `driftline info` and `driftline history`."""
 
 from datetime import UTC, datetime
 
@@ -37,12 +37,12 @@ def test_a_cube_of_minutes_without_an_epsg_code():
     assert lines[-1].split() == ["2010-08-26", "04:55:00", "50%", "usable", "a"]
 
 
-def test_an_empty_cube_is_said_to_be_empty():
+def test_an_empty_cube_has_no_dates():
     empty = {**RADAR, "shape": {**RADAR["shape"], "time": 0}, "dates": [], "first": None, "mean_valid_fraction": None}
     assert "dates:     none" in list(info_lines(empty))
 
 
-def test_versions_name_a_few_scenes_and_every_reason():
+def test_versions_list_a_few_scenes_and_every_reason():
     refused = tuple((f"r{i}", "truncated", "its end is missing") for i in range(7))
     when = datetime(2026, 11, 21, 11, 7, 6, 353260, tzinfo=UTC)
     scenes = tuple(f"s{i}" for i in range(60))

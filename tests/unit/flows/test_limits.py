@@ -1,7 +1,8 @@
-"""What a run may touch: compared after links and `..` are resolved, for every key that names a place."""
+"""What a run may access: compared after links and `..` are resolved, for every key with a location."""
 
 import copy
 import json
+import shutil
 import typing
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ RUN: dict[str, Any] = {
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder `work` with scenes and a config, and a folder `outside` beside it."""
+    """A working folder `work` with scenes and a config, and a folder `outside` next to it."""
     work = tmp_path / "work"
     for folder in (work / "scenes", tmp_path / "outside"):
         folder.mkdir(parents=True)
@@ -49,11 +50,11 @@ def write_config(folder: Path, **sections: Any) -> None:
     (folder / "run.yaml").write_text(yaml.safe_dump(content))
 
 
-IS_PATH = CubeUri.__metadata__[0]  # the validator that every type of path or URI begins with
+IS_PATH = CubeUri.__metadata__[0]  # the first validator of every type of path or URI
 
 
 def holds_path(annotation: Any) -> bool:
-    """True if a path or URI stands somewhere in `annotation`."""
+    """True if `annotation` contains a path or URI."""
     return IS_PATH in getattr(annotation, "__metadata__", ()) or any(map(holds_path, typing.get_args(annotation)))
 
 
@@ -64,7 +65,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_key_that_is_a_path_says_what_is_done_there(task: str) -> None:
+def test_every_path_key_states_its_access(task: str) -> None:
     marked = set()
     for model in models_in(TASKS[task]):
         for name, info in model.model_fields.items():
@@ -74,7 +75,7 @@ def test_every_key_that_is_a_path_says_what_is_done_there(task: str) -> None:
     assert {"path", "uri", "dask", "runs"} <= marked
 
 
-def test_the_places_of_a_run(here: Path) -> None:
+def test_the_locations_of_a_run(here: Path) -> None:
     write_config(here, cube={"uri": "s3://bucket/cube", "dask": "10.0.0.5:8786"})
     found = {".".join(map(str, one.key)): (one.text, one.access) for one in named_paths(load_run("run.yaml"))}
     assert found == {
@@ -107,7 +108,7 @@ def test_the_places_of_a_run(here: Path) -> None:
         (["cube.dask=10.0.0.5:87865"], "cube.dask"),
     ],
 )
-def test_places_outside_are_refused_before_they_are_looked_at(
+def test_locations_outside_are_refused_before_any_access(
     here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], key: str
 ) -> None:
     (here / "link").symlink_to(here.parent / "outside")
@@ -116,7 +117,7 @@ def test_places_outside_are_refused_before_they_are_looked_at(
     with pytest.raises(RequestError) as caught:
         open_invocation("run.yaml", overrides)
     assert f"  {key}: may not " in str(caught.value)
-    assert "--allow PLACE" in str(caught.value)
+    assert "--allow LOCATION" in str(caught.value)
     assert not (here.parent / "outside" / "tiny").exists()
 
 
@@ -138,9 +139,7 @@ def test_a_config_outside_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatc
         ["runs=other/.prefect"],
     ],
 )
-def test_links_below_and_the_servers_own_folder_are_closed(
-    here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
-) -> None:
+def test_links_and_the_servers_own_folder_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
     outside = here.parent / "outside"
     (here / "link").symlink_to(outside)
     (here / "runs" / "inner").mkdir(parents=True)
@@ -156,7 +155,7 @@ def test_links_below_and_the_servers_own_folder_are_closed(
     assert open_invocation("run.yaml", ["name=other"]).run.name == "other"
 
 
-def test_what_the_config_names_and_what_is_allowed_goes_through(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locations_of_the_config_and_allowed_ones_are_accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = here.parent / "outside"
     write_config(here, source={"path": str(outside)}, cube={"uri": "s3://bucket/cubes/tiny", "dask": "10.0.0.5:8786"})
     limits = default_limits("run.yaml", load_run("run.yaml"), ["s3://bucket/others"])
@@ -169,7 +168,7 @@ def test_what_the_config_names_and_what_is_allowed_goes_through(here: Path, monk
         open_invocation("run.yaml", [f"runs={outside}"])
 
 
-def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_as_working_folder_is_not_allowed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here.parent / "homes").symlink_to(here)
     for home in (here, here / "me", here.parent / "homes", here.parent / "homes" / "me"):
         monkeypatch.setenv("HOME", str(home))
@@ -180,7 +179,22 @@ def test_the_home_folder_is_not_allowed_by_being_the_working_folder(here: Path, 
     assert default_limits(None, None).write == (str(here),)
 
 
-def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resolved_input_is_what_limits_see(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input beside the config; where it is not allowed, nothing tells whether it is there."""
+    outside = here.parent / "outside"
+    shutil.copytree(here / "scenes", outside / "scenes")
+    limits = default_limits(str(outside / "run.yaml"), load_run(outside / "run.yaml"))
+    assert limits.read == (str(outside / "run.yaml"), str(outside / "scenes"))
+    monkeypatch.setenv(LIMITS_VARIABLE, limits.as_text())
+    assert open_invocation(outside / "run.yaml").run.source.path == str(outside / "scenes")
+    (here / "configs").mkdir()
+    for path in ("../../outside", "../../nowhere"):
+        write_config(here / "configs", source={"path": path})
+        with pytest.raises(RequestError, match=rf"source\.path: may not read {path.removeprefix('../')}\n"):
+            open_invocation("configs/run.yaml")
+
+
+def test_limits_that_cannot_be_parsed_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("", "nonsense", "{}", json.dumps({"read": []}), json.dumps({"read": 1, "write": []})):
         monkeypatch.setenv(LIMITS_VARIABLE, text)
         with pytest.raises(StateError, match=LIMITS_VARIABLE):
@@ -199,17 +213,17 @@ def test_limits_that_cannot_be_read_are_not_taken_for_none(monkeypatch: pytest.M
         ("nowhere", "no such folder"),
     ],
 )
-def test_a_place_to_allow_must_be_one(here: Path, location: str, message: str) -> None:
+def test_an_allowed_location_must_be_valid(here: Path, location: str, message: str) -> None:
     with pytest.raises(RequestError, match=rf"--allow .*{message}"):
         default_limits(None, None, [location])
 
 
-def test_a_cube_that_is_no_plain_uri_is_refused_at_the_start(here: Path) -> None:
+def test_a_cube_without_a_plain_uri_is_refused_at_the_start(here: Path) -> None:
     with pytest.raises(RequestError, match="expected a plain URI"):
         default_limits("run.yaml", load_run("run.yaml", ["cube.uri=s3://bucket/a/../b"]))
 
 
-def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:
+def test_a_separate_deployment_needs_absolute_paths(here: Path) -> None:
     with pytest.raises(RequestError) as caught:
         open_invocation("run.yaml", is_deployed=True)
     assert "  config: run.yaml" in str(caught.value)
@@ -220,6 +234,16 @@ def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:
     assert "--set runs=/data/runs" in str(caught.value)
     overrides = [f"runs={here}/runs", f"source.path={here}/scenes", "cube.uri=s3://bucket/cube"]
     assert open_invocation(here / "run.yaml", overrides, is_deployed=True).run.name == "tiny"
+
+
+def test_a_deployment_of_its_own_finds_inputs_beside_its_config(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("prefect"))
+    run = open_invocation(here / "run.yaml", [f"runs={here}/runs"], is_deployed=True).run
+    assert run.source.path == str(here / "scenes")
+    with pytest.raises(RequestError, match="\n  runs: runs\n"):
+        open_invocation(here / "run.yaml", is_deployed=True)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +260,7 @@ def test_a_deployment_of_its_own_needs_absolute_paths(here: Path) -> None:
         ("source.crs=/etc/passwd", "source.crs", "PROJ does not know the CRS"),
     ],
 )
-def test_places_that_a_run_cannot_have_are_mistakes_of_the_config(here: Path, override: str, key: str, problem: str) -> None:
+def test_unsupported_locations_are_mistakes_of_the_config(here: Path, override: str, key: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_run("run.yaml", [override])
     assert any(mistake.key == key and problem in mistake.problem for mistake in caught.value.mistakes), caught.value

@@ -1,4 +1,4 @@
-"""Which runs are taken for dead: those that nothing was heard of, and no others."""
+"""Only runs without heartbeats are marked dead."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def run(kind: str, age_s: float) -> dict[str, Any]:
         ("PENDING", 1000, 0, True),
     ],
 )
-def test_a_run_is_dead_when_nothing_was_heard_of_it(kind: str, age_s: float, heartbeats: int, is_dead: bool) -> None:
+def test_a_run_without_heartbeats_is_dead(kind: str, age_s: float, heartbeats: int, is_dead: bool) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     class Answers(PrefectApi):

@@ -1,4 +1,4 @@
-"""What a page of another site can make a browser send never reaches the application; programs and the own UI do."""
+"""Requests of pages of other sites never reach the application; those of programs and the server's UI do."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ JSON = {"content-type": "application/json", "content-length": "2"}
 def ask(
     method: str = "GET", path: str = "/api/flows", query: str = "", kind: str = "http", **headers: str | list[str]
 ) -> tuple[int, dict[str, str], str, bool]:
-    """(status, headers, body, whether the application was reached); a WebSocket that is closed at once has status 403."""
+    """(status, headers, body, whether the application was reached); a WebSocket that is closed immediately has status 403."""
     reached, sent = [], []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -73,7 +73,7 @@ def ask(
         ({"kind": "websocket", "host": "rebound.example:4200"}, 403),
     ],
 )
-def test_what_a_foreign_page_can_send_is_refused(request_: dict[str, Any], status: int) -> None:
+def test_requests_of_other_sites_are_refused(request_: dict[str, Any], status: int) -> None:
     found, headers, body, is_reached = ask(**request_)
     assert (found, is_reached) == (status, False)
     assert "access-control-allow-origin" not in headers
@@ -94,17 +94,17 @@ def test_what_a_foreign_page_can_send_is_refused(request_: dict[str, Any], statu
         {"kind": "websocket", "origin": OWN},
     ],
 )
-def test_programs_and_the_own_pages_go_through(request_: dict[str, Any]) -> None:
+def test_requests_of_programs_and_own_pages_are_accepted(request_: dict[str, Any]) -> None:
     status, headers, _, is_reached = ask(**request_)
     assert (status in (101, 200), is_reached) == (True, True)
     if status == 200:
         assert (headers["x-frame-options"], headers["referrer-policy"]) == ("DENY", "no-referrer")
         policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
-        assert policy["connect-src"] == f"'self' ws://127.0.0.1:{PORT}"  # nothing is reported to anyone
+        assert policy["connect-src"] == f"'self' ws://127.0.0.1:{PORT}"  # no connections to other hosts
         assert (policy["script-src"], policy["img-src"]) == ("'self' 'unsafe-eval'", "'self' data: blob:")
 
 
-def test_the_address_with_the_token_logs_the_ui_in() -> None:
+def test_the_address_with_the_token_logs_in() -> None:
     status, headers, body, is_reached = ask(path="/", query=f"token={TOKEN}")
     assert (status, is_reached, headers["cache-control"]) == (200, False, "no-store")
     script = body.partition("<script>")[2].partition("</script>")[0]
@@ -119,7 +119,7 @@ def test_the_address_with_the_token_logs_the_ui_in() -> None:
     assert ask(path="/", query="tokens=x")[3]
 
 
-def test_a_page_under_another_name_of_this_machine_is_sent_to_the_own_origin() -> None:
+def test_localhost_is_redirected_to_the_own_origin() -> None:
     status, headers, _, is_reached = ask(path="/", query=f"token={TOKEN}", host="localhost:4200")
     assert (status, headers["location"], is_reached) == (307, f"{OWN}/?token={TOKEN}", False)
     for path in ("//evil.example/", "@evil.example/"):

@@ -1,4 +1,4 @@
-"""Steps are recorded whatever happens to them."""
+"""Steps are recorded, whether they complete or fail."""
 
 import json
 from dataclasses import asdict
@@ -25,7 +25,7 @@ def test_a_step_is_recorded_with_its_time_and_memory(tmp_path: Path) -> None:
     assert stage_costs(tmp_path / "steps.jsonl")["train"]["seconds"] == done["seconds"]
 
 
-def test_a_failed_step_is_recorded_and_goes_on_failing(tmp_path: Path) -> None:
+def test_a_failed_step_is_recorded_and_raises(tmp_path: Path) -> None:
     steps = Steps(tmp_path / "steps.jsonl")
     with pytest.raises(ZeroDivisionError):
         steps.do("train", "divide", lambda progress: 1 / 0)
@@ -34,12 +34,12 @@ def test_a_failed_step_is_recorded_and_goes_on_failing(tmp_path: Path) -> None:
     assert read_records(tmp_path / "steps.jsonl")[-1]["status"] == "skipped"
 
 
-def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_a_truncated_line_does_not_affect_the_next(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
     path.write_text('{"run": "a", "sta')
     whole = asdict(StepRecord("b", "train", "fit", "done", "2020-01-01"))
     append_line(path, json.dumps(whole))
-    append_line(path, '{"status": "done"}')  # of another make: not a record
+    append_line(path, '{"status": "done"}')  # not a record
     assert read_records(path) == [whole]
 
 

@@ -1,4 +1,4 @@
-"""A small cube in memory, a small network with an exact halo, and one without a finite receptive field."""
+"""A small cube in memory, a small network with an exact halo, and one with an unbounded receptive field."""
 
 import json
 
@@ -18,7 +18,7 @@ def make_cube(height: int, width: int, dates: int = 6, seed: int = 0) -> xr.Data
     rng = np.random.default_rng(seed)
     image = rng.integers(200, 6000, (dates, 3, height, width)).astype(np.uint16)
     valid = rng.random((dates, height, width)) > 0.3
-    valid[:, 2, 3] = False  # one pixel is never seen
+    valid[:, 2, 3] = False  # one pixel is never valid
     time = np.datetime64("2020-01-01", "ns") + np.arange(dates) * np.timedelta64(10, "D")
     bands = [{"name": name, "scale": 1e-4, "offset": 0.0, "nodata": 0, "unit": "1"} for name in ("B3", "B4", "B8")]
     dataset = xr.Dataset(
@@ -50,7 +50,7 @@ class ConvForecaster(torch.nn.Module):
 
 
 class GlobalForecaster(ConvForecaster):
-    """The same plus the window's mean: what it says depends on how much it sees."""
+    """As ConvForecaster, plus the window's mean: its values depend on the size of the window."""
 
     def __init__(self, context: int, targets: int):
         super().__init__(context, targets, halo=None)
@@ -61,7 +61,7 @@ class GlobalForecaster(ConvForecaster):
 
 
 class PooledForecaster(ConvForecaster):
-    """Pools by 4 and repeats: its cells lie at multiples of 4, and a pixel sees the rest of its own cell and one cell around."""
+    """Pools by 4 and repeats: its cells are at multiples of 4, and a pixel depends on its own cell and the adjacent ones."""
 
     def __init__(self):
         super().__init__(3, 2, halo=(8, 8))

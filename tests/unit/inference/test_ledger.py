@@ -14,12 +14,12 @@ def ledger(tmp_path):
     return tmp_path
 
 
-def test_what_was_written_is_read(ledger):
+def test_written_records_are_read(ledger):
     assert read_header(ledger) == {"key": "k"}
     assert read_records(ledger) == RECORDS
 
 
-def test_a_half_written_last_line_is_dropped_wherever_it_stops(ledger):
+def test_an_incomplete_last_line_is_dropped(ledger):
     path = ledger / NAME
     content = path.read_bytes()
     last = content.rstrip(b"\n").rfind(b"\n") + 1
@@ -30,13 +30,13 @@ def test_a_half_written_last_line_is_dropped_wherever_it_stops(ledger):
         assert read_records(ledger) == RECORDS
 
 
-def test_a_header_that_is_not_whole_counts_as_no_ledger(tmp_path):
+def test_an_incomplete_header_counts_as_no_ledger(tmp_path):
     (tmp_path / NAME).write_bytes(b'{"key": ')
     assert read_header(tmp_path) is None
     assert read_header(tmp_path / "nowhere") is None
 
 
-def test_a_damaged_line_in_the_middle_is_reported_with_its_place(ledger):
+def test_a_damaged_line_is_reported_with_its_position(ledger):
     path = ledger / NAME
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"garbage\n" + lines[2])

@@ -14,7 +14,7 @@ from pipelines.samples.variables import decode
 
 
 def whole_image(dataset, forecaster, arguments):
-    """The forecast of the whole raster in one piece, straight through the contract, unusable dates included."""
+    """The forecast of the whole raster in one piece, directly through the contract, unusable dates included."""
     bands = bands_of(dataset)
     x, valid = decode(dataset["image"].values, dataset["valid"].values, bands, arguments["variables"])
     with torch.inference_mode():
@@ -62,13 +62,13 @@ class Wide:
         return y_KCHW - 5.0, y_KCHW + 5.0
 
 
-def test_forecast_and_bounds_stay_within_what_the_variable_can_be(run, cube, conv):
-    """A lower bound of rain is never below zero, whatever the width of the interval."""
+def test_forecast_and_bounds_stay_within_the_valid_range(run, cube, conv):
+    """A lower bound of rain is never below 0, whatever the width of the interval."""
     staged, fields = run(cube(20, 20), conv, tile_px=16, intervals=Wide())
     reach = {f: (np.nanmin(image), np.nanmax(image)) for f, image in zip(staged.fields, fields, strict=True)}
     assert reach[Field(0, "ndvi", "lower")] == (-1, -1)
     assert reach[Field(0, "ndvi", "upper")] == (1, 1)
-    assert reach[Field(0, "red", "lower")][1] < -1  # no range was given
+    assert reach[Field(0, "red", "lower")][1] < -1  # without a valid range
     assert np.isnan(fields[:, 2, 3]).all()
 
 
@@ -77,10 +77,10 @@ def test_without_intervals_there_is_one_field_per_variable_and_date(run, cube, c
     assert [field.role for field in staged.fields] == ["forecast"] * 4
 
 
-def test_a_pixel_never_seen_is_nan_and_no_other(run, cube, conv):
+def test_only_a_pixel_never_observed_is_nan(run, cube, conv):
     dataset = cube(20, 20)
     dataset["valid"].values[:] = True
-    dataset["valid"].values[[0, 1, 3], 2, 3] = False  # seen only on dates that may not be looked at
+    dataset["valid"].values[[0, 1, 3], 2, 3] = False  # valid only on dates that are not usable
     _, fields = run(dataset, conv, tile_px=16)
     assert np.isnan(fields[:, 2, 3]).all()
     assert np.isnan(fields).sum() == len(fields)
@@ -115,7 +115,7 @@ def test_regions_predicted_in_any_order_and_twice_give_the_same(run, cube, conv,
     again = Staged(other, job.fields, job.shape_yx)
     np.testing.assert_array_equal(np.stack([again.read(field, slice(None)) for field in again.fields]), fields)
     with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are not predicted"):
-        finish(job, other)  # nobody wrote the ledger
+        finish(job, other)  # the ledger has no records
 
 
 def test_finished_regions_are_not_computed_again(run, cube, conv, monkeypatch):
@@ -141,7 +141,7 @@ def test_a_damaged_region_is_computed_again(run, cube, conv, caplog):
     "change",
     [{"snapshot": "OTHER"}, {"model_hash": "other"}, {"target_days_K": np.array([18301.0, 18310.0])}, {"intervals": None}],
 )
-def test_another_request_starts_afresh(run, cube, conv, change):
+def test_another_request_starts_again(run, cube, conv, change):
     dataset = cube(40, 40)
     run(dataset, conv, tile_px=16)
     seen: list[int] = []
@@ -155,7 +155,7 @@ def test_progress_counts_batches_and_ends_at_the_total(run, cube, conv):
     assert seen == [(n, seen[-1][1]) for n in range(seen[-1][1] + 1)]
 
 
-def test_windows_without_a_finite_halo_are_blended_and_the_seam_is_measured(run, cube, unbounded):
+def test_windows_with_an_unbounded_halo_are_blended_and_the_seam_measured(run, cube, unbounded):
     dataset = cube(70, 60)
     whole, one = run(dataset, unbounded, "whole", tile_px=128, blend_px=8)
     staged, fields = run(dataset, unbounded, "tiled", tile_px=32, blend_px=8, memory_mb=0)
@@ -165,10 +165,10 @@ def test_windows_without_a_finite_halo_are_blended_and_the_seam_is_measured(run,
     assert seam.share == pytest.approx(seam.mean / 0.1)  # the intervals' half width
     assert np.nanmax(np.abs(fields[0] - one[0])) < 0.1  # close to, not equal to, the whole
     _, broad = run(dataset, unbounded, "wide", tile_px=32, blend_px=8, memory_mb=64)
-    np.testing.assert_array_equal(broad, fields)  # how tiles are grouped does not show
+    np.testing.assert_array_equal(broad, fields)  # the grouping of tiles has no effect
 
 
-def test_tiles_that_do_not_agree_are_refused(run, cube, unbounded):
+def test_tiles_that_disagree_are_refused(run, cube, unbounded):
     staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8)
     share = seam_error(staged.folder).share
     assert check_seam(staged.folder, share) == seam_error(staged.folder)
@@ -189,13 +189,13 @@ class Exact:
 
 
 @pytest.mark.parametrize("intervals", [Exact(), None], ids=["no width", "no intervals"])
-def test_a_seam_without_any_uncertainty_is_refused(run, cube, unbounded, intervals):
+def test_a_seam_without_intervals_is_refused(run, cube, unbounded, intervals):
     staged, _ = run(cube(70, 60), unbounded, tile_px=32, blend_px=8, intervals=intervals)
     with pytest.raises(NotPublished, match="disagree by inf"):
         check_seam(staged.folder, 1e6)
 
 
-def test_the_halo_is_asked_for_the_steps_of_this_request(run, cube, conv, monkeypatch):
+def test_the_halo_is_that_of_the_requested_steps(run, cube, conv, monkeypatch):
     asked = []
     monkeypatch.setattr(conv, "halo_px", lambda steps: asked.append(steps) or (2, 2))
     run(cube(40, 40), conv, tile_px=16)
@@ -208,12 +208,12 @@ def test_windows_of_a_pooling_network_start_at_its_cells(run, cube, pooled, defa
     _, fields = run(dataset, pooled, tile_px=tile_px, memory_mb=0, intervals=None)
     expected = whole_image(dataset, pooled, default_arguments).reshape(-1, 331, 187)
     np.testing.assert_allclose(fields, expected, atol=1e-6)
-    pooled.stride_px = 1, 1  # said wrongly, it shows
+    pooled.stride_px = 1, 1  # a wrong value changes the result
     _, wrong = run(dataset, pooled, "wrong", tile_px=50, memory_mb=0, intervals=None)
     assert np.nanmax(np.abs(wrong - expected)) > 1e-3
 
 
-def test_a_forecaster_of_other_axes_is_refused(run, cube, conv):
+def test_a_forecaster_with_other_axes_is_refused(run, cube, conv):
     conv.halo = 2, 2, 2
     with pytest.raises(StateError, match=r"ConvForecaster states halo \(2, 2, 2\) .* expected two axes \(y, x\)"):
         run(cube(20, 20), conv, tile_px=16)
@@ -226,7 +226,7 @@ def test_blending_a_network_with_a_finite_halo_leaves_no_seam(run, cube, conv, d
     np.testing.assert_allclose(fields[0], whole_image(dataset, conv, default_arguments)[0, 0], atol=0.05)
 
 
-def test_a_second_process_is_told_that_the_folder_is_taken(run, cube, conv, tmp_path):
+def test_a_second_process_is_refused_while_the_folder_is_locked(run, cube, conv, tmp_path):
     from filelock import FileLock
 
     (tmp_path / "staging").mkdir()
@@ -243,7 +243,7 @@ def test_a_second_process_is_told_that_the_folder_is_taken(run, cube, conv, tmp_
         ({"context_T": np.array([1, 2])}, r"context dates \[2\] are not among the usable dates"),
     ],
 )
-def test_a_request_that_does_not_fit_the_cube_is_refused(run, cube, conv, change, message):
+def test_a_request_that_does_not_match_the_cube_is_refused(run, cube, conv, change, message):
     with pytest.raises(RequestError, match=message):
         run(cube(20, 20), conv, tile_px=16, **change)
 
@@ -253,13 +253,13 @@ def test_tiles_too_small_to_blend_are_refused(run, cube, unbounded):
         run(cube(20, 20), unbounded, tile_px=16, blend_px=32)
 
 
-def test_a_forecaster_that_breaks_the_contract_is_named(run, cube, conv, monkeypatch):
+def test_a_forecaster_with_a_wrong_output_shape_is_named(run, cube, conv, monkeypatch):
     monkeypatch.setattr(conv, "forecast", lambda **_: torch.zeros(1, 2, 3))
     with pytest.raises(StateError, match=r"returned \(1, 2, 3\), expected \(targets, variables, rows, columns\)"):
         run(cube(20, 20), conv, tile_px=16)
 
 
-def test_opening_a_folder_without_a_prediction_says_so(tmp_path):
+def test_opening_a_folder_without_a_prediction_raises(tmp_path):
     with pytest.raises(MissingInput, match="no staged prediction here"):
         Staged.open(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A small seeded series of images with clouds, a season and a place-dependent level: the arguments of `forecast`."""
+"""A small seeded series of images with clouds, a season and a level per pixel: the arguments of `forecast`."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,10 +10,10 @@ ARGUMENTS = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_d
 
 
 class Window(SimpleNamespace):
-    """What the sample cache hands out: arguments and truth as attributes."""
+    """A window as in the sample cache: arguments and truth as attributes."""
 
     def arguments(self, **changed: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What `forecast` and `prepare` take, with some of it replaced."""
+        """The arguments of `forecast` and `prepare`, some of them replaced."""
         return {name: getattr(self, name) for name in ARGUMENTS} | changed
 
 

@@ -30,10 +30,10 @@ def site(dates: int = 2):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_network_is_a_function_of_its_seed(kind):
+def test_a_network_depends_on_its_seed_alone(kind):
     before = torch.random.get_rng_state()
     one, same, other = (build_network(kind, bands=4, seed=seed) for seed in (3, 3, 4))
-    assert torch.equal(torch.random.get_rng_state(), before), "the global chance is left alone"
+    assert torch.equal(torch.random.get_rng_state(), before), "the global random state is not changed"
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
@@ -47,17 +47,19 @@ def test_a_network_is_described_by_plain_json(kind):
 
 
 @pytest.mark.parametrize("recurrence", ["convlstm", "convgru", "dcrn"])
-def test_the_recurrence_is_that_of_the_siamese_network(recurrence):
+def test_the_recurrence_applies_to_the_siamese_network(recurrence):
     assert build_network("siamese_dcrn", bands=1, recurrence=recurrence).config.recurrence == recurrence
     assert not hasattr(build_network("fc_ef", bands=1, recurrence=recurrence).config, "recurrence")
 
 
-def test_what_is_unknown_is_named():
-    with pytest.raises(ValueError, match="one of siamese_dcrn, l_unet, fc_siam_diff, fc_siam_conc, fc_ef, not 'bit'"):
+def test_unknown_kinds_are_reported():
+    with pytest.raises(
+        ValueError, match="one of siamese_dcrn, l_unet, fc_siam_diff, fc_siam_conc, fc_ef, got the change network 'bit'"
+    ):
         build_network("bit", bands=1)
-    with pytest.raises(ValueError, match="recurrence is 'convlstm', 'convgru' or 'dcrn', not 'rnn'"):
+    with pytest.raises(ValueError, match="expected the recurrence 'convlstm', 'convgru' or 'dcrn', got 'rnn'"):
         build_network("siamese_dcrn", bands=1, recurrence="rnn")
-    with pytest.raises(ValueError, match=r"widths need at least one scale of at least one channel, not \(\)"):
+    with pytest.raises(ValueError, match=r"widths need at least one scale of at least one channel, got \(\)"):
         build_network("fc_ef", bands=1, widths=[])
     with pytest.raises(TypeError, match="Linear states no halo, stride, flops and description"):
         ChangeDetector([torch.nn.Linear(1, 1)])
@@ -67,7 +69,7 @@ def test_what_is_unknown_is_named():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_and_asking_see_the_same_logits(kind):
+def test_training_and_prediction_have_equal_logits(kind):
     detector, (x, valid, days) = detector_of(kind), site()
     batch = {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
     logit = detector.compute_member(1, batch)
@@ -82,7 +84,7 @@ def test_elapsed_days_by_hand():
     assert elapsed_days(torch.tensor([10.0, 26.0, 30.5], dtype=torch.float64)).tolist() == [0.0, 16.0, 4.5]
 
 
-def test_a_members_curve_is_its_own():
+def test_calibration_is_per_member():
     detector, (x, valid, days) = detector_of(), site()
     detector.calibrate_member(1, 0.5, 0.25)
     logit, seen = detector.member_logit(1, x, valid, days), valid.all(dim=0)
@@ -102,7 +104,7 @@ def test_a_pixel_needs_two_dates_of_a_series():
     assert seen.sum() == 18
 
 
-def test_the_rules_curve_keeps_its_order_and_its_gaps():
+def test_the_calibration_of_the_index_keeps_order_and_nan():
     detector = detector_of()
     detector.calibrate_index(2.0, -1.0)
     score = torch.tensor([0.0, 1e-9, 0.5, 1.0, 3.0, float("nan")])
@@ -115,11 +117,11 @@ def test_the_rules_curve_keeps_its_order_and_its_gaps():
 
 
 @pytest.mark.parametrize(("scale", "bias"), [(-1.0, 0.0), (float("nan"), 0.0), (1.0, float("inf"))])
-def test_a_calibration_never_turns_the_order_round(scale, bias):
+def test_a_calibration_never_reverses_the_order(scale, bias):
     detector = detector_of()
     with pytest.raises(ValueError, match="the calibration of member 1 needs a finite scale >= 0 and a finite bias"):
         detector.calibrate_member(1, scale, bias)
-    with pytest.raises(ValueError, match="the calibration of the index needs"):
+    with pytest.raises(ValueError, match="the calibration of the change index needs"):
         detector.calibrate_index(scale, bias)
 
 
@@ -129,7 +131,7 @@ def test_fusion_is_the_geometric_mean():
     assert fused[:3].tolist() == pytest.approx([0.5, 0.3, 0.4])
     assert fused[3].isnan()
     assert torch.equal(detector_of(fuse_with="none").fuse(network_p), network_p)
-    with pytest.raises(ValueError, match="this detector is fused with change_vector: its probability is needed"):
+    with pytest.raises(ValueError, match="this detector is fused with change_vector: its probability is required"):
         detector_of().fuse(network_p)
 
 
@@ -138,12 +140,12 @@ def test_the_threshold_is_a_probability():
     assert detector.threshold == 0.5
     detector.set_threshold(0.123456789)
     assert detector.threshold == 0.123456789
-    with pytest.raises(ValueError, match=r"the threshold is a probability, not 1\.5"):
+    with pytest.raises(ValueError, match=r"the threshold must be in 0..1, got 1\.5"):
         detector.set_threshold(1.5)
 
 
-def test_members_are_of_one_build():
-    with pytest.raises(ValueError, match="the members differ in build"):
+def test_members_have_one_config():
+    with pytest.raises(ValueError, match="the members differ in their config"):
         ChangeDetector([build_network("fc_ef", bands=2), build_network("l_unet", bands=2)])
     with pytest.raises(ValueError, match="at least one member"):
         ChangeDetector([])
@@ -159,7 +161,7 @@ def test_the_halo_is_the_members():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
+def test_a_saved_detector_is_loaded_exactly(kind, tmp_path):
     detector, asked = detector_of(kind, fuse_with="none"), site()
     detector.calibrate_member(0, 1.25, -3.0)
     detector.calibrate_index(2.0, 0.5)
@@ -174,7 +176,7 @@ def test_what_was_saved_comes_back_to_the_last_digit(kind, tmp_path):
     assert not loaded.training
 
 
-def test_what_was_loaded_can_be_trained_on(tmp_path):
+def test_a_loaded_detector_can_be_trained(tmp_path):
     save_detector(detector_of(), tmp_path, {})
     loaded, _ = load_detector(tmp_path)
     x, valid, days = site()
@@ -211,7 +213,7 @@ def test_a_truncated_file_is_damaged(name, keep, tmp_path):
         (("change-detector", "members", 0, "colour"), "red"),
     ],
 )
-def test_a_description_that_does_not_fit_is_damaged(path, value, tmp_path):
+def test_a_mismatched_description_is_damaged(path, value, tmp_path):
     save_detector(detector_of(), tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     here = description
@@ -223,7 +225,7 @@ def test_a_description_that_does_not_fit_is_damaged(path, value, tmp_path):
         load_detector(tmp_path)
 
 
-def test_a_missing_detector_says_where_and_what_to_do(tmp_path):
+def test_a_missing_detector_states_folder_and_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no change-detector in .*: model\.safetensors is missing; train one first"):
         load_detector(tmp_path)
 

@@ -29,7 +29,7 @@ def test_dice_on_written_out_numbers():
     assert float(dice(p, target, weight)) == pytest.approx(want, abs=1e-6)
 
 
-def test_dice_of_a_perfect_and_of_a_wholly_wrong_map():
+def test_dice_of_a_perfect_and_of_a_wrong_map():
     target = torch.tensor([1.0] * 50 + [0.0] * 50)
     assert float(dice(100 * (2 * target - 1), target, torch.ones(100))) == pytest.approx(0, abs=1e-6)
     assert float(dice(-100 * (2 * target - 1), target, torch.ones(100))) == pytest.approx(1 - 1 / 101, abs=1e-6)
@@ -41,7 +41,7 @@ def test_focal_on_written_out_numbers():
     assert float(focal(p, target, torch.tensor([1.0, 1.0, 0.0]))) == pytest.approx(want, abs=1e-7)
 
 
-def test_focal_keeps_its_precision_where_the_network_is_sure():
+def test_focal_keeps_its_precision_for_confident_logits():
     logit = torch.tensor([40.0, -40.0], requires_grad=True)
     value = focal(logit, torch.tensor([1.0, 1.0]), torch.ones(2))
     value.backward()
@@ -64,14 +64,14 @@ def test_lovasz_on_written_out_numbers():
 
 
 def jaccard_loss(wrong: set[int], changed: set[int]) -> float:
-    """1 - IoU where the pixels `wrong` are mapped wrongly (Berman et al. 2018, eq. 6)."""
+    """1 - IoU if the pixels `wrong` are misclassified (Berman et al. 2018, eq. 6)."""
     either = len(changed | wrong)
     return len(wrong) / either if either else 0.0
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_lovasz_equals_the_definition(seed):
-    """Sum over thresholds: the growth of the set function along the sorted errors (Berman et al. 2018, def. 1)."""
+    """Sum over thresholds: the increase of the set function along the sorted errors (Berman et al. 2018, def. 1)."""
     generator = torch.Generator().manual_seed(seed)
     logit = torch.randn(12, generator=generator)
     target = (torch.rand(12, generator=generator) < 0.4).float()
@@ -105,7 +105,7 @@ def test_dice_focal_is_the_sum():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_without_change_teaches_to_say_less(kind):
+def test_a_batch_without_change_lowers_the_logits(kind):
     logit, _, weight = batch()
     value = change_loss(kind)(logit, torch.zeros_like(logit), weight)
     value.backward()
@@ -116,7 +116,7 @@ def test_a_batch_without_change_teaches_to_say_less(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_of_change_alone_teaches_to_say_more(kind):
+def test_a_batch_of_change_alone_raises_the_logits(kind):
     logit, _, weight = batch()
     value = change_loss(kind)(logit, torch.ones_like(logit), weight)
     value.backward()
@@ -126,7 +126,7 @@ def test_a_batch_of_change_alone_teaches_to_say_more(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_known_gives_zero_and_a_zero_gradient(kind):
+def test_unknown_labels_give_zero_and_a_zero_gradient(kind):
     logit, target, weight = batch()
     value = change_loss(kind)(logit, torch.full_like(target, float("nan")), torch.zeros_like(weight))
     value.backward()
@@ -135,7 +135,7 @@ def test_nothing_known_gives_zero_and_a_zero_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_stands_in_unknown_pixels_does_not_matter(kind):
+def test_values_of_unknown_pixels_are_ignored(kind):
     logit, target, weight = batch()
     clean = change_loss(kind)(logit, target, weight)
     dirty_logit = torch.where(weight, logit.detach(), float("nan")).requires_grad_()
@@ -147,13 +147,13 @@ def test_what_stands_in_unknown_pixels_does_not_matter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_the_same_as_bool_and_as_float(kind):
+def test_weights_may_be_bool_or_float(kind):
     logit, target, weight = batch()
     assert torch.equal(change_loss(kind)(logit, target, weight), change_loss(kind)(logit, target, weight.float()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_descending_finds_the_target(kind):
+def test_gradient_descent_finds_the_target(kind):
     _, target, weight = batch()
     logit = torch.zeros_like(target).requires_grad_()
     optimizer = torch.optim.Adam([logit], lr=0.1)
@@ -166,7 +166,7 @@ def test_descending_finds_the_target(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_logits_are_judged_in_single(kind):
+def test_losses_of_half_precision_logits_are_float32(kind):
     logit, target, weight = batch()
     value = change_loss(kind)(logit.to(torch.bfloat16), target, weight)
     assert value.dtype == torch.float32
@@ -180,6 +180,8 @@ def test_focal_with_no_focus_would_be_cross_entropy(monkeypatch):
     torch.testing.assert_close(focal(logit, target, weight), want)
 
 
-def test_an_unknown_loss_is_named():
-    with pytest.raises(ValueError, match="the loss is 'dice', 'focal', 'lovasz', 'cross_entropy' or 'dice_focal', not 'mse'"):
+def test_an_unknown_loss_is_reported():
+    with pytest.raises(
+        ValueError, match="expected 'dice', 'focal', 'lovasz', 'cross_entropy' or 'dice_focal', got the loss 'mse'"
+    ):
         change_loss("mse")

@@ -24,7 +24,7 @@ def forecaster():
     return made
 
 
-def test_what_was_saved_comes_back_to_the_last_digit(forecaster, tmp_path, make_window):
+def test_a_saved_forecaster_is_loaded_exactly(forecaster, tmp_path, make_window):
     window = make_window()
     digest = save_forecaster(forecaster, tmp_path / "model", METADATA)
     loaded, metadata = load_forecaster(tmp_path / "model")
@@ -40,7 +40,7 @@ def test_what_was_saved_comes_back_to_the_last_digit(forecaster, tmp_path, make_
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
 
 
-def test_what_was_loaded_can_be_trained_and_saved_again(forecaster, tmp_path, make_window):
+def test_a_loaded_forecaster_can_be_trained_and_saved(forecaster, tmp_path, make_window):
     digest = save_forecaster(forecaster, tmp_path, METADATA)
     loaded, metadata = load_forecaster(tmp_path)
     assert save_forecaster(loaded, tmp_path / "again", metadata) == digest
@@ -50,13 +50,13 @@ def test_what_was_loaded_can_be_trained_and_saved_again(forecaster, tmp_path, ma
 
 
 @pytest.mark.parametrize("baseline", [None, Persistence(), Climatology(12.0), DecayingAnomaly(count=1)])
-def test_every_guide_comes_back(baseline, tmp_path):
+def test_every_baseline_is_restored(baseline, tmp_path):
     made = build_forecaster(baseline, Scaling((0.0,), (1.0,), ("none",), 1.0), context=2, horizon=1)
     save_forecaster(made, tmp_path, {})
     assert load_forecaster(tmp_path)[0].baseline == baseline
 
 
-def test_the_hash_follows_the_numbers_and_the_metadata(forecaster, tmp_path):
+def test_the_hash_depends_on_tensors_and_metadata(forecaster, tmp_path):
     first = save_forecaster(forecaster, tmp_path, METADATA)
     assert save_forecaster(forecaster, tmp_path, METADATA) == first
     assert save_forecaster(forecaster, tmp_path, METADATA | {"snapshot": "DEF"}) != first
@@ -77,7 +77,7 @@ def test_the_description_is_plain_json(forecaster, tmp_path):
     assert description["forecaster"]["members"][0]["hidden"] == [4, 3]
 
 
-def test_a_missing_model_says_where_and_what_to_do(tmp_path):
+def test_a_missing_model_states_folder_and_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no forecaster in .*: model\.safetensors is missing; train one first"):
         load_forecaster(tmp_path)
 
@@ -92,12 +92,12 @@ def test_a_truncated_file_is_damaged(name, keep, forecaster, tmp_path):
         load_forecaster(tmp_path)
 
 
-def test_tensors_of_another_model_are_noticed(forecaster, tmp_path):
+def test_tensors_of_another_model_are_detected(forecaster, tmp_path):
     save_forecaster(forecaster, tmp_path / "one", METADATA)
     forecaster.residual_scale_K[0] = 0.0
     save_forecaster(forecaster, tmp_path / "other", METADATA)
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
-    with pytest.raises(CheckpointDamaged, match=r"does not belong to the model\.safetensors beside it"):
+    with pytest.raises(CheckpointDamaged, match=r"does not match the model\.safetensors in the same folder"):
         load_forecaster(tmp_path / "one")
 
 
@@ -117,7 +117,7 @@ def test_tensors_of_another_model_are_noticed(forecaster, tmp_path):
         (("forecaster", "members"), [{"hidden": [10**9]}]),
     ],
 )
-def test_a_description_that_does_not_fit_is_damaged(path, value, forecaster, tmp_path):
+def test_a_mismatched_description_is_damaged(path, value, forecaster, tmp_path):
     save_forecaster(forecaster, tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     place = description
@@ -129,7 +129,7 @@ def test_a_description_that_does_not_fit_is_damaged(path, value, forecaster, tmp
         load_forecaster(tmp_path)
 
 
-def test_a_monstrous_description_is_refused_before_memory_is_taken(forecaster, tmp_path):
+def test_a_huge_description_is_refused_before_memory_is_allocated(forecaster, tmp_path):
     save_forecaster(forecaster, tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     for member in description["forecaster"]["members"]:

@@ -1,4 +1,4 @@
-"""What every network states, checked against what it does; what states nothing is refused."""
+"""What every network states, checked against its behaviour; modules that state nothing are refused."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
 from models.residual_forecaster import ResidualForecaster, Scaling, build_forecaster
 from tests.networks_under_test import CASES, TARGETS
 
-CONTAINERS = {ResidualForecaster, ChangeDetector, ResidualEnsemble}  # they pass on what their members state
+CONTAINERS = {ResidualForecaster, ChangeDetector, ResidualEnsemble}  # they combine what their members state
 SCALING = Scaling((0.4,), (0.3,), ("none",), 16.0)
 STATED = ("halo_px", "stride_px", "flops", "describe")
 
@@ -46,7 +46,7 @@ def test_every_module_with_a_forecast_or_a_change_network_s_name_is_a_network():
 
 
 @pytest.mark.parametrize("missing", STATED)
-def test_a_network_that_leaves_something_out_cannot_be_built(missing):
+def test_an_incomplete_network_cannot_be_instantiated(missing):
     stated = {"halo_px": lambda self, steps: (0, 0), "stride_px": (1, 1), "flops": lambda self, shape, targets=1: 0}
     stated |= {"describe": lambda self: {}}
     assert type("Whole", (Network,), stated)().halo_px(3) == (0, 0)
@@ -55,7 +55,7 @@ def test_a_network_that_leaves_something_out_cannot_be_built(missing):
         type("Half", (Network,), stated)()
 
 
-def test_a_plain_module_is_no_member():
+def test_a_plain_module_is_refused_as_a_member():
     with pytest.raises(TypeError, match="Linear states no halo, stride, flops and description: derive it from"):
         ResidualForecaster(None, [nn.Linear(1, 1)], SCALING, context=2, horizon=1)  # type: ignore[list-item]
 
@@ -63,7 +63,7 @@ def test_a_plain_module_is_no_member():
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("steps", "shape_yx"), [(2, (16, 16)), (5, (13, 22))])
 @pytest.mark.parametrize("with_gradient", [True, False])
-def test_the_stated_flops_are_those_that_are_counted(name, steps, shape_yx, with_gradient):
+def test_the_stated_flops_equal_the_counted_ones(name, steps, shape_yx, with_gradient):
     case = CASES[name]
     network, known = case.ready(), case.inputs(0, case.steps(steps), shape_yx)
     with torch.set_grad_enabled(with_gradient), FlopCounterMode(display=False) as counter:
@@ -102,15 +102,15 @@ def test_a_forecaster_s_network_is_rebuilt_from_its_description(name):
 
 
 def test_a_description_without_a_kind_is_of_the_convlstm():
-    """So were all of them before there was a second network; their files stay readable."""
+    """Checkpoints from before there was a second network have no kind; they stay readable."""
     assert "kind" not in CASES["convlstm"].build().describe()
 
 
-# ---------------------------------------------------------------- what holds networks
+# ---------------------------------------------------------------- containers of networks
 
 
 class WholeImage(Network):
-    """Adds the mean of the whole frame: every pixel sees all of them."""
+    """Adds the mean of the whole frame: every pixel depends on all of them."""
 
     stride_px = (1, 1)
 
@@ -132,7 +132,7 @@ class WholeImage(Network):
 
 
 class Strided(Pointwise, Network):
-    """Only its stride is asked."""
+    """Only its stride is used."""
 
     def __init__(self, stride_px):
         super().__init__()
@@ -147,7 +147,7 @@ class Strided(Pointwise, Network):
         return {}
 
 
-def test_one_member_without_a_finite_halo_is_enough():
+def test_one_member_with_an_unbounded_halo_is_enough():
     finite = CASES["convlstm"].build()
     assert widest_halo([finite, WholeImage()], 4) is None
     assert widest_halo([finite, CASES["convgru"].build()], 4) == CASES["convgru"].build().halo_px(4)
@@ -155,12 +155,12 @@ def test_one_member_without_a_finite_halo_is_enough():
     assert ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1).halo_px(3) is None
 
 
-def test_the_stride_of_several_suits_all():
+def test_the_common_stride_is_a_multiple_of_all():
     assert common_stride([Strided((4, 1)), Strided((6, 2))]) == (12, 2)
     assert common_stride([]) == (1, 1)
 
 
-def test_containers_add_up_what_their_members_cost():
+def test_containers_sum_the_flops_of_their_members():
     forecaster = build_forecaster(None, SCALING, context=3, horizon=2, members=2)
     assert forecaster.flops((1, 3, 1, 8, 8), 2) == 2 * forecaster.members[0].flops((1, 3, 1, 8, 8), 2)
     network = build_network("fc_ef", bands=2)
@@ -188,15 +188,17 @@ def test_a_forecaster_of_the_second_network_is_saved_and_loaded(make_window, tmp
 
 def test_a_network_that_the_checkpoint_cannot_rebuild_is_not_saved(tmp_path):
     made = ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1)
-    with pytest.raises(ValueError, match=r"cannot be built again .*'convlstm' or 'convgru', not 'whole_image'.*: not saved"):
+    with pytest.raises(
+        ValueError, match=r"cannot be rebuilt .*'convlstm' or 'convgru', got the forecaster's network 'whole_image'.*: not saved"
+    ):
         save_forecaster(made, tmp_path / "model", {})
     assert not (tmp_path / "model").exists()
 
 
-def test_a_description_that_leaves_something_out_is_noticed(tmp_path, monkeypatch):
+def test_an_incomplete_description_is_detected(tmp_path, monkeypatch):
     made = build_forecaster(None, SCALING, context=2, horizon=1)
     monkeypatch.setattr(type(made.members[0]), "describe", lambda self: {**vars(self.config), "hidden": [3]})
-    with pytest.raises(ValueError, match="describes itself as one with other tensors: not saved"):
+    with pytest.raises(ValueError, match="has a description of other tensors: not saved"):
         save_forecaster(made, tmp_path, {})
 
 

@@ -14,13 +14,13 @@ def test_losses_on_written_out_numbers():
     assert masked_huber(y, target, weight) == (0.5 + 2.5) / 2
 
 
-def test_weights_weigh():
+def test_losses_are_weighted():
     y, target = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 3.0])
     assert masked_mae(y, target, torch.tensor([3.0, 1.0])) == (3 * 1 + 1 * 2) / 4
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_nothing_seen_gives_zero_and_a_zero_gradient(loss):
+def test_no_valid_pixel_gives_zero_and_a_zero_gradient(loss):
     y = torch.randn(2, 3, 1, 4, 4, requires_grad=True)
     value = loss(y, torch.full_like(y, float("nan")), torch.zeros(2, 3, 1, 4, 4))
     value.backward()
@@ -29,7 +29,7 @@ def test_nothing_seen_gives_zero_and_a_zero_gradient(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_what_stands_in_unseen_targets_does_not_matter(loss):
+def test_values_of_invalid_targets_are_ignored(loss):
     y = torch.randn(1, 2, 2, 4, 4, requires_grad=True)
     target, weight = torch.randn(1, 2, 2, 4, 4), (torch.rand(1, 2, 1, 4, 4) > 0.5)
     clean = loss(y, target, weight)
@@ -58,10 +58,10 @@ def test_a_target_of_any_axes_is_centred(rest):
     assert centred.shape == target.shape
 
 
-def test_a_centred_target_has_no_news_that_all_pixels_share():
+def test_a_centred_target_has_no_shared_deviation():
     baseline = torch.zeros(1, 2, 1, 2, 2)
     target = torch.tensor([[[[1.0, 2.0], [3.0, 99.0]]], [[[5.0, 5.0], [5.0, 5.0]]]])[None]
     valid = torch.tensor([[[True, True], [True, False]], [[False, False], [False, False]]])[None]
     centred = centred_target({"target_KCHW": target, "target_valid_KHW": valid, "baseline_KCHW": baseline})
-    assert centred[0, 0, 0].tolist() == [[-1.0, 0.0], [1.0, 97.0]]  # the median of 1, 2, 3 is gone
-    assert torch.equal(centred[0, 1], target[0, 1])  # nothing seen: nothing to take off
+    assert centred[0, 0, 0].tolist() == [[-1.0, 0.0], [1.0, 97.0]]  # the median of 1, 2, 3 is subtracted
+    assert torch.equal(centred[0, 1], target[0, 1])  # no valid pixel: nothing to subtract

@@ -35,7 +35,7 @@ def batch_of(prepared: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @EVERY
 @pytest.mark.parametrize("transforms", [("none", "none"), ("log1p", "none"), ("log1p",)])
-def test_untrained_it_is_the_guide_to_the_last_digit(baseline, transforms, make_window):
+def test_an_untrained_forecaster_equals_its_baseline(baseline, transforms, make_window):
     window = make_window(channels=len(transforms))
     made = build(baseline, transforms)
     y = made.forecast(**window.arguments())
@@ -48,7 +48,7 @@ def test_untrained_it_is_the_guide_to_the_last_digit(baseline, transforms, make_
 
 
 @EVERY
-def test_prepare_gives_finite_float32_and_zeros_where_nothing_was_seen(baseline, make_window):
+def test_prepare_gives_finite_float32_and_zeros_where_invalid(baseline, make_window):
     window = make_window()
     prepared = build(baseline, ("log1p", "none")).prepare(**window.arguments())
     for name, values in prepared.items():
@@ -69,7 +69,7 @@ def test_forecast_is_prepare_then_compute(baseline, make_window):
 
 
 @EVERY
-def test_what_is_not_usable_or_not_valid_is_not_looked_at(baseline, make_window):
+def test_unusable_dates_and_invalid_values_are_ignored(baseline, make_window):
     window = make_window()
     made = build(baseline, moved=True)
     hidden = ~(window.usable_N[:, None, None] & window.valid_NHW)
@@ -79,7 +79,7 @@ def test_what_is_not_usable_or_not_valid_is_not_looked_at(baseline, make_window)
     )
 
 
-def test_the_ensemble_is_the_mean_of_its_members_shrunk(make_window):
+def test_the_ensemble_is_the_scaled_mean_of_its_members(make_window):
     made = build(DecayingAnomaly(), moved=True, members=3)
     made.residual_scale_K.copy_(torch.tensor([1.0, 0.5, 0.0]))
     batch = batch_of(made.prepare(**make_window().arguments()))
@@ -90,7 +90,7 @@ def test_the_ensemble_is_the_mean_of_its_members_shrunk(make_window):
     assert torch.equal(made.compute(batch)[:, 2], baseline[:, 2])
 
 
-def test_members_differ_and_leave_the_global_seed_alone():
+def test_members_differ_and_keep_the_global_random_state():
     torch.manual_seed(3)
     before = torch.rand(1)
     torch.manual_seed(3)
@@ -109,14 +109,14 @@ def test_rain_is_never_negative(make_window):
     assert float(y.min()) >= 0
 
 
-def test_correct_undoes_normalise():
+def test_correct_inverts_normalise():
     made = build(None, ("log1p", "none"))
     baseline, truth = torch.rand(3, 2, 4, 4), torch.rand(3, 2, 4, 4)
     torch.testing.assert_close(made.correct(baseline, made.normalise(truth) - made.normalise(baseline)), truth, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("true_share", "found"), [(0.7, 0.7), (1.8, 1.0), (-0.5, 0.0)])
-def test_shrink_is_the_least_squares_share_where_all_dates_agree(make_window, true_share, found):
+def test_the_residual_scale_is_least_squares_if_all_dates_agree(make_window, true_share, found):
     made, prepared, residual = residual_of_a_window(make_window)
     prepared["target_KCHW"] = made.correct(prepared["baseline_KCHW"], true_share * residual)
     prepared["target_KCHW"][..., 0, 0] = float("nan")
@@ -124,13 +124,13 @@ def test_shrink_is_the_least_squares_share_where_all_dates_agree(make_window, tr
     torch.testing.assert_close(made.fit_residual_scale([prepared, prepared]), torch.full((3,), found), atol=1e-4, rtol=0)
 
 
-def test_shrink_gives_the_guide_the_benefit_of_the_doubt_where_dates_disagree(make_window):
+def test_the_residual_scale_is_small_if_dates_disagree(make_window):
     made, prepared, residual = residual_of_a_window(make_window)
     share = torch.tensor([1.6, -0.6, 0.5]).view(-1, 1, 1, 1)
     prepared["target_KCHW"] = made.correct(prepared["baseline_KCHW"], share * residual)
     shrunk = made.fit_residual_scale([prepared])
     assert len(set(shrunk.tolist())) == 1
-    assert float(shrunk[0]) < 0.3  # 0.5 on average, but two dates of three speak against each other
+    assert float(shrunk[0]) < 0.3  # 0.5 on average, but two dates of three disagree
 
 
 def test_the_cautious_share_by_hand():
@@ -150,7 +150,7 @@ def residual_of_a_window(make_window):
     return made, prepared, residual
 
 
-def test_shrink_without_a_valid_target_is_the_guide_alone(make_window):
+def test_without_a_valid_target_the_baseline_is_used_alone(make_window):
     window = make_window()
     made = build(DecayingAnomaly(), moved=True)
     prepared = batch_of(made.prepare(**window.arguments()))
@@ -161,14 +161,14 @@ def test_shrink_without_a_valid_target_is_the_guide_alone(make_window):
 
 
 @EVERY
-def test_every_parameter_learns_after_the_first_step(baseline, make_window):
+def test_every_parameter_is_trained_after_the_first_step(baseline, make_window):
     made = build(baseline, moved=True, members=1, peepholes=True)
     batch = batch_of(made.prepare(**make_window().arguments()))
     made.compute_member(0, batch).square().sum().backward()
     assert [name for name, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def test_forecast_turns_dropout_off_and_back_on(make_window):
+def test_forecast_disables_dropout_and_restores_it(make_window):
     window = make_window()
     made = build(Climatology(), moved=True, dropout=0.5).train()
     assert torch.equal(made.forecast(**window.arguments()), made.forecast(**window.arguments()))
@@ -176,7 +176,7 @@ def test_forecast_turns_dropout_off_and_back_on(make_window):
     assert made.members[0].training
 
 
-def test_more_targets_than_the_horizon_take_the_last_shrink(make_window):
+def test_targets_beyond_the_horizon_use_the_last_scale(make_window):
     window = make_window()
     made = build(Climatology(), moved=True)
     made.residual_scale_K.copy_(torch.tensor([1.0, 1.0, 0.0]))
@@ -187,7 +187,7 @@ def test_more_targets_than_the_horizon_take_the_last_shrink(make_window):
     assert made.halo_px(6 + 6) == tuple(side + 3 for side in made.halo_px(made.steps))
 
 
-def test_time_is_counted_in_usual_steps(make_window):
+def test_time_is_in_usual_steps(make_window):
     months = build(None).prepare(**make_window(step_days=16.0).arguments())
     quick = build_forecaster(None, Scaling((0.4, 0.6), (0.3, 0.2), ("none", "none"), 5 / 1440), context=6, horizon=3)
     minutes = quick.prepare(**make_window(step_days=5 / 1440).arguments())
@@ -196,16 +196,16 @@ def test_time_is_counted_in_usual_steps(make_window):
     assert months["elapsed_T"].tolist() == [0, 1, 1, 1, 1, 1]
 
 
-def test_age_of_the_last_clear_value():
+def test_age_of_the_last_valid_value():
     valid = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).T.reshape(1, 3, 1, 3)
     age = torch.expm1(last_seen_age(valid, torch.tensor([[0.0, 2.0, 5.0]])))
     torch.testing.assert_close(age.flatten(), torch.tensor([5.0, 7.0, 7.0]))
 
 
-def test_scaling_that_cannot_be_is_refused():
+def test_invalid_scaling_is_refused():
     with pytest.raises(ValueError, match="one value per channel"):
         Scaling((0.0,), (1.0, 1.0), ("none",), 1.0)
-    with pytest.raises(ValueError, match=r"'none' or 'log1p', not \['sqrt'\]"):
+    with pytest.raises(ValueError, match=r"'none' or 'log1p', got \['sqrt'\]"):
         Scaling((0.0,), (1.0,), ("sqrt",), 1.0)
     with pytest.raises(ValueError, match="every std must be positive"):
         Scaling((0.0,), (0.0,), ("none",), 1.0)

@@ -1,4 +1,4 @@
-"""A small cube with the contract's shape, and a plan that fits it."""
+"""A small cube with the shape of the contract, and a plan for it."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pipelines.samples.variables import Variable
 
 
 def make_cube(shape_yx: tuple[int, int] = (31, 29), dates: int = 30, seed: int = 0) -> xr.Dataset:
-    """Two bands of uint16 x 1e-4, monthly dates from 2015 on, a tenth of the pixels invalid."""
+    """Two bands of uint16 x 1e-4, monthly dates from 2015 on, 10 % of the pixels invalid."""
     rng = np.random.default_rng(seed)
     image = rng.integers(1, 10_000, (dates, 2, *shape_yx)).astype(np.uint16)
     valid = rng.random((dates, *shape_yx)) > 0.1

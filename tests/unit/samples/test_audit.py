@@ -1,4 +1,4 @@
-"""Every kind of leak, built by hand into a sound plan, is found."""
+"""Every kind of leak, added to a valid plan, is found."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ def with_window(plan: WindowPlan, part: str, **changes) -> WindowPlan:
     return replace(plan, windows=tuple(windows))
 
 
-def test_a_sound_plan_passes_with_its_numbers(plan):
+def test_a_valid_plan_passes_with_its_counts(plan):
     found = audit(plan)
     assert found.ok
     assert found.problems == ()
@@ -45,15 +45,15 @@ def test_a_training_tile_inside_the_buffer(plan):
     tile = plan.of_part("train")[0].tile
     wider = Tile(max(tile.row0 - 1, 0), tile.row1 + 1, max(tile.col0 - 1, 0), tile.col1 + 1)
     assert any(
-        "come within 0 pixels of another part, the buffer is 1" in p
+        "are 0 pixels from another part, split.buffer_px is 1" in p
         for p in audit(with_window(plan, "train", tile=wider)).problems
     )
 
 
-def test_training_in_the_time_of_validation(plan):
+def test_training_in_the_validation_period(plan):
     validation = plan.of_part("validation")[0]
     late = with_window(plan, "train", target_K=validation.target_K, target_days_K=validation.target_days_K)
-    assert "a training window reaches into the validation period or its gap" in audit(late).problems
+    assert "a training window extends into the validation period or its gap" in audit(late).problems
 
 
 def test_validation_and_test_targets_outside_their_period(plan):
@@ -76,12 +76,15 @@ def test_a_target_that_is_its_own_context(plan):
 
 @pytest.mark.parametrize("context", [(0, 1, 99), (0, 1, -1), (0, -7, 2)])
 def test_dates_that_do_not_exist(plan, context):
-    assert "a train window names a date that does not exist" in audit(with_window(plan, "train", context_T=context)).problems
+    assert (
+        "a train window has the index of a date that does not exist"
+        in audit(with_window(plan, "train", context_T=context)).problems
+    )
 
 
 def test_tiles_outside_the_raster(plan):
     assert any(
-        "lies outside the raster of 31 x 29" in p for p in audit(with_window(plan, "test", tile=Tile(25, 35, 0, 9))).problems
+        "is outside the raster of 31 x 29" in p for p in audit(with_window(plan, "test", tile=Tile(25, 35, 0, 9))).problems
     )
 
 

@@ -18,7 +18,7 @@ from pipelines.tiles import Tile
 
 
 def prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
-    """Context, its mask, elapsed days, and a mean over what may be looked at."""
+    """Context, its mask, elapsed days, and a mean over the usable dates."""
     weight = (valid_NHW & usable_N[:, None, None]).float()
     mean_CHW = (x_NCHW * weight[:, None]).sum(0) / weight.sum(0).clamp(min=1)
     return {
@@ -57,7 +57,7 @@ def test_windows_are_slices_of_the_decoded_cube(build, cube, plan, ndvi):
         assert set(found.arguments()) == {"x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K"}
 
 
-def test_samples_hold_what_prepare_returned(build, plan):
+def test_samples_hold_the_results_of_prepare(build, plan):
     cache = build(prepare=prepare, prepare_key="mean")
     for part in ("train", "validation", "test"):
         samples = cache.part(part)
@@ -77,7 +77,7 @@ def test_without_prepare_a_sample_is_context_and_target(build):
     }
 
 
-def test_an_equal_key_is_reused_and_another_builds_again(build, tmp_path):
+def test_a_cache_is_reused_for_an_equal_key_only(build, tmp_path):
     def count(*_):
         calls.append(1)
 
@@ -93,7 +93,7 @@ def test_an_equal_key_is_reused_and_another_builds_again(build, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [other.folder.name]
 
 
-def test_prepare_without_a_key_is_our_mistake(build):
+def test_prepare_without_a_key_raises(build):
     with pytest.raises(ValueError, match="needs a prepare_key"):
         build(prepare=prepare)
 
@@ -109,7 +109,7 @@ def test_windows_with_few_valid_targets_are_left_out(build, cube, plan):
     assert all(target not in plan.windows[n].target_K for group in kept.groups for n in group.numbers)
 
 
-def test_a_part_without_a_window_is_refused_and_leaves_nothing(build, tmp_path):
+def test_a_part_without_windows_is_refused_without_leftovers(build, tmp_path):
     with pytest.raises(
         RequestError, match=r"no train window has 99% of its target pixels valid; the best has 9\d\.\d%: lower samples"
     ):
@@ -123,7 +123,7 @@ def test_a_plan_that_shares_a_tile_is_refused(build, plan):
         build(plan=replace(plan, windows=(*plan.windows, stolen)))
 
 
-def test_target_steps_without_observation_carry_no_truth(build, plan):
+def test_target_steps_without_observation_are_invalid(build, plan):
     first = plan.of_part("test")[0]
     lacking = replace(first, target_K=(first.target_K[0], -1))
     windows = tuple(lacking if w is first else w for w in plan.windows)
@@ -134,7 +134,7 @@ def test_target_steps_without_observation_carry_no_truth(build, plan):
     assert torch.equal(cache.part("test")[0]["target_valid_KHW"], window.target_valid_KHW)
 
 
-def test_writing_into_a_window_never_reaches_the_file(build):
+def test_writing_to_a_window_does_not_change_the_file(build):
     cache = build()
     window = cache.window(0)
     before = float(window.x_NCHW[0, 0, 0, 0])
@@ -143,7 +143,7 @@ def test_writing_into_a_window_never_reaches_the_file(build):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "json", "plan"])
-def test_damage_is_noticed_and_mended(build, caplog, damage):
+def test_damage_is_detected_and_repaired(build, caplog, damage):
     whole = build()
     expected = whole.window(0).x_NCHW.clone()
     values = next(whole.folder.glob("train-*/values.npy"))
@@ -165,7 +165,7 @@ def test_damage_is_noticed_and_mended(build, caplog, damage):
     assert "is built again" in caplog.text
 
 
-def test_a_full_disk_is_reported_and_leaves_nothing(build, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_without_leftovers(build, tmp_path, monkeypatch):
     def full(self, row):
         raise cache_module.full_disk(OSError(errno.ENOSPC, "No space left on device"), self.path)
 
@@ -175,7 +175,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(build, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_will_not_fit_is_refused_after_the_first_block(build, tmp_path, monkeypatch):
+def test_a_cache_larger_than_the_disk_is_refused_after_one_block(build, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 50_000})
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StorageFull, match=r"needs about .* GiB \(\d+ blocks\)"):
@@ -183,7 +183,7 @@ def test_a_cache_that_will_not_fit_is_refused_after_the_first_block(build, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_dead_processes_are_removed(build, tmp_path):
+def test_incomplete_caches_of_dead_processes_are_removed(build, tmp_path):
     import socket
 
     dead, other = tmp_path / f".building-abc-{socket.gethostname()}-4194305", tmp_path / ".building-abc-elsewhere-1"
@@ -194,7 +194,7 @@ def test_leftovers_of_dead_processes_are_removed(build, tmp_path):
     assert other.exists()
 
 
-def test_another_process_that_was_faster_wins(build, tmp_path, monkeypatch):
+def test_the_cache_of_a_faster_process_is_kept(build, tmp_path, monkeypatch):
     first = build()
     copy = tmp_path / "copy"
     first.folder.rename(copy)

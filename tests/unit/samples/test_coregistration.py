@@ -19,7 +19,7 @@ def scene(seed: int = 0, shape=SHAPE) -> np.ndarray:
 
 
 def moved_exactly(image_CHW: np.ndarray, dy: float, dx: float) -> np.ndarray:
-    """The image moved down and right, by the phases of its Fourier transform (it wraps round; edges are cut off in tests)."""
+    """The image moved down and right, by the phases of its Fourier transform (it wraps around; tests crop the edges)."""
     return np.stack([np.fft.ifft2(fourier_shift(np.fft.fft2(band), (dy, dx))).real for band in image_CHW]).astype(np.float32)
 
 
@@ -28,7 +28,7 @@ def seen(shape=SHAPE) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shift", [(0.5, -0.3), (-0.95, 0.7), (1.6, 1.2), (0.0, 0.25)])
-def test_known_shifts_are_recovered_through_noise_and_another_light(shift):
+def test_known_shifts_are_recovered_with_noise_and_other_illumination(shift):
     first = scene()
     later = 1.7 * moved_exactly(first, -shift[0], -shift[1]) + 0.4
     later += np.random.default_rng(1).normal(0, 0.3, later.shape).astype(np.float32)
@@ -38,7 +38,7 @@ def test_known_shifts_are_recovered_through_noise_and_another_light(shift):
     assert found.note == ""
 
 
-def test_clouds_and_change_do_not_move_the_answer():
+def test_clouds_and_change_do_not_affect_the_shift():
     first, shift = scene(), (0.6, -0.8)
     later = moved_exactly(first, *(-s for s in shift))
     later[:, 40:70, 60:90] += 3.0  # something was built
@@ -48,44 +48,44 @@ def test_clouds_and_change_do_not_move_the_answer():
     np.testing.assert_allclose(found.yx, shift, atol=0.1)
 
 
-def test_light_that_turns_round_does_not_matter():
+def test_inverted_illumination_does_not_matter():
     first, shift = scene(), (0.4, 0.6)
     later = moved_exactly(first, *(-s for s in shift))
-    later[1] *= -1.0  # fields that were dark are bright
+    later[1] *= -1.0  # dark fields become bright
     found = estimate_shift([Pair(first[1:], later[1:], seen(), seen())])
-    # a correlation of -1 cannot rise: it is found, and not applied
+    # a correlation of -1 cannot increase: the shift is found, and not applied
     assert found.yx == (0.0, 0.0)
-    assert "fits no better" in found.note
+    assert "gains nothing" in found.note
 
 
-def test_several_windows_are_one_answer():
+def test_several_windows_give_one_shift():
     shift = (0.5, 0.5)
     pairs = [Pair(first := scene(seed), moved_exactly(first, -0.5, -0.5), seen(), seen()) for seed in (1, 2)]
     np.testing.assert_allclose(estimate_shift(pairs).yx, shift, atol=0.1)
 
 
-def test_nothing_is_moved_where_nothing_is_gained():
+def test_nothing_is_moved_without_a_gain():
     first = scene()
     same = estimate_shift([Pair(first, first.copy(), seen(), seen())])
     assert (same.yx, same.gain) == ((0.0, 0.0), 0.0)
-    assert "already" in same.note
+    assert "is aligned" in same.note
     noise = np.random.default_rng(2).normal(size=first.shape).astype(np.float32)
     other = estimate_shift([Pair(first, noise, seen(), seen())])
     assert other.yx == (0.0, 0.0)
     assert other.note
 
 
-def test_a_large_shift_is_not_believed_and_said():
+def test_a_large_shift_is_rejected_with_a_note():
     first = scene()
     found = estimate_shift([Pair(first, moved_exactly(first, 4.0, 0.0), seen(), seen())], max_shift_px=2.0)
     assert found.yx == (0.0, 0.0)
-    assert "not believed (max_shift_px 2)" in found.note
+    assert "exceeds max_shift_px 2" in found.note
     far = estimate_shift([Pair(first, moved_exactly(first, 4.0, 0.0), seen(), seen())], max_shift_px=5.0)
     np.testing.assert_allclose(far.yx, (-4.0, 0.0), atol=0.1)
 
 
 @pytest.mark.parametrize("fill", [0.0, 5.0])
-def test_without_edges_or_without_common_pixels_nothing_can_be_said(fill):
+def test_without_edges_or_common_pixels_there_is_no_shift(fill):
     flat = np.full((2, *SHAPE), fill, np.float32)
     assert "too few pixels" in estimate_shift([Pair(flat, flat, seen(), seen())]).note
     left, right = seen(), seen()
@@ -114,7 +114,7 @@ def test_a_plane_is_moved_to_its_values():
     np.testing.assert_array_equal(where, (rows >= 1) & (columns <= 22))
 
 
-def test_what_was_not_seen_is_never_mixed_in():
+def test_invalid_pixels_are_never_interpolated():
     mask = np.ones((20, 24), bool)
     mask[8:10, 11] = False
     x = np.where(mask, np.float32(7), np.float32(-1e6))[None]
@@ -126,7 +126,7 @@ def test_what_was_not_seen_is_never_mixed_in():
     assert (moved[0][~where] == 0).all()
 
 
-def test_two_dates_of_one_place_are_alike_in_any_light_and_those_of_two_places_are_not():
+def test_likeness_tells_one_site_from_two():
     first, other = scene(), scene(5)
     later = -2.0 * moved_exactly(first, -0.6, 0.8) + 5
     later += np.random.default_rng(1).normal(0, 0.5, later.shape).astype(np.float32)
@@ -149,7 +149,7 @@ def test_no_shift_is_a_copy():
 
 
 @pytest.mark.parametrize("shift", [(0.3, -0.7), (-1.4, 0.0), (2.0, 1.5)])
-def test_a_window_with_its_halo_is_the_whole(shift):
+def test_a_window_with_its_halo_equals_the_whole(shift):
     x, mask = scene(), np.random.default_rng(3).random(SHAPE) > 0.1
     whole, whole_seen = move(x, mask, shift)
     halo = halo_px(shift)

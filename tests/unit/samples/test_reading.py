@@ -1,4 +1,4 @@
-"""Windows read straight from the cube are those of the cache."""
+"""Windows read from the cube equal those of the cache."""
 
 import torch
 
@@ -6,7 +6,7 @@ from pipelines.samples.cache import build_samples
 from pipelines.samples.reading import read_windows
 
 
-def test_the_same_windows_as_the_cache(cube, plan, ndvi, tmp_path):
+def test_windows_equal_those_of_the_cache(cube, plan, ndvi, tmp_path):
     cache = build_samples(cube, "S1", tmp_path, plan, ndvi)
     for part in ("train", "validation", "test"):
         cached = {(w.tile, float(w.target_days_K[0])): w for w in cache.windows(part)}

@@ -36,7 +36,7 @@ def test_a_gathered_batch_equals_its_samples(cache):
             assert_equal({name: tensor[b] for name, tensor in batch.items()}, samples[index])
 
 
-def test_an_epoch_sees_every_window_once_in_batches_of_one_shape(cache):
+def test_an_epoch_has_every_window_once_in_batches_of_one_shape(cache):
     samples = cache.part("train")
     batches = ShapeBatches(samples, 4, shuffle=True, seed=0)
     lists = list(batches)
@@ -94,7 +94,7 @@ def test_it_pickles_as_paths(cache):
     assert_equal(pickle.loads(content)[1], samples[1])
 
 
-def test_augmentation_turns_every_image_of_a_window_alike(cache):
+def test_augmentation_is_equal_for_every_image_of_a_window(cache):
     plain, augmented_samples = cache.part("train"), cache.part("train", augment=True, seed=5)
     changed = 0
     for i in range(len(plain)):
@@ -108,7 +108,7 @@ def test_augmentation_turns_every_image_of_a_window_alike(cache):
     assert changed > len(plain) // 2
 
 
-def test_augmentation_is_drawn_anew_each_epoch_and_does_not_touch_the_files(cache):
+def test_augmentation_changes_each_epoch_and_not_the_files(cache):
     samples = cache.part("train", augment=True)
     first = [samples[i]["x_TCHW"] for i in range(len(samples))]
     samples.set_epoch(1)

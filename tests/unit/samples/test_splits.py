@@ -15,12 +15,12 @@ def plan_of(shape_yx, **changes):
     return plan_windows(TIMES, shape_yx, Split(**split), Sampling(), 3, 2)
 
 
-def test_narrow_edges_join_their_neighbour():
+def test_narrow_edges_are_merged_with_their_neighbour():
     assert sorted({b.shape_yx for b in cut_blocks((24, 25), 10)}) == [(10, 5), (10, 10), (14, 5), (14, 10)]
     assert cut_blocks((4, 4), 10)[0].shape_yx == (4, 4)
 
 
-def test_training_lies_inside_its_blocks_and_the_rest_uses_whole_blocks():
+def test_training_is_inside_its_blocks_and_the_rest_uses_whole_blocks():
     plan = plan_of((40, 40))
     assert {w.tile.shape_yx for w in plan.of_part("train")} == {(8, 8)}
     assert {w.tile.shape_yx for w in plan.of_part("test")} == {(10, 10)}
@@ -28,7 +28,7 @@ def test_training_lies_inside_its_blocks_and_the_rest_uses_whole_blocks():
     assert counts == {"train": 10, "validation": 3, "test": 3}
 
 
-def test_the_seed_deals():
+def test_the_seed_assigns_the_blocks():
     def tiles(seed):
         return {w.tile for w in plan_of((40, 40), seed=seed).of_part("test")}
 
@@ -45,18 +45,18 @@ def test_three_blocks_are_enough():
     ("shape_yx", "changes", "message"),
     [
         ((20, 20), {"block_px": 64}, r"20 x 20 pixels gives 1 block of 64 pixels.*set split\.block_px to 13"),
-        ((20, 20), {"buffer_px": 5}, r"buffer_px of 5 on both sides leaves nothing: no block size leaves room"),
+        ((20, 20), {"buffer_px": 5}, r"buffer_px 5 on both sides leaves nothing: no block size leaves room"),
         ((20, 40), {"buffer_px": 5}, r"set split\.block_px to 14"),
         ((1, 2), {"buffer_px": 0}, "too small to be divided: use a larger area"),
         ((12, 12), {"buffer_px": 4}, r"no block size leaves room for split\.buffer_px 4: lower it"),
     ],
 )
-def test_rasters_that_cannot_be_divided_say_what_would_do(shape_yx, changes, message):
+def test_rasters_that_cannot_be_divided_name_a_remedy(shape_yx, changes, message):
     with pytest.raises(RequestError, match=message):
         plan_of(shape_yx, **changes)
 
 
-def test_the_block_size_it_names_works():
+def test_the_proposed_block_size_works():
     assert plan_of((20, 20), block_px=13).windows
     assert plan_of((20, 40), block_px=14, buffer_px=5).windows
 
@@ -82,7 +82,7 @@ def test_json_round_trip():
     assert to_json(again) == to_json(plan)
 
 
-def test_json_that_is_no_plan():
+def test_json_that_is_not_a_plan():
     with pytest.raises(ArtefactDamaged, match="not a window plan"):
         from_json('{"format": 1}')
     with pytest.raises(ArtefactDamaged, match="format 99, expected 1"):
@@ -95,6 +95,6 @@ def test_dates_with_a_time_zone_become_utc():
     assert split.validation_from == np.datetime64("2020-01-01")
 
 
-def test_unknown_parts_are_our_mistake():
+def test_unknown_parts_raise():
     with pytest.raises(ValueError, match="no part 'training'"):
         plan_of((40, 40)).of_part("training")

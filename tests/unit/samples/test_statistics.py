@@ -19,7 +19,7 @@ def test_only_training_pixels_and_dates_count(cube, plan, ndvi):
     np.testing.assert_allclose(found.std, seen.std(), rtol=1e-12)
 
 
-def test_what_lies_outside_training_changes_nothing(cube, plan, ndvi):
+def test_pixels_outside_training_have_no_effect(cube, plan, ndvi):
     before = channel_statistics(cube, plan, ndvi)
     changed = cube.copy(deep=True)
     changed["image"][20:] = 9999
@@ -33,7 +33,7 @@ def test_log1p_is_applied_first(cube, plan):
     assert channel_statistics(cube, plan, (logged,)).mean[0] < np.log1p(channel_statistics(cube, plan, (plain,)).mean[0])
 
 
-def test_moments_do_not_lose_digits_far_from_zero():
+def test_moments_keep_their_digits_far_from_zero():
     values = np.random.default_rng(0).normal(1e6, 1e-2, (3000, 1))
     moments = Moments()
     for part in np.array_split(values, 7):
@@ -41,7 +41,7 @@ def test_moments_do_not_lose_digits_far_from_zero():
     np.testing.assert_allclose(np.sqrt(moments.squares / moments.count), values.std(axis=0), rtol=1e-6)
 
 
-def test_nothing_valid_is_said(cube, plan, ndvi):
+def test_a_training_part_without_valid_pixels_is_refused(cube, plan, ndvi):
     with pytest.raises(RequestError, match="no pixel of the training part is valid on any of its 17 dates"):
         channel_statistics(cube.assign(valid=cube.valid & False), plan, ndvi)
 

@@ -38,7 +38,7 @@ def test_ratio():
 
 
 @pytest.mark.parametrize("formula", ["normalized_difference", "ratio"])
-def test_a_zero_denominator_is_not_valid(formula):
+def test_a_zero_denominator_is_invalid(formula):
     bands = Band("red"), Band("nir")
     red = [0, 2] if formula == "ratio" else [-3, 2]
     x, valid = decode(image(red, [3, 4], "int16"), all_valid(2), bands, (Variable("v", formula, ("nir", "red")),))
@@ -63,7 +63,7 @@ def test_nodata_and_both_valid_ranges_clear_valid():
     assert valid.tolist() == [[[False, False, False, True, True, False]]]
 
 
-def test_what_was_not_valid_stays_so_and_the_argument_is_untouched():
+def test_invalid_pixels_stay_invalid_and_the_argument_is_unchanged():
     given = np.array([[[False, True]]])
     x, valid = decode(image([20, 0], [20, 20]), given, (RED, NIR), (Variable("red", "band", ("red",)),))
     assert valid.tolist() == [[[False, False]]]
@@ -83,8 +83,8 @@ def test_bands_that_no_variable_uses_are_left_out():
     assert used_bands((RED, Band("blue"), NIR), (Variable("v", "ratio", ("nir", "red")),)) == (0, 2)
 
 
-def test_mistakes_are_named():
-    with pytest.raises(RequestError, match=r"no band 'B8'; it has red, nir: mend samples\.variables"):
+def test_mistakes_are_reported():
+    with pytest.raises(RequestError, match=r"no band 'B8', only red, nir: correct samples\.variables"):
         used_bands((RED, NIR), (Variable("ndvi", "normalized_difference", ("B8", "red")),))
     with pytest.raises(RequestError, match="ndvi: formula normalized_difference takes 2 bands, got 1"):
         Variable("ndvi", "normalized_difference", ("nir",))

@@ -28,7 +28,7 @@ def test_regular_steps_take_the_nearest_date_and_leave_gaps_empty():
     assert when.tolist() == days("2020-01-01", "2020-01-03", "2020-01-07", "2020-01-10")
 
 
-def test_an_issue_date_is_always_observed_and_has_some_truth():
+def test_an_issue_date_is_observed_and_has_some_truth():
     times = np.array(["2020-01-01", "2020-01-03", "2020-01-10", "2020-01-12"], "datetime64[ns]")
     issues = list_issues(times, Sampling("regular", 3, 1), context=1, horizon=2)
     assert [(issue.context_T, issue.target_K) for issue in issues] == [((1,), (-1, 2)), ((0,), (1, -1))][::-1]
@@ -48,12 +48,12 @@ def test_the_gap_shortens_training_and_validation():
     assert [issue.target_K[0] for issue in assigned["validation"]] == [5, 6]
 
 
-def test_stride_thins_training_only():
+def test_stride_reduces_training_only():
     assigned = assign_issues(DAILY, SPLIT, Sampling(), 1, 1, 2)
     assert {part: len(issues) for part, issues in assigned.items()} == {"train": 2, "validation": 3, "test": 4}
 
 
-def test_too_few_dates_say_which_setting_to_change():
+def test_too_few_dates_name_the_setting_to_change():
     with pytest.raises(RequestError, match=r"samples\.context \+ samples\.horizon = 9 \+ 5 = 14 steps.*12 dates give 12: lower"):
         assign_issues(DAILY, SPLIT, Sampling(), 9, 5, 1)
     with pytest.raises(
@@ -71,19 +71,19 @@ def test_too_few_dates_say_which_setting_to_change():
         assign_issues(DAILY, late, Sampling(), 1, 2, 1)
 
 
-def test_the_remedies_help():
+def test_the_proposed_remedies_work():
     later = Split(8, 0, np.datetime64("2020-01-07"), SPLIT.test_from)
     earlier = Split(8, 0, SPLIT.validation_from, np.datetime64("2020-01-11"))
     assert all(assign_issues(DAILY, later, Sampling(), 5, 1, 1).values())
     assert all(assign_issues(DAILY, earlier, Sampling(), 1, 2, 1).values())
 
 
-def test_unsorted_times_are_our_mistake():
+def test_unsorted_times_raise():
     with pytest.raises(ValueError, match="not sorted"):
         assign_issues(DAILY[::-1], SPLIT, Sampling(), 1, 1, 1)
 
 
-def test_impossible_rules_are_refused():
+def test_impossible_splits_and_samplings_are_refused():
     with pytest.raises(RequestError, match=r"no time is left for validation: .*gap_days 3"):
         Split(8, 0, SPLIT.validation_from, SPLIT.test_from, gap_days=3)
     with pytest.raises(RequestError, match="nothing is left to train on"):
@@ -99,7 +99,7 @@ def test_a_forecast_from_the_last_date_continues_at_the_median_step():
     assert asked.usable_N.all()
 
 
-def test_a_forecast_from_the_past_aims_at_the_dates_that_came():
+def test_a_forecast_from_the_past_targets_the_observed_dates():
     asked = steps_from(DAILY, Sampling(), 3, 2, issue=np.datetime64("2020-01-11T05:00"))
     assert asked.context_T.tolist() == [8, 9, 10]
     assert asked.target_days_K.tolist() == days("2020-01-12", "2020-01-13")
@@ -113,14 +113,14 @@ def test_a_forecast_on_regular_steps_leaves_missing_context_empty():
     assert asked.target_days_K.tolist() == days("2020-01-11")
 
 
-def test_a_short_history_is_padded_with_nothing_seen():
+def test_a_short_history_is_padded_without_observations():
     assert steps_from(DAILY[:2], Sampling(), 4, 1).context_T.tolist() == [-1, -1, 0, 1]
 
 
-def test_forecast_requests_that_cannot_be():
+def test_impossible_forecast_requests_are_refused():
     with pytest.raises(RequestError, match=r"prediction\.issue is 2019-01-01, but the cube begins at 2020-01-01"):
         steps_from(DAILY, Sampling(), 3, 2, issue="2019-01-01")
     with pytest.raises(RequestError, match=r"prediction\.dates must be later than the issue date 2020-01-12"):
         steps_from(DAILY, Sampling(), 3, 2, dates=["2020-01-12"])
-    with pytest.raises(RequestError, match=r"one date, which gives no distance of steps: set samples\.steps\.every_days"):
+    with pytest.raises(RequestError, match=r"one date, which gives no interval of steps: set samples\.steps\.every_days"):
         steps_from(DAILY[:1], Sampling("regular"), 3, 2)

@@ -1,4 +1,4 @@
-"""Makes `source_rasters` importable: pytest's importlib mode leaves the folders of tests off the path."""
+"""Makes `source_rasters` importable: pytest's importlib mode does not add test folders to the path."""
 
 import sys
 from pathlib import Path

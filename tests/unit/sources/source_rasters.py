@@ -1,4 +1,4 @@
-"""Small files for the tests of sources: GeoTIFF, JPEG2000, HDF5 and netCDF, good and bad."""
+"""Small files for the tests of sources: GeoTIFF, JPEG2000, HDF5 and netCDF, valid and broken."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ UTM = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (40, 5
 
 
 def ramp(shape_yx: tuple[int, int] = UTM.shape_yx, dtype: str = "uint16", start: int = 1) -> np.ndarray:
-    """Every pixel another value, none of them 0."""
+    """Unique pixel values, none of them 0."""
     return (np.arange(shape_yx[0] * shape_yx[1]).reshape(shape_yx) + start).astype(dtype)
 
 

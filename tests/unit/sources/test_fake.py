@@ -8,7 +8,7 @@ from pipelines.scene import Band
 from pipelines.sources.fake import CLOUD, FakeSource
 
 
-def test_every_scene_is_the_same_whenever_it_is_read():
+def test_scenes_do_not_depend_on_the_order_of_reading():
     source = FakeSource(dates=3)
     scenes = source.list_scenes().scenes
     forward = [source.read(scene, source.native_grid(), ("red", "nir", "SCL"), "nearest") for scene in scenes]
@@ -31,7 +31,7 @@ def test_scenes_are_dated_cloudy_and_seasonal():
     assert summer > winter + 0.3
 
 
-def test_rows_are_a_part_of_the_whole():
+def test_rows_equal_rows_of_the_whole():
     source = FakeSource(bands=(Band("red"),), dates=1)
     (scene,) = source.list_scenes().scenes
     whole = source.read(scene, source.native_grid(), ("red",), "nearest")
@@ -45,5 +45,5 @@ def test_other_grids_and_bands_are_refused():
     grid = source.native_grid()
     with pytest.raises(SceneRefused, match="wrong-grid"):
         source.read(scene, grid.window(slice(1, 9), slice(0, 9)), ("red",), "nearest")
-    with pytest.raises(SceneRefused, match="asked for 'blue'"):
+    with pytest.raises(SceneRefused, match="requested 'blue'"):
         source.read(scene, grid, ("blue",), "nearest")

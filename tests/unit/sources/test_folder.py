@@ -44,7 +44,7 @@ def test_scenes_are_found_by_date_and_band_and_read_as_stored(tmp_path):
     np.testing.assert_array_equal(part, image[:, 3:7])
 
 
-def test_files_with_all_bands_are_read_in_the_order_wanted_or_by_number(tmp_path):
+def test_multi_band_files_are_read_in_requested_order_or_by_number(tmp_path):
     write_tiff(tmp_path / "20180105.tif", ramp(), ramp(start=5), ramp(start=9))
     requested = BandRequest((Band("red"), Band("nir")), quality="SCL")
     source = FolderSource(tmp_path, requested, "{date:%Y%m%d}.tif")
@@ -54,7 +54,7 @@ def test_files_with_all_bands_are_read_in_the_order_wanted_or_by_number(tmp_path
     np.testing.assert_array_equal(numbered.read(numbered.list_scenes().scenes[0], UTM, ("nir",), "nearest"), [ramp(start=9)])
 
 
-def test_what_the_files_say_completes_the_bands(tmp_path):
+def test_band_metadata_is_completed_from_the_files(tmp_path):
     path = write_tiff(tmp_path / "20180105.tif", ramp(dtype="int16"), nodata=-5)
     import rasterio
 
@@ -66,7 +66,7 @@ def test_what_the_files_say_completes_the_bands(tmp_path):
     assert (band.nodata, band.scale, band.offset) == (7, 2, 0)
 
 
-def test_nodata_that_only_a_later_file_states_counts_for_all(tmp_path):
+def test_nodata_of_a_later_file_applies_to_all(tmp_path):
     write_tiff(tmp_path / "20180105.tif", ramp())
     plane = ramp()
     plane[:, :9] = 0
@@ -77,7 +77,7 @@ def test_nodata_that_only_a_later_file_states_counts_for_all(tmp_path):
     valid_TYX = open_cube(str(tmp_path / "cube"))["valid"].values
     np.testing.assert_array_equal(valid_TYX[1], plane > 0)
     (band,) = FolderSource(tmp_path, BandRequest((Band("red", nodata=7),)), "{date:%Y%m%d}.tif").bands
-    assert band.nodata == 7  # the request's word stands above the files'
+    assert band.nodata == 7  # the request overrides the files
 
 
 def test_bits_are_reinterpreted(tmp_path):
@@ -92,31 +92,31 @@ def test_bits_are_reinterpreted(tmp_path):
         FolderSource(tmp_path, BandRequest((Band("evi"),), read_as="float32"), "{date:%Y%m%d}.tif").native_grid()
 
 
-def test_a_pattern_that_fits_nothing_shows_what_is_there_and_proposes_one(tmp_path):
+def test_a_pattern_without_matches_lists_files_and_proposes_a_pattern(tmp_path):
     series(tmp_path)
-    with pytest.raises(RequestError, match=r"'x_\{date:%Y%m%d\}.tif' fits none .* S_20180105_B4.tif, .* and 3 more") as error:
+    with pytest.raises(RequestError, match=r"'x_\{date:%Y%m%d\}.tif' matches none .* S_20180105_B4.tif, .* and 3 more") as error:
         FolderSource(tmp_path, RED_NIR, "x_{date:%Y%m%d}.tif").list_scenes()
     assert f"try pattern: {PATTERN}" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("pattern", "text"),
-    [("S_{band}.tif", "has no date"), ("S_{date:%Q}.tif", "'%Q' .* is not known"), ("{day}_{date:%Y}", "{day} .* is not known")],
+    [("S_{band}.tif", "has no date"), ("S_{date:%Q}.tif", "'%Q' .* is unknown"), ("{day}_{date:%Y}", "{day} .* is unknown")],
 )
-def test_patterns_that_are_wrong_say_so(tmp_path, pattern, text):
+def test_invalid_patterns_are_refused(tmp_path, pattern, text):
     with pytest.raises(RequestError, match=text):
         FolderSource(tmp_path, RED_NIR, pattern).list_scenes()
 
 
-def test_bands_that_no_file_has_and_folders_that_are_not_there(tmp_path):
+def test_missing_bands_and_folders_are_refused(tmp_path):
     series(tmp_path)
-    with pytest.raises(RequestError, match="has one of the bands B9; the names hold: B4, B8"):
+    with pytest.raises(RequestError, match="has one of the bands B9; the names have: B4, B8"):
         FolderSource(tmp_path, BandRequest((Band("B9"),)), PATTERN).list_scenes()
     with pytest.raises(MissingInput, match="no such folder"):
         FolderSource(tmp_path / "nowhere", RED_NIR, PATTERN).list_scenes()
 
 
-def test_each_bad_scene_is_listed_and_the_others_go_on(tmp_path):
+def test_bad_scenes_are_listed_and_the_others_used(tmp_path):
     source = series(tmp_path)
     write_tiff(tmp_path / "S_20180205_B4.tif")
     write_tiff(tmp_path / "S_20181345_B4.tif")
@@ -125,7 +125,7 @@ def test_each_bad_scene_is_listed_and_the_others_go_on(tmp_path):
     assert len(source.list_scenes().scenes) == 3
 
 
-def test_bad_files_are_refused_when_they_are_read(tmp_path):
+def test_bad_files_are_refused_on_reading(tmp_path):
     source = series(tmp_path, days=("20180105", "20180115", "20180125", "20180204", "20180214"))
     first, *others = source.list_scenes().scenes
     (tmp_path / "S_20180115_B8.tif").write_bytes(b"")
@@ -136,7 +136,7 @@ def test_bad_files_are_refused_when_they_are_read(tmp_path):
     source.read(first, UTM, ("red", "nir"), "nearest")
 
 
-def test_the_dtype_of_most_scenes_counts_even_if_the_first_is_odd(tmp_path):
+def test_the_most_frequent_dtype_is_used(tmp_path):
     source = series(tmp_path)
     for band in ("B4", "B8"):
         write_tiff(tmp_path / f"S_20180105_{band}.tif", ramp(dtype="float32"))
@@ -144,7 +144,7 @@ def test_the_dtype_of_most_scenes_counts_even_if_the_first_is_odd(tmp_path):
     assert read_reason(source, source.list_scenes().scenes[0]) == "wrong-dtype"
 
 
-def test_bands_of_different_dtype_make_no_cube(tmp_path):
+def test_bands_of_different_dtype_are_refused(tmp_path):
     source = series(tmp_path, bands=("B4",))
     for day in ("20180105", "20180115", "20180125"):
         write_tiff(tmp_path / f"S_{day}_B8.tif", ramp(dtype="float32"))
@@ -152,21 +152,21 @@ def test_bands_of_different_dtype_make_no_cube(tmp_path):
         source.dtype()
 
 
-def test_nodata_that_the_dtype_cannot_hold_is_a_mistake(tmp_path):
+def test_nodata_outside_the_dtype_is_refused(tmp_path):
     series(tmp_path)
     source = FolderSource(tmp_path, BandRequest((Band("B4", nodata=-9999),)), PATTERN)
     with pytest.raises(RequestError, match="nodata -9999 of band B4 does not fit into uint16"):
         source.dtype()
 
 
-def test_nothing_readable_shows_why(tmp_path):
+def test_unreadable_series_states_the_reason(tmp_path):
     (tmp_path / "S_20180105_B4.tif").write_text("hello")
     (tmp_path / "S_20180105_B8.tif").write_text("hello")
     with pytest.raises(RequestError, match=r"(?s)none of the 1 scenes .* neither GeoTIFF"):
         FolderSource(tmp_path, RED_NIR, PATTERN).native_grid()
 
 
-def test_files_without_a_place_need_one_from_the_config(tmp_path):
+def test_files_without_georeferencing_need_it_from_the_config(tmp_path):
     import rasterio
 
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint16", "height": 40, "width": 56}
@@ -193,7 +193,7 @@ def test_one_date_twice_is_refused_or_a_mosaic(tmp_path):
     assert [(scene.id, len(scene.parts)) for scene in mosaic.scenes] == [("mosaic_20180105", 2), ("mosaic_20180115", 1)]
 
 
-def test_links_out_of_the_folder_are_refused_and_links_within_are_not(tmp_path):
+def test_only_links_out_of_the_folder_are_refused(tmp_path):
     outside = write_tiff(tmp_path / "outside.tif")
     (tmp_path / "in").mkdir()
     write_tiff(tmp_path / "in" / "20180105.tif")
@@ -244,8 +244,8 @@ def test_scenes_are_named_after_their_files(key, name):
     assert scene_name(key) == name
 
 
-def test_names_that_are_not_text_are_refused_and_the_others_read() -> None:
+def test_names_that_are_not_utf8_are_refused_and_the_others_read() -> None:
     paths, refused = take_text_names(["20200105_B4.tif", "2020\udcff_B4.tif"])
     assert paths == ["20200105_B4.tif"]
     assert refused[0].reason == "unreadable"
-    str(refused[0]).encode()  # what is said of it is text
+    str(refused[0]).encode()  # the message is text

@@ -1,4 +1,4 @@
-"""Dates and bands in names: recognised, matched, proposed."""
+"""Dates and bands in file names: detected, matched, proposed."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from pipelines.sources.pattern import FilePattern
         ("hello", None),
     ],
 )
-def test_dates_in_every_form(text, date):
+def test_dates_in_every_format(text, date):
     assert detect_date(text) == (None if date is None else np.datetime64(date, "ns"))
 
 
@@ -42,7 +42,7 @@ def test_dates_in_names(name, formats):
     assert [date_format for date_format, _ in find_dates(name)] == formats
 
 
-def test_parse_keeps_to_the_format():
+def test_parse_requires_the_format():
     assert parse_date("05062018", "%d%m%Y") == np.datetime64("2018-06-05")
     assert parse_date("2018", "%d%m%Y") is None
 

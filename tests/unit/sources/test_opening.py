@@ -1,4 +1,4 @@
-"""Hostile and broken files: each is refused for its reason, and nothing outside of it is touched."""
+"""Malicious and broken files: each is refused with its reason, and no other file is opened."""
 
 import http.server
 import threading
@@ -39,7 +39,7 @@ def test_empty_file_text_file_and_folder(tmp_path):
     assert reason_of(tmp_path / "folder.tif") == "unreadable"
 
 
-def test_vrt_disguised_as_tif_reads_nothing_and_asks_nobody(tmp_path):
+def test_vrt_named_tif_opens_no_file_and_no_url(tmp_path):
     secret = write_tiff(tmp_path / "outside" / "secret.tif")
     asked = []
 
@@ -78,14 +78,14 @@ def test_truncated_geotiff_is_refused(tmp_path, options, kept):
     assert reason_of(cut) in ("truncated", "unreadable")
 
 
-def test_truncation_that_gdal_reads_without_an_error_is_refused(tmp_path):
-    """The last strip of the last band is short by a few bytes: only its offset and count tell."""
+def test_truncation_that_gdal_ignores_is_refused(tmp_path):
+    """The last strip of the last band is short by a few bytes: only its offset and byte count show it."""
     path = write_tiff(tmp_path / "a.tif", ramp(), interleave="band")
     path.write_bytes(path.read_bytes()[:-3])
     assert reason_of(path) == "truncated"
 
 
-def test_only_the_bands_that_are_read_must_be_whole(tmp_path):
+def test_only_requested_bands_must_be_complete(tmp_path):
     path = write_tiff(tmp_path / "a.tif", ramp(), ramp(), interleave="band")
     path.write_bytes(path.read_bytes()[:-3])
     with open_raster(path, (1,)) as dataset:
@@ -108,7 +108,7 @@ def test_too_large_is_refused_before_anything_is_allocated(tmp_path, monkeypatch
         pass
 
 
-def test_neighbouring_files_change_nothing(tmp_path):
+def test_sidecar_files_are_ignored(tmp_path):
     path = write_tiff(tmp_path / "a.tif", nodata=0)
     (tmp_path / "a.tif.aux.xml").write_text(
         '<PAMDataset><SRS>EPSG:4326</SRS><PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand></PAMDataset>'
@@ -124,7 +124,7 @@ def test_neighbouring_files_change_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tfw", "a.tif", "a.tif.aux.xml", "a.tif.msk", "a.tif.ovr"]
 
 
-def test_complex_numbers_are_no_band(tmp_path):
+def test_complex_bands_are_refused(tmp_path):
     assert reason_of(write_tiff(tmp_path / "a.tif", ramp(dtype="complex64"))) == "wrong-dtype"
 
 
@@ -143,7 +143,7 @@ def hdf5_reason(path, name="image") -> str:
     return refusal.value.reason
 
 
-def test_hdf5_that_leads_out_of_the_file_is_refused(tmp_path):
+def test_hdf5_references_to_other_files_are_refused(tmp_path):
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["image"] = ramp()
     (tmp_path / "raw").write_bytes(ramp().tobytes())

@@ -28,7 +28,7 @@ def test_a_folder_of_bands_becomes_ndvi(tmp_path):
     assert run.cube.on_other_grid == "refuse"
 
 
-def test_what_is_odd_is_noticed(tmp_path):
+def test_irregularities_are_reported(tmp_path):
     for index, day in enumerate(DAYS):
         write_tiff(tmp_path / f"T1_{day}.tif", ramp(), ramp(), grid=shifted(UTM, index, 0))
     write_tiff(tmp_path / f"T2_{DAYS[0]}.tif", ramp(), ramp())
@@ -55,18 +55,18 @@ def test_a_cube_in_a_folder_or_alone(tmp_path):
     assert proposed(path).samples.variables[0].name == "ndvi"
 
 
-def test_names_that_yaml_would_bend_are_quoted(tmp_path):
+def test_names_that_yaml_would_change_are_quoted(tmp_path):
     for day in DAYS:
         write_tiff(tmp_path / f"no # '{day}'.tif")
     run = proposed(tmp_path, "my run: 1")
     assert (run.name, run.source.pattern) == ("my_run_1", "no # '{date:%Y%m%d}'.tif")
 
 
-def test_nothing_to_propose_says_what_was_seen(tmp_path):
+def test_unreadable_inputs_state_what_was_found(tmp_path):
     with pytest.raises(MissingInput, match="no such folder or file"):
         propose_run(tmp_path / "nowhere", "try")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(RequestError, match=r"holds nothing that a source reads; there are notes\.txt; expected"):
+    with pytest.raises(RequestError, match=r"holds nothing that a source can read; there are notes\.txt; expected"):
         propose_run(tmp_path, "try")
     for day in DAYS[:3]:
         write_tiff(tmp_path / f"{day}.tif")
@@ -74,7 +74,7 @@ def test_nothing_to_propose_says_what_was_seen(tmp_path):
         propose_run(tmp_path, "try")
 
 
-def test_a_watch_is_proposed_as_well(tmp_path):
+def test_a_monitoring_run_is_proposed(tmp_path):
     from configs.tasks.monitor import MonitorRun
 
     for day in DAYS:
@@ -82,4 +82,4 @@ def test_a_watch_is_proposed_as_well(tmp_path):
             write_tiff(tmp_path / f"{day}_{band}.tif", nodata=0)
     proposed = MonitorRun.model_validate(yaml.safe_load(propose_run(tmp_path, "try", "monitor")))
     assert proposed.variable.formula == "normalized_difference"
-    assert proposed.monitoring.test.threshold == 9  # too short a history to calibrate on
+    assert proposed.monitoring.test.threshold == 9  # the history is too short for calibration

@@ -1,4 +1,4 @@
-"""From files onto the cube's grid: what is copied, resampled, refused, usable, and its fingerprint."""
+"""Reading scenes on the cube's grid: what is copied, resampled, refused and usable, and the content hash."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from pipelines.scene import Band
 from pipelines.sources.fake import FakeSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.quality import MaskRule, SclRule
+from pipelines.sources.quality import SclMask, ValueMask
 from pipelines.sources.reading import hash_content, read_slice, read_strip
 from pipelines.sources.resampling import WARP_ROWS, covered, lattice_offset, overlaps
 
@@ -33,7 +33,7 @@ def reason_of(source, scene, grid, quality_mask=None, **options) -> str:
     return refusal.value.reason
 
 
-def test_a_slice_on_its_own_grid_is_the_file(tmp_path):
+def test_a_slice_on_its_own_grid_equals_the_file(tmp_path):
     plane = ramp()
     plane[3, 4] = 0
     source, scene = one_scene(tmp_path, plane)
@@ -44,7 +44,7 @@ def test_a_slice_on_its_own_grid_is_the_file(tmp_path):
     assert read_slice(source, None, scene, UTM).content_hash == found.content_hash
 
 
-def test_other_places_are_refused_unless_reprojection_is_asked_for(tmp_path):
+def test_other_grids_are_refused_without_reprojection(tmp_path):
     source, scene = one_scene(tmp_path)
     other_zone = Grid("EPSG:32634", UTM.transform, UTM.shape_yx)
     half = Grid.from_affine(UTM.crs, UTM.affine @ rasterio.Affine.scale(1.004), UTM.shape_yx)  # a fifth of a pixel at the end
@@ -57,7 +57,7 @@ def test_other_places_are_refused_unless_reprojection_is_asked_for(tmp_path):
         read_slice(source, None, scene, other_zone)
 
 
-def test_the_same_lattice_is_copied_and_never_resampled(tmp_path):
+def test_aligned_pixels_are_copied(tmp_path):
     source, scene = one_scene(tmp_path)
     found = read_slice(source, None, scene, shifted(UTM, -2, 3), on_other_grid="reproject", resampling="cubic")
     np.testing.assert_array_equal(found.image_BYX[0, :-3, 2:], ramp()[3:, :-2])
@@ -67,7 +67,7 @@ def test_the_same_lattice_is_copied_and_never_resampled(tmp_path):
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
-def test_resampling_is_gdals_within_a_strip(tmp_path, resampling):
+def test_resampling_equals_gdal_within_a_strip(tmp_path, resampling):
     source, scene = one_scene(tmp_path)
     target = Grid.from_affine(UTM.crs, UTM.affine @ rasterio.Affine.translation(3.3, 4.4) @ rasterio.Affine.scale(2), (15, 20))
     expected = np.zeros(target.shape_yx, "uint16")
@@ -79,7 +79,7 @@ def test_resampling_is_gdals_within_a_strip(tmp_path, resampling):
     np.testing.assert_array_equal(found.image_BYX[0], expected)
 
 
-def test_nodata_never_enters_an_average(tmp_path):
+def test_nodata_is_never_averaged(tmp_path):
     plane = np.full(UTM.shape_yx, 1000, "uint16")
     plane[::2] = 0
     source, scene = one_scene(tmp_path, plane)
@@ -103,8 +103,8 @@ def test_floats_use_nan_outside(tmp_path):
     assert found.valid_YX[:, :40].all()
 
 
-def test_strips_are_rows_of_the_whole_across_zones(tmp_path):
-    """GDAL's approximate transformer depends on the window; ours is always the same one."""
+def test_strips_equal_rows_of_the_whole_across_zones(tmp_path):
+    """GDAL's approximate transformer depends on the window; the strips here are always the same."""
     big = Grid(UTM.crs, UTM.transform, (700, 300))
     plane = (np.random.default_rng(0).integers(1, 60_000, big.shape_yx)).astype("uint16")
     source, scene = one_scene(tmp_path, plane, grid=big)
@@ -120,8 +120,8 @@ def test_strips_are_rows_of_the_whole_across_zones(tmp_path):
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
 @pytest.mark.parametrize("height", [1400, 1100, 1024])
-def test_strips_are_what_gdal_makes_of_the_whole_image(tmp_path, resampling, height):
-    """Turned by the meridian convergence: GDAL alone would blur the strips, as if they were reduced."""
+def test_strips_equal_gdal_on_the_whole_image(tmp_path, resampling, height):
+    """Grids rotated by the meridian convergence: GDAL alone would blur the strips, as if they were reduced."""
     (left,), (top,) = transform("EPSG:32633", "EPSG:32632", [270_000.0], [5_420_000.0])
     there = Grid("EPSG:32632", (10.0, 0.0, left, 0.0, -10.0, top), (height, 800))
     plane = (np.random.default_rng(0).integers(1, 60_000, there.shape_yx)).astype("uint16")
@@ -148,7 +148,7 @@ def test_a_file_is_opened_once_for_a_slice(tmp_path, monkeypatch):
     read_slice(source, None, scene, UTM)
     assert len(opened) == 1
     read_slice(source, None, scene, UTM)
-    assert len(opened) == 2, "nothing stays open, nor is anything remembered, after a slice"
+    assert len(opened) == 2, "files are closed and not cached after a slice"
 
 
 def test_valid_range_and_all_nodata(tmp_path):
@@ -158,9 +158,9 @@ def test_valid_range_and_all_nodata(tmp_path):
     assert reason_of(source, scene, UTM) == "all-nodata"
 
 
-def test_distance_from_clouds_reaches_across_strips():
+def test_cloud_distance_extends_across_strips():
     source = FakeSource(dates=4)
-    quality_mask, grid = SclRule((4, 5), away_px=3), source.native_grid()
+    quality_mask, grid = SclMask((4, 5), away_px=3), source.native_grid()
     for scene in source.list_scenes().scenes:
         whole = read_slice(source, quality_mask, scene, grid).valid_YX
         strips = [read_strip(source, quality_mask, scene, grid, slice(row, row + 5))[1] for row in range(0, 40, 5)]
@@ -168,23 +168,23 @@ def test_distance_from_clouds_reaches_across_strips():
     assert not whole.all()
 
 
-def test_a_coarser_quality_band_is_spread_with_nearest(tmp_path):
+def test_a_coarser_quality_band_is_resampled_with_nearest(tmp_path):
     coarse = Grid.from_affine(UTM.crs, UTM.affine @ rasterio.Affine.scale(2), (20, 28))
     mask = np.ones(coarse.shape_yx, "uint8")
     mask[5, 6] = 0
     write_tiff(tmp_path / "q_20180105.tif", mask, grid=coarse)
     source, scene = one_scene(tmp_path, quality="q")
-    valid = read_slice(source, MaskRule("q"), scene, UTM, resampling="bilinear").valid_YX
+    valid = read_slice(source, ValueMask("q"), scene, UTM, resampling="bilinear").valid_YX
     expected = np.ones(UTM.shape_yx, bool)
     expected[10:12, 12:14] = False
     np.testing.assert_array_equal(valid, expected)
     write_tiff(tmp_path / "q_20180105.tif", mask, grid=shifted(coarse, 4, 0))
-    assert reason_of(source, scene, UTM, MaskRule("q")) == "wrong-grid"
-    far = read_slice(source, MaskRule("q"), scene, UTM, on_other_grid="reproject").valid_YX
+    assert reason_of(source, scene, UTM, ValueMask("q")) == "wrong-grid"
+    far = read_slice(source, ValueMask("q"), scene, UTM, on_other_grid="reproject").valid_YX
     assert not far[:, :8].any()
 
 
-def test_a_mosaic_takes_the_first_valid_pixel_then_the_first_with_data(tmp_path):
+def test_a_mosaic_uses_the_first_valid_pixel_then_the_first_with_data(tmp_path):
     first, second = np.full(UTM.shape_yx, 10, "uint16"), np.full(UTM.shape_yx, 20, "uint16")
     mask_first, mask_second = np.ones(UTM.shape_yx, "uint8"), np.ones(UTM.shape_yx, "uint8")
     first[:, :10] = 0
@@ -195,7 +195,7 @@ def test_a_mosaic_takes_the_first_valid_pixel_then_the_first_with_data(tmp_path)
     requested = BandRequest((Band("a", nodata=0),), quality="q")
     source = FolderSource(tmp_path, requested, "*_{band}_{date:%Y%m%d}.tif", same_date="mosaic")
     (scene,) = source.list_scenes().scenes
-    found = read_slice(source, MaskRule("q"), scene, UTM)
+    found = read_slice(source, ValueMask("q"), scene, UTM)
     expected = np.full(UTM.shape_yx, 10)
     expected[2:5], expected[:, :10] = 20, 20
     np.testing.assert_array_equal(found.image_BYX[0], expected)
@@ -203,10 +203,10 @@ def test_a_mosaic_takes_the_first_valid_pixel_then_the_first_with_data(tmp_path)
     assert found.valid_YX[2:].all()
     (tmp_path / "T2_a_20180105.tif").write_bytes(b"")
     with pytest.raises(SceneRefused, match="mosaic_20180105: truncated: T2_20180105"):
-        read_slice(source, MaskRule("q"), scene, UTM)
+        read_slice(source, ValueMask("q"), scene, UTM)
 
 
-def test_the_hash_sees_pixels_mask_shape_and_dtype():
+def test_the_hash_covers_pixels_mask_shape_and_dtype():
     image, valid = np.zeros((1, 2, 3), "uint16"), np.ones((2, 3), bool)
     hashes = {
         hash_content(image, valid),
@@ -218,12 +218,12 @@ def test_the_hash_sees_pixels_mask_shape_and_dtype():
     assert len(hashes) == 5
 
 
-def test_lattices_and_cover():
+def test_lattice_offset_and_coverage():
     assert lattice_offset(UTM, shifted(UTM, -4, 7)) == (7, -4)
     assert lattice_offset(UTM, shifted(UTM, 0.01, 0)) is None
     assert lattice_offset(UTM, dataclasses.replace(UTM, crs="EPSG:32634")) is None
     np.testing.assert_array_equal(covered(UTM, shifted(UTM, 50.4, 0), slice(0, 1))[0], np.arange(56) < 6)
 
 
-def test_a_crs_that_is_no_place_on_earth_overlaps_nothing():
+def test_an_engineering_crs_overlaps_nothing():
     assert not overlaps(dataclasses.replace(UTM, crs='LOCAL_CS["pixels",UNIT["metre",1]]'), UTM)

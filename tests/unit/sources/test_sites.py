@@ -36,7 +36,7 @@ def days(dates: dict) -> dict[str, str]:
 # ---------------------------------------------------------------- sites
 
 
-def test_places_are_the_names_that_the_pattern_finds(tmp_path):
+def test_sites_are_the_names_that_the_pattern_finds(tmp_path):
     for name in ("rennes", "bercy", "_odd"):
         write_site(tmp_path, name) if name != "_odd" else (tmp_path / name).mkdir()
     (tmp_path / "notes").mkdir()
@@ -44,7 +44,7 @@ def test_places_are_the_names_that_the_pattern_finds(tmp_path):
     assert list_sites(tmp_path, PATTERN) == ["bercy", "rennes"]
 
 
-def test_a_place_named_twice_in_the_pattern_must_say_the_same_twice(tmp_path):
+def test_a_site_twice_in_the_pattern_must_match_equal_text(tmp_path):
     write_tiff(tmp_path / "paris" / "paris_20150916_B02.tif")
     write_tiff(tmp_path / "paris" / "rennes_20150916_B02.tif")
     assert list_sites(tmp_path, "{site}/{site}_{date:%Y%m%d}_{band}.tif") == ["paris"]
@@ -53,53 +53,56 @@ def test_a_place_named_twice_in_the_pattern_must_say_the_same_twice(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("imgs_{step}/{band}.tif", r"has no \{site\}; write \{site\} where"),
+        ("imgs_{step}/{band}.tif", r"has no \{site\}; write \{site\} in place"),
         ("{site}/imgs_1/{band}.tif", "has no date"),
         ("{site}/{date:%Y%m%d}_{step}_{band}.tif", r"both a date and \{step\}"),
-        ("../{site}/imgs_{step}/{band}.tif", "leads out of source.path"),
-        ("{site}/img_{step}_{tile}.tif", r"\{tile\} in the pattern .* fields are .*\{site\}, \{step\}, \{band\} and \*"),
-        ("{site}/nothing_{step}/{band}.tif", r"finds no site below .* there are paris/.*mend source.pattern"),
+        ("../{site}/imgs_{step}/{band}.tif", "points out of source.path"),
+        (
+            "{site}/img_{step}_{tile}.tif",
+            r"\{tile\} in the pattern .* fields are .*\{site\}, \{step\}, \{band\} and \*",
+        ),
+        ("{site}/nothing_{step}/{band}.tif", r"finds no site below .* there are paris/.*correct source.pattern"),
     ],
 )
-def test_a_pattern_that_finds_no_place_says_why(tmp_path, pattern, message):
+def test_a_pattern_without_sites_states_the_reason(tmp_path, pattern, message):
     write_site(tmp_path)
     with pytest.raises(RequestError, match=message):
         list_sites(tmp_path, pattern)
 
 
-def test_a_folder_source_knows_neither_place_nor_step(tmp_path):
+def test_a_folder_source_supports_neither_site_nor_step(tmp_path):
     write_site(tmp_path)
     for pattern in (PATTERN, "paris/imgs_{step}/*_{band}.tif"):
-        with pytest.raises(RequestError, match=r"is not known; fields are \{date:%Y%m%d\}, \{band\} and \*"):
+        with pytest.raises(RequestError, match=r"is unknown; supported fields are \{date:%Y%m%d\}, \{band\} and \*"):
             FolderSource(tmp_path, WANTED, pattern).list_scenes()
 
 
-def test_odd_names_of_places_are_refused(tmp_path):
+def test_invalid_site_names_are_refused(tmp_path):
     write_site(tmp_path, "old town")
     with pytest.raises(RequestError, match=r"'old town' .* letters, digits .* rename the folder"):
         list_sites(tmp_path, PATTERN)
 
 
 @pytest.mark.parametrize("name", ["../paris", "..", "paris/../../etc", "/etc", ".hidden", ""])
-def test_a_name_never_leads_out_of_the_folder(tmp_path, name):
+def test_a_site_name_never_points_out_of_the_folder(tmp_path, name):
     write_site(tmp_path)
-    with pytest.raises(RequestError, match="is no name of a site"):
+    with pytest.raises(RequestError, match="is not a valid site name"):
         source(tmp_path, name).list_scenes()
-    with pytest.raises(RequestError, match="is no name of a site"):
+    with pytest.raises(RequestError, match="is not a valid site name"):
         site_file(tmp_path, "{site}/dates.txt", name)
 
 
-def test_a_place_s_file_lies_below_the_folder(tmp_path):
+def test_a_site_file_is_below_the_folder(tmp_path):
     folder = tmp_path / "data"
     write_site(folder)
     (tmp_path / "secret.txt").write_text("1: 2020-01-01")
     (folder / "paris" / "link.txt").symlink_to(tmp_path / "secret.txt")
     assert site_file(folder, DATES, "paris") == folder / "paris" / "dates.txt"
-    with pytest.raises(RequestError, match=r"labels.path: '../secret.txt' leads out of source.path"):
+    with pytest.raises(RequestError, match=r"labels.path: '../secret.txt' points out of source.path"):
         site_file(folder, "../secret.txt", "paris", "labels.path")
-    with pytest.raises(RequestError, match="is a link that leads out of"):
+    with pytest.raises(RequestError, match="is a link that points out of"):
         site_file(folder, "{site}/link.txt", "paris")
-    with pytest.raises(RequestError, match=r"may hold \{site\} and no other field"):
+    with pytest.raises(RequestError, match=r"may contain \{site\} and no other field"):
         site_file(folder, "{site}/{step}.txt", "paris")
     with pytest.raises(MissingInput, match=r"no such file: .*labels.path: \{site\}/cm.tif names for the site paris"):
         site_file(folder, "{site}/cm.tif", "paris", "labels.path")
@@ -108,7 +111,7 @@ def test_a_place_s_file_lies_below_the_folder(tmp_path):
 # ---------------------------------------------------------------- scenes
 
 
-def test_a_step_is_a_scene_dated_by_the_file_and_never_by_its_name(tmp_path):
+def test_a_step_is_dated_by_the_dates_file(tmp_path):
     write_site(tmp_path)
     listing = source(tmp_path).list_scenes()
     assert [scene.id for scene in listing.scenes] == ["paris/imgs_1", "paris/imgs_2"]
@@ -118,7 +121,7 @@ def test_a_step_is_a_scene_dated_by_the_file_and_never_by_its_name(tmp_path):
     np.testing.assert_array_equal(image, [ramp(start=102), ramp(start=101)])
 
 
-def test_dates_in_the_names_are_taken_where_the_pattern_has_them(tmp_path):
+def test_dates_in_the_names_are_used_if_the_pattern_has_them(tmp_path):
     for day in ("20150916", "20171026"):
         for band in ("B02", "B08"):
             write_tiff(tmp_path / "paris" / f"{day}_{band}.tif")
@@ -127,7 +130,7 @@ def test_dates_in_the_names_are_taken_where_the_pattern_has_them(tmp_path):
     assert [scene.id for scene in listing.scenes] == ["paris/20150916", "paris/20171026"]
 
 
-def test_files_with_all_bands_are_read_in_the_order_wanted(tmp_path):
+def test_multi_band_files_are_read_in_requested_order(tmp_path):
     for step in "12":
         write_tiff(tmp_path / "paris" / f"t{step}.tif", ramp(), ramp(start=7))
     (tmp_path / "paris" / "dates.txt").write_text("2015-09-16\n2017-10-26\n")
@@ -137,7 +140,7 @@ def test_files_with_all_bands_are_read_in_the_order_wanted(tmp_path):
     np.testing.assert_array_equal(image[0], ramp(start=7))
 
 
-def test_every_place_becomes_a_cube_on_the_grid_of_its_first_scene(tmp_path):
+def test_every_site_becomes_a_cube_on_the_grid_of_its_first_scene(tmp_path):
     larger = Grid(UTM.crs, shifted(UTM, 0.5, -0.25).transform, (41, 57))
     write_site(tmp_path, grids={"2": larger})
     settings = IngestSettings(chunk_px=16, on_other_grid="reproject", resampling="bilinear")
@@ -148,7 +151,7 @@ def test_every_place_becomes_a_cube_on_the_grid_of_its_first_scene(tmp_path):
     np.testing.assert_array_equal(cube.image[0, 0].values, ramp())
     inner = (slice(5, -5), slice(5, -5))
     expected = ramp(larger.shape_yx, start=101).astype(float)
-    # cube column i lies half a column before the scene's i, cube row j a quarter row below the scene's j
+    # cube column i is half a column before the scene's i, cube row j a quarter row below the scene's j
     along = (expected[:, :-1] + expected[:, 1:]) / 2
     below = 0.75 * along[:40, :] + 0.25 * along[1:41, :]
     found = cube.image[1, 0].values.astype(float)
@@ -157,9 +160,9 @@ def test_every_place_becomes_a_cube_on_the_grid_of_its_first_scene(tmp_path):
     assert (again.added, again.unchanged) == ((), report.added)
 
 
-def test_a_pair_of_different_places_is_refused(tmp_path):
+def test_a_pair_of_different_sites_is_refused(tmp_path):
     write_site(tmp_path, grids={"2": shifted(UTM, 500, 0)})
-    with pytest.raises(RequestError, match=r"paris/imgs_2 and paris/imgs_1 are of different sites: they do not overlap"):
+    with pytest.raises(RequestError, match=r"paris/imgs_2 and paris/imgs_1 show different sites: they do not overlap"):
         source(tmp_path).list_scenes()
 
 
@@ -170,23 +173,23 @@ def test_a_pair_of_different_places_is_refused(tmp_path):
         (
             ("1", "2"),
             "date_1: 20150916",
-            r"dates.txt of paris has no date for step 2; it dates date_1 \(2015-09-16\): add a line",
+            r"dates.txt of paris has no date for step 2, only for date_1 \(2015-09-16\): add a line",
         ),
         (
             ("1", "2"),
             "date_1: 20171026\ndate_2: 20150916",
-            "wrong order: step 1 is 2017-10-26, step 2 is 2015-09-16; step 2 must be the later",
+            "wrong order: step 1 is 2017-10-26, step 2 is 2015-09-16; step 2 must be later",
         ),
         (("1", "2"), "date_1: 20171026\ndate_2: 20171026", "wrong order"),
     ],
 )
-def test_dates_that_do_not_make_a_pair_are_refused(tmp_path, steps, dates, message):
+def test_dates_without_a_pair_are_refused(tmp_path, steps, dates, message):
     write_site(tmp_path, steps=steps, dates=dates)
     with pytest.raises(RequestError, match=message):
         source(tmp_path).list_scenes()
 
 
-def test_parts_of_one_date_may_lie_side_by_side(tmp_path):
+def test_parts_of_one_date_may_be_adjacent(tmp_path):
     height, width = UTM.shape_yx
     a, b, c, d, e, f = UTM.transform
     right = Grid(UTM.crs, (a, b, c + a * width, d, e, f), (height, width))
@@ -198,42 +201,42 @@ def test_parts_of_one_date_may_lie_side_by_side(tmp_path):
     assert [len(scene.parts) for scene in listing.scenes] == [2, 2]
 
 
-def test_a_step_dated_twice_is_refused_and_words_have_no_order():
+def test_a_step_with_two_dates_is_refused_and_words_have_no_order():
     twice = {"date_1": np.datetime64("2015-09-16"), "01": np.datetime64("2017-01-01")}
-    with pytest.raises(RequestError, match=r"dates step 1 twice: date_1 \(2015-09-16\), 01 \(2017-01-01\)"):
+    with pytest.raises(RequestError, match=r"has two dates for step 1: date_1 \(2015-09-16\), 01 \(2017-01-01\)"):
         date_steps(["1"], twice, "dates.txt")
     words = {"pre_1": np.datetime64("2015-09-16"), "post_1": np.datetime64("2017-01-01")}
     assert days(date_steps(["post_1", "pre_1"], words, "dates.txt")) == {"post_1": "2017-01-01", "pre_1": "2015-09-16"}
 
 
-def test_a_missing_band_leaves_one_date_and_is_named(tmp_path):
+def test_a_missing_band_is_reported_with_the_remaining_date(tmp_path):
     write_site(tmp_path)
     (tmp_path / "paris" / "imgs_2" / "S2A_20190101_B08.tif").unlink()
-    with pytest.raises(RequestError, match=r"has 1 date.*\n.*missing-band: no file for band B08; there are B02"):
+    with pytest.raises(RequestError, match=r"has 1 date.*\n.*missing-band: no file for band B08; paris/imgs_2 has B02"):
         source(tmp_path).list_scenes()
 
 
 def test_two_files_for_one_band_are_refused(tmp_path):
     write_site(tmp_path)
     write_tiff(tmp_path / "paris" / "imgs_2" / "other_B08.tif")
-    with pytest.raises(RequestError, match="are both band 'B08' of step 2; make the pattern narrower"):
+    with pytest.raises(RequestError, match="are both band 'B08' of step 2; narrow the pattern"):
         source(tmp_path).list_scenes()
 
 
-def test_what_is_not_there_is_said(tmp_path):
+def test_missing_sites_dates_and_bands_are_reported(tmp_path):
     write_site(tmp_path)
     with pytest.raises(RequestError, match=r"no site 'london' .* finds: paris"):
         source(tmp_path, "london").list_scenes()
-    with pytest.raises(RequestError, match=r"nothing says when the steps were seen; set source.dates"):
+    with pytest.raises(RequestError, match=r"no dates file gives the dates of the steps; set source.dates"):
         source(tmp_path, dates=None).list_scenes()
     with pytest.raises(MissingInput, match=r"no such file: .*when.txt"):
         source(tmp_path, dates="{site}/when.txt").list_scenes()
     only_red = SiteSource(tmp_path, BandRequest((Band("B04"),)), PATTERN, "paris", DATES)
-    with pytest.raises(RequestError, match=r"has none of the bands B04; its files hold: .*B02, .*B08"):
+    with pytest.raises(RequestError, match=r"has none of the bands B04; its files have: .*B02, .*B08"):
         only_red.list_scenes()
 
 
-# ---------------------------------------------------------------- the file of dates
+# ---------------------------------------------------------------- the dates file
 
 
 @pytest.mark.parametrize(
@@ -248,13 +251,13 @@ def test_what_is_not_there_is_said(tmp_path):
         "2015-09-16\n2017-10-26",
     ],
 )
-def test_files_of_dates_in_many_hands(tmp_path, text):
+def test_dates_files_in_several_notations(tmp_path, text):
     path = tmp_path / "dates.txt"
     path.write_text(text, encoding="utf-8")
     assert days(date_steps(["1", "2"], read_steps(path), "dates.txt")) == {"1": "2015-09-16", "2": "2017-10-26"}
 
 
-def test_steps_may_be_words_and_more_than_nine(tmp_path):
+def test_steps_may_be_words_or_exceed_nine(tmp_path):
     path = tmp_path / "dates.txt"
     path.write_text("date_before: 2015-09-16\nafter: 2017-10-26")
     assert days(date_steps(["after", "before"], read_steps(path), "")) == {"after": "2017-10-26", "before": "2015-09-16"}
@@ -271,10 +274,10 @@ def test_steps_may_be_words_and_more_than_nine(tmp_path):
     [
         ("", "holds no dates; write lines such as date_1: 20150916"),
         ("date_1: soon\n", "dates.txt:1: 'date_1: soon' holds no date"),
-        ("date_1: 20150916\ndate_1: 20171026", "dates.txt:2: the step 'date_1' is dated twice"),
+        ("date_1: 20150916\ndate_1: 20171026", "dates.txt:2: the step 'date_1' has two dates"),
     ],
 )
-def test_files_without_dates_are_refused(tmp_path, text, message):
+def test_dates_files_without_dates_are_refused(tmp_path, text, message):
     path = tmp_path / "dates.txt"
     path.write_text(text)
     with pytest.raises(RequestError, match=message):

@@ -10,7 +10,14 @@ import pytest
 import torch
 import xarray as xr
 
-from configs.tasks.monitor import MonitorRun, build_expected_values, build_value_model, build_variable, networks_key
+from configs.tasks.monitor import (
+    MonitorRun,
+    build_expected_values,
+    build_value_model,
+    build_variable,
+    fingerprint_model,
+    networks_key,
+)
 from models.baselines.decaying_anomaly import DecayingAnomaly
 from models.checkpoint import save_forecaster
 from models.networks.encoder_forecaster import ConvLSTMSettings
@@ -115,6 +122,15 @@ def test_the_halo_of_a_forecaster_is_that_of_one_date(tmp_path):
     assert (expected.context, expected.step_days, expected.halo_px) == (6, 16.0, 7)
 
 
+def test_a_forecaster_that_is_trained_again_is_another_model(tmp_path):
+    run = run_of(kind="forecaster", run=str(tmp_path))
+    assert fingerprint_model(run) == fingerprint_model(run_of(kind="harmonic")) == ""
+    save(tmp_path)
+    first = fingerprint_model(run)
+    save(tmp_path, test_from="2018-06-01")
+    assert "" != fingerprint_model(run) != first
+
+
 def test_a_network_without_a_finite_halo_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("models.networks.encoder_forecaster.EncoderForecaster.halo_px", lambda self, steps: None)
     with pytest.raises(RequestError, match=r"has no finite halo, and the state of a tile must not depend on others"):
@@ -129,7 +145,7 @@ def test_no_run_there(tmp_path):
 def test_a_damaged_run(tmp_path):
     save(tmp_path)
     (tmp_path / "model" / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ArtefactDamaged, match=r"does not belong to the model.safetensors.*kind: harmonic"):
+    with pytest.raises(ArtefactDamaged, match=r"does not match the model.safetensors.*kind: harmonic"):
         build_value_model(run_of(kind="forecaster", run=str(tmp_path)), None, tmp_path)
 
 

@@ -16,11 +16,11 @@ def boosted(window) -> GradientBoosting:
     return GradientBoosting(iterations=10).fit([window])
 
 
-# ---------------------------------------------------------------- what holds for all of them
+# ---------------------------------------------------------------- all baselines
 
 
 @EVERY
-def test_dates_that_are_not_usable_are_not_looked_at(rule, make_window):
+def test_unusable_dates_are_ignored(rule, make_window):
     window = make_window()
     later = ~window.usable_N
     changed = window.x_NCHW.clone()
@@ -29,7 +29,7 @@ def test_dates_that_are_not_usable_are_not_looked_at(rule, make_window):
 
 
 @EVERY
-def test_values_that_are_not_valid_are_not_looked_at(rule, make_window):
+def test_invalid_values_are_ignored(rule, make_window):
     window = make_window()
     changed = torch.where(window.valid_NHW[:, None], window.x_NCHW, 1e6)
     torch.testing.assert_close(rule.forecast(**window.arguments(x_NCHW=changed)), rule.forecast(**window.arguments()))
@@ -37,7 +37,7 @@ def test_values_that_are_not_valid_are_not_looked_at(rule, make_window):
 
 @EVERY
 @pytest.mark.parametrize("channels", [1, 4])
-def test_shape_dtype_and_no_nan_where_nothing_was_ever_seen(rule, channels, make_window):
+def test_shape_dtype_and_no_nan_without_observations(rule, channels, make_window):
     window = make_window(channels=channels)
     window.valid_NHW[:, 0, 0] = False
     window.x_NCHW[:, :, 0, 0] = 0
@@ -58,7 +58,7 @@ def test_nothing_usable_at_all_gives_zeros(rule, make_window):
 
 
 @EVERY
-def test_a_context_without_any_observation_still_has_an_answer(rule, make_window):
+def test_a_context_without_observations_gives_a_forecast(rule, make_window):
     window = make_window()
     y_KCHW = rule.forecast(**window.arguments(context_T=torch.full((6,), -1)))
     assert torch.isfinite(y_KCHW).all()
@@ -73,7 +73,7 @@ def test_a_constant_series_stays_constant(rule, make_window):
 
 
 @EVERY
-def test_minutes_of_one_day_work_like_months(rule, make_window):
+def test_minutes_and_months_work_alike(rule, make_window):
     window = make_window(step_days=5 / 1440)
     y_KCHW = rule.forecast(**window.arguments())
     assert torch.isfinite(y_KCHW).all()
@@ -82,7 +82,7 @@ def test_minutes_of_one_day_work_like_months(rule, make_window):
 
 
 @EVERY
-def test_pixels_do_not_know_each_other(rule, make_window):
+def test_pixels_are_independent(rule, make_window):
     window = make_window(shape_yx=(80, 70))
     part = window.arguments(x_NCHW=window.x_NCHW[:, :, 11:40, 5:50], valid_NHW=window.valid_NHW[:, 11:40, 5:50])
     whole = rule.forecast(**window.arguments())[:, :, 11:40, 5:50]
@@ -93,7 +93,7 @@ def test_pixels_do_not_know_each_other(rule, make_window):
 # ---------------------------------------------------------------- one by one
 
 
-def test_persistence_is_the_last_clear_value_then_the_usable_mean():
+def test_persistence_is_the_last_valid_value_then_the_usable_mean():
     x = torch.tensor([[1.0, 10.0, 5.0], [2.0, 0.0, 7.0], [0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])[:, None, None]
     valid = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]]).bool()[:, None]
     y = Persistence().forecast(
@@ -105,7 +105,7 @@ def test_persistence_is_the_last_clear_value_then_the_usable_mean():
         torch.tensor([5.0, 6.0]),
     )
     assert y.shape == (2, 1, 1, 3)
-    assert y[0].flatten().tolist() == [2.0, 10.0, 7.0], "the second pixel was not seen in the context: the mean of 10"
+    assert y[0].flatten().tolist() == [2.0, 10.0, 7.0], "the second pixel is invalid in the context: the mean of 10"
 
 
 def test_distance_in_the_year_wraps_at_new_year():
@@ -124,7 +124,7 @@ def test_climatology_is_the_weighted_mean_of_its_docstring(make_window):
     torch.testing.assert_close(Climatology(15.0).forecast(**window.arguments()).double(), want, atol=1e-6, rtol=0)
 
 
-def test_climatology_of_a_pixel_seen_once_is_that_value(make_window):
+def test_climatology_of_a_pixel_valid_once_is_that_value(make_window):
     window = make_window()
     window.valid_NHW[:, 4, 4] = False
     window.valid_NHW[3, 4, 4] = True
@@ -133,13 +133,13 @@ def test_climatology_of_a_pixel_seen_once_is_that_value(make_window):
     torch.testing.assert_close(y[:, :, 4, 4], torch.full((3, 2), 0.25))
 
 
-def test_the_median_is_over_what_was_seen():
+def test_the_median_is_over_valid_values():
     values = torch.tensor([[9.0, 5.0, 0.0, 0.0], [1.0, 7.0, 4.0, 0.0], [2.0, 0.0, 0.0, 0.0]])[:, None, None]
     seen = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]).bool()[:, None]
     assert median_of_seen(values, seen).flatten().tolist() == [2.0, 6.0, 4.0, 0.0]
 
 
-def test_last_values_are_the_newest_with_their_days():
+def test_last_values_are_the_latest_with_their_days():
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None, None]
     valid = torch.tensor([True, True, False, True])[:, None, None]
     values, days, seen = last_values(x, valid, torch.tensor([10.0, 20.0, 30.0, 40.0]).double(), 3)
@@ -148,7 +148,7 @@ def test_last_values_are_the_newest_with_their_days():
     assert seen.all()
 
 
-def test_a_step_without_observation_lies_between_its_neighbours():
+def test_a_step_without_observation_is_dated_between_its_neighbours():
     days = torch.tensor([0.0, 10.0, 20.0, 50.0]).double()
     assert context_days(days, torch.tensor([1, -1, -1, 3])).tolist() == pytest.approx([10.0, 70 / 3, 110 / 3, 50.0])
     assert context_days(days, torch.tensor([-1, 1, 2, -1])).tolist() == [0.0, 10.0, 20.0, 30.0]
@@ -165,7 +165,7 @@ def test_the_anomaly_decays_with_its_age(make_window):
     torch.testing.assert_close(lasting.mean(dim=(1, 2, 3)).double(), want, atol=1e-3, rtol=0)
 
 
-def test_fitting_finds_share_and_decay_that_made_the_data(make_window):
+def test_fitting_recovers_share_and_decay(make_window):
     window = make_window(cloud=0.0, dates=120, shape_yx=(12, 12))
     made = DecayingAnomaly(decay_days=55.0, share=0.6)
     window.x_NCHW[105:111] += torch.randn(2, 12, 12)
@@ -177,7 +177,7 @@ def test_fitting_finds_share_and_decay_that_made_the_data(make_window):
     assert float((found.forecast(**window.arguments()) - window.target_KCHW).abs().mean()) < 0.01
 
 
-def test_fitting_a_climatology_finds_the_width_that_made_the_data(make_window):
+def test_fitting_a_climatology_recovers_the_width(make_window):
     window = make_window(shape_yx=(70, 70))
     window.target_KCHW = Climatology(30.0).forecast(**window.arguments())
     assert Climatology().fit([window]) == Climatology(30.0)
@@ -199,7 +199,7 @@ def test_targets_that_are_not_valid_may_be_nan_in_fitting(make_window):
     assert DecayingAnomaly().fit([window]) == clean
 
 
-def test_harmonic_regression_finds_season_and_trend():
+def test_harmonic_regression_recovers_season_and_trend():
     days_N = 17000 + 10 * torch.arange(200, dtype=torch.float64)
     years_N = days_N / 365.2422
     truth_N = (
@@ -212,7 +212,7 @@ def test_harmonic_regression_finds_season_and_trend():
     torch.testing.assert_close(y[:, 0, 0, 0], truth_N[150:160], atol=1e-3, rtol=0)
 
 
-def test_gradient_boosting_learns_what_the_rule_does_not_know(make_window):
+def test_gradient_boosting_learns_the_residual_of_the_baseline(make_window):
     windows = [make_window(seed=s) for s in range(4)]
     for window in windows:
         window.target_KCHW = window.target_KCHW + 0.3
@@ -231,7 +231,7 @@ def test_gradient_boosting_is_seeded_and_bounded(make_window):
     assert torch.isfinite(one.forecast(**arguments)).all()
 
 
-def test_gradient_boosting_takes_a_lag_that_was_never_seen(make_window):
+def test_gradient_boosting_accepts_a_lag_that_is_never_valid(make_window):
     """A short context under clouds: no pixel has a fifth clear value (sklearn cannot bin a column of NaN only)."""
     window = make_window(cloud=0.0)
     window.context_T = window.context_T[-3:]
@@ -239,27 +239,27 @@ def test_gradient_boosting_takes_a_lag_that_was_never_seen(make_window):
     assert torch.isfinite(y).all()
 
 
-def test_gradient_boosting_says_that_it_is_not_fitted(make_window):
-    with pytest.raises(ValueError, match=r"fitted for 0 channels, not 2: call fit\(windows\) first"):
+def test_gradient_boosting_without_a_fit_raises(make_window):
+    with pytest.raises(ValueError, match=r"fitted for 0 channels, got 2: call fit\(windows\) first"):
         GradientBoosting().forecast(**make_window().arguments())
 
 
-def test_gradient_boosting_without_a_valid_target_says_so(make_window):
+def test_gradient_boosting_without_a_valid_target_raises(make_window):
     window = make_window()
     window.target_valid_KHW = torch.zeros_like(window.target_valid_KHW)
-    with pytest.raises(ValueError, match="the training windows hold no valid target pixel"):
+    with pytest.raises(ValueError, match="the training windows have no valid target pixel"):
         GradientBoosting().fit([window])
 
 
-def test_a_date_asked_for_twice_gets_the_same_climatology(make_window):
+def test_a_date_requested_twice_gets_the_same_climatology(make_window):
     window = make_window(dates=400, channels=1, shape_yx=(80, 80))
     at = torch.cat([window.days_N[:20], window.days_N[:20]])
     twice = climatology_at(window.x_NCHW, window.valid_NHW, window.days_N, window.usable_N, at, 15.0)
     assert torch.equal(twice[:20], twice[20:])
 
 
-def test_gradient_boosting_decides_by_later_dates_whether_a_dates_shared_part_can_be_learnt():
-    """Residual = feature + a shift per date. Shifts that are noise are better left out; shifts that repeat are better learnt."""
+def test_gradient_boosting_decides_on_later_dates_whether_to_centre():
+    """Residual = feature + a shift per date. Random shifts are better excluded; repeated shifts are better learnt."""
     generator = np.random.default_rng(0)
     days = np.repeat(np.arange(24.0), 200)
     pattern = generator.normal(size=days.size)

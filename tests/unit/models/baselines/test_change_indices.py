@@ -13,7 +13,7 @@ BASELINES = [ImageDifference(), PlainChangeVector(), ChangeVector(), ChangeVecto
 
 
 def pair(shape=(90, 100), bands=3, seed=0, noise=0.3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two dates of correlated noise, all seen."""
+    """Two dates of correlated noise, all valid."""
     rng = torch.Generator().manual_seed(seed)
     first = torch.randn(bands, *shape, generator=rng)
     return torch.stack([first, first + noise * torch.randn(bands, *shape, generator=rng)]), torch.ones(
@@ -37,16 +37,16 @@ def test_a_pixel_s_last_date_is_compared_with_its_first():
     assert torch.isnan(score[3:]).all()
 
 
-def test_one_date_is_no_pair():
+def test_one_date_is_refused():
     with pytest.raises(ValueError, match="change needs two dates, got 1"):
         PlainChangeVector().score(torch.zeros(1, 2, 3, 3), torch.ones(1, 3, 3, dtype=torch.bool))
 
 
-# ---------------------------------------------------------------- every rule
+# ---------------------------------------------------------------- every index
 
 
 @pytest.mark.parametrize("rule", BASELINES, ids=str)
-def test_scores_are_finite_where_seen_and_nan_elsewhere(rule):
+def test_scores_are_finite_where_valid_and_nan_elsewhere(rule):
     x, valid = pair()
     valid[0, :10], valid[1, :, :10] = False, False
     x = torch.where(valid[:, None], x, 0)
@@ -59,7 +59,7 @@ def test_scores_are_finite_where_seen_and_nan_elsewhere(rule):
 
 
 @pytest.mark.parametrize("rule", BASELINES, ids=str)
-def test_what_stands_under_a_cloud_does_not_matter(rule):
+def test_values_under_clouds_are_ignored(rule):
     x, valid = pair()
     valid[1, 30:60, 20:70] = False
     other = torch.where(valid[:, None], x, 1e6)
@@ -68,7 +68,7 @@ def test_what_stands_under_a_cloud_does_not_matter(rule):
 
 
 @pytest.mark.parametrize("rule", BASELINES, ids=str)
-def test_every_rule_can_be_fitted_to_a_place_and_then_scores_windows(rule):
+def test_every_index_fitted_to_a_site_scores_windows(rule):
     x, valid = pair()
     fitted = rule.fit(x, valid)
     down, across = fitted.halo_px(2)
@@ -78,7 +78,7 @@ def test_every_rule_can_be_fitted_to_a_place_and_then_scores_windows(rule):
 
 
 @pytest.mark.parametrize("rule", BASELINES, ids=str)
-def test_two_times_the_same_date_is_no_change(rule):
+def test_equal_dates_are_no_change(rule):
     x, valid = pair()
     score = rule.score(x[:1].expand(2, -1, -1, -1), valid)
     assert float(score.max()) < 1e-6
@@ -96,7 +96,7 @@ def test_a_changed_patch_scores_higher_than_the_rest(rule):
 
 @pytest.mark.parametrize("rule", [r for r in BASELINES if r.halo_px(2) is not None], ids=str)
 @pytest.mark.parametrize("dates", [2, 4])
-def test_a_tile_with_its_halo_is_the_whole(rule, dates):
+def test_a_tile_with_its_halo_equals_the_whole(rule, dates):
     x, valid = pair((150, 160))
     x = torch.cat([x, x.flip(-1)])[:dates]
     valid = torch.rand(dates, 150, 160, generator=torch.Generator().manual_seed(1)) > 0.2
@@ -136,7 +136,7 @@ def test_masked_means_on_numbers():
     assert not masked_mean(x, torch.zeros(3, 3, dtype=torch.bool), 3).any()
 
 
-def test_haze_that_changes_slowly_is_no_change():
+def test_low_frequency_haze_is_no_change():
     x, valid = pair((200, 200), noise=0.01)
     haze = torch.linspace(0, 3, 200)[None, :] + torch.linspace(0, 2, 200)[:, None]
     x[1] += haze
@@ -145,7 +145,7 @@ def test_haze_that_changes_slowly_is_no_change():
     assert float(ChangeVector().score(x, valid)[inner].max()) < 0.1
 
 
-def test_in_its_own_deviations_a_place_of_large_differences_scores_as_another():
+def test_scores_in_own_deviations_are_comparable_across_sites():
     x, valid = pair()
     rule = ChangeVector(cap=None)
     louder = torch.stack([x[0], x[0] + 5 * (x[1] - x[0])])
@@ -163,7 +163,7 @@ def test_the_cap_is_on_each_band_s_deviations():
     assert float(free.score(x, valid)[4, 4]) == pytest.approx(50 * (1 - 1 / 81) / math.sqrt(2))
 
 
-def test_a_band_that_never_differs_is_left_as_it_is():
+def test_a_band_without_differences_stays_zero():
     x, valid = pair()
     x[1, 2] = x[0, 2]
     assert ChangeVector().fit(x, valid).spread_C[2] == 1.0
@@ -171,14 +171,14 @@ def test_a_band_that_never_differs_is_left_as_it_is():
 
 
 def test_even_widths_have_no_centre():
-    with pytest.raises(ValueError, match="odd widths are wanted, got 60 and 5"):
+    with pytest.raises(ValueError, match="expected odd widths, got 60 and 5"):
         ChangeVector(60)
 
 
 # ---------------------------------------------------------------- IR-MAD, Otsu
 
 
-def test_ir_mad_does_not_care_for_gain_and_offset():
+def test_ir_mad_is_invariant_to_gain_and_offset():
     x, valid = pair()
     other = x.clone()
     mix = torch.tensor([[2.0, 0.3, 0.0], [0.0, -1.5, 0.4], [0.2, 0.0, 3.0]])
@@ -194,7 +194,7 @@ def test_without_change_the_score_is_chi_square():
     assert chi_square_threshold(3, 0.05) == pytest.approx(7.815, abs=1e-3)
 
 
-def test_reweighting_finds_the_unchanged_relation_behind_much_change():
+def test_reweighting_finds_the_unchanged_relation_despite_much_change():
     x, valid = pair((100, 100), noise=0.1)
     x[1, :, :40] = torch.randn(3, 40, 100, generator=torch.Generator().manual_seed(5))
     once, often = (IrMad(rounds=r).fit(x, valid) for r in (0, 30))
@@ -203,7 +203,7 @@ def test_reweighting_finds_the_unchanged_relation_behind_much_change():
     score = often.score(x, valid)
     assert (
         score[45:] < chi_square_threshold(3, 0.001)
-    ).float().mean() > 0.9  # reweighting leaves the tails out: too small a variance
+    ).float().mean() > 0.9  # reweighting suppresses the tails: the variance is underestimated
     assert (score[:40] > chi_square_threshold(3, 0.001)).float().mean() > 0.9
 
 
@@ -214,17 +214,17 @@ def test_chi_square_probability_is_scipy_s():
 
 def test_ir_mad_needs_pixels():
     x, valid = pair((5, 5), bands=6)
-    with pytest.raises(ValueError, match="25 pixels were seen twice, IR-MAD with 6 bands needs 26"):
+    with pytest.raises(ValueError, match="25 pixels are valid twice, IR-MAD with 6 bands needs 26"):
         IrMad().fit(x, valid)
 
 
-def test_a_constant_band_does_not_spoil_ir_mad():
+def test_ir_mad_ignores_a_constant_band():
     x, valid = pair()
     x[:, 1] = 4.0
     assert torch.isfinite(IrMad().score(x, valid)).all()
 
 
-def test_otsu_separates_two_modes_and_gives_up_on_one_value():
+def test_otsu_separates_two_modes_and_is_infinite_for_one_value():
     score = torch.cat([torch.full((50,), 1.0), torch.full((50,), 9.0), torch.tensor([torch.nan])])
     assert 1.0 <= otsu_threshold(score) < 9.0
     assert otsu_threshold(torch.full((4,), 2.0)) == math.inf

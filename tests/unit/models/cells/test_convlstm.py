@@ -36,7 +36,7 @@ def written_out(
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """The module with every parameter moved, so that zeros at the start hide nothing."""
+    """The module with every parameter changed, so that initial zeros hide nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -97,7 +97,7 @@ def test_stepping_frame_by_frame_equals_the_whole_sequence(peepholes):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-def test_the_state_passed_in_matters_and_is_not_changed():
+def test_the_initial_state_is_used_and_not_changed():
     cell = ConvLSTMCell(3, 4)
     x = torch.randn(1, 3, 5, 5)
     h, c = torch.randn(2, 1, 4, 5, 5)
@@ -110,7 +110,7 @@ def test_the_state_passed_in_matters_and_is_not_changed():
 @pytest.mark.parametrize("peepholes", [False, True])
 @pytest.mark.parametrize("with_mask", [False, True])
 @pytest.mark.parametrize("channels", [0, 1, 3])
-def test_the_run_in_place_equals_the_plain_way(peepholes, with_mask, channels):
+def test_the_in_place_run_equals_the_plain_one(peepholes, with_mask, channels):
     stack = randomised(ConvLSTM(channels, [4, 6], peepholes=peepholes, time_features=4))
     inputs = sequence(channels=channels, height=41, width=30)
     if not with_mask:
@@ -130,7 +130,7 @@ def test_the_run_in_place_equals_the_plain_way(peepholes, with_mask, channels):
         torch.testing.assert_close(c_run, c, atol=2e-6, rtol=1e-5)
 
 
-def test_the_run_in_place_works_in_float64_and_on_tiny_images():
+def test_the_in_place_run_works_in_float64_and_on_tiny_images():
     stack = randomised(ConvLSTM(1, [1])).double()
     x = torch.randn(3, 2, 1, 1, 1, dtype=torch.float64)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_the_run_in_place_works_in_float64_and_on_tiny_images():
         torch.testing.assert_close(run.step(x[:, 1]), want[:, 1], atol=1e-13, rtol=0)
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     stack = randomised(ConvLSTM(1, [2], peepholes=True, time_features=4).double())
     inputs = sequence(batch=1, steps=2, channels=1, height=3, width=3, dtype=torch.float64)
     names = [name for name, _ in stack.named_parameters()]
@@ -172,7 +172,7 @@ def test_samples_of_a_batch_do_not_mix():
     torch.testing.assert_close(alone[0], together[1], atol=1e-6, rtol=0)
 
 
-def test_an_unseen_pixel_holds_its_state():
+def test_an_invalid_pixel_keeps_its_state():
     cell = ConvLSTMCell(3, 4)
     h, c = torch.randn(2, 1, 4, 5, 5)
     valid = torch.ones(1, 1, 5, 5)
@@ -189,10 +189,10 @@ def test_elapsed_time_decays_the_state_and_hardly_at_the_start():
     assert torch.equal(keep[0], torch.ones(2))
     torch.testing.assert_close(keep[1], torch.full((2,), 0.999), atol=1e-5, rtol=0)
     torch.testing.assert_close(keep[2], torch.full((2,), 0.9048), atol=1e-3, rtol=0)
-    assert torch.equal(keep[3], torch.ones(2)), "time does not run backwards"
+    assert torch.equal(keep[3], torch.ones(2)), "negative time counts as 0"
 
 
-def test_the_forget_bias_stands_in_the_forget_gate():
+def test_the_forget_bias_is_in_the_forget_gate():
     torch.manual_seed(0)
     plain = ConvLSTMCell(1, 2, forget_bias=0.0).gates.bias.detach()
     torch.manual_seed(0)
@@ -201,11 +201,11 @@ def test_the_forget_bias_stands_in_the_forget_gate():
 
 
 def test_an_even_kernel_is_refused():
-    with pytest.raises(ValueError, match="the kernel must be odd so that the size is kept, not 4"):
+    with pytest.raises(ValueError, match="the kernel must be odd to keep the size, got 4"):
         ConvLSTMCell(1, 2, 4)
 
 
-def test_peepholes_travel_with_the_module():
+def test_peepholes_move_with_the_module():
     assert "peephole_3D" in ConvLSTMCell(1, 2, peepholes=True).state_dict()
     assert "peephole_3D" not in ConvLSTMCell(1, 2).state_dict()
 
@@ -218,4 +218,4 @@ def test_dropout_drops_whole_channels_in_training_only():
     dropped = (output[0, 0] == 0).flatten(1)
     assert dropped.all(dim=1).sum() == dropped.any(dim=1).sum()
     assert 10 < dropped.all(dim=1).sum() < 54
-    assert (state[0][0] != 0).all(), "the state itself is whole"
+    assert (state[0][0] != 0).all(), "dropout does not change the state"

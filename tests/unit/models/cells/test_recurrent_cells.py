@@ -1,4 +1,4 @@
-"""The ConvGRU and the DCRN layer against their equations, written out pixel by pixel."""
+"""The ConvGRU and the DCRN layer equal their equations, written out pixel by pixel."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CELLS = {"convgru": ConvGRUCell, "dcrn": DCRNCell}
 
 
 def convolved(image_CHW: Tensor, weight: Tensor, row: int, column: int) -> Tensor:
-    """What a convolution with zero padding says at one pixel, in float64."""
+    """A convolution with zero padding at one pixel, in float64."""
     radius = weight.shape[-1] // 2
     total = torch.zeros(weight.shape[0], dtype=torch.float64)
     for dy in range(-radius, radius + 1):
@@ -79,7 +79,7 @@ def test_stepping_date_by_date_equals_the_whole_sequence(kind):
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_an_unseen_pixel_holds_its_state(kind):
+def test_an_invalid_pixel_keeps_its_state(kind):
     torch.manual_seed(0)
     cell, h = CELLS[kind](3, 4), torch.randn(1, 4, 5, 5)
     valid = torch.ones(1, 1, 5, 5)
@@ -90,7 +90,7 @@ def test_an_unseen_pixel_holds_its_state(kind):
 
 
 @pytest.mark.parametrize("kind", STACKS)
-def test_gradients_are_those_of_finite_differences(kind):
+def test_gradients_equal_finite_differences(kind):
     torch.manual_seed(0)
     stack = STACKS[kind](1, [2]).double()
     x = torch.randn(1, 3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -106,5 +106,5 @@ def test_gradients_are_those_of_finite_differences(kind):
 
 @pytest.mark.parametrize("kind", CELLS)
 def test_an_even_kernel_is_refused(kind):
-    with pytest.raises(ValueError, match="the kernel must be odd so that the size is kept, not 2"):
+    with pytest.raises(ValueError, match="the kernel must be odd to keep the size, got 2"):
         CELLS[kind](1, 1, 2)

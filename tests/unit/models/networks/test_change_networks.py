@@ -1,4 +1,4 @@
-"""What the five change networks have in common: sizes, dates, clouds, symmetry, learning."""
+"""Properties of all five change networks: sizes, dates, clouds, symmetry, learning."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ ALL = PAIRS | SERIES
 
 
 def build(kind: str, seed: int = 0, **more) -> nn.Module:
-    """A network with a head that says something from the start."""
+    """A network with a random head."""
     torch.manual_seed(seed)
     network = ALL[kind](**more)
     nn.init.normal_(network.decoder.head.weight)
@@ -35,7 +35,7 @@ def build(kind: str, seed: int = 0, **more) -> nn.Module:
 
 
 def scene(batch: int = 2, dates: int = 2, height: int = 20, width: int = 24, bands: int = 3, seed: int = 0) -> tuple[Tensor, ...]:
-    """(x_BTCHW, valid_BTHW, elapsed_BT), a fifth of it not seen."""
+    """(x_BTCHW, valid_BTHW, elapsed_BT), a fifth of it invalid."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, dates, bands, height, width, generator=generator)
     valid = torch.rand(batch, dates, height, width, generator=generator) > 0.2
@@ -62,7 +62,7 @@ def test_any_number_of_scales(kind, widths):
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("dates", [1, 3])
 def test_a_pair_network_takes_two_dates(kind, dates):
-    with pytest.raises(ValueError, match=f"{kind} compares exactly 2 dates, not {dates}: choose two, or siamese_dcrn"):
+    with pytest.raises(ValueError, match=f"{kind} compares exactly 2 dates, got {dates}: choose two, or siamese_dcrn"):
         build(kind)(*scene(dates=dates))
 
 
@@ -70,13 +70,13 @@ def test_a_pair_network_takes_two_dates(kind, dates):
 def test_a_recurrent_network_takes_any_series(kind):
     network = build(kind)
     assert network(*scene(dates=4)).shape == (2, 1, 20, 24)
-    with pytest.raises(ValueError, match="needs at least 2 dates to compare, not 1"):
+    with pytest.raises(ValueError, match="needs at least 2 dates to compare, got 1"):
         network(*scene(dates=1))
 
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("garbage", [1e6, float("nan"), float("inf")])
-def test_what_stands_under_clouds_is_not_looked_at(kind, garbage):
+def test_values_under_clouds_are_ignored(kind, garbage):
     network = build(kind)
     x, valid, elapsed = scene()
     dirty = torch.where(valid[:, :, None], x, garbage)
@@ -85,7 +85,7 @@ def test_what_stands_under_clouds_is_not_looked_at(kind, garbage):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_gradients_stay_finite_where_nothing_was_seen(kind):
+def test_gradients_are_finite_without_valid_pixels(kind):
     network = build(kind)
     x, valid, elapsed = scene()
     network(torch.full_like(x, float("nan")), torch.zeros_like(valid), elapsed).sum().backward()
@@ -96,7 +96,7 @@ def test_gradients_stay_finite_where_nothing_was_seen(kind):
 
 @pytest.mark.parametrize("kind", SERIES)
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_date_that_saw_nothing_changes_nothing(kind, at):
+def test_a_date_without_valid_pixels_has_no_effect(kind, at):
     network = build(kind)
     x, valid, elapsed = scene()
     x3 = torch.cat([x[:, :at], torch.full_like(x[:, :1], 7.0), x[:, at:]], dim=1)
@@ -120,7 +120,7 @@ def test_the_order_of_the_dates_matters_elsewhere(kind):
 
 
 @pytest.mark.parametrize("kind", ["fc_siam_diff"])
-def test_two_equal_dates_say_the_same_everywhere(kind):
+def test_two_equal_dates_give_one_value_everywhere(kind):
     x, valid, elapsed = scene(height=32, width=32)
     logit = build(kind)(x[:, :1].repeat(1, 2, 1, 1, 1), valid[:, :1].repeat(1, 2, 1, 1), elapsed)
     inner = logit[..., 8:-8, 8:-8]
@@ -143,7 +143,7 @@ def test_every_parameter_gets_a_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_an_untrained_network_expects_little_change(kind):
+def test_an_untrained_network_predicts_little_change(kind):
     torch.manual_seed(0)
     p = torch.sigmoid(ALL[kind]()(*scene())).detach()
     assert 0.01 < float(p.min()) <= float(p.max()) < 0.2
@@ -165,7 +165,7 @@ def test_the_receptive_radius_by_hand():
 
 
 def square_appears(count: int, seed: int, dates: int = 2) -> tuple[Tensor, ...]:
-    """Noise that stays, and a square that is there on the last date only: (x, valid, elapsed, target_B1HW)."""
+    """Constant noise, and a square that is there on the last date only: (x, valid, elapsed, target_B1HW)."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, 1, 2, 24, 24, generator=generator).repeat(1, dates, 1, 1, 1)
     x += 0.1 * torch.randn(x.shape, generator=generator)
@@ -194,4 +194,4 @@ def test_a_square_that_appears_is_learnt(kind):
         found = network.eval()(*inputs) > 0
     truth = target > 0
     f1 = 2 * (found & truth).sum() / (found.sum() + truth.sum())
-    assert f1 > 0.8, f"F1 {float(f1):.2f} on squares it has not seen"
+    assert f1 > 0.8, f"F1 {float(f1):.2f} on new squares"

@@ -7,7 +7,7 @@ from tests.networks_under_test import CASES
 FORECAST = CASES["convgru"]
 
 
-def test_untrained_it_answers_zero():
+def test_an_untrained_network_predicts_zero():
     made = ConvGRUSettings(hidden=(4,)).build(outputs=2, frame_channels=2, future_channels=2)
     y = made(**FORECAST.inputs(0, 4, (13, 11), torch.float32))
     assert y.shape == (1, 1, 2, 13, 11)
@@ -17,7 +17,7 @@ def test_untrained_it_answers_zero():
 @pytest.mark.parametrize(
     ("hidden", "kernel", "steps"), [((3,), 3, 2), ((3,), 3, 5), ((3, 2), 3, 4), ((2,), 5, 3), ((2, 2), 1, 4)]
 )
-def test_the_halo_is_exactly_as_far_as_the_network_sees(hidden, kernel, steps):
+def test_the_halo_is_the_exact_receptive_field(hidden, kernel, steps):
     torch.manual_seed(0)
     made = ConvGRUForecaster(ConvGRUForecasterConfig(2, 2, 2, hidden, kernel)).double()
     torch.nn.init.normal_(made.head.weight)
@@ -32,7 +32,7 @@ def test_the_halo_is_exactly_as_far_as_the_network_sees(hidden, kernel, steps):
     assert (int(rows.min()), int(rows.max())) == (centre - halo, centre + halo)
 
 
-def test_a_frame_on_which_nothing_was_seen_changes_nothing():
+def test_a_frame_without_valid_pixels_has_no_effect():
     made, known = FORECAST.ready(), FORECAST.inputs(0, 4, (9, 9))
     known["valid_BTHW"][:, 1] = 0
     other = known["frames_BTCHW"].clone()
@@ -40,7 +40,7 @@ def test_a_frame_on_which_nothing_was_seen_changes_nothing():
     assert torch.equal(made(**known), made(**{**known, "frames_BTCHW": other}))
 
 
-def test_the_answer_depends_on_the_season():
+def test_the_output_depends_on_the_season():
     made, known = FORECAST.ready(), FORECAST.inputs(0, 4, (9, 9))
     assert not torch.equal(made(**known), made(**{**known, "time_BKF": -known["time_BKF"]}))
 

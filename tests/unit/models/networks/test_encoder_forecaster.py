@@ -5,7 +5,7 @@ from models.networks.encoder_forecaster import TIME_FEATURES, EncoderForecaster,
 
 
 def network(seed: int = 0, **changed) -> EncoderForecaster:
-    """A network that was moved off its start, so that the last layer is not zero."""
+    """A network with changed parameters, so that the last layer is not zero."""
     torch.manual_seed(seed)
     settings = {"outputs": 2, "frame_channels": 3, "future_channels": 2, "hidden": (5, 4)} | changed
     made = EncoderForecaster(EncoderForecasterConfig(**settings))
@@ -35,7 +35,7 @@ def encode(made: EncoderForecaster, known, steps: slice, state=None):
     return made.encode(*(known[name][:, steps] for name in names), state)
 
 
-def test_untrained_it_answers_zero():
+def test_an_untrained_network_predicts_zero():
     made = EncoderForecaster(EncoderForecasterConfig(1, 2, 0, hidden=(4,)))
     y = made(**inputs(made))
     assert y.shape == (2, 3, 1, 13, 11)
@@ -45,7 +45,7 @@ def test_untrained_it_answers_zero():
 @pytest.mark.parametrize("hidden", [(3,), (3, 4), (2, 3, 4)])
 @pytest.mark.parametrize("peepholes", [False, True])
 @pytest.mark.parametrize("future_channels", [0, 2])
-def test_without_gradients_it_answers_the_same(hidden, peepholes, future_channels):
+def test_outputs_are_equal_without_gradients(hidden, peepholes, future_channels):
     made = network(hidden=hidden, peepholes=peepholes, future_channels=future_channels)
     known = inputs(made)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_decoding_date_by_date_equals_the_whole_horizon(plain):
         torch.testing.assert_close(state[-1][0], after[-1][0], atol=1e-6, rtol=0)
 
 
-def test_the_state_passed_in_is_not_changed():
+def test_the_initial_state_is_not_changed():
     made = network()
     known = inputs(made)
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_the_state_passed_in_is_not_changed():
 @pytest.mark.parametrize(
     ("hidden", "kernel", "context", "horizon"), [((3,), 3, 4, 3), ((3, 2), 3, 3, 2), ((2,), 5, 2, 2), ((2, 2), 1, 3, 3)]
 )
-def test_the_halo_is_exactly_as_far_as_the_network_sees(hidden, kernel, context, horizon):
+def test_the_halo_is_the_exact_receptive_field(hidden, kernel, context, horizon):
     made = network(hidden=hidden, kernel=kernel).double()
     halo, _ = made.halo_px(context + horizon)
     size = 2 * halo + 9
@@ -125,7 +125,7 @@ def test_samples_of_a_batch_do_not_mix():
     torch.testing.assert_close(alone[0], together[1], atol=1e-6, rtol=0)
 
 
-def test_dropout_speaks_in_training_only_even_without_gradients():
+def test_dropout_is_applied_in_training_only_even_without_gradients():
     made = network(dropout=0.5)
     known = inputs(made)
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_dropout_speaks_in_training_only_even_without_gradients():
         assert not torch.allclose(made(**known), made(**known))
 
 
-def test_a_hidden_frame_looks_like_a_cloudy_one():
+def test_a_hidden_frame_equals_a_cloudy_one():
     torch.manual_seed(0)
     frames, valid = torch.ones(64, 10, 2, 3, 3), torch.ones(64, 10, 3, 3)
     hidden_frames, hidden_valid = hide_frames(frames, valid, 0.25)

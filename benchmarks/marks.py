@@ -1,8 +1,0 @@
-"""The line under a table that says whether a mark was reached."""
-
-
-def verdict(what: str, value: float, *, at_least: float | None = None, at_most: float | None = None, unit: str = "x") -> str:
-    """`what: value (mark ...): reached` or `MISSED`; one of the two bounds is given. NaN is a miss."""
-    is_reached = value >= at_least if at_least is not None else at_most is not None and value <= at_most
-    bound = f"at least {at_least:g}{unit}" if at_least is not None else f"at most {at_most:g}{unit}"
-    return f"{what}: {value:.3g}{unit} (mark: {bound}): {'reached' if is_reached else 'MISSED'}"
