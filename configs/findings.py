@@ -8,6 +8,8 @@ from pathlib import Path
 
 from configs.yaml_positions import Key
 
+RELATIVE_TO = "inputs are relative to the config, data/... and runs/... to the working folder"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -56,8 +58,7 @@ def _path_remedy(path: Path) -> str:
         near = difflib.get_close_matches(path.name, [p.name for p in islice(parent.iterdir(), 5000)], n=1)
         if near:
             return f"did you mean {parent / near[0]}?"
-    where = "" if path.is_absolute() else f"; relative paths start at the working folder {Path.cwd()}"
-    return f"check the path{where}"
+    return f"check the path: {RELATIVE_TO}"
 
 
 def closest(name: str, known: Sequence[str], otherwise: str) -> str:

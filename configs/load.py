@@ -1,6 +1,7 @@
 """Loads a YAML file as a Run, or reports all of its mistakes at once, each with its line, key and remedy.
 
-Relative paths in a config are relative to the working folder (where `driftline` is called), not to the config file.
+Inputs in a config are relative to the config, `data`, `runs` and all that is written to the working folder (where `driftline` is
+called); what `load_run` returns is relative to the working folder throughout.
 """
 
 import copy
@@ -9,7 +10,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from configs.explain import Complaint, explain_all, find_typos
 from configs.findings import Finding
+from configs.paths import input_keys, resolve_inputs, text_beside
 from configs.renamed import Notify, apply_renamed
 from configs.run import Sections
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
@@ -28,12 +31,18 @@ log = logging.getLogger(__name__)
 
 
 def load_run(
-    path: str | Path, overrides: Sequence[str] = (), *, inputs_must_exist: bool = True, notify: Notify = log.warning
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    inputs_must_exist: bool = True,
+    notify: Notify = log.warning,
+    exists: Callable[[Path], bool] = Path.exists,
 ) -> AnyRun:
     """The run in the YAML file at `path`; its `task` selects the kind of run.
 
-    `overrides` are `key.key=value` strings that replace values of the file (value in YAML). `inputs_must_exist=False` is for
-    verbs that do not read the source (evaluate, report...). `notify` shows notes, e.g. that a key was renamed.
+    `overrides` are `key.key=value` strings that replace values of the file (value in YAML), their paths relative to the working
+    folder. `inputs_must_exist=False` is for verbs that do not read the source (evaluate, report...). `notify` shows notes, e.g.
+    that a key was renamed. `exists`: whether an input exists, asked for those that are relative in the file.
 
     Raises MissingInput if there is no such file and ConfigError with every mistake found.
     """
@@ -41,9 +50,12 @@ def load_run(
     for override in overrides:
         _apply_override(document, override)
     apply_renamed(document, notify)
+    tree = tree_of(document.data)
+    if tree is not None:
+        resolve_inputs(document, tree, notify, exists)
     run, errors = _validate(document)
     sections = _valid_sections(document, errors)
-    findings = _check(tree_of(document.data), sections, inputs_must_exist)
+    findings = _check(tree, sections, inputs_must_exist)
     wrong = {key for key, _ in errors}  # the checks got defaults in place of these
     findings = [finding for finding in findings if finding.key not in wrong]
     mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
@@ -68,9 +80,18 @@ def config_hash(run: AnyRun) -> str:
 
 
 def write_resolved(run: AnyRun, path: Path) -> None:
-    """Writes every value of the run, defaults included, as YAML that `load_run` reads as the same run."""
+    """Writes every value of the run, defaults included, as YAML that `load_run` reads as the same run.
+
+    That holds in the same working folder: inputs are relative to `path`, `runs` and `cube.uri` to the working folder.
+    """
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
-    text = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    content = run.model_dump(mode="json")
+    for key in input_keys(type(run)):
+        *above, last = key
+        section = reduce(lambda node, part: node.get(part) or {}, above, content)
+        if isinstance(section.get(last), str):
+            section[last] = text_beside(section[last], path.parent)
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(head + text, encoding="utf-8")

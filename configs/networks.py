@@ -1,10 +1,15 @@
 """The networks that a forecast can be made with: one class per network. `kind` says which one a config means."""
 
-from typing import Annotated, Any, Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from configs.types import Strict
+
+if TYPE_CHECKING:
+    from models.residual_forecaster import Settings
 
 CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
 
@@ -43,7 +48,7 @@ Model = Annotated[
 ]
 
 
-def build_network(model: Model) -> Any:
+def build_network(model: Model) -> Settings:
     """The network's settings; how many channels it has follows from the corrected baseline and the data."""
     from models.networks.conv_gru_forecaster import ConvGRUSettings
     from models.networks.encoder_forecaster import ConvLSTMSettings

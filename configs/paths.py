@@ -2,18 +2,27 @@
 
 Every such key has a marker (`READ`, `WRITE`, `CONNECT`, `BELOW_SOURCE`) in its type or metadata; `named_paths` collects
 them from a run, so that flows/limits.py can check all access before the run starts.
+
+Inputs (`READ`) are relative to the config, all else to the working folder; `resolve_inputs` makes both relative to the working
+folder, which is what a run holds.
 """
 
+import os
 import re
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from configs.yaml_positions import Document, dotted
+
 Key = tuple[str | int, ...]
 Access = Literal["read", "write", "connect"]
+
+IN_WORKING_FOLDER = ("data", "runs")  # inputs that begin with these are relative to the working folder
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://|/[^/])")  # s3://..., and s3:/... as a mistyped one
 
@@ -96,3 +105,109 @@ def _models(value: Any, key: Key) -> Iterator[tuple[Key, BaseModel]]:
     elif isinstance(value, list | tuple):
         for index, one in enumerate(value):
             yield from _models(one, (*key, index))
+
+
+# ---------------------------------------------------------------- relative to the config
+
+
+def resolve_inputs(
+    document: Document, tree: type[BaseModel], notify: Callable[[str], None], exists: Callable[[Path], bool] = Path.exists
+) -> None:
+    """Makes the inputs in `document`, the text of a config, relative to the working folder.
+
+    Values of `--set` are so already. An input that is only there relative to the working folder is used, with a note: so it was
+    read before. `exists` says whether a path is there.
+    """
+    folder = _as_seen_from_here(Path(document.name).parent)
+    for key in input_keys(tree):
+        text = _value_at(document.data, key)
+        if not isinstance(text, str) or not text.isprintable() or is_fixed(text) or _is_typed(document, key):
+            continue
+        beside = text_from_here(text, folder)
+        if beside != text and not exists(Path(beside)) and exists(Path(text)):
+            notify(
+                f"{document.position_of_value(key)}: {dotted(key)}: there is no {beside}, so {Path.cwd() / text} is used, "
+                "from the working folder as in earlier versions; "
+                f"write {text_beside(text, folder)}, relative to the config: this is read for one more version"
+            )
+            continue
+        _put_at(document.data, key, beside)
+
+
+def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
+    """The keys of a config that name inputs (`READ`).
+
+    >>> from configs.tasks.forecast import ForecastRun
+    >>> input_keys(ForecastRun)
+    [('source', 'path')]
+    """
+    found: list[tuple[str, ...]] = []
+    for name, info in tree.model_fields.items():
+        if READ in info.metadata:
+            found.append((name,))
+        found += [(name, *key) for model in _models_of(info.rebuild_annotation()) for key in input_keys(model)]
+    return list(dict.fromkeys(found))
+
+
+def is_fixed(text: str) -> bool:
+    """True for an input that does not depend on where the config lies: absolute, a URI, `data/...` or `runs/...`.
+
+    `./data` is the folder `data` beside the config.
+    """
+    return not text or is_uri(text) or Path(text).is_absolute() or text.split("/")[0] in IN_WORKING_FOLDER
+
+
+def text_from_here(text: str, folder: Path) -> str:
+    """An input of a config in `folder`, relative to the working folder; absolute where config and input lie outside of it.
+
+    So a config that lies in the working folder, or below it, means the same run however it is named.
+    """
+    here = Path.cwd()
+    if folder == here:
+        return text
+    beside = os.path.normpath(folder / text)
+    return os.path.relpath(beside, here) if any(Path(one).is_relative_to(here) for one in (folder, beside)) else beside
+
+
+def text_beside(text: str, folder: Path) -> str:
+    """How a config in `folder` writes the input `text`, which is relative to the working folder.
+
+    text_beside("scenes", Path("configs"))     # "../scenes"
+    """
+    folder = _as_seen_from_here(folder)
+    if is_fixed(text) or folder == Path.cwd():
+        return text
+    beside = os.path.relpath(text, folder)
+    return f"./{beside}" if is_fixed(beside) else beside
+
+
+def _as_seen_from_here(folder: Path) -> Path:
+    """The absolute path; one that leads through links into the working folder is a path below that."""
+    here = Path.cwd()
+    absolute = Path(os.path.normpath(here / folder))
+    real = absolute.resolve()
+    return real if real.is_relative_to(here) and not absolute.is_relative_to(here) else absolute
+
+
+def _is_typed(document: Document, key: Key) -> bool:
+    """True if the value, or a section around it, was given with `--set`: a person typed it in the working folder."""
+    return any(document.value_positions.get(key[:depth], "").startswith("--set") for depth in range(1, len(key) + 1))
+
+
+def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in typing.get_args(annotation):
+        yield from _models_of(one)
+
+
+def _value_at(data: Any, key: Key) -> Any:
+    for part in key:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
+def _put_at(data: Any, key: Key, value: str) -> None:
+    for part in key[:-1]:
+        data = data[part]
+    data[key[-1]] = value

@@ -104,12 +104,6 @@ class RunFolder:
         return self.path / "stages" / f"{stage}.json"
 
 
-def stage_key(**inputs: Any) -> str:
-    """SHA-256 (hex) of JSON values and of all source code."""
-    text = json.dumps({**inputs, "code": code_version()}, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str, Any] | None:
     """What the stage left, or None if it has not finished (with this key)."""
     path = folder.done(stage)

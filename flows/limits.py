@@ -57,6 +57,10 @@ class Limits:
             is_below(requested, location) and CLOSED not in requested[len(location) :].split("/") for location in locations
         )
 
+    def sees(self, path: Path) -> bool:
+        """True if `path` is there. A path that is not allowed counts as there and is not looked at: `require` refuses it."""
+        return not self.allow(NamedPath((), str(path), "read")) or path.exists()
+
     def require(self, paths: Iterable[NamedPath]) -> None:
         """Raises RequestError with all of `paths` that are not allowed."""
         refused = [f"  {_key(one)}: may not {DOES[one.access]} {one.text}" for one in paths if not self.allow(one)]
@@ -134,14 +138,16 @@ def load_run_within_limits(
     limits = limits_here()
     if limits is None and not is_deployed:
         return load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=notify)
+    exists = limits.sees if limits is not None else Path.exists
     itself = NamedPath(("config",), str(config), "read")
     require = limits.require if limits is not None else require_absolute
     require([itself])
-    run = load_run(config, overrides, inputs_must_exist=False, notify=notify)
+    run = load_run(config, overrides, inputs_must_exist=False, notify=notify, exists=exists)
     require(named_paths(run))
     if limits is not None:
         limits.require(derived_paths(run))
-    if load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=log.debug) != run:  # logged already
+    again = load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=log.debug, exists=exists)  # logged already
+    if again != run:
         raise RequestError(f"{config} changed while it was read; start the run again")
     return run
 

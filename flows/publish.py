@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import config_hash
-from flows.folder import RunFolder, code_version, finished, read_json, require, stage_key, write_json
+from flows import code
+from flows.folder import RunFolder, code_version, finished, read_json, require, write_json
 from flows.invocation import Invocation
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Record, Task
@@ -306,4 +307,4 @@ def is_reported(task: Task, context: Invocation) -> bool:
 def report_key(task: Task, context: Invocation) -> str:
     records = {stage: finished(context.folder, stage) for stage in task.stages if stage != "ingest"}
     refused = (finished(context.folder, "ingest") or {}).get("refused")
-    return stage_key(config=config_hash(context.run), refused=refused, **records)
+    return code.key({"config": config_hash(context.run), "refused": refused, "driftline": code_version(), **records}, ())

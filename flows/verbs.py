@@ -81,6 +81,7 @@ def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
 
 
 def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:
+    from configs.paths import text_beside
     from pipelines.sources.proposal import propose_run
 
     if not folder.exists():
@@ -88,7 +89,8 @@ def init(folder: Path, name: str | None, task: str, output: Path | None, as_json
     if task not in INIT_TASKS:
         near = "labels need paths that no look can guess: see configs/oscd.yaml" if task == "change" else "or leave it out"
         raise RequestError(f"--task {task}: expected one of {', '.join(INIT_TASKS)}; {near}")
-    proposal = propose_run(folder, name or default_name(folder), task)
+    beside = None if output is None else text_beside(str(folder), output.parent)
+    proposal = propose_run(folder, name or default_name(folder), task, written_as=beside)
     if output is not None:
         if output.exists():
             raise RequestError(f"{output} is there already; choose another name or remove it first")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,11 @@ from configs.types import Fraction, Strict, UtcDate
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.baselines.climatology import Climatology
+    from models.baselines.decaying_anomaly import DecayingAnomaly
+    from models.baselines.persistence import Persistence
     from models.residual_forecaster import ResidualForecaster
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
@@ -247,7 +252,7 @@ def build_forecaster(
     from models.residual_forecaster import Scaling, build_forecaster
 
     model, samples = run.model, run.samples
-    corrected = None if model.baseline == "none" else build_baseline(model.baseline, run.training.seed, windows)
+    corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
     return build_forecaster(
         corrected,
         Scaling(statistics.mean, statistics.std, tuple(v.transform for v in samples.variables), step_days),
@@ -269,12 +274,27 @@ def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArray
     return baselines
 
 
-def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Any:
+def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
     """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
-    from models.baselines.climatology import Climatology
     from models.baselines.decaying_anomaly import DecayingAnomaly
     from models.baselines.gradient_boosting import GradientBoosting
     from models.baselines.harmonic import HarmonicRegression
+
+    match name:
+        case "harmonic":
+            return HarmonicRegression()
+        case "gradient_boosting":
+            return GradientBoosting(DecayingAnomaly().fit(windows()), seed=seed).fit(windows())
+        case _:
+            return build_corrected(name, windows)
+
+
+def build_corrected(
+    name: Literal["persistence", "climatology", "decaying_anomaly"], windows: Callable[[], Iterable[WindowArrays]]
+) -> Persistence | Climatology | DecayingAnomaly:
+    """A baseline that a network can correct."""
+    from models.baselines.climatology import Climatology
+    from models.baselines.decaying_anomaly import DecayingAnomaly
     from models.baselines.persistence import Persistence
 
     match name:
@@ -284,11 +304,6 @@ def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[Win
             return Climatology().fit(windows())
         case "decaying_anomaly":
             return DecayingAnomaly().fit(windows())
-        case "harmonic":
-            return HarmonicRegression()
-        case "gradient_boosting":
-            corrected = DecayingAnomaly().fit(windows())
-            return GradientBoosting(corrected, seed=seed).fit(windows())
 
 
 # ---------------------------------------------------------------- training
@@ -298,10 +313,10 @@ def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[Win
 class NormalisedLoss:
     """A loss over transformed, standardised values, so that channels weigh alike and a huber's bend means one deviation."""
 
-    loss: Callable[..., Any]
-    normalise: Callable[[Any], Any]
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    normalise: Callable[[Tensor], Tensor]
 
-    def __call__(self, y_BKCHW: Any, target_BKCHW: Any, valid_BK1HW: Any) -> Any:
+    def __call__(self, y_BKCHW: Tensor, target_BKCHW: Tensor, valid_BK1HW: Tensor) -> Tensor:
         return self.loss(self.normalise(y_BKCHW), self.normalise(target_BKCHW), valid_BK1HW)
 
 
@@ -318,7 +333,7 @@ def build_loss(run: ForecastRun, forecaster: ResidualForecaster) -> NormalisedLo
     return NormalisedLoss(loss, forecaster.normalise)
 
 
-def build_target(run: ForecastRun) -> Callable[[dict[str, Any]], Any]:
+def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
     """What the networks learn from a batch: the truth, or the truth without the date's common part."""
     from models.losses import centred_target
 

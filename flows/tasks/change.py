@@ -73,7 +73,7 @@ class Change:
         return extent, [{"ingest": plan_ingest(run.cube, extent), **steps}[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Raises MissingInput (cube or model), RequestError (trained with other settings), ArtefactDamaged (another model)."""
+        """Raises MissingInput (cube or model gone), RequestError (trained otherwise), ArtefactDamaged (another model)."""
         from models.checkpoint import hash_detector
         from pipelines.change.sites import check_cubes
 

@@ -42,13 +42,7 @@ class Forecast:
 
     name = "forecast"
     stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {
-        "ingest": ("ingest",),
-        "train": ("train",),
-        "evaluate": ("evaluate",),
-        "predict": ("predict",),
-        "run": stages,
-    }
+    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.forecast:Forecast.fit",),
         "evaluate": ("flows.tasks.forecast:Forecast.evaluate",),
@@ -111,7 +105,7 @@ class Forecast:
 
         steps, samples = context.steps, config.build_samples(context.run)
         snapshot = require(context.folder, "ingest", "ingest")["snapshot"]
-        dataset, plan = steps.do("train", "plan windows and check the split", lambda _: plan_samples(context, snapshot))
+        dataset, plan, _ = steps.do("train", "plan windows and check the split", lambda _: plan_samples(context, snapshot))
         statistics = steps.do(
             "train", "measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show)
         )
@@ -168,20 +162,12 @@ class Forecast:
         forecaster, metadata = steps.do("predict", "load the model", lambda _: load_model(context))
         intervals = Intervals.from_json(evaluation.details["calibration"])
         request = steps.do("predict", "choose dates", lambda _: choose_request(context))
-
         lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
         staged = steps.do(
             "predict",
             "predict tiles",
             lambda show: predict_fields(
-                request,
-                forecaster,
-                intervals,
-                folder.staging,
-                chosen.tile_px,
-                model_hash=model_hash,
-                workers=chosen.workers,
-                progress=show,
+                request, forecaster, intervals, folder.staging, chosen.tile_px, chosen.workers, model_hash, show
             ),
         )
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
@@ -206,9 +192,8 @@ class Forecast:
         return record
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.products.course import Course, summary_sentence
+        from pipelines.products.course import Course, scale_notes, summary_sentence
         from pipelines.products.cube_facts import cube_facts
-        from pipelines.products.held_out import scale_notes
 
         run, folder = context.run, context.folder
         trained = require(folder, "train", "train")
@@ -230,7 +215,7 @@ class Forecast:
         assert evaluation is not None, "a gated task is evaluated first"
         folder, details = context.folder, evaluation.details
         quicklook = [Picture(folder.quicklook, "The forecast")] if predicted and folder.quicklook.exists() else []
-        _, plan, found = audit_samples(context, require(folder, "train", "train")["snapshot"])
+        _, plan, found = plan_samples(context, require(folder, "train", "train")["snapshot"])
         return [
             Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook),
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
@@ -242,16 +227,11 @@ class Forecast:
 # ---------------------------------------------------------------- train
 
 
-def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan]:
-    """(dataset, window plan) of the snapshot. Raises StateError if the audit finds that test and training touch."""
-    dataset, plan, found = audit_samples(context, snapshot)
-    if not found.ok:
-        raise StateError("the split leaks and was not used: " + "; ".join(found.problems))
-    return dataset, plan
+def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan, Audit]:
+    """(dataset, window plan, what the audit found) of the snapshot; the last is also written to split.json.
 
-
-def audit_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, WindowPlan, Audit]:
-    """(dataset, window plan, what the audit found), the last also into split.json."""
+    Raises StateError if the audit finds that test and training touch.
+    """
     from pipelines.cube.store import open_cube
     from pipelines.samples.audit import audit
     from pipelines.samples.prepare import plan_cube
@@ -260,6 +240,8 @@ def audit_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, Windo
     plan = plan_cube(dataset, config.build_samples(context.run))
     found = audit(plan)
     write_json(context.folder.path / "split.json", {"ok": found.ok, "problems": found.problems, **found.facts})
+    if not found.ok:
+        raise StateError("the split leaks and was not used: " + "; ".join(found.problems))
     return dataset, plan, found
 
 
@@ -350,7 +332,7 @@ def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]
 
 def reopen_samples(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:
     """The cache that training used; cut again if it has been removed since."""
-    dataset, plan = plan_samples(context, snapshot)
+    dataset, plan, _ = plan_samples(context, snapshot)
     return cut(context, snapshot, dataset, plan, forecaster, progress)
 
 

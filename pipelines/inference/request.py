@@ -84,9 +84,8 @@ def predict_fields(
     intervals: Intervals,
     staging: Path,
     tile_px: int,
-    *,
+    workers: int,
     model_hash: str,
-    workers: int = 1,
     progress: Progress | None = None,
 ) -> Staged:
     """The fields of the forecast and its bounds, in the folder `staging`; see `pipelines.inference.predict.predict`."""

@@ -60,7 +60,7 @@ def frame_days(detected: np.ndarray, start_day: float, end_day: float) -> np.nda
 
 
 def _frames(maps: ChangeMaps, days: np.ndarray, shades: Shades, title: str) -> list[Image.Image]:
-    """One picture a day; the figure is laid out once and only what changes is drawn anew."""
+    """One picture a day; the figure is made once and only what changes is redrawn."""
     detected = np.where(np.isfinite(maps.layers["detected_day"]), maps.layers["detected_day"], np.inf)
     with mpl.rc_context(STYLE):
         figure, (axes,) = panels(maps.grid, 1, 1, title, "", 4.6)

@@ -1,7 +1,7 @@
 """Forecast fields as Cloud Optimised GeoTIFF, one file per target date.
 
 The pixels go window by window into a plain tiled GeoTIFF and from there through GDAL's COG driver
-(https://gdal.org/en/stable/drivers/raster/cog.html), which lays tiles and overviews in one order, so that the same fields
+(https://gdal.org/en/stable/drivers/raster/cog.html), which writes tiles and overviews in one order, so that the same fields
 give the same bytes. The file appears under its name by rename, whole or not at all.
 """
 

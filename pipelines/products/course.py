@@ -1,7 +1,8 @@
-"""What is expected of a variable, in a sentence: from the last observation to the last date of the forecast."""
+"""What is expected of a variable and how much of that is the network's, in sentences for a person."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -43,3 +44,13 @@ def summary_sentence(name: str, course: Course | None, mae: float | None) -> str
     if course is None:
         return f"No forecast of {name} is published; the model's mean error {error}."
     return f"{expected_sentence(name, course)}; the forecast's mean error {error}."
+
+
+def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
+    """How much of the network's correction of its baseline ("none": it has none) the validation windows support."""
+    if baseline == "none" or not scale_K:
+        return []
+    share = sum(scale_K) / len(scale_K)
+    if share == 0:
+        return [f"Validation supports none of the network's correction: this forecast is the baseline ({baseline}) itself."]
+    return [f"The network corrects a baseline ({baseline}); validation supports {share:.0%} of the correction."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +94,3 @@ def audit_facts(audit: Audit) -> dict[str, Any]:
 
 def _period(dates: list[str] | None) -> str:
     return " to ".join(when(date) for date in dates) if dates else ""
-
-
-def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
-    """How much of the network's correction of its baseline ("none": it has none) the validation windows support."""
-    if baseline == "none" or not scale_K:
-        return []
-    share = sum(scale_K) / len(scale_K)
-    if share == 0:
-        return [f"Validation supports none of the network's correction: this forecast is the baseline ({baseline}) itself."]
-    return [f"The network corrects a baseline ({baseline}); validation supports {share:.0%} of the correction."]

@@ -20,7 +20,7 @@ FACTS = {
 
 
 def method_label(name: str) -> str:
-    """A method of a watch in words: `three_low` is "three low in a row"; what is not known stays as it is."""
+    """The label of a method of monitoring: `three_low` is "three low in a row"; unknown names stay as they are."""
     return METHODS.get(name) or " ".join(TESTS.get(word, word) for word in name.split(" "))
 
 

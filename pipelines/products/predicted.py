@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from pipelines.inference.request import Request
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
 from pipelines.products.course import Course
@@ -20,6 +17,11 @@ from pipelines.products.frames import Frame, crs_labels, extent_of, read_variabl
 from pipelines.products.model_item import ModelCard, write_model_item
 from pipelines.products.pictures import Maps, day, draw_animation, draw_quicklook
 from pipelines.products.stac import write_collection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipelines.inference.request import Request
 
 CONTEXT_SHOWN = 5  # dates
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
@@ -91,6 +93,8 @@ def describe_model(
     weights: Path,
 ) -> ModelCard:
     """The card of a trained forecaster. `trained_until`: where the test period begins; `weights`: the file of the tensors."""
+    import torch
+
     request = forecast.request
     return ModelCard(
         name=forecast.name,

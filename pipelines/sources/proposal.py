@@ -30,11 +30,11 @@ class Variable:
     bands: tuple[str, ...]
 
 
-def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
+def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: str | None = None) -> str:
     """The text of a config for a first run on the scenes at `folder` (a folder, or a single netCDF file).
 
-    `task` is forecast or monitor. The config is valid as it is; every guess has a comment. Raises MissingInput, RequestError
-    (nothing readable, or fewer than 5 dates).
+    `task` is forecast or monitor; `written_as` is how the config names `folder`, where that differs. The config is valid as it
+    is; every guess has a comment. Raises MissingInput, RequestError (nothing readable, or fewer than 5 dates).
     """
     detected = detect_format(Path(folder))
     if len(detected.dates) < FEWEST_DATES:
@@ -49,7 +49,7 @@ def propose_run(folder: Path, name: str, task: str = "forecast") -> str:
         f"name: {_text(_name(name))}",
         f"task: {task}",
         "",
-        *_source(detected, variable, inspect_band),
+        *_source(detected, variable, inspect_band, written_as),
         "",
         *_quality(detected),
         *_cube(detected, inspect_band),
@@ -76,9 +76,11 @@ def choose_variable(detected: DetectedFormat) -> Variable:
     return Variable(_name(chosen.lower()), "band", (chosen,))
 
 
-def _source(detected: DetectedFormat, variable: Variable, inspect_band: BandSample) -> list[str]:
+def _source(detected: DetectedFormat, variable: Variable, inspect_band: BandSample, written_as: str | None) -> list[str]:
     lines = ["source:", f"  kind: {detected.kind}"]
     for key, value, comment in detected.source_lines:
+        if key == "path" and written_as is not None:
+            value = written_as
         if key == "files":
             value = {_name(band): file for band, file in value.items() if band in (*variable.bands, detected.quality)}  # type: ignore[attr-defined]
         lines.append(f"  {key}: {json.dumps(value)}{_comment(comment)}")

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.code import WHOLE, closure
 from flows.invocation import open_invocation, remembering_folder
 from flows.stage import carry_out as carry_out_verb
 from flows.steps import read_records
 from flows.tasks.forecast import Forecast
-from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError, RunBusy
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, RunBusy
 
 LEAVES = ("summary.json", "report.html", "report.md", "quicklook.png", "animation.gif", "evaluation.json", "config.yaml",
           "steps.jsonl", "refused.json", "model/model.safetensors", "products/collection.json")  # fmt: skip
@@ -91,11 +93,14 @@ def check_another_config_is_not_evaluated(config: Path) -> None:
 
 
 def check_a_model_that_does_not_win_takes_the_products_with_it(config: Path, folder: Path) -> None:
-    for verb in ("train", "evaluate"):
-        carry_out(verb, config, *UNEVEN)
+    """On the command line: another model, its evaluation, and a forecast that must not be published."""
+    chosen = [part for override in UNEVEN for part in ("--set", override)]
+    ended = {verb: CliRunner().invoke(app, [verb, str(config), *chosen]) for verb in ("train", "evaluate")}
+    assert [result.exit_code for result in ended.values()] == [0, 0]
     assert (folder / "products").exists(), "until somebody asks for the new forecast or for the report"
-    with pytest.raises(NotPublished, match="--even-if-worse"):
-        carry_out("predict", config, *UNEVEN)
+    result = CliRunner().invoke(app, ["predict", str(config), *chosen])
+    assert result.exit_code == 1
+    assert "even-if-worse" in result.output
     left = [path for path in ("products", "quicklook.png", "animation.gif", "stages/predict.json") if (folder / path).exists()]
     assert left == []
     summary = read("summary.json")

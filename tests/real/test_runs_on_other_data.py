@@ -98,5 +98,5 @@ def test_rain_of_radar(shared_data, tmp_path):
     assert lower[seen].min() >= 0
     assert np.corrcoef(rain[seen], means[seen])[0, 1] > 0.9  # rain five minutes ago
     cube = open_cube(str(run / "cube"))
-    laid = cube["image"].isel(band=0).values[-1] * 0.01
-    assert np.abs(laid - means)[seen].max() <= 0.0051  # the mean of four pixels, rounded to what the files store
+    stored = cube["image"].isel(band=0).values[-1] * 0.01
+    assert np.abs(stored - means)[seen].max() <= 0.0051  # the mean of four pixels, rounded to what the files store

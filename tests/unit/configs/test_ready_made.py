@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_run
+from flows.demo import DATA
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -20,3 +21,11 @@ def test_the_docs_show_the_ready_made_runs_verbatim(name, page):
     assert shown
     assert shown[1] == "".join(line for line in made if not line.startswith("#"))
     assert load_run(path, inputs_must_exist=False).name == name
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-change"])
+def test_the_data_of_the_demos_lie_in_the_working_folder(name, tmp_path, monkeypatch):
+    """`driftline demo` fetches them there; the config may lie in an installed package."""
+    monkeypatch.chdir(tmp_path)
+    run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
+    assert (Path(run.source.path).parent, run.runs) == (DATA, "runs")

@@ -23,7 +23,7 @@ def invocation(folder: Path) -> Any:
 def test_the_overview_tells_what_was_done_what_failed_and_what_was_stopped(tmp_path: Path) -> None:
     one = invocation(tmp_path)
     Steps(tmp_path / "steps.jsonl", invocation="an older run").do("ingest", "an older step", lambda progress: None)
-    one.steps.do("ingest", "lay scenes", lambda progress: None)
+    one.steps.do("ingest", "write scenes", lambda progress: None)
     one.steps.skip("train", "up to date")
     with pytest.raises(ValueError, match="no"):
         one.steps.do("predict", "predict tiles", lambda progress: (_ for _ in ()).throw(ValueError("no | room\nleft")))
@@ -31,7 +31,7 @@ def test_the_overview_tells_what_was_done_what_failed_and_what_was_stopped(tmp_p
     (tmp_path / "refused.json").write_text(json.dumps([{"scene_id": "a|b.tif", "reason": "truncated", "detail": "<b>"}]))
     text = overview_markdown(one, "failed: no room")
     assert "**failed: no room**" in text
-    assert "| ingest | lay scenes | done | 0.0 |" in text
+    assert "| ingest | write scenes | done | 0.0 |" in text
     assert "| train |  | skipped: up to date | | |" in text
     assert "failed: ValueError: no \\| room left" in text
     assert "| report | write | stopped | | |" in text

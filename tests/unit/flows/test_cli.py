@@ -3,16 +3,22 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 from typer.testing import CliRunner
 
+from configs.load import load_run
 from flows.cli import app
-from flows.folder import code_version
+from flows.folder import RunFolder, code_version, exclusive_run
+from flows.steps import Silent
 from flows.terminal import guard
 from pipelines.errors import CubeBusy, NotPublished, RequestError, RunBusy
 
@@ -86,16 +92,6 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     assert shown.err.startswith("driftline: ")
 
 
-def test_the_version_is_that_of_release_and_code() -> None:
-    result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.stdout) == (0, f"driftline {code_version()}\n")
-
-
-def test_the_shell_can_complete_verbs() -> None:
-    environment = {"_DRIFTLINE_COMPLETE": "complete_bash", "COMP_WORDS": "driftline pre", "COMP_CWORD": "1"}
-    assert CliRunner().invoke(app, [], prog_name="driftline", env=environment).stdout.split() == ["predict"]
-
-
 def test_an_unexpected_error_is_one_message_and_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         error = ZeroDivisionError("oh")
@@ -158,8 +154,9 @@ def test_sigterm_is_reported_and_the_handler_restored(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(("task", "reasons", "code"), [
-    ("monitor", ["all-cloud"], 0), ("monitor", ["all-cloud", "truncated"], 3),
-    ("forecast", ["all-cloud"], 0), ("change", ["all-cloud", "truncated"], 3), ("forecast", [], 0),
+    (task, reasons, code)
+    for task in ("forecast", "monitor", "change")
+    for reasons, code in (([], 0), (["all-cloud"], 0), (["all-cloud", "truncated"], 3), (["all-nodata"], 3))
 ])  # fmt: skip
 def test_clouds_are_no_refusals_in_any_task(monkeypatch: pytest.MonkeyPatch, task: str, reasons: list[str], code: int) -> None:
     from flows import verbs
@@ -170,8 +167,85 @@ def test_clouds_are_no_refusals_in_any_task(monkeypatch: pytest.MonkeyPatch, tas
     assert verbs.stage("run", "x.yaml", [], False, False) == code
 
 
+def test_the_demo_ends_as_any_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its data are damaged, that is a refusal; clouds are none."""
+    monkeypatch.setattr("flows.demo.fetch_data", lambda display: None)
+    for reason, code in (("all-cloud", 0), ("truncated", 3)):
+        monkeypatch.setattr("flows.verbs.perform", lambda *arguments, r=reason: {"task": "forecast", "refused": [{"reason": r}]})
+        assert CliRunner().invoke(app, ["demo"]).exit_code == code
+
+
+@pytest.mark.parametrize("is_tracked", [False, True])
+def test_a_run_that_is_being_carried_out_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tracked: bool) -> None:
+    """Plainly, and through Prefect, which hands the error back."""
+    monkeypatch.chdir(tmp_path)
+    Path("scenes").mkdir()
+    Path("run.yaml").write_text(
+        "name: small\nsource: {kind: folder, path: scenes, pattern: '{date:%Y%j}.tif', bands: [red]}\n"
+        "samples: {variables: [{name: red, bands: [red]}]}\nsplit: {validation_from: 2019-01-01, test_from: 2020-01-01}\n"
+    )
+    if is_tracked:
+        from flows.tracking import call_flow, carry_out
+
+        def flow(return_state: bool, **parameters: Any) -> Any:
+            return carry_out("run.yaml", [], "run")
+
+        monkeypatch.setattr("flows.verbs.perform", lambda *arguments: call_flow(flow, Silent()))
+        monkeypatch.setattr("flows.tracking.is_server_there", lambda: False)
+        monkeypatch.setattr("flows.artifacts.ProgressArtifact.fail", lambda self, text: None)
+    else:
+        monkeypatch.setenv("PREFECT_API_URL", "")
+    with exclusive_run(RunFolder.of(load_run("run.yaml"))):
+        result = CliRunner().invoke(app, ["run", "run.yaml", "--json"])
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["exit_code"], answer["status"]) == (4, 4, "failed")
+    assert "is being carried out by" in answer["error"]
+
+
+def test_the_version_is_release_and_code() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"driftline {code_version()}\n")
+
+
+@pytest.mark.parametrize(("words", "offered"), [
+    ("driftline in", ["init", "ingest", "info"]), ("driftline run --even", ["--even-if-worse"]),
+    ("driftline --vers", ["--version"]),
+])  # fmt: skip
+def test_bash_completes_commands_and_options(tmp_path: Path, words: str, offered: list[str]) -> None:
+    """The script that `--show-completion` prints, in a real bash, with a `driftline` on its path."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash on this machine")
+    command = tmp_path / "driftline"
+    command.write_text(f"#!{sys.executable}\nfrom flows.cli import main\nmain()\n")
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    script = f"""
+eval "$(_DRIFTLINE_COMPLETE=source_bash driftline)"
+COMP_WORDS=({words}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+_driftline_completion driftline
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == offered
+
+
+def test_a_proposal_names_the_scenes_relative_to_where_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("cfg", "scenes"):
+        Path(folder).mkdir()
+    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "int16", "crs": "EPSG:32633",
+               "transform": (10.0, 0.0, 5e5, 0.0, -10.0, 5e6)}  # fmt: skip
+    for month in range(1, 9):
+        with rasterio.open(f"scenes/2020{month:02d}01_red.tif", "w", **profile) as raster:
+            raster.write(np.full((1, 16, 16), month, "int16"))
+    for written, path in (("cfg/run.yaml", "../scenes"), ("run.yaml", "scenes"), (str(tmp_path / "cfg" / "b.yaml"), "../scenes")):
+        assert CliRunner().invoke(app, ["init", "scenes", "-o", written]).exit_code == 0
+        assert f'path: "{path}"' in Path(written).read_text().replace("path: scenes", 'path: "scenes"')
+        assert load_run(written).source.path == "scenes"
+
+
 def test_a_proposal_into_a_missing_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.proposal.propose_run", lambda *arguments: "name: x\n")
+    monkeypatch.setattr("pipelines.sources.proposal.propose_run", lambda *arguments, **options: "name: x\n")
     result = CliRunner().invoke(app, ["init", str(tmp_path), "-o", str(tmp_path / "no" / "x.yaml")])
     assert result.exit_code == 2
     assert "make it first" in result.stderr

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import typing
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,21 @@ def test_the_home_folder_as_working_folder_is_not_allowed(here: Path, monkeypatc
     assert default_limits(None, None).write == (str(here),)
 
 
+def test_the_resolved_input_is_what_limits_see(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input beside the config; where it is not allowed, nothing tells whether it is there."""
+    outside = here.parent / "outside"
+    shutil.copytree(here / "scenes", outside / "scenes")
+    limits = default_limits(str(outside / "run.yaml"), load_run(outside / "run.yaml"))
+    assert limits.read == (str(outside / "run.yaml"), str(outside / "scenes"))
+    monkeypatch.setenv(LIMITS_VARIABLE, limits.as_text())
+    assert open_invocation(outside / "run.yaml").run.source.path == str(outside / "scenes")
+    (here / "configs").mkdir()
+    for path in ("../../outside", "../../nowhere"):
+        write_config(here / "configs", source={"path": path})
+        with pytest.raises(RequestError, match=rf"source\.path: may not read {path.removeprefix('../')}\n"):
+            open_invocation("configs/run.yaml")
+
+
 def test_limits_that_cannot_be_parsed_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("", "nonsense", "{}", json.dumps({"read": []}), json.dumps({"read": 1, "write": []})):
         monkeypatch.setenv(LIMITS_VARIABLE, text)
@@ -218,6 +234,16 @@ def test_a_separate_deployment_needs_absolute_paths(here: Path) -> None:
     assert "--set runs=/data/runs" in str(caught.value)
     overrides = [f"runs={here}/runs", f"source.path={here}/scenes", "cube.uri=s3://bucket/cube"]
     assert open_invocation(here / "run.yaml", overrides, is_deployed=True).run.name == "tiny"
+
+
+def test_a_deployment_of_its_own_finds_inputs_beside_its_config(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("prefect"))
+    run = open_invocation(here / "run.yaml", [f"runs={here}/runs"], is_deployed=True).run
+    assert run.source.path == str(here / "scenes")
+    with pytest.raises(RequestError, match="\n  runs: runs\n"):
+        open_invocation(here / "run.yaml", is_deployed=True)
 
 
 @pytest.mark.parametrize(

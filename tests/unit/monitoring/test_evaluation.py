@@ -69,10 +69,10 @@ def test_change_that_the_images_show_is_found_in_its_year():
     x, valid = forest()
     felled = float(np.datetime64("2018-09-10", "D").astype(int))
     x[felled <= DAYS, :6] -= 0.35 * valid[felled <= DAYS, :6]
-    result = judge({"monitor": monitor(), "deaf": monitor(1e9)}, x, valid)
+    result = judge({"monitor": monitor(), "insensitive": monitor(1e9)}, x, valid)
     seen = result["methods"]["monitor"]["seen_in_images"]
     assert seen == {"2019": {"pixels": 6 * 24, "found": 1.0, "alarmed_before": 0}}
-    assert result["methods"]["deaf"]["seen_in_images"]["2019"]["found"] == 0
+    assert result["methods"]["insensitive"]["seen_in_images"]["2019"]["found"] == 0
     assert result["stable_pixels"] <= 18 * 24
 
 

@@ -93,7 +93,7 @@ def test_it_begins_with_the_last_frames_of_the_history_but_never_looks_ahead():
     state = expected.begin(fitted)
     np.testing.assert_array_equal(state["frames_day"].ravel(), past[2][-CONTEXT:])
     forecaster.asked.clear()
-    day = float(past[2][-CONTEXT]) + 1  # a calibration watches a year in the middle of its history
+    day = float(past[2][-CONTEXT]) + 1  # a calibration monitors a year in the middle of its history
     expected.predict(fitted, state, day)
     _, valid, days, context_T, _, _ = forecaster.asked[0]
     assert float(days[context_T].max()) < day

@@ -225,7 +225,7 @@ def test_the_animation_grows_and_ends_whole(tmp_path):
     assert (tmp_path / "c.gif").stat().st_size > 0
 
 
-def test_scores_of_an_evaluation_are_laid_out_for_the_picture():
+def test_scores_of_an_evaluation_are_arranged_for_the_picture():
     method = {"pooled": {"f1": 0.3}, "f1_interval": {"low": 0.2, "high": 0.4}, "sites": {"a": {"f1": 0.1}, "b": {"f1": None}}}
     unscored = {"pooled": {"f1": None}, "sites": {}}
     assert scores_of({"net": method, "none": unscored}) == {"net": {"pooled": 0.3, "low": 0.2, "high": 0.4, "a": 0.1}}

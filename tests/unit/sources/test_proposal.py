@@ -74,7 +74,7 @@ def test_unreadable_inputs_state_what_was_found(tmp_path):
         propose_run(tmp_path, "try")
 
 
-def test_a_watch_is_proposed_as_well(tmp_path):
+def test_a_monitoring_run_is_proposed(tmp_path):
     from configs.tasks.monitor import MonitorRun
 
     for day in DAYS:

@@ -1,0 +1,45 @@
+"""What is expected, when and how sure, in a sentence without a technical term."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.products.course import Course, scale_notes, summary_sentence
+
+FOREST = Course("NDVI", "", "2020-08-01T00:00:00Z", 0.7101, "2020-10-15T00:00:00Z", 0.6302)
+
+
+@pytest.mark.parametrize(
+    ("course", "mae", "expected"),
+    [
+        (
+            FOREST,
+            0.0631,
+            "NDVI of forest is expected to fall from 0.71 to 0.63 between 2020-08-01 and 2020-10-15; "
+            "the forecast's mean error on dates and blocks it had not seen is 0.0631.",
+        ),
+        (replace(FOREST, observed=0.6299), None, "to stay at 0.63 between 2020-08-01 and 2020-10-15; "
+         "the forecast's mean error is not measured."),
+        (replace(FOREST, observed=None, unit="mm"), 1.0, "NDVI of forest is expected to be 0.63 mm on 2020-10-15; "),
+        (replace(FOREST, observed=None, expected=None), 1.0, "expected to be what the maps show on 2020-10-15; "),
+        (None, 2.0, "No forecast of forest is published; the model's mean error on dates and blocks it had not seen is 2."),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_is_expected_when_and_how_sure(course: Course | None, mae: float | None, expected: str) -> None:
+    assert expected in summary_sentence("forest", course, mae)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "scale_K", "expected"),
+    [
+        ("decaying_anomaly", [0.0, 0.0], ["this forecast is the baseline (decaying_anomaly) itself"]),
+        ("persistence", [0.25, 0.25], ["supports 25% of the correction"]),
+        ("none", [1.0], []),
+    ],
+)
+def test_a_note_says_how_much_is_the_network_and_how_much_the_baseline(
+    baseline: str, scale_K: list[float], expected: list[str]
+) -> None:
+    notes = scale_notes(baseline, scale_K)
+    assert len(notes) == len(expected)
+    assert all(text in note for text, note in zip(expected, notes, strict=True))
