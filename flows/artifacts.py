@@ -16,7 +16,7 @@ from typing import Any
 from flows.folder import RunFolder
 from flows.invocation import Invocation
 from flows.steps import read_records
-from pipelines.products.report import markdown_cell
+from pipelines.products.report import markdown_text
 from pipelines.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def artifact_key(name: str) -> str:
 def overview_markdown(invocation: Invocation, ending: str) -> str:
     """One page: how it ended, what every step did and cost, the verdict, what was refused, where everything lies."""
     folder = invocation.folder
-    lines = [f"# {invocation.run.name}", "", f"**{markdown_cell(ending)}**"]
+    lines = [f"# {invocation.run.name}", "", f"**{markdown_text(ending)}**"]
     if figures := report_markdown(folder):
         lines += ["", "## Result", "", figures.replace("\n## ", "\n### ")]
     if folder.quicklook.exists():
@@ -164,7 +164,7 @@ def step_rows(record: Path, invocation: str) -> list[str]:
     rows = ["| stage | step | | seconds | peak MB |", "|---|---|---|---|---|"]
     for line in ended.values():
         status = "stopped" if line["status"] == "started" else line["status"]
-        what = markdown_cell(f"{status}: {line['detail']}" if line["detail"] else status)
+        what = markdown_text(f"{status}: {line['detail']}" if line["detail"] else status)
         costs = "| |" if line["status"] in ("skipped", "started") else f"{line['seconds']:.1f} | {line['peak_mb']:.0f} |"
         rows.append(f"| {line['stage']} | {line['step']} | {what} | {costs}")
     return rows
@@ -185,7 +185,7 @@ def refused_markdown(folder: RunFolder) -> str:
     if not entries:
         return "No scene was refused."
     rows = [
-        "| " + " | ".join(markdown_cell(str(entry.get(name, ""))) for name in ("scene_id", "reason", "detail")) + " |"
+        "| " + " | ".join(markdown_text(str(entry.get(name, ""))) for name in ("scene_id", "reason", "detail")) + " |"
         for entry in entries[:MOST_ROWS]
     ]
     more = ["", f"... and {len(entries) - MOST_ROWS} more in {folder.refused}"] if len(entries) > MOST_ROWS else []

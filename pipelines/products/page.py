@@ -117,7 +117,7 @@ def shown(value: Any, kind: str) -> str:
     if kind == "area":
         return f"{value / 1e6:.3g} km²" if value >= 1e7 else f"{value / 1e4:.2f} ha" if value >= 1000 else f"{value:.0f} m²"
     if kind == "number" and isinstance(value, int | float):
-        return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
+        return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
     return str(value)
 
 

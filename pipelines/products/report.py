@@ -1,17 +1,18 @@
 """`report.html`: one page for every task, without network or scripts, its pictures inside; `report.md`: the same as text.
 
-Everything that comes from files (names, messages, settings) is escaped by the template, and in Markdown by `markdown_cell`.
+Everything that comes from files (names, messages, settings) is escaped by the template, and in Markdown by `markdown_text`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.products.labels import name_facts
-from pipelines.products.page import fact, render_page, shown, write_page
+from pipelines.products.page import fact, grouped, render_page, shown, write_page
 from pipelines.products.section import Column, Section, Table
 
 MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
@@ -69,7 +70,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     """The verdict in a line: whether the model may be published, and how many criteria are met."""
     verdict, criteria = summary["verdict"], summary["criteria"]
     if verdict is None:
-        return "Not evaluated."
+        return "Not evaluated. `driftline evaluate CONFIG` measures how far the result can be trusted."
     if verdict["must_beat"]:
         gate = "The model beats" if tone_of(summary) == "good" else "The model may be published: it is better than"
         return f"{gate} what it must beat." if verdict["is_publishable"] else "The model does not beat what it must beat."
@@ -91,36 +92,40 @@ def best_of(table: Table) -> dict[str, float]:
 
 
 def render_markdown(report: Report) -> str:
-    """The report as Markdown, without pictures; Prefect's artifacts show it."""
+    """The report as Markdown; pictures are named, not shown. Prefect's artifacts show it."""
     summary = report.summary
-    lines = [summary["sentence"], ""]
+    lines = [markdown_text(summary["sentence"]), ""]
     if verdict := summary["verdict"]:
-        lines += [f"**{one_line(verdict['sentence'])}**", ""]
-    lines += [f"- {one_line(note)}" for note in report.notes] + [""]
+        lines += [f"**{markdown_text(verdict['sentence'])}**", ""]
     if summary["criteria"]:
         lines += [*markdown_table(criteria_table(summary["criteria"])), ""]
+    if report.notes:
+        lines += [*(f"- {markdown_text(note)}" for note in report.notes), ""]
     for section in report.sections:
         lines += _section_lines(section)
-    if summary["computed"]:
-        lines += ["## Computed", "", *_fact_lines(name_facts(summary["computed"])), ""]
+    refused = [f"{reason}: {len(entries)}" for reason, entries in grouped(summary["refused"]).items()]
+    files = summary["products"]["files"]
+    for title, facts in (("Computed", name_facts(summary["computed"])), ("Refused", refused), ("Products", files)):
+        if facts:
+            lines += [f"## {title}", "", *_listed(facts), ""]
     model = f", model `{summary['model_hash'][:12]}`" if summary["model_hash"] else ""
-    lines.append(f"Cube snapshot `{summary['cube_snapshot']}`{model}, config `{summary['config_hash'][:12]}`.")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, f"Cube `{summary['cube_snapshot'][:20]}`{model}, config `{summary['config_hash'][:12]}`.", ""])
 
 
 def criteria_table(criteria: Sequence[Mapping[str, Any]]) -> Table:
-    """The acceptance criteria as a table: what was measured and what was required."""
+    """The acceptance criteria as a table: what was required, what was measured."""
     columns = [
         Column("name", "criterion", "text"),
-        Column("value", "measured"),
         Column("required", "required", "text"),
-        Column("met", "met", "text"),
+        Column("measured", "measured", "text"),
+        Column("met", "", "text"),
     ]
     rows = [
         {
-            **one,
-            "required": f"{one['kind']} {one['requested']:g} {one['unit']}".strip(),
-            "met": "yes" if one["is_met"] else "no",
+            "name": one["name"],
+            "required": f"{one['kind']} {one['requested']:g} {one['unit']}",
+            "measured": f"{shown(one['value'], 'number')} {one['unit']}",
+            "met": "met" if one["is_met"] else "not met",
         }
         for one in criteria
     ]
@@ -129,36 +134,43 @@ def criteria_table(criteria: Sequence[Mapping[str, Any]]) -> Table:
 
 def markdown_table(table: Table) -> Iterator[str]:
     """The lines of a table, at most `MOST_ROWS` rows."""
-    yield "| " + " | ".join(markdown_cell(column.title) for column in table.columns) + " |"
+    yield "| " + " | ".join(markdown_text(column.title) for column in table.columns) + " |"
     yield "|" + " --- |" * len(table.columns)
     for row in table.rows[:MOST_ROWS]:
-        yield "| " + " | ".join(markdown_cell(shown(row.get(c.key), c.kind)) for c in table.columns) + " |"
+        yield "| " + " | ".join(markdown_text(shown(row.get(c.key), c.kind)) for c in table.columns) + " |"
     if len(table.rows) > MOST_ROWS:
         yield ""
         yield f"The first {MOST_ROWS} of {len(table.rows)} rows."
 
 
-def markdown_cell(text: str) -> str:
-    """Text that neither ends a table's cell or row nor becomes a link, a picture or HTML; names of files are not ours."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]()!|#" else c for c in one_line(text))
-    return escaped.replace("<", "&lt;").replace("://", ":&#47;&#47;")
+def markdown_text(text: str) -> str:
+    """One line that neither ends a table's cell nor becomes a link, a picture, a heading or HTML; names of files are not ours.
 
-
-def one_line(text: str) -> str:
-    return " ".join(str(text).split())
+    >>> markdown_text("[a](http://x.y) | www.x.y")
+    '\\\\[a\\\\](http:&#47;&#47;x.y) \\\\| www&#46;x.y'
+    """
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in " ".join(str(text).split()))
+    for plain, entity in (("<", "&lt;"), ("://", ":&#47;&#47;"), ("@", "&#64;")):  # renderers make links of bare addresses too
+        escaped = escaped.replace(plain, entity)
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", escaped)
 
 
 def _section_lines(section: Section) -> Iterator[str]:
-    yield from (f"## {section.title}", "")
+    yield from (f"## {markdown_text(section.title)}", "")
     for paragraph in section.text:
-        yield from (one_line(paragraph), "")
+        yield from (markdown_text(paragraph), "")
     if section.facts:
-        yield from (*_fact_lines(section.facts), "")
+        yield from (*_listed(section.facts), "")
+    if section.pictures:
+        titles = "; ".join(markdown_text(picture.title) for picture in section.pictures)
+        yield from (f"Pictures, in report.html: {titles}.", "")
     for table in section.tables:
-        yield from ([f"### {table.title}", ""] if table.title else [])
+        yield from ([f"### {markdown_text(table.title)}", ""] if table.title else [])
         yield from (*markdown_table(table), "")
-        yield from ([one_line(table.note), ""] if table.note else [])
+        yield from ([markdown_text(table.note), ""] if table.note else [])
 
 
-def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
-    return [f"- {markdown_cell(key.replace('_', ' '))}: {markdown_cell(str(fact(value, key)))}" for key, value in facts.items()]
+def _listed(facts: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    if not isinstance(facts, Mapping):
+        return [f"- {markdown_text(line)}" for line in facts]
+    return _listed([f"{key.replace('_m2', '').replace('_', ' ')}: {fact(value, key)}" for key, value in facts.items()])

@@ -9,14 +9,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.learning.result import Criterion, Figure
 from pipelines.learning.verdict import Verdict
 from pipelines.products.stac import write_json
 
-VERSION = 2
+VERSION: Literal[2] = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Refusal:
 class Published:
     """What lies in `products/`; empty where nothing was published. Paths are relative to the run's folder.
 
-    `issued_utc`: the last date that was looked at. `target_utc`: the dates that a forecast is for. All ISO 8601.
+    `issued_utc`: the last date that was used. `target_utc`: the dates that a forecast is for. All ISO 8601.
     """
 
     files: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Summary:
     config_hash: str = ""
     driftline_version: str = ""
     started_utc: str = ""
-    version: int = VERSION
+    version: Literal[2] = VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: dates as ISO 8601, numbers that are not finite as None, each criterion with its `is_met`."""
@@ -113,10 +113,15 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of `summary.json`."""
+    """The JSON Schema of `summary.json`. Every key is always there; objects are open, so that later releases may add keys."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Summary).json_schema(mode="serialization")
+    content = TypeAdapter(Summary).json_schema(mode="serialization")
+    content["$defs"]["Criterion"]["properties"]["is_met"] = {"title": "Is Met", "type": "boolean"}
+    for one in (content, *content["$defs"].values()):
+        one["description"] = one["description"].split("\n\n>>>")[0]
+        one["required"] = list(one["properties"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
 def plain(value: Any) -> Any:

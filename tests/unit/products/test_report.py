@@ -21,7 +21,7 @@ from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.products.summary import Published, Refusal, StageCost, Summary, read_summary, schema, write_summary
 from pipelines.products.tables import alert_table, area_table, label_tables, lead_tables, monitoring_table, patch_table
 
-HOSTILE = '<script>alert("1")</script> | [a](http://x.y) & b'
+HOSTILE = '<script>alert("1")</script> | [a](http://x.y) www.x.y & b'
 SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 
@@ -79,14 +79,11 @@ def test_what_comes_from_files_is_escaped_and_nothing_is_loaded(report: Report) 
     assert not re.search(r"url\(|@import", html)
 
 
-def test_markdown_makes_neither_links_nor_html_nor_broken_tables_of_names(report: Report) -> None:
-    text = render_markdown(replace(report, notes=()))
-    of_tables = [line for line in text.splitlines() if line.startswith(("|", "- "))]
-    assert of_tables
-    for line in of_tables:
-        assert "<script" not in line
-        assert "[a](" not in line
-        assert "http://" not in line
+def test_markdown_makes_neither_links_nor_html_nor_broken_tables_of_anything(report: Report) -> None:
+    text = render_markdown(report)
+    for live in ("<script", " [a](", "http://", "www.x"):
+        assert live not in text
+    assert text.count("&lt;script>") >= 12
     widths = {
         line.replace("\\|", "").count("|") for line in text.split("### False alarms")[1].splitlines() if line.startswith("|")
     }
@@ -114,6 +111,8 @@ def test_the_plain_sentence_comes_first_then_verdict_criteria_and_sections(repor
     ):
         assert part in html
     assert "harmonic CUSUM" in html
+    assert "Pictures, in report.html: " in text
+    assert "- truncated: 1" in text
     assert text.count("| false alarms |") == 1
 
 
@@ -206,6 +205,8 @@ def test_the_summary_keeps_to_its_schema_and_is_read_back(tmp_path: Path) -> Non
         content = read_summary(tmp_path / "summary.json")
         jsonschema.validate(content, schema())
         assert content == one.to_json()
+        with pytest.raises(jsonschema.ValidationError, match="required property"):
+            jsonschema.validate({key: content[key] for key in content if key != "sentence"}, schema())
     assert SUMMARY.to_json()["criteria"][1]["value"] is None
     assert SUMMARY.to_json()["largest"][0]["first_date"] == "2020-01-01T00:00:00Z"
 
