@@ -14,8 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (scenes that are all cloud do not count), "
-    "4 busy: try again later.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (scenes that are all cloud do not "
+    "count), 4 busy: try again later.",
 )
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
