@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from pipelines.calendar import from_days
-from pipelines.products.before_after import ChangeMaps, colour_limits
+from pipelines.products.before_after import ChangeMaps
 from pipelines.products.canvas import (
+    colour_limits,
     draw_bar,
     draw_blank,
     draw_foot,

@@ -130,6 +130,7 @@ def join_neighbours(pixels: Pixels, width: int, split_days: float | None) -> np.
         one.append(i)
         other.append(j)
     i, j = np.concatenate(one), np.concatenate(other)
+    patch: np.ndarray
     _, patch = connected_components(coo_matrix((np.ones(i.size, bool), (i, j)), (count, count)), directed=False)
     return patch
 
