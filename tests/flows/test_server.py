@@ -30,7 +30,7 @@ from flows.prefect_api import PrefectApi
 from flows.serve import ZOMBIE_S
 from flows.tasks import FLOWS, task_of
 from pipelines.errors import RequestError
-from pipelines.products.report import markdown_cell
+from pipelines.products.report import markdown_text
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
@@ -183,7 +183,7 @@ def test_a_command_of_a_shell_is_in_both_histories(served: Served, tmp_path: Pat
     assert {t["name"]: {"COMPLETED": "done", "FAILED": "failed"}[t["state"]["type"]] for t in recorded} == expected
     assert "failed" in expected.values()
     page = served.api.post("/artifacts/filter", {"artifacts": {"key": {"any_": ["bad-run"]}}})[0]["data"]
-    assert markdown_cell(run["state"]["message"].splitlines()[0]) in page
+    assert markdown_text(run["state"]["message"].splitlines()[0]) in page
 
 
 def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
