@@ -20,8 +20,8 @@ import rasterio
 
 from pipelines.calendar import from_days
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.files import naming_full_disk
 from pipelines.grid import Grid
-from pipelines.inference.staging import naming_full_disk
 from pipelines.products.cog import publish, row_bands
 from pipelines.products.layer_cog import Rows
 
