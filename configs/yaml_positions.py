@@ -93,7 +93,8 @@ def parse_yaml(text: str, name: str) -> Document:
 def _construct(root: yaml.MappingNode, name: str) -> dict[str, Any]:
     loader = PlainLoader("")
     try:
-        return loader.construct_document(root)
+        content: dict[str, Any] = loader.construct_document(root)
+        return content
     except (yaml.MarkedYAMLError, ValueError) as e:
         mark = getattr(e, "problem_mark", None)
         problem = getattr(e, "problem", None) or str(e)

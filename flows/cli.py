@@ -10,19 +10,20 @@ from flows.terminal import guard
 
 app = typer.Typer(
     name="driftline",
-    help="Image time series in; forecasts, change maps and alerts out, with their position in the world kept.",
+    help="Turn time series of satellite images into georeferenced forecasts, change maps and alerts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (clouds are no refusals), "
-    "4 busy: try again.",
+    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (all-cloud scenes do not "
+    "count), 4 busy: try again later.",
 )
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
 Cube = Annotated[str, typer.Argument(metavar="CUBE", help="a cube: a folder such as runs/demo/cube, or s3://bucket/prefix")]
 Snapshot = Annotated[str | None, typer.Option(help="an older version (see `driftline history CUBE`); default: the newest")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5; may be repeated"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
@@ -30,7 +31,7 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
 EvenIfWorse = Annotated[
-    bool, typer.Option("--even-if-worse", help="publish a model that does not beat its baselines; the report says so")
+    bool, typer.Option("--even-if-worse", help="publish a model that is not better than evaluation.must_beat; the report says so")
 ]
 
 
@@ -55,18 +56,18 @@ def options(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a folder of scenes, or one netCDF file")],
-    name: Annotated[str | None, typer.Option(help="name of the run; default: the folder's")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the run; default: that of the folder")] = None,
     task: Annotated[str, typer.Option(metavar="forecast|monitor", help="what the run is for")] = "forecast",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="write to this file instead of stdout")] = None,
     json_: Json = False,
 ) -> None:
-    """Look at a folder of scenes and propose a commented config.
+    """Inspect a folder of scenes and propose a commented config.
 
     \b
     Examples:
-      driftline init scenes/ > my-run.yaml
+      driftline init scenes/ -o my-run.yaml
       driftline init scenes/ --name harvest --output harvest.yaml
-      driftline init scenes/ --task monitor > forest.yaml
+      driftline init scenes/ --task monitor -o forest.yaml
     """
     finish(guard(lambda: verbs.init(folder, name, task, output, json_), json_))
 
@@ -95,9 +96,9 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
     stage("train", config, overrides, dry_run, json_)
 
 
-@app.command(short_help="Evaluate beside every baseline, on held-out blocks and dates.")
+@app.command(short_help="Evaluate the model and its baselines on held-out data.")
 def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
-    """Evaluate beside every baseline: a forecast on held-out blocks and dates, labelled change on held-out sites,
+    """Evaluate the model and its baselines: a forecast on held-out blocks and dates, labelled change on held-out sites,
     monitoring on simulated breaks of known size and date.
 
     \b
@@ -108,7 +109,7 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
     stage("evaluate", config, overrides, dry_run, json_)
 
 
-@app.command(short_help="Forecast the raster and publish COGs, STAC and pictures.")
+@app.command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
     config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
@@ -122,11 +123,11 @@ def predict(
     stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
-@app.command(short_help="Monitor new scenes: advance the state, map changes, raise alerts.")
+@app.command(short_help="Ingest new scenes, update change maps, raise alerts.")
 def monitor(
     config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
-    """Ingest new scenes, advance the saved state of every tile, update change maps and the alert log.
+    """Ingest new scenes, update the saved state of every tile, update change maps and the alert log.
 
     For runs with `task: monitor`. Without new scenes it does nothing; a late or reprocessed scene recomputes what it affects.
 
@@ -139,11 +140,11 @@ def monitor(
     stage("monitor", config, overrides, dry_run, json_, restart=restart)
 
 
-@app.command(short_help="All of these and the report, skipping what is up to date.")
+@app.command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
     config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
 ) -> None:
-    """All stages of the run's task and the report, skipping what is up to date.
+    """Run all stages of the task and the report, skipping what is up to date.
 
     \b
     Examples:
@@ -171,30 +172,33 @@ def track(
         list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
     ],
     pattern: Annotated[
-        str | None, typer.Option(help="where the date stands in the names, e.g. {date:%Y%m%d}*.tif; default: it is looked for")
+        str | None, typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif; default: detected")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="folder of the tables and pictures; default: track/ of the monitoring run, else runs/track"),
     ] = None,
-    code: Annotated[int | None, typer.Option(help="the value of the objects; default: everything but 0 and nodata")] = None,
+    code: Annotated[int | None, typer.Option(help="the mask value of the objects; default: everything but 0 and nodata")] = None,
     min_size: Annotated[
         float | None,
         typer.Option(
             help="smaller objects are left out, in m2 (mm2 with --spacing-mm); default: 0, or monitoring.min_area_px of the run"
         ),
     ] = None,
-    grow: Annotated[float, typer.Option(help="relative change of size from which an object counts as grown or shrunk")] = 0.1,
+    grow: Annotated[
+        float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")
+    ] = 0.1,
     farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
     spacing_mm: Annotated[
-        str | None, typer.Option(metavar="Y,X", help="pixel size of frames that lie nowhere on Earth, in mm; sizes are then mm2")
+        str | None,
+        typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
     ] = None,
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
     json_: Json = False,
 ) -> None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
-    Pixels that are nodata were not seen: an object under a cloud is never gone.
+    Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
 
     \b
     Examples:
@@ -243,7 +247,7 @@ def export(
     snapshot: Snapshot = None,
     json_: Json = False,
 ) -> None:
-    """Write a plain Zarr copy of a cube that xarray, rioxarray and GDAL open as it is.
+    """Write a plain Zarr copy of a cube that xarray, rioxarray and GDAL can open.
 
     \b
     Examples:
@@ -254,7 +258,9 @@ def export(
 
 @app.command(short_help="Prefect server, UI, deployments and workers on this machine.")
 def serve(
-    config: Annotated[str | None, typer.Argument(metavar="[RUN.yaml]", help="the run that the deployments carry out")] = None,
+    config: Annotated[
+        str | None, typer.Argument(metavar="[RUN.yaml]", help="config of the run that the deployments execute")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port on 127.0.0.1; 0 takes a free one")] = 4200,
     schedule: Annotated[str | None, typer.Option(help='cron expression (UTC) that runs RUN.yaml, e.g. "0 6 * * *"')] = None,
     allow: Annotated[
@@ -264,12 +270,12 @@ def serve(
             help="runs may read and write there too, besides the working folder and what RUN.yaml names; may be repeated",
         ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="start everything, see that it answers, take it down again")] = False,
+    check: Annotated[bool, typer.Option("--check", help="start everything, check that it answers, stop it again")] = False,
     json_: Json = False,
 ) -> None:
     """Start a Prefect server with its UI, the deployments and workers on this machine, on 127.0.0.1 only; Ctrl-C ends all.
 
-    The address that it prints holds a token: whoever has it can start runs. To set your own password instead:
+    The address that it prints holds a token: anyone who has it can start runs. To set your own password instead:
     PREFECT_SERVER_API_AUTH_STRING.
 
     \b
@@ -295,7 +301,7 @@ def doctor(json_: Json = False) -> None:
 @app.command(short_help="Fetch real Sentinel-2 data and run everything on it.")
 def demo(
     overrides: Overrides = None,
-    change: Annotated[bool, typer.Option("--change", help="find the felling in a forest instead of forecasting it")] = False,
+    change: Annotated[bool, typer.Option("--change", help="monitor the forest for felling instead of forecasting NDVI")] = False,
     dry_run: DryRun = False,
     even_if_worse: EvenIfWorse = False,
     json_: Json = False,

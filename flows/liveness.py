@@ -45,4 +45,5 @@ def is_silent(api: PrefectApi, run: dict[str, Any], now: datetime, silent_s: flo
         "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
         "occurred": {"since": (now - patience).isoformat()},
     }
-    return api.post("/events/filter", {"filter": last_heartbeat, "limit": 1})["total"] == 0
+    heartbeats: int = api.post("/events/filter", {"filter": last_heartbeat, "limit": 1})["total"]
+    return heartbeats == 0

@@ -95,8 +95,8 @@ class RequestFilter:
         host = values(scope, b"host")[0].lower()
         if host.startswith("127.0.0.1") or is_api(scope) or scope["method"] not in ("GET", "HEAD"):
             return None
-        query = scope.get("query_string", b"")
-        path = b"/" + scope.get("raw_path", b"/").lstrip(b"/")
+        query: bytes = scope.get("query_string", b"")
+        path: bytes = b"/" + scope.get("raw_path", b"/").lstrip(b"/")
         return self.origin.encode() + path + (b"?" + query if query else b"")
 
     async def log_in(self, send: Send, given: str) -> None:
@@ -142,7 +142,8 @@ def values(scope: Scope, name: bytes) -> list[str]:
 
 
 def is_api(scope: Scope) -> bool:
-    return scope["path"] == "/api" or scope["path"].startswith("/api/")
+    path: str = scope["path"]
+    return path == "/api" or path.startswith("/api/")
 
 
 def has_body(scope: Scope) -> bool:

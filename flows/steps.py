@@ -183,7 +183,7 @@ class PeakMemory:
 def resident_bytes() -> int:
     """Resident memory of this process and all its children, in bytes (pages shared between them count twice)."""
     process = psutil.Process()
-    total = process.memory_info().rss
+    total: int = process.memory_info().rss
     for child in process.children(recursive=True):
         try:
             total += child.memory_info().rss

@@ -161,7 +161,7 @@ def run_action(action: Callable[[], Any], as_json: bool) -> int:
     except DriftlineError as e:
         return _report_error(str(e), FAILED, as_json)
     except BrokenPipeError:  # the reader of the output closed it, as `head` does
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return DONE
     except OSError as e:
         text = explain_os_error(e)
@@ -216,7 +216,7 @@ def _report_unexpected(e: Exception, as_json: bool) -> int:
 
 def write_traceback(error: Exception) -> Path:
     """The file with the traceback: `error.log` in the run's folder during a run, else a temporary file."""
-    folder = getattr(error, "driftline_folder", None)
+    folder: Path | None = getattr(error, "driftline_folder", None)
     text = "".join(traceback.format_exception(error))
     if folder is not None:
         try:

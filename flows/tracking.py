@@ -259,8 +259,9 @@ def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
         _outcome.reset(token)
     if outcome.error is not None:
         raise outcome.error
+    result: dict[str, Any] = outcome.result
     if state is None:
-        return outcome.result
+        return result
     if not state.is_completed():
         raise StateError(f"Prefect ended the flow run as {state.name}: {state.message}")
-    return outcome.result
+    return result

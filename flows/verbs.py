@@ -87,7 +87,11 @@ def init(folder: Path, name: str | None, task: str, output: Path | None, as_json
     if not folder.exists():
         raise MissingInput(f"no folder or file at {folder}; name the place where the scenes lie")
     if task not in INIT_TASKS:
-        near = "labels need paths that no look can guess: see configs/oscd.yaml" if task == "change" else "or leave it out"
+        near = (
+            "the paths of labels cannot be detected: see configs/oscd.yaml and docs/change.md"
+            if task == "change"
+            else "or leave it out"
+        )
         raise RequestError(f"--task {task}: expected one of {', '.join(INIT_TASKS)}; {near}")
     beside = None if output is None else text_beside(str(folder), output.parent)
     proposal = propose_run(folder, name or default_name(folder), task, written_as=beside)

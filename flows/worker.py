@@ -60,7 +60,7 @@ def make_worker(pool: str) -> ProcessWorker:
             job_configuration = OwnFlowConfiguration
 
     # Prefect's method, used by crash hooks, would run the deployment's pull steps in this process
-    process.load_flow_from_flow_run = load_own_flow  # type: ignore[assignment]
+    process.load_flow_from_flow_run = load_own_flow  # type: ignore[assignment, attr-defined]  # imported there, not exported
     return OwnFlowWorker(work_pool_name=pool, create_pool_if_not_found=False)
 
 

@@ -77,7 +77,8 @@ class ChangeDetector(Network):
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
         """logit_B1HW of member i from `x_TCHW`, `valid_THW`, `elapsed_T`, each with a leading B; for training."""
-        return self.members[i](batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])
+        logit_B1HW: Tensor = self.members[i](batch["x_TCHW"], batch["valid_THW"], batch["elapsed_T"])
+        return logit_B1HW
 
     @torch.no_grad()
     def member_logit(self, i: int, x_TCHW: Tensor, valid_THW: Tensor, days_T: Tensor) -> Tensor:

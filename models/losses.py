@@ -30,7 +30,8 @@ def centred_target(batch: dict[str, Tensor]) -> Tensor:
     target, seen_BK1HW = batch["target_KCHW"], batch["target_valid_KHW"][:, :, None]
     beyond = torch.where(seen_BK1HW, target - batch["baseline_KCHW"], torch.nan).flatten(3)
     shared = beyond.nanmedian(dim=-1).values.nan_to_num(0.0)
-    return target - shared.unflatten(2, (-1, *[1] * (target.ndim - 3)))
+    centred: Tensor = target - shared.unflatten(2, (-1, *[1] * (target.ndim - 3)))
+    return centred
 
 
 def masked_mae(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns,
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -266,7 +266,8 @@ class ResidualForecaster(Network):
 
     def residual_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
         """Residual of one network, (B, K, C, H, W), normalised units, without residual scaling."""
-        return self.members[member](*self._network_inputs(batch))
+        residual_BKCHW: Tensor = self.members[member](*self._network_inputs(batch))
+        return residual_BKCHW
 
     def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
         """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable."""
@@ -275,7 +276,7 @@ class ResidualForecaster(Network):
     def residual(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean residual of the members, (B, K, C, H, W), normalised units, without residual scaling."""
         inputs = self._network_inputs(batch)
-        total = self.members[0](*inputs)
+        total: Tensor = self.members[0](*inputs)
         for member in list(self.members)[1:]:
             total = total + member(*inputs)
         return total / len(self.members)
@@ -347,7 +348,7 @@ def cautious_share(sums_D2: Tensor) -> float:
     rule: Hastie, Tibshirani & Friedman 2009, section 7.10.
     """
     cross, square = sums_D2.sum(dim=0).tolist()
-    share, dates = cross / square, len(sums_D2)
+    share, dates = float(cross / square), len(sums_D2)
     if dates > 1:
         rest_D2 = sums_D2.sum(dim=0) - sums_D2
         without_D = rest_D2[:, 0] / rest_D2[:, 1]
@@ -364,7 +365,7 @@ def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluating(module: nn.Module):
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """The module in evaluation mode inside the block; its previous mode is restored afterwards."""
     before = module.training
     if before:

@@ -65,7 +65,8 @@ class SceneRefused(DriftlineError):
         self.scene_id, self.reason, self.detail = scene_id, reason, detail
         super().__init__(f"{scene_id}: {reason}: {detail}")
 
-    def __reduce__(self):  # exceptions with several arguments do not unpickle by default; Dask pickles them
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        # exceptions with several arguments do not unpickle by default; Dask pickles them
         return type(self), (self.scene_id, self.reason, self.detail)
 
 

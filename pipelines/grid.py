@@ -84,7 +84,8 @@ class Grid:
 
     @property
     def wkt(self) -> str:
-        return parse_crs(self.crs).to_wkt()
+        wkt: str = parse_crs(self.crs).to_wkt()
+        return wkt
 
     @property
     def resolution_xy(self) -> tuple[float, float]:

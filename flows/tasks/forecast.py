@@ -92,7 +92,7 @@ class Forecast:
         from models.checkpoint import hash_forecaster
 
         try:
-            return hash_forecaster(context.folder.model) == record["model_hash"]
+            return bool(hash_forecaster(context.folder.model) == record["model_hash"])
         except FileNotFoundError:
             return False
 

@@ -60,4 +60,5 @@ class HarmonicRegression(Pointwise):
         right_PJC = torch.einsum("pu,ucp,uj->pjc", weight_PU, x_UCP.double(), features_UJ)
         penalty_J = torch.full((number,), self.ridge, dtype=torch.float64, device=x_UCP.device)
         penalty_J[0] = 1e-9  # the mean is not penalised; this only keeps the system regular without observations
-        return torch.linalg.solve(normal_PJJ + torch.diag(penalty_J), right_PJC)
+        coefficients_PJC: Tensor = torch.linalg.solve(normal_PJJ + torch.diag(penalty_J), right_PJC)
+        return coefficients_PJC

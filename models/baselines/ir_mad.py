@@ -95,7 +95,8 @@ class FittedIrMad(Pointwise):
 
 def unchanged_probability(chi_square_N: Tensor, bands: int) -> Tensor:
     """P(chi square with `bands` degrees of freedom > value)."""
-    return torch.special.gammaincc(torch.full_like(chi_square_N, bands / 2), chi_square_N / 2)
+    probability_N: Tensor = torch.special.gammaincc(torch.full_like(chi_square_N, bands / 2), chi_square_N / 2)
+    return probability_N
 
 
 def chi_square_threshold(bands: int, false_alarms: float = 0.01) -> float:
@@ -123,4 +124,5 @@ def _whitening(covariance_CC: Tensor) -> Tensor:
     values_C, vectors_CC = torch.linalg.eigh(covariance_CC)
     is_alive_C = values_C > 1e-12 * values_C.max().clamp_min(1e-300)
     scale_C = torch.where(is_alive_C, values_C.clamp_min(1e-300).rsqrt(), 0)
-    return scale_C[:, None] * vectors_CC.T
+    whitening_CC: Tensor = scale_C[:, None] * vectors_CC.T
+    return whitening_CC

@@ -155,7 +155,8 @@ class Decoder(nn.Module):
         x = features[-1]
         for s in reversed(range(len(self.blocks))):
             x = self.blocks[s](torch.cat([doubled(x), features[s]], dim=1))
-        return self.head(x)
+        logit_B1HW: Tensor = self.head(x)
+        return logit_B1HW
 
     def flops(self, pixels: int) -> int:
         """Operations for one image of so many pixels; see `models.contract`."""
@@ -218,7 +219,8 @@ def receptive_radius(scales: int, lateral: int = 0) -> int:
     Follows the first and last cell that each layer reads from the logit back to the input, for every position within the
     stride and every scale at which decoder and encoder can meet.
     """
-    stride, radius = 2 ** (scales - 1), 0
+    stride: int = 2 ** (scales - 1)
+    radius = 0
     for phase in range(stride):
         for turn in range(scales):
             first = last = phase

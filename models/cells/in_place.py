@@ -25,7 +25,8 @@ def convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     if x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         padding = [weight.shape[-2] // 2, weight.shape[-1] // 2]
-        return torch.ops.aten.mkldnn_convolution(x_BCHW, weight, bias, padding, [1, 1], [1, 1], 1)
+        convolved: Tensor = torch.ops.aten.mkldnn_convolution(x_BCHW, weight, bias, padding, [1, 1], [1, 1], 1)
+        return convolved
     return F.conv2d(x_BCHW, weight, bias, padding=(weight.shape[-2] // 2, weight.shape[-1] // 2))
 
 
@@ -122,7 +123,8 @@ class InPlaceRun:
             layer.x_BPC.copy_(flowing_BPC)
             layer.step(valid_BP1, elapsed_B, time_BF)
             flowing_BPC = layer.h_BPD
-        return flowing_BPC.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        h_BDHW: Tensor = flowing_BPC.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return h_BDHW
 
     def state(self) -> State:
         """State of all layers after the last step, copies."""

@@ -96,7 +96,8 @@ class ConvGRUForecaster(Network):
         context = torch.cat([frames_BTCHW, valid_BT1HW, as_channels(time_BTF, frames_BTCHW)], dim=2)
         _, state = self.encoder(context, valid_BT1HW=valid_BT1HW)
         h_BKDHW, _ = self.forecaster(torch.cat([futures_BKCHW, as_channels(time_BKF, futures_BKCHW)], dim=2), state)
-        return self.head(h_BKDHW.flatten(0, 1)).unflatten(0, h_BKDHW.shape[:2])
+        residual_BKCHW: Tensor = self.head(h_BKDHW.flatten(0, 1)).unflatten(0, h_BKDHW.shape[:2])
+        return residual_BKCHW
 
 
 def as_channels(time_BTF: Tensor, like_BTCHW: Tensor) -> Tensor:

@@ -35,4 +35,5 @@ class FCEF(ChangeNetwork):
         """logit_B1HW of change; see `SiameseDCRN.forward` for the arguments. Raises ValueError unless T is 2."""
         first, second, seen = pair_frames(x_BTCHW, valid_BTHW, "fc_ef")
         features = self.encoder(padded(torch.cat([first, second, seen], dim=1), self.stride_px))
-        return self.decoder(features)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+        logit_B1HW: Tensor = self.decoder(features)
+        return logit_B1HW[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]

@@ -33,4 +33,5 @@ class FCSiamConc(ChangeNetwork):
         first, second, seen = pair_frames(x_BTCHW, valid_BTHW, "fc_siam_conc")
         features = [self.encoder(padded(torch.cat([x, seen], dim=1), self.stride_px)) for x in (first, second)]
         joined = [torch.cat(both, dim=1) for both in zip(*features, strict=True)]
-        return self.decoder(joined)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+        logit_B1HW: Tensor = self.decoder(joined)
+        return logit_B1HW[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]

@@ -33,4 +33,5 @@ class FCSiamDiff(ChangeNetwork):
         first, second, seen = pair_frames(x_BTCHW, valid_BTHW, "fc_siam_diff")
         features = [self.encoder(padded(torch.cat([x, seen], dim=1), self.stride_px)) for x in (first, second)]
         compared = [(one - other).abs() for one, other in zip(*features, strict=True)]
-        return self.decoder(compared)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+        logit_B1HW: Tensor = self.decoder(compared)
+        return logit_B1HW[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]

@@ -67,4 +67,5 @@ class LUNet(ChangeNetwork):
             seen = seen_by_scale(frames_BTEHW[:, t, -1:], len(scales))
             for s in scales:
                 ends[s], states[s] = skips[s].step(features[s], states[s], valid_B1HW=seen[s])
-        return self.decoder(ends)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+        logit_B1HW: Tensor = self.decoder(ends)
+        return logit_B1HW[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]

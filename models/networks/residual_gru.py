@@ -67,7 +67,8 @@ class ResidualGRU(Pointwise, Network):
 
     def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, h_PD: Tensor) -> Tensor:
         """h_PD after a date, for pixels that are valid on it."""
-        return self.cell(torch.cat([inputs_PF, _age(elapsed_days_P)], dim=1), self._decayed(h_PD, elapsed_days_P))
+        after_PD: Tensor = self.cell(torch.cat([inputs_PF, _age(elapsed_days_P)], dim=1), self._decayed(h_PD, elapsed_days_P))
+        return after_PD
 
     def predict(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
         """(mean_P, log_sigma_P) of the standardised residual, predicted `elapsed_days_P` after the last valid date."""
@@ -138,7 +139,8 @@ class ResidualEnsemble(Pointwise, Network):
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
         """(B, T, 2, P): mean and log sigma of member `i`, without `shares`."""
-        return self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])
+        forecast_BT2P: Tensor = self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])
+        return forecast_BT2P
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
         """Operations of all members on one batch of `shape` (B, T, P, F)."""

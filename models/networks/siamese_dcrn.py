@@ -68,7 +68,8 @@ class SiameseDCRN(ChangeNetwork):
         frames_BTEHW = padded(series_frames(x_BTCHW, valid_BTHW, "siamese_dcrn"), self.stride_px)
         dates: Iterable[Date] = (self._encode(frames_BTEHW[:, t]) for t in range(frames_BTEHW.shape[1]))
         ends = self._read(dates)  # one date in memory at a time without gradients
-        return self.decoder(ends)[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+        logit_B1HW: Tensor = self.decoder(ends)
+        return logit_B1HW[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
 
     def _encode(self, frame_BEHW: Tensor) -> Date:
         return self.encoder(frame_BEHW), seen_by_scale(frame_BEHW[:, -1:], len(self.config.widths))

@@ -88,8 +88,7 @@ def fused_probability(
 def _fused_parts(detector: ChangeDetector, held_out: Sequence[Sequence[HeldOut]]) -> Iterator[Part]:
     for i, regions in enumerate(held_out):
         for one in regions:
-            tile = one.region.tile
-            cut = lambda array, tile=tile: np.asarray(array[tile.rows, tile.columns])  # noqa: E731
-            index = None if one.index_HW is None else cut(one.index_HW)
-            p_HW = fused_probability(detector, [(i, cut(one.logit_HW))], index)
-            yield Part(p_HW, cut(one.truth.label_HW), cut(one.truth.seen_HW))
+            at = one.region.tile.rows, one.region.tile.columns
+            index = None if one.index_HW is None else np.asarray(one.index_HW[at])
+            p_HW = fused_probability(detector, [(i, np.asarray(one.logit_HW[at]))], index)
+            yield Part(p_HW, np.asarray(one.truth.label_HW[at]), np.asarray(one.truth.seen_HW[at]))

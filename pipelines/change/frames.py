@@ -15,6 +15,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -44,11 +45,11 @@ class ChangeFrame:
         """How far a pixel's value depends on its surroundings."""
         return self.low_frequency_px // 2
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         return {"pair": self.pair.as_json(), "spread_C": self.spread_C.tolist(), "low_frequency_px": self.low_frequency_px}
 
 
-def change_frame_from_json(fields: dict) -> ChangeFrame:
+def change_frame_from_json(fields: dict[str, Any]) -> ChangeFrame:
     """What `as_json` wrote."""
     return ChangeFrame(frame_from_json(fields["pair"]), np.array(fields["spread_C"], np.float64), int(fields["low_frequency_px"]))
 
@@ -105,7 +106,7 @@ ARRAYS = ("x", "valid", "label")
 ABOUT = "site.json"
 
 
-def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Path, about: dict) -> LabelledSite:
+def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Path, about: dict[str, Any]) -> LabelledSite:
     """The site decoded once into memory maps in `folder`, which is there as a whole or not at all.
 
     `about` is kept beside it (what it was made from) and comes back from `open_site`.
@@ -161,9 +162,10 @@ def frame_of(folder: Path) -> ChangeFrame:
         ) from e
 
 
-def about_site(folder: Path) -> dict | None:
+def about_site(folder: Path) -> dict[str, Any] | None:
     """What the site was made from, as given to `write_site`; None where there is no whole site."""
     try:
-        return json.loads((folder / ABOUT).read_text(encoding="utf-8"))["about"]
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["about"]
+        return about
     except (OSError, ValueError, KeyError):
         return None

@@ -69,7 +69,8 @@ def f1_difference(
         raise ValueError("the two methods were not counted on the same sites and blocks; count both with one block_px")
 
     def difference(sums_R6: np.ndarray) -> np.ndarray:
-        return _f1(sums_R6[:, :3]) - _f1(sums_R6[:, 3:])
+        gain_R: np.ndarray = _f1(sums_R6[:, :3]) - _f1(sums_R6[:, 3:])
+        return gain_R
 
     both = {name: np.hstack([counts, theirs[name]]) for name, counts in ours.items()}
     return _interval(both, groups, difference, (-1.0, 1.0), resamples, confidence, seed)

@@ -108,7 +108,7 @@ def usable_pixels(label: np.ndarray, usable: np.ndarray | None, shape: tuple[int
     """True where a pixel is seen and its label known; bool, of the label's shape. Raises ValueError (shapes, codes)."""
     if label.shape != shape or (usable is not None and usable.shape != shape):
         raise ValueError(f"the map has shape {shape}, the label {label.shape}, usable {getattr(usable, 'shape', None)}")
-    known = label != UNKNOWN
+    known: np.ndarray = label != UNKNOWN
     wrong = np.setdiff1d(label[known], (UNCHANGED, CHANGED))
     if wrong.size:
         raise ValueError(f"the label holds the codes {wrong[:5].tolist()}; 0 is unchanged, 1 changed, 255 unknown")
@@ -187,7 +187,8 @@ def bin_of(score: np.ndarray) -> np.ndarray:
     score = np.asarray(score, np.float32)
     if not (score >= 0).all():
         raise ValueError(f"scores must be 0 or larger, the smallest is {np.min(score)}; use the magnitude of the change")
-    return np.abs(score).view(np.int32).astype(np.int64) >> DROPPED_BITS  # abs: -0.0 has a sign bit
+    number: np.ndarray = np.abs(score).view(np.int32).astype(np.int64) >> DROPPED_BITS  # abs: -0.0 has a sign bit
+    return number
 
 
 def lower_edge(index: np.ndarray) -> np.ndarray:

@@ -128,4 +128,5 @@ def network_key(sites: Sites, recipe: Recipe, left_out: Sequence[int]) -> str:
 def flop_per_pixel(widths: Sequence[int], bands: int, dates: int) -> float:
     """About how many multiplications and additions a network needs at a pixel: 3 convolutions of 3 x 3 a scale and date."""
     inputs = [bands + 1, *widths]
-    return 3 * sum(2 * 9 * (a + b) * b * dates / 4**i for i, (a, b) in enumerate(zip(inputs, widths, strict=False)))
+    flop: float = 3 * sum(2 * 9 * (a + b) * b * dates / 4**i for i, (a, b) in enumerate(zip(inputs, widths, strict=False)))
+    return flop

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -88,13 +89,13 @@ class SiteFrame:
         """How many pixels around a window `prepare` must see."""
         return max(halo_px((float(dy), float(dx))) for dy, dx in self.shift_T_yx)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Plain numbers, read back by `frame_from_json` without loss."""
         arrays = {name: getattr(self, name).tolist() for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
         return {**arrays, "notes": list(self.notes), "warnings": list(self.warnings)}
 
 
-def frame_from_json(fields: dict) -> SiteFrame:
+def frame_from_json(fields: dict[str, Any]) -> SiteFrame:
     """What `as_json` wrote."""
     arrays = {name: np.array(fields[name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
     return SiteFrame(**arrays, notes=tuple(fields["notes"]), warnings=tuple(fields["warnings"]))

@@ -71,4 +71,5 @@ def score_file(path: Path, shape_yx: tuple[int, int], fill: Callable[[np.ndarray
             out_HW = new_array(draft, np.float32, shape_yx)
             fill(out_HW)
             out_HW.flush()
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    score_HW: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return score_HW

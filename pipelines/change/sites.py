@@ -71,7 +71,8 @@ class Sites:
 
     @property
     def bands(self) -> int:
-        return next(iter(self.all.values())).x_TCHW.shape[1]
+        bands: int = next(iter(self.all.values())).x_TCHW.shape[1]
+        return bands
 
     @cached_property
     def truths(self) -> dict[str, Truth]:

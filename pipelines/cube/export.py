@@ -8,6 +8,7 @@ from pathlib import Path
 import xarray as xr
 import zarr
 from numcodecs import Blosc
+from zarr.types import AnyArray
 
 from pipelines.cube.store import IMAGE, STEP_TEXTS, VALID, bands_of, is_remote, missing_value, open_cube
 from pipelines.errors import RequestError
@@ -75,7 +76,7 @@ def _coordinates(cube: xr.Dataset) -> xr.Dataset:
     return small
 
 
-def _create(root: zarr.Group, variable: xr.DataArray, fill: object) -> zarr.Array:
+def _create(root: zarr.Group, variable: xr.DataArray, fill: object) -> AnyArray:
     chunks = variable.encoding["chunks"]
     array = root.create_array(
         str(variable.name),

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -350,7 +350,10 @@ def refusals_as_json(refused: list[SceneRefused] | tuple[SceneRefused, ...]) -> 
 
 def _report(snapshot: str, scenes: list[Scene], tally: _Tally, seconds: float) -> IngestReport:
     rank = {scene.id: index for index, scene in enumerate(scenes)}
-    in_order = lambda ids: tuple(sorted(ids, key=lambda scene_id: rank.get(scene_id, -1)))  # noqa: E731
+
+    def in_order(ids: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(ids, key=lambda scene_id: rank.get(scene_id, -1)))
+
     refused = tuple(tally.refused[scene_id] for scene_id in in_order(tally.refused))
     return IngestReport(snapshot, in_order(tally.added), in_order(tally.replaced), in_order(tally.unchanged), refused, seconds)
 

@@ -11,6 +11,7 @@ import zarr
 from zarr.codecs import BloscCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.types import AnyArray
 
 from pipelines.cube.plan import KnownRefusal, Step
 from pipelines.cube.store import IMAGE, STEP_TEXTS, STEP_TIMES, VALID
@@ -20,7 +21,7 @@ PIXEL_ARRAYS = (IMAGE, VALID)
 MOVES_AT_ONCE = 32
 
 
-def array_of(root: zarr.Group, name: str) -> zarr.Array:
+def array_of(root: zarr.Group, name: str) -> AnyArray:
     found = root[name]
     if not isinstance(found, zarr.Array):
         raise ArtefactDamaged(f"the cube's {name} is not an array")
@@ -78,7 +79,7 @@ def write_rows(root: zarr.Group, index: int, rows: slice, image_BYX: np.ndarray,
     _write_chunks(array_of(root, VALID), index, rows, valid_YX)
 
 
-def _write_chunks(array: zarr.Array, index: int, rows: slice, values: np.ndarray) -> None:
+def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray) -> None:
     """`array[index, ..., rows, :] = values`, compressed in this thread: zarr would pass every chunk to another one.
 
     `values` is (y, x) or (band, y, x) with all bands in one chunk. Chunks of only the fill value are not stored.
@@ -98,7 +99,7 @@ def _write_chunks(array: zarr.Array, index: int, rows: slice, values: np.ndarray
     sync(_set_chunks(array.store_path.store, chunks))
 
 
-def _packer(array: zarr.Array) -> Callable[[np.ndarray], Any]:
+def _packer(array: AnyArray) -> Callable[[np.ndarray], Any]:
     """A function from a part of `array` to the bytes of its chunk: pads edge chunks, then compresses with Blosc."""
     codecs = array.metadata.codecs  # type: ignore[union-attr]
     if len(codecs) != 2 or not isinstance(codecs[1], BloscCodec):

@@ -236,7 +236,7 @@ def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
         raise MissingInput(f"{uri} has no version {snapshot}; `driftline history {uri}` lists them ({first_line(e)})") from e
     if not has_layout(session.store):
         raise MissingInput(f"the cube at {uri} holds no finished version yet; run `driftline ingest` again")
-    dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
+    dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
     found = dataset.attrs.get("driftline_format")
     if found != FORMAT:
         raise CubeMismatch(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import icechunk
@@ -204,15 +205,16 @@ def write_with_dask(
     with Client(address, set_as_default=False) as client, client.as_current():
         threads = sum(client.nthreads().values())
         at_once = max(1, min(threads, memory_mb * MB // (COPIES * reader.scene_bytes)))
-        jobs = ((session.fork(), work, first_slot + k) for k, work in enumerate(works))
-        submit = lambda job: client.submit(_write_in_fork, job[0], reader, *job[1:], first_slot + len(works), pure=False)  # noqa: E731
-        running = as_completed([submit(job) for _, job in zip(range(at_once), jobs, strict=False)])
+        room = first_slot + len(works)
+        jobs = ((session.fork(), reader, work, first_slot + k, room) for k, work in enumerate(works))
+        submit = partial(client.submit, _write_in_fork, pure=False)
+        running = as_completed([submit(*job) for _, job in zip(range(at_once), jobs, strict=False)])
         for future in running:
             fork, written = future.result()
             forks.append(fork)
             future.release()
             if (job := next(jobs, None)) is not None:
-                running.add(submit(job))
+                running.add(submit(*job))
             yield written
     session.merge(*forks)
 

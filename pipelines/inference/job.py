@@ -27,7 +27,7 @@ VERSION = 2  # of the meaning of the staged bytes; part of the key
 class Intervals(Protocol):
     """Prediction intervals: bounds around a forecast that contain the truth with the nominal probability."""
 
-    def bounds(self, y_KCHW): ...
+    def bounds(self, y_KCHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,9 @@ def _reach_of(forecaster: Forecaster, steps: int) -> tuple[tuple[int, ...] | Non
     return halo_px, stride_px
 
 
-def _check_request(dataset, context_T, usable_N, target_days_K, tile_px: int, blend_px: int) -> None:
+def _check_request(
+    dataset: xr.Dataset, context_T: np.ndarray, usable_N: np.ndarray, target_days_K: np.ndarray, tile_px: int, blend_px: int
+) -> None:
     count = dataset.sizes["time"]
     if len(usable_N) != count:
         raise RequestError(f"`usable` covers {len(usable_N)} dates, the cube has {count}: was it made for another snapshot?")

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import ArtefactDamaged
 from pipelines.files import sync, write_text
@@ -29,7 +30,7 @@ class Record:
     seam_share: float = 0.0
 
 
-def start_ledger(folder: Path, header: dict) -> None:
+def start_ledger(folder: Path, header: dict[str, Any]) -> None:
     """Writes a new ledger to `folder` with `header` as its first line; published by rename, so a ledger always has a header."""
     write_text(folder / NAME, json.dumps(header, sort_keys=True) + "\n", mark="partial")
     sync(folder)
@@ -46,7 +47,7 @@ def append_record(folder: Path, record: Record) -> None:
         os.close(descriptor)
 
 
-def read_header(folder: Path) -> dict | None:
+def read_header(folder: Path) -> dict[str, Any] | None:
     """The first line of the ledger in `folder`; None if there is no ledger or its first line is incomplete.
 
     Raises ArtefactDamaged for a complete first line that is not a ledger header.
@@ -77,7 +78,7 @@ def read_records(folder: Path) -> list[Record]:
         raise ArtefactDamaged(f"{path}: a line is not a record of this version ({e}); delete {folder} and predict again") from e
 
 
-def _parse(line: bytes, path: Path, number: int) -> dict:
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as e:

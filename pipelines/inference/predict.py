@@ -78,7 +78,10 @@ def predict(
         return finish(job, staging)
 
 
-def _predict_all(job, regions, dataset, forecaster, intervals, staging, workers: int) -> Iterator[Record]:
+def _predict_all(
+    job: Job, regions: Sequence[Tile], dataset: xr.Dataset, forecaster: Forecaster, intervals: Intervals | None, staging: Path,
+    workers: int,
+) -> Iterator[Record]:  # fmt: skip
     """Records as batches finish. Uses threads: reading and torch both release the interpreter lock."""
     arguments = (dataset, forecaster, intervals, staging)
     if workers <= 1 or len(regions) <= 1:
@@ -172,7 +175,8 @@ def _blocks(job: Job, y_KCHW: np.ndarray, intervals: Intervals | None) -> dict[F
 def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
     """Channel `c` clipped to its variable's valid range, such as rain >= 0 or NDVI <= 1. NaN stays."""
     limits = job.variables[c].valid_range
-    return image_CHW[c] if limits is None else np.clip(image_CHW[c], np.float32(limits[0]), np.float32(limits[1]))
+    image_HW: np.ndarray = image_CHW[c]
+    return image_HW if limits is None else np.clip(image_HW, np.float32(limits[0]), np.float32(limits[1]))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def blend_weights(tile: Tile, blend_px: int, shape_yx: tuple[int, int]) -> np.nd
     """Weights (y, x) float64 of `tile.grown(blend_px, shape_yx)`: the product of both axes' ramps."""
     down = ramp(tile.row0, tile.row1, blend_px, shape_yx[0])
     across = ramp(tile.col0, tile.col1, blend_px, shape_yx[1])
-    return down[:, None] * across[None, :]
+    weights: np.ndarray = down[:, None] * across[None, :]
+    return weights
 
 
 def window_of(tile: Tile, halo_px: Sequence[int], shape_yx: tuple[int, int], stride_px: Sequence[int] = (1, 1)) -> Tile:

@@ -128,7 +128,8 @@ def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarra
     seen_NCHW, valid_N1HW = window.x_NCHW.numpy(), window.valid_NHW.numpy()[:, None]
     rest = (0, *range(2, seen_NCHW.ndim))
     low = np.where(valid_N1HW, seen_NCHW, np.inf).min(axis=rest)
-    return np.where(valid_N1HW, seen_NCHW, -np.inf).max(axis=rest) - low
+    range_C: np.ndarray = np.where(valid_N1HW, seen_NCHW, -np.inf).max(axis=rest) - low
+    return range_C
 
 
 def _conclude(

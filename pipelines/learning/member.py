@@ -194,7 +194,8 @@ def load_epoch_state(path: Path) -> dict[str, Any]:
 
     Raises whatever torch.load raises for a file that is no checkpoint.
     """
-    return torch.load(path, map_location="cpu", weights_only=True)["callbacks"]["driftline_epoch_end"]
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]["driftline_epoch_end"]
+    return state
 
 
 class ProgressRelay:

@@ -23,7 +23,8 @@ class ErrorTable:
     def scaled(self, scale_C: np.ndarray) -> np.ndarray:
         """Sums over variables, (D, K, S), every variable's errors divided by its `scale_C`; pixels of all variables count."""
         power_S = np.array([0, 1, 2, 1, 0, 0, 1, 2])
-        return (self.sums_DKCS / scale_C[:, None] ** power_S).sum(axis=2)
+        scaled_DKS: np.ndarray = (self.sums_DKCS / scale_C[:, None] ** power_S).sum(axis=2)
+        return scaled_DKS
 
     def spread(self) -> np.ndarray:
         """Standard deviation of the valid target values of each variable, (C,); 1 where they do not vary."""

@@ -98,7 +98,8 @@ class Detector:
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
         """What the history says, arrays (..., Y, X); see the model."""
-        return self.value_model.fit(x_NYX, valid_NYX, days_N)
+        history: Arrays = self.value_model.fit(x_NYX, valid_NYX, days_N)
+        return history
 
     def begin(self, fitted: Arrays) -> Arrays:
         """The state before the first monitored date, arrays (..., Y, X)."""
@@ -193,7 +194,8 @@ def confidence_of(score_YX: np.ndarray, calibration: Calibration) -> np.ndarray:
     """
     if not calibration.maxima:
         return (score_YX >= calibration.threshold).astype(np.float32)
-    return np.interp(score_YX, calibration.maxima, CONFIDENCE_LEVELS).astype(np.float32)
+    confidence_YX: np.ndarray = np.interp(score_YX, calibration.maxima, CONFIDENCE_LEVELS).astype(np.float32)
+    return confidence_YX
 
 
 def monitoring(

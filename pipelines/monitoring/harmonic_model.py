@@ -116,7 +116,8 @@ class HarmonicModel:
         products_NK = (features_NJ[:, :, None] * features_NJ[:, None, :]).reshape(-1, number * number)
         penalty_J = np.full(number, max(self.ridge, 1e-6))
         penalty_J[0] = 1e-9  # the mean is free; this only keeps the system regular where nothing was seen
-        return (weight_PN @ products_NK).reshape(-1, number, number) + np.diag(penalty_J)
+        normal_PJJ: np.ndarray = (weight_PN @ products_NK).reshape(-1, number, number) + np.diag(penalty_J)
+        return normal_PJJ
 
     def _season(self, residual_PN: np.ndarray, valid_PN: np.ndarray, spread_P: np.ndarray, waves_NS: np.ndarray) -> np.ndarray:
         """(P, 2): ridge fit of one wave of the year to how much larger residuals are than the year's spread says."""

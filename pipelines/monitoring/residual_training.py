@@ -187,7 +187,8 @@ class _Alone:
         self.members, self._ensemble, self._i = [ensemble.members[i]], ensemble, i
 
     def compute_member(self, _i: int, batch: Batch) -> torch.Tensor:
-        return self._ensemble.compute_member(self._i, batch)
+        forecast_BT2P: torch.Tensor = self._ensemble.compute_member(self._i, batch)
+        return forecast_BT2P
 
 
 def train_ensemble(

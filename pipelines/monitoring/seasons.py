@@ -76,7 +76,8 @@ def changed_by_half(frame: Any) -> np.datetime64 | None:
         return None
     area_N = dated["area_m2"].cumsum().to_numpy()
     half = int(np.searchsorted(area_N, area_N[-1] / 2))
-    return dated["median_date"].to_numpy("datetime64[ns]")[half]
+    day: np.datetime64 = dated["median_date"].to_numpy("datetime64[ns]")[half]
+    return day
 
 
 def choose_dates(acquisitions: Acquisitions, changed: np.datetime64 | None = None) -> tuple[int, int]:
@@ -152,7 +153,7 @@ def _season_pairs(acquisitions: Acquisitions) -> list[tuple[int, tuple[Season, S
 
 def last_season(end: np.datetime64, month: int) -> np.datetime64:
     """The month (datetime64[M]) in which the last three months that begin with `month` (0-11) and are over by `end` begin."""
-    latest = end.astype("datetime64[M]") - np.timedelta64(SEASON_MONTHS, "M")
+    latest: np.datetime64 = end.astype("datetime64[M]") - np.timedelta64(SEASON_MONTHS, "M")
     return latest - np.timedelta64((int(latest.astype(int)) - month) % 12, "M")
 
 

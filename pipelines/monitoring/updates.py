@@ -112,7 +112,9 @@ def plan_tile(
     return Plan(_kind(consumed, dates, len(seen_before), prefix, base, todo), base, todo, tuple(sorted(seen.items())), gone)
 
 
-def _kind(consumed, dates, before: int, prefix: int, base: int, todo: tuple[int, ...]) -> Kind:
+def _kind(
+    consumed: Sequence[Consumed], dates: Sequence[CubeDate], before: int, prefix: int, base: int, todo: tuple[int, ...]
+) -> Kind:
     if prefix < before or base < before:
         return "replay"
     if todo:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from pipelines.calendar import from_days
 from pipelines.files import replacing
-from pipelines.products.before_after import ChangeMaps, colour_limits
+from pipelines.products.before_after import ChangeMaps
 from pipelines.products.canvas import (
+    colour_limits,
     draw_bar,
     draw_blank,
     draw_foot,

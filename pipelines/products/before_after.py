@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -104,7 +105,7 @@ def thin_rows(array: Rows, step: int | None = None) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def draw_change_quicklook(maps: ChangeMaps, path, title: str, subtitle: str = "") -> None:
+def draw_change_quicklook(maps: ChangeMaps, path: Path, title: str, subtitle: str = "") -> None:
     """Writes a PNG: before, after, kind of change; date, magnitude, confidence. Also where nothing was found."""
     changed = maps.layers["status"] == CHANGED
     kept = changed if maps.kept is None else maps.kept & changed
@@ -128,7 +129,7 @@ def draw_change_quicklook(maps: ChangeMaps, path, title: str, subtitle: str = ""
         save_figure(figure, path)
 
 
-def draw_pair_quicklook(maps: PairMaps, path, title: str, subtitle: str = "") -> None:
+def draw_pair_quicklook(maps: PairMaps, path: Path, title: str, subtitle: str = "") -> None:
     """Writes a PNG: before, after, probability, and the mask against the label (hits, misses, false alarms) or alone."""
     changed = maps.mask == 1
     with mpl.rc_context(STYLE):
@@ -233,7 +234,7 @@ def _draw_size(axes: Axes, maps: ChangeMaps, changed: np.ndarray) -> None:
     image = draw_changed(
         axes, values, changed, Shades("BrBG", -largest, largest), maps.grid, maps.layers["status"] != NOT_MONITORED
     )
-    axes.set_title("How much: seen minus expected", size=10, weight="bold", loc="left", pad=5)
+    axes.set_title("How much: observed minus expected", size=10, weight="bold", loc="left", pad=5)
     if image is not None:
         draw_bar(axes, image, label(maps.variable, maps.unit))
 

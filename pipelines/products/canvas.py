@@ -177,7 +177,7 @@ def draw_bar(axes: Axes, image: AxesImage, text: str) -> Colorbar:
     """A colour bar of the map's height close at its right."""
     figure, box = axes.figure, axes.get_position()
     bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.02 * box.width, box.y0, 0.028 * box.width, box.height)))
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=7.5, length=2, width=0.5)
     bar.ax.set_title(text, size=8, loc="right", pad=5, color=MUTED)
     return bar

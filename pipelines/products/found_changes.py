@@ -48,7 +48,8 @@ class ChangedPixels:
         return self.status.shape
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.asarray(self.status[rows]) == CHANGED
+        is_changed: np.ndarray = np.asarray(self.status[rows]) == CHANGED
+        return is_changed
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def change_maps(found: Found, direction: Direction) -> ChangeMaps:
     step = step_for(cube.shape_yx)
 
     def read(index: int) -> np.ndarray:
-        return read_variables(cube.dataset, index, step, (cube.variable,))[0]
+        image_YX: np.ndarray = read_variables(cube.dataset, index, step, (cube.variable,))[0]
+        return image_YX
 
     def observation(composite: Composite) -> Observation:
         return Observation(composite.date, composite.values, cube.variable.name, cube.unit, when=composite.when)

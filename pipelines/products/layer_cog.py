@@ -6,7 +6,7 @@ look (https://gdal.org/en/stable/user/raster_data_model.html#raster-band, "categ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from xml.sax.saxutils import escape
@@ -77,7 +77,7 @@ def _unit(band: LayerBand, variable_unit: str) -> str:
     return variable_unit if band.unit is None else band.unit
 
 
-def _reader(arrays: Mapping[str, Rows], layer: Layer, band: LayerBand):
+def _reader(arrays: Mapping[str, Rows], layer: Layer, band: LayerBand) -> Callable[[slice], np.ndarray]:
     def read(rows: slice) -> np.ndarray:
         values = np.asarray(arrays[layer.source][rows])
         status = arrays.get("status")

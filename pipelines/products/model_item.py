@@ -43,7 +43,8 @@ def write_model_item(card: ModelCard, grid: Grid, folder: Path, *, at: Path | No
     Shapes use -1 for what is free: batch, rows and columns. Raises OSError if the folder cannot be written.
     """
     from pystac import Asset, Item
-    from pystac.extensions.mlm import DataType, Hyperparameters, MLMExtension, TaskType
+    from pystac.extensions.mlm import Hyperparameters, MLMExtension, TaskType
+    from pystac.extensions.raster import DataType
 
     geometry = footprint(grid)
     start, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (card.trained_from, card.trained_to))

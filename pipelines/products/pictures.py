@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -93,12 +94,12 @@ def _rows(maps: Maps) -> list[_Row]:
     columns = min(max(len(maps.forecast), 1), MOST_COLUMNS)
     picked = sorted({round(i) for i in np.linspace(0, len(maps.forecast) - 1, columns)})
     forecast, truth = [tuple(frames[i] for i in picked) for frames in (maps.forecast, maps.truth)]
-    rows = [_Row("Last dates\nseen", maps.context[-columns:], shades, maps.unit)] if maps.context else []
+    rows = [_Row("Context", maps.context[-columns:], shades, maps.unit)] if maps.context else []
     rows.append(_Row("Forecast", forecast, shades, maps.unit))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
         notes = tuple("" if e is None else f"MAE {np.nanmean(np.abs(e.values_YX)):.3g}" for e in errors)
-        rows.append(_Row("What came", truth, shades, maps.unit))
+        rows.append(_Row("Observed", truth, shades, maps.unit))
         rows.append(_Row("Error:\nforecast\nminus truth", tuple(errors), _error_shades(errors), maps.unit, notes))
     if maps.width and not flat_widths(maps):
         width = tuple(maps.width[i] for i in picked)
@@ -154,12 +155,14 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
     figure.text(0.22 / size_x, box.y0 + box.height / 2, row.title, size=10, weight="bold", va="center", linespacing=1.4)
     if image is not None:
         bar = figure.colorbar(image, cax=figure.add_subplot(grid[number, columns]))
-        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.4)
         bar.ax.tick_params(labelsize=8, length=2, width=0.5)
         bar.set_label(label(maps.variable, row.unit), size=8.5)
 
 
-def draw_map(axes: Axes, frame: Frame | None, shades: Shades, extent: tuple[float, float, float, float], *, ticks: bool = False):
+def draw_map(
+    axes: Axes, frame: Frame | None, shades: Shades, extent: tuple[float, float, float, float], *, ticks: bool = False
+) -> AxesImage | None:
     """One map on `axes`, north up; returns the image, or None where there is nothing to show."""
     axes.set_facecolor(NOT_SEEN)
     axes.set_xlim(extent[0], extent[1])

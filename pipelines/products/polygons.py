@@ -20,9 +20,9 @@ import rasterio
 
 from pipelines.calendar import from_days
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
-from pipelines.files import naming_full_disk
+from pipelines.files import naming_full_disk, publish
 from pipelines.grid import Grid
-from pipelines.products.cog import publish, row_bands
+from pipelines.products.cog import row_bands
 from pipelines.products.layer_cog import Rows
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def join_neighbours(pixels: Pixels, width: int, split_days: float | None) -> np.
         one.append(i)
         other.append(j)
     i, j = np.concatenate(one), np.concatenate(other)
+    patch: np.ndarray
     _, patch = connected_components(coo_matrix((np.ones(i.size, bool), (i, j)), (count, count)), directed=False)
     return patch
 

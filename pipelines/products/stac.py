@@ -65,7 +65,7 @@ def write_collection(
 
 def _item(
     collection: str, grid: Grid, date: np.datetime64, cog: Path, fields: list[Field], units: dict[str, str], lineage: Lineage
-) -> dict:
+) -> dict[str, Any]:
     geometry = footprint(grid)
     issued = np.datetime64(lineage.issued_utc.rstrip("Z"))
     properties = {
@@ -128,9 +128,9 @@ def lineage_fields(lineage: Lineage) -> dict[str, Any]:
 
 
 def _collection(
-    folder: Path, name: str, description: str, items: list[dict], target_utc: list[np.datetime64], lineage: Lineage,
+    folder: Path, name: str, description: str, items: list[dict[str, Any]], target_utc: list[np.datetime64], lineage: Lineage,
     pictures: dict[str, Path], metrics: dict[str, Any],
-) -> dict:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     links = [{"rel": "root", "href": "./collection.json", "type": "application/json"}]
     links += [{"rel": "item", "href": f"./{item['id']}.json", "type": "application/geo+json"} for item in items]
     return {

@@ -88,9 +88,10 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: dates as ISO 8601, numbers that are not finite as None, each criterion with its `is_met`."""
-        content = asdict(self)
+        content: dict[str, Any] = asdict(self)
         content["criteria"] = [criterion.to_json() for criterion in self.criteria]
-        return plain(content)
+        plain_content: dict[str, Any] = plain(content)
+        return plain_content
 
 
 def write_summary(summary: Summary, path: Path) -> None:
@@ -101,7 +102,7 @@ def write_summary(summary: Summary, path: Path) -> None:
 def read_summary(path: Path) -> dict[str, Any]:
     """The content of `summary.json`. Raises MissingInput or ArtefactDamaged, also for one of another version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = content["version"]
     except FileNotFoundError as e:
         raise MissingInput(f"{path}: no summary here; run `driftline run CONFIG` first") from e

@@ -7,6 +7,7 @@ twice. Pixels that no tile edge separates are one cell, which is exact and keeps
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Audit:
 
     ok: bool
     problems: tuple[str, ...]
-    facts: dict = field(hash=False)
+    facts: dict[str, Any] = field(hash=False)
 
 
 def audit(plan: WindowPlan) -> Audit:
@@ -153,7 +154,7 @@ def least_gap_days(plan: WindowPlan, by_part: dict[str, list[Window]]) -> dict[s
     return {"train_to_validation": gap("train", "validation"), "validation_to_test": gap("validation", "test")}
 
 
-def count_part(plan: WindowPlan, windows: list[Window]) -> dict:
+def count_part(plan: WindowPlan, windows: list[Window]) -> dict[str, Any]:
     """Windows, tiles, pixels and dates of one part."""
     tiles = {window.tile for window in windows}
     targets = [day for window in windows for day in (min(window.target_days_K), max(window.target_days_K))]

@@ -261,7 +261,7 @@ def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
 def valid_target_fraction(block: Block, window: Window, best: dict[str, float]) -> float:
     """Fraction of the window's target pixels that are valid; keeps the best of the part for the message of `check_parts`."""
     observed = [i for i in window.target_K if i >= 0]
-    share = float(block.valid_NHW[observed].sum()) / (len(window.target_K) * block.valid_NHW[0].size)
+    share: float = float(block.valid_NHW[observed].sum()) / (len(window.target_K) * block.valid_NHW[0].size)
     best[window.part] = max(share, best.get(window.part, 0.0))
     return share
 

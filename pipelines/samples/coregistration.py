@@ -105,7 +105,8 @@ def _edges(image_HW: np.ndarray) -> np.ndarray:
     """Gradient magnitude, float32."""
     from scipy.ndimage import gaussian_gradient_magnitude
 
-    return gaussian_gradient_magnitude(image_HW.astype(np.float32), 1.0)
+    magnitude_HW: np.ndarray = gaussian_gradient_magnitude(image_HW.astype(np.float32), 1.0)
+    return magnitude_HW
 
 
 def _block_shift(first_HW: np.ndarray, later_HW: np.ndarray, taper_HW: np.ndarray) -> np.ndarray | None:
@@ -121,7 +122,7 @@ def _block_shift(first_HW: np.ndarray, later_HW: np.ndarray, taper_HW: np.ndarra
             return None  # constant values: no edge to estimate a shift from
         windows.append(windowed_HW)
     shift_yx, _, _ = phase_cross_correlation(*windows, upsample_factor=UPSAMPLING, normalization=None)
-    return shift_yx
+    return np.asarray(shift_yx)
 
 
 def _correlation(pairs: list[Pair], shift_yx: np.ndarray) -> float:

@@ -133,7 +133,7 @@ class WindowPlan:
         date to half a year after the last target, so that a baseline fitted on it has not used the target.
         """
         days = self.days_N
-        issue = days[window.issue]
+        issue: float = days[window.issue]
         if window.part != "train":
             return days <= issue
         unseen_until = max(window.target_days_K) + UNSEEN_AFTER_TARGET_DAYS
@@ -144,13 +144,14 @@ def as_utc(date: object) -> np.datetime64:
     """datetime64[ns] in UTC of a datetime (naive = UTC), datetime64 or ISO string."""
     if isinstance(date, datetime) and date.tzinfo is not None:
         date = date.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(date, "ns")  # type: ignore[call-overload]
+    utc: np.datetime64 = np.datetime64(date, "ns")  # type: ignore[call-overload]  # numpy checks it
+    return utc
 
 
 def to_json(plan: WindowPlan) -> str:
     """The plan as JSON text; tiles and steps are listed once, windows refer to them by number. Equal plans give equal text."""
     tiles: dict[Tile, int] = {}
-    steps: dict[tuple, int] = {}
+    steps: dict[tuple[object, ...], int] = {}
     windows = []
     for window in plan.windows:
         when = (window.context_T, window.target_K, window.target_days_K)

@@ -26,7 +26,7 @@ class Group:
     def __init__(self, part: str, numbers: tuple[int, ...], slots: tuple[int, ...], paths: dict[str, Path]):
         self.part, self.numbers, self.slots, self.paths = part, numbers, slots, paths
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {name: self.__dict__[name] for name in ("part", "numbers", "slots", "paths")}
 
     @cached_property
@@ -54,7 +54,7 @@ class Group:
         return self.values.shape[-2], self.values.shape[-1]
 
 
-class PartSamples(Dataset):
+class PartSamples(Dataset[Batch]):
     """The windows of a part. `samples[i]` and `samples.gather(indices)` give dicts of tensors: the results of `prepare`, or
     `x_TCHW` and `valid_THW` of the context if the cache was built without it; and `target_KCHW`, `target_valid_KHW` and
     `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
@@ -125,7 +125,8 @@ class PartSamples(Dataset):
         """The symmetry (0 to 7, 0 = identity) of each window in this epoch; independent of the batch."""
         if self._drawn is None or self._drawn[0] != self.epoch:
             self._drawn = self.epoch, np.random.default_rng([self.seed, self.epoch]).integers(8, size=len(self))
-        return self._drawn[1][indices]
+        drawn_B: np.ndarray = self._drawn[1][indices]
+        return drawn_B
 
 
 def cut_steps(group: Group, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

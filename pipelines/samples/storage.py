@@ -6,7 +6,7 @@ Written with plain `write` calls, not through a memory map: a full disk then rai
 import contextlib
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class GrowingArray:
         self.checksum = zlib.crc32(content, self.checksum)
         self.length += 1
 
-    def close(self) -> dict:
+    def close(self) -> dict[str, Any]:
         """Completes the file; returns what `check_file` needs to verify it later."""
         try:
             self.file.seek(0)
@@ -71,7 +71,7 @@ def full_disk(error: OSError, path: Path) -> Exception:
     return error
 
 
-def check_file(path: Path, expected: dict) -> None:
+def check_file(path: Path, expected: dict[str, Any]) -> None:
     """Raises ArtefactDamaged unless the file has the length and checksum that were recorded when it was written."""
     if not path.is_file():
         raise ArtefactDamaged(f"{path} is missing")

@@ -1,5 +1,6 @@
 """Issue dates: the context and target steps around each, and the part of the split that it belongs to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,7 +151,7 @@ class ForecastSteps:
 
 
 def steps_from(
-    times: np.ndarray, steps: Sampling, context: int, horizon: int, issue: object | None = None, dates: list | None = None
+    times: np.ndarray, steps: Sampling, context: int, horizon: int, issue: object = None, dates: Sequence[object] | None = None
 ) -> ForecastSteps:
     """Context and targets of a forecast issued at the last date not after `issue` (default: the last date).
 

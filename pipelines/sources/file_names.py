@@ -98,7 +98,7 @@ def _common(values: set[str]) -> str:
     texts = {match.group() for match in fields if match}
     if not texts:
         return "*"
-    field = Counter(re.findall(r"\{date:[^{}]*\}", "".join(sorted(values)))).most_common(1)[0][0]
+    field: str = Counter(re.findall(r"\{date:[^{}]*\}", "".join(sorted(values)))).most_common(1)[0][0]
     heads = {value.split(field)[0] for value in values if field in value}
     tails = {value.split(field)[-1] for value in values if field in value}
     return (heads.pop() if len(heads) == 1 else "*") + field + (tails.pop() if len(tails) == 1 else "*")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -21,6 +22,8 @@ from pipelines.sources.folder import list_files
 from pipelines.sources.hdf5 import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.pattern import FilePattern, named
+
+Value = TypeVar("Value")
 
 QUALITY_KINDS = {"SCL": "scl", "BQA": "landsat", "QA_PIXEL": "landsat"}
 HDF5_SUFFIXES = (".nc", ".nc4", ".h5", ".hdf5", ".he5")
@@ -203,7 +206,7 @@ def _inspect_raster(path: Path, index: int) -> BandSample:
         )
 
 
-def _tag_value(tags: str, word: str, otherwise):
+def _tag_value(tags: str, word: str, otherwise: Value) -> float | Value:
     """The number that a text tag gives for `word`, in the notation of weather services: name="Gain">0.5<."""
     match = re.search(rf'(?i)\b{word}\b"?\s*[>=:]\s*(-?\d+(?:\.\d+)?)', tags)
     return float(match.group(1)) if match and otherwise in (None, 0.0, 1.0) else otherwise
@@ -305,6 +308,6 @@ def _dates_or_none(path: Path) -> list[np.datetime64 | None] | None:
 def _count(path: Path) -> int:
     try:
         with open_raster(path, (1,)) as dataset:
-            return dataset.count
+            return int(dataset.count)
     except (SceneRefused, MissingInput):
         return 0

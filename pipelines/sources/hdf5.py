@@ -93,7 +93,8 @@ def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
         return None
     if scales[0].dtype.kind not in "iuf" or "This is a netCDF dimension but not" in text_attribute(scales[0], "NAME"):
         return None
-    return scales[0][:].astype(float)
+    values: np.ndarray = scales[0][:].astype(float)
+    return values
 
 
 def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:

@@ -97,7 +97,8 @@ def canonical_crs(crs: str) -> str:
         known = CRS.from_epsg(code)
         if known == parsed or _projection(known) == _projection(parsed):
             return f"EPSG:{code}"
-    return parsed.to_wkt()
+    wkt: str = parsed.to_wkt()
+    return wkt
 
 
 def _projection(crs: CRS) -> list[str]:

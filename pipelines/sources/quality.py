@@ -71,4 +71,5 @@ def keep_away(is_bad: np.ndarray, away_px: int) -> np.ndarray:
     """
     if away_px <= 0 or not is_bad.any():
         return ~is_bad
-    return ndimage.distance_transform_edt(~is_bad) > away_px
+    is_away: np.ndarray = ndimage.distance_transform_edt(~is_bad) > away_px
+    return is_away

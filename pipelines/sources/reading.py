@@ -155,11 +155,13 @@ def _read_part(
 
 
 def _holds_data(source: Source, band: Band, scene: Scene, plane_YX: np.ndarray, grid: Grid, rows: slice) -> np.ndarray:
+    is_data_YX: np.ndarray
     if plane_YX.dtype.kind == "f":
         is_data_YX = np.isfinite(plane_YX)
         return is_data_YX if band.nodata is None else is_data_YX & (plane_YX != plane_YX.dtype.type(band.nodata))
     if band.nodata is not None:
-        return plane_YX != band.nodata
+        is_data_YX = plane_YX != band.nodata
+        return is_data_YX
     there = source.grid_of(scene, band.name)
     return np.ones(plane_YX.shape, bool) if there.is_aligned(grid) else covered(there, grid, rows)
 

@@ -220,7 +220,8 @@ def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
     if not source.has_same_crs(target):
         x, y = Transformer.from_crs(target.wkt, source.wkt, always_xy=True).transform(x, y)
     column, row = ~source.affine @ (x, y)
-    return (column >= 0) & (column < source.shape_yx[1]) & (row >= 0) & (row < source.shape_yx[0])
+    is_covered: np.ndarray = (column >= 0) & (column < source.shape_yx[1]) & (row >= 0) & (row < source.shape_yx[0])
+    return is_covered
 
 
 def overlaps(source: Grid, target: Grid) -> bool:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
+
+if TYPE_CHECKING:
+    from pyproj import Geod, Transformer
 
 LATTICE_NODES = 129  # per axis: between the nodes true pixel sizes are interpolated; good to 1e-4 on a map of the whole Earth
 
@@ -59,7 +63,8 @@ class Space:
     def world(self, index_ND: np.ndarray) -> np.ndarray:
         """(x, y) or (x, y, z) of array indices, (N, D) float64: CRS units on a map, `unit` elsewhere."""
         matrix = np.array(self.index_to_world)
-        return index_ND @ matrix[:, :-1].T + matrix[:, -1]
+        place_ND: np.ndarray = index_ND @ matrix[:, :-1].T + matrix[:, -1]
+        return place_ND
 
     def pixel_size(self, index_ND: np.ndarray) -> np.ndarray:
         """True area (or volume) of the pixels at `index_ND` in `unit` squared (cubed), (N,) float64."""
@@ -94,7 +99,7 @@ class Space:
         return np.stack(self._to_lonlat.transform(x, y), axis=1)
 
     @cached_property
-    def _to_lonlat(self):
+    def _to_lonlat(self) -> Transformer:
         from pyproj import Transformer
 
         assert self.grid is not None
@@ -106,7 +111,8 @@ class Space:
             np.interp(index_ND[:, axis], nodes, np.arange(len(nodes))) if len(nodes) > 1 else np.zeros(len(index_ND))
             for axis, nodes in enumerate((rows, columns))
         ]
-        return ndimage.map_coordinates(values, at, order=1, mode="nearest")
+        value_N: np.ndarray = ndimage.map_coordinates(values, at, order=1, mode="nearest")
+        return value_N
 
     @cached_property
     def _lattice(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -131,7 +137,7 @@ class Space:
         return (nodes[0], nodes[1]), (area.reshape(row.shape), height.reshape(row.shape), width.reshape(row.shape))
 
 
-def _geod_of(grid: Grid):
+def _geod_of(grid: Grid) -> Geod:
     from pyproj import CRS
 
     geod = CRS.from_user_input(grid.crs).get_geod()
@@ -173,7 +179,8 @@ def label_objects(codes: np.ndarray, *, corners: bool = True) -> np.ndarray:
     """
     from skimage.measure import label
 
-    return label(codes, background=0, connectivity=codes.ndim if corners else 1).astype(np.int32, copy=False)
+    labels: np.ndarray = label(codes, background=0, connectivity=codes.ndim if corners else 1)
+    return labels.astype(np.int32, copy=False)
 
 
 def describe_objects(label: np.ndarray, space: Space, seen: np.ndarray | None = None) -> Shapes:

@@ -142,7 +142,7 @@ class Tracker:
             raise RequestError(f"the mask of {when} holds {mask.dtype}, those before were of another kind; use one kind for all")
         if seen is not None and (seen.shape != mask.shape or seen.dtype != bool):
             raise RequestError(f"seen of {when} is {seen.dtype} {seen.shape}; expected bool {mask.shape}")
-        if self._when is not None and not when > self._when:  # type: ignore[operator]
+        if self._when is not None and not when > self._when:
             text = "is there twice" if when == self._when else f"comes after {self._when}"
             raise RequestError(f"the date {when} {text}; give every date once, oldest first")
 
@@ -236,7 +236,8 @@ def drop_small(label: np.ndarray, space: Space, least_size: float) -> np.ndarray
     is_large = describe_objects(label, space).size_N >= least_size * (1 - 1e-9)
     number = np.zeros(len(is_large) + 1, np.int32)
     number[1:][is_large] = np.arange(1, np.count_nonzero(is_large) + 1)
-    return number[label]
+    renumbered: np.ndarray = number[label]
+    return renumbered
 
 
 def hold(mask: np.ndarray, held: np.ndarray, seen: np.ndarray | None, corners: bool = True) -> np.ndarray:

@@ -30,6 +30,7 @@ from flows.prefect_api import PrefectApi
 from flows.serve import ZOMBIE_S
 from flows.tasks import FLOWS, task_of
 from pipelines.errors import RequestError
+from pipelines.products.report import markdown_text
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "http://evil.example"
@@ -139,7 +140,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
         command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     try:
-        wait_until(lambda: child.poll() is not None or "Ctrl-C takes" in log.read_text(), 150)
+        wait_until(lambda: child.poll() is not None or "Ctrl-C stops" in log.read_text(), 150)
         found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text())
         assert found, log.read_text()
         yield Served(found[1], psutil.Process(child.pid), folder, found[2])
@@ -182,7 +183,7 @@ def test_a_command_of_a_shell_is_in_both_histories(served: Served, tmp_path: Pat
     assert {t["name"]: {"COMPLETED": "done", "FAILED": "failed"}[t["state"]["type"]] for t in recorded} == expected
     assert "failed" in expected.values()
     page = served.api.post("/artifacts/filter", {"artifacts": {"key": {"any_": ["bad-run"]}}})[0]["data"]
-    assert run["state"]["message"].splitlines()[0] in page
+    assert markdown_text(run["state"]["message"].splitlines()[0]) in page
 
 
 def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Path, write_tiny: Callable[[Path], Path]) -> None:
@@ -457,7 +458,7 @@ def test_nothing_outlives_a_killed_serve(tmp_path: Path, write_tiny: Callable[[P
     with log.open("wb") as file:
         command = [sys.executable, "-m", "flows.cli", "serve", "tiny.yaml", "--port", "0"]
         child = subprocess.Popen(command, cwd=tmp_path, env=plain_environment(), stdout=file, stderr=file)
-    wait_until(lambda: child.poll() is not None or "Ctrl-C takes" in log.read_text(), 150)
+    wait_until(lambda: child.poll() is not None or "Ctrl-C stops" in log.read_text(), 150)
     url, token = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\w+)", log.read_text()).groups()  # type: ignore[union-attr]
     served = Served(url, psutil.Process(child.pid), tmp_path, token)
     run = served.start("ingest", config="hold.yaml")

@@ -36,12 +36,12 @@ def check_summary(run: Path, name: str, leads: int) -> dict:
     """What people and programs find in `runs/NAME`."""
     summary = json.loads((run / "summary.json").read_text())
     assert summary["name"] == name
-    assert set(summary["metrics"]) == {"model", "persistence", "climatology"}
-    assert [lead["lead"] for lead in summary["metrics"]["model"]["by_lead"]] == list(range(1, leads + 1))
-    assert {"outcomes", "must_beat", "is_publishable", "sentence", "published", "even_if_worse"} <= set(summary["verdict"])
-    assert summary["split"]["ok"]
+    assert set(summary["methods"]) == {"model", "persistence", "climatology"}
+    assert [lead["lead"] for lead in summary["evaluation"]["metrics"]["model"]["by_lead"]] == list(range(1, leads + 1))
+    assert {"outcomes", "must_beat", "is_publishable", "sentence", "margin"} <= set(summary["verdict"])
+    assert json.loads((run / "split.json").read_text())["ok"]
     assert [stage["name"] for stage in summary["stages"]] == ["ingest", "train", "evaluate", "predict"]
-    assert 0 <= summary["intervals"]["overall"]["coverage"] <= 1
+    assert 0 <= summary["evaluation"]["intervals"]["overall"]["coverage"] <= 1
     for file in ("report.html", "quicklook.png", "products/collection.json", "model/model.safetensors"):
         assert (run / file).stat().st_size > 0
     return summary
@@ -79,7 +79,7 @@ def test_rain_of_radar(shared_data, tmp_path):
     start("run", "radar", source, tmp_path, "--even-if-worse")
     run = tmp_path / "radar"
     summary = check_summary(run, "radar", leads=6)
-    assert summary["products"]["issue_utc"] == "2010-08-26T04:55:00Z"
+    assert summary["products"]["issued_utc"] == "2010-08-26T04:55:00Z"
     cogs = sorted((run / "products").glob("*.tif"))
     assert [path.stem[-4:] for path in cogs] == ["0500", "0505", "0510", "0515", "0520", "0525"]
     item = json.loads(cogs[1].with_suffix(".json").read_text())
