@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -26,6 +25,7 @@ from configs.run import Sections
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
 from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
+from pipelines.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,7 @@ def write_resolved(run: AnyRun, path: Path) -> None:
             section[last] = text_beside(section[last], path.parent)
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(head + text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, head + text, flush=False)
 
 
 def _read_text(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from flows.steps import Display
 from pipelines.errors import ArtefactDamaged, MissingInput, StateError
+from pipelines.files import replacing
 
 REQUIREMENT = "nrt==0.2.1"
 WHEEL = "nrt-0.2.1-py3-none-any.whl"
@@ -89,10 +90,8 @@ def unpack(wheel: Path, folder: Path) -> None:
             name = PurePosixPath(member.filename.replace("\\", "/")).name
             if member.file_size > LARGEST_MEMBER:
                 raise ArtefactDamaged(f"{wheel}: {member.filename} would unpack to {member.file_size} bytes; it was not used")
-            draft = folder / f".{name}.{os.getpid()}"
-            with archive.open(member) as packed, draft.open("wb") as unpacked:
+            with replacing(folder / name, flush=False) as draft, archive.open(member) as packed, draft.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
-            draft.replace(folder / name)
     (folder / "complete").write_text(f"from {WHEEL}, sha256 {WHEEL_SHA256}\n")
 
 

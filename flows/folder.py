@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -137,7 +136,8 @@ def sweep(folder: RunFolder) -> None:
     for pattern in (".report-*", ".products-building", ".pictures-building", ".products-old"):
         for leftover in folder.path.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
-    for pattern in (".*.json.[0-9]*", ".*.html.[0-9]*", ".*.yaml.[0-9]*", "stages/.*.json.[0-9]*", "model/.*.partial"):
+    written = [f".*.{suffix}.[0-9]*" for suffix in ("json", "html", "md", "yaml")]  # `pipelines.files`
+    for pattern in (*written, "stages/.*.json.[0-9]*", "model/.*.partial"):
         for partial in folder.path.glob(pattern):
             partial.unlink(missing_ok=True)
 
@@ -164,17 +164,6 @@ def require_model(folder: RunFolder, trained: Mapping[str, Any], hash_of: Callab
             f"{folder.model} holds the model {found[:12]}, but {trained['model_hash'][:12]} was trained here: "
             "run `driftline train CONFIG`, which makes it anew, or put it back"
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace `path` by `content` as JSON, so that a reader sees the old or the new file, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_json(path: Path, remedy: str) -> Any:

@@ -15,11 +15,12 @@ from typing import Any
 
 from configs.load import config_hash
 from flows import code
-from flows.folder import RunFolder, code_version, finished, read_json, require, write_json
+from flows.folder import RunFolder, code_version, finished, read_json, require
 from flows.invocation import Invocation
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Record, Task
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
+from pipelines.files import replace_folder, write_json
 from pipelines.learning.result import Evaluation
 
 PICTURES = (".png", ".gif")
@@ -143,16 +144,6 @@ def new_building(folder: RunFolder) -> Building:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
     return building
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """`new` is renamed to `target`; what was there is removed once the new one is in its place."""
-    old = target.with_name(f".{target.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def is_published(folder: RunFolder, record: Record) -> bool:

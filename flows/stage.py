@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from flows import code, publish
-from flows.folder import RunFolder, finished, read_json, require, write_json
+from flows.folder import RunFolder, finished, read_json, require
 from flows.invocation import Invocation
 from flows.task import Record, Task
 from flows.tasks import task_of
 from pipelines.errors import RequestError
+from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
 
 logger = logging.getLogger(__name__)

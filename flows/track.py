@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from flows.folder import write_json
 from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.files import write_json
 from pipelines.progress import Progress
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from configs.load import config_hash
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from flows import code
-from flows.folder import RunFolder, code_version, require, require_model, write_json
+from flows.folder import RunFolder, code_version, require, require_model
 from flows.invocation import Invocation
 from flows.scenes import format_refusals, format_report
 from flows.stage import require_unchanged
 from flows.task import Building, Findings, Record
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.files import write_json, write_text
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 
@@ -179,7 +180,7 @@ class Change:
         work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
         evaluation: Evaluation = do("compare", work)
         table = markdown_table(evaluation.details["methods"], evaluation.shipped)
-        table_path(folder).write_text("\n".join(table) + "\n", encoding="utf-8")
+        write_text(table_path(folder), "\n".join(table) + "\n")
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:

@@ -11,10 +11,11 @@ from configs.load import config_hash
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from flows import code
-from flows.folder import RunFolder, code_version, require, require_model, write_json
+from flows.folder import RunFolder, code_version, require, require_model
 from flows.invocation import Invocation
 from flows.task import Building, Findings, Record
 from pipelines.errors import StateError
+from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Picture, Section
 

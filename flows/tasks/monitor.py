@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from configs.load import config_hash
 from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
-from flows.folder import RunFolder, code_version, read_json, require, write_json
+from flows.folder import RunFolder, code_version, read_json, require
 from flows.invocation import Invocation
 from flows.task import Building, Findings, Record
+from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
 

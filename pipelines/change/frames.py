@@ -23,6 +23,7 @@ from scipy.ndimage import uniform_filter
 from pipelines.change.pairs import Site, SiteFrame, frame_from_json, read_prepared
 from pipelines.change.windows import LabelledSite
 from pipelines.errors import ArtefactDamaged
+from pipelines.files import replace_folder
 from pipelines.samples.storage import full_disk, map_file
 from pipelines.tiles import Tile, tile_raster
 
@@ -124,8 +125,7 @@ def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Pat
     np.save(partial / "label.npy", label_HW)
     content = {"name": site.name, "days_T": site.days_T.tolist(), "frame": frame.as_json(), "about": about}
     (partial / ABOUT).write_text(json.dumps(content), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    replace_folder(partial, folder)
     return open_site(folder)
 
 

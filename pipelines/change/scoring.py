@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.change.frames import new_array
 from pipelines.errors import RequestError, StateError
+from pipelines.files import replacing
 from pipelines.inference.tiling import window_of
 from pipelines.progress import Progress
 from pipelines.tiles import Tile, tile_raster
@@ -66,10 +67,9 @@ def score_file(path: Path, shape_yx: tuple[int, int], fill: Callable[[np.ndarray
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}")
-        out_HW = new_array(partial, np.float32, shape_yx)
-        fill(out_HW)
-        out_HW.flush()
-        partial.replace(path)
+        with replacing(path, flush=False, mark="partial") as draft:
+            out_HW = new_array(draft, np.float32, shape_yx)
+            fill(out_HW)
+            out_HW.flush()
     score_HW: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return score_HW

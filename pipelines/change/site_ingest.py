@@ -15,6 +15,7 @@ from pipelines.change.labels import Label, read_label
 from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
 from pipelines.errors import MissingInput, RequestError
+from pipelines.files import replacing
 from pipelines.grid import Grid
 from pipelines.progress import Progress
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
@@ -97,10 +98,8 @@ def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: 
 
 def write_label(label: Label, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}")
-    with partial.open("wb") as file:
+    with replacing(target, flush=False, mark="partial") as draft, draft.open("wb") as file:
         np.save(file, label.label_YX)
-    partial.replace(target)
 
 
 def grid_of_scene(source: SiteSource, which: Literal["first", "last"]) -> Grid:

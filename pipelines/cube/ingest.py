@@ -42,6 +42,7 @@ from pipelines.cube.store import (
 from pipelines.cube.validation import ExpectedContent
 from pipelines.cube.writing import Reader, Written, write_in_threads, write_with_dask
 from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
+from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.progress import Progress
 from pipelines.scene import Band, Scene
@@ -121,7 +122,7 @@ def ingest(
     report = _report(snapshot, scenes, tally, time.monotonic() - started)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
-        settings.refused_json.write_text(json.dumps(refusals_as_json(report.refused), indent=1) + "\n", encoding="utf-8")
+        write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
     if not snapshot:
         raise StateError(_no_scene_message(report.refused))
     return report

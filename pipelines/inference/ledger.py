@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ArtefactDamaged
+from pipelines.files import sync, write_text
 
 NAME = "ledger.jsonl"
 
@@ -31,13 +32,8 @@ class Record:
 
 def start_ledger(folder: Path, header: dict[str, Any]) -> None:
     """Writes a new ledger to `folder` with `header` as its first line; published by rename, so a ledger always has a header."""
-    draft = folder / (NAME + ".new")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(header, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / NAME)
-    _sync_folder(folder)
+    write_text(folder / NAME, json.dumps(header, sort_keys=True) + "\n", mark="partial")
+    sync(folder)
 
 
 def append_record(folder: Path, record: Record) -> None:
@@ -90,11 +86,3 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtefactDamaged(f"{path}:{number}: not a JSON object ({line[:40]!r}); delete {path.parent} and predict again")
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.errors import ArtefactDamaged, MissingInput, StorageFull
+from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.files import naming_full_disk
 from pipelines.inference.ledger import read_header
 from pipelines.inference.tiling import tiles_of
 from pipelines.tiles import Tile
@@ -124,17 +124,3 @@ class Writer:
                 for row, line in enumerate(block, start=tile.row0):
                     os.pwrite(self.descriptors[field], line.data, row * width + tile.col0 * DTYPE.itemsize)
             self.digest.update(block.data)
-
-
-@contextmanager
-def naming_full_disk(folder: Path, size: int) -> Iterator[None]:
-    """Converts "no space left" into StorageFull, with the folder and the size."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StorageFull(
-            f"{folder}: no space for {size / 2**20:.1f} MiB of predicted fields; free space and run the same command again, "
-            "finished tiles are kept"
-        ) from e

@@ -6,7 +6,6 @@ file by rename. It is Lightning's own checkpoint, read with `weights_only=True`:
 
 import logging
 import math
-import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
+from pipelines.files import publish
 from pipelines.learning.batches import Batch, EpochBatches
 from pipelines.predictors import Trainable
 
@@ -160,9 +160,7 @@ class EpochEnd(Callback):
         self.is_finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.save_checkpoint(part)  # on every rank: it holds a barrier
         if trainer.is_global_zero:
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(self.path)
+            publish(part, self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"key": self._key, "finished": self.is_finished, "best": self.best, "curve": self.curve}

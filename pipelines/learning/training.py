@@ -6,7 +6,6 @@ with the same weights, bit for bit on a CPU, as one that was left alone.
 """
 
 import csv
-import errno
 import hashlib
 import json
 import logging
@@ -30,6 +29,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
+from pipelines.files import is_full, replacing
 from pipelines.learning.batches import Batch, EpochBatches, WindowSet
 from pipelines.learning.member import (
     LIGHTNING_LOGGERS,
@@ -227,7 +227,7 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
         try:
             trainer.fit(task, epoch_end.batches, epoch_end.watched, ckpt_path=resume, weights_only=True)
         except OSError as e:
-            if e.errno == errno.ENOSPC:
+            if is_full(e):
                 raise StorageFull(
                     f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
                 ) from e
@@ -267,12 +267,10 @@ def _report(curve: list[Row], is_resumed: bool, seconds: float) -> MemberReport:
 def _write_curve(curve: list[Row], path: Path) -> None:
     """The whole curve as CSV. Not Lightning's CSVLogger: that one deletes the epochs before an interruption."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    with replacing(path, flush=False, mark="partial") as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(curve[0]))
         writer.writeheader()
         writer.writerows(curve)
-    part.replace(path)
 
 
 def _tensorboard(resume: Path) -> TensorBoardLogger | bool:

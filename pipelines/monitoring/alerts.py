@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import ArtefactDamaged
+from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.monitoring.detector import CHANGED
 from pipelines.monitoring.layers import Layers
@@ -214,9 +215,7 @@ def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
         "pixels": stored.as_json,
         "alerts": list(alert_log.alerts),
     }
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps(content, indent=1) + "\n", flush=False, mark="partial")
     for old in folder.glob("alerted-*.safetensors"):
         if old.name != stored.file:
             old.unlink(missing_ok=True)

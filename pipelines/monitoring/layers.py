@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import ArtefactDamaged, MissingInput
-from pipelines.inference.staging import naming_full_disk
+from pipelines.files import naming_full_disk, write_text
 from pipelines.tiles import Tile
 
 HEADER, LEDGER = "layers.json", "ledger.jsonl"
@@ -48,9 +48,7 @@ class Layers:
                 with layers.path(name).open("wb") as file:
                     file.truncate(shape_yx[0] * shape_yx[1] * dtype.itemsize)
             content = {"shape_yx": shape_yx, "dtypes": {name: dtype.str for name, dtype in dtypes.items()}}
-            draft = folder / f".{HEADER}"
-            draft.write_text(json.dumps(content), encoding="utf-8")
-            draft.replace(folder / HEADER)
+            write_text(folder / HEADER, json.dumps(content), flush=False, mark="partial")
         return layers
 
     def is_whole(self) -> bool:
@@ -112,10 +110,8 @@ class Layers:
 
     def compact(self) -> None:
         """Leaves one line per tile in the ledger."""
-        draft = self.folder / f".{LEDGER}"
         lines = (json.dumps([key, made_from]) for key, made_from in sorted(self.written().items()))
-        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        draft.replace(self.folder / LEDGER)
+        write_text(self.folder / LEDGER, "".join(f"{line}\n" for line in lines), flush=False, mark="partial")
 
 
 def _read_header(folder: Path) -> Layers | None:

@@ -24,7 +24,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from pipelines.errors import ArtefactDamaged, StateError
-from pipelines.inference.staging import naming_full_disk
+from pipelines.files import write_bytes
 from pipelines.monitoring.updates import Consumed, CubeDate
 
 FORMAT = 1
@@ -211,10 +211,7 @@ def publish_header(folder: Path, header: Header, made_for: Identity, before: Hea
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replaces a file in one rename. Raises StorageFull."""
-    draft = path.with_name(f".{path.name}.partial")
-    with naming_full_disk(path.parent, len(content)):
-        draft.write_bytes(content)
-        os.replace(draft, path)  # noqa: PTH105  one name for what the fault test kills
+    write_bytes(path, content, flush=False, mark="partial")
 
 
 def write_tile(

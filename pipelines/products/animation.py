@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from pipelines.calendar import from_days
+from pipelines.files import replacing
 from pipelines.products.before_after import ChangeMaps
 from pipelines.products.canvas import (
     colour_limits,
@@ -22,7 +23,6 @@ from pipelines.products.canvas import (
     panels,
     stretch_colours,
 )
-from pipelines.products.cog import publish
 from pipelines.products.frames import Shades
 from pipelines.products.pictures import INK, STYLE, day
 
@@ -42,9 +42,8 @@ def draw_change_animation(
     shades = Shades("viridis", low, max(high, low + 1))  # as the quicklook's "When"
     pictures = _frames(maps, frame_days(detected, start_day, end_day), shades, title)
     durations = [milliseconds] * (len(pictures) - 1) + [6 * milliseconds]
-    draft = path.with_name(f".{path.name}.draft")
-    pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-    publish(draft, path)
+    with replacing(path) as draft:
+        pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
 def frame_days(detected: np.ndarray, start_day: float, end_day: float) -> np.ndarray:

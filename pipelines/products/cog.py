@@ -7,7 +7,6 @@ give the same bytes. The file appears under its name by rename, whole or not at 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from pipelines.errors import ArtefactDamaged
+from pipelines.files import naming_full_disk, publish
 from pipelines.grid import Grid
-from pipelines.inference.staging import Field, Staged, naming_full_disk
+from pipelines.inference.staging import Field, Staged
 
 BLOCK_PX = 512
 DESCRIPTIONS = {"forecast": "{}", "lower": "{}_lower", "upper": "{}_upper"}
@@ -155,16 +155,6 @@ def write_bands(
 def row_bands(height: int) -> Iterable[slice]:
     """Rows of one block after the other."""
     return (slice(row, min(row + BLOCK_PX, height)) for row in range(0, height, BLOCK_PX))
-
-
-def publish(draft: Path, path: Path) -> None:
-    """Moves a finished file to its name once its bytes are on disk."""
-    descriptor = os.open(draft, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.replace(path)
 
 
 def iso(date: np.datetime64) -> str:

@@ -6,7 +6,6 @@ look (https://gdal.org/en/stable/user/raster_data_model.html#raster-band, "categ
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +14,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from pipelines.errors import ArtefactDamaged
+from pipelines.files import write_text
 from pipelines.grid import Grid
-from pipelines.products.cog import Band, Lineage, publish, write_bands
+from pipelines.products.cog import Band, Lineage, write_bands
 from pipelines.products.layers import NOT_MONITORED, Class, Layer, LayerBand
 
 
@@ -100,6 +100,4 @@ def write_category_names(classes: Sequence[Class], path: Path) -> None:
         f'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n{lines}'
         "    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
     )
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    publish(draft, sidecar(path))
+    write_text(sidecar(path), text)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import write_json
 from pipelines.grid import Grid, parse_crs
 from pipelines.products.cog import Lineage
 from pipelines.products.layer_cog import sidecar
@@ -24,7 +25,6 @@ from pipelines.products.stac import (
     lineage_fields,
     picture_asset,
     projection,
-    write_json,
 )
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
@@ -74,9 +74,9 @@ def write_change_collection(
     for document in documents:
         if model_item is not None:
             document["links"].append({"rel": "derived_from", "href": f"./{model_item.name}", "type": "application/geo+json"})
-        write_json(folder / f"{document['id']}.json", document)
+        write_json(folder / f"{document['id']}.json", document, is_strict=True)
     path = folder / "collection.json"
-    write_json(path, _collection(folder, name, description, items, documents, pictures or {}, metrics or {}))
+    write_json(path, _collection(folder, name, description, items, documents, pictures or {}, metrics or {}), is_strict=True)
     return path
 
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import write_json
 from pipelines.grid import Grid
-from pipelines.products.stac import box, footprint, write_json
+from pipelines.products.stac import box, footprint
 
 NAME = "model.json"
 
@@ -68,7 +69,7 @@ def write_model_item(card: ModelCard, grid: Grid, folder: Path, *, at: Path | No
     weights.extra_fields["mlm:artifact_type"] = "safetensors"
     item.add_asset("model", weights)
     path = folder / NAME
-    write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
+    write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False), is_strict=True)
     return path
 
 

@@ -4,7 +4,6 @@ Everything that comes from files (names, messages, settings) is escaped by the t
 """
 
 import base64
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines.products.cog import publish
 from pipelines.products.summary import plain
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
-
-
-def write_page(text: str, path: Path) -> None:
-    """Writes a page in one rename."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    publish(draft, path)
 
 
 def render_page(template: str, content: Any, **more: Any) -> str:

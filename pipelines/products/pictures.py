@@ -22,7 +22,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from pipelines.products.cog import publish
+from pipelines.files import replacing
 from pipelines.products.frames import Frame, Shades, shades_for
 
 INK, MUTED, NOT_SEEN = "#1b1f24", "#5b6570", "#d5d8dc"
@@ -209,9 +209,8 @@ def draw_animation(maps: Maps, path: Path, title: str, *, milliseconds: int = 70
     steps = [(frame, "observed", MUTED) for frame in maps.context] + [(frame, "forecast", "#b3400e") for frame in maps.forecast]
     pictures = [_animation_frame(maps, frame, kind, colour, shades, title) for frame, kind, colour in steps]
     durations = [milliseconds] * (len(pictures) - 1) + [3 * milliseconds]
-    draft = path.with_name(f".{path.name}.draft")
-    pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-    publish(draft, path)
+    with replacing(path) as draft:
+        pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
 def _animation_frame(maps: Maps, frame: Frame, kind: str, colour: str, shades: Shades, title: str) -> Image.Image:
@@ -239,10 +238,9 @@ def _animation_frame(maps: Maps, frame: Frame, kind: str, colour: str, shades: S
 
 def save_figure(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Writes `figure` as PNG in one rename; no time stamp inside, so that the same figure gives the same bytes."""
-    draft = path.with_name(f".{path.name}.draft")
     FigureCanvasAgg(figure)
-    figure.savefig(draft, format="png", dpi=dpi, metadata={"Software": "driftline"})
-    publish(draft, path)
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png", dpi=dpi, metadata={"Software": "driftline"})
 
 
 def label(variable: str, unit: str) -> str:

@@ -20,9 +20,9 @@ import rasterio
 
 from pipelines.calendar import from_days
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.files import naming_full_disk, publish
 from pipelines.grid import Grid
-from pipelines.inference.staging import naming_full_disk
-from pipelines.products.cog import publish, row_bands
+from pipelines.products.cog import row_bands
 from pipelines.products.layer_cog import Rows
 
 if TYPE_CHECKING:

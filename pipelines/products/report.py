@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import write_text
 from pipelines.products.labels import name_facts
-from pipelines.products.page import fact, grouped, render_page, shown, write_page
+from pipelines.products.page import fact, grouped, render_page, shown
 from pipelines.products.section import Column, Section, Table
 
 MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
@@ -36,8 +37,8 @@ class Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Writes `path` (HTML) and the Markdown beside it, each in one rename."""
-    write_page(render_markdown(report), path.with_suffix(".md"))
-    write_page(render_report(report), path)
+    write_text(path.with_suffix(".md"), render_markdown(report))
+    write_text(path, render_report(report))
 
 
 def render_report(report: Report) -> str:

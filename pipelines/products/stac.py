@@ -5,7 +5,6 @@ Core: https://github.com/radiantearth/stac-spec/tree/v1.1.0. Extensions: project
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from rasterio.warp import transform_geom
 
 from pipelines.calendar import to_days
+from pipelines.files import write_json
 from pipelines.grid import Grid, parse_crs
 from pipelines.inference.staging import Field
 from pipelines.products.cog import Lineage, band_name, date_for_name, iso
@@ -55,9 +55,11 @@ def write_collection(
     for item in items:
         if model_item is not None:
             item["links"].append({"rel": "derived_from", "href": f"./{model_item.name}", "type": "application/geo+json"})
-        write_json(folder / f"{item['id']}.json", item)
+        write_json(folder / f"{item['id']}.json", item, is_strict=True)
     path = folder / "collection.json"
-    write_json(path, _collection(folder, name, description, items, target_utc, lineage, pictures or {}, metrics or {}))
+    write_json(
+        path, _collection(folder, name, description, items, target_utc, lineage, pictures or {}, metrics or {}), is_strict=True
+    )
     return path
 
 
@@ -194,13 +196,3 @@ def duration(days: float) -> str:
     if not clock:
         return f"P{whole}D"
     return (f"P{whole}D" if whole else "P") + "T" + clock
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` in one rename; non-finite numbers are mistakes of ours and raise ValueError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

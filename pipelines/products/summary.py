@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.files import write_json
 from pipelines.learning.result import Criterion, Figure
 from pipelines.learning.verdict import Verdict
-from pipelines.products.stac import write_json
 
 VERSION: Literal[2] = 2
 
@@ -96,7 +96,7 @@ class Summary:
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Writes the summary in one rename."""
-    write_json(path, summary.to_json())
+    write_json(path, summary.to_json(), is_strict=True)
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.files import publish
 from pipelines.grid import Grid
-from pipelines.products.cog import iso, publish
+from pipelines.products.cog import iso
 from pipelines.tracking.tracks import TrackedDate
 
 if TYPE_CHECKING:

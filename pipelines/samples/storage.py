@@ -4,7 +4,6 @@ Written with plain `write` calls, not through a memory map: a full disk then rai
 """
 
 import contextlib
-import errno
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipelines.errors import ArtefactDamaged, StorageFull
+from pipelines.files import is_full
 
 
 class GrowingArray:
@@ -64,7 +64,7 @@ class GrowingArray:
 
 def full_disk(error: OSError, path: Path) -> Exception:
     """StorageFull if a disk or quota is full, else the error itself."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return StorageFull(
             f"no space left while writing samples to {path.parent}: free space, or use fewer blocks or a larger stride"
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.folder import write_json
 from flows.steps import StepRecord, Steps, append_line, read_records, stage_costs
 
 
@@ -41,8 +40,3 @@ def test_a_truncated_line_does_not_affect_the_next(tmp_path: Path) -> None:
     append_line(path, json.dumps(whole))
     append_line(path, '{"status": "done"}')  # not a record
     assert read_records(path) == [whole]
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    write_json(tmp_path / "x" / "y.json", {"a": 1})
-    assert [p.name for p in (tmp_path / "x").iterdir()] == ["y.json"]

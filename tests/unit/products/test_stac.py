@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.grid import Grid
 from pipelines.products.cog import write_forecast_cogs
-from pipelines.products.stac import box, duration, footprint, projection, write_collection, write_json
+from pipelines.products.stac import box, duration, footprint, projection, write_collection
 
 
 @pytest.fixture
@@ -86,11 +86,3 @@ def test_the_footprint_holds_the_place():
 @pytest.mark.parametrize(("days", "text"), [(10, "P10D"), (5 / 1440, "PT5M"), (1.25, "P1DT6H"), (0, "P0D")])
 def test_durations_are_iso_8601(days, text):
     assert duration(days) == text
-
-
-def test_json_is_never_half_written_and_never_nan(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}

@@ -1,0 +1,110 @@
+"""Files and folders that are there as a whole or not at all: written beside their place, then renamed into it.
+
+A draft of `NAME` is `.NAME.PROCESS` in the same folder; `flows.folder.sweep` removes what a killed process left. Where only one
+process may write (`mark="partial"`), the next one overwrites it. `models.checkpoint` has its own: models do not know pipelines.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import StorageFull
+
+
+@contextmanager
+def replacing(path: Path, *, flush: bool = True, mark: str = "") -> Iterator[Path]:
+    """A path to write the new content of `path` to; it takes its place when the block ends without an error.
+
+    flush: the content is on disk before the name is, so that not even a power failure leaves an empty file. mark: the end of the
+    draft's name, by default the number of the process. Raises StorageFull.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, replacing(Path(folder) / "a.txt", mark="partial") as draft:
+    ...     print(draft.name, draft.write_text("whole"))
+    .a.txt.partial 5
+    """
+    draft = path.with_name(f".{path.name}.{mark or os.getpid()}")
+    try:
+        with naming_full_disk(path):
+            yield draft
+            publish(draft, path, flush=flush)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes, *, flush: bool = True, mark: str = "") -> None:
+    """Replaces `path` by `content`; arguments as of `replacing`. Raises StorageFull."""
+    with replacing(path, flush=flush, mark=mark) as draft:
+        draft.write_bytes(content)
+
+
+def write_text(path: Path, text: str, *, flush: bool = True, mark: str = "") -> None:
+    """Replaces `path` by `text` in UTF-8; arguments as of `replacing`. Raises StorageFull."""
+    write_bytes(path, text.encode(), flush=flush, mark=mark)
+
+
+def write_json(path: Path, content: Any, *, is_strict: bool = False) -> None:
+    """Replaces `path` by `content` as JSON; makes its folder. Raises StorageFull.
+
+    is_strict: for programs of others; numbers that are not finite are mistakes of ours and raise ValueError. Otherwise they are
+    written as NaN, and values that JSON does not know (paths, dates) as text.
+    """
+    if is_strict:
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    else:
+        text = json.dumps(content, indent=1, default=str)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+
+
+def publish(draft: Path, path: Path, *, flush: bool = True) -> None:
+    """Renames a finished file to `path`, once its content is on disk (`flush`)."""
+    if flush:
+        sync(draft)
+    draft.replace(path)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Renames `new` to `target`; what was there is removed once the new one is in its place."""
+    old = target.with_name(f".{target.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def naming_full_disk(path: Path, size: int = 0) -> Iterator[None]:
+    """Turns "no space left" into StorageFull that says where, and how many bytes were wanted where that is known."""
+    try:
+        yield
+    except OSError as e:
+        if not is_full(e):
+            raise
+        wanted = f" for {size / 2**20:.1f} MiB" if size else ""
+        raise StorageFull(
+            f"{path}: no space left{wanted}; free space and run the same command again, what was finished is kept"
+        ) from e
+
+
+def is_full(error: OSError) -> bool:
+    """True if the disk or the quota is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
