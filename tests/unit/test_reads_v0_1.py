@@ -125,7 +125,10 @@ def test_a_run_folder_is_continued(name: str, unpack: Unpack) -> None:
 
 
 def test_a_run_folder_of_monitoring_can_be_tracked(unpack: Unpack) -> None:
-    driftline("track", str(unpack("monitor")))
+    record = driftline("track", str(unpack("monitor")))
+    alert = json.loads((FIXTURES / "expected" / "monitor.json").read_text())["alerts"][0]
+    assert record["events"] == {"new": 1, "stable": 1}
+    assert record["area_m2_on_last_date"] == pytest.approx(alert["area_m2"], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", CHOICES)
