@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.calendar import median_step_days
 from pipelines.cube.lock import exclusive_writer
-from pipelines.cube.store import BRANCH, FORMAT, IMAGE, bands_of, grid_of, head_snapshot, open_cube, open_repository
+from pipelines.cube.store import BRANCH, FORMAT, IMAGE, band_as_json, bands_of, grid_of, head_snapshot, open_cube, open_repository
+
+BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,6 @@ class Version:
     added: tuple[str, ...]
     replaced: tuple[str, ...]
     refused: tuple[tuple[str, str, str], ...]
-    driftline: str
 
 
 def list_versions(uri: str) -> list[Version]:
@@ -34,7 +36,6 @@ def list_versions(uri: str) -> list[Version]:
             added=tuple(entry.metadata.get("added", ())),
             replaced=tuple(entry.metadata.get("replaced", ())),
             refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
-            driftline=str(entry.metadata.get("driftline", "unknown")),
         )
         for entry in ancestry
         if entry.parent_id is not None
@@ -49,11 +50,10 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
     cube = open_cube(uri, snapshot)
     grid = grid_of(cube)
     count, bands, height, width = cube[IMAGE].shape
+    times, fractions = cube["time"].values, cube["valid_fraction"].values
     dates = [
         {"time": str(time.astype("datetime64[s]")), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
-        for time, scene_id, fraction in zip(
-            cube["time"].values, cube["scene_id"].values, cube["valid_fraction"].values, strict=True
-        )
+        for time, scene_id, fraction in zip(times, cube["scene_id"].values, fractions, strict=True)
     ]
     return {
         "uri": uri,
@@ -66,31 +66,13 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "stored_bytes": int(open_repository(uri).chunk_storage_stats().native_bytes),
         "first": dates[0]["time"] if dates else None,
         "last": dates[-1]["time"] if dates else None,
-        "median_step_days": _median_step_days(cube["time"].values),
-        "mean_valid_fraction": round(float(np.mean(cube["valid_fraction"].values)), 4) if dates else None,
-        "bands": [
-            {"name": band.name, "scale": band.scale, "offset": band.offset, "nodata": _as_json(band.nodata), "unit": band.unit}
-            for band in bands_of(cube)
-        ],
-        "grid": {
-            "crs": grid.crs,
-            "transform": list(grid.transform),
-            "resolution_xy": list(grid.resolution_xy),
-            "bounds_xy": list(grid.bounds_xy),
-        },
+        "median_step_days": round(median_step_days(times), 6) if count > 1 else None,
+        "mean_valid_fraction": round(float(np.mean(fractions)), 4) if dates else None,
+        "bands": [{key: band_as_json(band)[key] for key in BAND_KEYS} for band in bands_of(cube)],
+        "grid": {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in ("transform", "resolution_xy", "bounds_xy")}},
         "format": FORMAT,
         "dates": dates,
     }
-
-
-def _median_step_days(times: np.ndarray) -> float | None:
-    if len(times) < 2:
-        return None
-    return round(float(np.median(np.diff(times) / np.timedelta64(1, "s")) / 86_400), 6)
-
-
-def _as_json(nodata: float | None) -> float | str | None:
-    return nodata if nodata is None or np.isfinite(nodata) else str(nodata)
 
 
 @dataclass(frozen=True)

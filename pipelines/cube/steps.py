@@ -30,18 +30,14 @@ def array_of(root: zarr.Group, name: str) -> AnyArray:
 
 def read_steps(root: zarr.Group) -> tuple[Step, ...]:
     """Metadata of the cube's dates, in order."""
-    texts = {name: np.asarray(array_of(root, name)[:]) for name in STEP_TEXTS}
-    times = {name: np.asarray(array_of(root, name)[:]).astype("datetime64[ns]") for name in STEP_TIMES}
-    fractions = np.asarray(array_of(root, "valid_fraction")[:])
-    return tuple(
-        Step(
-            time=times["time"][i],
-            ingested_utc=times["ingested_utc"][i],
-            valid_fraction=float(fractions[i]),
-            **{name: str(texts[name][i]) for name in STEP_TEXTS},
-        )
-        for i in range(len(fractions))
-    )
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray(array_of(root, name)[:])
+
+    columns: dict[str, Any] = {name: map(str, column(name)) for name in STEP_TEXTS}
+    columns |= {name: column(name).astype("datetime64[ns]") for name in STEP_TIMES}
+    columns["valid_fraction"] = map(float, column("valid_fraction"))
+    return tuple(Step(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True))
 
 
 def write_steps(root: zarr.Group, steps: list[Step]) -> None:
@@ -171,6 +167,5 @@ def verify(root: zarr.Group) -> None:
         raise ArtefactDamaged("a scene id would occur twice in the cube; nothing was committed")
     for name in PIXEL_ARRAYS:
         if array_of(root, name).shape[0] != len(steps):
-            raise ArtefactDamaged(
-                f"{name} has {array_of(root, name).shape[0]} dates, expected {len(steps)}; nothing was committed"
-            )
+            found = array_of(root, name).shape[0]
+            raise ArtefactDamaged(f"{name} has {found} dates, expected {len(steps)}; nothing was committed")

@@ -10,39 +10,14 @@ import numpy as np
 from pipelines.errors import MissingInput, RequestError
 
 DIRECTIVES = {
-    "%Y": r"\d{4}",
-    "%y": r"\d{2}",
-    "%m": r"\d{2}",
-    "%d": r"\d{2}",
-    "%j": r"\d{3}",
-    "%H": r"\d{2}",
-    "%M": r"\d{2}",
-    "%S": r"\d{2}",
-    "%b": r"[A-Za-z]{3}",
-    "%%": "%",
-}
-
-# longest first: a longer run of digits must not match as a shorter date
-FORMATS = (
-    "%Y-%m-%dT%H:%M:%S",
-    "%Y-%m-%dT%H-%M-%S",
-    "%Y-%m-%d_%H-%M-%S",
-    "%Y-%m-%d %H:%M:%S",
-    "%Y-%m-%d %H:%M",
-    "%Y%m%dT%H%M%S",
-    "%Y%m%d_%H%M%S",
-    "%Y%m%d-%H%M%S",
-    "%Y%m%d%H%M%S",
-    "%Y%m%dT%H%M",
-    "%Y%m%d_%H%M",
-    "%Y%m%d%H%M",
-    "%Y-%m-%d",
-    "%Y_%m_%d",
-    "%Y.%m.%d",
-    "%Y/%m/%d",
-    "%Y%m%d",
-    "%Y%j",
-)
+    "%Y": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%d": r"\d{2}", "%j": r"\d{3}",
+    "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%b": r"[A-Za-z]{3}", "%%": "%",
+}  # fmt: skip
+FORMATS = (  # longest first: a longer run of digits must not match as a shorter date
+    "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
+    "%Y%m%dT%H%M%S", "%Y%m%d_%H%M%S", "%Y%m%d-%H%M%S", "%Y%m%d%H%M%S", "%Y%m%dT%H%M", "%Y%m%d_%H%M", "%Y%m%d%H%M",
+    "%Y-%m-%d", "%Y_%m_%d", "%Y.%m.%d", "%Y/%m/%d", "%Y%m%d", "%Y%j",
+)  # fmt: skip
 FIRST_YEAR, LAST_YEAR = 1950, 2100
 
 

@@ -17,11 +17,10 @@ import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.sources.dates import parse_date, read_dates
-from pipelines.sources.file_names import propose_pattern
+from pipelines.sources.file_names import FilePattern, named, propose_pattern
 from pipelines.sources.folder import list_files
 from pipelines.sources.hdf5 import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
-from pipelines.sources.pattern import FilePattern, named
 
 Value = TypeVar("Value")
 
@@ -149,7 +148,7 @@ def _georeferencing_lines(path: Path, name: str, product: dict[str, object] | No
 
 
 def _folder(path: Path, paths: list[str], pattern: str, bands: tuple[str, ...]) -> DetectedFormat:
-    regex, date_format = FilePattern(pattern).regex(bands or None), FilePattern(pattern).date_format
+    regex, date_format = FilePattern(pattern).regex(bands), FilePattern(pattern).date_format
     matches = [named(match) for name in paths if (match := regex.fullmatch(name))]
     files = [name for name in paths if regex.fullmatch(name)]
     dates = [date for key in {m.key: m.date_text for m in matches}.values() if (date := parse_date(key, date_format)) is not None]

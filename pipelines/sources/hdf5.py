@@ -10,9 +10,8 @@ import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
-from pipelines.sources.layers import BandRequest
+from pipelines.sources.layers import BandRequest, reinterpret
 from pipelines.sources.opening import hdf5_data_set
-from pipelines.sources.resampling import reinterpret
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,8 @@ def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
         step = (centres[-1] - centres[0]) / (len(centres) - 1)
         even = centres[0] + step * np.arange(len(centres))
         if step == 0 or not np.allclose(centres, even, rtol=0, atol=1e-3 * abs(step)):
-            raise SceneRefused(
-                label, "wrong-grid", f"the {name} coordinates of {data.name} are not evenly spaced; resample it first"
-            )
+            detail = f"the {name} coordinates of {data.name} are not evenly spaced; resample it first"
+            raise SceneRefused(label, "wrong-grid", detail)
         steps.append(float(step))
     return steps[1], 0.0, float(x[0]) - steps[1] / 2, 0.0, steps[0], float(y[0]) - steps[0] / 2
 
@@ -100,8 +98,7 @@ def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
 def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
     """The WKT of the CF grid mapping, EPSG:4326 for axes in degrees, else None."""
     mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
-    positions = [data.parent, file] if mapping else []
-    for group in positions:
+    for group in [data.parent, file] if mapping else []:
         link = group.get(mapping, getlink=True)
         if isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset):
             for key in ("crs_wkt", "spatial_ref"):
@@ -118,12 +115,10 @@ def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
 
     attributes = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
     if "since" not in attributes.get("units", ""):
-        raise SceneRefused(
-            label, "no-date", f"{data.name!r} has the units {attributes.get('units')!r}; expected 'days since ...'"
-        )
+        detail = f"{data.name!r} has the units {attributes.get('units')!r}; expected 'days since ...'"
+        raise SceneRefused(label, "no-date", detail)
     try:
-        decoded = xr.decode_cf(xr.Dataset({"t": ("t", data[:], attributes)}))["t"].values
-        return decoded.astype("datetime64[ns]")
+        return xr.decode_cf(xr.Dataset({"t": ("t", data[:], attributes)}))["t"].values.astype("datetime64[ns]")
     except (ValueError, OverflowError, TypeError) as error:
         raise SceneRefused(label, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
 

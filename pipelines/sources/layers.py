@@ -1,30 +1,22 @@
-"""Band requests, source information and band-wise reading, shared by all file sources."""
+"""One band of one scene in a file: what is requested of it, and the windows of its pixels."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
-from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
-from pipelines.scene import Band, Scene
-from pipelines.sources.resampling import Layer, resample
-from pipelines.sources.source import Listing, Resampling
-
-log = logging.getLogger(__name__)
-
-MAX_READ_BYTES = 4 << 30  # one call of `read`
-PROBED_SCENES = 7  # spread over the series; the most frequent dtype wins
+from pipelines.scene import Band
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,10 @@ class BandRequest:
         """Names of the bands, then the quality band if there is one that is not among them."""
         names = tuple(band.name for band in self.bands)
         return names if self.quality is None or self.quality in names else (*names, self.quality)
+
+    @property
+    def names_in_files(self) -> tuple[str, ...]:
+        return tuple(self.name_in_file(name) for name in self.names)
 
     def name_in_file(self, name: str) -> str:
         return self.in_file.get(name, name)
@@ -73,9 +69,8 @@ class BandRequest:
             also = "" if transform is not None else " and no transform; if you know them, set source.transform and"
             raise SceneRefused(label, "wrong-crs", f"the file has no CRS{also or '; if you know it, set'} source.crs")
         if transform is None:
-            raise SceneRefused(
-                label, "wrong-grid", "the file is not georeferenced; if you know its position, set source.transform"
-            )
+            detail = "the file is not georeferenced; if you know its position, set source.transform"
+            raise SceneRefused(label, "wrong-grid", detail)
         a, b, c, d, e, f = (float(v) for v in transform)
         try:
             return Grid(canonical_crs(crs), (a, b, c, d, e, f), shape_yx)
@@ -91,13 +86,13 @@ def canonical_crs(crs: str) -> str:
     Cached, since the lookup takes 40 ms.
     """
     parsed = parse_crs(crs)
-    stated = re.search(r'(?:AUTHORITY\["EPSG", *"|ID\["EPSG", *)(\d+)"?\]\s*\]\s*$', parsed.to_wkt())
+    wkt: str = parsed.to_wkt()
+    stated = re.search(r'(?:AUTHORITY\["EPSG", *"|ID\["EPSG", *)(\d+)"?\]\s*\]\s*$', wkt)
     code = int(stated.group(1)) if stated else parsed.to_epsg(confidence_threshold=100)
     if code is not None:
         known = CRS.from_epsg(code)
         if known == parsed or _projection(known) == _projection(parsed):
             return f"EPSG:{code}"
-    wkt: str = parsed.to_wkt()
     return wkt
 
 
@@ -105,104 +100,51 @@ def _projection(crs: CRS) -> list[str]:
     return sorted(part for part in crs.to_proj4().split() if not part.startswith(("+towgs84", "+type", "+no_defs")))
 
 
-OpenLayer = Callable[[Scene, str], AbstractContextManager[Layer]]
+class Layer(Protocol):
+    """One band of one scene, open for reading: its grid, dtype, nodata and packing, and windows of its pixels."""
+
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def nodata(self) -> float | None: ...
+    @property
+    def scale_offset(self) -> tuple[float, float]: ...
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        """(rows, columns), stored dtype."""
 
 
 @dataclass(frozen=True)
-class SourceInfo:
-    """Properties of the files: bands with their nodata, the dtype, and the grid of the first readable scene."""
+class RasterLayer:
+    """A band of an open GDAL raster; `read_as` reinterprets the stored bits."""
 
-    bands: tuple[Band, ...]
-    dtype: np.dtype
+    dataset: rasterio.DatasetReader
+    index: int
     grid: Grid
+    read_as: np.dtype | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.read_as or np.dtype(self.dataset.dtypes[self.index - 1])
+
+    @property
+    def nodata(self) -> float | None:
+        return None if self.read_as else self.dataset.nodatavals[self.index - 1]
+
+    @property
+    def scale_offset(self) -> tuple[float, float]:
+        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
 
 
-def describe(label: str, requested: BandRequest, listing: Listing, open_layer: OpenLayer) -> SourceInfo:
-    """Properties of a series from a few scenes: their most frequent dtype, and the first grid and nodata found with it.
-
-    Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
-    """
-    scenes = [part for scene in listing.scenes for part in (scene.parts or (scene,))]
-    dtypes: dict[str, np.dtype] = {}
-    problems = list(listing.refused)
-    picks = sorted(set(np.linspace(0, len(scenes) - 1, PROBED_SCENES).round().astype(int))) if scenes else []
-    for index in [*picks, *(i for i in range(len(scenes)) if i not in picks)]:
-        if len(dtypes) >= min(PROBED_SCENES, len(scenes)) or (dtypes and index not in picks):
-            break
-        try:
-            dtypes[scenes[index].id] = _dtype_of(scenes[index], requested.bands[0].name, open_layer)
-        except (SceneRefused, MissingInput) as error:
-            problems.append(
-                error if isinstance(error, SceneRefused) else SceneRefused(scenes[index].id, "unreadable", str(error))
-            )
-    if not dtypes:
-        shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
-        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {label} can be read:\n{shown}")
-    dtype = Counter(dtypes.values()).most_common(1)[0][0]
-    for scene in scenes:
-        try:
-            if _dtype_of(scene, requested.bands[0].name, open_layer) == dtype:
-                info = _describe_scene(scene, requested, dtype, open_layer)
-                return _with_nodata_of(info, [scenes[index] for index in picks if scenes[index] is not scene], open_layer)
-        except (SceneRefused, MissingInput) as error:
-            log.debug("%s is not used to describe the series: %s", scene.id, error)
-    raise RequestError(
-        f"no scene of {label} has all of the bands {', '.join(requested.names)}:\n  {problems[0] if problems else ''}"
-    )
-
-
-def _dtype_of(scene: Scene, name: str, open_layer: OpenLayer) -> np.dtype:
-    with open_layer(scene, name) as layer:
-        return layer.dtype.newbyteorder("=")
-
-
-def _describe_scene(scene: Scene, requested: BandRequest, dtype: np.dtype, open_layer: OpenLayer) -> SourceInfo:
-    bands, grid = [], None
-    for band in requested.bands:
-        with open_layer(scene, band.name) as layer:
-            if layer.dtype.newbyteorder("=") != dtype:
-                raise RequestError(
-                    f"bands differ in dtype: {requested.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in {scene.id}; "
-                    "a cube has one dtype: remove one of them"
-                )
-            bands.append(_completed(band, layer, dtype))
-            grid = grid or layer.grid
-    assert grid is not None
-    return SourceInfo(tuple(bands), dtype, grid)
-
-
-def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
-    """`band` with missing nodata, and scale and offset of 1 and 0, completed from the file."""
-    nodata = _nodata_of(layer, dtype) if band.nodata is None else band.nodata
-    if nodata is not None and not is_storable(nodata, dtype):
-        raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, the dtype of the files")
-    scale, offset = band.scale, band.offset
-    if (scale, offset) == (1.0, 0.0):
-        scale, offset = layer.scale_offset
-    return dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset)
-
-
-def _with_nodata_of(info: SourceInfo, others: list[Scene], open_layer: OpenLayer) -> SourceInfo:
-    """`info` with missing nodata taken from the first of `others` that states one.
-
-    A crop without fill pixels may state no nodata; without this, the fill of the next scene would count as data.
-    """
-    bands = list(info.bands)
-    for scene in others:
-        silent = [index for index, band in enumerate(bands) if band.nodata is None]
-        try:
-            for index in silent:
-                with open_layer(scene, bands[index].name) as layer:
-                    bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, info.dtype))
-        except (SceneRefused, MissingInput) as error:
-            log.debug("%s states no nodata: %s", scene.id, error)
-    return dataclasses.replace(info, bands=tuple(bands))
-
-
-def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:
-    """The file's nodata, if it is a value of `dtype`."""
-    is_usable = layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype)
-    return float(layer.nodata) if is_usable and layer.nodata is not None else None
+def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
+    """`stored` in native byte order, its bits read as `read_as` if given."""
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return native if read_as is None else native.view(read_as)
 
 
 def is_storable(value: float, dtype: np.dtype) -> bool:
@@ -211,47 +153,6 @@ def is_storable(value: float, dtype: np.dtype) -> bool:
         return not np.isfinite(value) or abs(value) <= np.finfo(dtype).max
     limits = np.iinfo(dtype)
     return bool(np.isfinite(value)) and float(value).is_integer() and limits.min <= value <= limits.max
-
-
-def grid_of(open_layer: OpenLayer, scene: Scene, name: str) -> Grid:
-    try:
-        with open_layer(scene, name) as layer:
-            return layer.grid
-    except MissingInput as error:
-        raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
-
-
-def read_layers(
-    open_layer: OpenLayer,
-    info: SourceInfo,
-    scene: Scene,
-    grid: Grid,
-    names: tuple[str, ...],
-    resampling: Resampling,
-    rows: slice | None,
-) -> np.ndarray:
-    """(names, rows, x) as `Source.read` specifies. Raises SceneRefused."""
-    if scene.parts:
-        raise ValueError(f"{scene.id} is a mosaic: read its parts")
-    rows = slice(0, grid.shape_yx[0]) if rows is None else slice(*rows.indices(grid.shape_yx[0]))
-    requested_bytes = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * info.dtype.itemsize
-    if requested_bytes > MAX_READ_BYTES:
-        raise RequestError(
-            f"one read of {requested_bytes / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
-        )
-    bands = {band.name: band for band in info.bands}
-    planes = []
-    for name in names:
-        try:
-            with open_layer(scene, name) as layer:
-                if name in bands and layer.dtype.newbyteorder("=") != info.dtype:
-                    detail = f"band {name} holds {layer.dtype}, the other scenes {info.dtype}; convert or remove it"
-                    raise SceneRefused(scene.id, "wrong-dtype", detail)
-                nodata = bands[name].nodata if name in bands else layer.nodata
-                planes.append(resample(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
-        except MissingInput as error:
-            raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
-    return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
 
 def fill_value(nodata: float | None, dtype: np.dtype) -> float:

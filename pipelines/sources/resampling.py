@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import rasterio
@@ -15,64 +13,13 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from pipelines.grid import Grid
+from pipelines.sources.layers import Layer, RasterLayer
 from pipelines.sources.source import Resampling
 
 # The warped strips always start at multiples of WARP_ROWS from the grid's row 0: so the pixels do not depend on the rows
 # that are requested. GDAL warps windows of few rows block by block (512x128) with other rounding: hence the minimum.
 WARP_ROWS = 512
 MIN_WARP_ROWS = 256
-
-
-class Layer(Protocol):
-    """One band of one scene, open for reading: its grid, dtype, nodata and packing, and windows of its pixels."""
-
-    @property
-    def grid(self) -> Grid: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    @property
-    def nodata(self) -> float | None: ...
-
-    @property
-    def scale_offset(self) -> tuple[float, float]: ...
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        """(rows, columns), stored dtype."""
-        ...
-
-
-@dataclass(frozen=True)
-class RasterLayer:
-    """A band of an open GDAL raster; `read_as` reinterprets the stored bits."""
-
-    dataset: rasterio.DatasetReader
-    index: int
-    grid: Grid
-    read_as: np.dtype | None = None
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.read_as or np.dtype(self.dataset.dtypes[self.index - 1])
-
-    @property
-    def nodata(self) -> float | None:
-        return None if self.read_as else self.dataset.nodatavals[self.index - 1]
-
-    @property
-    def scale_offset(self) -> tuple[float, float]:
-        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-        return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
-
-
-def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
-    """`stored` in native byte order, its bits read as `read_as` if given."""
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return native if read_as is None else native.view(read_as)
 
 
 def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
