@@ -27,7 +27,6 @@ class Version:
 
 def list_versions(uri: str) -> list[Version]:
     """Every version of the cube, newest first, without the one that created the empty repository."""
-    ancestry = open_repository(uri).ancestry(branch=BRANCH)
     return [
         Version(
             snapshot=entry.id,
@@ -37,7 +36,7 @@ def list_versions(uri: str) -> list[Version]:
             replaced=tuple(entry.metadata.get("replaced", ())),
             refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
         )
-        for entry in ancestry
+        for entry in open_repository(uri).ancestry(branch=BRANCH)
         if entry.parent_id is not None
     ]
 
@@ -75,23 +74,11 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Garbage:
-    """Counts of what `collect_garbage` removed."""
+def collect_garbage(uri: str) -> int:
+    """Removes unreferenced chunks (of killed ingests) and returns their number.
 
-    chunks: int
-    bytes: int
-    versions: int
-
-
-def collect_garbage(uri: str, forget_before: datetime | None = None) -> Garbage:
-    """Removes unreferenced chunks (of killed ingests), and versions older than `forget_before` if given.
-
-    The newest version is always kept. Holds the writer's lock, since chunks of a running ingest are unreferenced too. On S3
-    there is no lock: run it only when nothing is being ingested.
+    Holds the writer's lock, since chunks of a running ingest are unreferenced too. On S3 there is no lock: run it only when
+    nothing is being ingested.
     """
     with exclusive_writer(uri):
-        repository = open_repository(uri)
-        forgotten = repository.expire_snapshots(older_than=forget_before) if forget_before else set()
-        summary = repository.garbage_collect(datetime.now(UTC))
-    return Garbage(int(summary.chunks_deleted), int(summary.bytes_deleted), len(forgotten))
+        return int(open_repository(uri).garbage_collect(datetime.now(UTC)).chunks_deleted)

@@ -16,21 +16,12 @@ import icechunk
 import numpy as np
 import zarr
 
+from pipelines.cube import store
 from pipelines.cube.lock import exclusive_writer
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
-from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
-from pipelines.cube.store import (
-    BRANCH,
-    IMAGE,
-    bands_of,
-    create_arrays,
-    first_line,
-    grid_of,
-    has_layout,
-    open_cube,
-    open_or_create_repository,
-)
-from pipelines.cube.writing import ValidReader, Written, write_in_threads, write_with_dask
+from pipelines.cube.steps import read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
+from pipelines.cube.store import BRANCH, IMAGE
+from pipelines.cube.writing import Written, write_in_threads, write_with_dask
 from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
 from pipelines.files import write_text
 from pipelines.grid import Grid
@@ -143,7 +134,7 @@ class _Ingest:
     def write_all(self) -> str:
         """The newest snapshot after all batches, or "" if the cube still has no version."""
         settings, scenes = self.settings, self.listing.scenes
-        repository = open_or_create_repository(self.uri)
+        repository = store.open_or_create_repository(self.uri)
         root = _newest(repository)
         reader = self._reader(root)
         context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
@@ -162,26 +153,21 @@ class _Ingest:
                     self.progress(done, total)
         return repository.lookup_branch(BRANCH) if _newest(repository) is not None else ""
 
-    def _reader(self, root: zarr.Group | None) -> ValidReader:
+    def _reader(self, root: zarr.Group | None) -> SceneReader:
         """Reads scenes for the cube, or for a new one. Raises CubeMismatch unless the source and the grid fit the cube."""
-        settings = self.settings
-        dtype, bands = np.dtype(self.source.dtype()), tuple(self.source.bands)
-        if root is None:
-            grid, chunk_px = self.grid or self.source.native_grid(), settings.chunk_px
-        else:
-            grid, chunk_px = _matching_grid(self.uri, self.grid, dtype, bands), array_of(root, IMAGE).chunks[2]
-        scenes = SceneReader(self.source, self.quality_mask, grid, settings.on_other_grid, settings.resampling)
-        return ValidReader(scenes, dtype, bands, settings.min_valid_fraction, chunk_px)
+        grid = _matching_grid(self.uri, self.grid, self.source) if root is not None else self.grid or self.source.native_grid()
+        how = self.settings
+        return SceneReader(self.source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)
 
     def _write_batch(
-        self, repository: icechunk.Repository, reader: ValidReader, scenes: list[Scene], fingerprints: dict[str, str]
+        self, repository: icechunk.Repository, reader: SceneReader, scenes: list[Scene], fingerprints: dict[str, str]
     ) -> Iterator[None]:
         """Writes `scenes` as one version; yields after each scene."""
         settings = self.settings
         session = repository.writable_session(BRANCH)
-        if not has_layout(session.store):
-            grid, bands = reader.scenes.grid, reader.bands
-            create_arrays(session.store, grid, bands, reader.dtype, reader.chunk_px, settings.attributes)
+        if not store.has_layout(session.store):
+            dtype = np.dtype(self.source.dtype())
+            store.create_arrays(session.store, reader.grid, self.source.bands, dtype, settings.chunk_px, settings.attributes)
             if settings.dask is not None:  # workers write to forks, and only a clean session can be forked
                 session.commit("create cube")
                 session = repository.writable_session(BRANCH)
@@ -217,15 +203,9 @@ class _Ingest:
             write_refusals(root, _refusals_to_keep(read_refusals(root), written))
             root.attrs.update(self.settings.attributes)
             verify(root)
-            session.commit(
-                f"ingest: {len(added)} added, {len(replaced)} replaced, {len(refused)} refused",
-                {
-                    "driftline": code_version(),
-                    "added": added,
-                    "replaced": replaced,
-                    "refused": refusals_as_json([*self.refused.values(), *refused.values()]),
-                },
-            )
+            message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(refused)} refused"
+            as_json = refusals_as_json([*self.refused.values(), *refused.values()])
+            session.commit(message, {"driftline": _version(), "added": added, "replaced": replaced, "refused": as_json})
         else:
             session.discard_changes()
         self.added += added
@@ -244,26 +224,26 @@ class _Ingest:
 
 
 def _newest(repository: icechunk.Repository) -> zarr.Group | None:
-    store = repository.readonly_session(BRANCH).store
-    return zarr.open_group(store, mode="r") if has_layout(store) else None
+    head = repository.readonly_session(BRANCH).store
+    return zarr.open_group(head, mode="r") if store.has_layout(head) else None
 
 
-def _matching_grid(uri: str, grid: Grid | None, dtype: np.dtype, bands: tuple[Band, ...]) -> Grid:
+def _matching_grid(uri: str, grid: Grid | None, source: Source) -> Grid:
     """The grid of the existing cube.
 
     Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may.
     """
-    cube = open_cube(uri)
-    existing = grid_of(cube)
+    cube = store.open_cube(uri)
+    existing = store.grid_of(cube)
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
             f"the cube at {uri} has the grid {existing.crs}, {existing.transform}, {existing.shape_yx} (y, x); "
             f"requested {grid.crs}, {grid.transform}, {grid.shape_yx}: omit the grid, or name a new cube (cube.uri)"
         )
     remedy = "name a new cube (cube.uri) or use the bands of this one"
-    if cube[IMAGE].dtype != dtype:
-        raise CubeMismatch(f"the cube at {uri} stores {cube[IMAGE].dtype}, the source has {dtype}: {remedy}")
-    here, there = ([_comparable(band) for band in one] for one in (bands_of(cube), bands))
+    if cube[IMAGE].dtype != source.dtype():
+        raise CubeMismatch(f"the cube at {uri} stores {cube[IMAGE].dtype}, the source has {source.dtype()}: {remedy}")
+    here, there = ([_comparable(band) for band in bands] for bands in (store.bands_of(cube), source.bands))
     if here != there:
         found = f"the cube at {uri} has the bands (name, scale, offset, nodata) {here}"
         raise CubeMismatch(f"{found}, the source has {there}: {remedy}")
@@ -277,15 +257,8 @@ def _comparable(band: Band) -> tuple[str, float, float, str]:
 def _step_of(one: Written, now: np.datetime64) -> Step:
     scene = one.work.scene
     paths = sorted({os.path.basename(asset.path) for part in (scene.parts or (scene,)) for asset in part.assets.values()})  # noqa: PTH119
-    return Step(
-        time=scene.observed_utc.astype("datetime64[ns]"),
-        scene_id=scene.id,
-        content_hash=one.content_hash,
-        fingerprint=one.work.fingerprint,
-        source=" ".join(paths),
-        ingested_utc=now,
-        valid_fraction=one.valid_fraction,
-    )
+    date = scene.observed_utc.astype("datetime64[ns]")
+    return Step(date, scene.id, one.content_hash, one.work.fingerprint, " ".join(paths), now, one.valid_fraction)
 
 
 def _refusals_to_keep(known: tuple[KnownRefusal, ...], written: list[Written]) -> list[KnownRefusal]:
@@ -299,7 +272,7 @@ def _refusals_to_keep(known: tuple[KnownRefusal, ...], written: list[Written]) -
     return [*(refusal for refusal in known if refusal.scene_id not in seen), *fresh]
 
 
-def code_version() -> str:
+def _version() -> str:
     try:
         return version("driftline")
     except PackageNotFoundError:  # run from a checkout that is not installed
@@ -319,11 +292,10 @@ def _storage_errors(uri: str) -> Iterator[None]:
         if isinstance(e, icechunk.ConflictError):
             raise
         codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if getattr(e, "errno", None) in codes or any(
-            f"os error {code}" in str(e) or os.strerror(code) in str(e) for code in codes
-        ):
+        texts = [text for code in codes for text in (f"os error {code}", os.strerror(code))]
+        if getattr(e, "errno", None) in codes or any(text in str(e) for text in texts):
             raise StorageFull(
                 f"no space left for the cube at {uri}; what was committed before is intact. "
                 "Free space and run the same command again: it resumes"
             ) from e
-        raise StateError(f"the cube at {uri} could not be written: {first_line(e)}") from e
+        raise StateError(f"the cube at {uri} could not be written: {store.first_line(e)}") from e

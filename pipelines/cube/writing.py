@@ -13,98 +13,14 @@ import numpy as np
 import zarr
 
 from pipelines.cube.plan import Work
-from pipelines.cube.steps import resize_time, write_rows
+from pipelines.cube.steps import array_of, resize_time, write_rows
+from pipelines.cube.store import IMAGE
 from pipelines.errors import SceneRefused
-from pipelines.scene import Band, Scene, Slice
 from pipelines.sources.reading import SceneReader, hash_content
 
 # how many times its own size a scene takes between file and chunks: read, resampled, encoded
 COPIES = 3
 MB = 2**20
-
-
-@dataclass(frozen=True)
-class ValidReader:
-    """Reads scenes and validates them against the cube: its dtype and bands, in order. Picklable, for Dask workers.
-
-    No check changes anything: nothing is cast or reshaped silently.
-    """
-
-    scenes: SceneReader
-    dtype: np.dtype
-    bands: tuple[Band, ...]
-    min_valid_fraction: float
-    chunk_px: int
-
-    @property
-    def shape_yx(self) -> tuple[int, int]:
-        return self.scenes.grid.shape_yx
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row of pixels of all bands, the validity mask and the quality band."""
-        return self.shape_yx[1] * (len(self.bands) * self.dtype.itemsize + 2)
-
-    @property
-    def scene_bytes(self) -> int:
-        return self.row_bytes * self.shape_yx[0]
-
-    def read(self, scene: Scene) -> Slice:
-        """The scene on the cube's grid. Raises SceneRefused."""
-        _check_scene(scene)
-        found = self.scenes.read(scene)
-        self._check_arrays(scene, found.image_BYX, found.valid_YX, self.shape_yx[0])
-        return found
-
-    def read_rows(self, scene: Scene, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """(image_BYX, valid_YX) of `rows` of the scene on the cube's grid. Raises SceneRefused."""
-        image_BYX, valid_YX = self.scenes.read_rows(scene, rows)
-        self._check_arrays(scene, image_BYX, valid_YX, rows.stop - rows.start)
-        return image_BYX, valid_YX
-
-    def check_content(self, scene: Scene, has_data: bool, valid_px: int) -> float:
-        """The valid fraction. Raises SceneRefused(all-nodata, all-cloud) without data, or below the minimum."""
-        if not has_data:
-            raise SceneRefused(scene.id, "all-nodata", "every pixel on the cube's grid is nodata")
-        if valid_px == 0:
-            raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
-        fraction = valid_px / (self.shape_yx[0] * self.shape_yx[1])
-        if fraction < self.min_valid_fraction:
-            required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
-            raise SceneRefused(scene.id, "all-cloud", f"{fraction:.2%} of the pixels are usable, {required}")
-        return fraction
-
-    def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, height: int) -> None:
-        shape_yx = height, self.shape_yx[1]
-        if image_BYX.ndim != 3 or image_BYX.shape[0] != len(self.bands):
-            expected = f"the cube has {len(self.bands)} bands ({', '.join(band.name for band in self.bands)})"
-            raise SceneRefused(scene.id, "missing-band", f"{expected}, read {image_BYX.shape}")
-        if image_BYX.shape[1:] != shape_yx or valid_YX.shape != shape_yx:
-            found = f"read {image_BYX.shape[1:]} with a mask of {valid_YX.shape}"
-            raise SceneRefused(scene.id, "wrong-grid", f"the cube's grid has {shape_yx} pixels (y, x), {found}")
-        if image_BYX.dtype != self.dtype:
-            raise SceneRefused(scene.id, "wrong-dtype", f"the cube stores {self.dtype}, the scene is {image_BYX.dtype}")
-        if valid_YX.dtype != np.bool_:
-            raise SceneRefused(scene.id, "wrong-dtype", f"the mask must be bool, it is {valid_YX.dtype}")
-
-
-def _check_scene(scene: Scene) -> None:
-    """Raises SceneRefused(no-date) for a scene without id or date; a NaT could never be found again."""
-    if not scene.id:
-        raise SceneRefused("(no id)", "no-date", f"a scene without an id, observed at {scene.observed_utc}")
-    if np.isnat(scene.observed_utc):
-        raise SceneRefused(scene.id, "no-date", "its date could not be read; check the date pattern of the source")
-
-
-def _has_data(image_BYX: np.ndarray, bands: tuple[Band, ...]) -> bool:
-    """True if any pixel of any band is neither nodata nor NaN."""
-    for band, image_YX in zip(bands, image_BYX, strict=True):
-        is_seen = np.isfinite(image_YX) if image_YX.dtype.kind == "f" else np.ones((), bool)
-        if band.nodata is not None and not np.isnan(band.nodata):
-            is_seen = is_seen & (image_YX != band.nodata)
-        if is_seen.any():
-            return True
-    return False
 
 
 @dataclass(frozen=True)
@@ -118,20 +34,20 @@ class Written:
     refused: SceneRefused | None = None
 
 
-def write_scene(root: zarr.Group, reader: ValidReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
+def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
     """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once."""
     has_asked = False
     try:
         found = reader.read(work.scene)
         valid_px = int(np.count_nonzero(found.valid_YX))
-        has_data = valid_px > 0 or _has_data(found.image_BYX, reader.bands)
+        has_data = valid_px > 0 or reader.has_data(found.image_BYX)
         fraction = reader.check_content(work.scene, has_data, valid_px)
         if found.content_hash == work.previous_hash:
             return Written(work, None, found.content_hash, fraction)
         # the known hash belongs to the date of the scene, so its pixels may be replaced in place
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
-        write_rows(root, slot, slice(0, reader.shape_yx[0]), found.image_BYX, found.valid_YX)
+        write_rows(root, slot, slice(0, reader.grid.shape_yx[0]), found.image_BYX, found.valid_YX)
         return Written(work, slot, found.content_hash, fraction)
     except SceneRefused as e:
         return Written(work, refused=e)
@@ -140,19 +56,19 @@ def write_scene(root: zarr.Group, reader: ValidReader, work: Work, take_slot: Ca
             take_slot(False)
 
 
-def _write_scene_in_strips(root: zarr.Group, reader: ValidReader, work: Work, slot: int, rows_px: int, workers: int) -> Written:
+def _write_scene_in_strips(root: zarr.Group, reader: SceneReader, work: Work, slot: int, rows_px: int, workers: int) -> Written:
     """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), `workers` at a time.
 
     Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
     content hash is that of the strips' hashes, so it differs from that of the whole.
     """
-    height = reader.shape_yx[0]
+    height = reader.grid.shape_yx[0]
     strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
     def write_strip(rows: slice) -> tuple[str, int, bool]:
         image_BYX, valid_YX = reader.read_rows(work.scene, rows)
         write_rows(root, slot, rows, image_BYX, valid_YX)
-        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), _has_data(image_BYX, reader.bands)
+        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), reader.has_data(image_BYX)
 
     try:
         with ThreadPoolExecutor(workers) as pool:
@@ -190,7 +106,7 @@ class SlotOrder:
 
 
 def write_in_threads(
-    root: zarr.Group, reader: ValidReader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None
+    root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, workers: int | None
 ) -> Iterator[Written]:
     """Results of `works`, written by threads of this process; as many at once as fit into `memory_mb`. Order of completion."""
     requested = workers or (os.cpu_count() or 1) + 1  # one more than cores: it computes while another waits for the disk
@@ -212,21 +128,22 @@ def write_in_threads(
 
 
 def _write_large(
-    root: zarr.Group, reader: ValidReader, works: list[Work], first_slot: int, memory_mb: int, requested: int
+    root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, requested: int
 ) -> Iterator[Written]:
     """One scene at a time, in strips of whole chunks. One strip is always allowed: nothing smaller can be written."""
-    strip_bytes = COPIES * reader.row_bytes * reader.chunk_px
+    chunk_px = array_of(root, IMAGE).chunks[2]
+    strip_bytes = COPIES * reader.row_bytes * chunk_px
     at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
     chunks_per_strip = max(1, memory_mb * MB // (strip_bytes * at_once))
     slot = first_slot
     for work in works:
-        written = _write_scene_in_strips(root, reader, work, slot, chunks_per_strip * reader.chunk_px, at_once)
+        written = _write_scene_in_strips(root, reader, work, slot, chunks_per_strip * chunk_px, at_once)
         slot += written.slot is not None
         yield written
 
 
 def write_with_dask(
-    session: icechunk.Session, reader: ValidReader, works: list[Work], first_slot: int, memory_mb: int, address: str
+    session: icechunk.Session, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, address: str
 ) -> Iterator[Written]:
     """Results of `works`, written by the workers of a Dask cluster, each to a fork of the session, merged at the end.
 
@@ -253,7 +170,7 @@ def write_with_dask(
 
 
 def _write_in_fork(
-    fork: icechunk.ForkSession, reader: ValidReader, work: Work, slot: int, room: int
+    fork: icechunk.ForkSession, reader: SceneReader, work: Work, slot: int, room: int
 ) -> tuple[icechunk.ForkSession, Written]:
     root = zarr.open_group(fork.store, mode="r+")
     resize_time(root, room)

@@ -54,22 +54,17 @@ def find_dates(text: str) -> list[tuple[str, slice]]:
     found: list[tuple[str, slice]] = []
     for date_format in FORMATS:
         for match in re.finditer(rf"(?<!\d){format_regex(date_format)}(?!\d)", text):
-            here = slice(*match.span())
-            is_free = all(here.stop <= other.start or other.stop <= here.start for _, other in found)
+            is_free = all(match.end() <= other.start or other.stop <= match.start() for _, other in found)
             if is_free and parse_date(match.group(), date_format) is not None:
-                found.append((date_format, here))
+                found.append((date_format, slice(*match.span())))
     return sorted(found, key=lambda item: item[1].start)
 
 
 def detect_date(text: str) -> np.datetime64 | None:
     """The date if the whole of `text` is a date in one of FORMATS, else None. A trailing Z (UTC) is allowed."""
     text = text.strip().removesuffix("Z").split(".000")[0]
-    for date_format in FORMATS:
-        if re.fullmatch(format_regex(date_format), text):
-            date = parse_date(text, date_format)
-            if date is not None:
-                return date
-    return None
+    dates = (parse_date(text, form) for form in FORMATS if re.fullmatch(format_regex(form), text))
+    return next((date for date in dates if date is not None), None)
 
 
 def read_dates(path: Path) -> list[np.datetime64 | None]:

@@ -3,7 +3,8 @@
 Note: Landsat names hold the acquisition date first and the processing date second; `S2A_OPER` names hold only the
 processing date. Sentinel-2 products since processing baseline 04.00 (25 January 2022) store reflectance with an offset:
 physical = (stored - 1000) / 10000. A series across that day must be harmonised first, or cut at that day and given
-`offset: -0.1`. Links that point out of the folder are refused; folders that are links are not searched.
+`offset: -0.1` (https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming).
+Links that point out of the folder are refused; folders that are links are not searched.
 """
 
 from __future__ import annotations

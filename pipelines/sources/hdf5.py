@@ -44,8 +44,8 @@ class Hdf5Layer:
         return reinterpret(plane, self.read_as)
 
 
-# cached, since reading it takes milliseconds
-_known_georeferencing: dict[tuple[str, int, str, bool], tuple[str | None, tuple[float, ...] | None]] = {}
+Georeferencing = tuple[str | None, tuple[float, ...] | None]  # CRS and affine, as far as the file states them
+_known_georeferencing: dict[tuple[str, int, str, bool], Georeferencing] = {}  # reading it takes milliseconds
 
 
 def open_plane(file: h5py.File, name: str, index: int, requested: BandRequest, band: str, label: str) -> Hdf5Layer:
@@ -87,12 +87,10 @@ def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
 def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
     """The coordinate of an axis from its HDF5 dimension scale, float64; None if there is none with at least two values."""
     scales = data.dims[data.ndim + axis]
-    if len(scales) == 0 or scales[0].shape != (data.shape[axis],) or data.shape[axis] < 2:
+    if len(scales) == 0 or scales[0].shape != (data.shape[axis],) or data.shape[axis] < 2 or scales[0].dtype.kind not in "iuf":
         return None
-    if scales[0].dtype.kind not in "iuf" or "This is a netCDF dimension but not" in text_attribute(scales[0], "NAME"):
-        return None
-    values: np.ndarray = scales[0][:].astype(float)
-    return values
+    is_placeholder = "This is a netCDF dimension but not" in text_attribute(scales[0], "NAME")
+    return None if is_placeholder else scales[0][:].astype(float)
 
 
 def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:

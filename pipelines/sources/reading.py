@@ -1,4 +1,4 @@
-"""Reads scenes on the cube's grid, with their validity mask and content hash."""
+"""Reads scenes on the cube's grid, with their validity mask and content hash. Refuses what does not fit; casts nothing."""
 
 import hashlib
 from dataclasses import dataclass
@@ -31,19 +31,72 @@ class SceneReader:
     grid: Grid
     on_other_grid: OnOtherGrid = "refuse"
     resampling: Resampling = "nearest"
+    min_valid_fraction: float = 0.0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of pixels of all bands, the validity mask and the quality band."""
+        return self.grid.shape_yx[1] * (len(self.source.bands) * self.source.dtype().itemsize + 2)
+
+    @property
+    def scene_bytes(self) -> int:
+        return self.row_bytes * self.grid.shape_yx[0]
 
     def read(self, scene: Scene) -> Slice:
         """The whole scene. Raises SceneRefused(wrong-crs, wrong-grid, no-overlap, all-nodata, ...)."""
-        with files_kept_open():
-            image_BYX, valid_YX, is_data_YX = self._read_parts(scene, slice(0, self.grid.shape_yx[0]))
+        image_BYX, valid_YX, is_data_YX = self._read(scene, slice(0, self.grid.shape_yx[0]))
         if not is_data_YX.any():
             raise SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
         return Slice(scene, image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
 
     def read_rows(self, scene: Scene, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """(image_BYX as stored, valid_YX) of `rows` of the grid; equal to the same rows of the whole scene."""
+        return self._read(scene, rows)[:2]
+
+    def has_data(self, image_BYX: np.ndarray) -> bool:
+        """True if any pixel of any band is neither nodata nor NaN."""
+        for band, image_YX in zip(self.source.bands, image_BYX, strict=True):
+            is_seen = np.isfinite(image_YX) if image_YX.dtype.kind == "f" else np.ones((), bool)
+            if band.nodata is not None and not np.isnan(band.nodata):
+                is_seen = is_seen & (image_YX != band.nodata)
+            if is_seen.any():
+                return True
+        return False
+
+    def check_content(self, scene: Scene, has_data: bool, valid_px: int) -> float:
+        """The valid fraction. Raises SceneRefused(all-nodata, all-cloud) without data, or below the minimum."""
+        if not has_data:
+            raise SceneRefused(scene.id, "all-nodata", "every pixel on the cube's grid is nodata")
+        if valid_px == 0:
+            raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
+        fraction = valid_px / (self.grid.shape_yx[0] * self.grid.shape_yx[1])
+        if fraction < self.min_valid_fraction:
+            required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
+            raise SceneRefused(scene.id, "all-cloud", f"{fraction:.2%} of the pixels are usable, {required}")
+        return fraction
+
+    def _read(self, scene: Scene, rows: slice) -> Pixels:
+        if not scene.id:
+            raise SceneRefused("(no id)", "no-date", f"a scene without an id, observed at {scene.observed_utc}")
+        if np.isnat(scene.observed_utc):  # it could never be found again
+            raise SceneRefused(scene.id, "no-date", "its date could not be read; check the date pattern of the source")
         with files_kept_open():
-            return self._read_parts(scene, rows)[:2]
+            pixels = self._read_parts(scene, rows)
+        self._check_arrays(scene, *pixels[:2], (rows.stop - rows.start, self.grid.shape_yx[1]))
+        return pixels
+
+    def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, shape_yx: tuple[int, int]) -> None:
+        bands, dtype = self.source.bands, self.source.dtype()
+        if image_BYX.ndim != 3 or image_BYX.shape[0] != len(bands):
+            expected = f"the cube has {len(bands)} bands ({', '.join(band.name for band in bands)})"
+            raise SceneRefused(scene.id, "missing-band", f"{expected}, read {image_BYX.shape}")
+        if image_BYX.shape[1:] != shape_yx or valid_YX.shape != shape_yx:
+            found = f"read {image_BYX.shape[1:]} with a mask of {valid_YX.shape}"
+            raise SceneRefused(scene.id, "wrong-grid", f"the cube's grid has {shape_yx} pixels (y, x), {found}")
+        if image_BYX.dtype != dtype:
+            raise SceneRefused(scene.id, "wrong-dtype", f"the cube stores {dtype}, the scene is {image_BYX.dtype}")
+        if valid_YX.dtype != np.bool_:
+            raise SceneRefused(scene.id, "wrong-dtype", f"the mask must be bool, it is {valid_YX.dtype}")
 
     def _read_parts(self, scene: Scene, rows: slice) -> Pixels:
         """A scene, or the mosaic of its parts."""

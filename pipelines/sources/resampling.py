@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import rasterio
+from pyproj import Transformer
 from rasterio._err import CPLE_BaseError  # GDAL errors that rasterio does not convert to RasterioError
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject
+from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
 from pipelines.grid import Grid
@@ -90,8 +91,6 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     (https://gdal.org/en/stable/api/gdalwarp_cpp.html, papszWarpOptions). Empty if the centre of `target` has no
     coordinates in `source`'s CRS.
     """
-    from pyproj import Transformer
-
     height, width = target.shape_yx
     centre_and_next = [(width / 2 + right, height / 2 + down) for right, down in ((0, 0), (1, 0), (0, 1))]
     points = [target.affine @ at for at in centre_and_next]
@@ -159,8 +158,6 @@ def _warp_array(
 
 def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
     """(rows, x) bool: pixel centres of `target` that are inside `source`; for bands without a nodata value."""
-    from pyproj import Transformer
-
     part = target.window(rows, slice(0, target.shape_yx[1]))
     columns, lines = np.meshgrid(np.arange(part.shape_yx[1]) + 0.5, np.arange(part.shape_yx[0]) + 0.5)
     x, y = part.affine @ (columns, lines)
@@ -173,8 +170,6 @@ def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
 
 def overlaps(source: Grid, target: Grid) -> bool:
     """True if the outlines of both grids overlap; False only if they certainly do not."""
-    from rasterio.warp import transform_bounds
-
     left, bottom, right, top = target.bounds_xy
     there = source.bounds_xy
     if not source.has_same_crs(target):

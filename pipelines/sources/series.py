@@ -1,8 +1,6 @@
 """Sources whose files hold many dates: a netCDF-4 cube, or stacks of raster bands beside a text file with the dates.
 
-Sentinel-2 reflectance since processing baseline 04.00 (from 25 January 2022) is stored with an offset of +1000: physical =
-(stored - 1000) / 10000. Cubes that mix baselines must be harmonised first; set `offset: -0.1` for new ones.
-(https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming)
+Cubes that mix Sentinel-2's processing baselines (see `folder`) must be harmonised first.
 """
 
 from __future__ import annotations

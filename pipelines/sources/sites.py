@@ -217,13 +217,13 @@ def read_steps(path: Path) -> dict[str, np.datetime64]:
         text = file.read(MAX_DATES_BYTES).decode("utf-8-sig", "replace")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if lines and not any(character.isdigit() for character in lines[0][1]):
+        del lines[0]  # a heading
     steps: dict[str, np.datetime64] = {}
-    for index, (number, line) in enumerate(lines):
+    for number, line in lines:
         whole, match = detect_date(line), STEP_LINE.fullmatch(line)
         date = whole if whole is not None else detect_date(match["date"].strip(" \t\"'")) if match else None
         if date is None:
-            if index == 0 and not any(letter.isdigit() for letter in line):
-                continue  # a heading
             raise RequestError(f"{path.name}:{number}: {line[:60]!r} holds no date; write lines such as date_1: 20150916")
         step = str(len(steps) + 1) if whole is not None or match is None else match["step"].strip("\"'")
         if step in steps:
@@ -242,12 +242,11 @@ def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) ->
     dates: dict[str, np.datetime64] = {}
     for step in steps:
         keys = [key for key in dated if key == step] or [key for key in dated if _step_of(key) == _step_of(step)]
+        known = ", ".join(f"{key} ({_day(dated[key])})" for key in keys or dated)
         if not keys:
-            known = ", ".join(f"{key} ({_day(date)})" for key, date in dated.items())
             raise RequestError(f"{where} has no date for step {step}, only for {known}: add a line such as date_{step}: 20150916")
         if len({dated[key] for key in keys}) > 1:
-            found = ", ".join(f"{key} ({_day(dated[key])})" for key in keys)
-            raise RequestError(f"{where} has two dates for step {step}: {found}; keep one of the lines")
+            raise RequestError(f"{where} has two dates for step {step}: {known}; keep one of the lines")
         dates[step] = dated[keys[0]]
     numbered = [step for step in steps if re.search(r"\d$", step)]
     for earlier, later in itertools.pairwise(numbered):
