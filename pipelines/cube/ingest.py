@@ -21,7 +21,7 @@ from pipelines.cube.lock import exclusive_writer
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
 from pipelines.cube.steps import read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
 from pipelines.cube.store import BRANCH, IMAGE
-from pipelines.cube.writing import Written, write_in_threads, write_with_dask
+from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
 from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
 from pipelines.files import write_text
 from pipelines.grid import Grid
@@ -57,7 +57,7 @@ class IngestSettings:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """Result of an ingest; the three groups are scene ids in order of date. `snapshot` is the cube's newest version."""
+    """Result of an ingest: the cube's newest version, and the ids (refusals) of the scenes in order of date."""
 
     snapshot: str
     added: tuple[str, ...]
@@ -101,7 +101,9 @@ def ingest(
                 log.info("%s: another writer committed first (attempt %d); restarting from its version", uri, attempt + 1)
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
-    report = run.report(snapshot, time.monotonic() - started)
+    report = IngestReport(
+        snapshot, run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.refusals(), time.monotonic() - started
+    )
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
@@ -114,7 +116,7 @@ def ingest(
 
 @dataclass
 class _Ingest:
-    """One ingest: what was asked for, and what has become of the scenes so far."""
+    """One ingest: what was asked for, and what has become of the scenes (by id) so far."""
 
     source: Source
     quality_mask: QualityMask | None
@@ -123,9 +125,7 @@ class _Ingest:
     settings: IngestSettings
     listing: Listing
     progress: Progress | None
-    added: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
+    outcome: dict[str, Outcome] = field(default_factory=dict)
     refused: dict[str, SceneRefused] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -141,7 +141,8 @@ class _Ingest:
         fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
         known = ((), ()) if root is None else (read_steps(root), read_refusals(root))
         plan = plan_ingest(scenes, fingerprints, *known)
-        self.unchanged = [scene_id for scene_id in plan.unchanged if scene_id not in {*self.added, *self.replaced}]
+        for scene_id in plan.unchanged:
+            self.outcome.setdefault(scene_id, "unchanged")
         self.refused |= {e.scene_id: e for e in plan.refused}
         total, done = len(plan.works), 0
         size = max(1, min(settings.commit_scenes, settings.commit_mb * MB // reader.scene_bytes))
@@ -187,15 +188,14 @@ class _Ingest:
 
     def _finish_batch(self, session: icechunk.Session, root: zarr.Group, steps: tuple[Step, ...], written: list[Written]) -> None:
         """Sorts the dates, describes them and commits; without changes the session is discarded."""
-        new = [one for one in written if one.slot is not None]
+        outcome = {one.work.scene.id: one.outcome for one in written if one.refused is None}
         refused = {one.work.scene.id: one.refused for one in written if one.refused is not None}
-        added = [one.work.scene.id for one in new if one.work.replaces is None]
-        replaced = [one.work.scene.id for one in new if one.work.replaces is not None]
-        if new:
-            replaced_indices = {one.work.replaces for one in new}
-            positioned = [(step, index) for index, step in enumerate(steps) if index not in replaced_indices]
+        added, replaced = ([scene_id for scene_id, kind in outcome.items() if kind == which] for which in ("added", "replaced"))
+        if added or replaced:
+            gone = {one.work.replaces for one in written if one.slot is not None}
+            positioned = [(step, index) for index, step in enumerate(steps) if index not in gone]
             now = np.datetime64(time.time_ns(), "ns")
-            positioned += [(_step_of(one, now), one.slot) for one in new if one.slot is not None]
+            positioned += [(_step_of(one, now), one.slot) for one in written if one.slot is not None]
             positioned.sort(key=lambda pair: pair[0].time)
             resize_time(root, len(steps) + len(written))
             sort_dates(root, [index for _, index in positioned])
@@ -208,19 +208,15 @@ class _Ingest:
             session.commit(message, {"driftline": _version(), "added": added, "replaced": replaced, "refused": as_json})
         else:
             session.discard_changes()
-        self.added += added
-        self.replaced += replaced
-        self.unchanged += [one.work.scene.id for one in written if one.slot is None and one.refused is None]
+        self.outcome |= outcome
         self.refused |= refused
 
-    def report(self, snapshot: str, seconds: float) -> IngestReport:
+    def ids(self, outcome: Outcome) -> tuple[str, ...]:
+        return tuple(scene.id for scene in self.listing.scenes if self.outcome.get(scene.id) == outcome)
+
+    def refusals(self) -> tuple[SceneRefused, ...]:
         rank = {scene.id: index for index, scene in enumerate(self.listing.scenes)}
-
-        def in_order(ids: Iterable[str]) -> tuple[str, ...]:
-            return tuple(sorted(ids, key=lambda scene_id: rank.get(scene_id, -1)))
-
-        refused = tuple(self.refused[scene_id] for scene_id in in_order(self.refused))
-        return IngestReport(snapshot, in_order(self.added), in_order(self.replaced), in_order(self.unchanged), refused, seconds)
+        return tuple(sorted(self.refused.values(), key=lambda refusal: rank.get(refusal.scene_id, -1)))
 
 
 def _newest(repository: icechunk.Repository) -> zarr.Group | None:

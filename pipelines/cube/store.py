@@ -101,12 +101,13 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     if is_remote(uri):
         return icechunk.Repository.open_or_create(storage_of(uri))
     path = local_path(uri)
-    if path.exists() and not path.is_dir():
-        raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
-    if path.exists() and icechunk.Repository.exists(storage_of(uri)):
-        return open_repository(uri)
-    if path.exists() and (foreign := sorted(entry.name for entry in path.iterdir())):
-        raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
+    if path.exists():
+        if not path.is_dir():
+            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
+        if icechunk.Repository.exists(storage_of(uri)):
+            return open_repository(uri)
+        if foreign := sorted(entry.name for entry in path.iterdir()):
+            raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
     # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)

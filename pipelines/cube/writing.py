@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import icechunk
 import numpy as np
@@ -21,6 +22,7 @@ from pipelines.sources.reading import SceneReader, hash_content
 # how many times its own size a scene takes between file and chunks: read, resampled, encoded
 COPIES = 3
 MB = 2**20
+Outcome = Literal["added", "replaced", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Written:
     content_hash: str = ""
     valid_fraction: float = 0.0
     refused: SceneRefused | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        return "unchanged" if self.slot is None else "added" if self.work.replaces is None else "replaced"
 
 
 def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
@@ -78,9 +84,6 @@ def _write_scene_in_strips(root: zarr.Group, reader: SceneReader, work: Work, sl
         return Written(work, refused=e)
     content_hash = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return Written(work, None if content_hash == work.previous_hash else slot, content_hash, fraction)
-
-
-# ---------------------------------------------------------------- several at once
 
 
 class SlotOrder:

@@ -130,9 +130,6 @@ def show_some(names: Sequence[str], count: int = 3, otherwise: str = "no files")
     return ", ".join(names[:count]) + more if names else otherwise
 
 
-# ---------------------------------------------------------------- a pattern for a list of names
-
-
 @dataclass(frozen=True)
 class FileNames:
     """A proposed pattern, the bands in the names (empty: the pattern has no {band}) and the number of names that match."""

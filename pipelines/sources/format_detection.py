@@ -19,7 +19,7 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
-from pipelines.sources.hdf5 import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
+from pipelines.sources.layers import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 
 Value = TypeVar("Value")

@@ -13,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
-from pipelines.sources.hdf5 import open_plane
-from pipelines.sources.layers import BandRequest, Layer, RasterLayer, fill_value, is_storable
+from pipelines.sources.layers import BandRequest, Layer, fill_value, is_storable, open_hdf5_layer, open_raster_layer
 from pipelines.sources.opening import check_inside, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
 from pipelines.sources.source import Listing, Resampling
@@ -72,14 +70,14 @@ class LayeredSource(ABC):
         size = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * self.dtype().itemsize
         if size > MAX_READ_BYTES:
             raise RequestError(f"one read of {size / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows")
-        nodata_of = {band.name: band.nodata for band in self.bands}
+        bands = {band.name: band for band in self.bands}
         planes = []
         for name in names:
             with self._open(scene, name) as layer:
-                if name in nodata_of and layer.dtype.newbyteorder("=") != self.dtype():
+                if name in bands and layer.dtype.newbyteorder("=") != self.dtype():
                     detail = f"band {name} holds {layer.dtype}, the other scenes {self.dtype()}; convert or remove it"
                     raise SceneRefused(scene.id, "wrong-dtype", detail)
-                nodata = nodata_of.get(name, layer.nodata)
+                nodata = bands[name].nodata if name in bands else layer.nodata
                 planes.append(resample(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
         return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
@@ -92,10 +90,10 @@ class LayeredSource(ABC):
         try:
             if asset.variable:
                 with open_hdf5(asset.path, scene.id) as file:
-                    yield open_plane(file, asset.variable, asset.index, self.requested, name, scene.id)
+                    yield open_hdf5_layer(file, asset.variable, asset.index, self.requested, name, scene.id)
             else:
                 with open_raster(asset.path, (asset.index,), scene.id) as dataset:
-                    yield _raster_layer(dataset, asset.index, self.requested, name, scene.id)
+                    yield open_raster_layer(dataset, asset.index, self.requested, name, scene.id)
         except MissingInput as error:
             raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
 
@@ -169,15 +167,6 @@ class LayeredSource(ABC):
             except SceneRefused as refusal:
                 log.debug("%s states no nodata: %s", scene.id, refusal)
         return dataclasses.replace(info, bands=tuple(bands))
-
-
-def _raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
-    crs = dataset.crs.to_wkt() if dataset.crs else None
-    affine = dataset.transform
-    is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL returns either if the file states no transform
-    transform = tuple(affine)[:6] if is_georeferenced else None
-    read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
-    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as)
 
 
 def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:

@@ -69,8 +69,6 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
         raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
 
 
-# ---------------------------------------------------------------- one opened file for several reads
-
 _Kept = tuple[ExitStack, dict[str, Any]]
 _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 

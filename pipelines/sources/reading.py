@@ -143,14 +143,13 @@ class SceneReader:
     def _read_part(self, scene: Scene, rows: slice) -> Pixels:
         bands = self.source.bands
         image_BYX = self.source.read(scene, self.grid, tuple(band.name for band in bands), self.resampling, rows)
-        holds_YX = np.ones(image_BYX.shape[1:], bool)
+        holds_YX, valid_YX = np.ones(image_BYX.shape[1:], bool), np.ones(image_BYX.shape[1:], bool)
         for band, plane_YX in zip(bands, image_BYX, strict=True):
             holds_YX &= self._holds_data(scene, band, plane_YX, rows)
-        valid_YX = holds_YX.copy()
-        for band, plane_YX in zip(bands, image_BYX, strict=True):
             if band.valid_range is not None:
                 low, high = band.valid_range
                 valid_YX &= (plane_YX >= low) & (plane_YX <= high)
+        valid_YX &= holds_YX
         if self.quality_mask is not None:
             valid_YX &= self._usable(self.quality_mask, scene, rows)
         return image_BYX, valid_YX, holds_YX

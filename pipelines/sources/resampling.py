@@ -34,10 +34,12 @@ def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float |
     if offset is not None:
         return _copy(layer, grid, rows, fill, offset)
     strips = _strips(rows, grid.shape_yx[0])
+    options = {"src_crs": layer.grid.crs, "src_transform": layer.grid.affine, "resampling": GdalResampling[resampling]}
+    options |= warp_scale(layer.grid, grid) | ({} if nodata is None else {"src_nodata": nodata})
     if isinstance(layer, RasterLayer) and layer.read_as is None:
-        warped = _warp_file(layer, grid, strips, fill, nodata, resampling)
+        warped = _warp_file(layer, grid, strips, fill, options)
     else:
-        warped = _warp_array(layer, grid, strips, fill, nodata, resampling)
+        warped = _warp_array(layer, grid, strips, fill, options)
     return warped[rows.start - strips[0].start : rows.stop - strips[0].start]
 
 
@@ -105,53 +107,28 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
 
 
-def _warp_file(
-    layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
-) -> np.ndarray:
+def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
     """(rows of all strips, x): GDAL reads only the part of the file that it needs."""
     height, width = grid.shape_yx
-    outside = {} if nodata is None else {"src_nodata": nodata, "nodata": fill}
-    with WarpedVRT(
-        layer.dataset,
-        src_crs=layer.grid.crs,
-        src_transform=layer.grid.affine,
-        crs=grid.crs,
-        transform=grid.affine,
-        width=width,
-        height=height,
-        resampling=GdalResampling[resampling],
-        **outside,
-        **warp_scale(layer.grid, grid),
-    ) as warped:
-        out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+    outside = {"nodata": fill} if "src_nodata" in options else {}
+    frame = {"crs": grid.crs, "transform": grid.affine, "width": width, "height": height}
+    out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+    with WarpedVRT(layer.dataset, **frame, **outside, **options) as warped:
         for strip in strips:
             part = out[strip.start - strips[0].start : strip.stop - strips[0].start]
             warped.read(layer.index, window=Window(0, strip.start, width, strip.stop - strip.start), out=part)
-        return out
+    return out
 
 
-def _warp_array(
-    layer: Layer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
-) -> np.ndarray:
+def _warp_array(layer: Layer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
     """(rows of all strips, x): the whole layer is read once."""
     source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
-    outside = {} if nodata is None else {"src_nodata": nodata, "dst_nodata": fill}
-    scale = warp_scale(layer.grid, grid)
+    outside = {"dst_nodata": fill} if "src_nodata" in options else {}
     warped = []
     for strip in strips:
         part = grid.window(strip, slice(0, grid.shape_yx[1]))
         out = np.full(part.shape_yx, fill, layer.dtype)
-        reproject(
-            source,
-            out,
-            src_crs=layer.grid.crs,
-            src_transform=layer.grid.affine,
-            dst_crs=grid.crs,
-            dst_transform=part.affine,
-            resampling=GdalResampling[resampling],
-            **outside,
-            **scale,
-        )
+        reproject(source, out, dst_crs=grid.crs, dst_transform=part.affine, **outside, **options)
         warped.append(out)
     return np.concatenate(warped)
 

@@ -14,9 +14,8 @@ import numpy as np
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import read_dates
-from pipelines.sources.hdf5 import cf_times
 from pipelines.sources.layered import LayeredSource
-from pipelines.sources.layers import BandRequest
+from pipelines.sources.layers import BandRequest, cf_times
 from pipelines.sources.opening import check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 

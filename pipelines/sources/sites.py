@@ -202,9 +202,6 @@ def _bounds(bounds_xy: tuple[float, float, float, float]) -> str:
     return ", ".join(f"{v:.9g}" for v in bounds_xy)
 
 
-# ---------------------------------------------------------------- the dates file
-
-
 def read_steps(path: Path) -> dict[str, np.datetime64]:
     """Step -> date, from a text or CSV file: `date_1: 20150916`, `1 2015-09-16`, `before,2015-09-16`.
 
