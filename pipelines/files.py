@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pipelines.errors import StorageFull
 
@@ -51,7 +50,7 @@ def write_text(path: Path, text: str, *, flush: bool = True, mark: str = "") -> 
     write_bytes(path, text.encode(), flush=flush, mark=mark)
 
 
-def write_json(path: Path, content: Any, *, is_strict: bool = False) -> None:
+def write_json(path: Path, content: object, *, is_strict: bool = False) -> None:
     """Replaces `path` by `content` as JSON; makes its folder. Raises StorageFull.
 
     is_strict: for programs of others; numbers that are not finite are mistakes of ours and raise ValueError. Otherwise they are

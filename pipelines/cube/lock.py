@@ -50,15 +50,12 @@ def exclusive_owner(lock_path: Path, owner_path: Path) -> Iterator[None]:
         raise Held(_owner(owner_path)) from e
     try:
         # a separate file: opening the lock file truncates it, even if the lock is not acquired
-        owner_path.write_text(json.dumps(_this_process()), encoding="utf-8")
+        ours = {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        owner_path.write_text(json.dumps(ours), encoding="utf-8")
         yield
         owner_path.unlink(missing_ok=True)
     finally:
         lock.release()
-
-
-def _this_process() -> dict[str, str | int]:
-    return {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def _owner(owner_path: Path) -> str:

@@ -16,6 +16,7 @@ import zarr
 from affine import Affine
 from rasterio.crs import CRS
 from zarr.codecs import BloscCodec
+from zarr.core.common import JSON
 
 from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
 from pipelines.grid import Grid, parse_crs
@@ -127,7 +128,7 @@ def first_line(error: BaseException) -> str:
 
 
 def create_arrays(
-    store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int, attributes: dict[str, Any]
+    store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int, attributes: dict[str, JSON]
 ) -> zarr.Group:
     """An empty cube (no dates) in `store`: arrays, coordinates of the grid, attributes. Nothing is committed."""
     bands, dtype = tuple(bands), np.dtype(dtype)
@@ -162,7 +163,7 @@ def create_arrays(
 
 
 def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) -> None:
-    def create_column(name: str, dtype: Any, attributes: dict[str, Any] | None = None) -> None:
+    def create_column(name: str, dtype: str | type, attributes: dict[str, JSON] | None = None) -> None:
         chunks, axes = (STEPS_PER_CHUNK,), ("time",)
         root.create_array(name, shape=(0,), chunks=chunks, dtype=dtype, dimension_names=axes, attributes=attributes)
 
@@ -174,23 +175,17 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
     names = np.array([band.name for band in bands], dtype=object)
     root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",))[:] = names
     for name, centres in (("y", grid.y_centres()), ("x", grid.x_centres())):
-        attributes: dict[str, Any] = {"standard_name": f"projection_{name}_coordinate", "axis": name.upper()}
+        attributes: dict[str, JSON] = {"standard_name": f"projection_{name}_coordinate", "axis": name.upper()}
         array = root.create_array(name, shape=centres.shape, dtype="float64", dimension_names=(name,), attributes=attributes)
         array[:] = centres
-    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=frame_attributes(grid))
-
-
-def frame_attributes(grid: Grid) -> dict[str, Any]:
-    """Attributes of `spatial_ref`: CF-1.11 appendix F (`crs_wkt`) and GDAL's `GeoTransform`.
-
-    GeoTransform is in GDAL's order (c, a, b, f, d, e) as text; `affine` holds the exact numbers of the grid.
-    """
+    # CF-1.11, appendix F, and GDAL's GeoTransform, which is text in another order; `affine` holds the exact numbers
     a, b, c, d, e, f = grid.transform
-    geotransform = " ".join(repr(v) for v in (c, a, b, f, d, e))
-    return {"crs_wkt": grid.wkt, "spatial_ref": grid.wkt, "GeoTransform": geotransform, "affine": list(grid.transform)}
+    frame: dict[str, JSON] = {"crs_wkt": grid.wkt, "spatial_ref": grid.wkt}
+    frame |= {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e))), "affine": list(grid.transform)}
+    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=frame)
 
 
-def geozarr_attributes(grid: Grid) -> dict[str, Any]:
+def geozarr_attributes(grid: Grid) -> dict[str, JSON]:
     """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr."""
     crs = parse_crs(grid.crs)
     authority = crs.to_authority()
@@ -215,7 +210,7 @@ def missing_value(bands: Iterable[Band], dtype: np.dtype) -> Any:
     return dtype.type(fill_value(stored.pop() if len(stored) == 1 else None, dtype))
 
 
-def band_as_json(band: Band) -> dict[str, Any]:
+def band_as_json(band: Band) -> dict[str, JSON]:
     """The band's fields; a nodata that JSON does not know (nan) as text."""
     nodata = band.nodata if band.nodata is None or np.isfinite(band.nodata) else str(band.nodata)
     return asdict(band) | {"nodata": nodata, "valid_range": list(band.valid_range) if band.valid_range else None}
@@ -275,9 +270,9 @@ def grid_of(dataset: xr.Dataset) -> Grid:
 
 def bands_of(dataset: xr.Dataset) -> tuple[Band, ...]:
     """The bands of a cube, in its order."""
-    return tuple(_band_of(**entry) for entry in json.loads(dataset[IMAGE].attrs["bands"]))
-
-
-def _band_of(nodata: float | str | None, valid_range: list[float] | None = None, **others: Any) -> Band:
-    low_high = (valid_range[0], valid_range[1]) if valid_range else None
-    return Band(**others, nodata=None if nodata is None else float(nodata), valid_range=low_high)
+    bands = []
+    for entry in json.loads(dataset[IMAGE].attrs["bands"]):
+        nodata, valid_range = entry["nodata"], entry.get("valid_range")
+        entry |= {"nodata": None if nodata is None else float(nodata), "valid_range": tuple(valid_range) if valid_range else None}
+        bands.append(Band(**entry))
+    return tuple(bands)

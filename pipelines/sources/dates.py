@@ -86,3 +86,8 @@ def read_dates(path: Path) -> list[np.datetime64 | None]:
             return dates if dates[0] is not None else dates[1:]
     shown = text.splitlines()[0][:60] if text else "nothing"
     raise RequestError(f"{path.name} has no column of dates; it begins with {shown!r}; write one per line, such as 2018-06-05")
+
+
+def format_date(date: np.datetime64) -> str:
+    """2018-06-05, or 2018-06-05T10:15:59 with the time of day."""
+    return str(date.astype("datetime64[s]")).removesuffix("T00:00:00")

@@ -88,7 +88,7 @@ def files_kept_open() -> Iterator[None]:
 
 
 @contextmanager
-def _kept_or_opened(path: str, open_file: Callable[[], Any]) -> Iterator[Any]:
+def _kept_or_opened(path: str, open_file: Callable[[], h5py.File | rasterio.DatasetReader]) -> Iterator[Any]:
     kept = _kept.get()
     if kept is None:
         with open_file() as file:

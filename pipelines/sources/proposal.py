@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.calendar import format_span
 from pipelines.errors import RequestError
+from pipelines.sources.dates import format_date
 from pipelines.sources.format_detection import QUALITY_KINDS, BandSample, DetectedFormat, detect_format
 
 RED = ("B4", "B04", "red", "RED", "Red", "SR_B4")
@@ -51,7 +52,7 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
         loader=PackageLoader("pipelines.sources", "."), undefined=StrictUndefined, autoescape=False,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"text": _text, "day": _day, "json": json.dumps, "remark": _remark}
+    environment.filters |= {"text": _text, "day": format_date, "json": json.dumps, "remark": _remark}
     return environment.get_template("proposal.yaml.jinja").render(
         folder=str(folder),
         name=_name(name),
@@ -137,10 +138,6 @@ def _write_variable(variable: Variable) -> str:
     extra = ", valid_range: [-1, 1]" if variable.formula != "band" else ""
     extra += ", transform: log1p, valid_range: [0, 1000]" if variable.name == "rain" else ""
     return f"{{name: {_text(variable.name)}, formula: {variable.formula}, bands: [{bands}]{extra}}}"
-
-
-def _day(date: np.datetime64) -> str:
-    return str(date.astype("datetime64[s]")).removesuffix("T00:00:00")
 
 
 def _name(text: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
-from pipelines.scene import Band, Scene, Slice
+from pipelines.scene import Band, Scene
 from pipelines.sources.opening import files_kept_open
 from pipelines.sources.quality import QualityMask
 from pipelines.sources.resampling import covered, lattice_offset, overlaps
@@ -15,6 +15,15 @@ from pipelines.sources.source import OnOtherGrid, Resampling, Source
 
 Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]  # image_BYX as stored, valid_YX, is_data_YX
 RESAMPLE_IT = "set cube.on_other_grid: reproject to resample it"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One scene on the cube's grid: `image_BYX` as stored, `valid_YX` boolean, and `hash_content` of both."""
+
+    image_BYX: np.ndarray
+    valid_YX: np.ndarray
+    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class SceneReader:
         image_BYX, valid_YX, is_data_YX = self._read(scene, slice(0, self.grid.shape_yx[0]))
         if not is_data_YX.any():
             raise SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
-        return Slice(scene, image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
+        return Slice(image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
 
     def read_rows(self, scene: Scene, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """(image_BYX as stored, valid_YX) of `rows` of the grid; equal to the same rows of the whole scene."""

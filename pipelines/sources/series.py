@@ -80,9 +80,7 @@ class StackSource(LayeredSource):
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
         dates = read_dates(self.path / self.dates)
-        paths = {name: self._file(name) for name in self.requested.names}
-        for name, path in paths.items():
-            self._check_length(name, path, len(dates))
+        paths = {name: self._file(name, len(dates)) for name in self.requested.names}
         scenes, refused = [], []
         for index, observed_utc in enumerate(dates, start=1):
             if observed_utc is None:
@@ -93,13 +91,11 @@ class StackSource(LayeredSource):
             scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
         return resolve_dates(scenes, refused, self.same_date)
 
-    def _file(self, name: str) -> Path:
+    def _file(self, name: str, dates: int) -> Path:
         in_file = self.requested.name_in_file(name)
         if in_file not in self.files:
             raise RequestError(f"band {in_file!r} has no file in source.files; there are: {', '.join(self.files) or 'none'}")
-        return self.path / self.files[in_file]
-
-    def _check_length(self, name: str, path: Path, dates: int) -> None:
+        path = self.path / self.files[in_file]
         try:
             check_inside(self.path, path, path.name)
             with open_raster(path, (1,)) as dataset:
@@ -108,3 +104,4 @@ class StackSource(LayeredSource):
             raise RequestError(f"the file of band {name} cannot be used: {error}") from error
         if count != dates:
             raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; expected equal numbers")
+        return path

@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Scene
-from pipelines.sources.dates import detect_date
+from pipelines.sources.dates import detect_date, format_date
 from pipelines.sources.file_names import SITE_FIELDS, FilePattern, Named, natural_key, show_some
 from pipelines.sources.folder import FolderSource, list_files, scene_name, take_text_names
 from pipelines.sources.layered import LayeredSource, locate_bands
@@ -239,7 +239,7 @@ def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) ->
     dates: dict[str, np.datetime64] = {}
     for step in steps:
         keys = [key for key in dated if key == step] or [key for key in dated if _step_of(key) == _step_of(step)]
-        known = ", ".join(f"{key} ({_day(dated[key])})" for key in keys or dated)
+        known = ", ".join(f"{key} ({format_date(dated[key])})" for key in keys or dated)
         if not keys:
             raise RequestError(f"{where} has no date for step {step}, only for {known}: add a line such as date_{step}: 20150916")
         if len({dated[key] for key in keys}) > 1:
@@ -250,8 +250,8 @@ def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) ->
         is_one_series = re.sub(r"\d+$", "", earlier) == re.sub(r"\d+$", "", later)  # after_1 may be later than before_1
         if is_one_series and dates[later] <= dates[earlier]:
             raise RequestError(
-                f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "
-                f"{_day(dates[later])}; step {later} must be later: correct the dates, or rename the steps"
+                f"{where}: the dates are in the wrong order: step {earlier} is {format_date(dates[earlier])}, step {later} is "
+                f"{format_date(dates[later])}; step {later} must be later: correct the dates, or rename the steps"
             )
     return dates
 
@@ -260,7 +260,3 @@ def _step_of(text: str) -> str:
     """The name of a step without `date_` and leading zeros: date_01 -> 1, img-2 -> 2, before -> before."""
     number = re.search(r"(\d+)$", text)
     return str(int(number[1])) if number else re.sub(r"^(?:date|step)[ _-]?", "", text.lower())
-
-
-def _day(date: np.datetime64) -> str:
-    return str(date.astype("datetime64[s]")).replace("T00:00:00", "")
