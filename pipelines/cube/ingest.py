@@ -92,7 +92,8 @@ def ingest(
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
     with exclusive_writer(uri), _storage_errors(uri):
-        run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress)
+        refused = {refusal.scene_id: refusal for refusal in listing.refused}
+        run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress, refused)
         for attempt in range(CONFLICT_TRIES):
             try:
                 snapshot = run.write_all()
@@ -125,11 +126,8 @@ class _Ingest:
     settings: IngestSettings
     listing: Listing
     progress: Progress | None
+    refused: dict[str, SceneRefused]
     outcome: dict[str, Outcome] = field(default_factory=dict)
-    refused: dict[str, SceneRefused] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.refused = {e.scene_id: e for e in self.listing.refused}
 
     def write_all(self) -> str:
         """The newest snapshot after all batches, or "" if the cube still has no version."""

@@ -155,13 +155,11 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     else:
         by_band = {parsed.band: file for file, parsed in reversed(matched.items())}
         bands = names.bands or _band_names(first)
-
-        def inspect_band(name: str) -> BandSample:
-            return _inspect_raster(by_band[name] if names.bands else first, 1 if names.bands else bands.index(name) + 1)
-
+        position = {name: (by_band[name], 1) if names.bands else (first, index) for index, name in enumerate(bands, start=1)}
         first_of_scene = list({parsed.key: file for file, parsed in matched.items()}.values())
         grids = {_or_none(_georeferencing_of, file) for file in first_of_scene[:: max(1, len(first_of_scene) // 5)][:6]}
-        found = DetectedFormat("folder", path, bands, known, inspect_band, tuple(lines), differs_in_grid=len(grids - {None}) > 1)
+        found = DetectedFormat("folder", path, bands, known, lambda name: _inspect_raster(*position[name]), tuple(lines))
+        found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1)
     return dataclasses.replace(found, shares_dates=len(known) < len(dates))
 
 
@@ -266,12 +264,10 @@ def _stack(path: Path, paths: list[str]) -> DetectedFormat | None:
 
 
 def _detected_stack(path: Path, text: str, dates: list[np.datetime64 | None], files: dict[str, str]) -> DetectedFormat:
-    def inspect_band(name: str) -> BandSample:
-        return _inspect_raster(path / files[name], max(1, len(dates) // 2))
-
     known = np.unique(np.array([date for date in dates if date is not None]))
     lines: tuple[SourceLine, ...] = (("path", str(path), ""), ("dates", text, f"{len(dates)} dates"), ("files", files, ""))
-    return DetectedFormat("stack", path, tuple(files), known, inspect_band, lines)
+    middle = max(1, len(dates) // 2)
+    return DetectedFormat("stack", path, tuple(files), known, lambda name: _inspect_raster(path / files[name], middle), lines)
 
 
 def _rasters_with(bands: int, path: Path, paths: list[str]) -> dict[str, str]:

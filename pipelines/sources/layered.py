@@ -7,7 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,8 +123,7 @@ class LayeredSource(ABC):
         for scene in scenes:
             try:
                 if self._dtype_of(scene) == dtype:
-                    info = self._describe(scene, dtype)
-                    return self._with_nodata_of(info, [scenes[index] for index in picks if scenes[index] is not scene])
+                    return self._describe(scene, [scenes[index] for index in picks if scenes[index] is not scene], dtype)
             except SceneRefused as refusal:
                 log.debug("%s is not used to describe the series: %s", scene.id, refusal)
         names, problem = ", ".join(self.requested.names), problems[0] if problems else ""
@@ -134,7 +133,7 @@ class LayeredSource(ABC):
         with self._open(scene, self.requested.bands[0].name) as layer:
             return layer.dtype.newbyteorder("=")
 
-    def _describe(self, scene: Scene, dtype: np.dtype) -> SourceInfo:
+    def _describe(self, scene: Scene, others: list[Scene], dtype: np.dtype) -> SourceInfo:
         """The bands with nodata, scale (1) and offset (0) completed from the files of `scene`, and its grid."""
         bands, grids = [], []
         for band in self.requested.bands:
@@ -144,35 +143,25 @@ class LayeredSource(ABC):
                         f"bands differ in dtype: {self.requested.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in "
                         f"{scene.id}; a cube has one dtype: remove one of them"
                     )
-                nodata = _nodata_of(layer, dtype) if band.nodata is None else band.nodata
                 is_packed = (band.scale, band.offset) != (1.0, 0.0)
                 scale, offset = (band.scale, band.offset) if is_packed else layer.scale_offset
                 grids.append(layer.grid)
+            nodata = self._stated_nodata(band.name, [scene, *others], dtype) if band.nodata is None else band.nodata
             if nodata is not None and not is_storable(nodata, dtype):
                 raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, the dtype of the files")
             bands.append(dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset))
         return SourceInfo(tuple(bands), dtype, grids[0])
 
-    def _with_nodata_of(self, info: SourceInfo, others: list[Scene]) -> SourceInfo:
-        """`info` with missing nodata taken from the first of `others` that states one.
+    def _stated_nodata(self, name: str, scenes: list[Scene], dtype: np.dtype) -> float | None:
+        """The nodata of the first file that states one, if it is a value of `dtype`.
 
-        A crop without fill pixels may state no nodata; without this, the fill of the next scene would count as data.
+        A crop without fill pixels may state none; then the fill of the next scene would count as data.
         """
-        bands = list(info.bands)
-        for scene in others:
-            try:
-                for index in [index for index, band in enumerate(bands) if band.nodata is None]:
-                    with self._open(scene, bands[index].name) as layer:
-                        bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, info.dtype))
-            except SceneRefused as refusal:
-                log.debug("%s states no nodata: %s", scene.id, refusal)
-        return dataclasses.replace(info, bands=tuple(bands))
-
-
-def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:
-    """The file's nodata, if it is a value of `dtype`."""
-    nodata = layer.nodata
-    return float(nodata) if nodata is not None and np.isfinite(nodata) and is_storable(nodata, dtype) else None
+        for scene in scenes:
+            with suppress(SceneRefused), self._open(scene, name) as layer:
+                if layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype):
+                    return float(layer.nodata)
+        return None
 
 
 def locate_bands(folder: Path, requested: BandRequest, files: Mapping[str, str], label: str) -> dict[str, Asset]:

@@ -58,8 +58,16 @@ def open_raster(
 
 
 def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
-    driver = _raster_driver(path, label)
-    if problem := (_jpeg2000_outside_file if driver == "JP2OpenJPEG" else _directory_outside_file)(path):
+    head = _first_bytes(path, label)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        driver, problem = "GTiff", _directory_outside_file(path)
+    elif head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
+        driver, problem = "JP2OpenJPEG", _jpeg2000_outside_file(path)
+    else:
+        detail = f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000, regardless of its name"
+        remedy = "other formats are not opened: convert it with gdal_translate if you trust it"
+        raise SceneRefused(label, "driver", f"{detail}; {remedy}")
+    if problem:
         raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
     try:
         with warnings.catch_warnings():
@@ -98,18 +106,6 @@ def _kept_or_opened(path: str, open_file: Callable[[], h5py.File | rasterio.Data
     if path not in files:
         files[path] = stack.enter_context(open_file())
     yield files[path]
-
-
-def _raster_driver(path: Path, label: str) -> str:
-    """The driver that the first bytes of the file identify: GTiff or JP2OpenJPEG. Raises SceneRefused for all others."""
-    head = _first_bytes(path, label)
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "GTiff"
-    if head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
-        return "JP2OpenJPEG"
-    detail = f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000, regardless of its name"
-    remedy = "other formats are not opened: convert it with gdal_translate if you trust it"
-    raise SceneRefused(label, "driver", f"{detail}; {remedy}")
 
 
 def _first_bytes(path: Path, label: str) -> bytes:
