@@ -17,7 +17,7 @@ from pipelines.cube.plan import Work
 from pipelines.cube.steps import array_of, resize_time, write_rows
 from pipelines.cube.store import IMAGE
 from pipelines.errors import SceneRefused
-from pipelines.sources.reading import SceneReader, hash_content
+from pipelines.sources.reading import SceneReader, all_nodata, hash_content
 
 # how many times its own size a scene takes between file and chunks: read, resampled, encoded
 COPIES = 3
@@ -45,9 +45,7 @@ def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Ca
     has_asked = False
     try:
         found = reader.read(work.scene)
-        valid_px = int(np.count_nonzero(found.valid_YX))
-        has_data = valid_px > 0 or reader.has_data(found.image_BYX)
-        fraction = reader.check_content(work.scene, has_data, valid_px)
+        fraction = reader.valid_fraction(work.scene, int(np.count_nonzero(found.valid_YX)))
         if found.content_hash == work.previous_hash:
             return Written(work, None, found.content_hash, fraction)
         # the known hash belongs to the date of the scene, so its pixels may be replaced in place
@@ -72,14 +70,16 @@ def _write_scene_in_strips(root: zarr.Group, reader: SceneReader, work: Work, sl
     strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
     def write_strip(rows: slice) -> tuple[str, int, bool]:
-        image_BYX, valid_YX = reader.read_rows(work.scene, rows)
+        image_BYX, valid_YX, is_data_YX = reader.read_rows(work.scene, rows)
         write_rows(root, slot, rows, image_BYX, valid_YX)
-        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), reader.has_data(image_BYX)
+        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), bool(is_data_YX.any())
 
     try:
         with ThreadPoolExecutor(workers) as pool:
             hashes, valid_px, has_data = zip(*pool.map(write_strip, strips), strict=True)
-        fraction = reader.check_content(work.scene, any(has_data), sum(valid_px))
+        if not any(has_data):
+            raise all_nodata(work.scene)
+        fraction = reader.valid_fraction(work.scene, sum(valid_px))
     except SceneRefused as e:
         return Written(work, refused=e)
     content_hash = hashlib.sha256("".join(hashes).encode()).hexdigest()

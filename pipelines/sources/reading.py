@@ -53,38 +53,13 @@ class SceneReader:
 
     def read(self, scene: Scene) -> Slice:
         """The whole scene. Raises SceneRefused(wrong-crs, wrong-grid, no-overlap, all-nodata, ...)."""
-        image_BYX, valid_YX, is_data_YX = self._read(scene, slice(0, self.grid.shape_yx[0]))
+        image_BYX, valid_YX, is_data_YX = self.read_rows(scene, slice(0, self.grid.shape_yx[0]))
         if not is_data_YX.any():
-            raise SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
+            raise all_nodata(scene)
         return Slice(image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
 
-    def read_rows(self, scene: Scene, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """(image_BYX as stored, valid_YX) of `rows` of the grid; equal to the same rows of the whole scene."""
-        return self._read(scene, rows)[:2]
-
-    def has_data(self, image_BYX: np.ndarray) -> bool:
-        """True if any pixel of any band is neither nodata nor NaN."""
-        for band, image_YX in zip(self.source.bands, image_BYX, strict=True):
-            is_seen = np.isfinite(image_YX) if image_YX.dtype.kind == "f" else np.ones((), bool)
-            if band.nodata is not None and not np.isnan(band.nodata):
-                is_seen = is_seen & (image_YX != band.nodata)
-            if is_seen.any():
-                return True
-        return False
-
-    def check_content(self, scene: Scene, has_data: bool, valid_px: int) -> float:
-        """The valid fraction. Raises SceneRefused(all-nodata, all-cloud) without data, or below the minimum."""
-        if not has_data:
-            raise SceneRefused(scene.id, "all-nodata", "every pixel on the cube's grid is nodata")
-        if valid_px == 0:
-            raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
-        fraction = valid_px / (self.grid.shape_yx[0] * self.grid.shape_yx[1])
-        if fraction < self.min_valid_fraction:
-            required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
-            raise SceneRefused(scene.id, "all-cloud", f"{fraction:.2%} of the pixels are usable, {required}")
-        return fraction
-
-    def _read(self, scene: Scene, rows: slice) -> Pixels:
+    def read_rows(self, scene: Scene, rows: slice) -> Pixels:
+        """`rows` of the grid, equal to the same rows of the whole scene, also without data. Raises SceneRefused."""
         if not scene.id:
             raise SceneRefused("(no id)", "no-date", f"a scene without an id, observed at {scene.observed_utc}")
         if np.isnat(scene.observed_utc):  # it could never be found again
@@ -93,6 +68,16 @@ class SceneReader:
             pixels = self._read_parts(scene, rows)
         self._check_arrays(scene, *pixels[:2], (rows.stop - rows.start, self.grid.shape_yx[1]))
         return pixels
+
+    def valid_fraction(self, scene: Scene, valid_px: int) -> float:
+        """The share of the grid's pixels that are valid. Raises SceneRefused(all-cloud) below the minimum."""
+        if valid_px == 0:
+            raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
+        fraction = valid_px / (self.grid.shape_yx[0] * self.grid.shape_yx[1])
+        if fraction < self.min_valid_fraction:
+            required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
+            raise SceneRefused(scene.id, "all-cloud", f"{fraction:.2%} of the pixels are usable, {required}")
+        return fraction
 
     def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, shape_yx: tuple[int, int]) -> None:
         bands, dtype = self.source.bands, self.source.dtype()
@@ -181,6 +166,10 @@ class SceneReader:
         usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
         there = self.source.grid_of(scene, quality_mask.band)
         return usable_YX if lattice_offset(there, self.grid) == (0, 0) else usable_YX & covered(there, self.grid, rows)
+
+
+def all_nodata(scene: Scene) -> SceneRefused:
+    return SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
 
 
 def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:

@@ -113,7 +113,7 @@ def test_strips_equal_rows_of_the_whole_across_zones(tmp_path):
     whole = read_slice(source, None, scene, target, **options)
     assert 0.1 < whole.valid_YX.mean() <= 1
     for rows in (slice(0, 100), slice(100, 300), slice(300, 589)):
-        image, valid = SceneReader(source, None, target, **options).read_rows(scene, rows)
+        image, valid, _ = SceneReader(source, None, target, **options).read_rows(scene, rows)
         np.testing.assert_array_equal(image, whole.image_BYX[:, rows])
         np.testing.assert_array_equal(valid, whole.valid_YX[rows])
 
