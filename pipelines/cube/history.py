@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.calendar import median_step_days
-from pipelines.cube.lock import exclusive_writer
-from pipelines.cube.store import BRANCH, FORMAT, IMAGE, band_as_json, bands_of, grid_of, head_snapshot, open_cube, open_repository
+from pipelines.cube import store
 
 BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
@@ -36,7 +35,7 @@ def list_versions(uri: str) -> list[Version]:
             replaced=tuple(entry.metadata.get("replaced", ())),
             refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
         )
-        for entry in open_repository(uri).ancestry(branch=BRANCH)
+        for entry in store.open_repository(uri).ancestry(branch=store.BRANCH)
         if entry.parent_id is not None
     ]
 
@@ -46,9 +45,9 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
 
     `stored_bytes` is the size of the chunks of all versions; `pixel_bytes` the uncompressed size of this version.
     """
-    cube = open_cube(uri, snapshot)
-    grid = grid_of(cube)
-    count, bands, height, width = cube[IMAGE].shape
+    cube = store.open_cube(uri, snapshot)
+    grid = store.grid_of(cube)
+    count, bands, height, width = cube[store.IMAGE].shape
     times, fractions = cube["time"].values, cube["valid_fraction"].values
     dates = [
         {"time": str(time.astype("datetime64[s]")), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
@@ -56,20 +55,20 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
     ]
     return {
         "uri": uri,
-        "snapshot": snapshot or head_snapshot(uri),
+        "snapshot": snapshot or store.head_snapshot(uri),
         "versions": len(list_versions(uri)),
         "shape": {"time": count, "band": bands, "y": height, "x": width},
-        "chunks": list(cube[IMAGE].encoding["chunks"]),
-        "dtype": str(cube[IMAGE].dtype),
-        "pixel_bytes": int(cube[IMAGE].nbytes + cube["valid"].nbytes),
-        "stored_bytes": int(open_repository(uri).chunk_storage_stats().native_bytes),
+        "chunks": list(cube[store.IMAGE].encoding["chunks"]),
+        "dtype": str(cube[store.IMAGE].dtype),
+        "pixel_bytes": int(cube[store.IMAGE].nbytes + cube["valid"].nbytes),
+        "stored_bytes": int(store.open_repository(uri).chunk_storage_stats().native_bytes),
         "first": dates[0]["time"] if dates else None,
         "last": dates[-1]["time"] if dates else None,
         "median_step_days": round(median_step_days(times), 6) if count > 1 else None,
         "mean_valid_fraction": round(float(np.mean(fractions)), 4) if dates else None,
-        "bands": [{key: band_as_json(band)[key] for key in BAND_KEYS} for band in bands_of(cube)],
+        "bands": [{key: store.band_as_json(band)[key] for key in BAND_KEYS} for band in store.bands_of(cube)],
         "grid": {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in ("transform", "resolution_xy", "bounds_xy")}},
-        "format": FORMAT,
+        "format": store.FORMAT,
         "dates": dates,
     }
 
@@ -80,5 +79,5 @@ def collect_garbage(uri: str) -> int:
     Holds the writer's lock, since chunks of a running ingest are unreferenced too. On S3 there is no lock: run it only when
     nothing is being ingested.
     """
-    with exclusive_writer(uri):
-        return int(open_repository(uri).garbage_collect(datetime.now(UTC)).chunks_deleted)
+    with store.exclusive_writer(uri):
+        return int(store.open_repository(uri).garbage_collect(datetime.now(UTC)).chunks_deleted)

@@ -17,7 +17,6 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
-from pipelines.cube.lock import exclusive_writer
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
 from pipelines.cube.steps import read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
 from pipelines.cube.store import BRANCH, IMAGE
@@ -91,7 +90,7 @@ def ingest(
     listing = resolve_dates(listing.scenes, listing.refused, "refuse")
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
-    with exclusive_writer(uri), _storage_errors(uri):
+    with store.exclusive_writer(uri), _storage_errors(uri):
         refused = {refusal.scene_id: refusal for refusal in listing.refused}
         run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress, refused)
         for attempt in range(CONFLICT_TRIES):
