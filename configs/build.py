@@ -71,7 +71,7 @@ def build_source(run: CubeRun) -> Source:
     path = Path(source.path)
     match source:
         case sources.NetcdfSource():
-            from pipelines.sources.netcdf import NetcdfSource
+            from pipelines.sources.series import NetcdfSource
 
             return NetcdfSource(path, requested, time=source.time, same_date=same_date)
         case sources.FolderSource():
@@ -79,7 +79,7 @@ def build_source(run: CubeRun) -> Source:
 
             return FolderSource(path, requested, pattern=source.pattern, variable=source.variable, same_date=same_date)
         case sources.StackSource():
-            from pipelines.sources.stack import StackSource
+            from pipelines.sources.series import StackSource
 
             return StackSource(path, requested, files=source.files, dates=source.dates, same_date=same_date)
 

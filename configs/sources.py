@@ -180,9 +180,8 @@ def _check_stack(source: StackSource, quality: str | None) -> Iterator[Finding]:
 def _check_names(source: FolderSource, quality: str | None) -> Iterator[Finding]:
     """Whether the pattern fits file names below the folder, their dates can be read, and every band is in some name."""
     from pipelines.sources.dates import parse_date
-    from pipelines.sources.file_names import propose_pattern
+    from pipelines.sources.file_names import FilePattern, propose_pattern
     from pipelines.sources.folder import list_files
-    from pipelines.sources.pattern import FilePattern
 
     pattern = FilePattern(source.pattern)
     paths = list_files(Path(source.path))

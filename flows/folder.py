@@ -120,7 +120,7 @@ def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str,
 @contextmanager
 def exclusive_run(folder: RunFolder) -> Iterator[None]:
     """Holds the run's folder; the lock dies with its owner. Raises RunBusy at once if another process has it."""
-    from pipelines.cube.lock import Held, exclusive_owner
+    from pipelines.files import Held, exclusive_owner
 
     try:
         with exclusive_owner(folder.path / ".run.lock", folder.path / ".run.writer.json"):

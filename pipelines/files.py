@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all: written beside their place, then renamed into it.
+"""Files and folders that are there as a whole or not at all (written beside their place, then renamed), and a lock.
 
 A draft of `NAME` is `.NAME.PROCESS` in the same folder; `flows.folder.sweep` removes what a killed process left. Where only one
 process may write (`mark="partial"`), the next one overwrites it. `models.checkpoint` has its own: models do not know pipelines.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipelines.errors import StorageFull
 
@@ -51,7 +52,7 @@ def write_text(path: Path, text: str, *, flush: bool = True, mark: str = "") -> 
     write_bytes(path, text.encode(), flush=flush, mark=mark)
 
 
-def write_json(path: Path, content: Any, *, is_strict: bool = False) -> None:
+def write_json(path: Path, content: object, *, is_strict: bool = False) -> None:
     """Replaces `path` by `content` as JSON; makes its folder. Raises StorageFull.
 
     is_strict: for programs of others; numbers that are not finite are mistakes of ours and raise ValueError. Otherwise they are
@@ -108,3 +109,39 @@ def naming_full_disk(path: Path, size: int = 0) -> Iterator[None]:
 def is_full(error: OSError) -> bool:
     """True if the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+class Held(Exception):
+    """Another process or thread holds the lock; the message names it."""
+
+
+@contextmanager
+def exclusive_owner(lock_path: Path, owner_path: Path) -> Iterator[None]:
+    """Holds the kernel's lock on `lock_path`, with our name in `owner_path`. Raises Held at once, naming the owner.
+
+    The kernel releases the lock when its owner ends, however that happens.
+    """
+    from filelock import FileLock, Timeout  # slow to import
+
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_path, timeout=0, is_singleton=False)
+    try:
+        lock.acquire()
+    except Timeout as e:
+        raise Held(_owner(owner_path)) from e
+    try:
+        # a separate file: opening the lock file truncates it, even if the lock is not acquired
+        ours = {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        owner_path.write_text(json.dumps(ours), encoding="utf-8")
+        yield
+        owner_path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _owner(owner_path: Path) -> str:
+    try:
+        owner = json.loads(owner_path.read_text(encoding="utf-8"))
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (OSError, ValueError, TypeError, KeyError):  # it holds the lock and has not written its name yet
+        return "another process that has just started"

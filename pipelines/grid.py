@@ -121,11 +121,8 @@ class Grid:
             return False
         height, width = self.shape_yx
         pixel = max(abs(v) for v in (*self.transform[0:2], *self.transform[3:5]))
-        for corner in ((0, 0), (width, height)):
-            here, there = self.affine @ corner, other.affine @ corner
-            if max(abs(here[0] - there[0]), abs(here[1] - there[1])) > tolerance_px * pixel:
-                return False
-        return True
+        corners = [(self.affine @ corner, other.affine @ corner) for corner in ((0, 0), (width, height))]
+        return not any(max(abs(a[0] - b[0]), abs(a[1] - b[1])) > tolerance_px * pixel for a, b in corners)
 
     def has_same_crs(self, other: Grid) -> bool:
         return self.crs == other.crs or parse_crs(self.crs) == parse_crs(other.crs)

@@ -40,16 +40,3 @@ class Scene:
     observed_utc: np.datetime64
     assets: dict[str, Asset] = field(hash=False)
     parts: tuple["Scene", ...] = ()
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One scene on the cube's grid, ready to be written: `image_BYX` as stored, `valid_YX` boolean, and its hash.
-
-    `content_hash` is the SHA-256 (hex) over shapes, dtypes and bytes of both arrays.
-    """
-
-    scene: Scene
-    image_BYX: np.ndarray
-    valid_YX: np.ndarray
-    content_hash: str

@@ -53,10 +53,7 @@ class Tile:
 
     def within(self, outer: "Tile") -> tuple[slice, slice]:
         """(rows, columns) of this tile in an array that covers `outer`."""
-        return (
-            slice(self.row0 - outer.row0, self.row1 - outer.row0),
-            slice(self.col0 - outer.col0, self.col1 - outer.col0),
-        )
+        return (slice(self.row0 - outer.row0, self.row1 - outer.row0), slice(self.col0 - outer.col0, self.col1 - outer.col0))
 
     def overlaps(self, other: "Tile") -> bool:
         return self.row0 < other.row1 and other.row0 < self.row1 and self.col0 < other.col1 and other.col0 < self.col1

@@ -51,14 +51,10 @@ def _write(cube: xr.Dataset, folder: Path) -> None:
     bands = bands_of(cube)
     has_nodata = len({band.nodata for band in bands}) == 1 and bands[0].nodata is not None
     image = _create(root, cube[IMAGE], missing_value(bands, cube[IMAGE].dtype) if has_nodata else None)
-    for name, values, trivial in (
-        ("scale_factor", {b.scale for b in bands}, 1.0),
-        ("add_offset", {b.offset for b in bands}, 0.0),
-    ):
+    for name, field, trivial in (("scale_factor", "scale", 1.0), ("add_offset", "offset", 0.0), ("units", "unit", "")):
+        values = {getattr(band, field) for band in bands}
         if len(values) == 1 and values != {trivial}:
             image.attrs[name] = values.pop()
-    if len(units := {band.unit for band in bands}) == 1 and units != {""}:
-        image.attrs["units"] = units.pop()
     valid = _create(root, cube[VALID], None)
     for index in range(cube.sizes["time"]):
         image[index] = cube[IMAGE][index].values
@@ -77,15 +73,13 @@ def _coordinates(cube: xr.Dataset) -> xr.Dataset:
 
 
 def _create(root: zarr.Group, variable: xr.DataArray, fill: object) -> AnyArray:
-    chunks = variable.encoding["chunks"]
-    array = root.create_array(
+    return root.create_array(
         str(variable.name),
         shape=variable.shape,
-        chunks=tuple(chunks),
+        chunks=tuple(variable.encoding["chunks"]),
         dtype=variable.dtype,
         fill_value=fill,
         compressors=Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE),
         config={"write_empty_chunks": fill is None},
         attributes={**variable.attrs, "_ARRAY_DIMENSIONS": [str(dim) for dim in variable.dims]},
     )
-    return array

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.cube.lock import exclusive_writer
-from pipelines.cube.store import BRANCH, FORMAT, IMAGE, bands_of, grid_of, head_snapshot, open_cube, open_repository
+from pipelines.calendar import median_step_days
+from pipelines.cube import store
+
+BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,10 @@ class Version:
     added: tuple[str, ...]
     replaced: tuple[str, ...]
     refused: tuple[tuple[str, str, str], ...]
-    driftline: str
 
 
 def list_versions(uri: str) -> list[Version]:
     """Every version of the cube, newest first, without the one that created the empty repository."""
-    ancestry = open_repository(uri).ancestry(branch=BRANCH)
     return [
         Version(
             snapshot=entry.id,
@@ -34,9 +34,8 @@ def list_versions(uri: str) -> list[Version]:
             added=tuple(entry.metadata.get("added", ())),
             replaced=tuple(entry.metadata.get("replaced", ())),
             refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
-            driftline=str(entry.metadata.get("driftline", "unknown")),
         )
-        for entry in ancestry
+        for entry in store.open_repository(uri).ancestry(branch=store.BRANCH)
         if entry.parent_id is not None
     ]
 
@@ -46,70 +45,39 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
 
     `stored_bytes` is the size of the chunks of all versions; `pixel_bytes` the uncompressed size of this version.
     """
-    cube = open_cube(uri, snapshot)
-    grid = grid_of(cube)
-    count, bands, height, width = cube[IMAGE].shape
+    cube = store.open_cube(uri, snapshot)
+    grid = store.grid_of(cube)
+    count, bands, height, width = cube[store.IMAGE].shape
+    times, fractions = cube["time"].values, cube["valid_fraction"].values
     dates = [
         {"time": str(time.astype("datetime64[s]")), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
-        for time, scene_id, fraction in zip(
-            cube["time"].values, cube["scene_id"].values, cube["valid_fraction"].values, strict=True
-        )
+        for time, scene_id, fraction in zip(times, cube["scene_id"].values, fractions, strict=True)
     ]
     return {
         "uri": uri,
-        "snapshot": snapshot or head_snapshot(uri),
+        "snapshot": snapshot or store.head_snapshot(uri),
         "versions": len(list_versions(uri)),
         "shape": {"time": count, "band": bands, "y": height, "x": width},
-        "chunks": list(cube[IMAGE].encoding["chunks"]),
-        "dtype": str(cube[IMAGE].dtype),
-        "pixel_bytes": int(cube[IMAGE].nbytes + cube["valid"].nbytes),
-        "stored_bytes": int(open_repository(uri).chunk_storage_stats().native_bytes),
+        "chunks": list(cube[store.IMAGE].encoding["chunks"]),
+        "dtype": str(cube[store.IMAGE].dtype),
+        "pixel_bytes": int(cube[store.IMAGE].nbytes + cube["valid"].nbytes),
+        "stored_bytes": int(store.open_repository(uri).chunk_storage_stats().native_bytes),
         "first": dates[0]["time"] if dates else None,
         "last": dates[-1]["time"] if dates else None,
-        "median_step_days": _median_step_days(cube["time"].values),
-        "mean_valid_fraction": round(float(np.mean(cube["valid_fraction"].values)), 4) if dates else None,
-        "bands": [
-            {"name": band.name, "scale": band.scale, "offset": band.offset, "nodata": _as_json(band.nodata), "unit": band.unit}
-            for band in bands_of(cube)
-        ],
-        "grid": {
-            "crs": grid.crs,
-            "transform": list(grid.transform),
-            "resolution_xy": list(grid.resolution_xy),
-            "bounds_xy": list(grid.bounds_xy),
-        },
-        "format": FORMAT,
+        "median_step_days": round(median_step_days(times), 6) if count > 1 else None,
+        "mean_valid_fraction": round(float(np.mean(fractions)), 4) if dates else None,
+        "bands": [{key: store.band_as_json(band)[key] for key in BAND_KEYS} for band in store.bands_of(cube)],
+        "grid": {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in ("transform", "resolution_xy", "bounds_xy")}},
+        "format": store.FORMAT,
         "dates": dates,
     }
 
 
-def _median_step_days(times: np.ndarray) -> float | None:
-    if len(times) < 2:
-        return None
-    return round(float(np.median(np.diff(times) / np.timedelta64(1, "s")) / 86_400), 6)
+def collect_garbage(uri: str) -> int:
+    """Removes unreferenced chunks (of killed ingests) and returns their number.
 
-
-def _as_json(nodata: float | None) -> float | str | None:
-    return nodata if nodata is None or np.isfinite(nodata) else str(nodata)
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """Counts of what `collect_garbage` removed."""
-
-    chunks: int
-    bytes: int
-    versions: int
-
-
-def collect_garbage(uri: str, forget_before: datetime | None = None) -> Garbage:
-    """Removes unreferenced chunks (of killed ingests), and versions older than `forget_before` if given.
-
-    The newest version is always kept. Holds the writer's lock, since chunks of a running ingest are unreferenced too. On S3
-    there is no lock: run it only when nothing is being ingested.
+    Holds the writer's lock, since chunks of a running ingest are unreferenced too. On S3 there is no lock: run it only when
+    nothing is being ingested.
     """
-    with exclusive_writer(uri):
-        repository = open_repository(uri)
-        forgotten = repository.expire_snapshots(older_than=forget_before) if forget_before else set()
-        summary = repository.garbage_collect(datetime.now(UTC))
-    return Garbage(int(summary.chunks_deleted), int(summary.bytes_deleted), len(forgotten))
+    with store.exclusive_writer(uri):
+        return int(store.open_repository(uri).garbage_collect(datetime.now(UTC)).chunks_deleted)

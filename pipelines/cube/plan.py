@@ -2,9 +2,8 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ class Plan:
 
     works: tuple[Work, ...] = ()
     unchanged: tuple[str, ...] = ()
-    refused: tuple[SceneRefused, ...] = field(default=())
+    refused: tuple[SceneRefused, ...] = ()
 
 
 def plan_ingest(
@@ -71,7 +70,11 @@ def plan_ingest(
         known = refused_before.get((scene.id, fingerprint))
         existing, same_date = by_id.get(scene.id), by_time.get(scene.observed_utc)
         if same_date is not None and same_date != existing:
-            refused.append(_duplicate_date(scene, steps[same_date]))
+            detail = (
+                f"observed at {scene.observed_utc}, where the cube already holds {steps[same_date].scene_id}; if they are "
+                "adjacent, ingest both into a new cube with cube.same_date: mosaic; if one is obsolete, remove it"
+            )
+            refused.append(SceneRefused(scene.id, "duplicate-date", detail))
         elif known is not None:
             refused.append(SceneRefused(known.scene_id, known.reason, known.detail))
         elif existing is None:
@@ -85,47 +88,6 @@ def plan_ingest(
     return Plan(tuple(works), tuple(unchanged), tuple(refused))
 
 
-def refuse_duplicates(scenes: list[Scene]) -> tuple[list[Scene], list[SceneRefused]]:
-    """(scenes with unique dates and ids, refused ones); of several, the first id (in order) is kept."""
-    kept: list[Scene] = []
-    refused: list[SceneRefused] = []
-    by_time: dict[Any, str] = {}
-    ids: set[str] = set()
-    for scene in sorted(scenes, key=lambda scene: (scene.observed_utc, scene.id)):
-        if scene.id in ids:
-            refused.append(
-                SceneRefused(
-                    scene.id, "duplicate-date", f"two scenes have the id {scene.id}; the one with the earlier date is used"
-                )
-            )
-        elif scene.observed_utc in by_time:
-            refused.append(
-                SceneRefused(
-                    scene.id,
-                    "duplicate-date",
-                    f"observed at {scene.observed_utc}, like {by_time[scene.observed_utc]}, which is used; "
-                    "if they are adjacent, set cube.same_date: mosaic; if one is obsolete, remove it",
-                )
-            )
-        else:
-            kept.append(scene)
-            ids.add(scene.id)
-            by_time[scene.observed_utc] = scene.id
-    return kept, refused
-
-
-def _duplicate_date(scene: Scene, existing: Step) -> SceneRefused:
-    return SceneRefused(
-        scene.id,
-        "duplicate-date",
-        f"observed at {scene.observed_utc}, where the cube already holds {existing.scene_id}; "
-        "if they are adjacent, ingest both into a new cube with cube.same_date: mosaic; if one is obsolete, remove it",
-    )
-
-
-# ---------------------------------------------------------------- fingerprints
-
-
 def fingerprint_scene(scene: Scene, context: str) -> str:
     """A cheap substitute for the content hash: SHA-256 over name, size and mtime of every file, and `context`.
 
@@ -137,21 +99,10 @@ def fingerprint_scene(scene: Scene, context: str) -> str:
     digest = hashlib.sha256(context.encode())
     for part in scene.parts or (scene,):
         for name, asset in sorted(part.assets.items()):
-            stamp = _file_state(asset.path)
-            if not stamp:
+            try:
+                status = Path(asset.path).stat()
+            except OSError:
                 return ""
+            stamp = f"{Path(asset.path).name}|{status.st_size}|{status.st_mtime_ns}"
             digest.update(f"|{part.id}|{part.observed_utc}|{name}|{asset.variable}|{asset.index}|{stamp}".encode())
     return digest.hexdigest()[:32]
-
-
-def _file_state(path: str) -> str:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return ""
-    return f"{Path(path).name}|{status.st_size}|{status.st_mtime_ns}"
-
-
-def fingerprint_scenes(scenes: list[Scene], context: str) -> dict[str, str]:
-    """`fingerprint_scene` of each scene, by id; the metadata of a file with many scenes are read once."""
-    return {scene.id: fingerprint_scene(scene, context) for scene in scenes}

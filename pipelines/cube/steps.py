@@ -3,13 +3,13 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.types import AnyArray
 
@@ -30,18 +30,14 @@ def array_of(root: zarr.Group, name: str) -> AnyArray:
 
 def read_steps(root: zarr.Group) -> tuple[Step, ...]:
     """Metadata of the cube's dates, in order."""
-    texts = {name: np.asarray(array_of(root, name)[:]) for name in STEP_TEXTS}
-    times = {name: np.asarray(array_of(root, name)[:]).astype("datetime64[ns]") for name in STEP_TIMES}
-    fractions = np.asarray(array_of(root, "valid_fraction")[:])
-    return tuple(
-        Step(
-            time=times["time"][i],
-            ingested_utc=times["ingested_utc"][i],
-            valid_fraction=float(fractions[i]),
-            **{name: str(texts[name][i]) for name in STEP_TEXTS},
-        )
-        for i in range(len(fractions))
-    )
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray(array_of(root, name)[:])
+
+    columns: dict[str, Any] = {name: map(str, column(name)) for name in STEP_TEXTS}
+    columns |= {name: column(name).astype("datetime64[ns]") for name in STEP_TIMES}
+    columns["valid_fraction"] = map(float, column("valid_fraction"))
+    return tuple(Step(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True))
 
 
 def write_steps(root: zarr.Group, steps: list[Step]) -> None:
@@ -87,42 +83,35 @@ def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray) 
     height, width = array.chunks[-2:]
     if rows.start % height or (rows.stop % height and rows.stop != array.shape[-2]):
         raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {height}")
-    pack = _packer(array)
     fill = array.fill_value
     is_nan = isinstance(fill, np.floating) and np.isnan(fill)
-    chunks: dict[str, Any] = {}
+    chunks: dict[str, Buffer | None] = {}
     for row, column in itertools.product(range(0, values.shape[-2], height), range(0, values.shape[-1], width)):
         part = values[..., row : row + height, column : column + width]
         is_empty = np.isnan(part).all() if is_nan else part.flat[0] == fill and (part == fill).all()
         position = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
-        chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else pack(part)
+        chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else _encode(array, part)
     sync(_set_chunks(array.store_path.store, chunks))
 
 
-def _packer(array: AnyArray) -> Callable[[np.ndarray], Any]:
-    """A function from a part of `array` to the bytes of its chunk: pads edge chunks, then compresses with Blosc."""
+def _encode(array: AnyArray, part: np.ndarray) -> Buffer:
+    """The bytes of the chunk of `array` that `part` fills; at the edges padded with the fill value. Compressed with Blosc."""
     codecs = array.metadata.codecs  # type: ignore[union-attr]
     if len(codecs) != 2 or not isinstance(codecs[1], BloscCodec):
         raise ArtefactDamaged(f"the cube's {array.name} has unexpected codecs: {codecs}")
-    blosc = codecs[1]._blosc_codec
-    shape = array.chunks[1:]
-    dtype = array.dtype.newbyteorder("<")
-    buffer = default_buffer_prototype().buffer
-
-    def pack(part: np.ndarray) -> Any:
-        whole = part
-        if part.shape != shape:
-            whole = np.full(shape, array.fill_value, dtype)
-            whole[tuple(slice(size) for size in part.shape)] = part
-        return buffer.from_bytes(blosc.encode(np.ascontiguousarray(whole, dtype)))
-
-    return pack
+    shape, dtype = array.chunks[1:], array.dtype.newbyteorder("<")
+    whole = part
+    if part.shape != shape:
+        whole = np.full(shape, array.fill_value, dtype)
+        whole[tuple(slice(size) for size in part.shape)] = part
+    encoded = codecs[1]._blosc_codec.encode(np.ascontiguousarray(whole, dtype))
+    return default_buffer_prototype().buffer.from_bytes(encoded)
 
 
-async def _set_chunks(store: Any, chunks: dict[str, Any]) -> None:
+async def _set_chunks(store: Store, chunks: dict[str, Buffer | None]) -> None:
     gate = asyncio.Semaphore(MOVES_AT_ONCE)
 
-    async def put(key: str, chunk: Any) -> None:
+    async def put(key: str, chunk: Buffer | None) -> None:
         async with gate:
             if chunk is None:
                 await store.delete(key)
@@ -149,11 +138,11 @@ def sort_dates(root: zarr.Group, order: list[int]) -> None:
     resize_time(root, len(order))
 
 
-async def _move_chunks(store: Any, prefix: str, position: str, moves: list[tuple[int, int]]) -> None:
+async def _move_chunks(store: Store, prefix: str, position: str, moves: list[tuple[int, int]]) -> None:
     """Reads all dates of one chunk position before it writes any, so cycles need no spare space in the cube."""
     gate = asyncio.Semaphore(MOVES_AT_ONCE)
 
-    async def get(source: int) -> Any:
+    async def get(source: int) -> Buffer | None:
         async with gate:
             return await store.get(f"{prefix}/{source}/{position}", default_buffer_prototype())
 
@@ -171,6 +160,5 @@ def verify(root: zarr.Group) -> None:
         raise ArtefactDamaged("a scene id would occur twice in the cube; nothing was committed")
     for name in PIXEL_ARRAYS:
         if array_of(root, name).shape[0] != len(steps):
-            raise ArtefactDamaged(
-                f"{name} has {array_of(root, name).shape[0]} dates, expected {len(steps)}; nothing was committed"
-            )
+            found = array_of(root, name).shape[0]
+            raise ArtefactDamaged(f"{name} has {found} dates, expected {len(steps)}; nothing was committed")

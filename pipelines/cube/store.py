@@ -1,9 +1,11 @@
-"""Location and layout of a cube: an Icechunk repository that holds one xarray Dataset (docs/design/001-spine.md)."""
+"""Location, lock and layout of a cube: an Icechunk repository that holds one xarray Dataset (docs/design/001-spine.md)."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,14 +14,18 @@ import icechunk
 import numpy as np
 import xarray as xr
 import zarr
+from affine import Affine
+from rasterio.crs import CRS
 from zarr.codecs import BloscCodec
+from zarr.core.common import JSON
 
-from pipelines.cube.frame import frame_attributes, geozarr_attributes
-from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
+from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
+from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band
+from pipelines.sources.layers import fill_value
 
-# cube.lock ensures one committer at a time, as Icechunk's warning about local disks demands
+# exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
 
 BRANCH = "main"
@@ -31,6 +37,20 @@ COORDINATES = (*STEP_TEXTS, "ingested_utc", "valid_fraction", "spatial_ref")
 NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 VALID_WIDTH = 8  # chunks of `valid` are up to this many times wider than those of `image`: they compress 50 times better
 STEPS_PER_CHUNK = 4096  # of the per-date coordinates: one small file each for ten years of scenes
+_CONVENTIONS = [  # https://github.com/zarr-conventions: a convention is registered by its UUID
+    {
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "name": "proj:",
+        "description": "Coordinate reference system information for geospatial data",
+        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+    },
+    {
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "name": "spatial:",
+        "description": "Spatial coordinate information",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+    },
+]
 
 
 # ---------------------------------------------------------------- location
@@ -84,12 +104,13 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     if is_remote(uri):
         return icechunk.Repository.open_or_create(storage_of(uri))
     path = local_path(uri)
-    if path.exists() and not path.is_dir():
-        raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
-    if path.exists() and icechunk.Repository.exists(storage_of(uri)):
-        return open_repository(uri)
-    if path.exists() and (foreign := sorted(entry.name for entry in path.iterdir())):
-        raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
+    if path.exists():
+        if not path.is_dir():
+            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
+        if icechunk.Repository.exists(storage_of(uri)):
+            return open_repository(uri)
+        if foreign := sorted(entry.name for entry in path.iterdir()):
+            raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
     # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -105,37 +126,49 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
+@contextmanager
+def exclusive_writer(uri: str) -> Iterator[None]:
+    """Holds the cube for writing: Icechunk can lose commits of concurrent processes on a local disk (measured: 3 of 32).
+
+    The lock file is kept beside the cube (removing it would let two writers lock two files of one name). On S3 nothing is
+    locked: Icechunk detects a conflict at the commit.
+
+    Raises CubeBusy at once if another process or thread is writing; the message names it.
+    """
+    if is_remote(uri):
+        yield
+        return
+    path = local_path(uri)
+    try:
+        with exclusive_owner(path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")):
+            yield
+    except Held as e:
+        who = f"{e}; try again when it has finished (or stop that process: that releases its lock)"
+        raise CubeBusy(f"the cube {path} is being written by {who}") from e
+
+
 # ---------------------------------------------------------------- layout
 
 
 def create_arrays(
-    store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int, attributes: dict[str, Any]
+    store: icechunk.IcechunkStore, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int, attributes: dict[str, JSON]
 ) -> zarr.Group:
     """An empty cube (no dates) in `store`: arrays, coordinates of the grid, attributes. Nothing is committed."""
     bands, dtype = tuple(bands), np.dtype(dtype)
-    fill = missing_value(bands, dtype)
-    root = zarr.create_group(store, overwrite=True)
-    root.attrs.update(
-        {
-            "Conventions": "CF-1.11",
-            "driftline_format": FORMAT,
-            "coordinates": " ".join(COORDINATES),
-            **geozarr_attributes(grid),
-            **attributes,
-        }
-    )
     height, width = grid.shape_yx
     chunk_yx = min(chunk_px, height), min(chunk_px, width)
-    compressor = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize)
+    root = zarr.create_group(store, overwrite=True)
+    root.attrs.update({"Conventions": "CF-1.11", "driftline_format": FORMAT, "coordinates": " ".join(COORDINATES)})
+    root.attrs.update({**geozarr_attributes(grid), **attributes})
     image = root.create_array(
         IMAGE,
         shape=(0, len(bands), height, width),
         chunks=(1, len(bands), *chunk_yx),
         dtype=dtype,
-        fill_value=fill,
-        compressors=compressor,
+        fill_value=missing_value(bands, dtype),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize),
         dimension_names=("time", "band", "y", "x"),
-        attributes={"bands": json.dumps([_band_as_json(band) for band in bands]), "grid_mapping": "spatial_ref"},
+        attributes={"bands": json.dumps([band_as_json(band) for band in bands]), "grid_mapping": "spatial_ref"},
     )
     image.attrs["long_name"] = "image as stored; physical = stored * scale + offset (see bands)"
     root.create_array(
@@ -153,69 +186,57 @@ def create_arrays(
 
 
 def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) -> None:
+    def create_column(name: str, dtype: str | type, attributes: dict[str, JSON] | None = None) -> None:
+        chunks, axes = (STEPS_PER_CHUNK,), ("time",)
+        root.create_array(name, shape=(0,), chunks=chunks, dtype=dtype, dimension_names=axes, attributes=attributes)
+
     for name in STEP_TEXTS:
-        root.create_array(name, shape=(0,), chunks=(STEPS_PER_CHUNK,), dtype=str, dimension_names=("time",))
+        create_column(name, str)
     for name in STEP_TIMES:
-        attributes: dict[str, Any] = {**NANOSECONDS, "standard_name": "time"} if name == "time" else {**NANOSECONDS}
-        root.create_array(
-            name, shape=(0,), chunks=(STEPS_PER_CHUNK,), dtype="int64", dimension_names=("time",), attributes=attributes
-        )
-    root.create_array(
-        "valid_fraction",
-        shape=(0,),
-        chunks=(STEPS_PER_CHUNK,),
-        dtype="float64",
-        dimension_names=("time",),
-        attributes={"long_name": "share of pixels that may be used"},
-    )
-    root.create_array("band", shape=(len(bands),), dtype=str, dimension_names=("band",))[:] = np.array(
-        [band.name for band in bands], dtype=object
-    )
+        create_column(name, "int64", {**NANOSECONDS, "standard_name": "time"} if name == "time" else {**NANOSECONDS})
+    create_column("valid_fraction", "float64", {"long_name": "share of pixels that may be used"})
+    names = np.array([band.name for band in bands], dtype=object)
+    root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",))[:] = names
     for name, centres in (("y", grid.y_centres()), ("x", grid.x_centres())):
-        root.create_array(
-            name,
-            shape=centres.shape,
-            dtype="float64",
-            dimension_names=(name,),
-            attributes={"standard_name": f"projection_{name}_coordinate", "axis": name.upper()},
-        )[:] = centres
-    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=frame_attributes(grid))
+        attributes: dict[str, JSON] = {"standard_name": f"projection_{name}_coordinate", "axis": name.upper()}
+        array = root.create_array(name, shape=centres.shape, dtype="float64", dimension_names=(name,), attributes=attributes)
+        array[:] = centres
+    # CF-1.11, appendix F, and GDAL's GeoTransform, which is text in another order; `affine` holds the exact numbers
+    a, b, c, d, e, f = grid.transform
+    frame: dict[str, JSON] = {"crs_wkt": grid.wkt, "spatial_ref": grid.wkt}
+    frame |= {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e))), "affine": list(grid.transform)}
+    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=frame)
+
+
+def geozarr_attributes(grid: Grid) -> dict[str, JSON]:
+    """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr."""
+    crs = parse_crs(grid.crs)
+    authority = crs.to_authority()
+    is_exact = authority is not None and CRS.from_authority(*authority) == crs  # PROJ also returns near matches
+    code = {"proj:code": ":".join(authority)} if authority and is_exact else {}
+    return {
+        "zarr_conventions": _CONVENTIONS,
+        **code,
+        "proj:wkt2": crs.to_wkt(version="WKT2_2019"),
+        "spatial:dimensions": ["y", "x"],
+        "spatial:transform_type": "affine",
+        "spatial:transform": list(grid.transform),
+        "spatial:shape": list(grid.shape_yx),
+        "spatial:bbox": list(grid.bounds_xy),
+        "spatial:registration": "pixel",
+    }
 
 
 def missing_value(bands: Iterable[Band], dtype: np.dtype) -> Any:
     """The stored value of pixels without an observation: the bands' nodata if they share it, else NaN or 0."""
-    dtype = np.dtype(dtype)
     stored = {band.nodata for band in bands}
-    nodata = stored.pop() if len(stored) == 1 else None
-    if dtype.kind == "f":
-        return dtype.type(np.nan if nodata is None else nodata)
-    limits = np.iinfo(dtype)
-    is_storable = nodata is not None and np.isfinite(nodata) and limits.min <= nodata <= limits.max and float(nodata).is_integer()
-    return dtype.type(int(nodata)) if is_storable and nodata is not None else dtype.type(0)
+    return dtype.type(fill_value(stored.pop() if len(stored) == 1 else None, dtype))
 
 
-def _band_as_json(band: Band) -> dict[str, Any]:
+def band_as_json(band: Band) -> dict[str, JSON]:
+    """The band's fields; a nodata that JSON does not know (nan) as text."""
     nodata = band.nodata if band.nodata is None or np.isfinite(band.nodata) else str(band.nodata)
-    return {
-        "name": band.name,
-        "scale": band.scale,
-        "offset": band.offset,
-        "nodata": nodata,
-        "unit": band.unit,
-        "valid_range": list(band.valid_range) if band.valid_range else None,
-    }
-
-
-def create_cube(
-    uri: str, grid: Grid, bands: Iterable[Band], dtype: np.dtype, chunk_px: int = 256, attributes: dict[str, Any] | None = None
-) -> str:
-    """The snapshot id of a new, empty cube. Raises CubeMismatch if there is a cube already."""
-    repository = open_or_create_repository(uri)
-    if has_layout(repository.readonly_session(BRANCH).store):
-        raise CubeMismatch(f"there is already a cube at {uri}: choose another path or ingest into it")
-    session = repository.writable_session(BRANCH)
-    create_arrays(session.store, grid, bands, dtype, chunk_px, attributes or {})
-    return session.commit("create cube")
+    return asdict(band) | {"nodata": nodata, "valid_range": list(band.valid_range) if band.valid_range else None}
 
 
 # ---------------------------------------------------------------- reading
@@ -262,26 +283,19 @@ def has_layout(store: icechunk.IcechunkStore) -> bool:
 def grid_of(dataset: xr.Dataset) -> Grid:
     """The grid of a cube, from its `spatial_ref`. Raises ArtefactDamaged for a CRS that PROJ cannot parse."""
     attributes = dataset["spatial_ref"].attrs
-    transform = attributes["affine"]
-    height, width = dataset.sizes["y"], dataset.sizes["x"]
     crs = dataset.attrs.get("proj:code") or attributes["crs_wkt"]
     try:
         parse_crs(crs)  # refuses file names and addresses, which a damaged cube may hold
     except ValueError as e:
         raise ArtefactDamaged(f"the cube's spatial_ref holds no CRS that PROJ can parse: {e}; ingest it again") from e
-    return Grid(crs, tuple(float(v) for v in transform), (height, width))  # type: ignore[arg-type]
+    return Grid.from_affine(crs, Affine(*attributes["affine"]), (dataset.sizes["y"], dataset.sizes["x"]))
 
 
 def bands_of(dataset: xr.Dataset) -> tuple[Band, ...]:
     """The bands of a cube, in its order."""
-    return tuple(
-        Band(
-            name=entry["name"],
-            scale=entry["scale"],
-            offset=entry["offset"],
-            nodata=None if entry["nodata"] is None else float(entry["nodata"]),
-            unit=entry["unit"],
-            valid_range=tuple(entry["valid_range"]) if entry.get("valid_range") else None,
-        )
-        for entry in json.loads(dataset[IMAGE].attrs["bands"])
-    )
+    bands = []
+    for entry in json.loads(dataset[IMAGE].attrs["bands"]):
+        nodata, valid_range = entry["nodata"], entry.get("valid_range")
+        entry |= {"nodata": None if nodata is None else float(nodata), "valid_range": tuple(valid_range) if valid_range else None}
+        bands.append(Band(**entry))
+    return tuple(bands)

@@ -10,39 +10,14 @@ import numpy as np
 from pipelines.errors import MissingInput, RequestError
 
 DIRECTIVES = {
-    "%Y": r"\d{4}",
-    "%y": r"\d{2}",
-    "%m": r"\d{2}",
-    "%d": r"\d{2}",
-    "%j": r"\d{3}",
-    "%H": r"\d{2}",
-    "%M": r"\d{2}",
-    "%S": r"\d{2}",
-    "%b": r"[A-Za-z]{3}",
-    "%%": "%",
-}
-
-# longest first: a longer run of digits must not match as a shorter date
-FORMATS = (
-    "%Y-%m-%dT%H:%M:%S",
-    "%Y-%m-%dT%H-%M-%S",
-    "%Y-%m-%d_%H-%M-%S",
-    "%Y-%m-%d %H:%M:%S",
-    "%Y-%m-%d %H:%M",
-    "%Y%m%dT%H%M%S",
-    "%Y%m%d_%H%M%S",
-    "%Y%m%d-%H%M%S",
-    "%Y%m%d%H%M%S",
-    "%Y%m%dT%H%M",
-    "%Y%m%d_%H%M",
-    "%Y%m%d%H%M",
-    "%Y-%m-%d",
-    "%Y_%m_%d",
-    "%Y.%m.%d",
-    "%Y/%m/%d",
-    "%Y%m%d",
-    "%Y%j",
-)
+    "%Y": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%d": r"\d{2}", "%j": r"\d{3}",
+    "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%b": r"[A-Za-z]{3}", "%%": "%",
+}  # fmt: skip
+FORMATS = (  # longest first: a longer run of digits must not match as a shorter date
+    "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
+    "%Y%m%dT%H%M%S", "%Y%m%d_%H%M%S", "%Y%m%d-%H%M%S", "%Y%m%d%H%M%S", "%Y%m%dT%H%M", "%Y%m%d_%H%M", "%Y%m%d%H%M",
+    "%Y-%m-%d", "%Y_%m_%d", "%Y.%m.%d", "%Y/%m/%d", "%Y%m%d", "%Y%j",
+)  # fmt: skip
 FIRST_YEAR, LAST_YEAR = 1950, 2100
 
 
@@ -79,22 +54,17 @@ def find_dates(text: str) -> list[tuple[str, slice]]:
     found: list[tuple[str, slice]] = []
     for date_format in FORMATS:
         for match in re.finditer(rf"(?<!\d){format_regex(date_format)}(?!\d)", text):
-            here = slice(*match.span())
-            is_free = all(here.stop <= other.start or other.stop <= here.start for _, other in found)
+            is_free = all(match.end() <= other.start or other.stop <= match.start() for _, other in found)
             if is_free and parse_date(match.group(), date_format) is not None:
-                found.append((date_format, here))
+                found.append((date_format, slice(*match.span())))
     return sorted(found, key=lambda item: item[1].start)
 
 
 def detect_date(text: str) -> np.datetime64 | None:
     """The date if the whole of `text` is a date in one of FORMATS, else None. A trailing Z (UTC) is allowed."""
     text = text.strip().removesuffix("Z").split(".000")[0]
-    for date_format in FORMATS:
-        if re.fullmatch(format_regex(date_format), text):
-            date = parse_date(text, date_format)
-            if date is not None:
-                return date
-    return None
+    dates = (parse_date(text, form) for form in FORMATS if re.fullmatch(format_regex(form), text))
+    return next((date for date in dates if date is not None), None)
 
 
 def read_dates(path: Path) -> list[np.datetime64 | None]:
@@ -116,3 +86,8 @@ def read_dates(path: Path) -> list[np.datetime64 | None]:
             return dates if dates[0] is not None else dates[1:]
     shown = text.splitlines()[0][:60] if text else "nothing"
     raise RequestError(f"{path.name} has no column of dates; it begins with {shown!r}; write one per line, such as 2018-06-05")
+
+
+def format_date(date: np.datetime64) -> str:
+    """2018-06-05, or 2018-06-05T10:15:59 with the time of day."""
+    return str(date.astype("datetime64[s]")).removesuffix("T00:00:00")

@@ -11,7 +11,7 @@ from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.source import Listing, Resampling
 
-VEGETATION, CLOUD, MISSING = 4, 9, 0  # Sentinel-2 SCL classes
+VEGETATION, CLOUD = 4, 9  # Sentinel-2 SCL classes
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,10 @@ class FakeSource:
         return self.native_grid()
 
     def list_scenes(self) -> Listing:
-        start = to_days(np.array(self.first, "datetime64[D]"))
-        dates = from_days(start + self.every_days * np.arange(self.dates))
-        return Listing([self._scene(index, date) for index, date in enumerate(dates)])
-
-    def _scene(self, index: int, date: np.datetime64) -> Scene:
-        assets = {name: Asset("fake", name, index) for name in (*(band.name for band in self.bands), "SCL")}
-        return Scene(f"fake-{self.seed}-{index:04d}", date, assets)
+        dates = from_days(to_days(np.array(self.first, "datetime64[D]")) + self.every_days * np.arange(self.dates))
+        names = (*(band.name for band in self.bands), "SCL")
+        assets = [{name: Asset("fake", name, index) for name in names} for index in range(self.dates)]
+        return Listing([Scene(f"fake-{self.seed}-{index:04d}", date, assets[index]) for index, date in enumerate(dates)])
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
@@ -69,21 +66,16 @@ class FakeSource:
         is_cloud_YX = self._clouds(index)
         if name == "SCL":
             return np.where(is_cloud_YX, CLOUD, VEGETATION).astype("uint8")
-        phase_YX, level_YX = self._season_fields()
+        rng = np.random.default_rng([self.seed, 7_919])  # the phase and level of the season are the same for every date
+        blocks = tuple(-(-size // 8) for size in self.shape_yx)
+        fields = np.stack([rng.uniform(0, 0.1, blocks), rng.uniform(0.4, 1.0, blocks)]).repeat(8, axis=1).repeat(8, axis=2)
+        phase_YX, level_YX = fields[:, : self.shape_yx[0], : self.shape_yx[1]]
         year = float(to_days(np.array(observed_utc))) / TROPICAL_YEAR_DAYS
         season_YX = 0.5 - 0.5 * np.cos(2 * np.pi * (year - phase_YX))  # 0 in winter, 1 in summer
         clear_YX = 0.15 + 0.35 * level_YX * season_YX if name == "nir" else 0.12 - 0.08 * level_YX * season_YX
         noise = np.random.default_rng([self.seed, index, *name.encode()])
         clear_YX = clear_YX + noise.normal(0, 0.004, self.shape_yx)
         return np.where(is_cloud_YX, 6500, np.clip(clear_YX * 1e4, 1, 1e4)).astype("uint16")
-
-    def _season_fields(self) -> tuple[np.ndarray, np.ndarray]:
-        """(phase, level) of the season per pixel: fields with smooth edges, the same for every date."""
-        rng = np.random.default_rng([self.seed, 7_919])
-        blocks = tuple(-(-size // 8) for size in self.shape_yx)
-        fields = np.stack([rng.uniform(0, 0.1, blocks), rng.uniform(0.4, 1.0, blocks)])
-        full = fields.repeat(8, axis=1).repeat(8, axis=2)[:, : self.shape_yx[0], : self.shape_yx[1]]
-        return full[0], full[1]
 
     def _clouds(self, index: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, index, 104_729])

@@ -1,21 +1,133 @@
-"""A file-name pattern with date and band, proposed from a list of file names."""
+"""Names of files: patterns that match them (`{date:%Y%m%d}`, `{band}`, `*`), and a pattern proposed from a list of names.
+
+A pattern matches the path relative to a folder. That of a folder of several sites also has `{site}`, and `{step}` if a dates
+file gives the date of each step.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from pipelines.sources.dates import find_dates
-from pipelines.sources.pattern import FilePattern
+from pipelines.errors import RequestError
+from pipelines.sources.dates import find_dates, format_regex
 
+TOKEN = re.compile(r"\{date:([^{}]+)\}|\{(band|site|step)\}|(\*)|(\{[^{}]*\})")
+SITE_FIELDS = ("site", "step", "band")
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4")
 KNOWN_BAND = re.compile(
     r"B\d{1,2}A?|BQA|QA_PIXEL|SR_B\d|ST_B\d+|SCL|CLD|MSK|AOT|WVP|TCI|NDVI|EVI|NDWI|LAI|BLUE|GREEN|RED|NIR|SWIR\d?|MIR|TIR|VV|VH|HH|HV|LST",
     re.IGNORECASE,
 )
 SEPARATORS = re.compile(r"([_./-])")
+DATE_FIELD = re.compile(r"\{date:[^{}]*\}")
 MAX_BANDS = 40
+
+
+@dataclass(frozen=True)
+class Named:
+    """A parsed file name: the band, the date's text, and the name without the band ("" for what the pattern does not have)."""
+
+    band: str
+    date_text: str
+    key: str
+    site: str = ""
+    step: str = ""
+
+
+@dataclass(frozen=True)
+class FilePattern:
+    """A pattern of file names. Several date fields are parsed together; `*` matches anything but `/`.
+
+    `fields` are the fields allowed beside the date. A field that occurs twice must match the same text twice.
+
+    >>> FilePattern("{date:%Y%m%d}_{band}.tif").match("20180605_B04.tif").band
+    'B04'
+    """
+
+    text: str
+    fields: tuple[str, ...] = ("band",)
+
+    @cached_property
+    def date_format(self) -> str:
+        """The formats of the date fields, joined by spaces; "" if the pattern has {step} instead of a date.
+
+        Raises RequestError if there is neither, or an unknown field.
+        """
+        formats = []
+        for date_format, field, _, unknown in TOKEN.findall(self.text):
+            if unknown or (field and field not in self.fields):
+                known = ", ".join(["{date:%Y%m%d}", *(f"{{{name}}}" for name in self.fields)])
+                shown = unknown or f"{{{field}}}"
+                raise RequestError(f"{shown} in the pattern {self.text!r} is unknown; supported fields are {known} and *")
+            if date_format:
+                format_regex(date_format)  # raises for unknown directives
+                formats.append(date_format)
+        if self.has("step"):
+            if formats:
+                raise RequestError(f"the pattern {self.text!r} has both a date and {{step}}; keep the correct one")
+            return ""
+        if not formats:
+            raise RequestError(f"the pattern {self.text!r} has no date; write {{date:%Y%m%d}} in place of the date")
+        if not any(year in date_format for date_format in formats for year in ("%Y", "%y")):
+            raise RequestError(f"the date in the pattern {self.text!r} has no year; write for example {{date:%Y%m%d}}")
+        return " ".join(formats)
+
+    def has(self, field: str) -> bool:
+        return f"{{{field}}}" in self.text
+
+    @property
+    def has_band(self) -> bool:
+        return self.has("band")
+
+    def regex(self, bands: tuple[str, ...] = (), any_date: bool = False) -> re.Pattern[str]:
+        """Matches whole paths. `bands` limits what {band} matches; `any_date` accepts any text as a date."""
+        assert self.date_format or self.has("step")
+        band = "|".join(re.escape(name) for name in sorted(bands, key=len, reverse=True)) or "[^/]+?"
+        parts, position, dates = [], 0, 0
+        seen: Counter[str] = Counter()
+        for match in TOKEN.finditer(self.text):
+            parts.append(re.escape(self.text[position : match.start()]))
+            position = match.end()
+            date_format, field, _, _ = match.groups()
+            if date_format:
+                parts.append(f"(?P<date{dates}>{'[^/]+?' if any_date else format_regex(date_format)})")
+                dates += 1
+            elif field:
+                text = f"(?P={field}0)" if seen[field] else band if field == "band" else "[^/]+?"
+                parts.append(f"(?P<{field}{seen[field]}>{text})")
+                seen[field] += 1
+            else:
+                parts.append("[^/]*?")
+        return re.compile("".join(parts) + re.escape(self.text[position:]))
+
+    def match(self, path: str, bands: tuple[str, ...] = (), any_date: bool = False) -> Named | None:
+        """`path` (relative to the folder, with /) parsed, or None if it does not match the pattern."""
+        match = self.regex(bands, any_date).fullmatch(path)
+        return named(match) if match else None
+
+
+def named(match: re.Match[str]) -> Named:
+    groups = match.groupdict()
+    dates = [groups[name] for name in sorted(groups) if name.startswith("date")]
+    key = match.string
+    for start, stop in sorted((match.span(name) for name in groups if name.startswith("band")), reverse=True):
+        key = f"{key[:start]}{{band}}{key[stop:]}"
+    return Named(groups.get("band0", ""), " ".join(dates), key, groups.get("site0", ""), groups.get("step0", ""))
+
+
+def natural_key(text: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts B2 before B10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def show_some(names: Sequence[str], count: int = 3, otherwise: str = "no files") -> str:
+    """The first few names, and how many more there are, for a message."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more if names else otherwise
 
 
 @dataclass(frozen=True)
@@ -31,18 +143,16 @@ def propose_pattern(paths: list[str]) -> FileNames | None:
     """The pattern that matches most of `paths` (relative, with /); None if no raster among them has a date in its name."""
     rasters = [path for path in paths if path.lower().endswith(RASTER_SUFFIXES)]
     groups: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
-    for path in rasters:
-        tokens = _tokens(path)
-        if tokens is not None:
-            groups[tuple("" if index % 2 == 0 else token for index, token in enumerate(tokens))].append(tokens)
+    for tokens in filter(None, map(_tokens, rasters)):
+        groups[tuple("" if index % 2 == 0 else token for index, token in enumerate(tokens))].append(tokens)
     if not groups:
         return None
     names = max(groups.values(), key=len)
     band_at = _band_position(names)
-    pattern = _pattern(names, band_at)
-    fitting = FilePattern(pattern)
-    bands = tuple(sorted({tokens[band_at] for tokens in names}, key=_natural)) if band_at is not None else ()
-    return FileNames(pattern, bands, sum(fitting.match(path, bands or None) is not None for path in rasters))
+    columns = [{tokens[position] for tokens in names} for position in range(len(names[0]))]
+    pattern = "".join("{band}" if position == band_at else _common(values) for position, values in enumerate(columns))
+    bands = () if band_at is None else tuple(sorted(columns[band_at], key=natural_key))
+    return FileNames(pattern, bands, sum(FilePattern(pattern).match(path, bands) is not None for path in rasters))
 
 
 def _tokens(path: str) -> list[str] | None:
@@ -55,55 +165,33 @@ def _tokens(path: str) -> list[str] | None:
         return None
     base = path.rfind("/") + 1
     date_format, position = next(((f, p) for f, p in dates if p.start >= base), dates[0])
-    marks = [*SEPARATORS.split(path[: position.start]), f"{{date:{date_format}}}", *SEPARATORS.split(path[position.stop :])]
-    before = SEPARATORS.split(path[: position.start])
-    after = SEPARATORS.split(path[position.stop :])
-    assert len(marks) == len(before) + 1 + len(after)
-    return [*before[:-1], before[-1] + f"{{date:{date_format}}}" + after[0], *after[1:]]
+    before, after = SEPARATORS.split(path[: position.start]), SEPARATORS.split(path[position.stop :])
+    return [*before[:-1], f"{before[-1]}{{date:{date_format}}}{after[0]}", *after[1:]]
 
 
 def _band_position(names: list[list[str]]) -> int | None:
     """Index of the token that takes the same few values for every combination of all others: the band."""
-    best: tuple[bool, int, int] | None = None
+    candidates = []
     for position in range(0, len(names[0]), 2):
         values = {tokens[position] for tokens in names}
         if not 2 <= len(values) <= MAX_BANDS or any("{date:" in value for value in values):
             continue
-        rest = Counter(tuple(tokens[:position] + tokens[position + 1 :]) for tokens in names)
-        dates = {tuple(t for t in tokens if "{date:" in t) for tokens in names}
+        rest = {tuple(tokens[:position] + tokens[position + 1 :]) for tokens in names}
         looks_like_band = sum(bool(KNOWN_BAND.fullmatch(value)) for value in values) >= len(values) / 2
         is_complete = len(names) >= 0.8 * len(values) * len(rest)
-        if is_complete and dates and (looks_like_band or len(rest) > 1):
-            candidate = (looks_like_band, -len(rest), position)
-            best = max(best, candidate) if best else candidate
-    return best[2] if best else None
-
-
-def _pattern(names: list[list[str]], band_at: int | None) -> str:
-    parts = []
-    for position, first in enumerate(names[0]):
-        values = {tokens[position] for tokens in names}
-        if position == band_at:
-            parts.append("{band}")
-        elif len(values) == 1:
-            parts.append(first)
-        else:
-            parts.append(_common(values))
-    return "".join(parts)
+        if is_complete and (looks_like_band or len(rest) > 1):
+            candidates.append((looks_like_band, -len(rest), position))
+    return max(candidates)[2] if candidates else None
 
 
 def _common(values: set[str]) -> str:
-    """The token with its varying text replaced by `*` and the date field kept."""
-    fields = {re.search(r"\{date:[^{}]*\}", value) for value in values}
-    texts = {match.group() for match in fields if match}
-    if not texts:
+    """The token; where it varies, with the varying text replaced by `*` and the date field kept."""
+    if len(values) == 1:
+        return min(values)
+    fields = Counter(DATE_FIELD.findall("".join(sorted(values))))
+    if not fields:
         return "*"
-    field: str = Counter(re.findall(r"\{date:[^{}]*\}", "".join(sorted(values)))).most_common(1)[0][0]
+    field: str = fields.most_common(1)[0][0]
     heads = {value.split(field)[0] for value in values if field in value}
     tails = {value.split(field)[-1] for value in values if field in value}
     return (heads.pop() if len(heads) == 1 else "*") + field + (tails.pop() if len(tails) == 1 else "*")
-
-
-def _natural(text: str) -> list[tuple[int, int | str]]:
-    """Sort key that puts B2 before B10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]

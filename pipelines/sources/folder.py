@@ -3,30 +3,22 @@
 Note: Landsat names hold the acquisition date first and the processing date second; `S2A_OPER` names hold only the
 processing date. Sentinel-2 products since processing baseline 04.00 (25 January 2022) store reflectance with an offset:
 physical = (stored - 1000) / 10000. A series across that day must be harmonised first, or cut at that day and given
-`offset: -0.1`. Links that point out of the folder are refused; folders that are links are not searched.
+`offset: -0.1` (https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming).
+Links that point out of the folder are refused; folders that are links are not searched.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
-from pipelines.sources.file_names import propose_pattern
-from pipelines.sources.hdf5 import open_plane
-from pipelines.sources.layered import LayeredSource
+from pipelines.sources.file_names import FilePattern, Named, named, propose_pattern, show_some
+from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.opening import check_inside, open_hdf5, open_raster
-from pipelines.sources.pattern import FilePattern, Named, named
-from pipelines.sources.resampling import Layer, RasterLayer
 from pipelines.sources.source import Listing, SameDate, resolve_dates
 
 
@@ -48,101 +40,54 @@ class FolderSource(LayeredSource):
     def list_scenes(self) -> Listing:
         """The scenes found. Raises MissingInput (no folder), RequestError (the pattern is wrong or matches nothing)."""
         paths, misnamed = take_text_names(list_files(self.path))
-        names, problems = self._match(paths)
-        scenes: list[Scene] = []
-        refused: list[SceneRefused] = []
-        for key, files in sorted(names.items()):
-            scene = self._scene(key, files)
-            if isinstance(scene, SceneRefused):
-                refused.append(scene)
-            else:
-                scenes.append(scene)
-        return resolve_dates(scenes, [*refused, *problems, *misnamed], self.same_date)
-
-    def _match(self, paths: list[str]) -> tuple[dict[str, dict[str, tuple[str, Named]]], list[SceneRefused]]:
-        """Scene key -> band -> (path, parsed name), and refusals of files that match except for their date."""
         pattern = FilePattern(self.pattern)
-        requested = tuple(self.requested.name_in_file(name) for name in self.requested.names) if pattern.has_band else None
-        strict, loose = pattern.regex(requested), pattern.regex(requested, any_date=True)
-        scenes: dict[str, dict[str, tuple[str, Named]]] = {}
+        bands = self.requested.names_in_files if pattern.has_band else ()
+        strict, loose = pattern.regex(bands), pattern.regex(bands, any_date=True)
+        found: dict[str, dict[str, tuple[str, Named]]] = {}  # key of the scene -> band -> (path, parsed name)
         undated: dict[str, SceneRefused] = {}
         for path in paths:
             if match := strict.fullmatch(path):
                 name = named(match)
-                scenes.setdefault(name.key, {})[name.band] = (path, name)
+                found.setdefault(name.key, {})[name.band] = (path, name)
             elif match := loose.fullmatch(path):
-                detail = f"{named(match).date_text!r} in {path} is not a date of the format {pattern.date_format!r}"
-                undated[named(match).key] = SceneRefused(scene_name(named(match).key), "no-date", detail)
-        if not scenes:
+                name = named(match)
+                undated[name.key] = _no_date(scene_name(name.key), name.date_text, path, pattern)
+        if not found:
             raise RequestError(self._nothing_found(pattern, paths))
-        return scenes, [undated[key] for key in sorted(undated)]
+        scenes, refused = [], []
+        for key, files in sorted(found.items()):
+            try:
+                scenes.append(self._scene(key, files, pattern))
+            except SceneRefused as refusal:
+                refused.append(refusal)
+        return resolve_dates(scenes, [*refused, *(undated[key] for key in sorted(undated)), *misnamed], self.same_date)
 
     def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
-        any_band = [name.band for path in paths if (name := pattern.match(path))]
+        any_band = {name.band for path in paths if (name := pattern.match(path))}
         if any_band and pattern.has_band:
-            requested = ", ".join(self.requested.name_in_file(name) for name in self.requested.names)
-            return f"no file of {self.path} has one of the bands {requested}; the names have: {', '.join(sorted(set(any_band)))}"
-        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "") if paths else "no files"
+            requested = ", ".join(self.requested.names_in_files)
+            return f"no file of {self.path} has one of the bands {requested}; the names have: {', '.join(sorted(any_band))}"
         names = propose_pattern(paths)
         proposal = f"; try pattern: {names.pattern}" if names and names.pattern != self.pattern else ""
-        return f"the pattern {self.pattern!r} matches none of the files below {self.path}, such as {shown}{proposal}"
+        return f"the pattern {self.pattern!r} matches none of the files below {self.path}, such as {show_some(paths)}{proposal}"
 
-    def _scene(self, key: str, files: dict[str, tuple[str, Named]]) -> Scene | SceneRefused:
+    def _scene(self, key: str, files: dict[str, tuple[str, Named]], pattern: FilePattern) -> Scene:
         label = scene_name(key)
-        pattern = FilePattern(self.pattern)
         date_text = next(iter(files.values()))[1].date_text
         observed_utc = parse_date(date_text, pattern.date_format)
         if observed_utc is None:
-            return SceneRefused(label, "no-date", f"{date_text!r} in {key} is not a date of the format {pattern.date_format!r}")
-        try:
-            for path, _ in files.values():
-                check_inside(self.path, self.path / path, label)
-            assets = {name: self._asset(name, files, label) for name in self.requested.names}
-        except SceneRefused as refusal:
-            return refusal
-        return Scene(label, observed_utc, assets)
-
-    def _asset(self, name: str, files: dict[str, tuple[str, Named]], label: str) -> Asset:
-        in_file = self.requested.name_in_file(name)
-        if "{band}" in self.pattern:
-            if in_file not in files:
-                detail = f"no file for band {in_file}; {label} has {', '.join(sorted(files))}"
-                raise SceneRefused(label, "missing-band", detail)
-            path, index = files[in_file][0], 1
-        else:
-            path = files[""][0]
-            index = int(in_file) if in_file.isdigit() else self.requested.names.index(name) + 1
+            raise _no_date(label, date_text, key, pattern)
+        assets = locate_bands(self.path, self.requested, {band: path for band, (path, _) in files.items()}, label)
         if self.variable is not None:
             is_shared = "{band}" not in self.pattern + self.variable
-            return Asset(str(self.path / path), self.variable.replace("{band}", in_file), index - 1 if is_shared else 0)
-        return Asset(str(self.path / path), "", index)
-
-    def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
-        return open_band(scene, name, self.requested)
-
-
-@contextmanager
-def open_band(scene: Scene, name: str, requested: BandRequest) -> Iterator[Layer]:
-    """Band `name` of a scene stored in raster or HDF5 files. Raises SceneRefused, MissingInput."""
-    asset = scene.assets.get(name)
-    if asset is None:
-        raise SceneRefused(scene.id, "missing-band", f"no band {name!r}; the scene has: {', '.join(scene.assets)}")
-    if asset.variable:
-        with open_hdf5(asset.path, scene.id) as file:
-            yield open_plane(file, asset.variable, asset.index, requested, name, scene.id)
-    else:
-        with open_raster(asset.path, (asset.index,), scene.id) as dataset:
-            yield raster_layer(dataset, asset.index, requested, name, scene.id)
+            for name, asset in assets.items():
+                variable = self.variable.replace("{band}", self.requested.name_in_file(name))
+                assets[name] = Asset(asset.path, variable, asset.index - 1 if is_shared else 0)
+        return Scene(label, observed_utc, assets)
 
 
-def raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
-    """Band `index` of an open raster, on its own grid or the requested one. Raises SceneRefused(wrong-crs, wrong-grid)."""
-    crs = dataset.crs.to_wkt() if dataset.crs else None
-    affine = dataset.transform
-    is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL returns either if the file states no transform
-    transform = tuple(affine)[:6] if is_georeferenced else None
-    read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
-    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as)
+def _no_date(label: str, text: str, path: str, pattern: FilePattern) -> SceneRefused:
+    return SceneRefused(label, "no-date", f"{text!r} in {path} is not a date of the format {pattern.date_format!r}")
 
 
 def list_files(folder: Path) -> list[str]:
@@ -166,10 +111,13 @@ def list_files(folder: Path) -> list[str]:
 
 def take_text_names(paths: list[str]) -> tuple[list[str], list[SceneRefused]]:
     """The paths that are valid UTF-8, and a refusal for each other one: neither a cube nor JSON could hold its name."""
-    is_text = [not any("\udc80" <= c <= "\udcff" for c in path) for path in paths]
-    shown = [ascii(path)[1:-1] for path, good in zip(paths, is_text, strict=True) if not good]
-    refused = [SceneRefused(name, "unreadable", "the file name is not UTF-8; rename the file") for name in shown]
-    return [path for path, good in zip(paths, is_text, strict=True) if good], refused
+    kept, refused = [], []
+    for path in paths:
+        if any("\udc80" <= character <= "\udcff" for character in path):
+            refused.append(SceneRefused(ascii(path)[1:-1], "unreadable", "the file name is not UTF-8; rename the file"))
+        else:
+            kept.append(path)
+    return kept, refused
 
 
 def scene_name(key: str) -> str:

@@ -1,30 +1,25 @@
-"""Band requests, source information and band-wise reading, shared by all file sources."""
+"""One band of one scene in a raster or HDF5 file: what is requested of it, where it lies, and windows of its pixels."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
+import h5py
 import numpy as np
+import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
-from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
-from pipelines.scene import Band, Scene
-from pipelines.sources.resampling import Layer, resample
-from pipelines.sources.source import Listing, Resampling
-
-log = logging.getLogger(__name__)
-
-MAX_READ_BYTES = 4 << 30  # one call of `read`
-PROBED_SCENES = 7  # spread over the series; the most frequent dtype wins
+from pipelines.scene import Band
+from pipelines.sources.opening import hdf5_data_set
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,10 @@ class BandRequest:
         """Names of the bands, then the quality band if there is one that is not among them."""
         names = tuple(band.name for band in self.bands)
         return names if self.quality is None or self.quality in names else (*names, self.quality)
+
+    @property
+    def names_in_files(self) -> tuple[str, ...]:
+        return tuple(self.name_in_file(name) for name in self.names)
 
     def name_in_file(self, name: str) -> str:
         return self.in_file.get(name, name)
@@ -73,9 +72,8 @@ class BandRequest:
             also = "" if transform is not None else " and no transform; if you know them, set source.transform and"
             raise SceneRefused(label, "wrong-crs", f"the file has no CRS{also or '; if you know it, set'} source.crs")
         if transform is None:
-            raise SceneRefused(
-                label, "wrong-grid", "the file is not georeferenced; if you know its position, set source.transform"
-            )
+            detail = "the file is not georeferenced; if you know its position, set source.transform"
+            raise SceneRefused(label, "wrong-grid", detail)
         a, b, c, d, e, f = (float(v) for v in transform)
         try:
             return Grid(canonical_crs(crs), (a, b, c, d, e, f), shape_yx)
@@ -91,13 +89,13 @@ def canonical_crs(crs: str) -> str:
     Cached, since the lookup takes 40 ms.
     """
     parsed = parse_crs(crs)
-    stated = re.search(r'(?:AUTHORITY\["EPSG", *"|ID\["EPSG", *)(\d+)"?\]\s*\]\s*$', parsed.to_wkt())
+    wkt: str = parsed.to_wkt()
+    stated = re.search(r'(?:AUTHORITY\["EPSG", *"|ID\["EPSG", *)(\d+)"?\]\s*\]\s*$', wkt)
     code = int(stated.group(1)) if stated else parsed.to_epsg(confidence_threshold=100)
     if code is not None:
         known = CRS.from_epsg(code)
         if known == parsed or _projection(known) == _projection(parsed):
             return f"EPSG:{code}"
-    wkt: str = parsed.to_wkt()
     return wkt
 
 
@@ -105,104 +103,81 @@ def _projection(crs: CRS) -> list[str]:
     return sorted(part for part in crs.to_proj4().split() if not part.startswith(("+towgs84", "+type", "+no_defs")))
 
 
-OpenLayer = Callable[[Scene, str], AbstractContextManager[Layer]]
+class Layer(Protocol):
+    """One band of one scene, open for reading: its grid, dtype, nodata and packing, and windows of its pixels."""
+
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def nodata(self) -> float | None: ...
+    @property
+    def scale_offset(self) -> tuple[float, float]: ...
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        """(rows, columns), stored dtype."""
 
 
 @dataclass(frozen=True)
-class SourceInfo:
-    """Properties of the files: bands with their nodata, the dtype, and the grid of the first readable scene."""
+class RasterLayer:
+    """A band of an open GDAL raster; `read_as` reinterprets the stored bits."""
 
-    bands: tuple[Band, ...]
-    dtype: np.dtype
+    dataset: rasterio.DatasetReader
+    index: int
     grid: Grid
+    read_as: np.dtype | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.read_as or np.dtype(self.dataset.dtypes[self.index - 1])
+
+    @property
+    def nodata(self) -> float | None:
+        return None if self.read_as else self.dataset.nodatavals[self.index - 1]
+
+    @property
+    def scale_offset(self) -> tuple[float, float]:
+        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
 
 
-def describe(label: str, requested: BandRequest, listing: Listing, open_layer: OpenLayer) -> SourceInfo:
-    """Properties of a series from a few scenes: their most frequent dtype, and the first grid and nodata found with it.
+@dataclass(frozen=True)
+class Hdf5Layer:
+    """One (y, x) plane of an open data set of 2 or 3 axes; `index` is the zero-based position along the first of 3."""
 
-    Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
-    """
-    scenes = [part for scene in listing.scenes for part in (scene.parts or (scene,))]
-    dtypes: dict[str, np.dtype] = {}
-    problems = list(listing.refused)
-    picks = sorted(set(np.linspace(0, len(scenes) - 1, PROBED_SCENES).round().astype(int))) if scenes else []
-    for index in [*picks, *(i for i in range(len(scenes)) if i not in picks)]:
-        if len(dtypes) >= min(PROBED_SCENES, len(scenes)) or (dtypes and index not in picks):
-            break
-        try:
-            dtypes[scenes[index].id] = _dtype_of(scenes[index], requested.bands[0].name, open_layer)
-        except (SceneRefused, MissingInput) as error:
-            problems.append(
-                error if isinstance(error, SceneRefused) else SceneRefused(scenes[index].id, "unreadable", str(error))
-            )
-    if not dtypes:
-        shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
-        raise RequestError(f"none of the {len(scenes) + len(listing.refused)} scenes of {label} can be read:\n{shown}")
-    dtype = Counter(dtypes.values()).most_common(1)[0][0]
-    for scene in scenes:
-        try:
-            if _dtype_of(scene, requested.bands[0].name, open_layer) == dtype:
-                info = _describe_scene(scene, requested, dtype, open_layer)
-                return _with_nodata_of(info, [scenes[index] for index in picks if scenes[index] is not scene], open_layer)
-        except (SceneRefused, MissingInput) as error:
-            log.debug("%s is not used to describe the series: %s", scene.id, error)
-    raise RequestError(
-        f"no scene of {label} has all of the bands {', '.join(requested.names)}:\n  {problems[0] if problems else ''}"
-    )
+    data: h5py.Dataset
+    index: int
+    grid: Grid
+    read_as: np.dtype | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.read_as or self.data.dtype.newbyteorder("=")
+
+    @property
+    def nodata(self) -> float | None:
+        values = [float_attribute(self.data, key) for key in ("_FillValue", "missing_value")]
+        known = [value for value in values if value is not None]
+        return known[0] if known and self.read_as is None else None
+
+    @property
+    def scale_offset(self) -> tuple[float, float]:
+        """CF packing: physical = stored * scale_factor + add_offset."""
+        scale, offset = float_attribute(self.data, "scale_factor"), float_attribute(self.data, "add_offset")
+        return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        plane = self.data[rows, columns] if self.data.ndim == 2 else self.data[self.index, rows, columns]
+        return reinterpret(plane, self.read_as)
 
 
-def _dtype_of(scene: Scene, name: str, open_layer: OpenLayer) -> np.dtype:
-    with open_layer(scene, name) as layer:
-        return layer.dtype.newbyteorder("=")
-
-
-def _describe_scene(scene: Scene, requested: BandRequest, dtype: np.dtype, open_layer: OpenLayer) -> SourceInfo:
-    bands, grid = [], None
-    for band in requested.bands:
-        with open_layer(scene, band.name) as layer:
-            if layer.dtype.newbyteorder("=") != dtype:
-                raise RequestError(
-                    f"bands differ in dtype: {requested.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in {scene.id}; "
-                    "a cube has one dtype: remove one of them"
-                )
-            bands.append(_completed(band, layer, dtype))
-            grid = grid or layer.grid
-    assert grid is not None
-    return SourceInfo(tuple(bands), dtype, grid)
-
-
-def _completed(band: Band, layer: Layer, dtype: np.dtype) -> Band:
-    """`band` with missing nodata, and scale and offset of 1 and 0, completed from the file."""
-    nodata = _nodata_of(layer, dtype) if band.nodata is None else band.nodata
-    if nodata is not None and not is_storable(nodata, dtype):
-        raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, the dtype of the files")
-    scale, offset = band.scale, band.offset
-    if (scale, offset) == (1.0, 0.0):
-        scale, offset = layer.scale_offset
-    return dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset)
-
-
-def _with_nodata_of(info: SourceInfo, others: list[Scene], open_layer: OpenLayer) -> SourceInfo:
-    """`info` with missing nodata taken from the first of `others` that states one.
-
-    A crop without fill pixels may state no nodata; without this, the fill of the next scene would count as data.
-    """
-    bands = list(info.bands)
-    for scene in others:
-        silent = [index for index, band in enumerate(bands) if band.nodata is None]
-        try:
-            for index in silent:
-                with open_layer(scene, bands[index].name) as layer:
-                    bands[index] = dataclasses.replace(bands[index], nodata=_nodata_of(layer, info.dtype))
-        except (SceneRefused, MissingInput) as error:
-            log.debug("%s states no nodata: %s", scene.id, error)
-    return dataclasses.replace(info, bands=tuple(bands))
-
-
-def _nodata_of(layer: Layer, dtype: np.dtype) -> float | None:
-    """The file's nodata, if it is a value of `dtype`."""
-    is_usable = layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype)
-    return float(layer.nodata) if is_usable and layer.nodata is not None else None
+def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
+    """`stored` in native byte order, its bits read as `read_as` if given."""
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return native if read_as is None else native.view(read_as)
 
 
 def is_storable(value: float, dtype: np.dtype) -> bool:
@@ -213,49 +188,111 @@ def is_storable(value: float, dtype: np.dtype) -> bool:
     return bool(np.isfinite(value)) and float(value).is_integer() and limits.min <= value <= limits.max
 
 
-def grid_of(open_layer: OpenLayer, scene: Scene, name: str) -> Grid:
-    try:
-        with open_layer(scene, name) as layer:
-            return layer.grid
-    except MissingInput as error:
-        raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
-
-
-def read_layers(
-    open_layer: OpenLayer,
-    info: SourceInfo,
-    scene: Scene,
-    grid: Grid,
-    names: tuple[str, ...],
-    resampling: Resampling,
-    rows: slice | None,
-) -> np.ndarray:
-    """(names, rows, x) as `Source.read` specifies. Raises SceneRefused."""
-    if scene.parts:
-        raise ValueError(f"{scene.id} is a mosaic: read its parts")
-    rows = slice(0, grid.shape_yx[0]) if rows is None else slice(*rows.indices(grid.shape_yx[0]))
-    requested_bytes = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * info.dtype.itemsize
-    if requested_bytes > MAX_READ_BYTES:
-        raise RequestError(
-            f"one read of {requested_bytes / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows"
-        )
-    bands = {band.name: band for band in info.bands}
-    planes = []
-    for name in names:
-        try:
-            with open_layer(scene, name) as layer:
-                if name in bands and layer.dtype.newbyteorder("=") != info.dtype:
-                    detail = f"band {name} holds {layer.dtype}, the other scenes {info.dtype}; convert or remove it"
-                    raise SceneRefused(scene.id, "wrong-dtype", detail)
-                nodata = bands[name].nodata if name in bands else layer.nodata
-                planes.append(resample(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
-        except MissingInput as error:
-            raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
-    return planes[0][None] if len(planes) == 1 else np.stack(planes)
-
-
 def fill_value(nodata: float | None, dtype: np.dtype) -> float:
     """Value of pixels outside a scene: its nodata; without one NaN for floats, 0 for integers."""
     if nodata is not None and is_storable(nodata, dtype):
         return nodata
     return np.nan if dtype.kind == "f" else 0
+
+
+def open_raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
+    """Raster band `index`, on the requested grid or its own. Raises SceneRefused(wrong-crs, wrong-grid)."""
+    crs = dataset.crs.to_wkt() if dataset.crs else None
+    affine = dataset.transform
+    is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL returns either if the file states no transform
+    transform = tuple(affine)[:6] if is_georeferenced else None
+    read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
+    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as)
+
+
+Georeferencing = tuple[str | None, tuple[float, ...] | None]  # CRS and affine, as far as the file states them
+_known_georeferencing: dict[tuple[str, int, str, bool], Georeferencing] = {}  # reading it takes milliseconds
+
+
+def open_hdf5_layer(file: h5py.File, name: str, index: int, requested: BandRequest, band: str, label: str) -> Hdf5Layer:
+    """Plane `index` of data set `name`, with its grid from the request or from CF metadata. Raises SceneRefused."""
+    data = hdf5_data_set(file, name, label)
+    if data.ndim not in (2, 3):
+        raise SceneRefused(label, "wrong-grid", f"{name!r} has the shape {data.shape}; expected (y, x) or (time, y, x)")
+    if data.ndim == 3 and not 0 <= index < data.shape[0]:
+        raise SceneRefused(label, "missing-band", f"{name!r} has {data.shape[0]} planes, no plane {index}")
+    shape_yx = (int(data.shape[-2]), int(data.shape[-1]))
+    key = (file.filename, Path(file.filename).stat().st_mtime_ns, data.name, requested.transform is None)
+    if key not in _known_georeferencing:
+        if len(_known_georeferencing) > 10_000:
+            _known_georeferencing.clear()
+        _known_georeferencing[key] = (cf_crs(file, data), None if requested.transform else cf_transform(data, label))
+    crs, transform = _known_georeferencing[key]
+    return Hdf5Layer(data, index, requested.grid(crs, transform, shape_yx, label), requested.bits_of(band, data.dtype))
+
+
+def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
+    """The affine from the 1-D coordinates of the last two axes (pixel centres); None without such coordinates.
+
+    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel.
+    """
+    y, x = (_coordinate(data, axis) for axis in (-2, -1))
+    if y is None or x is None:
+        return None
+    steps = []
+    for name, centres in (("y", y), ("x", x)):
+        step = (centres[-1] - centres[0]) / (len(centres) - 1)
+        even = centres[0] + step * np.arange(len(centres))
+        if step == 0 or not np.allclose(centres, even, rtol=0, atol=1e-3 * abs(step)):
+            detail = f"the {name} coordinates of {data.name} are not evenly spaced; resample it first"
+            raise SceneRefused(label, "wrong-grid", detail)
+        steps.append(float(step))
+    return steps[1], 0.0, float(x[0]) - steps[1] / 2, 0.0, steps[0], float(y[0]) - steps[0] / 2
+
+
+def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
+    """The coordinate of an axis from its HDF5 dimension scale, float64; None if there is none with at least two values."""
+    scales = data.dims[data.ndim + axis]
+    if len(scales) == 0 or scales[0].shape != (data.shape[axis],) or data.shape[axis] < 2 or scales[0].dtype.kind not in "iuf":
+        return None
+    is_placeholder = "This is a netCDF dimension but not" in text_attribute(scales[0], "NAME")
+    return None if is_placeholder else scales[0][:].astype(float)
+
+
+def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
+    """The WKT of the CF grid mapping, EPSG:4326 for axes in degrees, else None."""
+    mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
+    for group in [data.parent, file] if mapping else []:
+        link = group.get(mapping, getlink=True)
+        if isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset):
+            for key in ("crs_wkt", "spatial_ref"):
+                if wkt := text_attribute(group[mapping], key):
+                    return wkt
+    scales = [data.dims[data.ndim + axis] for axis in (-2, -1)]
+    units = [text_attribute(scale[0], "units") if len(scale) else "" for scale in scales]
+    return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
+
+
+def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
+    """datetime64[ns] of a CF time coordinate; NaT for missing values. Raises SceneRefused(no-date)."""
+    import xarray as xr
+
+    attributes = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
+    if "since" not in attributes.get("units", ""):
+        detail = f"{data.name!r} has the units {attributes.get('units')!r}; expected 'days since ...'"
+        raise SceneRefused(label, "no-date", detail)
+    try:
+        return xr.decode_cf(xr.Dataset({"t": ("t", data[:], attributes)}))["t"].values.astype("datetime64[ns]")
+    except (ValueError, OverflowError, TypeError) as error:
+        raise SceneRefused(label, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
+
+
+def text_attribute(item: h5py.HLObject, key: str) -> str:
+    """The attribute as text; "" if it is missing or not text."""
+    value = item.attrs.get(key)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").rstrip("\0")
+    return value if isinstance(value, str) else ""
+
+
+def float_attribute(item: h5py.HLObject, key: str) -> float | None:
+    """The attribute as a number; None if it is missing or not a number."""
+    value = np.asarray(item.attrs[key]).reshape(-1) if key in item.attrs else np.empty(0)
+    return float(value[0]) if value.size and value.dtype.kind in "iuf" else None

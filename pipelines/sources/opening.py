@@ -9,9 +9,9 @@ virtual data sets, which refer to other files, are refused.
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +25,6 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pipelines.errors import MissingInput, SceneRefused
-from pipelines.sources.tiff import directory_outside_file
 
 MAX_BAND_PX = 60_000**2  # pixels of one band; a Sentinel-2 tile at 10 m has 0.12e9, this is 3.6e9
 MAX_BLOCK_BYTES = 1 << 30  # one tile or strip, which the decoder allocates in one piece
@@ -59,10 +58,16 @@ def open_raster(
 
 
 def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
-    driver = raster_driver(path, label)
-    if driver == "JP2OpenJPEG":
-        _check_jpeg2000_is_whole(path, label)
-    elif problem := directory_outside_file(path):
+    head = _first_bytes(path, label)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        driver, problem = "GTiff", _directory_outside_file(path)
+    elif head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
+        driver, problem = "JP2OpenJPEG", _jpeg2000_outside_file(path)
+    else:
+        detail = f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000, regardless of its name"
+        remedy = "other formats are not opened: convert it with gdal_translate if you trust it"
+        raise SceneRefused(label, "driver", f"{detail}; {remedy}")
+    if problem:
         raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
     try:
         with warnings.catch_warnings():
@@ -71,8 +76,6 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
     except RasterioError as error:
         raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
 
-
-# ---------------------------------------------------------------- one opened file for several reads
 
 _Kept = tuple[ExitStack, dict[str, Any]]
 _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
@@ -93,7 +96,7 @@ def files_kept_open() -> Iterator[None]:
 
 
 @contextmanager
-def _kept_or_opened(path: str, open_file: Callable[[], Any]) -> Iterator[Any]:
+def _kept_or_opened(path: str, open_file: Callable[[], h5py.File | rasterio.DatasetReader]) -> Iterator[Any]:
     kept = _kept.get()
     if kept is None:
         with open_file() as file:
@@ -105,41 +108,24 @@ def _kept_or_opened(path: str, open_file: Callable[[], Any]) -> Iterator[Any]:
     yield files[path]
 
 
-def raster_driver(path: Path, label: str) -> str:
-    """The driver that the first bytes of the file identify: GTiff or JP2OpenJPEG. Raises SceneRefused for all others."""
-    head = _first_bytes(path, label)
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "GTiff"
-    if head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
-        return "JP2OpenJPEG"
-    raise SceneRefused(
-        label,
-        "driver",
-        f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000, regardless of its name; "
-        "other formats are not opened: convert it with gdal_translate if you trust it",
-    )
-
-
 def _first_bytes(path: Path, label: str) -> bytes:
     try:
         status = path.stat()
-    except FileNotFoundError as error:
-        raise MissingInput(f"no such file: {path}") from error
-    except OSError as error:
-        raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise SceneRefused(label, "unreadable", f"{path.name} is not a regular file")
-    if status.st_size == 0:
-        raise SceneRefused(label, "truncated", f"{path.name} has 0 bytes; download it again")
-    try:
+        if not stat.S_ISREG(status.st_mode):
+            raise SceneRefused(label, "unreadable", f"{path.name} is not a regular file")
+        if status.st_size == 0:
+            raise SceneRefused(label, "truncated", f"{path.name} has 0 bytes; download it again")
         with path.open("rb") as file:
             return file.read(16)
+    except FileNotFoundError as error:
+        raise MissingInput(f"no such file: {path}") from error
     except OSError as error:
         raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
 
 
 def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
     check_size(label, path.name, (dataset.height, dataset.width))
+    is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
     indexes = indexes or dataset.indexes
     for index in indexes:
         if not 1 <= index <= dataset.count:
@@ -147,23 +133,16 @@ def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, index
         dtype = np.dtype(dataset.dtypes[index - 1])
         if dtype.kind not in SUPPORTED_KINDS:
             raise SceneRefused(label, "wrong-dtype", f"band {index} of {path.name} holds {dtype}; expected integers or floats")
-        is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
-        shared = dataset.count if is_interleaved else 1
         rows, columns = dataset.block_shapes[index - 1]
-        block_bytes = rows * columns * dtype.itemsize * shared
+        block_bytes = rows * columns * dtype.itemsize * (dataset.count if is_interleaved else 1)
         if block_bytes > MAX_BLOCK_BYTES:
-            raise SceneRefused(
-                label,
-                "too-large",
-                f"one block of {path.name} takes {block_bytes / 1e9:.1f} GB of memory, "
-                f"the limit is {MAX_BLOCK_BYTES / 1e9:.1f} GB; rewrite it in tiles (gdal_translate -of COG)",
-            )
+            detail = f"one block of {path.name} takes {block_bytes / 1e9:.1f} GB of memory"
+            limit = f"the limit is {MAX_BLOCK_BYTES / 1e9:.1f} GB; rewrite it in tiles (gdal_translate -of COG)"
+            raise SceneRefused(label, "too-large", f"{detail}, {limit}")
     if dataset.driver == "GTiff":
-        is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
         status = path.stat()
         for index in indexes[:1] if is_interleaved else indexes:
-            problem = _block_outside_file(dataset, index, str(path), status.st_size, status.st_mtime_ns)
-            if problem:
+            if problem := _block_outside_file(dataset, index, str(path), status.st_size, status.st_mtime_ns):
                 raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
 
 
@@ -192,8 +171,44 @@ def _block_outside_file(dataset: rasterio.DatasetReader, index: int, path: str, 
     return ""
 
 
-def _check_jpeg2000_is_whole(path: Path, label: str) -> None:
-    """Raises SceneRefused(truncated) if a box (ISO 15444-1, annex I) or the codestream is incomplete."""
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+
+def _directory_outside_file(path: Path) -> str:
+    """Message if the first image directory of a TIFF, or a value of its tags, extends past the end of the file; "" if not.
+
+    GDAL ignores tags whose values are truncated, and reads blank pixels. TIFF 6.0, section 2; BigTIFF (magic 43) has 8-byte
+    counts and offsets.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order, is_big = ("<" if head[:2] == b"II" else ">"), head[2:4] in (b"+\0", b"\0+")
+        count_format, offset_format, entry_bytes, inline = ("Q", "Q", 20, 8) if is_big else ("H", "I", 12, 4)
+        count_bytes = struct.calcsize(count_format)
+        if len(head) < (16 if is_big else 8):
+            return "the header is truncated"
+        (start,) = struct.unpack_from(order + offset_format, head, 8 if is_big else 4)
+        file.seek(min(start, size))
+        raw = file.read(count_bytes)
+        if len(raw) < count_bytes:
+            return f"the image directory begins at byte {start}, the file has {size}"
+        (count,) = struct.unpack(order + count_format, raw)
+        end = start + count_bytes + count * entry_bytes
+        if end > size:
+            return f"the image directory ends at byte {end}, the file has {size}"
+        entries = file.read(count * entry_bytes)
+    for at in range(0, len(entries), entry_bytes):
+        tag, kind, values = struct.unpack_from(order + "HH" + offset_format, entries, at)
+        length = values * TYPE_BYTES.get(kind, 1)
+        (position,) = struct.unpack_from(order + offset_format, entries, at + entry_bytes - inline)
+        if length > inline and position + length > size:
+            return f"the values of tag {tag} end at byte {position + length}, the file has {size}"
+    return ""
+
+
+def _jpeg2000_outside_file(path: Path) -> str:
+    """Message if a box (ISO 15444-1, annex I) or the codestream extends past the end of the file; "" if not."""
     size = path.stat().st_size
     with path.open("rb") as file:
         position = 0
@@ -204,17 +219,15 @@ def _check_jpeg2000_is_whole(path: Path, label: str) -> None:
                 length, kind = int.from_bytes(header[:4], "big"), header[4:8]
                 length = {0: size - position, 1: int.from_bytes(header[8:16], "big")}.get(length, length)
                 if length < 8 or position + length > size:
-                    problem = f"box {kind!r} ends at byte {position + length}, the file has {size}"
-                    raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
-                if kind == b"jp2c":
-                    size = position + length
-                    break
+                    return f"box {kind!r} ends at byte {position + length}, the file has {size}"
                 position += length
+                if kind == b"jp2c":
+                    size = position
+                    break
             else:
-                raise SceneRefused(label, "truncated", f"{path.name} holds no codestream; download it again")
+                return "it holds no codestream"
         file.seek(max(size - 2, 0))
-        if file.read(2) != b"\xff\xd9":
-            raise SceneRefused(label, "truncated", f"{path.name}: the codestream has no end marker; download it again")
+        return "" if file.read(2) == b"\xff\xd9" else "the codestream has no end marker"
 
 
 def check_size(label: str, name: str, shape_yx: tuple[int, int]) -> None:
@@ -296,12 +309,7 @@ def _cause(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-@functools.lru_cache(maxsize=64)
-def resolved_folder(folder: str) -> Path:
-    return Path(folder).resolve()
-
-
 def check_inside(folder: Path, path: Path, label: str) -> None:
     """Raises SceneRefused(driver) for a symbolic link that points out of its folder (the folder itself may be a link)."""
-    if path.is_symlink() and not path.resolve().is_relative_to(resolved_folder(str(folder))):
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         raise SceneRefused(label, "driver", f"{path.name} is a link that points out of {folder.name}; replace it with the file")

@@ -8,9 +8,10 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class SclMask:
-    """Sentinel-2 scene classification (Sen2Cor L2A PUM: 0 none, 1 saturated, 2 dark, 3 shadow, 4 vegetation, 5 bare,
-    6 water, 7 unclassified, 8-9 cloud, 10 cirrus, 11 snow): usable are pixels of the classes `keep` that are more than
-    `away_px` pixels from all others.
+    """Sentinel-2 scene classification: usable are pixels of the classes `keep` more than `away_px` pixels from all others.
+
+    Sen2Cor L2A PUM: 0 none, 1 saturated, 2 dark, 3 shadow, 4 vegetation, 5 bare, 6 water, 7 unclassified, 8-9 cloud,
+    10 cirrus, 11 snow.
     """
 
     keep: tuple[int, ...] = (4, 5, 6, 7)
@@ -36,15 +37,12 @@ class LandsatMask:
     band: str = "QA_PIXEL"
 
     def usable(self, quality: np.ndarray) -> np.ndarray:
-        q = np.asarray(quality).astype(np.int64)
+        bits = np.asarray(quality).astype(np.int64)
         if self.collection == 1:
-            is_bad = (q & 0b1 | q >> 4 & 0b1).astype(bool)
-            snow = (q >> 9 & 0b11) == 3
-            for shift in (5, 7, 11):
-                is_bad |= (q >> shift & 0b11) == 3
+            cloud, shadow, snow, cirrus = ((bits >> shift & 0b11) == 3 for shift in (5, 7, 9, 11))
+            is_bad = (bits & 0b10001 != 0) | cloud | shadow | cirrus
         else:
-            is_bad = (q & 0b11111).astype(bool)
-            snow = (q >> 5 & 0b1).astype(bool)
+            is_bad, snow = bits & 0b11111 != 0, bits & 0b100000 != 0
         return keep_away(is_bad if self.keep_snow else is_bad | snow, self.away_px)
 
 

@@ -1,52 +1,175 @@
-"""Reads one scene on the cube's grid, with its validity mask and content hash."""
+"""Reads scenes on the cube's grid, with their validity mask and content hash. Refuses what does not fit; casts nothing."""
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
-from pipelines.scene import Band, Scene, Slice
+from pipelines.scene import Band, Scene
 from pipelines.sources.opening import files_kept_open
 from pipelines.sources.quality import QualityMask
 from pipelines.sources.resampling import covered, lattice_offset, overlaps
-from pipelines.sources.source import Resampling, Source
+from pipelines.sources.source import OnOtherGrid, Resampling, Source
+
+Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]  # image_BYX as stored, valid_YX, is_data_YX
+RESAMPLE_IT = "set cube.on_other_grid: reproject to resample it"
 
 
-def read_slice(
-    source: Source,
-    quality_mask: QualityMask | None,
-    scene: Scene,
-    grid: Grid,
-    *,
-    on_other_grid: str = "refuse",
-    resampling: Resampling = "nearest",
-) -> Slice:
-    """The whole scene on `grid`. Raises SceneRefused(wrong-crs, wrong-grid, no-overlap, all-nodata, ...); see `read_strip`."""
-    rows = slice(0, grid.shape_yx[0])
-    image_BYX, valid_YX, is_data_YX = _read(source, quality_mask, scene, grid, rows, on_other_grid, resampling)
-    if not is_data_YX.any():
-        raise SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
-    return Slice(scene, image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
+@dataclass(frozen=True)
+class Slice:
+    """One scene on the cube's grid: `image_BYX` as stored, `valid_YX` boolean, and `hash_content` of both."""
+
+    image_BYX: np.ndarray
+    valid_YX: np.ndarray
+    content_hash: str
 
 
-def read_strip(
-    source: Source,
-    quality_mask: QualityMask | None,
-    scene: Scene,
-    grid: Grid,
-    rows: slice,
-    *,
-    on_other_grid: str = "refuse",
-    resampling: Resampling = "nearest",
-) -> tuple[np.ndarray, np.ndarray]:
-    """(image_BYX as stored, valid_YX) of some rows of the grid; equal to the same rows of the whole slice.
+@dataclass(frozen=True)
+class SceneReader:
+    """Reads the scenes of a source on a grid; picklable, for Dask workers.
 
     A pixel is valid if it has data in every band (not nodata, finite, in the band's valid range) and the quality mask calls
     it usable. In a mosaic the first valid part is used; without a valid part, the first part with data. The quality band is
     always resampled with nearest, and need not be on the grid as long as it covers the same area.
     """
-    return _read(source, quality_mask, scene, grid, rows, on_other_grid, resampling)[:2]
+
+    source: Source
+    quality_mask: QualityMask | None
+    grid: Grid
+    on_other_grid: OnOtherGrid = "refuse"
+    resampling: Resampling = "nearest"
+    min_valid_fraction: float = 0.0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of pixels of all bands, the validity mask and the quality band."""
+        return self.grid.shape_yx[1] * (len(self.source.bands) * self.source.dtype().itemsize + 2)
+
+    @property
+    def scene_bytes(self) -> int:
+        return self.row_bytes * self.grid.shape_yx[0]
+
+    def read(self, scene: Scene) -> Slice:
+        """The whole scene. Raises SceneRefused(wrong-crs, wrong-grid, no-overlap, all-nodata, ...)."""
+        image_BYX, valid_YX, is_data_YX = self.read_rows(scene, slice(0, self.grid.shape_yx[0]))
+        if not is_data_YX.any():
+            raise all_nodata(scene)
+        return Slice(image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
+
+    def read_rows(self, scene: Scene, rows: slice) -> Pixels:
+        """`rows` of the grid, equal to the same rows of the whole scene, also without data. Raises SceneRefused."""
+        if not scene.id:
+            raise SceneRefused("(no id)", "no-date", f"a scene without an id, observed at {scene.observed_utc}")
+        if np.isnat(scene.observed_utc):  # it could never be found again
+            raise SceneRefused(scene.id, "no-date", "its date could not be read; check the date pattern of the source")
+        with files_kept_open():
+            pixels = self._read_parts(scene, rows)
+        self._check_arrays(scene, *pixels[:2], (rows.stop - rows.start, self.grid.shape_yx[1]))
+        return pixels
+
+    def valid_fraction(self, scene: Scene, valid_px: int) -> float:
+        """The share of the grid's pixels that are valid. Raises SceneRefused(all-cloud) below the minimum."""
+        if valid_px == 0:
+            raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
+        fraction = valid_px / (self.grid.shape_yx[0] * self.grid.shape_yx[1])
+        if fraction < self.min_valid_fraction:
+            required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
+            raise SceneRefused(scene.id, "all-cloud", f"{fraction:.2%} of the pixels are usable, {required}")
+        return fraction
+
+    def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, shape_yx: tuple[int, int]) -> None:
+        bands, dtype = self.source.bands, self.source.dtype()
+        if image_BYX.ndim != 3 or image_BYX.shape[0] != len(bands):
+            expected = f"the cube has {len(bands)} bands ({', '.join(band.name for band in bands)})"
+            raise SceneRefused(scene.id, "missing-band", f"{expected}, read {image_BYX.shape}")
+        if image_BYX.shape[1:] != shape_yx or valid_YX.shape != shape_yx:
+            found = f"read {image_BYX.shape[1:]} with a mask of {valid_YX.shape}"
+            raise SceneRefused(scene.id, "wrong-grid", f"the cube's grid has {shape_yx} pixels (y, x), {found}")
+        if image_BYX.dtype != dtype:
+            raise SceneRefused(scene.id, "wrong-dtype", f"the cube stores {dtype}, the scene is {image_BYX.dtype}")
+        if valid_YX.dtype != np.bool_:
+            raise SceneRefused(scene.id, "wrong-dtype", f"the mask must be bool, it is {valid_YX.dtype}")
+
+    def _read_parts(self, scene: Scene, rows: slice) -> Pixels:
+        """A scene, or the mosaic of its parts."""
+        mosaic: Pixels | None = None
+        for part in scene.parts or (scene,):
+            try:
+                self._check_grid(part)
+                layer_BYX, usable_YX, holds_YX = self._read_part(part, rows)
+            except SceneRefused as error:
+                if scene.parts and error.reason == "no-overlap":
+                    continue
+                raise SceneRefused(scene.id, error.reason, str(error) if scene.parts else error.detail) from error
+            if mosaic is None:
+                mosaic = layer_BYX, usable_YX, holds_YX
+                continue
+            image_BYX, valid_YX, is_data_YX = mosaic
+            is_taken_YX = (usable_YX & ~valid_YX) | (holds_YX & ~is_data_YX)
+            image_BYX[:, is_taken_YX] = layer_BYX[:, is_taken_YX]
+            mosaic = image_BYX, valid_YX | usable_YX, is_data_YX | holds_YX
+        if mosaic is None:
+            detail = f"none of its {len(scene.parts)} parts overlaps the grid {self.grid.bounds_xy}"
+            raise SceneRefused(scene.id, "no-overlap", detail)
+        return mosaic
+
+    def _check_grid(self, scene: Scene) -> None:
+        """Raises SceneRefused for bands that are outside the grid, or on another grid unless reprojection is configured."""
+        grid = self.grid
+        for name in (band.name for band in self.source.bands):
+            there = self.source.grid_of(scene, name)
+            if there.is_aligned(grid):
+                continue
+            if self.on_other_grid != "reproject":
+                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {RESAMPLE_IT}"
+                raise SceneRefused(scene.id, _difference(there, grid), detail)
+            if not overlaps(there, grid):
+                detail = f"band {name} is on {_outline(there)}, outside the cube's {_outline(grid)}"
+                raise SceneRefused(scene.id, "no-overlap", detail)
+        if self.quality_mask is not None and self.on_other_grid != "reproject":
+            there = self.source.grid_of(scene, self.quality_mask.band)
+            if not _covers_same_area(there, grid):
+                detail = f"quality band {self.quality_mask.band} is on {_outline(there)}; the cube is on {_outline(grid)}"
+                raise SceneRefused(scene.id, _difference(there, grid), f"{detail}; {RESAMPLE_IT}")
+
+    def _read_part(self, scene: Scene, rows: slice) -> Pixels:
+        bands = self.source.bands
+        image_BYX = self.source.read(scene, self.grid, tuple(band.name for band in bands), self.resampling, rows)
+        holds_YX, valid_YX = np.ones(image_BYX.shape[1:], bool), np.ones(image_BYX.shape[1:], bool)
+        for band, plane_YX in zip(bands, image_BYX, strict=True):
+            holds_YX &= self._holds_data(scene, band, plane_YX, rows)
+            if band.valid_range is not None:
+                low, high = band.valid_range
+                valid_YX &= (plane_YX >= low) & (plane_YX <= high)
+        valid_YX &= holds_YX
+        if self.quality_mask is not None:
+            valid_YX &= self._usable(self.quality_mask, scene, rows)
+        return image_BYX, valid_YX, holds_YX
+
+    def _holds_data(self, scene: Scene, band: Band, plane_YX: np.ndarray, rows: slice) -> np.ndarray:
+        is_float = plane_YX.dtype.kind == "f"
+        if band.nodata is None and not is_float:
+            there = self.source.grid_of(scene, band.name)
+            return np.ones(plane_YX.shape, bool) if there.is_aligned(self.grid) else covered(there, self.grid, rows)
+        is_data_YX: np.ndarray = np.isfinite(plane_YX) if is_float else np.ones(plane_YX.shape, bool)
+        if band.nodata is not None:
+            is_data_YX &= plane_YX != (plane_YX.dtype.type(band.nodata) if is_float else band.nodata)
+        return is_data_YX
+
+    def _usable(self, quality_mask: QualityMask, scene: Scene, rows: slice) -> np.ndarray:
+        """(rows, x) usable by the quality mask, False outside the quality band; reads extra rows for the mask's distance."""
+        away_px = quality_mask.away_px
+        around = slice(max(rows.start - away_px, 0), min(rows.stop + away_px, self.grid.shape_yx[0]))
+        quality_YX = self.source.read(scene, self.grid, (quality_mask.band,), "nearest", around)[0]
+        usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
+        there = self.source.grid_of(scene, quality_mask.band)
+        return usable_YX if lattice_offset(there, self.grid) == (0, 0) else usable_YX & covered(there, self.grid, rows)
+
+
+def all_nodata(scene: Scene) -> SceneRefused:
+    return SceneRefused(scene.id, "all-nodata", "no pixel on the grid has data in every band")
 
 
 def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:
@@ -58,71 +181,11 @@ def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read(
-    source: Source,
-    quality_mask: QualityMask | None,
-    scene: Scene,
-    grid: Grid,
-    rows: slice,
-    on_other_grid: str,
-    resampling: Resampling,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, valid, is_data) of a scene or of the mosaic of its parts."""
-    with files_kept_open():
-        return _read_parts(source, quality_mask, scene, grid, rows, on_other_grid, resampling)
+def _difference(there: Grid, grid: Grid) -> str:
+    return "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
 
 
-def _read_parts(
-    source: Source,
-    quality_mask: QualityMask | None,
-    scene: Scene,
-    grid: Grid,
-    rows: slice,
-    on_other_grid: str,
-    resampling: Resampling,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    image_BYX = valid_YX = is_data_YX = None
-    for part in scene.parts or (scene,):
-        try:
-            _check_grid(source, quality_mask, part, grid, on_other_grid)
-            layer_BYX, usable_YX, holds_YX = _read_part(source, quality_mask, part, grid, rows, resampling)
-        except SceneRefused as error:
-            if scene.parts and error.reason == "no-overlap":
-                continue
-            raise SceneRefused(scene.id, error.reason, str(error) if scene.parts else error.detail) from error
-        if image_BYX is None or valid_YX is None or is_data_YX is None:
-            image_BYX, valid_YX, is_data_YX = layer_BYX, usable_YX, holds_YX
-            continue
-        is_taken_YX = (usable_YX & ~valid_YX) | (holds_YX & ~is_data_YX)
-        image_BYX[:, is_taken_YX] = layer_BYX[:, is_taken_YX]
-        valid_YX, is_data_YX = valid_YX | usable_YX, is_data_YX | holds_YX
-    if image_BYX is None or valid_YX is None or is_data_YX is None:
-        raise SceneRefused(scene.id, "no-overlap", f"none of its {len(scene.parts)} parts overlaps the grid {grid.bounds_xy}")
-    return image_BYX, valid_YX, is_data_YX
-
-
-def _check_grid(source: Source, quality_mask: QualityMask | None, scene: Scene, grid: Grid, on_other_grid: str) -> None:
-    """Raises SceneRefused for bands that are outside the grid, or on another grid unless reprojection is configured."""
-    for name in (band.name for band in source.bands):
-        there = source.grid_of(scene, name)
-        if there.is_aligned(grid):
-            continue
-        if on_other_grid != "reproject":
-            reason = "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
-            detail = f"band {name} is on {outline(there)}; the cube is on {outline(grid)}; set cube.on_other_grid: reproject"
-            raise SceneRefused(scene.id, reason, f"{detail} to resample it")
-        if not overlaps(there, grid):
-            detail = f"band {name} is on {outline(there)}, outside the cube's {outline(grid)}"
-            raise SceneRefused(scene.id, "no-overlap", detail)
-    if quality_mask is not None and on_other_grid != "reproject":
-        there = source.grid_of(scene, quality_mask.band)
-        if not _covers_same_area(there, grid):
-            reason = "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
-            detail = f"quality band {quality_mask.band} is on {outline(there)}; the cube is on {outline(grid)}"
-            raise SceneRefused(scene.id, reason, f"{detail}; set cube.on_other_grid: reproject to resample it")
-
-
-def outline(grid: Grid) -> str:
+def _outline(grid: Grid) -> str:
     """A grid in one line: CRS, shape, resolution and bounds."""
     crs = grid.crs if len(grid.crs) < 40 else grid.crs.replace('"', "'").split(",")[0] + "...]"
     bounds = ", ".join(f"{v:.10g}" for v in grid.bounds_xy)
@@ -135,41 +198,3 @@ def _covers_same_area(there: Grid, grid: Grid) -> bool:
         return False
     tolerance = 0.5 * max(abs(there.resolution_xy[0]), abs(grid.resolution_xy[0]))
     return all(abs(a - b) <= tolerance for a, b in zip(there.bounds_xy, grid.bounds_xy, strict=True))
-
-
-def _read_part(
-    source: Source, quality_mask: QualityMask | None, scene: Scene, grid: Grid, rows: slice, resampling: Resampling
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    image_BYX = source.read(scene, grid, tuple(band.name for band in source.bands), resampling, rows)
-    holds_YX = np.ones(image_BYX.shape[1:], bool)
-    for band, plane_YX in zip(source.bands, image_BYX, strict=True):
-        holds_YX &= _holds_data(source, band, scene, plane_YX, grid, rows)
-    valid_YX = holds_YX.copy()
-    for band, plane_YX in zip(source.bands, image_BYX, strict=True):
-        if band.valid_range is not None:
-            low, high = band.valid_range
-            valid_YX &= (plane_YX >= low) & (plane_YX <= high)
-    if quality_mask is not None:
-        valid_YX &= _usable(source, quality_mask, scene, grid, rows)
-    return image_BYX, valid_YX, holds_YX
-
-
-def _holds_data(source: Source, band: Band, scene: Scene, plane_YX: np.ndarray, grid: Grid, rows: slice) -> np.ndarray:
-    is_data_YX: np.ndarray
-    if plane_YX.dtype.kind == "f":
-        is_data_YX = np.isfinite(plane_YX)
-        return is_data_YX if band.nodata is None else is_data_YX & (plane_YX != plane_YX.dtype.type(band.nodata))
-    if band.nodata is not None:
-        is_data_YX = plane_YX != band.nodata
-        return is_data_YX
-    there = source.grid_of(scene, band.name)
-    return np.ones(plane_YX.shape, bool) if there.is_aligned(grid) else covered(there, grid, rows)
-
-
-def _usable(source: Source, quality_mask: QualityMask, scene: Scene, grid: Grid, rows: slice) -> np.ndarray:
-    """(rows, x) usable by the quality mask, False outside the quality band; reads extra rows for the mask's distance."""
-    around = slice(max(rows.start - quality_mask.away_px, 0), min(rows.stop + quality_mask.away_px, grid.shape_yx[0]))
-    quality_YX = source.read(scene, grid, (quality_mask.band,), "nearest", around)[0]
-    usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
-    there = source.grid_of(scene, quality_mask.band)
-    return usable_YX if lattice_offset(there, grid) == (0, 0) else usable_YX & covered(there, grid, rows)

@@ -3,76 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import rasterio
+from pyproj import Transformer
 from rasterio._err import CPLE_BaseError  # GDAL errors that rasterio does not convert to RasterioError
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject
+from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
 from pipelines.grid import Grid
+from pipelines.sources.layers import Layer, RasterLayer
 from pipelines.sources.source import Resampling
 
 # The warped strips always start at multiples of WARP_ROWS from the grid's row 0: so the pixels do not depend on the rows
 # that are requested. GDAL warps windows of few rows block by block (512x128) with other rounding: hence the minimum.
 WARP_ROWS = 512
 MIN_WARP_ROWS = 256
-
-
-class Layer(Protocol):
-    """One band of one scene, open for reading: its grid, dtype, nodata and packing, and windows of its pixels."""
-
-    @property
-    def grid(self) -> Grid: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    @property
-    def nodata(self) -> float | None: ...
-
-    @property
-    def scale_offset(self) -> tuple[float, float]: ...
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        """(rows, columns), stored dtype."""
-        ...
-
-
-@dataclass(frozen=True)
-class RasterLayer:
-    """A band of an open GDAL raster; `read_as` reinterprets the stored bits."""
-
-    dataset: rasterio.DatasetReader
-    index: int
-    grid: Grid
-    read_as: np.dtype | None = None
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.read_as or np.dtype(self.dataset.dtypes[self.index - 1])
-
-    @property
-    def nodata(self) -> float | None:
-        return None if self.read_as else self.dataset.nodatavals[self.index - 1]
-
-    @property
-    def scale_offset(self) -> tuple[float, float]:
-        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-        return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
-
-
-def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
-    """`stored` in native byte order, its bits read as `read_as` if given."""
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return native if read_as is None else native.view(read_as)
 
 
 def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
@@ -86,10 +34,12 @@ def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float |
     if offset is not None:
         return _copy(layer, grid, rows, fill, offset)
     strips = _strips(rows, grid.shape_yx[0])
+    options = {"src_crs": layer.grid.crs, "src_transform": layer.grid.affine, "resampling": GdalResampling[resampling]}
+    options |= warp_scale(layer.grid, grid) | ({} if nodata is None else {"src_nodata": nodata})
     if isinstance(layer, RasterLayer) and layer.read_as is None:
-        warped = _warp_file(layer, grid, strips, fill, nodata, resampling)
+        warped = _warp_file(layer, grid, strips, fill, options)
     else:
-        warped = _warp_array(layer, grid, strips, fill, nodata, resampling)
+        warped = _warp_array(layer, grid, strips, fill, options)
     return warped[rows.start - strips[0].start : rows.stop - strips[0].start]
 
 
@@ -143,8 +93,6 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     (https://gdal.org/en/stable/api/gdalwarp_cpp.html, papszWarpOptions). Empty if the centre of `target` has no
     coordinates in `source`'s CRS.
     """
-    from pyproj import Transformer
-
     height, width = target.shape_yx
     centre_and_next = [(width / 2 + right, height / 2 + down) for right, down in ((0, 0), (1, 0), (0, 1))]
     points = [target.affine @ at for at in centre_and_next]
@@ -159,61 +107,34 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
 
 
-def _warp_file(
-    layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
-) -> np.ndarray:
+def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
     """(rows of all strips, x): GDAL reads only the part of the file that it needs."""
     height, width = grid.shape_yx
-    outside = {} if nodata is None else {"src_nodata": nodata, "nodata": fill}
-    with WarpedVRT(
-        layer.dataset,
-        src_crs=layer.grid.crs,
-        src_transform=layer.grid.affine,
-        crs=grid.crs,
-        transform=grid.affine,
-        width=width,
-        height=height,
-        resampling=GdalResampling[resampling],
-        **outside,
-        **warp_scale(layer.grid, grid),
-    ) as warped:
-        out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+    outside = {"nodata": fill} if "src_nodata" in options else {}
+    frame = {"crs": grid.crs, "transform": grid.affine, "width": width, "height": height}
+    out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+    with WarpedVRT(layer.dataset, **frame, **outside, **options) as warped:
         for strip in strips:
             part = out[strip.start - strips[0].start : strip.stop - strips[0].start]
             warped.read(layer.index, window=Window(0, strip.start, width, strip.stop - strip.start), out=part)
-        return out
+    return out
 
 
-def _warp_array(
-    layer: Layer, grid: Grid, strips: list[slice], fill: float, nodata: float | None, resampling: Resampling
-) -> np.ndarray:
+def _warp_array(layer: Layer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
     """(rows of all strips, x): the whole layer is read once."""
     source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
-    outside = {} if nodata is None else {"src_nodata": nodata, "dst_nodata": fill}
-    scale = warp_scale(layer.grid, grid)
+    outside = {"dst_nodata": fill} if "src_nodata" in options else {}
     warped = []
     for strip in strips:
         part = grid.window(strip, slice(0, grid.shape_yx[1]))
         out = np.full(part.shape_yx, fill, layer.dtype)
-        reproject(
-            source,
-            out,
-            src_crs=layer.grid.crs,
-            src_transform=layer.grid.affine,
-            dst_crs=grid.crs,
-            dst_transform=part.affine,
-            resampling=GdalResampling[resampling],
-            **outside,
-            **scale,
-        )
+        reproject(source, out, dst_crs=grid.crs, dst_transform=part.affine, **outside, **options)
         warped.append(out)
     return np.concatenate(warped)
 
 
 def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
     """(rows, x) bool: pixel centres of `target` that are inside `source`; for bands without a nodata value."""
-    from pyproj import Transformer
-
     part = target.window(rows, slice(0, target.shape_yx[1]))
     columns, lines = np.meshgrid(np.arange(part.shape_yx[1]) + 0.5, np.arange(part.shape_yx[0]) + 0.5)
     x, y = part.affine @ (columns, lines)
@@ -226,8 +147,6 @@ def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
 
 def overlaps(source: Grid, target: Grid) -> bool:
     """True if the outlines of both grids overlap; False only if they certainly do not."""
-    from rasterio.warp import transform_bounds
-
     left, bottom, right, top = target.bounds_xy
     there = source.bounds_xy
     if not source.has_same_crs(target):

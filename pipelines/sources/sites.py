@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,14 +17,13 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
-from pipelines.scene import Asset, Scene
-from pipelines.sources.dates import detect_date
-from pipelines.sources.folder import FolderSource, list_files, open_band, scene_name, take_text_names
-from pipelines.sources.layered import LayeredSource
+from pipelines.scene import Scene
+from pipelines.sources.dates import detect_date, format_date
+from pipelines.sources.file_names import SITE_FIELDS, FilePattern, Named, natural_key, show_some
+from pipelines.sources.folder import FolderSource, list_files, scene_name, take_text_names
+from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.opening import check_inside
-from pipelines.sources.pattern import SITE_FIELDS, FilePattern, Named
-from pipelines.sources.resampling import Layer, overlaps
+from pipelines.sources.resampling import overlaps
 from pipelines.sources.source import Listing, SameDate, resolve_dates
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # as names in configs: no separators, no leading dot
@@ -42,8 +41,8 @@ def list_sites(path: Path, pattern: str) -> list[str]:
     regex = sites.regex(any_date=True)
     found = sorted({match["site0"] for file in files if (match := regex.fullmatch(file))})
     if not found:
-        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "") if files else "no files"
-        raise RequestError(f"the pattern {pattern!r} finds no site below {path}; there are {shown}: correct source.pattern")
+        there = show_some(files)
+        raise RequestError(f"the pattern {pattern!r} finds no site below {path}; there are {there}: correct source.pattern")
     if odd := [name for name in found if not SITE_NAME.fullmatch(name)]:
         raise RequestError(
             f"the site {odd[0]!r} below {path} cannot be used: a site's name has letters, digits and _ . - only, "
@@ -137,11 +136,11 @@ class SiteSource(LayeredSource):
                 "set source.dates, e.g. {site}/dates.txt with lines such as date_1: 20150916"
             )
         paths, misnamed = take_text_names(list_files(self.path))
-        requested = tuple(self.requested.name_in_file(name) for name in self.requested.names) if pattern.has_band else None
+        requested = self.requested.names_in_files if pattern.has_band else ()
         named = [(path, name) for path in paths if (name := pattern.match(path, requested)) and name.site == self.site]
         if not named:
             raise RequestError(self._nothing_found(pattern, paths, requested))
-        steps = sorted({name.step for _, name in named}, key=_natural)
+        steps = sorted({name.step for _, name in named}, key=natural_key)
         dates_path = site_file(self.path, self.dates, self.site)
         dates = date_steps(steps, read_steps(dates_path), f"{dates_path.name} of {self.site}")
         scenes, refused = [], list(misnamed)
@@ -152,14 +151,14 @@ class SiteSource(LayeredSource):
                 refused.append(refusal)
         return resolve_dates(scenes, refused, self.same_date)
 
-    def _nothing_found(self, pattern: FilePattern, paths: list[str], requested: tuple[str, ...] | None) -> str:
+    def _nothing_found(self, pattern: FilePattern, paths: list[str], requested: tuple[str, ...]) -> str:
         any_band = [name for path in paths if (name := pattern.match(path))]
         here = sorted({name.band for name in any_band if name.site == self.site})
         if here and requested:
             return f"the site {self.site} has none of the bands {', '.join(requested)}; its files have: {', '.join(here)}"
         sites = sorted({name.site for name in any_band})
-        shown = ", ".join(sites[:8]) + (f" and {len(sites) - 8} more" if len(sites) > 8 else "") or "none"
-        return f"no site {self.site!r} below {self.path}; the pattern {self.pattern!r} finds: {shown}"
+        there = show_some(sites, 8, "none")
+        return f"no site {self.site!r} below {self.path}; the pattern {self.pattern!r} finds: {there}"
 
     def _scene(self, step: str, observed_utc: np.datetime64, files: list[tuple[str, Named]]) -> Scene:
         label = self._label(files[0][1].key)
@@ -168,19 +167,8 @@ class SiteSource(LayeredSource):
             if name.band in by_band:
                 detail = f"{by_band[name.band]} and {path} are both band {name.band!r} of step {step}; narrow the pattern"
                 raise SceneRefused(label, "missing-band", detail)
-            check_inside(self.path, self.path / path, label)
             by_band[name.band] = path
-        assets = {}
-        for index, name_requested in enumerate(self.requested.names, start=1):
-            in_file = self.requested.name_in_file(name_requested)
-            if "{band}" not in self.pattern:
-                assets[name_requested] = Asset(str(self.path / by_band[""]), "", int(in_file) if in_file.isdigit() else index)
-            elif in_file in by_band:
-                assets[name_requested] = Asset(str(self.path / by_band[in_file]))
-            else:
-                there = ", ".join(sorted(by_band))
-                raise SceneRefused(label, "missing-band", f"no file for band {in_file}; {label} has {there}")
-        return Scene(label, observed_utc, assets)
+        return Scene(label, observed_utc, locate_bands(self.path, self.requested, by_band, label))
 
     def _label(self, key: str) -> str:
         """The path up to the part with site and step, as bordeaux/imgs_1."""
@@ -209,15 +197,9 @@ class SiteSource(LayeredSource):
                     f"{first[0].crs[:40]}); correct the files of the site {self.site}, or remove it from source.sites"
                 )
 
-    def _open(self, scene: Scene, name: str) -> AbstractContextManager[Layer]:
-        return open_band(scene, name, self.requested)
-
 
 def _bounds(bounds_xy: tuple[float, float, float, float]) -> str:
     return ", ".join(f"{v:.9g}" for v in bounds_xy)
-
-
-# ---------------------------------------------------------------- the dates file
 
 
 def read_steps(path: Path) -> dict[str, np.datetime64]:
@@ -232,13 +214,13 @@ def read_steps(path: Path) -> dict[str, np.datetime64]:
         text = file.read(MAX_DATES_BYTES).decode("utf-8-sig", "replace")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if lines and not any(character.isdigit() for character in lines[0][1]):
+        del lines[0]  # a heading
     steps: dict[str, np.datetime64] = {}
-    for index, (number, line) in enumerate(lines):
+    for number, line in lines:
         whole, match = detect_date(line), STEP_LINE.fullmatch(line)
         date = whole if whole is not None else detect_date(match["date"].strip(" \t\"'")) if match else None
         if date is None:
-            if index == 0 and not any(letter.isdigit() for letter in line):
-                continue  # a heading
             raise RequestError(f"{path.name}:{number}: {line[:60]!r} holds no date; write lines such as date_1: 20150916")
         step = str(len(steps) + 1) if whole is not None or match is None else match["step"].strip("\"'")
         if step in steps:
@@ -257,20 +239,19 @@ def date_steps(steps: list[str], dated: dict[str, np.datetime64], where: str) ->
     dates: dict[str, np.datetime64] = {}
     for step in steps:
         keys = [key for key in dated if key == step] or [key for key in dated if _step_of(key) == _step_of(step)]
+        known = ", ".join(f"{key} ({format_date(dated[key])})" for key in keys or dated)
         if not keys:
-            known = ", ".join(f"{key} ({_day(date)})" for key, date in dated.items())
             raise RequestError(f"{where} has no date for step {step}, only for {known}: add a line such as date_{step}: 20150916")
         if len({dated[key] for key in keys}) > 1:
-            found = ", ".join(f"{key} ({_day(dated[key])})" for key in keys)
-            raise RequestError(f"{where} has two dates for step {step}: {found}; keep one of the lines")
+            raise RequestError(f"{where} has two dates for step {step}: {known}; keep one of the lines")
         dates[step] = dated[keys[0]]
     numbered = [step for step in steps if re.search(r"\d$", step)]
     for earlier, later in itertools.pairwise(numbered):
         is_one_series = re.sub(r"\d+$", "", earlier) == re.sub(r"\d+$", "", later)  # after_1 may be later than before_1
         if is_one_series and dates[later] <= dates[earlier]:
             raise RequestError(
-                f"{where}: the dates are in the wrong order: step {earlier} is {_day(dates[earlier])}, step {later} is "
-                f"{_day(dates[later])}; step {later} must be later: correct the dates, or rename the steps"
+                f"{where}: the dates are in the wrong order: step {earlier} is {format_date(dates[earlier])}, step {later} is "
+                f"{format_date(dates[later])}; step {later} must be later: correct the dates, or rename the steps"
             )
     return dates
 
@@ -279,11 +260,3 @@ def _step_of(text: str) -> str:
     """The name of a step without `date_` and leading zeros: date_01 -> 1, img-2 -> 2, before -> before."""
     number = re.search(r"(\d+)$", text)
     return str(int(number[1])) if number else re.sub(r"^(?:date|step)[ _-]?", "", text.lower())
-
-
-def _day(date: np.datetime64) -> str:
-    return str(date.astype("datetime64[s]")).replace("T00:00:00", "")
-
-
-def _natural(text: str) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]

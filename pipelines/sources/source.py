@@ -12,6 +12,7 @@ from pipelines.scene import Band, Scene
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 SameDate = Literal["refuse", "mosaic"]
+OnOtherGrid = Literal["reproject", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,17 @@ class Source(Protocol):
     @property
     def bands(self) -> tuple[Band, ...]:
         """The bands in the cube's order, with nodata, scale and offset from the files unless requested otherwise."""
-        ...
 
     def dtype(self) -> np.dtype:
         """The stored dtype of the bands (the quality band has its own)."""
-        ...
 
     def list_scenes(self) -> Listing: ...
 
     def native_grid(self) -> Grid:
         """The grid of the first readable scene. Raises RequestError if none can be read."""
-        ...
 
     def grid_of(self, scene: Scene, name: str) -> Grid:
         """The grid of band (or quality band) `name` of `scene`. Raises SceneRefused."""
-        ...
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
@@ -52,11 +49,10 @@ class Source(Protocol):
         Pixels that are aligned with the grid are copied, others are resampled. `scene` has assets, not parts: `reading`
         composes mosaics. Raises SceneRefused.
         """
-        ...
 
 
 def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate) -> Listing:
-    """The listing with one scene per date: later ones of a date are refused, or all become parts of a mosaic.
+    """The listing with one scene per date (and id): later ones are refused, or all of a date become parts of a mosaic.
 
     A mosaic is named after its date, even with one part, so that a part that arrives late replaces the mosaic in the cube
     instead of conflicting with it.
@@ -65,19 +61,24 @@ def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same
     for scene in sorted(scenes, key=lambda scene: (scene.observed_utc, scene.id)):
         by_date.setdefault(scene.observed_utc, []).append(scene)
     if same_date == "mosaic":
-        merged = [Scene(f"mosaic_{compact_date(date)}", date, {}, tuple(parts)) for date, parts in by_date.items()]
-        return Listing(merged, list(refused))
-    duplicates = [
-        SceneRefused(
-            scene.id,
-            "duplicate-date",
-            f"observed at {date}, like {first.id}, which is used; "
-            "if they are adjacent, set cube.same_date: mosaic; if one is obsolete, remove it",
-        )
-        for date, (first, *others) in by_date.items()
-        for scene in others
-    ]
-    return Listing([first for first, *_ in by_date.values()], [*refused, *duplicates])
+        mosaics = [Scene(f"mosaic_{compact_date(date)}", date, {}, tuple(parts)) for date, parts in by_date.items()]
+        return Listing(mosaics, list(refused))
+    kept: dict[str, Scene] = {}
+    duplicates = []
+    for date, of_date in by_date.items():
+        first: Scene | None = None
+        for scene in of_date:
+            if first is None and scene.id not in kept:
+                first = kept[scene.id] = scene
+                continue
+            detail = f"two scenes have the id {scene.id}; the one with the earlier date is used"
+            if first is not None:
+                detail = (
+                    f"observed at {date}, like {first.id}, which is used; "
+                    "if they are adjacent, set cube.same_date: mosaic; if one is obsolete, remove it"
+                )
+            duplicates.append(SceneRefused(scene.id, "duplicate-date", detail))
+    return Listing(list(kept.values()), [*refused, *duplicates])
 
 
 def compact_date(date: np.datetime64) -> str:

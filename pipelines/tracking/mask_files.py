@@ -13,8 +13,8 @@ from pipelines.calendar import from_days
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid, parse_crs
 from pipelines.sources.dates import find_dates, parse_date
+from pipelines.sources.file_names import FilePattern
 from pipelines.sources.opening import open_raster
-from pipelines.sources.pattern import FilePattern
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 NOT_SEEN = 255  # driftline's own masks and labels

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from pipelines.cube.ingest import IngestSettings, ingest
-from pipelines.cube.lock import exclusive_writer
-from pipelines.cube.store import head_snapshot, open_cube
+from pipelines.cube.store import exclusive_writer, head_snapshot, open_cube
 from pipelines.errors import CubeBusy, StorageFull
 from pipelines.sources.fake import FakeSource
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
-from pipelines.cube.lock import exclusive_writer
+from pipelines.cube.store import exclusive_writer
 with exclusive_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -13,11 +13,10 @@ from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene
 from pipelines.sources.dates import FORMATS, detect_date, parse_date
-from pipelines.sources.file_names import propose_pattern
+from pipelines.sources.file_names import FilePattern, propose_pattern
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import open_raster
-from pipelines.sources.pattern import FilePattern
 from pipelines.sources.quality import keep_away
 from pipelines.sources.source import resolve_dates
 

@@ -15,11 +15,10 @@ from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.netcdf import NetcdfSource
 from pipelines.sources.proposal import propose_run
 from pipelines.sources.quality import LandsatMask, SclMask
-from pipelines.sources.reading import read_slice, read_strip
-from pipelines.sources.stack import StackSource
+from pipelines.sources.reading import SceneReader
+from pipelines.sources.series import NetcdfSource, StackSource
 
 RADAR_CRS = "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +a=6378137 +b=6356752 +units=m"
 
@@ -41,7 +40,7 @@ def test_sentinel2_cube(shared_data, size, names):
         np.testing.assert_allclose(grid.x_centres(), cube.x, rtol=0, atol=1e-6)
         np.testing.assert_allclose(grid.y_centres(), cube.y, rtol=0, atol=1e-6)
         for index in (0, 71, 139):
-            found = read_slice(source, SclMask((4, 5)), scenes[index], grid)
+            found = SceneReader(source, SclMask((4, 5)), grid).read(scenes[index])
             expected = np.stack([cube[name].values[index] for name in names])
             np.testing.assert_array_equal(found.image_BYX, expected)
             usable = np.isin(cube.SCL.values[index], (4, 5)) & (expected != 0).all(axis=0)
@@ -54,7 +53,7 @@ def test_modis_by_date_is_signed(shared_data):
     source = FolderSource(folder, requested, "TERRA_MODIS_{band}_{date:%Y-%m-%d}.jp2")
     listing = source.list_scenes()
     assert (len(listing.scenes), listing.refused, source.dtype()) == (23, [], np.dtype("int16"))
-    lowest = min(int(read_slice(source, None, s, source.native_grid()).image_BYX.min()) for s in listing.scenes[:12])
+    lowest = min(int(SceneReader(source, None, source.native_grid()).read(s).image_BYX.min()) for s in listing.scenes[:12])
     assert -2000 <= lowest < 0
     with rasterio.open(folder / "TERRA_MODIS_EVI_2013-11-01.jp2") as file:
         expected = file.read(1).astype(np.int64)
@@ -69,7 +68,7 @@ def test_radar_netherlands(shared_data):
     scenes = source.list_scenes().scenes
     assert len(scenes) == 60
     assert scenes[1].observed_utc - scenes[0].observed_utc == np.timedelta64(5, "m")
-    found = read_slice(source, None, scenes[30], source.native_grid())
+    found = SceneReader(source, None, source.native_grid()).read(scenes[30])
     with h5py.File(next(folder.glob("*201008260230.h5"))) as file:
         expected = file["image1/image_data"][:]
         corners = file["geographic"].attrs["geo_product_corners"]
@@ -79,10 +78,9 @@ def test_radar_netherlands(shared_data):
     lon, lat = rasterio.warp.transform(RADAR_CRS, "EPSG:4326", [left], [bottom])
     np.testing.assert_allclose([lon[0], lat[0]], corners[:2], atol=2e-3)
     utm = Grid("EPSG:32631", (2000.0, 0.0, 400_000.0, 0.0, -2000.0, 5_900_000.0), (300, 200))
-    warped = read_slice(source, None, scenes[30], utm, on_other_grid="reproject")
-    np.testing.assert_array_equal(
-        read_strip(source, None, scenes[30], utm, slice(200, 300), on_other_grid="reproject")[0], warped.image_BYX[:, 200:]
-    )
+    warped = SceneReader(source, None, utm, on_other_grid="reproject").read(scenes[30])
+    strip = SceneReader(source, None, utm, on_other_grid="reproject").read_rows(scenes[30], slice(200, 300))
+    np.testing.assert_array_equal(strip[0], warped.image_BYX[:, 200:])
     assert 0.3 < warped.valid_YX.mean() < 1
 
 
@@ -93,7 +91,7 @@ def test_radar_finland_ignores_the_blank_overviews(shared_data):
     native = source.native_grid()
     assert native.crs == "EPSG:3067"
     coarse = Grid(native.crs, tuple(v * (8 if i in (0, 4) else 1) for i, v in enumerate(native.transform)), (914, 620))
-    found = read_slice(source, None, scene, coarse, on_other_grid="reproject", resampling="average")
+    found = SceneReader(source, None, coarse, on_other_grid="reproject", resampling="average").read(scene)
     fine = source.read(scene, native, ("dbz",), "nearest", slice(0, 914 * 8))[0][:, : 620 * 8].astype(float)
     fine[fine == 255] = np.nan
     blocks = fine.reshape(914, 8, 620, 8)
@@ -111,13 +109,13 @@ def test_landsat_scenes_of_several_paths_make_mosaics(shared_data):
     listing = alone.list_scenes()
     assert (len(listing.scenes), [refusal.reason for refusal in listing.refused]) == (17, ["duplicate-date"] * 2)
     with pytest.raises(SceneRefused, match="wrong-grid"):
-        read_slice(alone, LandsatMask(1, band="BQA"), listing.scenes[1], alone.native_grid())
+        SceneReader(alone, LandsatMask(1, band="BQA"), alone.native_grid()).read(listing.scenes[1])
     source = FolderSource(folder, requested, pattern, same_date="mosaic")
     grid = Grid("EPSG:32618", (3000.0, 0.0, 390_000.0, 0.0, -3000.0, 4_743_000.0), (135, 125))
     rule = LandsatMask(1, band="BQA")
     scene = next(scene for scene in source.list_scenes().scenes if len(scene.parts) == 2)
-    whole = read_slice(source, rule, scene, grid, on_other_grid="reproject")
-    parts = [read_slice(source, rule, part, grid, on_other_grid="reproject") for part in scene.parts]
+    whole = SceneReader(source, rule, grid, on_other_grid="reproject").read(scene)
+    parts = [SceneReader(source, rule, grid, on_other_grid="reproject").read(part) for part in scene.parts]
     np.testing.assert_array_equal(whole.valid_YX, parts[0].valid_YX | parts[1].valid_YX)
     np.testing.assert_array_equal(whole.image_BYX[:, parts[0].valid_YX], parts[0].image_BYX[:, parts[0].valid_YX])
     assert whole.valid_YX.sum() > max(part.valid_YX.sum() for part in parts)
@@ -136,7 +134,7 @@ def test_modis_stacks(shared_data, folder, dates, files, count, first):
     source = StackSource(path, BandRequest(bands(*names)), {name: files.format(name) for name in names}, dates)
     scenes = source.list_scenes().scenes
     assert (len(scenes), str(scenes[0].observed_utc)[:10]) == (count, first)
-    found = read_slice(source, None, scenes[100], source.native_grid())
+    found = SceneReader(source, None, source.native_grid()).read(scenes[100])
     for name, plane in zip(names, found.image_BYX, strict=True):
         with rasterio.open(path / files.format(name)) as file:
             np.testing.assert_array_equal(plane, file.read(101))
@@ -166,10 +164,5 @@ def test_a_proposed_run_loads_and_its_source_reads(shared_data, place, kind, var
     scenes = source.list_scenes().scenes
     assert len(scenes) >= run.samples.context + run.samples.horizon
     assert run.split.validation_from < run.split.test_from
-    valid = [
-        read_slice(
-            source, build_quality_mask(run), scene, source.native_grid(), on_other_grid=run.cube.on_other_grid
-        ).valid_YX.mean()
-        for scene in (scenes[0], scenes[len(scenes) // 2])
-    ]
-    assert max(valid) > 0.01
+    reader = SceneReader(source, build_quality_mask(run), source.native_grid(), run.cube.on_other_grid)
+    assert max(reader.read(scene).valid_YX.mean() for scene in (scenes[0], scenes[len(scenes) // 2])) > 0.01

@@ -13,7 +13,7 @@ from pipelines.cube.store import head_snapshot, open_cube
 from pipelines.errors import CubeMismatch, MissingInput, StateError
 from pipelines.grid import Grid
 from pipelines.scene import Band
-from pipelines.sources.reading import read_slice
+from pipelines.sources.reading import SceneReader
 
 _spec = importlib.util.spec_from_file_location("cube_sources", Path(__file__).parent / "cube_sources.py")
 cube_sources = sys.modules.setdefault("cube_sources", importlib.util.module_from_spec(_spec))
@@ -54,7 +54,7 @@ def test_the_cube_equals_the_source(uri):
     assert cube.valid.dtype == bool
     assert cube.time.dtype == np.dtype("datetime64[ns]")
     for index, scene in enumerate(source.list_scenes().scenes):
-        expected = read_slice(source, RULE, scene, source.native_grid())
+        expected = SceneReader(source, RULE, source.native_grid()).read(scene)
         assert np.array_equal(cube.image[index].values, expected.image_BYX)
         assert np.array_equal(cube.valid[index].values, expected.valid_YX)
         assert cube.scene_id.values[index] == scene.id

@@ -6,7 +6,16 @@ import xarray as xr
 from pipelines.cube.export import export_zarr
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.plan import fingerprint_scene
-from pipelines.cube.store import bands_of, create_cube, grid_of, head_snapshot, missing_value, open_cube
+from pipelines.cube.store import (
+    BRANCH,
+    bands_of,
+    create_arrays,
+    grid_of,
+    head_snapshot,
+    missing_value,
+    open_cube,
+    open_or_create_repository,
+)
 from pipelines.errors import CubeMismatch, MissingInput, RequestError
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
@@ -19,7 +28,9 @@ SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs
 def test_grid_and_bands_are_restored(tmp_path, crs):
     grid = Grid(crs, (231.65635826395825, 0.0, 500_000.1, 0.0, -231.65635826395825, 5e6), (20, 30))
     bands = (Band("ndvi", 1e-4, 0.5, -3000.0, "1", (-2000.0, 10_000.0)), Band("evi", nodata=float("nan")))
-    create_cube(str(tmp_path / "cube"), grid, bands, np.dtype("int16"), 16, {"config_hash": "abc"})
+    session = open_or_create_repository(str(tmp_path / "cube")).writable_session(BRANCH)
+    create_arrays(session.store, grid, bands, np.dtype("int16"), 16, {"config_hash": "abc"})
+    session.commit("create cube")
     cube = open_cube(str(tmp_path / "cube"))
     assert grid_of(cube).is_aligned(grid, 1e-12)
     assert grid_of(cube).transform == grid.transform
@@ -38,11 +49,11 @@ def test_paths_that_are_not_cubes_are_refused(tmp_path):
         open_cube(str(tmp_path))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CubeMismatch, match=r"holds other files \(notes.txt\)"):
-        create_cube(str(tmp_path), FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
+        open_or_create_repository(str(tmp_path))
     with pytest.raises(CubeMismatch, match="is a file"):
-        create_cube(str(tmp_path / "notes.txt"), FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
+        open_or_create_repository(str(tmp_path / "notes.txt"))
     with pytest.raises(MissingInput, match="a folder or s3://bucket/prefix"):
-        create_cube("gs://bucket/x", FakeSource().native_grid(), FakeSource().bands, np.dtype("uint16"))
+        open_or_create_repository("gs://bucket/x")
 
 
 def test_old_versions_are_readable(tmp_path):

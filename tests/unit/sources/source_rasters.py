@@ -8,6 +8,7 @@ import rasterio
 from affine import Affine
 
 from pipelines.grid import Grid
+from pipelines.sources.reading import SceneReader
 
 UTM = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (40, 56))
 
@@ -49,3 +50,7 @@ def write_cube(path: Path, bands: dict[str, np.ndarray], days: list[float], grid
             for axis, scale in enumerate(scales):
                 data.dims[axis].attach_scale(file[scale])
     return path
+
+
+def read_slice(source, quality_mask, scene, grid, **options):
+    return SceneReader(source, quality_mask, grid, **options).read(scene)

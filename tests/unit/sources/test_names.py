@@ -5,8 +5,7 @@ import pytest
 
 from pipelines.errors import RequestError
 from pipelines.sources.dates import detect_date, find_dates, parse_date
-from pipelines.sources.file_names import propose_pattern
-from pipelines.sources.pattern import FilePattern
+from pipelines.sources.file_names import FilePattern, propose_pattern
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject, transform
-from source_rasters import UTM, ramp, shifted, write_tiff
+from source_rasters import UTM, ramp, read_slice, shifted, write_tiff
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
@@ -17,7 +17,7 @@ from pipelines.sources.fake import FakeSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.quality import SclMask, ValueMask
-from pipelines.sources.reading import hash_content, read_slice, read_strip
+from pipelines.sources.reading import SceneReader, hash_content
 from pipelines.sources.resampling import WARP_ROWS, covered, lattice_offset, overlaps
 
 
@@ -113,7 +113,7 @@ def test_strips_equal_rows_of_the_whole_across_zones(tmp_path):
     whole = read_slice(source, None, scene, target, **options)
     assert 0.1 < whole.valid_YX.mean() <= 1
     for rows in (slice(0, 100), slice(100, 300), slice(300, 589)):
-        image, valid = read_strip(source, None, scene, target, rows, **options)
+        image, valid, _ = SceneReader(source, None, target, **options).read_rows(scene, rows)
         np.testing.assert_array_equal(image, whole.image_BYX[:, rows])
         np.testing.assert_array_equal(valid, whole.valid_YX[rows])
 
@@ -163,7 +163,7 @@ def test_cloud_distance_extends_across_strips():
     quality_mask, grid = SclMask((4, 5), away_px=3), source.native_grid()
     for scene in source.list_scenes().scenes:
         whole = read_slice(source, quality_mask, scene, grid).valid_YX
-        strips = [read_strip(source, quality_mask, scene, grid, slice(row, row + 5))[1] for row in range(0, 40, 5)]
+        strips = [SceneReader(source, quality_mask, grid).read_rows(scene, slice(row, row + 5))[1] for row in range(0, 40, 5)]
         np.testing.assert_array_equal(np.concatenate(strips), whole)
     assert not whole.all()
 

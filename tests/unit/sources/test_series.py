@@ -6,8 +6,7 @@ from source_rasters import UTM, ramp, write_cube, write_tiff
 from pipelines.errors import MissingInput, RequestError
 from pipelines.scene import Band
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.netcdf import NetcdfSource
-from pipelines.sources.stack import StackSource
+from pipelines.sources.series import NetcdfSource, StackSource
 
 DAYS = [0.0, 10.0, 20.5]
 CUBE = np.stack([ramp(start=index * 10) for index in range(1, 4)])

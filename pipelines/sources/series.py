@@ -1,0 +1,107 @@
+"""Sources whose files hold many dates: a netCDF-4 cube, or stacks of raster bands beside a text file with the dates.
+
+Cubes that mix Sentinel-2's processing baselines (see `folder`) must be harmonised first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.scene import Asset, Scene
+from pipelines.sources.dates import read_dates
+from pipelines.sources.layered import LayeredSource
+from pipelines.sources.layers import BandRequest, cf_times
+from pipelines.sources.opening import check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
+
+
+@dataclass(frozen=True)
+class NetcdfSource(LayeredSource):
+    """Scenes from one netCDF-4 / HDF5 cube: one variable (time, y, x) per band, one scene per step of the coordinate `time`."""
+
+    path: Path
+    requested: BandRequest
+    time: str = "time"
+    same_date: SameDate = "refuse"
+
+    def list_scenes(self) -> Listing:
+        """The scenes of the file. Raises MissingInput (no file), RequestError (not a cube with the requested variables)."""
+        if not self.path.exists():
+            raise MissingInput(f"no such file: {self.path}")
+        try:
+            times = self._read_times()
+        except SceneRefused as error:
+            raise RequestError(f"{self.path.name} is not a readable cube: {error.detail}") from error
+        scenes, refused = [], []
+        for index, observed_utc in enumerate(times):
+            if np.isnat(observed_utc):
+                refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", f"{self.time}[{index}] is not a date"))
+                continue
+            assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
+            scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
+        return resolve_dates(scenes, refused, self.same_date)
+
+    def _read_times(self) -> np.ndarray:
+        """datetime64[ns] of the steps. Raises SceneRefused, RequestError (a variable is missing or has other axes)."""
+        with open_hdf5(self.path) as file:
+            times = cf_times(hdf5_data_set(file, self.time, self.path.name), self.path.name)
+            found, variables = hdf5_data_sets(file), self.requested.names_in_files
+            if missing := [name for name in variables if name.strip("/") not in found]:
+                there = ", ".join(found) or "none"
+                raise RequestError(f"{self.path.name} has no variable {', '.join(missing)}; it has: {there}")
+            for name in variables:
+                shape = hdf5_data_set(file, name, self.path.name).shape
+                if len(shape) != 3 or shape[0] != len(times):
+                    expected = f"expected (time, y, x) with {len(times)} times"
+                    raise RequestError(f"{name!r} in {self.path.name} has the shape {shape}; {expected}")
+        return times
+
+
+@dataclass(frozen=True)
+class StackSource(LayeredSource):
+    """One scene for every line of the file `dates`; raster band i of each of `files` (band -> file) is line i.
+
+    The quality band, if any, is one of `files`. Paths are relative to `path`.
+    """
+
+    path: Path
+    requested: BandRequest
+    files: Mapping[str, str] = field(hash=False)
+    dates: str
+    same_date: SameDate = "refuse"
+
+    def list_scenes(self) -> Listing:
+        """The scenes of the stacks. Raises MissingInput, RequestError (band without file; unequal counts)."""
+        if not self.path.is_dir():
+            raise MissingInput(f"no such folder: {self.path}")
+        dates = read_dates(self.path / self.dates)
+        paths = {name: self._file(name, len(dates)) for name in self.requested.names}
+        scenes, refused = [], []
+        for index, observed_utc in enumerate(dates, start=1):
+            if observed_utc is None:
+                detail = f"entry {index} of {self.dates} is not a date"
+                refused.append(SceneRefused(f"{self.path.name}[{index}]", "no-date", detail))
+                continue
+            assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
+            scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
+        return resolve_dates(scenes, refused, self.same_date)
+
+    def _file(self, name: str, dates: int) -> Path:
+        in_file = self.requested.name_in_file(name)
+        if in_file not in self.files:
+            raise RequestError(f"band {in_file!r} has no file in source.files; there are: {', '.join(self.files) or 'none'}")
+        path = self.path / self.files[in_file]
+        try:
+            check_inside(self.path, path, path.name)
+            with open_raster(path, (1,)) as dataset:
+                count = dataset.count
+        except SceneRefused as error:
+            raise RequestError(f"the file of band {name} cannot be used: {error}") from error
+        if count != dates:
+            raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; expected equal numbers")
+        return path
