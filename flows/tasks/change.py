@@ -227,8 +227,8 @@ class Change:
     # ------------------------------------------------------------ summary and report
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
+        from pipelines.products.sentences import change_sentence
         from pipelines.products.site_products import describe_sites, warnings_of
-        from pipelines.products.site_sections import change_sentence
 
         files, trained = site_files(context), require(context.folder, "train", "train")
         sites: dict[str, dict[str, Any]] = predicted.get("sites", {})
@@ -245,8 +245,8 @@ class Change:
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.report_sections import change_section, confidence_section
         from pipelines.products.site_products import picture_name
-        from pipelines.products.site_sections import change_section, confidence_section
 
         found = []
         if predicted:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.request import Request
     from pipelines.learning.training import TrainingReport
-    from pipelines.products.model_item import ModelCard
     from pipelines.products.predicted import ForecastFields
+    from pipelines.products.stac import ModelCard
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
     from pipelines.samples.cache import SampleCache
@@ -193,8 +193,8 @@ class Forecast:
         return record
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.products.course import Course, scale_notes, summary_sentence
-        from pipelines.products.cube_facts import cube_facts
+        from pipelines.products.sentences import Course, scale_notes, summary_sentence
+        from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
         trained = require(folder, "train", "train")
@@ -211,7 +211,7 @@ class Forecast:
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.held_out import intervals_section, scores_section, split_section
+        from pipelines.products.report_sections import intervals_section, scores_section, split_section
 
         assert evaluation is not None, "a gated task is evaluated first"
         folder, details = context.folder, evaluation.details

@@ -18,18 +18,17 @@ from pipelines.change.metrics import count_changes
 from pipelines.change.site_prediction import SiteChange
 from pipelines.change.sites import SiteFiles, Sites
 from pipelines.cube.store import bands_of, grid_of, open_cube
-from pipelines.products.before_after import Observation, PairMaps, draw_pair_quicklook, thin_rows
-from pipelines.products.cog import Lineage, iso
-from pipelines.products.frames import step_for
-from pipelines.products.layer_cog import write_layers
-from pipelines.products.layer_stac import ChangeItem, write_change_collection
+from pipelines.products.before_after import Observation, PairMaps, draw_pair_quicklook
+from pipelines.products.cog import Lineage, iso, write_layers
+from pipelines.products.frames import read_variables, thin_rows
+from pipelines.products.json_values import Json
 from pipelines.products.layers import CHANGE_LAYERS, NOT_SEEN
-from pipelines.products.polygons import outline_changes, write_polygons
+from pipelines.products.polygons import MOST_LARGEST, outline_changes, write_polygons
+from pipelines.products.stac import Item, change_item, write_collection
 from pipelines.progress import Progress
-from pipelines.samples.variables import Variable, decode
+from pipelines.samples.variables import Variable
 
 TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blue"))
-MOST_LARGEST = 50
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SiteProducts:
     run: str
     threshold: float
     min_area_px: int
-    measured: Mapping[str, Any]
+    measured: Json
     model_hash: str
     config_hash: str
     code_version: str
@@ -66,14 +65,9 @@ class PublishedSites:
 
 
 def write_sites(
-    sites: Sites,
-    found: Mapping[str, SiteChange],
-    settings: SiteProducts,
-    folder: Path,
-    pictures: Path,
-    linked: Path,
+    sites: Sites, found: Mapping[str, SiteChange], settings: SiteProducts, folder: Path, pictures: Path, linked: Path,
     progress: Progress,
-) -> PublishedSites:
+) -> PublishedSites:  # fmt: skip
     """All sites: rasters, patches and collection into `folder`; quicklook-SITE.png, and quicklook.png of the site that changed
     most, into `pictures`. The collection links to the pictures in the folder `linked`, where they will lie.
     """
@@ -90,8 +84,7 @@ def write_sites(
     shutil.copyfile(pictures / picture_name(max(facts, key=lambda name: facts[name]["changed"])), pictures / "quicklook.png")
     text = f"driftline change between dates in {len(found)} sites"
     shown = {name: linked / picture_name(name) for name in found}
-    metrics = {name: value for name, value in settings.measured["pooled"].items() if isinstance(value, int | float)}
-    write_change_collection(folder, settings.run, text, items, pictures=shown, metrics=metrics)
+    write_collection(folder, settings.run, "change", text, items, pictures=shown, metrics=_numbers(settings.measured["pooled"]))
     return PublishedSites(facts, largest[:MOST_LARGEST])
 
 
@@ -99,10 +92,18 @@ def picture_name(site: str) -> str:
     return f"quicklook-{site}.png"
 
 
+def _numbers(values: Json) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
 def write_site(
     name: str, dataset: xr.Dataset, snapshot: str, change: SiteChange, settings: SiteProducts, folder: Path
-) -> tuple[ChangeItem, dict[str, Any], list[dict[str, Any]]]:
-    """(STAC item, facts, the largest patches) of one site, its files written into `folder`."""
+) -> tuple[Item, dict[str, Any], list[dict[str, Any]]]:
+    """(STAC item, facts, the largest patches) of one site, its files written into `folder`.
+
+    Of the facts, `seen` is a share of all pixels, `changed` of the seen ones; patches are plain values, None where a pair cannot
+    know them (dates, magnitude).
+    """
     grid, times = grid_of(dataset), dataset["time"].values
     first, last = iso(times[0]), iso(times[-1])
     scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
@@ -112,35 +113,17 @@ def write_site(
     confidence = {"confidence": change.probability_HW}
     patches = outline_changes(change.mask_HW, grid, confidence, min_area_px=settings.min_area_px)
     vectors = write_polygons(patches, folder, f"{name}-changes")
-    facts = {"from_utc": first, "to_utc": last, **describe_mask(change.mask_HW), **describe_patches(patches)}
-    item = ChangeItem(
-        id=name,
-        title=f"Change in {name}",
-        grid=grid,
-        start_utc=first,
-        end_utc=last,
-        layers=CHANGE_LAYERS,
-        rasters=rasters,
-        vectors=vectors,
-        unit="",
-        lineage=lineage,
-        facts={key: value for key, value in facts.items() if isinstance(value, int | float)},
-    )
-    return item, facts, rows_of(patches)
+    seen, changed = (int(np.count_nonzero(is_so)) for is_so in (change.mask_HW != NOT_SEEN, change.mask_HW == 1))
+    facts = {
+        "from_utc": first, "to_utc": last, "seen": seen / change.mask_HW.size, "changed": changed / max(seen, 1),
+        "patches": len(patches), "area_m2": float(patches["area_m2"].sum()),
+    }  # fmt: skip
+    title = f"Change in {name}"
+    item = change_item(name, title, grid, first, last, CHANGE_LAYERS, rasters, vectors, "", lineage, _numbers(facts))
+    return item, facts, _largest(patches)
 
 
-def describe_mask(mask_HW: np.ndarray) -> dict[str, float]:
-    """Shares: `seen` of all pixels, `changed` of the seen ones."""
-    seen, changed = (int(np.count_nonzero(is_so)) for is_so in (np.asarray(mask_HW) != NOT_SEEN, np.asarray(mask_HW) == 1))
-    return {"seen": seen / mask_HW.size, "changed": changed / max(seen, 1)}
-
-
-def describe_patches(patches: geopandas.GeoDataFrame) -> dict[str, int | float]:
-    return {"patches": len(patches), "area_m2": float(patches["area_m2"].sum())}
-
-
-def rows_of(patches: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
-    """The largest patches as plain values, None where a pair cannot know (dates, magnitude)."""
+def _largest(patches: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
     rows = patches.drop(columns="geometry").head(MOST_LARGEST)
     found: list[dict[str, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
     return found
@@ -153,22 +136,21 @@ def draw_site(
     name: str, dataset: xr.Dataset, change: SiteChange, truth: Truth | None, settings: SiteProducts, path: Path
 ) -> None:
     """Before and after with the change outlined, the probability, and where there is a label the comparison with it."""
-    grid, mask_HW = grid_of(dataset), np.asarray(change.mask_HW)
-    step = step_for(grid.shape_yx)
+    mask_HW = np.asarray(change.mask_HW)
     maps = PairMaps(
-        observation_of(dataset, 0, step),
-        observation_of(dataset, -1, step),
-        thin_rows(change.probability_HW, step),
-        thin_rows(change.mask_HW, step),
-        grid,
-        None if truth is None else thin_rows(truth.label_HW, step),
+        observation_of(dataset, 0),
+        observation_of(dataset, -1),
+        thin_rows(change.probability_HW),
+        thin_rows(change.mask_HW),
+        grid_of(dataset),
+        None if truth is None else thin_rows(truth.label_HW),
         settings.threshold,
         None if truth is None else count_changes(mask_HW == 1, truth.label_HW, mask_HW != NOT_SEEN),
     )
     draw_pair_quicklook(maps, path, f"{settings.run}: {name}", how_found(settings.measured["sites"].get(name)))
 
 
-def how_found(measured: Mapping[str, Any] | None) -> str:
+def how_found(measured: Json | None) -> str:
     """Which networks found the change in a site, and its F1 with every choice made elsewhere; None: it has no label."""
     if measured is None:
         return "found by all networks"
@@ -176,19 +158,15 @@ def how_found(measured: Mapping[str, Any] | None) -> str:
     return f"found by a network that has not seen this site{f1}"
 
 
-def observation_of(dataset: xr.Dataset, index: int, step: int) -> Observation:
-    """A date of a cube in true colour where its bands are known by name, else its first band; every `step`-th pixel."""
-    bands = bands_of(dataset)
-    names = [band.name for band in bands]
-    shown = next((colours for colours in TRUE_COLOURS if set(colours) <= set(names)), (names[0],))
-    part = dataset.isel(time=[index], y=slice(None, None, step), x=slice(None, None, step))
-    variables = tuple(Variable(band, "band", (band,)) for band in shown)
-    x_TCHW, valid_THW = decode(part["image"].values, part["valid"].values.astype(bool), bands, variables)
-    values = np.where(valid_THW[0], x_TCHW[0], np.nan).astype(np.float32)
+def observation_of(dataset: xr.Dataset, index: int) -> Observation:
+    """A date of a cube in true colour where its bands are known by name, else its first band; thinned."""
+    bands = {band.name: band for band in bands_of(dataset)}
+    shown = next((colours for colours in TRUE_COLOURS if set(colours) <= bands.keys()), (next(iter(bands)),))
+    values = read_variables(dataset, index, tuple(Variable(band, "band", (band,)) for band in shown))
     date = dataset["time"].values[index]
     if len(shown) == 3:
         return Observation(date, np.moveaxis(values, 0, -1), text="true colour")
-    return Observation(date, values[0], shown[0], bands[names.index(shown[0])].unit)
+    return Observation(date, values[0], shown[0], bands[shown[0]].unit)
 
 
 # ---------------------------------------------------------------- facts for the report
@@ -196,10 +174,10 @@ def observation_of(dataset: xr.Dataset, index: int, step: int) -> Observation:
 
 def describe_sites(files: Mapping[str, SiteFiles]) -> dict[str, dict[str, str]]:
     """name -> facts of a site's cube and label for a reader."""
-    return {name: describe_site(one) for name, one in files.items()}
+    return {name: _describe(one) for name, one in files.items()}
 
 
-def describe_site(files: SiteFiles) -> dict[str, str]:
+def _describe(files: SiteFiles) -> dict[str, str]:
     dataset, shift_T_yx = open_cube(files.cube_uri, files.snapshot), frame_of(files.decoded).pair.shift_T_yx
     grid = grid_of(dataset)
     moved = [f"date {t + 1} by {dy:+.2f} down, {dx:+.2f} right" for t, (dy, dx) in enumerate(shift_T_yx) if (dy, dx) != (0, 0)]

@@ -168,8 +168,7 @@ def test_real_felling_is_followed(shared_data, tmp_path):
 
 def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     from pipelines.grid import Grid
-    from pipelines.products.cog import Lineage
-    from pipelines.products.layer_cog import write_layers
+    from pipelines.products.cog import Lineage, write_layers
     from pipelines.products.layers import MONITOR_LAYERS
 
     grid = Grid("EPSG:3035", (10.0, 0.0, 5000000.0, 0.0, -10.0, 2700000.0), (30, 40))

@@ -10,8 +10,7 @@ from rio_cogeo import cog_validate
 from pipelines.calendar import to_days
 from pipelines.errors import ArtefactDamaged
 from pipelines.grid import Grid
-from pipelines.products.cog import Lineage
-from pipelines.products.layer_cog import sidecar, write_layers
+from pipelines.products.cog import Lineage, sidecar, write_layers
 from pipelines.products.layers import CHANGE_LAYERS, MONITOR_LAYERS, NO_DATE, as_calendar
 from pipelines.products.polygons import outline_changes
 
