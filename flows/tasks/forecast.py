@@ -360,17 +360,25 @@ def describe(
     context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Mapping[str, Any]
 ) -> ModelCard:
     """What an external user must know of the model."""
-    from models.checkpoint import TENSORS
-    from pipelines.products.predicted import describe_model
+    from importlib.metadata import version
 
-    run = context.run
-    return describe_model(
-        forecaster,
-        fields,
+    from models.checkpoint import TENSORS
+    from pipelines.products.cog import iso
+    from pipelines.products.stac import ModelCard
+
+    run, request = context.run, fields.request
+    return ModelCard(
+        name=fields.name,
+        model_hash=fields.lineage.model_hash,
         architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, baseline {run.model.baseline}",
+        variables=tuple(request.units),
+        context=len(request.steps.context_T),
         horizon=run.samples.horizon,
-        trained_snapshot=metadata["cube_snapshot"],
-        trained_until=run.split.test_from,
+        parameters=sum(p.numel() for p in forecaster.parameters()),
+        trained_from=iso(request.dataset["time"].values[0]),
+        trained_to=f"{run.split.test_from:%Y-%m-%dT%H:%M:%SZ}",  # where the test period begins
+        cube_snapshot=metadata["cube_snapshot"],
+        framework_version=version("torch"),
         hyperparameters={name: getattr(run, name).model_dump(mode="json") for name in ("model", "training")},
         weights=context.folder.model / TENSORS,
     )

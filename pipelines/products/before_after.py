@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -48,20 +47,11 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Marker:
-    """A place that the map points at: pixel `row`, `column` of the grid and a short text such as its number."""
-
-    row: int
-    column: int
-    text: str
-
-
-@dataclass(frozen=True)
 class ChangeMaps:
     """What a quicklook of monitoring shows. `layers` as the detector gives them, thinned like the observations (`thin_rows`).
 
     Needed: change_day, magnitude, confidence, status, direction; recovered_day if known; for the animation detected_day.
-    `variable` and `unit` are of the magnitude.
+    `variable` and `unit` are of the magnitude; `marked` are (row, column) of the grid's pixels that get a number.
     """
 
     before: Observation
@@ -70,7 +60,7 @@ class ChangeMaps:
     grid: Grid
     variable: str
     unit: str
-    markers: Sequence[Marker] = ()
+    marked: Sequence[tuple[int, int]] = ()
 
     @property
     def is_changed(self) -> np.ndarray:
@@ -144,23 +134,23 @@ def draw_observations(panels: Sequence[Axes], observations: Sequence[Observation
 
 
 def _mark(axes: Axes, maps: ChangeMaps) -> None:
-    for marker, towards in zip(maps.markers, cycle(((14, 14), (-14, 14), (14, -14), (-14, -14))), strict=False):
-        offset = _inwards(marker, maps.grid.shape_yx, towards)
-        x, y = maps.grid.affine @ (marker.column + 0.5, marker.row + 0.5)
+    for number, (row, column) in enumerate(maps.marked, start=1):
+        right, up = _inwards(row, column, maps.grid.shape_yx, number)
+        x, y = maps.grid.affine @ (column + 0.5, row + 0.5)
         box = {"boxstyle": "circle,pad=0.22", "fc": "white", "ec": INK, "lw": 0.8}
         axes.annotate(
-            marker.text, (x, y), offset, textcoords="offset points", size=8, weight="bold", ha="center", va="center", bbox=box,
-            arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8, "shrinkB": 0},
+            f"{number}", (x, y), (right, up), textcoords="offset points", size=8, weight="bold", ha="center", va="center",
+            bbox=box, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8, "shrinkB": 0},
         )  # fmt: skip
         axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8)
 
 
-def _inwards(marker: Marker, shape_yx: tuple[int, int], towards: tuple[int, int]) -> tuple[int, int]:
-    """Where the number of a mark stands, (right, up) in points: augmented away from an edge that is near."""
-    down, across = ((at + 0.5) / size for at, size in zip((marker.row, marker.column), shape_yx, strict=True))
-    right, up = towards
-    right = -abs(right) if across > 1 - NEAR_EDGE else abs(right) if across < NEAR_EDGE else right
-    up = abs(up) if down > 1 - NEAR_EDGE else -abs(up) if down < NEAR_EDGE else up
+def _inwards(row: int, column: int, shape_yx: tuple[int, int], number: int) -> tuple[int, int]:
+    """Where the number of a mark stands, (right, up) in points: each to another side, but away from an edge that is near."""
+    down, across = (row + 0.5) / shape_yx[0], (column + 0.5) / shape_yx[1]
+    right, up = ((14, 14), (-14, 14), (14, -14), (-14, -14))[(number - 1) % 4]
+    right = -14 if across > 1 - NEAR_EDGE else 14 if across < NEAR_EDGE else right
+    up = 14 if down > 1 - NEAR_EDGE else -14 if down < NEAR_EDGE else up
     return right, up
 
 

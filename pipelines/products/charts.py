@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +21,9 @@ from matplotlib.patches import Patch, Rectangle
 from pipelines.products.canvas import FAINT, INK, MUTED, drawing, label, tidy, title
 from pipelines.products.json_values import Json
 from pipelines.tiles import Tile
+
+if TYPE_CHECKING:
+    from pipelines.monitoring.courses import Course
 
 # Okabe & Ito (2008): told apart with any colour vision; the model is always the first
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c8c8c")
@@ -212,22 +216,13 @@ def _label_dates(axes: Axes) -> None:
 
 @dataclass(frozen=True)
 class Series:
-    """One pixel. Days are float64 since 1970-01-01; (N,) usable observations are `values` at `days`.
-
-    `expected_days`, `expected` and `spread` (one standard deviation) draw the curve and its band; `change_day`, `detected_day`
-    and `recovered_day` are NaN where nothing was found.
-    """
+    """One pixel: its observations beside what was expected. Days since 1970-01-01 are NaN where nothing was found."""
 
     title: str
-    days: np.ndarray
-    values: np.ndarray
-    expected_days: np.ndarray
-    expected: np.ndarray
-    spread: np.ndarray
+    course: Course
     change_day: float = float("nan")
     detected_day: float = float("nan")
     recovered_day: float = float("nan")
-    number: str = ""
 
 
 def draw_change_series(series: Sequence[Series], path: Path, heading: str, variable: str, unit: str, start_day: float) -> None:
@@ -251,12 +246,13 @@ def draw_change_series(series: Sequence[Series], path: Path, heading: str, varia
 
 
 def _draw_pixel(axes: Axes, one: Series, start_day: float) -> None:
-    band = DEVIATIONS * one.spread
-    axes.fill_between(one.expected_days, one.expected - band, one.expected + band, color=EXPECTED, alpha=0.16, lw=0, zorder=1)
-    axes.plot(one.expected_days, one.expected, color=EXPECTED, lw=1.2, zorder=2)
-    is_history = one.days < start_day
-    axes.plot(one.days[is_history], one.values[is_history], "o", ms=2.8, color=HISTORY, zorder=3)
-    axes.plot(one.days[~is_history], one.values[~is_history], "o", ms=3.4, color=MONITORED, zorder=4)
+    course, band = one.course, DEVIATIONS * one.course.spread
+    low, high = course.expected - band, course.expected + band
+    axes.fill_between(course.curve_days, low, high, color=EXPECTED, alpha=0.16, lw=0, zorder=1)
+    axes.plot(course.curve_days, course.expected, color=EXPECTED, lw=1.2, zorder=2)
+    is_history = course.days < start_day
+    axes.plot(course.days[is_history], course.values[is_history], "o", ms=2.8, color=HISTORY, zorder=3)
+    axes.plot(course.days[~is_history], course.values[~is_history], "o", ms=3.4, color=MONITORED, zorder=4)
     axes.axvline(start_day, color=MUTED, lw=0.8, ls=(0, (2, 2)), zorder=0)
     text = []
     if np.isfinite(one.change_day):
@@ -268,7 +264,7 @@ def _draw_pixel(axes: Axes, one: Series, start_day: float) -> None:
         text.append(f"alarm {_date(one.detected_day)}" + (f", {days:.0f} days later" if days > 0 else ""))
     if np.isfinite(one.recovered_day):
         text.append(f"as expected again since {_date(one.recovered_day)}")
-    axes.set_title(f"{one.number}  {one.title}" if one.number else one.title, size=9.5, weight="bold", loc="left", pad=4)
+    axes.set_title(one.title, size=9.5, weight="bold", loc="left", pad=4)
     axes.set_title("; ".join(text) or "nothing found", size=8.5, loc="right", pad=4, color=INK if text else MUTED)
     tidy(axes)
     axes.grid(axis="y", color=FAINT, lw=0.6)
@@ -277,11 +273,11 @@ def _draw_pixel(axes: Axes, one: Series, start_day: float) -> None:
 
 def _share_limits(panels: Sequence[Axes], series: Sequence[Series]) -> None:
     """One range of values for all, so that the panels can be compared; one outlier does not flatten the rest."""
-    values = np.concatenate([part for one in series for part in (one.values, one.expected)])
+    values = np.concatenate([part for one in series for part in (one.course.values, one.course.expected)])
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, [0.3, 99.7]) if values.size else (0.0, 1.0)
     pad = 0.14 * (high - low or 1.0)
-    days = np.concatenate([part for one in series for part in (one.days, one.expected_days)])
+    days = np.concatenate([part for one in series for part in (one.course.days, one.course.curve_days)])
     for axes in panels:
         axes.set_ylim(low - pad, high + pad)
         if days.size:

@@ -16,7 +16,7 @@ from pipelines.monitoring.detector import CHANGED, Direction
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.messages import day_of, iso_of
 from pipelines.monitoring.seasons import Acquisitions, before_and_after, changed_by_half
-from pipelines.products.before_after import ChangeMaps, Marker, Observation, draw_change_animation, draw_change_quicklook
+from pipelines.products.before_after import ChangeMaps, Observation, draw_change_animation, draw_change_quicklook
 from pipelines.products.charts import Series, draw_change_series, draw_growth
 from pipelines.products.cog import Lineage, write_layers
 from pipelines.products.frames import read_variables, thin_rows
@@ -123,7 +123,7 @@ def draw_changes(found: Found, direction: Direction, name: str, folder: Path) ->
     area = f"{float(found.patches['area_m2'].sum()) / 1e4:.1f} ha"
     subtitle = f"{patches}, {area}, until {day_of(found.last_ns)}; {context.expected.name} model, cube {cube.snapshot}"
     draw_change_quicklook(maps, folder / "quicklook.png", title, subtitle)
-    series = [series_of(found, marker) for marker in maps.markers]
+    series = [series_of(found, number, pixel) for number, pixel in enumerate(maps.marked, start=1)]
     heading = "What the largest patches show"
     draw_change_series(series, folder / "series.png", heading, variable, cube.unit, cube.start_day)
     grown = growth(found.layers, cube.grid, found.patches, found.min_area_px)
@@ -134,9 +134,8 @@ def draw_changes(found: Found, direction: Direction, name: str, folder: Path) ->
 
 
 def change_maps(found: Found, direction: Direction) -> ChangeMaps:
-    """What the quicklook shows: the site before and after, the layers thinned, and a marker in each of the largest patches.
-
-    A marker stands on the pixel with the strongest evidence.
+    """What the quicklook shows: the site before and after, the layers thinned, and in each of the largest patches the pixel with
+    the strongest evidence.
     """
     cube, score = found.cube, found.layers.map("score")
     thinned = {name: thin_rows(found.layers.map(name)) for name in PICTURED}
@@ -153,21 +152,13 @@ def change_maps(found: Found, direction: Direction) -> ChangeMaps:
         for one in before_and_after(acquisitions, changed_by_half(found.patches), thinned["status"] == CHANGED)
     )
     pixels = [strongest_pixel(outline, cube.grid, score) for outline in found.patches.geometry[:PIXELS_SHOWN]]
-    markers = [Marker(row, column, str(number)) for number, (row, column) in enumerate(pixels, start=1)]
-    return ChangeMaps(before, after, thinned, cube.grid, cube.variable.name, cube.unit, markers)
+    return ChangeMaps(before, after, thinned, cube.grid, cube.variable.name, cube.unit, pixels)
 
 
-def series_of(found: Found, marker: Marker) -> Series:
+def series_of(found: Found, number: int, pixel: tuple[int, int]) -> Series:
     """One pixel's observations beside what was expected of it, and when its change was found."""
-    cube = found.cube
-    course = follow_pixel(cube, found.context.monitoring.detector, marker.row, marker.column)
-
-    def day(name: str) -> float:
-        return float(found.layers.map(name)[marker.row, marker.column])
-
-    x, y = cube.grid.affine @ (marker.column + 0.5, marker.row + 0.5)
-    title = f"Patch {marker.text}: row {marker.row}, column {marker.column} ({x:.0f}, {y:.0f})"
-    return Series(
-        title, course.days, course.values, course.curve_days, course.expected, course.spread,
-        day("change_day"), day("detected_day"), day("recovered_day"), marker.text,
-    )  # fmt: skip
+    cube, (row, column) = found.cube, pixel
+    x, y = cube.grid.affine @ (column + 0.5, row + 0.5)
+    title = f"{number}  Patch {number}: row {row}, column {column} ({x:.0f}, {y:.0f})"
+    days = (float(found.layers.map(name)[row, column]) for name in ("change_day", "detected_day", "recovered_day"))
+    return Series(title, follow_pixel(cube, found.context.monitoring.detector, row, column), *days)

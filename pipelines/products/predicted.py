@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from pipelines.products.sentences import Course
 from pipelines.products.stac import ModelCard, forecast_item, write_collection, write_model_item
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pipelines.inference.request import Request
 
 CONTEXT_SHOWN = 5  # dates
@@ -62,31 +59,6 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
         model_item=write_model_item(card, grid, folder, at=at),
     )  # fmt: skip
     return course_of(maps)
-
-
-def describe_model(
-    forecaster: nn.Module, forecast: ForecastFields, *, architecture: str, horizon: int, trained_snapshot: str,
-    trained_until: datetime, hyperparameters: dict[str, Any], weights: Path,
-) -> ModelCard:  # fmt: skip
-    """The card of a trained forecaster. `trained_until`: where the test period begins; `weights`: the file of the tensors."""
-    import torch
-
-    request = forecast.request
-    return ModelCard(
-        name=forecast.name,
-        model_hash=forecast.lineage.model_hash,
-        architecture=architecture,
-        variables=tuple(request.units),
-        context=len(request.steps.context_T),
-        horizon=horizon,
-        parameters=sum(p.numel() for p in forecaster.parameters()),
-        trained_from=iso(request.dataset["time"].values[0]),
-        trained_to=iso(np.datetime64(trained_until)),
-        cube_snapshot=trained_snapshot,
-        framework_version=torch.__version__,
-        hyperparameters=hyperparameters,
-        weights=weights,
-    )
 
 
 # ---------------------------------------------------------------- small maps

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pipelines.files import write_text
 from pipelines.products.json_values import Json, plain
-from pipelines.products.section import Column, Section, Table
+from pipelines.products.section import Section, Table
 
 MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
@@ -62,19 +62,30 @@ def write_report(report: Report, path: Path) -> None:
 
 def render_report(report: Report) -> str:
     """The report as one HTML text."""
-    environment = Environment(
-        loader=PackageLoader("pipelines.products", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact}
-    return environment.get_template("report.html").render(
+    has_sites = bool(report.cube) and all(isinstance(facts, Mapping) for facts in report.cube.values())
+    return _template("report.html").render(
         c=report,
         s=report.summary,
-        has_sites=bool(report.cube) and all(isinstance(facts, Mapping) for facts in report.cube.values()),
+        has_sites=has_sites,
         tone=tone_of(report.summary),
         headline=headline(report.summary),
         best_of=best_of,
     )
+
+
+def render_markdown(report: Report) -> str:
+    """The report as Markdown; pictures are named, not shown. Prefect's artifacts show it."""
+    return _template("report.md.jinja").render(c=report, s=report.summary, most_rows=MOST_ROWS)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("pipelines.products", "."), autoescape=name.endswith(".html"), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"),
+    )  # fmt: skip
+    filters = {"duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact, "markdown": markdown_text}
+    environment.filters |= filters
+    return environment.get_template(name)
 
 
 def tone_of(summary: Json) -> str:
@@ -111,87 +122,6 @@ def best_of(table: Table) -> dict[str, float]:
         if column.better and len(values) > 1:
             best[column.key] = max(values) if column.better == "high" else min(values)
     return best
-
-
-# ---------------------------------------------------------------- Markdown
-
-
-def render_markdown(report: Report) -> str:
-    """The report as Markdown; pictures are named, not shown. Prefect's artifacts show it."""
-    summary = report.summary
-    lines = [markdown_text(summary["sentence"]), ""]
-    if verdict := summary["verdict"]:
-        lines += [f"**{markdown_text(verdict['sentence'])}**", ""]
-    if summary["criteria"]:
-        lines += [*_table_lines(_criteria_table(summary["criteria"])), ""]
-    if report.notes:
-        lines += [*_listed(report.notes), ""]
-    for section in report.sections:
-        lines += _section_lines(section)
-    refused = [f"{reason}: {len(entries)}" for reason, entries in report.refused.items()]
-    files = summary["products"]["files"]
-    for title, facts in (("Computed", report.computed), ("Refused", refused), ("Products", files)):
-        if facts:
-            lines += [f"## {title}", "", *_listed(facts), ""]
-    model = f", model `{summary['model_hash'][:12]}`" if summary["model_hash"] else ""
-    return "\n".join([*lines, f"Cube `{summary['cube_snapshot'][:20]}`{model}, config `{summary['config_hash'][:12]}`.", ""])
-
-
-def _criteria_table(criteria: Sequence[Json]) -> Table:
-    titles = {"name": "criterion", "required": "required", "measured": "measured", "met": ""}
-    rows = [
-        {
-            "name": one["name"],
-            "required": f"{one['kind']} {one['requested']:g} {one['unit']}",
-            "measured": f"{shown(one['value'], 'number')} {one['unit']}",
-            "met": "met" if one["is_met"] else "not met",
-        }
-        for one in criteria
-    ]
-    return Table("Acceptance criteria", [Column(key, title, "text") for key, title in titles.items()], rows)
-
-
-def _section_lines(section: Section) -> Iterator[str]:
-    yield from (f"## {markdown_text(section.title)}", "")
-    for paragraph in section.text:
-        yield from (markdown_text(paragraph), "")
-    if section.facts:
-        yield from (*_listed(section.facts), "")
-    if section.pictures:
-        titles = "; ".join(markdown_text(picture.title) for picture in section.pictures)
-        yield from (f"Pictures, in report.html: {titles}.", "")
-    for table in section.tables:
-        yield from ([f"### {markdown_text(table.title)}", ""] if table.title else [])
-        yield from (*_table_lines(table), "")
-        yield from ([markdown_text(table.note), ""] if table.note else [])
-
-
-def _table_lines(table: Table) -> Iterator[str]:
-    yield "| " + " | ".join(markdown_text(column.title) for column in table.columns) + " |"
-    yield "|" + " --- |" * len(table.columns)
-    for row in table.rows[:MOST_ROWS]:
-        yield "| " + " | ".join(markdown_text(shown(row.get(c.key), c.kind)) for c in table.columns) + " |"
-    if len(table.rows) > MOST_ROWS:
-        yield ""
-        yield f"The first {MOST_ROWS} of {len(table.rows)} rows."
-
-
-def _listed(facts: Json | Sequence[str]) -> list[str]:
-    if isinstance(facts, Mapping):
-        facts = [f"{key.replace('_m2', '').replace('_', ' ')}: {fact(value, key)}" for key, value in facts.items()]
-    return [f"- {markdown_text(line)}" for line in facts]
-
-
-def markdown_text(text: str) -> str:
-    """One line that neither ends a table's cell nor becomes a link, a picture, a heading or HTML; names of files are not ours.
-
-    >>> markdown_text("[a](http://x.y) | www.x.y")
-    '\\\\[a\\\\](http:&#47;&#47;x.y) \\\\| www&#46;x.y'
-    """
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in " ".join(str(text).split()))
-    for mark, entity in (("<", "&lt;"), ("://", ":&#47;&#47;"), ("@", "&#64;")):  # renderers make links of bare addresses too
-        escaped = escaped.replace(mark, entity)
-    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", escaped)
 
 
 # ---------------------------------------------------------------- values for people
@@ -267,3 +197,15 @@ def shown(value: object, kind: str) -> str:
 def is_there(value: object) -> bool:
     """False for None, NaN and "unknown"."""
     return value is not None and value == value and value != "unknown"
+
+
+def markdown_text(text: str) -> str:
+    """One line that neither ends a table's cell nor becomes a link, a picture, a heading or HTML; names of files are not ours.
+
+    >>> markdown_text("[a](http://x.y) | www.x.y")
+    '\\\\[a\\\\](http:&#47;&#47;x.y) \\\\| www&#46;x.y'
+    """
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in " ".join(str(text).split()))
+    for mark, entity in (("<", "&lt;"), ("://", ":&#47;&#47;"), ("@", "&#64;")):  # renderers make links of bare addresses too
+        escaped = escaped.replace(mark, entity)
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", escaped)

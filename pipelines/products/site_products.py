@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,29 +47,15 @@ class SiteProducts:
     code_version: str
 
 
-@dataclass(frozen=True)
-class PublishedSites:
-    """`sites`: name -> facts (dates, share seen and changed, patches, area); `largest`: rows of the largest patches."""
-
-    sites: Mapping[str, dict[str, Any]]
-    largest: Sequence[dict[str, Any]]
-
-    @property
-    def patches(self) -> int:
-        return sum(facts["patches"] for facts in self.sites.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """With the last dates of the sites, ISO 8601: `target_utc`, and the latest of them, `issued_utc`."""
-        until = sorted({facts["to_utc"] for facts in self.sites.values()})
-        return {"sites": dict(self.sites), "largest": list(self.largest), "issued_utc": until[-1], "target_utc": until}
-
-
 def write_sites(
     sites: Sites, found: Mapping[str, SiteChange], settings: SiteProducts, folder: Path, pictures: Path, linked: Path,
     progress: Progress,
-) -> PublishedSites:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """All sites: rasters, patches and collection into `folder`; quicklook-SITE.png, and quicklook.png of the site that changed
     most, into `pictures`. The collection links to the pictures in the folder `linked`, where they will lie.
+
+    Returns `sites` (name -> facts: dates, share seen and changed, patches, area), `largest` (rows of the largest patches), and
+    the last dates of the sites, ISO 8601: `target_utc`, and the latest of them, `issued_utc`.
     """
     items, facts, largest = [], {}, []
     for done, (name, change) in enumerate(found.items()):
@@ -85,7 +71,8 @@ def write_sites(
     text = f"driftline change between dates in {len(found)} sites"
     shown = {name: linked / picture_name(name) for name in found}
     write_collection(folder, settings.run, "change", text, items, pictures=shown, metrics=_numbers(settings.measured["pooled"]))
-    return PublishedSites(facts, largest[:MOST_LARGEST])
+    until = sorted({one["to_utc"] for one in facts.values()})
+    return {"sites": facts, "largest": largest[:MOST_LARGEST], "issued_utc": until[-1], "target_utc": until}
 
 
 def picture_name(site: str) -> str:
@@ -172,12 +159,8 @@ def observation_of(dataset: xr.Dataset, index: int) -> Observation:
 # ---------------------------------------------------------------- facts for the report
 
 
-def describe_sites(files: Mapping[str, SiteFiles]) -> dict[str, dict[str, str]]:
-    """name -> facts of a site's cube and label for a reader."""
-    return {name: _describe(one) for name, one in files.items()}
-
-
-def _describe(files: SiteFiles) -> dict[str, str]:
+def describe_site(files: SiteFiles) -> dict[str, str]:
+    """Facts of a site's cube and label for a reader."""
     dataset, shift_T_yx = open_cube(files.cube_uri, files.snapshot), frame_of(files.decoded).pair.shift_T_yx
     grid = grid_of(dataset)
     moved = [f"date {t + 1} by {dy:+.2f} down, {dx:+.2f} right" for t, (dy, dx) in enumerate(shift_T_yx) if (dy, dx) != (0, 0)]

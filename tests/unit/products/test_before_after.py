@@ -9,7 +9,6 @@ from pipelines.grid import Grid
 from pipelines.products.before_after import (
     MOST_FRAMES,
     ChangeMaps,
-    Marker,
     Observation,
     PairMaps,
     _draw_scored,
@@ -70,7 +69,7 @@ def test_a_quicklook_shows_what_changed(tmp_path):
         GRID,
         "ndvi",
         "1",
-        markers=[Marker(8, 9, "1")],
+        marked=[(8, 9)],
     )
     draw_change_quicklook(maps, tmp_path / "a.png", "title", "subtitle")
     draw_change_quicklook(maps, tmp_path / "b.png", "title", "subtitle")
@@ -169,4 +168,4 @@ def test_recovered_pixels_have_their_own_colour_and_place_in_the_legend(tmp_path
     ("row", "column", "expected"), [(50, 50, (14, 14)), (50, 97, (-14, 14)), (2, 50, (14, -14)), (98, 1, (14, 14))]
 )
 def test_the_number_of_a_mark_stays_on_the_map(row, column, expected):
-    assert _inwards(Marker(row, column, "1"), (100, 100), (14, 14)) == expected
+    assert _inwards(row, column, (100, 100), 1) == expected

@@ -1,6 +1,7 @@
 import numpy as np
 from PIL import Image
 
+from pipelines.monitoring.courses import Course
 from pipelines.products.charts import (
     Series,
     draw_blocks,
@@ -41,7 +42,7 @@ def series(found: bool) -> Series:
     days = DAY + np.arange(0, 400, 20.0)
     curve = np.arange(DAY, DAY + 400, 5.0)
     when = (DAY + 200, DAY + 240) if found else (np.nan, np.nan)
-    return Series("a place", days, np.sin(days / 58), curve, np.sin(curve / 58), np.full(curve.shape, 0.1), *when, number="1")
+    return Series("a place", Course(days, np.sin(days / 58), curve, np.sin(curve / 58), np.full(curve.shape, 0.1)), *when)
 
 
 def test_series_are_drawn_with_and_without_change(tmp_path):
@@ -55,7 +56,7 @@ def test_series_are_drawn_with_and_without_change(tmp_path):
 def test_an_empty_pixel_is_drawn(tmp_path):
     nothing = np.empty(0)
     draw_change_series(
-        [Series("never seen", nothing, nothing, nothing, nothing, nothing)], tmp_path / "a.png", "t", "ndvi", "1", DAY
+        [Series("never seen", Course(nothing, nothing, nothing, nothing, nothing))], tmp_path / "a.png", "t", "ndvi", "1", DAY
     )
     assert size_of(tmp_path / "a.png")[0] > 800
 
