@@ -32,17 +32,15 @@ MOST_FRAMES = 18
 
 @dataclass(frozen=True)
 class Observation:
-    """A site at one date: `values` (rows, columns) of the variable or (rows, columns, 3) of colours, float32, NaN = not seen.
+    """A site at one date: `values` (rows, columns) of the variable or (rows, columns, 3) in true colour, float32, NaN = not seen.
 
-    `variable` and `unit` are of the former; `text` say what the colours are, for instance "true colour". `when` stands in the
-    place of the date where several acquisitions were taken together: "Jun-Aug 2018, median of 6 dates".
+    `when` stands in the place of the date where several acquisitions were taken together: "Jun-Aug 2018, median of 6 dates".
     """
 
     date: np.datetime64
     values: np.ndarray
     variable: str = ""
     unit: str = ""
-    text: str = ""
     when: str = ""
 
 
@@ -51,15 +49,13 @@ class ChangeMaps:
     """What a quicklook of monitoring shows. `layers` as the detector gives them, thinned like the observations (`thin_rows`).
 
     Needed: change_day, magnitude, confidence, status, direction; recovered_day if known; for the animation detected_day.
-    `variable` and `unit` are of the magnitude; `marked` are (row, column) of the grid's pixels that get a number.
+    `marked` are (row, column) of the grid's pixels that get a number.
     """
 
     before: Observation
     after: Observation
     layers: Mapping[str, np.ndarray]
     grid: Grid
-    variable: str
-    unit: str
     marked: Sequence[tuple[int, int]] = ()
 
     @property
@@ -77,8 +73,8 @@ class PairMaps:
     probability: np.ndarray
     mask: np.ndarray
     grid: Grid
-    truth: np.ndarray | None = None
     threshold: float | None = None
+    truth: np.ndarray | None = None
     counts: Counts | None = None  # of the whole place, where there is a truth: the arrays here may be thinned
 
 
@@ -120,16 +116,15 @@ def draw_observations(panels: Sequence[Axes], observations: Sequence[Observation
     shades = shades_for(observations[0].variable, frames)
     stretch = canvas.colour_limits([observation.values for observation in observations if observation.values.ndim == 3])
     for axes, observation, name in zip(panels, observations, ("Before", "After"), strict=True):
-        text = observation.text or label(observation.variable, observation.unit)
         is_colour = observation.values.ndim == 3
         if is_colour:
             canvas.draw_blank(axes, grid)
             canvas.draw_image(axes, canvas.stretch_colours(observation.values, stretch), grid)
         else:
-            canvas.draw_values(axes, observation.values, shades, grid, text)
+            canvas.draw_values(axes, observation.values, shades, grid, label(observation.variable, observation.unit))
         size = 9 if observation.when else 10  # as wide as the map
         axes.set_title(f"{name}: {observation.when or day(observation.date)}", size=size, weight="bold", loc="left", pad=5)
-        axes.set_title(text if is_colour else "", size=8.5, color=MUTED, loc="right", pad=5)
+        axes.set_title("true colour" if is_colour else "", size=8.5, color=MUTED, loc="right", pad=5)
         outline(axes, changed, grid, OUTLINE, 0.9)
 
 
@@ -193,7 +188,7 @@ def _draw_size(axes: Axes, maps: ChangeMaps) -> None:
     values = maps.layers["magnitude"]
     seen = np.abs(values[maps.is_changed & np.isfinite(values)])
     largest = (float(np.percentile(seen, 98)) if seen.size else 1.0) or 1.0
-    shades, unit = Shades("BrBG", -largest, largest), label(maps.variable, maps.unit)
+    shades, unit = Shades("BrBG", -largest, largest), label(maps.after.variable, maps.after.unit)
     _draw_layer(axes, maps, "magnitude", shades, "How much: observed minus expected", unit)
 
 

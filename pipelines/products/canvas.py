@@ -41,8 +41,6 @@ LEGEND_PT = (7.5, 7.0, 6.5, 6.0, 5.5)
 GAP_IN = 0.74  # between columns: a colour bar and its dates
 ROW_IN = 0.62  # between rows: a title and a legend
 
-# ---------------------------------------------------------------- files
-
 
 @contextmanager
 def drawing(path: Path, size_in: tuple[float, float], layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
@@ -64,9 +62,6 @@ def save_animation(pictures: Sequence[Image.Image], path: Path, milliseconds: in
     durations = [milliseconds] * (len(pictures) - 1) + [pause * milliseconds]
     with replacing(path) as draft:
         pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-
-
-# ---------------------------------------------------------------- words
 
 
 def label(variable: str, unit: str) -> str:
@@ -230,9 +225,6 @@ def outline(axes: Axes, mask: np.ndarray, grid: Grid, colour: str, width: float)
         lines.set_path_effects([withStroke(linewidth=width + 0.9, foreground="white", alpha=0.55)])
     lines.set_zorder(1)
     axes.add_collection(lines, autolim=False)
-
-
-# ---------------------------------------------------------------- colours
 
 
 def colour_limits(images: Sequence[np.ndarray]) -> np.ndarray:

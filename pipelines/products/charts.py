@@ -36,9 +36,6 @@ HISTORY, MONITORED, EXPECTED, CHANGE, ALARM = "#8f99a3", INK, "#0072b2", "#e69f0
 DEVIATIONS = 2  # of the band on either side of what is expected
 
 
-# ---------------------------------------------------------------- forecasts
-
-
 def draw_errors(metrics: Mapping[str, Json], model: str, path: Path) -> None:
     """Writes a PNG: one panel per metric, one line per forecaster, leads along x. `metrics[name]`: {by_lead}."""
     names = [model, *[name for name in metrics if name != model]]
@@ -128,7 +125,7 @@ def draw_blocks(tiles: Iterable[tuple[Tile, str]], shape_yx: tuple[int, int], pa
         figure.legend(handles=key, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
 
 
-# ---------------------------------------------------------------- how well change is known
+# ---------------------------------------------------------------- change
 
 
 def draw_f1(methods: Mapping[str, Json], shipped: str, path: Path) -> None:
@@ -179,9 +176,6 @@ def draw_reliability(bins: Sequence[Json], path: Path) -> None:
         for panel in (axes, counts):
             tidy(panel, None)
             panel.tick_params(length=2.5, width=0.6)
-
-
-# ---------------------------------------------------------------- over time
 
 
 def draw_growth(

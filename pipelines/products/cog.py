@@ -2,10 +2,9 @@
 
 The pixels go window by window into a plain tiled GeoTIFF and from there through GDAL's COG driver
 (https://gdal.org/en/stable/drivers/raster/cog.html), which writes tiles and overviews in one order, so that the same fields
-give the same bytes. The file appears under its name by rename, whole or not at all.
-
-A GeoTIFF keeps a colour table but not the names of its codes; those stand in `NAME.tif.aux.xml` beside it, where GDAL and QGIS
-look (https://gdal.org/en/stable/user/raster_data_model.html#raster-band, "category names"), and once more in the file's tags.
+give the same bytes. The file appears under its name by rename, whole or not at all. A GeoTIFF keeps a colour
+table but not the names of its codes; those stand in `NAME.tif.aux.xml` beside it, where GDAL and QGIS look
+(https://gdal.org/en/stable/user/raster_data_model.html#raster-band, "category names"), and once more in the file's tags.
 """
 
 from __future__ import annotations
@@ -95,13 +94,12 @@ def band_name(field: Field) -> str:
 
 
 def write_layers(
-    arrays: Mapping[str, Rows], layers: Sequence[Layer], grid: Grid, unit: str, lineage: Lineage, at_utc: str, folder: Path,
-    *, prefix: str = "",
-) -> dict[str, Path]:  # fmt: skip
+    arrays: Mapping[str, Rows], layers: Sequence[Layer], grid: Grid, unit: str, lineage: Lineage, folder: Path, prefix: str = ""
+) -> dict[str, Path]:
     """Layer name -> COG in `folder`, `PREFIXname.tif`, for those of `layers` whose array is given; the others are left out.
 
-    `unit` is the watched variable's, `at_utc` the date that the layers hold for (ISO 8601). Where `arrays["status"]` is 0 nothing
-    was monitored and every other layer is nodata. Memory does not grow with the raster. Raises ArtefactDamaged, StorageFull.
+    `unit` is the monitored variable's; the layers hold for `lineage.issued_utc`. Where `arrays["status"]` is 0 nothing was
+    monitored and every other layer is nodata. Memory does not grow with the raster. Raises ArtefactDamaged, StorageFull.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_shapes(arrays, grid)
@@ -109,7 +107,7 @@ def write_layers(
     for layer in layers:
         if layer.source in arrays:
             paths[layer.name] = folder / f"{prefix}{layer.name}.tif"
-            _write_layer(arrays, layer, grid, unit, lineage.tags(at_utc), paths[layer.name])
+            _write_layer(arrays, layer, grid, unit, lineage.tags(lineage.issued_utc), paths[layer.name])
     return paths
 
 

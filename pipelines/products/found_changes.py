@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from geopandas import GeoDataFrame
 
 from pipelines.grid import Grid
 from pipelines.monitoring.areas import MonitoredCube
@@ -25,9 +25,6 @@ from pipelines.products.layers import MONITOR_LAYERS
 from pipelines.products.polygons import LAYERS, kept_pixels, outline_changes, strongest_pixel, write_polygons
 from pipelines.products.stac import change_item, write_collection
 
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
-
 SPLIT_DAYS = 183.0  # neighbours that changed further apart are two patches: the felling of the next winter is a new one
 PICTURED = ("change_day", "detected_day", "recovered_day", "magnitude", "confidence", "status", "direction")
 PIXELS_SHOWN = 3
@@ -45,11 +42,6 @@ class Found:
     @property
     def cube(self) -> MonitoredCube:
         return self.context.cube
-
-    @property
-    def last_ns(self) -> int:
-        """The last date of the cube."""
-        return self.cube.dates[-1].time_ns
 
 
 def find_patches(context: MonitorContext, min_area_px: int) -> Found:
@@ -76,18 +68,15 @@ def described(layers: Layers) -> dict[str, np.ndarray]:
     return {name: layers.map(name) for name in LAYERS if name in layers.dtypes}
 
 
-# ---------------------------------------------------------------- files
-
-
 def write_changes(found: Found, lineage: Lineage, name: str, quicklook: Path, folder: Path) -> None:
     """COGs, patches and the STAC collection of the run `name` in `folder`; `quicklook` is where its picture will be."""
     cube, variable = found.cube, found.cube.variable.name
-    start, end = iso_of(min(max(cube.dates[0].time_ns, cube.start_ns), found.last_ns)), iso_of(found.last_ns)
+    start = iso_of(min(max(cube.dates[0].time_ns, cube.start_ns), cube.dates[-1].time_ns))
     maps = {layer: found.layers.map(layer) for layer in found.layers.dtypes}
-    cogs = write_layers(maps, MONITOR_LAYERS, cube.grid, cube.unit, lineage, end, folder)
+    cogs = write_layers(maps, MONITOR_LAYERS, cube.grid, cube.unit, lineage, folder)
     vectors = write_polygons(found.patches, folder, "changes")
     item = change_item(
-        name, f"What changed in {variable}", cube.grid, start, end, MONITOR_LAYERS, cogs, vectors, cube.unit, lineage,
+        name, f"What changed in {variable}", cube.grid, start, MONITOR_LAYERS, cogs, vectors, cube.unit, lineage,
         facts_of(found.patches),
     )  # fmt: skip
     text = f"driftline change of {variable}, monitored since {day_of(cube.start_ns)}"
@@ -110,27 +99,23 @@ def facts_of(patches: GeoDataFrame) -> Json:
     return facts | {"first_change": plain(patches["first_date"].min()), "last_change": plain(patches["last_date"].max())}
 
 
-# ---------------------------------------------------------------- pictures
-
-
 def draw_changes(found: Found, direction: Direction, name: str, folder: Path) -> None:
     """Before, after and the maps; the course of a few pixels; the changed area over time; the change as it became known."""
-    cube, context = found.cube, found.context
-    variable, start, end_day = cube.variable.name, day_of(cube.start_ns), cube.dates[-1].day
+    cube, variable, last = found.cube, found.cube.variable.name, found.cube.dates[-1]
     maps = change_maps(found, direction)
-    title = f"{name}: what changed in {variable} since {start}"
+    title = f"{name}: what changed in {variable} since {day_of(cube.start_ns)}"
     patches = f"{len(found.patches)} patch{'es' * (len(found.patches) != 1)}"
-    area = f"{float(found.patches['area_m2'].sum()) / 1e4:.1f} ha"
-    subtitle = f"{patches}, {area}, until {day_of(found.last_ns)}; {context.expected.name} model, cube {cube.snapshot}"
+    area, until = f"{float(found.patches['area_m2'].sum()) / 1e4:.1f} ha", day_of(last.time_ns)
+    subtitle = f"{patches}, {area}, until {until}; {found.context.expected.name} model, cube {cube.snapshot}"
     draw_change_quicklook(maps, folder / "quicklook.png", title, subtitle)
     series = [series_of(found, number, pixel) for number, pixel in enumerate(maps.marked, start=1)]
-    heading = "What the largest patches show"
-    draw_change_series(series, folder / "series.png", heading, variable, cube.unit, cube.start_day)
+    text = "What the largest patches show"
+    draw_change_series(series, folder / "series.png", text, variable, cube.unit, cube.start_day)
     grown = growth(found.layers, cube.grid, found.patches, found.min_area_px)
-    draw_growth(*grown, folder / "growth.png", cube.start_day, end_day)
+    draw_growth(*grown, folder / "growth.png", cube.start_day, last.day)
     # from the last date of the history, on which no change was known: every frame is a date that was observed
     first_day = max((date.day for date in cube.dates if date.day < cube.start_day), default=cube.start_day)
-    draw_change_animation(maps, folder / "animation.gif", name, first_day, end_day)
+    draw_change_animation(maps, folder / "animation.gif", name, first_day, last.day)
 
 
 def change_maps(found: Found, direction: Direction) -> ChangeMaps:
@@ -152,7 +137,7 @@ def change_maps(found: Found, direction: Direction) -> ChangeMaps:
         for one in before_and_after(acquisitions, changed_by_half(found.patches), thinned["status"] == CHANGED)
     )
     pixels = [strongest_pixel(outline, cube.grid, score) for outline in found.patches.geometry[:PIXELS_SHOWN]]
-    return ChangeMaps(before, after, thinned, cube.grid, cube.variable.name, cube.unit, pixels)
+    return ChangeMaps(before, after, thinned, cube.grid, pixels)
 
 
 def series_of(found: Found, number: int, pixel: tuple[int, int]) -> Series:

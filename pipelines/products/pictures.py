@@ -15,8 +15,9 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
 from PIL import Image
 
+from pipelines.grid import Grid
 from pipelines.products.canvas import INK, MUTED, STYLE, day, draw_scale, drawing, heading, label, save_animation, write_on
-from pipelines.products.frames import Frame, Shades, shades_for
+from pipelines.products.frames import Frame, Shades, crs_labels, extent_of, shades_for
 from pipelines.products.layers import GREY
 
 MOST_COLUMNS = 6
@@ -24,20 +25,15 @@ MOST_COLUMNS = 6
 
 @dataclass(frozen=True)
 class Maps:
-    """What a quicklook shows of one variable. `truth` and `width` are aligned with `forecast`; truth is None where unknown.
-
-    `extent` is (left, right, bottom, top) in units of the CRS; `crs` and `crs_unit` name them.
-    """
+    """What a quicklook shows of one variable. `truth` and `width` are aligned with `forecast`; truth is None where unknown."""
 
     variable: str
     unit: str
+    grid: Grid
     context: tuple[Frame, ...]
     forecast: tuple[Frame, ...]
     truth: tuple[Frame | None, ...]
     width: tuple[Frame, ...] = ()
-    extent: tuple[float, float, float, float] = (0, 1, 0, 1)
-    crs: str = ""
-    crs_unit: str = "m"
     interval: float | None = None
 
 
@@ -54,7 +50,8 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
     """Writes a PNG: rows for context, forecast, truth, error and interval width; one column per date."""
     rows = _rows(maps)
     columns = max(len(row.frames) for row in rows)
-    left, right, bottom, top = maps.extent
+    left, right, bottom, top = extent_of(maps.grid)
+    crs, unit = crs_labels(maps.grid.crs).values()
     cell_in = 2.05
     height_in = float(np.clip(cell_in * abs(top - bottom) / abs(right - left), 1.1, 3.4))
     size_x, size_y = 1.75 + cell_in * columns + 1.0, 1.15 + (height_in + 0.34) * len(rows) + 0.35
@@ -66,8 +63,8 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         heading(figure, 0.22, (0.32, 0.62), title, subtitle)
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
-        draw_scale(figure.axes[0], maps.extent, maps.crs_unit)
-        notes = ["Grey: not seen.", flat_widths(maps), f"{maps.crs}, ticks in {maps.crs_unit}" if maps.crs else ""]
+        draw_scale(figure.axes[0], extent_of(maps.grid), unit)
+        notes = ["Grey: not seen.", flat_widths(maps), f"{crs}, ticks in {unit}"]
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
 
@@ -128,7 +125,7 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
     image = None
     for column, (frame, note) in enumerate(zip(row.frames, row.notes, strict=True)):
         axes = figure.add_subplot(grid[number, column + row.offset])
-        image = draw_map(axes, frame, row.shades, maps.extent, ticks=number == grid.nrows - 1 and column == 0) or image
+        image = draw_map(axes, frame, row.shades, maps.grid, ticks=number == grid.nrows - 1 and column == 0) or image
         axes.set_title(note, size=9, pad=3, color=INK)
     box, size_x = grid[number, 0].get_position(figure), figure.get_size_inches()[0]
     figure.text(0.22 / size_x, box.y0 + box.height / 2, row.title, size=10, weight="bold", va="center", linespacing=1.4)
@@ -139,10 +136,9 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
         bar.set_label(label(maps.variable, maps.unit), size=8.5)
 
 
-def draw_map(
-    axes: Axes, frame: Frame | None, shades: Shades, extent: tuple[float, float, float, float], *, ticks: bool = False
-) -> AxesImage | None:
+def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, ticks: bool = False) -> AxesImage | None:
     """One map on `axes`, north up; returns the image, or None where there is nothing to show."""
+    extent = extent_of(grid)
     axes.set_facecolor(GREY)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     if ticks:
@@ -169,16 +165,16 @@ def draw_animation(maps: Maps, path: Path, title: str) -> None:
 
 
 def _animation_frame(maps: Maps, frame: Frame, kind: str, colour: str, shades: Shades, title: str) -> Image.Image:
-    left, right, bottom, top = maps.extent
+    left, right, bottom, top = extent_of(maps.grid)
     height_in = 4.2 * float(np.clip(abs(top - bottom) / abs(right - left), 0.4, 1.6))
     size_x, size_y = 5.2, 0.75 + height_in + 0.25
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(size_x, size_y), dpi=110, facecolor="white")
         axes = figure.add_axes((0.2 / size_x, 0.2 / size_y, 4.1 / size_x, height_in / size_y))
-        image = draw_map(axes, frame, shades, maps.extent)
+        image = draw_map(axes, frame, shades, maps.grid)
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2.5)
-        draw_scale(axes, maps.extent, maps.crs_unit)
+        draw_scale(axes, extent_of(maps.grid), crs_labels(maps.grid.crs)["crs_unit"])
         figure.text(0.2 / size_x, 1 - 0.22 / size_y, title, size=9, color=MUTED, va="center")
         figure.text(0.2 / size_x, 1 - 0.5 / size_y, day(frame.date), size=14, weight="bold", va="center")
         figure.text(4.3 / size_x, 1 - 0.5 / size_y, kind, size=12, weight="bold", color=colour, va="center", ha="right")

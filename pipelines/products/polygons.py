@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ LAYERS = ("change_day", "detected_day", "magnitude", "direction", "confidence", 
 LAYER = "changes"
 MOST_LARGEST = 50  # rows in a summary
 GPKG_EPOCH = "1970-01-01T00:00:00.000Z"  # stands for "last changed", which a GeoPackage must have
+LOWER_MEDIAN = partial(np.quantile, q=0.5, method="lower")  # a date that was observed
 SEGMENT_PX = 8  # edges are cut this short before they are measured: a parallel is no shortest line
 
 
@@ -142,7 +144,7 @@ def _describe(pixels: Pixels, index: np.ndarray) -> dict[str, Any]:
         "pixels": index.size,
         "first_date": _known(values["change_day"], np.min),
         "last_date": _known(values["change_day"], np.max),
-        "median_date": _known(values["change_day"], _lower_median),
+        "median_date": _known(values["change_day"], LOWER_MEDIAN),
         "detected": _known(values["detected_day"], np.min),
         "magnitude": _known(values["magnitude"], np.mean),
         "direction": DIRECTIONS[signs.pop()] if len(signs) == 1 else "mixed",
@@ -166,12 +168,6 @@ def _known(values: np.ndarray, reduce: Callable[[np.ndarray], np.floating]) -> f
     """Of the finite values; NaN where there are none."""
     seen = values[np.isfinite(values)]
     return float(reduce(seen)) if seen.size else float("nan")
-
-
-def _lower_median(days: np.ndarray) -> np.floating:
-    """A date that was observed."""
-    lower: np.floating = np.quantile(days, 0.5, method="lower")
-    return lower
 
 
 # ---------------------------------------------------------------- outlines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.canvas import day
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
-from pipelines.products.frames import Frame, crs_labels, extent_of, read_variables, step_for
+from pipelines.products.frames import Frame, read_variables, step_for
 from pipelines.products.pictures import Maps, draw_animation, draw_quicklook
 from pipelines.products.sentences import Course
 from pipelines.products.stac import ModelCard, forecast_item, write_collection, write_model_item
@@ -61,9 +61,6 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     return course_of(maps)
 
 
-# ---------------------------------------------------------------- small maps
-
-
 def make_maps(forecast: ForecastFields) -> Maps:
     """Maps of the first variable, thinned so that a raster of any size fits: context, forecast, and the truth where it is known.
 
@@ -72,26 +69,21 @@ def make_maps(forecast: ForecastFields) -> Maps:
     request, staged = forecast.request, forecast.staged
     times, name = request.dataset["time"].values, request.variables[0].name
     context = [int(i) for i in request.steps.context_T if i >= 0]
-    observed = observed_indices(times, request.target_utc)
+    apart = np.abs(times[None] - np.array(request.target_utc, times.dtype)[:, None])
+    # None where no date is within a second: the truth is not known (yet)
+    observed = [int(row.argmin()) if row.min() <= np.timedelta64(1, "s") else None for row in apart]
     needed = sorted({*context, *(i for i in observed if i is not None)})
     images = {i: read_variables(request.dataset, i, request.variables) for i in needed}
     clear = [i for i in context if np.isfinite(images[i]).mean() >= CLEAR_ENOUGH][-CONTEXT_SHOWN:] or context[-1:]
-    return Maps(
-        name,
-        request.units[name],
-        tuple(Frame(times[i], images[i][0]) for i in clear),
-        _field_frames(request, staged, name, "forecast"),
-        tuple(None if i is None else Frame(times[i], images[i][0]) for i in observed),
-        _width_frames(request, staged, name),
-        extent=extent_of(request.grid),
-        interval=forecast.interval,
-        **crs_labels(request.grid.crs),
-    )
-
-
-def _field_frames(request: Request, staged: Staged, variable: str, role: str) -> tuple[Frame, ...]:
-    """The staged field of each target date, thinned."""
-    return tuple(Frame(date, thin(staged, Field(k, variable, role))) for k, date in enumerate(request.target_utc))
+    fields = {
+        role: tuple(Frame(date, thin(staged, Field(k, name, role))) for k, date in enumerate(request.target_utc))
+        for role in {field.role for field in staged.fields}
+    }
+    bounds = zip(fields.get("lower", ()), fields.get("upper", ()), strict=True)
+    width = tuple(Frame(upper.date, upper.values_YX - lower.values_YX) for lower, upper in bounds)
+    shown = tuple(Frame(times[i], images[i][0]) for i in clear)
+    truth = tuple(None if i is None else Frame(times[i], images[i][0]) for i in observed)
+    return Maps(name, request.units[name], request.grid, shown, fields["forecast"], truth, width, forecast.interval)
 
 
 def thin(staged: Staged, field: Field) -> np.ndarray:
@@ -99,20 +91,6 @@ def thin(staged: Staged, field: Field) -> np.ndarray:
     step = step_for(staged.shape_yx)
     rows = range(0, staged.shape_yx[0], step)
     return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
-
-
-def _width_frames(request: Request, staged: Staged, variable: str) -> tuple[Frame, ...]:
-    """The width of the interval on each target date; empty where there are no bounds."""
-    if not any(field.role == "upper" for field in staged.fields):
-        return ()
-    upper, lower = (_field_frames(request, staged, variable, role) for role in ("upper", "lower"))
-    return tuple(Frame(u.date, u.values_YX - low.values_YX) for u, low in zip(upper, lower, strict=True))
-
-
-def observed_indices(times: np.ndarray, dates: Sequence[np.datetime64]) -> list[int | None]:
-    """For each date the index of the cube's date within a second of it, or None: the truth is not known (yet)."""
-    nearest = [int(np.abs(times - date).argmin()) for date in dates]
-    return [i if abs(times[i] - date) <= np.timedelta64(1, "s") else None for i, date in zip(nearest, dates, strict=True)]
 
 
 def course_of(maps: Maps) -> Course:

@@ -9,6 +9,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from mimetypes import guess_type
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -18,7 +19,6 @@ from pipelines.products.json_values import Json, plain
 from pipelines.products.section import Section, Table
 
 MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
-MEDIA = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 FACTS = {  # what keys of summary.json are called where people read them
     "pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches",
     "pixels_recovered": "pixels of patches as expected again",
@@ -63,14 +63,8 @@ def write_report(report: Report, path: Path) -> None:
 def render_report(report: Report) -> str:
     """The report as one HTML text."""
     has_sites = bool(report.cube) and all(isinstance(facts, Mapping) for facts in report.cube.values())
-    return _template("report.html").render(
-        c=report,
-        s=report.summary,
-        has_sites=has_sites,
-        tone=tone_of(report.summary),
-        headline=headline(report.summary),
-        best_of=best_of,
-    )
+    verdict = {"tone": tone_of(report.summary), "headline": headline(report.summary)}
+    return _template("report.html").render(c=report, s=report.summary, has_sites=has_sites, best_of=best_of, **verdict)
 
 
 def render_markdown(report: Report) -> str:
@@ -129,7 +123,7 @@ def best_of(table: Table) -> dict[str, float]:
 
 def inline(path: Path) -> str:
     """A picture as a data URI."""
-    return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:{guess_type(path)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def number(value: object) -> str:

@@ -23,9 +23,6 @@ MAP_CAPTION = (
 )
 
 
-# ---------------------------------------------------------------- forecasts
-
-
 def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> Section:
     """Errors by lead and skill against every baseline. `details`: metrics and skill, as in evaluation.json."""
     draw_errors(details["metrics"], shipped, drafts / "errors.png")
@@ -94,9 +91,6 @@ def audit_facts(audit: Audit) -> dict[str, Any]:
     spans = {key: "–" if days is None else format_span(days) for key, days in audit.facts["least_gap_days"].items()}
     gaps = {f"least gap {key.replace('_', ' ')}": span for key, span in spans.items()}
     return {**shared, "least distance in pixels": audit.facts["least_distance_px"], **gaps}
-
-
-# ---------------------------------------------------------------- labelled change
 
 
 def change_section(sites: Mapping[str, Json], largest: Sequence[Json], pictures: Mapping[str, Path], threshold: float) -> Section:

@@ -63,7 +63,15 @@ def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
 
 def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation | None) -> str:
     """What changed, where, when and how sure, in one sentence. `sites`: name -> facts of what is published, {} for nothing."""
-    measured = "" if evaluation is None else accuracy_clause(evaluation.details["methods"][evaluation.shipped]["pooled"])
+    measured = ""
+    if evaluation is not None:
+        pooled = evaluation.details["methods"][evaluation.shipped]["pooled"]
+        precision, recall = pooled["precision"], pooled["recall"]
+        if precision is not None and recall is not None:
+            measured = (
+                f"; on labelled sites that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
+                f"have changed, and it finds {recall * 100:.0f} % of those that have"
+            )
     if not sites:
         return f"No change is published for {name}{measured}."
     patches, area = sum(one["patches"] for one in sites.values()), sum(one["area_m2"] for one in sites.values()) / HECTARE_M2
@@ -71,14 +79,3 @@ def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation
     where = f"{len(sites)} sites" if len(sites) > 1 else f"the site {next(iter(sites))}"
     found = f"{patches} patches ({area:.3g} ha) have" if patches != 1 else f"1 patch ({area:.3g} ha) has"
     return f"In {where} {found} changed between {first} and {last}{measured}."
-
-
-def accuracy_clause(pooled: Mapping[str, float | None]) -> str:
-    """`; ...`: shares of right and of found pixels on sites left out, "" where they are not defined."""
-    precision, recall = pooled["precision"], pooled["recall"]
-    if precision is None or recall is None:
-        return ""
-    return (
-        f"; on labelled sites that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
-        f"have changed, and it finds {recall * 100:.0f} % of those that have"
-    )

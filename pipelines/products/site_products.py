@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import xarray as xr
 
@@ -24,7 +23,7 @@ from pipelines.products.frames import read_variables, thin_rows
 from pipelines.products.json_values import Json
 from pipelines.products.layers import CHANGE_LAYERS, NOT_SEEN
 from pipelines.products.polygons import MOST_LARGEST, outline_changes, write_polygons
-from pipelines.products.stac import Item, change_item, write_collection
+from pipelines.products.stac import change_item, write_collection
 from pipelines.progress import Progress
 from pipelines.samples.variables import Variable
 
@@ -85,18 +84,17 @@ def _numbers(values: Json) -> dict[str, float]:
 
 def write_site(
     name: str, dataset: xr.Dataset, snapshot: str, change: SiteChange, settings: SiteProducts, folder: Path
-) -> tuple[Item, dict[str, Any], list[dict[str, Any]]]:
-    """(STAC item, facts, the largest patches) of one site, its files written into `folder`.
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """(STAC item, facts, the largest patches: None where a pair cannot know a value) of a site, its files written into `folder`.
 
-    Of the facts, `seen` is a share of all pixels, `changed` of the seen ones; patches are plain values, None where a pair cannot
-    know them (dates, magnitude).
+    Of the facts, `seen` is a share of all pixels, `changed` of the seen ones.
     """
     grid, times = grid_of(dataset), dataset["time"].values
     first, last = iso(times[0]), iso(times[-1])
     scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
     lineage = Lineage(snapshot, settings.model_hash, settings.config_hash, settings.code_version, last, scenes)
     layers = {"probability": change.probability_HW, "mask": change.mask_HW}
-    rasters = write_layers(layers, CHANGE_LAYERS, grid, "", lineage, last, folder, prefix=f"{name}-")
+    rasters = write_layers(layers, CHANGE_LAYERS, grid, "", lineage, folder, prefix=f"{name}-")
     confidence = {"confidence": change.probability_HW}
     patches = outline_changes(change.mask_HW, grid, confidence, min_area_px=settings.min_area_px)
     vectors = write_polygons(patches, folder, f"{name}-changes")
@@ -106,17 +104,9 @@ def write_site(
         "patches": len(patches), "area_m2": float(patches["area_m2"].sum()),
     }  # fmt: skip
     title = f"Change in {name}"
-    item = change_item(name, title, grid, first, last, CHANGE_LAYERS, rasters, vectors, "", lineage, _numbers(facts))
-    return item, facts, _largest(patches)
-
-
-def _largest(patches: geopandas.GeoDataFrame) -> list[dict[str, Any]]:
+    item = change_item(name, title, grid, first, CHANGE_LAYERS, rasters, vectors, "", lineage, _numbers(facts))
     rows = patches.drop(columns="geometry").head(MOST_LARGEST)
-    found: list[dict[str, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return found
-
-
-# ---------------------------------------------------------------- pictures
+    return item, facts, rows.astype(object).where(rows.notna(), None).to_dict("records")
 
 
 def draw_site(
@@ -124,25 +114,16 @@ def draw_site(
 ) -> None:
     """Before and after with the change outlined, the probability, and where there is a label the comparison with it."""
     mask_HW = np.asarray(change.mask_HW)
-    maps = PairMaps(
-        observation_of(dataset, 0),
-        observation_of(dataset, -1),
-        thin_rows(change.probability_HW),
-        thin_rows(change.mask_HW),
-        grid_of(dataset),
-        None if truth is None else thin_rows(truth.label_HW),
-        settings.threshold,
-        None if truth is None else count_changes(mask_HW == 1, truth.label_HW, mask_HW != NOT_SEEN),
-    )
-    draw_pair_quicklook(maps, path, f"{settings.run}: {name}", how_found(settings.measured["sites"].get(name)))
-
-
-def how_found(measured: Json | None) -> str:
-    """Which networks found the change in a site, and its F1 with every choice made elsewhere; None: it has no label."""
-    if measured is None:
-        return "found by all networks"
-    f1 = "" if measured["f1"] is None else f"; with the threshold too chosen on other sites, F1 is {measured['f1']:.2f}"
-    return f"found by a network that has not seen this site{f1}"
+    before, after = observation_of(dataset, 0), observation_of(dataset, -1)
+    maps = PairMaps(before, after, thin_rows(change.probability_HW), thin_rows(mask_HW), grid_of(dataset), settings.threshold)
+    if truth is not None:
+        counts = count_changes(mask_HW == 1, truth.label_HW, mask_HW != NOT_SEEN)
+        maps = replace(maps, truth=thin_rows(truth.label_HW), counts=counts)
+    text, measured = "found by all networks", settings.measured["sites"].get(name)
+    if measured is not None:  # it has a label
+        f1 = "" if measured["f1"] is None else f"; with the threshold too chosen on other sites, F1 is {measured['f1']:.2f}"
+        text = f"found by a network that has not seen this site{f1}"
+    draw_pair_quicklook(maps, path, f"{settings.run}: {name}", text)
 
 
 def observation_of(dataset: xr.Dataset, index: int) -> Observation:
@@ -152,11 +133,8 @@ def observation_of(dataset: xr.Dataset, index: int) -> Observation:
     values = read_variables(dataset, index, tuple(Variable(band, "band", (band,)) for band in shown))
     date = dataset["time"].values[index]
     if len(shown) == 3:
-        return Observation(date, np.moveaxis(values, 0, -1), text="true colour")
+        return Observation(date, np.moveaxis(values, 0, -1))
     return Observation(date, values[0], shown[0], bands[shown[0]].unit)
-
-
-# ---------------------------------------------------------------- facts for the report
 
 
 def describe_site(files: SiteFiles) -> dict[str, str]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -37,55 +38,41 @@ VECTOR_TYPES = {
     ".parquet": ("application/vnd.apache.parquet", "GeoParquet"),
     ".geojson": ("application/geo+json", "GeoJSON, longitude and latitude"),
 }
-PICTURE_TYPES = {".png": "image/png", ".gif": "image/gif"}
+LINEAGE = tuple(f"driftline:{name}" for name in ("version", "cube_snapshot", "model_hash", "config_hash", "derived_from"))
 ROLES = {"forecast": "forecast", "lower": "lower bound of the interval", "upper": "upper bound of the interval"}
 
 
-@dataclass(frozen=True)
-class Item:
-    """One item. `times`: its dates beside `at_utc` (`datetime`), by their STAC names; `facts`: properties of its own."""
-
-    id: str
-    title: str
-    grid: Grid
-    at_utc: str
-    times: Mapping[str, str]
-    extension: str
-    lineage: Lineage
-    assets: Json
-    facts: Json
-
-    def document(self, collection: str, model_item: Path | None) -> dict[str, Any]:
-        """As JSON, its files linked relative to it."""
-        geometry, up = footprint(self.grid), {"href": "./collection.json", "type": "application/json"}
-        model = [] if model_item is None else [_link("derived_from", model_item.name, "application/geo+json")]
-        return {
-            "type": "Feature",
-            "stac_version": VERSION,
-            "stac_extensions": [PROJECTION, RASTER, self.extension],
-            "id": self.id,
-            "geometry": geometry,
-            "bbox": box(geometry),
-            "properties": {
-                "title": self.title, "datetime": self.at_utc, **self.times, **projection(self.grid),
-                **_lineage_fields(self.lineage), **self.facts,
-            },
-            "links": [{"rel": rel, **up} for rel in ("root", "parent", "collection")] + model,
-            "collection": collection,
-            "assets": self.assets,
-        }  # fmt: skip
+def _item(
+    name: str, title: str, grid: Grid, at_utc: str, times: Json, extension: str, lineage: Lineage, assets: Json, facts: Json
+) -> dict[str, Any]:
+    """An item that links to the collection beside it. `times`: its dates beside `datetime`; `facts`: properties of its own."""
+    geometry, up = footprint(grid), {"href": "./collection.json", "type": "application/json"}
+    return {
+        "type": "Feature",
+        "stac_version": VERSION,
+        "stac_extensions": [PROJECTION, RASTER, extension],
+        "id": name,
+        "geometry": geometry,
+        "bbox": box(geometry),
+        "properties": {
+            "title": title, "datetime": at_utc, **times, **projection(grid), **_lineage_fields(lineage), **facts,
+        },
+        "links": [{"rel": rel, **up} for rel in ("root", "parent", "collection")],
+        "collection": "",  # its name is known when it is written
+        "assets": assets,
+    }  # fmt: skip
 
 
 def forecast_item(
     grid: Grid, date: np.datetime64, cog: Path, fields: Sequence[Field], units: Mapping[str, str], lineage: Lineage
-) -> Item:
-    """The item of one target date: `fields` are the bands of `cog`, in order; `units` is variable -> unit."""
+) -> dict[str, Any]:
+    """The STAC item of one target date: `fields` are the bands of `cog`, in order; `units` is variable -> unit."""
     issued = np.datetime64(lineage.issued_utc.rstrip("Z"))
     horizon = duration(float(to_days(np.array(date)) - to_days(np.array(issued))))
     bands = [
         _band(grid, band_name(field), f"{field.variable}, {ROLES[field.role]}", units.get(field.variable, "")) for field in fields
     ]
-    return Item(
+    return _item(
         f"forecast_{date_for_name(date)}", f"Forecast for {iso(date)}", grid, iso(date),
         {"forecast:reference_datetime": lineage.issued_utc, "forecast:horizon": horizon}, FORECAST, lineage,
         {"forecast": _asset(cog, COG_TYPE, "Forecast and interval", bands=bands)}, {},
@@ -93,12 +80,12 @@ def forecast_item(
 
 
 def change_item(
-    name: str, title: str, grid: Grid, start_utc: str, end_utc: str, layers: Sequence[Layer], rasters: Mapping[str, Path],
+    name: str, title: str, grid: Grid, start_utc: str, layers: Sequence[Layer], rasters: Mapping[str, Path],
     vectors: Sequence[Path], unit: str, lineage: Lineage, facts: Json,
-) -> Item:  # fmt: skip
-    """The item of one site. `rasters` is layer name -> COG, `vectors` and they lie in the collection's folder.
+) -> dict[str, Any]:  # fmt: skip
+    """The STAC item of one site. `rasters` is layer name -> COG, `vectors` and they lie in the collection's folder.
 
-    `start_utc` and `end_utc` (ISO 8601) bound the time in which change was looked for; `facts` (flat, finite) become properties
+    Change was looked for from `start_utc` (ISO 8601) to `lineage.issued_utc`; `facts` (flat, finite) become properties
     `driftline:KEY`, for instance the changed area; `unit` is the variable's.
     """
     assets = {}
@@ -115,14 +102,14 @@ def change_item(
     for path in vectors:
         kind, title_of_kind = VECTOR_TYPES[path.suffix]
         assets[f"patches_{path.suffix[1:]}"] = _asset(path, kind, f"Changed patches, {title_of_kind}")
-    times = {"start_datetime": start_utc, "end_datetime": end_utc}
+    times = {"start_datetime": start_utc, "end_datetime": lineage.issued_utc}
     own = {f"driftline:{key}": value for key, value in facts.items()}
-    return Item(name, title, grid, end_utc, times, CLASSIFICATION, lineage, assets, own)
+    return _item(name, title, grid, lineage.issued_utc, times, CLASSIFICATION, lineage, assets, own)
 
 
 def write_collection(
-    folder: Path, name: str, task: str, description: str, items: Sequence[Item], *, pictures: Mapping[str, Path], metrics: Json,
-    model_item: Path | None = None,
+    folder: Path, name: str, task: str, description: str, items: Sequence[dict[str, Any]], *, pictures: Mapping[str, Path],
+    metrics: Json, model_item: Path | None = None,
 ) -> Path:  # fmt: skip
     """Writes `ID.json` per item and then `collection.json` into `folder`; returns the collection's path.
 
@@ -130,14 +117,16 @@ def write_collection(
     derived from `model_item` (in the same folder) if there is one. The collection is written last, so it never names an item that
     is not there.
     """
-    documents = [item.document(name, model_item) for item in items]
-    for document in documents:
-        write_json(folder / f"{document['id']}.json", document, is_strict=True)
-    boxes = [list(one) for one in dict.fromkeys(tuple(document["bbox"]) for document in documents)]
+    model = [] if model_item is None else [_link("derived_from", model_item.name, "application/geo+json")]
+    for item in items:
+        document = item | {"collection": name, "links": [*item["links"], *model]}
+        write_json(folder / f"{item['id']}.json", document, is_strict=True)
+    boxes = [list(one) for one in dict.fromkeys(tuple(item["bbox"]) for item in items)]
     whole = [*(min(b[k] for b in boxes) for k in (0, 1)), *(max(b[k] for b in boxes) for k in (2, 3))]
-    start = min(item.times.get("start_datetime", item.at_utc) for item in items)
-    origins = [_lineage_fields(item.lineage) for item in items]  # what they share is the collection's
-    issued = [item.lineage.issued_utc for item in items if item.extension == FORECAST]
+    about: list[dict[str, Any]] = [item["properties"] for item in items]
+    start, end = min(one.get("start_datetime", one["datetime"]) for one in about), max(one["datetime"] for one in about)
+    shared = {key: about[0][key] for key in LINEAGE if all(one[key] == about[0][key] for one in about)}
+    issued = about[0].get("forecast:reference_datetime")
     content = {
         "type": "Collection",
         "stac_version": VERSION,
@@ -149,14 +138,14 @@ def write_collection(
         "extent": {
             # the first box holds all the others (STAC 1.1, collection spec)
             "spatial": {"bbox": [whole, *boxes] if len(boxes) > 1 else boxes},
-            "temporal": {"interval": [[start, max(item.at_utc for item in items)]]},
+            "temporal": {"interval": [[start, end]]},
         },
-        **({"summaries": {"forecast:reference_datetime": issued[:1]}} if issued else {}),
-        **{key: value for key, value in origins[0].items() if all(origin[key] == value for origin in origins)},
+        **({"summaries": {"forecast:reference_datetime": [issued]}} if issued else {}),
+        **shared,
         **({"driftline:metrics": dict(metrics)} if metrics else {}),
         "links": [
             _link("root", "collection.json", "application/json"),
-            *[_link("item", f"{item.id}.json", "application/geo+json") for item in items],
+            *[_link("item", f"{item['id']}.json", "application/geo+json") for item in items],
         ],
         "assets": {path.stem: _picture(folder, title, path) for title, path in pictures.items()},
     }
@@ -175,7 +164,7 @@ def _asset(path: Path, kind: str, title: str, role: str = "data", **more: list[J
 
 def _picture(folder: Path, title: str, path: Path) -> Json:
     href = Path(os.path.relpath(path, folder)).as_posix()
-    return {"href": href, "type": PICTURE_TYPES[path.suffix], "title": title, "roles": ["overview"]}
+    return {"href": href, "type": guess_type(path)[0], "title": title, "roles": ["overview"]}
 
 
 def _band(
@@ -195,13 +184,8 @@ def _band(
 
 
 def _lineage_fields(lineage: Lineage) -> dict[str, Any]:
-    return {
-        "driftline:version": lineage.version,
-        "driftline:cube_snapshot": lineage.snapshot,
-        "driftline:model_hash": lineage.model_hash,
-        "driftline:config_hash": lineage.config_hash,
-        "driftline:derived_from": list(lineage.scene_ids),
-    }
+    parts = lineage.version, lineage.snapshot, lineage.model_hash, lineage.config_hash, list(lineage.scene_ids)
+    return dict(zip(LINEAGE, parts, strict=True))
 
 
 def projection(grid: Grid) -> dict[str, Any]:

@@ -39,8 +39,6 @@ SITES = (
     Column("area_m2", "area of the patches", "area"),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- methods
-
 
 def lead_tables(metrics: Mapping[str, Json], shipped: str) -> list[Table]:
     """Overall errors of every method, then each metric by lead, the shipped one first. `metrics[name]`: {overall, by_lead}."""
@@ -117,9 +115,6 @@ def labelled(table: Table) -> Table:
 
 def _rows(methods: Mapping[str, Json]) -> list[Json]:
     return [{"method": name, **figures} for name, figures in methods.items()]
-
-
-# ---------------------------------------------------------------- what was found
 
 
 def patch_table(rows: Sequence[Json], count: int = 0) -> Table:

@@ -51,7 +51,7 @@ class TrackFiles:
     """Rows, outlines and the backdrop of the picture, gathered date by date."""
 
     def __init__(self, space: Space, with_outlines: bool):
-        self.space, self.with_outlines = space, with_outlines and space.grid is not None
+        self.space, self.grid = space, space.grid if with_outlines else None
         self.objects: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.polygons: list[shapely.MultiPolygon] = []  # one per object and date, in the grid's CRS
@@ -61,12 +61,12 @@ class TrackFiles:
     def add(self, tracked: TrackedDate) -> None:
         """Takes in one date; call it for every date, in order."""
         self.dates += 1
-        if self.with_outlines and self.dates > MOST_DATES_OF_OUTLINES:
-            self.with_outlines = False  # the file would be too large to open
+        if self.dates > MOST_DATES_OF_OUTLINES:
+            self.grid = None  # the file would be too large to open
         self.objects += object_rows(tracked, self.space)
         self.events += event_rows(tracked)
-        if self.with_outlines and self.space.grid is not None:
-            self.polygons += outlines_of(tracked.label, self.space.grid, len(tracked.shapes))
+        if self.grid is not None:
+            self.polygons += outlines_of(tracked.label, self.grid, len(tracked.shapes))
         there = (tracked.label > 0).astype("int32")
         self.backdrop = there if self.backdrop is None else self.backdrop + there
 
@@ -79,8 +79,8 @@ class TrackFiles:
             for table, stem in ((tables.objects, "objects"), (tables.events, "events"), (tables.tracks, "tracks")):
                 table.to_csv(draft / f"{stem}.csv", index=False, float_format="%.10g")
             draw_tracks(tables.objects, tables.events, self.space, draft / "tracks.png", title, backdrop_YX=self.backdrop)
-            if self.with_outlines and self.space.grid is not None:
-                frame = geopandas.GeoDataFrame(pd.DataFrame(self.objects), geometry=self.polygons, crs=self.space.grid.crs)
+            if self.grid is not None:
+                frame = geopandas.GeoDataFrame(pd.DataFrame(self.objects), geometry=self.polygons, crs=self.grid.crs)
                 frame["date"] = pd.to_datetime(frame["date"].to_numpy(dtype="datetime64[ns]")).tz_localize("UTC")
                 frame.to_parquet(draft / OUTLINES[0], index=False, compression="zstd")
                 write_geojson(frame, draft / OUTLINES[1])

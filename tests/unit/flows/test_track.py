@@ -179,7 +179,7 @@ def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     status[:, 39] = 0
     arrays = {"status": status, "change_day": changed, "recovered_day": recovered}
     lineage = Lineage("S", "M", "C", "0.1.0", "2020-06-05T00:00:00Z")
-    write_layers(arrays, MONITOR_LAYERS, grid, "1", lineage, "2020-06-05T00:00:00Z", tmp_path / "forest" / "products")
+    write_layers(arrays, MONITOR_LAYERS, grid, "1", lineage, tmp_path / "forest" / "products")
     record = track([tmp_path / "forest"], tmp_path / "out")
     assert record["events"] == {"new": 2, "grown": 1, "gone": 1, "stable": 1}
     events = pd.read_csv(tmp_path / "out" / "events.csv")

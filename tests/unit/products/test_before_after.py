@@ -67,8 +67,6 @@ def test_a_quicklook_shows_what_changed(tmp_path):
         Observation(AFTER, colours(1)),
         layers(patch()),
         GRID,
-        "ndvi",
-        "1",
         marked=[(8, 9)],
     )
     draw_change_quicklook(maps, tmp_path / "a.png", "title", "subtitle")
@@ -83,9 +81,7 @@ def test_a_quicklook_is_drawn_where_nothing_was_found_or_watched(tmp_path, statu
     nothing = layers() | {"status": np.full(SHAPE, status, np.uint8)}
     values = np.full(SHAPE, np.nan, np.float32)
     for number, seen in enumerate((values, np.nan_to_num(values) + 0.5)):
-        maps = ChangeMaps(
-            Observation(BEFORE, seen, "ndvi", "1"), Observation(AFTER, seen, "ndvi", "1"), nothing, GRID, "ndvi", "1"
-        )
+        maps = ChangeMaps(Observation(BEFORE, seen, "ndvi", "1"), Observation(AFTER, seen, "ndvi", "1"), nothing, GRID)
         draw_change_quicklook(maps, tmp_path / f"{number}.png", "nothing")
         assert not has_colour(tmp_path / f"{number}.png", (0xE6, 0x9F, 0x00))
 
@@ -93,7 +89,9 @@ def test_a_quicklook_is_drawn_where_nothing_was_found_or_watched(tmp_path, statu
 def test_a_pair_shows_hits_misses_and_false_alarms(tmp_path):
     truth, mask = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     truth[5:10, 5:10], mask[5:10, 8:14], mask[0, :5], truth[20, 20] = 1, 1, 255, 255
-    maps = PairMaps(Observation(BEFORE, colours()), Observation(AFTER, colours(1)), mask.astype(np.float32), mask, GRID, truth)
+    maps = PairMaps(
+        Observation(BEFORE, colours()), Observation(AFTER, colours(1)), mask.astype(np.float32), mask, GRID, truth=truth
+    )
     draw_pair_quicklook(maps, tmp_path / "pair.png", "a place")
     for rgb in ((0x00, 0x9E, 0x73), (0xE6, 0x9F, 0x00), (0xCC, 0x79, 0xA7)):
         assert has_colour(tmp_path / "pair.png", rgb)
@@ -113,7 +111,9 @@ def test_the_figures_are_of_the_whole_place_and_not_of_what_is_drawn():
     mask = np.zeros(GRID.shape_yx, np.uint8)
     truth = mask.copy()
     truth[0, 0] = 1
-    maps = PairMaps(Observation(BEFORE, colours()), Observation(AFTER, colours(1)), mask.astype(np.float32), mask, GRID, truth)
+    maps = PairMaps(
+        Observation(BEFORE, colours()), Observation(AFTER, colours(1)), mask.astype(np.float32), mask, GRID, truth=truth
+    )
     assert scored_title(maps) == "F1 0.00   precision –   recall 0.00"
     whole = replace(maps, counts=Counts(true_changed=2, false_changed=1, missed=3))
     assert scored_title(whole) == "F1 0.50   precision 0.67   recall 0.40"
@@ -129,11 +129,11 @@ def scored_title(maps: PairMaps) -> str:
 def test_the_animation_grows_and_ends_whole(tmp_path):
     grown = np.zeros(SHAPE, bool)
     grown[5:12, 6:8] = True
-    maps = ChangeMaps(Observation(BEFORE, colours()), Observation(AFTER, colours(1)), layers(grown), GRID, "ndvi", "1")
+    maps = ChangeMaps(Observation(BEFORE, colours()), Observation(AFTER, colours(1)), layers(grown), GRID)
     draw_change_animation(maps, tmp_path / "a.gif", "t", DAY, DAY + 200)
     with Image.open(tmp_path / "a.gif") as gif:
         assert sum(1 for _ in ImageSequence.Iterator(gif)) == 4  # the beginning, two alarms and the end
-    draw_change_animation(ChangeMaps(maps.before, maps.after, layers(), GRID, "ndvi", "1"), tmp_path / "c.gif", "t", DAY, DAY + 9)
+    draw_change_animation(ChangeMaps(maps.before, maps.after, layers(), GRID), tmp_path / "c.gif", "t", DAY, DAY + 9)
     assert (tmp_path / "c.gif").stat().st_size > 0
 
 
@@ -157,7 +157,7 @@ def test_recovered_pixels_have_their_own_colour_and_place_in_the_legend(tmp_path
     recovered[changed & (np.arange(SHAPE[1]) % 2 == 0)] = DAY + 90
     observation = Observation(AFTER, np.zeros(SHAPE, np.float32), "ndvi", "1", when="Jun-Aug 2020, median of 3 looks")
     for name, more in (("with", {"recovered_day": recovered}), ("without", {})):
-        maps = ChangeMaps(observation, observation, layers(changed) | more, GRID, "ndvi", "1")
+        maps = ChangeMaps(observation, observation, layers(changed) | more, GRID)
         draw_change_quicklook(maps, tmp_path / f"{name}.png", "t")
     assert has_colour(tmp_path / "with.png", (0xF6, 0xD9, 0x99))
     assert has_colour(tmp_path / "with.png", (0xE6, 0x9F, 0x00))

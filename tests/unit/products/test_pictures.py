@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.grid import Grid
 from pipelines.products.frames import Frame
 from pipelines.products.pictures import Maps, draw_animation, draw_quicklook, error_frame, flat_widths
+
+GRID = Grid("EPSG:3857", (10.0, 0, 0, 0, -10.0, 300), (30, 40))
 
 
 def frames(count: int, offset: float = 0.0, shape=(30, 40)) -> tuple[Frame, ...]:
@@ -22,16 +25,16 @@ def size_of(path) -> tuple[int, int]:
 @pytest.mark.parametrize("variable", ["ndvi", "rain", "difference"])
 def test_a_quicklook_is_drawn_with_and_without_truth(tmp_path, variable):
     truth = (*frames(2), None)
-    maps = Maps(variable, "mm/h", frames(4), frames(3), truth, frames(3), (0, 400, 0, 300), "EPSG:3857", "m", 0.9)
+    maps = Maps(variable, "mm/h", GRID, frames(4), frames(3), truth, frames(3), 0.9)
     draw_quicklook(maps, tmp_path / "one.png", "title", "subtitle")
-    unknown = Maps(variable, "", (), frames(1), (None,), (), (0, 400, 0, 300))
+    unknown = Maps(variable, "", GRID, (), frames(1), (None,))
     draw_quicklook(unknown, tmp_path / "two.png", "title")
     assert size_of(tmp_path / "one.png")[0] > 800
     assert size_of(tmp_path / "two.png")[1] < size_of(tmp_path / "one.png")[1]
 
 
 def test_the_same_maps_give_the_same_bytes(tmp_path):
-    maps = Maps("ndvi", "1", frames(2), frames(2), (None, None), (), (0, 400, 0, 300))
+    maps = Maps("ndvi", "1", GRID, frames(2), frames(2), (None, None))
     for name in ("a.png", "b.png"):
         draw_quicklook(maps, tmp_path / name, "t")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -39,13 +42,13 @@ def test_the_same_maps_give_the_same_bytes(tmp_path):
 
 def test_maps_that_show_nothing_are_drawn_grey(tmp_path):
     empty = Frame(np.datetime64("2020-01-01", "ns"), np.full((30, 40), np.nan, np.float32))
-    draw_quicklook(Maps("ndvi", "1", (empty,), (empty,), (empty,), (empty,), (0, 4, 0, 3)), tmp_path / "q.png", "t")
+    draw_quicklook(Maps("ndvi", "1", GRID, (empty,), (empty,), (empty,), (empty,)), tmp_path / "q.png", "t")
     with Image.open(tmp_path / "q.png") as picture:
         assert min(picture.size) > 200
 
 
 def test_the_animation_holds_every_date(tmp_path):
-    maps = Maps("ndvi", "1", frames(3), frames(2, 0.1), (None, None), (), (0, 400, 0, 300))
+    maps = Maps("ndvi", "1", GRID, frames(3), frames(2, 0.1), (None, None))
     draw_animation(maps, tmp_path / "a.gif", "t")
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 5
@@ -54,11 +57,16 @@ def test_the_animation_holds_every_date(tmp_path):
 
 def test_intervals_that_are_alike_everywhere_are_told_in_words():
     flat = tuple(Frame(frame.date, np.full((3, 3), 0.4, np.float32)) for frame in frames(2))
-    assert flat_widths(Maps("a", "", (), flat, (None, None), flat, interval=0.9)) == "90% interval, half width by date: 0.2, 0.2."
-    assert flat_widths(Maps("a", "", (), flat, (None, None), frames(2))) == ""
+    assert (
+        flat_widths(Maps("a", "", GRID, (), flat, (None, None), flat, interval=0.9))
+        == "90% interval, half width by date: 0.2, 0.2."
+    )
+    assert flat_widths(Maps("a", "", GRID, (), flat, (None, None), frames(2))) == ""
     cut = np.full((10, 10), 0.4, np.float32)
     cut[0, :5] = 0.3  # a few pixels whose upper bound would be above 1
-    assert flat_widths(Maps("a", "", (), flat, (None,), (Frame(flat[0].date, cut),))) == "Interval, half width by date: 0.2."
+    assert (
+        flat_widths(Maps("a", "", GRID, (), flat, (None,), (Frame(flat[0].date, cut),))) == "Interval, half width by date: 0.2."
+    )
 
 
 def test_error_is_forecast_minus_truth_and_none_where_unknown():
