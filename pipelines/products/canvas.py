@@ -93,9 +93,6 @@ def heading(figure: Figure, left_in: float, tops_in: tuple[float, float], text: 
     figure.text(left_in / size_x, 1 - tops_in[1] / size_y, subtitle, size=9.5, color=MUTED, va="center")
 
 
-# ---------------------------------------------------------------- maps of a grid
-
-
 def panels(grid: Grid, rows: int, columns: int, text: str, subtitle: str, cell_in: float) -> tuple[Figure, list[Axes]]:
     """A figure with `rows` x `columns` maps of the grid's shape, `cell_in` inches wide, first row first."""
     height, width = grid.shape_yx

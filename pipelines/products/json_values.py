@@ -1,7 +1,5 @@
 """JSON values as programs read them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

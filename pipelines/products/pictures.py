@@ -79,9 +79,12 @@ def _rows(maps: Maps) -> list[_Row]:
     rows.append(_Row("Forecast", forecast, shades, _days(forecast)))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
-        notes = ["" if e is None else f"MAE {np.nanmean(np.abs(e.values_YX)):.3g}" for e in errors]
+        notes = ["" if error is None else f"MAE {np.nanmean(np.abs(error.values_YX)):.3g}" for error in errors]
         rows.append(_Row("Observed", truth, shades, _days(truth)))
-        rows.append(_Row("Error:\nforecast\nminus truth", errors, _error_shades(errors), notes))
+        seen = [np.abs(error.values_YX[np.isfinite(error.values_YX)]) for error in errors if error]
+        largest = float(np.percentile(np.concatenate(seen), 98)) if seen else 1.0
+        shades_of_errors = Shades("RdBu_r", -(largest or 1.0), largest or 1.0)
+        rows.append(_Row("Error:\nforecast\nminus truth", errors, shades_of_errors, notes))
     if maps.width and not flat_widths(maps):
         width = [maps.width[i] for i in picked]
         text = f"Width of the\n{f'{maps.interval:.0%} ' if maps.interval else ''}interval"
@@ -113,12 +116,6 @@ def error_frame(forecast: Frame, truth: Frame | None) -> Frame | None:
         return None
     difference = forecast.values_YX - truth.values_YX
     return Frame(forecast.date, difference) if np.isfinite(difference).any() else None
-
-
-def _error_shades(errors: Sequence[Frame | None]) -> Shades:
-    values = np.concatenate([np.abs(frame.values_YX[np.isfinite(frame.values_YX)]) for frame in errors if frame] or [np.ones(1)])
-    largest = float(np.percentile(values, 98)) or 1.0
-    return Shades("RdBu_r", -largest, largest)
 
 
 def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps) -> None:

@@ -118,9 +118,6 @@ def best_of(table: Table) -> dict[str, float]:
     return best
 
 
-# ---------------------------------------------------------------- values for people
-
-
 def inline(path: Path) -> str:
     """A picture as a data URI."""
     return f"data:{guess_type(path)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"

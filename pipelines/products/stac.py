@@ -46,7 +46,7 @@ def _item(
     name: str, title: str, grid: Grid, at_utc: str, times: Json, extension: str, lineage: Lineage, assets: Json, facts: Json
 ) -> dict[str, Any]:
     """An item that links to the collection beside it. `times`: its dates beside `datetime`; `facts`: properties of its own."""
-    geometry, up = footprint(grid), {"href": "./collection.json", "type": "application/json"}
+    geometry = footprint(grid)
     return {
         "type": "Feature",
         "stac_version": VERSION,
@@ -57,7 +57,7 @@ def _item(
         "properties": {
             "title": title, "datetime": at_utc, **times, **projection(grid), **_lineage_fields(lineage), **facts,
         },
-        "links": [{"rel": rel, **up} for rel in ("root", "parent", "collection")],
+        "links": [_link(rel, "collection.json", "application/json") for rel in ("root", "parent", "collection")],
         "collection": "",  # its name is known when it is written
         "assets": assets,
     }  # fmt: skip
