@@ -121,12 +121,12 @@ def write_collection(
     for item in items:
         document = item | {"collection": name, "links": [*item["links"], *model]}
         write_json(folder / f"{item['id']}.json", document, is_strict=True)
-    boxes = [list(one) for one in dict.fromkeys(tuple(item["bbox"]) for item in items)]
-    whole = [*(min(b[k] for b in boxes) for k in (0, 1)), *(max(b[k] for b in boxes) for k in (2, 3))]
     about: list[dict[str, Any]] = [item["properties"] for item in items]
+    issued = about[0].get("forecast:reference_datetime")
+    boxes = [item["bbox"] for item in (items[:1] if issued else items)]  # the dates of a forecast share theirs
+    whole = [*(min(b[k] for b in boxes) for k in (0, 1)), *(max(b[k] for b in boxes) for k in (2, 3))]
     start, end = min(one.get("start_datetime", one["datetime"]) for one in about), max(one["datetime"] for one in about)
     shared = {key: about[0][key] for key in LINEAGE if all(one[key] == about[0][key] for one in about)}
-    issued = about[0].get("forecast:reference_datetime")
     content = {
         "type": "Collection",
         "stac_version": VERSION,
