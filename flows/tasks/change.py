@@ -217,8 +217,8 @@ class Change:
             "snapshot": ingested["snapshot"],
             "model_hash": model_hash,
             "threshold": detector.threshold,
-            "message": f"change in {len(names)} sites: {published.patches} patches",
-            **published.to_json(),
+            "message": f"change in {len(names)} sites: {sum(facts['patches'] for facts in published['sites'].values())} patches",
+            **published,
         }
 
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
@@ -227,8 +227,8 @@ class Change:
     # ------------------------------------------------------------ summary and report
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.products.site_products import describe_sites, warnings_of
-        from pipelines.products.site_sections import change_sentence
+        from pipelines.products.sentences import change_sentence
+        from pipelines.products.site_products import describe_site, warnings_of
 
         files, trained = site_files(context), require(context.folder, "train", "train")
         sites: dict[str, dict[str, Any]] = predicted.get("sites", {})
@@ -238,15 +238,15 @@ class Change:
             largest=tuple(predicted.get("largest", ())),
             sites=sites,
             computed={"threshold": predicted["threshold"]} if predicted else {},
-            cube=describe_sites(files),
+            cube={name: describe_site(one) for name, one in files.items()},
             settings=settings_of(context.run, trained),
             notes=tuple(warnings_of(files)),
             lines=tuple(lines_of(context.folder, predicted)),
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.report_sections import change_section, confidence_section
         from pipelines.products.site_products import picture_name
-        from pipelines.products.site_sections import change_section, confidence_section
 
         found = []
         if predicted:

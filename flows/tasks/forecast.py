@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.request import Request
     from pipelines.learning.training import TrainingReport
-    from pipelines.products.model_item import ModelCard
     from pipelines.products.predicted import ForecastFields
+    from pipelines.products.stac import ModelCard
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
     from pipelines.samples.cache import SampleCache
@@ -193,8 +193,8 @@ class Forecast:
         return record
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.products.course import Course, scale_notes, summary_sentence
-        from pipelines.products.cube_facts import cube_facts
+        from pipelines.products.sentences import Course, scale_notes, summary_sentence
+        from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
         trained = require(folder, "train", "train")
@@ -211,7 +211,7 @@ class Forecast:
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.held_out import intervals_section, scores_section, split_section
+        from pipelines.products.report_sections import intervals_section, scores_section, split_section
 
         assert evaluation is not None, "a gated task is evaluated first"
         folder, details = context.folder, evaluation.details
@@ -360,17 +360,25 @@ def describe(
     context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Mapping[str, Any]
 ) -> ModelCard:
     """What an external user must know of the model."""
-    from models.checkpoint import TENSORS
-    from pipelines.products.predicted import describe_model
+    from importlib.metadata import version
 
-    run = context.run
-    return describe_model(
-        forecaster,
-        fields,
+    from models.checkpoint import TENSORS
+    from pipelines.products.cog import iso
+    from pipelines.products.stac import ModelCard
+
+    run, request = context.run, fields.request
+    return ModelCard(
+        name=fields.name,
+        model_hash=fields.lineage.model_hash,
         architecture=f"{run.model.kind} encoder-forecaster, {run.model.members} members, baseline {run.model.baseline}",
+        variables=tuple(request.units),
+        context=len(request.steps.context_T),
         horizon=run.samples.horizon,
-        trained_snapshot=metadata["cube_snapshot"],
-        trained_until=run.split.test_from,
+        parameters=sum(p.numel() for p in forecaster.parameters()),
+        trained_from=iso(request.dataset["time"].values[0]),
+        trained_to=f"{run.split.test_from:%Y-%m-%dT%H:%M:%SZ}",  # where the test period begins
+        cube_snapshot=metadata["cube_snapshot"],
+        framework_version=version("torch"),
         hyperparameters={name: getattr(run, name).model_dump(mode="json") for name in ("model", "training")},
         weights=context.folder.model / TENSORS,
     )

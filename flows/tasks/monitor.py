@@ -154,8 +154,8 @@ class Monitor:
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.monitoring.messages import summary_sentence
-        from pipelines.products.cube_facts import cube_facts
         from pipelines.products.polygons import read_patches
+        from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
         facts, largest = read_patches(folder.products)

@@ -1,37 +1,99 @@
-"""The ground that pictures of change are drawn on: panels, colour bars, outlines, a scale bar in metres.
+"""What all pictures are drawn with: style, files, panels, maps, colour bars, outlines, a scale bar.
 
-In degrees a map is drawn as wide as it is on the ground at its middle latitude.
+Figures are made through matplotlib's objects and drawn by Agg: no window system, no global state. In degrees a map of change is
+drawn as wide as it is on the ground at its middle latitude.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
+from pipelines.errors import RequestError
+from pipelines.files import replacing
 from pipelines.grid import Grid, parse_crs
 from pipelines.products.frames import Shades, extent_of, step_for
 from pipelines.products.layers import GREY, PALE
-from pipelines.products.pictures import INK, MUTED, NOT_SEEN, round_length
+from pipelines.tracking.objects import Space
 
+INK, MUTED, FAINT = "#1b1f24", "#5b6570", "#e3e6e9"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9.0, "text.color": INK, "axes.edgecolor": "#9aa3ad", "axes.linewidth": 0.6,
+}  # fmt: skip
 OUTLINE = "#ff3d00"
 LEGEND_PT = (7.5, 7.0, 6.5, 6.0, 5.5)
 GAP_IN = 0.74  # between columns: a colour bar and its dates
 ROW_IN = 0.62  # between rows: a title and a legend
 
 
-def panels(grid: Grid, rows: int, columns: int, title: str, subtitle: str, cell_in: float) -> tuple[Figure, list[Axes]]:
+@contextmanager
+def drawing(path: Path, size_in: tuple[float, float], layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
+    """A white figure of (width, height) inches; written to `path` when the block ends."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size_in, facecolor="white", layout=layout)
+        yield figure
+        save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes `figure` as PNG in one rename; no time stamp inside, so that the same figure gives the same bytes."""
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png", dpi=130, metadata={"Software": "driftline"})
+
+
+def save_animation(pictures: Sequence[Image.Image], path: Path, milliseconds: int, pause: int) -> None:
+    """Writes a GIF that repeats; the last picture stands `pause` times as long as the others."""
+    durations = [milliseconds] * (len(pictures) - 1) + [pause * milliseconds]
+    with replacing(path) as draft:
+        pictures[0].save(draft, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+
+def label(variable: str, unit: str) -> str:
+    return f"{variable} [{unit}]" if unit and unit != "1" else variable
+
+
+def day(date: np.datetime64) -> str:
+    """`2020-06-15`, with the time of day where it is not midnight."""
+    text = str(date.astype("datetime64[m]")).replace("T", " ")
+    return text.removesuffix(" 00:00")
+
+
+def title(axes: Axes, text: str, pad: float | None = None) -> None:
+    axes.set_title(text, size=10, weight="bold", loc="left", pad=pad)
+
+
+def tidy(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", hidden: Sequence[str] = ("top", "right")) -> None:
+    """Faint lines along `grid` below all else, and no frame at the sides `hidden`."""
+    if grid:
+        axes.grid(axis=grid, color=FAINT, lw=0.7)
+        axes.set_axisbelow(True)
+    axes.spines[list(hidden)].set_visible(False)
+
+
+def heading(figure: Figure, left_in: float, tops_in: tuple[float, float], text: str, subtitle: str) -> None:
+    """Title and subtitle, `tops_in` inches below the upper edge."""
+    size_x, size_y = figure.get_size_inches()
+    figure.text(left_in / size_x, 1 - tops_in[0] / size_y, text, size=14, weight="bold", va="center")
+    figure.text(left_in / size_x, 1 - tops_in[1] / size_y, subtitle, size=9.5, color=MUTED, va="center")
+
+
+def panels(grid: Grid, rows: int, columns: int, text: str, subtitle: str, cell_in: float) -> tuple[Figure, list[Axes]]:
     """A figure with `rows` x `columns` maps of the grid's shape, `cell_in` inches wide, first row first."""
     height, width = grid.shape_yx
     metres_xy = metres_per_unit(grid)
@@ -39,8 +101,7 @@ def panels(grid: Grid, rows: int, columns: int, title: str, subtitle: str, cell_
     cell = float(np.clip(cell_in * down / across, 1.6, 1.6 * cell_in))
     size = ((cell_in + GAP_IN) * columns + 0.2, (cell + ROW_IN) * rows + 1.05)
     figure = Figure(figsize=size, facecolor="white")
-    figure.text(0.2 / size[0], 1 - 0.3 / size[1], title, size=14, weight="bold", va="center")
-    figure.text(0.2 / size[0], 1 - 0.58 / size[1], subtitle, size=9.5, color=MUTED, va="center")
+    heading(figure, 0.2, (0.3, 0.58), text, subtitle)
     axes = []
     for row in range(rows):
         for column in range(columns):
@@ -51,23 +112,17 @@ def panels(grid: Grid, rows: int, columns: int, title: str, subtitle: str, cell_
 
 
 def draw_foot(figure: Figure, grid: Grid, note: str) -> None:
-    size_x, size_y = figure.get_size_inches()
+    authority = parse_crs(grid.crs).to_authority(confidence_threshold=100)
+    crs = ":".join(authority) if authority else "CRS without a code"
     step = step_for(grid.shape_yx)
     thinned = f"   One pixel in {step} along each axis is drawn." if step > 1 else ""
-    text = f"{note}   {crs_name(grid)}, north {'up' if grid.resolution_xy[1] < 0 else 'down'}.{thinned}"
+    text = f"{note}   {crs}, north {'up' if grid.resolution_xy[1] < 0 else 'down'}.{thinned}"
+    size_x, size_y = figure.get_size_inches()
     figure.text(0.2 / size_x, 0.17 / size_y, text, size=8, color=MUTED, va="center")
-
-
-def crs_name(grid: Grid) -> str:
-    authority = parse_crs(grid.crs).to_authority(confidence_threshold=100)
-    return ":".join(authority) if authority else "CRS without a code"
 
 
 def metres_per_unit(grid: Grid) -> tuple[float, float]:
     """True metres of one unit of the CRS along x and y, at the middle of the grid; 1 where it is not of Earth."""
-    from pipelines.errors import RequestError
-    from pipelines.tracking.objects import Space
-
     try:
         space = Space.of_grid(grid)
     except RequestError:
@@ -76,36 +131,78 @@ def metres_per_unit(grid: Grid) -> tuple[float, float]:
     return float(width_m / space.spacing[1]), float(height_m / space.spacing[0])
 
 
-def draw_metres(axes: Axes, grid: Grid) -> None:
-    """A bar of a round length in metres, at most a third of the map wide, in the lower left."""
-    left, right, bottom, top = extent_of(grid)
+def aspect_of(grid: Grid) -> float:
+    """How much longer a unit of y is drawn than one of x."""
+    across, down = metres_per_unit(grid)
+    return down / across
+
+
+def draw_scale(axes: Axes, extent: tuple[float, float, float, float], unit: str, per_unit: float = 1.0) -> None:
+    """A bar of a round length, at most a third of the map wide, in the lower left; `per_unit`: its units in one of the axes'."""
+    left, right, bottom, top = extent
     width, height = right - left, top - bottom
-    metres = round_length(metres_per_unit(grid)[0] * width / 3)
-    length = metres / metres_per_unit(grid)[0]
+    number = round_length(per_unit * width / 3)
+    length = number / per_unit
     x, y = left + 0.05 * width, bottom + 0.055 * height
-    panel = (x - 0.03 * width, y - 0.03 * height)
-    axes.add_patch(Rectangle(panel, length + 0.06 * width, 0.115 * height, fc="white", alpha=0.88, lw=0, zorder=3))
+    corner = (x - 0.03 * width, y - 0.03 * height)
+    axes.add_patch(Rectangle(corner, length + 0.06 * width, 0.115 * height, fc="white", alpha=0.88, lw=0, zorder=3))
     axes.plot([x, x + length], [y, y], color=INK, lw=2, solid_capstyle="butt", zorder=4)
-    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    text = f"{number / 1000:g} km" if unit in ("m", "metre") and number >= 1000 else f"{number:g} {unit}"
     axes.text(x + length / 2, y + 0.015 * height, text, ha="center", va="bottom", size=7.5, zorder=4)
 
 
-def colour_limits(images: Sequence[np.ndarray]) -> np.ndarray:
-    """(3, 2) low and high of each channel, 2nd and 98th percentile over all images, so that they are coloured alike."""
-    if not images:
-        return np.tile([0.0, 1.0], (3, 1))
-    values = np.concatenate([image[np.isfinite(image).all(axis=-1)].reshape(-1, 3) for image in images])
-    if not values.size:
-        return np.tile([0.0, 1.0], (3, 1))
-    low, high = np.percentile(values, [2, 98], axis=0)
-    return np.stack([low, np.where(high > low, high, low + 1)], axis=1)
+def draw_metres(axes: Axes, grid: Grid) -> None:
+    draw_scale(axes, extent_of(grid), "m", metres_per_unit(grid)[0])
 
 
-def stretch_colours(image: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """(rows, columns, 4) RGBA in [0, 1]; clear where a channel is not seen."""
-    is_seen = np.isfinite(image).all(axis=-1)
-    scaled = (np.where(is_seen[..., None], image, 0) - limits[:, 0]) / (limits[:, 1] - limits[:, 0])
-    return np.dstack([np.clip(scaled, 0, 1) ** 0.8, is_seen.astype(float)])
+def round_length(most: float) -> float:
+    """The largest of 1, 2 or 5 times a power of ten that is at most `most`."""
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
+
+
+def draw_blank(axes: Axes, grid: Grid) -> None:
+    """An empty map of the grid's place and proportions."""
+    left, right, bottom, top = extent_of(grid)
+    axes.set_facecolor(GREY)
+    axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect=aspect_of(grid))
+
+
+def write_on(axes: Axes, text: str) -> None:
+    """Words in the middle of a map that shows nothing."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def draw_image(
+    axes: Axes, values: np.ndarray, grid: Grid, colours: str | Colormap | None = None, low: float | None = None,
+    high: float | None = None,
+) -> AxesImage:  # fmt: skip
+    """One map without smoothing, its first row at the top."""
+    return axes.imshow(
+        values, cmap=colours, vmin=low, vmax=high, extent=extent_of(grid), interpolation="nearest", aspect=aspect_of(grid)
+    )
+
+
+def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str) -> Colorbar | None:
+    """A map of numbers (NaN = not seen); its colour bar, or None and the words that nothing was seen."""
+    draw_blank(axes, grid)
+    if not np.isfinite(values).any():
+        write_on(axes, "nothing seen")
+        return None
+    return draw_bar(axes, draw_image(axes, np.ma.masked_invalid(values), grid, shades.colours, shades.low, shades.high), unit)
+
+
+def draw_changed(
+    axes: Axes, values: np.ndarray, changed: np.ndarray, shades: Shades, grid: Grid, is_seen: np.ndarray
+) -> AxesImage | None:
+    """The values of changed pixels on pale ground (grey where nothing was watched), or the words that there are none."""
+    draw_blank(axes, grid)
+    draw_image(axes, is_seen.astype(np.uint8), grid, ListedColormap([GREY, PALE]), 0, 1)
+    if not changed.any():
+        write_on(axes, "no change found")
+        return None
+    shown = np.ma.masked_where(~changed | ~np.isfinite(values), values)
+    return draw_image(axes, shown, grid, shades.colours, shades.low, shades.high)
 
 
 def outline(axes: Axes, mask: np.ndarray, grid: Grid, colour: str, width: float) -> None:
@@ -127,50 +224,20 @@ def outline(axes: Axes, mask: np.ndarray, grid: Grid, colour: str, width: float)
     axes.add_collection(lines, autolim=False)
 
 
-def draw_blank(axes: Axes, grid: Grid) -> None:
-    """An empty map of the grid's place and proportions."""
-    left, right, bottom, top = extent_of(grid)
-    axes.set_facecolor(NOT_SEEN)
-    axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], aspect=aspect_of(grid))
+def colour_limits(images: Sequence[np.ndarray]) -> np.ndarray:
+    """(3, 2) low and high of each channel, 2nd and 98th percentile over all images, so that they are coloured alike."""
+    seen = [image[np.isfinite(image).all(axis=-1)] for image in images]
+    if not any(values.size for values in seen):
+        return np.tile([0.0, 1.0], (3, 1))
+    low, high = np.percentile(np.concatenate(seen), [2, 98], axis=0)
+    return np.stack([low, np.where(high > low, high, low + 1)], axis=1)
 
 
-def aspect_of(grid: Grid) -> float:
-    """How much longer a unit of y is drawn than one of x."""
-    across, down = metres_per_unit(grid)
-    return down / across
-
-
-def draw_image(
-    axes: Axes, values: np.ndarray, grid: Grid, colours: Any = None, low: float | None = None, high: float | None = None
-) -> AxesImage:
-    """One map without smoothing, its first row at the top."""
-    return axes.imshow(
-        values, cmap=colours, vmin=low, vmax=high, extent=extent_of(grid), interpolation="nearest", aspect=aspect_of(grid)
-    )
-
-
-def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str, title: str = "") -> Colorbar | None:
-    """A map of numbers (NaN = not seen); its colour bar, or None and the words that nothing was seen."""
-    draw_blank(axes, grid)
-    if title:
-        axes.set_title(title, size=10, weight="bold", loc="left", pad=5)
-    if not np.isfinite(values).any():
-        axes.text(0.5, 0.5, "nothing seen", transform=axes.transAxes, ha="center", color=MUTED)
-        return None
-    return draw_bar(axes, draw_image(axes, np.ma.masked_invalid(values), grid, shades.colours, shades.low, shades.high), unit)
-
-
-def draw_changed(
-    axes: Axes, values: np.ndarray, changed: np.ndarray, shades: Shades, grid: Grid, is_seen: np.ndarray
-) -> AxesImage | None:
-    """The values of changed pixels on pale ground (grey where nothing was watched), or the words that there are none."""
-    draw_blank(axes, grid)
-    draw_image(axes, is_seen.astype(np.uint8), grid, ListedColormap([GREY, PALE]), 0, 1)
-    if not changed.any():
-        axes.text(0.5, 0.5, "no change found", transform=axes.transAxes, ha="center", color=MUTED)
-        return None
-    shown = np.ma.masked_where(~changed | ~np.isfinite(values), values)
-    return draw_image(axes, shown, grid, shades.colours, shades.low, shades.high)
+def stretch_colours(image: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """(rows, columns, 4) RGBA in [0, 1]; clear where a channel is not seen."""
+    is_seen = np.isfinite(image).all(axis=-1)
+    scaled = (np.where(is_seen[..., None], image, 0) - limits[:, 0]) / (limits[:, 1] - limits[:, 0])
+    return np.dstack([np.clip(scaled, 0, 1) ** 0.8, is_seen.astype(float)])
 
 
 def draw_bar(axes: Axes, image: AxesImage, text: str) -> Colorbar:

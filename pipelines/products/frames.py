@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import xarray as xr
 
 from pipelines.cube.store import bands_of
 from pipelines.grid import Grid, parse_crs
-from pipelines.inference.staging import Field, Staged
+from pipelines.products.layers import Rows
 from pipelines.samples.variables import Variable, decode
 
 MOST_PX = 700  # longer side of a thinned field
@@ -34,24 +35,24 @@ class Shades:
     high: float
 
 
-def step_for(shape_yx: tuple[int, int], most_px: int = MOST_PX) -> int:
+def step_for(shape_yx: tuple[int, ...]) -> int:
     """Every how many pixels a picture takes one."""
-    return max(1, math.ceil(max(shape_yx) / most_px))
+    return max(1, math.ceil(max(shape_yx) / MOST_PX))
 
 
-def thin(staged: Staged, field: Field, most_px: int = MOST_PX) -> np.ndarray:
-    """Every n-th pixel of the field, (rows, columns) float32, at most `most_px` on the longer side; reads row by row."""
-    step = step_for(staged.shape_yx, most_px)
-    rows = range(0, staged.shape_yx[0], step)
-    return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
+def thin_rows(array: Rows) -> np.ndarray:
+    """Every n-th pixel of a large raster, read row by row; as many as a picture can show."""
+    step = step_for(array.shape)
+    return np.concatenate([np.asarray(array[row : row + 1])[:, ::step] for row in range(0, array.shape[0], step)])
 
 
-def read_variables(dataset: xr.Dataset, index: int, step: int, variables: tuple[Variable, ...]) -> np.ndarray:
-    """(C, rows, columns) physical values of one date, every `step`-th pixel, NaN where not usable; read strip by strip."""
-    bands = bands_of(dataset)
+def read_variables(dataset: xr.Dataset, index: int, variables: tuple[Variable, ...]) -> np.ndarray:
+    """(C, rows, columns) physical values of one date, thinned like `thin_rows`, NaN where not usable; read strip by strip."""
+    bands, rows = bands_of(dataset), dataset.sizes["y"]
+    step = step_for((rows, dataset.sizes["x"]))
     strip = max(step, 512 // step * step)
     parts = []
-    for row in range(0, dataset.sizes["y"], strip):
+    for row in range(0, rows, strip):
         part = dataset.isel(time=[index], y=slice(row, row + strip))
         thinned = part.isel(y=slice(None, None, step), x=slice(None, None, step))
         x_NCYX, valid_NYX = decode(thinned["image"].values, thinned["valid"].values, bands, variables)
@@ -60,18 +61,12 @@ def read_variables(dataset: xr.Dataset, index: int, step: int, variables: tuple[
 
 
 def crs_labels(text: str) -> dict[str, str]:
-    """`crs` (`EPSG:3035`; without a code the projection's method) and `crs_unit` (`m`, `degree`) for a figure's margin."""
+    """`crs` (`EPSG:3035`; without a code the projection's method: `Sinusoidal`) and `crs_unit` (`m`, `degree`)."""
     crs = parse_crs(text)
-    code = crs.to_epsg()
+    code, method = crs.to_epsg(), re.search(r'METHOD\["([^"]+)"', crs.to_wkt(version="WKT2_2019"))
     unit = "degree" if crs.is_geographic else crs.linear_units or "m"
-    name = f"EPSG:{code}" if code else projection_name(crs.to_wkt(version="WKT2_2019"))
+    name = f"EPSG:{code}" if code else method[1] if method else "a CRS without a code"
     return {"crs": name, "crs_unit": "m" if unit == "metre" else unit}
-
-
-def projection_name(wkt2: str) -> str:
-    """The projection's method, for a CRS that has no code: `Sinusoidal`, `Polar Stereographic (variant B)`."""
-    method = re.search(r'METHOD\["([^"]+)"', wkt2)
-    return method[1] if method else "a CRS without a code"
 
 
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:
@@ -80,7 +75,7 @@ def extent_of(grid: Grid) -> tuple[float, float, float, float]:
     return left, right, bottom, top
 
 
-def shades_for(variable: str, frames: list[Frame]) -> Shades:
+def shades_for(variable: str, frames: Sequence[Frame]) -> Shades:
     """Colours that readers with any colour vision tell apart, limits from the 1st to the 99th percentile of all frames.
 
     Vegetation indices go from pale to green, rain and snow from white (none) to blue, differences of two signs around 0 brown

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 NO_DATE = -(2**31)  # no change, or not seen
 NOT_MONITORED, NOTHING_FOUND, CHANGED = 0, 1, 2
 NOT_SEEN = 255
+
+
+class Rows(Protocol):
+    """An array, a memory map or a zarr array: (rows, columns), sliced by rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,21 @@ class Class:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One file. `source` names the array it is made from; `bands` are (name, description, unit, encode).
+class LayerBand:
+    """`encode(values, is_seen)` gives the stored numbers; `unit` None stands for that of the variable."""
 
-    `encode(values, is_seen)` gives the stored numbers; `unit` None stands for the variable's own.
-    """
+    name: str
+    description: str
+    unit: str | None
+    encode: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def unit_of(self, variable_unit: str) -> str:
+        return variable_unit if self.unit is None else self.unit
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file. `source` names the array it is made from."""
 
     name: str
     title: str
@@ -46,19 +66,6 @@ class Layer:
     nodata: float
     bands: tuple[LayerBand, ...]
     classes: tuple[Class, ...] = ()
-
-    @property
-    def resampling(self) -> str:
-        """Of the overviews, by GDAL's names: neither codes nor dates have a mean."""
-        return "NEAREST" if self.dtype != "float32" else "AVERAGE"
-
-
-@dataclass(frozen=True)
-class LayerBand:
-    name: str
-    description: str
-    unit: str | None  # None: that of the variable
-    encode: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def as_days(values: np.ndarray, is_seen: np.ndarray) -> np.ndarray:

@@ -5,18 +5,24 @@ Everything that comes from files (names, messages, settings) is escaped by the t
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from mimetypes import guess_type
 from pathlib import Path
-from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pipelines.files import write_text
-from pipelines.products.labels import name_facts
-from pipelines.products.page import fact, grouped, render_page, shown
-from pipelines.products.section import Column, Section, Table
+from pipelines.products.json_values import Json, plain
+from pipelines.products.section import Section, Table
 
 MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
+FACTS = {  # what keys of summary.json are called where people read them
+    "pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches",
+    "pixels_recovered": "pixels of patches as expected again",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,25 @@ class Report:
     that a reader must know; all are in `config_yaml`. `notes` are sentences that must be seen first.
     """
 
-    summary: Mapping[str, Any]
+    summary: Json
     sections: Sequence[Section] = ()
-    cube: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    cube: Json = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
     notes: Sequence[str] = ()
     config_yaml: str = ""
+
+    @property
+    def computed(self) -> Json:
+        """What was computed, by its names for people; what says itself what it is (`area_m2`, `first_date`) keeps its key."""
+        return {FACTS.get(key, key): value for key, value in self.summary["computed"].items()}
+
+    @property
+    def refused(self) -> dict[str, list[Json]]:
+        """Refusals by reason, the most frequent reason first."""
+        groups: dict[str, list[Json]] = {}
+        for entry in self.summary["refused"]:
+            groups.setdefault(entry["reason"], []).append(entry)
+        return dict(sorted(groups.items(), key=lambda pair: (-len(pair[1]), pair[0])))
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -43,17 +62,27 @@ def write_report(report: Report, path: Path) -> None:
 
 def render_report(report: Report) -> str:
     """The report as one HTML text."""
-    return render_page(
-        "report.html",
-        report,
-        tone=tone_of(report.summary),
-        headline=headline(report.summary),
-        best_of=best_of,
-        computed=name_facts(report.summary["computed"]),
-    )
+    has_sites = bool(report.cube) and all(isinstance(facts, Mapping) for facts in report.cube.values())
+    verdict = {"tone": tone_of(report.summary), "headline": headline(report.summary)}
+    return _template("report.html").render(c=report, s=report.summary, has_sites=has_sites, best_of=best_of, **verdict)
 
 
-def tone_of(summary: Mapping[str, Any]) -> str:
+def render_markdown(report: Report) -> str:
+    """The report as Markdown; pictures are named, not shown. Prefect's artifacts show it."""
+    return _template("report.md.jinja").render(c=report, s=report.summary, most_rows=MOST_ROWS)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("pipelines.products", "."), autoescape=name.endswith(".html"), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"),
+    )  # fmt: skip
+    filters = {"duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact, "markdown": markdown_text}
+    environment.filters |= filters
+    return environment.get_template(name)
+
+
+def tone_of(summary: Json) -> str:
     """`good`, `bad` or `unsure`: how the verdict is coloured.
 
     good: everything that was to be beaten is beaten and every criterion is met; bad: not to be published, or no criterion is met.
@@ -67,7 +96,7 @@ def tone_of(summary: Mapping[str, Any]) -> str:
     return "good" if all(beaten) and all(met) and (beaten or met) else "unsure"
 
 
-def headline(summary: Mapping[str, Any]) -> str:
+def headline(summary: Json) -> str:
     """The verdict in a line: whether the model may be published, and how many criteria are met."""
     verdict, criteria = summary["verdict"], summary["criteria"]
     if verdict is None:
@@ -89,59 +118,76 @@ def best_of(table: Table) -> dict[str, float]:
     return best
 
 
-# ---------------------------------------------------------------- Markdown
+def inline(path: Path) -> str:
+    """A picture as a data URI."""
+    return f"data:{guess_type(path)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def render_markdown(report: Report) -> str:
-    """The report as Markdown; pictures are named, not shown. Prefect's artifacts show it."""
-    summary = report.summary
-    lines = [markdown_text(summary["sentence"]), ""]
-    if verdict := summary["verdict"]:
-        lines += [f"**{markdown_text(verdict['sentence'])}**", ""]
-    if summary["criteria"]:
-        lines += [*markdown_table(criteria_table(summary["criteria"])), ""]
-    if report.notes:
-        lines += [*(f"- {markdown_text(note)}" for note in report.notes), ""]
-    for section in report.sections:
-        lines += _section_lines(section)
-    refused = [f"{reason}: {len(entries)}" for reason, entries in grouped(summary["refused"]).items()]
-    files = summary["products"]["files"]
-    for title, facts in (("Computed", name_facts(summary["computed"])), ("Refused", refused), ("Products", files)):
-        if facts:
-            lines += [f"## {title}", "", *_listed(facts), ""]
-    model = f", model `{summary['model_hash'][:12]}`" if summary["model_hash"] else ""
-    return "\n".join([*lines, f"Cube `{summary['cube_snapshot'][:20]}`{model}, config `{summary['config_hash'][:12]}`.", ""])
+def number(value: object) -> str:
+    """Three significant digits; a dash where there is no number."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1 else f"{value:.3g}"
 
 
-def criteria_table(criteria: Sequence[Mapping[str, Any]]) -> Table:
-    """The acceptance criteria as a table: what was required, what was measured."""
-    columns = [
-        Column("name", "criterion", "text"),
-        Column("required", "required", "text"),
-        Column("measured", "measured", "text"),
-        Column("met", "", "text"),
-    ]
-    rows = [
-        {
-            "name": one["name"],
-            "required": f"{one['kind']} {one['requested']:g} {one['unit']}",
-            "measured": f"{shown(one['value'], 'number')} {one['unit']}",
-            "met": "met" if one["is_met"] else "not met",
-        }
-        for one in criteria
-    ]
-    return Table("Acceptance criteria", columns, rows)
+def when(date: str) -> str:
+    """An ISO 8601 date for people: `2020-06-05`, with the time of day where it is not midnight."""
+    return date.rstrip("Z").replace("T", " ").removesuffix(":00").removesuffix(" 00:00")
 
 
-def markdown_table(table: Table) -> Iterator[str]:
-    """The lines of a table, at most `MOST_ROWS` rows."""
-    yield "| " + " | ".join(markdown_text(column.title) for column in table.columns) + " |"
-    yield "|" + " --- |" * len(table.columns)
-    for row in table.rows[:MOST_ROWS]:
-        yield "| " + " | ".join(markdown_text(shown(row.get(c.key), c.kind)) for c in table.columns) + " |"
-    if len(table.rows) > MOST_ROWS:
-        yield ""
-        yield f"The first {MOST_ROWS} of {len(table.rows)} rows."
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def fact(value: object, key: str) -> str:
+    """A fact for people, by the name that it has in `summary.json`."""
+    value = plain(value)
+    if key.endswith("_m2") and isinstance(value, int | float):
+        return shown(value, "area")
+    is_moment = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", value)
+    return when(str(value)) if is_moment else number(value)
+
+
+def shown(value: object, kind: str) -> str:
+    """A value for people; `kind` as of a `Column`."""
+    value = plain(value)
+    if not is_there(value):
+        return "–"
+    if kind == "date":
+        return when(str(value))[:10]
+    if not isinstance(value, int | float):
+        return str(value)
+    match kind:
+        case "share":
+            return f"{100 * value:.1f} %"
+        case "sure":  # a share of the pixels tried: never all there are
+            return "> 99.9 %" if value > 0.9995 else f"{100 * value:.1f} %"
+        case "days":
+            return f"{value:.0f} d"
+        case "whole":
+            return number(int(value))
+        case "degrees":
+            return f"{value:.5f}"
+        case "area":
+            return f"{value / 1e6:.3g} km²" if value >= 1e7 else f"{value / 1e4:.2f} ha" if value >= 1000 else f"{value:.0f} m²"
+        case "number":
+            return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
+    return str(value)
+
+
+def is_there(value: object) -> bool:
+    """False for None, NaN and "unknown"."""
+    return value is not None and value == value and value != "unknown"
 
 
 def markdown_text(text: str) -> str:
@@ -151,27 +197,6 @@ def markdown_text(text: str) -> str:
     '\\\\[a\\\\](http:&#47;&#47;x.y) \\\\| www&#46;x.y'
     """
     escaped = "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in " ".join(str(text).split()))
-    for plain, entity in (("<", "&lt;"), ("://", ":&#47;&#47;"), ("@", "&#64;")):  # renderers make links of bare addresses too
-        escaped = escaped.replace(plain, entity)
+    for mark, entity in (("<", "&lt;"), ("://", ":&#47;&#47;"), ("@", "&#64;")):  # renderers make links of bare addresses too
+        escaped = escaped.replace(mark, entity)
     return re.sub(r"(?i)\b(www)\.", r"\1&#46;", escaped)
-
-
-def _section_lines(section: Section) -> Iterator[str]:
-    yield from (f"## {markdown_text(section.title)}", "")
-    for paragraph in section.text:
-        yield from (markdown_text(paragraph), "")
-    if section.facts:
-        yield from (*_listed(section.facts), "")
-    if section.pictures:
-        titles = "; ".join(markdown_text(picture.title) for picture in section.pictures)
-        yield from (f"Pictures, in report.html: {titles}.", "")
-    for table in section.tables:
-        yield from ([f"### {markdown_text(table.title)}", ""] if table.title else [])
-        yield from (*markdown_table(table), "")
-        yield from ([markdown_text(table.note), ""] if table.note else [])
-
-
-def _listed(facts: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    if not isinstance(facts, Mapping):
-        return [f"- {markdown_text(line)}" for line in facts]
-    return _listed([f"{key.replace('_m2', '').replace('_', ' ')}: {fact(value, key)}" for key, value in facts.items()])

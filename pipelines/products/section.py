@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pipelines.products.json_values import Json
 
 Kind = Literal["text", "name", "number", "share", "sure", "days", "whole", "degrees", "date", "area"]
 
@@ -21,7 +23,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Column:
-    """`kind`: how a value is shown (pipelines.products.page.shown); share: a part of one, as percent; area: in m².
+    """`kind`: how a value is shown (pipelines.products.report.shown); share: a part of one, as percent; area: in m².
 
     `better`: high, low or "" (no best value is marked).
     """
@@ -38,7 +40,7 @@ class Table:
 
     title: str
     columns: Sequence[Column]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Json]
     note: str = ""
     strong: Sequence[str] = ()
 
@@ -53,7 +55,7 @@ class Section:
     name: str
     title: str
     text: Sequence[str] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
 

@@ -6,7 +6,6 @@ The JSON Schema in docs/summary.schema.json is made from the classes of this mod
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.files import write_json
 from pipelines.learning.result import Criterion, Figure
 from pipelines.learning.verdict import Verdict
+from pipelines.products.json_values import plain
 
 VERSION: Literal[2] = 2
 
@@ -123,21 +123,6 @@ def schema() -> dict[str, Any]:
         one["description"] = one["description"].split("\n\n>>>")[0]
         one["required"] = list(one["properties"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON holds it, at any depth: dates ISO 8601 in UTC, numpy numbers as Python's, NaN and infinity as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "strftime"):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ") if value == value else None
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import geopandas
 import numpy as np
+import pandas as pd
+import shapely
 
-from pipelines.products.track_outlines import frame_of, outlines_of, write_outlines
+from pipelines.products.polygons import outlines_of, write_geojson
 from pipelines.products.track_plot import draw_tracks
 from pipelines.tracking.objects import Space
 from pipelines.tracking.table import event_rows, object_rows, size_columns, tables_of
 from pipelines.tracking.tracks import TrackedDate
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EVENT_ORDER = ("new", "grown", "shrunk", "gone", "merged", "split", "stable", "not seen", "first seen")
 MOST_DATES_OF_OUTLINES = 500
@@ -51,22 +51,22 @@ class TrackFiles:
     """Rows, outlines and the backdrop of the picture, gathered date by date."""
 
     def __init__(self, space: Space, with_outlines: bool):
-        self.space, self.with_outlines = space, with_outlines and space.grid is not None
+        self.space, self.grid = space, space.grid if with_outlines else None
         self.objects: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
-        self.polygons: list[Any] = []
+        self.polygons: list[shapely.MultiPolygon] = []  # one per object and date, in the grid's CRS
         self.dates = 0
         self.backdrop: np.ndarray | None = None
 
     def add(self, tracked: TrackedDate) -> None:
         """Takes in one date; call it for every date, in order."""
         self.dates += 1
-        if self.with_outlines and self.dates > MOST_DATES_OF_OUTLINES:
-            self.with_outlines = False  # the file would be too large to open
+        if self.dates > MOST_DATES_OF_OUTLINES:
+            self.grid = None  # the file would be too large to open
         self.objects += object_rows(tracked, self.space)
         self.events += event_rows(tracked)
-        if self.with_outlines and self.space.grid is not None:
-            self.polygons += outlines_of(tracked, self.space.grid)
+        if self.grid is not None:
+            self.polygons += outlines_of(tracked.label, self.grid, len(tracked.shapes))
         there = (tracked.label > 0).astype("int32")
         self.backdrop = there if self.backdrop is None else self.backdrop + there
 
@@ -79,8 +79,11 @@ class TrackFiles:
             for table, stem in ((tables.objects, "objects"), (tables.events, "events"), (tables.tracks, "tracks")):
                 table.to_csv(draft / f"{stem}.csv", index=False, float_format="%.10g")
             draw_tracks(tables.objects, tables.events, self.space, draft / "tracks.png", title, backdrop_YX=self.backdrop)
-            if self.with_outlines and self.space.grid is not None:
-                write_outlines(frame_of(self.objects, self.polygons, self.space.grid), draft)
+            if self.grid is not None:
+                frame = geopandas.GeoDataFrame(pd.DataFrame(self.objects), geometry=self.polygons, crs=self.grid.crs)
+                frame["date"] = pd.to_datetime(frame["date"].to_numpy(dtype="datetime64[ns]")).tz_localize("UTC")
+                frame.to_parquet(draft / OUTLINES[0], index=False, compression="zstd")
+                write_geojson(frame, draft / OUTLINES[1])
             written = sorted(path.name for path in draft.iterdir())
             for stale in OUTLINES:
                 (out / stale).unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def test_torch_is_the_same_release_in_its_lock_in_the_project_and_in_what_is_kno
     assert named(known["requires-dist"]) <= read_pins("requirements.lock").keys()
 
 
-LEARNT = ("pipelines.products.site_products", "pipelines.products.site_sections")  # of labelled change, which torch computes
+LEARNT = ("pipelines.products.site_products",)  # of labelled change, which torch computes
 
 
 def test_reading_writing_and_products_do_not_need_torch() -> None:

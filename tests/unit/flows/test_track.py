@@ -168,8 +168,7 @@ def test_real_felling_is_followed(shared_data, tmp_path):
 
 def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     from pipelines.grid import Grid
-    from pipelines.products.cog import Lineage
-    from pipelines.products.layer_cog import write_layers
+    from pipelines.products.cog import Lineage, write_layers
     from pipelines.products.layers import MONITOR_LAYERS
 
     grid = Grid("EPSG:3035", (10.0, 0.0, 5000000.0, 0.0, -10.0, 2700000.0), (30, 40))
@@ -180,7 +179,7 @@ def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     status[:, 39] = 0
     arrays = {"status": status, "change_day": changed, "recovered_day": recovered}
     lineage = Lineage("S", "M", "C", "0.1.0", "2020-06-05T00:00:00Z")
-    write_layers(arrays, MONITOR_LAYERS, grid, "1", lineage, "2020-06-05T00:00:00Z", tmp_path / "forest" / "products")
+    write_layers(arrays, MONITOR_LAYERS, grid, "1", lineage, tmp_path / "forest" / "products")
     record = track([tmp_path / "forest"], tmp_path / "out")
     assert record["events"] == {"new": 2, "grown": 1, "gone": 1, "stable": 1}
     events = pd.read_csv(tmp_path / "out" / "events.csv")

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.grid import Grid
-from pipelines.products.polygons import COLUMNS, kept_pixels, outline_changes, read_polygons, write_polygons
+from pipelines.products.polygons import COLUMNS, kept_pixels, outline_changes, read_patches, strongest_pixel, write_polygons
 
 EUROPE = Grid("EPSG:3035", (10.0, 0, 5.5e6, 0, -10.0, 2.7e6), (30, 40))  # equal area
 DAY = 18_262.4375  # 2020-01-01T10:30
@@ -128,11 +128,11 @@ def test_recovered_pixels_are_counted_by_patch():
 def test_kept_pixels_are_those_of_the_patches():
     changed = mask(np.s_[0, 0:3], np.s_[5, 0:2], np.s_[8, 8])
     for least in (1, 2, 3, 9):
-        pixels = kept_pixels(changed, EUROPE, days(changed), least, None)
+        pixels = kept_pixels(changed, EUROPE, days(changed), 1, least, None)
         assert pixels.row.size == outline_changes(changed, EUROPE, days(changed), min_area_px=least).pixels.sum()
-    pixels = kept_pixels(changed, EUROPE, days(changed), 3, None)
+    pixels = kept_pixels(changed, EUROPE, days(changed), 1, 3, None)
     assert (list(pixels.row), list(pixels.column), list(pixels.values["change_day"])) == ([0] * 3, [0, 1, 2], [DAY] * 3)
-    assert kept_pixels(np.zeros_like(changed), EUROPE, {}, 1, None).row.size == 0
+    assert kept_pixels(np.zeros_like(changed), EUROPE, {}, 1, 1, None).row.size == 0
 
 
 def test_dates_magnitude_and_direction_are_those_of_the_pixels():
@@ -183,7 +183,7 @@ def test_the_three_files_say_the_same(tmp_path):
     paths = write_polygons(frame, tmp_path, "changes")
     assert [path.name for path in paths] == ["changes.gpkg", "changes.parquet", "changes.geojson"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)  # no drafts left
-    package, table, text = geopandas.read_file(paths[0]), read_polygons(paths[1]), geopandas.read_file(paths[2])
+    package, table, text = geopandas.read_file(paths[0]), geopandas.read_parquet(paths[1]), geopandas.read_file(paths[2])
     for read in (package, table, text):
         assert list(read.id) == list(frame.id)
         assert list(read.first_date) == list(frame.first_date)
@@ -253,21 +253,26 @@ def test_nothing_found_gives_valid_empty_files(tmp_path):
     frame = outline_changes(np.zeros((30, 40), bool), EUROPE)
     assert len(frame) == 0
     for path in write_polygons(frame, tmp_path, "changes"):
-        read = read_polygons(path) if path.suffix == ".parquet" else geopandas.read_file(path)
+        read = geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path)
         assert len(read) == 0
     assert geopandas.read_file(tmp_path / "changes.gpkg").crs.to_epsg() == 3035
-    assert set(COLUMNS) <= set(read_polygons(tmp_path / "changes.parquet").columns)
+    assert set(COLUMNS) <= set(geopandas.read_parquet(tmp_path / "changes.parquet").columns)
     assert json.loads((tmp_path / "changes.geojson").read_text()) == {"type": "FeatureCollection", "features": []}
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ArtefactDamaged, match=r"layer magnitude is \(3, 3\), the grid is \(30, 40\)"):
         outline_changes(mask(), EUROPE, {"magnitude": np.zeros((3, 3))})
-    with pytest.raises(MissingInput, match="no patches here"):
-        read_polygons(tmp_path / "changes.parquet")
-    (tmp_path / "changes.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ArtefactDamaged, match="not a GeoParquet file"):
-        read_polygons(tmp_path / "changes.parquet")
+    with pytest.raises(MissingInput, match=r"changes.parquet is not there; run the command that made it again"):
+        read_patches(tmp_path)
     patient = Grid('LOCAL_CS["patient",UNIT["millimetre",0.001]]', (1.0, 0, 0, 0, -1.0, 0), (4, 4))
     with pytest.raises(RequestError, match="not a place on Earth"):
         outline_changes(np.ones((4, 4), bool), patient)
+
+
+def test_the_clearest_pixel_of_a_patch_is_found():
+    changed = mask(np.s_[5:12, 6:15])
+    magnitude = np.where(changed, -0.1, -9).astype(np.float32)  # the largest lies outside
+    magnitude[9, 11] = -0.5
+    frame = outline_changes(changed, EUROPE)
+    assert strongest_pixel(frame.geometry[0], EUROPE, magnitude) == (9, 11)

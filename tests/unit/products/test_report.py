@@ -14,9 +14,19 @@ from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.grid import Grid
 from pipelines.learning.result import Criterion, Evaluation
 from pipelines.learning.verdict import Verdict
-from pipelines.products.page import duration, fact, number, percent, shown
 from pipelines.products.polygons import outline_changes
-from pipelines.products.report import Report, render_markdown, render_report, tone_of, write_report
+from pipelines.products.report import (
+    Report,
+    duration,
+    fact,
+    number,
+    render_markdown,
+    render_report,
+    shown,
+    tone_of,
+    write_report,
+)  # fmt: skip
+from pipelines.products.report_sections import percent
 from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.products.summary import Published, Refusal, StageCost, Summary, read_summary, schema, write_summary
 from pipelines.products.tables import alert_table, area_table, label_tables, lead_tables, monitoring_table, patch_table

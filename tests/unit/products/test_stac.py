@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.grid import Grid
 from pipelines.products.cog import write_forecast_cogs
-from pipelines.products.stac import box, duration, footprint, projection, write_collection
+from pipelines.products.stac import box, duration, footprint, forecast_item, projection, write_collection
 
 
 @pytest.fixture
@@ -15,11 +15,12 @@ def collection(make_staged, dates, lineage, tmp_path):
     staged, grid = make_staged()
     folder = tmp_path / "run" / "products"
     cogs = write_forecast_cogs(staged, grid, dates, {"ndvi": "1"}, lineage, folder)
-    picture = folder.parent / "quicklook.png"
-    return write_collection(
-        folder, "demo", "A forecast.", grid, dates, cogs, list(staged.fields), {"ndvi": "1"}, lineage,
-        pictures={"Quicklook": picture}, metrics={"mae": 0.05},
-    )  # fmt: skip
+    items = [
+        forecast_item(grid, date, cog, [field for field in staged.fields if field.target == k], {"ndvi": "1"}, lineage)
+        for k, (date, cog) in enumerate(zip(dates, cogs, strict=True))
+    ]
+    pictures = {"Quicklook": folder.parent / "quicklook.png"}
+    return write_collection(folder, "demo", "forecast", "A forecast.", items, pictures=pictures, metrics={"mae": 0.05})
 
 
 def validate(thing) -> None:

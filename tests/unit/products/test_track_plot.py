@@ -65,7 +65,7 @@ def test_thousands_of_small_tracks_are_a_few_lines(tmp_path, monkeypatch):
     objects, events, _ = as_tables(track_objects(masks, [0.0, 1.0], space), space)
     assert objects.track_id.nunique() == 400
     drawn = []
-    monkeypatch.setattr("pipelines.products.track_plot.save_figure", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr("pipelines.products.canvas.save_figure", lambda figure, path: drawn.append(figure))
     draw_tracks(objects, events, space, tmp_path / "a.png", "Specks")
     assert max(len(axes.lines) for axes in drawn[0].axes) <= 3 * (len(COLOURS) + 1)
     grey = next(line for line in drawn[0].axes[0].lines if line.get_color() == OTHER)
@@ -91,7 +91,7 @@ def test_places_are_in_metres_from_the_corner_of_the_raster():
     space = Space.of_spacing((2.0, 0.5))
     objects, _, _ = as_tables(track_objects(masks, [0.0, 1.0], space), space)
     axes = Figure().subplots()
-    _draw_positions(axes, objects, "step", space, {}, masks.sum(axis=0))
+    _draw_positions(axes, objects, space, {}, masks.sum(axis=0))
     assert axes.get_xlabel() == "mm from the left edge of the raster"
     assert axes.get_ylabel() == "mm from the upper edge of the raster"
     assert tuple(axes.images[0].get_extent()) == (0, 30, 60, 0)

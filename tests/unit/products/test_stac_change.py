@@ -6,33 +6,31 @@ import pystac.validation
 import pytest
 
 from pipelines.grid import Grid
-from pipelines.products.cog import Lineage
-from pipelines.products.layer_cog import write_layers
-from pipelines.products.layer_stac import ChangeItem, write_change_collection
+from pipelines.products.cog import Lineage, write_layers
 from pipelines.products.layers import CHANGE_LAYERS, MASK_CLASSES
 from pipelines.products.polygons import outline_changes, write_polygons
+from pipelines.products.stac import change_item, write_collection
 
 
-def site(name: str, folder, x: float) -> ChangeItem:
+def site(name: str, folder, x: float) -> dict:
     grid = Grid("EPSG:32635", (10.0, 0.0, x, 0.0, -10.0, 5000000.0), (6, 8))
     mask = np.zeros(grid.shape_yx, np.uint8)
     mask[2:4, 3:5], mask[0, 0] = 1, 255
     probability = np.where(mask == 255, np.nan, 0.1 + 0.8 * mask).astype(np.float32)
     lineage = Lineage(f"SNAP-{name}", "MODEL", "CONFIG", "0.1.0", "2018-01-01T00:00:00Z", ("before", "after <b>"))
     arrays: dict[str, np.ndarray] = {"probability": probability, "mask": mask}
-    rasters = write_layers(arrays, CHANGE_LAYERS, grid, "", lineage, "2018-01-01T00:00:00Z", folder, prefix=f"{name}_")
+    rasters = write_layers(arrays, CHANGE_LAYERS, grid, "", lineage, folder, prefix=f"{name}_")
     vectors = write_polygons(outline_changes(mask, grid), folder, f"{name}_changes")
-    times = ("2016-01-01T00:00:00Z", "2018-01-01T00:00:00Z")
-    return ChangeItem(name, f"Change in {name}", grid, *times, CHANGE_LAYERS, rasters, vectors, "", lineage, {"patches": 1})
+    start = "2016-01-01T00:00:00Z"
+    return change_item(name, f"Change in {name}", grid, start, CHANGE_LAYERS, rasters, vectors, "", lineage, {"patches": 1})
 
 
 @pytest.fixture
 def collection(tmp_path):
     folder = tmp_path / "run" / "products"
     items = [site("paris", folder, 500000.0), site("rennes", folder, 600000.0)]
-    return write_change_collection(
-        folder, "demo", "Change.", items, pictures={"Quicklook": tmp_path / "run" / "paris.png"}, metrics={"f1": 0.4}
-    )
+    pictures = {"Quicklook": tmp_path / "run" / "paris.png"}
+    return write_collection(folder, "demo", "change", "Change.", items, pictures=pictures, metrics={"f1": 0.4})
 
 
 def validate(thing) -> None:

@@ -1,9 +1,14 @@
-"""What is expected of a variable and how much of that is the network's, in sentences for a person."""
+"""What is expected of a variable, or has changed in sites, and how sure that is, in sentences for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from pipelines.learning.result import Evaluation
+from pipelines.products.json_values import Json
+
+HECTARE_M2 = 10_000
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,23 @@ def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
     if share == 0:
         return [f"Validation supports none of the network's correction: this forecast is the baseline ({baseline}) itself."]
     return [f"The network corrects a baseline ({baseline}); validation supports {share:.0%} of the correction."]
+
+
+def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation | None) -> str:
+    """What changed, where, when and how sure, in one sentence. `sites`: name -> facts of what is published, {} for nothing."""
+    measured = ""
+    if evaluation is not None:
+        pooled = evaluation.details["methods"][evaluation.shipped]["pooled"]
+        precision, recall = pooled["precision"], pooled["recall"]
+        if precision is not None and recall is not None:
+            measured = (
+                f"; on labelled sites that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
+                f"have changed, and it finds {recall * 100:.0f} % of those that have"
+            )
+    if not sites:
+        return f"No change is published for {name}{measured}."
+    patches, area = sum(one["patches"] for one in sites.values()), sum(one["area_m2"] for one in sites.values()) / HECTARE_M2
+    first, last = min(one["from_utc"] for one in sites.values())[:10], max(one["to_utc"] for one in sites.values())[:10]
+    where = f"{len(sites)} sites" if len(sites) > 1 else f"the site {next(iter(sites))}"
+    found = f"{patches} patches ({area:.3g} ha) have" if patches != 1 else f"1 patch ({area:.3g} ha) has"
+    return f"In {where} {found} changed between {first} and {last}{measured}."

@@ -10,8 +10,7 @@ from rio_cogeo import cog_validate
 from pipelines.calendar import to_days
 from pipelines.errors import ArtefactDamaged
 from pipelines.grid import Grid
-from pipelines.products.cog import Lineage
-from pipelines.products.layer_cog import sidecar, write_layers
+from pipelines.products.cog import Lineage, sidecar, write_layers
 from pipelines.products.layers import CHANGE_LAYERS, MONITOR_LAYERS, NO_DATE, as_calendar
 from pipelines.products.polygons import outline_changes
 
@@ -45,7 +44,7 @@ def grid(shape_yx=(4, 5)) -> Grid:
 
 @pytest.fixture
 def cogs(tmp_path):
-    return write_layers(monitored(), MONITOR_LAYERS, grid(), "1", LINEAGE, "2020-06-05T00:00:00Z", tmp_path)
+    return write_layers(monitored(), MONITOR_LAYERS, grid(), "1", LINEAGE, tmp_path)
 
 
 def test_every_layer_is_a_valid_cog_with_its_place_and_lineage(cogs, tmp_path):
@@ -103,7 +102,7 @@ def test_classes_carry_colours_and_names(cogs):
 
 
 def test_the_magnitude_has_the_variables_unit(tmp_path):
-    paths = write_layers(monitored(), MONITOR_LAYERS, grid(), "K", LINEAGE, "2020-06-05T00:00:00Z", tmp_path)
+    paths = write_layers(monitored(), MONITOR_LAYERS, grid(), "K", LINEAGE, tmp_path)
     with rasterio.open(paths["magnitude"]) as raster, rasterio.open(paths["confidence"]) as other:
         assert (raster.units, other.units) == (("K",), ("1",))
 
@@ -112,7 +111,7 @@ def test_a_pair_has_probability_and_mask(tmp_path):
     probability = np.array([[0.1, 0.9], [np.nan, 0.5]], np.float32)
     mask = np.array([[0, 1], [255, 0]], np.uint8)
     arrays: dict[str, np.ndarray] = {"probability": probability, "mask": mask}
-    paths = write_layers(arrays, CHANGE_LAYERS, grid((2, 2)), "", LINEAGE, "2020-01-01", tmp_path, prefix="paris_")
+    paths = write_layers(arrays, CHANGE_LAYERS, grid((2, 2)), "", LINEAGE, tmp_path, prefix="paris_")
     assert [path.name for path in paths.values()] == ["paris_probability.tif", "paris_mask.tif"]
     with rasterio.open(paths["probability"]) as raster:
         np.testing.assert_array_equal(raster.read(1), probability)
@@ -125,10 +124,7 @@ def test_large_layers_are_the_same_bytes_each_time_and_overviews_hold_codes_only
     shape = (1100, 1300)
     status = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
     arrays = {"status": status, "change_day": np.where(status == 2, DAY, np.nan)}
-    one, other = (
-        write_layers(arrays, MONITOR_LAYERS, grid(shape), "1", LINEAGE, "2020-06-05", tmp_path / name)
-        for name in ("one", "other")
-    )
+    one, other = (write_layers(arrays, MONITOR_LAYERS, grid(shape), "1", LINEAGE, tmp_path / name) for name in ("one", "other"))
     assert list(one) == list(other) == ["status", "change_date"]
     assert [path.read_bytes() for path in one.values()] == [path.read_bytes() for path in other.values()]
     with rasterio.open(one["status"], overview_level=0) as raster:
@@ -144,8 +140,8 @@ def test_a_memory_map_gives_the_same_file_as_an_array(tmp_path):
         np.save(tmp_path / f"{name}.npy", values)
         mapped[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
     folder = grid((600, 70))
-    one = write_layers(arrays, MONITOR_LAYERS, folder, "1", LINEAGE, "2020-06-05", tmp_path / "one")
-    other = write_layers(mapped, MONITOR_LAYERS, folder, "1", LINEAGE, "2020-06-05", tmp_path / "other")
+    one = write_layers(arrays, MONITOR_LAYERS, folder, "1", LINEAGE, tmp_path / "one")
+    other = write_layers(mapped, MONITOR_LAYERS, folder, "1", LINEAGE, tmp_path / "other")
     assert all(one[name].read_bytes() == other[name].read_bytes() for name in one)
 
 
@@ -165,7 +161,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
         shape = (height, 256)
         arrays = {"status": Generated(shape, 1, np.uint8), "change_day": Generated(shape, np.nan, np.float64)}
         tracemalloc.start()
-        write_layers(arrays, MONITOR_LAYERS, grid(shape), "1", LINEAGE, "2020-06-05", tmp_path / str(height))
+        write_layers(arrays, MONITOR_LAYERS, grid(shape), "1", LINEAGE, tmp_path / str(height))
         assert len(outline_changes(Generated(shape, 0, np.uint8), grid(shape))) == 0
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -174,7 +170,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
 
 def test_layers_of_another_shape_are_refused(tmp_path):
     with pytest.raises(ArtefactDamaged, match=r"layer change_day is \(4, 5\), the grid is \(4, 6\)"):
-        write_layers(monitored(), MONITOR_LAYERS, grid((4, 6)), "1", LINEAGE, "2020-06-05", tmp_path)
+        write_layers(monitored(), MONITOR_LAYERS, grid((4, 6)), "1", LINEAGE, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["1969-12-31", "1970-01-01", "2000-02-29", "2020-12-31", "1899-03-01"])

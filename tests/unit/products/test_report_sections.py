@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.products.held_out import audit_facts, intervals_section, scores_section
+from pipelines.products.report_sections import audit_facts, intervals_section, scores_section
 from pipelines.samples.audit import Audit
 
 

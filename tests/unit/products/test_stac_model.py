@@ -6,7 +6,7 @@ import pytest
 from pystac.extensions.mlm import MLMExtension
 
 from pipelines.grid import Grid
-from pipelines.products.model_item import ModelCard, write_model_item
+from pipelines.products.stac import ModelCard, write_model_item
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (30, 40))
 

@@ -1,0 +1,127 @@
+"""Sections of the report: what was measured of a forecast on held-out blocks and time; what changed in sites, how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.calendar import format_span
+from pipelines.learning.result import Evaluation
+from pipelines.products.charts import draw_blocks, draw_coverage, draw_errors, draw_f1, draw_reliability, draw_skill
+from pipelines.products.json_values import Json
+from pipelines.products.report import when
+from pipelines.products.section import Column, Picture, Section, Table
+from pipelines.products.tables import area_table, label_tables, lead_tables, patch_table, site_table
+from pipelines.samples.audit import Audit
+from pipelines.samples.plan import WindowPlan
+
+OUTCOMES = {"beats": "model is better", "loses": "model is worse"}
+MAP_CAPTION = (
+    "Before and after with the change outlined, and how likely it is. F1 below the title: with every choice (the threshold too) "
+    "made on other sites. Figures on the last panel: of the map as published, with the shipped threshold."
+)
+
+
+def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> Section:
+    """Errors by lead and skill against every baseline. `details`: metrics and skill, as in evaluation.json."""
+    draw_errors(details["metrics"], shipped, drafts / "errors.png")
+    draw_skill(details["skill"], drafts / "skill.png")
+    pictures = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", "Skill against every baseline")]
+    titles = {"method": "baseline", "saved": "error saved by the model", "interval": "interval", "outcome": "outcome"}
+    rows = [
+        {
+            "method": name,
+            "saved": percent(overall["skill"]),
+            "interval": f"{percent(overall['low'])} to {percent(overall['high'])}",
+            "outcome": OUTCOMES.get(overall["outcome"], overall["outcome"]),
+        }
+        for name, overall in ((name, skill["overall"]) for name, skill in details["skill"].items())
+    ]
+    skill = Table("Skill against every baseline", [Column(key, title, "text") for key, title in titles.items()], rows)
+    tables = [skill, *lead_tables(details["metrics"], shipped)]
+    return Section("scores", "Scores on held-out blocks and held-out time", [protocol], pictures=pictures, tables=tables)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1%}".replace("-", "−")
+
+
+def intervals_section(measured: Json | None, drafts: Path) -> Section:
+    """Coverage and width of the prediction intervals; an empty section where there are none."""
+    if not measured:
+        return Section("intervals", "Prediction intervals")
+    draw_coverage(measured, drafts / "coverage.png")
+    overall, leads = measured["overall"], measured["by_lead"]
+    text = [
+        f"Nominal coverage {measured['nominal']:.0%}, measured {overall['coverage']:.1%} of held-out pixels; mean width "
+        f"{overall['mean_width']:.3g}; calibrated on {measured['calibration_dates']} dates."
+    ]
+    if not measured["is_bounded"]:
+        text.append("Those are too few dates for the nominal coverage: the largest error seen is used instead.")
+    columns = [Column("what", "steps ahead", "text"), *[Column(str(lead["lead"]), f"{lead['lead']}") for lead in leads]]
+    rows = [
+        {"what": title, **{str(lead["lead"]): lead[key] for lead in leads}}
+        for key, title in (("coverage", "coverage"), ("mean_width", "mean width"))
+    ]
+    picture = Picture(drafts / "coverage.png", "Coverage of the intervals")
+    return Section("intervals", "Prediction intervals", text, pictures=[picture], tables=[Table("", columns, rows)])
+
+
+def split_section(plan: WindowPlan, audit: Audit, drafts: Path) -> Section:
+    """What was trained on and what was held out, as the audit of the windows found it."""
+    tiles = sorted({(window.tile, window.part) for window in plan.windows})
+    draw_blocks(tiles, plan.shape_yx, drafts / "split.png")
+    text = ["The audit found no pixel-date of a test window in a training window."] if audit.ok else list(audit.problems)
+    columns = [
+        Column("part", "part", "text"), Column("windows", "windows", "whole"), Column("issue_dates", "issue dates", "whole"),
+        Column("share_of_raster", "share of area", "share"), Column("targets", "target dates", "text"),
+    ]  # fmt: skip
+    rows = [
+        {"part": part, **row, "targets": " to ".join(when(date) for date in row["targets_from_to"] or ())}
+        for part, row in audit.facts["parts"].items()
+    ]
+    picture, title = Picture(drafts / "split.png", "Blocks of the split"), "What was trained on, what was held out"
+    return Section("split", title, text, audit_facts(audit), pictures=[picture], tables=[Table("", columns, rows)])
+
+
+def audit_facts(audit: Audit) -> dict[str, Any]:
+    """What was compared, label -> value; spans of days in words: a gap of 0.0035 days is 5 minutes."""
+    shared = {f"pixel-dates in both {key.replace('_', ' and ')}": n for key, n in audit.facts["shared_pixel_dates"].items()}
+    spans = {key: "–" if days is None else format_span(days) for key, days in audit.facts["least_gap_days"].items()}
+    gaps = {f"least gap {key.replace('_', ' ')}": span for key, span in spans.items()}
+    return {**shared, "least distance in pixels": audit.facts["least_distance_px"], **gaps}
+
+
+def change_section(sites: Mapping[str, Json], largest: Sequence[Json], pictures: Mapping[str, Path], threshold: float) -> Section:
+    """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks."""
+    note = (
+        f"With the shipped threshold ({threshold:.3f}), which was chosen on all labelled sites together. The figures under "
+        "Confidence have thresholds chosen without the site, so areas and F1 differ from those of the maps."
+    )
+    maps = [Picture(path, name, MAP_CAPTION) for name, path in pictures.items() if path.exists()]
+    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patch_table(largest)])
+
+
+def confidence_section(evaluation: Evaluation, drafts: Path) -> Section:
+    """Every method side by side, areas and curves; the curves are drawn into `drafts`."""
+    details, shipped = evaluation.details, evaluation.shipped
+    method = details["methods"][shipped]
+    tables = label_tables(evaluation.methods, list(method["sites"]), shipped)
+    if details["area"]:
+        tables.append(area_table(details["area"], details["confidence"]))
+    draw_f1(details["methods"], shipped, drafts / "f1.png")
+    caption = (
+        "The threshold too is chosen on other sites. Pooled over all pixels, with its "
+        f"{details['confidence'] * 100:g} % interval ({method['f1_interval'].get('basis', 'blocks')}); "
+        "no method has seen the site."
+    )
+    curves = [Picture(drafts / "f1.png", "F1 of every method and site", caption)]
+    if reliability := method.get("reliability"):
+        draw_reliability([one for one in reliability["bins"] if one["pixels"]], drafts / "reliability.png")
+        caption = (
+            "How often pixels that were given a probability have really changed, on sites that were left out. "
+            f"Off by {reliability['expected_error']:.3f} on average."
+        )
+        curves.append(Picture(drafts / "reliability.png", "Stated probability against what happened", caption))
+    return Section("confidence", "Confidence", text=[evaluation.protocol], pictures=curves, tables=tables)
