@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.folder import RunFolder
-from flows.invocation import Invocation
 from flows.steps import read_records
+from flows.task import Invocation
 from pipelines.products.report import markdown_text
 from pipelines.progress import Progress
 

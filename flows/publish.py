@@ -16,9 +16,8 @@ from typing import Any
 from configs.load import config_hash
 from flows import code
 from flows.folder import RunFolder, code_version, finished, read_json, require
-from flows.invocation import Invocation
 from flows.steps import read_records, stage_costs
-from flows.task import Building, Findings, Record, Task
+from flows.task import Building, Findings, Invocation, Record, Task
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
 from pipelines.files import replace_folder, write_json
 from pipelines.learning.result import Evaluation

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,19 +26,20 @@ from filelock import FileLock, Timeout
 from configs.load import load_run
 from flows.access import Access, access_of, make_private
 from flows.children import Child, restart, sigterm_as_interrupt, start
-from flows.deployments import read_deployments, scheduled_of
+from flows.deployments import WRONG_SCHEDULE, ZOMBIE_S, read_deployments, scheduled_of
 from flows.limits import LIMITS_VARIABLE, SCHEDULERS, Limits, default_limits
-from flows.liveness import mark_silent
 from flows.prefect_api import PrefectApi, without_proxies
-from flows.registration import WRONG_SCHEDULE
+from flows.tasks import FLOWS
 from flows.tracking import is_reachable
 from pipelines.errors import RequestError, StateError
 
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
 START_TIMEOUT_S = 150  # measured: 7-30 s, longer on a loaded machine
-HEARTBEAT_S, ZOMBIE_S = 30, 90
+HEARTBEAT_S = 30
 CHECK_EVERY_S = 30.0
+STARTING_S = 300.0  # measured: 10 s from PENDING to RUNNING, longer on a loaded machine
+NO_HEARTBEAT = "no heartbeat: the process or its machine ended; start the run again, it resumes"
 NOT_INHERITED = (
     "PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_", "PREFECT_API_KEY",
     "PREFECT_CLIENT_CUSTOM_HEADERS",
@@ -63,12 +65,7 @@ class ServerHome:
 
 
 def serve(
-    config: str | None,
-    *,
-    port: int = 4200,
-    schedule: str | None = None,
-    allow: Sequence[str] = (),
-    check: bool = False,
+    config: str | None, *, port: int = 4200, schedule: str | None = None, allow: Sequence[str] = (), check: bool = False
 ) -> dict[str, Any]:
     """Starts everything and waits for Ctrl-C or SIGTERM; with `check` it stops as soon as the server has answered.
 
@@ -109,9 +106,8 @@ def lock_home(home: Path) -> AbstractContextManager[Any]:
     try:
         return FileLock(home / "serve.lock", timeout=0).acquire()
     except Timeout as e:
-        raise RequestError(
-            f"another `driftline serve` uses {home}; end that one, or serve a config with another `runs` folder"
-        ) from e
+        remedy = "end that one, or serve a config with another `runs` folder"
+        raise RequestError(f"another `driftline serve` uses {home}; {remedy}") from e
 
 
 def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
@@ -137,7 +133,7 @@ def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
 
 
 def access_settings(home_of: ServerHome) -> dict[str, str]:
-    """Prefect's own protection, in addition to flows/request_filter.py, for the server and its clients."""
+    """Prefect's own protection, in addition to flows/server.py, for the server and its clients."""
     return {
         "PREFECT_SERVER_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_API_AUTH_STRING": home_of.access.auth,
@@ -201,6 +197,41 @@ def report_dead_runs(home_of: ServerHome) -> None:
         print(f"could not check for dead runs: {e}", file=sys.stderr)
 
 
+def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
+    """Names of driftline's runs now marked CRASHED: RUNNING (or being cancelled) without a heartbeat for `silent_s` seconds.
+
+    The automation of flows/deployments.py does this for runs of a live server. Its timers end with the server: a run that ended
+    together with it (a power cut) would stay RUNNING for ever and keep its queue slot, and so would one whose worker ended before
+    the first heartbeat. Call it only if the server has run for `silent_s`: before, live runs could not send a heartbeat. Raises
+    OSError.
+    """
+    now = datetime.now(UTC)
+    requested = {
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
+        "flows": {"name": {"any_": list(FLOWS)}},
+        "limit": 200,
+    }
+    silent = [run for run in api.post("/flow_runs/filter", requested) if is_silent(api, run, now, silent_s)]
+    state = {"type": "CRASHED", "name": "Crashed", "message": NO_HEARTBEAT}
+    for run in silent:
+        api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    return [run["name"] for run in silent]
+
+
+def is_silent(api: PrefectApi, run: dict[str, Any], now: datetime, silent_s: float) -> bool:
+    """True if the last event of the run is so old that its process must have ended."""
+    patience = timedelta(seconds=max(silent_s, STARTING_S) if run["state"]["type"] == "PENDING" else silent_s)
+    if now - datetime.fromisoformat(run["state"]["timestamp"]) < patience:
+        return False
+    last_heartbeat = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+        "occurred": {"since": (now - patience).isoformat()},
+    }
+    heartbeats: int = api.post("/events/filter", {"filter": last_heartbeat, "limit": 1})["total"]
+    return heartbeats == 0
+
+
 def listening_addresses(children: list[Child]) -> list[str]:
     """Every address:port on which the children, or their descendants, listen."""
     import psutil
@@ -219,11 +250,9 @@ def listening_addresses(children: list[Child]) -> list[str]:
 
 def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, Any]]) -> None:
     token = home_of.access.token_file
-    login = (
-        f"{home_of.ui}/?token={quote(home_of.access.auth, safe='')}"
-        if token
-        else f"{home_of.ui} (password: your own auth string)"
-    )
+    login = f"{home_of.ui}/?token={quote(home_of.access.auth, safe='')}"
+    if not token:
+        login = f"{home_of.ui} (password: your own auth string)"
     auth = f'"$(cat {shlex.quote(str(token))})"' if token else "YOURS"
     scheduled = scheduled_of(deployments)
     schedule = f"schedule of {scheduled[0]}: {scheduled[1]} UTC; the others" if scheduled else "schedules"
@@ -257,7 +286,7 @@ def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], envir
     request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": count_gpus()})
     with tempfile.TemporaryFile() as errors:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.registration"],
+            [sys.executable, "-m", "flows.deployments"],
             input=request.encode(),
             env=environment,
             cwd=home_of.home,

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from flows import code, publish
 from flows.folder import RunFolder, finished, read_json, require
-from flows.invocation import Invocation
-from flows.task import Record, Task
+from flows.task import Invocation, Record, Task, TrainedTask
 from flows.tasks import task_of
 from pipelines.errors import RequestError
 from pipelines.files import write_json
@@ -59,6 +57,7 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
     key = key_of(task, context, stage)
     match stage:
         case "train":
+            assert isinstance(task, TrainedTask), f"the task {task.name} names a stage `train` and has no `fit`"
             return train(task, context, key)
         case "evaluate":
             return evaluate(task, context, key)
@@ -76,12 +75,12 @@ def ingest(task: Task, context: Invocation) -> Record:
     found = task.ingest(context)
     lines, is_new = found.pop("lines", ()), found.pop("is_new")
     write_json(context.folder.done("ingest"), found)
-    context.steps.log(f"ingest: {found['message']}")
-    log_all(context, lines)
+    for line in (f"ingest: {found['message']}", *lines):
+        context.steps.log(line)
     return {**found, "skipped": not is_new}
 
 
-def train(task: Task, context: Invocation, key: str) -> Record:
+def train(task: TrainedTask, context: Invocation, key: str) -> Record:
     """A trained model in the run's folder."""
     record = finished(context.folder, "train", key)
     if record is not None and task.is_whole(context, "train", record):
@@ -143,10 +142,8 @@ def require_unchanged(context: Invocation, task: Task, noun: str) -> Record:
         if section == "snapshot" or made_from.get(section) == values:
             continue
         key, now, was = _first_difference(section, values, made_from.get(section))
-        raise RequestError(
-            f"the {noun} in {context.folder.model} was trained with {key} = {was}, the config says {now}; "
-            "run `driftline train CONFIG` first, or set it back"
-        )
+        problem = f"the {noun} in {context.folder.model} was trained with {key} = {was}, the config says {now}"
+        raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
     return record
 
 
@@ -156,8 +153,3 @@ def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
         name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
         return _first_difference(f"{key}.{name}", now.get(name), was.get(name))
     return key, now, was
-
-
-def log_all(context: Invocation, lines: Iterable[str]) -> None:
-    for line in lines:
-        context.steps.log(line)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flows import stage
-from flows.invocation import open_invocation, remembering_folder
 from flows.prefect_api import open_url
 from flows.steps import Display, Silent
+from flows.task import open_invocation, remembering_folder
 from pipelines.errors import DriftlineError, RequestError, StateError
 from pipelines.progress import Progress
 

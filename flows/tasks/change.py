@@ -15,10 +15,8 @@ from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from flows import code
 from flows.folder import RunFolder, code_version, require, require_model
-from flows.invocation import Invocation
-from flows.scenes import format_refusals, format_report
 from flows.stage import require_unchanged
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_refusals, format_report
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json, write_text
 from pipelines.learning.result import Evaluation
@@ -35,7 +33,7 @@ TRAINED = ("flows.tasks.change:Change.fit",)
 CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
 
 
-class Change:
+class Change(TrainedTask):
     """Labelled change. See `flows.task.Task`."""
 
     name = "change"
@@ -220,9 +218,6 @@ class Change:
             "message": f"change in {len(names)} sites: {published.patches} patches",
             **published.to_json(),
         }
-
-    def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
-        return record
 
     # ------------------------------------------------------------ summary and report
 

@@ -12,8 +12,7 @@ from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from flows import code
 from flows.folder import RunFolder, code_version, require, require_model
-from flows.invocation import Invocation
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.errors import StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
@@ -38,7 +37,7 @@ TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the 
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
-class Forecast:
+class Forecast(TrainedTask):
     """`task: forecast`, see `flows.task.Task`."""
 
     name = "forecast"
@@ -95,11 +94,6 @@ class Forecast:
             return bool(hash_forecaster(context.folder.model) == record["model_hash"])
         except FileNotFoundError:
             return False
-
-    def ingest(self, context: Invocation) -> Record:
-        from flows.scenes import ingest_scenes
-
-        return ingest_scenes(context)
 
     def fit(self, context: Invocation, key: str) -> Record:
         from pipelines.samples.statistics import channel_statistics
@@ -188,9 +182,6 @@ class Forecast:
             "message": f"forecast for {len(request.target_utc)} dates",
             **({"seam": asdict(seam)} if seam.count else {}),
         }
-
-    def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
-        return record
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.products.course import Course, scale_notes, summary_sentence

@@ -13,8 +13,7 @@ from configs.load import config_hash
 from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, read_json, require
-from flows.invocation import Invocation
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record, Task
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
@@ -43,7 +42,7 @@ PICTURES = (
 )
 
 
-class Monitor:
+class Monitor(Task):
     """`task: monitor`, see `flows.task.Task`."""
 
     name = "monitor"
@@ -102,14 +101,6 @@ class Monitor:
         if stage == "evaluate":
             return True
         return not record["fallback"] and has_record(folder.state / record["model"]) and folder.alerts.exists()
-
-    def ingest(self, context: Invocation) -> Record:
-        from flows.scenes import ingest_scenes
-
-        return ingest_scenes(context)
-
-    def fit(self, context: Invocation, key: str) -> Record:
-        raise NotImplementedError("monitoring has no stage `train`: its models are fitted when monitoring begins")
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.monitoring.assessment import assess

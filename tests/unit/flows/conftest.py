@@ -11,10 +11,9 @@ import pytest
 from configs.run import Run
 from configs.sources import NetcdfSource
 from flows.folder import RunFolder, require, require_model
-from flows.invocation import Invocation
 from flows.stage import require_unchanged
 from flows.steps import Steps
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record
 from pipelines.errors import NotPublished
 from pipelines.learning.result import Evaluation
 from pipelines.learning.verdict import Verdict

@@ -15,8 +15,8 @@ from configs.load import load_run
 from configs.paths import BelowSource, Named, NamedPath, named_paths
 from configs.tasks import TASKS
 from configs.types import CubeUri
-from flows.invocation import open_invocation
 from flows.limits import LIMITS_VARIABLE, Limits, default_limits, limits_here
+from flows.task import open_invocation
 from pipelines.errors import ConfigError, RequestError, StateError
 
 RUN: dict[str, Any] = {

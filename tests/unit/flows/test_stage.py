@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flows import code
-from flows.invocation import Invocation
 from flows.stage import NOTHING_TO_DO, carry_out
+from flows.task import Invocation
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 
 Open = Callable[..., Invocation]
