@@ -11,12 +11,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from configs import sources
 from configs.run import CubeRun, LandsatQuality, MaskQuality, Run, SclQuality, VariableConfig
 from pipelines.grid import Grid
 from pipelines.scene import Band
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.baselines.change_vector import ChangeVector, PlainChangeVector
+    from models.baselines.image_difference import ImageDifference
+    from models.baselines.ir_mad import IrMad
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
     from pipelines.sources.layers import BandRequest
@@ -123,3 +130,32 @@ def build_variables(variables: Iterable[VariableConfig]) -> tuple[Variable, ...]
     from pipelines.samples.variables import Variable
 
     return tuple(Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range) for v in variables)
+
+
+def build_change_index(name: str) -> ImageDifference | ChangeVector | PlainChangeVector | IrMad:
+    """A change index of image pairs: it answers `score(x_TCHW, valid_THW) -> score_HW`."""
+    from models.baselines.change_vector import ChangeVector, PlainChangeVector
+    from models.baselines.image_difference import ImageDifference
+    from models.baselines.ir_mad import IrMad
+
+    match name:
+        case "image_difference":
+            return ImageDifference()
+        case "change_vector":
+            return ChangeVector()
+        case "change_vector_plain":
+            return PlainChangeVector()
+        case _:
+            return IrMad()
+
+
+def automatic_threshold(name: str, score_HW: np.ndarray | Tensor, bands: int) -> tuple[str, float]:
+    """(its name, the threshold) that the index's own literature sets without any label: chi square for IR-MAD, else Otsu."""
+    import torch
+
+    from models.baselines.image_difference import otsu_threshold
+    from models.baselines.ir_mad import chi_square_threshold
+
+    if name == "ir_mad":
+        return "chi square, 1 %", chi_square_threshold(bands)
+    return "Otsu", otsu_threshold(torch.from_numpy(np.array(score_HW)))

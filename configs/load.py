@@ -5,7 +5,6 @@ called); what `load_run` returns is relative to the working folder throughout.
 """
 
 import copy
-import difflib
 import hashlib
 import json
 import logging
@@ -18,12 +17,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from configs.explain import Complaint, explain_all, find_typos
-from configs.findings import Finding
 from configs.paths import input_keys, resolve_inputs, text_beside
 from configs.renamed import Notify, apply_renamed
-from configs.run import Sections
+from configs.schema import Finding, Sections, Strict, suggest
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
-from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
+from configs.yaml_positions import Document, Key, PlainLoader, dotted, parent_of, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 from pipelines.files import write_text
 
@@ -53,12 +51,10 @@ def load_run(
     tree = tree_of(document.data)
     if tree is not None:
         resolve_inputs(document, tree, notify, exists)
-    run, errors = _validate(document)
-    sections = _valid_sections(document, errors)
-    findings = _check(tree, sections, inputs_must_exist)
+    run, errors = _validate(document, tree)
+    findings = _check(_valid_sections(document, tree, errors), inputs_must_exist)
     wrong = {key for key, _ in errors}  # the checks got defaults in place of these
-    findings = [finding for finding in findings if finding.key not in wrong]
-    mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
+    mistakes = explain_all(document, errors) + [_locate(document, one) for one in findings if one.key not in wrong]
     reported = {mistake.position for mistake in document.mistakes}
     mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.position not in reported]
     if mistakes or run is None:
@@ -66,11 +62,11 @@ def load_run(
     return run
 
 
-def _check(tree: Tree | None, sections: Sections, inputs_must_exist: bool) -> list[Finding]:
-    """What the schema cannot say, by task; with `inputs_must_exist` also whether the files are there."""
-    if tree is None:
-        return []
-    return [*tree.check(sections), *(tree.check_files(sections) if inputs_must_exist else ())]
+def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
+    """What the schema cannot say; with `inputs_must_exist` also whether the files are there."""
+    checked = [section for section in sections.values() if isinstance(section, Strict)]
+    of_files = [finding for section in checked for finding in section.check_files(sections)] if inputs_must_exist else []
+    return [*(finding for section in checked for finding in section.check(sections)), *of_files]
 
 
 def config_hash(run: AnyRun) -> str:
@@ -105,8 +101,8 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as e:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
-        remedy = f"did you mean {path.parent / near[0]}?" if near else "`driftline init FOLDER` writes one from your scenes"
+        otherwise, names = "`driftline init FOLDER` writes one from your scenes", [p.name for p in path.parent.glob("*.y*ml")]
+        remedy = suggest(path.name, names, otherwise, lambda name: str(path.parent / name))
         raise MissingInput(f"no config file at {path}; {remedy}") from e
     except UnicodeDecodeError as e:
         raise ConfigError([Mistake(f"{path}:1", "(whole file)", "not UTF-8 text", "save the config as UTF-8")]) from e
@@ -147,8 +143,7 @@ def _step_into(node: Any, part: str | int, where: str) -> Any:
 # ---------------------------------------------------------------- validation
 
 
-def _validate(document: Document) -> tuple[AnyRun | None, list[Complaint]]:
-    tree = tree_of(document.data)
+def _validate(document: Document, tree: Tree | None) -> tuple[AnyRun | None, list[Complaint]]:
     if tree is None:
         tasks = ", ".join(f"'{task}'" for task in TASKS)
         return None, [(("task",), {"type": "literal_error", "ctx": {"expected": tasks}, "input": document.data["task"]})]
@@ -171,14 +166,14 @@ def _real_key(data: Any, error: Any) -> Key:
     return tuple(key)
 
 
-def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, Any]:
+def _valid_sections(document: Document, tree: Tree | None, errors: list[Complaint]) -> Sections:
     """Each top-level section, if valid after its erroneous keys are removed, so that other checks can run."""
-    data, tree = copy.deepcopy(document.data), tree_of(document.data)
     if tree is None:
         return {}  # an unknown task has no other checks
+    data = copy.deepcopy(document.data)
     typos = find_typos(tree, errors)
     for key, _ in sorted(errors, key=lambda complaint: -len(complaint[0])):  # deepest first: a parent may be removed too
-        parent = _parent(data, key)
+        parent = parent_of(data, key)
         if key and isinstance(parent, dict) and key[-1] in parent:
             value = parent.pop(key[-1])
             if key in typos:
@@ -193,13 +188,6 @@ def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, An
         if name not in data and info.is_required():
             sections[name] = None
     return sections
-
-
-def _parent(data: Any, key: Key) -> Any:
-    """The mapping or list that holds `key` in `data`; it exists, since pydantic reported an error in it."""
-    for part in key[:-1]:
-        data = data[part]
-    return data
 
 
 def _locate(document: Document, finding: Finding) -> Mistake:

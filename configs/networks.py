@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from configs.types import Strict
+from configs.schema import Strict
 
 if TYPE_CHECKING:
     from models.residual_forecaster import Settings
