@@ -35,6 +35,11 @@ class PlannedStep:
     memory_mb: float
 
 
+def estimate(stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float) -> PlannedStep:
+    """A stage with this much time and memory beside those of the interpreter."""
+    return PlannedStep(stage, what, STARTUP_S + seconds, disk_mb, STARTUP_MB + memory_mb)
+
+
 @dataclass(frozen=True)
 class Extent:
     """How large the job is."""

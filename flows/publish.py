@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,9 @@ def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
     record = task.close(context, record, is_new=is_new)
     if is_new or not is_reported(task, context):
         report(task, context)
-    return {
-        **record,
-        "lines": [record["message"], *record.get("notes", ()), *record.get("notified", ()), *product_lines(task, context)],
-        "skipped": not is_new,
-    }
+    findings = task.find(context, current_evaluation(task, context), current_products(task, context))
+    notes = [*record.get("notes", ()), *record.get("notified", ())]
+    return {**record, "lines": [record["message"], *notes, *lines_of(context.folder, findings)], "skipped": not is_new}
 
 
 def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
@@ -81,10 +80,8 @@ def require_publishable(task: Task, context: Invocation, stage: str, evaluation:
     context.steps.skip(stage, "not published: the model does not beat what it must beat")
     withdraw(context, stage, "the verdict on the model that made them does not allow it")
     report(task, context)
-    raise NotPublished(
-        f"{evaluation.verdict.sentence} The report says so: {folder.report}. To publish all the same: --even-if-worse; "
-        "to lower the bar: evaluation.must_beat"
-    )
+    remedy = "To publish all the same: --even-if-worse; to lower the bar: evaluation.must_beat"
+    raise NotPublished(f"{evaluation.verdict.sentence} The report says so: {folder.report}. {remedy}")
 
 
 # ---------------------------------------------------------------- products
@@ -188,26 +185,30 @@ def report(task: Task, context: Invocation) -> Record:
     if task.is_gated or not predicted:
         needed = "evaluate" if task.is_gated else task.stages[-1]
         require(folder, needed, needed)
-    findings = task.find(context, evaluation, predicted)
-    steps.do("report", "write the summary", lambda progress: write_summary_of(task, context, evaluation, predicted, findings))
-    steps.do("report", "write the report", lambda progress: write_report_of(task, context, evaluation, predicted, findings))
+    found = Found(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
+    steps.do("report", "write the summary", lambda progress: write_summary_of(found))
+    steps.do("report", "write the report", lambda progress: write_report_of(found))
     write_json(folder.done("report"), {"key": report_key(task, context)})
-    lines = [f"{what + ':':<9}{path}" for what, path in lines_of(context, findings)]
-    return {
-        "message": f"report: {folder.report}",
-        "lines": lines,
-        "report": str(folder.report),
-        "task": task.name,
-        "skipped": False,
-    }
+    message, lines = f"report: {folder.report}", lines_of(folder, found.findings)
+    return {"message": message, "lines": lines, "report": str(folder.report), "task": task.name, "skipped": False}
 
 
-def write_summary_of(
-    task: Task, context: Invocation, evaluation: Evaluation | None, predicted: Record, findings: Findings
-) -> None:
+@dataclass(frozen=True)
+class Found:
+    """What summary and report are written from; `predicted` is {} where nothing is published."""
+
+    task: Task
+    context: Invocation
+    evaluation: Evaluation | None
+    predicted: Record
+    findings: Findings
+
+
+def write_summary_of(found: Found) -> None:
     from pipelines.products.summary import Published, Refusal, StageCost, Summary, write_summary
 
-    run, folder = context.run, context.folder
+    run, folder, task = found.context.run, found.context.folder, found.task
+    evaluation, predicted, findings = found.evaluation, found.predicted, found.findings
     costs, records = stage_costs(folder.steps), read_records(folder.steps)
     evaluated, ingested = finished(folder, "evaluate") or {}, finished(folder, "ingest") or {}
     made = predicted or evaluated
@@ -246,17 +247,16 @@ def write_summary_of(
     write_summary(summary, folder.summary)
 
 
-def write_report_of(
-    task: Task, context: Invocation, evaluation: Evaluation | None, predicted: Record, findings: Findings
-) -> None:
+def write_report_of(found: Found) -> None:
     from pipelines.products.report import Report, write_report
     from pipelines.products.summary import read_summary
 
-    folder = context.folder
+    folder, evaluation, predicted, findings = found.context.folder, found.evaluation, found.predicted, found.findings
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
+        sections = found.task.sections(found.context, evaluation, predicted, Path(drafts))
         content = Report(
             summary=read_summary(folder.summary),
-            sections=[one for one in task.sections(context, evaluation, predicted, Path(drafts)) if not one.is_empty],
+            sections=[section for section in sections if not section.is_empty],
             cube=findings.cube or {},
             settings=findings.settings or {},
             notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
@@ -274,17 +274,10 @@ def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[
     return ["This model was not published: it does not beat what it must beat."]
 
 
-def lines_of(context: Invocation, findings: Findings) -> list[tuple[str, Path]]:
-    """(what, file) of what a person wants to open, as far as it is there."""
-    folder = context.folder
+def lines_of(folder: RunFolder, findings: Findings) -> list[str]:
+    """Where that lies which a person wants to open, as far as it is there."""
     known = [*findings.lines, ("report", folder.report), ("numbers", folder.summary)]
-    return [(what, path) for what, path in known if path.exists()]
-
-
-def product_lines(task: Task, context: Invocation) -> list[str]:
-    """Where the most important files lie, for a person."""
-    findings = task.find(context, current_evaluation(task, context), current_products(task, context))
-    return [f"{what + ':':<9}{path}" for what, path in lines_of(context, findings)]
+    return [f"{what + ':':<9}{path}" for what, path in known if path.exists()]
 
 
 def is_reported(task: Task, context: Invocation) -> bool:

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from configs.load import load_run
 from flows.access import Access, access_of, make_private
-from flows.children import Child, restart, sigterm_as_interrupt, start
+from flows.children import Child, sigterm_as_interrupt
 from flows.deployments import WRONG_SCHEDULE, ZOMBIE_S, read_deployments, scheduled_of
 from flows.limits import LIMITS_VARIABLE, SCHEDULERS, Limits, default_limits
 from flows.prefect_api import PrefectApi, without_proxies
@@ -82,10 +82,14 @@ def serve(
         limits = default_limits(config, run, allow)
         environment = server_environment(home_of, limits)
         arguments = ["flows.server", str(listening.fileno())]
-        server = start(stack, "server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
+        server = Child("server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
+        stack.callback(server.end)
         wait_for(server, home_of)
         prepare_server(home_of, deployments, environment)
-        workers = [start(stack, f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home) for pool in POOLS]
+        workers = []
+        for pool in POOLS:
+            workers.append(Child(f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home))
+            stack.callback(workers[-1].end)
         found = {
             "ui": home_of.ui,
             "api": home_of.api,
@@ -181,7 +185,7 @@ def supervise(server: Child, workers: list[Child], home_of: ServerHome) -> None:
             for worker in workers:
                 if worker.process.poll() is not None:
                     print(f"{worker.name} ended (exit code {worker.process.returncode}); restarting it", file=sys.stderr)
-                    restart(worker)
+                    worker.restart()
             if time.monotonic() >= inspect:
                 inspect = time.monotonic() + CHECK_EVERY_S
                 report_dead_runs(home_of)

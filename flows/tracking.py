@@ -40,7 +40,6 @@ class Outcome:
 
 _outcome: ContextVar[Outcome | None] = ContextVar("driftline_outcome", default=None)
 
-
 # ---------------------------------------------------------------- which server
 
 
@@ -82,17 +81,14 @@ def require_access() -> None:
             client.request("GET", "/admin/version")
         except HTTPStatusError as e:
             status = e.response.status_code
-            if status in (401, 403):
-                problem = (
-                    f"refuses this shell ({status}); set PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies)"
-                )
-            elif status == 404:
+            token = "set PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies)"
+            problem = f"refuses this shell ({status}); {token}"
+            if status == 404:
                 problem = "has no such page; the address of an API ends in /api"
-            else:
+            elif status not in (401, 403):
                 raise
-            raise RequestError(
-                f"the Prefect server at {server_url()} {problem}, or unset PREFECT_API_URL to run without one"
-            ) from e
+            remedy = "or unset PREFECT_API_URL to run without one"
+            raise RequestError(f"the Prefect server at {server_url()} {problem}, {remedy}") from e
 
 
 # ---------------------------------------------------------------- steps as task runs
@@ -149,12 +145,8 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
     try:
         with get_client(sync_client=True) as client:
             while recorded < count and time.monotonic() < deadline:
-                runs = [
-                    run
-                    for offset in range(0, count, 200)
-                    for run in client.read_task_runs(flow_run_filter=requested, limit=200, offset=offset)
-                ]
-                recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
+                pages = [client.read_task_runs(flow_run_filter=requested, limit=200, offset=at) for at in range(0, count, 200)]
+                recorded = sum(1 for page in pages for run in page if run.state is not None and run.state.is_final())
                 time.sleep(0.0 if recorded >= count else 0.25)
     except Exception as e:  # the server went away; whatever kind of error its client makes of that, the work is done
         logger.warning("the Prefect server could not be asked for its history: %s", e)

@@ -1,4 +1,4 @@
-"""What the commands do, without the command line: each returns an exit code and prints its result."""
+"""What the larger commands do, without the command line: each returns an exit code and prints its result; and a cube in words."""
 
 import json
 from collections.abc import Iterator
@@ -13,21 +13,16 @@ READS_SOURCE = ("ingest", "run", "monitor")
 LATEST = 5  # dates, and scenes of a version, that are listed
 
 
-def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, **options: bool) -> int:
+def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as_json: bool, **options: bool) -> int:
     """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
     from flows.terminal import Bars
 
     if dry_run:
-        return plan(verb, config, overrides, as_json)
-    display = Bars()
-    result = perform(verb, config, overrides, display, options)
+        return plan(verb, config, overrides or [], as_json)
+    result = perform(verb, config, overrides or [], Bars(), options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
-    return SOME_REFUSED if refused_of(result) else DONE
-
-
-def refused_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The refused inputs that someone should see to. A scene that is all cloud is listed, but nothing is wrong with it."""
-    return [one for one in result.get("refused") or [] if one["reason"] != "all-cloud"]
+    refused = [one["reason"] for one in result.get("refused") or ()]
+    return SOME_REFUSED if set(refused) - {"all-cloud"} else DONE  # nothing is wrong with a scene that is all cloud
 
 
 def perform(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
@@ -73,8 +68,7 @@ def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
 
     run = load_run(config, overrides, inputs_must_exist=verb in READS_SOURCE)
     content = make_plan(run, verb)
-    show(content, plan_lines(content), as_json)
-    return DONE
+    return show(content, plan_lines(content), as_json)
 
 
 def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:
@@ -108,17 +102,6 @@ def default_name(folder: Path) -> str:
     return kept or "run"
 
 
-def track(masks: list[Path], out: Path | None, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
-    from flows.terminal import Bars
-    from flows.track import track as follow
-
-    spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
-    with Bars().step("track", "follow the objects") as progress:
-        record = follow(masks, out, spacing_mm=spacing, progress=progress, **options)
-    show(record, record["lines"], as_json)
-    return DONE
-
-
 def parse_spacing(text: str) -> tuple[float, ...]:
     """Pixel size along each axis, in mm. Raises RequestError."""
     try:
@@ -128,65 +111,6 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     if len(spacing) != 2 or not all(0 < size < float("inf") for size in spacing):
         raise RequestError(f"--spacing-mm {text}: expected the pixel size as Y,X in mm, for example 0.5,0.5")
     return spacing
-
-
-def info(cube: str, snapshot: str | None, as_json: bool) -> int:
-    from pipelines.cube.history import describe
-
-    content = describe(cube, snapshot)
-    show(content, [] if as_json else list(info_lines(content)), as_json)
-    return DONE
-
-
-def history(cube: str, as_json: bool) -> int:
-    from dataclasses import asdict
-
-    from pipelines.cube.history import list_versions
-
-    versions = list_versions(cube)
-    show({"cube": cube, "versions": [asdict(version) for version in versions]}, list(history_lines(versions)), as_json)
-    return DONE
-
-
-def export(cube: str, target: Path, snapshot: str | None, as_json: bool) -> int:
-    from pipelines.cube.export import export_zarr
-
-    export_zarr(cube, target, snapshot)
-    show({"target": str(target)}, [f"wrote {target}"], as_json)
-    return DONE
-
-
-def serve(config: str | None, port: int, schedule: str | None, allow: list[str], check: bool, as_json: bool) -> int:
-    from flows.serve import serve as serve_here
-
-    if schedule and not config:
-        raise RequestError("--schedule needs a RUN.yaml to run: driftline serve my-run.yaml --schedule ...")
-    content = serve_here(config, port=port, schedule=schedule, allow=allow, check=check)
-    if check:
-        show(content, list(nested_lines(content)), as_json)
-    return DONE
-
-
-def doctor(as_json: bool) -> int:
-    from flows.doctor import examine
-
-    findings = examine()
-    lines = [
-        f"{'ok ' if f['ok'] else 'BAD'}  {f['what']}: {f['found']}" + ("" if f["ok"] else f"\n     -> {f['remedy']}")
-        for f in findings
-    ]
-    is_well = all(f["ok"] for f in findings)
-    show({"ok": is_well, "findings": findings}, lines, as_json)
-    return DONE if is_well else 1
-
-
-def demo(overrides: list[str], change: bool, dry_run: bool, even_if_worse: bool, as_json: bool) -> int:
-    from flows.demo import CHANGE, FORECAST, demo_config, fetch_data
-    from flows.terminal import Bars
-
-    fetch_data(Bars())
-    config = str(demo_config(CHANGE if change else FORECAST))
-    return stage("run", config, overrides, dry_run, as_json, even_if_worse=even_if_worse)
 
 
 def nested_lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -48,7 +48,7 @@ class Change(TrainedTask):
 
     def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
-        from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep, plan_ingest
+        from flows.planning import estimate, plan_ingest
         from pipelines.change.groups import count_networks
         from pipelines.change.networks import flop_per_pixel
 
@@ -59,17 +59,15 @@ class Change(TrainedTask):
         flop_px = flop_per_pixel(run.model.widths, extent.bands, extent.dates)
         one = 3 * flop_px * chosen.window_px**2 * chosen.windows * chosen.epochs / CHANGE_FLOP_S
         window_values = chosen.batch * chosen.window_px**2 * extent.dates * sum(run.model.widths)
-        memory, scored = STARTUP_MB + window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
-        work = {
-            "train": (f"{members} networks", one * members, 20.0),
-            "evaluate": (f"{models} models, every group of sites left out once", one * models * pairs, 20.0),
-            "predict": (f"{len(sources)} sites", 3 * len(sources) + scored, extent.pixels * 8 / 1e6),
-        }
+        memory, scored = window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
+        left_out, predicted = f"{models} models, every group of sites left out once", 3 * len(sources) + scored
         steps = {
-            stage: PlannedStep(stage, what, STARTUP_S + seconds, disk_mb, memory)
-            for stage, (what, seconds, disk_mb) in work.items()
+            "ingest": plan_ingest(run.cube, extent),
+            "train": estimate("train", f"{members} networks", one * members, 20.0, memory),
+            "evaluate": estimate("evaluate", left_out, one * models * pairs, 20.0, memory),
+            "predict": estimate("predict", f"{len(sources)} sites", predicted, extent.pixels * 8 / 1e6, memory),
         }
-        return extent, [{"ingest": plan_ingest(run.cube, extent), **steps}[stage] for stage in self.verbs[verb]]
+        return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
         """Raises MissingInput (cube or model gone), RequestError (trained otherwise), ArtefactDamaged (another model)."""

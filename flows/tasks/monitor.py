@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,9 @@ class Monitor(Task):
         from flows.planning import measure, plan_ingest
 
         extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb])
-        planned = {"ingest": lambda: plan_ingest(run.cube, extent), "evaluate": lambda: plan_evaluate(run, extent)}
-        planned["monitor"] = lambda: plan_monitor(run, extent, verb)
-        return extent, [planned[stage]() for stage in self.verbs[verb]]
+        steps = {"ingest": plan_ingest(run.cube, extent), "evaluate": plan_evaluate(run, extent)}
+        steps["monitor"] = plan_monitor(run, extent, verb)
+        return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
         """Whether the state is of this config and cube. With `--restart` it is removed before the stage `monitor`."""
@@ -124,11 +125,11 @@ class Monitor(Task):
         from pipelines.monitoring.context import remember_dates
         from pipelines.monitoring.replay import advance_all
 
-        steps, folder = context.steps, context.folder
-        opened = steps.do("monitor", "compare state and cube", lambda progress: open_state(context, progress))
-        counts = steps.do("monitor", "advance the state", lambda progress: advance_all(opened.monitoring, progress))
-        found, alert_log, updates = steps.do("monitor", "find what is new", lambda progress: find_new(context, opened))
-        steps.do("monitor", "write products and pictures", lambda progress: write_all(context, found, building, progress))
+        do, folder = partial(context.steps.do, "monitor"), context.folder
+        opened = do("compare state and cube", lambda show: open_state(context, show))
+        counts = do("advance the state", lambda show: advance_all(opened.monitoring, show))
+        found, alert_log, updates = do("find what is new", lambda _: find_new(context, opened))
+        do("write products and pictures", lambda show: write_all(context, found, building, show))
         write_alert_log(folder.alerts, folder.state / "alerts", alert_log)
         remember_dates(opened)
         return make_record(context, opened, counts, updates)
@@ -356,23 +357,23 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def plan_evaluate(run: MonitorRun, extent: Extent) -> PlannedStep:
-    from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep
+    from flows.planning import estimate
 
     methods, drops = 1 + len(run.evaluation.references), len(run.evaluation.drops)
     values = min(run.evaluation.pixels * 2, extent.pixels) * extent.dates * methods * (1 + drops)
-    seconds = STARTUP_S + values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
-    memory = STARTUP_MB + run.evaluation.pixels * extent.dates * 40 / 1e6
-    return PlannedStep("evaluate", f"{methods} methods on simulated breaks of {drops} sizes", seconds, 1.0, memory)
+    seconds = values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
+    memory = run.evaluation.pixels * extent.dates * 40 / 1e6
+    return estimate("evaluate", f"{methods} methods on simulated breaks of {drops} sizes", seconds, 1.0, memory)
 
 
 def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:
-    from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep
+    from flows.planning import estimate
 
     history, monitored = extent.train_dates, extent.dates - extent.train_dates
-    seconds = STARTUP_S + extent.pixels * history / FIT_VALUES_S + extent.pixels * monitored / STEP_VALUES_S
+    seconds = extent.pixels * history / FIT_VALUES_S + extent.pixels * monitored / STEP_VALUES_S
     tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
-    memory = STARTUP_MB + tile * (history * 40 + STATE_BYTES * 3) / 1e6
+    memory = tile * (history * 40 + STATE_BYTES * 3) / 1e6
     what = f"{history} dates of history, {monitored} to monitor"
     if history == 0 or (verb == "run" and monitored == 0):
         what += f": monitoring.start {run.monitoring.start:%Y-%m-%d} is not within the series, this cannot run"
-    return PlannedStep("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)
+    return estimate("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)
