@@ -54,7 +54,11 @@ def load_run(
     run, errors = _validate(document, tree)
     findings = _check(_valid_sections(document, tree, errors), inputs_must_exist)
     wrong = {key for key, _ in errors}  # the checks got defaults in place of these
-    mistakes = explain_all(document, errors) + [_locate(document, one) for one in findings if one.key not in wrong]
+    mistakes = explain_all(document, errors) + [
+        Mistake(document.position_of_value(one.key), dotted(one.key), one.problem, one.remedy)
+        for one in findings
+        if one.key not in wrong
+    ]
     reported = {mistake.position for mistake in document.mistakes}
     mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.position not in reported]
     if mistakes or run is None:
@@ -188,10 +192,6 @@ def _valid_sections(document: Document, tree: Tree | None, errors: list[Complain
         if name not in data and info.is_required():
             sections[name] = None
     return sections
-
-
-def _locate(document: Document, finding: Finding) -> Mistake:
-    return Mistake(document.position_of_value(finding.key), dotted(finding.key), finding.problem, finding.remedy)
 
 
 def _by_position(mistake: Mistake) -> tuple[str, int]:

@@ -35,15 +35,14 @@ def send_alerts(
         return alert_log, notes
     url = server_url()
     if url is None or not is_reachable(url):
-        why = (
-            "no Prefect server is configured (PREFECT_API_URL)" if url is None else f"the Prefect server at {url} does not answer"
-        )
+        why = f"the Prefect server at {url} does not answer" if url else "no Prefect server is configured (PREFECT_API_URL)"
         count = max(len(alert_log.unsent(slug)) for slug in waiting)
         notes.append(f"{count_of(count)} in {listed_in} not sent yet: {why}; the next run that finds one sends them")
         return alert_log, notes
     for slug in waiting:
         alerts = alert_log.unsent(slug)
-        error = notify(slug, subject_of(name, alerts), body_of(alerts, listed_in))
+        subject = f"driftline {name}: {len(alerts)} new change{'s' * (len(alerts) != 1)}"
+        error = notify(slug, subject, body_of(alerts, listed_in))
         if error:
             notes.append(f"{count_of(len(alerts))} in {listed_in} not sent to {slug}: {error}; the next run tries again")
             continue
@@ -68,10 +67,6 @@ def notify(slug: str, subject: str, body: str) -> str:
         logger.warning("%s could not be notified: %s", slug, e)
         return f"{type(e).__name__}: {e}".splitlines()[0]
     return ""
-
-
-def subject_of(name: str, alerts: Sequence[dict[str, Any]]) -> str:
-    return f"driftline {name}: {len(alerts)} new change{'s' * (len(alerts) != 1)}"
 
 
 def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:

@@ -36,13 +36,7 @@ class PrefectApi:
     def get(self, path: str) -> Any:
         return self.ask("GET", path, None, {})
 
-    def post(self, path: str, content: Any) -> Any:
-        return self._change("POST", path, content)
-
-    def patch(self, path: str, content: Any) -> Any:
-        return self._change("PATCH", path, content)
-
-    def _change(self, method: str, path: str, content: Any) -> Any:
+    def post(self, path: str, content: Any, method: str = "POST") -> Any:
         """A request that changes something; an expired CSRF token (after an hour) is renewed."""
         fresh = not self._csrf
         try:

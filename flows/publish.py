@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs.load import config_hash
 from flows import code
@@ -38,7 +37,8 @@ def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
     else:
         context.steps.skip(stage, "up to date")
     record = task.close(context, record, is_new=is_new)
-    if is_new or not is_reported(task, context):
+    is_there = context.folder.summary.exists() and context.folder.report.exists()  # a kill leaves those of the run before
+    if is_new or not is_there or finished(context.folder, "report", report_key(task, context)) is None:
         report(task, context)
     findings = task.find(context, current_evaluation(task, context), current_products(task, context))
     notes = [*record.get("notes", ()), *record.get("notified", ())]
@@ -56,12 +56,13 @@ def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
     trained = finished(context.folder, "train") if "train" in task.stages else None
     if trained is not None and trained["model_hash"] != evaluated["model_hash"]:
         return None
-    remedy = "run `driftline evaluate CONFIG`"
-    return as_evaluation(read_json(context.folder.evaluation, remedy), context.folder.evaluation, remedy)
+    return read_evaluation(context.folder)
 
 
-def as_evaluation(content: Any, path: Path, remedy: str) -> Evaluation:
-    """The evaluation in the content of a file. Raises ArtefactDamaged, also for one of an earlier version."""
+def read_evaluation(folder: RunFolder) -> Evaluation:
+    """What `evaluate` left. Raises MissingInput or ArtefactDamaged, also for an evaluation of an earlier version."""
+    path, remedy = folder.evaluation, "run `driftline evaluate CONFIG`"
+    content = read_json(path, remedy)
     try:
         return Evaluation.from_json(content)
     except (KeyError, TypeError, AttributeError) as e:
@@ -278,13 +279,6 @@ def lines_of(folder: RunFolder, findings: Findings) -> list[str]:
     """Where that lies which a person wants to open, as far as it is there."""
     known = [*findings.lines, ("report", folder.report), ("numbers", folder.summary)]
     return [f"{what + ':':<9}{path}" for what, path in known if path.exists()]
-
-
-def is_reported(task: Task, context: Invocation) -> bool:
-    """True if summary and report say what the stages have left; a kill before the report leaves those of the run before."""
-    folder = context.folder
-    is_there = folder.summary.exists() and folder.report.exists()
-    return is_there and finished(folder, "report", report_key(task, context)) is not None
 
 
 def report_key(task: Task, context: Invocation) -> str:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -118,27 +118,13 @@ def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
     """Environment of the server and the workers: own home, password and limits, no telemetry, heartbeats on."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
-        **access_settings(home_of),
-        LIMITS_VARIABLE: limits.as_text(),
+        LIMITS_VARIABLE: json.dumps(asdict(limits)),
         "PREFECT_HOME": str(home_of.home),
         "PREFECT_PROFILES_PATH": str(home_of.home / "profiles.toml"),
         "PREFECT_API_URL": home_of.api,
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(home_of.port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite raises "database is locked" after 10 s under load
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
-        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not shadow this package
-        "PROJ_NETWORK": "OFF",
-        **without_proxies(),
-    }
-
-
-def access_settings(home_of: ServerHome) -> dict[str, str]:
-    """Prefect's own protection, in addition to flows/server.py, for the server and its clients."""
-    return {
+        # Prefect's own protection, in addition to the filter of flows/server.py, for the server and its clients
         "PREFECT_SERVER_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -147,6 +133,14 @@ def access_settings(home_of: ServerHome) -> dict[str, str]:
         "PREFECT_SERVER_API_BASE_PATH": "/api",
         "PREFECT_UI_API_URL": home_of.api,
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite raises "database is locked" after 10 s under load
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
+        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not shadow this package
+        "PROJ_NETWORK": "OFF",
+        **without_proxies(),
     }
 
 
@@ -287,7 +281,8 @@ def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], envir
 
     A child process does this: this process must not import Prefect with other settings.
     """
-    request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": count_gpus()})
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))  # that the driver lists, without importing torch
+    request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": gpus})
     with tempfile.TemporaryFile() as errors:
         done = subprocess.run(
             [sys.executable, "-m", "flows.deployments"],
@@ -307,8 +302,3 @@ def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], envir
         if last.startswith(WRONG_SCHEDULE):
             raise RequestError(last)
         raise StateError(f"the server did not accept the deployments: {last} (log: {home_of.home / 'registration.log'})")
-
-
-def count_gpus() -> int:
-    """Number of GPUs that the driver lists, without importing torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -12,7 +12,7 @@ import logging
 from typing import Any
 
 from flows import code, publish
-from flows.folder import RunFolder, finished, read_json, require
+from flows.folder import RunFolder, finished, require
 from flows.task import Invocation, Record, Task, TrainedTask
 from flows.tasks import task_of
 from pipelines.errors import RequestError
@@ -99,7 +99,7 @@ def evaluate(task: Task, context: Invocation, key: str) -> Record:
     record = finished(folder, "evaluate", key)
     if record is not None and record.get("evaluation_sha256") == digest_of(folder) and task.is_whole(context, "evaluate", record):
         context.steps.skip("evaluate", "up to date")
-        return {**record, **headline(read_evaluation(context)), "skipped": True}
+        return {**record, **headline(publish.read_evaluation(folder)), "skipped": True}
     evaluation, made_from = task.evaluate(context)
     write_json(folder.evaluation, {**evaluation.to_json(), **made_from})
     record = {
@@ -112,12 +112,6 @@ def evaluate(task: Task, context: Invocation, key: str) -> Record:
     write_json(folder.done("evaluate"), record)
     context.steps.log(evaluation.verdict.sentence)
     return {**record, **headline(evaluation), "skipped": False}
-
-
-def read_evaluation(context: Invocation) -> Evaluation:
-    """What `evaluate` left. Raises MissingInput or ArtefactDamaged."""
-    remedy = "run `driftline evaluate CONFIG`"
-    return publish.as_evaluation(read_json(context.folder.evaluation, remedy), context.folder.evaluation, remedy)
 
 
 def headline(evaluation: Evaluation) -> dict[str, Any]:

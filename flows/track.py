@@ -65,12 +65,11 @@ def track(
     if not files.objects:
         least = f" of at least {min_size:g} {space.unit}²" if min_size else ""
         asked = f" with the code {code}" if code is not None else ""
-        raise RequestError(
-            f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}; "
-            "an object is any pixel that is neither 0 nor nodata: look at the files, lower --min-size or name another --code"
-        )
+        problem = f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}"
+        remedy = "look at the files, lower --min-size or name another --code"
+        raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
     folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
-    tables, written = files.write(folder, title_of(paths))
+    tables, written = files.write(folder, f"Objects of {Path(paths[0]).name if len(paths) == 1 else f'{len(paths)} masks'}")
     record = record_of(folder, tables, written, settings, space.unit)
     write_json(folder / "track.json", record)
     return record
@@ -86,11 +85,6 @@ def least_size_of(run: Path, space: Space) -> float:
     monitoring = content.get("monitoring") if isinstance(content, dict) else None
     pixels = monitoring.get("min_area_px") if isinstance(monitoring, dict) else None
     return pixels * space.smallest_pixel * (1 - 1e-6) if isinstance(pixels, int) else 0.0
-
-
-def title_of(paths: Sequence[str | Path]) -> str:
-    first = Path(paths[0])
-    return f"Objects of {first.name if len(paths) == 1 else f'{len(paths)} masks'}"
 
 
 def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Record:

@@ -19,7 +19,6 @@ from configs.schema import Finding, Fraction, InputPath, Sections, Strict, UtcDa
 if TYPE_CHECKING:  # packages are imported where they are needed: reading a config must not wait for them
     from torch import Tensor
 
-    from pipelines.monitoring.alerts import AlertSettings
     from pipelines.monitoring.areas import MonitoredCube
     from pipelines.monitoring.assessment import Rivals
     from pipelines.monitoring.context import ExpectedValues, MonitorSettings
@@ -184,9 +183,8 @@ def build_evaluation_settings(run: MonitorRun) -> EvaluationSettings:
     from pipelines.monitoring.evaluation import EvaluationSettings
 
     chosen, test = run.evaluation, run.monitoring.test
-    return EvaluationSettings(
-        tuple(chosen.drops), chosen.pixels, chosen.confidence, chosen.seed, test.direction, test.false_alarms
-    )
+    drops, confidence = tuple(chosen.drops), chosen.confidence
+    return EvaluationSettings(drops, chosen.pixels, confidence, chosen.seed, test.direction, test.false_alarms)
 
 
 def build_rivals(run: MonitorRun) -> Rivals:
@@ -207,12 +205,6 @@ def build_pair_indices() -> dict[str, PairIndex]:
         return automatic_threshold(name, score_HW, bands)[1]
 
     return {name: pair_index(partial(build_change_index, name), partial(threshold_of, name)) for name in PAIR_INDICES}
-
-
-def build_alert_settings(run: MonitorRun) -> AlertSettings:
-    from pipelines.monitoring.alerts import AlertSettings
-
-    return AlertSettings(run.alerts.min_area_m2, run.alerts.min_confidence, tuple(run.alerts.notify))
 
 
 # ---------------------------------------------------------------- what is expected
@@ -279,12 +271,10 @@ def _build_recurrent(
         left_out = tuple((float(first), float(last)) for first, last in metadata["left_out"])
         mean_share, sigma_share = (float(share) for share in ensemble.shares)
     except (CheckpointDamaged, FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise ArtefactDamaged(
-            f"the networks of the recurrent model in {folder} cannot be used ({error}): "
-            "`driftline monitor CONFIG --restart` trains them again"
-        ) from error
-    shares = mean_share, sigma_share
-    return Recurrent(build_curve(model), ensemble.networks, left_out, shares, hash_model(folder, WORD)[:16], model.radius)
+        problem = f"the networks of the recurrent model in {folder} cannot be used ({error})"
+        raise ArtefactDamaged(f"{problem}: `driftline monitor CONFIG --restart` trains them again") from error
+    shares, digest = (mean_share, sigma_share), hash_model(folder, WORD)[:16]
+    return Recurrent(build_curve(model), ensemble.networks, left_out, shares, digest, model.radius)
 
 
 def networks_key(run: MonitorRun, cube: MonitoredCube) -> str:
@@ -342,17 +332,14 @@ def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
         forecaster, metadata = load_forecaster(folder)
         digest = hash_forecaster(folder)
     except FileNotFoundError as error:
-        raise MissingInput(
-            f"monitoring.model.run: {error}. Name the folder of a finished forecast run, or use {{kind: harmonic}}"
-        ) from error
+        remedy = "Name the folder of a finished forecast run, or use {kind: harmonic}"
+        raise MissingInput(f"monitoring.model.run: {error}. {remedy}") from error
     except CheckpointDamaged as error:
         raise ArtefactDamaged(f"monitoring.model.run: {error}, or use {{kind: harmonic}}") from error
     check_forecaster(metadata, build_variable(run), run.monitoring.start, model.run)
     halo_px = forecaster.halo_px(forecaster.context + 1)
     if halo_px is None:
-        raise RequestError(
-            f"monitoring.model.run: the network in {folder} has no finite halo, and the state of a tile must not depend on "
-            "others: name a run whose model has one, or use {kind: harmonic}"
-        )
+        problem = f"the network in {folder} has no finite halo, and the state of a tile must not depend on others"
+        raise RequestError(f"monitoring.model.run: {problem}: name a run whose model has one, or use {{kind: harmonic}}")
     step_days, curve = forecaster.scaling.step_days, Curve(model.harmonics)
     return FromForecasts(forecaster, forecaster.context, step_days, max(halo_px), digest[:16], curve)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from configs.load import config_hash
 from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
-from flows.folder import RunFolder, code_version, read_json, require
+from flows.folder import RunFolder, code_version, finished, read_json, require
 from flows.task import Building, Findings, Invocation, Record, Task
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
@@ -78,9 +78,9 @@ class Monitor(Task):
             folder.done("monitor").unlink(missing_ok=True)
             context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
         elif stage != "evaluate":
-            cube, settings = open_cube(context), config.build_monitor_settings(context.run)
-            for name in states_of(context):
-                check_state(cube, settings, folder.state / name)
+            record = finished(folder, "monitor") or {}
+            model = record["model"] if record.get("fallback") else context.run.monitoring.model.kind
+            check_state(open_cube(context), config.build_monitor_settings(context.run), folder.state / model)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         from pipelines.cube.store import head_snapshot
@@ -153,6 +153,8 @@ class Monitor(Task):
         facts, largest = read_patches(folder.products)
         found, start = {**predicted["change"], **facts}, f"{run.monitoring.start:%Y-%m-%d}"
         figures = evaluation.methods[evaluation.shipped] if evaluation else {}
+        counts = {**predicted["counts"], **{name: predicted[name] for name in ("dates", "until", "threshold", "model")}}
+        degraded = {"degraded": "; ".join(predicted["degraded"])} if predicted["degraded"] else {}
         rate = figures.get("false_alarms")
         sure = float(rate) if isinstance(rate, int | float) else None
         return Findings(
@@ -160,7 +162,7 @@ class Monitor(Task):
             found=found,
             largest=tuple(largest),
             alerts=tuple(read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]),
-            computed=computed_of(predicted),
+            computed={**counts, **degraded},
             cube=cube_facts(folder.cube_uri),
             settings=settings_of(run, predicted),
             notes=(*predicted["notes"], *threshold_notes(figures.get("threshold"), predicted["threshold"])),
@@ -205,14 +207,6 @@ def open_cube(context: Invocation, snapshot: str = "") -> MonitoredCube:
     return open_monitored(context.folder.cube_uri, config.build_variable(run), run.monitoring.start, snapshot)
 
 
-def states_of(context: Invocation) -> set[str]:
-    """Folders of the state that this config goes on from: that of its model, or of the one that was used instead."""
-    from flows.folder import finished
-
-    record = finished(context.folder, "monitor") or {}
-    return {record["model"] if record.get("fallback") else context.run.monitoring.model.kind}
-
-
 def open_state(context: Invocation, progress: Progress) -> MonitorContext:
     """Trains and calibrates where monitoring begins. Raises StateError, RequestError."""
     from pipelines.monitoring.areas import require_history
@@ -226,7 +220,7 @@ def open_state(context: Invocation, progress: Progress) -> MonitorContext:
 
 def find_new(context: Invocation, opened: MonitorContext) -> tuple[Found, AlertLog, Updates]:
     """(layers and patches, the alerts with this run in them, what is new)."""
-    from pipelines.monitoring.alerts import find_updates, open_alert_log
+    from pipelines.monitoring.alerts import AlertSettings, find_updates, open_alert_log
     from pipelines.products.found_changes import find_patches
 
     run, folder, grid = context.run, context.folder, opened.cube.grid
@@ -234,12 +228,11 @@ def find_new(context: Invocation, opened: MonitorContext) -> tuple[Found, AlertL
     alert_log, note = open_alert_log(folder.alerts, folder.state / "alerts", opened.monitoring.made_for.grid)
     if note:
         context.steps.log(f"monitor: {note}")
-    settings = config.build_alert_settings(run)
+    settings = AlertSettings(run.alerts.min_area_m2, run.alerts.min_confidence, tuple(run.alerts.notify))
     return found, *find_updates(found.layers, found.patches, grid, alert_log, settings, opened.cube.snapshot)
 
 
 def write_all(context: Invocation, found: Found, building: Building, progress: Progress) -> None:
-    """COGs, patches, STAC and pictures."""
     from pipelines.products.found_changes import draw_changes, lineage_of, write_changes
 
     run = context.run
@@ -300,12 +293,6 @@ def nothing_new(record: Record) -> Record:
         "notes": record["standing"],
         "message": f"nothing new: {record['until'][:10]} is the last date",
     }
-
-
-def computed_of(record: Record) -> dict[str, Any]:
-    """What the last run that found something new did, and what was not as it should be."""
-    degraded = {"degraded": "; ".join(record["degraded"])} if record["degraded"] else {}
-    return {**record["counts"], **{name: record[name] for name in ("dates", "until", "threshold", "model")}, **degraded}
 
 
 def threshold_notes(evaluated: Figure, used: float) -> list[str]:

@@ -179,14 +179,14 @@ def test_what_a_stage_imports_decides_its_key(workplace: Path) -> None:
     script = """
 import json, sys
 from flows.task import open_invocation
-from flows.publish import new_building
-from flows.stage import read_evaluation, run_stage
+from flows.publish import new_building, read_evaluation
+from flows.stage import run_stage
 from flows.tasks.change import Change
 context, task, loaded = open_invocation("tiny.yaml"), Change(), {}
 for stage in ("train", "evaluate", "predict"):
     before = set(sys.modules)
     if stage == "predict":
-        task.predict(context, read_evaluation(context), new_building(context.folder))
+        task.predict(context, read_evaluation(context.folder), new_building(context.folder))
     else:
         run_stage(task, context, stage)
     loaded[stage] = sorted(set(sys.modules) - before)

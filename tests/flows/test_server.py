@@ -419,8 +419,8 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
     """
     api = served.api
     for automation in api.post("/automations/filter", {}):
-        api.patch(f"/automations/{automation['id']}", {"enabled": False})
-    api.patch("/work_pools/gpu/queues/default", {"concurrency_limit": len(FLOWS)})
+        api.post(f"/automations/{automation['id']}", {"enabled": False}, "PATCH")
+    api.post("/work_pools/gpu/queues/default", {"concurrency_limit": len(FLOWS)}, "PATCH")
     os.mkfifo(served.folder / "hold.yaml")  # reading their config, they wait for ever
     killed = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}
     wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), 90)
