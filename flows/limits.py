@@ -12,7 +12,7 @@ import posixpath
 import pwd
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -71,6 +71,9 @@ class Limits:
             kinds = "(a folder, s3://BUCKET/PREFIX or tcp://HOST:PORT)"
             allowed = f"  allowed: {', '.join(locations) or 'nothing'}"
             raise RequestError("\n".join([problem, *refused, allowed, f"  -> {remedy} {kinds}"]))
+
+    def as_text(self) -> str:
+        return json.dumps(asdict(self))
 
 
 def limits_here() -> Limits | None:

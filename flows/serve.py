@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
     """Environment of the server and the workers: own home, password and limits, no telemetry, heartbeats on."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
-        LIMITS_VARIABLE: json.dumps(asdict(limits)),
+        LIMITS_VARIABLE: limits.as_text(),
         "PREFECT_HOME": str(home_of.home),
         "PREFECT_PROFILES_PATH": str(home_of.home / "profiles.toml"),
         "PREFECT_API_URL": home_of.api,
