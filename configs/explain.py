@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -114,19 +115,19 @@ def _value_remedy(group: list[Error], value: object) -> str:
     return ""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return f"kind {value['kind']!r}" if "kind" in value else "a mapping"
     if value is None:
         return "nothing"
-    text = repr(value) if not hasattr(value, "isoformat") else value.isoformat()
+    text = value.isoformat() if isinstance(value, date) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---------------------------------------------------------------- schema lookups
 
 
-def _models_at(tree: Tree, path: Key, data: Any = None) -> list[type[BaseModel]]:
+def _models_at(tree: Tree, path: Key, data: object = None) -> list[type[BaseModel]]:
     """The config classes that are valid at `path`; if `data` names a kind, only that one."""
     models: list[type[BaseModel]] = [tree]
     for part in path:
@@ -144,7 +145,7 @@ def _models_at(tree: Tree, path: Key, data: Any = None) -> list[type[BaseModel]]
     return models
 
 
-def _known_keys(tree: Tree, path: Key, data: Any = None) -> list[str]:
+def _known_keys(tree: Tree, path: Key, data: object = None) -> list[str]:
     return list(dict.fromkeys(name for model in _models_at(tree, path, data) for name in model.model_fields))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from configs.explain import Complaint, explain_all, find_typos
 from configs.paths import input_keys, resolve_inputs, text_beside
@@ -136,7 +137,7 @@ def _apply_override(document: Document, override: str) -> None:
     document.key_positions[key] = document.value_positions[key] = position
 
 
-def _step_into(node: Any, part: str | int, where: str) -> Any:
+def _step_into(node: object, part: str | int, where: str) -> Any:
     if isinstance(node, dict):
         return node.setdefault(str(part), {})
     if isinstance(node, list) and isinstance(part, int) and part < len(node):
@@ -157,12 +158,12 @@ def _validate(document: Document, tree: Tree | None) -> tuple[AnyRun | None, lis
         return None, [(_real_key(document.data, error), dict(error)) for error in e.errors(include_url=False)]
 
 
-def _real_key(data: Any, error: Any) -> Key:
+def _real_key(data: Any, error: ErrorDetails) -> Key:
     """The key in the file; pydantic also names the branches of unions, which are not in the file."""
     key: list[str | int] = []
     for depth, part in enumerate(error["loc"]):
         is_last = depth == len(error["loc"]) - 1
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
+        if part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data)):
             data = data[part]
         elif not (is_last and error["type"] == "missing"):
             continue

@@ -128,7 +128,7 @@ def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(found))
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: object) -> list[type[BaseModel]]:
     """The config classes that an annotation names, those within them not counted."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]

@@ -4,17 +4,17 @@ import textwrap
 import types
 import typing
 from datetime import datetime
-from typing import Any, Literal, Union
+from typing import Literal, Union
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
 
 from configs.paths import models_in
 from configs.renamed import RENAMED, Renamed
 from configs.schema import Strict
 from configs.tasks import TASKS
 
-PLAIN_NAMES = {
+PLAIN_NAMES: dict[object, str] = {
     int: "whole number",
     float: "number",
     str: "text",
@@ -24,7 +24,7 @@ PLAIN_NAMES = {
 }
 
 
-def type_text(annotation: Any) -> str:
+def type_text(annotation: object) -> str:
     """What is valid for `annotation`, as text: "number", "mae | mse", "list of text" ..."""
     if annotation in PLAIN_NAMES:
         return PLAIN_NAMES[annotation]
@@ -46,10 +46,10 @@ def type_text(annotation: Any) -> str:
     raise TypeError(f"the reference has no text for {annotation!r}")
 
 
-def default_text(field: Any) -> str:
+def default_text(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
-    value = field.default if field.default is not PydanticUndefined else field.default_factory()
+    value = field.get_default(call_default_factory=True)
     if value is None:
         return ""
     return "see there" if isinstance(value, BaseModel) else f"`{value}`"

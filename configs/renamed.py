@@ -60,7 +60,7 @@ def apply_renamed(document: Document, notify: Notify, table: Mapping[str, Rename
             _apply(document, key, renamed, notify)
 
 
-def _written(data: Any, pattern: tuple[str, ...], above: Key = ()) -> Iterator[Key]:
+def _written(data: object, pattern: tuple[str, ...], above: Key = ()) -> Iterator[Key]:
     """Every key in `data` that matches the pattern."""
     if not pattern:
         yield above
@@ -90,7 +90,7 @@ def _apply(document: Document, key: Key, renamed: Renamed, notify: Notify) -> No
     _put(document, key, new, value)
 
 
-def _put(document: Document, old: Key, new: Key, value: Any) -> None:
+def _put(document: Document, old: Key, new: Key, value: object) -> None:
     """Puts `value` of `old` at `new`; merges it with existing mappings."""
     node: Any = document.data
     for part in new[:-1]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -16,7 +16,7 @@ from configs.yaml_positions import Key
 DATE_DIRECTIVES = "YmdHMSfjybB"
 
 
-def _named_band(band: Any) -> Any:
+def _named_band(band: object) -> object:
     return {"name": band} if isinstance(band, str) else band
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -114,7 +113,7 @@ def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
 def sigterm_as_interrupt() -> Iterator[None]:
     """Handles SIGTERM like Ctrl-C, so that the children are ended."""
 
-    def interrupt(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

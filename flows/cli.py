@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import verbs
-from flows.terminal import DONE, FAILED, guard, show
+from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
 
 Work = Callable[..., int | None]
@@ -46,8 +46,8 @@ def command(**options: Any) -> Callable[[Work], Work]:
     def register(work: Work) -> Work:
         @app.command(**options)
         @wraps(work)
-        def guarded(**values: Any) -> None:
-            raise typer.Exit(guard(lambda: work(**values), values["json_"]))
+        def guarded(**values: object) -> None:
+            raise typer.Exit(guard(lambda: work(**values), bool(values["json_"])))
 
         return work
 
@@ -225,7 +225,6 @@ def track(
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
     """
-    from flows.terminal import Bars
     from flows.track import track as track_masks
 
     spacing = None if spacing_mm is None else verbs.parse_spacing(spacing_mm)
@@ -358,7 +357,6 @@ def demo(
       driftline demo --set training.epochs=2
     """
     from flows.demo import CHANGE, FORECAST, demo_config, fetch_data
-    from flows.terminal import Bars
 
     fetch_data(Bars())
     config = str(demo_config(CHANGE if change else FORECAST))

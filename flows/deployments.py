@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from configs.load import load_run, log
+from flows import Json
 from flows.tasks import FLOWS, entrypoint_of, task_of
 from pipelines.errors import MissingInput, RequestError
 
@@ -24,7 +25,7 @@ ZOMBIE_NAME = "driftline: mark dead runs"
 ZOMBIE_S = 90  # three heartbeats of 30 s
 
 
-def read_deployments(config: str | None, schedule: str | None) -> list[dict[str, Any]]:
+def read_deployments(config: str | None, schedule: str | None) -> list[Json]:
     """The deployments of prefect.yaml.
 
     `config` replaces the run that they carry out, and leaves those that its task has; `schedule` activates the one that is
@@ -46,7 +47,7 @@ def read_deployments(config: str | None, schedule: str | None) -> list[dict[str,
     return deployments
 
 
-def own_deployments(path: Path) -> list[dict[str, Any]]:
+def own_deployments(path: Path) -> list[Json]:
     """The deployments of a prefect.yaml. Raises RequestError for one that is not of a flow of driftline: no worker runs it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -68,7 +69,7 @@ def own_deployments(path: Path) -> list[dict[str, Any]]:
     return deployments  # type: ignore[return-value]  # a list of mappings: seen above
 
 
-def scheduled_of(deployments: list[dict[str, Any]]) -> tuple[str, str] | None:
+def scheduled_of(deployments: list[Json]) -> tuple[str, str] | None:
     """(name, cron) of the deployment with an active schedule, if there is one."""
     return next(((d["name"], s["cron"]) for d in deployments for s in d.get("schedules", []) if s["active"]), None)
 
@@ -76,7 +77,7 @@ def scheduled_of(deployments: list[dict[str, Any]]) -> tuple[str, str] | None:
 # ---------------------------------------------------------------- registration
 
 
-async def register(request: dict[str, Any]) -> None:
+async def register(request: Json) -> None:
     from prefect.client.orchestration import get_client
 
     async with get_client() as client:
@@ -104,7 +105,7 @@ async def make_pools(client: Any, folder: str, gpus: int) -> None:
     await client.update_work_queue(queue.id, concurrency_limit=max(gpus, 1))
 
 
-async def make_deployment(client: Any, described: dict[str, Any]) -> None:
+async def make_deployment(client: Any, described: Json) -> None:
     """One deployment of prefect.yaml, by module entrypoint; an older one of the same name is replaced."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule

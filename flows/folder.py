@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.tasks import AnyRun
+from flows import Json
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
 NEEDED = {  # what other stages read of a stage's record; without it the stage counts as not finished
@@ -42,9 +43,10 @@ class RunFolder:
     cube_uri: str
 
     config, report, summary, steps = Below("config.yaml"), Below("report.html"), Below("summary.json"), Below("steps.jsonl")
-    samples, model, evaluation, staging = Below("samples"), Below("model"), Below("evaluation.json"), Below("staging")
+    samples, model, networks, staging = Below("samples"), Below("model"), Below("model/networks"), Below("staging")
+    evaluation, evaluation_table = Below("evaluation.json"), Below("evaluation.md")
     products, quicklook, refused = Below("products"), Below("quicklook.png"), Below("refused.json")
-    state, alerts = Below("state"), Below("alerts.json")
+    state, alerts, labels, scores = Below("state"), Below("alerts.json"), Below("labels"), Below("scores")
 
     @classmethod
     def of(cls, run: AnyRun) -> "RunFolder":
@@ -61,7 +63,7 @@ class RunFolder:
         return self.path / "stages" / f"{stage}.json"
 
 
-def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str, Any] | None:
+def finished(folder: RunFolder, stage: str, key: str | None = None) -> Json | None:
     """What the stage left, or None if it has not finished (with this key)."""
     path = folder.done(stage)
     if not path.exists():
@@ -98,7 +100,7 @@ def sweep(folder: RunFolder) -> None:
         partial.unlink(missing_ok=True)
 
 
-def require(folder: RunFolder, stage: str, verb: str) -> dict[str, Any]:
+def require(folder: RunFolder, stage: str, verb: str) -> Json:
     """What the stage left; raises MissingInput with the command to run if it has not finished."""
     record = finished(folder, stage)
     if record is None:
@@ -106,7 +108,7 @@ def require(folder: RunFolder, stage: str, verb: str) -> dict[str, Any]:
     return record
 
 
-def require_model(folder: RunFolder, trained: Mapping[str, Any], hash_of: Callable[[Path], str]) -> None:
+def require_model(folder: RunFolder, trained: Json, hash_of: Callable[[Path], str]) -> None:
     """Whether the run's folder holds the model that was trained here; another would be published under this one's verdict.
 
     Raises MissingInput (`hash_of` finds no file) or ArtefactDamaged.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows import Json
 from pipelines.monitoring.alerts import AlertLog, mark_sent
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def notify(slug: str, subject: str, body: str) -> str:
     return ""
 
 
-def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
+def body_of(alerts: Sequence[Json], listed_in: Path) -> str:
     """A line per alert, largest first: when, how large, which way, with which confidence, where."""
     ordered = sorted(alerts, key=lambda alert: -alert["area_m2"])
     lines = [line_of(alert) for alert in ordered[:MOST_LINES]]
@@ -78,7 +79,7 @@ def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
     return "\n".join([*lines, f"all alerts: {listed_in.resolve()}"])
 
 
-def line_of(alert: dict[str, Any]) -> str:
+def line_of(alert: Json) -> str:
     sure = "" if alert.get("confidence") is None else f", confidence {alert['confidence']:.2f}"
     when = (alert.get("first_date") or alert.get("detected") or "")[:10]
     seen = f" (detected {alert['detected'][:10]})" if alert.get("detected") else ""

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from configs.load import load_run
+from flows import Json
 from flows.access import Access, access_of, make_private
 from flows.children import Child, sigterm_as_interrupt
 from flows.deployments import WRONG_SCHEDULE, ZOMBIE_S, read_deployments, scheduled_of
@@ -66,7 +67,7 @@ class ServerHome:
 
 def serve(
     config: str | None, *, port: int = 4200, schedule: str | None = None, allow: Sequence[str] = (), check: bool = False
-) -> dict[str, Any]:
+) -> Json:
     """Starts everything and waits for Ctrl-C or SIGTERM; with `check` it stops as soon as the server has answered.
 
     Runs may read and write in the working folder, in what `config` names and in `allow` (folders and URIs).
@@ -216,7 +217,7 @@ def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
     return [run["name"] for run in silent]
 
 
-def is_silent(api: PrefectApi, run: dict[str, Any], now: datetime, silent_s: float) -> bool:
+def is_silent(api: PrefectApi, run: Json, now: datetime, silent_s: float) -> bool:
     """True if the last event of the run is so old that its process must have ended."""
     patience = timedelta(seconds=max(silent_s, STARTING_S) if run["state"]["type"] == "PENDING" else silent_s)
     if now - datetime.fromisoformat(run["state"]["timestamp"]) < patience:
@@ -246,7 +247,7 @@ def listening_addresses(children: list[Child]) -> list[str]:
     return sorted(found)
 
 
-def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, Any]]) -> None:
+def announce(home_of: ServerHome, limits: Limits, deployments: list[Json]) -> None:
     token = home_of.access.token_file
     login = f"{home_of.ui}/?token={quote(home_of.access.auth, safe='')}"
     if not token:
@@ -276,7 +277,7 @@ def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, An
 # ---------------------------------------------------------------- registration
 
 
-def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
+def prepare_server(home_of: ServerHome, deployments: list[Json], environment: dict[str, str]) -> None:
     """Registers pools, deployments and the automation against dead runs.
 
     A child process does this: this process must not import Prefect with other settings.

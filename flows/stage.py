@@ -141,7 +141,7 @@ def require_unchanged(context: Invocation, task: Task, noun: str) -> Record:
     return record
 
 
-def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
+def _first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
     """(key, value now, value then) of the first setting that differs."""
     if isinstance(now, dict) and isinstance(was, dict):
         name = next(name for name in {**now, **was} if now.get(name) != was.get(name))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from configs import build
 from configs.load import write_resolved
+from flows import Json
 from flows.folder import RunFolder, exclusive_run, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from pipelines.cube.ingest import IngestReport
 
-Record = dict[str, Any]  # what a stage leaves in stages/NAME.json: JSON values
+Record = Json  # what a stage leaves in stages/NAME.json: JSON values
 
 # ---------------------------------------------------------------- what a task gets
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from flows import Json
 from pipelines.errors import ConfigError, CubeBusy, DriftlineError, RequestError, RunBusy
 from pipelines.progress import Progress
 
@@ -104,7 +105,7 @@ def sigterm_unwinds() -> Iterator[None]:
         return
     owner = os.getpid()
 
-    def unwind(number: int, frame: Any) -> None:
+    def unwind(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getpid() != owner:  # a forked worker keeps the default action
             os.kill(os.getpid(), signal.SIGTERM)
@@ -208,7 +209,7 @@ def write_traceback(error: Exception) -> Path:
     return Path(file.name)
 
 
-def _report_error(text: str, code: int, as_json: bool, **more: Any) -> int:
+def _report_error(text: str, code: int, as_json: bool, **more: object) -> int:
     if as_json:
         status = "interrupted" if code in (INTERRUPTED, TERMINATED) else "failed"
         print(json.dumps({"status": status, "exit_code": code, "error": text, **more}))
@@ -216,7 +217,7 @@ def _report_error(text: str, code: int, as_json: bool, **more: Any) -> int:
     return code
 
 
-def show(result: dict[str, Any], lines: list[str], as_json: bool) -> int:
+def show(result: Json, lines: list[str], as_json: bool) -> int:
     """Prints the result of a verb to stdout: one JSON object, or `lines` for people. The exit code."""
     print(json.dumps(result, default=str) if as_json else "\n".join(lines))
     return DONE

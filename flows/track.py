@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
+from flows import Json
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.files import write_json
 from pipelines.progress import Progress
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pipelines.products.track_files import Tables
     from pipelines.tracking.objects import Space
     from pipelines.tracking.tracks import TrackSettings
-
-Record = dict[str, Any]  # JSON values
 
 
 def track(
@@ -32,7 +31,7 @@ def track(
     spacing_mm: Sequence[float] | None = None,
     outlines: bool = True,
     progress: Progress = lambda done, total: None,
-) -> Record:
+) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
@@ -87,7 +86,7 @@ def least_size_of(run: Path, space: Space) -> float:
     return pixels * space.smallest_pixel * (1 - 1e-6) if isinstance(pixels, int) else 0.0
 
 
-def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Record:
+def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Json:
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
     tracks, last = len(tables.tracks), tables.last
     message = f"{tracks} track{'s' * (tracks != 1)} through {tables.dates} dates"

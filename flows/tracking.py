@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows import stage
+from flows import Json, stage
 from flows.prefect_api import open_url
 from flows.steps import Display, Silent
 from flows.task import open_invocation, remembering_folder
@@ -118,7 +118,7 @@ class TaskCaller:
 
         self.count += 1
         # no tags: with tags every step asks the server for a concurrency slot, about 2 s, and waits for ever if it is gone
-        options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
+        options: Json = {"persist_result": False, "cache_policy": NO_CACHE}
         task(name=f"{stage}: {name}", task_run_name=f"{stage}: {name}", **options)(step)(return_state=True)
         if errors:
             raise errors[0]
@@ -236,7 +236,7 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
             await_history(call.count)
 
 
-def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
+def call_flow(flow: Any, display: Display, **parameters: Any) -> Json:
     """Run a flow in this process against the server that is configured, and hand back what its body returned or raised."""
     outcome = Outcome(display)
     token = _outcome.set(outcome)
@@ -251,7 +251,7 @@ def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
         _outcome.reset(token)
     if outcome.error is not None:
         raise outcome.error
-    result: dict[str, Any] = outcome.result
+    result: Json = outcome.result
     if state is None:
         return result
     if not state.is_completed():

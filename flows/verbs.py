@@ -1,12 +1,16 @@
 """What the larger commands do, without the command line: each returns an exit code and prints its result; and a cube in words."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flows.terminal import DONE, SOME_REFUSED, show
+from flows import Json
+from flows.terminal import DONE, SOME_REFUSED, Bars, show
 from pipelines.errors import MissingInput, RequestError
+
+if TYPE_CHECKING:
+    from pipelines.cube.history import Version
 
 INIT_TASKS = ("forecast", "monitor")
 READS_SOURCE = ("ingest", "run", "monitor")
@@ -15,8 +19,6 @@ LATEST = 5  # dates, and scenes of a version, that are listed
 
 def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as_json: bool, **options: bool) -> int:
     """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
-    from flows.terminal import Bars
-
     if dry_run:
         return plan(verb, config, overrides or [], as_json)
     result = perform(verb, config, overrides or [], Bars(), options)
@@ -25,7 +27,7 @@ def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as
     return SOME_REFUSED if set(refused) - {"all-cloud"} else DONE  # nothing is wrong with a scene that is all cloud
 
 
-def perform(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
+def perform(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
     url = server_url()
@@ -44,7 +46,7 @@ def perform(verb: str, config: str, overrides: list[str], display: Any, options:
         return carry_out(invocation, verb)
 
 
-def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
+def perform_tracked(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     import os
 
     from flows.prefect_api import without_proxies
@@ -113,7 +115,7 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return spacing
 
 
-def nested_lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
+def nested_lines(content: Json, indent: str = "") -> Iterator[str]:
     """Lines `key: value` for people, nested mappings indented, long lists cut."""
     for key, value in content.items():
         if isinstance(value, dict):
@@ -128,7 +130,7 @@ def nested_lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
 # ---------------------------------------------------------------- a cube in words; programs use `--json`
 
 
-def info_lines(cube: dict[str, Any]) -> Iterator[str]:
+def info_lines(cube: Json) -> Iterator[str]:
     """Lines about a cube, from what `pipelines.cube.history.describe` returns."""
     from pipelines.calendar import format_span
     from pipelines.products.frames import crs_labels
@@ -156,7 +158,7 @@ def info_lines(cube: dict[str, Any]) -> Iterator[str]:
         yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
 
 
-def format_band(band: dict[str, Any]) -> str:
+def format_band(band: Json) -> str:
     """`NDVI: stored x 0.0001, nodata -3000, unit 1`."""
     offset = f" + {band['offset']:g}" if band["offset"] else ""
     value = f"stored x {band['scale']:g}{offset}" if band["scale"] != 1 or offset else "as stored"
@@ -164,7 +166,7 @@ def format_band(band: dict[str, Any]) -> str:
     return f"{band['name']}: {value}{nodata}" + (f", in {band['unit']}" if band["unit"] else "")
 
 
-def history_lines(versions: list[Any]) -> Iterator[str]:
+def history_lines(versions: "Sequence[Version]") -> Iterator[str]:
     """Lines about a cube's versions, newest first: one each, then the scenes added, replaced or refused."""
     for version in versions:
         yield f"{version.snapshot}  {version.written_utc:%Y-%m-%d %H:%M:%S} UTC  {version.message}"

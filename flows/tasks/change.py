@@ -103,7 +103,7 @@ class Change(TrainedTask):
                 require_model(context.folder, record, hash_detector)
             except (MissingInput, ArtefactDamaged):
                 return False
-        return stage != "evaluate" or table_path(context.folder).exists()
+        return stage != "evaluate" or context.folder.evaluation_table.exists()
 
     # ------------------------------------------------------------ stages
 
@@ -150,7 +150,7 @@ class Change(TrainedTask):
         if sites.grouping.note:
             steps.log(f"  {sites.grouping.note}")
         do = partial(steps.do, "train")
-        detector, threshold, networks = train_detector(scores, recipe, networks_folder(folder), do)
+        detector, threshold, networks = train_detector(scores, recipe, folder.networks, do)
         model_hash = steps.do("train", "save the model", lambda progress: save(context, sites, detector, snapshot))
         return {
             "snapshot": snapshot,
@@ -171,12 +171,12 @@ class Change(TrainedTask):
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
         trained, scores = require(folder, "train", "train"), open_scores(context, "evaluate")
-        detectors = score_detectors(scores, build_methods(run), networks_folder(folder), do)
+        detectors = score_detectors(scores, build_methods(run), folder.networks, do)
         scored = {**detectors, **score_indices(scores, build_indices(run), do)}
         work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
         evaluation: Evaluation = do("compare", work)
         table = markdown_table(evaluation.details["methods"], evaluation.shipped)
-        write_text(table_path(folder), "\n".join(table) + "\n")
+        write_text(folder.evaluation_table, "\n".join(table) + "\n")
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
@@ -270,20 +270,16 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     from pipelines.cube.ingest import refusals_as_json
 
     run, folder, steps = context.run, context.folder, context.steps
-    listed_in, uri = labels_folder(folder) / f"{name}-refused.json", folder.cube_of(name)
+    listed_in, uri = folder.labels / f"{name}-refused.json", folder.cube_of(name)
     settings, mask = build.build_ingest_settings(run, listed_in), build.build_quality_mask(run)
     report = steps.do("ingest", f"write scenes of {name}", partial(ingest_site, source, mask, uri, settings))
-    read = partial(ingest_label, source, uri, configs.build_label_settings(run), labels_folder(folder) / f"{name}.npy")
+    read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
     label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
     for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
     is_new = bool(report.added or report.replaced)
     return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
-
-
-def labels_folder(folder: RunFolder) -> Path:
-    return folder.path / "labels"
 
 
 # ---------------------------------------------------------------- sites and models
@@ -296,7 +292,7 @@ def open_scores(context: Invocation, stage: str) -> SiteScores:
 
     run, steps = context.run, context.steps
     work = partial(open_sites, site_files(context), configs.build_site_settings(run), steps.log)
-    return SiteScores(steps.do(stage, "prepare the sites", work), context.folder.path / "scores", run.prediction.tile_px)
+    return SiteScores(steps.do(stage, "prepare the sites", work), context.folder.scores, run.prediction.tile_px)
 
 
 def site_files(context: Invocation) -> dict[str, SiteFiles]:
@@ -307,15 +303,11 @@ def site_files(context: Invocation) -> dict[str, SiteFiles]:
     made_by = {"pairs": context.run.pairs.model_dump(mode="json"), "code": code.digest(TRAINED)}
     files = {}
     for name, about in require(folder, "ingest", "ingest")["sites"].items():
-        label = labels_folder(folder) / f"{name}.npy" if about["label_sha256"] else None
+        label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
         made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
         uri, decoded = folder.cube_of(name), folder.samples / name
         files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"])
     return files
-
-
-def networks_folder(folder: RunFolder) -> Path:
-    return folder.model / "networks"
 
 
 def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: str) -> str:
@@ -349,11 +341,6 @@ def pixel_areas(sites: Sites) -> dict[str, float]:
 
     grids = {name: grid_of(open_cube(sites.files[name].cube_uri, sites.files[name].snapshot)) for name in sites.labelled}
     return {name: Space.of_grid(grid).central_pixel for name, grid in grids.items()}
-
-
-def table_path(folder: RunFolder) -> Path:
-    """The table of `evaluation.json` as Markdown."""
-    return folder.evaluation.with_suffix(".md")
 
 
 def settings_of(run: ChangeRun, trained: Record) -> dict[str, str | float]:

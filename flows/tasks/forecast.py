@@ -314,9 +314,7 @@ def choose_request(context: Invocation) -> Request:
     return request
 
 
-def describe(
-    context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Mapping[str, Any]
-) -> ModelCard:
+def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Record) -> ModelCard:
     """What an external user must know of the model."""
     from models.checkpoint import TENSORS
     from pipelines.products.predicted import describe_model
