@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,46 +30,25 @@ if TYPE_CHECKING:
     from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
     from pipelines.sources.source import Source
 
-Value = TypeVar("Value")
-
 
 def build_bands(source: sources.SourceDefaults) -> tuple[Band, ...]:
     """Bands with the source's defaults filled in; nodata is None where the files say it."""
+    names = ("scale", "offset", "nodata", "unit", "valid_range")
 
-    def pick(own: Value | None, default: Value) -> Value:
-        return default if own is None else own
+    def fill(band: sources.BandConfig) -> Band:
+        return Band(band.name, *(getattr(source if getattr(band, name) is None else band, name) for name in names))
 
-    return tuple(
-        Band(
-            band.name,
-            pick(band.scale, source.scale),
-            pick(band.offset, source.offset),
-            pick(band.nodata, source.nodata),
-            pick(band.unit, source.unit),
-            pick(band.valid_range, source.valid_range),
-        )
-        for band in source.bands
-    )
-
-
-def name_files(source: sources.SourceDefaults) -> dict[str, str]:
-    """band -> its name in the files, for the bands whose name there differs."""
-    return {band.name: band.source for band in source.bands if band.source}
+    return tuple(map(fill, source.bands))
 
 
 def build_request(run: Run) -> BandRequest:
     """What is read of every scene."""
     from pipelines.sources.layers import BandRequest
 
-    source = run.source
-    return BandRequest(
-        bands=build_bands(source),
-        in_file=name_files(source),
-        quality=run.quality.band if run.quality else None,
-        read_as=source.read_as,
-        crs=source.crs,
-        transform=source.transform,
-    )
+    source, quality = run.source, run.quality.band if run.quality else None
+    in_file = {band.name: band.source for band in source.bands if band.source}
+    corrected = {name: getattr(source, name) for name in ("read_as", "crs", "transform")}
+    return BandRequest(bands=build_bands(source), in_file=in_file, quality=quality, **corrected)
 
 
 def build_source(run: CubeRun) -> Source:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +87,9 @@ def write_resolved(run: AnyRun, path: Path) -> None:
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
     content = run.model_dump(mode="json")
     for key in input_keys(type(run)):
-        *above, last = key
-        section = reduce(lambda node, part: node.get(part) or {}, above, content)
-        if isinstance(section.get(last), str):
-            section[last] = text_beside(section[last], path.parent)
+        section = parent_of(content, key)
+        if isinstance(section, dict) and isinstance(section.get(key[-1]), str):
+            section[key[-1]] = text_beside(section[key[-1]], path.parent)
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, head + text, flush=False)

@@ -108,8 +108,7 @@ class TrainingConfig(TrainingDefaults):
     patience: int = Field(6, ge=1, description="epochs without a smaller validation loss after which training ends")
     augment: bool = Field(True, description="rotate and mirror training windows")
     centre_dates: bool = Field(
-        False,
-        description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)",
+        False, description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)"
     )
 
 
