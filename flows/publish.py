@@ -186,16 +186,16 @@ def report(task: Task, context: Invocation) -> Record:
     if task.is_gated or not predicted:
         needed = "evaluate" if task.is_gated else task.stages[-1]
         require(folder, needed, needed)
-    found = Found(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
-    steps.do("report", "write the summary", lambda progress: write_summary_of(found))
-    steps.do("report", "write the report", lambda progress: write_report_of(found))
+    content = ReportContent(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
+    steps.do("report", "write the summary", lambda progress: write_summary_of(content))
+    steps.do("report", "write the report", lambda progress: write_report_of(content))
     write_json(folder.done("report"), {"key": report_key(task, context)})
-    message, lines = f"report: {folder.report}", lines_of(folder, found.findings)
+    message, lines = f"report: {folder.report}", lines_of(folder, content.findings)
     return {"message": message, "lines": lines, "report": str(folder.report), "task": task.name, "skipped": False}
 
 
 @dataclass(frozen=True)
-class Found:
+class ReportContent:
     """What summary and report are written from; `predicted` is {} where nothing is published."""
 
     task: Task
@@ -205,11 +205,11 @@ class Found:
     findings: Findings
 
 
-def write_summary_of(found: Found) -> None:
+def write_summary_of(content: ReportContent) -> None:
     from pipelines.products.summary import Published, Refusal, StageCost, Summary, write_summary
 
-    run, folder, task = found.context.run, found.context.folder, found.task
-    evaluation, predicted, findings = found.evaluation, found.predicted, found.findings
+    run, folder, task = content.context.run, content.context.folder, content.task
+    evaluation, predicted, findings = content.evaluation, content.predicted, content.findings
     costs, records = stage_costs(folder.steps), read_records(folder.steps)
     evaluated, ingested = finished(folder, "evaluate") or {}, finished(folder, "ingest") or {}
     made = predicted or evaluated
@@ -248,14 +248,14 @@ def write_summary_of(found: Found) -> None:
     write_summary(summary, folder.summary)
 
 
-def write_report_of(found: Found) -> None:
+def write_report_of(content: ReportContent) -> None:
     from pipelines.products.report import Report, write_report
     from pipelines.products.summary import read_summary
 
-    folder, evaluation, predicted, findings = found.context.folder, found.evaluation, found.predicted, found.findings
+    folder, evaluation, predicted, findings = content.context.folder, content.evaluation, content.predicted, content.findings
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
-        sections = found.task.sections(found.context, evaluation, predicted, Path(drafts))
-        content = Report(
+        sections = content.task.sections(content.context, evaluation, predicted, Path(drafts))
+        written = Report(
             summary=read_summary(folder.summary),
             sections=[section for section in sections if not section.is_empty],
             cube=findings.cube or {},
@@ -263,7 +263,7 @@ def write_report_of(found: Found) -> None:
             notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
             config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
         )
-        write_report(content, folder.report)
+        write_report(written, folder.report)
 
 
 def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[str]:

@@ -162,7 +162,11 @@ class Task(Protocol):
 
 @runtime_checkable
 class TrainedTask(Task, Protocol):
-    """A task with the stage `train`; the others have no `fit`."""
+    """A task with the stage `train`; the others have no `fit`. What it publishes is a prediction of the trained model."""
+
+    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
+    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
+    is_gated: bool = True
 
     def fit(self, context: Invocation, key: str) -> Record:
         """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""

@@ -37,14 +37,11 @@ class Change(TrainedTask):
     """Labelled change. See `flows.task.Task`."""
 
     name = "change"
-    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
     code: Mapping[str, tuple[str, ...]] = {
         "train": TRAINED,
         "evaluate": ("flows.tasks.change:Change.evaluate",),
         "predict": ("flows.tasks.change:Change.predict",),
     }
-    is_gated = True
 
     def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""

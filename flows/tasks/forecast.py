@@ -46,14 +46,11 @@ class Forecast(TrainedTask):
     """`task: forecast`, see `flows.task.Task`."""
 
     name = "forecast"
-    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.forecast:Forecast.fit",),
         "evaluate": ("flows.tasks.forecast:Forecast.evaluate",),
         "predict": ("flows.tasks.forecast:Forecast.predict",),
     }
-    is_gated = True
 
     def plan(self, run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
