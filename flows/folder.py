@@ -100,11 +100,11 @@ def sweep(folder: RunFolder) -> None:
         partial.unlink(missing_ok=True)
 
 
-def require(folder: RunFolder, stage: str, verb: str) -> Json:
+def require(folder: RunFolder, stage: str) -> Json:
     """What the stage left; raises MissingInput with the command to run if it has not finished."""
     record = finished(folder, stage)
     if record is None:
-        raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {verb} CONFIG` first")
+        raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {stage} CONFIG` first")
     return record
 
 

@@ -74,7 +74,7 @@ def require_publishable(task: Task, context: Invocation, stage: str, evaluation:
     folder = context.folder
     if evaluation is None:
         folder.done("evaluate").unlink(missing_ok=True)  # a verdict on something else
-        require(folder, "evaluate", "evaluate")
+        require(folder, "evaluate")
     assert evaluation is not None
     if evaluation.verdict.is_publishable or context.even_if_worse:
         return
@@ -185,7 +185,7 @@ def report(task: Task, context: Invocation) -> Record:
     evaluation, predicted = current_evaluation(task, context), current_products(task, context)
     if task.is_gated or not predicted:
         needed = "evaluate" if task.is_gated else task.stages[-1]
-        require(folder, needed, needed)
+        require(folder, needed)
     content = ReportContent(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
     steps.do("report", "write the summary", lambda progress: write_summary_of(content))
     steps.do("report", "write the report", lambda progress: write_report_of(content))

@@ -125,18 +125,18 @@ def digest_of(folder: RunFolder) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def require_unchanged(context: Invocation, task: Task, noun: str) -> Record:
+def require_unchanged(context: Invocation, task: Task) -> Record:
     """The record of the training that this config describes. Raises MissingInput, and RequestError for one of other settings.
 
     A model trained with another split would be scored on blocks that it has seen.
     """
-    record, wanted = require(context.folder, "train", "train"), task.inputs(context, "train")
+    record, wanted = require(context.folder, "train"), task.inputs(context, "train")
     made_from = record.get("made_from", wanted)
     for section, values in wanted.items():
         if section == "snapshot" or made_from.get(section) == values:
             continue
         key, now, was = _first_difference(section, values, made_from.get(section))
-        problem = f"the {noun} in {context.folder.model} was trained with {key} = {was}, the config says {now}"
+        problem = f"the model in {context.folder.model} was trained with {key} = {was}, the config says {now}"
         raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
     return record
 

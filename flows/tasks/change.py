@@ -74,20 +74,20 @@ class Change(TrainedTask):
         if stage != "report":
             check_cubes(site_files(context))
         if stage != "train":
-            trained = require_unchanged(context, self, "model")
+            trained = require_unchanged(context, self)
             if stage != "report":
                 require_model(context.folder, trained, hash_detector)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, run = context.folder, context.run.model_dump(mode="json")
-        snapshot = require(folder, "ingest", "ingest")["snapshot"]
+        snapshot = require(folder, "ingest")["snapshot"]
         if stage == "train":
             settings = {key: run[key] for key in ("labels", "pairs", "model", "training")}
             return {"snapshot": snapshot, **settings, "evaluation": {"groups": run["evaluation"]["groups"]}}
-        trained = require(folder, "train", "train")
+        trained = require(folder, "train")
         if stage == "evaluate":
             return {"trained": trained["key"], "model": trained["model_hash"], "evaluation": run["evaluation"]}
-        evaluated = require(folder, "evaluate", "evaluate")["key"]
+        evaluated = require(folder, "evaluate")["key"]
         model, prediction = trained["model_hash"], run["prediction"]
         return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
 
@@ -142,7 +142,7 @@ class Change(TrainedTask):
         from pipelines.change.detectors import train_detector
 
         run, folder, steps = context.run, context.folder, context.steps
-        snapshot, scores = require(folder, "ingest", "ingest")["snapshot"], open_scores(context, "train")
+        snapshot, scores = require(folder, "ingest")["snapshot"], open_scores(context, "train")
         sites, recipe = scores.sites, build_recipe(run, run.model, run.training.seed)
         if sites.grouping.note:
             steps.log(f"  {sites.grouping.note}")
@@ -167,7 +167,7 @@ class Change(TrainedTask):
         from pipelines.change.method_comparison import conclude, score_detectors, score_indices
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
-        trained, scores = require(folder, "train", "train"), open_scores(context, "evaluate")
+        trained, scores = require(folder, "train"), open_scores(context, "evaluate")
         detectors = score_detectors(scores, build_methods(run), folder.networks, do)
         scored = {**detectors, **score_indices(scores, build_indices(run), do)}
         work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
@@ -186,7 +186,7 @@ class Change(TrainedTask):
 
         assert evaluation is not None
         run, folder, steps = context.run, context.folder, context.steps
-        ingested, model_hash = require(folder, "ingest", "ingest"), require(folder, "train", "train")["model_hash"]
+        ingested, model_hash = require(folder, "ingest"), require(folder, "train")["model_hash"]
         left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
         scores = open_scores(context, "predict")
         names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
@@ -220,7 +220,7 @@ class Change(TrainedTask):
         from pipelines.products.site_products import describe_sites, warnings_of
         from pipelines.products.site_sections import change_sentence
 
-        files, trained = site_files(context), require(context.folder, "train", "train")
+        files, trained = site_files(context), require(context.folder, "train")
         sites: dict[str, dict[str, Any]] = predicted.get("sites", {})
         return Findings(
             sentence=change_sentence(context.run.name, sites, evaluation),
@@ -299,7 +299,7 @@ def site_files(context: Invocation) -> dict[str, SiteFiles]:
     folder = context.folder
     made_by = {"pairs": context.run.pairs.model_dump(mode="json"), "code": code.digest(TRAINED)}
     files = {}
-    for name, about in require(folder, "ingest", "ingest")["sites"].items():
+    for name, about in require(folder, "ingest")["sites"].items():
         label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
         made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
         uri, decoded = folder.cube_of(name), folder.samples / name

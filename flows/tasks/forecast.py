@@ -64,10 +64,10 @@ class Forecast(TrainedTask):
         """Whether the model is the one that was trained here, and from the settings of this config."""
         from flows.stage import require_unchanged
 
-        require(context.folder, "ingest", "ingest")
+        require(context.folder, "ingest")
         if stage == "train":
             return
-        trained = require_unchanged(context, self, "model")
+        trained = require_unchanged(context, self)
         if stage != "report":
             from models.checkpoint import hash_forecaster
 
@@ -76,16 +76,16 @@ class Forecast(TrainedTask):
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, context.run.model_dump(mode="json")
         if stage == "train":
-            snapshot = require(folder, "ingest", "ingest")["snapshot"]
+            snapshot = require(folder, "ingest")["snapshot"]
             return {"snapshot": snapshot, **{section: content[section] for section in TRAINED_FROM}}
-        trained = require(folder, "train", "train")
+        trained = require(folder, "train")
         if stage == "evaluate":
             return {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
         from pipelines.cube.store import head_snapshot
 
         return {
             "model": trained["model_hash"],
-            "evaluated": require(folder, "evaluate", "evaluate")["key"],
+            "evaluated": require(folder, "evaluate")["key"],
             "snapshot": head_snapshot(folder.cube_uri),
             "prediction": content["prediction"],
             "samples": content["samples"],
@@ -107,7 +107,7 @@ class Forecast(TrainedTask):
         from pipelines.samples.statistics import channel_statistics
 
         run, do, samples = context.run, partial(context.steps.do, "train"), config.build_samples(context.run)
-        snapshot = require(context.folder, "ingest", "ingest")["snapshot"]
+        snapshot = require(context.folder, "ingest")["snapshot"]
         dataset, plan, _ = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
         statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
         days = step_days(dataset, samples)
@@ -142,7 +142,7 @@ class Forecast(TrainedTask):
         from pipelines.learning.evaluation import evaluate
         from pipelines.samples.reading import every_nth
 
-        run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train", "train")
+        run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
         snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
 
         def reopen(show: Progress) -> SampleCache:
@@ -174,7 +174,7 @@ class Forecast(TrainedTask):
 
         assert evaluation is not None, "a gated task is evaluated first"
         run, folder, do, chosen = context.run, context.folder, partial(context.steps.do, "predict"), context.run.prediction
-        model_hash = require(folder, "train", "train")["model_hash"]
+        model_hash = require(folder, "train")["model_hash"]
         forecaster, metadata = do("load the model", lambda _: load_model(context))
         intervals = Intervals.from_json(evaluation.details["calibration"])
         request = do("choose dates", lambda _: choose_request(context))
@@ -201,7 +201,7 @@ class Forecast(TrainedTask):
         from pipelines.products.cube_facts import cube_facts
 
         run, folder = context.run, context.folder
-        trained = require(folder, "train", "train")
+        trained = require(folder, "train")
         mae = flat_figures(evaluation).get("mae") if evaluation else None
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
         return Findings(
@@ -220,7 +220,7 @@ class Forecast(TrainedTask):
         assert evaluation is not None, "a gated task is evaluated first"
         folder, details = context.folder, evaluation.details
         quicklook = [Picture(folder.quicklook, "The forecast")] if predicted and folder.quicklook.exists() else []
-        _, plan, found = plan_samples(context, require(folder, "train", "train")["snapshot"])
+        _, plan, found = plan_samples(context, require(folder, "train")["snapshot"])
         return [
             Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook),
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),

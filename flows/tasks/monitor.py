@@ -73,7 +73,7 @@ class Monitor(Task):
         from pipelines.monitoring.context import check_state, forget
 
         folder = context.folder
-        require(folder, "ingest", "ingest")
+        require(folder, "ingest")
         if stage == "monitor" and context.restart:
             folder.done("monitor").unlink(missing_ok=True)
             context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
@@ -85,7 +85,7 @@ class Monitor(Task):
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         from pipelines.cube.store import head_snapshot
 
-        ingested = require(context.folder, "ingest", "ingest")
+        ingested = require(context.folder, "ingest")
         content = context.run.model_dump(mode="json")
         model = config.fingerprint_model(context.run)
         shared = {"variable": content["variable"], "monitoring": content["monitoring"], "model": model}
@@ -106,7 +106,7 @@ class Monitor(Task):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.monitoring.assessment import assess
 
-        run, snapshot = context.run, require(context.folder, "ingest", "ingest")["snapshot"]
+        run, snapshot = context.run, require(context.folder, "ingest")["snapshot"]
         cube, settings = open_cube(context, snapshot), config.build_monitor_settings(run)
         rivals, chosen = config.build_rivals(run), config.build_evaluation_settings(run)
 
@@ -262,7 +262,7 @@ def make_record(context: Invocation, opened: MonitorContext, counts: Counts, upd
     from pipelines.monitoring.messages import change_of, counts_of, iso_of, message_of, passing_notes, standing_notes
 
     folder, dates = context.folder, opened.cube.dates
-    refused = require(folder, "ingest", "ingest")["refused"]
+    refused = require(folder, "ingest")["refused"]
     standing = standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history)
     notes, until = [*standing, *passing_notes(counts)], iso_of(dates[-1].time_ns)
     return {
