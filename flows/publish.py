@@ -233,8 +233,8 @@ def write_summary_of(content: ReportContent) -> None:
         found=dict(findings.found),
         largest=tuple(dict(row) for row in findings.largest),
         alerts=tuple(dict(row) for row in findings.alerts),
-        sites={name: dict(facts) for name, facts in (findings.sites or {}).items()},
-        computed=dict(findings.computed or {}),
+        sites={name: dict(facts) for name, facts in findings.sites.items()},
+        computed=dict(findings.computed),
         evaluation=dict(evaluation.details) if evaluation else {},
         products=products,
         stages=tuple(StageCost(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in task.stages if name in costs),
@@ -258,8 +258,8 @@ def write_report_of(content: ReportContent) -> None:
         written = Report(
             summary=read_summary(folder.summary),
             sections=[section for section in sections if not section.is_empty],
-            cube=findings.cube or {},
-            settings=findings.settings or {},
+            cube=findings.cube,
+            settings=findings.settings,
             notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
             config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -106,10 +106,10 @@ class Findings:
     found: Mapping[str, Any]
     largest: tuple[Mapping[str, Any], ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()
-    sites: Mapping[str, Mapping[str, Any]] | None = None
-    computed: Mapping[str, Any] | None = None
-    cube: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
+    sites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    computed: Mapping[str, Any] = field(default_factory=dict)
+    cube: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lines: tuple[tuple[str, Path], ...] = ()
 
