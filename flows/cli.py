@@ -30,7 +30,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5; may be repeated"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
+AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
@@ -78,7 +78,7 @@ def init(
     name: Annotated[str | None, typer.Option(help="name of the run; default: that of the folder")] = None,
     task: Annotated[str, typer.Option(metavar="forecast|monitor", help="what the run is for")] = "forecast",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="write to this file instead of stdout")] = None,
-    json_: Json = False,
+    json_: AsJson = False,
 ) -> int | None:
     """Inspect a folder of scenes and propose a commented config.
 
@@ -92,7 +92,7 @@ def init(
 
 
 @command()
-def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> int | None:
+def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Write the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
 
     \b
@@ -104,7 +104,7 @@ def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False,
 
 
 @command()
-def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> int | None:
+def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Train the forecaster (or change detector) on the cube's newest version. An interrupted training resumes.
 
     \b
@@ -116,7 +116,7 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
 
 
 @command(short_help="Evaluate the model and its baselines on held-out data.")
-def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> int | None:
+def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Evaluate the model and its baselines: a forecast on held-out blocks and dates, labelled change on held-out sites,
     monitoring on simulated breaks of known size and date.
 
@@ -130,7 +130,7 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
 
 @command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
-    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
+    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: AsJson = False
 ) -> int | None:
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
@@ -144,7 +144,7 @@ def predict(
 
 @command(short_help="Ingest new scenes, update change maps, raise alerts.")
 def monitor(
-    config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: Json = False
+    config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: AsJson = False
 ) -> int | None:
     """Ingest new scenes, update the saved state of every tile, update change maps and the alert log.
 
@@ -161,7 +161,7 @@ def monitor(
 
 @command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
-    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
+    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: AsJson = False
 ) -> int | None:
     """Run all stages of the task and the report, skipping what is up to date.
 
@@ -175,7 +175,7 @@ def run(
 
 
 @command()
-def report(config: Config, overrides: Overrides = None, json_: Json = False) -> int | None:
+def report(config: Config, overrides: Overrides = None, json_: AsJson = False) -> int | None:
     """Rewrite summary.json and the report of a finished run.
 
     \b
@@ -213,7 +213,7 @@ def track(
         typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
     ] = None,
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
-    json_: Json = False,
+    json_: AsJson = False,
 ) -> int | None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
@@ -235,7 +235,7 @@ def track(
 
 
 @command(short_help="Show what a cube holds: grid, bands, dates, usable share.")
-def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> int | None:
+def info(cube: Cube, snapshot: Snapshot = None, json_: AsJson = False) -> int | None:
     """Show what a cube holds: grid, bands, dates, usable share, size.
 
     \b
@@ -250,7 +250,7 @@ def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> int | No
 
 
 @command(short_help="List the versions of a cube and what each one changed.")
-def history(cube: Cube, json_: Json = False) -> int | None:
+def history(cube: Cube, json_: AsJson = False) -> int | None:
     """List the versions of a cube, newest first, with what each one added or replaced.
 
     \b
@@ -271,7 +271,7 @@ def export(
     cube: Cube,
     target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a path that does not exist yet")],
     snapshot: Snapshot = None,
-    json_: Json = False,
+    json_: AsJson = False,
 ) -> int | None:
     """Write a plain Zarr copy of a cube that xarray, rioxarray and GDAL can open.
 
@@ -300,7 +300,7 @@ def serve(
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="start everything, check that it answers, stop it again")] = False,
-    json_: Json = False,
+    json_: AsJson = False,
 ) -> int | None:
     """Start a Prefect server with its UI, the deployments and workers on this machine, on 127.0.0.1 only; Ctrl-C ends all.
 
@@ -322,7 +322,7 @@ def serve(
 
 
 @command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")
-def doctor(json_: Json = False) -> int | None:
+def doctor(json_: AsJson = False) -> int | None:
     """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
 
     \b
@@ -346,7 +346,7 @@ def demo(
     change: Annotated[bool, typer.Option("--change", help="monitor the forest for felling instead of forecasting NDVI")] = False,
     dry_run: DryRun = False,
     even_if_worse: EvenIfWorse = False,
-    json_: Json = False,
+    json_: AsJson = False,
 ) -> int | None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints the paths of map, picture and report.
 

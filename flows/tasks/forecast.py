@@ -156,10 +156,8 @@ class Forecast(TrainedTask):
         forecaster = do("load the model", lambda _: load_model(context)[0])
         cache = do("open the windows", reopen)
         training, validation, test = (cache.counted(part) for part in ("train", "validation", "test"))
-        methods, settings = (
-            {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)},
-            config.build_evaluation_settings(run),
-        )
+        methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
+        settings = config.build_evaluation_settings(run)
         intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
         comparison = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
         return comparison.to_evaluation(intervals), {"snapshot": snapshot, "model_hash": trained["model_hash"]}
