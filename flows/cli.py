@@ -35,7 +35,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, d
 Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
-EvenIfWorse = Annotated[
+IfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that is not better than evaluation.must_beat; the report says so")
 ]
 
@@ -130,7 +130,7 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
 
 @command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
-    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: AsJson = False
+    config: Config, overrides: Overrides = None, even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False
 ) -> int | None:
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
@@ -161,7 +161,7 @@ def monitor(
 
 @command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
-    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: AsJson = False
+    config: Config, overrides: Overrides = None, even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False
 ) -> int | None:
     """Run all stages of the task and the report, skipping what is up to date.
 
@@ -345,7 +345,7 @@ def demo(
     overrides: Overrides = None,
     change: Annotated[bool, typer.Option("--change", help="monitor the forest for felling instead of forecasting NDVI")] = False,
     dry_run: DryRun = False,
-    even_if_worse: EvenIfWorse = False,
+    even_if_worse: IfWorse = False,
     json_: AsJson = False,
 ) -> int | None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints the paths of map, picture and report.
