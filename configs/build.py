@@ -9,7 +9,9 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from configs import sources
 from configs.run import CubeRun, LandsatQuality, MaskQuality, Run, SclQuality, VariableConfig
@@ -17,52 +19,36 @@ from pipelines.grid import Grid
 from pipelines.scene import Band
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.baselines.change_vector import ChangeVector, PlainChangeVector
+    from models.baselines.image_difference import ImageDifference
+    from models.baselines.ir_mad import IrMad
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
     from pipelines.sources.layers import BandRequest
     from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
     from pipelines.sources.source import Source
 
-Value = TypeVar("Value")
-
 
 def build_bands(source: sources.SourceDefaults) -> tuple[Band, ...]:
     """Bands with the source's defaults filled in; nodata is None where the files say it."""
+    names = ("scale", "offset", "nodata", "unit", "valid_range")
 
-    def pick(own: Value | None, default: Value) -> Value:
-        return default if own is None else own
+    def fill(band: sources.BandConfig) -> Band:
+        return Band(band.name, *(getattr(source if getattr(band, name) is None else band, name) for name in names))
 
-    return tuple(
-        Band(
-            band.name,
-            pick(band.scale, source.scale),
-            pick(band.offset, source.offset),
-            pick(band.nodata, source.nodata),
-            pick(band.unit, source.unit),
-            pick(band.valid_range, source.valid_range),
-        )
-        for band in source.bands
-    )
-
-
-def name_files(source: sources.SourceDefaults) -> dict[str, str]:
-    """band -> its name in the files, for the bands whose name there differs."""
-    return {band.name: band.source for band in source.bands if band.source}
+    return tuple(map(fill, source.bands))
 
 
 def build_request(run: Run) -> BandRequest:
     """What is read of every scene."""
     from pipelines.sources.layers import BandRequest
 
-    source = run.source
-    return BandRequest(
-        bands=build_bands(source),
-        in_file=name_files(source),
-        quality=run.quality.band if run.quality else None,
-        read_as=source.read_as,
-        crs=source.crs,
-        transform=source.transform,
-    )
+    source, quality = run.source, run.quality.band if run.quality else None
+    in_file = {band.name: band.source for band in source.bands if band.source}
+    corrected = {name: getattr(source, name) for name in ("read_as", "crs", "transform")}
+    return BandRequest(bands=build_bands(source), in_file=in_file, quality=quality, **corrected)
 
 
 def build_source(run: CubeRun) -> Source:
@@ -123,3 +109,32 @@ def build_variables(variables: Iterable[VariableConfig]) -> tuple[Variable, ...]
     from pipelines.samples.variables import Variable
 
     return tuple(Variable(v.name, v.formula, tuple(v.bands), v.transform, v.valid_range) for v in variables)
+
+
+def build_change_index(name: str) -> ImageDifference | ChangeVector | PlainChangeVector | IrMad:
+    """A change index of image pairs: it answers `score(x_TCHW, valid_THW) -> score_HW`."""
+    from models.baselines.change_vector import ChangeVector, PlainChangeVector
+    from models.baselines.image_difference import ImageDifference
+    from models.baselines.ir_mad import IrMad
+
+    match name:
+        case "image_difference":
+            return ImageDifference()
+        case "change_vector":
+            return ChangeVector()
+        case "change_vector_plain":
+            return PlainChangeVector()
+        case _:
+            return IrMad()
+
+
+def automatic_threshold(name: str, score_HW: np.ndarray | Tensor, bands: int) -> tuple[str, float]:
+    """(its name, the threshold) that the index's own literature sets without any label: chi square for IR-MAD, else Otsu."""
+    import torch
+
+    from models.baselines.image_difference import otsu_threshold
+    from models.baselines.ir_mad import chi_square_threshold
+
+    if name == "ir_mad":
+        return "chi square, 1 %", chi_square_threshold(bands)
+    return "Otsu", otsu_threshold(torch.from_numpy(np.array(score_HW)))

@@ -1,18 +1,46 @@
 """Converts pydantic's errors to mistakes: the problem, and a remedy that names the closest key or value."""
 
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from datetime import date
+from typing import Any, get_args
 
+from pydantic import BaseModel
+
+from configs.paths import models_in
 from configs.tasks import DEFAULT, TASKS, Tree, tree_of
 from configs.yaml_positions import Document, Key, dotted
 from pipelines.errors import Mistake
 
-Complaint = tuple[Key, dict[str, Any]]  # the key in the file, and pydantic's error
+Error = Mapping[str, Any]  # as pydantic describes one
+Complaint = tuple[Key, Error]  # with the key in the file
+
+DATE, MAPPING, WHOLE = "a date such as 2020-06-30", "a mapping of `key: value`", "a whole number"
+EXPECTED = {  # pydantic's type of error -> what was expected
+    "union_tag_not_found": "a mapping with `kind:`",
+    "string_pattern_mismatch": "a name of letters, digits, `_`, `-` and `.`",
+    "string_too_long": "at most {max_length} characters",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list of numbers",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), WHOLE),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), MAPPING),
+    **dict.fromkeys(("datetime_parsing", "datetime_from_date_parsing", "datetime_type"), DATE),
+}
 
 
 def explain_all(document: Document, errors: list[Complaint]) -> list[Mistake]:
     """One mistake per key with errors; a missing key that is explained by a typo is not listed again."""
-    by_key: dict[Key, list[dict[str, Any]]] = {}
+    by_key: dict[Key, list[Error]] = {}
     for key, error in errors:
         by_key.setdefault(key, []).append(error)
     tree = tree_of(document.data) or TASKS[DEFAULT]
@@ -50,9 +78,10 @@ def _explain_unknown(tree: Tree, document: Document, key: Key) -> Mistake:
     return Mistake(document.position_of_key(key), dotted(key), "unknown key", remedy)
 
 
-def _explain_value(tree: Tree, document: Document, key: Key, group: list[dict[str, Any]]) -> Mistake:
+def _explain_value(tree: Tree, document: Document, key: Key, group: list[Error]) -> Mistake:
     if group[0]["type"] == "missing":
-        remedy = _description(tree, key) or "add it"
+        models = [model for model in _models_at(tree, key[:-1]) if key[-1] in model.model_fields]
+        remedy = (models and models[0].model_fields[str(key[-1])].description) or "add it"
         return Mistake(document.position_of_key(key[:-1]), dotted(key), "is required and missing", remedy)
     requested = list(dict.fromkeys(_expectation(error) for error in group))
     value = group[0].get("input")
@@ -60,52 +89,25 @@ def _explain_value(tree: Tree, document: Document, key: Key, group: list[dict[st
     return Mistake(document.position_of_value(key), dotted(key), problem, _value_remedy(group, value))
 
 
-def _expectation(error: dict[str, Any]) -> str:
+def _allowed(error: Error) -> str:
     context = error.get("ctx", {})
-    kind = error["type"]
+    return str(context.get("expected") or context.get("expected_tags") or "")
+
+
+def _expectation(error: Error) -> str:
+    context, kind = error.get("ctx", {}), error["type"]
     if kind in ("literal_error", "union_tag_invalid"):
-        return f"one of {context.get('expected') or context.get('expected_tags')}"
-    if kind == "union_tag_not_found":
-        return "a mapping with `kind:`"
-    if kind == "string_pattern_mismatch":
-        return "a name of letters, digits, `_`, `-` and `.`"
+        return f"one of {_allowed(error)}"
     if kind == "value_error":
         return str(context["error"])
-    known = {
-        "string_too_long": "at most {max_length} characters",
-        "greater_than": "a number greater than {gt}",
-        "greater_than_equal": "a number of at least {ge}",
-        "less_than": "a number less than {lt}",
-        "less_than_equal": "a number of at most {le}",
-        "too_short": "at least {min_length} entries",
-        "too_long": "at most {max_length} entries",
-        "int_parsing": "a whole number",
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "float_parsing": "a number",
-        "float_type": "a number",
-        "finite_number": "a finite number",
-        "bool_parsing": "true or false",
-        "bool_type": "true or false",
-        "string_type": "text",
-        "list_type": "a list",
-        "tuple_type": "a list of numbers",
-        "dict_type": "a mapping of `key: value`",
-        "model_type": "a mapping of `key: value`",
-        "model_attributes_type": "a mapping of `key: value`",
-        "datetime_parsing": "a date such as 2020-06-30",
-        "datetime_from_date_parsing": "a date such as 2020-06-30",
-        "datetime_type": "a date such as 2020-06-30",
-    }
-    return known[kind].format(**context) if kind in known else str(error["msg"])
+    return EXPECTED[kind].format(**context) if kind in EXPECTED else str(error["msg"])
 
 
-def _value_remedy(group: list[dict[str, Any]], value: Any) -> str:
+def _value_remedy(group: list[Error], value: object) -> str:
     for error in group:
-        context = error.get("ctx", {})
-        allowed = str(context.get("expected") or context.get("expected_tags") or "")
-        options = [word.strip(" '") for word in allowed.replace(" or ", ",").split(",")]
-        near = difflib.get_close_matches(str(value if not isinstance(value, dict) else context.get("tag", "")), options, n=1)
+        options = [word.strip(" '") for word in _allowed(error).replace(" or ", ",").split(",")]
+        written = str(error.get("ctx", {}).get("tag", "") if isinstance(value, dict) else value)
+        near = difflib.get_close_matches(written, options, n=1)
         if near:
             return f"did you mean {near[0]!r}?"
         if error["type"] == "string_type" and isinstance(value, bool | int | float):
@@ -113,21 +115,21 @@ def _value_remedy(group: list[dict[str, Any]], value: Any) -> str:
     return ""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return f"kind {value['kind']!r}" if "kind" in value else "a mapping"
     if value is None:
         return "nothing"
-    text = repr(value) if not hasattr(value, "isoformat") else value.isoformat()
+    text = value.isoformat() if isinstance(value, date) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---------------------------------------------------------------- schema lookups
 
 
-def _models_at(tree: Tree, path: Key, data: Any = None) -> list[Any]:
+def _models_at(tree: Tree, path: Key, data: object = None) -> list[type[BaseModel]]:
     """The config classes that are valid at `path`; if `data` names a kind, only that one."""
-    models: list[Any] = [tree]
+    models: list[type[BaseModel]] = [tree]
     for part in path:
         if isinstance(data, dict):
             data = data.get(str(part))
@@ -135,34 +137,20 @@ def _models_at(tree: Tree, path: Key, data: Any = None) -> list[Any]:
             data = data[part] if part < len(data) else None
         if isinstance(part, int):
             continue
-        models = [m for model in models if part in model.model_fields for m in _classes_in(model.model_fields[part].annotation)]
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [model for field in fields for model in models_in(field.annotation)]
         kind = data.get("kind") if isinstance(data, dict) else None
-        chosen = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].annotation.__args__ == (kind,)]
+        chosen = [m for m in models if "kind" in m.model_fields and get_args(m.model_fields["kind"].annotation) == (kind,)]
         models = chosen or models
     return models
 
 
-def _classes_in(annotation: Any) -> list[Any]:
-    if hasattr(annotation, "model_fields"):
-        return [annotation]
-    return [c for part in getattr(annotation, "__args__", ()) for c in _classes_in(part)]
-
-
-def _known_keys(tree: Tree, path: Key, data: Any = None) -> list[str]:
+def _known_keys(tree: Tree, path: Key, data: object = None) -> list[str]:
     return list(dict.fromkeys(name for model in _models_at(tree, path, data) for name in model.model_fields))
-
-
-def _description(tree: Tree, key: Key) -> str:
-    for model in _models_at(tree, key[:-1]):
-        if key[-1] in model.model_fields:
-            return model.model_fields[key[-1]].description or ""
-    return ""
 
 
 def _section_paths(tree: Tree) -> tuple[Key, ...]:
     """Sections in which a misplaced key may be valid: the top level, every section, and their sections."""
     sections: list[Key] = [(name,) for name in tree.model_fields]
-    below: list[Key] = [
-        (name, key) for (name,) in sections for key in _known_keys(tree, (name,)) if _models_at(tree, (name, key))
-    ]
+    below = [(*path, key) for path in sections for key in _known_keys(tree, path) if _models_at(tree, (*path, key))]
     return ((), *sections, *below)

@@ -5,25 +5,23 @@ called); what `load_run` returns is relative to the working folder throughout.
 """
 
 import copy
-import difflib
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from configs.explain import Complaint, explain_all, find_typos
-from configs.findings import Finding
 from configs.paths import input_keys, resolve_inputs, text_beside
 from configs.renamed import Notify, apply_renamed
-from configs.run import Sections
+from configs.schema import Finding, Sections, Strict, suggest
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
-from configs.yaml_positions import Document, Key, PlainLoader, dotted, parse_yaml
+from configs.yaml_positions import Document, Key, PlainLoader, dotted, parent_of, parse_yaml
 from pipelines.errors import ConfigError, MissingInput, Mistake, RequestError
 from pipelines.files import write_text
 
@@ -53,12 +51,14 @@ def load_run(
     tree = tree_of(document.data)
     if tree is not None:
         resolve_inputs(document, tree, notify, exists)
-    run, errors = _validate(document)
-    sections = _valid_sections(document, errors)
-    findings = _check(tree, sections, inputs_must_exist)
+    run, errors = _validate(document, tree)
+    findings = _check(_valid_sections(document, tree, errors), inputs_must_exist)
     wrong = {key for key, _ in errors}  # the checks got defaults in place of these
-    findings = [finding for finding in findings if finding.key not in wrong]
-    mistakes = explain_all(document, errors) + [_locate(document, finding) for finding in findings]
+    mistakes = explain_all(document, errors) + [
+        Mistake(document.position_of_value(one.key), dotted(one.key), one.problem, one.remedy)
+        for one in findings
+        if one.key not in wrong
+    ]
     reported = {mistake.position for mistake in document.mistakes}
     mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.position not in reported]
     if mistakes or run is None:
@@ -66,11 +66,11 @@ def load_run(
     return run
 
 
-def _check(tree: Tree | None, sections: Sections, inputs_must_exist: bool) -> list[Finding]:
-    """What the schema cannot say, by task; with `inputs_must_exist` also whether the files are there."""
-    if tree is None:
-        return []
-    return [*tree.check(sections), *(tree.check_files(sections) if inputs_must_exist else ())]
+def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
+    """What the schema cannot say; with `inputs_must_exist` also whether the files are there."""
+    checked = [section for section in sections.values() if isinstance(section, Strict)]
+    of_files = [finding for section in checked for finding in section.check_files(sections)] if inputs_must_exist else []
+    return [*(finding for section in checked for finding in section.check(sections)), *of_files]
 
 
 def config_hash(run: AnyRun) -> str:
@@ -87,10 +87,9 @@ def write_resolved(run: AnyRun, path: Path) -> None:
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
     content = run.model_dump(mode="json")
     for key in input_keys(type(run)):
-        *above, last = key
-        section = reduce(lambda node, part: node.get(part) or {}, above, content)
-        if isinstance(section.get(last), str):
-            section[last] = text_beside(section[last], path.parent)
+        section = parent_of(content, key)
+        if isinstance(section, dict) and isinstance(section.get(key[-1]), str):
+            section[key[-1]] = text_beside(section[key[-1]], path.parent)
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, head + text, flush=False)
@@ -105,8 +104,8 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as e:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
-        remedy = f"did you mean {path.parent / near[0]}?" if near else "`driftline init FOLDER` writes one from your scenes"
+        otherwise, names = "`driftline init FOLDER` writes one from your scenes", [p.name for p in path.parent.glob("*.y*ml")]
+        remedy = suggest(path.name, names, otherwise, lambda name: str(path.parent / name))
         raise MissingInput(f"no config file at {path}; {remedy}") from e
     except UnicodeDecodeError as e:
         raise ConfigError([Mistake(f"{path}:1", "(whole file)", "not UTF-8 text", "save the config as UTF-8")]) from e
@@ -136,7 +135,7 @@ def _apply_override(document: Document, override: str) -> None:
     document.key_positions[key] = document.value_positions[key] = position
 
 
-def _step_into(node: Any, part: str | int, where: str) -> Any:
+def _step_into(node: object, part: str | int, where: str) -> Any:
     if isinstance(node, dict):
         return node.setdefault(str(part), {})
     if isinstance(node, list) and isinstance(part, int) and part < len(node):
@@ -147,8 +146,7 @@ def _step_into(node: Any, part: str | int, where: str) -> Any:
 # ---------------------------------------------------------------- validation
 
 
-def _validate(document: Document) -> tuple[AnyRun | None, list[Complaint]]:
-    tree = tree_of(document.data)
+def _validate(document: Document, tree: Tree | None) -> tuple[AnyRun | None, list[Complaint]]:
     if tree is None:
         tasks = ", ".join(f"'{task}'" for task in TASKS)
         return None, [(("task",), {"type": "literal_error", "ctx": {"expected": tasks}, "input": document.data["task"]})]
@@ -158,12 +156,12 @@ def _validate(document: Document) -> tuple[AnyRun | None, list[Complaint]]:
         return None, [(_real_key(document.data, error), dict(error)) for error in e.errors(include_url=False)]
 
 
-def _real_key(data: Any, error: Any) -> Key:
+def _real_key(data: Any, error: ErrorDetails) -> Key:
     """The key in the file; pydantic also names the branches of unions, which are not in the file."""
     key: list[str | int] = []
     for depth, part in enumerate(error["loc"]):
         is_last = depth == len(error["loc"]) - 1
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
+        if part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data)):
             data = data[part]
         elif not (is_last and error["type"] == "missing"):
             continue
@@ -171,14 +169,14 @@ def _real_key(data: Any, error: Any) -> Key:
     return tuple(key)
 
 
-def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, Any]:
+def _valid_sections(document: Document, tree: Tree | None, errors: list[Complaint]) -> Sections:
     """Each top-level section, if valid after its erroneous keys are removed, so that other checks can run."""
-    data, tree = copy.deepcopy(document.data), tree_of(document.data)
     if tree is None:
         return {}  # an unknown task has no other checks
+    data = copy.deepcopy(document.data)
     typos = find_typos(tree, errors)
     for key, _ in sorted(errors, key=lambda complaint: -len(complaint[0])):  # deepest first: a parent may be removed too
-        parent = _parent(data, key)
+        parent = parent_of(data, key)
         if key and isinstance(parent, dict) and key[-1] in parent:
             value = parent.pop(key[-1])
             if key in typos:
@@ -193,17 +191,6 @@ def _valid_sections(document: Document, errors: list[Complaint]) -> dict[str, An
         if name not in data and info.is_required():
             sections[name] = None
     return sections
-
-
-def _parent(data: Any, key: Key) -> Any:
-    """The mapping or list that holds `key` in `data`; it exists, since pydantic reported an error in it."""
-    for part in key[:-1]:
-        data = data[part]
-    return data
-
-
-def _locate(document: Document, finding: Finding) -> Mistake:
-    return Mistake(document.position_of_value(finding.key), dotted(finding.key), finding.problem, finding.remedy)
 
 
 def _by_position(mistake: Mistake) -> tuple[str, int]:

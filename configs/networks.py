@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from configs.types import Strict
+from configs.schema import Strict
 
 if TYPE_CHECKING:
     from models.residual_forecaster import Settings
@@ -39,7 +39,7 @@ class ConvGRUModel(Strict):
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 
-def _kind_of_model(value: Any) -> Any:
+def _kind_of_model(value: object) -> Any:
     return value.get("kind", "convlstm") if isinstance(value, dict) else getattr(value, "kind", None)
 
 

@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from configs.yaml_positions import Document, dotted
+from configs.yaml_positions import Document, Key, dotted, parent_of
 
-Key = tuple[str | int, ...]
 Access = Literal["read", "write", "connect"]
 
 IN_WORKING_FOLDER = ("data", "runs")  # inputs that begin with these are relative to the working folder
@@ -29,27 +28,18 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://|/[^/])")  # s3://..., and s
 
 @dataclass(frozen=True)
 class Named:
-    """Marker of a key whose value is a path or a URI."""
+    """Marker of a key whose value is a path or a URI; with `is_below_source` it is relative to `source.path`."""
 
     access: Access
+    is_below_source: bool = False
 
 
-@dataclass(frozen=True)
-class BelowSource:
-    """Marker of a key whose value is a path relative to `source.path`."""
-
-    access: Access = "read"
-
-
-READ, WRITE, CONNECT, BELOW_SOURCE = Named("read"), Named("write"), Named("connect"), BelowSource()
+READ, WRITE, CONNECT, BELOW_SOURCE = Named("read"), Named("write"), Named("connect"), Named("read", is_below_source=True)
 
 
 @dataclass(frozen=True)
 class NamedPath:
-    """A path, URI or scheduler address in a run: the key, the text as a stage uses it, and the access.
-
-    `write` includes reading.
-    """
+    """A path, URI or scheduler address in a run: the key, the text as a stage uses it, and the access (`write` includes read)."""
 
     key: Key
     text: str
@@ -82,29 +72,17 @@ def named_paths(run: BaseModel) -> list[NamedPath]:
 def _walk(model: BaseModel, key: Key, source: Path) -> Iterator[NamedPath]:
     for name, info in type(model).model_fields.items():
         value, here = getattr(model, name), (*key, name)
-        mark = next((m for m in info.metadata if isinstance(m, Named | BelowSource)), None)
-        if mark is not None:
-            for position, text in _texts(value, here):
-                is_below = isinstance(mark, BelowSource)
-                yield NamedPath(position, str(source / text) if is_below else text, mark.access)
-        for position, child in _models(value, here):
-            yield from _walk(child, position, source)
-
-
-def _texts(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, one in value.items():
-            yield (*key, name), one
-
-
-def _models(value: Any, key: Key) -> Iterator[tuple[Key, BaseModel]]:
-    if isinstance(value, BaseModel):
-        yield key, value
-    elif isinstance(value, list | tuple):
-        for index, one in enumerate(value):
-            yield from _models(one, (*key, index))
+        below: dict[Key, Any] = {here: value}
+        if isinstance(value, dict):
+            below = {(*here, inner): one for inner, one in value.items()}
+        elif isinstance(value, list | tuple):
+            below = {(*here, index): one for index, one in enumerate(value)}
+        mark = next((m for m in info.metadata if isinstance(m, Named)), None)
+        for position, one in below.items():
+            if mark is not None and isinstance(one, str):
+                yield NamedPath(position, str(source / one) if mark.is_below_source else one, mark.access)
+            elif isinstance(one, BaseModel):
+                yield from _walk(one, position, source)
 
 
 # ---------------------------------------------------------------- relative to the config
@@ -120,7 +98,8 @@ def resolve_inputs(
     """
     folder = _as_seen_from_here(Path(document.name).parent)
     for key in input_keys(tree):
-        text = _value_at(document.data, key)
+        parent = parent_of(document.data, key)
+        text = parent.get(key[-1]) if isinstance(parent, dict) else None
         if not isinstance(text, str) or not text.isprintable() or is_fixed(text) or _is_typed(document, key):
             continue
         beside = text_from_here(text, folder)
@@ -130,8 +109,8 @@ def resolve_inputs(
                 "from the working folder as in earlier versions; "
                 f"write {text_beside(text, folder)}, relative to the config: this is read for one more version"
             )
-            continue
-        _put_at(document.data, key, beside)
+        else:
+            parent[key[-1]] = beside
 
 
 def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
@@ -145,8 +124,15 @@ def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
     for name, info in tree.model_fields.items():
         if READ in info.metadata:
             found.append((name,))
-        found += [(name, *key) for model in _models_of(info.rebuild_annotation()) for key in input_keys(model)]
+        found += [(name, *key) for model in models_in(info.rebuild_annotation()) for key in input_keys(model)]
     return list(dict.fromkeys(found))
+
+
+def models_in(annotation: object) -> list[type[BaseModel]]:
+    """The config classes that an annotation names, those within them not counted."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in models_in(argument)]
 
 
 def is_fixed(text: str) -> bool:
@@ -192,22 +178,3 @@ def _as_seen_from_here(folder: Path) -> Path:
 def _is_typed(document: Document, key: Key) -> bool:
     """True if the value, or a section around it, was given with `--set`: a person typed it in the working folder."""
     return any(document.value_positions.get(key[:depth], "").startswith("--set") for depth in range(1, len(key) + 1))
-
-
-def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for one in typing.get_args(annotation):
-        yield from _models_of(one)
-
-
-def _value_at(data: Any, key: Key) -> Any:
-    for part in key:
-        data = data.get(part) if isinstance(data, dict) else None
-    return data
-
-
-def _put_at(data: Any, key: Key, value: str) -> None:
-    for part in key[:-1]:
-        data = data[part]
-    data[key[-1]] = value

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs.yaml_positions import Document, Key, dotted
+from configs.yaml_positions import Document, Key, dotted, parent_of
 from pipelines.errors import Mistake
 
 Notify = Callable[[str], None]  # shows a note to the user
@@ -25,21 +25,19 @@ class Renamed:
     text: tuple[str, str] | None = None
 
 
+FORECAST, MONITOR, CHANGE = ("forecast",), ("monitor",), ("change",)
 RENAMED: dict[str, Renamed] = {
-    "evaluation.bootstrap": Renamed(
-        None, "intervals are calculated (Student's t), nothing is drawn at random", tasks=("forecast",)
-    ),
-    "model.guide": Renamed("model.baseline", tasks=("forecast",)),
-    "monitoring.expectation": Renamed("monitoring.model", tasks=("monitor",)),
-    "source.kind": Renamed("source.kind", tasks=("change",), values={"places": "sites"}),
-    "source.places": Renamed("source.sites", tasks=("change",)),
-    "labels.placed_on": Renamed("labels.grid_of", tasks=("change",)),
-    "training.swap_dates": Renamed("training.reverse_time", tasks=("change",)),
-    "prediction.places": Renamed("prediction.sites", tasks=("change",)),
-    **{
-        key: Renamed(key, tasks=("change",), text=("{place}", "{site}"))
-        for key in ("source.pattern", "source.dates", "labels.path")
-    },
+    "evaluation.bootstrap": Renamed(None, "intervals are calculated (Student's t), nothing is drawn at random", FORECAST),
+    "model.guide": Renamed("model.baseline", tasks=FORECAST),
+    "monitoring.expectation": Renamed("monitoring.model", tasks=MONITOR),
+    "source.kind": Renamed("source.kind", tasks=CHANGE, values={"places": "sites"}),
+    "source.places": Renamed("source.sites", tasks=CHANGE),
+    "labels.placed_on": Renamed("labels.grid_of", tasks=CHANGE),
+    "training.swap_dates": Renamed("training.reverse_time", tasks=CHANGE),
+    "prediction.places": Renamed("prediction.sites", tasks=CHANGE),
+    "source.pattern": Renamed("source.pattern", tasks=CHANGE, text=("{place}", "{site}")),
+    "source.dates": Renamed("source.dates", tasks=CHANGE, text=("{place}", "{site}")),
+    "labels.path": Renamed("labels.path", tasks=CHANGE, text=("{place}", "{site}")),
 }
 
 
@@ -59,10 +57,10 @@ def apply_renamed(document: Document, notify: Notify, table: Mapping[str, Rename
         if task not in renamed.tasks:
             continue
         for key in list(_written(document.data, tuple(old.split(".")))):
-            _apply(document, key, old, renamed, notify)
+            _apply(document, key, renamed, notify)
 
 
-def _written(data: Any, pattern: tuple[str, ...], above: Key = ()) -> Iterator[Key]:
+def _written(data: object, pattern: tuple[str, ...], above: Key = ()) -> Iterator[Key]:
     """Every key in `data` that matches the pattern."""
     if not pattern:
         yield above
@@ -73,14 +71,14 @@ def _written(data: Any, pattern: tuple[str, ...], above: Key = ()) -> Iterator[K
         yield from _written(data[pattern[0]], pattern[1:], (*above, pattern[0]))
 
 
-def _apply(document: Document, key: Key, old: str, renamed: Renamed, notify: Notify) -> None:
+def _apply(document: Document, key: Key, renamed: Renamed, notify: Notify) -> None:
     position, because = document.position_of_key(key), f": {renamed.reason}" if renamed.reason else ""
+    value = parent_of(document.data, key).pop(key[-1])
     if renamed.new is None:
-        _take(document.data, key)
         notify(f"{position}: {dotted(key)} no longer has an effect{because}")
         return
-    new = _filled(renamed.new, key)
-    value = _take(document.data, key)
+    indices = iter([part for part in key if isinstance(part, int)])  # as many as stars
+    new: Key = tuple(next(indices) if part == "*" else part for part in renamed.new.split("."))
     if renamed.values and isinstance(value, str) and value in renamed.values:
         notify(f"{position}: `{dotted(key)}: {value}` is now called `{dotted(new)}: {renamed.values[value]}`{because}")
         value = renamed.values[value]
@@ -92,18 +90,7 @@ def _apply(document: Document, key: Key, old: str, renamed: Renamed, notify: Not
     _put(document, key, new, value)
 
 
-def _filled(new: str, key: Key) -> Key:
-    numbers = iter([part for part in key if isinstance(part, int)])
-    return tuple(next(numbers) if part == "*" else part for part in new.split("."))  # as many indices as stars
-
-
-def _take(data: Any, key: Key) -> Any:
-    for part in key[:-1]:
-        data = data[part]
-    return data.pop(key[-1])
-
-
-def _put(document: Document, old: Key, new: Key, value: Any) -> None:
+def _put(document: Document, old: Key, new: Key, value: object) -> None:
     """Puts `value` of `old` at `new`; merges it with existing mappings."""
     node: Any = document.data
     for part in new[:-1]:
@@ -119,7 +106,9 @@ def _put(document: Document, old: Key, new: Key, value: Any) -> None:
     if new[-1] in node and not _wins(document, old, new):
         return
     node[new[-1]] = value
-    _move_positions(document, old, new)
+    for positions in (document.key_positions, document.value_positions):  # so that messages name the line in the file
+        for key in [key for key in positions if key[: len(old)] == old]:
+            positions[(*new, *key[len(old) :])] = positions.pop(key)
 
 
 def _wins(document: Document, old: Key, new: Key) -> bool:
@@ -129,10 +118,3 @@ def _wins(document: Document, old: Key, new: Key) -> bool:
         remedy = f"{dotted(new)} is at {at_new}; keep that one"
         document.mistakes.append(Mistake(at_old, dotted(old), f"is the old name of {dotted(new)}, which is set too", remedy))
     return at_old.startswith("--set")
-
-
-def _move_positions(document: Document, old: Key, new: Key) -> None:
-    """Moves positions to the new key, so that messages about it name the line in the file."""
-    for positions in (document.key_positions, document.value_positions):
-        for key in [key for key in positions if key[: len(old)] == old]:
-            positions[(*new, *key[len(old) :])] = positions.pop(key)

@@ -5,18 +5,15 @@ YAML only fills the values of these frozen, typed trees; unknown keys are mistak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.findings import Finding, check_crs, closest
 from configs.paths import CONNECT, WRITE
+from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Strict, check_crs, check_range, suggest
 from configs.sources import Source, SourceDefaults
-from configs.types import CubeUri, Name, OutputPath, Strict
 from configs.yaml_positions import Key
-
-Sections = Mapping[str, Any]  # the fields of a run -> their values; None for one that is wrong in itself
 
 
 class SclQuality(Strict):
@@ -56,10 +53,17 @@ class GridConfig(Strict):
     resolution: float = Field(gt=0, description="pixel size in CRS units")
     bounds: tuple[float, float, float, float] = Field(description="left, bottom, right, top in CRS units")
 
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from check_crs(("grid", "crs"), self.crs)
+        left, bottom, right, top = self.bounds
+        if left >= right or bottom >= top:
+            remedy = "order: left, bottom, right, top in CRS units"
+            yield Finding(("grid", "bounds"), f"{list(self.bounds)} has no area", remedy)
+
 
 class CubeConfig(Strict):
     uri: Annotated[CubeUri | None, WRITE] = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
-    chunk_px: int = Field(256, ge=16)
+    chunk_px: int = Field(256, ge=16, description="side of the blocks in which the cube is stored and read")
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = "nearest"
     on_other_grid: Literal["reproject", "refuse"] = Field(
         "refuse", description="what happens to a scene whose CRS or grid differs from the cube's"
@@ -71,17 +75,10 @@ class CubeConfig(Strict):
     dask: Annotated[str | None, CONNECT] = Field(None, description="scheduler address; default: threads of this process")
 
 
-def check_grid(grid: GridConfig) -> Iterator[Finding]:
-    yield from check_crs(("grid", "crs"), grid.crs)
-    left, bottom, right, top = grid.bounds
-    if left >= right or bottom >= top:
-        yield Finding(("grid", "bounds"), f"{list(grid.bounds)} has no area", "order: left, bottom, right, top in CRS units")
-
-
 class VariableConfig(Strict):
     """What is forecast, in physical values: a band, or an index of bands."""
 
-    name: Name
+    name: Name = Field(description="the name of the variable in tables, files and messages")
     formula: Literal["band", "normalized_difference", "ratio"] = "band"
     bands: list[Name] = Field(min_length=1, max_length=2)
     transform: Literal["none", "log1p"] = Field("none", description="applied before the network sees it, undone after")
@@ -89,41 +86,43 @@ class VariableConfig(Strict):
         None, description="in physical values; outside is not valid, and no forecast or bound leaves it"
     )
 
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from self.check_at(("variable",), sections)
 
-def check_variable(key: Key, variable: VariableConfig, bands: list[str] | None) -> Iterator[Finding]:
-    """Findings for one variable at `key`; `bands` are the source's, None if that section is wrong."""
-    needs = 1 if variable.formula == "band" else 2
-    if len(variable.bands) != needs:
-        form = f"formula {variable.formula!r} takes {needs} band{'s' if needs > 1 else ''}, found {len(variable.bands)}"
-        yield Finding((*key, "bands"), form, "formulas: band (1), normalized_difference (2), ratio (2)")
-    if variable.valid_range and variable.valid_range[0] >= variable.valid_range[1]:
-        yield Finding((*key, "valid_range"), "the first value must be smaller than the second")
-    for position, band in enumerate(variable.bands):
-        if bands is not None and band not in bands:
-            yield Finding((*key, "bands", position), f"unknown band {band!r}", closest(band, bands, "the source's bands are"))
+    def check_at(self, key: Key, sections: Sections) -> Iterator[Finding]:
+        """Findings for the variable at `key`; its bands are not looked up where the source is wrong."""
+        needs = 1 if self.formula == "band" else 2
+        if len(self.bands) != needs:
+            form = f"formula {self.formula!r} takes {needs} band{'s' if needs > 1 else ''}, found {len(self.bands)}"
+            yield Finding((*key, "bands"), form, "formulas: band (1), normalized_difference (2), ratio (2)")
+        yield from check_range(key, self.valid_range)
+        source = sections.get("source")
+        known = [band.name for band in source.bands] if source is not None else self.bands
+        for position, band in enumerate(self.bands):
+            if band not in known:
+                remedy = suggest(band, known, f"the source's bands are {', '.join(known)}")
+                yield Finding((*key, "bands", position), f"unknown band {band!r}", remedy)
+
+
+class TrainingDefaults(Strict):
+    """What every training has."""
+
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient; a larger one is scaled down to it")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1)
+    seed: int = 0
 
 
 class Run(Strict):
     """What the runs of every task have."""
 
-    name: Name
+    name: Name = Field(description="the name of the run, and of its folder below `runs`")
     task: str
     source: SourceDefaults
     quality: Quality | None = None
     cube: CubeConfig = CubeConfig()
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
-
-    @classmethod
-    def check(cls, sections: Sections) -> Iterator[Finding]:
-        """What the schema cannot say: findings over values that do not fit each other, without looking at any file."""
-        if (source := sections.get("source")) is not None:
-            yield from source.check(quality_band(sections))
-
-    @classmethod
-    def check_files(cls, sections: Sections) -> Iterator[Finding]:
-        """Findings for inputs that the run names and that are not there."""
-        if (source := sections.get("source")) is not None:
-            yield from source.check_files(quality_band(sections))
 
 
 class CubeRun(Run):
@@ -131,15 +130,3 @@ class CubeRun(Run):
 
     source: Source
     grid: GridConfig | None = None
-
-    @classmethod
-    def check(cls, sections: Sections) -> Iterator[Finding]:
-        yield from super().check(sections)
-        if (grid := sections.get("grid")) is not None:
-            yield from check_grid(grid)
-
-
-def quality_band(sections: Sections) -> str | None:
-    """The band that the quality mask is made from."""
-    quality: Quality | None = sections.get("quality")
-    return None if quality is None else quality.band

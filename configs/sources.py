@@ -1,30 +1,29 @@
 """Where scenes come from: one class per kind of source, each with its own check. `kind` says which one a config means."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.findings import Finding, check_crs, closest, missing_file, missing_folder
+from configs import schema
 from configs.paths import BELOW_SOURCE
-from configs.types import InputPath, LocalPath, Name, Strict
+from configs.schema import Finding, InputPath, LocalPath, Name, Sections, Strict, missing_file, suggest
 from configs.yaml_positions import Key
 
 # what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
 DATE_DIRECTIVES = "YmdHMSfjybB"
 
 
-def _named_band(band: Any) -> Any:
+def _named_band(band: object) -> object:
     return {"name": band} if isinstance(band, str) else band
 
 
 class BandConfig(Strict):
     """A band of the cube. Physical value = stored * scale + offset."""
 
-    name: Name
+    name: Name = Field(description="the name of the band in the cube and in the rest of the config")
     source: str | None = Field(None, description="its name in the files, where that differs from `name`")
     scale: float | None = Field(None, description="default: the source's `scale`")
     offset: float | None = None
@@ -52,10 +51,22 @@ class SourceDefaults(Strict):
         None, description="affine (a, b, c, d, e, f) from (column, row) of the upper-left pixel corner to x, y"
     )
 
-    def check(self, quality: str | None) -> Iterator[Finding]:
-        """Findings within the section, without its files; `quality` is the band of the quality mask, if there is one."""
-        yield from _check_bands(self)
-        yield from check_crs(("source", "crs"), self.crs)
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        seen: set[str] = set()
+        for index, band in enumerate(self.bands):
+            if band.name in seen:
+                yield Finding(("source", "bands", index), f"band {band.name!r} is listed twice", "give every band its own name")
+            seen.add(band.name)
+            yield from schema.check_range(("source", "bands", index), band.valid_range)
+        yield from schema.check_range(("source",), self.valid_range)
+        if self.transform and self.transform[0] * self.transform[4] == self.transform[1] * self.transform[3]:
+            remedy = "order: a, b, c, d, e, f with x = a*column + b*row + c and y = d*column + e*row + f"
+            yield Finding(("source", "transform"), "this affine has no area", remedy)
+        yield from schema.check_crs(("source", "crs"), self.crs)
+
+    def names_in_files(self) -> dict[Key, str]:
+        """Key -> how the band is called in the files."""
+        return {("source", "bands", index): band.source or band.name for index, band in enumerate(self.bands)}
 
 
 class NetcdfSource(SourceDefaults):
@@ -65,8 +76,7 @@ class NetcdfSource(SourceDefaults):
     path: InputPath
     time: str = "time"
 
-    def check_files(self, quality: str | None) -> Iterator[Finding]:
-        """Findings for what the section names on disk and is not there."""
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from missing_file(("source", "path"), Path(self.path))
 
 
@@ -82,15 +92,15 @@ class FolderSource(SourceDefaults):
     pattern: str
     variable: str | None = Field(None, description="data set inside each HDF5/netCDF file, e.g. image1/image_data")
 
-    def check(self, quality: str | None) -> Iterator[Finding]:
-        yield from super().check(quality)
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
         yield from _check_pattern(self)
 
-    def check_files(self, quality: str | None) -> Iterator[Finding]:
-        no_folder = list(missing_folder(Path(self.path)))
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        no_folder = list(schema.missing_folder(Path(self.path)))
         yield from no_folder
         if not no_folder and not any(_check_pattern(self)):
-            yield from _check_names(self, quality)
+            yield from _check_names(self, quality_band(sections))
 
 
 class StackSource(SourceDefaults):
@@ -103,12 +113,18 @@ class StackSource(SourceDefaults):
         description="text or CSV file below `path`; the first column that parses as dates is used"
     )
 
-    def check(self, quality: str | None) -> Iterator[Finding]:
-        yield from super().check(quality)
-        yield from _check_stack(self, quality)
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        requested, quality = set(self.names_in_files().values()), quality_band(sections)
+        extra = {quality} if quality is not None else set()
+        for name in sorted((requested | extra) - set(self.files)):
+            yield Finding(("source", "files"), f"no file is named for band {name!r}", f"add `{name}: FILE.tif`")
+        for name in sorted(set(self.files) - requested - extra):
+            remedy = f"add it to bands, or take it out; bands are {', '.join(sorted(requested))}"
+            yield Finding(("source", "files", name), f"{name!r} is not one of the bands", remedy)
 
-    def check_files(self, quality: str | None) -> Iterator[Finding]:
-        path, no_folder = Path(self.path), list(missing_folder(Path(self.path)))
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        path, no_folder = Path(self.path), list(schema.missing_folder(Path(self.path)))
         yield from no_folder
         if not no_folder:
             for band, name in self.files.items():
@@ -119,19 +135,10 @@ class StackSource(SourceDefaults):
 Source = Annotated[NetcdfSource | FolderSource | StackSource, Field(discriminator="kind")]
 
 
-def _check_bands(source: SourceDefaults) -> Iterator[Finding]:
-    seen: dict[str, int] = {}
-    for index, band in enumerate(source.bands):
-        if band.name in seen:
-            yield Finding(("source", "bands", index), f"band {band.name!r} is listed twice", "give every band its own name")
-        seen[band.name] = index
-        if band.valid_range and band.valid_range[0] >= band.valid_range[1]:
-            yield Finding(("source", "bands", index, "valid_range"), "the first value must be smaller than the second")
-    if source.valid_range and source.valid_range[0] >= source.valid_range[1]:
-        yield Finding(("source", "valid_range"), "the first value must be smaller than the second")
-    if source.transform and source.transform[0] * source.transform[4] == source.transform[1] * source.transform[3]:
-        remedy = "order: a, b, c, d, e, f with x = a*column + b*row + c and y = d*column + e*row + f"
-        yield Finding(("source", "transform"), "this affine has no area", remedy)
+def quality_band(sections: Sections) -> str | None:
+    """The band that the quality mask is made from, if there is one."""
+    quality = sections.get("quality")
+    return None if quality is None else quality.band
 
 
 def _check_pattern(source: FolderSource) -> Iterator[Finding]:
@@ -142,12 +149,11 @@ def _check_pattern(source: FolderSource) -> Iterator[Finding]:
         yield Finding(key, "the pattern has no {date}, so scenes have no date", "for example {date:%Y%m%d}_{band}.tif")
     for name, form in fields:
         if name not in ("date", "band"):
-            near = difflib.get_close_matches(name, ["date", "band"], n=1)
-            remedy = f"did you mean {{{near[0]}}}?" if near else "only {date:...} and {band} are read; * stands for the rest"
-            yield Finding(key, f"unknown field {{{name}}}", remedy)
+            known = "only {date:...} and {band} are read; * stands for the rest"
+            yield Finding(key, f"unknown field {{{name}}}", suggest(name, ["date", "band"], known, "{{{}}}".format))
         elif name == "date":
             yield from _check_date_form(key, form)
-    if re.sub(r"\{[^{}]*\}", "", source.pattern).count("{") or re.sub(r"\{[^{}]*\}", "", source.pattern).count("}"):
+    if set("{}") & set(re.sub(r"\{[^{}]*\}", "", source.pattern)):
         yield Finding(key, "a brace is not closed", "for example {date:%Y%m%d}_{band}.tif")
     if names.count("date") > 1 or names.count("band") > 1:
         yield Finding(key, "a field stands twice in the pattern", "replace the second one with *")
@@ -165,16 +171,6 @@ def _check_date_form(key: Key, form: str) -> Iterator[Finding]:
         has = set(directives)
         if not has & {"Y", "y"} or not ("j" in has or (has & {"m", "b", "B"})):
             yield Finding(key, f"{{date:{form}}} does not name a day", "it needs a year and a day: %Y%m%d, or %Y%j")
-
-
-def _check_stack(source: StackSource, quality: str | None) -> Iterator[Finding]:
-    requested = {band.source or band.name for band in source.bands}
-    extra = {quality} if quality is not None else set()
-    for name in sorted((requested | extra) - set(source.files)):
-        yield Finding(("source", "files"), f"no file is named for band {name!r}", f"add `{name}: FILE.tif`")
-    for name in sorted(set(source.files) - requested - extra):
-        remedy = f"add it to bands, or take it out; bands are {', '.join(sorted(requested))}"
-        yield Finding(("source", "files", name), f"{name!r} is not one of the bands", remedy)
 
 
 def _check_names(source: FolderSource, quality: str | None) -> Iterator[Finding]:
@@ -202,10 +198,8 @@ def _check_names(source: FolderSource, quality: str | None) -> Iterator[Finding]
 
 
 def _check_bands_in_names(source: FolderSource, quality: str | None, there: list[str]) -> Iterator[Finding]:
-    requested: dict[Key, str] = {("source", "bands", i): band.source or band.name for i, band in enumerate(source.bands)}
-    if quality is not None:
-        requested["quality", "band"] = quality
+    requested = source.names_in_files() | ({} if quality is None else {("quality", "band"): quality})
     for key, name in requested.items():
         if name not in there:
-            close = closest(name, there, "the names hold")
-            yield Finding(key, f"no file below {source.path} is of band {name!r}", close)
+            remedy = suggest(name, there, f"the names hold {', '.join(there)}")
+            yield Finding(key, f"no file below {source.path} is of band {name!r}", remedy)

@@ -10,6 +10,7 @@ from pipelines.errors import ConfigError, Mistake
 
 Key = tuple[str | int, ...]
 
+EXAMPLE = "see configs/demo.yaml for an example"
 MAX_DEPTH = 12
 MAX_NODES = 20_000  # aliases multiply: ten lines of them can expand to a billion values
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge")}
@@ -61,6 +62,14 @@ def dotted(key: Key) -> str:
     return ".".join(str(part) for part in key) or "(whole file)"
 
 
+def parent_of(data: Any, key: Key) -> Any:
+    """The mapping or list that holds `key` in `data`; None if it is not there."""
+    for part in key[:-1]:
+        is_there = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
+        data = data[part] if is_there else None
+    return data
+
+
 def parse_yaml(text: str, name: str) -> Document:
     """The document in `text` (safe types only), with duplicate keys and tags as mistakes. Raises ConfigError if not a mapping."""
     try:
@@ -71,9 +80,7 @@ def parse_yaml(text: str, name: str) -> Document:
         problem = "; ".join(part for part in (e.problem, e.context) if part) or "not valid YAML"
         raise ConfigError([Mistake(position, "YAML syntax", problem, _syntax_remedy(problem))]) from e
     except RecursionError as e:
-        raise ConfigError(
-            [Mistake(f"{name}:1", "(whole file)", "nested too deeply", "see configs/demo.yaml for an example")]
-        ) from e
+        raise ConfigError([Mistake(f"{name}:1", "(whole file)", "nested too deeply", EXAMPLE)]) from e
     except yaml.YAMLError as e:
         remedy = "save the file as plain UTF-8 text"
         raise ConfigError([Mistake(f"{name}:1", "YAML syntax", str(e).replace("\n", " "), remedy)]) from e
@@ -83,7 +90,7 @@ def parse_yaml(text: str, name: str) -> Document:
     if not isinstance(root, yaml.MappingNode):
         found = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         problem = f"expected `key: value` lines at the top level, found {found}"
-        raise ConfigError([Mistake(_place(name, root), "(whole file)", problem, "see configs/demo.yaml for an example")])
+        raise ConfigError([Mistake(_place(name, root), "(whole file)", problem, EXAMPLE)])
     document = Document(name, {})
     _note_positions(root, (), document)
     document.data.update(_construct(root, name))
@@ -114,9 +121,8 @@ def _note_positions(node: yaml.Node, key: Key, document: Document) -> None:
         raise ConfigError([Mistake(position, dotted(key), problem, "a run needs about a hundred; write them out")])
     document.value_positions[key] = position
     if node.tag not in PLAIN_TAGS:
-        document.mistakes.append(
-            Mistake(position, dotted(key), f"the tag {node.tag!r} is not supported", "plain values, lists and mappings only")
-        )
+        problem = f"the tag {node.tag!r} is not supported"
+        document.mistakes.append(Mistake(position, dotted(key), problem, "plain values, lists and mappings only"))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             document.key_positions[(*key, index)] = _place(document.name, item)

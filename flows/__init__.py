@@ -1,6 +1,9 @@
 """The outermost ring: the command line, the stages, and Prefect."""
 
 import os
+from typing import Any
+
+Json = dict[str, Any]  # a JSON object
 
 # Prefect reports usage unless told otherwise, and reads these when it is imported; what the user has set stays.
 os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -4,6 +4,7 @@ The result comes from `report.md` and `steps.jsonl`, so that the UI, the report 
 """
 
 import base64
+import contextvars
 import json
 import logging
 import platform
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.folder import RunFolder
-from flows.invocation import Invocation
 from flows.steps import read_records
+from flows.task import Invocation
 from pipelines.products.report import markdown_text
 from pipelines.progress import Progress
 
@@ -32,12 +33,12 @@ class ProgressArtifact:
 
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Progress]:
-        updates = _Updates(f"{stage}: {name}")
+        updates, is_done = _Updates(f"{stage}: {name}"), False
         try:
             yield updates
-            updates.finish()
+            is_done = True
         finally:
-            updates.close()
+            updates.close(is_done=is_done)
 
     def log(self, text: str) -> None:
         from prefect.logging import get_run_logger
@@ -65,17 +66,13 @@ class _Updates:
     def __call__(self, done: int, total: int) -> None:
         self._latest = 100.0 * done / max(total, 1)
         if self._thread is None:
-            import contextvars
-
             context = contextvars.copy_context()  # tells Prefect which run the artifact belongs to
             self._thread = threading.Thread(target=context.run, args=(self._send,), name="progress-artifact", daemon=True)
             self._thread.start()
 
-    def finish(self) -> None:
-        if self._latest is not None:
+    def close(self, *, is_done: bool) -> None:
+        if is_done and self._latest is not None:
             self._latest = 100.0
-
-    def close(self) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
@@ -83,22 +80,19 @@ class _Updates:
     def _send(self) -> None:
         if self._stop.wait(UPDATE_EVERY_S):
             return
-        try:
-            self._send_until_stopped()
-        except Exception as e:  # a server that went away must not end the work; the terminal and steps.jsonl go on
-            logger.warning("progress of %r is no longer shown in the UI: %s", self.description, e)
-
-    def _send_until_stopped(self) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        sent = self._latest
-        artifact: Any = create_progress_artifact(sent or 0.0, description=self.description)
-        is_last = False
-        while not is_last:
-            is_last = self._stop.wait(UPDATE_EVERY_S)
-            if self._latest != sent and self._latest is not None:
-                sent = self._latest
-                update_progress_artifact(artifact, progress=sent)
+        try:
+            sent = self._latest
+            artifact: Any = create_progress_artifact(sent or 0.0, description=self.description)
+            is_last = False
+            while not is_last:
+                is_last = self._stop.wait(UPDATE_EVERY_S)
+                if self._latest != sent and self._latest is not None:
+                    sent = self._latest
+                    update_progress_artifact(artifact, progress=sent)
+        except Exception as e:  # a server that went away must not end the work; the terminal and steps.jsonl go on
+            logger.warning("progress of %r is no longer shown in the UI: %s", self.description, e)
 
 
 def publish_artifacts(invocation: Invocation, ending: str) -> None:
@@ -125,9 +119,8 @@ def _publish(invocation: Invocation, ending: str) -> None:
         create_markdown_artifact(picture_markdown(folder.quicklook), key=f"{key}-quicklook", description="The result at a glance")
     for path, what in ((folder.report, "report"), (folder.products / "collection.json", "products")):
         if path.exists():
-            create_link_artifact(
-                path.resolve().as_uri(), link_text=str(path), key=f"{key}-{what}", description=f"Where the {what} lies"
-            )
+            link, description = path.resolve().as_uri(), f"Where the {what} lies"
+            create_link_artifact(link, link_text=str(path), key=f"{key}-{what}", description=description)
 
 
 def artifact_key(name: str) -> str:
@@ -149,18 +142,14 @@ def overview_markdown(invocation: Invocation, ending: str) -> str:
     lines += ["", "## Steps of this run", "", *step_rows(folder.steps, invocation.steps.invocation)]
     if folder.refused.exists():
         lines += ["", "## Refused scenes", "", refused_markdown(folder)]
-    files = [
-        p for p in (folder.report, folder.products, folder.alerts, folder.summary, folder.steps, folder.config) if p.exists()
-    ]
-    return "\n".join([*lines, "", f"## Files on {platform.node()}", "", *(f"- `{p.resolve()}`" for p in files)])
+    files = (folder.report, folder.products, folder.alerts, folder.summary, folder.steps, folder.config)
+    there = [f"- `{path.resolve()}`" for path in files if path.exists()]
+    return "\n".join([*lines, "", f"## Files on {platform.node()}", "", *there])
 
 
 def step_rows(record: Path, invocation: str) -> list[str]:
     """A table of the steps of one invocation; a step that began and did not end is said to have been stopped."""
-    ended: dict[tuple[str, str], dict[str, Any]] = {}
-    for line in read_records(record):
-        if line["run"] == invocation:
-            ended[line["stage"], line["step"]] = line
+    ended = {(line["stage"], line["step"]): line for line in read_records(record) if line["run"] == invocation}
     rows = ["| stage | step | | seconds | peak MB |", "|---|---|---|---|---|"]
     for line in ended.values():
         status = "stopped" if line["status"] == "started" else line["status"]

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -28,70 +27,61 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # loaded before fork; does n
 
 @dataclass
 class Child:
-    """A Python module that runs as a program; `process` is its current process."""
+    """A Python module that runs as a program, with its arguments; `process` is its current process, `log` its output.
+
+    It works in `home`: Prefect reads settings, and code, from prefect.toml, pyproject.toml and .env of the working folder.
+    `sockets` are file descriptors that it inherits.
+    """
 
     name: str
     arguments: list[str]
     environment: dict[str, str]
     home: Path
-    process: subprocess.Popen[bytes]
-    started: float
-    stop_signal: signal.Signals
+    stop_signal: signal.Signals = signal.SIGTERM
     sockets: tuple[int, ...] = ()
     short_lives: int = 0
 
-    @property
-    def log(self) -> Path:
-        return self.home / f"{self.name}.log"
+    def __post_init__(self) -> None:
+        self.log = self.home / f"{self.name}.log"
+        self.start()
 
+    def start(self) -> None:
+        parent, self.started = os.getpid(), time.monotonic()
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                env=self.environment,
+                cwd=self.home,
+                pass_fds=self.sockets,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: end_with_parent(parent),
+            )
 
-def start(
-    stack: ExitStack,
-    name: str,
-    arguments: list[str],
-    environment: dict[str, str],
-    home: Path,
-    stop_signal: signal.Signals = signal.SIGTERM,
-    sockets: tuple[int, ...] = (),
-) -> Child:
-    """A module, with its arguments, as a child with its own log; ended when `stack` unwinds.
+    def restart(self) -> None:
+        """Starts it again. Raises StateError after three early ends in a row."""
+        is_short = time.monotonic() - self.started < SHORT_LIFE_S
+        self.short_lives = self.short_lives + 1 if is_short else 0
+        if self.short_lives >= SHORT_LIVES:
+            raise StateError(f"{self.name} ends right after its start (exit code {self.process.returncode}); see {self.log}")
+        self.start()
 
-    It works in `home`: Prefect reads settings, and code, from prefect.toml, pyproject.toml and .env of the working
-    folder.
-    `sockets` are file descriptors that it inherits.
-    """
-    process = spawn(name, arguments, environment, home, sockets)
-    child = Child(name, arguments, environment, home, process, time.monotonic(), stop_signal, sockets)
-    stack.callback(end, child)
-    return child
-
-
-def restart(child: Child) -> None:
-    """Starts it again. Raises StateError after three early ends in a row."""
-    is_short = time.monotonic() - child.started < SHORT_LIFE_S
-    child.short_lives = child.short_lives + 1 if is_short else 0
-    if child.short_lives >= SHORT_LIVES:
-        raise StateError(f"{child.name} ends right after its start (exit code {child.process.returncode}); see {child.log}")
-    child.process = spawn(child.name, child.arguments, child.environment, child.home, child.sockets)
-    child.started = time.monotonic()
-
-
-def spawn(
-    name: str, arguments: list[str], environment: dict[str, str], home: Path, sockets: tuple[int, ...]
-) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-    with (home / f"{name}.log").open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=environment,
-            cwd=home,
-            pass_fds=sockets,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: end_with_parent(parent),
-        )
+    def end(self) -> None:
+        """Ends the flow runs below the child, then the child itself: with SIGTERM, then SIGKILL."""
+        below = descendants(self.process.pid)
+        signal_all(below, signal.SIGTERM)  # a run that gets SIGTERM keeps a valid state and reports CRASHED
+        _, alive = psutil.wait_procs(below, timeout=10)
+        signal_all(alive, signal.SIGKILL)
+        if self.process.poll() is None:
+            self.process.send_signal(self.stop_signal)
+            try:
+                self.process.wait(12)
+            except subprocess.TimeoutExpired:
+                signal_all(descendants(self.process.pid), signal.SIGKILL)
+                self.process.kill()
+                self.process.wait()
 
 
 def end_with_parent(parent: int) -> None:
@@ -105,22 +95,6 @@ def end_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def end(child: Child) -> None:
-    """Ends the flow runs below the child, then the child itself: with SIGTERM, then SIGKILL."""
-    below = descendants(child.process.pid)
-    signal_all(below, signal.SIGTERM)  # a run that gets SIGTERM keeps a valid state and reports CRASHED
-    _, alive = psutil.wait_procs(below, timeout=10)
-    signal_all(alive, signal.SIGKILL)
-    if child.process.poll() is None:
-        child.process.send_signal(child.stop_signal)
-        try:
-            child.process.wait(12)
-        except subprocess.TimeoutExpired:
-            signal_all(descendants(child.process.pid), signal.SIGKILL)
-            child.process.kill()
-            child.process.wait()
-
-
 def descendants(pid: int) -> list[psutil.Process]:
     try:
         found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
@@ -131,17 +105,15 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
     """Handles SIGTERM like Ctrl-C, so that the children are ended."""
 
-    def interrupt(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -1,12 +1,17 @@
 """The command line. Everything heavy is imported inside the verbs, so that `driftline --help` is there at once."""
 
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flows import verbs
-from flows.terminal import guard
+from flows.terminal import DONE, FAILED, Bars, guard, show
+from pipelines.errors import RequestError
+
+Work = Callable[..., int | None]
 
 app = typer.Typer(
     name="driftline",
@@ -25,14 +30,28 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5; may be repeated"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
+AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
-EvenIfWorse = Annotated[
+IfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that is not better than evaluation.must_beat; the report says so")
 ]
+
+
+def command(**options: Any) -> Callable[[Work], Work]:
+    """Registers a command: its exit code is what the function returns (None: 0), and an error is one message."""
+
+    def register(work: Work) -> Work:
+        @app.command(**options)
+        @wraps(work)
+        def guarded(**values: object) -> None:
+            raise typer.Exit(guard(lambda: work(**values), bool(values["json_"])))
+
+        return work
+
+    return register
 
 
 def show_version(is_asked: bool) -> None:
@@ -53,14 +72,14 @@ def options(
     """What every verb has."""
 
 
-@app.command()
+@command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a folder of scenes, or one netCDF file")],
     name: Annotated[str | None, typer.Option(help="name of the run; default: that of the folder")] = None,
     task: Annotated[str, typer.Option(metavar="forecast|monitor", help="what the run is for")] = "forecast",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="write to this file instead of stdout")] = None,
-    json_: Json = False,
-) -> None:
+    json_: AsJson = False,
+) -> int | None:
     """Inspect a folder of scenes and propose a commented config.
 
     \b
@@ -69,11 +88,11 @@ def init(
       driftline init scenes/ --name harvest --output harvest.yaml
       driftline init scenes/ --task monitor -o forest.yaml
     """
-    finish(guard(lambda: verbs.init(folder, name, task, output, json_), json_))
+    return verbs.init(folder, name, task, output, json_)
 
 
-@app.command()
-def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
+@command()
+def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Write the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
 
     \b
@@ -81,11 +100,11 @@ def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False,
       driftline ingest my-run.yaml
       driftline ingest my-run.yaml --set cube.workers=2 --dry-run
     """
-    stage("ingest", config, overrides, dry_run, json_)
+    return verbs.stage("ingest", config, overrides, dry_run, json_)
 
 
-@app.command()
-def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
+@command()
+def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Train the forecaster (or change detector) on the cube's newest version. An interrupted training resumes.
 
     \b
@@ -93,11 +112,11 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
       driftline train my-run.yaml
       driftline train my-run.yaml --set training.epochs=5 --set model.members=1
     """
-    stage("train", config, overrides, dry_run, json_)
+    return verbs.stage("train", config, overrides, dry_run, json_)
 
 
-@app.command(short_help="Evaluate the model and its baselines on held-out data.")
-def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: Json = False) -> None:
+@command(short_help="Evaluate the model and its baselines on held-out data.")
+def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
     """Evaluate the model and its baselines: a forecast on held-out blocks and dates, labelled change on held-out sites,
     monitoring on simulated breaks of known size and date.
 
@@ -106,13 +125,13 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
       driftline evaluate my-run.yaml
       driftline evaluate my-run.yaml --json | jq .verdict
     """
-    stage("evaluate", config, overrides, dry_run, json_)
+    return verbs.stage("evaluate", config, overrides, dry_run, json_)
 
 
-@app.command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
+@command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
-    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
-) -> None:
+    config: Config, overrides: Overrides = None, even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False
+) -> int | None:
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
     \b
@@ -120,13 +139,13 @@ def predict(
       driftline predict my-run.yaml
       driftline predict my-run.yaml --set prediction.issue=2020-06-05
     """
-    stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+    return verbs.stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
-@app.command(short_help="Ingest new scenes, update change maps, raise alerts.")
+@command(short_help="Ingest new scenes, update change maps, raise alerts.")
 def monitor(
-    config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: Json = False
-) -> None:
+    config: Config, overrides: Overrides = None, restart: Restart = False, dry_run: DryRun = False, json_: AsJson = False
+) -> int | None:
     """Ingest new scenes, update the saved state of every tile, update change maps and the alert log.
 
     For runs with `task: monitor`. Without new scenes it does nothing; a late or reprocessed scene recomputes what it affects.
@@ -137,13 +156,13 @@ def monitor(
       driftline monitor forest.yaml --json | jq .alerts
       driftline monitor forest.yaml --restart
     """
-    stage("monitor", config, overrides, dry_run, json_, restart=restart)
+    return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart)
 
 
-@app.command(short_help="Run all stages and the report, skipping what is up to date.")
+@command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
-    config: Config, overrides: Overrides = None, even_if_worse: EvenIfWorse = False, dry_run: DryRun = False, json_: Json = False
-) -> None:
+    config: Config, overrides: Overrides = None, even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False
+) -> int | None:
     """Run all stages of the task and the report, skipping what is up to date.
 
     \b
@@ -152,21 +171,21 @@ def run(
       driftline run my-run.yaml
       driftline run my-run.yaml --even-if-worse
     """
-    stage("run", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+    return verbs.stage("run", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
-@app.command()
-def report(config: Config, overrides: Overrides = None, json_: Json = False) -> None:
+@command()
+def report(config: Config, overrides: Overrides = None, json_: AsJson = False) -> int | None:
     """Rewrite summary.json and the report of a finished run.
 
     \b
     Examples:
       driftline report my-run.yaml
     """
-    stage("report", config, overrides, False, json_)
+    return verbs.stage("report", config, overrides, False, json_)
 
 
-@app.command(short_help="Track every object of a series of masks: size, position, events.")
+@command(short_help="Track every object of a series of masks: size, position, events.")
 def track(
     masks: Annotated[
         list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
@@ -194,8 +213,8 @@ def track(
         typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
     ] = None,
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
-    json_: Json = False,
-) -> None:
+    json_: AsJson = False,
+) -> int | None:
     """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
 
     Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
@@ -206,19 +225,17 @@ def track(
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
     """
-    options = {
-        "pattern": pattern,
-        "code": code,
-        "min_size": min_size,
-        "grow": grow,
-        "farthest": farthest,
-        "outlines": outlines,
-    }
-    finish(guard(lambda: verbs.track(masks, out, spacing_mm, json_, **options), json_))
+    from flows.track import track as track_masks
+
+    spacing = None if spacing_mm is None else verbs.parse_spacing(spacing_mm)
+    follow = partial(track_masks, masks, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines)
+    with Bars().step("track", "follow the objects") as progress:
+        record = follow(min_size=min_size, grow=grow, farthest=farthest, progress=progress)
+    return show(record, record["lines"], json_)
 
 
-@app.command(short_help="Show what a cube holds: grid, bands, dates, usable share.")
-def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> None:
+@command(short_help="Show what a cube holds: grid, bands, dates, usable share.")
+def info(cube: Cube, snapshot: Snapshot = None, json_: AsJson = False) -> int | None:
     """Show what a cube holds: grid, bands, dates, usable share, size.
 
     \b
@@ -226,37 +243,49 @@ def info(cube: Cube, snapshot: Snapshot = None, json_: Json = False) -> None:
       driftline info runs/demo/cube
       driftline info s3://bucket/cubes/demo --json
     """
-    finish(guard(lambda: verbs.info(cube, snapshot, json_), json_))
+    from pipelines.cube.history import describe
+
+    content = describe(cube, snapshot)
+    return show(content, [] if json_ else list(verbs.info_lines(content)), json_)
 
 
-@app.command(short_help="List the versions of a cube and what each one changed.")
-def history(cube: Cube, json_: Json = False) -> None:
+@command(short_help="List the versions of a cube and what each one changed.")
+def history(cube: Cube, json_: AsJson = False) -> int | None:
     """List the versions of a cube, newest first, with what each one added or replaced.
 
     \b
     Examples:
       driftline history runs/demo/cube
     """
-    finish(guard(lambda: verbs.history(cube, json_), json_))
+    from dataclasses import asdict
+
+    from pipelines.cube.history import list_versions
+
+    versions = list_versions(cube)
+    content = {"cube": cube, "versions": [asdict(version) for version in versions]}
+    return show(content, list(verbs.history_lines(versions)), json_)
 
 
-@app.command(short_help="Write a plain Zarr copy of a cube for other tools.")
+@command(short_help="Write a plain Zarr copy of a cube for other tools.")
 def export(
     cube: Cube,
     target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a path that does not exist yet")],
     snapshot: Snapshot = None,
-    json_: Json = False,
-) -> None:
+    json_: AsJson = False,
+) -> int | None:
     """Write a plain Zarr copy of a cube that xarray, rioxarray and GDAL can open.
 
     \b
     Examples:
       driftline export runs/demo/cube demo.zarr
     """
-    finish(guard(lambda: verbs.export(cube, target, snapshot, json_), json_))
+    from pipelines.cube.export import export_zarr
+
+    export_zarr(cube, target, snapshot)
+    return show({"target": str(target)}, [f"wrote {target}"], json_)
 
 
-@app.command(short_help="Prefect server, UI, deployments and workers on this machine.")
+@command(short_help="Prefect server, UI, deployments and workers on this machine.")
 def serve(
     config: Annotated[
         str | None, typer.Argument(metavar="[RUN.yaml]", help="config of the run that the deployments execute")
@@ -271,8 +300,8 @@ def serve(
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="start everything, check that it answers, stop it again")] = False,
-    json_: Json = False,
-) -> None:
+    json_: AsJson = False,
+) -> int | None:
     """Start a Prefect server with its UI, the deployments and workers on this machine, on 127.0.0.1 only; Ctrl-C ends all.
 
     The address that it prints holds a token: anyone who has it can start runs. To set your own password instead:
@@ -284,28 +313,41 @@ def serve(
       driftline serve my-run.yaml --schedule "0 6 * * *"
       driftline serve my-run.yaml --allow /data/archive --allow s3://bucket/cubes
     """
-    finish(guard(lambda: verbs.serve(config, port, schedule, allow or [], check, json_), json_))
+    from flows.serve import serve as serve_here
+
+    if schedule and not config:
+        raise RequestError("--schedule needs a RUN.yaml to run: driftline serve my-run.yaml --schedule ...")
+    content = serve_here(config, port=port, schedule=schedule, allow=allow or [], check=check)
+    return show(content, list(verbs.nested_lines(content)), json_) if check else DONE
 
 
-@app.command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")
-def doctor(json_: Json = False) -> None:
+@command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")
+def doctor(json_: AsJson = False) -> int | None:
     """Check this machine: versions that do not work together, disk, rights, GPU, PROJ and GDAL, Prefect.
 
     \b
     Examples:
       driftline doctor
     """
-    finish(guard(lambda: verbs.doctor(json_), json_))
+    from flows.doctor import examine
+
+    findings = examine()
+    remedies = ["" if one["ok"] else f"\n     -> {one['remedy']}" for one in findings]
+    marks = ["ok " if one["ok"] else "BAD" for one in findings]
+    lines = [f"{mark}  {f['what']}: {f['found']}{remedy}" for mark, f, remedy in zip(marks, findings, remedies, strict=True)]
+    is_well = all(one["ok"] for one in findings)
+    show({"ok": is_well, "findings": findings}, lines, json_)
+    return DONE if is_well else FAILED
 
 
-@app.command(short_help="Fetch real Sentinel-2 data and run everything on it.")
+@command(short_help="Fetch real Sentinel-2 data and run everything on it.")
 def demo(
     overrides: Overrides = None,
     change: Annotated[bool, typer.Option("--change", help="monitor the forest for felling instead of forecasting NDVI")] = False,
     dry_run: DryRun = False,
-    even_if_worse: EvenIfWorse = False,
-    json_: Json = False,
-) -> None:
+    even_if_worse: IfWorse = False,
+    json_: AsJson = False,
+) -> int | None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints the paths of map, picture and report.
 
     \b
@@ -314,15 +356,11 @@ def demo(
       driftline demo --change
       driftline demo --set training.epochs=2
     """
-    finish(guard(lambda: verbs.demo(overrides or [], change, dry_run, even_if_worse, json_), json_))
+    from flows.demo import CHANGE, FORECAST, demo_config, fetch_data
 
-
-def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, json_: bool, **options: Any) -> None:
-    finish(guard(lambda: verbs.stage(verb, config, overrides or [], dry_run, json_, **options), json_))
-
-
-def finish(code: int) -> None:
-    raise typer.Exit(code)
+    fetch_data(Bars())
+    config = str(demo_config(CHANGE if change else FORECAST))
+    return verbs.stage("run", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE, BY_DEFINITION = ("pipelines", "models"), ("configs", "flows.tasks")
@@ -28,7 +27,7 @@ class Part:
     name: str = ""
 
 
-def key(content: Mapping[str, Any], code: Iterable[str]) -> str:
+def key(content: Mapping[str, object], code: Iterable[str]) -> str:
     """SHA-256 (hex) of JSON values and of the source that `code` stands for."""
     text = json.dumps({"content": content, "code": digest(tuple(code))}, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()

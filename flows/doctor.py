@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+from flows import Json
 from flows.tracking import is_reachable, require_access, server_url
 from pipelines.errors import RequestError
 
@@ -23,9 +23,9 @@ NEEDED_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG")
 LEAST_FREE_GB = 2.0
 
 
-def examine() -> list[dict[str, Any]]:
+def examine() -> list[Json]:
     """Findings `{what, ok, found, remedy}`; a check that raises is a finding too, never an exception."""
-    checks: list[Callable[[], Iterator[dict[str, Any]]]] = [
+    checks: list[Callable[[], Iterator[Json]]] = [
         check_python, check_traps, check_disk, check_rights, check_proj, check_drivers, check_devices, check_prefect,
     ]  # fmt: skip
     findings = []
@@ -38,16 +38,16 @@ def examine() -> list[dict[str, Any]]:
     return findings
 
 
-def finding(what: str, ok: bool, found: str, remedy: str = "") -> dict[str, Any]:
+def finding(what: str, ok: bool, found: str, remedy: str = "") -> Json:
     return {"what": what, "ok": ok, "found": found, "remedy": "" if ok else remedy}
 
 
-def check_python() -> Iterator[dict[str, Any]]:
+def check_python() -> Iterator[Json]:
     found = ".".join(map(str, sys.version_info[:3]))
     yield finding("python", sys.version_info >= (3, 11), found, "driftline needs Python 3.11, 3.12 or 3.13")
 
 
-def check_traps() -> Iterator[dict[str, Any]]:
+def check_traps() -> Iterator[Json]:
     for name, first_bad, consequence in TRAPS:
         try:
             found = version(name)
@@ -61,12 +61,12 @@ def check_traps() -> Iterator[dict[str, Any]]:
         )
 
 
-def check_disk() -> Iterator[dict[str, Any]]:
+def check_disk() -> Iterator[Json]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     yield finding("disk", free >= LEAST_FREE_GB, f"{free:.1f} GB free here", "free space, or set `runs` to another disk")
 
 
-def check_rights() -> Iterator[dict[str, Any]]:
+def check_rights() -> Iterator[Json]:
     for what, folder in (("working folder", Path.cwd()), ("temporary folder", Path(tempfile.gettempdir()))):
         try:
             with tempfile.TemporaryFile(dir=folder):
@@ -75,7 +75,7 @@ def check_rights() -> Iterator[dict[str, Any]]:
             yield finding(what, False, f"{folder}: {e.strerror}", "run driftline in a folder of your own, or set the permissions")
 
 
-def check_proj() -> Iterator[dict[str, Any]]:
+def check_proj() -> Iterator[Json]:
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
@@ -85,7 +85,7 @@ def check_proj() -> Iterator[dict[str, Any]]:
     yield finding("PROJ", is_right, "knows EPSG:3035" if is_right else f"misplaces EPSG:3035 ({xs[0]:.0f})", remedy)
 
 
-def check_drivers() -> Iterator[dict[str, Any]]:
+def check_drivers() -> Iterator[Json]:
     import rasterio
     from rasterio.drivers import raster_driver_extensions
     from rasterio.env import Env
@@ -97,7 +97,7 @@ def check_drivers() -> Iterator[dict[str, Any]]:
     yield finding("GDAL", not missing, found, f"lacks {', '.join(missing)}; install rasterio's own wheel")
 
 
-def check_devices() -> Iterator[dict[str, Any]]:
+def check_devices() -> Iterator[Json]:
     import torch
 
     if torch.cuda.is_available():
@@ -107,7 +107,7 @@ def check_devices() -> Iterator[dict[str, Any]]:
         yield finding("GPU", True, f"none; torch {torch.__version__} on {os.cpu_count()} cores")
 
 
-def check_prefect() -> Iterator[dict[str, Any]]:
+def check_prefect() -> Iterator[Json]:
     yield finding("prefect", True, version("prefect"))
     url = server_url()
     if url is None:

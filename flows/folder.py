@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.tasks import AnyRun
+from flows import Json
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
 NEEDED = {  # what other stages read of a stage's record; without it the stage counts as not finished
@@ -24,6 +25,16 @@ NEEDED = {  # what other stages read of a stage's record; without it the stage c
 PUBLISHED = {"key", "model_hash", "products", "snapshot"}  # of the stage that publishes, whatever its name
 
 
+class Below:
+    """A file or folder of that name in a run's folder."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, folder: "RunFolder", owner: type) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files and folders below runs/NAME/ (docs/design/001-spine.md, "What a run leaves")."""
@@ -31,79 +42,28 @@ class RunFolder:
     path: Path
     cube_uri: str
 
+    config, report, summary, steps = Below("config.yaml"), Below("report.html"), Below("summary.json"), Below("steps.jsonl")
+    samples, model, networks, staging = Below("samples"), Below("model"), Below("model/networks"), Below("staging")
+    evaluation, evaluation_table = Below("evaluation.json"), Below("evaluation.md")
+    products, quicklook, refused = Below("products"), Below("quicklook.png"), Below("refused.json")
+    state, alerts, labels, scores = Below("state"), Below("alerts.json"), Below("labels"), Below("scores")
+
     @classmethod
     def of(cls, run: AnyRun) -> "RunFolder":
         path = Path(run.runs) / run.name
-        default = path / ("cubes" if run.task == "change" else "cube")
-        return cls(path, run.cube.uri or str(default))
+        return cls(path, run.cube.uri or str(path / ("cubes" if run.task == "change" else "cube")))
 
     def cube_of(self, site: str) -> str:
         """The URI of one site's cube, where a run has several."""
         is_remote = "://" in self.cube_uri
         return f"{self.cube_uri.rstrip('/')}/{site}" if is_remote else str(Path(self.cube_uri) / site)
 
-    @property
-    def state(self) -> Path:
-        return self.path / "state"
-
-    @property
-    def alerts(self) -> Path:
-        return self.path / "alerts.json"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def staging(self) -> Path:
-        return self.path / "staging"
-
-    @property
-    def products(self) -> Path:
-        return self.path / "products"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.path / "evaluation.json"
-
-    @property
-    def steps(self) -> Path:
-        return self.path / "steps.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def quicklook(self) -> Path:
-        return self.path / "quicklook.png"
-
-    @property
-    def animation(self) -> Path:
-        return self.path / "animation.gif"
-
-    @property
-    def refused(self) -> Path:
-        return self.path / "refused.json"
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
     def done(self, stage: str) -> Path:
         """The file that says what a finished stage was made from, and what came out."""
         return self.path / "stages" / f"{stage}.json"
 
 
-def finished(folder: RunFolder, stage: str, key: str | None = None) -> dict[str, Any] | None:
+def finished(folder: RunFolder, stage: str, key: str | None = None) -> Json | None:
     """What the stage left, or None if it has not finished (with this key)."""
     path = folder.done(stage)
     if not path.exists():
@@ -126,31 +86,29 @@ def exclusive_run(folder: RunFolder) -> Iterator[None]:
         with exclusive_owner(folder.path / ".run.lock", folder.path / ".run.writer.json"):
             yield
     except Held as e:
-        raise RunBusy(
-            f"the run in {folder.path} is being carried out by {e}; wait for it, or give this run another `name`"
-        ) from e
+        remedy = "wait for it, or give this run another `name`"
+        raise RunBusy(f"the run in {folder.path} is being carried out by {e}; {remedy}") from e
 
 
 def sweep(folder: RunFolder) -> None:
     """Remove half-written files that a killed process left behind; only the holder of the run's lock may."""
-    for pattern in (".report-*", ".products-building", ".pictures-building", ".products-old"):
-        for leftover in folder.path.glob(pattern):
-            shutil.rmtree(leftover, ignore_errors=True)
+    folders = (".report-*", ".products-building", ".pictures-building", ".products-old")
+    for leftover in (path for pattern in folders for path in folder.path.glob(pattern)):
+        shutil.rmtree(leftover, ignore_errors=True)
     written = [f".*.{suffix}.[0-9]*" for suffix in ("json", "html", "md", "yaml")]  # `pipelines.files`
-    for pattern in (*written, "stages/.*.json.[0-9]*", "model/.*.partial"):
-        for partial in folder.path.glob(pattern):
-            partial.unlink(missing_ok=True)
+    for partial in (p for one in (*written, "stages/.*.json.[0-9]*", "model/.*.partial") for p in folder.path.glob(one)):
+        partial.unlink(missing_ok=True)
 
 
-def require(folder: RunFolder, stage: str, verb: str) -> dict[str, Any]:
+def require(folder: RunFolder, stage: str) -> Json:
     """What the stage left; raises MissingInput with the command to run if it has not finished."""
     record = finished(folder, stage)
     if record is None:
-        raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {verb} CONFIG` first")
+        raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {stage} CONFIG` first")
     return record
 
 
-def require_model(folder: RunFolder, trained: Mapping[str, Any], hash_of: Callable[[Path], str]) -> None:
+def require_model(folder: RunFolder, trained: Json, hash_of: Callable[[Path], str]) -> None:
     """Whether the run's folder holds the model that was trained here; another would be published under this one's verdict.
 
     Raises MissingInput (`hash_of` finds no file) or ArtefactDamaged.

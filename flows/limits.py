@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import pwd
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +20,7 @@ from configs.load import load_run, log
 from configs.paths import NamedPath, is_uri, named_paths
 from configs.renamed import Notify
 from configs.tasks import AnyRun
+from configs.yaml_positions import dotted
 from flows.folder import RunFolder
 from pipelines.errors import RequestError, StateError
 
@@ -53,9 +54,8 @@ class Limits:
         except (ValueError, OSError, RuntimeError):  # a null byte, circular links, a URI with `..`
             return False
         locations = (*self.write, *self.read) if one.access == "read" else self.write
-        return any(
-            is_below(requested, location) and CLOSED not in requested[len(location) :].split("/") for location in locations
-        )
+        around = [location for location in locations if is_below(requested, location)]
+        return any(CLOSED not in requested[len(location) :].split("/") for location in around)
 
     def sees(self, path: Path) -> bool:
         """True if `path` is there. A path that is not allowed counts as there and is not looked at: `require` refuses it."""
@@ -63,16 +63,14 @@ class Limits:
 
     def require(self, paths: Iterable[NamedPath]) -> None:
         """Raises RequestError with all of `paths` that are not allowed."""
-        refused = [f"  {_key(one)}: may not {DOES[one.access]} {one.text}" for one in paths if not self.allow(one)]
+        refused = [f"  {dotted(one.key)}: may not {DOES[one.access]} {one.text}" for one in paths if not self.allow(one)]
         if refused:
             locations = [*(f"{location} (read only)" for location in self.read), *self.write]
-            raise RequestError(
-                "this server's runs are limited to the folders and URIs of its start:\n"
-                + "\n".join(refused)
-                + f"\n  allowed: {', '.join(locations) or 'nothing'}"
-                + "\n  -> use a location below those, or start it with `driftline serve ... --allow LOCATION` "
-                "(a folder, s3://BUCKET/PREFIX or tcp://HOST:PORT)"
-            )
+            problem = "this server's runs are limited to the folders and URIs of its start:"
+            remedy = "use a location below those, or start it with `driftline serve ... --allow LOCATION`"
+            kinds = "(a folder, s3://BUCKET/PREFIX or tcp://HOST:PORT)"
+            allowed = f"  allowed: {', '.join(locations) or 'nothing'}"
+            raise RequestError("\n".join([problem, *refused, allowed, f"  -> {remedy} {kinds}"]))
 
     def as_text(self) -> str:
         return json.dumps(asdict(self))
@@ -158,30 +156,19 @@ def derived_paths(run: AnyRun) -> list[NamedPath]:
     cube = NamedPath(("cube", "uri"), folder.cube_uri, "write")
     own = [NamedPath(("name",), str(folder.path), "write"), cube]
     for one in [*own] if not cube.is_remote else own[:1]:
-        own += [NamedPath(one.key, link, "write") for link in links_below(one.local)]
+        for parent, folders, files in os.walk(one.local):  # follows no link
+            links = [path for name in (*folders, *files) if (path := Path(parent, name)).is_symlink()]
+            own += [NamedPath(one.key, str(link), "write") for link in links]
     return own
-
-
-def links_below(folder: Path) -> Iterator[str]:
-    """Every link below `folder`, without following any."""
-    for parent, folders, files in os.walk(folder):
-        yield from (str(path) for name in (*folders, *files) if (path := Path(parent, name)).is_symlink())
 
 
 def require_absolute(paths: Iterable[NamedPath]) -> None:
     """Raises RequestError with all of `paths` that depend on the working folder."""
-    relative = [f"  {_key(one)}: {one.text}" for one in paths if not one.is_remote and not one.local.is_absolute()]
+    relative = [f"  {dotted(one.key)}: {one.text}" for one in paths if not one.is_remote and not one.local.is_absolute()]
     if relative:
-        raise RequestError(
-            "this deployment was not started by `driftline serve`: its working folder is a temporary one that Prefect "
-            "deletes, together with files at relative paths:\n"
-            + "\n".join(relative)
-            + "\n  -> write absolute paths (for example --set runs=/data/runs), or start it with `driftline serve`"
-        )
-
-
-def _key(one: NamedPath) -> str:
-    return ".".join(map(str, one.key))
+        problem = "this deployment was not started by `driftline serve`: its working folder is a temporary one that Prefect"
+        remedy = "  -> write absolute paths (for example --set runs=/data/runs), or start it with `driftline serve`"
+        raise RequestError("\n".join([f"{problem} deletes, together with files at relative paths:", *relative, remedy]))
 
 
 def default_limits(config: str | None, run: AnyRun | None, extra: Sequence[str] = ()) -> Limits:

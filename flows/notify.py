@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows import Json
 from pipelines.monitoring.alerts import AlertLog, mark_sent
 
 logger = logging.getLogger(__name__)
@@ -35,15 +36,14 @@ def send_alerts(
         return alert_log, notes
     url = server_url()
     if url is None or not is_reachable(url):
-        why = (
-            "no Prefect server is configured (PREFECT_API_URL)" if url is None else f"the Prefect server at {url} does not answer"
-        )
+        why = f"the Prefect server at {url} does not answer" if url else "no Prefect server is configured (PREFECT_API_URL)"
         count = max(len(alert_log.unsent(slug)) for slug in waiting)
         notes.append(f"{count_of(count)} in {listed_in} not sent yet: {why}; the next run that finds one sends them")
         return alert_log, notes
     for slug in waiting:
         alerts = alert_log.unsent(slug)
-        error = notify(slug, subject_of(name, alerts), body_of(alerts, listed_in))
+        subject = f"driftline {name}: {len(alerts)} new change{'s' * (len(alerts) != 1)}"
+        error = notify(slug, subject, body_of(alerts, listed_in))
         if error:
             notes.append(f"{count_of(len(alerts))} in {listed_in} not sent to {slug}: {error}; the next run tries again")
             continue
@@ -70,11 +70,7 @@ def notify(slug: str, subject: str, body: str) -> str:
     return ""
 
 
-def subject_of(name: str, alerts: Sequence[dict[str, Any]]) -> str:
-    return f"driftline {name}: {len(alerts)} new change{'s' * (len(alerts) != 1)}"
-
-
-def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
+def body_of(alerts: Sequence[Json], listed_in: Path) -> str:
     """A line per alert, largest first: when, how large, which way, with which confidence, where."""
     ordered = sorted(alerts, key=lambda alert: -alert["area_m2"])
     lines = [line_of(alert) for alert in ordered[:MOST_LINES]]
@@ -83,7 +79,7 @@ def body_of(alerts: Sequence[dict[str, Any]], listed_in: Path) -> str:
     return "\n".join([*lines, f"all alerts: {listed_in.resolve()}"])
 
 
-def line_of(alert: dict[str, Any]) -> str:
+def line_of(alert: Json) -> str:
     sure = "" if alert.get("confidence") is None else f", confidence {alert['confidence']:.2f}"
     when = (alert.get("first_date") or alert.get("detected") or "")[:10]
     seen = f" (detected {alert['detected'][:10]})" if alert.get("detected") else ""

@@ -8,11 +8,11 @@ import shutil
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from configs import build
 from configs.run import CubeConfig, CubeRun
 from configs.tasks import AnyRun
+from flows import Json
 from flows.folder import RunFolder, finished
 from flows.stage import stages_of
 from flows.tasks import task_of
@@ -35,6 +35,11 @@ class PlannedStep:
     memory_mb: float
 
 
+def estimate(stage: str, what: str, seconds: float, disk_mb: float, memory_mb: float) -> PlannedStep:
+    """A stage with this much time and memory beside those of the interpreter."""
+    return PlannedStep(stage, what, STARTUP_S + seconds, disk_mb, STARTUP_MB + memory_mb)
+
+
 @dataclass(frozen=True)
 class Extent:
     """How large the job is."""
@@ -54,7 +59,7 @@ class Extent:
         return self.dates * self.pixels * (self.bands * self.itemsize + 1)
 
 
-def make_plan(run: AnyRun, verb: str) -> dict[str, Any]:
+def make_plan(run: AnyRun, verb: str) -> Json:
     """The plan as JSON values. Raises MissingInput where there is neither a source nor a cube."""
     folder = RunFolder.of(run)
     task = task_of(run.task)
@@ -105,7 +110,7 @@ def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     return PlannedStep("ingest", f"{extent.dates} scenes into the cube", seconds, extent.bytes / 1.7 / 1e6, memory)
 
 
-def plan_lines(content: dict[str, Any]) -> list[str]:
+def plan_lines(content: Json) -> list[str]:
     """The plan for people."""
     extent = content["extent"]
     lines = [f"plan of `driftline {content['verb']}` for {content['run']} (nothing was changed)"]

@@ -36,13 +36,7 @@ class PrefectApi:
     def get(self, path: str) -> Any:
         return self.ask("GET", path, None, {})
 
-    def post(self, path: str, content: Any) -> Any:
-        return self._change("POST", path, content)
-
-    def patch(self, path: str, content: Any) -> Any:
-        return self._change("PATCH", path, content)
-
-    def _change(self, method: str, path: str, content: Any) -> Any:
+    def post(self, path: str, content: object, method: str = "POST") -> Any:
         """A request that changes something; an expired CSRF token (after an hour) is renewed."""
         fresh = not self._csrf
         try:
@@ -62,7 +56,7 @@ class PrefectApi:
         self._csrf = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": self._client}
         return self._csrf
 
-    def ask(self, method: str, path: str, content: Any, headers: dict[str, str]) -> Any:
+    def ask(self, method: str, path: str, content: object, headers: dict[str, str]) -> Any:
         """The JSON response to one request with these headers and the password; None for an empty response."""
         body = None if content is None else json.dumps(content).encode()
         typed = {} if body is None else {"Content-Type": "application/json"}

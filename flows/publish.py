@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs.load import config_hash
 from flows import code
 from flows.folder import RunFolder, code_version, finished, read_json, require
-from flows.invocation import Invocation
 from flows.steps import read_records, stage_costs
-from flows.task import Building, Findings, Record, Task
+from flows.task import Building, Findings, Invocation, Record, Task
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
 from pipelines.files import replace_folder, write_json
 from pipelines.learning.result import Evaluation
@@ -38,13 +37,12 @@ def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
     else:
         context.steps.skip(stage, "up to date")
     record = task.close(context, record, is_new=is_new)
-    if is_new or not is_reported(task, context):
+    is_there = context.folder.summary.exists() and context.folder.report.exists()  # a kill leaves those of the run before
+    if is_new or not is_there or finished(context.folder, "report", report_key(task, context)) is None:
         report(task, context)
-    return {
-        **record,
-        "lines": [record["message"], *record.get("notes", ()), *record.get("notified", ()), *product_lines(task, context)],
-        "skipped": not is_new,
-    }
+    findings = task.find(context, current_evaluation(task, context), current_products(task, context))
+    notes = [*record.get("notes", ()), *record.get("notified", ())]
+    return {**record, "lines": [record["message"], *notes, *lines_of(context.folder, findings)], "skipped": not is_new}
 
 
 def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
@@ -58,12 +56,13 @@ def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
     trained = finished(context.folder, "train") if "train" in task.stages else None
     if trained is not None and trained["model_hash"] != evaluated["model_hash"]:
         return None
-    remedy = "run `driftline evaluate CONFIG`"
-    return as_evaluation(read_json(context.folder.evaluation, remedy), context.folder.evaluation, remedy)
+    return read_evaluation(context.folder)
 
 
-def as_evaluation(content: Any, path: Path, remedy: str) -> Evaluation:
-    """The evaluation in the content of a file. Raises ArtefactDamaged, also for one of an earlier version."""
+def read_evaluation(folder: RunFolder) -> Evaluation:
+    """What `evaluate` left. Raises MissingInput or ArtefactDamaged, also for an evaluation of an earlier version."""
+    path, remedy = folder.evaluation, "run `driftline evaluate CONFIG`"
+    content = read_json(path, remedy)
     try:
         return Evaluation.from_json(content)
     except (KeyError, TypeError, AttributeError) as e:
@@ -75,17 +74,15 @@ def require_publishable(task: Task, context: Invocation, stage: str, evaluation:
     folder = context.folder
     if evaluation is None:
         folder.done("evaluate").unlink(missing_ok=True)  # a verdict on something else
-        require(folder, "evaluate", "evaluate")
+        require(folder, "evaluate")
     assert evaluation is not None
     if evaluation.verdict.is_publishable or context.even_if_worse:
         return
     context.steps.skip(stage, "not published: the model does not beat what it must beat")
     withdraw(context, stage, "the verdict on the model that made them does not allow it")
     report(task, context)
-    raise NotPublished(
-        f"{evaluation.verdict.sentence} The report says so: {folder.report}. To publish all the same: --even-if-worse; "
-        "to lower the bar: evaluation.must_beat"
-    )
+    remedy = "To publish all the same: --even-if-worse; to lower the bar: evaluation.must_beat"
+    raise NotPublished(f"{evaluation.verdict.sentence} The report says so: {folder.report}. {remedy}")
 
 
 # ---------------------------------------------------------------- products
@@ -188,27 +185,31 @@ def report(task: Task, context: Invocation) -> Record:
     evaluation, predicted = current_evaluation(task, context), current_products(task, context)
     if task.is_gated or not predicted:
         needed = "evaluate" if task.is_gated else task.stages[-1]
-        require(folder, needed, needed)
-    findings = task.find(context, evaluation, predicted)
-    steps.do("report", "write the summary", lambda progress: write_summary_of(task, context, evaluation, predicted, findings))
-    steps.do("report", "write the report", lambda progress: write_report_of(task, context, evaluation, predicted, findings))
+        require(folder, needed)
+    content = ReportContent(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
+    steps.do("report", "write the summary", lambda progress: write_summary_of(content))
+    steps.do("report", "write the report", lambda progress: write_report_of(content))
     write_json(folder.done("report"), {"key": report_key(task, context)})
-    lines = [f"{what + ':':<9}{path}" for what, path in lines_of(context, findings)]
-    return {
-        "message": f"report: {folder.report}",
-        "lines": lines,
-        "report": str(folder.report),
-        "task": task.name,
-        "skipped": False,
-    }
+    message, lines = f"report: {folder.report}", lines_of(folder, content.findings)
+    return {"message": message, "lines": lines, "report": str(folder.report), "task": task.name, "skipped": False}
 
 
-def write_summary_of(
-    task: Task, context: Invocation, evaluation: Evaluation | None, predicted: Record, findings: Findings
-) -> None:
+@dataclass(frozen=True)
+class ReportContent:
+    """What summary and report are written from; `predicted` is {} where nothing is published."""
+
+    task: Task
+    context: Invocation
+    evaluation: Evaluation | None
+    predicted: Record
+    findings: Findings
+
+
+def write_summary_of(content: ReportContent) -> None:
     from pipelines.products.summary import Published, Refusal, StageCost, Summary, write_summary
 
-    run, folder = context.run, context.folder
+    run, folder, task = content.context.run, content.context.folder, content.task
+    evaluation, predicted, findings = content.evaluation, content.predicted, content.findings
     costs, records = stage_costs(folder.steps), read_records(folder.steps)
     evaluated, ingested = finished(folder, "evaluate") or {}, finished(folder, "ingest") or {}
     made = predicted or evaluated
@@ -232,8 +233,8 @@ def write_summary_of(
         found=dict(findings.found),
         largest=tuple(dict(row) for row in findings.largest),
         alerts=tuple(dict(row) for row in findings.alerts),
-        sites={name: dict(facts) for name, facts in (findings.sites or {}).items()},
-        computed=dict(findings.computed or {}),
+        sites={name: dict(facts) for name, facts in findings.sites.items()},
+        computed=dict(findings.computed),
         evaluation=dict(evaluation.details) if evaluation else {},
         products=products,
         stages=tuple(StageCost(name, costs[name]["seconds"], costs[name]["peak_mb"]) for name in task.stages if name in costs),
@@ -247,23 +248,22 @@ def write_summary_of(
     write_summary(summary, folder.summary)
 
 
-def write_report_of(
-    task: Task, context: Invocation, evaluation: Evaluation | None, predicted: Record, findings: Findings
-) -> None:
+def write_report_of(content: ReportContent) -> None:
     from pipelines.products.report import Report, write_report
     from pipelines.products.summary import read_summary
 
-    folder = context.folder
+    folder, evaluation, predicted, findings = content.context.folder, content.evaluation, content.predicted, content.findings
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
-        content = Report(
+        sections = content.task.sections(content.context, evaluation, predicted, Path(drafts))
+        written = Report(
             summary=read_summary(folder.summary),
-            sections=[one for one in task.sections(context, evaluation, predicted, Path(drafts)) if not one.is_empty],
-            cube=findings.cube or {},
-            settings=findings.settings or {},
+            sections=[section for section in sections if not section.is_empty],
+            cube=findings.cube,
+            settings=findings.settings,
             notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
             config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
         )
-        write_report(content, folder.report)
+        write_report(written, folder.report)
 
 
 def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[str]:
@@ -275,24 +275,10 @@ def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[
     return ["This model was not published: it does not beat what it must beat."]
 
 
-def lines_of(context: Invocation, findings: Findings) -> list[tuple[str, Path]]:
-    """(what, file) of what a person wants to open, as far as it is there."""
-    folder = context.folder
+def lines_of(folder: RunFolder, findings: Findings) -> list[str]:
+    """Where that lies which a person wants to open, as far as it is there."""
     known = [*findings.lines, ("report", folder.report), ("numbers", folder.summary)]
-    return [(what, path) for what, path in known if path.exists()]
-
-
-def product_lines(task: Task, context: Invocation) -> list[str]:
-    """Where the most important files lie, for a person."""
-    findings = task.find(context, current_evaluation(task, context), current_products(task, context))
-    return [f"{what + ':':<9}{path}" for what, path in lines_of(context, findings)]
-
-
-def is_reported(task: Task, context: Invocation) -> bool:
-    """True if summary and report say what the stages have left; a kill before the report leaves those of the run before."""
-    folder = context.folder
-    is_there = folder.summary.exists() and folder.report.exists()
-    return is_there and finished(folder, "report", report_key(task, context)) is not None
+    return [f"{what + ':':<9}{path}" for what, path in known if path.exists()]
 
 
 def report_key(task: Task, context: Invocation) -> str:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,21 +24,23 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from configs.load import load_run
+from flows import Json
 from flows.access import Access, access_of, make_private
-from flows.children import Child, restart, sigterm_as_interrupt, start
-from flows.deployments import read_deployments, scheduled_of
+from flows.children import Child, sigterm_as_interrupt
+from flows.deployments import WRONG_SCHEDULE, ZOMBIE_S, read_deployments, scheduled_of
 from flows.limits import LIMITS_VARIABLE, SCHEDULERS, Limits, default_limits
-from flows.liveness import mark_silent
 from flows.prefect_api import PrefectApi, without_proxies
-from flows.registration import WRONG_SCHEDULE
+from flows.tasks import FLOWS
 from flows.tracking import is_reachable
 from pipelines.errors import RequestError, StateError
 
 HOST = "127.0.0.1"
 POOLS = ("cpu", "gpu")
 START_TIMEOUT_S = 150  # measured: 7-30 s, longer on a loaded machine
-HEARTBEAT_S, ZOMBIE_S = 30, 90
+HEARTBEAT_S = 30
 CHECK_EVERY_S = 30.0
+STARTING_S = 300.0  # measured: 10 s from PENDING to RUNNING, longer on a loaded machine
+NO_HEARTBEAT = "no heartbeat: the process or its machine ended; start the run again, it resumes"
 NOT_INHERITED = (
     "PREFECT_SERVER_API_", "PREFECT_SERVER_CSRF_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_", "PREFECT_API_KEY",
     "PREFECT_CLIENT_CUSTOM_HEADERS",
@@ -63,13 +66,8 @@ class ServerHome:
 
 
 def serve(
-    config: str | None,
-    *,
-    port: int = 4200,
-    schedule: str | None = None,
-    allow: Sequence[str] = (),
-    check: bool = False,
-) -> dict[str, Any]:
+    config: str | None, *, port: int = 4200, schedule: str | None = None, allow: Sequence[str] = (), check: bool = False
+) -> Json:
     """Starts everything and waits for Ctrl-C or SIGTERM; with `check` it stops as soon as the server has answered.
 
     Runs may read and write in the working folder, in what `config` names and in `allow` (folders and URIs).
@@ -85,10 +83,14 @@ def serve(
         limits = default_limits(config, run, allow)
         environment = server_environment(home_of, limits)
         arguments = ["flows.server", str(listening.fileno())]
-        server = start(stack, "server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
+        server = Child("server", arguments, environment, home, signal.SIGINT, (listening.fileno(),))
+        stack.callback(server.end)
         wait_for(server, home_of)
         prepare_server(home_of, deployments, environment)
-        workers = [start(stack, f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home) for pool in POOLS]
+        workers = []
+        for pool in POOLS:
+            workers.append(Child(f"worker-{pool}", ["flows.worker", pool, str(Path.cwd())], environment, home))
+            stack.callback(workers[-1].end)
         found = {
             "ui": home_of.ui,
             "api": home_of.api,
@@ -109,36 +111,21 @@ def lock_home(home: Path) -> AbstractContextManager[Any]:
     try:
         return FileLock(home / "serve.lock", timeout=0).acquire()
     except Timeout as e:
-        raise RequestError(
-            f"another `driftline serve` uses {home}; end that one, or serve a config with another `runs` folder"
-        ) from e
+        remedy = "end that one, or serve a config with another `runs` folder"
+        raise RequestError(f"another `driftline serve` uses {home}; {remedy}") from e
 
 
 def server_environment(home_of: ServerHome, limits: Limits) -> dict[str, str]:
     """Environment of the server and the workers: own home, password and limits, no telemetry, heartbeats on."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
-        **access_settings(home_of),
         LIMITS_VARIABLE: limits.as_text(),
         "PREFECT_HOME": str(home_of.home),
         "PREFECT_PROFILES_PATH": str(home_of.home / "profiles.toml"),
         "PREFECT_API_URL": home_of.api,
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(home_of.port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite raises "database is locked" after 10 s under load
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
-        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not shadow this package
-        "PROJ_NETWORK": "OFF",
-        **without_proxies(),
-    }
-
-
-def access_settings(home_of: ServerHome) -> dict[str, str]:
-    """Prefect's own protection, in addition to flows/request_filter.py, for the server and its clients."""
-    return {
+        # Prefect's own protection, in addition to the filter of flows/server.py, for the server and its clients
         "PREFECT_SERVER_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_API_AUTH_STRING": home_of.access.auth,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -147,6 +134,14 @@ def access_settings(home_of: ServerHome) -> dict[str, str]:
         "PREFECT_SERVER_API_BASE_PATH": "/api",
         "PREFECT_UI_API_URL": home_of.api,
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite raises "database is locked" after 10 s under load
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]),
+        "PYTHONSAFEPATH": "1",  # a folder `flows` in the working folder must not shadow this package
+        "PROJ_NETWORK": "OFF",
+        **without_proxies(),
     }
 
 
@@ -185,7 +180,7 @@ def supervise(server: Child, workers: list[Child], home_of: ServerHome) -> None:
             for worker in workers:
                 if worker.process.poll() is not None:
                     print(f"{worker.name} ended (exit code {worker.process.returncode}); restarting it", file=sys.stderr)
-                    restart(worker)
+                    worker.restart()
             if time.monotonic() >= inspect:
                 inspect = time.monotonic() + CHECK_EVERY_S
                 report_dead_runs(home_of)
@@ -199,6 +194,41 @@ def report_dead_runs(home_of: ServerHome) -> None:
             print(f"marked as crashed, no heartbeat for {ZOMBIE_S} s: {name}", file=sys.stderr)
     except OSError as e:  # a busy server; the next check is soon
         print(f"could not check for dead runs: {e}", file=sys.stderr)
+
+
+def mark_silent(api: PrefectApi, silent_s: float) -> list[str]:
+    """Names of driftline's runs now marked CRASHED: RUNNING (or being cancelled) without a heartbeat for `silent_s` seconds.
+
+    The automation of flows/deployments.py does this for runs of a live server. Its timers end with the server: a run that ended
+    together with it (a power cut) would stay RUNNING for ever and keep its queue slot, and so would one whose worker ended before
+    the first heartbeat. Call it only if the server has run for `silent_s`: before, live runs could not send a heartbeat. Raises
+    OSError.
+    """
+    now = datetime.now(UTC)
+    requested = {
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
+        "flows": {"name": {"any_": list(FLOWS)}},
+        "limit": 200,
+    }
+    silent = [run for run in api.post("/flow_runs/filter", requested) if is_silent(api, run, now, silent_s)]
+    state = {"type": "CRASHED", "name": "Crashed", "message": NO_HEARTBEAT}
+    for run in silent:
+        api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    return [run["name"] for run in silent]
+
+
+def is_silent(api: PrefectApi, run: Json, now: datetime, silent_s: float) -> bool:
+    """True if the last event of the run is so old that its process must have ended."""
+    patience = timedelta(seconds=max(silent_s, STARTING_S) if run["state"]["type"] == "PENDING" else silent_s)
+    if now - datetime.fromisoformat(run["state"]["timestamp"]) < patience:
+        return False
+    last_heartbeat = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+        "occurred": {"since": (now - patience).isoformat()},
+    }
+    heartbeats: int = api.post("/events/filter", {"filter": last_heartbeat, "limit": 1})["total"]
+    return heartbeats == 0
 
 
 def listening_addresses(children: list[Child]) -> list[str]:
@@ -217,13 +247,11 @@ def listening_addresses(children: list[Child]) -> list[str]:
     return sorted(found)
 
 
-def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, Any]]) -> None:
+def announce(home_of: ServerHome, limits: Limits, deployments: list[Json]) -> None:
     token = home_of.access.token_file
-    login = (
-        f"{home_of.ui}/?token={quote(home_of.access.auth, safe='')}"
-        if token
-        else f"{home_of.ui} (password: your own auth string)"
-    )
+    login = f"{home_of.ui}/?token={quote(home_of.access.auth, safe='')}"
+    if not token:
+        login = f"{home_of.ui} (password: your own auth string)"
     auth = f'"$(cat {shlex.quote(str(token))})"' if token else "YOURS"
     scheduled = scheduled_of(deployments)
     schedule = f"schedule of {scheduled[0]}: {scheduled[1]} UTC; the others" if scheduled else "schedules"
@@ -249,15 +277,16 @@ def announce(home_of: ServerHome, limits: Limits, deployments: list[dict[str, An
 # ---------------------------------------------------------------- registration
 
 
-def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], environment: dict[str, str]) -> None:
+def prepare_server(home_of: ServerHome, deployments: list[Json], environment: dict[str, str]) -> None:
     """Registers pools, deployments and the automation against dead runs.
 
     A child process does this: this process must not import Prefect with other settings.
     """
-    request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": count_gpus()})
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))  # that the driver lists, without importing torch
+    request = json.dumps({"deployments": deployments, "folder": str(Path.cwd()), "gpus": gpus})
     with tempfile.TemporaryFile() as errors:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.registration"],
+            [sys.executable, "-m", "flows.deployments"],
             input=request.encode(),
             env=environment,
             cwd=home_of.home,
@@ -274,8 +303,3 @@ def prepare_server(home_of: ServerHome, deployments: list[dict[str, Any]], envir
         if last.startswith(WRONG_SCHEDULE):
             raise RequestError(last)
         raise StateError(f"the server did not accept the deployments: {last} (log: {home_of.home / 'registration.log'})")
-
-
-def count_gpus() -> int:
-    """Number of GPUs that the driver lists, without importing torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))

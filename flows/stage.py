@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from flows import code, publish
-from flows.folder import RunFolder, finished, read_json, require
-from flows.invocation import Invocation
-from flows.task import Record, Task
+from flows.folder import RunFolder, finished, require
+from flows.task import Invocation, Record, Task, TrainedTask
 from flows.tasks import task_of
 from pipelines.errors import RequestError
 from pipelines.files import write_json
@@ -59,6 +57,7 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
     key = key_of(task, context, stage)
     match stage:
         case "train":
+            assert isinstance(task, TrainedTask), f"the task {task.name} names a stage `train` and has no `fit`"
             return train(task, context, key)
         case "evaluate":
             return evaluate(task, context, key)
@@ -76,12 +75,12 @@ def ingest(task: Task, context: Invocation) -> Record:
     found = task.ingest(context)
     lines, is_new = found.pop("lines", ()), found.pop("is_new")
     write_json(context.folder.done("ingest"), found)
-    context.steps.log(f"ingest: {found['message']}")
-    log_all(context, lines)
+    for line in (f"ingest: {found['message']}", *lines):
+        context.steps.log(line)
     return {**found, "skipped": not is_new}
 
 
-def train(task: Task, context: Invocation, key: str) -> Record:
+def train(task: TrainedTask, context: Invocation, key: str) -> Record:
     """A trained model in the run's folder."""
     record = finished(context.folder, "train", key)
     if record is not None and task.is_whole(context, "train", record):
@@ -100,7 +99,7 @@ def evaluate(task: Task, context: Invocation, key: str) -> Record:
     record = finished(folder, "evaluate", key)
     if record is not None and record.get("evaluation_sha256") == digest_of(folder) and task.is_whole(context, "evaluate", record):
         context.steps.skip("evaluate", "up to date")
-        return {**record, **headline(read_evaluation(context)), "skipped": True}
+        return {**record, **headline(publish.read_evaluation(folder)), "skipped": True}
     evaluation, made_from = task.evaluate(context)
     write_json(folder.evaluation, {**evaluation.to_json(), **made_from})
     record = {
@@ -115,12 +114,6 @@ def evaluate(task: Task, context: Invocation, key: str) -> Record:
     return {**record, **headline(evaluation), "skipped": False}
 
 
-def read_evaluation(context: Invocation) -> Evaluation:
-    """What `evaluate` left. Raises MissingInput or ArtefactDamaged."""
-    remedy = "run `driftline evaluate CONFIG`"
-    return publish.as_evaluation(read_json(context.folder.evaluation, remedy), context.folder.evaluation, remedy)
-
-
 def headline(evaluation: Evaluation) -> dict[str, Any]:
     """Verdict and flat figures, for `--json`."""
     return {"verdict": evaluation.verdict.to_json(), "metrics": {name: dict(one) for name, one in evaluation.methods.items()}}
@@ -132,32 +125,25 @@ def digest_of(folder: RunFolder) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def require_unchanged(context: Invocation, task: Task, noun: str) -> Record:
+def require_unchanged(context: Invocation, task: Task) -> Record:
     """The record of the training that this config describes. Raises MissingInput, and RequestError for one of other settings.
 
     A model trained with another split would be scored on blocks that it has seen.
     """
-    record, wanted = require(context.folder, "train", "train"), task.inputs(context, "train")
+    record, wanted = require(context.folder, "train"), task.inputs(context, "train")
     made_from = record.get("made_from", wanted)
     for section, values in wanted.items():
         if section == "snapshot" or made_from.get(section) == values:
             continue
         key, now, was = _first_difference(section, values, made_from.get(section))
-        raise RequestError(
-            f"the {noun} in {context.folder.model} was trained with {key} = {was}, the config says {now}; "
-            "run `driftline train CONFIG` first, or set it back"
-        )
+        problem = f"the model in {context.folder.model} was trained with {key} = {was}, the config says {now}"
+        raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
     return record
 
 
-def _first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
+def _first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
     """(key, value now, value then) of the first setting that differs."""
     if isinstance(now, dict) and isinstance(was, dict):
         name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
         return _first_difference(f"{key}.{name}", now.get(name), was.get(name))
     return key, now, was
-
-
-def log_all(context: Invocation, lines: Iterable[str]) -> None:
-    for line in lines:
-        context.steps.log(line)

@@ -10,18 +10,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import psutil
 
+from flows import Json
 from pipelines.progress import Progress
 
 Result = TypeVar("Result")
-Work = Callable[[Progress], Result]
 
 
 class Display(Protocol):
@@ -41,15 +41,8 @@ class Caller(Protocol):
 class Silent:
     """Shows nothing."""
 
-    class _NoBar:
-        def __enter__(self) -> Progress:
-            return lambda done, total: None
-
-        def __exit__(self, *_: object) -> None:
-            return None
-
     def step(self, stage: str, name: str) -> AbstractContextManager[Progress]:
-        return self._NoBar()
+        return nullcontext(lambda done, total: None)
 
     def log(self, text: str) -> None:
         return None
@@ -84,20 +77,19 @@ class Steps:
     flow_run: str = ""
     invocation: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
 
-    def do(self, stage: str, name: str, work: Work[Result]) -> Result:
+    def do(self, stage: str, name: str, work: Callable[[Progress], Result]) -> Result:
         """The result of `work(progress)`. Exceptions are recorded and raised again."""
         self._note(stage, name, "started")
-        started = time.monotonic()
+        started, status, detail = time.monotonic(), "done", ""
         with PeakMemory() as memory:
             try:
                 with self.display.step(stage, name) as progress:
-                    result = self.call(stage, name, lambda: work(progress))
+                    return self.call(stage, name, lambda: work(progress))
             except BaseException as e:
-                detail = f"{type(e).__name__}: {e}"
-                self._note(stage, name, "failed", time.monotonic() - started, memory.peak_mb(), detail)
+                status, detail = "failed", f"{type(e).__name__}: {e}"
                 raise
-        self._note(stage, name, "done", time.monotonic() - started, memory.peak_mb())
-        return result
+            finally:
+                self._note(stage, name, status, time.monotonic() - started, memory.peak_mb(), detail)
 
     def skip(self, stage: str, why: str) -> None:
         self._note(stage, "", "skipped", detail=why)
@@ -124,7 +116,7 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[Json]:
     """Every complete record; lines truncated by a crash are skipped."""
     if not path.exists():
         return []
@@ -141,10 +133,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def stage_costs(path: Path) -> dict[str, dict[str, float]]:
     """Seconds and peak memory of each stage over the last invocation in which it was not skipped."""
-    last: dict[str, str] = {}
     records = [r for r in read_records(path) if r["status"] == "done"]
-    for record in records:
-        last[record["stage"]] = record["run"]
+    last = {record["stage"]: record["run"] for record in records}
     costs: dict[str, dict[str, float]] = {}
     for record in records:
         if last[record["stage"]] == record["run"]:

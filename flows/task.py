@@ -5,20 +5,83 @@ A new task is a file in flows/tasks, a file in configs/tasks and a line in the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from flows.folder import RunFolder
-from flows.invocation import Invocation
+from configs import build
+from configs.load import write_resolved
+from flows import Json
+from flows.folder import RunFolder, exclusive_run, sweep
+from flows.limits import load_run_within_limits
+from flows.steps import Caller, Display, Silent, Steps, call_plainly
+from pipelines.errors import SceneRefused
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
+    from pipelines.cube.ingest import IngestReport
 
-Record = dict[str, Any]  # what a stage leaves in stages/NAME.json: JSON values
+Record = Json  # what a stage leaves in stages/NAME.json: JSON values
+
+# ---------------------------------------------------------------- what a task gets
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of a verb: the run's config, its folder, and how its steps are carried out and shown.
+
+    `run` is a Run, MonitorRun or ChangeRun: the stages of a task know which one is theirs.
+    """
+
+    run: Any
+    folder: RunFolder
+    steps: Steps
+    even_if_worse: bool = False
+    restart: bool = False
+
+
+def open_invocation(
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    display: Display | None = None,
+    *,
+    call: Caller = call_plainly,
+    flow_run: str = "",
+    inputs_must_exist: bool = True,
+    is_deployed: bool = False,
+    even_if_worse: bool = False,
+    restart: bool = False,
+) -> Invocation:
+    """Reads the config (raises ConfigError, MissingInput, and RequestError for a path that the run may not touch)."""
+    shown = display or Silent()
+    run = load_run_within_limits(
+        config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, notify=shown.log
+    )
+    folder = RunFolder.of(run)
+    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart)
+
+
+@contextmanager
+def remembering_folder(invocation: Invocation) -> Iterator[None]:
+    """Holds the run's folder for this process alone, with the resolved config in it; unexpected errors learn where it is.
+
+    Raises RunBusy if another process carries out the run.
+    """
+    try:
+        with exclusive_run(invocation.folder):
+            sweep(invocation.folder)
+            write_resolved(invocation.run, invocation.folder.config)
+            yield
+    except Exception as e:
+        e.driftline_folder = invocation.folder.path  # type: ignore[attr-defined]
+        raise
+
+
+# ---------------------------------------------------------------- what a task makes
 
 
 @dataclass(frozen=True)
@@ -43,10 +106,10 @@ class Findings:
     found: Mapping[str, Any]
     largest: tuple[Mapping[str, Any], ...] = ()
     alerts: tuple[Mapping[str, Any], ...] = ()
-    sites: Mapping[str, Mapping[str, Any]] | None = None
-    computed: Mapping[str, Any] | None = None
-    cube: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
+    sites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    computed: Mapping[str, Any] = field(default_factory=dict)
+    cube: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lines: tuple[tuple[str, Path], ...] = ()
 
@@ -78,9 +141,7 @@ class Task(Protocol):
 
     def ingest(self, context: Invocation) -> Record:
         """Scenes into the cube: `snapshot`, `refused`, `message`, `lines` (refusals in words), `is_new`."""
-
-    def fit(self, context: Invocation, key: str) -> Record:
-        """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""
+        return ingest_scenes(context)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """Everything measured, and `snapshot` and `model_hash` of what it holds for."""
@@ -90,9 +151,66 @@ class Task(Protocol):
 
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
         """Called after publishing and when nothing was to be done: the record, notifications sent, counts of nothing set."""
+        return record
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         """What the summary and the report say; `predicted` is {} where nothing is published."""
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
         """What the report shows between verdict and data. Pictures that only the report needs are drawn into `drafts`."""
+
+
+@runtime_checkable
+class TrainedTask(Task, Protocol):
+    """A task with the stage `train`; the others have no `fit`. What it publishes is a prediction of the trained model."""
+
+    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
+    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
+    is_gated: bool = True
+
+    def fit(self, context: Invocation, key: str) -> Record:
+        """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""
+
+
+# ---------------------------------------------------------------- scenes into the one cube of a run
+
+
+def ingest_scenes(context: Invocation) -> Record:
+    """New and reprocessed scenes into the cube, as `Task.ingest` returns it; with nothing new the snapshot stays."""
+    from pipelines.cube.ingest import ingest
+
+    run, folder = context.run, context.folder
+    source, mask, grid = build.build_source(run), build.build_quality_mask(run), build.build_grid(run)
+    settings = build.build_ingest_settings(run, folder.refused)
+    report = context.steps.do(
+        "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)
+    )
+    return {
+        "snapshot": report.snapshot,
+        "added": len(report.added),
+        "replaced": len(report.replaced),
+        "unchanged": len(report.unchanged),
+        "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
+        "message": format_report(report),
+        "lines": tuple(format_refusals(report.refused, folder.refused)),
+        "is_new": bool(report.added or report.replaced),
+    }
+
+
+def format_report(report: IngestReport) -> str:
+    """`3 added, 57 unchanged, 1 refused`."""
+    parts = {name: len(getattr(report, name)) for name in ("added", "replaced", "unchanged", "refused")}
+    text = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
+    return f"{text or 'no scenes'}" + ("" if report.added or report.replaced else " (nothing new)")
+
+
+def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:
+    """A line for each reason, with the first scene as an example."""
+    by_reason: dict[str, list[SceneRefused]] = {}
+    for refusal in refused:
+        by_reason.setdefault(refusal.reason, []).append(refusal)
+    for reason, group in by_reason.items():
+        more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
+        yield f"  refused, {reason}: {group[0].scene_id}{more}: {group[0].detail}"
+    if refused:
+        yield f"  all refusals: {listed_in}"

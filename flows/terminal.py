@@ -11,14 +11,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import ConfigError, CubeBusy, DriftlineError, RequestError, RunBusy, SceneRefused
+from flows import Json
+from pipelines.errors import ConfigError, CubeBusy, DriftlineError, RequestError, RunBusy
 from pipelines.progress import Progress
 
 DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, BUSY, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+REMEDIES = (  # for errors of the machine
+    (
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "free space, or set `runs` or `cube.uri` to another disk; the same command resumes",
+    ),
+    ((errno.EACCES, errno.EPERM, errno.EROFS), "change the permissions, or set `runs` to a writable folder"),
+    (NO_PLACE, "name a folder that can be created (in a config: `runs` and `name`)"),
+    ((errno.EIO, errno.ESTALE), "check the disk and its cable, or the network drive"),
+    ((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+)
 
 
 class Bars:
@@ -47,19 +60,11 @@ class Bars:
         self.console.print(one_line(text), markup=False)
 
     def _bar(self) -> Any:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as RichProgress
+        from rich import progress as rich
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        return RichProgress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
+        columns = (rich.SpinnerColumn(), rich.TextColumn("{task.description}", markup=False), rich.BarColumn())
+        left = (rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn())
+        return rich.Progress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
 
 
 def one_line(text: str) -> str:
@@ -85,7 +90,7 @@ class Milestones:
             self.console.print(f"{self.label}  {done}/{total}, about {left:.0f} s left", markup=False)
 
 
-def guard(action: Callable[[], Any], as_json: bool) -> int:
+def guard(action: Callable[[], object], as_json: bool) -> int:
     """The exit code of `action`; an exception is shown as one message, never as a traceback."""
     with only_results_on_stdout() if as_json else nullcontext():
         return run_action(action, as_json)
@@ -100,7 +105,7 @@ def sigterm_unwinds() -> Iterator[None]:
         return
     owner = os.getpid()
 
-    def unwind(number: int, frame: Any) -> None:
+    def unwind(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getpid() != owner:  # a forked worker keeps the default action
             os.kill(os.getpid(), signal.SIGTERM)
@@ -138,7 +143,7 @@ def only_results_on_stdout() -> Iterator[None]:
             os.close(kept)
 
 
-def run_action(action: Callable[[], Any], as_json: bool) -> int:
+def run_action(action: Callable[[], object], as_json: bool) -> int:
     try:
         with sigterm_unwinds():
             code = action()
@@ -149,25 +154,17 @@ def run_action(action: Callable[[], Any], as_json: bool) -> int:
         if e.code != TERMINATED:
             raise
         return _report_error("stopped by SIGTERM; finished steps are kept, the same command resumes", TERMINATED, as_json)
-    except SceneRefused as e:
-        return _report_error(str(e), FAILED, as_json)
     except ConfigError as e:
         mistakes = [{"place": m.position, "key": m.key, "problem": m.problem, "remedy": m.remedy} for m in e.mistakes]
         return _report_error(str(e), WRONG_REQUEST, as_json, mistakes=mistakes)
-    except RequestError as e:
-        return _report_error(str(e), WRONG_REQUEST, as_json)
-    except (CubeBusy, RunBusy) as e:
-        return _report_error(str(e), BUSY, as_json)
     except DriftlineError as e:
-        return _report_error(str(e), FAILED, as_json)
+        code = WRONG_REQUEST if isinstance(e, RequestError) else BUSY if isinstance(e, CubeBusy | RunBusy) else FAILED
+        return _report_error(str(e), code, as_json)
     except BrokenPipeError:  # the reader of the output closed it, as `head` does
         sys.stdout = None
         return DONE
-    except OSError as e:
-        text = explain_os_error(e)
-        return _report_error(text, FAILED, as_json) if text else _report_unexpected(e, as_json)
     except Exception as e:
-        text = explain_lost_object(e)
+        text = explain_os_error(e) if isinstance(e, OSError) else explain_lost_object(e)
         return _report_error(text, FAILED, as_json) if text else _report_unexpected(e, as_json)
 
 
@@ -185,24 +182,7 @@ def explain_lost_object(error: Exception) -> str | None:
 def explain_os_error(error: OSError) -> str | None:
     """Message and remedy for an error of the machine; None for an error of driftline."""
     position = f"{error.filename}: " if error.filename else ""
-    remedies = {
-        "free space, or set `runs` or `cube.uri` to another disk; the same command resumes": (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-        ),
-        "change the permissions, or set `runs` to a writable folder": (errno.EACCES, errno.EPERM, errno.EROFS),
-        "name a folder that can be created (in a config: `runs` and `name`)": (
-            errno.ENOTDIR,
-            errno.EISDIR,
-            errno.EEXIST,
-            errno.ENAMETOOLONG,
-            errno.ELOOP,
-        ),
-        "check the disk and its cable, or the network drive": (errno.EIO, errno.ESTALE),
-        "raise the limit of open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
-    }
-    for remedy, numbers in remedies.items():
+    for numbers, remedy in REMEDIES:
         if error.errno in numbers:
             return f"{position}{error.strerror}; {remedy}"
     return None
@@ -219,19 +199,17 @@ def write_traceback(error: Exception) -> Path:
     folder: Path | None = getattr(error, "driftline_folder", None)
     text = "".join(traceback.format_exception(error))
     if folder is not None:
-        try:
+        with suppress(OSError):  # the disk may be full or read-only; then the temporary folder
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "error.log"
             path.write_text(text, encoding="utf-8")
             return path
-        except OSError:
-            pass  # the disk may be full or read-only; try the temporary folder next
     with tempfile.NamedTemporaryFile("w", prefix="driftline-", suffix=".log", delete=False, encoding="utf-8") as file:
         file.write(text)
     return Path(file.name)
 
 
-def _report_error(text: str, code: int, as_json: bool, **more: Any) -> int:
+def _report_error(text: str, code: int, as_json: bool, **more: object) -> int:
     if as_json:
         status = "interrupted" if code in (INTERRUPTED, TERMINATED) else "failed"
         print(json.dumps({"status": status, "exit_code": code, "error": text, **more}))
@@ -239,9 +217,7 @@ def _report_error(text: str, code: int, as_json: bool, **more: Any) -> int:
     return code
 
 
-def show(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """Prints the result of a verb to stdout: one JSON object, or `lines` for people."""
-    if as_json:
-        print(json.dumps(result, default=str))
-    else:
-        print("\n".join(lines))
+def show(result: Json, lines: list[str], as_json: bool) -> int:
+    """Prints the result of a verb to stdout: one JSON object, or `lines` for people. The exit code."""
+    print(json.dumps(result, default=str) if as_json else "\n".join(lines))
+    return DONE

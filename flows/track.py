@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
+from flows import Json
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.files import write_json
 from pipelines.progress import Progress
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pipelines.products.track_files import Tables
     from pipelines.tracking.objects import Space
     from pipelines.tracking.tracks import TrackSettings
-
-Record = dict[str, Any]  # JSON values
 
 
 def track(
@@ -32,7 +31,7 @@ def track(
     spacing_mm: Sequence[float] | None = None,
     outlines: bool = True,
     progress: Progress = lambda done, total: None,
-) -> Record:
+) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
@@ -65,12 +64,11 @@ def track(
     if not files.objects:
         least = f" of at least {min_size:g} {space.unit}²" if min_size else ""
         asked = f" with the code {code}" if code is not None else ""
-        raise RequestError(
-            f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}; "
-            "an object is any pixel that is neither 0 nor nodata: look at the files, lower --min-size or name another --code"
-        )
+        problem = f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}"
+        remedy = "look at the files, lower --min-size or name another --code"
+        raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
     folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
-    tables, written = files.write(folder, title_of(paths))
+    tables, written = files.write(folder, f"Objects of {Path(paths[0]).name if len(paths) == 1 else f'{len(paths)} masks'}")
     record = record_of(folder, tables, written, settings, space.unit)
     write_json(folder / "track.json", record)
     return record
@@ -88,12 +86,7 @@ def least_size_of(run: Path, space: Space) -> float:
     return pixels * space.smallest_pixel * (1 - 1e-6) if isinstance(pixels, int) else 0.0
 
 
-def title_of(paths: Sequence[str | Path]) -> str:
-    first = Path(paths[0])
-    return f"Objects of {first.name if len(paths) == 1 else f'{len(paths)} masks'}"
-
-
-def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Record:
+def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Json:
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
     tracks, last = len(tables.tracks), tables.last
     message = f"{tracks} track{'s' * (tracks != 1)} through {tables.dates} dates"

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows import stage
-from flows.invocation import open_invocation, remembering_folder
+from flows import Json, stage
 from flows.prefect_api import open_url
 from flows.steps import Display, Silent
+from flows.task import open_invocation, remembering_folder
 from pipelines.errors import DriftlineError, RequestError, StateError
 from pipelines.progress import Progress
 
@@ -39,7 +39,6 @@ class Outcome:
 
 
 _outcome: ContextVar[Outcome | None] = ContextVar("driftline_outcome", default=None)
-
 
 # ---------------------------------------------------------------- which server
 
@@ -82,17 +81,14 @@ def require_access() -> None:
             client.request("GET", "/admin/version")
         except HTTPStatusError as e:
             status = e.response.status_code
-            if status in (401, 403):
-                problem = (
-                    f"refuses this shell ({status}); set PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies)"
-                )
-            elif status == 404:
+            token = "set PREFECT_API_AUTH_STRING (`driftline serve` prints where its token lies)"
+            problem = f"refuses this shell ({status}); {token}"
+            if status == 404:
                 problem = "has no such page; the address of an API ends in /api"
-            else:
+            elif status not in (401, 403):
                 raise
-            raise RequestError(
-                f"the Prefect server at {server_url()} {problem}, or unset PREFECT_API_URL to run without one"
-            ) from e
+            remedy = "or unset PREFECT_API_URL to run without one"
+            raise RequestError(f"the Prefect server at {server_url()} {problem}, {remedy}") from e
 
 
 # ---------------------------------------------------------------- steps as task runs
@@ -122,7 +118,7 @@ class TaskCaller:
 
         self.count += 1
         # no tags: with tags every step asks the server for a concurrency slot, about 2 s, and waits for ever if it is gone
-        options: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
+        options: Json = {"persist_result": False, "cache_policy": NO_CACHE}
         task(name=f"{stage}: {name}", task_run_name=f"{stage}: {name}", **options)(step)(return_state=True)
         if errors:
             raise errors[0]
@@ -149,12 +145,8 @@ def await_history(count: int, timeout_s: float = HISTORY_TIMEOUT_S) -> int:
     try:
         with get_client(sync_client=True) as client:
             while recorded < count and time.monotonic() < deadline:
-                runs = [
-                    run
-                    for offset in range(0, count, 200)
-                    for run in client.read_task_runs(flow_run_filter=requested, limit=200, offset=offset)
-                ]
-                recorded = sum(1 for run in runs if run.state is not None and run.state.is_final())
+                pages = [client.read_task_runs(flow_run_filter=requested, limit=200, offset=at) for at in range(0, count, 200)]
+                recorded = sum(1 for page in pages for run in page if run.state is not None and run.state.is_final())
                 time.sleep(0.0 if recorded >= count else 0.25)
     except Exception as e:  # the server went away; whatever kind of error its client makes of that, the work is done
         logger.warning("the Prefect server could not be asked for its history: %s", e)
@@ -244,7 +236,7 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
             await_history(call.count)
 
 
-def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
+def call_flow(flow: Any, display: Display, **parameters: Any) -> Json:
     """Run a flow in this process against the server that is configured, and hand back what its body returned or raised."""
     outcome = Outcome(display)
     token = _outcome.set(outcome)
@@ -259,7 +251,7 @@ def call_flow(flow: Any, display: Display, **parameters: Any) -> dict[str, Any]:
         _outcome.reset(token)
     if outcome.error is not None:
         raise outcome.error
-    result: dict[str, Any] = outcome.result
+    result: Json = outcome.result
     if state is None:
         return result
     if not state.is_completed():

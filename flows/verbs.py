@@ -1,34 +1,33 @@
-"""What the commands do, without the command line: each returns an exit code and prints its result."""
+"""What the larger commands do, without the command line: each returns an exit code and prints its result; and a cube in words."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flows.terminal import DONE, SOME_REFUSED, show
+from flows import Json
+from flows.terminal import DONE, SOME_REFUSED, Bars, show
 from pipelines.errors import MissingInput, RequestError
+
+if TYPE_CHECKING:
+    from pipelines.cube.history import Version
 
 INIT_TASKS = ("forecast", "monitor")
 READS_SOURCE = ("ingest", "run", "monitor")
+LATEST = 5  # dates, and scenes of a version, that are listed
 
 
-def stage(verb: str, config: str, overrides: list[str], dry_run: bool, as_json: bool, **options: bool) -> int:
+def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as_json: bool, **options: bool) -> int:
     """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
-    from flows.terminal import Bars
-
     if dry_run:
-        return plan(verb, config, overrides, as_json)
-    display = Bars()
-    result = perform(verb, config, overrides, display, options)
+        return plan(verb, config, overrides or [], as_json)
+    result = perform(verb, config, overrides or [], Bars(), options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
-    return SOME_REFUSED if refused_of(result) else DONE
+    refused = [one["reason"] for one in result.get("refused") or ()]
+    return SOME_REFUSED if set(refused) - {"all-cloud"} else DONE  # nothing is wrong with a scene that is all cloud
 
 
-def refused_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The refused inputs that someone should see to. A scene that is all cloud is listed, but nothing is wrong with it."""
-    return [one for one in result.get("refused") or [] if one["reason"] != "all-cloud"]
-
-
-def perform(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
+def perform(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
     url = server_url()
@@ -36,23 +35,18 @@ def perform(verb: str, config: str, overrides: list[str], display: Any, options:
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)
         display.log(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
-    return perform_plainly(verb, config, overrides, display, options)
-
-
-def perform_plainly(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
-    from flows.invocation import open_invocation, remembering_folder
     from flows.stage import carry_out
+    from flows.task import open_invocation, remembering_folder
 
-    needs = verb in READS_SOURCE
-    even_if_worse, restart = options.get("even_if_worse", False), options.get("restart", False)
+    forced, restart = (options.get(name, False) for name in ("even_if_worse", "restart"))
     invocation = open_invocation(
-        config, overrides, display, inputs_must_exist=needs, even_if_worse=even_if_worse, restart=restart
+        config, overrides, display, inputs_must_exist=verb in READS_SOURCE, even_if_worse=forced, restart=restart
     )
     with remembering_folder(invocation):
         return carry_out(invocation, verb)
 
 
-def perform_tracked(verb: str, config: str, overrides: list[str], display: Any, options: dict[str, bool]) -> dict[str, Any]:
+def perform_tracked(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     import os
 
     from flows.prefect_api import without_proxies
@@ -76,8 +70,7 @@ def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
 
     run = load_run(config, overrides, inputs_must_exist=verb in READS_SOURCE)
     content = make_plan(run, verb)
-    show(content, plan_lines(content), as_json)
-    return DONE
+    return show(content, plan_lines(content), as_json)
 
 
 def init(folder: Path, name: str | None, task: str, output: Path | None, as_json: bool) -> int:
@@ -87,11 +80,8 @@ def init(folder: Path, name: str | None, task: str, output: Path | None, as_json
     if not folder.exists():
         raise MissingInput(f"no folder or file at {folder}; name the place where the scenes lie")
     if task not in INIT_TASKS:
-        near = (
-            "the paths of labels cannot be detected: see configs/oscd.yaml and docs/change.md"
-            if task == "change"
-            else "or leave it out"
-        )
+        near = "the paths of labels cannot be detected: see configs/oscd.yaml and docs/change.md"
+        near = near if task == "change" else "or leave it out"
         raise RequestError(f"--task {task}: expected one of {', '.join(INIT_TASKS)}; {near}")
     beside = None if output is None else text_beside(str(folder), output.parent)
     proposal = propose_run(folder, name or default_name(folder), task, written_as=beside)
@@ -114,17 +104,6 @@ def default_name(folder: Path) -> str:
     return kept or "run"
 
 
-def track(masks: list[Path], out: Path | None, spacing_mm: str | None, as_json: bool, **options: Any) -> int:
-    from flows.terminal import Bars
-    from flows.track import track as follow
-
-    spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
-    with Bars().step("track", "follow the objects") as progress:
-        record = follow(masks, out, spacing_mm=spacing, progress=progress, **options)
-    show(record, record["lines"], as_json)
-    return DONE
-
-
 def parse_spacing(text: str) -> tuple[float, ...]:
     """Pixel size along each axis, in mm. Raises RequestError."""
     try:
@@ -136,68 +115,7 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return spacing
 
 
-def info(cube: str, snapshot: str | None, as_json: bool) -> int:
-    from flows.cube_lines import info_lines
-    from pipelines.cube.history import describe
-
-    content = describe(cube, snapshot)
-    show(content, [] if as_json else list(info_lines(content)), as_json)
-    return DONE
-
-
-def history(cube: str, as_json: bool) -> int:
-    from dataclasses import asdict
-
-    from flows.cube_lines import history_lines
-    from pipelines.cube.history import list_versions
-
-    versions = list_versions(cube)
-    show({"cube": cube, "versions": [asdict(version) for version in versions]}, list(history_lines(versions)), as_json)
-    return DONE
-
-
-def export(cube: str, target: Path, snapshot: str | None, as_json: bool) -> int:
-    from pipelines.cube.export import export_zarr
-
-    export_zarr(cube, target, snapshot)
-    show({"target": str(target)}, [f"wrote {target}"], as_json)
-    return DONE
-
-
-def serve(config: str | None, port: int, schedule: str | None, allow: list[str], check: bool, as_json: bool) -> int:
-    from flows.serve import serve as serve_here
-
-    if schedule and not config:
-        raise RequestError("--schedule needs a RUN.yaml to run: driftline serve my-run.yaml --schedule ...")
-    content = serve_here(config, port=port, schedule=schedule, allow=allow, check=check)
-    if check:
-        show(content, list(nested_lines(content)), as_json)
-    return DONE
-
-
-def doctor(as_json: bool) -> int:
-    from flows.doctor import examine
-
-    findings = examine()
-    lines = [
-        f"{'ok ' if f['ok'] else 'BAD'}  {f['what']}: {f['found']}" + ("" if f["ok"] else f"\n     -> {f['remedy']}")
-        for f in findings
-    ]
-    is_well = all(f["ok"] for f in findings)
-    show({"ok": is_well, "findings": findings}, lines, as_json)
-    return DONE if is_well else 1
-
-
-def demo(overrides: list[str], change: bool, dry_run: bool, even_if_worse: bool, as_json: bool) -> int:
-    from flows.demo import CHANGE, FORECAST, demo_config, fetch_data
-    from flows.terminal import Bars
-
-    fetch_data(Bars())
-    config = str(demo_config(CHANGE if change else FORECAST))
-    return stage("run", config, overrides, dry_run, as_json, even_if_worse=even_if_worse)
-
-
-def nested_lines(content: Any, indent: str = "") -> Any:
+def nested_lines(content: Json, indent: str = "") -> Iterator[str]:
     """Lines `key: value` for people, nested mappings indented, long lists cut."""
     for key, value in content.items():
         if isinstance(value, dict):
@@ -207,3 +125,61 @@ def nested_lines(content: Any, indent: str = "") -> Any:
             yield f"{indent}{key}: {len(value)}: {value[0]} ... {value[-1]}"
         else:
             yield f"{indent}{key}: {value}"
+
+
+# ---------------------------------------------------------------- a cube in words; programs use `--json`
+
+
+def info_lines(cube: Json) -> Iterator[str]:
+    """Lines about a cube, from what `pipelines.cube.history.describe` returns."""
+    from pipelines.calendar import format_span
+    from pipelines.products.frames import crs_labels
+
+    shape, grid, words = cube["shape"], cube["grid"], crs_labels(cube["grid"]["crs"])
+    width, height = (abs(size) for size in grid["resolution_xy"])
+    yield f"cube:      {cube['uri']}"
+    yield f"snapshot:  {cube['snapshot']}, {cube['versions']} version{'s' * (cube['versions'] != 1)}; see `driftline history`"
+    if shape["time"]:
+        apart = f", {format_span(cube['median_step_days'])} apart (median)" if cube["median_step_days"] else ""
+        yield f"dates:     {shape['time']}, {format_date(cube['first'])} to {format_date(cube['last'])} UTC{apart}"
+        yield f"usable:    {cube['mean_valid_fraction']:.0%} of the pixels on average"
+    else:
+        yield "dates:     none"
+    yield f"pixels:    {shape['y']} x {shape['x']} (rows x columns) of {width:g} x {height:g} {words['crs_unit']}"
+    yield f"CRS:       {words['crs']}"
+    yield f"bounds:    {', '.join(f'{edge:.10g}' for edge in grid['bounds_xy'])} (left, bottom, right, top)"
+    for number, band in enumerate(cube["bands"]):
+        yield f"{'bands:' if not number else '':<11}{format_band(band)}"
+    size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
+    yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
+    if shape["time"]:
+        yield "latest:"
+    for date in cube["dates"][-LATEST:]:
+        yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
+
+
+def format_band(band: Json) -> str:
+    """`NDVI: stored x 0.0001, nodata -3000, unit 1`."""
+    offset = f" + {band['offset']:g}" if band["offset"] else ""
+    value = f"stored x {band['scale']:g}{offset}" if band["scale"] != 1 or offset else "as stored"
+    nodata = f", nodata {band['nodata']:g}" if isinstance(band["nodata"], int | float) else f", nodata {band['nodata'] or 'none'}"
+    return f"{band['name']}: {value}{nodata}" + (f", in {band['unit']}" if band["unit"] else "")
+
+
+def history_lines(versions: "Sequence[Version]") -> Iterator[str]:
+    """Lines about a cube's versions, newest first: one each, then the scenes added, replaced or refused."""
+    for version in versions:
+        yield f"{version.snapshot}  {version.written_utc:%Y-%m-%d %H:%M:%S} UTC  {version.message}"
+        for word, scenes in (("added", version.added), ("replaced", version.replaced)):
+            if scenes:
+                shown = ", ".join(scenes) if len(scenes) <= LATEST else f"{scenes[0]}, {scenes[1]} ... {scenes[-1]}"
+                yield f"  {word}: {shown}"
+        for scene_id, reason, detail in version.refused[:LATEST]:
+            yield f"  refused: {scene_id}, {reason}: {detail}"
+        if len(version.refused) > LATEST:
+            yield f"  and {len(version.refused) - LATEST} more refused; all of them: --json"
+
+
+def format_date(date: str) -> str:
+    """An ISO 8601 date, with the time of day unless it is midnight."""
+    return date.replace("T", " ").removesuffix(" 00:00:00")

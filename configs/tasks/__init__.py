@@ -1,7 +1,5 @@
 """The tasks: which tree a config is read into."""
 
-from typing import Any
-
 from configs.tasks.change import ChangeRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
@@ -12,7 +10,7 @@ TASKS: dict[str, Tree] = {"forecast": ForecastRun, "monitor": MonitorRun, "chang
 DEFAULT = "forecast"
 
 
-def tree_of(data: Any) -> Tree | None:
+def tree_of(data: object) -> Tree | None:
     """The tree that `data` (what the YAML says) is read into; None for a task that there is not."""
     task = data.get("task", DEFAULT) if isinstance(data, dict) else DEFAULT
     return TASKS.get(task) if isinstance(task, str) else None

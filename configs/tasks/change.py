@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from configs.build import build_request
-from configs.findings import Finding, missing_folder
 from configs.paths import BELOW_SOURCE
-from configs.run import CubeConfig, Run, Sections
+from configs.run import CubeConfig, Run, TrainingDefaults
+from configs.schema import Finding, Fraction, InputPath, Name, Sections, Strict, check_must_beat, missing_folder, suggest
 from configs.sources import SourceDefaults
-from configs.types import Fraction, InputPath, Name, Strict
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -49,9 +47,26 @@ class SitesSource(SourceDefaults):
     )
     sites: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
 
-    def check(self, quality: str | None) -> Iterator[Finding]:
-        yield from super().check(quality)
-        yield from _check_pattern(self)
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        key: Key = ("source", "pattern")
+        names = re.findall(r"\{([^{}:]*)(?::[^{}]*)?\}", self.pattern)
+        known = "{site}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
+        for name in names:
+            if name not in FIELDS:
+                yield Finding(key, f"unknown field {{{name}}}", suggest(name, FIELDS, known, "{{{}}}".format))
+        if "site" not in names:
+            yield Finding(key, "the pattern has no {site}", "for example {site}/imgs_{step}/*_{band}.tif")
+        if "step" in names and "date" in names:
+            yield Finding(key, "both {step} and {date} are in the pattern", "take {step} out, or {date} and name `dates`")
+        if "step" not in names and "date" not in names:
+            yield Finding(key, "nothing in the pattern distinguishes the dates", "add {step} and `dates`, or {date:%Y%m%d}")
+        if "step" in names and self.dates is None:
+            yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{site}/dates.txt'")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        no_folder = list(missing_folder(Path(self.path)))
+        yield from no_folder or _check_sites(self, sections)
 
 
 class LabelsConfig(Strict):
@@ -64,6 +79,15 @@ class LabelsConfig(Strict):
     grid_of: Literal["own", "first", "last"] = Field(
         "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
     )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        both, source = sorted(set(self.changed) & set(self.unchanged)), sections.get("source")
+        if both:
+            problem = f"the codes {both} mean changed and unchanged"
+            yield Finding(("labels", "changed"), problem, "every code in one of the lists")
+        if source is not None and "{site}" in source.pattern and "{site}" not in self.path:
+            problem = "every site would get the same label"
+            yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
 
 
 class PairsConfig(Strict):
@@ -86,8 +110,8 @@ class ChangeModel(Strict):
     )
 
 
-class ChangeTraining(Strict):
-    epochs: int = Field(10, ge=1)
+class ChangeTraining(TrainingDefaults):
+    epochs: int = Field(10, ge=1, description="most passes over as many windows")
     batch: int = Field(8, ge=1)
     window_px: int = Field(64, ge=16)
     windows: int = Field(400, ge=1, description="windows that an epoch draws")
@@ -95,14 +119,14 @@ class ChangeTraining(Strict):
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     loss: Literal["dice", "focal", "lovasz", "cross_entropy", "dice_focal"] = "dice_focal"
-    clip: float = Field(1.0, gt=0)
-    patience: int = Field(8, ge=1)
+    patience: int = Field(8, ge=1, description="epochs without a smaller validation loss after which training ends")
     augment: bool = Field(True, description="the symmetries of the square")
     reverse_time: bool = Field(True, description="also show the dates in reverse order: change has no direction")
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(1, ge=1)
-    seed: int = 0
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        if (model := sections.get("model")) is not None and self.window_px < (least := 2 ** len(model.widths) * 2):
+            problem = f"a window of {self.window_px} pixels is too small for {len(model.widths)} scales"
+            yield Finding(("training", "window_px"), problem, f"at least {least}, or fewer model.widths")
 
 
 ChangeIndexName = Literal["image_difference", "change_vector", "change_vector_plain", "ir_mad"]
@@ -122,6 +146,16 @@ class ChangeEvaluation(Strict):
     )
     margin: Fraction = Field(0.01, description="smallest difference of F1 that matters; a smaller one is called equal")
     confidence: Fraction = 0.95
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        seen: set[str] = set()
+        for index, group in enumerate(self.groups):
+            for site in group:
+                if site in seen:
+                    problem = f"{site!r} is in two groups"
+                    yield Finding(("evaluation", "groups", index), problem, "a site belongs to one group, or to none")
+                seen.add(site)
+        yield from check_must_beat(self.must_beat, self.references, "references")
 
 
 class ChangePrediction(Strict):
@@ -147,73 +181,8 @@ class ChangeRun(Run):
     evaluation: ChangeEvaluation = ChangeEvaluation()
     prediction: ChangePrediction = ChangePrediction()
 
-    @classmethod
-    def check(cls, sections: Sections) -> Iterator[Finding]:
-        yield from super().check(sections)
-        labels, model, training = (sections.get(name) for name in ("labels", "model", "training"))
-        if labels is not None:
-            yield from _check_labels(labels, sections.get("source"))
-        if model is not None and training is not None:
-            yield from _check_window(model, training)
-        if (evaluation := sections.get("evaluation")) is not None:
-            yield from _check_evaluation(evaluation)
-
-    @classmethod
-    def check_files(cls, sections: Sections) -> Iterator[Finding]:
-        if (source := sections.get("source")) is not None:
-            no_folder = list(missing_folder(Path(source.path)))
-            yield from no_folder or _check_sites(source, sections)
-
 
 # ---------------------------------------------------------------- checks
-
-
-def _check_pattern(source: SitesSource) -> Iterator[Finding]:
-    key: Key = ("source", "pattern")
-    names = re.findall(r"\{([^{}:]*)(?::[^{}]*)?\}", source.pattern)
-    for name in names:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            remedy = f"did you mean {{{near[0]}}}?" if near else "{site}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
-            yield Finding(key, f"unknown field {{{name}}}", remedy)
-    if "site" not in names:
-        yield Finding(key, "the pattern has no {site}", "for example {site}/imgs_{step}/*_{band}.tif")
-    if "step" in names and "date" in names:
-        yield Finding(key, "both {step} and {date} are in the pattern", "take {step} out, or {date} and name `dates`")
-    if "step" not in names and "date" not in names:
-        yield Finding(key, "nothing in the pattern distinguishes the dates", "add {step} and `dates`, or {date:%Y%m%d}")
-    if "step" in names and source.dates is None:
-        yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{site}/dates.txt'")
-
-
-def _check_labels(labels: LabelsConfig, source: SitesSource | None) -> Iterator[Finding]:
-    both = sorted(set(labels.changed) & set(labels.unchanged))
-    if both:
-        yield Finding(("labels", "changed"), f"the codes {both} mean changed and unchanged", "every code in one of the lists")
-    if source is not None and "{site}" in source.pattern and "{site}" not in labels.path:
-        problem = "every site would get the same label"
-        yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
-
-
-def _check_window(model: ChangeModel, training: ChangeTraining) -> Iterator[Finding]:
-    least = 2 ** len(model.widths) * 2
-    if training.window_px < least:
-        problem = f"a window of {training.window_px} pixels is too small for {len(model.widths)} scales"
-        yield Finding(("training", "window_px"), problem, f"at least {least}, or fewer model.widths")
-
-
-def _check_evaluation(evaluation: ChangeEvaluation) -> Iterator[Finding]:
-    seen: set[str] = set()
-    for index, group in enumerate(evaluation.groups):
-        for site in group:
-            if site in seen:
-                problem = f"{site!r} is in two groups"
-                yield Finding(("evaluation", "groups", index), problem, "a site belongs to one group, or to none")
-            seen.add(site)
-    for index, name in enumerate(evaluation.must_beat):
-        if name not in evaluation.references:
-            problem = f"{name!r} must be beaten but is not among the references that are computed"
-            yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.references")
 
 
 def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:
@@ -232,9 +201,9 @@ def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:
     used = [name for name in there if source.sites is None or name in source.sites]
     yield from _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
     labels: LabelsConfig | None = sections.get("labels")
-    if labels is not None and there and not any((root / labels.path.replace("{site}", site)).exists() for site in there):
-        first = root / labels.path.replace("{site}", there[0])
-        yield Finding(("labels", "path"), f"no site has a label; the first would be {first}", "correct the path")
+    label_files = [root / labels.path.replace("{site}", site) for site in there] if labels is not None else []
+    if label_files and not any(path.exists() for path in label_files):
+        yield Finding(("labels", "path"), f"no site has a label; the first would be {label_files[0]}", "correct the path")
 
 
 def _sites_named(sections: Sections) -> dict[Key, str]:
@@ -251,9 +220,7 @@ def _unknown_sites(named: dict[Key, str], there: list[str], problem: str) -> Ite
     shown = ", ".join(there[:MOST_NAMES]) + (f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else "")
     for key, site in named.items():
         if site not in there:
-            near = difflib.get_close_matches(site, there, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"the sites are {shown}"
-            yield Finding(key, problem.format(site), remedy)
+            yield Finding(key, problem.format(site), suggest(site, there, f"the sites are {shown}"))
 
 
 # ---------------------------------------------------------------- objects
@@ -268,10 +235,8 @@ def build_sites(run: ChangeRun) -> dict[str, SiteSource]:
     found = list_sites(Path(source.path), source.pattern)
     names = source.sites if source.sites is not None else found
     if unknown := [name for name in names if name not in found]:
-        raise RequestError(
-            f"source.sites names {', '.join(unknown)}, which the pattern {source.pattern!r} does not find below {source.path}; "
-            f"it finds {', '.join(found)}"
-        )
+        problem = f"which the pattern {source.pattern!r} does not find below {source.path}; it finds {', '.join(found)}"
+        raise RequestError(f"source.sites names {', '.join(unknown)}, {problem}")
     requested = build_request(run)
     return {
         name: SiteSource(Path(source.path), requested, source.pattern, name, source.dates, run.cube.same_date)

@@ -9,14 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-import numpy as np
-import torch
 from torch import nn
 
+from configs.build import automatic_threshold, build_change_index
 from configs.tasks.change import ChangeIndexName, ChangeModel, ChangeRun, ChangeTraining
-from models.baselines.change_vector import ChangeVector, PlainChangeVector
-from models.baselines.image_difference import ImageDifference, otsu_threshold
-from models.baselines.ir_mad import IrMad, chi_square_threshold
 from models.blocks.change import ChangeNetwork
 from models.change_detector import ChangeDetector, log_score
 from models.change_losses import change_loss
@@ -111,23 +107,3 @@ def build_fused_index(fuse_with: str) -> NamedIndex | None:
 def build_named_index(name: ChangeIndexName) -> NamedIndex:
     threshold_of = partial(automatic_threshold, name)
     return NamedIndex(name, build_change_index(name), threshold_of, is_comparable=name == "change_vector")
-
-
-def build_change_index(name: ChangeIndexName) -> ImageDifference | ChangeVector | PlainChangeVector | IrMad:
-    """An index that answers `score(x_TCHW, valid_THW) -> score_HW`."""
-    match name:
-        case "image_difference":
-            return ImageDifference()
-        case "change_vector":
-            return ChangeVector()
-        case "change_vector_plain":
-            return PlainChangeVector()
-        case "ir_mad":
-            return IrMad()
-
-
-def automatic_threshold(name: ChangeIndexName, score_HW: np.ndarray, bands: int) -> tuple[str, float]:
-    """(its name, the threshold) that the index's own literature sets without any label: chi square for IR-MAD, else Otsu."""
-    if name == "ir_mad":
-        return "chi square, 1 %", chi_square_threshold(bands)
-    return "Otsu", otsu_threshold(torch.from_numpy(np.array(score_HW)))

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from configs.build import build_variables
-from configs.findings import Finding
 from configs.networks import ConvLSTMModel, Model, build_network
-from configs.run import CubeRun, Sections, VariableConfig, check_variable
-from configs.sources import Source
-from configs.types import Fraction, Strict, UtcDate
+from configs.run import CubeRun, TrainingDefaults, VariableConfig
+from configs.schema import Finding, Fraction, Sections, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -48,11 +46,30 @@ class StepsConfig(Strict):
 
 class SamplesConfig(Strict):
     variables: list[VariableConfig] = Field(min_length=1)
-    context: int = Field(10, ge=1)
-    horizon: int = Field(5, ge=1)
+    context: int = Field(10, ge=1, description="steps before the issue date that a forecast is made from")
+    horizon: int = Field(5, ge=1, description="steps after the issue date that are forecast")
     stride: int = Field(1, ge=1, description="steps between the issue dates of consecutive training windows")
     steps: StepsConfig = StepsConfig()
     min_valid_fraction: float = Field(0.1, ge=0, le=1, description="windows with a smaller share of usable targets are left out")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        names: set[str] = set()
+        for index, variable in enumerate(self.variables):
+            key: Key = ("samples", "variables", index)
+            if variable.name in names:
+                yield Finding((*key, "name"), f"variable {variable.name!r} is listed twice")
+            names.add(variable.name)
+            yield from variable.check_at(key, sections)
+        steps, at_steps = self.steps, ("samples", "steps")
+        if steps.mode == "regular" and steps.every_days is None:
+            yield Finding(at_steps, "regular steps need every_days", "for example every_days: 16")
+        for name in ("every_days", "tolerance_days") if steps.mode == "observed" else ():
+            if getattr(steps, name) is not None:
+                remedy = "add mode: regular, or take it out"
+                yield Finding((*at_steps, name), "has no meaning for observed steps", remedy)
+        if steps.every_days and steps.tolerance_days and steps.tolerance_days > steps.every_days:
+            remedy = "at most every_days; half of it is usual"
+            yield Finding((*at_steps, "tolerance_days"), "is longer than a step", remedy)
 
 
 class SplitConfig(Strict):
@@ -67,24 +84,32 @@ class SplitConfig(Strict):
     gap_days: float = Field(0, ge=0)
     seed: int = 0
 
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        if self.test_from <= self.validation_from:
+            problem = f"test_from ({self.test_from:%Y-%m-%d}) must be after validation_from ({self.validation_from:%Y-%m-%d})"
+            yield Finding(("split", "test_from"), problem, "time runs training, validation, test")
+        elif (self.test_from - self.validation_from).days < self.gap_days:
+            remedy = "a shorter gap or an earlier validation_from"
+            yield Finding(("split", "gap_days"), "the gap swallows the validation period", remedy)
+        if self.test_fraction + self.validation_fraction >= 1:
+            problem = "test_fraction + validation_fraction leave no block to train on"
+            yield Finding(("split", "test_fraction"), problem, "together they must stay under 1")
+        if 2 * self.buffer_px >= self.block_px:
+            problem = f"a buffer of {self.buffer_px} on both sides leaves nothing of a block of {self.block_px} pixels"
+            yield Finding(("split", "buffer_px"), problem, f"at most {(self.block_px - 1) // 2}")
 
-class TrainingConfig(Strict):
-    epochs: int = Field(30, ge=1)
+
+class TrainingConfig(TrainingDefaults):
+    epochs: int = Field(30, ge=1, description="most passes over the training windows")
     batch: int = Field(16, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     loss: Literal["mae", "mse", "huber"] = "huber"
-    clip: float = Field(1.0, gt=0)
-    patience: int = Field(6, ge=1)
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(1, ge=1)
+    patience: int = Field(6, ge=1, description="epochs without a smaller validation loss after which training ends")
     augment: bool = Field(True, description="rotate and mirror training windows")
     centre_dates: bool = Field(
-        False,
-        description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)",
+        False, description="do not learn what all pixels of a window share on a date beyond the baseline (haze, a late spring)"
     )
-    seed: int = 0
 
 
 Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"]
@@ -103,6 +128,9 @@ class EvaluationConfig(Strict):
     confidence: Fraction = 0.95
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
 
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from check_must_beat(self.must_beat, self.baselines, "baselines")
+
 
 MAX_SEAM = 0.1
 
@@ -120,6 +148,22 @@ class PredictionConfig(Strict):
         description="networks without a finite halo: how far overlapping tiles may disagree, in half widths of the intervals",
     )
 
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        dates, samples = self.dates, sections.get("samples")
+        if dates is None:
+            return
+        key: Key = ("prediction", "dates")
+        if not dates:
+            yield Finding(key, "the list is empty", "name at least one date, or leave it out for the next steps")
+        if list(dates) != sorted(set(dates)):
+            yield Finding(key, "the dates must rise and not repeat")
+        if dates and self.issue != "latest" and min(dates) <= self.issue:
+            problem = f"{min(dates):%Y-%m-%d} is not after the issue date {self.issue:%Y-%m-%d}"
+            yield Finding(key, problem, "a forecast looks ahead: later dates, or an earlier issue")
+        if samples is not None and len(dates) > samples.horizon:
+            problem = f"{len(dates)} dates, but the model forecasts {samples.horizon} steps"
+            yield Finding(key, problem, "fewer dates, or a longer samples.horizon (and train again)")
+
 
 class ForecastRun(CubeRun):
     """A forecast: what comes in, what is learnt, what goes out."""
@@ -132,92 +176,6 @@ class ForecastRun(CubeRun):
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()
 
-    @classmethod
-    def check(cls, sections: Sections) -> Iterator[Finding]:
-        yield from super().check(sections)
-        yield from check_forecast(sections)
-
-
-# ---------------------------------------------------------------- checks
-
-
-def check_forecast(sections: Sections) -> Iterator[Finding]:
-    """What a schema cannot say: values of different keys that do not fit each other."""
-    samples: SamplesConfig | None = sections.get("samples")
-    if samples is not None:
-        yield from _check_variables(samples, sections.get("source"))
-        yield from _check_steps(samples)
-    for name, check in (("split", _check_split), ("evaluation", _check_evaluation)):
-        if sections.get(name) is not None:
-            yield from check(sections[name])
-    if sections.get("prediction") is not None:
-        yield from _check_prediction(sections["prediction"], samples)
-
-
-def _check_variables(samples: SamplesConfig, source: Source | None) -> Iterator[Finding]:
-    bands = [band.name for band in source.bands] if source is not None else None
-    names: set[str] = set()
-    for index, variable in enumerate(samples.variables):
-        key: Key = ("samples", "variables", index)
-        if variable.name in names:
-            yield Finding((*key, "name"), f"variable {variable.name!r} is listed twice")
-        names.add(variable.name)
-        yield from check_variable(key, variable, bands)
-
-
-def _check_steps(samples: SamplesConfig) -> Iterator[Finding]:
-    steps = samples.steps
-    if steps.mode == "regular" and steps.every_days is None:
-        yield Finding(("samples", "steps"), "regular steps need every_days", "for example every_days: 16")
-    if steps.mode == "observed":
-        for name in ("every_days", "tolerance_days"):
-            if getattr(steps, name) is not None:
-                yield Finding(
-                    ("samples", "steps", name), "has no meaning for observed steps", "add mode: regular, or take it out"
-                )
-    if steps.every_days and steps.tolerance_days and steps.tolerance_days > steps.every_days:
-        yield Finding(("samples", "steps", "tolerance_days"), "is longer than a step", "at most every_days; half of it is usual")
-
-
-def _check_split(split: SplitConfig) -> Iterator[Finding]:
-    if split.test_from <= split.validation_from:
-        problem = f"test_from ({split.test_from:%Y-%m-%d}) must be after validation_from ({split.validation_from:%Y-%m-%d})"
-        yield Finding(("split", "test_from"), problem, "time runs training, validation, test")
-    elif (split.test_from - split.validation_from).days < split.gap_days:
-        yield Finding(
-            ("split", "gap_days"), "the gap swallows the validation period", "a shorter gap or an earlier validation_from"
-        )
-    if split.test_fraction + split.validation_fraction >= 1:
-        problem = "test_fraction + validation_fraction leave no block to train on"
-        yield Finding(("split", "test_fraction"), problem, "together they must stay under 1")
-    if 2 * split.buffer_px >= split.block_px:
-        problem = f"a buffer of {split.buffer_px} on both sides leaves nothing of a block of {split.block_px} pixels"
-        yield Finding(("split", "buffer_px"), problem, f"at most {(split.block_px - 1) // 2}")
-
-
-def _check_evaluation(evaluation: EvaluationConfig) -> Iterator[Finding]:
-    for index, name in enumerate(evaluation.must_beat):
-        if name not in evaluation.baselines:
-            problem = f"{name!r} must be beaten but is not among the baselines that are computed"
-            yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.baselines")
-
-
-def _check_prediction(prediction: PredictionConfig, samples: SamplesConfig | None) -> Iterator[Finding]:
-    dates = prediction.dates
-    if dates is None:
-        return
-    key: Key = ("prediction", "dates")
-    if not dates:
-        yield Finding(key, "the list is empty", "name at least one date, or leave it out for the next steps")
-    if list(dates) != sorted(set(dates)):
-        yield Finding(key, "the dates must rise and not repeat")
-    if dates and prediction.issue != "latest" and min(dates) <= prediction.issue:
-        problem = f"{min(dates):%Y-%m-%d} is not after the issue date {prediction.issue:%Y-%m-%d}"
-        yield Finding(key, problem, "a forecast looks ahead: later dates, or an earlier issue")
-    if samples is not None and len(dates) > samples.horizon:
-        problem = f"{len(dates)} dates, but the model forecasts {samples.horizon} steps"
-        yield Finding(key, problem, "fewer dates, or a longer samples.horizon (and train again)")
-
 
 # ---------------------------------------------------------------- samples
 
@@ -227,16 +185,9 @@ def build_samples(run: ForecastRun) -> SampleSettings:
     from pipelines.samples.plan import Sampling, Split
     from pipelines.samples.prepare import SampleSettings
 
-    samples = run.samples
-    return SampleSettings(
-        build_variables(samples.variables),
-        Split(**run.split.model_dump()),
-        Sampling(**samples.steps.model_dump()),
-        samples.context,
-        samples.horizon,
-        samples.stride,
-        samples.min_valid_fraction,
-    )
+    samples, split, sampling = run.samples, Split(**run.split.model_dump()), Sampling(**run.samples.steps.model_dump())
+    lengths = {name: getattr(samples, name) for name in ("context", "horizon", "stride", "min_valid_fraction")}
+    return SampleSettings(build_variables(samples.variables), split, sampling, **lengths)
 
 
 # ---------------------------------------------------------------- models
@@ -323,14 +274,8 @@ class NormalisedLoss:
 def build_loss(run: ForecastRun, forecaster: ResidualForecaster) -> NormalisedLoss:
     from models.losses import masked_huber, masked_mae, masked_mse
 
-    match run.training.loss:
-        case "mae":
-            loss = masked_mae
-        case "mse":
-            loss = masked_mse
-        case "huber":
-            loss = masked_huber
-    return NormalisedLoss(loss, forecaster.normalise)
+    losses = {"mae": masked_mae, "mse": masked_mse, "huber": masked_huber}
+    return NormalisedLoss(losses[run.training.loss], forecaster.normalise)
 
 
 def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
@@ -356,11 +301,5 @@ def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
 
     chosen = run.evaluation
     names = tuple(v.name for v in run.samples.variables)
-    return EvaluationSettings(
-        MODEL,
-        tuple(chosen.must_beat),
-        names,
-        chosen.margin,
-        chosen.confidence,
-        publish_if=chosen.publish_if,
-    )
+    must_beat, publish_if = tuple(chosen.must_beat), chosen.publish_if
+    return EvaluationSettings(MODEL, must_beat, names, chosen.margin, chosen.confidence, publish_if=publish_if)

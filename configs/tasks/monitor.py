@@ -6,18 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.build import build_variables
-from configs.findings import Finding
-from configs.run import CubeRun, Sections, VariableConfig, check_variable
-from configs.types import InputPath, Strict, UtcDate
+from configs.build import automatic_threshold, build_change_index, build_variables
+from configs.run import CubeRun, VariableConfig
+from configs.schema import Finding, Fraction, InputPath, Sections, Strict, UtcDate
 
 if TYPE_CHECKING:  # packages are imported where they are needed: reading a config must not wait for them
-    from pipelines.monitoring.alerts import AlertSettings
+    from torch import Tensor
+
     from pipelines.monitoring.areas import MonitoredCube
     from pipelines.monitoring.assessment import Rivals
     from pipelines.monitoring.context import ExpectedValues, MonitorSettings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: reading a conf
     from pipelines.samples.variables import Variable
 
 WORD = "residual"  # of the networks' checkpoint
+PAIR_INDICES = ("image_difference", "change_vector_plain", "change_vector", "ir_mad")
 
 
 class HarmonicModel(Strict):
@@ -49,7 +51,7 @@ class RecurrentModel(Strict):
     radius: int = Field(0, ge=0, le=16, description="pixels around whose residuals a network sees as well; 0: its own alone")
     hidden: int = Field(8, ge=1)
     pixels: int = Field(4096, ge=64, description="stable pixels of the history that it learns from")
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(20, ge=1, description="most passes over what it learns from")
     seed: int = 0
 
 
@@ -86,11 +88,26 @@ class MonitoringConfig(Strict):
     tile_px: int = Field(256, ge=16)
     keep_every: int = Field(16, ge=1, description="dates between the states that are kept for late and reprocessed scenes")
 
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        test = self.test
+        if test.drift >= test.cap:
+            problem = f"residuals count at most {test.cap}, and {test.drift} of that is taken off: no change could ever be found"
+            yield Finding(("monitoring", "test", "drift"), problem, "a drift smaller than cap, e.g. 2 and 4")
+        if test.false_alarms >= 1000:
+            problem = f"{test.false_alarms:g} of 1000 stable pixels a year are all of them"
+            yield Finding(("monitoring", "test", "false_alarms"), problem, "a rate far below 1000, e.g. 10")
+
 
 class AlertsConfig(Strict):
     min_area_m2: float = Field(0.0, ge=0)
     min_confidence: float = Field(0.0, ge=0, le=1)
     notify: list[str] = Field([], description="Prefect notification blocks, e.g. slack-webhook/forest or custom-webhook/ops")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        for index, slug in enumerate(self.notify):
+            if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9_-]+", slug):
+                problem, remedy = f"{slug!r} does not name a Prefect block", "TYPE/NAME as in `prefect block ls`"
+                yield Finding(("alerts", "notify", index), problem, f"{remedy}, e.g. slack-webhook/forest")
 
 
 Reference = Literal["difference", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum", "three_low"]
@@ -104,8 +121,13 @@ class MonitorEvaluation(Strict):
         ["difference", "three_low", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum"], description="methods in the same table"
     )
     pixels: int = Field(2000, ge=10, description="at most so many stable pixels are tested")
-    confidence: float = Field(0.95, gt=0, lt=1)
+    confidence: Fraction = 0.95
     seed: int = 0
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        for index, drop in enumerate(self.drops):
+            if drop <= 0:
+                yield Finding(("evaluation", "drops", index), f"{drop} is no size of a break", "a number greater than 0")
 
 
 class MonitorRun(CubeRun):
@@ -116,45 +138,6 @@ class MonitorRun(CubeRun):
     monitoring: MonitoringConfig
     alerts: AlertsConfig = AlertsConfig()
     evaluation: MonitorEvaluation = MonitorEvaluation()
-
-    @classmethod
-    def check(cls, sections: Sections) -> Iterator[Finding]:
-        yield from super().check(sections)
-        source = sections.get("source")
-        if (variable := sections.get("variable")) is not None:
-            bands = [band.name for band in source.bands] if source is not None else None
-            yield from check_variable(("variable",), variable, bands)
-        if (monitoring := sections.get("monitoring")) is not None:
-            yield from _check_test(monitoring.test)
-        if (alerts := sections.get("alerts")) is not None:
-            yield from _check_alerts(alerts)
-        if (evaluation := sections.get("evaluation")) is not None:
-            yield from _check_evaluation(evaluation)
-
-
-# ---------------------------------------------------------------- checks
-
-
-def _check_test(test: SequentialTest) -> Iterator[Finding]:
-    if test.drift >= test.cap:
-        problem = f"residuals count at most {test.cap}, and {test.drift} of that is taken off: no change could ever be found"
-        yield Finding(("monitoring", "test", "drift"), problem, "a drift smaller than cap, e.g. 2 and 4")
-    if test.false_alarms >= 1000:
-        problem = f"{test.false_alarms:g} of 1000 stable pixels a year are all of them"
-        yield Finding(("monitoring", "test", "false_alarms"), problem, "a rate far below 1000, e.g. 10")
-
-
-def _check_alerts(alerts: AlertsConfig) -> Iterator[Finding]:
-    for index, slug in enumerate(alerts.notify):
-        if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9_-]+", slug):
-            problem = f"{slug!r} does not name a Prefect block"
-            yield Finding(("alerts", "notify", index), problem, "TYPE/NAME as in `prefect block ls`, e.g. slack-webhook/forest")
-
-
-def _check_evaluation(evaluation: MonitorEvaluation) -> Iterator[Finding]:
-    for index, drop in enumerate(evaluation.drops):
-        if drop <= 0:
-            yield Finding(("evaluation", "drops", index), f"{drop} is no size of a break", "a number greater than 0")
 
 
 # ---------------------------------------------------------------- config -> objects
@@ -169,13 +152,13 @@ def build_monitor_settings(run: MonitorRun) -> MonitorSettings:
     """Test, threshold and what a state is made for."""
     from pipelines.monitoring.context import MonitorSettings
 
-    monitoring, content = run.monitoring, run.monitoring.model_dump(mode="json")
+    monitoring, test, content = run.monitoring, run.monitoring.test, run.monitoring.model_dump(mode="json")
     return MonitorSettings(
-        build_test(monitoring.test),
-        monitoring.test.direction,
+        build_test(test),
+        test.direction,
         monitoring.min_history,
-        monitoring.test.false_alarms,
-        monitoring.test.threshold,
+        test.false_alarms,
+        test.threshold,
         monitoring.tile_px,
         monitoring.keep_every,
         asked={name: content[name] for name in ("model", "test", "min_history")},
@@ -200,9 +183,8 @@ def build_evaluation_settings(run: MonitorRun) -> EvaluationSettings:
     from pipelines.monitoring.evaluation import EvaluationSettings
 
     chosen, test = run.evaluation, run.monitoring.test
-    return EvaluationSettings(
-        tuple(chosen.drops), chosen.pixels, chosen.confidence, chosen.seed, test.direction, test.false_alarms
-    )
+    drops, confidence = tuple(chosen.drops), chosen.confidence
+    return EvaluationSettings(drops, chosen.pixels, confidence, chosen.seed, test.direction, test.false_alarms)
 
 
 def build_rivals(run: MonitorRun) -> Rivals:
@@ -216,27 +198,13 @@ def build_rivals(run: MonitorRun) -> Rivals:
 
 
 def build_pair_indices() -> dict[str, PairIndex]:
-    """The change indices of image pairs, with the automatic thresholds of their literature: Otsu, and chi square for IR-MAD."""
-    from models.baselines.change_vector import ChangeVector, PlainChangeVector
-    from models.baselines.image_difference import ImageDifference, otsu_threshold
-    from models.baselines.ir_mad import IrMad, chi_square_threshold
+    """The change indices of image pairs, with the automatic thresholds of their literature."""
     from pipelines.monitoring.yearly_pairs import pair_index
 
-    def otsu(index: type[ImageDifference | PlainChangeVector | ChangeVector]) -> PairIndex:
-        return pair_index(index, lambda score_HW, bands: otsu_threshold(score_HW))
+    def threshold_of(name: str, score_HW: Tensor, bands: int) -> float:
+        return automatic_threshold(name, score_HW, bands)[1]
 
-    return {
-        "image_difference": otsu(ImageDifference),
-        "change_vector_plain": otsu(PlainChangeVector),
-        "change_vector": otsu(ChangeVector),
-        "ir_mad": pair_index(IrMad, lambda score_HW, bands: chi_square_threshold(bands)),
-    }
-
-
-def build_alert_settings(run: MonitorRun) -> AlertSettings:
-    from pipelines.monitoring.alerts import AlertSettings
-
-    return AlertSettings(run.alerts.min_area_m2, run.alerts.min_confidence, tuple(run.alerts.notify))
+    return {name: pair_index(partial(build_change_index, name), partial(threshold_of, name)) for name in PAIR_INDICES}
 
 
 # ---------------------------------------------------------------- what is expected
@@ -303,12 +271,10 @@ def _build_recurrent(
         left_out = tuple((float(first), float(last)) for first, last in metadata["left_out"])
         mean_share, sigma_share = (float(share) for share in ensemble.shares)
     except (CheckpointDamaged, FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise ArtefactDamaged(
-            f"the networks of the recurrent model in {folder} cannot be used ({error}): "
-            "`driftline monitor CONFIG --restart` trains them again"
-        ) from error
-    shares = mean_share, sigma_share
-    return Recurrent(build_curve(model), ensemble.networks, left_out, shares, hash_model(folder, WORD)[:16], model.radius)
+        problem = f"the networks of the recurrent model in {folder} cannot be used ({error})"
+        raise ArtefactDamaged(f"{problem}: `driftline monitor CONFIG --restart` trains them again") from error
+    shares, digest = (mean_share, sigma_share), hash_model(folder, WORD)[:16]
+    return Recurrent(build_curve(model), ensemble.networks, left_out, shares, digest, model.radius)
 
 
 def networks_key(run: MonitorRun, cube: MonitoredCube) -> str:
@@ -366,17 +332,14 @@ def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
         forecaster, metadata = load_forecaster(folder)
         digest = hash_forecaster(folder)
     except FileNotFoundError as error:
-        raise MissingInput(
-            f"monitoring.model.run: {error}. Name the folder of a finished forecast run, or use {{kind: harmonic}}"
-        ) from error
+        remedy = "Name the folder of a finished forecast run, or use {kind: harmonic}"
+        raise MissingInput(f"monitoring.model.run: {error}. {remedy}") from error
     except CheckpointDamaged as error:
         raise ArtefactDamaged(f"monitoring.model.run: {error}, or use {{kind: harmonic}}") from error
     check_forecaster(metadata, build_variable(run), run.monitoring.start, model.run)
     halo_px = forecaster.halo_px(forecaster.context + 1)
     if halo_px is None:
-        raise RequestError(
-            f"monitoring.model.run: the network in {folder} has no finite halo, and the state of a tile must not depend on "
-            "others: name a run whose model has one, or use {kind: harmonic}"
-        )
+        problem = f"the network in {folder} has no finite halo, and the state of a tile must not depend on others"
+        raise RequestError(f"monitoring.model.run: {problem}: name a run whose model has one, or use {{kind: harmonic}}")
     step_days, curve = forecaster.scaling.step_days, Curve(model.harmonics)
     return FromForecasts(forecaster, forecaster.context, step_days, max(halo_px), digest[:16], curve)

@@ -15,10 +15,8 @@ from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from flows import code
 from flows.folder import RunFolder, code_version, require, require_model
-from flows.invocation import Invocation
-from flows.scenes import format_refusals, format_report
 from flows.stage import require_unchanged
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_refusals, format_report
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json, write_text
 from pipelines.learning.result import Evaluation
@@ -35,22 +33,19 @@ TRAINED = ("flows.tasks.change:Change.fit",)
 CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
 
 
-class Change:
+class Change(TrainedTask):
     """Labelled change. See `flows.task.Task`."""
 
     name = "change"
-    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
     code: Mapping[str, tuple[str, ...]] = {
         "train": TRAINED,
         "evaluate": ("flows.tasks.change:Change.evaluate",),
         "predict": ("flows.tasks.change:Change.predict",),
     }
-    is_gated = True
 
     def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
-        from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep, plan_ingest
+        from flows.planning import estimate, plan_ingest
         from pipelines.change.groups import count_networks
         from pipelines.change.networks import flop_per_pixel
 
@@ -61,17 +56,15 @@ class Change:
         flop_px = flop_per_pixel(run.model.widths, extent.bands, extent.dates)
         one = 3 * flop_px * chosen.window_px**2 * chosen.windows * chosen.epochs / CHANGE_FLOP_S
         window_values = chosen.batch * chosen.window_px**2 * extent.dates * sum(run.model.widths)
-        memory, scored = STARTUP_MB + window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
-        work = {
-            "train": (f"{members} networks", one * members, 20.0),
-            "evaluate": (f"{models} models, every group of sites left out once", one * models * pairs, 20.0),
-            "predict": (f"{len(sources)} sites", 3 * len(sources) + scored, extent.pixels * 8 / 1e6),
-        }
+        memory, scored = window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
+        left_out, predicted = f"{models} models, every group of sites left out once", 3 * len(sources) + scored
         steps = {
-            stage: PlannedStep(stage, what, STARTUP_S + seconds, disk_mb, memory)
-            for stage, (what, seconds, disk_mb) in work.items()
+            "ingest": plan_ingest(run.cube, extent),
+            "train": estimate("train", f"{members} networks", one * members, 20.0, memory),
+            "evaluate": estimate("evaluate", left_out, one * models * pairs, 20.0, memory),
+            "predict": estimate("predict", f"{len(sources)} sites", predicted, extent.pixels * 8 / 1e6, memory),
         }
-        return extent, [{"ingest": plan_ingest(run.cube, extent), **steps}[stage] for stage in self.verbs[verb]]
+        return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
         """Raises MissingInput (cube or model gone), RequestError (trained otherwise), ArtefactDamaged (another model)."""
@@ -81,20 +74,20 @@ class Change:
         if stage != "report":
             check_cubes(site_files(context))
         if stage != "train":
-            trained = require_unchanged(context, self, "model")
+            trained = require_unchanged(context, self)
             if stage != "report":
                 require_model(context.folder, trained, hash_detector)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, run = context.folder, context.run.model_dump(mode="json")
-        snapshot = require(folder, "ingest", "ingest")["snapshot"]
+        snapshot = require(folder, "ingest")["snapshot"]
         if stage == "train":
             settings = {key: run[key] for key in ("labels", "pairs", "model", "training")}
             return {"snapshot": snapshot, **settings, "evaluation": {"groups": run["evaluation"]["groups"]}}
-        trained = require(folder, "train", "train")
+        trained = require(folder, "train")
         if stage == "evaluate":
             return {"trained": trained["key"], "model": trained["model_hash"], "evaluation": run["evaluation"]}
-        evaluated = require(folder, "evaluate", "evaluate")["key"]
+        evaluated = require(folder, "evaluate")["key"]
         model, prediction = trained["model_hash"], run["prediction"]
         return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
 
@@ -107,7 +100,7 @@ class Change:
                 require_model(context.folder, record, hash_detector)
             except (MissingInput, ArtefactDamaged):
                 return False
-        return stage != "evaluate" or table_path(context.folder).exists()
+        return stage != "evaluate" or context.folder.evaluation_table.exists()
 
     # ------------------------------------------------------------ stages
 
@@ -149,12 +142,12 @@ class Change:
         from pipelines.change.detectors import train_detector
 
         run, folder, steps = context.run, context.folder, context.steps
-        snapshot, scores = require(folder, "ingest", "ingest")["snapshot"], open_scores(context, "train")
+        snapshot, scores = require(folder, "ingest")["snapshot"], open_scores(context, "train")
         sites, recipe = scores.sites, build_recipe(run, run.model, run.training.seed)
         if sites.grouping.note:
             steps.log(f"  {sites.grouping.note}")
         do = partial(steps.do, "train")
-        detector, threshold, networks = train_detector(scores, recipe, networks_folder(folder), do)
+        detector, threshold, networks = train_detector(scores, recipe, folder.networks, do)
         model_hash = steps.do("train", "save the model", lambda progress: save(context, sites, detector, snapshot))
         return {
             "snapshot": snapshot,
@@ -174,13 +167,13 @@ class Change:
         from pipelines.change.method_comparison import conclude, score_detectors, score_indices
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
-        trained, scores = require(folder, "train", "train"), open_scores(context, "evaluate")
-        detectors = score_detectors(scores, build_methods(run), networks_folder(folder), do)
+        trained, scores = require(folder, "train"), open_scores(context, "evaluate")
+        detectors = score_detectors(scores, build_methods(run), folder.networks, do)
         scored = {**detectors, **score_indices(scores, build_indices(run), do)}
         work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
         evaluation: Evaluation = do("compare", work)
         table = markdown_table(evaluation.details["methods"], evaluation.shipped)
-        write_text(table_path(folder), "\n".join(table) + "\n")
+        write_text(folder.evaluation_table, "\n".join(table) + "\n")
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
@@ -193,7 +186,7 @@ class Change:
 
         assert evaluation is not None
         run, folder, steps = context.run, context.folder, context.steps
-        ingested, model_hash = require(folder, "ingest", "ingest"), require(folder, "train", "train")["model_hash"]
+        ingested, model_hash = require(folder, "ingest"), require(folder, "train")["model_hash"]
         left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
         scores = open_scores(context, "predict")
         names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
@@ -221,16 +214,13 @@ class Change:
             **published,
         }
 
-    def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
-        return record
-
     # ------------------------------------------------------------ summary and report
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.products.sentences import change_sentence
         from pipelines.products.site_products import describe_site, warnings_of
 
-        files, trained = site_files(context), require(context.folder, "train", "train")
+        files, trained = site_files(context), require(context.folder, "train")
         sites: dict[str, dict[str, Any]] = predicted.get("sites", {})
         return Findings(
             sentence=change_sentence(context.run.name, sites, evaluation),
@@ -277,20 +267,16 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     from pipelines.cube.ingest import refusals_as_json
 
     run, folder, steps = context.run, context.folder, context.steps
-    listed_in, uri = labels_folder(folder) / f"{name}-refused.json", folder.cube_of(name)
+    listed_in, uri = folder.labels / f"{name}-refused.json", folder.cube_of(name)
     settings, mask = build.build_ingest_settings(run, listed_in), build.build_quality_mask(run)
     report = steps.do("ingest", f"write scenes of {name}", partial(ingest_site, source, mask, uri, settings))
-    read = partial(ingest_label, source, uri, configs.build_label_settings(run), labels_folder(folder) / f"{name}.npy")
+    read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
     label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
     for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
     is_new = bool(report.added or report.replaced)
     return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
-
-
-def labels_folder(folder: RunFolder) -> Path:
-    return folder.path / "labels"
 
 
 # ---------------------------------------------------------------- sites and models
@@ -303,7 +289,7 @@ def open_scores(context: Invocation, stage: str) -> SiteScores:
 
     run, steps = context.run, context.steps
     work = partial(open_sites, site_files(context), configs.build_site_settings(run), steps.log)
-    return SiteScores(steps.do(stage, "prepare the sites", work), context.folder.path / "scores", run.prediction.tile_px)
+    return SiteScores(steps.do(stage, "prepare the sites", work), context.folder.scores, run.prediction.tile_px)
 
 
 def site_files(context: Invocation) -> dict[str, SiteFiles]:
@@ -313,16 +299,12 @@ def site_files(context: Invocation) -> dict[str, SiteFiles]:
     folder = context.folder
     made_by = {"pairs": context.run.pairs.model_dump(mode="json"), "code": code.digest(TRAINED)}
     files = {}
-    for name, about in require(folder, "ingest", "ingest")["sites"].items():
-        label = labels_folder(folder) / f"{name}.npy" if about["label_sha256"] else None
+    for name, about in require(folder, "ingest")["sites"].items():
+        label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
         made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
         uri, decoded = folder.cube_of(name), folder.samples / name
         files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"])
     return files
-
-
-def networks_folder(folder: RunFolder) -> Path:
-    return folder.model / "networks"
 
 
 def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: str) -> str:
@@ -356,11 +338,6 @@ def pixel_areas(sites: Sites) -> dict[str, float]:
 
     grids = {name: grid_of(open_cube(sites.files[name].cube_uri, sites.files[name].snapshot)) for name in sites.labelled}
     return {name: Space.of_grid(grid).central_pixel for name, grid in grids.items()}
-
-
-def table_path(folder: RunFolder) -> Path:
-    """The table of `evaluation.json` as Markdown."""
-    return folder.evaluation.with_suffix(".md")
 
 
 def settings_of(run: ChangeRun, trained: Record) -> dict[str, str | float]:

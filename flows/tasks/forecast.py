@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,7 @@ from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from flows import code
 from flows.folder import RunFolder, code_version, require, require_model
-from flows.invocation import Invocation
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.errors import StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.request import Request
     from pipelines.learning.training import TrainingReport
+    from pipelines.predictors import Forecaster
     from pipelines.products.predicted import ForecastFields
     from pipelines.products.stac import ModelCard
     from pipelines.progress import Progress
@@ -35,35 +36,38 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.samples.statistics import ChannelStatistics
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
+TRAIN_FLOP_S = 15e9  # of convolution, forward and backward, two cores
+PREDICT_FLOP_S = 25e9
+CACHE_BYTES_S = 60e6
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
-class Forecast:
+class Forecast(TrainedTask):
     """`task: forecast`, see `flows.task.Task`."""
 
     name = "forecast"
-    stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
-    verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.forecast:Forecast.fit",),
         "evaluate": ("flows.tasks.forecast:Forecast.evaluate",),
         "predict": ("flows.tasks.forecast:Forecast.predict",),
     }
-    is_gated = True
 
     def plan(self, run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
-        from flows.tasks.forecast_costs import plan_stages
+        from flows.planning import measure, plan_ingest
 
-        return plan_stages(run, folder, self.verbs[verb])
+        stages = self.verbs[verb]
+        extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in stages)
+        plans = {"train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
+        return extent, [plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](run, extent) for stage in stages]
 
     def check(self, context: Invocation, stage: str) -> None:
         """Whether the model is the one that was trained here, and from the settings of this config."""
         from flows.stage import require_unchanged
 
-        require(context.folder, "ingest", "ingest")
+        require(context.folder, "ingest")
         if stage == "train":
             return
-        trained = require_unchanged(context, self, "model")
+        trained = require_unchanged(context, self)
         if stage != "report":
             from models.checkpoint import hash_forecaster
 
@@ -72,16 +76,16 @@ class Forecast:
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, context.run.model_dump(mode="json")
         if stage == "train":
-            snapshot = require(folder, "ingest", "ingest")["snapshot"]
+            snapshot = require(folder, "ingest")["snapshot"]
             return {"snapshot": snapshot, **{section: content[section] for section in TRAINED_FROM}}
-        trained = require(folder, "train", "train")
+        trained = require(folder, "train")
         if stage == "evaluate":
             return {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
         from pipelines.cube.store import head_snapshot
 
         return {
             "model": trained["model_hash"],
-            "evaluated": require(folder, "evaluate", "evaluate")["key"],
+            "evaluated": require(folder, "evaluate")["key"],
             "snapshot": head_snapshot(folder.cube_uri),
             "prediction": content["prediction"],
             "samples": content["samples"],
@@ -96,30 +100,39 @@ class Forecast:
         except FileNotFoundError:
             return False
 
-    def ingest(self, context: Invocation) -> Record:
-        from flows.scenes import ingest_scenes
-
-        return ingest_scenes(context)
-
     def fit(self, context: Invocation, key: str) -> Record:
+        from pipelines.learning.batches import frame_weight
+        from pipelines.learning.training import train
+        from pipelines.samples.prepare import step_days, windows_to_fit
         from pipelines.samples.statistics import channel_statistics
 
-        steps, samples = context.steps, config.build_samples(context.run)
-        snapshot = require(context.folder, "ingest", "ingest")["snapshot"]
-        dataset, plan, _ = steps.do("train", "plan windows and check the split", lambda _: plan_samples(context, snapshot))
-        statistics = steps.do(
-            "train", "measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show)
-        )
-        forecaster = steps.do("train", "fit the baseline", lambda show: prepare(context, dataset, plan, statistics, show))
-        cache = steps.do("train", "cut windows", lambda show: cut(context, snapshot, dataset, plan, forecaster, show))
-        report = steps.do("train", "train the networks", lambda show: train_networks(context, forecaster, cache, key, show))
-        scale_K = steps.do("train", "scale the correction", lambda _: fit_scale(context, forecaster, cache))
-        model_hash = steps.do("train", "save the model", lambda _: save(context, forecaster, snapshot, statistics))
+        run, do, samples = context.run, partial(context.steps.do, "train"), config.build_samples(context.run)
+        snapshot = require(context.folder, "ingest")["snapshot"]
+        dataset, plan, _ = do("plan windows and check the split", lambda _: plan_samples(context, snapshot))
+        statistics = do("measure the training part", lambda show: channel_statistics(dataset, plan, samples.variables, show))
+        days = step_days(dataset, samples)
+
+        def prepare(show: Progress) -> ResidualForecaster:
+            return config.build_forecaster(run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days)
+
+        def train_networks(show: Progress) -> TrainingReport:
+            training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
+            loss, settings = config.build_loss(run, forecaster), config.build_training_settings(run)
+            learnt = {"target_of": config.build_target(run), "weight_of": frame_weight}
+            validation, folder = cache.part("validation"), context.folder.model
+            return train(forecaster, training, validation, loss, settings, folder, show, key=key, **learnt)
+
+        forecaster = do("fit the baseline", prepare)
+        cache = do("cut windows", lambda show: cut(context, snapshot, dataset, plan, forecaster, show))
+        report = do("train the networks", train_networks)  # epochs that a killed run finished are not repeated
+        validation = partial(cache.batches, "validation", run.training.batch)
+        scale_K = do("scale the correction", lambda _: forecaster.fit_residual_scale(validation()))
+        model_hash = do("save the model", lambda _: save(context, forecaster, snapshot, statistics))
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
             "windows": cache.counts(),
-            "residual_scale": scale_K,
+            "residual_scale": [round(float(share), 4) for share in scale_K],
             "training": report.to_json(),
             "message": f"trained {len(report.members)} networks",
         }
@@ -129,24 +142,24 @@ class Forecast:
         from pipelines.learning.evaluation import evaluate
         from pipelines.samples.reading import every_nth
 
-        run, steps, trained = context.run, context.steps, require(context.folder, "train", "train")
-        snapshot = trained["snapshot"]
-        forecaster = steps.do("evaluate", "load the model", lambda _: load_model(context)[0])
-        cache = steps.do("evaluate", "open the windows", lambda show: reopen_samples(context, snapshot, forecaster, show))
+        run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
+        snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
+
+        def reopen(show: Progress) -> SampleCache:
+            """What training used; cut again if it has been removed since."""
+            dataset, plan, _ = plan_samples(context, snapshot)
+            return cut(context, snapshot, dataset, plan, forecaster, show)
+
+        def fit_baselines(show: Progress) -> dict[str, Forecaster]:
+            return config.build_baselines(run, lambda: every_nth(training, len(training)), show)
+
+        forecaster = do("load the model", lambda _: load_model(context)[0])
+        cache = do("open the windows", reopen)
         training, validation, test = (cache.counted(part) for part in ("train", "validation", "test"))
-        baselines = steps.do(
-            "evaluate",
-            "fit the baselines",
-            lambda show: config.build_baselines(run, lambda: every_nth(training, len(training)), show),
-        )
-        coverage, seed, settings = run.evaluation.interval, run.training.seed, config.build_evaluation_settings(run)
-        intervals = steps.do(
-            "evaluate", "calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed)
-        )
-        methods = {config.MODEL: forecaster, **baselines}
-        comparison = steps.do(
-            "evaluate", "evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals)
-        )
+        methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
+        settings = config.build_evaluation_settings(run)
+        intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
+        comparison = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
         return comparison.to_evaluation(intervals), {"snapshot": snapshot, "model_hash": trained["model_hash"]}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
@@ -158,27 +171,19 @@ class Forecast:
         from pipelines.products.predicted import ForecastFields, publish_forecast
 
         assert evaluation is not None, "a gated task is evaluated first"
-        run, folder, steps = context.run, context.folder, context.steps
-        model_hash, chosen = require(folder, "train", "train")["model_hash"], run.prediction
-        forecaster, metadata = steps.do("predict", "load the model", lambda _: load_model(context))
+        run, folder, do, chosen = context.run, context.folder, partial(context.steps.do, "predict"), context.run.prediction
+        model_hash = require(folder, "train")["model_hash"]
+        forecaster, metadata = do("load the model", lambda _: load_model(context))
         intervals = Intervals.from_json(evaluation.details["calibration"])
-        request = steps.do("predict", "choose dates", lambda _: choose_request(context))
+        request = do("choose dates", lambda _: choose_request(context))
         lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
-        staged = steps.do(
-            "predict",
-            "predict tiles",
-            lambda show: predict_fields(
-                request, forecaster, intervals, folder.staging, chosen.tile_px, chosen.workers, model_hash, show
-            ),
-        )
+        settings = folder.staging, chosen.tile_px, chosen.workers, model_hash
+        staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, flat_figures(evaluation))
         card = describe(context, fields, forecaster, metadata)
-        course = steps.do(
-            "predict",
-            "write products and pictures",
-            lambda _: publish_forecast(fields, card, building.products, building.pictures, at=folder.products),
-        )
+        write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
+        course = do("write products and pictures", lambda _: write())
         return {
             "snapshot": request.snapshot,
             "model_hash": model_hash,
@@ -189,15 +194,12 @@ class Forecast:
             **({"seam": asdict(seam)} if seam.count else {}),
         }
 
-    def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
-        return record
-
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.products.sentences import Course, scale_notes, summary_sentence
         from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
-        trained = require(folder, "train", "train")
+        trained = require(folder, "train")
         mae = flat_figures(evaluation).get("mae") if evaluation else None
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
         return Findings(
@@ -216,7 +218,7 @@ class Forecast:
         assert evaluation is not None, "a gated task is evaluated first"
         folder, details = context.folder, evaluation.details
         quicklook = [Picture(folder.quicklook, "The forecast")] if predicted and folder.quicklook.exists() else []
-        _, plan, found = plan_samples(context, require(folder, "train", "train")["snapshot"])
+        _, plan, found = plan_samples(context, require(folder, "train")["snapshot"])
         return [
             Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook),
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
@@ -246,17 +248,6 @@ def plan_samples(context: Invocation, snapshot: str) -> tuple[xr.Dataset, Window
     return dataset, plan, found
 
 
-def prepare(
-    context: Invocation, dataset: xr.Dataset, plan: WindowPlan, statistics: ChannelStatistics, progress: Progress
-) -> ResidualForecaster:
-    """The untrained forecaster; the baseline that it corrects is fitted on training windows."""
-    from pipelines.samples.prepare import step_days, windows_to_fit
-
-    settings = config.build_samples(context.run)
-    days = step_days(dataset, settings)
-    return config.build_forecaster(context.run, lambda: windows_to_fit(dataset, plan, settings, progress), statistics, days)
-
-
 def cut(
     context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
 ) -> SampleCache:
@@ -267,34 +258,6 @@ def cut(
     key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
     folder = context.folder.samples
     return cut_samples(dataset, snapshot, plan, settings, forecaster.prepare, folder, progress, prepare_key=key)
-
-
-def train_networks(
-    context: Invocation, forecaster: ResidualForecaster, cache: SampleCache, key: str, progress: Progress
-) -> TrainingReport:
-    """The forecaster's networks, trained in place; epochs that a killed run finished are not repeated."""
-    from pipelines.learning.batches import frame_weight
-    from pipelines.learning.training import train
-
-    run = context.run
-    return train(
-        forecaster,
-        cache.part("train", augment=run.training.augment, seed=run.training.seed),
-        cache.part("validation"),
-        config.build_loss(run, forecaster),
-        config.build_training_settings(run),
-        context.folder.model,
-        progress,
-        key=key,
-        target_of=config.build_target(run),
-        weight_of=frame_weight,
-    )
-
-
-def fit_scale(context: Invocation, forecaster: ResidualForecaster, cache: SampleCache) -> list[float]:
-    """The share of the correction that validation windows support, per lead."""
-    share_K = forecaster.fit_residual_scale(cache.batches("validation", context.run.training.batch))
-    return [round(float(share), 4) for share in share_K]
 
 
 def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics) -> str:
@@ -331,12 +294,6 @@ def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]
         raise ArtefactDamaged(f"{e} (delete {folder} and run `driftline train CONFIG`)") from e
 
 
-def reopen_samples(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:
-    """The cache that training used; cut again if it has been removed since."""
-    dataset, plan, _ = plan_samples(context, snapshot)
-    return cut(context, snapshot, dataset, plan, forecaster, progress)
-
-
 def choose_request(context: Invocation) -> Request:
     """The forecast that the config asks for, from the newest version of the cube."""
     from pipelines.cube.store import head_snapshot, open_cube
@@ -344,21 +301,15 @@ def choose_request(context: Invocation) -> Request:
 
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)
-    request = choose_dates(
-        open_cube(uri, snapshot),
-        snapshot,
-        config.build_samples(run),
-        issue=None if issue == "latest" else issue,
-        dates=run.prediction.dates,
-    )
+    cube, samples = open_cube(uri, snapshot), config.build_samples(run)
+    chosen = {"issue": None if issue == "latest" else issue, "dates": run.prediction.dates}
+    request = choose_dates(cube, snapshot, samples, **chosen)
     if request.note:
         context.steps.log(f"predict: {request.note}")
     return request
 
 
-def describe(
-    context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Mapping[str, Any]
-) -> ModelCard:
+def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Record) -> ModelCard:
     """What an external user must know of the model."""
     from importlib.metadata import version
 
@@ -398,3 +349,48 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
         "test period": f"from {run.split.test_from:%Y-%m-%d}",
     }
+
+
+# ---------------------------------------------------------------- --dry-run
+
+
+def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
+    from flows.planning import estimate
+
+    channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
+    share = 1 - run.split.test_fraction - run.split.validation_fraction
+    starts = max(extent.train_dates // run.samples.stride - steps, 1)
+    pixel_steps = extent.pixels * share * starts * steps
+    flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
+    values = extent.dates * extent.pixels * (4 * channels + 1)
+    prepared = extent.pixels * starts * steps * channels * 4 * 2
+    seconds = flops / TRAIN_FLOP_S + (values + prepared) / CACHE_BYTES_S
+    batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
+    what = f"{run.model.members} networks, at most {run.training.epochs} epochs each"
+    return estimate("train", what, seconds, (values + prepared) / 1e6, batch / 1e6)
+
+
+def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
+    from flows.planning import estimate
+
+    windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
+    seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
+    block = extent.dates * run.split.block_px**2 * 4 * 20
+    return estimate("evaluate", f"the model beside {baselines} baselines", seconds, 1.0, block / 1e6)
+
+
+def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
+    from flows.planning import estimate
+
+    horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
+    fields = horizon * len(run.samples.variables) * 3
+    flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
+    seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * fields * 4
+    band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5
+    return estimate("predict", f"{horizon} dates, {fields} fields", seconds, disk / 1e6, min(band / 1e6, 768))
+
+
+def flop_per_pixel_step(run: ForecastRun) -> float:
+    """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
+    inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
+    return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))

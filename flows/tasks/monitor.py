@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
 from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
-from flows.folder import RunFolder, code_version, read_json, require
-from flows.invocation import Invocation
-from flows.task import Building, Findings, Record
+from flows.folder import RunFolder, code_version, finished, read_json, require
+from flows.task import Building, Findings, Invocation, Record, Task
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
@@ -43,7 +43,7 @@ PICTURES = (
 )
 
 
-class Monitor:
+class Monitor(Task):
     """`task: monitor`, see `flows.task.Task`."""
 
     name = "monitor"
@@ -64,28 +64,28 @@ class Monitor:
         from flows.planning import measure, plan_ingest
 
         extent = measure(run, folder, run.monitoring.start, reads_source="ingest" in self.verbs[verb])
-        planned = {"ingest": lambda: plan_ingest(run.cube, extent), "evaluate": lambda: plan_evaluate(run, extent)}
-        planned["monitor"] = lambda: plan_monitor(run, extent, verb)
-        return extent, [planned[stage]() for stage in self.verbs[verb]]
+        steps = {"ingest": plan_ingest(run.cube, extent), "evaluate": plan_evaluate(run, extent)}
+        steps["monitor"] = plan_monitor(run, extent, verb)
+        return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
         """Whether the state is of this config and cube. With `--restart` it is removed before the stage `monitor`."""
         from pipelines.monitoring.context import check_state, forget
 
         folder = context.folder
-        require(folder, "ingest", "ingest")
+        require(folder, "ingest")
         if stage == "monitor" and context.restart:
             folder.done("monitor").unlink(missing_ok=True)
             context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
         elif stage != "evaluate":
-            cube, settings = open_cube(context), config.build_monitor_settings(context.run)
-            for name in states_of(context):
-                check_state(cube, settings, folder.state / name)
+            record = finished(folder, "monitor") or {}
+            model = record["model"] if record.get("fallback") else context.run.monitoring.model.kind
+            check_state(open_cube(context), config.build_monitor_settings(context.run), folder.state / model)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         from pipelines.cube.store import head_snapshot
 
-        ingested = require(context.folder, "ingest", "ingest")
+        ingested = require(context.folder, "ingest")
         content = context.run.model_dump(mode="json")
         model = config.fingerprint_model(context.run)
         shared = {"variable": content["variable"], "monitoring": content["monitoring"], "model": model}
@@ -103,18 +103,10 @@ class Monitor:
             return True
         return not record["fallback"] and has_record(folder.state / record["model"]) and folder.alerts.exists()
 
-    def ingest(self, context: Invocation) -> Record:
-        from flows.scenes import ingest_scenes
-
-        return ingest_scenes(context)
-
-    def fit(self, context: Invocation, key: str) -> Record:
-        raise NotImplementedError("monitoring has no stage `train`: its models are fitted when monitoring begins")
-
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.monitoring.assessment import assess
 
-        run, snapshot = context.run, require(context.folder, "ingest", "ingest")["snapshot"]
+        run, snapshot = context.run, require(context.folder, "ingest")["snapshot"]
         cube, settings = open_cube(context, snapshot), config.build_monitor_settings(run)
         rivals, chosen = config.build_rivals(run), config.build_evaluation_settings(run)
 
@@ -133,11 +125,11 @@ class Monitor:
         from pipelines.monitoring.context import remember_dates
         from pipelines.monitoring.replay import advance_all
 
-        steps, folder = context.steps, context.folder
-        opened = steps.do("monitor", "compare state and cube", lambda progress: open_state(context, progress))
-        counts = steps.do("monitor", "advance the state", lambda progress: advance_all(opened.monitoring, progress))
-        found, alert_log, updates = steps.do("monitor", "find what is new", lambda progress: find_new(context, opened))
-        steps.do("monitor", "write products and pictures", lambda progress: write_all(context, found, building, progress))
+        do, folder = partial(context.steps.do, "monitor"), context.folder
+        opened = do("compare state and cube", lambda show: open_state(context, show))
+        counts = do("advance the state", lambda show: advance_all(opened.monitoring, show))
+        found, alert_log, updates = do("find what is new", lambda _: find_new(context, opened))
+        do("write products and pictures", lambda show: write_all(context, found, building, show))
         write_alert_log(folder.alerts, folder.state / "alerts", alert_log)
         remember_dates(opened)
         return make_record(context, opened, counts, updates)
@@ -161,6 +153,8 @@ class Monitor:
         facts, largest = read_patches(folder.products)
         found, start = {**predicted["change"], **facts}, f"{run.monitoring.start:%Y-%m-%d}"
         figures = evaluation.methods[evaluation.shipped] if evaluation else {}
+        counts = {**predicted["counts"], **{name: predicted[name] for name in ("dates", "until", "threshold", "model")}}
+        degraded = {"degraded": "; ".join(predicted["degraded"])} if predicted["degraded"] else {}
         rate = figures.get("false_alarms")
         sure = float(rate) if isinstance(rate, int | float) else None
         return Findings(
@@ -168,7 +162,7 @@ class Monitor:
             found=found,
             largest=tuple(largest),
             alerts=tuple(read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]),
-            computed=computed_of(predicted),
+            computed={**counts, **degraded},
             cube=cube_facts(folder.cube_uri),
             settings=settings_of(run, predicted),
             notes=(*predicted["notes"], *threshold_notes(figures.get("threshold"), predicted["threshold"])),
@@ -213,14 +207,6 @@ def open_cube(context: Invocation, snapshot: str = "") -> MonitoredCube:
     return open_monitored(context.folder.cube_uri, config.build_variable(run), run.monitoring.start, snapshot)
 
 
-def states_of(context: Invocation) -> set[str]:
-    """Folders of the state that this config goes on from: that of its model, or of the one that was used instead."""
-    from flows.folder import finished
-
-    record = finished(context.folder, "monitor") or {}
-    return {record["model"] if record.get("fallback") else context.run.monitoring.model.kind}
-
-
 def open_state(context: Invocation, progress: Progress) -> MonitorContext:
     """Trains and calibrates where monitoring begins. Raises StateError, RequestError."""
     from pipelines.monitoring.areas import require_history
@@ -234,7 +220,7 @@ def open_state(context: Invocation, progress: Progress) -> MonitorContext:
 
 def find_new(context: Invocation, opened: MonitorContext) -> tuple[Found, AlertLog, Updates]:
     """(layers and patches, the alerts with this run in them, what is new)."""
-    from pipelines.monitoring.alerts import find_updates, open_alert_log
+    from pipelines.monitoring.alerts import AlertSettings, find_updates, open_alert_log
     from pipelines.products.found_changes import find_patches
 
     run, folder, grid = context.run, context.folder, opened.cube.grid
@@ -242,12 +228,11 @@ def find_new(context: Invocation, opened: MonitorContext) -> tuple[Found, AlertL
     alert_log, note = open_alert_log(folder.alerts, folder.state / "alerts", opened.monitoring.made_for.grid)
     if note:
         context.steps.log(f"monitor: {note}")
-    settings = config.build_alert_settings(run)
+    settings = AlertSettings(run.alerts.min_area_m2, run.alerts.min_confidence, tuple(run.alerts.notify))
     return found, *find_updates(found.layers, found.patches, grid, alert_log, settings, opened.cube.snapshot)
 
 
 def write_all(context: Invocation, found: Found, building: Building, progress: Progress) -> None:
-    """COGs, patches, STAC and pictures."""
     from pipelines.products.found_changes import draw_changes, lineage_of, write_changes
 
     run = context.run
@@ -277,7 +262,7 @@ def make_record(context: Invocation, opened: MonitorContext, counts: Counts, upd
     from pipelines.monitoring.messages import change_of, counts_of, iso_of, message_of, passing_notes, standing_notes
 
     folder, dates = context.folder, opened.cube.dates
-    refused = require(folder, "ingest", "ingest")["refused"]
+    refused = require(folder, "ingest")["refused"]
     standing = standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history)
     notes, until = [*standing, *passing_notes(counts)], iso_of(dates[-1].time_ns)
     return {
@@ -308,12 +293,6 @@ def nothing_new(record: Record) -> Record:
         "notes": record["standing"],
         "message": f"nothing new: {record['until'][:10]} is the last date",
     }
-
-
-def computed_of(record: Record) -> dict[str, Any]:
-    """What the last run that found something new did, and what was not as it should be."""
-    degraded = {"degraded": "; ".join(record["degraded"])} if record["degraded"] else {}
-    return {**record["counts"], **{name: record[name] for name in ("dates", "until", "threshold", "model")}, **degraded}
 
 
 def threshold_notes(evaluated: Figure, used: float) -> list[str]:
@@ -365,23 +344,23 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def plan_evaluate(run: MonitorRun, extent: Extent) -> PlannedStep:
-    from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep
+    from flows.planning import estimate
 
     methods, drops = 1 + len(run.evaluation.references), len(run.evaluation.drops)
     values = min(run.evaluation.pixels * 2, extent.pixels) * extent.dates * methods * (1 + drops)
-    seconds = STARTUP_S + values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
-    memory = STARTUP_MB + run.evaluation.pixels * extent.dates * 40 / 1e6
-    return PlannedStep("evaluate", f"{methods} methods on simulated breaks of {drops} sizes", seconds, 1.0, memory)
+    seconds = values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
+    memory = run.evaluation.pixels * extent.dates * 40 / 1e6
+    return estimate("evaluate", f"{methods} methods on simulated breaks of {drops} sizes", seconds, 1.0, memory)
 
 
 def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:
-    from flows.planning import STARTUP_MB, STARTUP_S, PlannedStep
+    from flows.planning import estimate
 
     history, monitored = extent.train_dates, extent.dates - extent.train_dates
-    seconds = STARTUP_S + extent.pixels * history / FIT_VALUES_S + extent.pixels * monitored / STEP_VALUES_S
+    seconds = extent.pixels * history / FIT_VALUES_S + extent.pixels * monitored / STEP_VALUES_S
     tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
-    memory = STARTUP_MB + tile * (history * 40 + STATE_BYTES * 3) / 1e6
+    memory = tile * (history * 40 + STATE_BYTES * 3) / 1e6
     what = f"{history} dates of history, {monitored} to monitor"
     if history == 0 or (verb == "run" and monitored == 0):
         what += f": monitoring.start {run.monitoring.start:%Y-%m-%d} is not within the series, this cannot run"
-    return PlannedStep("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)
+    return estimate("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)

@@ -16,8 +16,8 @@ import rasterio
 from configs.load import load_run
 from flows import stage
 from flows.code import closure
-from flows.invocation import open_invocation, remembering_folder
 from flows.planning import make_plan
+from flows.task import open_invocation, remembering_folder
 from flows.tasks.change import Change
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError
 from tests.flows.change_sites import CHANGED, SIDE_PX, UNCHANGED, write_raster, write_site, write_sites
@@ -178,15 +178,15 @@ def test_what_a_stage_imports_decides_its_key(workplace: Path) -> None:
     carry_out("ingest", write_sites(workplace))
     script = """
 import json, sys
-from flows.invocation import open_invocation
-from flows.publish import new_building
-from flows.stage import read_evaluation, run_stage
+from flows.task import open_invocation
+from flows.publish import new_building, read_evaluation
+from flows.stage import run_stage
 from flows.tasks.change import Change
 context, task, loaded = open_invocation("tiny.yaml"), Change(), {}
 for stage in ("train", "evaluate", "predict"):
     before = set(sys.modules)
     if stage == "predict":
-        task.predict(context, read_evaluation(context), new_building(context.folder))
+        task.predict(context, read_evaluation(context.folder), new_building(context.folder))
     else:
         run_stage(task, context, stage)
     loaded[stage] = sorted(set(sys.modules) - before)

@@ -17,9 +17,9 @@ import yaml
 
 from flows import notify as notifying
 from flows.code import WHOLE, closure
-from flows.invocation import open_invocation, remembering_folder
 from flows.notify import send_alerts
 from flows.stage import carry_out
+from flows.task import open_invocation, remembering_folder
 from flows.tasks.monitor import Monitor
 from pipelines.errors import RequestError, StateError
 from pipelines.monitoring.alerts import read_alert_log
@@ -284,7 +284,7 @@ def test_what_a_stage_imports_decides_its_key(here: Path) -> None:
     write_scenes(here, range(DATES))
     script = """
 import sys, json
-from flows.invocation import open_invocation
+from flows.task import open_invocation
 from flows.publish import new_building
 from flows.stage import ingest
 from flows.tasks.monitor import Monitor

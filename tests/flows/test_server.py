@@ -209,7 +209,7 @@ def test_wrong_requests_are_refused_with_the_remedy(served: Served, tmp_path: Pa
     [
         (
             "deployments: [{name: x, entrypoint: os.system, work_pool: {name: cpu}}]",
-            "one of the entrypoints flows.ingest.ingest_flow",
+            "one of the entrypoints flows.entrypoints.ingest_flow",
         ),
         ("name: mine\ndeployments:\n", "expected deployments with name"),
         ("name: [\n", r"prefect.yaml:2: not valid YAML"),
@@ -360,7 +360,7 @@ def test_a_deployment_chooses_one_of_our_flows_and_its_parameters_only(served: S
     common = {"work_pool_name": "cpu", "pull_steps": [shell], "path": "/"}
     job = {"command": f"touch {marker}", "env": {"DRIFTLINE_LIMITS": limits}, "working_dir": str(tmp_path)}
     runs = {}
-    for flow, name, entrypoint in (("ingest", "shell", "flows.ingest.ingest_flow"), ("evil", "evil", "os.system")):
+    for flow, name, entrypoint in (("ingest", "shell", "flows.entrypoints.ingest_flow"), ("evil", "evil", "os.system")):
         flow_id = api.post("/flows/", {"name": flow})["id"]
         made = api.post(
             "/deployments/", {"flow_id": flow_id, "name": name, "entrypoint": entrypoint, "job_variables": job, **common}
@@ -386,7 +386,7 @@ def test_a_deployment_beside_serve_needs_absolute_paths(served: Served, tmp_path
     prefect = [sys.executable, "-m", "prefect"]
     deployment = {
         "name": "second",
-        "entrypoint": "flows.ingest.ingest_flow",
+        "entrypoint": "flows.entrypoints.ingest_flow",
         "parameters": {"config": str(served.folder / "tiny.yaml")},
         "work_pool": {"name": "second"},
     }
@@ -419,8 +419,8 @@ def test_flows_that_die_with_their_worker_give_their_place_back(served: Served) 
     """
     api = served.api
     for automation in api.post("/automations/filter", {}):
-        api.patch(f"/automations/{automation['id']}", {"enabled": False})
-    api.patch("/work_pools/gpu/queues/default", {"concurrency_limit": len(FLOWS)})
+        api.post(f"/automations/{automation['id']}", {"enabled": False}, "PATCH")
+    api.post("/work_pools/gpu/queues/default", {"concurrency_limit": len(FLOWS)}, "PATCH")
     os.mkfifo(served.folder / "hold.yaml")  # reading their config, they wait for ever
     killed = {flow: served.start(flow, config="hold.yaml") for flow in FLOWS}
     wait_until(lambda: all(served.state(run)["type"] == "RUNNING" for run in killed.values()), 90)

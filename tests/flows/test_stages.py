@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.code import WHOLE, closure
-from flows.invocation import open_invocation, remembering_folder
 from flows.stage import carry_out as carry_out_verb
 from flows.steps import read_records
+from flows.task import open_invocation, remembering_folder
 from flows.tasks.forecast import Forecast
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, RunBusy
 
@@ -134,7 +134,7 @@ def test_whatever_a_stage_loads_is_in_its_key(tiny_run: Path) -> None:
     """Each stage in a process of its own, as a command carries it out; what the command line itself loads is not counted."""
     script = """
 import json, sys
-from flows.invocation import open_invocation
+from flows.task import open_invocation
 from flows.publish import new_building, current_evaluation
 from flows.stage import key_of
 from flows.tasks.forecast import Forecast

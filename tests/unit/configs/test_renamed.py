@@ -7,8 +7,8 @@ import pytest
 from configs.load import load_run
 from configs.renamed import RENAMED, Renamed, apply_renamed
 from configs.yaml_positions import Document, parse_yaml
-from flows.invocation import open_invocation
 from flows.steps import Silent
+from flows.task import open_invocation
 
 TABLE = {
     "old": Renamed("group.new"),

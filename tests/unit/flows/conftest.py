@@ -11,10 +11,9 @@ import pytest
 from configs.run import Run
 from configs.sources import NetcdfSource
 from flows.folder import RunFolder, require, require_model
-from flows.invocation import Invocation
 from flows.stage import require_unchanged
 from flows.steps import Steps
-from flows.task import Building, Findings, Record
+from flows.task import Building, Findings, Invocation, Record
 from pipelines.errors import NotPublished
 from pipelines.learning.result import Evaluation
 from pipelines.learning.verdict import Verdict
@@ -56,14 +55,14 @@ class Fake:
 
     def check(self, context: Invocation, stage: str) -> None:
         if stage != "train":
-            trained = require_unchanged(context, self, "model")
+            trained = require_unchanged(context, self)
             require_model(context.folder, trained, Path.read_text)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         run = context.run
         if stage == "train":
-            return {"snapshot": require(context.folder, "ingest", "ingest")["snapshot"], "setting": {"number": run.setting}}
-        model = require(context.folder, "train", "train")["model_hash"]
+            return {"snapshot": require(context.folder, "ingest")["snapshot"], "setting": {"number": run.setting}}
+        model = require(context.folder, "train")["model_hash"]
         own = {"score": run.score} if stage == "evaluate" else {"dates": run.dates, "forced": context.even_if_worse}
         return {"model": model, "pictures": run.pictures, **own}
 
@@ -84,7 +83,7 @@ class Fake:
         self.done.append("evaluate")
         is_good = context.run.score > 0
         verdict = Verdict({"zero": "beats" if is_good else "loses"}, ("zero",), is_good, "It is so.", "dates", 0.01, 0.95)
-        model = require(context.folder, "train", "train")["model_hash"]
+        model = require(context.folder, "train")["model_hash"]
         return Evaluation("model", {"model": {"mae": 1.0}}, verdict), {"snapshot": "S1", "model_hash": model}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:

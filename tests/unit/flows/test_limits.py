@@ -12,11 +12,11 @@ import yaml
 from pydantic import BaseModel
 
 from configs.load import load_run
-from configs.paths import BelowSource, Named, NamedPath, named_paths
+from configs.paths import Named, NamedPath, named_paths
+from configs.schema import CubeUri
 from configs.tasks import TASKS
-from configs.types import CubeUri
-from flows.invocation import open_invocation
 from flows.limits import LIMITS_VARIABLE, Limits, default_limits, limits_here
+from flows.task import open_invocation
 from pipelines.errors import ConfigError, RequestError, StateError
 
 RUN: dict[str, Any] = {
@@ -69,7 +69,7 @@ def test_every_path_key_states_its_access(task: str) -> None:
     marked = set()
     for model in models_in(TASKS[task]):
         for name, info in model.model_fields.items():
-            is_marked = any(isinstance(one, Named | BelowSource) for one in info.metadata)
+            is_marked = any(isinstance(one, Named) for one in info.metadata)
             assert is_marked or not holds_path(info.rebuild_annotation()), (model.__name__, name)
             marked |= {name} if is_marked else set()
     assert {"path", "uri", "dask", "runs"} <= marked

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.invocation import Invocation
 from flows.stage import carry_out
+from flows.task import Invocation
 from pipelines.errors import MissingInput, NotPublished
 
 Open = Callable[..., Invocation]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from flows import code
-from flows.invocation import Invocation
 from flows.stage import NOTHING_TO_DO, carry_out
+from flows.task import Invocation, TrainedTask
+from flows.tasks import TASKS, task_of
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 
 Open = Callable[..., Invocation]
@@ -80,3 +81,9 @@ def test_a_model_of_other_settings_names_the_setting(fake: Any, open_fake: Open)
 def test_a_verb_that_the_task_does_not_have_names_those_that_it_has(fake: Any, open_fake: Open) -> None:
     with pytest.raises(RequestError, match="whose verbs are train, evaluate, predict, run, report"):
         carry_out(open_fake(), "monitor")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_can_be_trained_if_it_has_the_stage(name: str) -> None:
+    task = task_of(name)
+    assert isinstance(task, TrainedTask) == ("train" in task.stages)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from flows.cube_lines import history_lines, info_lines
+from flows.verbs import history_lines, info_lines
 from pipelines.cube.history import Version
 
 RADAR = {

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from flows.liveness import mark_silent
 from flows.prefect_api import PrefectApi
+from flows.serve import mark_silent
 from flows.tasks import TASKS, task_of
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.request_filter import RequestFilter
+from flows.server import RequestFilter
 
 PORT, TOKEN = 4200, "0123456789abcdef0123456789abcdef"
 OWN = f"http://127.0.0.1:{PORT}"

@@ -1,0 +1,138 @@
+"""What sections of a config are made of: the types of values, what a check finds, and the checks that several sections share.
+
+Units are in the keys' names (`_px`, `_days`, `_mb`).
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from configs.paths import READ, WRITE, is_uri
+from configs.yaml_positions import Key
+
+RELATIVE_TO = "inputs are relative to the config, data/... and runs/... to the working folder"
+Sections = Mapping[str, Any]  # the fields of a run -> their values; None for one that is wrong in itself
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A mistake before it is given its line: the key it belongs to, the problem, the remedy."""
+
+    key: Key
+    problem: str
+    remedy: str = ""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        """What the schema cannot say of this section: values that do not fit each other, without looking at any file."""
+        yield from ()
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        """Findings for inputs that this section names and that are not there."""
+        yield from ()
+
+
+# ---------------------------------------------------------------- types
+
+
+def _to_naive_utc(date: datetime) -> datetime:
+    if not 1678 <= date.year <= 2261:  # what nanoseconds since 1970 in 64 bits reach; NumPy wraps round beyond it
+        raise ValueError("a date between 1678 and 2261")
+    return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
+
+
+def _as_path(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("a path of printable characters")
+    return text
+
+
+def _as_local(text: str) -> str:
+    if is_uri(text):
+        raise ValueError("a path on this machine (of all that a run reads and writes, only cube.uri may be s3://bucket/prefix)")
+    return text
+
+
+def _as_cube(text: str) -> str:
+    if is_uri(text) and not text.startswith(("s3://", "file://")):
+        raise ValueError("a folder, or s3://bucket/prefix")
+    return text
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+LocalPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_local)]
+InputPath = Annotated[LocalPath, READ]
+OutputPath = Annotated[LocalPath, WRITE]
+CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_cube)]
+UtcDate = Annotated[datetime, AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
+
+
+# ---------------------------------------------------------------- shared checks
+
+
+def suggest(name: str, known: Sequence[str], otherwise: str, show: Callable[[str], str] = repr) -> str:
+    """`did you mean ...?` with the closest of `known`, or `otherwise`."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {show(near[0])}?" if near else otherwise
+
+
+def check_range(key: Key, valid_range: tuple[float, float] | None) -> Iterator[Finding]:
+    if valid_range and valid_range[0] >= valid_range[1]:
+        yield Finding((*key, "valid_range"), "the first value must be smaller than the second")
+
+
+def check_must_beat(must_beat: Sequence[str], known: Sequence[str], noun: str) -> Iterator[Finding]:
+    """Findings for methods of `evaluation.must_beat` that are not computed; `noun` is the key that lists those."""
+    for index, name in enumerate(must_beat):
+        if name not in known:
+            problem = f"{name!r} must be beaten but is not among the {noun} that are computed"
+            yield Finding(("evaluation", "must_beat", index), problem, f"add {name} to evaluation.{noun}")
+
+
+def check_crs(key: Key, crs: str | None) -> Iterator[Finding]:
+    if crs is None:
+        return
+    from rasterio.env import Env  # 0.2 s, and only for configs that name a CRS
+    from rasterio.errors import CRSError
+
+    from pipelines.grid import parse_crs
+
+    try:
+        with Env():  # inside an Env, PROJ's own message goes to logging instead of stderr
+            parse_crs(crs)
+    except CRSError:
+        yield Finding(key, f"PROJ does not know the CRS {crs!r}", "an EPSG code such as EPSG:32635, a PROJ string or WKT")
+
+
+def missing_file(key: Key, path: Path) -> Iterator[Finding]:
+    """A finding if the file at `path` is not there."""
+    if path.is_dir():
+        yield Finding(key, f"{path} is a folder, expected a file")
+    elif not path.exists():
+        yield Finding(key, f"no file at {path}", _path_remedy(path))
+
+
+def missing_folder(path: Path) -> Iterator[Finding]:
+    """A finding if the source's folder is not there."""
+    if not path.is_dir():
+        problem = f"{path} is not a folder" if path.exists() else f"no folder at {path}"
+        yield Finding(("source", "path"), problem, _path_remedy(path))
+
+
+def _path_remedy(path: Path) -> str:
+    if "nrt-0.2.1" in path.parts:
+        return "`driftline demo` fetches the demo's data"
+    otherwise, parent = f"check the path: {RELATIVE_TO}", path.parent
+    if not parent.is_dir():
+        return otherwise
+    return suggest(path.name, [p.name for p in islice(parent.iterdir(), 5000)], otherwise, lambda name: str(parent / name))
