@@ -18,10 +18,15 @@ from torch import Tensor, nn
 from models.baselines.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
 from models.baselines.decaying_anomaly import DecayingAnomaly, context_days
 from models.baselines.persistence import Persistence, context_arrays
-from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
+from models.contract import Description, Ensemble, Network, seeded
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
 Baseline = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
+BASELINES: dict[str, type[Persistence | Climatology | DecayingAnomaly]] = {
+    "persistence": Persistence,
+    "climatology": Climatology,
+    "decaying_anomaly": DecayingAnomaly,
+}
 RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most a factor of exp(5) = 148
 
 
@@ -63,12 +68,10 @@ def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
     match baseline:
         case None:
             return variables, 1
-        case Persistence():
-            return 2 * variables, variables + 1
-        case Climatology():
-            return 2 * variables, variables + 1
         case DecayingAnomaly():
             return 2 * variables, 2 * variables + 1
+        case _:
+            return 2 * variables, variables + 1
 
 
 def build_forecaster(
@@ -88,15 +91,11 @@ def build_forecaster(
     variables = len(scaling.mean)
     frames, futures = channels_of(baseline, variables)
     network = network or ConvLSTMSettings()
-    networks = []
-    for member in range(members):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + member)
-            networks.append(network.build(variables, frames, futures))
+    networks = [seeded(seed + member, lambda: network.build(variables, frames, futures)) for member in range(members)]
     return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon)
 
 
-class ResidualForecaster(Network):
+class ResidualForecaster(Ensemble):
     """The forecaster of docs/design/001-spine.md: `prepare` (baseline, no gradient), `compute` (networks), `forecast` (both).
 
     `residual_scale_K` in [0, 1] is 1 until `fit_residual_scale`; leads beyond the horizon use the last one.
@@ -116,33 +115,17 @@ class ResidualForecaster(Network):
         horizon: int,
         residual_scale_K: Tensor | None = None,
     ):
-        super().__init__()
+        super().__init__(members)
         self.baseline, self.scaling, self.context, self.horizon = baseline, scaling, context, horizon
-        self.members = nn.ModuleList(networks_of(members))
         self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
         self.register_buffer("residual_scale_K", torch.ones(horizon) if residual_scale_K is None else residual_scale_K.float())
         self.is_log = [transform == "log1p" for transform in scaling.transforms]
 
-    # ------------------------------------------------------------ contract
-
     @property
     def steps(self) -> int:
         """Context plus horizon: the steps of training."""
         return self.context + self.horizon
-
-    @property
-    def stride_px(self) -> tuple[int, ...]:
-        """The members' common stride."""
-        return common_stride(self.members)
-
-    def halo_px(self, steps: int) -> Halo:
-        """The members' widest halo for `steps` (context plus targets): all baselines are pointwise."""
-        return widest_halo(self.members, steps)
-
-    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations of all members on a context of `shape` (B, T, C, H, W) and `targets` targets, without the baseline."""
-        return total_flops(self.members, shape, targets)
 
     def describe(self) -> Description:
         """Baseline, scaling, steps, and the description of every member; the residual scale is among the tensors."""
@@ -151,7 +134,7 @@ class ResidualForecaster(Network):
             "scaling": asdict(self.scaling),
             "context": self.context,
             "horizon": self.horizon,
-            "members": [member.describe() for member in networks_of(self.members)],
+            "members": self.describe_members(),
         }
 
     # ------------------------------------------------------------ physical <-> network values
@@ -330,15 +313,10 @@ class ResidualForecaster(Network):
 
 def describe_baseline(baseline: Baseline) -> Description:
     """{"kind": ..., its fields...}; `models.checkpoint` rebuilds it."""
-    match baseline:
-        case None:
-            return {"kind": "none"}
-        case Persistence():
-            return {"kind": "persistence", **asdict(baseline)}
-        case Climatology():
-            return {"kind": "climatology", **asdict(baseline)}
-        case DecayingAnomaly():
-            return {"kind": "decaying_anomaly", **asdict(baseline)}
+    if baseline is None:
+        return {"kind": "none"}
+    (kind,) = (kind for kind, made in BASELINES.items() if isinstance(baseline, made))
+    return {"kind": kind, **asdict(baseline)}
 
 
 def cautious_share(sums_D2: Tensor) -> float:

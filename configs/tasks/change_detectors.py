@@ -18,9 +18,8 @@ from models.baselines.change_vector import ChangeVector, PlainChangeVector
 from models.baselines.image_difference import ImageDifference, otsu_threshold
 from models.baselines.ir_mad import IrMad, chi_square_threshold
 from models.blocks.change import ChangeNetwork
-from models.change_detector import ChangeDetector, log_score
-from models.change_losses import change_loss
-from models.change_networks import build_network
+from models.change_detector import ChangeDetector, build_network, log_score
+from models.losses import change_loss
 from pipelines.change.networks import NamedIndex, Recipe, WindowSettings
 from pipelines.learning.training import TrainingSettings
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: reading a conf
     from pipelines.progress import Progress
     from pipelines.samples.variables import Variable
 
-WORD = "residual"  # of the networks' checkpoint
-
 
 class HarmonicModel(Strict):
     """A harmonic curve of the year per pixel, fitted robustly on the history."""
@@ -290,8 +288,7 @@ def build_curve(model: HarmonicModel | RecurrentModel) -> Curve:
 def _build_recurrent(
     run: MonitorRun, model: RecurrentModel, cube: MonitoredCube, folder: Path, progress: Progress | None
 ) -> BuiltModel:
-    from models.checkpoint import CheckpointDamaged, hash_model, read_model
-    from models.networks.residual_gru import rebuild_residual
+    from models.checkpoint import RESIDUAL, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged
     from pipelines.monitoring.recurrent_model import RecurrentModel as Recurrent
 
@@ -299,7 +296,7 @@ def _build_recurrent(
     if not (folder / "model.json").exists():
         _train_recurrent(run, model, cube, folder, progress)
     try:
-        ensemble, metadata = read_model(folder, rebuild_residual, WORD)
+        ensemble, metadata = RESIDUAL.load(folder)
         left_out = tuple((float(first), float(last)) for first, last in metadata["left_out"])
         mean_share, sigma_share = (float(share) for share in ensemble.shares)
     except (CheckpointDamaged, FileNotFoundError, KeyError, TypeError, ValueError) as error:
@@ -308,7 +305,7 @@ def _build_recurrent(
             "`driftline monitor CONFIG --restart` trains them again"
         ) from error
     shares = mean_share, sigma_share
-    return Recurrent(build_curve(model), ensemble.networks, left_out, shares, hash_model(folder, WORD)[:16], model.radius)
+    return Recurrent(build_curve(model), ensemble.networks, left_out, shares, RESIDUAL.hash(folder)[:16], model.radius)
 
 
 def networks_key(run: MonitorRun, cube: MonitoredCube) -> str:
@@ -329,8 +326,8 @@ def networks_key(run: MonitorRun, cube: MonitoredCube) -> str:
 def _train_recurrent(
     run: MonitorRun, model: RecurrentModel, cube: MonitoredCube, folder: Path, progress: Progress | None
 ) -> None:
-    from models.checkpoint import write_model
-    from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss, rebuild_residual
+    from models.checkpoint import RESIDUAL
+    from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss
     from pipelines.learning.training import TrainingSettings
     from pipelines.monitoring.residual_training import residual_years_of, train_ensemble
 
@@ -350,12 +347,12 @@ def _train_recurrent(
     key = f"{folder.name}:{[len(year.days_T) for year in years]}"
     report = train_ensemble(ensemble, years, laplace_loss, settings, folder, key=key, progress=progress)
     metadata = {"left_out": [[year.first_day, year.last_day] for year in years], "training": report}
-    write_model(ensemble, rebuild_residual, folder, metadata, WORD)
+    RESIDUAL.save(ensemble, folder, metadata)
 
 
 def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
     """The forecaster in `model.run`/model, checked against what is monitored."""
-    from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster
+    from models.checkpoint import FORECASTER, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
     from pipelines.monitoring.forecaster_model import ForecasterModel as FromForecasts
     from pipelines.monitoring.forecaster_model import check_forecaster
@@ -363,8 +360,8 @@ def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
 
     folder = Path(model.run) / "model"
     try:
-        forecaster, metadata = load_forecaster(folder)
-        digest = hash_forecaster(folder)
+        forecaster, metadata = FORECASTER.load(folder)
+        digest = FORECASTER.hash(folder)
     except FileNotFoundError as error:
         raise MissingInput(
             f"monitoring.model.run: {error}. Name the folder of a finished forecast run, or use {{kind: harmonic}}"

@@ -65,9 +65,9 @@ class Forecast:
             return
         trained = require_unchanged(context, self, "model")
         if stage != "report":
-            from models.checkpoint import hash_forecaster
+            from models.checkpoint import FORECASTER
 
-            require_model(context.folder, trained, hash_forecaster)
+            require_model(context.folder, trained, FORECASTER.hash)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, context.run.model_dump(mode="json")
@@ -89,10 +89,10 @@ class Forecast:
         }
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
-        from models.checkpoint import hash_forecaster
+        from models.checkpoint import FORECASTER
 
         try:
-            return bool(hash_forecaster(context.folder.model) == record["model_hash"])
+            return bool(FORECASTER.hash(context.folder.model) == record["model_hash"])
         except FileNotFoundError:
             return False
 
@@ -299,7 +299,7 @@ def fit_scale(context: Invocation, forecaster: ResidualForecaster, cache: Sample
 
 def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics) -> str:
     """The hash of the saved model."""
-    from models.checkpoint import save_forecaster
+    from models.checkpoint import FORECASTER
 
     run, content = context.run, context.run.model_dump(mode="json")
     metadata = {
@@ -313,7 +313,7 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
         "config_sha256": config_hash(run),
         "code_version": code_version(),
     }
-    return save_forecaster(forecaster, context.folder.model, metadata)
+    return FORECASTER.save(forecaster, context.folder.model, metadata)
 
 
 # ---------------------------------------------------------------- evaluate, predict
@@ -321,12 +321,12 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
 
 def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
     """(forecaster, metadata) of the run. Raises ArtefactDamaged."""
-    from models.checkpoint import CheckpointDamaged, load_forecaster
+    from models.checkpoint import FORECASTER, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged
 
     folder = context.folder.model
     try:
-        return load_forecaster(folder)
+        return FORECASTER.load(folder)
     except (CheckpointDamaged, FileNotFoundError) as e:
         raise ArtefactDamaged(f"{e} (delete {folder} and run `driftline train CONFIG`)") from e
 

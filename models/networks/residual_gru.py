@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from models.contract import Description, Network, Pointwise, layer_flops, total_flops
+from models.contract import Description, Ensemble, Network, Pointwise, layer_flops, seeded
 
 MEAN_LIMIT = 1.0
 SIGMA_RANGE = (0.5, 1.2)
@@ -57,7 +57,6 @@ class ResidualGRU(Pointwise, Network):
         return math.prod(shape[:3]) * (recurrent + layer_flops(self, pixels=0, rows=1))
 
     def describe(self) -> Description:
-        """The config."""
         return asdict(self.config)
 
     @property
@@ -113,7 +112,7 @@ def _age(elapsed_days_P: Tensor) -> Tensor:
     return torch.log1p(_months(elapsed_days_P))[:, None]
 
 
-class ResidualEnsemble(Pointwise, Network):
+class ResidualEnsemble(Ensemble):
     """Networks trained with one left-out year of the history each; `pipelines.learning.training` trains it.
 
     `shares` (mean, log sigma) in [0, 1] scale the outputs by what the left-out years support.
@@ -122,14 +121,8 @@ class ResidualEnsemble(Pointwise, Network):
     shares: Tensor
 
     def __init__(self, config: ResidualGRUConfig, members: int, seed: int = 0):
-        super().__init__()
+        super().__init__(seeded(seed * 1000 + member, lambda: ResidualGRU(config)) for member in range(members))
         self.config = config
-        networks = []
-        for member in range(members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed * 1000 + member)
-                networks.append(ResidualGRU(config))
-        self.members = nn.ModuleList(networks)
         self.register_buffer("shares", torch.zeros(2))
 
     @property
@@ -141,10 +134,6 @@ class ResidualEnsemble(Pointwise, Network):
         """(B, T, 2, P): mean and log sigma of member `i`, without `shares`."""
         forecast_BT2P: Tensor = self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])
         return forecast_BT2P
-
-    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations of all members on one batch of `shape` (B, T, P, F)."""
-        return total_flops(self.members, shape, targets)
 
     def describe(self) -> Description:
         """What `rebuild_residual` needs, as JSON."""

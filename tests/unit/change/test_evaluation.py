@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.change_detector import ChangeDetector, log_score
-from models.change_networks import build_network
+from models.change_detector import ChangeDetector, build_network, log_score
 from pipelines.change.decision import HeldOut, fit_decision, fused_probability
 from pipelines.change.evaluation import (
     MethodScores,
