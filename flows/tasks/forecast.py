@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
 
     from flows.planning import Extent, PlannedStep
     from models.residual_forecaster import ResidualForecaster
-    from pipelines.inference.request import Request
+    from pipelines.inference.job import Request
     from pipelines.learning.training import TrainingReport
     from pipelines.products.model_item import ModelCard
     from pipelines.products.predicted import ForecastFields
@@ -151,8 +151,7 @@ class Forecast:
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
-        from pipelines.inference.predict import check_seam
-        from pipelines.inference.request import predict_fields
+        from pipelines.inference.predict import check_seam, predict_fields
         from pipelines.learning.conformal import Intervals
         from pipelines.products.cog import Lineage
         from pipelines.products.predicted import ForecastFields, publish_forecast
@@ -340,7 +339,7 @@ def reopen_samples(context: Invocation, snapshot: str, forecaster: ResidualForec
 def choose_request(context: Invocation) -> Request:
     """The forecast that the config asks for, from the newest version of the cube."""
     from pipelines.cube.store import head_snapshot, open_cube
-    from pipelines.inference.request import choose_dates
+    from pipelines.inference.job import choose_dates
 
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)

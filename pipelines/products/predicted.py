@@ -21,7 +21,7 @@ from pipelines.products.stac import write_collection
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipelines.inference.request import Request
+    from pipelines.inference.job import Request
 
 CONTEXT_SHOWN = 5  # dates
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
