@@ -272,7 +272,7 @@ def train_networks(
     context: Invocation, forecaster: ResidualForecaster, cache: SampleCache, key: str, progress: Progress
 ) -> TrainingReport:
     """The forecaster's networks, trained in place; epochs that a killed run finished are not repeated."""
-    from pipelines.learning.batches import frame_weight
+    from pipelines.learning.member import frame_weight
     from pipelines.learning.training import train
 
     run = context.run

@@ -52,18 +52,12 @@ class Intervals:
                 f"intervals are calibrated for {len(self.below_KC)} leads, {y_KCHW.shape[0]} are asked for: raise "
                 "samples.horizon and train again, or ask for fewer prediction.dates"
             )
-        rest = [1] * (y_KCHW.ndim - 2)
-        below, above = (
-            np.array(margin)[: len(y_KCHW)].reshape(len(y_KCHW), -1, *rest) for margin in (self.below_KC, self.above_KC)
-        )
+        shape = (len(y_KCHW), -1, *[1] * (y_KCHW.ndim - 2))
+        below, above = (np.array(margin)[: len(y_KCHW)].reshape(shape) for margin in (self.below_KC, self.above_KC))
         return (y_KCHW - below).astype(np.float32), (y_KCHW + above).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "below_KC": [list(row) for row in self.below_KC],
-            "above_KC": [list(row) for row in self.above_KC],
-        }
+        return {**vars(self), **{name: [list(row) for row in getattr(self, name)] for name in ("below_KC", "above_KC")}}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Intervals":
@@ -81,16 +75,9 @@ def forecast_window(forecaster: Forecaster, window: WindowArrays) -> np.ndarray:
 
 
 def calibrate(
-    forecaster: Forecaster,
-    windows: Iterable[WindowArrays],
-    coverage: float = 0.9,
-    progress: Progress | None = None,
-    *,
-    is_symmetric: bool = True,
-    weigh: Literal["pixels", "dates"] = "pixels",
-    pixels_per_frame: int = 2000,
-    seed: int = 0,
-) -> Intervals:
+    forecaster: Forecaster, windows: Iterable[WindowArrays], coverage: float = 0.9, progress: Progress | None = None, *,
+    is_symmetric: bool = True, weigh: Literal["pixels", "dates"] = "pixels", pixels_per_frame: int = 2000, seed: int = 0,
+) -> Intervals:  # fmt: skip
     """Intervals from the errors on `windows` (the validation part: neither trained on nor tested on).
 
     Symmetric: one quantile of |error|. Otherwise a quantile of the signed error on each side at half the miss rate. Of larger
@@ -118,9 +105,8 @@ def calibrate(
     for of_lead in keys:
         dates = [np.concatenate(errors[key]) for key in of_lead]
         weights = np.array([pixels[key] if weigh == "pixels" else 1 for key in of_lead], np.float64)
-        margins.append(
-            [_margins([date[:, c] for date in dates], weights, coverage, is_symmetric) for c in range(dates[0].shape[1])]
-        )
+        by_variable = [[date[:, c] for date in dates] for c in range(dates[0].shape[1])]
+        margins.append([_margins(error_of_date, weights, coverage, is_symmetric) for error_of_date in by_variable])
     below, above = (tuple(tuple(pair[side] for pair in row) for row in margins) for side in (0, 1))
     fewest = min(len(of_lead) for of_lead in keys)
     return Intervals(coverage, below, above, fewest, fewest >= needed_dates(coverage, is_symmetric))
@@ -180,11 +166,8 @@ class CoverageTally:
         """Measured coverage (share of pixels, and mean over dates), mean width in physical units; overall and by lead."""
         sums_DKC4 = np.stack(list(self._of_date.values()))
         by_lead = [{"lead": k + 1, **_coverage(sums_DKC4[:, k : k + 1])} for k in range(sums_DKC4.shape[1])]
-        facts = {
-            "nominal": self.intervals.coverage,
-            "calibration_dates": self.intervals.dates,
-            "is_bounded": self.intervals.is_bounded,
-        }
+        known = self.intervals
+        facts = {"nominal": known.coverage, "calibration_dates": known.dates, "is_bounded": known.is_bounded}
         return {**facts, "overall": _coverage(sums_DKC4), "by_lead": by_lead}
 
 

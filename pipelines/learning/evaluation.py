@@ -1,5 +1,6 @@
 """The model beside its baselines on the same held-out windows: errors, skill with intervals, coverage and a verdict."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import length_hint
@@ -10,11 +11,9 @@ import numpy as np
 from pipelines.calendar import from_days
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
-from pipelines.learning.intervals import Interval
+from pipelines.learning.intervals import Interval, paired_skill, skill_json
 from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
-from pipelines.learning.result import Criterion, Evaluation, Figure
-from pipelines.learning.skill import paired_skill, skill_json
-from pipelines.learning.verdict import Verdict, forecast_verdict
+from pipelines.learning.result import Criterion, Evaluation, Verdict, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.cache import WindowArrays
@@ -153,9 +152,7 @@ def _conclude(
     return Comparison(
         model=settings.model,
         metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},
-        skill={
-            name: _labelled([skill_json(skill, settings.margin) for skill in of_baseline]) for name, of_baseline in skills.items()
-        },
+        skill={name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
         verdict=verdict,
         criteria=tuple(_criteria(overall, settings)),
         intervals=coverage.to_json() if coverage else None,
@@ -169,7 +166,7 @@ def _conclude(
 def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) -> list[Interval]:
     """Skill over all leads, then of each lead; dates without a valid pixel at that lead are left out."""
     found = []
-    for leads in (slice(None), *(slice(k, k + 1) for k in range(model_DKS.shape[1]))):
+    for leads in _overall_and_leads(model_DKS):
         seen_D = model_DKS[:, leads, PIXELS].sum(axis=1) > 0
         model_D, baseline_D = (sums[seen_D][:, leads, ABSOLUTE].sum(axis=1) for sums in (model_DKS, baseline_DKS))
         found.append(paired_skill(model_D, baseline_D, confidence=confidence))
@@ -179,25 +176,24 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
 def _criteria(skills: Mapping[str, Interval], settings: EvaluationSettings) -> Iterator[Criterion]:
     """What `settings.publish_if` requires against each baseline that must be beaten; `failing` decides by the same numbers."""
     for name in settings.must_beat:
-        skill = skills[name].to_json()
-        yield Criterion(f"error saved against {name}", _finite(skill["value"]), settings.margin, unit="of its error")
+        value, low = (
+            bound if bound is not None and math.isfinite(bound) else None for bound in (skills[name].value, skills[name].low)
+        )
+        yield Criterion(f"error saved against {name}", value, settings.margin, unit="of its error")
         if settings.publish_if == "beyond_doubt":
-            yield Criterion(f"error saved against {name}, lower end of its interval", _finite(skill["low"]), 0.0)
-
-
-def _finite(value: Figure) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+            yield Criterion(f"error saved against {name}, lower end of its interval", low, 0.0)
 
 
 def _metrics(table: ErrorTable, sums_DKS: np.ndarray, variables: tuple[str, ...]) -> dict[str, Any]:
-    count = sums_DKS.shape[1]
-    metrics = _labelled(
-        [scores(sums_DKS[:, leads].sum(axis=(0, 1))) for leads in (slice(None), *(slice(k, k + 1) for k in range(count)))]
-    )
+    metrics = _labelled([scores(sums_DKS[:, leads].sum(axis=(0, 1))) for leads in _overall_and_leads(sums_DKS)])
     names = variables or tuple(f"variable {c}" for c in range(table.sums_DKCS.shape[2]))
     if len(names) > 1:
         metrics["by_variable"] = {name: scores(table.sums_DKCS[:, :, c].sum(axis=(0, 1))) for c, name in enumerate(names)}
     return metrics
+
+
+def _overall_and_leads(sums_DKS: np.ndarray) -> list[slice]:
+    return [slice(None), *(slice(k, k + 1) for k in range(sums_DKS.shape[1]))]
 
 
 def _labelled(overall_then_leads: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from operator import itemgetter
@@ -24,46 +24,36 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
 from pipelines.files import is_full, replacing
-from pipelines.learning.batches import Batch, EpochBatches, WindowSet
 from pipelines.learning.member import (
     LIGHTNING_LOGGERS,
+    VALIDATION_LOSS,
+    Batch,
+    EpochBatches,
     EpochEnd,
+    Loss,
     MemberTask,
     ProgressRelay,
     Row,
+    TrainingSettings,
+    WindowSet,
     best_of,
     load_epoch_state,
     quieten_lightning,
-    stopping,
 )
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
 
+__all__ = ["Loss", "MemberReport", "TrainingReport", "TrainingSettings", "train"]
+
 log = logging.getLogger(__name__)
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train. `batch` counts windows over all devices; `clip` bounds the gradient's norm; `patience` in epochs."""
-
-    epochs: int = 30
-    batch: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    patience: int = 6
-    precision: str = "32"  # "32" | "bf16-mixed" | "16-mixed"
-    accelerator: str = "auto"  # "auto" | "cpu" | "gpu"
-    devices: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,10 +79,6 @@ class TrainingReport:
     members: tuple[MemberReport, ...]
     training_windows: int
     validation_windows: int
-
-    @property
-    def resumed(self) -> bool:
-        return any(member.resumed for member in self.members)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -134,23 +120,25 @@ def train(
     _check_request(train_set, validation_set, settings)
     count = len(forecaster.members)
     reports = []
-    for i in range(count):
-        batches = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True)
-        watched = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
-        steps = settings.epochs * len(batches)
+    for i, member in enumerate(forecaster.members):
+        training = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True)
+        validation = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
+        steps = settings.epochs * len(training)
         show = _shifted(progress, i * steps, count * steps)
         started, resume = time.monotonic(), folder / "resume" / f"member-{i}.ckpt"
-        run_key = _fingerprint(forecaster.members[i], batches, watched, settings, key)
+        run_key = _fingerprint(member, training, validation, settings, key)
         state = _resume_state(resume, run_key)
         is_resumed = state is not None
         if state is None or not state["finished"]:
             task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of)
-            with _carried(show, settings.devices) as tell:
-                _fit(task, EpochEnd(batches, watched, run_key, resume, tell), settings, resume if is_resumed else None)
+            with ProgressRelay(show) if settings.devices > 1 else nullcontext(show) as carried:
+                _fit(task, EpochEnd(training, validation, run_key, resume, carried), settings, resume if is_resumed else None)
             state = load_epoch_state(resume)
-        _take_best(forecaster.members[i], state, resume, settings)
-        _write_curve(state["curve"], folder / "logs" / f"member-{i}.csv")
-        reports.append(_report(state["curve"], is_resumed, time.monotonic() - started))
+        best = _take_best(member, state, resume, settings)
+        curve = state["curve"]
+        _write_curve(curve, folder / "logs" / f"member-{i}.csv")
+        seconds = time.monotonic() - started
+        reports.append(MemberReport(len(curve) - 1, int(best["epoch"]), best[VALIDATION_LOSS], tuple(curve), is_resumed, seconds))
         show(steps)
     if isinstance(forecaster, nn.Module):
         forecaster.cpu()
@@ -176,11 +164,13 @@ def _check_request(train_set: WindowSet, validation_set: WindowSet, settings: Tr
         raise RequestError(f"training.devices is {settings.devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
 
 
-def _fingerprint(member: nn.Module, batches: EpochBatches, watched: EpochBatches, settings: TrainingSettings, key: str) -> str:
+def _fingerprint(
+    member: nn.Module, training: EpochBatches, validation: EpochBatches, settings: TrainingSettings, key: str
+) -> str:
     """What the course of training depends on, as far as it can be told without reading all the data."""
     shapes = {name: list(value.shape) for name, value in member.state_dict().items()}
-    groups = [[len(group) for group in part.groups] for part in (batches, watched)]
-    text = json.dumps([asdict(settings), batches.seed, shapes, groups, key], sort_keys=True)
+    groups = [[len(group) for group in part.groups] for part in (training, validation)]
+    text = json.dumps([asdict(settings), training.seed, shapes, groups, key], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -205,6 +195,7 @@ def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
 
 def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resume: Path | None) -> None:
     gpus = list(range(torch.cuda.device_count()))
+    stopping = EarlyStopping(VALIDATION_LOSS, patience=settings.patience, check_on_train_epoch_end=False, check_finite=True)
     with _quiet(), _deterministic(), torch.random.fork_rng(gpus):
         trainer = Trainer(
             accelerator=settings.accelerator,
@@ -214,9 +205,9 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
             max_epochs=settings.epochs,
             gradient_clip_val=settings.clip,
             deterministic=True,
-            callbacks=[epoch_end, stopping(settings.patience)],
+            callbacks=[epoch_end, stopping],
             logger=_tensorboard(epoch_end.path),
-            log_every_n_steps=len(epoch_end.batches),
+            log_every_n_steps=len(epoch_end.training),
             use_distributed_sampler=False,
             num_sanity_val_steps=-1,
             enable_checkpointing=False,
@@ -225,7 +216,7 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
         )
         task.train()
         try:
-            trainer.fit(task, epoch_end.batches, epoch_end.watched, ckpt_path=resume, weights_only=True)
+            trainer.fit(task, epoch_end.training, epoch_end.validation, ckpt_path=resume, weights_only=True)
         except OSError as e:
             if is_full(e):
                 raise StorageFull(
@@ -241,27 +232,22 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
             raise KeyboardInterrupt from e
 
 
-def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings: TrainingSettings) -> None:
-    if not state["best"]:
+def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings: TrainingSettings) -> dict[str, float]:
+    """The best row of the curve, after its weights are put into `member`."""
+    best = best_of(state["curve"])
+    if best is None or not state["best"]:
         resume.unlink()
         raise StateError(
             f"the validation loss is not a number ({len(state['curve']) - 1} epochs tried); lower training.learning_rate "
             f"(it is {settings.learning_rate}) or training.clip (it is {settings.clip})"
         )
-    broken = [row["epoch"] for row in state["curve"] if not math.isfinite(row["validation_loss"])]
+    broken = [row["epoch"] for row in state["curve"] if not math.isfinite(row[VALIDATION_LOSS])]
     if broken:
         log.warning("the validation loss is not a number after epoch %d; the best weights before are kept", broken[0])
     member.cpu()
     member.load_state_dict(state["best"])
     member.eval()
-
-
-def _report(curve: list[Row], is_resumed: bool, seconds: float) -> MemberReport:
-    best = best_of(curve)
-    assert best is not None  # _take_best has refused that
-    return MemberReport(
-        len(curve) - 1, int(best["epoch"] or 0), float(best["validation_loss"] or 0), tuple(curve), is_resumed, seconds
-    )
+    return {name: value or 0.0 for name, value in best.items()}
 
 
 def _write_curve(curve: list[Row], path: Path) -> None:
@@ -282,10 +268,6 @@ def _tensorboard(resume: Path) -> TensorBoardLogger | bool:
 
 def _shifted(progress: Progress | None, first: int, total: int) -> Callable[[int], None]:
     return (lambda step: progress(first + step, total)) if progress else (lambda _step: None)
-
-
-def _carried(show: Callable[[int], None], devices: int) -> AbstractContextManager[Callable[[int], None]]:
-    return ProgressRelay(show) if devices > 1 else nullcontext(show)
 
 
 @contextmanager

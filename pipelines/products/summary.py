@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.files import write_json
-from pipelines.learning.result import Criterion, Figure
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Criterion, Figure, Verdict
 
 VERSION: Literal[2] = 2
 

@@ -20,7 +20,7 @@ from pipelines.change.groups import group_sites
 from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
-from pipelines.learning.verdict import detection_verdict
+from pipelines.learning.result import detection_verdict
 from pipelines.tiles import Tile
 
 SIDE = 64

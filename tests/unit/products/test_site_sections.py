@@ -1,7 +1,6 @@
 """What a person reads of labelled change in one sentence."""
 
-from pipelines.learning.result import Evaluation
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.site_sections import change_sentence
 
 SITE = {"from_utc": "2018-06-01T00:00:00Z", "to_utc": "2019-06-01T00:00:00Z", "patches": 1, "area_m2": 6400.0}
