@@ -55,7 +55,7 @@ def real():
     """The ResidualForecaster: a decaying anomaly, corrected by an encoder-forecaster of ConvLSTM layers."""
     import torch
 
-    from models.baselines.decaying_anomaly import DecayingAnomaly
+    from models.baselines.pointwise import DecayingAnomaly
     from models.networks.encoder_forecaster import ConvLSTMSettings
     from models.residual_forecaster import Scaling, build_forecaster
 

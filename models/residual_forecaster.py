@@ -15,9 +15,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.baselines.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
-from models.baselines.decaying_anomaly import DecayingAnomaly, context_days
-from models.baselines.persistence import Persistence, context_arrays
+from models.baselines.pointwise import (
+    TROPICAL_YEAR_DAYS,
+    Climatology,
+    DecayingAnomaly,
+    Persistence,
+    climatology_at,
+    context_arrays,
+    context_days,
+)
 from models.contract import Description, Ensemble, Network, seeded
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
@@ -59,8 +65,7 @@ class Scaling:
 class Settings(Protocol):
     """Configuration of the networks; the number of channels follows from the baseline and the data."""
 
-    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network:
-        """An untrained network whose `forward` has the arguments of `EncoderForecaster.forward`."""
+    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network: ...
 
 
 def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
@@ -75,15 +80,9 @@ def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
 
 
 def build_forecaster(
-    baseline: Baseline,
-    scaling: Scaling,
-    *,
-    context: int,
-    horizon: int,
-    members: int = 1,
-    network: Settings | None = None,
+    baseline: Baseline, scaling: Scaling, *, context: int, horizon: int, members: int = 1, network: Settings | None = None,
     seed: int = 0,
-) -> "ResidualForecaster":
+) -> "ResidualForecaster":  # fmt: skip
     """An untrained forecaster whose members (default: ConvLSTM) have the seeds `seed`, `seed` + 1, ...
 
     The global random state is not changed.
@@ -105,21 +104,12 @@ class ResidualForecaster(Ensemble):
     std_C: Tensor
     residual_scale_K: Tensor
 
-    def __init__(
-        self,
-        baseline: Baseline,
-        members: Sequence[Network],
-        scaling: Scaling,
-        *,
-        context: int,
-        horizon: int,
-        residual_scale_K: Tensor | None = None,
-    ):
+    def __init__(self, baseline: Baseline, members: Sequence[Network], scaling: Scaling, *, context: int, horizon: int):
         super().__init__(members)
         self.baseline, self.scaling, self.context, self.horizon = baseline, scaling, context, horizon
         self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
-        self.register_buffer("residual_scale_K", torch.ones(horizon) if residual_scale_K is None else residual_scale_K.float())
+        self.register_buffer("residual_scale_K", torch.ones(horizon))
         self.is_log = [transform == "log1p" for transform in scaling.transforms]
 
     @property
@@ -161,8 +151,6 @@ class ResidualForecaster(Ensemble):
         y_CHW = baseline_CHW + torch.where(log_C, grown_CHW, moved_CHW)
         return torch.where(log_C, torch.maximum(y_CHW, baseline_CHW.clamp(max=0)), y_CHW)
 
-    # ------------------------------------------------------------ prepare
-
     @torch.no_grad()
     def prepare(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
@@ -174,33 +162,32 @@ class ResidualForecaster(Ensemble):
         time_KF, elapsed_K.
         """
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
-        seen_T1HW = valid_THW[:, None].float()
-        batch: dict[str, Tensor] = {"valid_THW": valid_THW.float()}
+        days_T = context_days(days_N, context_T)
         normal_TCHW = self.normalise(x_TCHW)
         arguments = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        batch: dict[str, Tensor] = {"valid_THW": valid_THW.float()}
         match self.baseline:
             case None:
-                mean_C = torch.where(torch.tensor(self.is_log), torch.expm1(self.mean_C.cpu()), self.mean_C.cpu()).to(
-                    x_NCHW.device
-                )
-                baseline_KCHW = mean_C.view(-1, 1, 1).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
-                batch |= {"baseline_KCHW": baseline_KCHW, "x_TCHW": normal_TCHW * seen_T1HW}
+                mean_C = self.mean_C.cpu()
+                mean_C = torch.where(torch.tensor(self.is_log), torch.expm1(mean_C), mean_C).to(x_NCHW.device)
+                batch["baseline_KCHW"] = mean_C.view(-1, 1, 1).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
+                relative_TCHW = normal_TCHW
             case Persistence():
-                baseline_KCHW = self.baseline.forecast(*arguments)
-                batch |= {"baseline_KCHW": baseline_KCHW, "x_TCHW": (normal_TCHW - self.normalise(baseline_KCHW[:1])) * seen_T1HW}
+                batch["baseline_KCHW"] = self.baseline.forecast(*arguments)
+                relative_TCHW = normal_TCHW - self.normalise(batch["baseline_KCHW"][:1])
             case Climatology():
-                background_TCHW = self.normalise(
-                    climatology_at(x_NCHW, valid_NHW, days_N, usable_N, context_days(days_N, context_T), self.baseline.width_days)
-                )
-                batch |= {"baseline_KCHW": self.baseline.forecast(*arguments), "background_TCHW": background_TCHW}
-                batch["x_TCHW"] = (normal_TCHW - background_TCHW) * seen_T1HW
+                batch["baseline_KCHW"] = self.baseline.forecast(*arguments)
+                background_TCHW = climatology_at(x_NCHW, valid_NHW, days_N, usable_N, days_T, self.baseline.width_days)
+                batch["background_TCHW"] = self.normalise(background_TCHW)
+                relative_TCHW = normal_TCHW - batch["background_TCHW"]
             case DecayingAnomaly():
                 parts = self.baseline.parts(*arguments)
-                background_TCHW = self.normalise(parts.background_TCHW)
-                batch |= {"baseline_KCHW": parts.y_KCHW, "background_TCHW": background_TCHW}
-                batch |= {"background_KCHW": self.normalise(parts.background_KCHW)}
-                batch["x_TCHW"] = (normal_TCHW - background_TCHW) * seen_T1HW
-        return batch | self._times(context_days(days_N, context_T), target_days_K.double())
+                batch["baseline_KCHW"] = parts.y_KCHW
+                batch["background_TCHW"] = self.normalise(parts.background_TCHW)
+                batch["background_KCHW"] = self.normalise(parts.background_KCHW)
+                relative_TCHW = normal_TCHW - batch["background_TCHW"]
+        batch["x_TCHW"] = relative_TCHW * valid_THW[:, None].float()
+        return batch | self._times(days_T, target_days_K.double())
 
     def _times(self, days_T: Tensor, target_days_K: Tensor) -> dict[str, Tensor]:
         """Season, elapsed and offset of every step; intervals in units of `step_days`, so minutes and months have one scale."""
@@ -210,16 +197,9 @@ class ResidualForecaster(Ensemble):
         offset = (days - days_T[-1]) / step
         angle = 2 * math.pi * torch.remainder(days / TROPICAL_YEAR_DAYS, 1)
         time = torch.stack([angle.sin(), angle.cos(), torch.log1p(elapsed), offset.sign() * torch.log1p(offset.abs()) / 2], dim=1)
-        context = len(days_T)
-        named = {
-            "time_TF": time[:context],
-            "elapsed_T": elapsed[:context],
-            "time_KF": time[context:],
-            "elapsed_K": elapsed[context:],
-        }
-        return {name: values.float() for name, values in named.items()}
-
-    # ------------------------------------------------------------ compute
+        time, elapsed, context = time.float(), elapsed.float(), len(days_T)
+        of_context = {"time_TF": time[:context], "elapsed_T": elapsed[:context]}
+        return of_context | {"time_KF": time[context:], "elapsed_K": elapsed[context:]}
 
     def _network_inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The arguments of `EncoderForecaster.forward` from a batch of prepared windows."""
@@ -237,24 +217,12 @@ class ResidualForecaster(Ensemble):
                 futures.append(level_BKCHW)
             if isinstance(self.baseline, DecayingAnomaly):
                 futures += [batch["background_KCHW"], level_BKCHW - batch["background_KCHW"]]
-        return (
-            torch.cat(frames, dim=2),
-            valid_BTHW,
-            batch["time_TF"],
-            batch["elapsed_T"],
-            torch.cat(futures, dim=2),
-            batch["time_KF"],
-            batch["elapsed_K"],
-        )
-
-    def residual_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
-        """Residual of one network, (B, K, C, H, W), normalised units, without residual scaling."""
-        residual_BKCHW: Tensor = self.members[member](*self._network_inputs(batch))
-        return residual_BKCHW
+        context = torch.cat(frames, dim=2), valid_BTHW, batch["time_TF"], batch["elapsed_T"]
+        return *context, torch.cat(futures, dim=2), batch["time_KF"], batch["elapsed_K"]
 
     def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
         """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable."""
-        return self.correct(batch["baseline_KCHW"], self.residual_member(member, batch))
+        return self.correct(batch["baseline_KCHW"], self.members[member](*self._network_inputs(batch)))
 
     def residual(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean residual of the members, (B, K, C, H, W), normalised units, without residual scaling."""
@@ -268,15 +236,11 @@ class ResidualForecaster(Ensemble):
         """y_BKCHW, physical values, from a batch of results of `prepare` (each tensor with a leading B)."""
         if not len(self.members):
             return batch["baseline_KCHW"]
-        horizon = batch["baseline_KCHW"].shape[1]
-        residual_scale_K = self.residual_scale_K[
-            torch.arange(horizon, device=self.residual_scale_K.device).clamp(max=len(self.residual_scale_K) - 1)
-        ]
+        lead_K = torch.arange(batch["baseline_KCHW"].shape[1], device=self.residual_scale_K.device)
+        residual_scale_K = self.residual_scale_K[lead_K.clamp(max=len(self.residual_scale_K) - 1)]
         return self.correct(batch["baseline_KCHW"], residual_scale_K.view(-1, 1, 1, 1) * self.residual(batch))
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """`compute`."""
-        return self.compute(batch)
+    forward = compute
 
     @torch.no_grad()
     def forecast(

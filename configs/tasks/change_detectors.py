@@ -14,9 +14,14 @@ import torch
 from torch import nn
 
 from configs.tasks.change import ChangeIndexName, ChangeModel, ChangeRun, ChangeTraining
-from models.baselines.change_vector import ChangeVector, PlainChangeVector
-from models.baselines.image_difference import ImageDifference, otsu_threshold
-from models.baselines.ir_mad import IrMad, chi_square_threshold
+from models.baselines.change_indices import (
+    ChangeVector,
+    ImageDifference,
+    IrMad,
+    PlainChangeVector,
+    chi_square_threshold,
+    otsu_threshold,
+)
 from models.blocks.change import ChangeNetwork
 from models.change_detector import ChangeDetector, build_network, log_score
 from models.losses import change_loss

@@ -215,9 +215,14 @@ def build_rivals(run: MonitorRun) -> Rivals:
 
 def build_pair_indices() -> dict[str, PairIndex]:
     """The change indices of image pairs, with the automatic thresholds of their literature: Otsu, and chi square for IR-MAD."""
-    from models.baselines.change_vector import ChangeVector, PlainChangeVector
-    from models.baselines.image_difference import ImageDifference, otsu_threshold
-    from models.baselines.ir_mad import IrMad, chi_square_threshold
+    from models.baselines.change_indices import (
+        ChangeVector,
+        ImageDifference,
+        IrMad,
+        PlainChangeVector,
+        chi_square_threshold,
+        otsu_threshold,
+    )
     from pipelines.monitoring.yearly_pairs import pair_index
 
     def otsu(index: type[ImageDifference | PlainChangeVector | ChangeVector]) -> PairIndex:

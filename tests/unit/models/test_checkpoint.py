@@ -3,9 +3,7 @@ import json
 import pytest
 import torch
 
-from models.baselines.climatology import Climatology
-from models.baselines.decaying_anomaly import DecayingAnomaly
-from models.baselines.persistence import Persistence
+from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 from models.checkpoint import FORECASTER, CheckpointDamaged
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster

@@ -18,7 +18,7 @@ from configs.tasks.monitor import (
     fingerprint_model,
     networks_key,
 )
-from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.baselines.pointwise import DecayingAnomaly
 from models.checkpoint import FORECASTER
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster
