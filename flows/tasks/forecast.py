@@ -144,10 +144,10 @@ class Forecast:
             "evaluate", "calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed)
         )
         methods = {config.MODEL: forecaster, **baselines}
-        comparison = steps.do(
+        evaluation = steps.do(
             "evaluate", "evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals)
         )
-        return comparison.to_evaluation(intervals), {"snapshot": snapshot, "model_hash": trained["model_hash"]}
+        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"]}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""

@@ -66,12 +66,13 @@ class ResidualGRU(Pointwise, Network):
 
     def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, h_PD: Tensor) -> Tensor:
         """h_PD after a date, for pixels that are valid on it."""
-        after_PD: Tensor = self.cell(torch.cat([inputs_PF, _age(elapsed_days_P)], dim=1), self._decayed(h_PD, elapsed_days_P))
+        decayed_PD, age_P1 = self._after_gap(h_PD, elapsed_days_P)
+        after_PD: Tensor = self.cell(torch.cat([inputs_PF, age_P1], dim=1), decayed_PD)
         return after_PD
 
     def predict(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
         """(mean_P, log_sigma_P) of the standardised residual, predicted `elapsed_days_P` after the last valid date."""
-        raw_P2 = self.head(torch.tanh(self.body(torch.cat([self._decayed(h_PD, elapsed_days_P), _age(elapsed_days_P)], dim=1))))
+        raw_P2 = self.head(torch.tanh(self.body(torch.cat(self._after_gap(h_PD, elapsed_days_P), dim=1))))
         low, high = -math.log(SIGMA_RANGE[0]), math.log(SIGMA_RANGE[1])
         wide = raw_P2[:, 1]
         log_sigma_P = torch.where(wide > 0, high * torch.tanh(wide / high), low * torch.tanh(wide / low))
@@ -94,22 +95,15 @@ class ResidualGRU(Pointwise, Network):
             last_P = torch.where(seen_P, day_P, last_P)
         return torch.stack(answers).permute(2, 0, 1, 3)
 
-    def _decayed(self, h_PD: Tensor, elapsed_days_P: Tensor) -> Tensor:
-        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * _months(elapsed_days_P)[:, None])
+    def _after_gap(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
+        """(the decayed state, log(1 + months) of shape (P, 1))."""
+        months_P1 = (elapsed_days_P / DAYS_A_MONTH).clamp(max=LONGEST_MONTHS)[:, None]
+        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * months_P1), torch.log1p(months_P1)
 
 
 def elapsed_days(last_day_P: Tensor, day: Tensor | float) -> Tensor:
     """Float32 days since the last valid value of a pixel, never negative; 0 without one (last day NaN)."""
     return torch.nan_to_num(day - last_day_P, nan=0.0).clamp(min=0).float()
-
-
-def _months(elapsed_days_P: Tensor) -> Tensor:
-    return (elapsed_days_P / DAYS_A_MONTH).clamp(max=LONGEST_MONTHS)
-
-
-def _age(elapsed_days_P: Tensor) -> Tensor:
-    """(P, 1): log(1 + months)."""
-    return torch.log1p(_months(elapsed_days_P))[:, None]
 
 
 class ResidualEnsemble(Ensemble):
@@ -136,12 +130,10 @@ class ResidualEnsemble(Ensemble):
         return forecast_BT2P
 
     def describe(self) -> Description:
-        """What `rebuild_residual` needs, as JSON."""
         return {"config": asdict(self.config), "members": len(self.members)}
 
 
 def rebuild_residual(description: Description) -> ResidualEnsemble:
-    """An untrained ensemble from its `describe`."""
     return ResidualEnsemble(ResidualGRUConfig(**description["config"]), int(description["members"]))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
 from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
-from pipelines.learning.result import Criterion, Evaluation, Verdict, forecast_verdict
+from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.cache import WindowArrays
@@ -24,7 +24,6 @@ from pipelines.tiles import Tile
 class EvaluationSettings:
     """`model` is the name of the forecaster on trial; all others are its baselines. `variables` are the names of the C axis.
 
-    `ssim_range_C`: data range of each variable for SSIM; default: the range of the valid values of each tile over all dates.
     `margin`: the smallest difference that matters, a share of the baseline's error. `publish_if`: see `Verdict`.
     """
 
@@ -34,56 +33,34 @@ class EvaluationSettings:
     margin: float = 0.01
     confidence: float = 0.95
     publish_if: str = "smaller_error"  # | "beyond_doubt"
-    ssim_range_C: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was measured. `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`; `by_date` feeds the plots."""
-
-    model: str
-    metrics: dict[str, dict[str, Any]]
-    skill: dict[str, dict[str, Any]]
-    verdict: Verdict
-    criteria: tuple[Criterion, ...]
-    intervals: dict[str, Any] | None
-    by_date: dict[str, Any]
-    counts: dict[str, int]
-    protocol: str
-    tables: dict[str, ErrorTable] = field(repr=False, compare=False)
-
-    def to_evaluation(self, intervals: Intervals | None = None) -> Evaluation:
-        """The same as every task states it; `intervals` are kept under details.calibration, for `predict`."""
-        details = {name: getattr(self, name) for name in ("metrics", "skill", "intervals", "by_date", "counts")}
-        calibration = {"calibration": intervals.to_json()} if intervals else {}
-        methods = {name: dict(of_name["overall"]) for name, of_name in self.metrics.items()}
-        return Evaluation(self.model, methods, self.verdict, self.criteria, {**details, **calibration}, protocol=self.protocol)
 
 
 def evaluate(
-    forecasters: Mapping[str, Forecaster],
-    windows: Iterable[WindowArrays],
-    settings: EvaluationSettings,
-    progress: Progress | None = None,
-    *,
-    intervals: Intervals | None = None,
-) -> Comparison:
+    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
+    progress: Progress | None = None, *, intervals: Intervals | None = None,
+) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only.
 
     `intervals` are the model's; their coverage is measured on the same windows. `progress(done, total)` counts windows; total is
-    known where `windows` has a length.
+    known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`;
+    `by_date` feeds the plots; `calibration` are the intervals, for `predict`.
 
     Raises RequestError if `model` or a baseline that must be beaten is not among the forecasters, or no valid target pixel is
     there; StateError if a forecast is not finite where the truth is known.
     """
-    _check_names(forecasters, settings)
+    missing = [name for name in (settings.model, *settings.must_beat) if name not in forecasters]
+    if missing:
+        raise RequestError(
+            f"{', '.join(missing)} must be evaluated but is not among the forecasters ({', '.join(forecasters)}); "
+            "every name in evaluation.must_beat must stand in evaluation.baselines"
+        )
     tallies = {name: ErrorTally() for name in forecasters}
     coverage = CoverageTally(intervals) if intervals else None
     range_of_tile: dict[Tile, np.ndarray] = {}
     count = 0
     for count, window in enumerate(windows, start=1):
         if window.tile not in range_of_tile:
-            range_of_tile[window.tile] = _data_range(window, settings)
+            range_of_tile[window.tile] = _data_range(window)
         truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
         for name, forecaster in forecasters.items():
             y_KCHW = forecast_window(forecaster, window)
@@ -97,17 +74,7 @@ def evaluate(
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
-    tables = {name: tally.table() for name, tally in tallies.items()}
-    return _conclude(tables, settings, coverage, count)
-
-
-def _check_names(forecasters: Mapping[str, Forecaster], settings: EvaluationSettings) -> None:
-    missing = [name for name in (settings.model, *settings.must_beat) if name not in forecasters]
-    if missing:
-        raise RequestError(
-            f"{', '.join(missing)} must be evaluated but is not among the forecasters ({', '.join(forecasters)}); "
-            "every name in evaluation.must_beat must stand in evaluation.baselines"
-        )
+    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, coverage, count)
 
 
 def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
@@ -120,10 +87,8 @@ def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
         )
 
 
-def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarray:
-    """(C,) for SSIM."""
-    if settings.ssim_range_C is not None:
-        return np.array(settings.ssim_range_C, np.float64)
+def _data_range(window: WindowArrays) -> np.ndarray:
+    """(C,): the range of the valid values of a tile over all dates, for SSIM."""
     seen_NCHW, valid_N1HW = window.x_NCHW.numpy(), window.valid_NHW.numpy()[:, None]
     rest = (0, *range(2, seen_NCHW.ndim))
     low = np.where(valid_N1HW, seen_NCHW, np.inf).min(axis=rest)
@@ -133,34 +98,30 @@ def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarra
 
 def _conclude(
     tables: dict[str, ErrorTable], settings: EvaluationSettings, coverage: CoverageTally | None, windows: int
-) -> Comparison:
+) -> Evaluation:
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
     baselines = [name for name in tables if name != settings.model]
     skills = {name: _skills(sums[settings.model], sums[name], settings.confidence) for name in baselines}
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
-    overall = {name: of_baseline[0] for name, of_baseline in skills.items()}
+    whole = {name: of_baseline[0] for name, of_baseline in skills.items()}
     verdict = forecast_verdict(
-        overall,
-        errors,
-        settings.must_beat,
-        margin=settings.margin,
-        confidence=settings.confidence,
-        publish_if=settings.publish_if,
+        whole, errors, settings.must_beat, margin=settings.margin, confidence=settings.confidence, publish_if=settings.publish_if
     )
-    return Comparison(
-        model=settings.model,
-        metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},
-        skill={name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
-        verdict=verdict,
-        criteria=tuple(_criteria(overall, settings)),
-        intervals=coverage.to_json() if coverage else None,
-        by_date=_by_date(of_model, sums),
-        counts={"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
-        protocol=_protocol(settings, scale_C),
-        tables=tables,
-    )
+    metrics = {name: _metrics(tables[name], sums[name], settings.variables) for name in tables}
+    details = {
+        "metrics": metrics,
+        "skill": {name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
+        "intervals": coverage.to_json() if coverage else None,
+        "by_date": _by_date(of_model, sums),
+        "counts": {"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
+    }
+    if coverage:
+        details["calibration"] = coverage.intervals.to_json()
+    methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}
+    criteria, protocol = tuple(_criteria(whole, settings)), _protocol(settings, scale_C)
+    return Evaluation(settings.model, methods, verdict, criteria, details, protocol=protocol)
 
 
 def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) -> list[Interval]:
@@ -176,9 +137,8 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
 def _criteria(skills: Mapping[str, Interval], settings: EvaluationSettings) -> Iterator[Criterion]:
     """What `settings.publish_if` requires against each baseline that must be beaten; `failing` decides by the same numbers."""
     for name in settings.must_beat:
-        value, low = (
-            bound if bound is not None and math.isfinite(bound) else None for bound in (skills[name].value, skills[name].low)
-        )
+        bounds = (skills[name].value, skills[name].low)
+        value, low = (bound if bound is not None and math.isfinite(bound) else None for bound in bounds)
         yield Criterion(f"error saved against {name}", value, settings.margin, unit="of its error")
         if settings.publish_if == "beyond_doubt":
             yield Criterion(f"error saved against {name}, lower end of its interval", low, 0.0)
@@ -213,12 +173,12 @@ def _by_date(table: ErrorTable, sums: dict[str, np.ndarray]) -> dict[str, Any]:
 def _protocol(settings: EvaluationSettings, scale_C: np.ndarray) -> str:
     several = "standard deviations of each variable's test targets, averaged over variables"
     unit = "physical units" if len(scale_C) == 1 else several
-    ranges = settings.ssim_range_C or "the range of each tile's valid values over all dates"
     return (
         f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target "
         "pixels, every pixel the same weight; baselines are refitted on every date up to the issue date. skill = 1 - MAE of the "
         f"model / MAE of the baseline; interval: Student's t at {settings.confidence * 100:g} % over the paired differences of "
         "target dates, with the effective number of dates of an AR(1) (dates in their order, unequal gaps not used). A win or a "
         f"loss also takes a difference of {settings.margin * 100:g} % of the baseline's error. SSIM: 7x7 uniform window, data "
-        f"range {ranges}; pixels that are not valid are filled alike in forecast and truth, the mean runs over valid pixels."
+        "range the range of each tile's valid values over all dates; pixels that are not valid are filled alike in forecast and "
+        "truth, the mean runs over valid pixels."
     )

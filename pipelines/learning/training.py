@@ -196,7 +196,7 @@ def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
 def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resume: Path | None) -> None:
     gpus = list(range(torch.cuda.device_count()))
     stopping = EarlyStopping(VALIDATION_LOSS, patience=settings.patience, check_on_train_epoch_end=False, check_finite=True)
-    with _quiet(), _deterministic(), torch.random.fork_rng(gpus):
+    with _process_settings(), torch.random.fork_rng(gpus):
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -218,11 +218,10 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
         try:
             trainer.fit(task, epoch_end.training, epoch_end.validation, ckpt_path=resume, weights_only=True)
         except OSError as e:
-            if is_full(e):
-                raise StorageFull(
-                    f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
-                ) from e
-            raise
+            if not is_full(e):
+                raise
+            text = f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
+            raise StorageFull(text) from e
         except SIGTERMException as e:  # a SystemExit without a code, which would read as success
             raise SystemExit(128 + signal.SIGTERM) from e
         except SystemExit as e:  # Lightning answers Ctrl-C with exit(1) and leaves SIGINT ignored
@@ -271,27 +270,20 @@ def _shifted(progress: Progress | None, first: int, total: int) -> Callable[[int
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _process_settings() -> Iterator[None]:
+    """Lightning without its chatter; afterwards log levels and the switches that `deterministic=True` sets are as before."""
     loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS]
     levels = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            quieten_lightning()
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Puts PyTorch's process-wide switches, which Trainer(deterministic=True) throws, back afterwards."""
     deterministic: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a write of every buffer
     try:
-        yield
+        with warnings.catch_warnings():
+            quieten_lightning()
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = fill, benchmark
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
