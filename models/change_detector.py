@@ -24,7 +24,6 @@ from models.networks.l_unet import LUNet, LUNetConfig
 from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
 KINDS = ("siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef")
-
 SMALLEST_SCORE = 1e-6  # lower bound of a score of the change index: the logarithm of 0 is not finite
 SHORTEST_SERIES = 2  # minimum number of valid dates of a pixel
 
@@ -61,7 +60,6 @@ class ChangeDetector(Ensemble):
         self.register_buffer("threshold_value", torch.tensor(0.5, dtype=torch.float64))
 
     def describe(self) -> Description:
-        """The architecture; calibration and threshold are among the tensors."""
         return {"fuse_with": self.fuse_with, "members": self.describe_members()}
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
@@ -152,14 +150,9 @@ def _check_calibration(scale: float, bias: float, target: str) -> None:
 
 
 def build_network(
-    kind: str,
-    *,
-    bands: int,
-    widths: Sequence[int] = (16, 32, 64),
-    recurrence: str = "convlstm",
-    dropout: float = 0.1,
+    kind: str, *, bands: int, widths: Sequence[int] = (16, 32, 64), recurrence: str = "convlstm", dropout: float = 0.1,
     seed: int = 0,
-) -> ChangeNetwork:
+) -> ChangeNetwork:  # fmt: skip
     """An untrained network, determined by its arguments alone; the global random state is not changed.
 
     `recurrence` applies to siamese_dcrn only. Raises ValueError for an unknown kind or recurrence.
@@ -191,5 +184,4 @@ def rebuild_network(description: Description) -> ChangeNetwork:
 
 
 def rebuild_detector(description: Description) -> ChangeDetector:
-    """An untrained detector from its `describe`."""
     return ChangeDetector([rebuild_network(member) for member in description["members"]], fuse_with=description["fuse_with"])

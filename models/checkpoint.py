@@ -121,7 +121,6 @@ class Checkpoint(Generic[Model]):
 
 
 def rebuild_forecaster(description: Description) -> ResidualForecaster:
-    """An untrained forecaster from its `describe`."""
     scaling = description["scaling"]
     return ResidualForecaster(
         rebuild_baseline(description["baseline"] if "baseline" in description else description["guide"]),  # 0.1.0: guide
@@ -161,7 +160,6 @@ RESIDUAL = Checkpoint[ResidualEnsemble]("residual", rebuild_residual)
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Writes the file atomically: to a temporary file, flushed to disk, renamed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

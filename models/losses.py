@@ -48,12 +48,10 @@ def centred_target(batch: dict[str, Tensor]) -> Tensor:
 
 
 def masked_mae(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean absolute error, scalar."""
     return weighted_mean((y - _seen(y, target, weight)).abs(), weight)
 
 
 def masked_mse(y: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error, scalar."""
     return weighted_mean((y - _seen(y, target, weight)).square(), weight)
 
 

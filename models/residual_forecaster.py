@@ -119,13 +119,13 @@ class ResidualForecaster(Ensemble):
 
     def describe(self) -> Description:
         """Baseline, scaling, steps, and the description of every member; the residual scale is among the tensors."""
-        return {
+        steps = {"context": self.context, "horizon": self.horizon}
+        parts = {
             "baseline": describe_baseline(self.baseline),
             "scaling": asdict(self.scaling),
-            "context": self.context,
-            "horizon": self.horizon,
             "members": self.describe_members(),
         }
+        return {**steps, **parts}
 
     # ------------------------------------------------------------ physical <-> network values
 
@@ -202,7 +202,7 @@ class ResidualForecaster(Ensemble):
         return of_context | {"time_KF": time[context:], "elapsed_K": elapsed[context:]}
 
     def _network_inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The arguments of `EncoderForecaster.forward` from a batch of prepared windows."""
+        """The arguments of `ForecasterNetwork.forward` from a batch of prepared windows."""
         x_BTCHW, valid_BTHW, baseline_BKCHW = batch["x_TCHW"], batch["valid_THW"], batch["baseline_KCHW"]
         futures = [last_seen_age(valid_BTHW, batch["elapsed_T"]).expand(-1, baseline_BKCHW.shape[1], -1, -1)[:, :, None]]
         frames = [x_BTCHW]
@@ -276,7 +276,6 @@ class ResidualForecaster(Ensemble):
 
 
 def describe_baseline(baseline: Baseline) -> Description:
-    """{"kind": ..., its fields...}; `models.checkpoint` rebuilds it."""
     if baseline is None:
         return {"kind": "none"}
     (kind,) = (kind for kind, made in BASELINES.items() if isinstance(baseline, made))

@@ -43,7 +43,6 @@ def first_and_last(x_TCHW: Tensor, valid_THW: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def as_score(score_HW: Tensor, seen_HW: Tensor) -> Tensor:
-    """float32, NaN where invalid."""
     return torch.where(seen_HW, score_HW, torch.nan).float()
 
 
@@ -168,11 +167,9 @@ class IrMad(Pointwise):
     tolerance: float = 1e-3
 
     def halo_px(self, steps: int) -> Halo:
-        """None: every pixel depends on all others through the fit."""
-        return None
+        return None  # every pixel depends on all others through the fit
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
-        """score_HW (chi square) of a whole site."""
         return self.fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW)
 
     def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> "FittedIrMad":
@@ -212,7 +209,6 @@ class FittedIrMad(Pointwise):
     rho_C: Tensor
 
     def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor:
-        """score_HW (chi square) of the site or any window of it."""
         first_CHW, last_CHW, seen_HW = first_and_last(x_TCHW, valid_THW)
         chi_HW = self.chi_square(first_CHW.flatten(1).double(), last_CHW.flatten(1).double()).view(seen_HW.shape)
         return as_score(chi_HW, seen_HW)

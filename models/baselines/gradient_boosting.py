@@ -99,7 +99,6 @@ class GradientBoosting(Pointwise):
         return forests
 
     def _rows(self, window: Any) -> Rows:
-        """The valid target pixels of a window."""
         features_KFCHW, baseline_KCHW = self._lag_features([torch.as_tensor(getattr(window, name)) for name in ARGUMENTS])
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
         residual_KCHW = torch.as_tensor(window.target_KCHW) - baseline_KCHW

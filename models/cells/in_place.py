@@ -32,8 +32,6 @@ def convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Layer:
-    """One cell and its buffers."""
-
     def __init__(self, cell: ConvLSTMCell, like_BCHW: Tensor, state: LayerState | None):
         batch, _, height, width = like_BCHW.shape
         self.cell, self.pixels = cell, height * width
@@ -123,5 +121,4 @@ class InPlaceRun:
         return h_BDHW
 
     def state(self) -> State:
-        """State of all layers after the last step, copies."""
         return tuple(layer.state() for layer in self.layers)

@@ -62,6 +62,5 @@ class FCSiamDiff(ChangeNetwork):
 
 
 def features_of_pair(network: ChangeNetwork, x_BTCHW: Tensor, valid_BTHW: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Features of both dates at every scale, finest first."""
     first, second, seen = pair_frames(x_BTCHW, valid_BTHW, network.kind)
     return list(zip(*(network.encoder(torch.cat([x, seen], dim=1)) for x in (first, second)), strict=True))

@@ -61,7 +61,6 @@ class ResidualGRU(Pointwise, Network):
 
     @property
     def hidden(self) -> int:
-        """State values per pixel."""
         return self.config.hidden
 
     def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, h_PD: Tensor) -> Tensor:
@@ -121,7 +120,6 @@ class ResidualEnsemble(Ensemble):
 
     @property
     def networks(self) -> tuple[ResidualGRU, ...]:
-        """The members, typed."""
         return tuple(member for member in self.members if isinstance(member, ResidualGRU))
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:

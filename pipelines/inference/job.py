@@ -50,7 +50,6 @@ class Request:
 
     @property
     def targets_iso(self) -> list[str]:
-        """The target dates, ISO 8601."""
         return [f"{date.astype('datetime64[s]')}Z" for date in self.target_utc]
 
 

@@ -77,7 +77,6 @@ class Staged:
 
     @contextmanager
     def _opened(self, flags: int) -> Iterator[dict[Field, int]]:
-        """A file descriptor of every field."""
         with ExitStack() as stack:
             descriptors: dict[Field, int] = {}
             for field in self.fields:

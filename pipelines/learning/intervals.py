@@ -144,11 +144,5 @@ def effective_dates(difference_D: np.ndarray) -> float:
 def skill_json(skill: Interval, margin: float) -> dict[str, float | int | str | None]:
     """The skill as it stands in evaluation.json."""
     plain = skill.to_json()
-    return {
-        "skill": plain["value"],
-        "low": plain["low"],
-        "high": plain["high"],
-        "dates": skill.count,
-        "effective_dates": skill.independent,
-        "outcome": skill.outcome(margin),
-    }
+    bounds = {"skill": plain["value"], "low": plain["low"], "high": plain["high"]}
+    return {**bounds, "dates": skill.count, "effective_dates": skill.independent, "outcome": skill.outcome(margin)}

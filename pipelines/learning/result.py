@@ -90,43 +90,30 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain values; `evaluation.json` holds them beside the hash of the model and the cube's snapshot."""
         return {
-            "shipped": self.shipped,
+            **vars(self),
             "methods": {name: dict(figures) for name, figures in self.methods.items()},
             "verdict": self.verdict.to_json(),
             "criteria": [criterion.to_json() for criterion in self.criteria],
             "details": dict(self.details),
             "notes": list(self.notes),
-            "protocol": self.protocol,
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
         """What `to_json` wrote. Raises KeyError or TypeError for anything else."""
-        verdict = {**content["verdict"], "must_beat": tuple(content["verdict"]["must_beat"])}
+        verdict = Verdict(**{**content["verdict"], "must_beat": tuple(content["verdict"]["must_beat"])})
         criteria = [{key: value for key, value in one.items() if key != "is_met"} for one in content["criteria"]]
-        return cls(
-            content["shipped"],
-            content["methods"],
-            Verdict(**verdict),
-            tuple(Criterion(**one) for one in criteria),
-            content["details"],
-            tuple(content["notes"]),
-            content["protocol"],
-        )
+        known = {name: content[name] for name in ("shipped", "methods", "details", "protocol")}
+        return cls(**known, verdict=verdict, criteria=tuple(Criterion(**one) for one in criteria), notes=tuple(content["notes"]))
 
 
 # ---------------------------------------------------------------- verdicts
 
 
 def forecast_verdict(
-    skills: Mapping[str, Interval],
-    errors: Mapping[str, float],
-    must_beat: Sequence[str],
-    *,
-    margin: float,
-    confidence: float,
+    skills: Mapping[str, Interval], errors: Mapping[str, float], must_beat: Sequence[str], *, margin: float, confidence: float,
     publish_if: str = "smaller_error",
-) -> Verdict:
+) -> Verdict:  # fmt: skip
     """The verdict over overall skills and errors (any common unit) by baseline name."""
     best = min(errors, key=lambda name: errors[name])
     outcomes = {name: skill.outcome(margin) for name, skill in skills.items()}
@@ -143,15 +130,9 @@ def forecast_verdict(
 
 
 def detection_verdict(
-    shipped: str,
-    methods: Mapping[str, Mapping[str, Any]],
-    differences: Mapping[str, Interval],
-    must_beat: Sequence[str],
-    *,
-    margin: float,
-    confidence: float,
-    are_strips: bool = False,
-) -> Verdict:
+    shipped: str, methods: Mapping[str, Mapping[str, Any]], differences: Mapping[str, Interval], must_beat: Sequence[str], *,
+    margin: float, confidence: float, are_strips: bool = False,
+) -> Verdict:  # fmt: skip
     """The verdict over the differences of pooled F1 to each other method. `methods` as in evaluation.json.
 
     are_strips: what was left out were strips of sites, not whole sites.
@@ -185,9 +166,6 @@ def failing(
     return [name for name in must_beat if not is_enough(differences[name])]
 
 
-# ---------------------------------------------------------------- sentences
-
-
 def _skill_sentence(name: str, skill: Interval, margin: float, confidence: float) -> str:
     claim = CLAIMS[skill.outcome(margin)].format(margin=f"{margin * 100:g} %")
     if skill.value is None:
@@ -207,7 +185,6 @@ def _f1_sentence(name: str, f1: float | None, difference: Interval, margin: floa
 
 
 def _range(interval: Mapping[str, Any], confidence: float, shown: Callable[[float], str]) -> str:
-    """Of an interval's JSON."""
     if interval["low"] is None or interval["high"] is None:
         return f" (no interval: {interval['reason']})" if interval["reason"] else ""
     return f" ({confidence * 100:g} % interval {shown(interval['low'])} to {shown(interval['high'])}, {interval['basis']})"

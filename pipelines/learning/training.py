@@ -58,10 +58,8 @@ PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed
 
 @dataclass(frozen=True)
 class MemberReport:
-    """How one network was trained. `curve`: per epoch `epoch, training_loss, validation_loss, learning_rate`; epoch 0 is the
-    untrained network (no training loss, no rate). `best_epoch` 0: training found nothing better than that.
-
-    `resumed` is True if an earlier, interrupted run did some of it; `seconds` are those of this run.
+    """How one network was trained. Epoch 0 is the untrained network (no training loss, no rate): `best_epoch` 0 says that
+    training found nothing better. `resumed`: an earlier, interrupted run did some of it; `seconds` are those of this run.
     """
 
     epochs: int
@@ -74,7 +72,7 @@ class MemberReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Of a whole ensemble; `to_json()` is plain."""
+    """Of a whole ensemble."""
 
     members: tuple[MemberReport, ...]
     training_windows: int
@@ -85,18 +83,10 @@ class TrainingReport:
 
 
 def train(
-    forecaster: Trainable,
-    train_set: WindowSet,
-    validation_set: WindowSet,
-    loss: Loss,
-    settings: TrainingSettings,
-    folder: Path,
-    progress: Progress | None = None,
-    *,
-    key: str = "",
-    target_of: Callable[[Batch], torch.Tensor] = itemgetter("target"),
+    forecaster: Trainable, train_set: WindowSet, validation_set: WindowSet, loss: Loss, settings: TrainingSettings, folder: Path,
+    progress: Progress | None = None, *, key: str = "", target_of: Callable[[Batch], torch.Tensor] = itemgetter("target"),
     weight_of: Callable[[Batch], torch.Tensor] = itemgetter("weight"),
-) -> TrainingReport:
+) -> TrainingReport:  # fmt: skip
     """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
 
     `target_of(batch)` is what is to be learnt and `weight_of(batch)` how much each value of it counts (0 or False: not known).
