@@ -167,7 +167,6 @@ class SeamError:
 
 
 def seam_error(staging: Path) -> SeamError:
-    """The seam error of all regions in the ledger of `staging`."""
     records = [record for record in read_records(staging) if record.seam_count]
     count = sum(record.seam_count for record in records)
     if not count:

@@ -47,14 +47,11 @@ class RowBand:
         if rows.stop > held:
             self._load(rows, max(held, rows.start))
         elif rows.start > self.first:
-            self._drop(rows.start)
+            kept = slice(rows.start - self.first, None)
+            self.image_NBYX, self.valid_NYX = self.image_NBYX[:, :, kept].copy(), self.valid_NYX[:, kept].copy()
+            self.first = rows.start
         inside = slice(rows.start - self.first, rows.stop - self.first)
         return self.image_NBYX[:, :, inside], self.valid_NYX[:, inside]
-
-    def _drop(self, start: int) -> None:
-        kept = slice(start - self.first, None)
-        self.image_NBYX, self.valid_NYX = self.image_NBYX[:, :, kept].copy(), self.valid_NYX[:, kept].copy()
-        self.first = start
 
     def _load(self, rows: slice, held: int) -> None:
         """Extends the band to the end of the chunk of the last requested row, one date at a time."""
@@ -91,8 +88,7 @@ class Strip:
     def forecast(self, tile: Tile) -> np.ndarray:
         """y_KCHW float32 of `tile`, from a window with the exact halo; NaN where the pixel was never observed."""
         window = self.job.window_of(tile)
-        rows, columns = tile.within(window)
-        return self.forecast_window(window)[:, :, rows, columns]
+        return self.forecast_window(window)[:, :, *tile.within(window)]
 
     def forecast_window(self, window: Tile) -> np.ndarray:
         image_NBYX, valid_NYX = self.band.read(window.rows)

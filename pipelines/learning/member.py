@@ -50,8 +50,7 @@ class WindowSet(Protocol):
     """Windows of one part, as `pipelines.samples` gives them.
 
     `shapes` has one hashable per window (windows of equal shape may share a batch); `gather(indices)` is a dict of tensors
-    with a leading B, of which the trainer reads `target` and `weight` (or what `train` is told to read in their place);
-    `set_epoch` changes the augmentation, if there is any.
+    with a leading B, of which `train` reads target and weight; `set_epoch` changes the augmentation, if there is any.
     """
 
     @property
@@ -72,7 +71,7 @@ class EpochBatches:
     Not a torch DataLoader: windows come out of memory maps in microseconds, so worker processes cost more than they
     give, and resuming needs the order of epoch e without having lived through the epochs before it.
 
-    With `world` > 1 every batch is dealt to the ranks (short ones are filled up from their own start), so the number of
+    With `world` > 1 every batch is divided among the ranks (short ones are filled up from their own start), so the number of
     optimiser steps does not depend on the number of devices.
     """
 

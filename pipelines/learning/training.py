@@ -100,12 +100,8 @@ def train(
     With `devices` > 1 this is distributed data parallel in spawned processes: the calling script needs the usual
     `if __name__ == "__main__"` guard and everything passed in must pickle.
 
-    Raises
-    ------
-    RequestError    no windows to train or validate on; a precision or device that this machine does not have
-    StateError      the loss is not finite from the first epoch on
-    ArtefactDamaged resume state that cannot be read
-    StorageFull     no space left for the resume state; what was published before stays
+    Raises RequestError (no windows; a precision or device that this machine does not have), StateError (the loss is not finite
+    from the first epoch on), ArtefactDamaged (resume state that cannot be read), StorageFull (what was published before stays).
     """
     _check_request(train_set, validation_set, settings)
     count = len(forecaster.members)
