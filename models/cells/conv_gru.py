@@ -20,8 +20,6 @@ from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentSta
 
 
 class ConvGRUCell(RecurrentCell):
-    """One ConvGRU layer."""
-
     def __init__(self, inputs: int, hidden: int, kernel: int = 3):
         super().__init__(inputs, hidden, kernel)
         self.gates = nn.Conv2d(inputs + hidden, 2 * hidden, kernel, padding=kernel // 2)  # z, r
@@ -35,7 +33,5 @@ class ConvGRUCell(RecurrentCell):
 
 
 class ConvGRU(RecurrentStack):
-    """A stack of ConvGRU layers."""
-
     def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3):
         super().__init__(ConvGRUCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))

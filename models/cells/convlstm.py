@@ -84,8 +84,6 @@ class ConvLSTMCell(RecurrentCell):
 
 
 class ConvLSTM(RecurrentStack):
-    """A stack of ConvLSTM layers."""
-
     def __init__(
         self, inputs: int, hidden: Sequence[int], kernel: int = 3, *, peepholes: bool = False, forget_bias: float = 1.0,
         time_features: int = 0, dropout: float = 0.0,

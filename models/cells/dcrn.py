@@ -17,8 +17,6 @@ from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentSta
 
 
 class DCRNCell(RecurrentCell):
-    """One recurrent layer."""
-
     def __init__(self, inputs: int, hidden: int, kernel: int = 3):
         super().__init__(inputs, hidden, kernel)
         self.from_input = nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2)  # W_cx, b
@@ -29,7 +27,5 @@ class DCRNCell(RecurrentCell):
 
 
 class DCRN(RecurrentStack):
-    """A stack of recurrent layers."""
-
     def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3):
         super().__init__(DCRNCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))

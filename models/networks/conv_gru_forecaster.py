@@ -17,14 +17,11 @@ from models.contract import Description
 
 @dataclass(frozen=True)
 class ConvGRUSettings:
-    """Configuration of the network."""
-
     hidden: tuple[int, ...] = (16,)
     kernel: int = 3
     frame_dropout: float = 0.0  # fraction of context frames hidden in training
 
     def build(self, outputs: int, frame_channels: int, future_channels: int) -> "ConvGRUForecaster":
-        """An untrained network for these channels."""
         return ConvGRUForecaster(ConvGRUForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
 
 
@@ -34,8 +31,6 @@ class ConvGRUForecasterConfig(ConvGRUSettings, Channels):
 
 
 class ConvGRUForecaster(ForecasterNetwork):
-    """See the module's docstring."""
-
     def __init__(self, config: ConvGRUForecasterConfig):
         encoder = ConvGRU(config.frame_channels + 1 + TIME_FEATURES, config.hidden, config.kernel)
         forecaster = ConvGRU(config.future_channels + TIME_FEATURES, config.hidden, config.kernel)

@@ -19,8 +19,6 @@ from models.contract import Description
 
 @dataclass(frozen=True)
 class ConvLSTMSettings:
-    """Configuration of the network."""
-
     hidden: tuple[int, ...] = (16,)
     kernel: int = 3
     peepholes: bool = False
@@ -29,7 +27,6 @@ class ConvLSTMSettings:
     frame_dropout: float = 0.0  # fraction of context frames hidden in training
 
     def build(self, outputs: int, frame_channels: int, future_channels: int) -> "EncoderForecaster":
-        """An untrained network for these channels."""
         return EncoderForecaster(EncoderForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
 
 
@@ -39,8 +36,6 @@ class EncoderForecasterConfig(ConvLSTMSettings, Channels):
 
 
 class EncoderForecaster(ForecasterNetwork):
-    """See the module's docstring."""
-
     def __init__(self, config: EncoderForecasterConfig):
         options = {name: getattr(config, name) for name in ("peepholes", "forget_bias", "dropout")}
         encoder, forecaster = (

@@ -2,9 +2,7 @@
 
 Differences: the Siamese ones concatenate or compare the coarsest scale too (there the decoder starts from the second date's
 features alone), so that FC-Siam-diff is symmetric in the dates; the coarsest scale is not pooled once more; sizes double by
-repetition instead of transposed convolution; the norm is over channels (see `models.blocks.change`).
-
-Shapes: B batch, T = 2 dates, C bands, H rows, W columns.
+repetition instead of transposed convolution; the norm is over channels (see `models.blocks.change`, also for the shapes).
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,7 @@
 Papadomanolaki, Verma, Vakalopoulou, Gupta & Karantzalos 2019, "Detecting urban changes with recurrent neural networks from
 multitemporal Sentinel-2 data", IGARSS, arXiv:1910.07778, Figure 1. One encoder reads every date; at each scale a ConvLSTM
 reads the features of the dates in order, and its last output goes to the decoder. Differences: the norm is over channels, and
-sizes double by repetition (see `models.blocks.change`).
-
-Shapes: B batch, T >= 2 dates, C bands, H rows, W columns.
+sizes double by repetition (see `models.blocks.change`, also for the shapes).
 """
 
 from collections.abc import Sequence
@@ -20,14 +18,10 @@ from models.cells.recurrent_stack import RecurrentStack
 
 @dataclass(frozen=True)
 class LUNetConfig(NetworkConfig):
-    """What is needed to rebuild the network."""
-
     kernel: int = 3  # of the ConvLSTM, odd
 
 
 class LUNet(ChangeNetwork):
-    """See the module's docstring."""
-
     kind = "l_unet"
     config: LUNetConfig
 

@@ -5,7 +5,7 @@ Du & Zhang 2019, arXiv:1908.06632): there a patch gives one vector per date and 
 connected; here every cell of every scale is such a vector, which is the same layer as a 1 x 1 convolution
 (`kernel` 1, the default), and the decoder joins the scales. With `kernel` 3 the states of adjacent cells are read too.
 
-The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Shapes: B batch, T >= 2 dates, C bands, H rows, W columns.
+The recurrent layer is a ConvLSTM, a ConvGRU or the DCRN layer. Shapes as in `models.blocks.change`.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,11 @@ from models.cells.recurrent_stack import RecurrentStack
 
 @dataclass(frozen=True)
 class SiameseDCRNConfig(NetworkConfig):
-    """What is needed to rebuild the network."""
-
     recurrence: str = "convlstm"  # "convlstm" | "convgru" | "dcrn"
     kernel: int = 1  # of the recurrent layer, odd
 
 
 class SiameseDCRN(ChangeNetwork):
-    """See the module's docstring."""
-
     kind = "siamese_dcrn"
     config: SiameseDCRNConfig
 

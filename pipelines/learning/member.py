@@ -9,6 +9,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -257,22 +258,20 @@ def load_epoch_state(path: Path) -> dict[str, Any]:
     return state
 
 
-class ProgressRelay:
-    """Carries progress out of the processes of a multi-device run: `put`, picklable, is called there, `show` is called here."""
+@contextmanager
+def relayed(show: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """A picklable function for the processes of a multi-device run; what they pass to it, `show` gets here."""
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
 
-    def __init__(self, show: Callable[[int], None]):
-        self._queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-        self._thread = threading.Thread(target=self._pass_on, args=(show,), daemon=True)
-
-    def _pass_on(self, show: Callable[[int], None]) -> None:
-        while (step := self._queue.get()) is not None:
+    def pass_on() -> None:
+        for step in iter(queue.get, None):
             show(step)
 
-    def __enter__(self) -> Callable[[int], None]:
-        self._thread.start()
-        return self._queue.put
-
-    def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        self._queue.close()
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield queue.put
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.close()

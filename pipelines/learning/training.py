@@ -39,13 +39,13 @@ from pipelines.learning.member import (
     EpochEnd,
     Loss,
     MemberTask,
-    ProgressRelay,
     Row,
     TrainingSettings,
     WindowSet,
     best_of,
     load_epoch_state,
     quieten_lightning,
+    relayed,
 )
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
@@ -117,7 +117,7 @@ def train(
         is_resumed = state is not None
         if state is None or not state["finished"]:
             task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of)
-            with ProgressRelay(show) if settings.devices > 1 else nullcontext(show) as carried:
+            with relayed(show) if settings.devices > 1 else nullcontext(show) as carried:
                 _fit(task, EpochEnd(training, validation, run_key, resume, carried), settings, resume if is_resumed else None)
             state = load_epoch_state(resume)
         best = _take_best(member, state, resume, settings)
