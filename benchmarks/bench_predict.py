@@ -55,7 +55,7 @@ def real():
     """The ResidualForecaster: a decaying anomaly, corrected by an encoder-forecaster of ConvLSTM layers."""
     import torch
 
-    from models.baselines.decaying_anomaly import DecayingAnomaly
+    from models.baselines.pointwise import DecayingAnomaly
     from models.networks.encoder_forecaster import ConvLSTMSettings
     from models.residual_forecaster import Scaling, build_forecaster
 
@@ -75,8 +75,10 @@ def measure(kind: str, height: int, width: int) -> dict:
     import torch
 
     from pipelines.cube.store import bands_of, open_cube
+    from pipelines.inference.job import Prediction, plan_job
     from pipelines.inference.predict import predict
     from pipelines.samples.variables import decode
+    from pipelines.samples.windows import ForecastSteps
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -94,9 +96,10 @@ def measure(kind: str, height: int, width: int) -> dict:
         subprocess.run([sys.executable, "-m", "benchmarks.bench_predict", "make", folder, str(height), str(width)], check=True)
         dataset, variable = open_cube(f"{folder}/cube"), make_variable()
         context_T, usable_N, target_days_K = np.arange(CONTEXT), np.ones(CONTEXT, bool), 17600.0 + 10 * np.arange(TARGETS)
-        arguments = (context_T, usable_N, target_days_K)
+        steps = ForecastSteps(context_T, usable_N, target_days_K, CONTEXT - 1)
         before, start = peak_mb(), time.perf_counter()
-        staged = predict(dataset, "S", forecaster, (variable,), *arguments, None, Path(folder) / "staging", TILE_PX)
+        job = plan_job(dataset, "S", forecaster, (variable,), steps, tile_px=TILE_PX)
+        staged = predict(Prediction(job, dataset, forecaster, None, Path(folder) / "staging"))
         seconds, after, network_seconds = time.perf_counter() - start, peak_mb(), sum(busy)
         difference = None
         if height * width <= WHOLE_UP_TO_PX[kind]:

@@ -21,9 +21,7 @@ from pipelines.scene import Band
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.baselines.change_vector import ChangeVector, PlainChangeVector
-    from models.baselines.image_difference import ImageDifference
-    from models.baselines.ir_mad import IrMad
+    from models.baselines.change_indices import ChangeVector, ImageDifference, IrMad, PlainChangeVector
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
     from pipelines.sources.layers import BandRequest
@@ -113,9 +111,7 @@ def build_variables(variables: Iterable[VariableConfig]) -> tuple[Variable, ...]
 
 def build_change_index(name: str) -> ImageDifference | ChangeVector | PlainChangeVector | IrMad:
     """A change index of image pairs: it answers `score(x_TCHW, valid_THW) -> score_HW`."""
-    from models.baselines.change_vector import ChangeVector, PlainChangeVector
-    from models.baselines.image_difference import ImageDifference
-    from models.baselines.ir_mad import IrMad
+    from models.baselines.change_indices import ChangeVector, ImageDifference, IrMad, PlainChangeVector
 
     match name:
         case "image_difference":
@@ -132,8 +128,7 @@ def automatic_threshold(name: str, score_HW: np.ndarray | Tensor, bands: int) ->
     """(its name, the threshold) that the index's own literature sets without any label: chi square for IR-MAD, else Otsu."""
     import torch
 
-    from models.baselines.image_difference import otsu_threshold
-    from models.baselines.ir_mad import chi_square_threshold
+    from models.baselines.change_indices import chi_square_threshold, otsu_threshold
 
     if name == "ir_mad":
         return "chi square, 1 %", chi_square_threshold(bands)

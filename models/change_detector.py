@@ -15,11 +15,15 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.blocks.change import ChangeNetwork
-from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
+from models.blocks.change import ChangeNetwork, NetworkConfig
+from models.contract import Description, Ensemble, seeded
+from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
+from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 
+KINDS = ("siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef")
 SMALLEST_SCORE = 1e-6  # lower bound of a score of the change index: the logarithm of 0 is not finite
 SHORTEST_SERIES = 2  # minimum number of valid dates of a pixel
 
@@ -29,7 +33,7 @@ def elapsed_days(days_T: Tensor) -> Tensor:
     return torch.diff(days_T, prepend=days_T[..., :1], dim=-1).float()
 
 
-class ChangeDetector(Network):
+class ChangeDetector(Ensemble):
     """See the module's docstring. All members have one architecture; `fuse_with` names the change index, or is "none".
 
     Until `calibrate_member`, `calibrate_index` and `calibrate_fusion` the scales are 1 and the biases 0; until
@@ -43,10 +47,9 @@ class ChangeDetector(Network):
     threshold_value: Tensor
 
     def __init__(self, members: Sequence[ChangeNetwork], *, fuse_with: str = "change_vector"):
-        super().__init__()
+        super().__init__(members)
         if not members:
             raise ValueError("a detector needs at least one member")
-        self.members = nn.ModuleList(networks_of(members))
         if len({member.config for member in members}) > 1:
             raise ValueError(f"the members differ in their config: {sorted({str(member.config) for member in members})}")
         self.fuse_with = fuse_with
@@ -56,24 +59,8 @@ class ChangeDetector(Network):
         self.register_buffer("fusion_scale_bias", torch.tensor([1.0, 0.0], dtype=torch.float64))
         self.register_buffer("threshold_value", torch.tensor(0.5, dtype=torch.float64))
 
-    # ------------------------------------------------------------ networks
-
-    @property
-    def stride_px(self) -> tuple[int, ...]:
-        """Windows start at multiples of this, from the raster's first row and column."""
-        return common_stride(self.members)
-
-    def halo_px(self, steps: int) -> Halo:
-        """Radius of the receptive field for a series of `steps` dates, a multiple of `stride_px`."""
-        return widest_halo(self.members, steps)
-
-    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations of all members on one series of `shape` (B, T, C, H, W)."""
-        return total_flops(self.members, shape, targets)
-
     def describe(self) -> Description:
-        """The architecture; calibration and threshold are among the tensors."""
-        return {"fuse_with": self.fuse_with, "members": [member.describe() for member in networks_of(self.members)]}
+        return {"fuse_with": self.fuse_with, "members": self.describe_members()}
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
         """logit_B1HW of member i from `x_TCHW`, `valid_THW`, `elapsed_T`, each with a leading B; for training."""
@@ -86,15 +73,16 @@ class ChangeDetector(Network):
         logit_HW = self.members[i](x_TCHW[None], valid_THW[None], elapsed_days(days_T)[None])[0, 0]
         return torch.where(valid_THW.sum(0) >= SHORTEST_SERIES, logit_HW, torch.nan)
 
-    # ------------------------------------------------------------ calibration
+    # ------------------------------------------------------------ calibration: logistic regressions of labels
 
     def member_probability(self, i: int, logit: Tensor) -> Tensor:
         """Calibrated probability of change, of the logit's shape, float32; NaN stays NaN."""
         return torch.sigmoid(self.scale_M[i] * logit.double() + self.bias_M[i]).float()
 
     def calibrate_member(self, i: int, scale: float, bias: float) -> None:
-        """Sets the probability of member i to sigmoid(scale x logit + bias): a logistic regression of labels on `member_logit`,
-        fitted on sites that the member was not trained on. Raises ValueError for a negative or non-finite scale.
+        """Sets the probability of member i to sigmoid(scale x logit + bias), fitted on sites that it was not trained on.
+
+        Raises ValueError for a negative or non-finite scale, as do the two others.
         """
         _check_calibration(scale, bias, f"member {i}")
         self.scale_M[i], self.bias_M[i] = scale, bias
@@ -105,17 +93,12 @@ class ChangeDetector(Network):
         return torch.sigmoid(scale * log_score(score).double() + bias).float()
 
     def calibrate_index(self, scale: float, bias: float) -> None:
-        """Sets the probability of the index to sigmoid(scale x log_score + bias): a logistic regression of labels on `log_score`.
-
-        Raises ValueError for a negative or non-finite scale.
-        """
+        """Sets the probability of the index to sigmoid(scale x log_score + bias)."""
         _check_calibration(scale, bias, "the change index")
         self.index_scale_bias.copy_(torch.tensor([scale, bias]))
 
     def calibrate_fusion(self, scale: float, bias: float) -> None:
-        """Sets the fused probability to sigmoid(scale x logit(sqrt(network x index)) + bias): a logistic regression of labels on
-        `logit_of` the fusion. Raises ValueError for a negative or non-finite scale.
-        """
+        """Sets the fused probability to sigmoid(scale x logit_of(sqrt(network x index)) + bias)."""
         _check_calibration(scale, bias, "the fusion")
         self.fusion_scale_bias.copy_(torch.tensor([scale, bias]))
 
@@ -161,3 +144,44 @@ def _check_calibration(scale: float, bias: float, target: str) -> None:
             f"the calibration of {target} needs a finite scale >= 0 and a finite bias, got {scale} and {bias}: "
             "a higher score must not give a lower probability"
         )
+
+
+# ---------------------------------------------------------------- networks by name
+
+
+def build_network(
+    kind: str, *, bands: int, widths: Sequence[int] = (16, 32, 64), recurrence: str = "convlstm", dropout: float = 0.1,
+    seed: int = 0,
+) -> ChangeNetwork:  # fmt: skip
+    """An untrained network, determined by its arguments alone; the global random state is not changed.
+
+    `recurrence` applies to siamese_dcrn only. Raises ValueError for an unknown kind or recurrence.
+    """
+    chosen = {"recurrence": recurrence} if kind == "siamese_dcrn" else {}
+    description = {"kind": kind, "bands": bands, "widths": widths, "dropout": dropout, **chosen}
+    return seeded(seed, lambda: rebuild_network(description))
+
+
+def rebuild_network(description: Description) -> ChangeNetwork:
+    """An untrained network from its `describe`. Raises ValueError, TypeError or KeyError."""
+    fields = dict(description)
+    kind = fields.pop("kind")
+    fields["widths"] = tuple(fields["widths"])
+    if not fields["widths"] or min(fields["widths"]) < 1:
+        raise ValueError(f"widths need at least one scale of at least one channel, got {fields['widths']}")
+    match kind:
+        case "siamese_dcrn":
+            return SiameseDCRN(SiameseDCRNConfig(**fields))
+        case "l_unet":
+            return LUNet(LUNetConfig(**fields))
+        case "fc_siam_diff":
+            return FCSiamDiff(NetworkConfig(**fields))
+        case "fc_siam_conc":
+            return FCSiamConc(NetworkConfig(**fields))
+        case "fc_ef":
+            return FCEF(NetworkConfig(**fields))
+    raise ValueError(f"expected one of {', '.join(KINDS)}, got the change network {kind!r}")
+
+
+def rebuild_detector(description: Description) -> ChangeDetector:
+    return ChangeDetector([rebuild_network(member) for member in description["members"]], fuse_with=description["fuse_with"])

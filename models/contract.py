@@ -1,25 +1,20 @@
 """The model contract: what every network states about itself, and what pipelines may call.
 
-    network.halo_px(steps)        radius of the receptive field over so many steps, per axis (y, x); None: unbounded
-    network.stride_px             windows start at multiples of it, per axis; inputs are padded to multiples of it
-    network.flops(shape)          floating point operations of one forward pass
-    network.describe()            what a checkpoint needs to rebuild the network, plain JSON
-
-`forward` returns predictions only: no loss, no sampling, no state. All four methods are abstract, so a network that lacks one
-cannot be instantiated, and containers of networks (an ensemble, a detector) accept no other module (`networks_of`).
-
-A new network is a class with these four and a `case` in `models.checkpoint`. Inheritance is used only here, because Python
-then refuses an incomplete network; see docs/design/007-model-contract.md.
+`forward` returns predictions only: no loss, no sampling, no state. `halo_px`, `stride_px`, `flops` and `describe` are abstract,
+so a network that lacks one cannot be instantiated, and `Ensemble` accepts no other module. A new network is a class with these
+four and a `case` where descriptions are rebuilt; see docs/design/007-model-contract.md.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 Description = dict[str, Any]  # plain JSON
+Built = TypeVar("Built")
 Halo = tuple[int, ...] | None  # pixels per axis, (y, x); None: unbounded
 
 
@@ -57,12 +52,45 @@ class Pointwise:
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """(1, 1): windows may start anywhere."""
         return 1, 1
 
     def halo_px(self, steps: int) -> Halo:
-        """(0, 0): a pixel depends on no other."""
         return 0, 0
+
+
+class Ensemble(Network):
+    """Networks side by side: the widest halo, the common stride, the sum of the operations."""
+
+    def __init__(self, members: Iterable[nn.Module]):
+        super().__init__()
+        self.members = nn.ModuleList(networks_of(members))
+
+    def halo_px(self, steps: int) -> Halo:
+        """The largest halo of the members per axis; None if one of them has none; (0, 0) without members."""
+        halos = [network.halo_px(steps) for network in networks_of(self.members)]
+        finite = [halo for halo in halos if halo is not None]
+        if len(finite) < len(halos):
+            return None
+        return tuple(max(axis) for axis in zip(*finite, strict=True)) if finite else (0, 0)
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        """The least common multiple of the members' strides per axis; (1, 1) without members."""
+        strides = [network.stride_px for network in networks_of(self.members)]
+        return tuple(math.lcm(*axis) for axis in zip(*strides, strict=True)) if strides else (1, 1)
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        return sum(network.flops(shape, targets) for network in networks_of(self.members))
+
+    def describe_members(self) -> list[Description]:
+        return [network.describe() for network in networks_of(self.members)]
+
+
+def seeded(seed: int, build: Callable[[], Built]) -> Built:
+    """What `build` makes with the random state of `seed`; the global one is not changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
 
 
 def networks_of(members: Iterable[nn.Module]) -> list[Network]:
@@ -75,30 +103,6 @@ def networks_of(members: Iterable[nn.Module]) -> list[Network]:
             )
         networks.append(member)
     return networks
-
-
-def widest_halo(members: Iterable[nn.Module], steps: int) -> Halo:
-    """The largest halo of `members` per axis; None if one of them has none; (0, 0) for no member.
-
-    >>> widest_halo([], 3)
-    (0, 0)
-    """
-    halos = [network.halo_px(steps) for network in networks_of(members)]
-    finite = [halo for halo in halos if halo is not None]
-    if len(finite) < len(halos):
-        return None
-    return tuple(max(axis) for axis in zip(*finite, strict=True)) if finite else (0, 0)
-
-
-def common_stride(members: Iterable[nn.Module]) -> tuple[int, ...]:
-    """The least common multiple of the strides of `members` per axis; (1, 1) for no member."""
-    strides = [network.stride_px for network in networks_of(members)]
-    return tuple(math.lcm(*axis) for axis in zip(*strides, strict=True)) if strides else (1, 1)
-
-
-def total_flops(members: Iterable[nn.Module], shape: Sequence[int], targets: int = 1) -> int:
-    """Operations of all of `members` on one input of `shape`."""
-    return sum(network.flops(shape, targets) for network in networks_of(members))
 
 
 def layer_flops(module: nn.Module, pixels: int, rows: int = 0) -> int:

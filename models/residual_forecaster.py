@@ -15,13 +15,24 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.baselines.climatology import TROPICAL_YEAR_DAYS, Climatology, climatology_at
-from models.baselines.decaying_anomaly import DecayingAnomaly, context_days
-from models.baselines.persistence import Persistence, context_arrays
-from models.contract import Description, Halo, Network, common_stride, networks_of, total_flops, widest_halo
+from models.baselines.pointwise import (
+    TROPICAL_YEAR_DAYS,
+    Climatology,
+    DecayingAnomaly,
+    Persistence,
+    climatology_at,
+    context_arrays,
+    context_days,
+)
+from models.contract import Description, Ensemble, Network, seeded
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
 Baseline = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
+BASELINES: dict[str, type[Persistence | Climatology | DecayingAnomaly]] = {
+    "persistence": Persistence,
+    "climatology": Climatology,
+    "decaying_anomaly": DecayingAnomaly,
+}
 RESIDUAL_LIMIT = 5.0  # a log-transformed value is corrected by at most a factor of exp(5) = 148
 
 
@@ -54,8 +65,7 @@ class Scaling:
 class Settings(Protocol):
     """Configuration of the networks; the number of channels follows from the baseline and the data."""
 
-    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network:
-        """An untrained network whose `forward` has the arguments of `EncoderForecaster.forward`."""
+    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network: ...
 
 
 def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
@@ -63,24 +73,16 @@ def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
     match baseline:
         case None:
             return variables, 1
-        case Persistence():
-            return 2 * variables, variables + 1
-        case Climatology():
-            return 2 * variables, variables + 1
         case DecayingAnomaly():
             return 2 * variables, 2 * variables + 1
+        case _:
+            return 2 * variables, variables + 1
 
 
 def build_forecaster(
-    baseline: Baseline,
-    scaling: Scaling,
-    *,
-    context: int,
-    horizon: int,
-    members: int = 1,
-    network: Settings | None = None,
+    baseline: Baseline, scaling: Scaling, *, context: int, horizon: int, members: int = 1, network: Settings | None = None,
     seed: int = 0,
-) -> "ResidualForecaster":
+) -> "ResidualForecaster":  # fmt: skip
     """An untrained forecaster whose members (default: ConvLSTM) have the seeds `seed`, `seed` + 1, ...
 
     The global random state is not changed.
@@ -88,15 +90,11 @@ def build_forecaster(
     variables = len(scaling.mean)
     frames, futures = channels_of(baseline, variables)
     network = network or ConvLSTMSettings()
-    networks = []
-    for member in range(members):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + member)
-            networks.append(network.build(variables, frames, futures))
+    networks = [seeded(seed + member, lambda: network.build(variables, frames, futures)) for member in range(members)]
     return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon)
 
 
-class ResidualForecaster(Network):
+class ResidualForecaster(Ensemble):
     """The forecaster of docs/design/001-spine.md: `prepare` (baseline, no gradient), `compute` (networks), `forecast` (both).
 
     `residual_scale_K` in [0, 1] is 1 until `fit_residual_scale`; leads beyond the horizon use the last one.
@@ -106,53 +104,28 @@ class ResidualForecaster(Network):
     std_C: Tensor
     residual_scale_K: Tensor
 
-    def __init__(
-        self,
-        baseline: Baseline,
-        members: Sequence[Network],
-        scaling: Scaling,
-        *,
-        context: int,
-        horizon: int,
-        residual_scale_K: Tensor | None = None,
-    ):
-        super().__init__()
+    def __init__(self, baseline: Baseline, members: Sequence[Network], scaling: Scaling, *, context: int, horizon: int):
+        super().__init__(members)
         self.baseline, self.scaling, self.context, self.horizon = baseline, scaling, context, horizon
-        self.members = nn.ModuleList(networks_of(members))
         self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
-        self.register_buffer("residual_scale_K", torch.ones(horizon) if residual_scale_K is None else residual_scale_K.float())
+        self.register_buffer("residual_scale_K", torch.ones(horizon))
         self.is_log = [transform == "log1p" for transform in scaling.transforms]
-
-    # ------------------------------------------------------------ contract
 
     @property
     def steps(self) -> int:
         """Context plus horizon: the steps of training."""
         return self.context + self.horizon
 
-    @property
-    def stride_px(self) -> tuple[int, ...]:
-        """The members' common stride."""
-        return common_stride(self.members)
-
-    def halo_px(self, steps: int) -> Halo:
-        """The members' widest halo for `steps` (context plus targets): all baselines are pointwise."""
-        return widest_halo(self.members, steps)
-
-    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations of all members on a context of `shape` (B, T, C, H, W) and `targets` targets, without the baseline."""
-        return total_flops(self.members, shape, targets)
-
     def describe(self) -> Description:
         """Baseline, scaling, steps, and the description of every member; the residual scale is among the tensors."""
-        return {
+        steps = {"context": self.context, "horizon": self.horizon}
+        parts = {
             "baseline": describe_baseline(self.baseline),
             "scaling": asdict(self.scaling),
-            "context": self.context,
-            "horizon": self.horizon,
-            "members": [member.describe() for member in networks_of(self.members)],
+            "members": self.describe_members(),
         }
+        return {**steps, **parts}
 
     # ------------------------------------------------------------ physical <-> network values
 
@@ -178,8 +151,6 @@ class ResidualForecaster(Network):
         y_CHW = baseline_CHW + torch.where(log_C, grown_CHW, moved_CHW)
         return torch.where(log_C, torch.maximum(y_CHW, baseline_CHW.clamp(max=0)), y_CHW)
 
-    # ------------------------------------------------------------ prepare
-
     @torch.no_grad()
     def prepare(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
@@ -191,33 +162,32 @@ class ResidualForecaster(Network):
         time_KF, elapsed_K.
         """
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
-        seen_T1HW = valid_THW[:, None].float()
-        batch: dict[str, Tensor] = {"valid_THW": valid_THW.float()}
+        days_T = context_days(days_N, context_T)
         normal_TCHW = self.normalise(x_TCHW)
         arguments = (x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
+        batch: dict[str, Tensor] = {"valid_THW": valid_THW.float()}
         match self.baseline:
             case None:
-                mean_C = torch.where(torch.tensor(self.is_log), torch.expm1(self.mean_C.cpu()), self.mean_C.cpu()).to(
-                    x_NCHW.device
-                )
-                baseline_KCHW = mean_C.view(-1, 1, 1).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
-                batch |= {"baseline_KCHW": baseline_KCHW, "x_TCHW": normal_TCHW * seen_T1HW}
+                mean_C = self.mean_C.cpu()
+                mean_C = torch.where(torch.tensor(self.is_log), torch.expm1(mean_C), mean_C).to(x_NCHW.device)
+                batch["baseline_KCHW"] = mean_C.view(-1, 1, 1).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
+                relative_TCHW = normal_TCHW
             case Persistence():
-                baseline_KCHW = self.baseline.forecast(*arguments)
-                batch |= {"baseline_KCHW": baseline_KCHW, "x_TCHW": (normal_TCHW - self.normalise(baseline_KCHW[:1])) * seen_T1HW}
+                batch["baseline_KCHW"] = self.baseline.forecast(*arguments)
+                relative_TCHW = normal_TCHW - self.normalise(batch["baseline_KCHW"][:1])
             case Climatology():
-                background_TCHW = self.normalise(
-                    climatology_at(x_NCHW, valid_NHW, days_N, usable_N, context_days(days_N, context_T), self.baseline.width_days)
-                )
-                batch |= {"baseline_KCHW": self.baseline.forecast(*arguments), "background_TCHW": background_TCHW}
-                batch["x_TCHW"] = (normal_TCHW - background_TCHW) * seen_T1HW
+                batch["baseline_KCHW"] = self.baseline.forecast(*arguments)
+                background_TCHW = climatology_at(x_NCHW, valid_NHW, days_N, usable_N, days_T, self.baseline.width_days)
+                batch["background_TCHW"] = self.normalise(background_TCHW)
+                relative_TCHW = normal_TCHW - batch["background_TCHW"]
             case DecayingAnomaly():
                 parts = self.baseline.parts(*arguments)
-                background_TCHW = self.normalise(parts.background_TCHW)
-                batch |= {"baseline_KCHW": parts.y_KCHW, "background_TCHW": background_TCHW}
-                batch |= {"background_KCHW": self.normalise(parts.background_KCHW)}
-                batch["x_TCHW"] = (normal_TCHW - background_TCHW) * seen_T1HW
-        return batch | self._times(context_days(days_N, context_T), target_days_K.double())
+                batch["baseline_KCHW"] = parts.y_KCHW
+                batch["background_TCHW"] = self.normalise(parts.background_TCHW)
+                batch["background_KCHW"] = self.normalise(parts.background_KCHW)
+                relative_TCHW = normal_TCHW - batch["background_TCHW"]
+        batch["x_TCHW"] = relative_TCHW * valid_THW[:, None].float()
+        return batch | self._times(days_T, target_days_K.double())
 
     def _times(self, days_T: Tensor, target_days_K: Tensor) -> dict[str, Tensor]:
         """Season, elapsed and offset of every step; intervals in units of `step_days`, so minutes and months have one scale."""
@@ -227,19 +197,12 @@ class ResidualForecaster(Network):
         offset = (days - days_T[-1]) / step
         angle = 2 * math.pi * torch.remainder(days / TROPICAL_YEAR_DAYS, 1)
         time = torch.stack([angle.sin(), angle.cos(), torch.log1p(elapsed), offset.sign() * torch.log1p(offset.abs()) / 2], dim=1)
-        context = len(days_T)
-        named = {
-            "time_TF": time[:context],
-            "elapsed_T": elapsed[:context],
-            "time_KF": time[context:],
-            "elapsed_K": elapsed[context:],
-        }
-        return {name: values.float() for name, values in named.items()}
-
-    # ------------------------------------------------------------ compute
+        time, elapsed, context = time.float(), elapsed.float(), len(days_T)
+        of_context = {"time_TF": time[:context], "elapsed_T": elapsed[:context]}
+        return of_context | {"time_KF": time[context:], "elapsed_K": elapsed[context:]}
 
     def _network_inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The arguments of `EncoderForecaster.forward` from a batch of prepared windows."""
+        """The arguments of `ForecasterNetwork.forward` from a batch of prepared windows."""
         x_BTCHW, valid_BTHW, baseline_BKCHW = batch["x_TCHW"], batch["valid_THW"], batch["baseline_KCHW"]
         futures = [last_seen_age(valid_BTHW, batch["elapsed_T"]).expand(-1, baseline_BKCHW.shape[1], -1, -1)[:, :, None]]
         frames = [x_BTCHW]
@@ -254,24 +217,12 @@ class ResidualForecaster(Network):
                 futures.append(level_BKCHW)
             if isinstance(self.baseline, DecayingAnomaly):
                 futures += [batch["background_KCHW"], level_BKCHW - batch["background_KCHW"]]
-        return (
-            torch.cat(frames, dim=2),
-            valid_BTHW,
-            batch["time_TF"],
-            batch["elapsed_T"],
-            torch.cat(futures, dim=2),
-            batch["time_KF"],
-            batch["elapsed_K"],
-        )
-
-    def residual_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
-        """Residual of one network, (B, K, C, H, W), normalised units, without residual scaling."""
-        residual_BKCHW: Tensor = self.members[member](*self._network_inputs(batch))
-        return residual_BKCHW
+        context = torch.cat(frames, dim=2), valid_BTHW, batch["time_TF"], batch["elapsed_T"]
+        return *context, torch.cat(futures, dim=2), batch["time_KF"], batch["elapsed_K"]
 
     def compute_member(self, member: int, batch: dict[str, Tensor]) -> Tensor:
         """y_BKCHW of one network without residual scaling, the input of the training loss. Physical values, differentiable."""
-        return self.correct(batch["baseline_KCHW"], self.residual_member(member, batch))
+        return self.correct(batch["baseline_KCHW"], self.members[member](*self._network_inputs(batch)))
 
     def residual(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean residual of the members, (B, K, C, H, W), normalised units, without residual scaling."""
@@ -285,15 +236,11 @@ class ResidualForecaster(Network):
         """y_BKCHW, physical values, from a batch of results of `prepare` (each tensor with a leading B)."""
         if not len(self.members):
             return batch["baseline_KCHW"]
-        horizon = batch["baseline_KCHW"].shape[1]
-        residual_scale_K = self.residual_scale_K[
-            torch.arange(horizon, device=self.residual_scale_K.device).clamp(max=len(self.residual_scale_K) - 1)
-        ]
+        lead_K = torch.arange(batch["baseline_KCHW"].shape[1], device=self.residual_scale_K.device)
+        residual_scale_K = self.residual_scale_K[lead_K.clamp(max=len(self.residual_scale_K) - 1)]
         return self.correct(batch["baseline_KCHW"], residual_scale_K.view(-1, 1, 1, 1) * self.residual(batch))
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """`compute`."""
-        return self.compute(batch)
+    forward = compute
 
     @torch.no_grad()
     def forecast(
@@ -329,16 +276,10 @@ class ResidualForecaster(Network):
 
 
 def describe_baseline(baseline: Baseline) -> Description:
-    """{"kind": ..., its fields...}; `models.checkpoint` rebuilds it."""
-    match baseline:
-        case None:
-            return {"kind": "none"}
-        case Persistence():
-            return {"kind": "persistence", **asdict(baseline)}
-        case Climatology():
-            return {"kind": "climatology", **asdict(baseline)}
-        case DecayingAnomaly():
-            return {"kind": "decaying_anomaly", **asdict(baseline)}
+    if baseline is None:
+        return {"kind": "none"}
+    (kind,) = (kind for kind, made in BASELINES.items() if isinstance(baseline, made))
+    return {"kind": kind, **asdict(baseline)}
 
 
 def cautious_share(sums_D2: Tensor) -> float:

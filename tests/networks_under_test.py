@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks.change import NetworkConfig
+from models.blocks.forecast import TIME_FEATURES
 from models.contract import Network
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
-from models.networks.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig
-from models.networks.fc_ef import FCEF
-from models.networks.fc_siam_conc import FCSiamConc
-from models.networks.fc_siam_diff import FCSiamDiff
+from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
 from models.networks.l_unet import LUNet, LUNetConfig
 from models.networks.residual_gru import ResidualGRU, ResidualGRUConfig
 from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig

@@ -14,9 +14,8 @@ from torch import nn
 from configs.build import automatic_threshold, build_change_index
 from configs.tasks.change import ChangeIndexName, ChangeModel, ChangeRun, ChangeTraining
 from models.blocks.change import ChangeNetwork
-from models.change_detector import ChangeDetector, log_score
-from models.change_losses import change_loss
-from models.change_networks import build_network
+from models.change_detector import ChangeDetector, build_network, log_score
+from models.losses import change_loss
 from pipelines.change.networks import NamedIndex, Recipe, WindowSettings
 from pipelines.learning.training import TrainingSettings
 

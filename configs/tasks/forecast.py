@@ -21,9 +21,7 @@ from configs.yaml_positions import Key
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.baselines.climatology import Climatology
-    from models.baselines.decaying_anomaly import DecayingAnomaly
-    from models.baselines.persistence import Persistence
+    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
     from models.residual_forecaster import ResidualForecaster
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
@@ -227,9 +225,8 @@ def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArray
 
 def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
     """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
-    from models.baselines.decaying_anomaly import DecayingAnomaly
     from models.baselines.gradient_boosting import GradientBoosting
-    from models.baselines.harmonic import HarmonicRegression
+    from models.baselines.pointwise import DecayingAnomaly, HarmonicRegression
 
     match name:
         case "harmonic":
@@ -244,9 +241,7 @@ def build_corrected(
     name: Literal["persistence", "climatology", "decaying_anomaly"], windows: Callable[[], Iterable[WindowArrays]]
 ) -> Persistence | Climatology | DecayingAnomaly:
     """A baseline that a network can correct."""
-    from models.baselines.climatology import Climatology
-    from models.baselines.decaying_anomaly import DecayingAnomaly
-    from models.baselines.persistence import Persistence
+    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 
     match name:
         case "persistence":

@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: reading a conf
     from pipelines.progress import Progress
     from pipelines.samples.variables import Variable
 
-WORD = "residual"  # of the networks' checkpoint
 PAIR_INDICES = ("image_difference", "change_vector_plain", "change_vector", "ir_mad")
 
 
@@ -258,8 +257,7 @@ def build_curve(model: HarmonicModel | RecurrentModel) -> Curve:
 def _build_recurrent(
     run: MonitorRun, model: RecurrentModel, cube: MonitoredCube, folder: Path, progress: Progress | None
 ) -> BuiltModel:
-    from models.checkpoint import CheckpointDamaged, hash_model, read_model
-    from models.networks.residual_gru import rebuild_residual
+    from models.checkpoint import RESIDUAL, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged
     from pipelines.monitoring.recurrent_model import RecurrentModel as Recurrent
 
@@ -267,13 +265,13 @@ def _build_recurrent(
     if not (folder / "model.json").exists():
         _train_recurrent(run, model, cube, folder, progress)
     try:
-        ensemble, metadata = read_model(folder, rebuild_residual, WORD)
+        ensemble, metadata = RESIDUAL.load(folder)
         left_out = tuple((float(first), float(last)) for first, last in metadata["left_out"])
         mean_share, sigma_share = (float(share) for share in ensemble.shares)
     except (CheckpointDamaged, FileNotFoundError, KeyError, TypeError, ValueError) as error:
         problem = f"the networks of the recurrent model in {folder} cannot be used ({error})"
         raise ArtefactDamaged(f"{problem}: `driftline monitor CONFIG --restart` trains them again") from error
-    shares, digest = (mean_share, sigma_share), hash_model(folder, WORD)[:16]
+    shares, digest = (mean_share, sigma_share), RESIDUAL.hash(folder)[:16]
     return Recurrent(build_curve(model), ensemble.networks, left_out, shares, digest, model.radius)
 
 
@@ -295,8 +293,8 @@ def networks_key(run: MonitorRun, cube: MonitoredCube) -> str:
 def _train_recurrent(
     run: MonitorRun, model: RecurrentModel, cube: MonitoredCube, folder: Path, progress: Progress | None
 ) -> None:
-    from models.checkpoint import write_model
-    from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss, rebuild_residual
+    from models.checkpoint import RESIDUAL
+    from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss
     from pipelines.learning.training import TrainingSettings
     from pipelines.monitoring.residual_training import residual_years_of, train_ensemble
 
@@ -316,12 +314,12 @@ def _train_recurrent(
     key = f"{folder.name}:{[len(year.days_T) for year in years]}"
     report = train_ensemble(ensemble, years, laplace_loss, settings, folder, key=key, progress=progress)
     metadata = {"left_out": [[year.first_day, year.last_day] for year in years], "training": report}
-    write_model(ensemble, rebuild_residual, folder, metadata, WORD)
+    RESIDUAL.save(ensemble, folder, metadata)
 
 
 def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
     """The forecaster in `model.run`/model, checked against what is monitored."""
-    from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster
+    from models.checkpoint import FORECASTER, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
     from pipelines.monitoring.forecaster_model import ForecasterModel as FromForecasts
     from pipelines.monitoring.forecaster_model import check_forecaster
@@ -329,8 +327,8 @@ def _build_forecaster(run: MonitorRun, model: ForecasterModel) -> BuiltModel:
 
     folder = Path(model.run) / "model"
     try:
-        forecaster, metadata = load_forecaster(folder)
-        digest = hash_forecaster(folder)
+        forecaster, metadata = FORECASTER.load(folder)
+        digest = FORECASTER.hash(folder)
     except FileNotFoundError as error:
         remedy = "Name the folder of a finished forecast run, or use {kind: harmonic}"
         raise MissingInput(f"monitoring.model.run: {error}. {remedy}") from error

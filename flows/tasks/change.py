@@ -68,7 +68,7 @@ class Change(TrainedTask):
 
     def check(self, context: Invocation, stage: str) -> None:
         """Raises MissingInput (cube or model gone), RequestError (trained otherwise), ArtefactDamaged (another model)."""
-        from models.checkpoint import hash_detector
+        from models.checkpoint import DETECTOR
         from pipelines.change.sites import check_cubes
 
         if stage != "report":
@@ -76,7 +76,7 @@ class Change(TrainedTask):
         if stage != "train":
             trained = require_unchanged(context, self)
             if stage != "report":
-                require_model(context.folder, trained, hash_detector)
+                require_model(context.folder, trained, DETECTOR.hash)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, run = context.folder, context.run.model_dump(mode="json")
@@ -93,11 +93,11 @@ class Change(TrainedTask):
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
         """True if the model of the record, or the table of its evaluation, is there."""
-        from models.checkpoint import hash_detector
+        from models.checkpoint import DETECTOR
 
         if stage == "train":
             try:
-                require_model(context.folder, record, hash_detector)
+                require_model(context.folder, record, DETECTOR.hash)
             except (MissingInput, ArtefactDamaged):
                 return False
         return stage != "evaluate" or context.folder.evaluation_table.exists()
@@ -179,7 +179,7 @@ class Change(TrainedTask):
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Probability, mask, patches and a picture of every site that is asked for."""
         from configs.tasks.change_detectors import build_fused_index
-        from models.checkpoint import load_detector
+        from models.checkpoint import DETECTOR
         from pipelines.change.site_prediction import predict_site
         from pipelines.change.sites import choose_sites
         from pipelines.products.site_products import SiteProducts, write_sites
@@ -190,7 +190,7 @@ class Change(TrainedTask):
         left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
         scores = open_scores(context, "predict")
         names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
-        detector, _ = steps.do("predict", "load the model", lambda progress: load_detector(folder.model))
+        detector, _ = steps.do("predict", "load the model", lambda progress: DETECTOR.load(folder.model))
         fused, found = build_fused_index(detector.fuse_with), {}
         for name in names:
             work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name)
@@ -310,7 +310,7 @@ def site_files(context: Invocation) -> dict[str, SiteFiles]:
 def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: str) -> str:
     """The hash of the saved model."""
     from models.change_detector import ChangeDetector as Saved
-    from models.checkpoint import save_detector
+    from models.checkpoint import DETECTOR
 
     run = context.run
     assert isinstance(detector, Saved)
@@ -325,7 +325,7 @@ def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: 
         "config_sha256": config_hash(run),
         "code_version": code_version(),
     }
-    return save_detector(detector, context.folder.model, metadata)
+    return DETECTOR.save(detector, context.folder.model, metadata)
 
 
 # ---------------------------------------------------------------- evaluation and report

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
 
     from flows.planning import Extent, PlannedStep
     from models.residual_forecaster import ResidualForecaster
-    from pipelines.inference.request import Request
+    from pipelines.inference.job import Request
     from pipelines.learning.training import TrainingReport
     from pipelines.predictors import Forecaster
     from pipelines.products.predicted import ForecastFields
@@ -69,9 +69,9 @@ class Forecast(TrainedTask):
             return
         trained = require_unchanged(context, self)
         if stage != "report":
-            from models.checkpoint import hash_forecaster
+            from models.checkpoint import FORECASTER
 
-            require_model(context.folder, trained, hash_forecaster)
+            require_model(context.folder, trained, FORECASTER.hash)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, context.run.model_dump(mode="json")
@@ -93,15 +93,15 @@ class Forecast(TrainedTask):
         }
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
-        from models.checkpoint import hash_forecaster
+        from models.checkpoint import FORECASTER
 
         try:
-            return bool(hash_forecaster(context.folder.model) == record["model_hash"])
+            return bool(FORECASTER.hash(context.folder.model) == record["model_hash"])
         except FileNotFoundError:
             return False
 
     def fit(self, context: Invocation, key: str) -> Record:
-        from pipelines.learning.batches import frame_weight
+        from pipelines.learning.member import frame_weight
         from pipelines.learning.training import train
         from pipelines.samples.prepare import step_days, windows_to_fit
         from pipelines.samples.statistics import channel_statistics
@@ -159,13 +159,12 @@ class Forecast(TrainedTask):
         methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
         settings = config.build_evaluation_settings(run)
         intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
-        comparison = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
-        return comparison.to_evaluation(intervals), {"snapshot": snapshot, "model_hash": trained["model_hash"]}
+        evaluation = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
+        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"]}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
-        from pipelines.inference.predict import check_seam
-        from pipelines.inference.request import predict_fields
+        from pipelines.inference.predict import check_seam, predict_fields
         from pipelines.learning.conformal import Intervals
         from pipelines.products.cog import Lineage
         from pipelines.products.predicted import ForecastFields, publish_forecast
@@ -262,7 +261,7 @@ def cut(
 
 def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics) -> str:
     """The hash of the saved model."""
-    from models.checkpoint import save_forecaster
+    from models.checkpoint import FORECASTER
 
     run, content = context.run, context.run.model_dump(mode="json")
     metadata = {
@@ -276,7 +275,7 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
         "config_sha256": config_hash(run),
         "code_version": code_version(),
     }
-    return save_forecaster(forecaster, context.folder.model, metadata)
+    return FORECASTER.save(forecaster, context.folder.model, metadata)
 
 
 # ---------------------------------------------------------------- evaluate, predict
@@ -284,12 +283,12 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
 
 def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
     """(forecaster, metadata) of the run. Raises ArtefactDamaged."""
-    from models.checkpoint import CheckpointDamaged, load_forecaster
+    from models.checkpoint import FORECASTER, CheckpointDamaged
     from pipelines.errors import ArtefactDamaged
 
     folder = context.folder.model
     try:
-        return load_forecaster(folder)
+        return FORECASTER.load(folder)
     except (CheckpointDamaged, FileNotFoundError) as e:
         raise ArtefactDamaged(f"{e} (delete {folder} and run `driftline train CONFIG`)") from e
 
@@ -297,7 +296,7 @@ def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]
 def choose_request(context: Invocation) -> Request:
     """The forecast that the config asks for, from the newest version of the cube."""
     from pipelines.cube.store import head_snapshot, open_cube
-    from pipelines.inference.request import choose_dates
+    from pipelines.inference.job import choose_dates
 
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)

@@ -5,7 +5,7 @@ target date, the climatology's change from the issue date, the median anomaly, s
 truth - baseline, which gave smaller errors than learning raw lags.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,56 +14,17 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from models.baselines.climatology import ARGUMENTS, TROPICAL_YEAR_DAYS
-from models.baselines.decaying_anomaly import DecayingAnomaly, context_days, last_values
-from models.baselines.persistence import context_arrays
+from models.baselines.pointwise import ARGUMENTS, TROPICAL_YEAR_DAYS, DecayingAnomaly, context_arrays, context_days, last_values
 from models.contract import Pointwise
 
 
-def lag_features(
-    corrected: DecayingAnomaly,
-    lags: int,
-    x_NCHW: Tensor,
-    valid_NHW: Tensor,
-    days_N: Tensor,
-    context_T: Tensor,
-    usable_N: Tensor,
-    target_days_K: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """(features_KFCHW, baseline_KCHW), float32. A lag without a valid value is NaN (the trees have a branch for it)."""
-    parts = corrected.parts(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
-    days_T = context_days(days_N, context_T)
-    x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
-    values_LCHW, lag_days_LHW, seen_LHW = last_values(x_TCHW - parts.background_TCHW, valid_THW, days_T, lags)
-    shape_CHW = x_NCHW.shape[1:]
-    missing = torch.tensor(float("nan"))
-    lag_anomalies = torch.where(seen_LHW[:, None], values_LCHW, missing)
-    features = []
-    for k, target_day in enumerate(target_days_K.tolist()):
-        ages_LHW = torch.where(seen_LHW, target_day - lag_days_LHW, missing.double()).float()
-        angle = 2 * np.pi * (target_day / TROPICAL_YEAR_DAYS % 1)
-        scalars = [target_day - float(days_T[-1]), float(np.sin(angle)), float(np.cos(angle))]
-        planes = [
-            parts.y_KCHW[k],
-            parts.background_KCHW[k],
-            parts.background_KCHW[k] - parts.background_TCHW[-1],
-            parts.anomaly_CHW,
-        ]
-        planes += [torch.full(shape_CHW, scalar) for scalar in scalars]
-        planes += [*lag_anomalies, *(age_HW.expand(shape_CHW) for age_HW in ages_LHW)]
-        features.append(torch.stack(planes))
-    return torch.stack(features), parts.y_KCHW
-
-
 class Rows(NamedTuple):
-    """Valid target pixels of windows, one per row: features (R, F, C), truth - baseline (R, C), the part of it that all valid
-    pixels of the window share on that date (R, C), the target day (R,).
-    """
+    """Valid target pixels of windows, one per row."""
 
     features_RFC: np.ndarray
-    residual_RC: np.ndarray
-    shared_RC: np.ndarray
-    day_R: np.ndarray
+    residual_RC: np.ndarray  # truth - baseline
+    shared_RC: np.ndarray  # the part of it that all valid pixels of the window share on that date
+    day_R: np.ndarray  # target day
 
     def taken(self, which: np.ndarray) -> "Rows":
         return Rows(*(array[which] for array in self))
@@ -118,30 +79,27 @@ class GradientBoosting(Pointwise):
         return error(True) < error(False)
 
     def _grow(self, rows: Rows, is_centred: bool) -> list[HistGradientBoostingRegressor]:
+        """Few, small trees with large leaves: larger ones memorise the training dates and lose to the baseline they correct."""
         target_RC = rows.residual_RC - rows.shared_RC if is_centred else rows.residual_RC
         # A lag that is never valid: its column must not be all NaN.
         features_RFC = np.where(np.isnan(rows.features_RFC).all(axis=0), np.float32(0), rows.features_RFC)
-        channels = range(target_RC.shape[1])
-        return [self._forest(len(target_RC)).fit(features_RFC[:, :, c], target_RC[:, c]) for c in channels]
-
-    def _forest(self, rows: int) -> HistGradientBoostingRegressor:
-        """Few, small trees with large leaves: larger ones memorise the training dates and lose to the baseline they correct."""
-        return HistGradientBoostingRegressor(
-            loss="absolute_error",
-            max_iter=self.iterations,
-            learning_rate=0.1,
-            max_leaf_nodes=15,
-            min_samples_leaf=min(max(rows // 100, 20), 1000),
-            l2_regularization=1.0,
-            early_stopping=False,
-            random_state=self.seed,
-        )
+        forests = []
+        for c in range(target_RC.shape[1]):
+            forest = HistGradientBoostingRegressor(
+                loss="absolute_error",
+                max_iter=self.iterations,
+                learning_rate=0.1,
+                max_leaf_nodes=15,
+                min_samples_leaf=min(max(len(target_RC) // 100, 20), 1000),
+                l2_regularization=1.0,
+                early_stopping=False,
+                random_state=self.seed,
+            )
+            forests.append(forest.fit(features_RFC[:, :, c], target_RC[:, c]))
+        return forests
 
     def _rows(self, window: Any) -> Rows:
-        """The valid target pixels of a window."""
-        features_KFCHW, baseline_KCHW = lag_features(
-            self.corrected, self.lags, *(torch.as_tensor(getattr(window, a)) for a in ARGUMENTS)
-        )
+        features_KFCHW, baseline_KCHW = self._lag_features([torch.as_tensor(getattr(window, name)) for name in ARGUMENTS])
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
         residual_KCHW = torch.as_tensor(window.target_KCHW) - baseline_KCHW
         seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
@@ -151,17 +109,36 @@ class GradientBoosting(Pointwise):
         features_RFC = features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy()
         return Rows(features_RFC, residual_RC, shared_RC, day_KHW[valid_KHW].numpy())
 
+    def _lag_features(self, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(features_KFCHW, baseline_KCHW), float32. A lag without a valid value is NaN (the trees have a branch for it)."""
+        x_NCHW, valid_NHW, days_N, context_T, _, target_days_K = arguments
+        parts = self.corrected.parts(*arguments)
+        days_T = context_days(days_N, context_T)
+        x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
+        values_LCHW, lag_days_LHW, seen_LHW = last_values(x_TCHW - parts.background_TCHW, valid_THW, days_T, self.lags)
+        shape_CHW = x_NCHW.shape[1:]
+        missing = torch.tensor(float("nan"))
+        lag_anomalies = torch.where(seen_LHW[:, None], values_LCHW, missing)
+        features = []
+        for k, target_day in enumerate(target_days_K.tolist()):
+            ages_LHW = torch.where(seen_LHW, target_day - lag_days_LHW, missing.double()).float()
+            angle = 2 * np.pi * (target_day / TROPICAL_YEAR_DAYS % 1)
+            scalars = [target_day - float(days_T[-1]), float(np.sin(angle)), float(np.cos(angle))]
+            background_CHW = parts.background_KCHW[k]
+            planes = [parts.y_KCHW[k], background_CHW, background_CHW - parts.background_TCHW[-1], parts.anomaly_CHW]
+            planes += [torch.full(shape_CHW, scalar) for scalar in scalars]
+            planes += [*lag_anomalies, *(age_HW.expand(shape_CHW) for age_HW in ages_LHW)]
+            features.append(torch.stack(planes))
+        return torch.stack(features), parts.y_KCHW
+
     def forecast(
         self, x_NCHW: Tensor, valid_NHW: Tensor, days_N: Tensor, context_T: Tensor, usable_N: Tensor, target_days_K: Tensor
     ) -> Tensor:
-        """y_KCHW, physical values; see docs/design/001-spine.md for the arguments."""
         if len(self.forests) != x_NCHW.shape[1]:
             raise ValueError(
                 f"gradient boosting is fitted for {len(self.forests)} channels, got {x_NCHW.shape[1]}: call fit(windows) first"
             )
-        features_KFCHW, baseline_KCHW = lag_features(
-            self.corrected, self.lags, x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K
-        )
+        features_KFCHW, baseline_KCHW = self._lag_features((x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K))
         y_KCHW = baseline_KCHW.clone()
         for k, features_FCHW in enumerate(features_KFCHW):
             for c, forest in enumerate(self.forests):

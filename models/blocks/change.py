@@ -12,14 +12,17 @@ Shapes: B batch, T dates, C bands, H rows, W columns, E input channels of an enc
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
-from models.contract import Network, layer_flops
+from models.cells.recurrent_stack import RecurrentStack, State
+from models.contract import Description, Network, layer_flops
 
 CONVOLUTIONS = 2  # 3 x 3, per scale on the way down and per scale on the way up
 NORM_FLOOR = 1e-3  # added to the mean square, so that values near 0 are not amplified
@@ -36,8 +39,11 @@ class NetworkConfig:
 
 
 class ChangeNetwork(Network):
-    """The contract, shared by all change networks. `forward` and `describe` are their own; see `SiameseDCRN.forward`."""
+    """What all change networks share: encoder, perhaps layers between the dates at every scale, decoder. Works on images of any
+    size; windows must start at multiples of `stride_px`. A network has a `kind` and its own `features`.
+    """
 
+    kind: ClassVar[str]
     encoder: "Encoder"
     decoder: "Decoder"
 
@@ -45,9 +51,26 @@ class ChangeNetwork(Network):
         super().__init__()
         self.config = config
 
+    @abstractmethod
+    def features(self, x_BTCHW: Tensor, valid_BTHW: Tensor) -> Sequence[Tensor]:
+        """The decoder's input, finest scale first, from dates whose height and width are multiples of `stride_px`."""
+
+    def forward(self, x_BTCHW: Tensor, valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
+        """logit_B1HW of change between the first and the last date, float32.
+
+        `x_BTCHW` float32, normalised per site, ignored where `valid_BTHW` (bool) is False. `elapsed_BT`, days since the previous
+        date, is not used: with few labelled sites it would identify the site. Raises ValueError for a wrong number of dates.
+        """
+        features = self.features(padded(x_BTCHW, self.stride_px), padded(valid_BTHW, self.stride_px))
+        logit_B1HW: Tensor = self.decoder(features)
+        return logit_B1HW[..., : x_BTCHW.shape[-2], : x_BTCHW.shape[-1]]
+
+    def describe(self) -> Description:
+        """See `models.change_detector.rebuild_network`."""
+        return {"kind": self.kind, **asdict(self.config)}
+
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """A window equals the whole image only if it starts at multiples of this."""
         stride = 2 ** (len(self.config.widths) - 1)
         return stride, stride
 
@@ -59,23 +82,39 @@ class ChangeNetwork(Network):
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
         """Operations for `shape` (B, T, C, H, W): the encoder for every date, the layers between, and the decoder once."""
         batch, dates, _, height, width = shape
-        padded_yx = [side + -side % stride for side, stride in zip((height, width), self.stride_px, strict=True)]
-        pixels = math.prod(padded_yx)
+        pixels = math.prod(side + -side % stride for side, stride in zip((height, width), self.stride_px, strict=True))
         lateral = sum(layer_flops(layer, pixels >> 2 * s) for s, layer in enumerate(self.lateral_layers()))
-        once = self.encoder_passes(dates) * self.encoder.flops(pixels) + dates * lateral + self.decoder.flops(pixels)
-        return batch * once
+        return batch * (self.encoder_passes(dates) * self.encoder.flops(pixels) + dates * lateral + self.decoder.flops(pixels))
 
     def encoder_passes(self, dates: int) -> int:
         """Number of calls of the encoder for a series of `dates`."""
         return dates
 
-    def lateral_layers(self) -> Sequence[nn.Module]:
+    def lateral_layers(self) -> Sequence[RecurrentStack]:
         """The layers between encoder and decoder, applied to every date, finest scale first."""
         return ()
 
     def lateral_cells(self, dates: int) -> int:
         """Radius, in cells of a scale, of the layers between encoder and decoder; 0: there are none."""
         return 0
+
+    def read_dates(self, x_BTCHW: Tensor, valid_BTHW: Tensor) -> list[Tensor]:
+        """The output h_BDHW of the lateral layer of every scale after the last date; each date goes through the encoder first.
+
+        The frames are the bands, 0 where invalid, and the validity. Cells without valid pixels keep their state: a date without
+        valid pixels has no effect. Without gradients one date is in memory at a time. Raises ValueError for fewer than two dates.
+        """
+        if x_BTCHW.shape[1] < 2:
+            raise ValueError(f"{self.kind} needs at least 2 dates to compare, got {x_BTCHW.shape[1]}")
+        layers = self.lateral_layers()
+        states: dict[int, State] = {}
+        for x_BCHW, valid_BHW in zip(x_BTCHW.unbind(1), valid_BTHW.unbind(1), strict=True):
+            seen_B1HW = valid_BHW[:, None]
+            frame_BEHW = torch.cat([torch.where(seen_B1HW, x_BCHW, 0), seen_B1HW.to(x_BCHW.dtype)], dim=1)
+            features, seen = self.encoder(frame_BEHW), seen_by_scale(frame_BEHW[:, -1:], len(layers))
+            for s, layer in enumerate(layers):
+                _, states[s] = layer.step(features[s], states.get(s), valid_B1HW=seen[s])
+        return [states[s][-1][0] for s in range(len(layers))]
 
 
 class PixelNorm(nn.Module):
@@ -89,7 +128,6 @@ class PixelNorm(nn.Module):
         self.bias_D = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
-        """The normalised features, of the same shape."""
         scale_B1HW = torch.rsqrt(x_BDHW.square().mean(dim=1, keepdim=True) + NORM_FLOOR)
         return x_BDHW * scale_B1HW * self.gain_D[:, None, None] + self.bias_D[:, None, None]
 
@@ -101,13 +139,15 @@ class ConvolutionBlock(nn.Module):
         super().__init__()
         widths = [inputs, *[outputs] * CONVOLUTIONS]
         self.layers = nn.ModuleList(nn.Conv2d(widths[i], outputs, 3, padding=1) for i in range(CONVOLUTIONS))
-        for layer in self.layers:
-            initialise(layer)
+        for name, parameter in self.layers.named_parameters():  # He et al. 2015, arXiv:1502.01852, for a ReLU after a convolution
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
         self.norms = nn.ModuleList(PixelNorm(outputs) for _ in range(CONVOLUTIONS))
         self.dropout = dropout
 
     def forward(self, x_BEHW: Tensor) -> Tensor:
-        """(B, outputs, H, W)."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x_BEHW = F.relu(norm(layer(x_BEHW)))
         return F.dropout2d(x_BEHW, self.dropout, self.training)
@@ -130,7 +170,6 @@ class Encoder(nn.Module):
         return features
 
     def flops(self, pixels: int) -> int:
-        """Operations for one image of so many pixels; see `models.contract`."""
         return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks))
 
 
@@ -151,7 +190,6 @@ class Decoder(nn.Module):
         nn.init.constant_(self.head.bias, math.log(CHANGED_PRIOR / (1 - CHANGED_PRIOR)))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """logit_B1HW."""
         x = features[-1]
         for s in reversed(range(len(self.blocks))):
             x = self.blocks[s](torch.cat([doubled(x), features[s]], dim=1))
@@ -159,16 +197,7 @@ class Decoder(nn.Module):
         return logit_B1HW
 
     def flops(self, pixels: int) -> int:
-        """Operations for one image of so many pixels; see `models.contract`."""
         return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks)) + layer_flops(self.head, pixels)
-
-
-def initialise(layer: nn.Module) -> None:
-    """He initialisation (He et al. 2015, arXiv:1502.01852) for a convolution followed by a ReLU; biases 0."""
-    assert isinstance(layer, nn.Conv2d)
-    assert layer.bias is not None
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)
 
 
 def doubled(x_BDHW: Tensor) -> Tensor:
@@ -194,14 +223,6 @@ def pair_frames(x_BTCHW: Tensor, valid_BTHW: Tensor, network: str) -> tuple[Tens
     seen_B1HW = valid_BTHW[:, :1] & valid_BTHW[:, 1:]
     x_BTCHW = torch.where(seen_B1HW[:, None], x_BTCHW, 0)
     return x_BTCHW[:, 0], x_BTCHW[:, 1], seen_B1HW.to(x_BTCHW.dtype)
-
-
-def series_frames(x_BTCHW: Tensor, valid_BTHW: Tensor, network: str) -> Tensor:
-    """frames_BTEHW with E = C + 1: the bands, 0 where invalid, and the validity. Raises ValueError for fewer than two dates."""
-    if x_BTCHW.shape[1] < 2:
-        raise ValueError(f"{network} needs at least 2 dates to compare, got {x_BTCHW.shape[1]}")
-    seen_BT1HW = valid_BTHW[:, :, None]
-    return torch.cat([torch.where(seen_BT1HW, x_BTCHW, 0), seen_BT1HW.to(x_BTCHW.dtype)], dim=2)
 
 
 def seen_by_scale(seen_B1HW: Tensor, scales: int) -> list[Tensor]:

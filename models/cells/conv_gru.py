@@ -7,7 +7,7 @@ Equations (Ballas et al. 2016, arXiv:1511.06432, section 3.1; `*` convolution, `
     g = tanh(W_g * x + U_g * (r o h) + b_g)
     h' = (1 - z) o h + z o g
 
-Shapes as in `models.cells.convlstm`; the state of a layer is h_BDHW alone.
+Shapes as in `models.cells.convlstm`; the state of a layer is (h_BDHW,).
 """
 
 from collections.abc import Sequence
@@ -16,32 +16,22 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.cells.recurrent_stack import RecurrentStack
+from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack
 
 
-class ConvGRUCell(nn.Module):
-    """One ConvGRU layer: `forward` makes one step. `kernel` is odd; zero padding keeps the size."""
-
+class ConvGRUCell(RecurrentCell):
     def __init__(self, inputs: int, hidden: int, kernel: int = 3):
-        super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(f"the kernel must be odd to keep the size, got {kernel}")
-        self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
+        super().__init__(inputs, hidden, kernel)
         self.gates = nn.Conv2d(inputs + hidden, 2 * hidden, kernel, padding=kernel // 2)  # z, r
         self.candidate = nn.Conv2d(inputs + hidden, hidden, kernel, padding=kernel // 2)
 
-    def forward(self, x_BCHW: Tensor, h_BDHW: Tensor | None = None, *, valid_B1HW: Tensor | None = None) -> Tensor:
-        """h_BDHW after one step; None is a state of zeros. `valid_B1HW` is 1 for valid pixels; None: all are valid."""
-        if h_BDHW is None:
-            h_BDHW = x_BCHW.new_zeros(x_BCHW.shape[0], self.hidden, *x_BCHW.shape[-2:])
+    def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
+        (h_BDHW,) = state
         z, r = torch.sigmoid(self.gates(torch.cat([x_BCHW, h_BDHW], dim=1))).chunk(2, dim=1)
         g = torch.tanh(self.candidate(torch.cat([x_BCHW, r * h_BDHW], dim=1)))
-        h_new = (1 - z) * h_BDHW + z * g
-        return h_new if valid_B1HW is None else torch.where(valid_B1HW > 0, h_new, h_BDHW)
+        return ((1 - z) * h_BDHW + z * g,)
 
 
 class ConvGRU(RecurrentStack):
-    """A stack of ConvGRU layers."""
-
     def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3):
         super().__init__(ConvGRUCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))

@@ -29,31 +29,24 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
-State = tuple[tuple[Tensor, Tensor], ...]  # (h_BDHW, c_BDHW) of each layer
+from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack, where_valid
+
 INITIAL_RATE = 1e-3  # decay per unit of elapsed time before training: 0.1 %
 
 
-class ConvLSTMCell(nn.Module):
-    """One ConvLSTM layer: `forward` makes one step.
+class ConvLSTMCell(RecurrentCell):
+    """One ConvLSTM layer. `forget_bias` is added to the forget gate's initial bias (Jozefowicz 2015).
 
-    `kernel` is odd; zero padding keeps the size. `forget_bias` is added to the forget gate's initial bias (Jozefowicz 2015).
     With `time_features` > 0 the cell takes `time_BF` and `elapsed_B`; else neither, and has no parameters for them.
     """
 
+    maps = 2
+
     def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        kernel: int = 3,
-        *,
-        peepholes: bool = False,
-        forget_bias: float = 1.0,
+        self, inputs: int, hidden: int, kernel: int = 3, *, peepholes: bool = False, forget_bias: float = 1.0,
         time_features: int = 0,
-    ):
-        super().__init__()
-        if kernel % 2 == 0:
-            raise ValueError(f"the kernel must be odd to keep the size, got {kernel}")
-        self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
+    ):  # fmt: skip
+        super().__init__(inputs, hidden, kernel)
         self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
         with torch.no_grad():
             assert self.gates.bias is not None
@@ -63,25 +56,15 @@ class ConvLSTMCell(nn.Module):
         raw = math.log(math.expm1(INITIAL_RATE))
         self.raw_rate_D = nn.Parameter(torch.full((hidden,), raw)) if time_features else None
 
-    def initial_state(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(h, c) of zeros for an image like `x_BCHW`; two tensors that share no memory."""
-        shape = (x_BCHW.shape[0], self.hidden, *x_BCHW.shape[-2:])
-        return x_BCHW.new_zeros(shape), x_BCHW.new_zeros(shape)
-
     def keep_BD(self, elapsed_B: Tensor) -> Tensor:
         """Fraction of the state that is kept after `elapsed_B`, in (0, 1]; negative time counts as 0."""
         assert self.raw_rate_D is not None
         return torch.exp(-F.softplus(self.raw_rate_D) * elapsed_B.clamp(min=0)[:, None])
 
     def forward(
-        self,
-        x_BCHW: Tensor,
-        state: tuple[Tensor, Tensor] | None = None,
-        *,
-        valid_B1HW: Tensor | None = None,
-        elapsed_B: Tensor | None = None,
-        time_BF: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        self, x_BCHW: Tensor, state: LayerState | None = None, *, valid_B1HW: Tensor | None = None,
+        elapsed_B: Tensor | None = None, time_BF: Tensor | None = None,
+    ) -> LayerState:  # fmt: skip
         """(h_BDHW, c_BDHW) after one step. `valid_B1HW` is 1 for valid pixels; None: all are valid."""
         h, c = self.initial_state(x_BCHW) if state is None else state
         if elapsed_B is not None:
@@ -97,72 +80,16 @@ class ConvLSTMCell(nn.Module):
         c_new = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         if peephole is not None:
             o = o + peephole[2] * c_new
-        h_new = torch.sigmoid(o) * torch.tanh(c_new)
-        if valid_B1HW is None:
-            return h_new, c_new
-        seen = valid_B1HW > 0
-        return torch.where(seen, h_new, h), torch.where(seen, c_new, c)
+        return where_valid(valid_B1HW, (torch.sigmoid(o) * torch.tanh(c_new), c_new), (h, c))
 
 
-class ConvLSTM(nn.Module):
-    """A stack of ConvLSTM layers; the output of a layer is the next one's input, with spatial dropout between in training."""
-
+class ConvLSTM(RecurrentStack):
     def __init__(
-        self,
-        inputs: int,
-        hidden: Sequence[int],
-        kernel: int = 3,
-        *,
-        peepholes: bool = False,
-        forget_bias: float = 1.0,
-        time_features: int = 0,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        widths = [inputs, *hidden]
-        self.cells = nn.ModuleList(
+        self, inputs: int, hidden: Sequence[int], kernel: int = 3, *, peepholes: bool = False, forget_bias: float = 1.0,
+        time_features: int = 0, dropout: float = 0.0,
+    ):  # fmt: skip
+        cells = (
             ConvLSTMCell(before, after, kernel, peepholes=peepholes, forget_bias=forget_bias, time_features=time_features)
-            for before, after in pairwise(widths)
+            for before, after in pairwise([inputs, *hidden])
         )
-        self.dropout = dropout
-
-    def step(
-        self,
-        x_BCHW: Tensor,
-        state: State | None = None,
-        *,
-        valid_B1HW: Tensor | None = None,
-        elapsed_B: Tensor | None = None,
-        time_BF: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
-        """(output of the last layer h_BDHW, state of all layers) after one step."""
-        output, after = x_BCHW, []
-        for index, cell in enumerate(self.cells):
-            before = None if state is None else state[index]
-            h, c = cell(output, before, valid_B1HW=valid_B1HW, elapsed_B=elapsed_B, time_BF=time_BF)
-            after.append((h, c))
-            output = F.dropout2d(h, self.dropout, self.training)
-        return output, tuple(after)
-
-    def forward(
-        self,
-        x_BTCHW: Tensor,
-        state: State | None = None,
-        *,
-        valid_BT1HW: Tensor | None = None,
-        elapsed_BT: Tensor | None = None,
-        time_BTF: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
-        """(h_BTDHW of the last layer, state after the last step): T calls of `step`, time outermost."""
-        outputs = []
-        for t in range(x_BTCHW.shape[1]):
-            output, state = self.step(
-                x_BTCHW[:, t],
-                state,
-                valid_B1HW=None if valid_BT1HW is None else valid_BT1HW[:, t],
-                elapsed_B=None if elapsed_BT is None else elapsed_BT[:, t],
-                time_BF=None if time_BTF is None else time_BTF[:, t],
-            )
-            outputs.append(output)
-        assert state is not None, "a sequence has at least one step"
-        return torch.stack(outputs, dim=1), state
+        super().__init__(cells, dropout)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor
 
-from models.cells.convlstm import ConvLSTM, ConvLSTMCell, State
+from models.cells.convlstm import ConvLSTMCell
+from models.cells.recurrent_stack import LayerState, RecurrentStack, State
 
 BLOCK_BYTES = 1 << 20  # of gates processed at once on a CPU; about half of a core's second-level cache
 
@@ -31,9 +32,7 @@ def convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Layer:
-    """One cell and its buffers."""
-
-    def __init__(self, cell: ConvLSTMCell, like_BCHW: Tensor, state: tuple[Tensor, Tensor] | None):
+    def __init__(self, cell: ConvLSTMCell, like_BCHW: Tensor, state: LayerState | None):
         batch, _, height, width = like_BCHW.shape
         self.cell, self.pixels = cell, height * width
         self.xh_BHWE = like_BCHW.new_zeros(batch, height, width, cell.inputs + cell.hidden)
@@ -49,7 +48,7 @@ class _Layer:
             self.h_BPD.copy_(state[0].flatten(2).transpose(1, 2))
             self.c_BPD.copy_(state[1].flatten(2).transpose(1, 2))
 
-    def state(self) -> tuple[Tensor, Tensor]:
+    def state(self) -> LayerState:
         """(h_BDHW, c_BDHW), copies."""
         batch, height, width, _ = self.xh_BHWE.shape
         shape = (batch, height, width, self.cell.hidden)
@@ -100,20 +99,15 @@ def advance(gates_PG: Tensor, h_PD: Tensor, c_PD: Tensor, seen_P1: Tensor | None
 
 
 class InPlaceRun:
-    """A stack during a sequence: call `step` for each step; holds the state. For one thread, without gradients."""
+    """A stack of ConvLSTM layers during a sequence: `step` makes one step; holds the state. For one thread, without gradients."""
 
-    def __init__(self, stack: ConvLSTM, like_BCHW: Tensor, state: State | None = None):
+    def __init__(self, stack: RecurrentStack, like_BCHW: Tensor, state: State | None = None):
         cells = [cell for cell in stack.cells if isinstance(cell, ConvLSTMCell)]
         self.layers = [_Layer(cell, like_BCHW, None if state is None else state[i]) for i, cell in enumerate(cells)]
 
     @torch.no_grad()
     def step(
-        self,
-        x_BCHW: Tensor,
-        *,
-        valid_B1HW: Tensor | None = None,
-        elapsed_B: Tensor | None = None,
-        time_BF: Tensor | None = None,
+        self, x_BCHW: Tensor, *, valid_B1HW: Tensor | None = None, elapsed_B: Tensor | None = None, time_BF: Tensor | None = None
     ) -> Tensor:
         """Output of the last layer, h_BDHW: a channels-last view that the next step overwrites."""
         height, width = x_BCHW.shape[-2:]
@@ -127,5 +121,4 @@ class InPlaceRun:
         return h_BDHW
 
     def state(self) -> State:
-        """State of all layers after the last step, copies."""
         return tuple(layer.state() for layer in self.layers)

@@ -1,36 +1,79 @@
-"""A stack of recurrent convolutional cells with one state map each (ConvGRU, DCRN); ConvLSTM has two and its own stack.
+"""What the recurrent convolutional cells share, and a stack of them.
 
-Shapes as in `models.cells.convlstm`; the state of a layer is h_BDHW alone.
+The state of a layer is a tuple of maps: (h_BDHW,) for ConvGRU and DCRN, (h_BDHW, c_BDHW) for ConvLSTM. Shapes as in
+`models.cells.convlstm`.
 """
 
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
-State = tuple[Tensor, ...]  # h_BDHW of each layer
+LayerState = tuple[Tensor, ...]
+State = tuple[LayerState, ...]  # of each layer
+
+
+class RecurrentCell(nn.Module):
+    """One layer: `forward` makes one step. `kernel` is odd; zero padding keeps the size. Invalid pixels keep their state."""
+
+    maps = 1  # in the state
+
+    def __init__(self, inputs: int, hidden: int, kernel: int = 3):
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel must be odd to keep the size, got {kernel}")
+        self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
+
+    def initial_state(self, x_BCHW: Tensor) -> LayerState:
+        """Maps of zeros for an image like `x_BCHW`; they share no memory."""
+        shape = (x_BCHW.shape[0], self.hidden, *x_BCHW.shape[-2:])
+        return tuple(x_BCHW.new_zeros(shape) for _ in range(self.maps))
+
+    def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
+        """The state after one step with valid pixels everywhere."""
+        raise NotImplementedError
+
+    def forward(self, x_BCHW: Tensor, state: LayerState | None = None, *, valid_B1HW: Tensor | None = None) -> LayerState:
+        """The state after one step; None is a state of zeros. `valid_B1HW` is 1 for valid pixels; None: all are valid."""
+        before = self.initial_state(x_BCHW) if state is None else state
+        return where_valid(valid_B1HW, self.advance(x_BCHW, before), before)
+
+
+def where_valid(valid_B1HW: Tensor | None, after: LayerState, before: LayerState) -> LayerState:
+    """`after`, but `before` at invalid pixels."""
+    if valid_B1HW is None:
+        return after
+    seen_B1HW = valid_B1HW > 0
+    return tuple(torch.where(seen_B1HW, new, old) for new, old in zip(after, before, strict=True))
 
 
 class RecurrentStack(nn.Module):
-    """The output of a layer is the next one's input. A cell is called as `cell(x_BCHW, h_BDHW | None, valid_B1HW=) -> h_BDHW`."""
+    """The output of a layer is the next one's input, with spatial dropout between in training."""
 
-    def __init__(self, cells: Iterable[nn.Module]):
+    def __init__(self, cells: Iterable[nn.Module], dropout: float = 0.0):
         super().__init__()
         self.cells = nn.ModuleList(cells)
+        self.dropout = dropout
 
-    def step(self, x_BCHW: Tensor, state: State | None = None, *, valid_B1HW: Tensor | None = None) -> tuple[Tensor, State]:
-        """(output of the last layer h_BDHW, state of all layers) after one step."""
+    def step(self, x_BCHW: Tensor, state: State | None = None, **known: Tensor) -> tuple[Tensor, State]:
+        """(output of the last layer h_BDHW, state of all layers) after one step; `known` are the keyword arguments of a cell."""
         output, after = x_BCHW, []
         for index, cell in enumerate(self.cells):
-            output = cell(output, None if state is None else state[index], valid_B1HW=valid_B1HW)
-            after.append(output)
+            after.append(cell(output, None if state is None else state[index], **known))
+            output = F.dropout2d(after[-1][0], self.dropout, self.training)
         return output, tuple(after)
 
-    def forward(self, x_BTCHW: Tensor, state: State | None = None, *, valid_BT1HW: Tensor | None = None) -> tuple[Tensor, State]:
-        """(h_BTDHW of the last layer, state after the last step): T calls of `step`."""
+    def forward(
+        self, x_BTCHW: Tensor, state: State | None = None, *, valid_BT1HW: Tensor | None = None, elapsed_BT: Tensor | None = None,
+        time_BTF: Tensor | None = None,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """(h_BTDHW of the last layer, state after the last step): T calls of `step`, time outermost."""
+        known = {"valid_B1HW": valid_BT1HW, "elapsed_B": elapsed_BT, "time_BF": time_BTF}
         outputs = []
         for t in range(x_BTCHW.shape[1]):
-            output, state = self.step(x_BTCHW[:, t], state, valid_B1HW=None if valid_BT1HW is None else valid_BT1HW[:, t])
+            at_t = {name: values[:, t] for name, values in known.items() if values is not None}
+            output, state = self.step(x_BTCHW[:, t], state, **at_t)
             outputs.append(output)
         assert state is not None, "a sequence has at least one step"
         return torch.stack(outputs, dim=1), state

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from models.contract import Description, Network, Pointwise, layer_flops, total_flops
+from models.contract import Description, Ensemble, Network, Pointwise, layer_flops, seeded
 
 MEAN_LIMIT = 1.0
 SIGMA_RANGE = (0.5, 1.2)
@@ -57,22 +57,21 @@ class ResidualGRU(Pointwise, Network):
         return math.prod(shape[:3]) * (recurrent + layer_flops(self, pixels=0, rows=1))
 
     def describe(self) -> Description:
-        """The config."""
         return asdict(self.config)
 
     @property
     def hidden(self) -> int:
-        """State values per pixel."""
         return self.config.hidden
 
     def step(self, inputs_PF: Tensor, elapsed_days_P: Tensor, h_PD: Tensor) -> Tensor:
         """h_PD after a date, for pixels that are valid on it."""
-        after_PD: Tensor = self.cell(torch.cat([inputs_PF, _age(elapsed_days_P)], dim=1), self._decayed(h_PD, elapsed_days_P))
+        decayed_PD, age_P1 = self._after_gap(h_PD, elapsed_days_P)
+        after_PD: Tensor = self.cell(torch.cat([inputs_PF, age_P1], dim=1), decayed_PD)
         return after_PD
 
     def predict(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
         """(mean_P, log_sigma_P) of the standardised residual, predicted `elapsed_days_P` after the last valid date."""
-        raw_P2 = self.head(torch.tanh(self.body(torch.cat([self._decayed(h_PD, elapsed_days_P), _age(elapsed_days_P)], dim=1))))
+        raw_P2 = self.head(torch.tanh(self.body(torch.cat(self._after_gap(h_PD, elapsed_days_P), dim=1))))
         low, high = -math.log(SIGMA_RANGE[0]), math.log(SIGMA_RANGE[1])
         wide = raw_P2[:, 1]
         log_sigma_P = torch.where(wide > 0, high * torch.tanh(wide / high), low * torch.tanh(wide / low))
@@ -95,8 +94,10 @@ class ResidualGRU(Pointwise, Network):
             last_P = torch.where(seen_P, day_P, last_P)
         return torch.stack(answers).permute(2, 0, 1, 3)
 
-    def _decayed(self, h_PD: Tensor, elapsed_days_P: Tensor) -> Tensor:
-        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * _months(elapsed_days_P)[:, None])
+    def _after_gap(self, h_PD: Tensor, elapsed_days_P: Tensor) -> tuple[Tensor, Tensor]:
+        """(the decayed state, log(1 + months) of shape (P, 1))."""
+        months_P1 = (elapsed_days_P / DAYS_A_MONTH).clamp(max=LONGEST_MONTHS)[:, None]
+        return h_PD * torch.exp(-nn.functional.softplus(self.decay) * months_P1), torch.log1p(months_P1)
 
 
 def elapsed_days(last_day_P: Tensor, day: Tensor | float) -> Tensor:
@@ -104,16 +105,7 @@ def elapsed_days(last_day_P: Tensor, day: Tensor | float) -> Tensor:
     return torch.nan_to_num(day - last_day_P, nan=0.0).clamp(min=0).float()
 
 
-def _months(elapsed_days_P: Tensor) -> Tensor:
-    return (elapsed_days_P / DAYS_A_MONTH).clamp(max=LONGEST_MONTHS)
-
-
-def _age(elapsed_days_P: Tensor) -> Tensor:
-    """(P, 1): log(1 + months)."""
-    return torch.log1p(_months(elapsed_days_P))[:, None]
-
-
-class ResidualEnsemble(Pointwise, Network):
+class ResidualEnsemble(Ensemble):
     """Networks trained with one left-out year of the history each; `pipelines.learning.training` trains it.
 
     `shares` (mean, log sigma) in [0, 1] scale the outputs by what the left-out years support.
@@ -122,19 +114,12 @@ class ResidualEnsemble(Pointwise, Network):
     shares: Tensor
 
     def __init__(self, config: ResidualGRUConfig, members: int, seed: int = 0):
-        super().__init__()
+        super().__init__(seeded(seed * 1000 + member, lambda: ResidualGRU(config)) for member in range(members))
         self.config = config
-        networks = []
-        for member in range(members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed * 1000 + member)
-                networks.append(ResidualGRU(config))
-        self.members = nn.ModuleList(networks)
         self.register_buffer("shares", torch.zeros(2))
 
     @property
     def networks(self) -> tuple[ResidualGRU, ...]:
-        """The members, typed."""
         return tuple(member for member in self.members if isinstance(member, ResidualGRU))
 
     def compute_member(self, i: int, batch: dict[str, Tensor]) -> Tensor:
@@ -142,17 +127,11 @@ class ResidualEnsemble(Pointwise, Network):
         forecast_BT2P: Tensor = self.members[i](batch["inputs_TPF"], batch["seen_TP"], batch["days_T"])
         return forecast_BT2P
 
-    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations of all members on one batch of `shape` (B, T, P, F)."""
-        return total_flops(self.members, shape, targets)
-
     def describe(self) -> Description:
-        """What `rebuild_residual` needs, as JSON."""
         return {"config": asdict(self.config), "members": len(self.members)}
 
 
 def rebuild_residual(description: Description) -> ResidualEnsemble:
-    """An untrained ensemble from its `describe`."""
     return ResidualEnsemble(ResidualGRUConfig(**description["config"]), int(description["members"]))
 
 

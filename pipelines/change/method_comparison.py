@@ -14,8 +14,7 @@ from pipelines.change.metrics import Reliability
 from pipelines.change.networks import Do, NamedIndex, Recipe, TrainedNetwork, train_networks
 from pipelines.change.site_scores import SiteScores
 from pipelines.change.sites import Sites
-from pipelines.learning.result import Criterion, Evaluation, Figure
-from pipelines.learning.verdict import detection_verdict
+from pipelines.learning.result import Criterion, Evaluation, Figure, detection_verdict
 from pipelines.progress import Progress
 
 AREA_SAMPLE_PX = 1000  # pixels of a site that its area estimate is drawn from

@@ -1,4 +1,4 @@
-"""The request of one prediction over a whole cube, as plain values with a key."""
+"""What a forecast of a cube is asked for, and the job of predicting it: plain values with a key."""
 
 from __future__ import annotations
 
@@ -7,21 +7,79 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import xarray as xr
 
-from pipelines.cube.store import bands_of
+from pipelines.calendar import from_days
+from pipelines.cube.store import bands_of, grid_of
 from pipelines.errors import RequestError, StateError
-from pipelines.inference.reading import band_bytes_per_column, chunk_rows
-from pipelines.inference.staging import ROLES, Field
-from pipelines.inference.tiling import plan_batches, window_of
+from pipelines.grid import Grid
+from pipelines.inference.staging import ROLES, Field, Staged
+from pipelines.inference.tiling import chunk_rows, plan_batches, window_of
 from pipelines.predictors import Forecaster
+from pipelines.samples.prepare import SampleSettings
 from pipelines.samples.variables import Variable, used_bands
+from pipelines.samples.windows import ForecastSteps, steps_from
 from pipelines.tiles import Tile
 
 VERSION = 2  # of the meaning of the staged bytes; part of the key
+
+
+@dataclass(frozen=True)
+class Request:
+    """One forecast of a cube's version. `steps` are the forecaster's arguments; `scene_ids` those of the context, oldest first.
+
+    target_utc: one date per lead. issued_utc: the last date of the context (ISO 8601). units: variable -> unit of its band, ""
+    for an index of bands. note: what a person must know of the choice, "" for nothing.
+    """
+
+    dataset: xr.Dataset
+    snapshot: str
+    variables: tuple[Variable, ...]
+    grid: Grid
+    steps: ForecastSteps
+    target_utc: list[np.datetime64]
+    issued_utc: str
+    scene_ids: tuple[str, ...]
+    units: dict[str, str]
+    note: str = ""
+
+    @property
+    def targets_iso(self) -> list[str]:
+        return [f"{date.astype('datetime64[s]')}Z" for date in self.target_utc]
+
+
+def choose_dates(
+    dataset: xr.Dataset, snapshot: str, settings: SampleSettings, *, issue: datetime | None = None,
+    dates: Sequence[datetime] | None = None,
+) -> Request:  # fmt: skip
+    """The forecast from the last date up to `issue` (default: the last of all) for `dates` (default: the next steps).
+
+    Raises RequestError as `steps_from` does.
+    """
+    times = dataset["time"].values
+    steps = steps_from(times, settings.steps, settings.context, settings.horizon, issue, dates)
+    last, note = times[steps.issue], ""
+    issued = f"{last.astype('datetime64[s]')}Z"
+    if issue is not None and np.datetime64(issue) - last > np.timedelta64(1, "D"):
+        note = f"issued from {issued}, the last date up to {issue:%Y-%m-%d}, which was asked for"
+    units = {band.name: band.unit for band in bands_of(dataset)}
+    return Request(
+        dataset=dataset,
+        snapshot=snapshot,
+        variables=settings.variables,
+        grid=grid_of(dataset),
+        steps=steps,
+        target_utc=list(from_days(steps.target_days_K)),
+        issued_utc=issued,
+        scene_ids=tuple(str(dataset["scene_id"].values[i]) for i in steps.context_T if i >= 0),
+        units={v.name: units.get(v.bands[0], "") if v.formula == "band" else "" for v in settings.variables},
+        note=note,
+    )
 
 
 class Intervals(Protocol):
@@ -63,48 +121,52 @@ class Job:
         roles = ROLES if self.bounds else ROLES[:1]
         return tuple(Field(k, v.name, role) for k in range(len(self.target_days_K)) for v in self.variables for role in roles)
 
-    @property
-    def reach_px(self) -> tuple[int, ...]:
-        """How far a tile's window extends beyond the tile, in pixels (y, x)."""
-        return (self.blend_px, self.blend_px) if self.halo_px is None else self.halo_px
-
     def window_of(self, tile: Tile) -> Tile:
         """The window that is needed to forecast `tile` exactly."""
-        return window_of(tile, self.reach_px, self.shape_yx, self.stride_px)
+        reach_px = (self.blend_px, self.blend_px) if self.halo_px is None else self.halo_px
+        return window_of(tile, reach_px, self.shape_yx, self.stride_px)
 
     def batches(self) -> tuple[Tile, ...]:
         return plan_batches(self.shape_yx, self.tile_px, self.tiles_across)
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """A job, and what every worker does its part of it with; the fields go to `folder`."""
+
+    job: Job
+    dataset: xr.Dataset
+    forecaster: Forecaster
+    intervals: Intervals | None
+    folder: Path
+
+    @property
+    def staged(self) -> Staged:
+        return Staged(self.folder, self.job.fields, self.job.shape_yx)
+
+
 def plan_job(
-    dataset: xr.Dataset,
-    snapshot: str,
-    forecaster: Forecaster,
-    variables: Sequence[Variable],
-    context_T: np.ndarray,
-    usable_N: np.ndarray,
-    target_days_K: np.ndarray,
-    intervals: Intervals | None = None,
-    *,
-    tile_px: int = 256,
-    blend_px: int = 32,
-    memory_mb: int = 256,
-    model_hash: str = "",
-) -> Job:
-    """The job for these arguments (of the forecaster's contract, over all dates of the cube).
+    dataset: xr.Dataset, snapshot: str, forecaster: Forecaster, variables: Sequence[Variable], steps: ForecastSteps,
+    intervals: Intervals | None = None, *, tile_px: int = 256, blend_px: int = 32, memory_mb: int = 256, model_hash: str = "",
+) -> Job:  # fmt: skip
+    """The job for these arguments; `steps` are over all dates of the cube.
 
     Strips are as many tiles wide as `memory_mb` allows for one worker's rows of the cube. Raises RequestError if arguments
-    do not match the cube.
+    do not match the cube, StateError if the forecaster states another number of axes.
     """
-    usable_N, context_T = np.asarray(usable_N, bool), np.asarray(context_T, np.int64)
-    halo_px, stride_px = _reach_of(forecaster, len(context_T) + len(target_days_K))
-    _check_request(dataset, context_T, usable_N, target_days_K, tile_px, blend_px if halo_px is None else 0)
+    context_T, usable_N, targets = steps.context_T, steps.usable_N, len(steps.target_days_K)
+    halo_px, stride_px = forecaster.halo_px(len(context_T) + targets), forecaster.stride_px
+    if len(stride_px) != 2 or (halo_px is not None and len(halo_px) != 2):
+        raise StateError(
+            f"{type(forecaster).__name__} states halo {halo_px} and stride {stride_px}; expected two axes (y, x), as the cube has"
+        )
+    _check_request(dataset, steps, tile_px, blend_px if halo_px is None else 0)
     times = np.flatnonzero(usable_N)
     shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
     reach_y, reach_x = (blend_px, blend_px) if halo_px is None else map(sum, zip(halo_px, stride_px, (-1, -1), strict=True))
-    bands = len(used_bands(bands_of(dataset), tuple(variables)))
-    itemsize = dataset["image"].dtype.itemsize
-    column = band_bytes_per_column(len(times), bands, itemsize, tile_px, reach_y, chunk_rows(dataset))
+    # bytes per column of a `RowBand` at most: twice while it grows, image and valid
+    pixel = len(used_bands(bands_of(dataset), tuple(variables))) * dataset["image"].dtype.itemsize + 1
+    column = 2 * len(times) * pixel * (tile_px + 2 * reach_y + chunk_rows(dataset))
     across = max(1, int((memory_mb * 2**20 / column - 2 * reach_x) // tile_px))
     return Job(
         snapshot=snapshot,
@@ -113,35 +175,23 @@ def plan_job(
         shape_yx=shape_yx,
         times=tuple(int(n) for n in times),
         context_T=tuple(int(np.searchsorted(times, n)) if n >= 0 else -1 for n in context_T),
-        target_days_K=tuple(float(day) for day in np.asarray(target_days_K)),
+        target_days_K=tuple(float(day) for day in steps.target_days_K),
         tile_px=tile_px,
         tiles_across=min(across, math.ceil(shape_yx[1] / tile_px)),
         halo_px=halo_px,
         stride_px=stride_px,
         blend_px=blend_px,
-        bounds=_digest_of_bounds(intervals, len(target_days_K), len(variables)) if intervals is not None else "",
+        bounds=_digest_of_bounds(intervals, targets, len(variables)) if intervals is not None else "",
     )
 
 
-def _reach_of(forecaster: Forecaster, steps: int) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
-    """(halo, stride) of the forecaster per axis (y, x). Raises StateError for another number of axes."""
-    halo_px, stride_px = forecaster.halo_px(steps), forecaster.stride_px
-    if len(stride_px) != 2 or (halo_px is not None and len(halo_px) != 2):
-        raise StateError(
-            f"{type(forecaster).__name__} states halo {halo_px} and stride {stride_px}; expected two axes (y, x), as the cube has"
-        )
-    return halo_px, stride_px
-
-
-def _check_request(
-    dataset: xr.Dataset, context_T: np.ndarray, usable_N: np.ndarray, target_days_K: np.ndarray, tile_px: int, blend_px: int
-) -> None:
-    count = dataset.sizes["time"]
+def _check_request(dataset: xr.Dataset, steps: ForecastSteps, tile_px: int, blend_px: int) -> None:
+    count, usable_N = dataset.sizes["time"], steps.usable_N
     if len(usable_N) != count:
         raise RequestError(f"`usable` covers {len(usable_N)} dates, the cube has {count}: was it made for another snapshot?")
-    if not usable_N.any() or len(target_days_K) == 0:
+    if not usable_N.any() or len(steps.target_days_K) == 0:
         raise RequestError("no usable date or no target date; check prediction.issue and prediction.dates")
-    outside = [int(n) for n in context_T if n >= count or (n >= 0 and not usable_N[n])]
+    outside = [int(n) for n in steps.context_T if n >= count or (n >= 0 and not usable_N[n])]
     if outside:
         raise RequestError(f"context dates {outside} are not among the usable dates; all of the context must be usable")
     if tile_px < 1 or 2 * blend_px > tile_px:

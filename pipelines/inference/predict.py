@@ -1,10 +1,11 @@
 """Predicts fields for a whole cube, in bounded memory: plan batches, predict one, finish.
 
-    job = plan_job(...)                                       the request, as plain values with a key
-    for region in plan_batches(...): predict_batch(job, region, ...)   pure: writes only its own region
-    finish(job, staging)                                      checks that every region exists -> Staged
+    job = plan_job(...)                                   plain values with a key
+    prediction = Prediction(job, dataset, ...)            what every worker needs
+    for region in open_staging(prediction): predict_batch(prediction, region)   pure: writes only its own region
+    finish(prediction)                                    checks that every region exists -> Staged
 
-`predict` does all three in this process; a scheduler maps `predict_batch` over the regions instead. Shapes: N usable
+`predict` does all but the first in this process; a scheduler maps `predict_batch` over the regions instead. Shapes: N usable
 dates, T context steps, K target dates, C variables, H rows, W columns.
 """
 
@@ -12,90 +13,69 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import xarray as xr
 from filelock import FileLock, Timeout
 
 from pipelines.errors import CubeBusy, NotPublished, StateError
-from pipelines.inference.job import Intervals, Job, plan_job
-from pipelines.inference.ledger import Record, append_record, read_header, read_records, start_ledger
-from pipelines.inference.staging import Field, Staged
+from pipelines.inference.job import Intervals, Prediction, Request, plan_job
+from pipelines.inference.staging import Field, Record, Staged, append_record, read_header, read_records, start_ledger
 from pipelines.inference.tiling import tiles_of
 from pipelines.inference.window import Strip, blend
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
-from pipelines.samples.variables import Variable
 from pipelines.tiles import Tile
 
 logger = logging.getLogger(__name__)
 
 
-def predict(
-    dataset: xr.Dataset,
-    snapshot: str,
-    forecaster: Forecaster,
-    variables: Sequence[Variable],
-    context_T: np.ndarray,
-    usable_N: np.ndarray,
-    target_days_K: np.ndarray,
-    intervals: Intervals | None,
-    staging: Path,
-    tile_px: int = 256,
-    *,
-    blend_px: int = 32,
-    memory_mb: int = 256,
-    model_hash: str = "",
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> Staged:
-    """Predicted fields of the whole cube in the folder `staging`, float32, NaN where no usable date shows the pixel.
+def predict(prediction: Prediction, workers: int = 1, progress: Progress | None = None) -> Staged:
+    """Predicted fields of the whole cube in the prediction's folder, float32, NaN where no usable date shows the pixel.
 
-    Called again with the same arguments after a kill, it resumes; the bytes equal those of an undisturbed run. Called with
-    other arguments, it starts again. `progress` counts batches. Raises CubeBusy if another process predicts into `staging`,
-    StorageFull, RequestError.
+    Called again with the same job after a kill, it resumes; the bytes equal those of an undisturbed run. Called with another
+    job, it starts again. `progress` counts batches. Raises CubeBusy if another process predicts into the folder, StorageFull.
     """
-    job = plan_job(
-        dataset, snapshot, forecaster, variables, context_T, usable_N, target_days_K, intervals,
-        tile_px=tile_px, blend_px=blend_px, memory_mb=memory_mb, model_hash=model_hash,
-    )  # fmt: skip
-    staging.mkdir(parents=True, exist_ok=True)
-    with _exclusive(staging):
-        missing = open_staging(job, staging)
-        total = len(job.batches())
+    prediction.folder.mkdir(parents=True, exist_ok=True)
+    with _exclusive(prediction.folder):
+        missing = open_staging(prediction)
+        total = len(prediction.job.batches())
         if progress:
             progress(total - len(missing), total)
-        done = total - len(missing)
-        for record in _predict_all(job, missing, dataset, forecaster, intervals, staging, workers):
-            append_record(staging, record)
-            done += 1
+        for done, record in enumerate(_predict_all(prediction, missing, workers), start=total - len(missing) + 1):
+            append_record(prediction.folder, record)
             if progress:
                 progress(done, total)
-        return finish(job, staging)
+        return finish(prediction)
 
 
-def _predict_all(
-    job: Job, regions: Sequence[Tile], dataset: xr.Dataset, forecaster: Forecaster, intervals: Intervals | None, staging: Path,
-    workers: int,
-) -> Iterator[Record]:  # fmt: skip
+def _predict_all(prediction: Prediction, regions: Sequence[Tile], workers: int) -> Iterator[Record]:
     """Records as batches finish. Uses threads: reading and torch both release the interpreter lock."""
-    arguments = (dataset, forecaster, intervals, staging)
     if workers <= 1 or len(regions) <= 1:
-        yield from (predict_batch(job, region, *arguments) for region in regions)
+        yield from (predict_batch(prediction, region) for region in regions)
         return
     share = max(1, torch.get_num_threads() // workers)  # each thread has its own OpenMP team
     with ThreadPoolExecutor(workers, "predict", initializer=torch.set_num_threads, initargs=(share,)) as pool:
-        futures: list[Future[Record]] = [pool.submit(predict_batch, job, region, *arguments) for region in regions]
+        futures = [pool.submit(predict_batch, prediction, region) for region in regions]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:
             for future in futures:
                 future.cancel()
+
+
+def predict_fields(
+    request: Request, forecaster: Forecaster, intervals: Intervals, staging: Path, tile_px: int, workers: int, model_hash: str,
+    progress: Progress | None = None,
+) -> Staged:  # fmt: skip
+    """The fields of the forecast and its bounds, in the folder `staging`; see `predict`."""
+    dataset, variables, steps = request.dataset, request.variables, request.steps
+    job = plan_job(dataset, request.snapshot, forecaster, variables, steps, intervals, tile_px=tile_px, model_hash=model_hash)
+    return predict(Prediction(job, dataset, forecaster, intervals, staging), workers, progress)
 
 
 def _exclusive(staging: Path) -> FileLock:
@@ -107,76 +87,69 @@ def _exclusive(staging: Path) -> FileLock:
     return lock
 
 
-def open_staging(job: Job, staging: Path) -> list[Tile]:
+def open_staging(prediction: Prediction) -> list[Tile]:
     """The regions still to be predicted; creates the files and the ledger of this job if there are none.
 
     Regions in the ledger are verified by checksum; mismatches are predicted again.
     """
-    staged = Staged(staging, job.fields, job.shape_yx)
-    header = read_header(staging)
+    job, folder, staged = prediction.job, prediction.folder, prediction.staged
+    header = read_header(folder)
     if header is None or header.get("key") != job.key:
-        for old in staging.glob("*.f32"):
+        for old in folder.glob("*.f32"):
             old.unlink()
         staged.allocate()
         fields = [[f.target, f.variable, f.role] for f in job.fields]
-        start_ledger(staging, {"key": job.key, "fields": fields, "shape_yx": job.shape_yx, "tile_px": job.tile_px})
+        start_ledger(folder, {"key": job.key, "fields": fields, "shape_yx": job.shape_yx, "tile_px": job.tile_px})
         return list(job.batches())
-    finished = {record.region: record.sha256 for record in read_records(staging)}
-    return [region for region in job.batches() if not _is_intact(staged, region, job.tile_px, finished.get(region.key))]
+    finished = {record.region: record.sha256 for record in read_records(folder)}
+    missing = []
+    for region in job.batches():
+        sha256 = finished.get(region.key)
+        if sha256 is None:
+            missing.append(region)
+        elif staged.checksum(region, job.tile_px) != sha256:
+            logger.warning("%s: region %s differs from its ledger entry; it is predicted again", folder, region.key)
+            missing.append(region)
+    return missing
 
 
-def _is_intact(staged: Staged, region: Tile, tile_px: int, sha256: str | None) -> bool:
-    if sha256 is None:
-        return False
-    is_same = staged.checksum(region, tile_px) == sha256
-    if not is_same:
-        logger.warning("%s: region %s differs from its ledger entry; it is predicted again", staged.folder, region.key)
-    return is_same
-
-
-def finish(job: Job, staging: Path) -> Staged:
+def finish(prediction: Prediction) -> Staged:
     """The finished fields. Raises StateError if the ledger lacks a region."""
-    finished = {record.region for record in read_records(staging)}
-    missing = [region.key for region in job.batches() if region.key not in finished]
+    finished = {record.region for record in read_records(prediction.folder)}
+    regions = [region.key for region in prediction.job.batches()]
+    missing = [region for region in regions if region not in finished]
     if missing:
         raise StateError(
-            f"{staging}: {len(missing)} of {len(job.batches())} regions are not predicted, first {missing[0]}; run again"
+            f"{prediction.folder}: {len(missing)} of {len(regions)} regions are not predicted, first {missing[0]}; run again"
         )
-    return Staged(staging, job.fields, job.shape_yx)
+    return prediction.staged
 
 
-def predict_batch(
-    job: Job, region: Tile, dataset: xr.Dataset, forecaster: Forecaster, intervals: Intervals | None, staging: Path
-) -> Record:
-    """Predicts one region and writes it to the files in `staging`; idempotent. The caller appends the record to the ledger."""
-    staged = Staged(staging, job.fields, job.shape_yx)
-    strip = Strip(job, region, dataset, forecaster)
-    with staged.writing() as writer:
-        if job.halo_px is not None:
-            for tile in tiles_of(region, job.tile_px):
-                writer.write(tile, _blocks(job, strip.forecast(tile), intervals))
-            return Record(region.key, writer.digest.hexdigest())
-        y_KCHW, seam = blend(job, region, strip, intervals)
+def predict_batch(prediction: Prediction, region: Tile) -> Record:
+    """Predicts one region and writes it to the files; idempotent. The caller appends the record to the ledger."""
+    job, intervals, strip = prediction.job, prediction.intervals, Strip(prediction, region)
+    record = Record(region.key, "")
+    with prediction.staged.writing() as writer:
+        if job.halo_px is None:
+            y_KCHW, record = blend(strip, region, intervals)
         for tile in tiles_of(region, job.tile_px):
-            rows, across = tile.within(region)
-            writer.write(tile, _blocks(job, y_KCHW[:, :, rows, across], intervals))
-        return replace(seam, sha256=writer.digest.hexdigest())
+            y = strip.forecast(tile) if job.halo_px is not None else y_KCHW[:, :, *tile.within(region)]
+            writer.write(tile, _blocks(prediction, y))
+        return replace(record, sha256=writer.digest.hexdigest())
 
 
-def _blocks(job: Job, y_KCHW: np.ndarray, intervals: Intervals | None) -> dict[Field, np.ndarray]:
+def _blocks(prediction: Prediction, y_KCHW: np.ndarray) -> dict[Field, np.ndarray]:
+    """The fields of a tile, clipped to their variable's valid range, such as rain >= 0 or NDVI <= 1. NaN stays."""
     arrays = {"forecast": y_KCHW}
-    if intervals is not None:
-        lower, upper = intervals.bounds(y_KCHW)
-        arrays |= {"lower": np.asarray(lower), "upper": np.asarray(upper)}
-    number = {variable.name: c for c, variable in enumerate(job.variables)}
-    return {field: _within(job, arrays[field.role][field.target], number[field.variable]) for field in job.fields}
-
-
-def _within(job: Job, image_CHW: np.ndarray, c: int) -> np.ndarray:
-    """Channel `c` clipped to its variable's valid range, such as rain >= 0 or NDVI <= 1. NaN stays."""
-    limits = job.variables[c].valid_range
-    image_HW: np.ndarray = image_CHW[c]
-    return image_HW if limits is None else np.clip(image_HW, np.float32(limits[0]), np.float32(limits[1]))
+    if prediction.intervals is not None:
+        arrays["lower"], arrays["upper"] = map(np.asarray, prediction.intervals.bounds(y_KCHW))
+    number = {variable.name: c for c, variable in enumerate(prediction.job.variables)}
+    blocks = {}
+    for field in prediction.job.fields:
+        c = number[field.variable]
+        limits, image_HW = prediction.job.variables[c].valid_range, arrays[field.role][field.target, c]
+        blocks[field] = image_HW if limits is None else np.clip(image_HW, np.float32(limits[0]), np.float32(limits[1]))
+    return blocks
 
 
 @dataclass(frozen=True)
@@ -194,7 +167,6 @@ class SeamError:
 
 
 def seam_error(staging: Path) -> SeamError:
-    """The seam error of all regions in the ledger of `staging`."""
     records = [record for record in read_records(staging) if record.seam_count]
     count = sum(record.seam_count for record in records)
     if not count:

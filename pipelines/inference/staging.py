@@ -1,22 +1,27 @@
-"""Predicted fields on disk: one plain float32 file per field, rows from the top, written region by region."""
+"""Predicted fields on disk: one plain float32 file per field, rows from the top, written region by region, and a ledger.
+
+The ledger is an append-only list of finished regions, one JSON line each, on disk before the next region starts.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipelines.errors import ArtefactDamaged, MissingInput
-from pipelines.files import naming_full_disk
-from pipelines.inference.ledger import read_header
+from pipelines.files import naming_full_disk, sync, write_text
 from pipelines.inference.tiling import tiles_of
 from pipelines.tiles import Tile
 
+LEDGER = "ledger.jsonl"
 ROLES = ("forecast", "lower", "upper")
 DTYPE = np.dtype("<f4")
 
@@ -71,40 +76,33 @@ class Staged:
                     file.truncate(size)
 
     @contextmanager
+    def _opened(self, flags: int) -> Iterator[dict[Field, int]]:
+        with ExitStack() as stack:
+            descriptors: dict[Field, int] = {}
+            for field in self.fields:
+                descriptors[field] = os.open(self.folder / field.file, flags)
+                stack.callback(os.close, descriptors[field])
+            yield descriptors
+
+    @contextmanager
     def writing(self) -> Iterator[Writer]:
         """A writer whose data are on disk when the block ends without an error."""
-        descriptors = {field: os.open(self.folder / field.file, os.O_WRONLY) for field in self.fields}
-        try:
+        with self._opened(os.O_WRONLY) as descriptors:
             yield Writer(self, descriptors)
             for descriptor in descriptors.values():
                 os.fsync(descriptor)
-        finally:
-            for descriptor in descriptors.values():
-                os.close(descriptor)
 
     def checksum(self, region: Tile, tile_px: int) -> str:
         """SHA-256 of the region on disk, computed as `Writer` does."""
         digest = hashlib.sha256()
         width = self.shape_yx[1] * DTYPE.itemsize
-        with _reading(self) as descriptors:
+        with self._opened(os.O_RDONLY) as descriptors:
             for tile in tiles_of(region, tile_px):
                 for field in self.fields:
                     for row in range(tile.row0, tile.row1):
                         length = tile.shape_yx[1] * DTYPE.itemsize
                         digest.update(os.pread(descriptors[field], length, row * width + tile.col0 * DTYPE.itemsize))
         return digest.hexdigest()
-
-
-@contextmanager
-def _reading(staged: Staged) -> Iterator[dict[Field, int]]:
-    descriptors: dict[Field, int] = {}
-    try:
-        for field in staged.fields:
-            descriptors[field] = os.open(staged.folder / field.file, os.O_RDONLY)
-        yield descriptors
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
 
 
 class Writer:
@@ -124,3 +122,80 @@ class Writer:
                 for row, line in enumerate(block, start=tile.row0):
                     os.pwrite(self.descriptors[field], line.data, row * width + tile.col0 * DTYPE.itemsize)
             self.digest.update(block.data)
+
+
+# ---------------------------------------------------------------- ledger
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished region: the key of its region, the SHA-256 of its bytes, and the disagreement of its windows.
+
+    `seam_mean` and `seam_max` are the disagreement of blended windows in physical units, over `seam_count` values;
+    `seam_share` is its mean in half widths of the intervals. All are 0 with exact halos.
+    """
+
+    region: str
+    sha256: str
+    seam_mean: float = 0.0
+    seam_max: float = 0.0
+    seam_count: int = 0
+    seam_share: float = 0.0
+
+
+def start_ledger(folder: Path, header: dict[str, Any]) -> None:
+    """Writes a new ledger to `folder` with `header` as its first line; published by rename, so a ledger always has a header."""
+    write_text(folder / LEDGER, json.dumps(header, sort_keys=True) + "\n", mark="partial")
+    sync(folder)
+
+
+def append_record(folder: Path, record: Record) -> None:
+    """Appends one line in one write and waits until it is on disk."""
+    line = (json.dumps(asdict(record), sort_keys=True) + "\n").encode()
+    descriptor = os.open(folder / LEDGER, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_header(folder: Path) -> dict[str, Any] | None:
+    """The first line of the ledger in `folder`; None if there is no ledger or its first line is incomplete.
+
+    Raises ArtefactDamaged for a complete first line that is not a ledger header.
+    """
+    path = folder / LEDGER
+    if not path.exists():
+        return None
+    first, newline, _ = path.read_bytes().partition(b"\n")
+    if not newline:
+        return None
+    return _parse(first, path, 1)
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The finished regions in order of completion. An incomplete last line is removed from the file.
+
+    Raises ArtefactDamaged for any other unreadable line.
+    """
+    path = folder / LEDGER
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):  # killed during a write: that region is repeated
+        os.truncate(path, len(whole))
+    lines = whole.splitlines()[1:]
+    try:
+        return [Record(**_parse(line, path, number)) for number, line in enumerate(lines, start=2)]
+    except TypeError as e:
+        raise ArtefactDamaged(f"{path}: a line is not a record of this version ({e}); delete {folder} and predict again") from e
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as e:
+        value = e
+    if not isinstance(value, dict):
+        raise ArtefactDamaged(f"{path}:{number}: not a JSON object ({line[:40]!r}); delete {path.parent} and predict again")
+    return value

@@ -1,4 +1,4 @@
-"""Tiling for prediction: batches of tiles, the window that each tile needs, and blend weights."""
+"""Tiling for prediction: batches of tiles, the window that each tile needs, blend weights, and the cube's own chunks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import xarray as xr
 
 from pipelines.tiles import Tile
 
@@ -45,14 +46,10 @@ def tiles_of(region: Tile, tile_px: int) -> list[Tile]:
 def tiles_around(region: Tile, tile_px: int, shape_yx: tuple[int, int]) -> list[Tile]:
     """The tiles of `region` and the tiles adjacent to it, row by row: those whose windows extend into it."""
     ring = region.grown(tile_px, shape_yx)
-    whole = Tile(
-        ring.row0, min(_round_up(ring.row1, tile_px), shape_yx[0]), ring.col0, min(_round_up(ring.col1, tile_px), shape_yx[1])
+    bottom, right = (
+        min(math.ceil(stop / tile_px) * tile_px, size) for stop, size in zip((ring.row1, ring.col1), shape_yx, strict=True)
     )
-    return tiles_of(whole, tile_px)
-
-
-def _round_up(value: int, step: int) -> int:
-    return math.ceil(value / step) * step
+    return tiles_of(Tile(ring.row0, bottom, ring.col0, right), tile_px)
 
 
 def ramp(start: int, stop: int, blend_px: int, size: int) -> np.ndarray:
@@ -99,3 +96,12 @@ def _span(start: int, stop: int, least: int, size: int) -> tuple[int, int]:
     """[start, stop) clipped to [0, size), extended to at least `least` (which is at most `size`)."""
     start = max(min(start, size - least), 0)
     return start, min(max(stop, start + least), size)
+
+
+def chunk_rows(dataset: xr.Dataset) -> int:
+    """Rows of one stored chunk of `image`; 256 if the dataset does not state it."""
+    encoding = dataset["image"].encoding
+    chunks = encoding.get("chunks") or encoding.get("preferred_chunks")
+    if isinstance(chunks, dict):
+        return int(chunks.get("y", 256))
+    return int(chunks[-2]) if chunks else 256

@@ -6,9 +6,9 @@ nominal level covers a random pixel of a new date with at least that probability
 arXiv:2306.06342, sec. 3; Dunn, Wasserman & Ramdas 2022). For one pixel per date this is the usual
 ceil((D + 1)(1 - alpha)) / D quantile (Vovk et al. 2005).
 
-By default a date weighs as much as it has valid pixels, so that the promise is about pixels of the map: cloudy dates, of which
-a few contaminated pixels are left, would otherwise widen every interval. Then the promise holds on average over many dates
-rather than exactly for few; with equally clear dates both are the same.
+A date weighs as much as it has valid pixels, so that the promise is about pixels of the map: cloudy dates, of which a few
+contaminated pixels are left, would otherwise widen every interval. So the promise holds on average over many dates rather than
+exactly for few; with equally clear dates both are the same.
 
 Years differ (a drought is not exchangeable with a wet year), so the promise is not kept by construction on later time:
 coverage is measured on the test windows and reported as it is. Own code instead of MAPIE (scikit-learn regressors, one row
@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import length_hint
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -52,18 +52,12 @@ class Intervals:
                 f"intervals are calibrated for {len(self.below_KC)} leads, {y_KCHW.shape[0]} are asked for: raise "
                 "samples.horizon and train again, or ask for fewer prediction.dates"
             )
-        rest = [1] * (y_KCHW.ndim - 2)
-        below, above = (
-            np.array(margin)[: len(y_KCHW)].reshape(len(y_KCHW), -1, *rest) for margin in (self.below_KC, self.above_KC)
-        )
+        shape = (len(y_KCHW), -1, *[1] * (y_KCHW.ndim - 2))
+        below, above = (np.array(margin)[: len(y_KCHW)].reshape(shape) for margin in (self.below_KC, self.above_KC))
         return (y_KCHW - below).astype(np.float32), (y_KCHW + above).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "below_KC": [list(row) for row in self.below_KC],
-            "above_KC": [list(row) for row in self.above_KC],
-        }
+        return {**vars(self), **{name: [list(row) for row in getattr(self, name)] for name in ("below_KC", "above_KC")}}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Intervals":
@@ -81,20 +75,12 @@ def forecast_window(forecaster: Forecaster, window: WindowArrays) -> np.ndarray:
 
 
 def calibrate(
-    forecaster: Forecaster,
-    windows: Iterable[WindowArrays],
-    coverage: float = 0.9,
-    progress: Progress | None = None,
-    *,
-    is_symmetric: bool = True,
-    weigh: Literal["pixels", "dates"] = "pixels",
-    pixels_per_frame: int = 2000,
-    seed: int = 0,
-) -> Intervals:
-    """Intervals from the errors on `windows` (the validation part: neither trained on nor tested on).
+    forecaster: Forecaster, windows: Iterable[WindowArrays], coverage: float = 0.9, progress: Progress | None = None, *,
+    pixels_per_frame: int = 2000, seed: int = 0,
+) -> Intervals:  # fmt: skip
+    """Symmetric intervals from the errors on `windows` (the validation part: neither trained on nor tested on).
 
-    Symmetric: one quantile of |error|. Otherwise a quantile of the signed error on each side at half the miss rate. Of larger
-    frames `pixels_per_frame` random valid pixels are used. Raises RequestError where a lead has no valid pixel.
+    Of larger frames `pixels_per_frame` random valid pixels are used. Raises RequestError where a lead has no valid pixel.
     """
     rng = np.random.default_rng(seed)
     errors: dict[tuple[int, int], list[np.ndarray]] = {}  # (lead, target date in seconds) -> [error (n, C)]
@@ -116,30 +102,18 @@ def calibrate(
         raise RequestError("a lead has no valid pixel in the calibration windows; mend `split` or samples.min_valid_fraction")
     margins = []
     for of_lead in keys:
-        dates = [np.concatenate(errors[key]) for key in of_lead]
-        weights = np.array([pixels[key] if weigh == "pixels" else 1 for key in of_lead], np.float64)
-        margins.append(
-            [_margins([date[:, c] for date in dates], weights, coverage, is_symmetric) for c in range(dates[0].shape[1])]
-        )
-    below, above = (tuple(tuple(pair[side] for pair in row) for row in margins) for side in (0, 1))
+        dates = [np.abs(np.concatenate(errors[key])) for key in of_lead]
+        weights = np.array([pixels[key] for key in of_lead], np.float64)
+        variables = range(dates[0].shape[1])
+        margins.append(tuple(grouped_quantile([date[:, c] for date in dates], coverage, weights) for c in variables))
     fewest = min(len(of_lead) for of_lead in keys)
-    return Intervals(coverage, below, above, fewest, fewest >= needed_dates(coverage, is_symmetric))
+    return Intervals(coverage, tuple(margins), tuple(margins), fewest, fewest >= needed_dates(coverage))
 
 
-def needed_dates(coverage: float, is_symmetric: bool = True) -> int:
+def needed_dates(coverage: float) -> int:
     """Calibration dates below which no finite interval has the nominal coverage: D / (D + 1) must reach the level."""
-    miss = (1 - coverage) if is_symmetric else (1 - coverage) / 2
+    miss = 1 - coverage
     return math.ceil((1 - miss) / miss - 1e-9)
-
-
-def _margins(error_of_date: list[np.ndarray], weights: np.ndarray, coverage: float, is_symmetric: bool) -> tuple[float, float]:
-    """(below, above): how far the truth lies below and above the forecast at most, at the level asked for."""
-    if is_symmetric:
-        margin = grouped_quantile([np.abs(error) for error in error_of_date], coverage, weights)
-        return margin, margin
-    level = (1 + coverage) / 2
-    below = grouped_quantile([-error for error in error_of_date], level, weights)
-    return below, grouped_quantile(error_of_date, level, weights)
 
 
 def grouped_quantile(groups: list[np.ndarray], level: float, weights_G: np.ndarray | None = None) -> float:
@@ -180,11 +154,8 @@ class CoverageTally:
         """Measured coverage (share of pixels, and mean over dates), mean width in physical units; overall and by lead."""
         sums_DKC4 = np.stack(list(self._of_date.values()))
         by_lead = [{"lead": k + 1, **_coverage(sums_DKC4[:, k : k + 1])} for k in range(sums_DKC4.shape[1])]
-        facts = {
-            "nominal": self.intervals.coverage,
-            "calibration_dates": self.intervals.dates,
-            "is_bounded": self.intervals.is_bounded,
-        }
+        known = self.intervals
+        facts = {"nominal": known.coverage, "calibration_dates": known.dates, "is_bounded": known.is_bounded}
         return {**facts, "overall": _coverage(sums_DKC4), "by_lead": by_lead}
 
 

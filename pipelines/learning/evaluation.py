@@ -1,31 +1,39 @@
-"""The model beside its baselines on the same held-out windows: errors, skill with intervals, coverage and a verdict."""
+"""The model beside its baselines on the same held-out windows: errors, skill with intervals, coverage and a verdict.
 
+Errors on valid target pixels are kept as sums per target date, so that they add up and dates can be resampled. Axes: D target
+dates, K leads (0 is the first step after the issue date), C variables, S sums; what follows C may be anything: an image (H, W),
+a volume (D, H, W), tokens, or nothing at all. Names that end in HW stand for all of them.
+"""
+
+from __future__ import annotations
+
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
 import numpy as np
+from skimage.metrics import structural_similarity
 
 from pipelines.calendar import from_days
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
-from pipelines.learning.intervals import Interval
-from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTable, ErrorTally, scores
-from pipelines.learning.result import Criterion, Evaluation, Figure
-from pipelines.learning.skill import paired_skill, skill_json
-from pipelines.learning.verdict import Verdict, forecast_verdict
+from pipelines.learning.intervals import Interval, paired_skill, skill_json
+from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.cache import WindowArrays
 from pipelines.tiles import Tile
+
+SUMS = ("pixels", "absolute", "squared", "signed", "similarity", "frames", "truth", "truth_squared")
+PIXELS, ABSOLUTE, SQUARED, SIGNED, SIMILARITY, FRAMES, TRUTH, TRUTH_SQUARED = range(len(SUMS))
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
     """`model` is the name of the forecaster on trial; all others are its baselines. `variables` are the names of the C axis.
 
-    `ssim_range_C`: data range of each variable for SSIM; default: the range of the valid values of each tile over all dates.
     `margin`: the smallest difference that matters, a share of the baseline's error. `publish_if`: see `Verdict`.
     """
 
@@ -35,56 +43,34 @@ class EvaluationSettings:
     margin: float = 0.01
     confidence: float = 0.95
     publish_if: str = "smaller_error"  # | "beyond_doubt"
-    ssim_range_C: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was measured. `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`; `by_date` feeds the plots."""
-
-    model: str
-    metrics: dict[str, dict[str, Any]]
-    skill: dict[str, dict[str, Any]]
-    verdict: Verdict
-    criteria: tuple[Criterion, ...]
-    intervals: dict[str, Any] | None
-    by_date: dict[str, Any]
-    counts: dict[str, int]
-    protocol: str
-    tables: dict[str, ErrorTable] = field(repr=False, compare=False)
-
-    def to_evaluation(self, intervals: Intervals | None = None) -> Evaluation:
-        """The same as every task states it; `intervals` are kept under details.calibration, for `predict`."""
-        details = {name: getattr(self, name) for name in ("metrics", "skill", "intervals", "by_date", "counts")}
-        calibration = {"calibration": intervals.to_json()} if intervals else {}
-        methods = {name: dict(of_name["overall"]) for name, of_name in self.metrics.items()}
-        return Evaluation(self.model, methods, self.verdict, self.criteria, {**details, **calibration}, protocol=self.protocol)
 
 
 def evaluate(
-    forecasters: Mapping[str, Forecaster],
-    windows: Iterable[WindowArrays],
-    settings: EvaluationSettings,
-    progress: Progress | None = None,
-    *,
-    intervals: Intervals | None = None,
-) -> Comparison:
+    forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
+    progress: Progress | None = None, *, intervals: Intervals | None = None,
+) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only.
 
     `intervals` are the model's; their coverage is measured on the same windows. `progress(done, total)` counts windows; total is
-    known where `windows` has a length.
+    known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`;
+    `by_date` feeds the plots; `calibration` are the intervals, for `predict`.
 
     Raises RequestError if `model` or a baseline that must be beaten is not among the forecasters, or no valid target pixel is
     there; StateError if a forecast is not finite where the truth is known.
     """
-    _check_names(forecasters, settings)
+    missing = [name for name in (settings.model, *settings.must_beat) if name not in forecasters]
+    if missing:
+        raise RequestError(
+            f"{', '.join(missing)} must be evaluated but is not among the forecasters ({', '.join(forecasters)}); "
+            "every name in evaluation.must_beat must stand in evaluation.baselines"
+        )
     tallies = {name: ErrorTally() for name in forecasters}
     coverage = CoverageTally(intervals) if intervals else None
     range_of_tile: dict[Tile, np.ndarray] = {}
     count = 0
     for count, window in enumerate(windows, start=1):
         if window.tile not in range_of_tile:
-            range_of_tile[window.tile] = _data_range(window, settings)
+            range_of_tile[window.tile] = _data_range(window)
         truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
         for name, forecaster in forecasters.items():
             y_KCHW = forecast_window(forecaster, window)
@@ -98,17 +84,7 @@ def evaluate(
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
-    tables = {name: tally.table() for name, tally in tallies.items()}
-    return _conclude(tables, settings, coverage, count)
-
-
-def _check_names(forecasters: Mapping[str, Forecaster], settings: EvaluationSettings) -> None:
-    missing = [name for name in (settings.model, *settings.must_beat) if name not in forecasters]
-    if missing:
-        raise RequestError(
-            f"{', '.join(missing)} must be evaluated but is not among the forecasters ({', '.join(forecasters)}); "
-            "every name in evaluation.must_beat must stand in evaluation.baselines"
-        )
+    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, coverage, count)
 
 
 def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
@@ -121,10 +97,8 @@ def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
         )
 
 
-def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarray:
-    """(C,) for SSIM."""
-    if settings.ssim_range_C is not None:
-        return np.array(settings.ssim_range_C, np.float64)
+def _data_range(window: WindowArrays) -> np.ndarray:
+    """(C,): the range of the valid values of a tile over all dates, for SSIM."""
     seen_NCHW, valid_N1HW = window.x_NCHW.numpy(), window.valid_NHW.numpy()[:, None]
     rest = (0, *range(2, seen_NCHW.ndim))
     low = np.where(valid_N1HW, seen_NCHW, np.inf).min(axis=rest)
@@ -134,42 +108,36 @@ def _data_range(window: WindowArrays, settings: EvaluationSettings) -> np.ndarra
 
 def _conclude(
     tables: dict[str, ErrorTable], settings: EvaluationSettings, coverage: CoverageTally | None, windows: int
-) -> Comparison:
+) -> Evaluation:
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
     sums = {name: table.scaled(scale_C) for name, table in tables.items()}
     baselines = [name for name in tables if name != settings.model]
     skills = {name: _skills(sums[settings.model], sums[name], settings.confidence) for name in baselines}
     errors = {name: float(sums[name][..., ABSOLUTE].sum()) for name in baselines}
-    overall = {name: of_baseline[0] for name, of_baseline in skills.items()}
+    whole = {name: of_baseline[0] for name, of_baseline in skills.items()}
     verdict = forecast_verdict(
-        overall,
-        errors,
-        settings.must_beat,
-        margin=settings.margin,
-        confidence=settings.confidence,
-        publish_if=settings.publish_if,
+        whole, errors, settings.must_beat, margin=settings.margin, confidence=settings.confidence, publish_if=settings.publish_if
     )
-    return Comparison(
-        model=settings.model,
-        metrics={name: _metrics(tables[name], sums[name], settings.variables) for name in tables},
-        skill={
-            name: _labelled([skill_json(skill, settings.margin) for skill in of_baseline]) for name, of_baseline in skills.items()
-        },
-        verdict=verdict,
-        criteria=tuple(_criteria(overall, settings)),
-        intervals=coverage.to_json() if coverage else None,
-        by_date=_by_date(of_model, sums),
-        counts={"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
-        protocol=_protocol(settings, scale_C),
-        tables=tables,
-    )
+    metrics = {name: _metrics(tables[name], sums[name], settings.variables) for name in tables}
+    details = {
+        "metrics": metrics,
+        "skill": {name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
+        "intervals": coverage.to_json() if coverage else None,
+        "by_date": _by_date(of_model, sums),
+        "counts": {"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
+    }
+    if coverage:
+        details["calibration"] = coverage.intervals.to_json()
+    methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}
+    criteria, protocol = tuple(_criteria(whole, settings)), _protocol(settings, scale_C)
+    return Evaluation(settings.model, methods, verdict, criteria, details, protocol=protocol)
 
 
 def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) -> list[Interval]:
     """Skill over all leads, then of each lead; dates without a valid pixel at that lead are left out."""
     found = []
-    for leads in (slice(None), *(slice(k, k + 1) for k in range(model_DKS.shape[1]))):
+    for leads in _overall_and_leads(model_DKS):
         seen_D = model_DKS[:, leads, PIXELS].sum(axis=1) > 0
         model_D, baseline_D = (sums[seen_D][:, leads, ABSOLUTE].sum(axis=1) for sums in (model_DKS, baseline_DKS))
         found.append(paired_skill(model_D, baseline_D, confidence=confidence))
@@ -179,25 +147,23 @@ def _skills(model_DKS: np.ndarray, baseline_DKS: np.ndarray, confidence: float) 
 def _criteria(skills: Mapping[str, Interval], settings: EvaluationSettings) -> Iterator[Criterion]:
     """What `settings.publish_if` requires against each baseline that must be beaten; `failing` decides by the same numbers."""
     for name in settings.must_beat:
-        skill = skills[name].to_json()
-        yield Criterion(f"error saved against {name}", _finite(skill["value"]), settings.margin, unit="of its error")
+        bounds = (skills[name].value, skills[name].low)
+        value, low = (bound if bound is not None and math.isfinite(bound) else None for bound in bounds)
+        yield Criterion(f"error saved against {name}", value, settings.margin, unit="of its error")
         if settings.publish_if == "beyond_doubt":
-            yield Criterion(f"error saved against {name}, lower end of its interval", _finite(skill["low"]), 0.0)
-
-
-def _finite(value: Figure) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+            yield Criterion(f"error saved against {name}, lower end of its interval", low, 0.0)
 
 
 def _metrics(table: ErrorTable, sums_DKS: np.ndarray, variables: tuple[str, ...]) -> dict[str, Any]:
-    count = sums_DKS.shape[1]
-    metrics = _labelled(
-        [scores(sums_DKS[:, leads].sum(axis=(0, 1))) for leads in (slice(None), *(slice(k, k + 1) for k in range(count)))]
-    )
+    metrics = _labelled([scores(sums_DKS[:, leads].sum(axis=(0, 1))) for leads in _overall_and_leads(sums_DKS)])
     names = variables or tuple(f"variable {c}" for c in range(table.sums_DKCS.shape[2]))
     if len(names) > 1:
         metrics["by_variable"] = {name: scores(table.sums_DKCS[:, :, c].sum(axis=(0, 1))) for c, name in enumerate(names)}
     return metrics
+
+
+def _overall_and_leads(sums_DKS: np.ndarray) -> list[slice]:
+    return [slice(None), *(slice(k, k + 1) for k in range(sums_DKS.shape[1]))]
 
 
 def _labelled(overall_then_leads: list[dict[str, Any]]) -> dict[str, Any]:
@@ -217,12 +183,107 @@ def _by_date(table: ErrorTable, sums: dict[str, np.ndarray]) -> dict[str, Any]:
 def _protocol(settings: EvaluationSettings, scale_C: np.ndarray) -> str:
     several = "standard deviations of each variable's test targets, averaged over variables"
     unit = "physical units" if len(scale_C) == 1 else several
-    ranges = settings.ssim_range_C or "the range of each tile's valid values over all dates"
     return (
         f"Test windows lie in held-out blocks and after the start of the test period. Errors in {unit}, over valid target "
         "pixels, every pixel the same weight; baselines are refitted on every date up to the issue date. skill = 1 - MAE of the "
         f"model / MAE of the baseline; interval: Student's t at {settings.confidence * 100:g} % over the paired differences of "
         "target dates, with the effective number of dates of an AR(1) (dates in their order, unequal gaps not used). A win or a "
         f"loss also takes a difference of {settings.margin * 100:g} % of the baseline's error. SSIM: 7x7 uniform window, data "
-        f"range {ranges}; pixels that are not valid are filled alike in forecast and truth, the mean runs over valid pixels."
+        "range the range of each tile's valid values over all dates; pixels that are not valid are filled alike in forecast and "
+        "truth, the mean runs over valid pixels."
     )
+
+
+# ---------------------------------------------------------------- errors
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """`sums_DKCS` float64, S as in `SUMS`; `days_D` the target dates in days since 1970-01-01, sorted."""
+
+    days_D: np.ndarray
+    sums_DKCS: np.ndarray
+
+    def scaled(self, scale_C: np.ndarray) -> np.ndarray:
+        """Sums over variables, (D, K, S), every variable's errors divided by its `scale_C`; pixels of all variables count."""
+        power_S = np.array([0, 1, 2, 1, 0, 0, 1, 2])
+        scaled_DKS: np.ndarray = (self.sums_DKCS / scale_C[:, None] ** power_S).sum(axis=2)
+        return scaled_DKS
+
+    def spread(self) -> np.ndarray:
+        """Standard deviation of the valid target values of each variable, (C,); 1 where they do not vary."""
+        sums_CS = self.sums_DKCS.sum(axis=(0, 1))
+        mean_C = sums_CS[:, TRUTH] / sums_CS[:, PIXELS]
+        spread_C = np.sqrt(np.maximum(sums_CS[:, TRUTH_SQUARED] / sums_CS[:, PIXELS] - mean_C**2, 0))
+        return np.where(spread_C > 0, spread_C, 1.0)
+
+
+class ErrorTally:
+    """Collects the errors of one forecaster, window by window."""
+
+    def __init__(self) -> None:
+        self._of_date: dict[int, np.ndarray] = {}
+
+    def add(
+        self, y_KCHW: np.ndarray, target_KCHW: np.ndarray, valid_KHW: np.ndarray, days_K: np.ndarray, range_C: np.ndarray
+    ) -> None:
+        """One window. `range_C`: data range of each variable for SSIM. Raises ValueError where shapes differ."""
+        if y_KCHW.shape != target_KCHW.shape:
+            raise ValueError(f"the forecast has shape {y_KCHW.shape}, the target {target_KCHW.shape}")
+        K, C = y_KCHW.shape[:2]
+        for k, valid_HW in enumerate(valid_KHW):
+            if not np.any(valid_HW):
+                continue
+            of_date = self._of_date.setdefault(round(float(days_K[k]) * 86_400), np.zeros((K, C, len(SUMS))))
+            for c in range(C):
+                of_date[k, c] += frame_sums(y_KCHW[k, c], target_KCHW[k, c], valid_HW, float(range_C[c]))
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._of_date
+
+    def table(self) -> ErrorTable:
+        seconds = sorted(self._of_date)
+        return ErrorTable(np.array(seconds) / 86_400.0, np.stack([self._of_date[second] for second in seconds]))
+
+
+def frame_sums(y_HW: np.ndarray, target_HW: np.ndarray, valid_HW: np.ndarray, data_range: float) -> np.ndarray:
+    """The S sums of one frame over its valid pixels, float64. `similarity` is SSIM x 1 frame, where SSIM is defined."""
+    y_HW, target_HW, valid_HW = (np.atleast_1d(array) for array in (y_HW, target_HW, valid_HW))
+    truth = target_HW[valid_HW].astype(np.float64)
+    error = y_HW[valid_HW] - truth
+    similarity = frame_ssim(y_HW, target_HW, valid_HW, data_range)
+    is_known = np.isfinite(similarity)
+    errors = [error.size, np.abs(error).sum(), (error**2).sum(), error.sum()]
+    return np.array([*errors, similarity if is_known else 0.0, is_known, truth.sum(), (truth**2).sum()], np.float64)
+
+
+def frame_ssim(y_HW: np.ndarray, target_HW: np.ndarray, valid_HW: np.ndarray, data_range: float) -> float:
+    """Structural similarity (Wang et al. 2004; uniform 7x7 window, smaller in smaller frames), mean over valid pixels.
+
+    Pixels that are not valid are filled with the mean of the valid target pixels in both frames alike, so windows that touch
+    them look more similar than they were, for every forecaster in the same way. Volumes are compared in cubes. nan where less
+    than a quarter of the frame is valid, the frame is narrower than 3 pixels, the data range is 0, or for what is no image.
+    """
+    side = min(7, *y_HW.shape) if y_HW.ndim in (2, 3) else 0
+    side -= 1 - side % 2
+    if side < 3 or valid_HW.mean() < 0.25 or not data_range > 0:
+        return float("nan")
+    fill = target_HW[valid_HW].mean(dtype=np.float64)
+    y, target = (np.where(valid_HW, frame, fill).astype(np.float64) for frame in (y_HW, target_HW))
+    _, map_HW = structural_similarity(target, y, win_size=side, data_range=data_range, full=True)
+    return float(map_HW[valid_HW].mean())
+
+
+def scores(sums_S: np.ndarray) -> dict[str, float | int | None]:
+    """MAE, RMSE and bias (forecast minus truth) per valid pixel, mean SSIM per frame, pixel count. None where undefined."""
+    pixels, frames = sums_S[PIXELS], sums_S[FRAMES]
+    if pixels == 0:
+        return {"mae": None, "rmse": None, "bias": None, "ssim": None, "pixels": 0}
+    return {
+        "mae": float(sums_S[ABSOLUTE] / pixels),
+        "rmse": float(np.sqrt(sums_S[SQUARED] / pixels)),
+        "bias": float(sums_S[SIGNED] / pixels),
+        "ssim": float(sums_S[SIMILARITY] / frames) if frames else None,
+        "pixels": int(pixels),
+    }

@@ -1,4 +1,4 @@
-"""One network of the ensemble as Lightning sees it, and what of its training survives a kill.
+"""One network of the ensemble as Lightning sees it, its batches, and what of its training survives a kill.
 
 After every epoch the whole state (weights, optimiser, schedule, best weights so far, curve) is published in one
 file by rename. It is Lightning's own checkpoint, read with `weights_only=True`: tensors and plain values, no code.
@@ -8,40 +8,109 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
 from pipelines.files import publish
-from pipelines.learning.batches import Batch, EpochBatches
 from pipelines.predictors import Trainable
 
 VALIDATION_LOSS = "validation_loss"
 Row = dict[str, float | None]  # epoch (0 = untrained), training_loss, validation_loss, learning_rate
+Batch = dict[str, torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train. `batch` counts windows over all devices; `clip` bounds the gradient's norm; `patience` in epochs."""
+
+    epochs: int = 30
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    patience: int = 6
+    precision: str = "32"  # "32" | "bf16-mixed" | "16-mixed"
+    accelerator: str = "auto"  # "auto" | "cpu" | "gpu"
+    devices: int = 1
+    seed: int = 0
+
+
+class WindowSet(Protocol):
+    """Windows of one part, as `pipelines.samples` gives them.
+
+    `shapes` has one hashable per window (windows of equal shape may share a batch); `gather(indices)` is a dict of tensors
+    with a leading B, of which `train` reads target and weight; `set_epoch` changes the augmentation, if there is any.
+    """
+
+    @property
+    def shapes(self) -> Sequence[Any]: ...
+    def __len__(self) -> int: ...
+    def gather(self, indices: list[int]) -> Batch: ...
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+def frame_weight(batch: Batch) -> torch.Tensor:
+    """The weight of frames' pixels, (B, K, 1, H, W): whether they were seen; all channels of a pixel count alike."""
+    return batch["target_valid_KHW"][:, :, None]
+
+
+class EpochBatches:
+    """The batches of one epoch, an iterable with a length.
+
+    Not a torch DataLoader: windows come out of memory maps in microseconds, so worker processes cost more than they
+    give, and resuming needs the order of epoch e without having lived through the epochs before it.
+
+    With `world` > 1 every batch is divided among the ranks (short ones are filled up from their own start), so the number of
+    optimiser steps does not depend on the number of devices.
+    """
+
+    def __init__(self, windows: WindowSet, batch: int, seed: int, *, shuffle: bool):
+        self.windows, self.batch, self.seed, self.shuffle = windows, batch, seed, shuffle
+        self.epoch, self.rank, self.world = 0, 0, 1
+        groups: dict[Any, list[int]] = {}
+        for index, shape in enumerate(windows.shapes):
+            groups.setdefault(shape, []).append(index)
+        self.groups = [np.array(group) for group in groups.values()]
+
+    def __len__(self) -> int:
+        return sum(-(-len(group) // self.batch) for group in self.groups)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # members share the windows: each sees symmetries of its own
+        self.windows.set_epoch(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
+        for indices in self.indices():
+            mine = np.resize(indices, -(-len(indices) // self.world) * self.world)[self.rank :: self.world]
+            yield self.windows.gather(mine.tolist())
+
+    def indices(self) -> list[np.ndarray]:
+        """The window indices of each batch of this epoch, over all ranks."""
+        order = np.random.default_rng([self.seed, self.epoch])
+        batches = []
+        for group in self.groups:
+            shuffled = order.permutation(group) if self.shuffle else group
+            batches += [shuffled[start : start + self.batch] for start in range(0, len(group), self.batch)]
+        return [batches[i] for i in order.permutation(len(batches))] if self.shuffle else batches
 
 
 class MemberTask(LightningModule):
     """Member `i` of a forecaster with its loss, optimiser (AdamW) and schedule (one cycle, Smith & Topin 2018)."""
 
     def __init__(
-        self,
-        forecaster: Trainable,
-        i: int,
-        loss: Callable[..., torch.Tensor],
-        settings: Any,
-        steps: int,
-        target_of: Callable[[Batch], torch.Tensor],
-        weight_of: Callable[[Batch], torch.Tensor],
-    ):
+        self, forecaster: Trainable, i: int, loss: Loss, settings: TrainingSettings, steps: int,
+        target_of: Callable[[Batch], torch.Tensor], weight_of: Callable[[Batch], torch.Tensor],
+    ):  # fmt: skip
         super().__init__()
         self.member: nn.Module = forecaster.members[i]
         self._around = (forecaster,)  # in a tuple: not registered, its other members are none of this task's parameters
@@ -99,9 +168,9 @@ class MemberTask(LightningModule):
 class EpochEnd(Callback):
     """Draws every epoch's chance from (seed, epoch), keeps the best weights and the curve, publishes the resume state."""
 
-    def __init__(self, batches: EpochBatches, watched: EpochBatches, key: str, path: Path, tell: Callable[[int], None]):
-        self.batches, self.watched, self.path = batches, watched, path
-        self._key, self._report_progress = key, tell
+    def __init__(self, training: EpochBatches, validation: EpochBatches, key: str, path: Path, progress: Callable[[int], None]):
+        self.training, self.validation, self.path = training, validation, path
+        self._key, self._progress = key, progress
         self.best: dict[str, torch.Tensor] = {}
         self.curve: list[Row] = []
         self.is_finished = False
@@ -115,26 +184,23 @@ class EpochEnd(Callback):
         return "driftline_epoch_end"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for part in (self.batches, self.watched):
+        for part in (self.training, self.validation):
             part.rank, part.world = trainer.global_rank, trainer.world_size
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: MemberTask) -> None:  # type: ignore[override]
-        """Row 0 of the curve: the untrained member. One that corrects a rule is the rule itself then, and may stay the best."""
+        """Row 0 of the curve: the untrained member. One that corrects a baseline equals it then, and may stay the best."""
         if not self.curve:
-            self._note(
-                trainer,
-                pl_module,
-                {"epoch": 0, "training_loss": None, VALIDATION_LOSS: pl_module.validation_loss, "learning_rate": None},
-            )
+            row = {"epoch": 0, "training_loss": None, VALIDATION_LOSS: pl_module.validation_loss, "learning_rate": None}
+            self._add_row(trainer, pl_module, row)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.batches.epoch = trainer.current_epoch
-        seeds = np.random.SeedSequence([self.batches.seed, trainer.current_epoch, trainer.global_rank])
+        self.training.epoch = trainer.current_epoch
+        seeds = np.random.SeedSequence([self.training.seed, trainer.current_epoch, trainer.global_rank])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))  # dropout: another pattern each epoch and rank
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.is_global_zero:
-            self._report_progress(trainer.global_step)
+            self._progress(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: MemberTask) -> None:  # type: ignore[override]
         row = {
@@ -143,17 +209,16 @@ class EpochEnd(Callback):
             VALIDATION_LOSS: pl_module.validation_loss,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
-        self._note(trainer, pl_module, row)
+        self._add_row(trainer, pl_module, row)
         self._publish(trainer)
 
-    def _note(self, trainer: Trainer, task: MemberTask, row: Row) -> None:
+    def _add_row(self, trainer: Trainer, task: MemberTask, row: Row) -> None:
         self.curve = [*self.curve, row]
         if best_of(self.curve) is row:
             self.best = {name: value.detach().cpu().clone() for name, value in task.member.state_dict().items()}
+        figures = {name: value for name, value in row.items() if name != "epoch" and value is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(
-                {name: value for name, value in row.items() if name != "epoch" and value is not None}, step=int(row["epoch"] or 0)
-            )
+            logger.log_metrics(figures, step=int(row["epoch"] or 0))
 
     def _publish(self, trainer: Trainer) -> None:
         part = self.path.with_suffix(".part")
@@ -184,11 +249,6 @@ def best_of(curve: Sequence[Row]) -> Row | None:
     return min(finite, key=lambda row: row[VALIDATION_LOSS] or 0, default=None)
 
 
-def stopping(patience: int) -> EarlyStopping:
-    """Ends a member after `patience` epochs without a smaller validation loss, or when it is no number any more."""
-    return EarlyStopping(VALIDATION_LOSS, patience=patience, check_on_train_epoch_end=False, check_finite=True)
-
-
 def load_epoch_state(path: Path) -> dict[str, Any]:
     """What EpochEnd last published at `path`: key, finished, best (weights on the CPU), curve.
 
@@ -198,22 +258,20 @@ def load_epoch_state(path: Path) -> dict[str, Any]:
     return state
 
 
-class ProgressRelay:
-    """Carries progress out of the processes of a multi-device run: `tell` is picklable there, `show` is called here."""
+@contextmanager
+def relayed(show: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """A picklable function for the processes of a multi-device run; what they pass to it, `show` gets here."""
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
 
-    def __init__(self, show: Callable[[int], None]):
-        self._queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-        self._thread = threading.Thread(target=self._pass_on, args=(show,), daemon=True)
-
-    def _pass_on(self, show: Callable[[int], None]) -> None:
-        while (step := self._queue.get()) is not None:
+    def pass_on() -> None:
+        for step in iter(queue.get, None):
             show(step)
 
-    def __enter__(self) -> Callable[[int], None]:
-        self._thread.start()
-        return self._queue.put
-
-    def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        self._queue.close()
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield queue.put
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.close()

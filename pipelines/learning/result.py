@@ -1,14 +1,27 @@
-"""What `driftline evaluate` hands over, the same value for every task: methods and their figures, criteria, the verdict."""
+"""What `driftline evaluate` hands over, the same value for every task: figures of methods, criteria, the verdict in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.intervals import Interval, Outcome, Unit
 
 Figure = float | int | str | None
+CLAIMS: dict[Outcome, str] = {
+    "beats": "the model beats it",
+    "equal": "equal, the difference is immaterial (margin {margin})",
+    "not distinguishable": "not distinguishable",
+    "loses": "the model loses to it",
+}
+SHORT: dict[Outcome, str] = {
+    "beats": "beats {}",
+    "equal": "equals {}",
+    "not distinguishable": "is not distinguishable from {}",
+    "loses": "loses to {}",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,28 @@ class Criterion:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """`outcomes` per baseline or other method, at `confidence`, for differences of at least `margin`.
+
+    is_publishable: against everything in `must_beat` the model is better by at least the margin (`publish_if` "smaller_error"),
+    or its outcome is `beats` ("beyond_doubt"). margin: a share of the baseline's error, or a difference of F1. unit: what the
+    intervals count as independent, so what the outcomes hold for.
+    """
+
+    outcomes: dict[str, Outcome]
+    must_beat: tuple[str, ...]
+    is_publishable: bool
+    sentence: str
+    unit: Unit
+    margin: float
+    confidence: float
+    best_baseline: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured of what a run would publish, beside its baselines.
 
@@ -55,26 +90,133 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain values; `evaluation.json` holds them beside the hash of the model and the cube's snapshot."""
         return {
-            "shipped": self.shipped,
+            **vars(self),
             "methods": {name: dict(figures) for name, figures in self.methods.items()},
             "verdict": self.verdict.to_json(),
             "criteria": [criterion.to_json() for criterion in self.criteria],
             "details": dict(self.details),
             "notes": list(self.notes),
-            "protocol": self.protocol,
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
         """What `to_json` wrote. Raises KeyError or TypeError for anything else."""
-        verdict = {**content["verdict"], "must_beat": tuple(content["verdict"]["must_beat"])}
+        verdict = Verdict(**{**content["verdict"], "must_beat": tuple(content["verdict"]["must_beat"])})
         criteria = [{key: value for key, value in one.items() if key != "is_met"} for one in content["criteria"]]
-        return cls(
-            content["shipped"],
-            content["methods"],
-            Verdict(**verdict),
-            tuple(Criterion(**one) for one in criteria),
-            content["details"],
-            tuple(content["notes"]),
-            content["protocol"],
-        )
+        known = {name: content[name] for name in ("shipped", "methods", "details", "protocol")}
+        return cls(**known, verdict=verdict, criteria=tuple(Criterion(**one) for one in criteria), notes=tuple(content["notes"]))
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def forecast_verdict(
+    skills: Mapping[str, Interval], errors: Mapping[str, float], must_beat: Sequence[str], *, margin: float, confidence: float,
+    publish_if: str = "smaller_error",
+) -> Verdict:  # fmt: skip
+    """The verdict over overall skills and errors (any common unit) by baseline name."""
+    best = min(errors, key=lambda name: errors[name])
+    outcomes = {name: skill.outcome(margin) for name, skill in skills.items()}
+    wanting = failing(skills, must_beat, margin, publish_if)
+    named = list(must_beat) or [best]
+    sentences = [_skill_sentence(name, skills[name], margin, confidence) for name in named]
+    others = {name: outcome for name, outcome in outcomes.items() if name not in named}
+    if others:
+        sentences.append(_others_sentence(others, skills))
+    sentences.append(f"The best baseline is {best}.")
+    asked = f"an error smaller by at least {margin * 100:g} %{' and an interval above 0' * (publish_if == 'beyond_doubt')}"
+    sentences += _gate_sentences(outcomes, must_beat, wanting, asked)
+    return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), "dates", margin, confidence, best)
+
+
+def detection_verdict(
+    shipped: str, methods: Mapping[str, Mapping[str, Any]], differences: Mapping[str, Interval], must_beat: Sequence[str], *,
+    margin: float, confidence: float, are_strips: bool = False,
+) -> Verdict:  # fmt: skip
+    """The verdict over the differences of pooled F1 to each other method. `methods` as in evaluation.json.
+
+    are_strips: what was left out were strips of sites, not whole sites.
+    """
+    outcomes = {name: difference.outcome(margin) for name, difference in differences.items()}
+    wanting = failing(differences, must_beat, margin)
+    pooled, interval = methods[shipped]["pooled"], methods[shipped]["f1_interval"]
+    where = "strips of these sites that it has not learnt from" if are_strips else "sites that it has not seen"
+    sentences = [
+        f"{shipped} finds change on {where} with F1 {_figure(pooled['f1'])}{_range(interval, confidence, _figure)}, "
+        f"precision {_figure(pooled['precision'])}, recall {_figure(pooled['recall'])}."
+    ]
+    if interval["unit"] == "blocks":
+        sentences.append("The intervals hold for these sites only: fewer than three that are independent say nothing of others.")
+    f1_of = {name: methods[name]["pooled"]["f1"] for name in must_beat}
+    sentences += [_f1_sentence(name, f1_of[name], differences[name], margin, confidence) for name in must_beat]
+    sentences += _gate_sentences(outcomes, must_beat, wanting, f"an F1 larger by at least {margin:g}")
+    return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), interval["unit"], margin, confidence)
+
+
+def failing(
+    differences: Mapping[str, Interval], must_beat: Sequence[str], margin: float, publish_if: str = "smaller_error"
+) -> list[str]:
+    """Those of `must_beat` against which the model is not good enough to be published. A tie is not good enough."""
+
+    def is_enough(difference: Interval) -> bool:
+        if publish_if == "beyond_doubt":
+            return difference.outcome(margin) == "beats"
+        return difference.value is not None and difference.value >= margin
+
+    return [name for name in must_beat if not is_enough(differences[name])]
+
+
+def _skill_sentence(name: str, skill: Interval, margin: float, confidence: float) -> str:
+    claim = CLAIMS[skill.outcome(margin)].format(margin=f"{margin * 100:g} %")
+    if skill.value is None:
+        return f"The model cannot be compared with {name}: {skill.reason}."
+    if math.isinf(skill.value):
+        return f"{name} makes no error, the model does: {claim}."
+    change = f"{_percent(abs(skill.value))} {'smaller' if skill.value > 0 else 'larger'} than"
+    if abs(skill.value) < 0.0005:
+        change = "within 0.1 % of"
+    return f"The model's error is {change} that of {name}{_range(skill.to_json(), confidence, _percent)}: {claim}."
+
+
+def _f1_sentence(name: str, f1: float | None, difference: Interval, margin: float, confidence: float) -> str:
+    claim = CLAIMS[difference.outcome(margin)].format(margin=f"{margin:g}")
+    value = "undefined" if difference.value is None else f"{difference.value:+.3f}"
+    return f"{name}: F1 {_figure(f1)}, difference {value}{_range(difference.to_json(), confidence, '{:+.3f}'.format)}: {claim}."
+
+
+def _range(interval: Mapping[str, Any], confidence: float, shown: Callable[[float], str]) -> str:
+    if interval["low"] is None or interval["high"] is None:
+        return f" (no interval: {interval['reason']})" if interval["reason"] else ""
+    return f" ({confidence * 100:g} % interval {shown(interval['low'])} to {shown(interval['high'])}, {interval['basis']})"
+
+
+def _others_sentence(outcomes: Mapping[str, Outcome], skills: Mapping[str, Interval]) -> str:
+    def with_skill(name: str) -> str:
+        skill = skills[name].value
+        if skill is None or math.isinf(skill):
+            return name
+        return f"{name} ({_percent(abs(skill))} {'smaller' if skill >= 0 else 'larger'} error)"
+
+    groups = [(words, [with_skill(name) for name in outcomes if outcomes[name] == outcome]) for outcome, words in SHORT.items()]
+    parts = [words.format(_list(names)) for words, names in groups if names]
+    return f"It {_list(parts)}."
+
+
+def _gate_sentences(outcomes: Mapping[str, Outcome], must_beat: Sequence[str], wanting: Sequence[str], asked: str) -> list[str]:
+    if wanting:
+        text = f"It was to beat {_list(must_beat)} and does not beat {_list(wanting)}: not published unless asked for"
+        return [f"{text} (wanted: {asked})."]
+    doubtful = [name for name in must_beat if outcomes[name] != "beats"]
+    return [f"It may be published, since it has {asked}; for {_list(doubtful)} that may be chance."] if doubtful else []
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f} %"
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _list(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

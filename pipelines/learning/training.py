@@ -15,7 +15,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from operator import itemgetter
@@ -24,54 +24,42 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from pipelines.errors import ArtefactDamaged, RequestError, StateError, StorageFull
 from pipelines.files import is_full, replacing
-from pipelines.learning.batches import Batch, EpochBatches, WindowSet
 from pipelines.learning.member import (
     LIGHTNING_LOGGERS,
+    VALIDATION_LOSS,
+    Batch,
+    EpochBatches,
     EpochEnd,
+    Loss,
     MemberTask,
-    ProgressRelay,
     Row,
+    TrainingSettings,
+    WindowSet,
     best_of,
     load_epoch_state,
     quieten_lightning,
-    stopping,
+    relayed,
 )
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
 
+__all__ = ["Loss", "MemberReport", "TrainingReport", "TrainingSettings", "train"]
+
 log = logging.getLogger(__name__)
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """How to train. `batch` counts windows over all devices; `clip` bounds the gradient's norm; `patience` in epochs."""
-
-    epochs: int = 30
-    batch: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    patience: int = 6
-    precision: str = "32"  # "32" | "bf16-mixed" | "16-mixed"
-    accelerator: str = "auto"  # "auto" | "cpu" | "gpu"
-    devices: int = 1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class MemberReport:
-    """How one network was trained. `curve`: per epoch `epoch, training_loss, validation_loss, learning_rate`; epoch 0 is the
-    untrained network (no training loss, no rate). `best_epoch` 0: training found nothing better than that.
-
-    `resumed` is True if an earlier, interrupted run did some of it; `seconds` are those of this run.
+    """How one network was trained. Epoch 0 is the untrained network (no training loss, no rate): `best_epoch` 0 says that
+    training found nothing better. `resumed`: an earlier, interrupted run did some of it; `seconds` are those of this run.
     """
 
     epochs: int
@@ -84,33 +72,21 @@ class MemberReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Of a whole ensemble; `to_json()` is plain."""
+    """Of a whole ensemble."""
 
     members: tuple[MemberReport, ...]
     training_windows: int
     validation_windows: int
-
-    @property
-    def resumed(self) -> bool:
-        return any(member.resumed for member in self.members)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def train(
-    forecaster: Trainable,
-    train_set: WindowSet,
-    validation_set: WindowSet,
-    loss: Loss,
-    settings: TrainingSettings,
-    folder: Path,
-    progress: Progress | None = None,
-    *,
-    key: str = "",
-    target_of: Callable[[Batch], torch.Tensor] = itemgetter("target"),
+    forecaster: Trainable, train_set: WindowSet, validation_set: WindowSet, loss: Loss, settings: TrainingSettings, folder: Path,
+    progress: Progress | None = None, *, key: str = "", target_of: Callable[[Batch], torch.Tensor] = itemgetter("target"),
     weight_of: Callable[[Batch], torch.Tensor] = itemgetter("weight"),
-) -> TrainingReport:
+) -> TrainingReport:  # fmt: skip
     """Trains every member of `forecaster` in place; afterwards each holds its best weights, on the CPU, in eval mode.
 
     `target_of(batch)` is what is to be learnt and `weight_of(batch)` how much each value of it counts (0 or False: not known).
@@ -124,33 +100,31 @@ def train(
     With `devices` > 1 this is distributed data parallel in spawned processes: the calling script needs the usual
     `if __name__ == "__main__"` guard and everything passed in must pickle.
 
-    Raises
-    ------
-    RequestError    no windows to train or validate on; a precision or device that this machine does not have
-    StateError      the loss is not finite from the first epoch on
-    ArtefactDamaged resume state that cannot be read
-    StorageFull     no space left for the resume state; what was published before stays
+    Raises RequestError (no windows; a precision or device that this machine does not have), StateError (the loss is not finite
+    from the first epoch on), ArtefactDamaged (resume state that cannot be read), StorageFull (what was published before stays).
     """
     _check_request(train_set, validation_set, settings)
     count = len(forecaster.members)
     reports = []
-    for i in range(count):
-        batches = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True)
-        watched = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
-        steps = settings.epochs * len(batches)
+    for i, member in enumerate(forecaster.members):
+        training = EpochBatches(train_set, settings.batch, settings.seed + i, shuffle=True)
+        validation = EpochBatches(validation_set, settings.batch, settings.seed + i, shuffle=False)
+        steps = settings.epochs * len(training)
         show = _shifted(progress, i * steps, count * steps)
         started, resume = time.monotonic(), folder / "resume" / f"member-{i}.ckpt"
-        run_key = _fingerprint(forecaster.members[i], batches, watched, settings, key)
+        run_key = _fingerprint(member, training, validation, settings, key)
         state = _resume_state(resume, run_key)
         is_resumed = state is not None
         if state is None or not state["finished"]:
             task = MemberTask(forecaster, i, loss, settings, steps, target_of, weight_of)
-            with _carried(show, settings.devices) as tell:
-                _fit(task, EpochEnd(batches, watched, run_key, resume, tell), settings, resume if is_resumed else None)
+            with relayed(show) if settings.devices > 1 else nullcontext(show) as carried:
+                _fit(task, EpochEnd(training, validation, run_key, resume, carried), settings, resume if is_resumed else None)
             state = load_epoch_state(resume)
-        _take_best(forecaster.members[i], state, resume, settings)
-        _write_curve(state["curve"], folder / "logs" / f"member-{i}.csv")
-        reports.append(_report(state["curve"], is_resumed, time.monotonic() - started))
+        best = _take_best(member, state, resume, settings)
+        curve = state["curve"]
+        _write_curve(curve, folder / "logs" / f"member-{i}.csv")
+        seconds = time.monotonic() - started
+        reports.append(MemberReport(len(curve) - 1, int(best["epoch"]), best[VALIDATION_LOSS], tuple(curve), is_resumed, seconds))
         show(steps)
     if isinstance(forecaster, nn.Module):
         forecaster.cpu()
@@ -176,11 +150,13 @@ def _check_request(train_set: WindowSet, validation_set: WindowSet, settings: Tr
         raise RequestError(f"training.devices is {settings.devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
 
 
-def _fingerprint(member: nn.Module, batches: EpochBatches, watched: EpochBatches, settings: TrainingSettings, key: str) -> str:
+def _fingerprint(
+    member: nn.Module, training: EpochBatches, validation: EpochBatches, settings: TrainingSettings, key: str
+) -> str:
     """What the course of training depends on, as far as it can be told without reading all the data."""
     shapes = {name: list(value.shape) for name, value in member.state_dict().items()}
-    groups = [[len(group) for group in part.groups] for part in (batches, watched)]
-    text = json.dumps([asdict(settings), batches.seed, shapes, groups, key], sort_keys=True)
+    groups = [[len(group) for group in part.groups] for part in (training, validation)]
+    text = json.dumps([asdict(settings), training.seed, shapes, groups, key], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -205,7 +181,8 @@ def _resume_state(path: Path, key: str) -> dict[str, Any] | None:
 
 def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resume: Path | None) -> None:
     gpus = list(range(torch.cuda.device_count()))
-    with _quiet(), _deterministic(), torch.random.fork_rng(gpus):
+    stopping = EarlyStopping(VALIDATION_LOSS, patience=settings.patience, check_on_train_epoch_end=False, check_finite=True)
+    with _process_settings(), torch.random.fork_rng(gpus):
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -214,9 +191,9 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
             max_epochs=settings.epochs,
             gradient_clip_val=settings.clip,
             deterministic=True,
-            callbacks=[epoch_end, stopping(settings.patience)],
+            callbacks=[epoch_end, stopping],
             logger=_tensorboard(epoch_end.path),
-            log_every_n_steps=len(epoch_end.batches),
+            log_every_n_steps=len(epoch_end.training),
             use_distributed_sampler=False,
             num_sanity_val_steps=-1,
             enable_checkpointing=False,
@@ -225,13 +202,12 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
         )
         task.train()
         try:
-            trainer.fit(task, epoch_end.batches, epoch_end.watched, ckpt_path=resume, weights_only=True)
+            trainer.fit(task, epoch_end.training, epoch_end.validation, ckpt_path=resume, weights_only=True)
         except OSError as e:
-            if is_full(e):
-                raise StorageFull(
-                    f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
-                ) from e
-            raise
+            if not is_full(e):
+                raise
+            text = f"no space left for {epoch_end.path}; free some and run again: training goes on from there"
+            raise StorageFull(text) from e
         except SIGTERMException as e:  # a SystemExit without a code, which would read as success
             raise SystemExit(128 + signal.SIGTERM) from e
         except SystemExit as e:  # Lightning answers Ctrl-C with exit(1) and leaves SIGINT ignored
@@ -241,27 +217,22 @@ def _fit(task: MemberTask, epoch_end: EpochEnd, settings: TrainingSettings, resu
             raise KeyboardInterrupt from e
 
 
-def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings: TrainingSettings) -> None:
-    if not state["best"]:
+def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings: TrainingSettings) -> dict[str, float]:
+    """The best row of the curve, after its weights are put into `member`."""
+    best = best_of(state["curve"])
+    if best is None or not state["best"]:
         resume.unlink()
         raise StateError(
             f"the validation loss is not a number ({len(state['curve']) - 1} epochs tried); lower training.learning_rate "
             f"(it is {settings.learning_rate}) or training.clip (it is {settings.clip})"
         )
-    broken = [row["epoch"] for row in state["curve"] if not math.isfinite(row["validation_loss"])]
+    broken = [row["epoch"] for row in state["curve"] if not math.isfinite(row[VALIDATION_LOSS])]
     if broken:
         log.warning("the validation loss is not a number after epoch %d; the best weights before are kept", broken[0])
     member.cpu()
     member.load_state_dict(state["best"])
     member.eval()
-
-
-def _report(curve: list[Row], is_resumed: bool, seconds: float) -> MemberReport:
-    best = best_of(curve)
-    assert best is not None  # _take_best has refused that
-    return MemberReport(
-        len(curve) - 1, int(best["epoch"] or 0), float(best["validation_loss"] or 0), tuple(curve), is_resumed, seconds
-    )
+    return {name: value or 0.0 for name, value in best.items()}
 
 
 def _write_curve(curve: list[Row], path: Path) -> None:
@@ -284,32 +255,21 @@ def _shifted(progress: Progress | None, first: int, total: int) -> Callable[[int
     return (lambda step: progress(first + step, total)) if progress else (lambda _step: None)
 
 
-def _carried(show: Callable[[int], None], devices: int) -> AbstractContextManager[Callable[[int], None]]:
-    return ProgressRelay(show) if devices > 1 else nullcontext(show)
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _process_settings() -> Iterator[None]:
+    """Lightning without its chatter; afterwards log levels and the switches that `deterministic=True` sets are as before."""
     loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS]
     levels = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            quieten_lightning()
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Puts PyTorch's process-wide switches, which Trainer(deterministic=True) throws, back afterwards."""
     deterministic: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a write of every buffer
     try:
-        yield
+        with warnings.catch_warnings():
+            quieten_lightning()
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = fill, benchmark
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

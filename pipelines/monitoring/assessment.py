@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import RequestError
-from pipelines.learning.result import Criterion, Evaluation, Figure
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Criterion, Evaluation, Figure, Verdict
 from pipelines.monitoring.areas import MonitoredCube, read_areas
 from pipelines.monitoring.context import ExpectedValues, MonitorSettings, calibrate_on
 from pipelines.monitoring.detector import Detector

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from pipelines.cube.store import bands_of
-from pipelines.inference.reading import chunk_rows
+from pipelines.inference.tiling import chunk_rows
 from pipelines.monitoring.updates import CubeDate
 from pipelines.samples.variables import Variable, decode, used_bands
 from pipelines.tiles import Tile, tile_raster

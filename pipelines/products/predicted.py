@@ -18,7 +18,7 @@ from pipelines.products.sentences import Course
 from pipelines.products.stac import ModelCard, forecast_item, write_collection, write_model_item
 
 if TYPE_CHECKING:
-    from pipelines.inference.request import Request
+    from pipelines.inference.job import Request
 
 CONTEXT_SHOWN = 5  # dates
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.files import write_json
-from pipelines.learning.result import Criterion, Figure
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Criterion, Figure, Verdict
 from pipelines.products.json_values import plain
 
 VERSION: Literal[2] = 2

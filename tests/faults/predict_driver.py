@@ -15,9 +15,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from pipelines.inference.job import Prediction, plan_job
 from pipelines.inference.predict import predict
 from pipelines.inference.staging import Staged
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import ForecastSteps
 
 CALLS = ("pwrite", "write", "fsync", "replace")
 
@@ -48,10 +50,10 @@ def make_cube() -> xr.Dataset:
 
 def forecast(folder: Path) -> Staged:
     variable = Variable("red", "band", ("B4",))
-    days = np.array([18300.0, 18310.0])
-    return predict(
-        make_cube(), "SNAP", Doubler(), (variable,), np.array([0, 1]), np.ones(2, bool), days, None, folder, 4, memory_mb=0
-    )
+    steps = ForecastSteps(np.array([0, 1]), np.ones(2, bool), np.array([18300.0, 18310.0]), 1)
+    cube, forecaster = make_cube(), Doubler()
+    job = plan_job(cube, "SNAP", forecaster, (variable,), steps, tile_px=4, memory_mb=0)
+    return predict(Prediction(job, cube, forecaster, None, folder))
 
 
 def digest(folder: Path) -> str:

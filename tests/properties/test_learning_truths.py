@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipelines.learning.conformal import grouped_quantile
-from pipelines.learning.metrics import frame_sums
-from pipelines.learning.skill import paired_skill
+from pipelines.learning.evaluation import frame_sums
+from pipelines.learning.intervals import paired_skill
 
 errors = st.floats(0.01, 100, allow_subnormal=False)
 per_date = hnp.arrays(np.float64, st.integers(2, 12), elements=errors)

@@ -9,9 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.baselines.climatology import Climatology
-from models.baselines.decaying_anomaly import DecayingAnomaly
-from models.baselines.persistence import Persistence
+from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 from models.networks.conv_gru_forecaster import ConvGRUSettings
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster

@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.baselines.change_vector import ChangeVector, PlainChangeVector
-from models.baselines.image_difference import ImageDifference, otsu_threshold
-from models.baselines.ir_mad import IrMad, chi_square_threshold
+from models.baselines.change_indices import (
+    ChangeVector,
+    ImageDifference,
+    IrMad,
+    PlainChangeVector,
+    chi_square_threshold,
+    otsu_threshold,
+)
 from pipelines.change.labels import read_label
 from pipelines.change.pairs import PairSettings, measure_site, read_prepared, site_of_cube
 from pipelines.cube.ingest import IngestSettings, ingest

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from configs.load import load_run
 from flows.cli import app
-from models.checkpoint import load_detector, load_forecaster
+from models.checkpoint import DETECTOR, FORECASTER
 from pipelines.cube.store import open_cube
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v0_1"
@@ -73,14 +73,14 @@ def test_a_cube_holds_the_same_values(unpack: Unpack) -> None:
 
 
 def test_a_forecaster_gives_the_same_forecast(unpack: Unpack) -> None:
-    forecaster, metadata = load_forecaster(unpack("forecast") / "model")
+    forecaster, metadata = FORECASTER.load(unpack("forecast") / "model")
     given, y_KCHW = expected("forecast")
     np.testing.assert_allclose(forecaster.forecast(**given).numpy(), y_KCHW, atol=1e-6, rtol=0)
     assert metadata["cube_snapshot"] == json.loads(Path("runs/field/summary.json").read_text())["cube_snapshot"]
 
 
 def test_a_change_detector_finds_the_same(unpack: Unpack) -> None:
-    detector, _ = load_detector(unpack("change") / "model")
+    detector, _ = DETECTOR.load(unpack("change") / "model")
     given, p_HW = expected("change")
     assert detector.threshold == given.pop("threshold").item()
     index_p_HW = detector.index_probability(given.pop("rule_HW"))

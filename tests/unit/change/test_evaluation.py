@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.change_detector import ChangeDetector, log_score
-from models.change_networks import build_network
+from models.change_detector import ChangeDetector, build_network, log_score
 from pipelines.change.decision import HeldOut, fit_decision, fused_probability
 from pipelines.change.evaluation import (
     MethodScores,
@@ -21,7 +20,7 @@ from pipelines.change.groups import group_sites
 from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
-from pipelines.learning.verdict import detection_verdict
+from pipelines.learning.result import detection_verdict
 from pipelines.tiles import Tile
 
 SIDE = 64

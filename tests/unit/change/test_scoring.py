@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.baselines.change_vector import ChangeVector
-from models.change_detector import ChangeDetector
-from models.change_networks import build_network
+from models.baselines.change_indices import ChangeVector
+from models.change_detector import ChangeDetector, build_network
 from pipelines.change.scoring import score_file, score_site
 from pipelines.errors import RequestError, StateError
 

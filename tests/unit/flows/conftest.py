@@ -15,8 +15,7 @@ from flows.stage import require_unchanged
 from flows.steps import Steps
 from flows.task import Building, Findings, Invocation, Record
 from pipelines.errors import NotPublished
-from pipelines.learning.result import Evaluation
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 import xarray as xr
 
+from pipelines.inference.job import Prediction, plan_job
 from pipelines.inference.predict import predict
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import ForecastSteps
 
 NDVI = Variable("ndvi", "normalized_difference", ("B8", "B4"), valid_range=(-1, 1))
 RED = Variable("red", "band", ("B4",))
@@ -96,12 +98,20 @@ ARGUMENTS = {
 }
 
 
+def prediction_of(dataset, forecaster, folder, **changes) -> Prediction:
+    """The prediction with `ARGUMENTS`, changed, into `folder`."""
+    known = {**ARGUMENTS, **changes}
+    steps = ForecastSteps(*(known.pop(name) for name in ("context_T", "usable_N", "target_days_K")), issue=3)
+    job = plan_job(dataset, forecaster=forecaster, steps=steps, **known)
+    return Prediction(job, dataset, forecaster, known["intervals"], folder)
+
+
 @pytest.fixture
 def run(tmp_path):
     """`run(dataset, forecaster, tile_px=..., name=...)` predicts with fixed arguments and returns (staged, y_FHW)."""
 
-    def start(dataset, forecaster, name="staging", **changes):
-        staged = predict(dataset, forecaster=forecaster, staging=tmp_path / name, **{**ARGUMENTS, **changes})
+    def start(dataset, forecaster, name="staging", workers=1, progress=None, **changes):
+        staged = predict(prediction_of(dataset, forecaster, tmp_path / name, **changes), workers, progress)
         return staged, np.stack([staged.read(field, slice(None)) for field in staged.fields])
 
     return start
@@ -125,6 +135,11 @@ def unbounded():
 @pytest.fixture
 def pooled():
     return PooledForecaster()
+
+
+@pytest.fixture
+def predict_into():
+    return prediction_of
 
 
 @pytest.fixture

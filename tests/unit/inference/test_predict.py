@@ -7,8 +7,7 @@ import torch
 from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of
 from pipelines.errors import CubeBusy, MissingInput, NotPublished, RequestError, StateError
-from pipelines.inference.job import plan_job
-from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict, predict_batch, seam_error
+from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict_batch, seam_error
 from pipelines.inference.staging import Field, Staged
 from pipelines.samples.variables import decode
 
@@ -101,21 +100,19 @@ def test_several_workers_write_the_same_bytes(run, cube, conv):
         assert (staged.folder / field.file).read_bytes() == (staged.folder.parent / "one" / field.file).read_bytes()
 
 
-def test_regions_predicted_in_any_order_and_twice_give_the_same(run, cube, conv, default_arguments, tmp_path):
+def test_regions_predicted_in_any_order_and_twice_give_the_same(run, cube, conv, predict_into, tmp_path):
     dataset = cube(100, 60)
     _, fields = run(dataset, conv, tile_px=16, memory_mb=0)
-    arguments = {k: v for k, v in default_arguments.items() if k != "snapshot"}
-    job = plan_job(dataset, "SNAP", conv, tile_px=16, memory_mb=0, **arguments)
-    other = tmp_path / "other"
-    other.mkdir()
-    regions = open_staging(job, other)
+    other = predict_into(dataset, conv, tmp_path / "other", tile_px=16, memory_mb=0)
+    other.folder.mkdir()
+    regions = open_staging(other)
     assert len(regions) > 3
     for region in [*reversed(regions), regions[0]]:
-        predict_batch(job, region, dataset, conv, default_arguments["intervals"], other)
-    again = Staged(other, job.fields, job.shape_yx)
+        predict_batch(other, region)
+    again = other.staged
     np.testing.assert_array_equal(np.stack([again.read(field, slice(None)) for field in again.fields]), fields)
     with pytest.raises(StateError, match=rf"{len(regions)} of {len(regions)} regions are not predicted"):
-        finish(job, other)  # the ledger has no records
+        finish(other)  # the ledger has no records
 
 
 def test_finished_regions_are_not_computed_again(run, cube, conv, monkeypatch):
@@ -271,19 +268,19 @@ def test_staged_fields_can_be_opened_again(run, cube, conv):
     np.testing.assert_array_equal(again.read(again.fields[1], slice(7, 9), slice(3, 5)), fields[1, 7:9, 3:5])
 
 
-def test_each_band_of_rows_is_read_once(cube, conv, default_arguments, tmp_path, monkeypatch):
-    from pipelines.inference import reading
+def test_each_band_of_rows_is_read_once(run, cube, conv, monkeypatch):
+    from pipelines.inference import window
 
     loaded = []
-    load = reading.RowBand._load
+    load = window.RowBand._load
 
     def counting_load(self, rows, held):
         load(self, rows, held)
         loaded.append((held, self.first + self.image_NBYX.shape[2]))
 
-    monkeypatch.setattr(reading.RowBand, "_load", counting_load)
+    monkeypatch.setattr(window.RowBand, "_load", counting_load)
     monkeypatch.setattr("pipelines.inference.tiling.TILES_PER_BATCH", 100)
-    predict(cube(400, 160), forecaster=conv, staging=tmp_path / "s", tile_px=32, memory_mb=64, **default_arguments)
+    run(cube(400, 160), conv, tile_px=32, memory_mb=64)
     assert loaded[0][0] == 0
     assert loaded[-1][1] == 400
     assert len(loaded) > 3

@@ -34,17 +34,17 @@ def some_windows(count=6, leads=2, channels=1):
 def test_a_perfect_forecaster_makes_no_error_and_has_skill_one():
     windows = some_windows()
     found = evaluate({"model": Perfect(windows), "one": Constant(1.0)}, windows, SETTINGS)
-    overall = found.metrics["model"]["overall"]
+    overall = found.details["metrics"]["model"]["overall"]
     assert (overall["mae"], overall["rmse"], overall["bias"], overall["ssim"]) == (0, 0, 0, pytest.approx(1))
-    skill = found.skill["one"]["overall"]
+    skill = found.details["skill"]["one"]["overall"]
     assert (skill["skill"], skill["low"], skill["high"], skill["dates"], skill["outcome"]) == (1, 1, 1, 12, "beats")
     assert found.verdict.is_publishable
-    assert found.counts == {"windows": 6, "dates": 12, "pixels": 6 * 2 * 64}
+    assert found.details["counts"] == {"windows": 6, "dates": 12, "pixels": 6 * 2 * 64}
 
 
 def test_identical_forecasters_are_equal_and_not_published():
     found = evaluate({"model": Constant(1.0), "one": Constant(1.0)}, some_windows(), SETTINGS)
-    skill = found.skill["one"]["overall"]
+    skill = found.details["skill"]["one"]["overall"]
     assert skill["skill"] == 0
     assert skill["outcome"] == "equal"
     assert "equal, the difference is immaterial (margin 1 %)" in found.verdict.sentence
@@ -58,12 +58,12 @@ def test_errors_written_out_by_lead_and_date():
         truth_window(np.array([[[[1.0]]], [[[5.0]]]]), [1.0, 2.0]),
     ]
     found = evaluate({"model": Constant(1.0), "one": Constant(0.0)}, windows, SETTINGS)
-    assert [lead["mae"] for lead in found.metrics["model"]["by_lead"]] == [0.0, 3.0]
-    assert [lead["mae"] for lead in found.metrics["one"]["by_lead"]] == [1.0, 4.0]
-    assert found.metrics["one"]["overall"]["mae"] == 2.5
-    assert found.metrics["one"]["overall"]["bias"] == -2.5
-    assert found.skill["one"]["overall"]["skill"] == pytest.approx(1 - 6 / 10)
-    assert found.by_date == {
+    assert [lead["mae"] for lead in found.details["metrics"]["model"]["by_lead"]] == [0.0, 3.0]
+    assert [lead["mae"] for lead in found.details["metrics"]["one"]["by_lead"]] == [1.0, 4.0]
+    assert found.details["metrics"]["one"]["overall"]["mae"] == 2.5
+    assert found.details["metrics"]["one"]["overall"]["bias"] == -2.5
+    assert found.details["skill"]["one"]["overall"]["skill"] == pytest.approx(1 - 6 / 10)
+    assert found.details["by_date"] == {
         "date": ["1970-01-01T00:00:00", "1970-01-02T00:00:00", "1970-01-03T00:00:00"],
         "pixels": [1, 2, 1],
         "mae": {"model": [0.0, 1.0, 4.0], "one": [1.0, 2.0, 5.0]},
@@ -74,7 +74,7 @@ def test_several_variables_are_also_told_one_by_one():
     found = evaluate(
         {"model": Constant(0.0), "one": Constant(1.0)}, some_windows(channels=2), replace(SETTINGS, variables=("a", "b"))
     )
-    assert set(found.metrics["model"]["by_variable"]) == {"a", "b"}
+    assert set(found.details["metrics"]["model"]["by_variable"]) == {"a", "b"}
     assert "standard deviations" in found.protocol
 
 
@@ -82,7 +82,7 @@ def test_it_comes_as_every_task_states_it():
     intervals = Intervals(0.9, ((9.0,),) * 2, ((9.0,),) * 2, 30)
     windows = some_windows()
     found = evaluate({"model": Constant(0.0), "one": Constant(1.0)}, iter(windows), SETTINGS, intervals=intervals)
-    content = json.loads(json.dumps(found.to_evaluation(intervals).to_json()))
+    content = json.loads(json.dumps(found.to_json()))
     details = content["details"]
     assert details["intervals"]["overall"]["coverage"] == 1.0
     assert set(details) == {"metrics", "skill", "intervals", "by_date", "counts", "calibration"}
@@ -141,5 +141,5 @@ def test_forecasts_may_be_arrays():
             return super().forecast(**arguments).numpy()
 
     found = evaluate({"model": Array(0.0), "one": Constant(0.0)}, some_windows(2), SETTINGS)
-    assert found.metrics["model"] == found.metrics["one"]
+    assert found.details["metrics"]["model"] == found.details["metrics"]["one"]
     assert torch.is_grad_enabled()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipelines.learning.conformal import Intervals
-from pipelines.learning.metrics import ErrorTally, scores
+from pipelines.learning.evaluation import ErrorTally, scores
 from pipelines.learning.training import TrainingSettings, train
 
 SHAPES = {"label": (), "labels": (3,), "tokens": (7, 4), "frames": (2, 1, 6, 5), "volumes": (2, 1, 3, 6, 5)}

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.change_detector import ChangeDetector
-from models.change_losses import change_loss
-from models.change_networks import build_network
+from models.change_detector import ChangeDetector, build_network
+from models.losses import change_loss
 from pipelines.learning.training import TrainingSettings, train
 
 

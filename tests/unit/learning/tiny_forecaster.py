@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.learning.batches import Batch
+from pipelines.learning.member import Batch
 from pipelines.samples.cache import WindowArrays
 from pipelines.tiles import Tile
 

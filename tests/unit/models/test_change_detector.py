@@ -4,9 +4,8 @@ import math
 import pytest
 import torch
 
-from models.change_detector import ChangeDetector, elapsed_days, log_score
-from models.change_networks import KINDS, build_network, rebuild_network
-from models.checkpoint import CheckpointDamaged, hash_detector, load_detector, save_detector
+from models.change_detector import KINDS, ChangeDetector, build_network, elapsed_days, log_score, rebuild_network
+from models.checkpoint import DETECTOR, CheckpointDamaged
 
 METADATA = {"bands": ["B02", "B08"], "left_out": [["paris", "bercy"], ["rennes"]], "nothing": None}
 
@@ -166,10 +165,10 @@ def test_a_saved_detector_is_loaded_exactly(kind, tmp_path):
     detector.calibrate_member(0, 1.25, -3.0)
     detector.calibrate_index(2.0, 0.5)
     detector.set_threshold(0.3)
-    digest = save_detector(detector, tmp_path, METADATA)
-    loaded, metadata = load_detector(tmp_path)
+    digest = DETECTOR.save(detector, tmp_path, METADATA)
+    loaded, metadata = DETECTOR.load(tmp_path)
     assert metadata == METADATA
-    assert hash_detector(tmp_path) == digest == save_detector(loaded, tmp_path / "again", metadata)
+    assert DETECTOR.hash(tmp_path) == digest == DETECTOR.save(loaded, tmp_path / "again", metadata)
     assert torch.equal(loaded.member_logit(1, *asked).nan_to_num(-1), detector.member_logit(1, *asked).nan_to_num(-1))
     assert (loaded.threshold, loaded.fuse_with, loaded.halo_px(2)) == (0.3, "none", detector.halo_px(2))
     assert torch.equal(loaded.index_probability(torch.tensor([2.0])), detector.index_probability(torch.tensor([2.0])))
@@ -177,8 +176,8 @@ def test_a_saved_detector_is_loaded_exactly(kind, tmp_path):
 
 
 def test_a_loaded_detector_can_be_trained(tmp_path):
-    save_detector(detector_of(), tmp_path, {})
-    loaded, _ = load_detector(tmp_path)
+    DETECTOR.save(detector_of(), tmp_path, {})
+    loaded, _ = DETECTOR.load(tmp_path)
     x, valid, days = site()
     loaded.compute_member(
         0, {"x_TCHW": x[None], "valid_THW": valid[None], "elapsed_T": elapsed_days(days)[None]}
@@ -191,11 +190,11 @@ def test_a_loaded_detector_can_be_trained(tmp_path):
 @pytest.mark.parametrize("keep", [0, 100, 0.99])
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
 def test_a_truncated_file_is_damaged(name, keep, tmp_path):
-    save_detector(detector_of(), tmp_path, METADATA)
+    DETECTOR.save(detector_of(), tmp_path, METADATA)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
     with pytest.raises(CheckpointDamaged, match="train again"):
-        load_detector(tmp_path)
+        DETECTOR.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +213,7 @@ def test_a_truncated_file_is_damaged(name, keep, tmp_path):
     ],
 )
 def test_a_mismatched_description_is_damaged(path, value, tmp_path):
-    save_detector(detector_of(), tmp_path, METADATA)
+    DETECTOR.save(detector_of(), tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     here = description
     for key in path[:-1]:
@@ -222,17 +221,17 @@ def test_a_mismatched_description_is_damaged(path, value, tmp_path):
     here[path[-1]] = value
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(CheckpointDamaged, match="train again"):
-        load_detector(tmp_path)
+        DETECTOR.load(tmp_path)
 
 
 def test_a_missing_detector_states_folder_and_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no change-detector in .*: model\.safetensors is missing; train one first"):
-        load_detector(tmp_path)
+        DETECTOR.load(tmp_path)
 
 
 def test_a_diverged_network_is_not_saved(tmp_path):
     detector = detector_of()
     detector.members[0].decoder.head.weight.data[0] = float("nan")
     with pytest.raises(ValueError, match=r"not finite \(training diverged\?\), first in members\.0\.decoder\.head\.weight"):
-        save_detector(detector, tmp_path / "model", {})
+        DETECTOR.save(detector, tmp_path / "model", {})
     assert not (tmp_path / "model").exists()

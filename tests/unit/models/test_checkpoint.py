@@ -3,10 +3,8 @@ import json
 import pytest
 import torch
 
-from models.baselines.climatology import Climatology
-from models.baselines.decaying_anomaly import DecayingAnomaly
-from models.baselines.persistence import Persistence
-from models.checkpoint import CheckpointDamaged, hash_forecaster, load_forecaster, save_forecaster
+from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
+from models.checkpoint import FORECASTER, CheckpointDamaged
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster
 
@@ -26,8 +24,8 @@ def forecaster():
 
 def test_a_saved_forecaster_is_loaded_exactly(forecaster, tmp_path, make_window):
     window = make_window()
-    digest = save_forecaster(forecaster, tmp_path / "model", METADATA)
-    loaded, metadata = load_forecaster(tmp_path / "model")
+    digest = FORECASTER.save(forecaster, tmp_path / "model", METADATA)
+    loaded, metadata = FORECASTER.load(tmp_path / "model")
     assert metadata == METADATA
     assert torch.equal(loaded.forecast(**window.arguments()), forecaster.forecast(**window.arguments()))
     assert not loaded.training
@@ -36,14 +34,14 @@ def test_a_saved_forecaster_is_loaded_exactly(forecaster, tmp_path, make_window)
         forecaster.scaling,
         forecaster.halo_px(9),
     )
-    assert hash_forecaster(tmp_path / "model") == digest
+    assert FORECASTER.hash(tmp_path / "model") == digest
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
 
 
 def test_a_loaded_forecaster_can_be_trained_and_saved(forecaster, tmp_path, make_window):
-    digest = save_forecaster(forecaster, tmp_path, METADATA)
-    loaded, metadata = load_forecaster(tmp_path)
-    assert save_forecaster(loaded, tmp_path / "again", metadata) == digest
+    digest = FORECASTER.save(forecaster, tmp_path, METADATA)
+    loaded, metadata = FORECASTER.load(tmp_path)
+    assert FORECASTER.save(loaded, tmp_path / "again", metadata) == digest
     batch = {name: values[None] for name, values in loaded.prepare(**make_window().arguments()).items()}
     loaded.compute_member(0, batch).sum().backward()
     assert all(p.grad is not None for p in loaded.members[0].parameters())
@@ -52,20 +50,20 @@ def test_a_loaded_forecaster_can_be_trained_and_saved(forecaster, tmp_path, make
 @pytest.mark.parametrize("baseline", [None, Persistence(), Climatology(12.0), DecayingAnomaly(count=1)])
 def test_every_baseline_is_restored(baseline, tmp_path):
     made = build_forecaster(baseline, Scaling((0.0,), (1.0,), ("none",), 1.0), context=2, horizon=1)
-    save_forecaster(made, tmp_path, {})
-    assert load_forecaster(tmp_path)[0].baseline == baseline
+    FORECASTER.save(made, tmp_path, {})
+    assert FORECASTER.load(tmp_path)[0].baseline == baseline
 
 
 def test_the_hash_depends_on_tensors_and_metadata(forecaster, tmp_path):
-    first = save_forecaster(forecaster, tmp_path, METADATA)
-    assert save_forecaster(forecaster, tmp_path, METADATA) == first
-    assert save_forecaster(forecaster, tmp_path, METADATA | {"snapshot": "DEF"}) != first
+    first = FORECASTER.save(forecaster, tmp_path, METADATA)
+    assert FORECASTER.save(forecaster, tmp_path, METADATA) == first
+    assert FORECASTER.save(forecaster, tmp_path, METADATA | {"snapshot": "DEF"}) != first
     forecaster.residual_scale_K[0] = 0.8
-    assert save_forecaster(forecaster, tmp_path, METADATA) != first
+    assert FORECASTER.save(forecaster, tmp_path, METADATA) != first
 
 
 def test_the_description_is_plain_json(forecaster, tmp_path):
-    save_forecaster(forecaster, tmp_path, METADATA)
+    FORECASTER.save(forecaster, tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     assert description["forecaster"]["baseline"] == {
         "kind": "decaying_anomaly",
@@ -79,26 +77,26 @@ def test_the_description_is_plain_json(forecaster, tmp_path):
 
 def test_a_missing_model_states_folder_and_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no forecaster in .*: model\.safetensors is missing; train one first"):
-        load_forecaster(tmp_path)
+        FORECASTER.load(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
 def test_a_truncated_file_is_damaged(name, keep, forecaster, tmp_path):
-    save_forecaster(forecaster, tmp_path, METADATA)
+    FORECASTER.save(forecaster, tmp_path, METADATA)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
     with pytest.raises(CheckpointDamaged, match="train again"):
-        load_forecaster(tmp_path)
+        FORECASTER.load(tmp_path)
 
 
 def test_tensors_of_another_model_are_detected(forecaster, tmp_path):
-    save_forecaster(forecaster, tmp_path / "one", METADATA)
+    FORECASTER.save(forecaster, tmp_path / "one", METADATA)
     forecaster.residual_scale_K[0] = 0.0
-    save_forecaster(forecaster, tmp_path / "other", METADATA)
+    FORECASTER.save(forecaster, tmp_path / "other", METADATA)
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
     with pytest.raises(CheckpointDamaged, match=r"does not match the model\.safetensors in the same folder"):
-        load_forecaster(tmp_path / "one")
+        FORECASTER.load(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +116,7 @@ def test_tensors_of_another_model_are_detected(forecaster, tmp_path):
     ],
 )
 def test_a_mismatched_description_is_damaged(path, value, forecaster, tmp_path):
-    save_forecaster(forecaster, tmp_path, METADATA)
+    FORECASTER.save(forecaster, tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     place = description
     for key in path[:-1]:
@@ -126,31 +124,31 @@ def test_a_mismatched_description_is_damaged(path, value, forecaster, tmp_path):
     place[path[-1]] = value
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(CheckpointDamaged, match="train again"):
-        load_forecaster(tmp_path)
+        FORECASTER.load(tmp_path)
 
 
 def test_a_huge_description_is_refused_before_memory_is_allocated(forecaster, tmp_path):
-    save_forecaster(forecaster, tmp_path, METADATA)
+    FORECASTER.save(forecaster, tmp_path, METADATA)
     description = json.loads((tmp_path / "model.json").read_text())
     for member in description["forecaster"]["members"]:
         member["hidden"] = [100_000]
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(CheckpointDamaged, match="size mismatch"):
-        load_forecaster(tmp_path)
+        FORECASTER.load(tmp_path)
 
 
 def test_a_diverged_model_is_not_saved(forecaster, tmp_path):
     forecaster.members[1].head.weight.data[0] = float("nan")
     with pytest.raises(ValueError, match=r"not finite \(training diverged\?\), first in members\.1\.head\.weight"):
-        save_forecaster(forecaster, tmp_path / "model", METADATA)
+        FORECASTER.save(forecaster, tmp_path / "model", METADATA)
     assert not (tmp_path / "model").exists()
 
 
 def test_a_failed_write_leaves_the_old_model(forecaster, tmp_path, monkeypatch):
-    digest = save_forecaster(forecaster, tmp_path, METADATA)
+    digest = FORECASTER.save(forecaster, tmp_path, METADATA)
     forecaster.residual_scale_K[0] = 0.0
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
-        save_forecaster(forecaster, tmp_path, METADATA)
-    assert hash_forecaster(tmp_path) == digest
+        FORECASTER.save(forecaster, tmp_path, METADATA)
+    assert FORECASTER.hash(tmp_path) == digest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]

@@ -12,10 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from models.blocks.change import ChangeNetwork
-from models.change_detector import ChangeDetector
-from models.change_networks import build_network
-from models.checkpoint import load_forecaster, rebuild_forecaster, rebuild_forecaster_network, save_forecaster
-from models.contract import Network, Pointwise, common_stride, layer_flops, widest_halo
+from models.change_detector import ChangeDetector, build_network
+from models.checkpoint import FORECASTER, rebuild_forecaster, rebuild_forecaster_network
+from models.contract import Ensemble, Network, Pointwise, layer_flops
 from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
 from models.residual_forecaster import ResidualForecaster, Scaling, build_forecaster
 from tests.networks_under_test import CASES, TARGETS
@@ -42,7 +41,7 @@ def test_every_network_is_under_test():
 
 def test_every_module_with_a_forecast_or_a_change_network_s_name_is_a_network():
     assert issubclass(ChangeNetwork, Network)
-    assert ChangeNetwork.__abstractmethods__ == {"describe"}
+    assert ChangeNetwork.__abstractmethods__ == {"features"}
 
 
 @pytest.mark.parametrize("missing", STATED)
@@ -147,17 +146,24 @@ class Strided(Pointwise, Network):
         return {}
 
 
+class Together(Ensemble):
+    """Any members."""
+
+    def describe(self):
+        return {"members": self.describe_members()}
+
+
 def test_one_member_with_an_unbounded_halo_is_enough():
     finite = CASES["convlstm"].build()
-    assert widest_halo([finite, WholeImage()], 4) is None
-    assert widest_halo([finite, CASES["convgru"].build()], 4) == CASES["convgru"].build().halo_px(4)
-    assert widest_halo([], 4) == (0, 0)
+    assert Together([finite, WholeImage()]).halo_px(4) is None
+    assert Together([finite, CASES["convgru"].build()]).halo_px(4) == CASES["convgru"].build().halo_px(4)
+    assert Together([]).halo_px(4) == (0, 0)
     assert ResidualForecaster(None, [WholeImage()], SCALING, context=2, horizon=1).halo_px(3) is None
 
 
 def test_the_common_stride_is_a_multiple_of_all():
-    assert common_stride([Strided((4, 1)), Strided((6, 2))]) == (12, 2)
-    assert common_stride([]) == (1, 1)
+    assert Together([Strided((4, 1)), Strided((6, 2))]).stride_px == (12, 2)
+    assert Together([]).stride_px == (1, 1)
 
 
 def test_containers_sum_the_flops_of_their_members():
@@ -177,8 +183,8 @@ def test_a_forecaster_of_the_second_network_is_saved_and_loaded(make_window, tmp
     made = build_forecaster(None, scaling, context=6, horizon=3, members=2, network=ConvGRUSettings((4, 3)))
     for member in made.members:
         nn.init.normal_(member.head.weight)
-    save_forecaster(made, tmp_path, {"a": 1})
-    loaded, metadata = load_forecaster(tmp_path)
+    FORECASTER.save(made, tmp_path, {"a": 1})
+    loaded, metadata = FORECASTER.load(tmp_path)
     assert metadata == {"a": 1}
     assert all(isinstance(member, ConvGRUForecaster) for member in loaded.members)
     assert loaded.halo_px(9) == made.halo_px(9) == (2 * (9 + 2) - 3,) * 2
@@ -191,7 +197,7 @@ def test_a_network_that_the_checkpoint_cannot_rebuild_is_not_saved(tmp_path):
     with pytest.raises(
         ValueError, match=r"cannot be rebuilt .*'convlstm' or 'convgru', got the forecaster's network 'whole_image'.*: not saved"
     ):
-        save_forecaster(made, tmp_path / "model", {})
+        FORECASTER.save(made, tmp_path / "model", {})
     assert not (tmp_path / "model").exists()
 
 
@@ -199,7 +205,7 @@ def test_an_incomplete_description_is_detected(tmp_path, monkeypatch):
     made = build_forecaster(None, SCALING, context=2, horizon=1)
     monkeypatch.setattr(type(made.members[0]), "describe", lambda self: {**vars(self.config), "hidden": [3]})
     with pytest.raises(ValueError, match="has a description of other tensors: not saved"):
-        save_forecaster(made, tmp_path, {})
+        FORECASTER.save(made, tmp_path, {})
 
 
 def test_a_forecaster_is_rebuilt_from_its_description():

@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from models.baselines.climatology import Climatology
-from models.baselines.decaying_anomaly import DecayingAnomaly
-from models.baselines.persistence import Persistence
+from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster, cautious_share, last_seen_age
 

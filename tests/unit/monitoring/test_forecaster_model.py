@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.baselines.decaying_anomaly import DecayingAnomaly
+from models.baselines.pointwise import DecayingAnomaly
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster
 from pipelines.monitoring.detector import Calibration, Detector, monitoring

@@ -12,8 +12,7 @@ from PIL import Image
 
 from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.grid import Grid
-from pipelines.learning.result import Criterion, Evaluation
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Criterion, Evaluation, Verdict
 from pipelines.products.polygons import outline_changes
 from pipelines.products.report import (
     Report,

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.learning.result import Evaluation
-from pipelines.learning.verdict import Verdict
+from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.sentences import Course, change_sentence, scale_notes, summary_sentence
 
 SITE = {"from_utc": "2018-06-01T00:00:00Z", "to_utc": "2019-06-01T00:00:00Z", "patches": 1, "area_m2": 6400.0}

@@ -18,8 +18,8 @@ from configs.tasks.monitor import (
     fingerprint_model,
     networks_key,
 )
-from models.baselines.decaying_anomaly import DecayingAnomaly
-from models.checkpoint import save_forecaster
+from models.baselines.pointwise import DecayingAnomaly
+from models.checkpoint import FORECASTER
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -113,7 +113,7 @@ def save(folder: Path, test_from="2019-01-01", **variable) -> Path:
         DecayingAnomaly(), Scaling((0.5,), (0.2,), ("none",), 16.0), context=6, horizon=3, network=ConvLSTMSettings(hidden=(4,))
     )
     described = {**NDVI, "transform": "none", "valid_range": None, **variable}
-    save_forecaster(forecaster, folder / "model", {"variables": [described], "split": {"test_from": test_from}})
+    FORECASTER.save(forecaster, folder / "model", {"variables": [described], "split": {"test_from": test_from}})
     return folder
 
 

@@ -2,11 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from models.baselines.climatology import Climatology, climatology_at, season_distance_days
-from models.baselines.decaying_anomaly import DecayingAnomaly, context_days, last_values, median_of_seen
 from models.baselines.gradient_boosting import GradientBoosting, Rows
-from models.baselines.harmonic import HarmonicRegression
-from models.baselines.persistence import Persistence
+from models.baselines.pointwise import (
+    Climatology,
+    DecayingAnomaly,
+    HarmonicRegression,
+    Persistence,
+    climatology_at,
+    context_days,
+    last_values,
+    median_of_seen,
+    season_distance_days,
+)
 
 BASELINES = [Persistence(), Climatology(), DecayingAnomaly(), HarmonicRegression()]
 EVERY = pytest.mark.parametrize("rule", BASELINES, ids=lambda rule: type(rule).__name__)

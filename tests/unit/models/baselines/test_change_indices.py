@@ -5,9 +5,17 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from models.baselines.change_vector import ChangeVector, PlainChangeVector, masked_mean
-from models.baselines.image_difference import ImageDifference, first_and_last, otsu_threshold
-from models.baselines.ir_mad import IrMad, chi_square_threshold, unchanged_probability
+from models.baselines.change_indices import (
+    ChangeVector,
+    ImageDifference,
+    IrMad,
+    PlainChangeVector,
+    chi_square_threshold,
+    first_and_last,
+    masked_mean,
+    otsu_threshold,
+    unchanged_probability,
+)
 
 BASELINES = [ImageDifference(), PlainChangeVector(), ChangeVector(), ChangeVector(9, 3, (0.5, 1.0, 2.0)), IrMad()]
 

@@ -35,7 +35,7 @@ def test_the_dcrn_layer_equals_its_equation(kernel):
     torch.manual_seed(0)
     cell = DCRNCell(3, 4, kernel).requires_grad_(False)
     x, h = torch.randn(1, 3, 6, 5), torch.randn(1, 4, 6, 5)
-    got = cell(x, h)[0]
+    got = cell(x, (h,))[0][0]
     for row in range(6):
         for column in range(5):
             said = convolved(h[0], cell.from_state.weight, row, column) + convolved(x[0], cell.from_input.weight, row, column)
@@ -48,7 +48,7 @@ def test_the_gru_layer_equals_its_equations(kernel):
     torch.manual_seed(0)
     cell = ConvGRUCell(3, 4, kernel).requires_grad_(False)
     x, h = torch.randn(1, 3, 6, 5), torch.randn(1, 4, 6, 5)
-    got = cell(x, h)[0]
+    got = cell(x, (h,))[0][0]
     z, r = (torch.zeros(4, 6, 5, dtype=torch.float64) for _ in range(2))
     pixels = [(row, column) for row in range(6) for column in range(5)]
     for row, column in pixels:
@@ -71,7 +71,7 @@ def test_stepping_date_by_date_equals_the_whole_sequence(kind):
         output, stepped = stack.step(inputs["x_BTCHW"][:, t], stepped, valid_B1HW=inputs["valid_BT1HW"][:, t])
         outputs.append(output)
     assert torch.equal(torch.stack(outputs, dim=1), whole)
-    assert all(torch.equal(one, other) for one, other in zip(state, stepped, strict=True))
+    assert all(torch.equal(*one, *other) for one, other in zip(state, stepped, strict=True))
     again, _ = stack(
         inputs["x_BTCHW"][:, 3:], stack(**{k: v[:, :3] for k, v in inputs.items()})[1], valid_BT1HW=inputs["valid_BT1HW"][:, 3:]
     )
@@ -84,7 +84,7 @@ def test_an_invalid_pixel_keeps_its_state(kind):
     cell, h = CELLS[kind](3, 4), torch.randn(1, 4, 5, 5)
     valid = torch.ones(1, 1, 5, 5)
     valid[..., 2, 3] = 0
-    held = cell(torch.randn(1, 3, 5, 5), h, valid_B1HW=valid) == h
+    held = cell(torch.randn(1, 3, 5, 5), (h,), valid_B1HW=valid)[0] == h
     assert held[0, :, 2, 3].all()
     assert held.sum() == 4
 

@@ -5,9 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks.change import NetworkConfig, receptive_radius
-from models.networks.fc_ef import FCEF
-from models.networks.fc_siam_conc import FCSiamConc
-from models.networks.fc_siam_diff import FCSiamDiff
+from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
 from models.networks.l_unet import LUNet, LUNetConfig
 from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from models.networks.encoder_forecaster import TIME_FEATURES, EncoderForecaster, EncoderForecasterConfig, hide_frames
+from models.blocks.forecast import TIME_FEATURES, hide_frames
+from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 
 
 def network(seed: int = 0, **changed) -> EncoderForecaster:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.learning.skill import effective_dates, paired_skill, skill_json
+from pipelines.learning.intervals import effective_dates, paired_skill, skill_json
 
 DATES, SERIES = 25, 3000
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipelines.learning.intervals import Interval
-from pipelines.learning.verdict import Verdict, detection_verdict, forecast_verdict
+from pipelines.learning.result import Verdict, detection_verdict, forecast_verdict
 
 
 def skill(value: float, low: float, high: float) -> Interval:

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from rasterio.crs import CRS
 
-from pipelines.inference.request import choose_dates
+from pipelines.inference.job import choose_dates
 from pipelines.samples.plan import Sampling, Split
 from pipelines.samples.prepare import SampleSettings
 from pipelines.samples.variables import Variable

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from models.change_losses import change_loss, dice, dice_focal, focal, jaccard_steps, lovasz_hinge, weighted_cross_entropy
+from models.losses import change_loss, dice, dice_focal, focal, jaccard_steps, lovasz_hinge, weighted_cross_entropy
 
 KINDS = ["dice", "focal", "lovasz", "cross_entropy", "dice_focal"]
 
@@ -173,8 +173,8 @@ def test_losses_of_half_precision_logits_are_float32(kind):
 
 
 def test_focal_with_no_focus_would_be_cross_entropy(monkeypatch):
-    monkeypatch.setattr("models.change_losses.FOCUS", 0.0)
-    monkeypatch.setattr("models.change_losses.CHANGED_SHARE", 0.5)
+    monkeypatch.setattr("models.losses.FOCUS", 0.0)
+    monkeypatch.setattr("models.losses.CHANGED_SHARE", 0.5)
     logit, target, weight = batch()
     want = F.binary_cross_entropy_with_logits(logit[weight], target[weight]) / 2
     torch.testing.assert_close(focal(logit, target, weight), want)

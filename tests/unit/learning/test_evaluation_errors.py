@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.learning.metrics import ABSOLUTE, PIXELS, ErrorTally, frame_ssim, scores
+from pipelines.learning.evaluation import ABSOLUTE, PIXELS, ErrorTally, frame_ssim, scores
 
 ALL = np.ones((8, 8), bool)
 

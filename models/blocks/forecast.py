@@ -1,0 +1,78 @@
+"""What the forecasters' networks share: their configuration, their head, and how context and targets go through them.
+
+A network reads T observed frames and predicts K corrections of a baseline. The last layer starts at zero, so an untrained network
+corrects nothing.
+
+Shapes as in `models.cells.convlstm`; T context steps, K target steps, C output channels.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.cells.recurrent_stack import RecurrentStack, State
+from models.contract import Network, layer_flops
+
+TIME_FEATURES = 4  # season sine and cosine, elapsed since the previous step, offset from the issue date
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of a network, which follow from the baseline and the data. A network's config is these and its settings."""
+
+    outputs: int  # C, channels that are forecast
+    frame_channels: int  # of a context frame, without the mask
+    future_channels: int  # known in advance of a target date
+
+
+class ForecasterNetwork(Network):
+    """Encoder, forecaster and head. Works on images of any size: every layer has the resolution of the image."""
+
+    def __init__(self, encoder: RecurrentStack, forecaster: RecurrentStack, hidden: int, outputs: int, frame_dropout: float):
+        super().__init__()
+        self.encoder, self.forecaster, self.frame_dropout = encoder, forecaster, frame_dropout
+        self.head = nn.Conv2d(hidden, outputs, 1)
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        return 1, 1
+
+    def flops(self, shape: Sequence[int], targets: int = 1) -> int:
+        """Operations for `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
+        batch, context, _, height, width = shape
+        encoder, forecaster, head = (
+            layer_flops(part, height * width, rows=1) for part in (self.encoder, self.forecaster, self.head)
+        )
+        return batch * (context * encoder + targets * (forecaster + head))
+
+    @abstractmethod
+    def encode(
+        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, state: State | None = None
+    ) -> State:
+        """State after the frames; `state` is the previous one (None: zeros). One call or several in a row give the same state."""
+
+    @abstractmethod
+    def decode(self, state: State, futures_BKCHW: Tensor, time_BKF: Tensor, elapsed_BK: Tensor) -> tuple[Tensor, State]:
+        """(correction_BKCHW, state after the last target) from the state at the issue date."""
+
+    def forward(
+        self, frames_BTCHW: Tensor, valid_BTHW: Tensor, time_BTF: Tensor, elapsed_BT: Tensor, futures_BKCHW: Tensor,
+        time_BKF: Tensor, elapsed_BK: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """correction_BKCHW in normalised units."""
+        if self.training and self.frame_dropout > 0:
+            frames_BTCHW, valid_BTHW = hide_frames(frames_BTCHW, valid_BTHW, self.frame_dropout)
+        state = self.encode(frames_BTCHW, valid_BTHW, time_BTF, elapsed_BT)
+        return self.decode(state, futures_BKCHW, time_BKF, elapsed_BK)[0]
+
+
+def hide_frames(frames_BTCHW: Tensor, valid_BTHW: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The frames and their mask with a random `share` of the frames of each sample masked as if cloudy."""
+    kept_BT = torch.rand(valid_BTHW.shape[:2], device=valid_BTHW.device) >= share
+    return frames_BTCHW * kept_BT[:, :, None, None, None], valid_BTHW * kept_BT[:, :, None, None]
