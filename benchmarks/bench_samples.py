@@ -27,9 +27,10 @@ import xarray as xr
 from benchmarks.criteria import verdict
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import bands_of, open_cube
+from pipelines.learning.batches import EpochBatches
 from pipelines.samples.cache import SampleCache, build_samples
-from pipelines.samples.sampling import ShapeBatches
-from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
+from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable, decode
 from pipelines.sources.fake import FakeSource
 
@@ -107,8 +108,8 @@ def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: 
         "limit: gather from memory": [],
     }
     for turn in range(turns):
-        batches = list(ShapeBatches(samples, BATCH, shuffle=True, seed=turn))
-        batches = [indices for indices in batches if len(indices) == BATCH]
+        drawn = EpochBatches(samples, BATCH, turn, shuffle=True).indices()
+        batches = [indices.tolist() for indices in drawn if len(indices) == BATCH]
         few = batches[:4]
         assert torch.equal(from_xarray(dataset, cache, few[:1]), from_cache(cache, few[:1])), "the two cases disagree"
         rates["xarray, no dask"].append(windows_per_second(partial(from_xarray, dataset, cache, few), BATCH * len(few)))

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from pipelines.predictors import Forecaster
     from pipelines.progress import Progress
     from pipelines.samples.cache import WindowArrays
-    from pipelines.samples.prepare import SampleSettings
-    from pipelines.samples.statistics import ChannelStatistics
+    from pipelines.samples.prepare import ChannelStatistics, SampleSettings
 
 # ---------------------------------------------------------------- schema
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.samples.audit import Audit
     from pipelines.samples.cache import SampleCache
     from pipelines.samples.plan import WindowPlan
-    from pipelines.samples.statistics import ChannelStatistics
+    from pipelines.samples.prepare import ChannelStatistics
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
@@ -102,7 +102,7 @@ class Forecast:
         return ingest_scenes(context)
 
     def fit(self, context: Invocation, key: str) -> Record:
-        from pipelines.samples.statistics import channel_statistics
+        from pipelines.samples.prepare import channel_statistics
 
         steps, samples = context.steps, config.build_samples(context.run)
         snapshot = require(context.folder, "ingest", "ingest")["snapshot"]
@@ -127,13 +127,13 @@ class Forecast:
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
-        from pipelines.samples.reading import every_nth
+        from pipelines.samples.prepare import every_nth
 
         run, steps, trained = context.run, context.steps, require(context.folder, "train", "train")
         snapshot = trained["snapshot"]
         forecaster = steps.do("evaluate", "load the model", lambda _: load_model(context)[0])
         cache = steps.do("evaluate", "open the windows", lambda show: reopen_samples(context, snapshot, forecaster, show))
-        training, validation, test = (cache.counted(part) for part in ("train", "validation", "test"))
+        training, validation, test = (cache.windows(part) for part in ("train", "validation", "test"))
         baselines = steps.do(
             "evaluate",
             "fit the baselines",
@@ -261,12 +261,13 @@ def cut(
     context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
 ) -> SampleCache:
     """The sample cache, opened if it is there."""
-    from pipelines.samples.prepare import cut_samples
+    from pipelines.samples.cache import build_samples
 
     settings, description = config.build_samples(context.run), forecaster.describe()
     key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
     folder = context.folder.samples
-    return cut_samples(dataset, snapshot, plan, settings, forecaster.prepare, folder, progress, prepare_key=key)
+    inputs, share = (dataset, snapshot, folder, plan, settings.variables), settings.min_valid_fraction
+    return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
 
 
 def train_networks(

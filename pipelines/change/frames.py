@@ -23,8 +23,8 @@ from scipy.ndimage import uniform_filter
 from pipelines.change.pairs import Site, SiteFrame, frame_from_json, read_prepared
 from pipelines.change.windows import LabelledSite
 from pipelines.errors import ArtefactDamaged
-from pipelines.files import replace_folder
-from pipelines.samples.storage import full_disk, map_file
+from pipelines.files import naming_full_disk, replace_folder
+from pipelines.samples.storage import map_file
 from pipelines.tiles import Tile, tile_raster
 
 SLOW_PX = 61  # odd; what is wider than this is season or haze
@@ -132,11 +132,8 @@ def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Pat
 def new_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
     """A new `.npy` memory map of zeros to write into. Its blocks are asked for first: a full disk is StorageFull, not SIGBUS."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    try:
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as e:
-        raise full_disk(e, path) from e
+    with naming_full_disk(path), path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 

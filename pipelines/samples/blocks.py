@@ -1,7 +1,6 @@
 """Reads blocks of the cube, each decoded once; all reading in this package goes through here.
 
-The cube's chunks hold one date of a square of pixels, so tiles that share chunks are read together if they fit in
-memory.
+The cube's chunks hold one date of a square of pixels, so tiles that share chunks are read together if they fit in memory.
 """
 
 from collections.abc import Iterator
@@ -33,13 +32,15 @@ def decoded_blocks(
     dataset: xr.Dataset, tiles: list[Tile], variables: tuple[Variable, ...], progress: Progress | None = None
 ) -> Iterator[Block]:
     """Each of `tiles` decoded, in an order that reads every stored chunk about once. `progress` counts tiles."""
-    bands = bands_of(dataset)
+    bands, done = bands_of(dataset), 0
     used = used_bands(bands, variables)
-    image, valid = dataset["image"].isel(band=contiguous(used)), dataset["valid"]
-    done = 0
-    for region, members in group_tiles(tiles, chunk_px(dataset), dataset.sizes["time"] * len(used) * image.dtype.itemsize):
+    is_slice = used == tuple(range(used[0], used[-1] + 1))  # storage reads slices without a copy
+    image = dataset["image"].isel(band=slice(used[0], used[-1] + 1) if is_slice else list(used))
+    chunks = dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
+    bytes_per_pixel = dataset.sizes["time"] * len(used) * image.dtype.itemsize
+    for region, members in group_tiles(tiles, int(chunks[-2]) if chunks else 256, bytes_per_pixel):
         image_NBYX = image.isel(y=region.rows, x=region.columns).values
-        valid_NYX = valid.isel(y=region.rows, x=region.columns).values.astype(bool, copy=False)
+        valid_NYX = dataset["valid"].isel(y=region.rows, x=region.columns).values.astype(bool, copy=False)
         for tile in members:
             rows, columns = tile.within(region)
             part = image_NBYX[:, :, rows, columns], valid_NYX[:, rows, columns]
@@ -49,36 +50,19 @@ def decoded_blocks(
                 progress(done, len(tiles))
 
 
-def contiguous(indices: tuple[int, ...]) -> slice | list[int]:
-    """The indices as a slice if they are consecutive: storage reads slices without a copy."""
-    if indices == tuple(range(indices[0], indices[-1] + 1)):
-        return slice(indices[0], indices[-1] + 1)
-    return list(indices)
-
-
-def chunk_px(dataset: xr.Dataset) -> int:
-    """Rows of one stored chunk (or shard); 256 if the dataset does not state it."""
-    chunks = dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
-    return int(chunks[-2]) if chunks else 256
-
-
 def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator[tuple[Tile, list[Tile]]]:
     """(region, its tiles): tiles whose centres are in the same chunk are read as one region, if it fits in REGION_BYTES."""
     groups: dict[tuple[int, int], list[Tile]] = {}
     for tile in sorted(tiles):
         groups.setdefault(((tile.row0 + tile.row1) // 2 // chunk, (tile.col0 + tile.col1) // 2 // chunk), []).append(tile)
     for members in groups.values():
-        region = cover(members)
+        rows, columns = [(t.row0, t.row1) for t in members], [(t.col0, t.col1) for t in members]
+        region = Tile(min(rows)[0], max(row1 for _, row1 in rows), min(columns)[0], max(col1 for _, col1 in columns))
         height, width = region.shape_yx
         if height * width * bytes_per_pixel <= REGION_BYTES:
             yield region, members
         else:
             yield from ((tile, [tile]) for tile in members)
-
-
-def cover(tiles: list[Tile]) -> Tile:
-    """The smallest tile that contains all of `tiles`."""
-    return Tile(min(t.row0 for t in tiles), max(t.row1 for t in tiles), min(t.col0 for t in tiles), max(t.col1 for t in tiles))
 
 
 def check_fits(dataset: xr.Dataset, plan: WindowPlan) -> None:

@@ -26,17 +26,19 @@ import torch
 import xarray as xr
 
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
+from pipelines.files import is_full
 from pipelines.progress import Progress
 from pipelines.samples.blocks import Block, check_fits, decoded_blocks
-from pipelines.samples.plan import PARTS, Window, WindowPlan, from_json, to_json
-from pipelines.samples.sampling import Group, PartSamples, ShapeBatches
-from pipelines.samples.storage import GrowingArray, check_file, full_disk
+from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json, to_json
+from pipelines.samples.sampling import Batch, Group, PartSamples
+from pipelines.samples.storage import GrowingArray, check_file
 from pipelines.samples.variables import Variable
 from pipelines.tiles import Tile
 
 FORMAT = 1
 logger = logging.getLogger(__name__)
 Prepare = Callable[..., dict[str, torch.Tensor]]
+Numbered = tuple[int, Window]  # a window with its number in the plan
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class WindowArrays:
 class SampleCache:
     """A finished cache on disk. Windows are numbered in the plan's order, without those with too few valid targets."""
 
-    def __init__(self, folder: Path, plan: WindowPlan, groups: list[Group], names: tuple[str, ...]):
-        self.folder, self.plan, self.groups, self.names = folder, plan, groups, names
+    def __init__(self, folder: Path, plan: WindowPlan, groups: list[Group]):
+        self.folder, self.plan, self.groups = folder, plan, groups
         rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
         self.rows_of = [(g, row) for _, g, row in rows_of]
 
@@ -80,51 +82,32 @@ class SampleCache:
         return {part: sum(len(g.numbers) for g in self.groups if g.part == part) for part in PARTS}
 
     def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
-        """The windows of a part as a torch Dataset; see `PartSamples`."""
-        if part not in PARTS:
-            raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
+        """The windows of a part as samples for training; see `PartSamples`."""
+        check_part(part)
         return PartSamples(self.plan, [group for group in self.groups if group.part == part], augment=augment, seed=seed)
 
-    def batches(
-        self, part: str, batch: int, *, shuffle: bool = False, generator: torch.Generator | None = None, augment: bool = False
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """One pass over a part in batches of windows of equal shape, gathered with one fancy index per array."""
-        seed = int(torch.randint(2**31, (), generator=generator)) if shuffle or augment else 0
-        samples = self.part(part, augment=augment, seed=seed)
-        for indices in ShapeBatches(samples, batch, shuffle=shuffle, seed=seed):
-            yield samples.gather(indices)
+    def batches(self, part: str, batch: int) -> Iterator[Batch]:
+        """One pass over a part, group by group, in batches of windows of equal shape."""
+        samples = self.part(part)
+        for g in range(len(samples.groups)):
+            indices = np.flatnonzero(samples.group_W == g)
+            yield from (samples.gather(indices[start : start + batch].tolist()) for start in range(0, len(indices), batch))
 
     def window(self, i: int) -> WindowArrays:
         """Window `i` with everything that a forecaster may use, and the truth."""
         g, row = self.rows_of[i]
         group = self.groups[g]
         window = self.plan.windows[group.numbers[row]]
-        values, valid = group.values[group.slots[row]], group.valid[group.slots[row]]
-        target, target_valid = cut_targets(values, valid, window)
-        return WindowArrays(
-            torch.from_numpy(values),
-            torch.from_numpy(valid),
-            *date_tensors(self.plan, window),
-            torch.from_numpy(target),
-            torch.from_numpy(target_valid),
-            window.tile,
-            window.part,
-        )
+        return window_arrays(self.plan, window, group.values[group.slots[row]], group.valid[group.slots[row]])
 
-    def windows(self, part: str) -> Iterator[WindowArrays]:
+    def windows(self, part: str) -> "PartWindows":
         """The windows of a part, in the plan's order."""
-        if part not in PARTS:
-            raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
-        return (self.window(i) for i, (g, _) in enumerate(self.rows_of) if self.groups[g].part == part)
-
-    def counted(self, part: str) -> "CountedWindows":
-        """The same with a length, so that progress knows how far it is."""
-        return CountedWindows(self, part)
+        return PartWindows(self, check_part(part))
 
 
 @dataclass(frozen=True)
-class CountedWindows:
-    """The windows of one part, to be gone through again and again; `len` counts them."""
+class PartWindows:
+    """The windows of one part, to be gone through again and again; `len` counts them, so that progress knows how far it is."""
 
     cache: SampleCache
     part: str
@@ -133,24 +116,24 @@ class CountedWindows:
         return self.cache.counts()[self.part]
 
     def __iter__(self) -> Iterator[WindowArrays]:
-        return self.cache.windows(self.part)
+        rows_of, groups = self.cache.rows_of, self.cache.groups
+        return (self.cache.window(i) for i, (g, _) in enumerate(rows_of) if groups[g].part == self.part)
+
+
+def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NHW: np.ndarray) -> WindowArrays:
+    """A window of a decoded block, with copies of its targets; target steps without an observation are 0 and invalid."""
+    target = np.array(window.target_K)
+    target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
+    truth = torch.from_numpy(x_NCHW[target] * target_valid_KHW[:, None]), torch.from_numpy(target_valid_KHW)
+    block = torch.from_numpy(x_NCHW), torch.from_numpy(valid_NHW)
+    return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part)
 
 
 def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(days_N, context_T, usable_N, target_days_K) of a window."""
-    return (
-        torch.from_numpy(plan.days_N),
-        torch.tensor(window.context_T, dtype=torch.int64),
-        torch.from_numpy(plan.usable(window)),
-        torch.tensor(window.target_days_K, dtype=torch.float64),
-    )
-
-
-def cut_targets(x_NCHW: np.ndarray, valid_NHW: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """(target_KCHW, target_valid_KHW) of a window, copies; steps without an observation are 0 and invalid."""
-    target = np.array(window.target_K)
-    target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
-    return x_NCHW[target] * target_valid_KHW[:, None], target_valid_KHW
+    context_T = torch.tensor(window.context_T, dtype=torch.int64)
+    target_days_K = torch.tensor(window.target_days_K, dtype=torch.float64)
+    return torch.from_numpy(plan.days_N), context_T, torch.from_numpy(plan.usable(window)), target_days_K
 
 
 # ---------------------------------------------------------------- building
@@ -178,78 +161,79 @@ def build_samples(
     if prepare is not None and not prepare_key:
         raise ValueError("prepare needs a prepare_key that identifies what its result depends on")
     check_fits(dataset, plan)
-    key = cache_key(snapshot, plan, variables, prepare_key, min_valid_fraction)
-    final = Path(folder) / f"cache-{key}"
+    content = [FORMAT, snapshot, to_json(plan), [asdict(v) for v in variables], prepare_key, min_valid_fraction]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    final = folder / f"cache-{key}"
     if final.exists():
         try:
             return open_samples(final)
         except ArtefactDamaged as e:
             logger.warning("sample cache is built again: %s", e)
             shutil.rmtree(final)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    remove_incomplete(Path(folder))
-    building = Path(folder) / f".building-{key}-{socket.gethostname()}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_incomplete(folder)
+    building = folder / f".building-{key}-{socket.gethostname()}-{os.getpid()}"
     try:
         building.mkdir()
-        write_cache(building, dataset, plan, variables, prepare, progress, {"key": key, "snapshot": snapshot}, min_valid_fraction)
+        groups = write_groups(building, dataset, plan, variables, prepare, progress, min_valid_fraction)
+        (building / "plan.json").write_text(to_json(plan))
+        about = {"key": key, "snapshot": snapshot, "format": FORMAT, "variables": [v.name for v in variables], "groups": groups}
+        (building / "cache.json").write_text(json.dumps(about))
         publish(building, final)
     except OSError as e:
-        raise full_disk(e, building) from e
+        if not is_full(e):
+            raise
+        raise StorageFull(
+            f"no space left while writing samples to {folder}: free space, or use fewer blocks or a larger stride"
+        ) from e
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for other in Path(folder).glob("cache-*"):
+    for other in folder.glob("cache-*"):
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
     return open_samples(final)
 
 
-def cache_key(
-    snapshot: str, plan: WindowPlan, variables: tuple[Variable, ...], prepare_key: str, min_valid_fraction: float
-) -> str:
-    """Hash (16 hex digits) of everything that the cache's content depends on."""
-    parts = [FORMAT, snapshot, to_json(plan), [asdict(v) for v in variables], prepare_key, min_valid_fraction]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_cache(
+def write_groups(
     building: Path,
     dataset: xr.Dataset,
     plan: WindowPlan,
     variables: tuple[Variable, ...],
     prepare: Prepare | None,
     progress: Progress | None,
-    identity: dict[str, str],
     min_valid_fraction: float,
-) -> None:
-    """Writes a cache to the folder `building`; the list of files comes last."""
-    of_tile = windows_of_tiles(plan)
+) -> list[dict[str, Any]]:
+    """Writes the arrays of a cache below `building`; returns the description of each group."""
+    of_tile, free = windows_of_tiles(plan), shutil.disk_usage(building).free
     writers: dict[tuple[str, tuple[int, int]], GroupWriter] = {}
-    best: dict[str, float] = {}
-    free = shutil.disk_usage(building).free
+    best = dict.fromkeys(PARTS, 0.0)  # the largest fraction of valid targets
     try:
         for done, block in enumerate(decoded_blocks(dataset, sorted(of_tile), variables, progress), start=1):
-            part = of_tile[block.tile][0][1].part
-            kept = [(n, w) for n, w in of_tile[block.tile] if valid_target_fraction(block, w, best) >= min_valid_fraction]
-            if kept:
-                height, width = block.tile.shape_yx
-                if (part, block.tile.shape_yx) not in writers:
-                    writers[part, block.tile.shape_yx] = GroupWriter(building / f"{part}-{height}x{width}", part)
-                writers[part, block.tile.shape_yx].add(block, kept, plan, prepare)
+            part, shape_yx = of_tile[block.tile][0][1].part, block.tile.shape_yx
+            fractions = [valid_target_fraction(block, window) for _, window in of_tile[block.tile]]
+            best[part] = max(best[part], *fractions)
+            pairs = zip(of_tile[block.tile], fractions, strict=True)
+            if kept := [numbered for numbered, fraction in pairs if fraction >= min_valid_fraction]:
+                if (part, shape_yx) not in writers:
+                    writers[part, shape_yx] = GroupWriter(building / f"{part}-{shape_yx[0]}x{shape_yx[1]}", part)
+                writers[part, shape_yx].add(block, kept, plan, prepare)
             if done == 1:
                 check_space(building, len(of_tile), free)
-        check_parts({part for part, _ in writers}, best, min_valid_fraction)
-        finished = [writer.close(building) for writer in writers.values()]
+        for part in PARTS:
+            if part not in {written for written, _ in writers}:
+                raise RequestError(
+                    f"no {part} window has {min_valid_fraction:.0%} of its target pixels valid; "
+                    f"the best has {best[part]:.1%}: lower samples.min_valid_fraction, or check the quality mask"
+                )
+        return [writer.close() for writer in writers.values()]
     finally:
         for writer in writers.values():
             writer.abandon()
-    (building / "plan.json").write_text(to_json(plan))
-    content = {**identity, "format": FORMAT, "variables": [v.name for v in variables], "groups": finished}
-    (building / "cache.json").write_text(json.dumps(content))
 
 
-def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
-    """Windows with their numbers in the plan, by tile. Raises ArtefactDamaged if two parts share a tile."""
-    of_tile: dict[Tile, list[tuple[int, Window]]] = {}
+def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[Numbered]]:
+    """Windows by tile. Raises ArtefactDamaged if two parts share a tile."""
+    of_tile: dict[Tile, list[Numbered]] = {}
     for number, window in enumerate(plan.windows):
         of_tile.setdefault(window.tile, []).append((number, window))
     for tile, members in of_tile.items():
@@ -258,22 +242,10 @@ def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
     return of_tile
 
 
-def valid_target_fraction(block: Block, window: Window, best: dict[str, float]) -> float:
-    """Fraction of the window's target pixels that are valid; keeps the best of the part for the message of `check_parts`."""
+def valid_target_fraction(block: Block, window: Window) -> float:
     observed = [i for i in window.target_K if i >= 0]
-    share: float = float(block.valid_NHW[observed].sum()) / (len(window.target_K) * block.valid_NHW[0].size)
-    best[window.part] = max(share, best.get(window.part, 0.0))
-    return share
-
-
-def check_parts(parts: set[str], best: dict[str, float], min_valid_fraction: float) -> None:
-    """Raises RequestError if a part has no window left."""
-    for part in PARTS:
-        if part not in parts:
-            raise RequestError(
-                f"no {part} window has {min_valid_fraction:.0%} of its target pixels valid; "
-                f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or check the quality mask"
-            )
+    fraction: float = np.count_nonzero(block.valid_NHW[observed]) / (len(window.target_K) * block.valid_NHW[0].size)
+    return fraction
 
 
 def check_space(building: Path, blocks: int, free: int) -> None:
@@ -291,13 +263,12 @@ class GroupWriter:
 
     def __init__(self, folder: Path, part: str):
         folder.mkdir()
-        self.folder, self.part = folder, part
+        self.folder, self.part, self.blocks = folder, part, 0
         self.arrays: dict[str, GrowingArray] = {}
-        self.tiles: list[Tile] = []
         self.numbers: list[int] = []
         self.slots: list[int] = []
 
-    def add(self, block: Block, kept: list[tuple[int, Window]], plan: WindowPlan, prepare: Prepare | None) -> None:
+    def add(self, block: Block, kept: list[Numbered], plan: WindowPlan, prepare: Prepare | None) -> None:
         """Appends one block, and the result of `prepare` for each of its windows."""
         self._append("values", block.x_NCHW)
         self._append("valid", block.valid_NHW)
@@ -309,31 +280,27 @@ class GroupWriter:
                 for name, tensor in prepared.items():
                     self._append(f"prepared-{name}", tensor.detach().cpu().numpy())
             self.numbers.append(number)
-            self.slots.append(len(self.tiles))
-        self.tiles.append(block.tile)
-
-    def abandon(self) -> None:
-        """Closes every file that is still open."""
-        for array in self.arrays.values():
-            array.abandon()
+            self.slots.append(self.blocks)
+        self.blocks += 1
 
     def _append(self, name: str, row: np.ndarray) -> None:
         if name not in self.arrays:
             self.arrays[name] = GrowingArray(self.folder / f"{name}.npy", row.shape, row.dtype)
         self.arrays[name].append(row)
 
-    def close(self, building: Path) -> dict[str, Any]:
+    def abandon(self) -> None:
+        """Closes every file that is still open."""
+        for array in self.arrays.values():
+            array.abandon()
+
+    def close(self) -> dict[str, Any]:
         """The description of the group for `cache.json`."""
         lengths = {array.length for name, array in self.arrays.items() if name.startswith("prepared-")}
         if lengths - {len(self.numbers)}:
             raise ValueError("prepare returned other names for some windows than for others")
-        return {
-            "folder": self.folder.relative_to(building).as_posix(),
-            "part": self.part,
-            "numbers": self.numbers,
-            "slots": self.slots,
-            "arrays": {name: array.close() for name, array in self.arrays.items()},
-        }
+        arrays = {name: array.close() for name, array in self.arrays.items()}
+        where = {"folder": self.folder.name, "part": self.part, "numbers": self.numbers, "slots": self.slots}
+        return {**where, "arrays": arrays}
 
 
 # ---------------------------------------------------------------- publishing and opening
@@ -351,9 +318,8 @@ def publish(building: Path, final: Path) -> None:
 
 def remove_incomplete(folder: Path) -> None:
     """Removes the incomplete caches of dead processes of this machine."""
-    for leftover in folder.glob(".building-*"):
-        _, _, rest = leftover.name.partition("-")
-        host, _, pid = rest.partition("-")[2].rpartition("-")
+    for leftover in folder.glob(".building-*-*-*"):
+        host, _, pid = leftover.name.split("-", 2)[2].rpartition("-")
         is_dead = pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
         if host == socket.gethostname() and is_dead:
             shutil.rmtree(leftover, ignore_errors=True)
@@ -364,14 +330,12 @@ def open_samples(folder: Path) -> SampleCache:
 
     Raises ArtefactDamaged if anything is missing or altered.
     """
-    folder = Path(folder)
     try:
         content = json.loads((folder / "cache.json").read_text())
         plan = from_json((folder / "plan.json").read_text())
         if content["format"] != FORMAT:
             raise ArtefactDamaged(f"format {content['format']}, expected {FORMAT}")
-        groups = [open_group(folder, described) for described in content["groups"]]
-        return SampleCache(folder, plan, groups, tuple(content["variables"]))
+        return SampleCache(folder, plan, [open_group(folder, described) for described in content["groups"]])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ArtefactDamaged(f"sample cache {folder} cannot be read ({e}): remove the folder to build it again") from e
     except ArtefactDamaged as e:
@@ -379,8 +343,7 @@ def open_samples(folder: Path) -> SampleCache:
 
 
 def open_group(folder: Path, described: dict[str, Any]) -> Group:
-    paths = {}
+    paths = {name: folder / described["folder"] / f"{name}.npy" for name in described["arrays"]}
     for name, expected in described["arrays"].items():
-        paths[name] = folder / described["folder"] / f"{name}.npy"
         check_file(paths[name], expected)
     return Group(described["part"], tuple(described["numbers"]), tuple(described["slots"]), paths)

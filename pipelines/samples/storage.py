@@ -6,12 +6,11 @@ Written with plain `write` calls, not through a memory map: a full disk then rai
 import contextlib
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.errors import ArtefactDamaged, StorageFull
-from pipelines.files import is_full
+from pipelines.errors import ArtefactDamaged
 
 
 class GrowingArray:
@@ -25,27 +24,21 @@ class GrowingArray:
         self.data_from = self.file.tell()
 
     def append(self, row: np.ndarray) -> None:
-        """Writes one row. Raises ValueError if its shape or dtype is not that of the first, StorageFull if the disk is full."""
+        """Writes one row. Raises ValueError if its shape or dtype is not that of the first."""
         if row.shape != self.row_shape or row.dtype != self.dtype:
             raise ValueError(f"{self.path.stem}: expected {self.row_shape} {self.dtype}, got {row.shape} {row.dtype}")
         content = np.ascontiguousarray(row).tobytes()
-        try:
-            self.file.write(content)
-        except OSError as e:
-            raise full_disk(e, self.path) from e
+        self.file.write(content)
         self.checksum = zlib.crc32(content, self.checksum)
         self.length += 1
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> dict[str, int]:
         """Completes the file; returns what `check_file` needs to verify it later."""
-        try:
-            self.file.seek(0)
-            self._write_header()
-            if self.file.tell() != self.data_from:
-                raise AssertionError("the .npy header changed its length")
-            self.file.close()
-        except OSError as e:
-            raise full_disk(e, self.path) from e
+        self.file.seek(0)
+        self._write_header()
+        if self.file.tell() != self.data_from:
+            raise AssertionError("the .npy header changed its length")
+        self.file.close()
         return {"bytes": self.path.stat().st_size, "data_from": self.data_from, "crc32": self.checksum}
 
     def abandon(self) -> None:
@@ -54,29 +47,16 @@ class GrowingArray:
             self.file.close()
 
     def _write_header(self) -> None:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self.dtype),
-            "fortran_order": False,
-            "shape": (self.length, *self.row_shape),
-        }
+        shape = (self.length, *self.row_shape)
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self.file, header)
 
 
-def full_disk(error: OSError, path: Path) -> Exception:
-    """StorageFull if a disk or quota is full, else the error itself."""
-    if is_full(error):
-        return StorageFull(
-            f"no space left while writing samples to {path.parent}: free space, or use fewer blocks or a larger stride"
-        )
-    return error
-
-
-def check_file(path: Path, expected: dict[str, Any]) -> None:
+def check_file(path: Path, expected: dict[str, int]) -> None:
     """Raises ArtefactDamaged unless the file has the length and checksum that were recorded when it was written."""
     if not path.is_file():
         raise ArtefactDamaged(f"{path} is missing")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
+    if (size := path.stat().st_size) != expected["bytes"]:
         raise ArtefactDamaged(f"{path} has {size} bytes, expected {expected['bytes']}")
     checksum = 0
     with path.open("rb") as file:

@@ -34,8 +34,7 @@ def nearest_steps(times: np.ndarray, steps: Sampling) -> tuple[np.ndarray, np.nd
     every, tolerance = resolve_steps(times, steps)
     placed_times = regular_steps(times[0], times[-1], every)
     index = nearest_observations(times, placed_times, tolerance)
-    observed_days = to_days(times)[np.maximum(index, 0)]
-    return index, np.where(index >= 0, observed_days, to_days(placed_times))
+    return index, np.where(index >= 0, to_days(times)[np.maximum(index, 0)], to_days(placed_times))
 
 
 def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> list[Issue]:
@@ -45,17 +44,10 @@ def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
     """
     index, days = nearest_steps(times, steps)
     issues = []
-    for last in range(context - 1, len(index) - horizon):
-        target = index[last + 1 : last + 1 + horizon]
-        if index[last] < 0 or target.max() < 0:
-            continue
-        issues.append(
-            Issue(
-                tuple(index[last + 1 - context : last + 1].tolist()),
-                tuple(target.tolist()),
-                tuple(days[last + 1 : last + 1 + horizon].tolist()),
-            )
-        )
+    for end in range(context, len(index) - horizon + 1):
+        seen, target = index[end - context : end], index[end : end + horizon]
+        if seen[-1] >= 0 and target.max() >= 0:
+            issues.append(Issue(tuple(seen.tolist()), tuple(target.tolist()), tuple(days[end : end + horizon].tolist())))
     return issues
 
 
@@ -77,17 +69,14 @@ def assign_issues(
     Raises RequestError if a part has none, with the numbers and the settings to change.
     """
     check_dates(times, steps, context, horizon)
-    days_N = to_days(times)
-    assigned: dict[str, list[Issue]] = {part: [] for part in PARTS}
+    days_N, assigned = to_days(times), {part: list[Issue]() for part in PARTS}
     for issue in list_issues(times, steps, context, horizon):
-        part = part_of(issue, days_N, split)
-        if part is not None:
+        if (part := part_of(issue, days_N, split)) is not None:
             assigned[part].append(issue)
     for part, issues in assigned.items():
         if not issues:
             raise RequestError(explain_no_issue(part, times, split, steps, context, horizon))
-    assigned["train"] = assigned["train"][::stride]
-    return assigned
+    return {**assigned, "train": assigned["train"][::stride]}
 
 
 def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> None:
@@ -105,25 +94,23 @@ def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
 def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int) -> str:
     """Message for a part without an issue date: what it needs, what there is, what to change."""
     index, days = nearest_steps(times, steps)
-    seen = days[index >= 0]
-    lower = "or lower samples.context or samples.horizon"
+    lower, needed = "or lower samples.context or samples.horizon", horizon
     if part == "train":
-        inside = int((days < split.train_until_day).sum())
+        inside, needed = int((days < split.train_until_day).sum()), context + horizon
         requested = days[context + horizon] if len(days) > context + horizon else days[-1]
         change = f"move split.validation_from to {day_text(requested + split.gap_days)} or later, {lower}"
-        period, needed = f"before {day_text(split.train_until_day)} (split.validation_from - split.gap_days)", context + horizon
+        period = f"before {day_text(split.train_until_day)} (split.validation_from - split.gap_days)"
     elif part == "validation":
         inside = int(((days >= split.validation_from_day) & (days < split.validation_until_day)).sum())
         change = f"move split.validation_from earlier or split.test_from later, shorten split.gap_days, {lower}"
         until = f"{day_text(split.validation_until_day)} (split.test_from - split.gap_days)"
         period = f"from {day_text(split.validation_from_day)} to {until}"
-        needed = horizon
     else:
         inside = int((days >= split.test_from_day).sum())
-        latest = days[-horizon] if len(days) >= horizon else days[0]
-        change = f"move split.test_from to {day_text(latest)} or earlier, {lower}"
-        period, needed = f"from {day_text(split.test_from_day)} on (split.test_from)", horizon
-    noun = "observed dates" if steps.mode == "observed" else f"regular steps ({len(seen)} of {len(days)} observed)"
+        change = f"move split.test_from to {day_text(days[-horizon] if len(days) >= horizon else days[0])} or earlier, {lower}"
+        period = f"from {day_text(split.test_from_day)} on (split.test_from)"
+    seen = f"{np.count_nonzero(index >= 0)} of {len(days)} observed"
+    noun = "observed dates" if steps.mode == "observed" else f"regular steps ({seen})"
     return (
         f"no {part} window fits: it needs {needed} {noun} {period} with {context} steps of context before its targets, there are "
         f"{inside}; the cube covers {day_text(days[0])} to {day_text(days[-1])}: {change}"
@@ -136,8 +123,7 @@ def day_text(day: float) -> str:
     >>> day_text(0.5)
     '1970-01-01T12:00'
     """
-    text = str(np.datetime_as_string(from_days(np.array(day)), unit="m"))
-    return text.removesuffix("T00:00")
+    return str(np.datetime_as_string(from_days(np.array(day)), unit="m")).removesuffix("T00:00")
 
 
 @dataclass(frozen=True)

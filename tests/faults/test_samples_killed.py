@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 from pipelines.samples.cache import build_samples, open_samples
-from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
+from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.splits import plan_windows
 from pipelines.samples.storage import GrowingArray
 from pipelines.samples.variables import Variable
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 import xarray as xr
 
+from pipelines.samples.audit import audit
 from pipelines.samples.cache import SampleCache, build_samples
-from pipelines.samples.splits import Sampling, Split, audit, plan_windows
-from pipelines.samples.statistics import channel_statistics
+from pipelines.samples.plan import Sampling, Split
+from pipelines.samples.prepare import channel_statistics
+from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
 
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
+from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
 
 

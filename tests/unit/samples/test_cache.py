@@ -57,12 +57,17 @@ def test_windows_are_slices_of_the_decoded_cube(build, cube, plan, ndvi):
         assert set(found.arguments()) == {"x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K"}
 
 
+def sample_of(samples, i):
+    return {name: tensor[0] for name, tensor in samples.gather([i]).items()}
+
+
 def test_samples_hold_the_results_of_prepare(build, plan):
     cache = build(prepare=prepare, prepare_key="mean")
     for part in ("train", "validation", "test"):
         samples = cache.part(part)
-        for sample, window in zip((samples[i] for i in range(len(samples))), cache.windows(part), strict=True):
-            expected = prepare(**window.arguments())
+        assert len(samples) == len(cache.windows(part)) == cache.counts()[part]
+        for i, window in enumerate(cache.windows(part)):
+            sample, expected = sample_of(samples, i), prepare(**window.arguments())
             assert set(sample) == {*expected, "target_KCHW", "target_valid_KHW", "target_seconds_K"}
             for name, tensor in expected.items():
                 torch.testing.assert_close(sample[name], tensor, rtol=0, atol=0)
@@ -70,7 +75,7 @@ def test_samples_hold_the_results_of_prepare(build, plan):
 
 
 def test_without_prepare_a_sample_is_context_and_target(build):
-    sample = build().part("test")[0]
+    sample = sample_of(build().part("test"), 0)
     assert {name: tuple(t.shape[:2]) for name, t in sample.items() if name.endswith("CHW")} == {
         "x_TCHW": (3, 1),
         "target_KCHW": (2, 1),
@@ -128,10 +133,10 @@ def test_target_steps_without_observation_are_invalid(build, plan):
     lacking = replace(first, target_K=(first.target_K[0], -1))
     windows = tuple(lacking if w is first else w for w in plan.windows)
     cache = build(plan=replace(plan, windows=windows))
-    window = next(cache.windows("test"))
+    window = next(iter(cache.windows("test")))
     assert not window.target_valid_KHW[1].any()
     assert (window.target_KCHW[1] == 0).all()
-    assert torch.equal(cache.part("test")[0]["target_valid_KHW"], window.target_valid_KHW)
+    assert torch.equal(sample_of(cache.part("test"), 0)["target_valid_KHW"], window.target_valid_KHW)
 
 
 def test_writing_to_a_window_does_not_change_the_file(build):
@@ -167,7 +172,7 @@ def test_damage_is_detected_and_repaired(build, caplog, damage):
 
 def test_a_full_disk_is_reported_without_leftovers(build, tmp_path, monkeypatch):
     def full(self, row):
-        raise cache_module.full_disk(OSError(errno.ENOSPC, "No space left on device"), self.path)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(GrowingArray, "append", full)
     with pytest.raises(StorageFull, match="no space left while writing samples"):
