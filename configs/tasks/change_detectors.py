@@ -21,7 +21,8 @@ from models.blocks.change import ChangeNetwork
 from models.change_detector import ChangeDetector, log_score
 from models.change_losses import change_loss
 from models.change_networks import build_network
-from pipelines.change.networks import NamedIndex, Recipe, WindowSettings
+from pipelines.change.networks import NamedIndex, Recipe
+from pipelines.change.windows import WindowSettings
 from pipelines.learning.training import TrainingSettings
 
 ALONE = "alone"  # a network without the index

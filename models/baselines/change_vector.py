@@ -39,7 +39,7 @@ class ChangeVector:
     """As `PlainChangeVector`, of the difference minus its mean over `background_px` squared, averaged over `mean_px` squared.
 
     Means are of valid pixels only. Both widths are odd. `spread_C` is the standard deviation of that difference over the whole
-    site, per band, from `fit`; None: the dates already are in units of it (`pipelines.change.frames`).
+    site, per band, from `fit`; None: the dates already are in units of it (`pipelines.change.pairs`).
 
     `cap`: the limit of a band's difference, in standard deviations: a car, a bright roof or a misaligned edge is very bright
     and one pixel wide, construction is moderately bright and wide. From 3 to 5 the F1 above changes by less than 0.01. None:

@@ -13,8 +13,8 @@ import torch
 from models.baselines.change_vector import ChangeVector, PlainChangeVector
 from models.baselines.image_difference import ImageDifference, otsu_threshold
 from models.baselines.ir_mad import IrMad, chi_square_threshold
-from pipelines.change.labels import read_label
 from pipelines.change.pairs import PairSettings, measure_site, read_prepared, site_of_cube
+from pipelines.change.site_ingest import LabelSettings, read_label
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
 from pipelines.scene import Band
@@ -49,7 +49,7 @@ def cities(shared_data, tmp_path_factory):
         cube = open_cube(uri)
         path = site_file(folder, "{site}/{site}-cm.tif", name, "labels.path")
         first = source.grid_of(source.list_scenes().scenes[0], "B02")
-        found[name] = cube, read_label(path, grid_of(cube), changed=(2,), unchanged=(1,), grid_of=first)
+        found[name] = cube, read_label(path, grid_of(cube), LabelSettings((2,), (1,)), first)
     return found
 
 

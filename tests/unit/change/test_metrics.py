@@ -8,12 +8,18 @@ from pipelines.change.metrics import (
     Counts,
     Reliability,
     ScoreHistogram,
-    best_threshold,
     bin_of,
     count_changes,
     lower_edge,
     score_sites,
 )
+
+
+def best_threshold(score, label):
+    histogram = ScoreHistogram()
+    histogram.add(score, label)
+    return histogram.best_threshold()
+
 
 LABEL = np.array([[1, 1, 1, 0], [0, 0, 255, 255]], np.uint8)
 MAPPED = np.array([[1, 1, 0, 1], [0, 0, 1, 0]], bool)
@@ -110,11 +116,10 @@ def test_pieces_equal_the_whole_and_nan_is_not_seen():
     score = rng.random((40, 50), np.float32)
     score[3] = np.nan
     label = rng.choice([0, 1, 255], (40, 50)).astype(np.uint8)
-    whole, pieces, merged = ScoreHistogram(), ScoreHistogram(), ScoreHistogram()
+    whole, pieces = ScoreHistogram(), ScoreHistogram()
     whole.add(score, label)
     pieces.add(score[:17], label[:17])
-    merged.add(score[17:], label[17:])
-    pieces.merge(merged)
+    pieces.add(score[17:], label[17:])
     assert np.array_equal(whole.pixels_2S, pieces.pixels_2S)
     assert whole.pixels_2S.sum() == np.count_nonzero((label != 255) & np.isfinite(score))
     best = whole.best_threshold()

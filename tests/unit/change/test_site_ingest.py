@@ -3,7 +3,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from pipelines.change.labels import read_label
+from pipelines.change.site_ingest import Label, LabelSettings
+from pipelines.change.site_ingest import read_label as read_with
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
 
@@ -13,6 +14,10 @@ CLASSES = np.array([[0, 0, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 255, 255], [0, 0
 OSCD = {"changed": (2,), "unchanged": (1,)}
 # rasterio warns where a file has no georeferencing, also where one is written on purpose
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+def read_label(path, grid, grid_of=None, **settings) -> Label:
+    return read_with(path, grid, LabelSettings(**settings), grid_of)
 
 
 def write(path, codes=CODES, grid=None, **options):
