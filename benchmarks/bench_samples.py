@@ -28,8 +28,9 @@ from benchmarks.criteria import verdict
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import bands_of, open_cube
 from pipelines.learning.batches import EpochBatches
-from pipelines.samples.cache import SampleCache, build_samples
+from pipelines.samples.cache import build_samples
 from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.sampling import SampleCache
 from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable, decode
 from pipelines.sources.fake import FakeSource

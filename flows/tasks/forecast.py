@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.products.predicted import ForecastFields
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
-    from pipelines.samples.cache import SampleCache
     from pipelines.samples.plan import WindowPlan
     from pipelines.samples.prepare import ChannelStatistics
+    from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on

@@ -36,7 +36,7 @@ from pipelines.cube.store import open_cube
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.files import naming_full_disk, replace_folder
 from pipelines.progress import Progress
-from pipelines.samples.storage import map_file
+from pipelines.samples.sampling import map_file
 from pipelines.tiles import tile_raster
 
 STRIP_GAP_PX = 30  # between the strips of a site, so that windows do not share their surroundings

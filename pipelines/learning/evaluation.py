@@ -17,7 +17,7 @@ from pipelines.learning.skill import paired_skill, skill_json
 from pipelines.learning.verdict import Verdict, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
-from pipelines.samples.cache import WindowArrays
+from pipelines.samples.sampling import WindowArrays
 from pipelines.tiles import Tile
 
 

@@ -5,7 +5,7 @@ twice. Pixels that no tile edge separates are one cell, which is exact and keeps
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any
@@ -28,20 +28,17 @@ class Audit:
 
 def audit(plan: WindowPlan) -> Audit:
     """Checks the list of windows: shared pixel-dates between parts, buffer, gap, order of time, counts."""
-    by_part = {part: plan.of_part(part) for part in PARTS}
-    problems, cells, shared = check_windows(plan), Cells(plan), {}
-    painted = {part: cells.paint(windows) for part, windows in by_part.items()}
-    for first, second in combinations(PARTS, 2):
-        count = int(((painted[first] & painted[second]) * cells.pixels_YX).sum())
-        shared[f"{first}_{second}"] = count
+    by_part, shared = {part: plan.of_part(part) for part in PARTS}, count_shared(plan)
+    problems = check_windows(plan)
+    for names, count in shared.items():
         if count:
-            problems.append(f"{count} pixel-dates are in {first} and in {second} windows")
+            problems.append(f"{count} pixel-dates are in {' and in '.join(names)} windows")
     buffer_px = nearest_px({w.tile for w in by_part["train"]}, {w.tile for p in PARTS[1:] for w in by_part[p]})
     if buffer_px is not None and buffer_px < plan.split.buffer_px:
         problems.append(f"training tiles are {buffer_px} pixels from another part, split.buffer_px is {plan.split.buffer_px}")
     problems += [f"there is no {part} window" for part in PARTS if not by_part[part]]
     facts = {
-        "shared_pixel_dates": shared,
+        "shared_pixel_dates": {"_".join(names): count for names, count in shared.items()},
         "least_distance_px": buffer_px,
         "least_gap_days": {f"{a}_to_{b}": gap_days(by_part[a], by_part[b]) for a, b in pairwise(PARTS)},
         "parts": {part: count_part(plan, windows) for part, windows in by_part.items()},
@@ -49,27 +46,21 @@ def audit(plan: WindowPlan) -> Audit:
     return Audit(not problems, tuple(problems), facts)
 
 
-class Cells:
-    """Rectangles of pixels that no edge of any tile crosses: rows x columns, with their pixel counts."""
-
-    def __init__(self, plan: WindowPlan):
-        tiles = {window.tile for window in plan.windows}
-        self.rows = np.unique([edge for tile in tiles for edge in (tile.row0, tile.row1)])
-        self.columns = np.unique([edge for tile in tiles for edge in (tile.col0, tile.col1)])
-        self.pixels_YX = np.outer(np.diff(self.rows), np.diff(self.columns))
-        self.dates = len(plan.times)
-
-    def paint(self, windows: Iterable[Window]) -> np.ndarray:
-        """Which (date, cell) pairs the windows use as context or target, bool (dates, rows, columns)."""
-        seen: dict[Tile, set[int]] = {}
-        for window in windows:
-            seen.setdefault(window.tile, set()).update(window.context_T, window.target_K)
-        painted = np.zeros((self.dates, *self.pixels_YX.shape), bool)
-        for tile, dates in seen.items():
-            rows = slice(*np.searchsorted(self.rows, (tile.row0, tile.row1)))
-            columns = slice(*np.searchsorted(self.columns, (tile.col0, tile.col1)))
-            painted[[date for date in dates if 0 <= date < self.dates], rows, columns] = True
-        return painted
+def count_shared(plan: WindowPlan) -> dict[tuple[str, str], int]:
+    """How many (date, pixel) pairs two parts both use as context or target, for every two parts."""
+    dates_of: dict[tuple[str, Tile], set[int]] = {}
+    for window in plan.windows:
+        dates_of.setdefault((window.part, window.tile), set()).update(window.context_T, window.target_K)
+    tiles, dates = {tile for _, tile in dates_of}, len(plan.times)
+    rows = np.unique([edge for tile in tiles for edge in (tile.row0, tile.row1)])
+    columns = np.unique([edge for tile in tiles for edge in (tile.col0, tile.col1)])
+    pixels_YX = np.outer(np.diff(rows), np.diff(columns))  # of each cell
+    used = {part: np.zeros((dates, *pixels_YX.shape), bool) for part in PARTS}
+    for (part, tile), steps in dates_of.items():
+        down = slice(*np.searchsorted(rows, (tile.row0, tile.row1)))
+        across = slice(*np.searchsorted(columns, (tile.col0, tile.col1)))
+        used[part][[step for step in steps if 0 <= step < dates], down, across] = True
+    return {(a, b): int(((used[a] & used[b]) * pixels_YX).sum()) for a, b in combinations(PARTS, 2)}
 
 
 def check_windows(plan: WindowPlan) -> list[str]:

@@ -11,8 +11,9 @@ from pipelines.calendar import median_step_days
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
 from pipelines.samples.blocks import check_fits, decoded_blocks
-from pipelines.samples.cache import WindowArrays, window_arrays, windows_of_tiles
+from pipelines.samples.cache import windows_of_tiles
 from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.sampling import WindowArrays, window_arrays
 from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
 

@@ -1,19 +1,66 @@
-"""Windows of a finished cache: batches of one shape, augmentation.
+"""A finished sample cache: its windows one by one, in batches of one shape, augmented. `cache` describes the files.
 
 Axes are in the names: an array whose name ends in `HW` is an image and is augmented.
 """
 
+import json
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pipelines.samples.plan import WindowPlan
-from pipelines.samples.storage import map_file
+from pipelines.errors import ArtefactDamaged
+from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
+from pipelines.tiles import Tile
 
+FORMAT = 1
 Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class WindowArrays:
+    """One window: the arguments of the forecaster's `forecast`, and the truth.
+
+    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable
+    dates). `target_KCHW` is 0 where `target_valid_KHW` is False.
+    """
+
+    x_NCHW: torch.Tensor
+    valid_NHW: torch.Tensor
+    days_N: torch.Tensor
+    context_T: torch.Tensor
+    usable_N: torch.Tensor
+    target_days_K: torch.Tensor
+    target_KCHW: torch.Tensor
+    target_valid_KHW: torch.Tensor
+    tile: Tile
+    part: str
+
+    def arguments(self) -> Batch:
+        """The keyword arguments of `forecast` and `prepare`."""
+        names = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
+        return {name: getattr(self, name) for name in names}
+
+
+def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NHW: np.ndarray) -> WindowArrays:
+    """A window of a decoded block, with copies of its targets; target steps without an observation are 0 and invalid."""
+    target = np.array(window.target_K)
+    target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
+    truth = torch.from_numpy(x_NCHW[target] * target_valid_KHW[:, None]), torch.from_numpy(target_valid_KHW)
+    block = torch.from_numpy(x_NCHW), torch.from_numpy(valid_NHW)
+    return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part)
+
+
+def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(days_N, context_T, usable_N, target_days_K) of a window."""
+    context_T = torch.tensor(window.context_T, dtype=torch.int64)
+    target_days_K = torch.tensor(window.target_days_K, dtype=torch.float64)
+    return torch.from_numpy(plan.days_N), context_T, torch.from_numpy(plan.usable(window)), target_days_K
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +111,8 @@ class Group:
 
 
 class PartSamples:
-    """The windows of a part. `samples.gather(indices)` gives a dict of tensors: the results of `prepare`, or `x_TCHW` and
-    `valid_THW` of the context if the cache was built without it; and `target_KCHW`, `target_valid_KHW` and
+    """The windows of a part in batches. `samples.gather(indices)` gives a dict of tensors: the results of `prepare`, or
+    `x_TCHW` and `valid_THW` of the context if the cache was built without it; and `target_KCHW`, `target_valid_KHW` and
     `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
 
     With `augment` each window is augmented by one of the 8 symmetries of the square (4 if it is not square), drawn from
@@ -75,8 +122,8 @@ class PartSamples:
     def __init__(self, plan: WindowPlan, groups: list[Group], *, augment: bool = False, seed: int = 0):
         self.groups, self.augment, self.seed = groups, augment, seed
         rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
-        self.group_W, self.row_W = (np.array([entry[k] for entry in rows_of], np.int64) for k in (1, 2))
-        windows = [plan.windows[number] for number, _, _ in rows_of]
+        number_W, self.group_W, self.row_W = np.array(rows_of, np.int64).reshape(-1, 3).T
+        windows = [plan.windows[number] for number in number_W]
         self.context_WT = np.array([window.context_T for window in windows], np.int64)
         self.target_WK = np.array([window.target_K for window in windows], np.int64)
         days_WK = np.array([window.target_days_K for window in windows], np.float64)
@@ -131,3 +178,97 @@ def augmented(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
     if symmetry & 2:
         image = image[..., ::-1]
     return np.swapaxes(image, -1, -2) if symmetry & 4 and is_square else image
+
+
+@dataclass(frozen=True, eq=False)
+class SampleCache:
+    """A finished cache on disk: the plan's windows without those with too few valid targets."""
+
+    folder: Path
+    plan: WindowPlan
+    groups: list[Group]
+
+    def __len__(self) -> int:
+        return sum(self.counts().values())
+
+    def counts(self) -> dict[str, int]:
+        """Number of windows by part."""
+        return {part: len(self.windows(part)) for part in PARTS}
+
+    def groups_of(self, part: str) -> list[Group]:
+        """Raises ValueError for a part that does not exist."""
+        check_part(part)
+        return [group for group in self.groups if group.part == part]
+
+    def windows(self, part: str) -> "PartWindows":
+        """The windows of a part, in the plan's order."""
+        return PartWindows(self.plan, self.groups_of(part))
+
+    def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
+        """The windows of a part as samples for training; see `PartSamples`."""
+        return PartSamples(self.plan, self.groups_of(part), augment=augment, seed=seed)
+
+    def batches(self, part: str, batch: int) -> Iterator[Batch]:
+        """One pass over a part, group by group, in batches of windows of equal shape."""
+        samples = self.part(part)
+        for g in range(len(samples.groups)):
+            indices = np.flatnonzero(samples.group_W == g)
+            yield from (samples.gather(indices[start : start + batch].tolist()) for start in range(0, len(indices), batch))
+
+
+@dataclass(frozen=True)
+class PartWindows:
+    """The windows of one part, to be gone through again and again; `len` counts them, so that progress knows how far it is."""
+
+    plan: WindowPlan
+    groups: list[Group]
+
+    def __len__(self) -> int:
+        return sum(len(group.numbers) for group in self.groups)
+
+    def __iter__(self) -> Iterator[WindowArrays]:
+        found = [(number, slot, group) for group in self.groups for number, slot in zip(group.numbers, group.slots, strict=True)]
+        for number, slot, group in sorted(found, key=itemgetter(0)):
+            yield window_arrays(self.plan, self.plan.windows[number], group.values[slot], group.valid[slot])
+
+
+def open_samples(folder: Path) -> SampleCache:
+    """The cache in `folder` (a `cache-KEY` folder), after checking the recorded length and checksum of every file.
+
+    Raises ArtefactDamaged if anything is missing or altered.
+    """
+    try:
+        content, groups = json.loads((folder / "cache.json").read_text()), []
+        plan = from_json((folder / "plan.json").read_text())
+        if content["format"] != FORMAT:
+            raise ArtefactDamaged(f"format {content['format']}, expected {FORMAT}")
+        for group in content["groups"]:
+            paths = {name: folder / group["folder"] / f"{name}.npy" for name in group["arrays"]}
+            for name, expected in group["arrays"].items():
+                check_file(paths[name], expected)
+            groups.append(Group(group["part"], tuple(group["numbers"]), tuple(group["slots"]), paths))
+        return SampleCache(folder, plan, groups)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ArtefactDamaged(f"sample cache {folder} cannot be read ({e}): remove the folder to build it again") from e
+    except ArtefactDamaged as e:
+        raise ArtefactDamaged(f"sample cache {folder}: {e}: remove the folder to build it again") from e
+
+
+def check_file(path: Path, expected: dict[str, int]) -> None:
+    """Raises ArtefactDamaged unless the file has the length and checksum that were recorded when it was written."""
+    if not path.is_file():
+        raise ArtefactDamaged(f"{path} is missing")
+    if (size := path.stat().st_size) != expected["bytes"]:
+        raise ArtefactDamaged(f"{path} has {size} bytes, expected {expected['bytes']}")
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(expected["data_from"])
+        while content := file.read(2**22):
+            checksum = zlib.crc32(content, checksum)
+    if checksum != expected["crc32"]:
+        raise ArtefactDamaged(f"the content of {path} differs from its recorded checksum")
+
+
+def map_file(path: Path) -> np.ndarray:
+    """The array as a private memory map: changes stay in this process and never reach the file."""
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

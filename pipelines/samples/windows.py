@@ -66,21 +66,8 @@ def assign_issues(
 ) -> dict[str, list[Issue]]:
     """Issues by part; those of training are reduced to every `stride`-th step.
 
-    Raises RequestError if a part has none, with the numbers and the settings to change.
+    Raises RequestError if a part has none, with the numbers and the settings to change; ValueError for unsorted times.
     """
-    check_dates(times, steps, context, horizon)
-    days_N, assigned = to_days(times), {part: list[Issue]() for part in PARTS}
-    for issue in list_issues(times, steps, context, horizon):
-        if (part := part_of(issue, days_N, split)) is not None:
-            assigned[part].append(issue)
-    for part, issues in assigned.items():
-        if not issues:
-            raise RequestError(explain_no_issue(part, times, split, steps, context, horizon))
-    return {**assigned, "train": assigned["train"][::stride]}
-
-
-def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> None:
-    """Raises RequestError if the dates cannot give a single window, ValueError if they are not sorted and unique."""
     if len(times) > 1 and not (np.diff(times) > np.timedelta64(0)).all():
         raise ValueError("the cube's times are not sorted and unique")
     count = len(times) if len(times) < 2 else len(nearest_steps(times, steps)[0])
@@ -89,6 +76,14 @@ def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
             f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, "
             f"but the cube's {len(times)} dates give {count}: lower samples.context or samples.horizon, or ingest more scenes"
         )
+    days_N, assigned = to_days(times), {part: list[Issue]() for part in PARTS}
+    for issue in list_issues(times, steps, context, horizon):
+        if (part := part_of(issue, days_N, split)) is not None:
+            assigned[part].append(issue)
+    for part, issues in assigned.items():
+        if not issues:
+            raise RequestError(explain_no_issue(part, times, split, steps, context, horizon))
+    return {**assigned, "train": assigned["train"][::stride]}
 
 
 def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int) -> str:

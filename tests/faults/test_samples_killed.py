@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.samples.cache import build_samples, open_samples
+from pipelines.samples.cache import GrowingArray, build_samples
 from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.sampling import open_samples
 from pipelines.samples.splits import plan_windows
-from pipelines.samples.storage import GrowingArray
 from pipelines.samples.variables import Variable
 
 RED = (Variable("red", "band", ("red",)),)

@@ -9,9 +9,10 @@ import torch
 import xarray as xr
 
 from pipelines.samples.audit import audit
-from pipelines.samples.cache import SampleCache, build_samples
+from pipelines.samples.cache import build_samples
 from pipelines.samples.plan import Sampling, Split
 from pipelines.samples.prepare import channel_statistics
+from pipelines.samples.sampling import SampleCache
 from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
 
