@@ -8,10 +8,8 @@ What the interval means. It is the error of having seen a sample only: it is rig
 pixels. Where a wall-to-wall label is the reference, the labelled area is known without any sampling error; then the estimate
 shows what so many interpreted pixels would have given, and nothing of errors in the label itself.
 
-Axes: S map classes (strata), K reference classes, in the same order. Areas are in m2.
+Axes: S map classes (strata), K reference classes, in the same order.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +19,6 @@ import numpy as np
 from scipy.stats import norm
 
 from pipelines.change.metrics import Counts
-from pipelines.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -44,50 +41,36 @@ def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float
     known = {"mapped_m2": counts.mapped_changed * pixel_m2, "labelled_m2": counts.labelled_changed * pixel_m2}
     if not pixels_S.any() or pixels_S[pixels_S > 0].min() < 2:
         return {**known, "estimate": None}
-    sizes = allocate_sample(min(total, int(pixels_S.sum())), pixels_S.tolist(), least=min(50, total // 2))
+    sizes = allocate_sample(min(total, int(pixels_S.sum())), pixels_S, least=min(50, total // 2))
     rng = np.random.default_rng(seed)
     sample_SK = np.array([rng.multivariate_hypergeometric(row, size) for row, size in zip(table_SK, sizes, strict=True)])
-    estimates = estimate_areas(sample_SK, pixels_S * pixel_m2, ("unchanged", "changed"), confidence)
-    return {**known, "sampled": int(sample_SK.sum()), "estimate": asdict(estimates["changed"])}
+    changed = estimate_areas(sample_SK, pixels_S * pixel_m2, confidence)[1]
+    return {**known, "sampled": int(sample_SK.sum()), "estimate": asdict(changed)}
 
 
-def estimate_areas(
-    counts_SK: np.ndarray, mapped_m2_S: Sequence[float] | np.ndarray, names: Sequence[str], confidence: float = 0.95
-) -> dict[str, Estimate]:
-    """Error-adjusted area of each class, from sample counts (map class by reference class) and the mapped areas.
+def estimate_areas(counts_SK: np.ndarray, mapped_S: np.ndarray, confidence: float = 0.95) -> list[Estimate]:
+    """Error-adjusted area of each class, in the unit of the mapped areas, from sample counts (map class by reference class).
 
-    A class that is not mapped anywhere has area 0 and needs no samples. Raises RequestError for a mapped class with fewer than
-    two samples, ValueError for shapes that do not fit.
+    A mapped class needs two samples or more; a class that is not mapped anywhere has area 0 and needs none.
     """
-    n_SK, area_S = np.asarray(counts_SK, np.float64), np.asarray(mapped_m2_S, np.float64)
-    if n_SK.shape != (len(names), len(names)) or area_S.shape != (len(names),):
-        raise ValueError(f"{len(names)} classes, but counts of shape {n_SK.shape} and {area_S.size} mapped areas")
-    n_S = n_SK.sum(axis=1)
-    for name, area, n in zip(names, area_S, n_S, strict=True):
-        if area > 0 and n < 2:
-            raise RequestError(f"the map class {name!r} has {n:g} samples; draw at least 2, better 50 or more")
-    if not area_S.sum() > 0:
-        raise RequestError("no class is mapped anywhere (all mapped areas are 0); there is nothing to estimate")
-    z = float(norm.ppf((1 + confidence) / 2))
+    n_SK, area_S = np.asarray(counts_SK, np.float64), np.asarray(mapped_S, np.float64)
+    n_S, z = n_SK.sum(axis=1), float(norm.ppf((1 + confidence) / 2))
     share_SK = np.divide(n_SK, n_S[:, None], out=np.zeros_like(n_SK), where=n_S[:, None] > 0)
     spread_SK = share_SK * (1 - share_SK) / np.maximum(n_S - 1, 1)[:, None]  # variance of each share
-    estimates = {}
-    for k, name in enumerate(names):
-        value, error = float(area_S @ share_SK[:, k]), float(np.sqrt(area_S**2 @ spread_SK[:, k]))  # equations 9 to 11
-        estimates[name] = Estimate(value, error, max(0.0, value - z * error), value + z * error)
+    estimates = []
+    for share_S, spread_S in zip(share_SK.T, spread_SK.T, strict=True):
+        value, error = float(area_S @ share_S), float(np.sqrt(area_S**2 @ spread_S))  # equations 9 to 11
+        estimates.append(Estimate(value, error, max(0.0, value - z * error), value + z * error))
     return estimates
 
 
-def allocate_sample(total: int, pixels_S: Sequence[int], least: int = 50) -> list[int]:
+def allocate_sample(total: int, pixels_S: Sequence[int] | np.ndarray, least: int = 50) -> list[int]:
     """Samples per map class: `least` in every class that is mapped (rare ones need them), the rest by area; section 5.1.2.
 
-    They sum to `total`, or to all pixels where there are fewer: no class gets more samples than it has pixels. Raises
-    RequestError where `total` is too small for `least`.
+    They sum to `total`, or to all pixels where there are fewer: no class gets more samples than it has pixels.
     """
     pixels = np.asarray(pixels_S, np.int64)
     sizes = np.minimum(least, pixels)
-    if sizes.sum() > total:
-        raise RequestError(f"{total} samples are too few for {least} in each of {np.count_nonzero(pixels)} map classes")
     by_area = np.floor((total - sizes.sum()) * pixels / max(pixels.sum(), 1)).astype(np.int64)
     sizes = np.minimum(sizes + by_area, pixels)
     for s in np.argsort(-pixels, kind="stable"):  # what was rounded off, or did not fit a small class

@@ -5,8 +5,6 @@ group that it has not seen; then the threshold is chosen on the fused probabilit
 for what is shipped and, with one more group left out, for what is evaluated.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ With one or two sites there is nothing to leave out. Then blocks of pixels are d
 interval holds for **these** sites only.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

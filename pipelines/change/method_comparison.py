@@ -1,7 +1,5 @@
 """Every method of labelled change on sites that it has not seen: detectors, change indices, and the evaluation of all."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Networks of labelled change, each trained on all groups of sites but those that it leaves out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -12,12 +12,9 @@ measured once over the whole site and are constants from then on, so that a tile
 Shapes: T dates, C bands, H rows, W columns.
 """
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -100,16 +97,6 @@ class SiteFrame:
     def halo_px(self) -> int:
         """How many pixels around a window `prepare` must see."""
         return max(halo_px((float(dy), float(dx))) for dy, dx in self.shift_T_yx)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, read back by `from_json` without loss."""
-        arrays = {name: getattr(self, name).tolist() for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
-        return {**arrays, "notes": list(self.notes), "warnings": list(self.warnings)}
-
-    @staticmethod
-    def from_json(fields: Mapping[str, Any]) -> SiteFrame:
-        arrays = {name: np.array(fields[name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
-        return SiteFrame(**arrays, notes=tuple(fields["notes"]), warnings=tuple(fields["warnings"]))
 
 
 # ---------------------------------------------------------------- comparable dates
@@ -232,14 +219,6 @@ class ChangeFrame:
     pair: SiteFrame
     spread_C: np.ndarray
     low_frequency_px: int = LOW_FREQUENCY_PX
-
-    def to_json(self) -> dict[str, Any]:
-        return {"pair": self.pair.to_json(), "spread_C": self.spread_C.tolist(), "low_frequency_px": self.low_frequency_px}
-
-    @staticmethod
-    def from_json(fields: Mapping[str, Any]) -> ChangeFrame:
-        spread_C = np.array(fields["spread_C"], np.float64)
-        return ChangeFrame(SiteFrame.from_json(fields["pair"]), spread_C, int(fields["low_frequency_px"]))
 
 
 def without_low_frequency(x_TCHW: np.ndarray, valid_THW: np.ndarray, low_frequency_px: int) -> np.ndarray:

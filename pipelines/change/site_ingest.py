@@ -4,8 +4,6 @@ Labels drawn on an image often carry no georeferencing and lie on that image's o
 differ by a pixel in size. Classes are never interpolated: a label that lies on another grid is warped with nearest.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -96,23 +94,6 @@ def refuse_sites(problems: Mapping[str, RequestError], good: Sequence[str]) -> R
 # ---------------------------------------------------------------- labels
 
 
-@dataclass(frozen=True)
-class Label:
-    """What is known of a site. `label_YX` is uint8 on the cube's grid: 0 unchanged, 1 changed, 255 unknown.
-
-    `notes` say what had to be done to the file to get there.
-    """
-
-    label_YX: np.ndarray
-    notes: tuple[str, ...] = ()
-
-    @property
-    def changed_fraction(self) -> float:
-        """Share of changed pixels among the known ones."""
-        known = np.count_nonzero(self.label_YX != UNKNOWN)
-        return float(np.count_nonzero(self.label_YX == CHANGED) / known) if known else float("nan")
-
-
 def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: Path, file: Path | None) -> LabelFacts:
     """The label in `file` on the grid of the cube at `uri`, written to `target` (.npy, uint8) in one rename; None: no label.
 
@@ -125,15 +106,21 @@ def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: 
     if settings.grid_of != "own":
         scene = source.list_scenes().scenes[0 if settings.grid_of == "first" else -1]
         drawn_on = source.grid_of((scene.parts or (scene,))[0], source.bands[0].name)
-    label = read_label(file, grid_of(open_cube(uri)), settings, drawn_on)
+    label_YX, notes = read_label(file, grid_of(open_cube(uri)), settings, drawn_on)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target, flush=False, mark="partial") as draft, draft.open("wb") as opened:
-        np.save(opened, label.label_YX)
-    return LabelFacts(hashlib.sha256(label.label_YX.tobytes()).hexdigest(), label.changed_fraction, label.notes)
+        np.save(opened, label_YX)
+    return LabelFacts(hashlib.sha256(label_YX.tobytes()).hexdigest(), changed_fraction(label_YX), tuple(notes))
 
 
-def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid | None = None) -> Label:
-    """The label raster at `path` on `grid` (the cube's).
+def changed_fraction(label_YX: np.ndarray) -> float:
+    """Share of changed pixels among the known ones."""
+    known = np.count_nonzero(label_YX != UNKNOWN)
+    return float(np.count_nonzero(label_YX == CHANGED) / known) if known else float("nan")
+
+
+def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid | None = None) -> tuple[np.ndarray, list[str]]:
+    """The label raster at `path` on `grid` (the cube's): label_YX uint8, and what had to be done to the file to get there.
 
     Codes in neither list, the file's nodata and what lies outside are unknown. `drawn_on` is the grid whose pixels are the
     label's (of a scene); None: the label has a georeference of its own. A site where nothing changed is one to learn from: one
@@ -160,7 +147,7 @@ def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid |
     if lattice_offset(there, grid) is None:
         notes.append(f"{path.name} was warped (nearest) onto the cube's grid of {height} x {width} pixels")
     label_YX = resample(_Classes(classes_YX, there), grid, slice(0, height), UNKNOWN, UNKNOWN, "nearest")
-    return Label(label_YX, (*notes, *_check_classes(path, label_YX, others)))
+    return label_YX, [*notes, *_check_classes(path, label_YX, others)]
 
 
 def _bounds(grid: Grid) -> str:

@@ -1,7 +1,5 @@
 """A detector over a whole site: how likely every pixel has changed, and a mask."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Scores are computed tile by tile: every tile sees its whole halo, so the tiles a
 Shapes: T dates, C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -3,34 +3,24 @@
 A site is a cube and, unless it is only predicted, a label on the cube's grid (`pipelines.change.site_ingest` writes both).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.change import pairs
 from pipelines.change.evaluation import Truth
 from pipelines.change.groups import Grouping, group_sites
 from pipelines.change.metrics import UNKNOWN
-from pipelines.change.pairs import (
-    MEASURED_PX,
-    ChangeFrame,
-    PairSettings,
-    Site,
-    measure_change_frame,
-    measure_site,
-    read_frames,
-    site_of_cube,
-)
+from pipelines.change.pairs import ChangeFrame, PairSettings, Site, SiteFrame
 from pipelines.change.windows import LabelledSite, check_classes
 from pipelines.cube.store import open_cube
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
@@ -164,11 +154,11 @@ def choose_sites(sites: Sequence[str], requested: Sequence[str] | None, refused:
 
 def decode_site(name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None]) -> LabelledSite:
     """Measures a site and writes what networks see of it. Raises as `open_sites`."""
-    site = site_of_cube(name, open_cube(files.cube_uri, files.snapshot))
-    pair = measure_site(site, settings)
+    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot))
+    pair = pairs.measure_site(site, settings)
     for line in (*pair.notes, *(f"WARNING {warning}" for warning in pair.warnings)):
         notify(f"  {line}")
-    frame = measure_change_frame(site, pair)
+    frame = pairs.measure_change_frame(site, pair)
     label_HW = np.full(site.shape_yx, UNKNOWN, np.uint8) if files.label is None else np.load(files.label, allow_pickle=False)
     if label_HW.shape != site.shape_yx:
         raise StateError(
@@ -188,13 +178,13 @@ def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Pat
     dates, bands = len(site.days_T), len(site.bands)
     x_TCHW = new_array(partial / "x.npy", np.float32, (dates, bands, *site.shape_yx))
     valid_THW = new_array(partial / "valid.npy", bool, (dates, *site.shape_yx))
-    for tile in tile_raster(site.shape_yx, MEASURED_PX):
-        x_TCHW[..., tile.rows, tile.columns], valid_THW[..., tile.rows, tile.columns] = read_frames(site, frame, tile)
+    for tile in tile_raster(site.shape_yx, pairs.MEASURED_PX):
+        x_TCHW[..., tile.rows, tile.columns], valid_THW[..., tile.rows, tile.columns] = pairs.read_frames(site, frame, tile)
     x_TCHW.flush()
     valid_THW.flush()
     np.save(partial / "label.npy", label_HW)
-    content = {"name": site.name, "days_T": site.days_T.tolist(), "frame": frame.to_json(), "about": dict(about)}
-    (partial / ABOUT).write_text(json.dumps(content), encoding="utf-8")
+    content = {"name": site.name, "days_T": site.days_T.tolist(), "frame": asdict(frame), "about": dict(about)}
+    (partial / ABOUT).write_text(json.dumps(content, default=np.ndarray.tolist), encoding="utf-8")
     replace_folder(partial, folder)
     return open_site(folder)
 
@@ -218,7 +208,10 @@ def open_site(folder: Path) -> LabelledSite:
 def frame_of(folder: Path) -> ChangeFrame:
     """The constants of a decoded site. Raises ArtefactDamaged."""
     with naming_damage(folder):
-        return ChangeFrame.from_json(_read_about(folder)["frame"])
+        fields = _read_about(folder)["frame"]
+        arrays = (np.array(fields["pair"][name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T"))
+        pair = SiteFrame(*arrays, tuple(fields["pair"]["notes"]), tuple(fields["pair"]["warnings"]))
+        return ChangeFrame(pair, np.array(fields["spread_C"], np.float64), int(fields["low_frequency_px"]))
 
 
 def about_site(folder: Path) -> dict[str, Any] | None:
