@@ -31,8 +31,8 @@ from pipelines.learning.batches import EpochBatches
 from pipelines.samples.cache import build_samples
 from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.sampling import SampleCache
-from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable, decode
+from pipelines.samples.windows import plan_windows
 from pipelines.sources.fake import FakeSource
 
 BANDS = ("blue", "green", "red", "nir")

@@ -162,7 +162,7 @@ class Change:
             "groups": sites.grouping.describe(),
             "note": sites.grouping.note,
             "threshold": threshold.value,
-            "calibration_f1": threshold.f1,
+            "calibration_f1": threshold.counts.f1,
             "training": {"members": [dict(network.report) for network in networks]},
             "message": f"trained {len(networks)} networks, each without one group of sites",
         }

@@ -38,10 +38,7 @@ def train_detector(
 def fit_detector(
     scores: SiteScores, recipe: Recipe, networks: Sequence[TrainedNetwork], groups: Sequence[int]
 ) -> tuple[ChangeDetector, Threshold]:
-    """(detector, threshold): network i is calibrated on group `groups[i]`, which it has not seen, the threshold on all of these.
-
-    Raises RequestError where one of the groups holds one class only.
-    """
+    """(detector, threshold): network i is calibrated on group `groups[i]`, which it has not seen. Raises as `fit_decision`."""
     detector = recipe.build_detector([one.detector.members[0] for one in networks])
     detector.eval()
     held_out = [scores.held_out(network, recipe.fused, group) for network, group in zip(networks, groups, strict=True)]
@@ -116,10 +113,7 @@ class CalibrationTally:
             self.pixels_2S[row] += np.bincount(chosen, minlength=BINS)
 
     def fit(self, whose: str) -> tuple[float, float]:
-        """(scale >= 0, bias) of the largest likelihood, with Platt's smoothed targets (section 2.2).
-
-        Raises RequestError where a class is missing; `whose` names the sites in the message.
-        """
+        """(scale >= 0, bias) of the largest likelihood (section 2.2). Raises RequestError, that names `whose`, for one class."""
         unchanged, changed = (int(n) for n in self.pixels_2S.sum(axis=1))
         if not unchanged or not changed:
             raise RequestError(

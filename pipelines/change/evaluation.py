@@ -122,10 +122,7 @@ class MethodScores:
 
 
 def evaluate_index(grouping: Grouping, scores: Mapping[str, np.ndarray], truths: Mapping[str, Truth]) -> MethodScores:
-    """What an index gives on every group, with one threshold for it that was chosen on all other groups together.
-
-    `scores` (>= 0, comparable between sites) cover whole sites.
-    """
+    """What an index (scores of whole sites, comparable between them) gives on every group, its threshold chosen on the others."""
     method = MethodScores()
     for g, group in enumerate(grouping.groups):
         parts = (part for r in grouping.outside([g]) for part in parts_of(r, scores[r.site], truths[r.site]))

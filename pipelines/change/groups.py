@@ -8,7 +8,6 @@ groups {g, h} serves both: it calibrates on h where g is scored, and on g where 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
@@ -32,10 +31,6 @@ class Grouping:
     def outside(self, left_out: Sequence[int]) -> list[Region]:
         """The regions of all other groups."""
         return [region for g, group in enumerate(self.groups) if g not in left_out for region in group]
-
-    def pairs(self) -> list[tuple[int, int]]:
-        """What is left out by each network of the evaluation: all pairs of groups, the smaller first."""
-        return list(combinations(range(len(self)), 2))
 
     def describe(self) -> dict[str, list[str]]:
         """group -> its sites, or its strips of them."""

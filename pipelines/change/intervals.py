@@ -65,9 +65,6 @@ def f1_difference(ours: Blocks, theirs: Blocks, groups: Groups = (), confidence:
     return _interval(both, groups, difference, (-1.0, 1.0), confidence)
 
 
-# ---------------------------------------------------------------- of sites, or of blocks
-
-
 def _interval(blocks: Blocks, groups: Groups, statistic: Statistic, limits: tuple[float, float], confidence: float) -> Interval:
     """`limits`: what the statistic cannot leave."""
     group_of = {name: g for g, group in enumerate(groups) for name in group}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.networks import Do, NamedIndex, Recipe, TrainedNetwork, train_networks
 from pipelines.change.site_scores import SiteScores
 from pipelines.change.sites import Sites
-from pipelines.learning.intervals import Interval
 from pipelines.learning.result import Criterion, Evaluation, Figure
 from pipelines.learning.verdict import detection_verdict
 from pipelines.progress import Progress
@@ -31,18 +31,12 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is asked of the first method: a pooled F1 larger by `margin` than that of all in `must_beat`.
-
-    `groups`: sites that count as one where intervals are drawn; `confidence` of these.
-    """
+    """What is asked of the first method: a pooled F1 larger by `margin` than of all in `must_beat`. `groups` count as one site."""
 
     must_beat: tuple[str, ...]
     margin: float
     confidence: float
     groups: tuple[tuple[str, ...], ...]
-
-
-# ---------------------------------------------------------------- detectors and change indices
 
 
 def score_detectors(
@@ -52,7 +46,7 @@ def score_detectors(
     scored: dict[str, list[MethodScores]] = {}
     for name, variants in ((name, variants) for name, seeds in methods.items() for variants in seeds):
         recipe = next(iter(variants.values()))
-        left_out, text = scores.sites.grouping.pairs(), f"train {name}, seed {recipe.seed},"
+        left_out, text = list(combinations(range(len(scores.sites.grouping)), 2)), f"train {name}, seed {recipe.seed},"
         networks = train_networks(scores.sites, recipe, left_out, folder, do, text)
         for variant, one in variants.items():
             work = partial(evaluate_detector, scores, one, networks)
@@ -63,10 +57,7 @@ def score_detectors(
 def evaluate_detector(
     scores: SiteScores, recipe: Recipe, networks: Mapping[tuple[int, ...], TrainedNetwork], progress: Progress
 ) -> MethodScores:
-    """Each group scored by a detector of the networks that have not seen it, which is fitted on the other groups.
-
-    `networks`: (the two groups left out, the smaller first) -> network.
-    """
+    """Each group scored by those `networks` (key: the two groups left out) that have not seen it, fitted on the other groups."""
     sites, method = scores.sites, MethodScores(reliability=Reliability())
     for outer, (name, group) in enumerate(zip(sites.grouping.names, sites.grouping.groups, strict=True)):
         progress(outer, len(sites.grouping))
@@ -109,9 +100,6 @@ def evaluate_without_labels(scores: SiteScores, named: NamedIndex) -> tuple[str,
     return f"{named.name}, {title}", method
 
 
-# ---------------------------------------------------------------- all of them
-
-
 def conclude(
     scored: Mapping[str, Sequence[MethodScores]],
     asked: Comparison,
@@ -126,8 +114,8 @@ def conclude(
     """
     shipped, note, margin = next(iter(scored)), sites.grouping.note, asked.margin
     methods = {name: describe_method(seeds, asked.confidence, asked.groups) for name, seeds in scored.items()}
-    others, ours = {name: seeds[0] for name, seeds in scored.items() if name != shipped}, scored[shipped][0]
-    differences = compare(ours, others, asked.confidence, asked.groups)
+    ours, others = scored[shipped][0], {name: seeds[0].blocks_B3 for name, seeds in scored.items() if name != shipped}
+    differences = {name: f1_difference(ours.blocks_B3, other, asked.groups, asked.confidence) for name, other in others.items()}
     verdict = detection_verdict(
         shipped, methods, differences, asked.must_beat, margin=margin, confidence=asked.confidence, are_strips=bool(note)
     )
@@ -161,13 +149,6 @@ def describe_method(seeds: Sequence[MethodScores], confidence: float, groups: Gr
         figures = {"mean": np.mean(f1s), "std": np.std(f1s, ddof=1), "min": np.min(f1s), "max": np.max(f1s)}
         spread = {"seeds": len(f1s), **{name: float(value) for name, value in figures.items()}}
     return {**seeds[0].to_json(confidence, groups), "f1_of_seeds": f1s, "spread": spread}
-
-
-def compare(
-    ours: MethodScores, theirs: Mapping[str, MethodScores], confidence: float, groups: Groups = ()
-) -> dict[str, Interval]:
-    """Pooled F1 of ours minus that of each other method, in pairs. Sites of one of the `groups` count as one site."""
-    return {name: f1_difference(ours.blocks_B3, other.blocks_B3, groups, confidence) for name, other in theirs.items()}
 
 
 def figures_of(method: Mapping[str, Any]) -> dict[str, Figure]:

@@ -22,10 +22,7 @@ BINS = (0x7F800000 >> DROPPED_BITS) + 1
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels by map and label; changed is the positive class. Counts add up.
-
-    Scores are None where they are not defined: `undefined` says why.
-    """
+    """Pixels by map and label; changed is the positive class. Counts add up. `undefined` says why a score is None."""
 
     true_changed: int = 0
     false_changed: int = 0
@@ -125,10 +122,6 @@ class Threshold:
     value: float
     counts: Counts
 
-    @property
-    def f1(self) -> float | None:
-        return self.counts.f1
-
 
 class ScoreHistogram:
     """Scores of unchanged and of changed pixels, added piece by piece in 8 MB; thresholds and areas are read off it."""
@@ -144,10 +137,7 @@ class ScoreHistogram:
             np.add.at(self.pixels_2S[row], chosen, 1)
 
     def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(bins with pixels in them, unchanged, changed pixels at or above each of them), scores descending.
-
-        All are empty where nothing changed.
-        """
+        """(bins with pixels, unchanged, changed pixels at or above each), scores descending; empty where nothing changed."""
         bins = np.flatnonzero(self.pixels_2S.any(axis=0) & self.pixels_2S[1].any())[::-1]
         unchanged, changed = np.cumsum(self.pixels_2S[:, bins], axis=1)
         return bins, unchanged, changed

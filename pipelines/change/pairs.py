@@ -103,10 +103,7 @@ class SiteFrame:
 
 
 def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFrame:
-    """The constants of a site; one square of pixels in memory for the statistics, at most nine smaller ones for the shifts.
-
-    Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value.
-    """
+    """The constants of a site. Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value."""
     mean_TC, std_TC = _moments(site)
     is_flat_TC = ~(std_TC > 1e-12 * np.abs(mean_TC))
     warnings = _check_flat(site, is_flat_TC, mean_TC)
@@ -237,10 +234,7 @@ def without_low_frequency(x_TCHW: np.ndarray, valid_THW: np.ndarray, low_frequen
 
 
 def measure_change_frame(site: Site, pair: SiteFrame, low_frequency_px: int = LOW_FREQUENCY_PX) -> ChangeFrame:
-    """The frame of a site whose dates are prepared with `pair`; reads it square by square.
-
-    The spread is the standard deviation of what is left of the difference of first and last date, over pixels seen on both.
-    """
+    """The frame of a site: the spread is that of the last minus the first date, over pixels seen on both; read in squares."""
     sums, count, unscaled = np.zeros((2, len(site.bands))), 0, ChangeFrame(pair, np.ones(len(site.bands)), low_frequency_px)
     for tile in tile_raster(site.shape_yx, MEASURED_PX):
         x_TCHW, valid_THW = read_frames(site, unscaled, tile)

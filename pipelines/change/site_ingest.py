@@ -208,10 +208,7 @@ def _read_codes(path: Path, settings: LabelSettings) -> tuple[np.ndarray, Grid |
 
 
 def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]) -> list[str]:
-    """What is to be noted of the classes on the images. `others` are the file's codes that are in neither list, with pixels.
-
-    Raises RequestError where a class is missing and one of these codes may be meant, and where nothing is known.
-    """
+    """Notes on the classes. Raises RequestError where one is missing and may be among `others` (code -> pixels) or unknown."""
     counts = {name: int(np.count_nonzero(label_YX == code)) for name, code in (("changed", CHANGED), ("unchanged", UNCHANGED))}
     missing = " and no ".join(name for name, count in counts.items() if not count)
     unknown = label_YX.size - sum(counts.values())

@@ -24,7 +24,7 @@ from pipelines.inference.tiling import window_of
 from pipelines.predictors import ChangeDetector, ChangeIndex
 from pipelines.tiles import Tile, tile_raster
 
-Score = Callable[[np.ndarray, np.ndarray, np.ndarray], torch.Tensor]
+Score = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,14 @@ class SiteScores:
 
     def logits(self, name: str, detector: ChangeDetector, member: int, key: str) -> np.ndarray:
         """logit_HW of one network of a detector; `key` names the network."""
-
-        def score(x_TCHW: np.ndarray, valid_THW: np.ndarray, days_T: np.ndarray) -> torch.Tensor:
-            return detector.member_logit(member, *(as_tensor(array) for array in (x_TCHW, valid_THW, days_T)))
-
+        score = partial(detector.member_logit, member)
         return self._file(name, key, partial(score_site, self.sites.all[name], score, detector, self.tile_px))
 
     def index(self, name: str, named: NamedIndex) -> np.ndarray:
         """score_HW of a change index on what the networks see."""
 
-        def score(x_TCHW: np.ndarray, valid_THW: np.ndarray, _days_T: np.ndarray) -> torch.Tensor:
-            return named.index.score(as_tensor(x_TCHW), as_tensor(valid_THW))
+        def score(x_TCHW: torch.Tensor, valid_THW: torch.Tensor, _days_T: torch.Tensor) -> torch.Tensor:
+            return named.index.score(x_TCHW, valid_THW)
 
         key = key_of(index=named.name, sites=self.sites.key)
         return self._file(name, key, partial(score_site, self.sites.all[name], score, named.index, self.tile_px))
@@ -115,7 +112,7 @@ def score_site(site: LabelledSite, score: Score, model: ChangeDetector | ChangeI
         if not seen_HW.any():
             out_HW[tile.rows, tile.columns] = np.nan
             continue
-        score_HW = score(x_TCHW, valid_THW, site.days_T).numpy()
+        score_HW = score(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (x_TCHW, valid_THW, site.days_T))).numpy()
         if score_HW.shape != window.shape_yx:
             raise StateError(f"the score of a window of {window.shape_yx} (y, x) has shape {score_HW.shape}")
         out_HW[tile.rows, tile.columns] = np.where(seen_HW, score_HW[rows, columns], np.nan)
@@ -134,8 +131,3 @@ def score_file(path: Path, shape_yx: tuple[int, int], fill: Callable[[np.ndarray
             out_HW.flush()
     score_HW: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return score_HW
-
-
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over a contiguous copy of a part of a memory map."""
-    return torch.from_numpy(np.ascontiguousarray(array))

@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,10 +50,7 @@ class SiteFiles:
 
 @dataclass(frozen=True)
 class SiteSettings:
-    """How sites are prepared and grouped: `together` are left out as one, `window_px` is that of training.
-
-    `pair_networks`: kinds of networks to be trained that compare exactly two dates.
-    """
+    """How sites are prepared and grouped. `pair_networks`: kinds of networks to be trained that compare exactly two dates."""
 
     pair: PairSettings
     together: Sequence[Sequence[str]] = ()
@@ -64,10 +60,7 @@ class SiteSettings:
 
 @dataclass(frozen=True)
 class Sites:
-    """All sites of a run, decoded; `labelled` are those with a label, and `grouping` is theirs.
-
-    `key` names everything that they were made from, code included.
-    """
+    """All sites of a run, decoded; `grouping` is of those `labelled`. `key` names all that they were made from, code included."""
 
     all: Mapping[str, LabelledSite]
     files: Mapping[str, SiteFiles]
@@ -116,7 +109,7 @@ def open_sites(
     for done, (name, one) in enumerate(files.items()):
         progress(done, len(files))
         is_there = about_site(one.decoded) == one.made_from
-        sites[name] = open_site(one.decoded) if is_there else decode_site(name, one, settings.pair, notify)
+        sites[name] = open_site(one.decoded)[0] if is_there else decode_site(name, one, settings.pair, notify)
     longer = {name: len(site.days_T) for name, site in sites.items() if len(site.days_T) > 2}
     if longer and settings.pair_networks:
         name, dates = next(iter(longer.items()))
@@ -133,10 +126,7 @@ def open_sites(
 
 
 def choose_sites(sites: Sequence[str], requested: Sequence[str] | None, refused: Sequence[str], listed_in: Path) -> list[str]:
-    """The sites to predict: all of `sites`, or those requested that were not `refused` (the reasons are in `listed_in`).
-
-    Raises RequestError for one that the run does not have, or where none is left.
-    """
+    """The sites to predict: all, or those requested that were not `refused`. Raises RequestError: unknown ones, or none left."""
     if requested is None:
         return list(sites)
     found = [name for name in dict.fromkeys(requested) if name not in refused]
@@ -168,10 +158,7 @@ def decode_site(name: str, files: SiteFiles, settings: PairSettings, notify: Cal
 
 
 def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Path, about: Mapping[str, object]) -> LabelledSite:
-    """The site decoded once into memory maps in `folder`, which is there as a whole or not at all.
-
-    `about` is kept beside it (what it was made from) and comes back from `about_site`.
-    """
+    """The site decoded into memory maps in `folder`, there as a whole or not at all; `about` comes back from `about_site`."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -186,7 +173,7 @@ def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Pat
     content = {"name": site.name, "days_T": site.days_T.tolist(), "frame": asdict(frame), "about": dict(about)}
     (partial / ABOUT).write_text(json.dumps(content, default=np.ndarray.tolist), encoding="utf-8")
     replace_folder(partial, folder)
-    return open_site(folder)
+    return open_site(folder)[0]
 
 
 def new_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
@@ -197,42 +184,32 @@ def new_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def open_site(folder: Path) -> LabelledSite:
-    """What `write_site` wrote, as memory maps. Raises ArtefactDamaged."""
-    with naming_damage(folder):
-        content = _read_about(folder)
+def open_site(folder: Path) -> tuple[LabelledSite, ChangeFrame]:
+    """What `write_site` wrote, as memory maps, and the constants of the site. Raises ArtefactDamaged."""
+    try:
+        content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         x_TCHW, valid_THW, label_HW = (map_file(folder / f"{name}.npy") for name in ("x", "valid", "label"))
-        return LabelledSite(content["name"], x_TCHW, valid_THW, np.array(content["days_T"], np.float64), label_HW)
+        site = LabelledSite(content["name"], x_TCHW, valid_THW, np.array(content["days_T"], np.float64), label_HW)
+        frame, names = content["frame"], ("mean_TC", "std_TC", "shift_T_yx", "gain_T")
+        mean_TC, std_TC, shift_T_yx, gain_T = (np.array(frame["pair"][name], np.float64) for name in names)
+        notes, warnings = (tuple(frame["pair"][name]) for name in ("notes", "warnings"))
+        pair = SiteFrame(mean_TC, std_TC, shift_T_yx, gain_T, notes, warnings)
+        return site, ChangeFrame(pair, np.array(frame["spread_C"], np.float64), int(frame["low_frequency_px"]))
+    except (OSError, ValueError, KeyError) as e:
+        raise ArtefactDamaged(
+            f"{folder}: the decoded site cannot be read ({e}); delete it and run `driftline train CONFIG`"
+        ) from e
 
 
 def frame_of(folder: Path) -> ChangeFrame:
     """The constants of a decoded site. Raises ArtefactDamaged."""
-    with naming_damage(folder):
-        fields = _read_about(folder)["frame"]
-        arrays = (np.array(fields["pair"][name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T"))
-        pair = SiteFrame(*arrays, tuple(fields["pair"]["notes"]), tuple(fields["pair"]["warnings"]))
-        return ChangeFrame(pair, np.array(fields["spread_C"], np.float64), int(fields["low_frequency_px"]))
+    return open_site(folder)[1]
 
 
 def about_site(folder: Path) -> dict[str, Any] | None:
     """What the site was made from, as given to `write_site`; None where there is no whole site."""
     try:
-        about: dict[str, Any] = _read_about(folder)["about"]
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["about"]
         return about
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    return content
-
-
-@contextmanager
-def naming_damage(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as e:
-        raise ArtefactDamaged(
-            f"{folder}: the decoded site cannot be read ({e}); delete it and run `driftline train CONFIG`"
-        ) from e

@@ -26,6 +26,7 @@ SMALLEST_GAIN = 0.001  # increase of the correlation; smoothing by interpolation
 HALO_PX = 2  # the cubic kernel extends two pixels beyond the shifted position
 
 ShiftYX = tuple[float, float]  # down, right; pixels
+Taps = tuple[float, float, float, float]  # weights of four neighbours
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,6 @@ def likeness(pairs: Sequence[Pair], shift_yx: ShiftYX) -> float | None:
     return float(((a_CN * b_CN).sum(1) / np.where(length_C > 0, length_C, 1)).max())
 
 
-# ---------------------------------------------------------------- moving
-
-
 def halo_px(shift_yx: ShiftYX) -> int:
     """Pixels around a window that `move` needs."""
     largest = max(abs(shift_yx[0]), abs(shift_yx[1]))
@@ -179,9 +177,6 @@ def move(x_CHW: np.ndarray, seen_HW: np.ndarray, shift_yx: ShiftYX) -> tuple[np.
     linear_CHW, near_HW = _interpolate(x_CHW, seen_HW, steps, [(0.0, 1 - f, f, 0.0) for f in fractions])
     moved_CHW = np.where(whole_HW, cubic_CHW, np.where(near_HW, linear_CHW, np.float32(0)))
     return moved_CHW, near_HW | whole_HW
-
-
-Taps = tuple[float, float, float, float]
 
 
 def _cubic(f: float) -> Taps:

@@ -10,22 +10,18 @@ import xarray as xr
 from pipelines.calendar import median_step_days
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
-from pipelines.samples.blocks import check_fits, decoded_blocks
-from pipelines.samples.cache import windows_of_tiles
+from pipelines.samples.cache import check_fits, decoded_blocks, windows_of_tiles
 from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.sampling import WindowArrays, window_arrays
-from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
 
 ENOUGH_WINDOWS = 120  # to fit the few numbers of a baseline
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What samples are made of: `context` steps in, `horizon` steps out, one window every `stride` steps.
-
-    min_valid_fraction: windows with a smaller share of usable targets are left out.
-    """
+    """What samples are made of: `context` steps in, `horizon` steps out, one window every `stride` steps."""
 
     variables: tuple[Variable, ...]
     split: Split
@@ -33,7 +29,7 @@ class SampleSettings:
     context: int
     horizon: int
     stride: int = 1
-    min_valid_fraction: float = 0.1
+    min_valid_fraction: float = 0.1  # windows with a smaller share of usable targets are left out
 
 
 def plan_cube(dataset: xr.Dataset, settings: SampleSettings) -> WindowPlan:
@@ -48,9 +44,6 @@ def step_days(dataset: xr.Dataset, settings: SampleSettings) -> float:
     return settings.steps.every_days or median_step_days(dataset["time"].values)
 
 
-# ---------------------------------------------------------------- windows to fit a baseline
-
-
 def windows_to_fit(
     dataset: xr.Dataset, plan: WindowPlan, settings: SampleSettings, progress: Progress | None = None
 ) -> Iterator[WindowArrays]:
@@ -59,10 +52,7 @@ def windows_to_fit(
 
 
 def read_windows(dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], part: str) -> Iterator[WindowArrays]:
-    """The windows of `part`, tile by tile, one decoded tile in memory; the same windows as `SampleCache.windows(part)`.
-
-    Windows without a valid target pixel are left out.
-    """
+    """The windows of `part` as of `SampleCache.windows`, one decoded tile in memory, without those without a valid target."""
     check_fits(dataset, plan)
     of_tile = {tile: members for tile, members in windows_of_tiles(plan).items() if members[0][1].part == part}
     for block in decoded_blocks(dataset, sorted(of_tile), variables):
@@ -79,15 +69,9 @@ def every_nth(windows: Iterable[WindowArrays], count: int, progress: Progress | 
             progress(done * every, max(count, done * every))
 
 
-# ---------------------------------------------------------------- statistics of the training part
-
-
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Per channel `mean` and `std` (population) of the values after the variable's `transform`, as the network gets them.
-
-    `count` is the number of pixel-dates they come from.
-    """
+    """Per channel `mean` and `std` (population) of the transformed values that the network gets; `count`: of pixel-dates."""
 
     names: tuple[str, ...]
     mean: tuple[float, ...]

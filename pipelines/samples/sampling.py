@@ -65,17 +65,14 @@ def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Windows of one part and shape: `numbers` in the plan, `slots` of their blocks, and the arrays, mapped on first use.
-
-    Pickled as paths, so worker processes map the files themselves.
-    """
+    """Windows of one part and shape: `numbers` in the plan, `slots` of their blocks; arrays are mapped on first use."""
 
     part: str
     numbers: tuple[int, ...]
     slots: tuple[int, ...]
     paths: dict[str, Path]
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, object]:  # pickled as paths: worker processes map the files themselves
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -143,10 +140,7 @@ class PartSamples:
         return len(self.group_W)
 
     def gather(self, indices: list[int]) -> Batch:
-        """A batch of windows of one shape, from any blocks, as dict of tensors with a leading B. Copies.
-
-        Raises ValueError if the shapes differ.
-        """
+        """Windows of one shape, copied, as tensors with a leading B. Raises ValueError if the shapes differ."""
         chosen = np.asarray(indices, np.int64)
         which = np.unique(self.group_W[chosen])
         if len(which) != 1:
@@ -233,10 +227,7 @@ class PartWindows:
 
 
 def open_samples(folder: Path) -> SampleCache:
-    """The cache in `folder` (a `cache-KEY` folder), after checking the recorded length and checksum of every file.
-
-    Raises ArtefactDamaged if anything is missing or altered.
-    """
+    """The cache in `folder`. Raises ArtefactDamaged unless every file has its recorded length and checksum."""
     try:
         content, groups = json.loads((folder / "cache.json").read_text()), []
         plan = from_json((folder / "plan.json").read_text())

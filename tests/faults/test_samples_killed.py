@@ -11,8 +11,8 @@ import xarray as xr
 from pipelines.samples.cache import GrowingArray, build_samples
 from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.sampling import open_samples
-from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
 
 RED = (Variable("red", "band", ("red",)),)
 SIGNAL = 9

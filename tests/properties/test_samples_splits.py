@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipelines.errors import RequestError
 from pipelines.samples.audit import audit
 from pipelines.samples.plan import PARTS, Sampling, Split, WindowPlan, from_json, to_json
-from pipelines.samples.splits import cut_blocks, plan_windows
+from pipelines.samples.windows import cut_blocks, plan_windows
 
 START = np.datetime64("2018-01-01", "ns")
 

@@ -13,8 +13,8 @@ from pipelines.samples.cache import build_samples
 from pipelines.samples.plan import Sampling, Split
 from pipelines.samples.prepare import channel_statistics
 from pipelines.samples.sampling import SampleCache
-from pipelines.samples.splits import plan_windows
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
 
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"
 NDVI = (Variable("ndvi", "normalized_difference", ("B8", "B4"), valid_range=(-1, 1)),)

@@ -15,7 +15,8 @@ from pipelines.change.evaluation import (
     standardised,
 )
 from pipelines.change.groups import group_sites
-from pipelines.change.method_comparison import compare, describe_method, markdown_table
+from pipelines.change.intervals import f1_difference
+from pipelines.change.method_comparison import describe_method, markdown_table
 from pipelines.change.metrics import Reliability
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
@@ -123,7 +124,7 @@ def test_fusion_of_two_weak_scores_beats_either():
             ]
             for h in (held_out("c"), held_out("d"))
         ]
-        return fit_decision(one, noisy, log_score).f1
+        return fit_decision(one, noisy, log_score).counts.f1
 
     assert f1("change_vector", True) > f1("none", False) + 0.02
 
@@ -164,12 +165,13 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     assert methods["net"]["spread"]["seeds"] == 2
     assert methods["rule"]["spread"] is None
     assert 0 < methods["rule"]["pooled"]["average_precision"] < 1
-    verdict = detection_verdict("net", methods, compare(good, {"rule": bad}, 0.95), ["rule"], margin=0.01, confidence=0.95)
+    difference = {"rule": f1_difference(good.blocks_B3, bad.blocks_B3)}
+    verdict = detection_verdict("net", methods, difference, ["rule"], margin=0.01, confidence=0.95)
     assert verdict.is_publishable
     assert verdict.outcomes == {"rule": "beats"}
     assert "net finds change on sites that it has not seen with F1 1.000" in verdict.sentence
     assert "4 sites): the model beats it" in verdict.sentence
-    differences = compare(bad, {"net": good}, 0.95)
+    differences = {"net": f1_difference(bad.blocks_B3, good.blocks_B3)}
     mirrored = detection_verdict("rule", methods, differences, ["net"], margin=0.01, confidence=0.95, are_strips=True)
     assert not mirrored.is_publishable
     assert mirrored.outcomes == {"net": "loses"}

@@ -9,7 +9,7 @@ from pipelines.change.pairs import (
     read_frames,
     without_low_frequency,
 )
-from pipelines.change.sites import about_site, frame_of, open_site, write_site
+from pipelines.change.sites import about_site, open_site, write_site
 from pipelines.errors import ArtefactDamaged
 from pipelines.tiles import Tile, tile_raster
 
@@ -80,7 +80,7 @@ def test_a_site_comes_back_from_disk(tmp_path):
     label = np.zeros(SHAPE, np.uint8)
     label[3, 4] = 1
     written = write_site(one, frame, label, tmp_path / "here", {"snapshot": "s1"})
-    opened = open_site(tmp_path / "here")
+    opened, back = open_site(tmp_path / "here")
     for found in (written, opened):
         np.testing.assert_allclose(found.x_TCHW, x, atol=1e-6)
         np.testing.assert_array_equal(found.valid_THW, valid)
@@ -88,7 +88,6 @@ def test_a_site_comes_back_from_disk(tmp_path):
         assert found.elapsed_T.tolist() == [0, 365]
     assert about_site(tmp_path / "here") == {"snapshot": "s1"}
     assert about_site(tmp_path / "nowhere") is None
-    back = frame_of(tmp_path / "here")
     np.testing.assert_array_equal(back.spread_C, frame.spread_C)
     assert back.low_frequency_px == 21
     np.testing.assert_array_equal(back.pair.mean_TC, frame.pair.mean_TC)

@@ -10,8 +10,7 @@ import torch
 from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
 from pipelines.samples import cache as cache_module
-from pipelines.samples.blocks import group_tiles
-from pipelines.samples.cache import GrowingArray, build_samples
+from pipelines.samples.cache import GrowingArray, build_samples, group_tiles
 from pipelines.samples.sampling import open_samples
 from pipelines.samples.variables import decode
 from pipelines.tiles import Tile

@@ -5,8 +5,7 @@ import pytest
 
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.samples.plan import Sampling, Split, from_json, to_json
-from pipelines.samples.splits import cut_blocks, plan_windows
-from pipelines.samples.windows import day_text
+from pipelines.samples.windows import cut_blocks, day_text, plan_windows
 
 TIMES = (np.datetime64("2015-01") + np.arange(30)).astype("datetime64[ns]")
 
