@@ -31,7 +31,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is asked of the first method: a pooled F1 larger by `margin` than of all in `must_beat`. `groups` count as one site."""
+    """What is asked of the first method: a pooled F1 larger by `margin` than all in `must_beat`. `groups` count as one site."""
 
     must_beat: tuple[str, ...]
     margin: float
