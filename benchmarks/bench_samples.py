@@ -23,14 +23,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from pipelines.learning.batches import EpochBatches
 
 from benchmarks.criteria import verdict
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import bands_of, open_cube
-from pipelines.samples.cache import SampleCache, build_samples
-from pipelines.samples.sampling import ShapeBatches
-from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
+from pipelines.samples.cache import build_samples
+from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.sampling import SampleCache
 from pipelines.samples.variables import Variable, decode
+from pipelines.samples.windows import plan_windows
 from pipelines.sources.fake import FakeSource
 
 BANDS = ("blue", "green", "red", "nir")
@@ -107,8 +109,8 @@ def measure(dataset: xr.Dataset, suited: xr.Dataset, cache: SampleCache, turns: 
         "limit: gather from memory": [],
     }
     for turn in range(turns):
-        batches = list(ShapeBatches(samples, BATCH, shuffle=True, seed=turn))
-        batches = [indices for indices in batches if len(indices) == BATCH]
+        drawn = EpochBatches(samples, BATCH, turn, shuffle=True).indices()
+        batches = [indices.tolist() for indices in drawn if len(indices) == BATCH]
         few = batches[:4]
         assert torch.equal(from_xarray(dataset, cache, few[:1]), from_cache(cache, few[:1])), "the two cases disagree"
         rates["xarray, no dask"].append(windows_per_second(partial(from_xarray, dataset, cache, few), BATCH * len(few)))

@@ -17,7 +17,7 @@ from configs.sources import SourceDefaults
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
-    from pipelines.change.evaluation import Comparison
+    from pipelines.change.method_comparison import Comparison
     from pipelines.change.site_ingest import LabelSettings
     from pipelines.change.sites import SiteSettings
     from pipelines.sources.sites import SiteSource
@@ -283,7 +283,7 @@ def build_site_settings(run: ChangeRun) -> SiteSettings:
 
 
 def build_comparison(run: ChangeRun) -> Comparison:
-    from pipelines.change.evaluation import Comparison
+    from pipelines.change.method_comparison import Comparison
 
     chosen = run.evaluation
     groups = tuple(tuple(group) for group in chosen.groups)

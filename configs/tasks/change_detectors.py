@@ -16,7 +16,8 @@ from configs.tasks.change import ChangeIndexName, ChangeModel, ChangeRun, Change
 from models.blocks.change import ChangeNetwork
 from models.change_detector import ChangeDetector, build_network, log_score
 from models.losses import change_loss
-from pipelines.change.networks import NamedIndex, Recipe, WindowSettings
+from pipelines.change.networks import NamedIndex, Recipe
+from pipelines.change.windows import WindowSettings
 from pipelines.learning.training import TrainingSettings
 
 ALONE = "alone"  # a network without the index

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from pipelines.learning.training import TrainingSettings
     from pipelines.predictors import Forecaster
     from pipelines.progress import Progress
-    from pipelines.samples.cache import WindowArrays
-    from pipelines.samples.prepare import SampleSettings
-    from pipelines.samples.statistics import ChannelStatistics
+    from pipelines.samples.prepare import ChannelStatistics, SampleSettings
+    from pipelines.samples.sampling import WindowArrays
 
 # ---------------------------------------------------------------- schema
 

@@ -139,7 +139,7 @@ class Change(TrainedTask):
     def fit(self, context: Invocation, key: str) -> Record:
         """A network for each group of sites, trained on all others; calibrated, fused, with a threshold; saved."""
         from configs.tasks.change_detectors import build_recipe
-        from pipelines.change.detectors import train_detector
+        from pipelines.change.decision import train_detector
 
         run, folder, steps = context.run, context.folder, context.steps
         snapshot, scores = require(folder, "ingest")["snapshot"], open_scores(context, "train")
@@ -152,10 +152,10 @@ class Change(TrainedTask):
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
-            "groups": sites.describe_groups(),
+            "groups": sites.grouping.describe(),
             "note": sites.grouping.note,
             "threshold": threshold.value,
-            "calibration_f1": threshold.f1,
+            "calibration_f1": threshold.counts.f1,
             "training": {"members": [dict(network.report) for network in networks]},
             "message": f"trained {len(networks)} networks, each without one group of sites",
         }
@@ -163,8 +163,7 @@ class Change(TrainedTask):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """Models, change indices with a chosen threshold, and those with a threshold without labels, on groups left out."""
         from configs.tasks.change_detectors import build_indices, build_methods
-        from pipelines.change.evaluation import markdown_table
-        from pipelines.change.method_comparison import conclude, score_detectors, score_indices
+        from pipelines.change.method_comparison import conclude, markdown_table, score_detectors, score_indices
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
         trained, scores = require(folder, "train"), open_scores(context, "evaluate")
@@ -319,7 +318,7 @@ def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: 
         "task": run.task,
         "bands": [band.name for band in run.source.bands],
         "pairs": run.pairs.model_dump(mode="json"),
-        "left_out": sites.describe_groups(),
+        "left_out": sites.grouping.describe(),
         "cube_snapshot": snapshot,
         "training": run.training.model_dump(mode="json"),
         "config_sha256": config_hash(run),

@@ -31,9 +31,9 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.products.stac import ModelCard
     from pipelines.progress import Progress
     from pipelines.samples.audit import Audit
-    from pipelines.samples.cache import SampleCache
     from pipelines.samples.plan import WindowPlan
-    from pipelines.samples.statistics import ChannelStatistics
+    from pipelines.samples.prepare import ChannelStatistics
+    from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 TRAIN_FLOP_S = 15e9  # of convolution, forward and backward, two cores
@@ -103,8 +103,7 @@ class Forecast(TrainedTask):
     def fit(self, context: Invocation, key: str) -> Record:
         from pipelines.learning.member import frame_weight
         from pipelines.learning.training import train
-        from pipelines.samples.prepare import step_days, windows_to_fit
-        from pipelines.samples.statistics import channel_statistics
+        from pipelines.samples.prepare import channel_statistics, step_days, windows_to_fit
 
         run, do, samples = context.run, partial(context.steps.do, "train"), config.build_samples(context.run)
         snapshot = require(context.folder, "ingest")["snapshot"]
@@ -140,7 +139,7 @@ class Forecast(TrainedTask):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
-        from pipelines.samples.reading import every_nth
+        from pipelines.samples.prepare import every_nth
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
         snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
@@ -155,7 +154,7 @@ class Forecast(TrainedTask):
 
         forecaster = do("load the model", lambda _: load_model(context)[0])
         cache = do("open the windows", reopen)
-        training, validation, test = (cache.counted(part) for part in ("train", "validation", "test"))
+        training, validation, test = (cache.windows(part) for part in ("train", "validation", "test"))
         methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
         settings = config.build_evaluation_settings(run)
         intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
@@ -251,12 +250,13 @@ def cut(
     context: Invocation, snapshot: str, dataset: xr.Dataset, plan: WindowPlan, forecaster: ResidualForecaster, progress: Progress
 ) -> SampleCache:
     """The sample cache, opened if it is there."""
-    from pipelines.samples.prepare import cut_samples
+    from pipelines.samples.cache import build_samples
 
     settings, description = config.build_samples(context.run), forecaster.describe()
     key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
     folder = context.folder.samples
-    return cut_samples(dataset, snapshot, plan, settings, forecaster.prepare, folder, progress, prepare_key=key)
+    inputs, share = (dataset, snapshot, folder, plan, settings.variables), settings.min_valid_fraction
+    return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
 
 
 def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics) -> str:

@@ -8,10 +8,8 @@ What the interval means. It is the error of having seen a sample only: it is rig
 pixels. Where a wall-to-wall label is the reference, the labelled area is known without any sampling error; then the estimate
 shows what so many interpreted pixels would have given, and nothing of errors in the label itself.
 
-Axes: S map classes (strata), K reference classes, in the same order. Areas are in m2; `to_json` gives hectares too.
+Axes: S map classes (strata), K reference classes, in the same order.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,112 +18,59 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from pipelines.errors import RequestError
-
-M2_PER_HECTARE = 10_000.0
+from pipelines.change.metrics import Counts
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error and normal interval (cut at 0, and at 1 for shares); all None where undefined."""
+    """A number with its standard error and normal interval, cut at 0."""
 
-    value: float | None
-    standard_error: float | None
-    low: float | None
-    high: float | None
-
-
-UNDEFINED = Estimate(None, None, None, None)
+    value: float
+    standard_error: float
+    low: float
+    high: float
 
 
-@dataclass(frozen=True)
-class ClassEstimate:
-    """One class: mapped and error-adjusted area in m2, user's accuracy (1 - commission), producer's accuracy (1 - omission)."""
+def estimate_area(counts: Counts, pixel_m2: float, total: int, confidence: float, seed: int = 0) -> dict[str, Any]:
+    """The changed area in m2: mapped, labelled, and what a stratified sample of `total` labelled pixels would have given.
 
-    name: str
-    mapped_m2: float
-    area_m2: Estimate
-    users: Estimate
-    producers: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        hectares = {key: None if v is None else v / M2_PER_HECTARE for key, v in asdict(self.area_m2).items()}
-        return {**asdict(self), "mapped_ha": self.mapped_m2 / M2_PER_HECTARE, "area_ha": hectares}
-
-
-@dataclass(frozen=True)
-class AreaEstimates:
-    """All classes, and the overall accuracy (share of the area that is mapped rightly)."""
-
-    classes: tuple[ClassEstimate, ...]
-    overall: Estimate
-    sampled: int
-    confidence: float
-
-    def of(self, name: str) -> ClassEstimate:
-        return next(one for one in self.classes if one.name == name)
-
-    def to_json(self) -> dict[str, Any]:
-        classes = [one.to_json() for one in self.classes]
-        return {"classes": classes, "overall": asdict(self.overall), "sampled": self.sampled, "confidence": self.confidence}
-
-
-def estimate_areas(
-    counts_SK: np.ndarray, mapped_m2_S: Sequence[float] | np.ndarray, names: Sequence[str], confidence: float = 0.95
-) -> AreaEstimates:
-    """Error-adjusted areas and accuracies from sample counts (map class by reference class) and the mapped areas.
-
-    A class that is not mapped anywhere has area 0 and needs no samples. Raises RequestError for a mapped class with fewer than
-    two samples, ValueError for shapes that do not fit.
+    The sample (section 5.1) is drawn from the counts: which pixel it is does not matter.
     """
-    n_SK, area_S = np.asarray(counts_SK, np.float64), np.asarray(mapped_m2_S, np.float64)
-    if n_SK.shape != (len(names), len(names)) or area_S.shape != (len(names),):
-        raise ValueError(f"{len(names)} classes, but counts of shape {n_SK.shape} and {area_S.size} mapped areas")
-    n_S = n_SK.sum(axis=1)
-    for s, name in enumerate(names):
-        if area_S[s] > 0 and n_S[s] < 2:
-            raise RequestError(f"the map class {name!r} has {n_S[s]:g} samples; draw at least 2, better 50 or more")
-    if not area_S.sum() > 0:
-        raise RequestError("no class is mapped anywhere (all mapped areas are 0); there is nothing to estimate")
-    z = float(norm.ppf((1 + confidence) / 2))
+    table_SK = np.array([[counts.true_unchanged, counts.missed], [counts.false_changed, counts.true_changed]])
+    pixels_S = table_SK.sum(axis=1)
+    known = {"mapped_m2": counts.mapped_changed * pixel_m2, "labelled_m2": counts.labelled_changed * pixel_m2}
+    if not pixels_S.any() or pixels_S[pixels_S > 0].min() < 2:
+        return {**known, "estimate": None}
+    sizes = allocate_sample(min(total, int(pixels_S.sum())), pixels_S, least=min(50, total // 2))
+    rng = np.random.default_rng(seed)
+    sample_SK = np.array([rng.multivariate_hypergeometric(row, size) for row, size in zip(table_SK, sizes, strict=True)])
+    changed = estimate_areas(sample_SK, pixels_S * pixel_m2, confidence)[1]
+    return {**known, "sampled": int(sample_SK.sum()), "estimate": asdict(changed)}
+
+
+def estimate_areas(counts_SK: np.ndarray, mapped_S: np.ndarray, confidence: float = 0.95) -> list[Estimate]:
+    """Error-adjusted area of each class, in the unit of the mapped areas, from sample counts (map class by reference class).
+
+    A mapped class needs two samples or more; a class that is not mapped anywhere has area 0 and needs none.
+    """
+    n_SK, area_S = np.asarray(counts_SK, np.float64), np.asarray(mapped_S, np.float64)
+    n_S, z = n_SK.sum(axis=1), float(norm.ppf((1 + confidence) / 2))
     share_SK = np.divide(n_SK, n_S[:, None], out=np.zeros_like(n_SK), where=n_S[:, None] > 0)
     spread_SK = share_SK * (1 - share_SK) / np.maximum(n_S - 1, 1)[:, None]  # variance of each share
-    classes = tuple(_class_estimate(k, name, share_SK, spread_SK, area_S, n_S[k] > 0, z) for k, name in enumerate(names))
-    weight_S = area_S / area_S.sum()
-    right, variance = weight_S @ share_SK.diagonal(), weight_S**2 @ spread_SK.diagonal()  # equations 1 and 5
-    return AreaEstimates(classes, _estimate(right, variance, z, 1.0), int(n_S.sum()), confidence)
+    estimates = []
+    for share_S, spread_S in zip(share_SK.T, spread_SK.T, strict=True):
+        value, error = float(area_S @ share_S), float(np.sqrt(area_S**2 @ spread_S))  # equations 9 to 11
+        estimates.append(Estimate(value, error, max(0.0, value - z * error), value + z * error))
+    return estimates
 
 
-def _class_estimate(
-    k: int, name: str, share_SK: np.ndarray, spread_SK: np.ndarray, area_S: np.ndarray, is_sampled: bool, z: float
-) -> ClassEstimate:
-    area = area_S @ share_SK[:, k]  # equations 9 to 11
-    area_variance = area_S**2 @ spread_SK[:, k]
-    users = _estimate(share_SK[k, k], spread_SK[k, k], z, 1.0) if is_sampled else UNDEFINED  # equations 2 and 6
-    if area <= 0:
-        return ClassEstimate(name, float(area_S[k]), _estimate(area, area_variance, z), users, UNDEFINED)
-    producers = area_S[k] * share_SK[k, k] / area  # equation 3
-    others = area_S**2 * spread_SK[:, k]
-    mine, others[k] = others[k], 0.0
-    variance = ((1 - producers) ** 2 * mine + producers**2 * others.sum()) / area**2  # equation 7
-    return ClassEstimate(name, float(area_S[k]), _estimate(area, area_variance, z), users, _estimate(producers, variance, z, 1.0))
-
-
-def _estimate(value: float, variance: float, z: float, most: float = np.inf) -> Estimate:
-    error = float(np.sqrt(variance))
-    return Estimate(float(value), error, max(0.0, float(value) - z * error), min(most, float(value) + z * error))
-
-
-def allocate_sample(total: int, pixels_S: Sequence[int], least: int = 50) -> list[int]:
+def allocate_sample(total: int, pixels_S: Sequence[int] | np.ndarray, least: int = 50) -> list[int]:
     """Samples per map class: `least` in every class that is mapped (rare ones need them), the rest by area; section 5.1.2.
 
-    They sum to `total`, or to all pixels where there are fewer: no class gets more samples than it has pixels. Raises
-    RequestError where `total` is too small for `least`.
+    They sum to `total`, or to all pixels where there are fewer: no class gets more samples than it has pixels.
     """
     pixels = np.asarray(pixels_S, np.int64)
     sizes = np.minimum(least, pixels)
-    if sizes.sum() > total:
-        raise RequestError(f"{total} samples are too few for {least} in each of {np.count_nonzero(pixels)} map classes")
     by_area = np.floor((total - sizes.sum()) * pixels / max(pixels.sum(), 1)).astype(np.int64)
     sizes = np.minimum(sizes + by_area, pixels)
     for s in np.argsort(-pixels, kind="stable"):  # what was rounded off, or did not fit a small class

@@ -8,7 +8,6 @@ groups {g, h} serves both: it calibrates on h where g is scored, and on g where 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
@@ -33,12 +32,12 @@ class Grouping:
         """The regions of all other groups."""
         return [region for g, group in enumerate(self.groups) if g not in left_out for region in group]
 
-    def pairs(self) -> list[tuple[int, int]]:
-        """What is left out by each network of the evaluation: all pairs of groups, the smaller first."""
-        return list(combinations(range(len(self)), 2))
-
-    def others(self, outer: int) -> list[int]:
-        return [g for g in range(len(self)) if g != outer]
+    def describe(self) -> dict[str, list[str]]:
+        """group -> its sites, or its strips of them."""
+        return {
+            name: [f"{region.site} {region.tile.key}" if self.note else region.site for region in group]
+            for name, group in zip(self.names, self.groups, strict=True)
+        }
 
 
 def group_sites(
@@ -56,16 +55,13 @@ def group_sites(
     if len(groups) >= LEAST_GROUPS:
         whole = {name: Region(name, Tile(0, shape[0], 0, shape[1])) for name, shape in shapes.items()}
         return Grouping(tuple(tuple(whole[n] for n in group) for group in groups), tuple("+".join(group) for group in groups))
-    strips = {
-        name: cut_strips(name, shape, least_px=least_px, gap_px=gap_px, groups=len(groups)) for name, shape in shapes.items()
-    }
+    strips = [cut_strips(name, shape, least_px, gap_px, len(groups)) for name, shape in shapes.items()]
     note = (
         f"{len(groups)} group{'s' if len(groups) > 1 else ''} of sites ({', '.join(shapes)}) cannot be left out one by one, "
         f"which takes {LEAST_GROUPS}: every site was cut into {STRIPS} strips instead. Strips of one site are more alike than "
         "other sites are, so these scores are better than what another site will give"
     )
-    cut = tuple(tuple(strips[name][k] for name in shapes) for k in range(STRIPS))
-    return Grouping(cut, tuple(f"strip {k + 1}" for k in range(STRIPS)), note)
+    return Grouping(tuple(zip(*strips, strict=True)), tuple(f"strip {k + 1}" for k in range(STRIPS)), note)
 
 
 def count_networks(sites: Sequence[str], together: Sequence[Sequence[str]]) -> int:
@@ -75,39 +71,30 @@ def count_networks(sites: Sequence[str], together: Sequence[Sequence[str]]) -> i
 
 
 def _named_groups(sites: list[str], together: Sequence[Sequence[str]]) -> list[list[str]]:
-    seen: set[str] = set()
-    for name in (name for group in together for name in group):
+    group_of: dict[str, Sequence[str]] = {}
+    for name, group in ((name, members) for members in together for name in members):
         if name not in sites:
             raise RequestError(
                 f"evaluation.groups names {name!r}, which is no site of this run; the sites are {', '.join(sites)}"
             )
-        if name in seen:
+        if name in group_of:
             raise RequestError(f"evaluation.groups names {name!r} twice; a site can be left out with one group only")
-        seen.add(name)
-    group_of = {name: group for group in together for name in group}
-    groups: list[list[str]] = []
-    for name in sites:
-        if not any(name in group for group in groups):
-            groups.append([other for other in sites if other in group_of.get(name, [name])])
-    return groups
+        group_of[name] = group
+    members = {tuple(other for other in sites if other in group_of.get(name, [name])): None for name in sites}
+    return [list(group) for group in members]
 
 
-def cut_strips(name: str, shape_yx: tuple[int, int], *, least_px: int, gap_px: int, groups: int) -> list[Region]:
+def cut_strips(name: str, shape_yx: tuple[int, int], least_px: int, gap_px: int, groups: int) -> list[Region]:
     """Four strips of a site across its longer side, `gap_px` apart. Raises RequestError where they come out too thin."""
-    long = max(shape_yx)
+    (height, width), long = shape_yx, max(shape_yx)
     size = (long - (STRIPS - 1) * gap_px) // STRIPS
     if size < least_px:
         raise RequestError(
-            f"there are {groups} groups of sites, and leaving one out takes {LEAST_GROUPS}; {name} has {shape_yx[0]} x "
-            f"{shape_yx[1]} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled "
+            f"there are {groups} groups of sites, and leaving one out takes {LEAST_GROUPS}; {name} has {height} x "
+            f"{width} pixels, too few for {STRIPS} strips instead ({size} px each, {least_px} are needed): add labelled "
             "sites, three that do not share a group in evaluation.groups are the practical minimum. A smaller training.window_px "
             "is seldom enough: each strip needs changed and unchanged pixels"
         )
-    regions = []
-    for k in range(STRIPS):
-        start = k * (size + gap_px)
-        stop = long if k == STRIPS - 1 else start + size
-        is_rows = shape_yx[0] >= shape_yx[1]
-        tile = Tile(start, stop, 0, shape_yx[1]) if is_rows else Tile(0, shape_yx[0], start, stop)
-        regions.append(Region(name, tile))
-    return regions
+    starts = [k * (size + gap_px) for k in range(STRIPS)]
+    spans = [(start, long if start == starts[-1] else start + size) for start in starts]
+    return [Region(name, Tile(*span, 0, width) if height >= width else Tile(0, height, *span)) for span in spans]

@@ -10,24 +10,24 @@ With one or two sites there is nothing to leave out. Then blocks of pixels are d
 interval holds for **these** sites only.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from pipelines.change.metrics import CHANGED, Counts, usable_pixels
+from pipelines.change.metrics import CHANGED, usable_pixels
 from pipelines.learning.intervals import Interval, student_interval
 
 TRUE, FALSE, MISSED = 0, 1, 2  # columns of counts_B3
 LEAST_SITES = 3  # Student's t of two sites is 12.7 standard errors wide on either side
+RESAMPLES = 2000
 MOST_DRAWS_AT_ONCE = 2_000_000
 NO_CHANGE = "no usable pixel is labelled changed"
 
 Blocks = Mapping[str, np.ndarray]  # site -> its counts_B3
 Groups = Sequence[Sequence[str]]  # sites that touch or share a scene count as one
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums (R, columns) -> (R,), NaN where no pixel is labelled changed
 
 
 def block_counts(
@@ -38,8 +38,7 @@ def block_counts(
     Two maps of one site have the same blocks, so they can be compared in pairs. Blocks at the far edges may be smaller.
     """
     known = usable_pixels(label_HW, usable_HW, is_changed_HW.shape)
-    truth = (label_HW == CHANGED) & known
-    mapped = is_changed_HW & known
+    truth, mapped = (label_HW == CHANGED) & known, is_changed_HW & known
     rows, columns = (np.arange(0, n, block_px) for n in is_changed_HW.shape)
     sums = [
         np.add.reduceat(np.add.reduceat(mask.astype(np.int64), rows, axis=0), columns, axis=1).ravel()
@@ -48,22 +47,12 @@ def block_counts(
     return np.stack(sums, axis=1)
 
 
-def f1_interval(
-    blocks: Blocks, groups: Groups = (), *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Pooled F1 of the sites' `block_counts` with its interval. `seed` and `resamples` matter for blocks only."""
-    return _interval(blocks, groups, _f1, (0.0, 1.0), resamples, confidence, seed)
+def f1_interval(blocks: Blocks, groups: Groups = (), confidence: float = 0.95) -> Interval:
+    """Pooled F1 of the sites' `block_counts` with its interval."""
+    return _interval(blocks, groups, _f1, (0.0, 1.0), confidence)
 
 
-def f1_difference(
-    ours: Blocks,
-    theirs: Blocks,
-    groups: Groups = (),
-    *,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
+def f1_difference(ours: Blocks, theirs: Blocks, groups: Groups = (), confidence: float = 0.95) -> Interval:
     """Pooled F1 of `ours` minus that of `theirs`, in pairs. Raises ValueError: other sites or blocks."""
     if {name: len(counts) for name, counts in ours.items()} != {name: len(counts) for name, counts in theirs.items()}:
         raise ValueError("the two methods were not counted on the same sites and blocks; count both with one block_px")
@@ -73,48 +62,25 @@ def f1_difference(
         return gain_R
 
     both = {name: np.hstack([counts, theirs[name]]) for name, counts in ours.items()}
-    return _interval(both, groups, difference, (-1.0, 1.0), resamples, confidence, seed)
+    return _interval(both, groups, difference, (-1.0, 1.0), confidence)
 
 
-def pooled_f1(blocks: Blocks) -> float | None:
-    true, false, missed = sum((counts.sum(axis=0) for counts in blocks.values()), np.zeros(3, np.int64))
-    return Counts(int(true), int(false), int(missed)).f1
-
-
-# ---------------------------------------------------------------- of sites, or of blocks
-
-Statistic = Callable[[np.ndarray], np.ndarray]  # sums (R, columns) -> (R,), NaN where no pixel is labelled changed
-
-
-def _interval(
-    blocks: Blocks,
-    groups: Groups,
-    statistic: Statistic,
-    limits: tuple[float, float],
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Interval:
+def _interval(blocks: Blocks, groups: Groups, statistic: Statistic, limits: tuple[float, float], confidence: float) -> Interval:
     """`limits`: what the statistic cannot leave."""
-    sums_GX = _sums_of_sites(blocks, groups)
+    group_of = {name: g for g, group in enumerate(groups) for name in group}
+    sums: dict[int | str, np.ndarray] = {}  # one row per group of sites, and per site that is in no group
+    for name in sorted(blocks):
+        key = group_of.get(name, name)
+        sums[key] = sums.get(key, 0) + blocks[name].sum(axis=0, dtype=np.float64)
+    sums_GX = np.stack(list(sums.values()))
     value = float(statistic(sums_GX.sum(axis=0, keepdims=True))[0])
     if len(sums_GX) >= LEAST_SITES:
         found = _jackknife(value, sums_GX, statistic, confidence)
     else:
-        found = _draw_blocks(value, blocks, statistic, resamples, confidence, seed)
+        found = _draw_blocks(value, blocks, statistic, confidence)
     if found.low is None or found.high is None:
         return found
     return replace(found, low=max(found.low, limits[0]), high=min(found.high, limits[1]))
-
-
-def _sums_of_sites(blocks: Blocks, groups: Groups) -> np.ndarray:
-    """(G, columns) float64: one row per group of sites, and per site that is in no group."""
-    group_of = {name: g for g, group in enumerate(groups) for name in group}
-    sums: dict[int | str, np.ndarray] = {}
-    for name in sorted(blocks):
-        key = group_of.get(name, name)
-        sums[key] = sums.get(key, 0) + blocks[name].sum(axis=0, dtype=np.float64)
-    return np.stack(list(sums.values()))
 
 
 def _jackknife(value: float, sums_GX: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
@@ -128,7 +94,7 @@ def _jackknife(value: float, sums_GX: np.ndarray, statistic: Statistic, confiden
     return Interval(value, *student_interval(value, error, sites - 1, confidence), "sites", sites)
 
 
-def _draw_blocks(value: float, blocks: Blocks, statistic: Statistic, resamples: int, confidence: float, seed: int) -> Interval:
+def _draw_blocks(value: float, blocks: Blocks, statistic: Statistic, confidence: float) -> Interval:
     """Percentile bootstrap over blocks within each site."""
     count, sites = sum(len(counts) for counts in blocks.values()), len(blocks)
     if math.isnan(value):
@@ -136,7 +102,7 @@ def _draw_blocks(value: float, blocks: Blocks, statistic: Statistic, resamples: 
     with_change = sum(int(np.count_nonzero(counts[:, TRUE] + counts[:, MISSED])) for counts in blocks.values())
     if with_change < 2:
         return Interval(value, None, None, "blocks", count, sites=sites, reason="fewer than two blocks hold change")
-    drawn_R = statistic(_resampled_sums(blocks, resamples, seed))
+    drawn_R = statistic(_resampled_sums(blocks))
     low, high = np.nanquantile(drawn_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, float(low), float(high), "blocks", count, sites=sites)
 
@@ -148,20 +114,17 @@ def _f1(sums_R3: np.ndarray) -> np.ndarray:
         return np.where(true + missed > 0, 2 * true / (2 * true + false + missed), np.nan)
 
 
-def _resampled_sums(blocks: Blocks, resamples: int, seed: int) -> np.ndarray:
-    """Sums over as many blocks of each site as it has, drawn with replacement, (R, columns) float64."""
-    rng = np.random.default_rng(seed)
-    columns = next(iter(blocks.values())).shape[1]
-    sums = np.zeros((resamples, columns))
+def _resampled_sums(blocks: Blocks) -> np.ndarray:
+    """Sums over as many blocks of each site as it has, drawn with replacement, (RESAMPLES, columns) float64; always the same."""
+    rng, sums = np.random.default_rng(0), np.zeros((RESAMPLES, next(iter(blocks.values())).shape[1]))
     for name in sorted(blocks):
         counts = blocks[name].astype(np.float64)
         # a block without any count adds nothing however often it is drawn: one weight stands for all of these
         informative = counts[counts.any(axis=1)]
-        silent = len(counts) - len(informative)
-        share = np.append(np.full(len(informative), 1 / len(counts)), silent / len(counts))
+        share = np.append(np.full(len(informative), 1 / len(counts)), (len(counts) - len(informative)) / len(counts))
         at_once = max(1, MOST_DRAWS_AT_ONCE // len(share))
-        for start in range(0, resamples, at_once):
-            stop = min(start + at_once, resamples)
+        for start in range(0, RESAMPLES, at_once):
+            stop = min(start + at_once, RESAMPLES)
             times = rng.multinomial(len(counts), share / share.sum(), size=stop - start)
             sums[start:stop] += times[:, :-1] @ informative
     return sums

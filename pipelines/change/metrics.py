@@ -2,13 +2,12 @@
 
 Labels are uint8: 0 unchanged, 1 changed, 255 unknown. A pixel counts where its label is known and `usable` says that it was
 seen. Scores and probabilities are float32 >= 0; NaN: not seen. A pixel is mapped changed where `score >= threshold`.
-Intervals of an F1: `pipelines/change/intervals.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,7 @@ BINS = (0x7F800000 >> DROPPED_BITS) + 1
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels by map and label; changed is the positive class. Counts add up.
-
-    Scores are None where they are not defined: `undefined` says why.
-    """
+    """Pixels by map and label; changed is the positive class. Counts add up. `undefined` says why a score is None."""
 
     true_changed: int = 0
     false_changed: int = 0
@@ -34,8 +30,7 @@ class Counts:
     true_unchanged: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        mine, theirs = asdict(self), asdict(other)
-        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def labelled_changed(self) -> int:
@@ -62,30 +57,25 @@ class Counts:
     @property
     def f1(self) -> float | None:
         """2 TP / (2 TP + FP + FN): the harmonic mean of precision and recall; 0 where change was missed altogether."""
-        if not self.labelled_changed:
-            return None
-        return 2 * self.true_changed / (2 * self.true_changed + self.false_changed + self.missed)
+        found = 2 * self.true_changed
+        return found / (found + self.false_changed + self.missed) if self.labelled_changed else None
 
     @property
     def iou(self) -> float | None:
         """TP / (TP + FP + FN): intersection over union of the changed class."""
-        if not self.labelled_changed:
-            return None
-        return self.true_changed / (self.true_changed + self.false_changed + self.missed)
+        return self.true_changed / (self.mapped_changed + self.missed) if self.labelled_changed else None
 
     @property
     def undefined(self) -> dict[str, str]:
         """The scores that are None, with the reason."""
-        no_truth = "no usable pixel is labelled changed" if self.pixels else "no pixel is both seen and labelled"
-        no_map = "no usable pixel is mapped changed" if self.pixels else "no pixel is both seen and labelled"
-        reasons = {} if self.labelled_changed else dict.fromkeys(("recall", "f1", "iou"), no_truth)
-        return reasons if self.mapped_changed else {"precision": no_map, **reasons}
+        nothing = "no usable pixel is {} changed" if self.pixels else "no pixel is both seen and labelled"
+        reasons = {} if self.mapped_changed else {"precision": nothing.format("mapped")}
+        return reasons if self.labelled_changed else reasons | dict.fromkeys(("recall", "f1", "iou"), nothing.format("labelled"))
 
     def to_json(self) -> dict[str, Any]:
-        scores = {"precision": self.precision, "recall": self.recall, "f1": self.f1, "iou": self.iou}
-        return {**scores, "pixels": self.pixels, "labelled_changed": self.labelled_changed, **asdict(self)} | (
-            {"undefined": self.undefined} if self.undefined else {}
-        )
+        names = ("precision", "recall", "f1", "iou", "pixels", "labelled_changed")
+        content = {name: getattr(self, name) for name in names} | asdict(self)
+        return content | ({"undefined": self.undefined} if self.undefined else {})
 
 
 def count_changes(is_changed: np.ndarray, label: np.ndarray, usable: np.ndarray | None = None) -> Counts:
@@ -109,18 +99,16 @@ def usable_pixels(label: np.ndarray, usable: np.ndarray | None, shape: tuple[int
     if label.shape != shape or (usable is not None and usable.shape != shape):
         raise ValueError(f"the map has shape {shape}, the label {label.shape}, usable {getattr(usable, 'shape', None)}")
     known: np.ndarray = label != UNKNOWN
-    wrong = np.setdiff1d(label[known], (UNCHANGED, CHANGED))
-    if wrong.size:
+    if (wrong := np.setdiff1d(label[known], (UNCHANGED, CHANGED))).size:
         raise ValueError(f"the label holds the codes {wrong[:5].tolist()}; 0 is unchanged, 1 changed, 255 unknown")
     return known if usable is None else known & usable
 
 
 def score_sites(counts: Mapping[str, Counts]) -> dict[str, Any]:
     """Scores pooled over all pixels, per site, and the mean over the sites where F1 is defined, for JSON."""
-    pooled = sum(counts.values(), Counts())
     defined = [one.f1 for one in counts.values() if one.f1 is not None]
     return {
-        "pooled": pooled.to_json(),
+        "pooled": sum(counts.values(), Counts()).to_json(),
         "mean_f1_of_sites": float(np.mean(defined)) if defined else None,
         "sites_with_change": len(defined),
         "sites": {name: one.to_json() for name, one in counts.items()},
@@ -133,10 +121,6 @@ class Threshold:
 
     value: float
     counts: Counts
-
-    @property
-    def f1(self) -> float | None:
-        return self.counts.f1
 
 
 class ScoreHistogram:
@@ -152,34 +136,31 @@ class ScoreHistogram:
         for row, chosen in enumerate((index[~is_changed], index[is_changed])):
             np.add.at(self.pixels_2S[row], chosen, 1)
 
-    def merge(self, other: ScoreHistogram) -> None:
-        self.pixels_2S += other.pixels_2S
-
     def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(bins with pixels in them, unchanged, changed pixels at or above each of them), scores descending."""
-        bins = np.flatnonzero(self.pixels_2S.any(axis=0))[::-1]
+        """(bins with pixels, unchanged, changed pixels at or above each), scores descending; empty where nothing changed."""
+        bins = np.flatnonzero(self.pixels_2S.any(axis=0) & self.pixels_2S[1].any())[::-1]
         unchanged, changed = np.cumsum(self.pixels_2S[:, bins], axis=1)
         return bins, unchanged, changed
 
     def best_threshold(self) -> Threshold | None:
-        """The threshold with the largest F1 among all bins' lower edges; of equal ones the highest. None: nothing changed."""
-        bins, false, true = self._curve()
-        if not bins.size or true[-1] == 0:
-            return None
-        total = true[-1]
-        best = int(np.argmax(2 * true / (true + false + total)))
-        return self._threshold(float(lower_edge(bins[best])), int(true[best]), int(false[best]))
+        """The threshold with the largest F1 among all bins' lower edges; of equal ones the highest. None: nothing changed.
 
-    def _threshold(self, value: float, true: int, false: int) -> Threshold:
-        unchanged, changed = (int(n) for n in self.pixels_2S.sum(axis=1))
-        return Threshold(value, Counts(true, false, changed - true, unchanged - false))
+        >>> histogram = ScoreHistogram()
+        >>> histogram.add(np.array([0.25, 0.5, 0.75]), np.array([0, 1, 1], np.uint8))
+        >>> histogram.best_threshold().value
+        0.5
+        """
+        bins, false, true = self._curve()
+        if not bins.size:
+            return None
+        best = int(np.argmax(2 * true / (true + false + true[-1])))
+        found, wrong, changed, unchanged = (int(n) for n in (true[best], false[best], true[-1], false[-1]))
+        return Threshold(float(lower_edge(bins[best])), Counts(found, wrong, changed - found, unchanged - wrong))
 
     def average_precision(self) -> float | None:
         """Area under the precision-recall curve as a sum of steps, as in scikit-learn; None where nothing changed."""
         bins, false, true = self._curve()
-        if not bins.size or true[-1] == 0:
-            return None
-        return float(np.sum(np.diff(true, prepend=0) / true[-1] * (true / (true + false))))
+        return float(np.sum(np.diff(true, prepend=0) / true[-1] * (true / (true + false)))) if bins.size else None
 
 
 def bin_of(score: np.ndarray) -> np.ndarray:
@@ -196,17 +177,6 @@ def lower_edge(index: np.ndarray) -> np.ndarray:
     return (np.asarray(index, np.int64) << DROPPED_BITS).astype(np.int32).view(np.float32)
 
 
-def best_threshold(score: np.ndarray, label: np.ndarray, usable: np.ndarray | None = None) -> Threshold | None:
-    """The threshold of largest F1 on these pixels, any shape; for pieces see `ScoreHistogram`. None where nothing changed.
-
-    >>> best_threshold(np.array([0.25, 0.5, 0.75]), np.array([0, 1, 1], np.uint8)).value
-    0.5
-    """
-    histogram = ScoreHistogram()
-    histogram.add(score, label, usable)
-    return histogram.best_threshold()
-
-
 class Reliability:
     """What a probability says against what happened, in bins of equal width from 0 to 1, added piece by piece."""
 
@@ -216,10 +186,9 @@ class Reliability:
     def add(self, probability: np.ndarray, label: np.ndarray, usable: np.ndarray | None = None) -> None:
         """One piece, any shape; NaN: not seen. Raises ValueError for probabilities outside 0..1, shapes and codes."""
         known = usable_pixels(label, usable, probability.shape) & ~np.isnan(probability)
-        p = probability[known].astype(np.float64)
+        p, bins = probability[known].astype(np.float64), len(self.pixels)
         if p.size and not (p.min() >= 0 and p.max() <= 1):
             raise ValueError(f"probabilities lie between 0 and 1, not {p.min():g} and {p.max():g}")
-        bins = len(self.pixels)
         index = np.minimum((p * bins).astype(np.int64), bins - 1)
         self.pixels += np.bincount(index, minlength=bins)
         self.changed += np.bincount(index[label[known] == CHANGED], minlength=bins)
@@ -235,14 +204,8 @@ class Reliability:
 
     def table(self) -> list[dict[str, float | int | None]]:
         """One row a bin: from, to, pixels, mean probability (`claimed`) and share that changed (`happened`)."""
-        edges = np.linspace(0, 1, len(self.pixels) + 1)
-        return [
-            {
-                "from": float(edges[b]),
-                "to": float(edges[b + 1]),
-                "pixels": int(n),
-                "claimed": float(self.claimed[b] / n) if n else None,
-                "happened": float(self.changed[b] / n) if n else None,
-            }
-            for b, n in enumerate(self.pixels)
-        ]
+        edges, rows = np.linspace(0, 1, len(self.pixels) + 1), []
+        for low, high, n, claimed, changed in zip(edges, edges[1:], self.pixels, self.claimed, self.changed, strict=False):
+            means = {"claimed": float(claimed / n) if n else None, "happened": float(changed / n) if n else None}
+            rows.append({"from": float(low), "to": float(high), "pixels": int(n), **means})
+        return rows

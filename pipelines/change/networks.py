@@ -1,18 +1,16 @@
 """Networks of labelled change, each trained on all groups of sites but those that it leaves out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from pipelines.change.sites import Sites, key_of
-from pipelines.change.windows import ChangeWindows
+from pipelines.change.windows import ChangeWindows, WindowSettings
 from pipelines.learning.training import Loss, TrainingSettings, train
 from pipelines.predictors import ChangeDetector, ChangeIndex
 from pipelines.progress import Progress
@@ -26,17 +24,6 @@ class Do(Protocol):
     """Carries out a named step and returns its result; `work` is given a progress callback."""
 
     def __call__(self, name: str, work: Callable[[Progress], Result]) -> Result: ...
-
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """How an epoch's windows are drawn, see `ChangeWindows`."""
-
-    window_px: int
-    windows: int
-    changed_share: float
-    augment: bool
-    reverse_time: bool
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Recipe:
 
     name: str
     seed: int
-    described: Mapping[str, Any]
+    described: Mapping[str, object]
     build_learner: Callable[[int, int], ChangeDetector]
     build_detector: Callable[[Sequence[nn.Module]], ChangeDetector]
     loss: Loss
@@ -79,7 +66,7 @@ class TrainedNetwork:
 
     detector: ChangeDetector
     key: str
-    report: Mapping[str, Any]
+    report: Mapping[str, object]
 
 
 def train_network(
@@ -90,13 +77,15 @@ def train_network(
     Nothing is chosen on a site that is left out: the epoch that is kept has the smallest loss on fixed windows of the sites
     that it learns from. Raises as `pipelines.learning.training.train`.
     """
-    regions, seed = sites.grouping.outside(left_out), network_seed(recipe.seed, left_out)
-    learner, key, drawn = recipe.build_learner(sites.bands, seed), network_key(sites, recipe, left_out), recipe.windows
-    common: dict[str, Any] = {"window_px": drawn.window_px, "changed_share": drawn.changed_share, "seed": seed}
-    windows = ChangeWindows(
-        sites.all, regions, windows=drawn.windows, augment=drawn.augment, reverse_time=drawn.reverse_time, **common
-    )
-    fixed = ChangeWindows(sites.all, regions, windows=min(drawn.windows, VALIDATION_WINDOWS), is_fixed=True, **common)
+    regions, settings = sites.grouping.outside(left_out), recipe.windows
+    # another seed for every network, the same wherever it is trained
+    seed = int(np.random.SeedSequence([recipe.seed, *left_out]).generate_state(1)[0] >> 1)
+    names, described = [str(region) for region in regions], dict(recipe.described)
+    key = key_of(sites=sites.key, recipe=described, regions=names, seed=recipe.seed, left_out=list(left_out))
+    few = replace(settings, windows=min(settings.windows, VALIDATION_WINDOWS), augment=False, reverse_time=False)
+    windows = ChangeWindows(sites.all, regions, settings, seed)
+    fixed = ChangeWindows(sites.all, regions, few, seed, is_fixed=True)
+    learner = recipe.build_learner(sites.bands, seed)
     where = folder / f"{recipe.name}-seed{recipe.seed}-without-{'-'.join(str(g) for g in left_out)}"
     report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), where, progress, key=key)
     learner.eval()
@@ -112,17 +101,6 @@ def train_networks(
         without = " and ".join(sites.grouping.names[g] for g in groups)
         networks[groups] = do(f"{title} without {without}", partial(train_network, sites, recipe, groups, folder))
     return networks
-
-
-def network_seed(seed: int, left_out: Sequence[int]) -> int:
-    """Another seed for every network, the same wherever it is trained."""
-    return int(np.random.SeedSequence([seed, *left_out]).generate_state(1)[0] >> 1)
-
-
-def network_key(sites: Sites, recipe: Recipe, left_out: Sequence[int]) -> str:
-    """Everything that the weights of a network depend on."""
-    regions = [str(region) for region in sites.grouping.outside(left_out)]
-    return key_of(sites=sites.key, recipe=dict(recipe.described), regions=regions, seed=recipe.seed, left_out=list(left_out))
 
 
 def flop_per_pixel(widths: Sequence[int], bands: int, dates: int) -> float:

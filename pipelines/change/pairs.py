@@ -1,20 +1,26 @@
-"""The dates of a site made comparable: the same spread in every band, and on the same pixels to a fraction of one.
+"""The dates of a site made comparable: the same spread in every band, on the same pixels to a fraction of one, without haze.
 
-A few numbers are measured once over the whole site (`measure_site`) and are constants from then on, so that a tile is
-prepared to the same values as the whole (`prepare`). Raw differences of two dates mostly show sun, haze and season: on
-another sensor they are worse than chance.
+Raw differences of two dates mostly show sun, haze and season: on another sensor they are worse than chance. A few numbers are
+measured once over the whole site and are constants from then on, so that a tile is prepared to the same values as the whole:
+
+- `measure_site`, `prepare`: every date on the first one's pixels, in standard deviations. Change indices see this.
+- `measure_change_frame`, `read_frames`: besides without its low-frequency component, in units of how much the site differs by
+  itself. Networks see this. Sun, haze and season change a site slowly across the image; what was built or felled differs from
+  its surroundings. So the mean of the surroundings (`low_frequency_px` across) is taken from every date, and what is left is
+  divided by the spread of its difference between the first and the last date. Then one threshold means the same in every site.
+
+Shapes: T dates, C bands, H rows, W columns.
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import uniform_filter
 
+from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of
 from pipelines.errors import RequestError
 from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, likeness, move
@@ -26,7 +32,10 @@ WINDOWS_PER_AXIS = 3  # so many squares each way at most, on which shifts are es
 MEMORY_BYTES = 256 * 2**20  # of decoded pixels held at once; squares get smaller where there are many dates
 MIN_SEEN_PX = 64  # fewer usable pixels of a date have no mean worth the name
 LEAST_LIKENESS = 0.1  # of the edges of two dates; below it they are hardly pictures of one site
-Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
+LOW_FREQUENCY_PX = 61  # odd; what is wider than this is season or haze
+LEAST_SPREAD = 1e-6  # of values in standard deviations; a band that does not differ at all stays at 0
+Dates = tuple[np.ndarray, np.ndarray]  # (x_TCHW float32, 0 where invalid; valid_THW bool)
+Read = Callable[[Tile], Dates]
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,13 @@ def site_of_cube(name: str, dataset: xr.Dataset) -> Site:
             "see refused.json for what was left out, or leave the site out of source.sites"
         )
     variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
-    days_T = dataset["time"].values.astype("datetime64[ns]").astype(np.int64) / 86_400e9
 
-    def read(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    def read(tile: Tile) -> Dates:
         part = dataset.isel(y=tile.rows, x=tile.columns)
         return decode(part["image"].values, part["valid"].values.astype(bool, copy=False), bands, variables)
 
-    return Site(name, (dataset.sizes["y"], dataset.sizes["x"]), days_T, tuple(band.name for band in bands), read)
+    shape_yx, days_T = (dataset.sizes["y"], dataset.sizes["x"]), to_days(dataset["time"].values)
+    return Site(name, shape_yx, days_T, tuple(band.name for band in bands), read)
 
 
 @dataclass(frozen=True)
@@ -89,43 +98,32 @@ class SiteFrame:
         """How many pixels around a window `prepare` must see."""
         return max(halo_px((float(dy), float(dx))) for dy, dx in self.shift_T_yx)
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers, read back by `frame_from_json` without loss."""
-        arrays = {name: getattr(self, name).tolist() for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
-        return {**arrays, "notes": list(self.notes), "warnings": list(self.warnings)}
 
-
-def frame_from_json(fields: dict[str, Any]) -> SiteFrame:
-    """What `as_json` wrote."""
-    arrays = {name: np.array(fields[name], np.float64) for name in ("mean_TC", "std_TC", "shift_T_yx", "gain_T")}
-    return SiteFrame(**arrays, notes=tuple(fields["notes"]), warnings=tuple(fields["warnings"]))
+# ---------------------------------------------------------------- comparable dates
 
 
 def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFrame:
-    """The constants of a site; one square of pixels in memory for the statistics, at most nine smaller ones for the shifts.
-
-    Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value.
-    """
+    """The constants of a site. Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value."""
     mean_TC, std_TC = _moments(site)
     is_flat_TC = ~(std_TC > 1e-12 * np.abs(mean_TC))
     warnings = _check_flat(site, is_flat_TC, mean_TC)
     std_TC = np.where(is_flat_TC, 1.0, std_TC)  # a band of one value stays at 0
-    dates, channels = mean_TC.shape
     if settings.normalise == "none":
-        mean_TC, std_TC = np.zeros((dates, channels)), np.ones((dates, channels))
-    shift_T_yx, gain_T, notes = np.zeros((dates, 2)), np.zeros(dates), []
+        mean_TC, std_TC = np.zeros_like(mean_TC), np.ones_like(std_TC)
+    dates, notes = len(mean_TC), []
+    shift_T_yx, gain_T = np.zeros((dates, 2)), np.zeros(dates)
     windows = [site.read(tile) for tile in _windows(site)]
     for date in range(1, dates):
-        pairs = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows]
+        pairs, which = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows], f"{site.name}, date {date + 1}"
         if settings.coregister:
             shift = estimate_shift(pairs, settings.max_shift_px)
             shift_T_yx[date], gain_T[date] = shift.yx, shift.gain
             if shift.note:
-                notes.append(f"{site.name}, date {date + 1}: {shift.note}")
+                notes.append(f"{which}: {shift.note}")
         like = likeness(pairs, (float(shift_T_yx[date, 0]), float(shift_T_yx[date, 1])))
         if like is not None and like < LEAST_LIKENESS:
             warnings.append(
-                f"{site.name}, date {date + 1}: hardly like the first date (their edges correlate by {like:.2f}): another "
+                f"{which}: hardly like the first date (their edges correlate by {like:.2f}): another "
                 "site, wrong georeferencing, or cloud that the mask misses? Check it, or leave it out"
             )
     return SiteFrame(mean_TC, std_TC, shift_T_yx, gain_T, tuple(notes), tuple(warnings))
@@ -150,26 +148,19 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
 
 def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
     """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1)."""
-    count_T = mean_TC = square_TC = None
+    count_T, (mean_TC, square_TC) = np.zeros(len(site.days_T)), np.zeros((2, len(site.days_T), len(site.bands)))
     for tile in tile_raster(site.shape_yx, _square_px(site, 1)):
         x_TCHW, valid_THW = site.read(tile)
         n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
-        here_TC, here_square_TC = np.zeros((2, *x_TCHW.shape[:2]))
+        here_TC, here_square_TC = np.zeros((2, *mean_TC.shape))
         for date, seen_HW in enumerate(valid_THW):
             values_CN = x_TCHW[date][:, seen_HW].astype(np.float64)
             here_TC[date] = values_CN.sum(1) / max(n_T[date], 1)
             here_square_TC[date] = ((values_CN - here_TC[date, :, None]) ** 2).sum(1)
-        if count_T is None or mean_TC is None or square_TC is None:
-            count_T, mean_TC, square_TC = n_T, here_TC, here_square_TC
-            continue
         total_T = count_T + n_T
         delta_TC, share_T1 = here_TC - mean_TC, (n_T / np.maximum(total_T, 1))[:, None]
         square_TC = square_TC + here_square_TC + delta_TC**2 * count_T[:, None] * share_T1
-        mean_TC = mean_TC + delta_TC * share_T1
-        count_T = total_T
-    assert count_T is not None
-    assert mean_TC is not None
-    assert square_TC is not None
+        mean_TC, count_T = mean_TC + delta_TC * share_T1, total_T
     if (few := np.flatnonzero(count_T < MIN_SEEN_PX)).size:
         raise RequestError(
             f"the site {site.name} has {int(count_T[few[0]])} usable pixels on date {few[0] + 1} of {len(count_T)}, at least "
@@ -186,18 +177,17 @@ def _square_px(site: Site, squares: int) -> int:
 
 def _windows(site: Site) -> list[Tile]:
     """At most nine squares, spread evenly; all of a small site."""
-    largest = _square_px(site, WINDOWS_PER_AXIS**2)
-    per_axis = []
+    largest, per_axis = _square_px(site, WINDOWS_PER_AXIS**2), []
     for length in site.shape_yx:
         count = min(WINDOWS_PER_AXIS, -(-length // largest))
         size = min(largest, -(-length // count))
-        starts = np.linspace(0, length - size, count).round().astype(int)
-        per_axis.append([(int(start), int(start) + size) for start in starts])
-    return [Tile(r0, r1, c0, c1) for (r0, r1), (c0, c1) in itertools.product(*per_axis)]
+        starts = np.linspace(0, length - size, count).round().astype(int).tolist()
+        per_axis.append([(start, start + size) for start in starts])
+    return [Tile(*rows, *columns) for rows, columns in itertools.product(*per_axis)]
 
 
-def prepare(x_TCHW: np.ndarray, valid_THW: np.ndarray, frame: SiteFrame) -> tuple[np.ndarray, np.ndarray]:
-    """(x_TCHW float32, 0 where invalid; valid_THW bool): every date on the first one's pixels, in standard deviations.
+def prepare(x_TCHW: np.ndarray, valid_THW: np.ndarray, frame: SiteFrame) -> Dates:
+    """Every date on the first one's pixels, in standard deviations.
 
     What lies outside of the window counts as not seen: a window with `frame.halo_px` around it gives the pixels of the whole.
     """
@@ -208,10 +198,59 @@ def prepare(x_TCHW: np.ndarray, valid_THW: np.ndarray, frame: SiteFrame) -> tupl
     return x_TCHW, valid_THW
 
 
-def read_prepared(site: Site, frame: SiteFrame, tile: Tile, around_px: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The prepared window of `tile` grown by `around_px` and cut at the raster's edges: the same pixels as of the whole."""
-    requested = tile.grown(around_px, site.shape_yx)
-    seen = requested.grown(frame.halo_px, site.shape_yx)
+def read_prepared(site: Site, frame: SiteFrame, tile: Tile) -> Dates:
+    """The prepared window of `tile`: the same pixels as of the whole."""
+    seen = tile.grown(frame.halo_px, site.shape_yx)
     x_TCHW, valid_THW = prepare(*site.read(seen), frame)
-    rows, columns = requested.within(seen)
+    rows, columns = tile.within(seen)
     return x_TCHW[:, :, rows, columns], valid_THW[:, rows, columns]
+
+
+# ---------------------------------------------------------------- what networks see
+
+
+@dataclass(frozen=True)
+class ChangeFrame:
+    """The constants of a site: those of its dates (`pair`), and the spread per band (float64) of what networks see change."""
+
+    pair: SiteFrame
+    spread_C: np.ndarray
+    low_frequency_px: int = LOW_FREQUENCY_PX
+
+
+def without_low_frequency(x_TCHW: np.ndarray, valid_THW: np.ndarray, low_frequency_px: int) -> np.ndarray:
+    """x_TCHW float32 minus the mean of the usable pixels in the `low_frequency_px` squared around; 0 where not valid.
+
+    The window ends at the array's edges, where the mean is one of fewer pixels.
+    """
+    out_TCHW = np.zeros(x_TCHW.shape, np.float32)
+    for t, valid_HW in enumerate(valid_THW):
+        weight_HW = uniform_filter(valid_HW.astype(np.float64), low_frequency_px, mode="constant")
+        safe_HW = np.maximum(weight_HW, 0.5 / low_frequency_px**2)
+        for c, x_HW in enumerate(x_TCHW[t]):
+            mean_HW = uniform_filter(np.where(valid_HW, x_HW, 0).astype(np.float64), low_frequency_px, mode="constant") / safe_HW
+            out_TCHW[t, c] = np.where(valid_HW, x_HW - mean_HW, 0)
+    return out_TCHW
+
+
+def measure_change_frame(site: Site, pair: SiteFrame, low_frequency_px: int = LOW_FREQUENCY_PX) -> ChangeFrame:
+    """The frame of a site: the spread is that of the last minus the first date, over pixels seen on both; read in squares."""
+    sums, count, unscaled = np.zeros((2, len(site.bands))), 0, ChangeFrame(pair, np.ones(len(site.bands)), low_frequency_px)
+    for tile in tile_raster(site.shape_yx, MEASURED_PX):
+        x_TCHW, valid_THW = read_frames(site, unscaled, tile)
+        both_HW = valid_THW[0] & valid_THW[-1]
+        difference_CN = (x_TCHW[-1] - x_TCHW[0])[:, both_HW].astype(np.float64)
+        sums += difference_CN.sum(axis=1), (difference_CN**2).sum(axis=1)
+        count += int(both_HW.sum())
+    mean_C = sums[0] / max(count, 1)
+    spread_C = np.sqrt(np.maximum(sums[1] / max(count, 1) - mean_C**2, 0))
+    return ChangeFrame(pair, np.where(spread_C > LEAST_SPREAD, spread_C, 1.0), low_frequency_px)
+
+
+def read_frames(site: Site, frame: ChangeFrame, tile: Tile) -> Dates:
+    """What networks compare of `tile`, the same as of the whole."""
+    around = tile.grown(frame.low_frequency_px // 2, site.shape_yx)
+    x_TCHW, valid_THW = read_prepared(site, frame.pair, around)
+    rows, columns = tile.within(around)
+    high_TCHW = without_low_frequency(x_TCHW, valid_THW, frame.low_frequency_px)[..., rows, columns]
+    return high_TCHW / frame.spread_C.astype(np.float32)[:, None, None], valid_THW[..., rows, columns]

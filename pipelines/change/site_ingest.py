@@ -1,8 +1,11 @@
-"""Scenes and label of a site -> its cube, and its label on the cube's grid."""
+"""Scenes and label of a site -> its cube, and its label on the cube's grid.
 
-from __future__ import annotations
+Labels drawn on an image often carry no georeferencing and lie on that image's own pixels; images of the same site may
+differ by a pixel in size. Classes are never interpolated: a label that lies on another grid is warped with nearest.
+"""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,18 +14,24 @@ from typing import Any, Literal
 import numpy as np
 from pyproj import CRS
 
-from pipelines.change.labels import Label, read_label
+from pipelines.change.metrics import CHANGED, UNCHANGED, UNKNOWN
 from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
-from pipelines.errors import MissingInput, RequestError
+from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.files import replacing
 from pipelines.grid import Grid
 from pipelines.progress import Progress
+from pipelines.sources.layers import canonical_crs
+from pipelines.sources.opening import open_raster
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
+from pipelines.sources.resampling import lattice_offset, overlaps, resample
 from pipelines.sources.sites import SiteSource
 
 QualityMask = SclMask | LandsatMask | ValueMask | None
 MOST_PROBLEMS = 12  # sites of which a message says what is wrong with them
+MAX_SIZE_DIFFERENCE_PX = 1  # crops of one area, cut by coordinates, differ by this much; more is another area
+MAX_LABEL_PX = 1 << 30  # the whole label is held in memory, a byte a pixel
+STRIP_PX = 1 << 24  # of it read at a time
 
 
 @dataclass(frozen=True)
@@ -56,57 +65,20 @@ def ingest_site(
 ) -> IngestReport:
     """The site's scenes into its cube. Raises RequestError: fewer than two dates can be used, or a CRS of no site on Earth."""
     report = ingest(source, quality_mask, uri, None, settings, progress)
-    written = [str(scene) for scene in open_cube(uri)["scene_id"].values]
+    cube = open_cube(uri)
+    written = [str(scene) for scene in cube["scene_id"].values]
     if len(written) < 2:
         refused = "; ".join(str(error) for error in report.refused[:3])
         raise RequestError(
             f"{len(written)} of its dates can be used ({', '.join(written) or 'none'}), change needs two; {refused}"
         )
-    check_earth(uri)
-    return report
-
-
-def check_earth(uri: str) -> None:
-    """Raises RequestError where the grid is of no site on Earth: patches are measured in m², at the end of a long run."""
-    crs = grid_of(open_cube(uri)).crs
-    if CRS.from_user_input(crs).get_geod() is None:
+    crs = grid_of(cube).crs
+    if CRS.from_user_input(crs).get_geod() is None:  # patches are measured in m² at the end of a long run
         raise RequestError(
             f"its CRS is of no site on Earth ({crs[:60]}), and patches are measured in m²; for images that lie nowhere set "
             "source.crs: EPSG:3857 and source.transform: [SIZE, 0, 0, 0, -SIZE, 0] with the pixel's SIZE in m"
         )
-
-
-def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: Path, file: Path | None) -> LabelFacts:
-    """The label in `file` on the grid of the cube at `uri`, written to `target` (.npy, uint8) in one rename; None: no label.
-
-    Raises MissingInput, RequestError (the label does not match codes or images).
-    """
-    if file is None:
-        target.unlink(missing_ok=True)
-        return LabelFacts()
-    label = read_label(
-        file,
-        grid_of(open_cube(uri)),
-        changed=settings.changed,
-        unchanged=settings.unchanged,
-        band=settings.band,
-        grid_of=None if settings.grid_of == "own" else grid_of_scene(source, settings.grid_of),
-    )
-    write_label(label, target)
-    return LabelFacts(hashlib.sha256(label.label_YX.tobytes()).hexdigest(), label.changed_fraction, label.notes)
-
-
-def write_label(label: Label, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target, flush=False, mark="partial") as draft, draft.open("wb") as file:
-        np.save(file, label.label_YX)
-
-
-def grid_of_scene(source: SiteSource, which: Literal["first", "last"]) -> Grid:
-    """Where the pixels of the first or last scene of a site lie."""
-    scenes = source.list_scenes().scenes
-    scene = scenes[0 if which == "first" else -1]
-    return source.grid_of((scene.parts or (scene,))[0], source.bands[0].name)
+    return report
 
 
 def refuse_sites(problems: Mapping[str, RequestError], good: Sequence[str]) -> RequestError:
@@ -117,3 +89,160 @@ def refuse_sites(problems: Mapping[str, RequestError], good: Sequence[str]) -> R
     count = f"{len(problems)} of {len(problems) + len(good)} sites cannot be used:\n"
     kind = MissingInput if all(isinstance(problem, MissingInput) for problem in problems.values()) else RequestError
     return kind(count + "\n".join(shown) + more + remedy)
+
+
+# ---------------------------------------------------------------- labels
+
+
+def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: Path, file: Path | None) -> LabelFacts:
+    """The label in `file` on the grid of the cube at `uri`, written to `target` (.npy, uint8) in one rename; None: no label.
+
+    Raises MissingInput, RequestError (the label does not match codes or images).
+    """
+    if file is None:
+        target.unlink(missing_ok=True)
+        return LabelFacts()
+    drawn_on = None
+    if settings.grid_of != "own":
+        scene = source.list_scenes().scenes[0 if settings.grid_of == "first" else -1]
+        drawn_on = source.grid_of((scene.parts or (scene,))[0], source.bands[0].name)
+    label_YX, notes = read_label(file, grid_of(open_cube(uri)), settings, drawn_on)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target, flush=False, mark="partial") as draft, draft.open("wb") as opened:
+        np.save(opened, label_YX)
+    return LabelFacts(hashlib.sha256(label_YX.tobytes()).hexdigest(), changed_fraction(label_YX), tuple(notes))
+
+
+def changed_fraction(label_YX: np.ndarray) -> float:
+    """Share of changed pixels among the known ones."""
+    known = np.count_nonzero(label_YX != UNKNOWN)
+    return float(np.count_nonzero(label_YX == CHANGED) / known) if known else float("nan")
+
+
+def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid | None = None) -> tuple[np.ndarray, list[str]]:
+    """The label raster at `path` on `grid` (the cube's): label_YX uint8, and what had to be done to the file to get there.
+
+    Codes in neither list, the file's nodata and what lies outside are unknown. `drawn_on` is the grid whose pixels are the
+    label's (of a scene); None: the label has a georeference of its own. A site where nothing changed is one to learn from: one
+    class is accepted, and noted, unless the file holds other codes too, which then are likely to be the other class. Raises
+    MissingInput (no such file) and RequestError (not readable, not georeferenced, another shape, none of the codes).
+    """
+    if both := sorted(set(settings.changed) & set(settings.unchanged)):
+        raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
+    classes_YX, own, others = _read_codes(path, settings)
+    notes: list[str] = []
+    if drawn_on is not None:
+        classes_YX = _fit(classes_YX, drawn_on.shape_yx, path, notes)
+    there = drawn_on or own
+    if there is None:
+        raise RequestError(
+            f"the label {path} has no georeferencing; set labels.grid_of to first or last: the scene on whose pixels it was drawn"
+        )
+    if not overlaps(there, grid):
+        raise RequestError(
+            f"the label {path} lies at {_bounds(there)}, outside of the images at {_bounds(grid)}: "
+            "it is of another site; correct labels.path"
+        )
+    height, width = grid.shape_yx
+    if lattice_offset(there, grid) is None:
+        notes.append(f"{path.name} was warped (nearest) onto the cube's grid of {height} x {width} pixels")
+    label_YX = resample(_Classes(classes_YX, there), grid, slice(0, height), UNKNOWN, UNKNOWN, "nearest")
+    return label_YX, [*notes, *_check_classes(path, label_YX, others)]
+
+
+def _bounds(grid: Grid) -> str:
+    return f"({', '.join(f'{v:.9g}' for v in grid.bounds_xy)}) in {grid.crs[:40]}"
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Classes in memory as a `resampling.Layer`."""
+
+    classes_YX: np.ndarray
+    grid: Grid
+    nodata: float | None = UNKNOWN
+    scale_offset: tuple[float, float] = (1.0, 0.0)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.classes_YX.dtype
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        return self.classes_YX[rows, columns]
+
+
+def _read_codes(path: Path, settings: LabelSettings) -> tuple[np.ndarray, Grid | None, dict[float, int]]:
+    """(classes_YX uint8, the file's own grid, its codes in neither list with pixels), strip by strip. Raises as `read_label`."""
+    found: Counter[float] = Counter()
+    try:
+        with open_raster(path, (settings.band,)) as dataset:
+            height, width = dataset.shape
+            if height * width > MAX_LABEL_PX:
+                raise RequestError(f"the label {path} has {height} x {width} pixels, the bound is {MAX_LABEL_PX}; cut it up")
+            classes_YX = np.full((height, width), UNKNOWN, np.uint8)
+            rows = max(1, STRIP_PX // width)
+            for row in range(0, height, rows):
+                codes_YX = dataset.read(settings.band, window=((row, min(row + rows, height)), (0, width)))
+                part_YX = classes_YX[row : row + rows]
+                part_YX[np.isin(codes_YX, settings.unchanged)] = UNCHANGED
+                part_YX[np.isin(codes_YX, settings.changed)] = CHANGED
+                codes, counts = np.unique(codes_YX[~np.isnan(codes_YX)], return_counts=True)  # NaN is no code
+                found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+            affine, crs, bands = dataset.transform, dataset.crs, dataset.count
+            nodata = dataset.nodatavals[settings.band - 1]
+            is_georeferenced = crs is not None and affine.determinant != 0 and not affine.is_identity
+            own = Grid.from_affine(canonical_crs(crs.to_wkt()), affine, dataset.shape) if is_georeferenced else None
+    except SceneRefused as error:
+        raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
+    except MissingInput as error:
+        raise MissingInput(f"no such label: {path}; correct labels.path, or leave the site out of source.sites") from error
+    requested = (*settings.changed, *settings.unchanged)
+    if not any(code in found for code in requested):
+        elsewhere = f", or labels.band to the right one of its {bands} bands" if bands > 1 else ""
+        raise RequestError(
+            f"the label {path} has none of the codes {', '.join(f'{code:g}' for code in sorted(requested))}; it holds "
+            f"{_shown(found)}: set labels.changed and labels.unchanged to what they mean{elsewhere}"
+        )
+    others = {code: count for code, count in found.items() if code not in (*requested, nodata)}
+    return classes_YX, own, others
+
+
+def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]) -> list[str]:
+    """Notes on the classes. Raises RequestError where one is missing and may be among `others` (code -> pixels) or unknown."""
+    counts = {name: int(np.count_nonzero(label_YX == code)) for name, code in (("changed", CHANGED), ("unchanged", UNCHANGED))}
+    missing = " and no ".join(name for name, count in counts.items() if not count)
+    unknown = label_YX.size - sum(counts.values())
+    if missing and (others or not any(counts.values())):
+        held = f"; the file also holds the codes {_shown(others)}" if others else ""
+        raise RequestError(
+            f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} "
+            f"unchanged, {unknown} unknown){held}: correct labels.changed and labels.unchanged, or leave the site out of "
+            "source.sites"
+        )
+    notes = [f"{path.name} has no {missing} pixel"] if missing else []
+    if unknown:
+        codes = f"codes {_shown(others)} mean neither" if others else "nodata, or outside of the label"
+        notes.append(f"{path.name}: {unknown / label_YX.size:.1%} of the pixels are unknown and left out ({codes})")
+    return notes
+
+
+def _shown(found: Mapping[float, int]) -> str:
+    """The most frequent codes, with how many pixels hold them."""
+    common = sorted(found.items(), key=lambda item: -item[1])
+    more = f" and {len(common) - 6} more" if len(common) > 6 else ""
+    return ", ".join(f"{code:g} ({count} px)" for code, count in common[:6]) + more
+
+
+def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path, notes: list[str]) -> np.ndarray:
+    """The label cropped or padded with unknown, at its lower and right edges, to a scene's shape. Raises RequestError."""
+    (height, width), (rows, columns) = classes_YX.shape, shape_yx
+    if max(abs(height - rows), abs(width - columns)) > MAX_SIZE_DIFFERENCE_PX:
+        raise RequestError(
+            f"the label {path} has {height} x {width} pixels, its scene {rows} x {columns}; they may "
+            "differ by one pixel: set labels.grid_of to the scene it was drawn on, or correct labels.path"
+        )
+    if (height, width) != (rows, columns):
+        notes.append(f"{path.name} has {height} x {width} pixels, its scene {rows} x {columns}: cut or padded with unknown")
+    fitted_YX = np.full((rows, columns), UNKNOWN, np.uint8)
+    fitted_YX[:height, :width] = classes_YX[:rows, :columns]
+    return fitted_YX

@@ -1,19 +1,16 @@
 """A detector over a whole site: how likely every pixel has changed, and a mask."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.change.decision import fused_probability
-from pipelines.change.frames import new_array
 from pipelines.change.groups import Grouping
 from pipelines.change.metrics import UNKNOWN
 from pipelines.change.networks import NamedIndex
 from pipelines.change.site_scores import SiteScores
-from pipelines.change.sites import key_of
+from pipelines.change.sites import key_of, new_array
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
 from pipelines.tiles import Tile
@@ -50,16 +47,13 @@ def predict_site(
         logits[i] = scores.logits(name, detector, i, key_of(detector=model_hash, member=i, sites=scores.sites.key))
     index_HW = scores.fused_index(name, fused)
     folder.mkdir(parents=True, exist_ok=True)
-    p_HW, mask_HW = (
-        new_array(folder / "probability.npy", np.float32, shape_yx),
-        new_array(folder / "mask.npy", np.uint8, shape_yx),
-    )
-    for tile, chosen in members.items():
-        for at in strips(tile):
-            index = None if index_HW is None else index_HW[at]
-            p_HW[at] = fused_probability(detector, [(i, logits[i][at]) for i in chosen], index)
-            seen = ~np.isnan(p_HW[at])
-            mask_HW[at] = np.where(seen, np.where(seen, p_HW[at], 0) >= detector.threshold, UNKNOWN)
+    p_HW = new_array(folder / "probability.npy", np.float32, shape_yx)
+    mask_HW = new_array(folder / "mask.npy", np.uint8, shape_yx)
+    for at, chosen in ((at, chosen) for tile, chosen in members.items() for at in strips(tile)):
+        index = None if index_HW is None else index_HW[at]
+        p_HW[at] = fused_probability(detector, [(i, logits[i][at]) for i in chosen], index)
+        seen = ~np.isnan(p_HW[at])
+        mask_HW[at] = np.where(seen, np.where(seen, p_HW[at], 0) >= detector.threshold, UNKNOWN)
     p_HW.flush()
     mask_HW.flush()
     return SiteChange(p_HW, mask_HW)
@@ -67,10 +61,8 @@ def predict_site(
 
 def members_of(grouping: Grouping, name: str, shape_yx: tuple[int, int], members: int) -> dict[Tile, list[int]]:
     """tile -> the networks that predict it; later tiles lie over earlier ones."""
-    chosen = {Tile(0, shape_yx[0], 0, shape_yx[1]): list(range(members))}
-    for g, group in enumerate(grouping.groups):
-        chosen |= {region.tile: [g] for region in group if region.site == name}
-    return chosen
+    own = {region.tile: [g] for g, group in enumerate(grouping.groups) for region in group if region.site == name}
+    return {Tile(0, shape_yx[0], 0, shape_yx[1]): list(range(members))} | own
 
 
 def strips(tile: Tile) -> list[tuple[slice, slice]]:

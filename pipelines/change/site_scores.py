@@ -1,25 +1,30 @@
-"""Scores over whole sites, in files: networks and change indices, each computed once for everything that it depends on."""
+"""Scores over whole sites, in files: networks and change indices, each computed once for everything that it depends on.
 
-from __future__ import annotations
+Scores are computed tile by tile: every tile sees its whole halo, so the tiles are the whole, and only one window is in memory.
+Shapes: T dates, C channels, H rows, W columns.
+"""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pipelines.change.decision import HeldOut
-from pipelines.change.evaluation import standardised
-from pipelines.change.frames import frame_of
+from pipelines.change.evaluation import HeldOut, standardised
 from pipelines.change.networks import NamedIndex, TrainedNetwork
 from pipelines.change.pairs import read_prepared, site_of_cube
-from pipelines.change.scoring import Score, score_file, score_site
-from pipelines.change.sites import Sites, key_of
+from pipelines.change.sites import Sites, frame_of, key_of, new_array
+from pipelines.change.windows import LabelledSite
 from pipelines.cube.store import open_cube
-from pipelines.predictors import ChangeDetector
-from pipelines.tiles import Tile
+from pipelines.errors import RequestError, StateError
+from pipelines.files import replacing
+from pipelines.inference.tiling import window_of
+from pipelines.predictors import ChangeDetector, ChangeIndex
+from pipelines.tiles import Tile, tile_raster
 
-Halo = tuple[int, ...] | None
+Score = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,22 +40,17 @@ class SiteScores:
 
     def logits(self, name: str, detector: ChangeDetector, member: int, key: str) -> np.ndarray:
         """logit_HW of one network of a detector; `key` names the network."""
-        steps = len(self.sites.all[name].days_T)
-
-        def score(x_TCHW: np.ndarray, valid_THW: np.ndarray, days_T: np.ndarray) -> np.ndarray:
-            return detector.member_logit(member, *(as_tensor(array) for array in (x_TCHW, valid_THW, days_T))).numpy()
-
-        return self._tiled(name, key, score, detector.halo_px(steps), detector.stride_px)
+        score = partial(detector.member_logit, member)
+        return self._file(name, key, partial(score_site, self.sites.all[name], score, detector, self.tile_px))
 
     def index(self, name: str, named: NamedIndex) -> np.ndarray:
         """score_HW of a change index on what the networks see."""
-        steps = len(self.sites.all[name].days_T)
 
-        def score(x_TCHW: np.ndarray, valid_THW: np.ndarray, _days_T: np.ndarray) -> np.ndarray:
-            return named.index.score(as_tensor(x_TCHW), as_tensor(valid_THW)).numpy()
+        def score(x_TCHW: torch.Tensor, valid_THW: torch.Tensor, _days_T: torch.Tensor) -> torch.Tensor:
+            return named.index.score(x_TCHW, valid_THW)
 
         key = key_of(index=named.name, sites=self.sites.key)
-        return self._tiled(name, key, score, named.index.halo_px(steps), named.index.stride_px)
+        return self._file(name, key, partial(score_site, self.sites.all[name], score, named.index, self.tile_px))
 
     def fused_index(self, name: str, named: NamedIndex | None) -> np.ndarray | None:
         """score_HW of the index that networks are fused with; None for none."""
@@ -63,14 +63,14 @@ class SiteScores:
         """
         if named.is_comparable:
             return self.index(name, named)
-        files, shape_yx = self.sites.files[name], self.sites.all[name].shape_yx
+        files, (height, width) = self.sites.files[name], self.sites.all[name].shape_yx
 
         def fill(out_HW: np.ndarray) -> None:
             source = site_of_cube(name, open_cube(files.cube_uri, files.snapshot))
-            x_TCHW, valid_THW = read_prepared(source, frame_of(files.decoded).pair, Tile(0, shape_yx[0], 0, shape_yx[1]))
-            out_HW[:] = named.index.score(torch.from_numpy(x_TCHW), torch.from_numpy(valid_THW)).numpy()
+            dates = read_prepared(source, frame_of(files.decoded).pair, Tile(0, height, 0, width))
+            out_HW[:] = named.index.score(*(torch.from_numpy(array) for array in dates)).numpy()
 
-        return score_file(self._path(name, key_of(reference=named.name, sites=self.sites.key)), shape_yx, fill)
+        return self._file(name, key_of(reference=named.name, sites=self.sites.key), fill)
 
     def comparable(self, name: str, named: NamedIndex) -> np.ndarray:
         """`reference` in a form for which one threshold serves every site: as it is, or standardised by the site."""
@@ -79,35 +79,55 @@ class SiteScores:
 
     def held_out(self, network: TrainedNetwork, fused: NamedIndex | None, group: int) -> list[HeldOut]:
         """The regions of a group as a network sees them that was not trained on it."""
-        return [
-            HeldOut(
-                region,
-                self.logits(region.site, network.detector, 0, network.key),
-                self.fused_index(region.site, fused),
-                self.sites.truths[region.site],
-            )
-            for region in self.sites.grouping.groups[group]
-        ]
+        found = []
+        for site, tile in ((region.site, region.tile) for region in self.sites.grouping.groups[group]):
+            logit_HW = self.logits(site, network.detector, 0, network.key)[tile.rows, tile.columns]
+            index_HW = self.fused_index(site, fused)
+            index_HW = None if index_HW is None else np.asarray(index_HW[tile.rows, tile.columns])
+            found.append(HeldOut(site, np.asarray(logit_HW), index_HW, self.sites.truths[site].cut(tile)))
+        return found
 
-    def _tiled(self, name: str, key: str, score: Score, halo_px: Halo, stride_px: tuple[int, ...]) -> np.ndarray:
-        """`score` over a decoded site, tile by tile."""
-        site = self.sites.all[name]
-
-        def read(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-            return site.x_TCHW[..., tile.rows, tile.columns], site.valid_THW[..., tile.rows, tile.columns]
-
-        def fill(out_HW: np.ndarray) -> None:
-            score_site(
-                read, site.days_T, site.shape_yx, score,
-                halo_px=halo_px, stride_px=stride_px, tile_px=self.tile_px, out_HW=out_HW,
-            )  # fmt: skip
-
-        return score_file(self._path(name, key), site.shape_yx, fill)
-
-    def _path(self, name: str, key: str) -> Path:
-        return self.folder / f"{name}-{key[:16]}.npy"
+    def _file(self, name: str, key: str, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+        return score_file(self.folder / f"{name}-{key[:16]}.npy", self.sites.all[name].shape_yx, fill)
 
 
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over a contiguous copy of a part of a memory map."""
-    return torch.from_numpy(np.ascontiguousarray(array))
+def score_site(site: LabelledSite, score: Score, model: ChangeDetector | ChangeIndex, tile_px: int, out_HW: np.ndarray) -> None:
+    """Fills `out_HW` (float32) with `score(x_TCHW, valid_THW, days_T)`; NaN where no or only one date saw the pixel.
+
+    A window starts at multiples of the model's `stride_px`, where a network's cells do, and reaches its `halo_px` beyond its
+    tile or to the raster's edge. Raises StateError where the score has another shape, RequestError where a score without a
+    finite halo would need several tiles.
+    """
+    tiles, halo_px = tile_raster(site.shape_yx, tile_px), model.halo_px(len(site.days_T))
+    if halo_px is None and len(tiles) > 1:
+        raise RequestError(
+            f"this score needs the whole raster of {site.shape_yx} (y, x) at once: set prediction.tile_px to at least "
+            f"{max(site.shape_yx)}, or take a network with a finite halo"
+        )
+    for tile in tiles:
+        window = window_of(tile, halo_px or (0, 0), site.shape_yx, model.stride_px)
+        rows, columns = tile.within(window)
+        x_TCHW, valid_THW = (array[..., window.rows, window.columns] for array in (site.x_TCHW, site.valid_THW))
+        seen_HW = np.count_nonzero(valid_THW[:, rows, columns], axis=0) >= 2
+        if not seen_HW.any():
+            out_HW[tile.rows, tile.columns] = np.nan
+            continue
+        score_HW = score(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (x_TCHW, valid_THW, site.days_T))).numpy()
+        if score_HW.shape != window.shape_yx:
+            raise StateError(f"the score of a window of {window.shape_yx} (y, x) has shape {score_HW.shape}")
+        out_HW[tile.rows, tile.columns] = np.where(seen_HW, score_HW[rows, columns], np.nan)
+
+
+def score_file(path: Path, shape_yx: tuple[int, int], fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    """The scores in the `.npy` file at `path`, a memory map; `fill(out_HW)` makes them where the file is not there yet.
+
+    The file is there as a whole or not at all; its name must identify what it was made from.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, flush=False, mark="partial") as draft:
+            out_HW = new_array(draft, np.float32, shape_yx)
+            fill(out_HW)
+            out_HW.flush()
+    score_HW: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return score_HW

@@ -13,12 +13,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from pipelines.change.metrics import CHANGED, UNCHANGED, UNKNOWN
 from pipelines.errors import RequestError
-from pipelines.samples.sampling import augmented
+from pipelines.samples.sampling import Batch, augmented
 from pipelines.tiles import Tile
-
-CHANGED, UNKNOWN = 1, 255
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,24 +59,18 @@ class Region:
     tile: Tile
 
 
-def label_counts(label_HW: np.ndarray) -> tuple[int, int]:
-    """(changed, unchanged) pixels whose label is known."""
-    changed = int(np.count_nonzero(label_HW == CHANGED))
-    return changed, int(np.count_nonzero(label_HW != UNKNOWN)) - changed
-
-
 def check_classes(sites: Iterable[LabelledSite], regions: Sequence[Region], what: str, is_strip: bool = False) -> None:
     """Raises RequestError unless `regions` hold both changed and unchanged pixels; `what` names them in the message.
 
     `is_strip`: the regions are strips of sites that are too few to be left out, which no setting puts together.
     """
-    by_name = {site.name: site for site in sites}
-    counts = [label_counts(by_name[r.site].label_HW[r.tile.rows, r.tile.columns]) for r in regions]
-    changed, unchanged = (sum(pair[k] for pair in counts) for k in (0, 1))
-    if changed and unchanged:
+    label_of = {site.name: site.label_HW for site in sites}
+    labels = [label_of[region.site][region.tile.rows, region.tile.columns] for region in regions]
+    classes = {"changed": CHANGED, "unchanged": UNCHANGED}
+    there = [name for name, code in classes.items() if any((label_HW == code).any() for label_HW in labels)]
+    if len(there) == len(classes):
         return
-    there = "changed" if changed else "unchanged" if unchanged else None
-    found = f"holds only the class {there!r}" if there else "holds no pixel whose label is known"
+    found = f"holds only the class {there[0]!r}" if there else "holds no pixel whose label is known"
     names = ", ".join(dict.fromkeys(region.site for region in regions))
     remedy = (
         "add labelled sites: with three, whole sites are left out instead of strips; three are the practical minimum"
@@ -91,44 +83,50 @@ def check_classes(sites: Iterable[LabelledSite], regions: Sequence[Region], what
     )
 
 
+@dataclass(frozen=True)
+class WindowSettings:
+    """How an epoch's `windows` are drawn: the first `changed_share` of every region's around one of its changed pixels.
+
+    `augment`: each is augmented by one of the 8 symmetries of the square. `reverse_time`: half of them, at random, are shown
+    with their dates in reverse order.
+    """
+
+    window_px: int
+    windows: int
+    changed_share: float
+    augment: bool = False
+    reverse_time: bool = False
+
+
 class ChangeWindows:
     """The windows of some regions, as `pipelines.learning.training` asks for them.
 
-    `set_epoch` draws all of them anew: window i always comes from the same region (in turn), and the first `changed_share` of
-    every region's windows are drawn around one of its changed pixels. `augment`: each is augmented by one of the 8 symmetries of
-    the square. `reverse_time`: half of them, at random, are shown with their dates in reverse order. Without both and
-    without `set_epoch` the windows are fixed. Where a region is smaller than a window, the rest is not valid and not labelled.
+    `set_epoch` draws all of them anew, unless they are fixed: window i always comes from the same region (in turn). Where a
+    region is smaller than a window, the rest is not valid and not labelled. Raises RequestError without a region.
     """
 
     def __init__(
         self,
         sites: Mapping[str, LabelledSite],
         regions: Sequence[Region],
-        *,
-        window_px: int,
-        windows: int,
-        changed_share: float,
-        augment: bool = False,
-        reverse_time: bool = False,
+        settings: WindowSettings,
         seed: int = 0,
         is_fixed: bool = False,
     ):
         if not regions:
             raise RequestError("there is no site to draw windows from: name at least one in source.sites")
-        self.sites, self.regions = sites, tuple(regions)
-        self.window_px, self.count, self.changed_share = window_px, windows, changed_share
-        self.augment, self.reverse_time, self.seed, self.is_fixed = augment, reverse_time, seed, is_fixed
+        self.sites, self.regions, self.settings, self.seed, self.is_fixed = sites, tuple(regions), settings, seed, is_fixed
         self._changed: dict[int, np.ndarray] = {}
         self._drawn = self._draw(0)
 
     def __len__(self) -> int:
-        return self.count
+        return self.settings.windows
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
         """(T, H, W) of each window: sites with equally many dates share batches."""
-        size = self.window_px
-        return [(len(self._site_of(i).days_T), size, size) for i in range(self.count)]
+        size = self.settings.window_px
+        return [(len(self._site_of(i).days_T), size, size) for i in range(len(self))]
 
     def set_epoch(self, epoch: int) -> None:
         if not self.is_fixed:
@@ -144,21 +142,20 @@ class ChangeWindows:
 
     def _draw(self, epoch: int) -> np.ndarray:
         """(windows, 4) int64: first row, first column, symmetry, whether the dates are swapped."""
-        chance = np.random.default_rng([self.seed, epoch])
-        drawn = np.zeros((self.count, 4), np.int64)
-        for index in range(self.count):
+        chance, settings = np.random.default_rng([self.seed, epoch]), self.settings
+        drawn = np.zeros((len(self), 4), np.int64)
+        for index in range(len(self)):
             drawn[index, :2] = self._draw_corner(index, chance)
-            drawn[index, 2] = chance.integers(8) if self.augment else 0
-            drawn[index, 3] = chance.integers(2) if self.reverse_time else 0
+            drawn[index, 2] = chance.integers(8) if settings.augment else 0
+            drawn[index, 3] = chance.integers(2) if settings.reverse_time else 0
         return drawn
 
     def _draw_corner(self, index: int, chance: np.random.Generator) -> tuple[int, int]:
-        which, turn = index % len(self.regions), index // len(self.regions)
-        tile, size = self.regions[which].tile, self.window_px
+        turn, which = divmod(index, len(self.regions))
+        tile, size = self.regions[which].tile, self.settings.window_px
         row_end, col_end = max(tile.row1 - size, tile.row0), max(tile.col1 - size, tile.col0)
-        turns = -(-self.count // len(self.regions))
-        changed = self._changed_of(which)
-        if turn < round(self.changed_share * turns) and len(changed):
+        turns, changed = -(-len(self) // len(self.regions)), self._changed_of(which)
+        if turn < round(self.settings.changed_share * turns) and len(changed):
             row, col = changed[chance.integers(len(changed))] - chance.integers(size, size=2)
             return int(np.clip(row, tile.row0, row_end)), int(np.clip(col, tile.col0, col_end))
         return int(chance.integers(tile.row0, row_end + 1)), int(chance.integers(tile.col0, col_end + 1))
@@ -166,34 +163,29 @@ class ChangeWindows:
     def _changed_of(self, which: int) -> np.ndarray:
         """(changed pixels, 2) rows and columns in the site."""
         if which not in self._changed:
-            region = self.regions[which]
-            label_HW = self.sites[region.site].label_HW[region.tile.rows, region.tile.columns]
-            self._changed[which] = np.argwhere(label_HW == CHANGED) + np.array([region.tile.row0, region.tile.col0])
+            site, tile = self._site_of(which), self.regions[which].tile
+            corner = np.array([tile.row0, tile.col0])
+            self._changed[which] = np.argwhere(site.label_HW[tile.rows, tile.columns] == CHANGED) + corner
         return self._changed[which]
 
     def _cut(self, index: int) -> dict[str, np.ndarray]:
         site, tile = self._site_of(index), self.regions[index % len(self.regions)].tile
         row, col, symmetry, is_reversed = (int(v) for v in self._drawn[index])
-        size = self.window_px
+        size = self.settings.window_px
         rows, columns = slice(row, min(row + size, tile.row1)), slice(col, min(col + size, tile.col1))
-        label_HW = self._filled(np.asarray(site.label_HW[rows, columns]), UNKNOWN)
+        label_HW = self._filled(site.label_HW[rows, columns], UNKNOWN)
         x_TCHW, valid_THW = self._filled(site.x_TCHW[..., rows, columns]), self._filled(site.valid_THW[..., rows, columns])
         elapsed_T = site.elapsed_T
         if is_reversed:
             x_TCHW, valid_THW = x_TCHW[::-1], valid_THW[::-1]
             elapsed_T = np.concatenate([elapsed_T[:1], elapsed_T[:0:-1]])
-        seen_HW = valid_THW[0] & valid_THW[-1]
-        images = {
-            "x_TCHW": x_TCHW,
-            "valid_THW": valid_THW,
-            "target": (label_HW == CHANGED).astype(np.float32)[None],
-            "weight": ((label_HW != UNKNOWN) & seen_HW)[None],
-        }
-        return {name: np.ascontiguousarray(augmented(image, symmetry, True)) for name, image in images.items()} | {
-            "elapsed_T": np.ascontiguousarray(elapsed_T)
-        }
+        weight_HW = (label_HW != UNKNOWN) & valid_THW[0] & valid_THW[-1]
+        target_HW = (label_HW == CHANGED).astype(np.float32)
+        images = {"x_TCHW": x_TCHW, "valid_THW": valid_THW, "target": target_HW[None], "weight": weight_HW[None]}
+        arrays = {name: augmented(image, symmetry, True) for name, image in images.items()} | {"elapsed_T": elapsed_T}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def _filled(self, image: np.ndarray, value: int = 0) -> np.ndarray:
         """`image` (..., H, W) with `value` below and to the right, up to the window's size."""
-        missing = [(0, 0)] * (image.ndim - 2) + [(0, self.window_px - side) for side in image.shape[-2:]]
+        missing = [(0, 0)] * (image.ndim - 2) + [(0, self.settings.window_px - side) for side in image.shape[-2:]]
         return np.pad(image, missing, constant_values=value) if any(after for _, after in missing) else np.asarray(image)

@@ -28,7 +28,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
-from pipelines.samples.cache import WindowArrays
+from pipelines.samples.sampling import WindowArrays
 
 
 @dataclass(frozen=True)

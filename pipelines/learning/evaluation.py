@@ -23,7 +23,7 @@ from pipelines.learning.intervals import Interval, paired_skill, skill_json
 from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
-from pipelines.samples.cache import WindowArrays
+from pipelines.samples.sampling import WindowArrays
 from pipelines.tiles import Tile
 
 SUMS = ("pixels", "absolute", "squared", "signed", "similarity", "frames", "truth", "truth_squared")

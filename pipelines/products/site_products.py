@@ -12,10 +12,9 @@ import numpy as np
 import xarray as xr
 
 from pipelines.change.evaluation import Truth
-from pipelines.change.frames import frame_of
 from pipelines.change.metrics import count_changes
 from pipelines.change.site_prediction import SiteChange
-from pipelines.change.sites import SiteFiles, Sites
+from pipelines.change.sites import SiteFiles, Sites, frame_of
 from pipelines.cube.store import bands_of, grid_of, open_cube
 from pipelines.products.before_after import Observation, PairMaps, draw_pair_quicklook
 from pipelines.products.cog import Lineage, iso, write_layers

@@ -4,9 +4,10 @@ The code is independent of `splits`: it marks the (date, pixel) pairs that each 
 twice. Pixels that no tile edge separates are one cell, which is exact and keeps large rasters small.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,105 +28,75 @@ class Audit:
 
 def audit(plan: WindowPlan) -> Audit:
     """Checks the list of windows: shared pixel-dates between parts, buffer, gap, order of time, counts."""
-    by_part = {part: [window for window in plan.windows if window.part == part] for part in PARTS}
+    by_part, shared = {part: plan.of_part(part) for part in PARTS}, count_shared(plan)
     problems = check_windows(plan)
-    cells = Cells(plan)
-    painted = {part: cells.paint(windows) for part, windows in by_part.items()}
-    shared = {}
-    for first, second in combinations(PARTS, 2):
-        count = cells.count(painted[first] & painted[second])
-        shared[f"{first}_{second}"] = count
+    for names, count in shared.items():
         if count:
-            problems.append(f"{count} pixel-dates are in {first} and in {second} windows")
+            problems.append(f"{count} pixel-dates are in {' and in '.join(names)} windows")
     buffer_px = nearest_px({w.tile for w in by_part["train"]}, {w.tile for p in PARTS[1:] for w in by_part[p]})
     if buffer_px is not None and buffer_px < plan.split.buffer_px:
         problems.append(f"training tiles are {buffer_px} pixels from another part, split.buffer_px is {plan.split.buffer_px}")
+    problems += [f"there is no {part} window" for part in PARTS if not by_part[part]]
     facts = {
-        "shared_pixel_dates": shared,
+        "shared_pixel_dates": {"_".join(names): count for names, count in shared.items()},
         "least_distance_px": buffer_px,
-        "least_gap_days": least_gap_days(plan, by_part),
+        "least_gap_days": {f"{a}_to_{b}": gap_days(by_part[a], by_part[b]) for a, b in pairwise(PARTS)},
         "parts": {part: count_part(plan, windows) for part, windows in by_part.items()},
     }
-    problems += [f"there is no {part} window" for part in PARTS if not by_part[part]]
     return Audit(not problems, tuple(problems), facts)
 
 
-class Cells:
-    """Rectangles of pixels that no edge of any tile crosses: rows x columns, with their pixel counts."""
-
-    def __init__(self, plan: WindowPlan):
-        tiles = {window.tile for window in plan.windows}
-        self.rows = np.unique([edge for tile in tiles for edge in (tile.row0, tile.row1)])
-        self.columns = np.unique([edge for tile in tiles for edge in (tile.col0, tile.col1)])
-        self.pixels_YX = np.outer(np.diff(self.rows), np.diff(self.columns))
-        self.dates = len(plan.times)
-
-    def paint(self, windows: Iterable[Window]) -> np.ndarray:
-        """Which (date, cell) pairs the windows use as context or target, bool (dates, rows, columns)."""
-        seen: dict[Tile, set[int]] = {}
-        for window in windows:
-            seen.setdefault(window.tile, set()).update(window.context_T, window.target_K)
-        painted = np.zeros((self.dates, *self.pixels_YX.shape), bool)
-        for tile, dates in seen.items():
-            rows = slice(*np.searchsorted(self.rows, (tile.row0, tile.row1)))
-            columns = slice(*np.searchsorted(self.columns, (tile.col0, tile.col1)))
-            observed = [date for date in dates if 0 <= date < self.dates]
-            painted[observed, rows, columns] = True
-        return painted
-
-    def count(self, painted_NYX: np.ndarray) -> int:
-        """Number of (date, pixel) pairs."""
-        return int((painted_NYX * self.pixels_YX).sum())
+def count_shared(plan: WindowPlan) -> dict[tuple[str, str], int]:
+    """How many (date, pixel) pairs two parts both use as context or target, for every two parts."""
+    dates_of: dict[tuple[str, Tile], set[int]] = {}
+    for window in plan.windows:
+        dates_of.setdefault((window.part, window.tile), set()).update(window.context_T, window.target_K)
+    tiles, dates = {tile for _, tile in dates_of}, len(plan.times)
+    rows = np.unique([edge for tile in tiles for edge in (tile.row0, tile.row1)])
+    columns = np.unique([edge for tile in tiles for edge in (tile.col0, tile.col1)])
+    pixels_YX = np.outer(np.diff(rows), np.diff(columns))  # of each cell
+    used = {part: np.zeros((dates, *pixels_YX.shape), bool) for part in PARTS}
+    for (part, tile), steps in dates_of.items():
+        down = slice(*np.searchsorted(rows, (tile.row0, tile.row1)))
+        across = slice(*np.searchsorted(columns, (tile.col0, tile.col1)))
+        used[part][[step for step in steps if 0 <= step < dates], down, across] = True
+    return {(a, b): int(((used[a] & used[b]) * pixels_YX).sum()) for a, b in combinations(PARTS, 2)}
 
 
 def check_windows(plan: WindowPlan) -> list[str]:
     """Errors of single windows: outside the raster or the dates, wrong order of time, period of another part; without repeats."""
-    days = plan.days_N
-    problems: dict[str, int] = {}
-    for (part, context, target, target_days), example in {
-        (w.part, w.context_T, w.target_K, w.target_days_K): w for w in plan.windows
-    }.items():
-        for problem in check_dates(plan, days, part, context, target, target_days, example):
-            problems[problem] = problems.get(problem, 0) + 1
-    height, width = plan.shape_yx
+    days_N, (height, width) = plan.days_N, plan.shape_yx
+    different = {(w.part, w.context_T, w.target_K, w.target_days_K): w for w in plan.windows}
+    problems = Counter(problem for window in different.values() for problem in check_dates(plan, days_N, window))
     for tile in {window.tile for window in plan.windows}:
         if not (0 <= tile.row0 < tile.row1 <= height and 0 <= tile.col0 < tile.col1 <= width):
             problems[f"tile {tile.key} is outside the raster of {height} x {width} pixels"] = 1
     return [problem if count == 1 else f"{problem} ({count} times)" for problem, count in problems.items()]
 
 
-def check_dates(
-    plan: WindowPlan,
-    days_N: np.ndarray,
-    part: str,
-    context_T: tuple[int, ...],
-    target_K: tuple[int, ...],
-    target_days_K: tuple[float, ...],
-    window: Window,
-) -> list[str]:
+def check_dates(plan: WindowPlan, days_N: np.ndarray, window: Window) -> Iterator[str]:
     """Errors in time of one window."""
-    seen, truth = [i for i in context_T if i != -1], [i for i in target_K if i != -1]
-    if not all(0 <= i < len(days_N) for i in (*seen, *truth)) or context_T[-1] == -1:
-        return [f"a {part} window has the index of a date that does not exist"]
-    problems = []
-    issue, last = days_N[context_T[-1]], max((*target_days_K, *days_N[truth]))
-    first = min((*target_days_K, *days_N[truth]))
+    part, split = window.part, plan.split
+    seen, truth = ([i for i in steps if i != -1] for steps in (window.context_T, window.target_K))
+    if not all(0 <= i < len(days_N) for i in (*seen, *truth)) or window.issue == -1:
+        yield f"a {part} window has the index of a date that does not exist"
+        return
+    issue, targets = days_N[window.issue], (*window.target_days_K, *days_N[truth])
+    first, last = min(targets), max(targets)
     if first <= issue or max(days_N[seen]) > issue:
-        problems.append(f"a {part} window has a target that is not after its context")
-    split = plan.split
+        yield f"a {part} window has a target that is not after its context"
     if part == "train" and max(last, issue) >= split.train_until_day:
-        problems.append("a training window extends into the validation period or its gap")
+        yield "a training window extends into the validation period or its gap"
     if part == "validation" and not (split.validation_from_day <= first and last < split.validation_until_day):
-        problems.append("a validation window has targets outside the validation period")
+        yield "a validation window has targets outside the validation period"
     if part == "test" and first < split.test_from_day:
-        problems.append("a test window has targets before the test period")
+        yield "a test window has targets before the test period"
     usable = days_N[plan.usable(window)]
     forbidden = usable > issue
     if part == "train":
         forbidden &= (usable <= last + UNSEEN_AFTER_TARGET_DAYS) | (usable >= split.train_until_day)
     if forbidden.any():
-        problems.append(f"a {part} window may use dates that are reserved")
-    return problems
+        yield f"a {part} window may use dates that are reserved"
 
 
 def nearest_px(tiles: set[Tile], others: set[Tile]) -> int | None:
@@ -133,38 +104,31 @@ def nearest_px(tiles: set[Tile], others: set[Tile]) -> int | None:
     if not tiles or not others:
         return None
     edges = np.array([(t.row0, t.row1, t.col0, t.col1) for t in others])
-    least = None
+    distances = []
     for tile in tiles:
         rows = np.maximum(edges[:, 0] - tile.row1, tile.row0 - edges[:, 1])
         columns = np.maximum(edges[:, 2] - tile.col1, tile.col0 - edges[:, 3])
-        nearest = int(np.maximum(np.maximum(rows, columns), -1).min())
-        least = nearest if least is None else min(least, nearest)
-    return least
+        distances.append(int(np.maximum(np.maximum(rows, columns), -1).min()))
+    return min(distances)
 
 
-def least_gap_days(plan: WindowPlan, by_part: dict[str, list[Window]]) -> dict[str, float | None]:
-    """Days between the last date of training and the first target of validation, and between validation and test."""
-    last = {part: max((max(w.target_days_K) for w in windows), default=None) for part, windows in by_part.items()}
-    first = {part: min((min(w.target_days_K) for w in windows), default=None) for part, windows in by_part.items()}
-
-    def gap(before: str, after: str) -> float | None:
-        start, stop = last[before], first[after]
-        return None if start is None or stop is None else stop - start
-
-    return {"train_to_validation": gap("train", "validation"), "validation_to_test": gap("validation", "test")}
+def gap_days(before: Sequence[Window], after: Sequence[Window]) -> float | None:
+    """Days between the last target of one part and the first of the next; None where one has no window."""
+    if not before or not after:
+        return None
+    return min(min(w.target_days_K) for w in after) - max(max(w.target_days_K) for w in before)
 
 
-def count_part(plan: WindowPlan, windows: list[Window]) -> dict[str, Any]:
+def count_part(plan: WindowPlan, windows: Sequence[Window]) -> dict[str, Any]:
     """Windows, tiles, pixels and dates of one part."""
     tiles = {window.tile for window in windows}
-    targets = [day for window in windows for day in (min(window.target_days_K), max(window.target_days_K))]
+    targets = [day for window in windows for day in window.target_days_K]
     pixels = sum(tile.shape_yx[0] * tile.shape_yx[1] for tile in tiles)
-    span = [str(date)[:19] for date in from_days(np.array([min(targets), max(targets)]))] if targets else None
     return {
         "windows": len(windows),
         "tiles": len(tiles),
         "issue_dates": len({window.issue for window in windows}),
         "pixels": pixels,
         "share_of_raster": round(pixels / (plan.shape_yx[0] * plan.shape_yx[1]), 4),
-        "targets_from_to": span,
+        "targets_from_to": [str(date)[:19] for date in from_days(np.array([min(targets), max(targets)]))] if targets else None,
     }

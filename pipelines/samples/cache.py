@@ -1,4 +1,4 @@
-"""The sample cache: blocks of one cube snapshot, decoded once; windows are slices of memory maps of it.
+"""Builds the sample cache: blocks of one cube snapshot, decoded once; windows are slices of memory maps of it.
 
     FOLDER/cache-KEY/plan.json, cache.json
     FOLDER/cache-KEY/PART-HxW/values.npy            (blocks, N, C, H, W) float32 physical, 0 where invalid
@@ -6,154 +6,41 @@
                               prepared-NAME.npy     (windows, ...) what `prepare` returned
 
 Tiles of one part and shape are one group, so a batch is one fancy index. A cache is published by rename, completely or
-not at all; its KEY is the hash of everything that its content depends on.
+not at all; its KEY is the hash of everything that its content depends on. The cube's chunks hold one date of a square of
+pixels, so tiles that share chunks are read together if they fit in memory.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
 import torch
 import xarray as xr
 
+from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
+from pipelines.files import is_full
 from pipelines.progress import Progress
-from pipelines.samples.blocks import Block, check_fits, decoded_blocks
-from pipelines.samples.plan import PARTS, Window, WindowPlan, from_json, to_json
-from pipelines.samples.sampling import Group, PartSamples, ShapeBatches
-from pipelines.samples.storage import GrowingArray, check_file, full_disk
-from pipelines.samples.variables import Variable
+from pipelines.samples.plan import PARTS, Window, WindowPlan, to_json
+from pipelines.samples.sampling import FORMAT, SampleCache, date_tensors, open_samples
+from pipelines.samples.variables import Variable, decode, used_bands
 from pipelines.tiles import Tile
 
-FORMAT = 1
+REGION_BYTES = 256 * 2**20  # stored pixels held at once; a single tile may need more
 logger = logging.getLogger(__name__)
 Prepare = Callable[..., dict[str, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class WindowArrays:
-    """One window: the arguments of the forecaster's `forecast`, and the truth.
-
-    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable
-    dates). `target_KCHW` is 0 where `target_valid_KHW` is False.
-    """
-
-    x_NCHW: torch.Tensor
-    valid_NHW: torch.Tensor
-    days_N: torch.Tensor
-    context_T: torch.Tensor
-    usable_N: torch.Tensor
-    target_days_K: torch.Tensor
-    target_KCHW: torch.Tensor
-    target_valid_KHW: torch.Tensor
-    tile: Tile
-    part: str
-
-    def arguments(self) -> dict[str, torch.Tensor]:
-        """The keyword arguments of `forecast` and `prepare`."""
-        names = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
-        return {name: getattr(self, name) for name in names}
-
-
-class SampleCache:
-    """A finished cache on disk. Windows are numbered in the plan's order, without those with too few valid targets."""
-
-    def __init__(self, folder: Path, plan: WindowPlan, groups: list[Group], names: tuple[str, ...]):
-        self.folder, self.plan, self.groups, self.names = folder, plan, groups, names
-        rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
-        self.rows_of = [(g, row) for _, g, row in rows_of]
-
-    def __len__(self) -> int:
-        return len(self.rows_of)
-
-    def counts(self) -> dict[str, int]:
-        """Number of windows by part."""
-        return {part: sum(len(g.numbers) for g in self.groups if g.part == part) for part in PARTS}
-
-    def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
-        """The windows of a part as a torch Dataset; see `PartSamples`."""
-        if part not in PARTS:
-            raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
-        return PartSamples(self.plan, [group for group in self.groups if group.part == part], augment=augment, seed=seed)
-
-    def batches(
-        self, part: str, batch: int, *, shuffle: bool = False, generator: torch.Generator | None = None, augment: bool = False
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """One pass over a part in batches of windows of equal shape, gathered with one fancy index per array."""
-        seed = int(torch.randint(2**31, (), generator=generator)) if shuffle or augment else 0
-        samples = self.part(part, augment=augment, seed=seed)
-        for indices in ShapeBatches(samples, batch, shuffle=shuffle, seed=seed):
-            yield samples.gather(indices)
-
-    def window(self, i: int) -> WindowArrays:
-        """Window `i` with everything that a forecaster may use, and the truth."""
-        g, row = self.rows_of[i]
-        group = self.groups[g]
-        window = self.plan.windows[group.numbers[row]]
-        values, valid = group.values[group.slots[row]], group.valid[group.slots[row]]
-        target, target_valid = cut_targets(values, valid, window)
-        return WindowArrays(
-            torch.from_numpy(values),
-            torch.from_numpy(valid),
-            *date_tensors(self.plan, window),
-            torch.from_numpy(target),
-            torch.from_numpy(target_valid),
-            window.tile,
-            window.part,
-        )
-
-    def windows(self, part: str) -> Iterator[WindowArrays]:
-        """The windows of a part, in the plan's order."""
-        if part not in PARTS:
-            raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
-        return (self.window(i) for i, (g, _) in enumerate(self.rows_of) if self.groups[g].part == part)
-
-    def counted(self, part: str) -> "CountedWindows":
-        """The same with a length, so that progress knows how far it is."""
-        return CountedWindows(self, part)
-
-
-@dataclass(frozen=True)
-class CountedWindows:
-    """The windows of one part, to be gone through again and again; `len` counts them."""
-
-    cache: SampleCache
-    part: str
-
-    def __len__(self) -> int:
-        return self.cache.counts()[self.part]
-
-    def __iter__(self) -> Iterator[WindowArrays]:
-        return self.cache.windows(self.part)
-
-
-def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(days_N, context_T, usable_N, target_days_K) of a window."""
-    return (
-        torch.from_numpy(plan.days_N),
-        torch.tensor(window.context_T, dtype=torch.int64),
-        torch.from_numpy(plan.usable(window)),
-        torch.tensor(window.target_days_K, dtype=torch.float64),
-    )
-
-
-def cut_targets(x_NCHW: np.ndarray, valid_NHW: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """(target_KCHW, target_valid_KHW) of a window, copies; steps without an observation are 0 and invalid."""
-    target = np.array(window.target_K)
-    target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
-    return x_NCHW[target] * target_valid_KHW[:, None], target_valid_KHW
-
-
-# ---------------------------------------------------------------- building
+WindowsOfTiles = dict[Tile, list[tuple[int, Window]]]  # windows with their numbers in the plan
 
 
 def build_samples(
@@ -178,78 +65,42 @@ def build_samples(
     if prepare is not None and not prepare_key:
         raise ValueError("prepare needs a prepare_key that identifies what its result depends on")
     check_fits(dataset, plan)
-    key = cache_key(snapshot, plan, variables, prepare_key, min_valid_fraction)
-    final = Path(folder) / f"cache-{key}"
+    content = [FORMAT, snapshot, to_json(plan), [asdict(v) for v in variables], prepare_key, min_valid_fraction]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    final = folder / f"cache-{key}"
     if final.exists():
         try:
             return open_samples(final)
         except ArtefactDamaged as e:
             logger.warning("sample cache is built again: %s", e)
             shutil.rmtree(final)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    remove_incomplete(Path(folder))
-    building = Path(folder) / f".building-{key}-{socket.gethostname()}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_incomplete(folder)
+    building, of_tile = folder / f".building-{key}-{socket.gethostname()}-{os.getpid()}", windows_of_tiles(plan)
     try:
         building.mkdir()
-        write_cache(building, dataset, plan, variables, prepare, progress, {"key": key, "snapshot": snapshot}, min_valid_fraction)
+        blocks = decoded_blocks(dataset, sorted(of_tile), variables, progress)
+        groups = write_groups(building, blocks, of_tile, plan, prepare, min_valid_fraction)
+        (building / "plan.json").write_text(to_json(plan))
+        about = {"key": key, "snapshot": snapshot, "format": FORMAT, "variables": [v.name for v in variables], "groups": groups}
+        (building / "cache.json").write_text(json.dumps(about))
         publish(building, final)
     except OSError as e:
-        raise full_disk(e, building) from e
+        if not is_full(e):
+            raise
+        remedy = "free space, or use fewer blocks or a larger stride"
+        raise StorageFull(f"no space left while writing samples to {folder}: {remedy}") from e
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for other in Path(folder).glob("cache-*"):
+    for other in folder.glob("cache-*"):
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
     return open_samples(final)
 
 
-def cache_key(
-    snapshot: str, plan: WindowPlan, variables: tuple[Variable, ...], prepare_key: str, min_valid_fraction: float
-) -> str:
-    """Hash (16 hex digits) of everything that the cache's content depends on."""
-    parts = [FORMAT, snapshot, to_json(plan), [asdict(v) for v in variables], prepare_key, min_valid_fraction]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_cache(
-    building: Path,
-    dataset: xr.Dataset,
-    plan: WindowPlan,
-    variables: tuple[Variable, ...],
-    prepare: Prepare | None,
-    progress: Progress | None,
-    identity: dict[str, str],
-    min_valid_fraction: float,
-) -> None:
-    """Writes a cache to the folder `building`; the list of files comes last."""
-    of_tile = windows_of_tiles(plan)
-    writers: dict[tuple[str, tuple[int, int]], GroupWriter] = {}
-    best: dict[str, float] = {}
-    free = shutil.disk_usage(building).free
-    try:
-        for done, block in enumerate(decoded_blocks(dataset, sorted(of_tile), variables, progress), start=1):
-            part = of_tile[block.tile][0][1].part
-            kept = [(n, w) for n, w in of_tile[block.tile] if valid_target_fraction(block, w, best) >= min_valid_fraction]
-            if kept:
-                height, width = block.tile.shape_yx
-                if (part, block.tile.shape_yx) not in writers:
-                    writers[part, block.tile.shape_yx] = GroupWriter(building / f"{part}-{height}x{width}", part)
-                writers[part, block.tile.shape_yx].add(block, kept, plan, prepare)
-            if done == 1:
-                check_space(building, len(of_tile), free)
-        check_parts({part for part, _ in writers}, best, min_valid_fraction)
-        finished = [writer.close(building) for writer in writers.values()]
-    finally:
-        for writer in writers.values():
-            writer.abandon()
-    (building / "plan.json").write_text(to_json(plan))
-    content = {**identity, "format": FORMAT, "variables": [v.name for v in variables], "groups": finished}
-    (building / "cache.json").write_text(json.dumps(content))
-
-
-def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
-    """Windows with their numbers in the plan, by tile. Raises ArtefactDamaged if two parts share a tile."""
-    of_tile: dict[Tile, list[tuple[int, Window]]] = {}
+def windows_of_tiles(plan: WindowPlan) -> WindowsOfTiles:
+    """Raises ArtefactDamaged if two parts share a tile."""
+    of_tile: WindowsOfTiles = {}
     for number, window in enumerate(plan.windows):
         of_tile.setdefault(window.tile, []).append((number, window))
     for tile, members in of_tile.items():
@@ -258,30 +109,130 @@ def windows_of_tiles(plan: WindowPlan) -> dict[Tile, list[tuple[int, Window]]]:
     return of_tile
 
 
-def valid_target_fraction(block: Block, window: Window, best: dict[str, float]) -> float:
-    """Fraction of the window's target pixels that are valid; keeps the best of the part for the message of `check_parts`."""
-    observed = [i for i in window.target_K if i >= 0]
-    share: float = float(block.valid_NHW[observed].sum()) / (len(window.target_K) * block.valid_NHW[0].size)
-    best[window.part] = max(share, best.get(window.part, 0.0))
-    return share
+def publish(building: Path, final: Path) -> None:
+    """Renames `building` to `final`; if another process was faster, its equal cache is kept."""
+    try:
+        building.rename(final)
+    except OSError:
+        if not (final / "cache.json").is_file():
+            raise
+        logger.info("another process has published the same sample cache")
 
 
-def check_parts(parts: set[str], best: dict[str, float], min_valid_fraction: float) -> None:
-    """Raises RequestError if a part has no window left."""
-    for part in PARTS:
-        if part not in parts:
+def remove_incomplete(folder: Path) -> None:
+    """Removes the incomplete caches of dead processes of this machine."""
+    for leftover in folder.glob(".building-*-*-*"):
+        host, _, pid = leftover.name.split("-", 2)[2].rpartition("-")
+        is_dead = pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
+        if host == socket.gethostname() and is_dead:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+# ---------------------------------------------------------------- reading the cube
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoded tile of all dates: `x_NCHW` float32 physical (0 where invalid), `valid_NHW` bool."""
+
+    tile: Tile
+    x_NCHW: np.ndarray
+    valid_NHW: np.ndarray
+
+
+def decoded_blocks(
+    dataset: xr.Dataset, tiles: list[Tile], variables: tuple[Variable, ...], progress: Progress | None = None
+) -> Iterator[Block]:
+    """Each of `tiles` decoded, in an order that reads every stored chunk about once. `progress` counts tiles."""
+    bands, done = bands_of(dataset), 0
+    used = used_bands(bands, variables)
+    is_slice = used == tuple(range(used[0], used[-1] + 1))  # storage reads slices without a copy
+    image = dataset["image"].isel(band=slice(used[0], used[-1] + 1) if is_slice else list(used))
+    chunks = dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
+    bytes_per_pixel = dataset.sizes["time"] * len(used) * image.dtype.itemsize
+    for region, members in group_tiles(tiles, int(chunks[-2]) if chunks else 256, bytes_per_pixel):
+        image_NBYX = image.isel(y=region.rows, x=region.columns).values
+        valid_NYX = dataset["valid"].isel(y=region.rows, x=region.columns).values.astype(bool, copy=False)
+        for tile in members:
+            rows, columns = tile.within(region)
+            part = image_NBYX[:, :, rows, columns], valid_NYX[:, rows, columns]
+            yield Block(tile, *decode(*part, tuple(bands[number] for number in used), variables))
+            done += 1
+            if progress is not None:
+                progress(done, len(tiles))
+
+
+def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator[tuple[Tile, list[Tile]]]:
+    """(region, its tiles): tiles whose centres are in the same chunk are read as one region, if it fits in REGION_BYTES."""
+    groups: dict[tuple[int, int], list[Tile]] = {}
+    for tile in sorted(tiles):
+        groups.setdefault(((tile.row0 + tile.row1) // 2 // chunk, (tile.col0 + tile.col1) // 2 // chunk), []).append(tile)
+    for members in groups.values():
+        rows, columns = [(t.row0, t.row1) for t in members], [(t.col0, t.col1) for t in members]
+        region = Tile(min(rows)[0], max(row1 for _, row1 in rows), min(columns)[0], max(col1 for _, col1 in columns))
+        height, width = region.shape_yx
+        if height * width * bytes_per_pixel <= REGION_BYTES:
+            yield region, members
+        else:
+            yield from ((tile, [tile]) for tile in members)
+
+
+def check_fits(dataset: xr.Dataset, plan: WindowPlan) -> None:
+    """Raises ArtefactDamaged if the plan was made for other dates or another raster than the cube's."""
+    shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
+    if shape_yx != tuple(plan.shape_yx):
+        raise ArtefactDamaged(
+            f"the window plan is for a raster of {plan.shape_yx}, the cube has {shape_yx}: plan the windows again"
+        )
+    times = dataset["time"].values.astype("datetime64[ns]")
+    if not np.array_equal(times, plan.times):
+        raise ArtefactDamaged(
+            f"the window plan is for {len(plan.times)} dates up to {plan.times[-1]}, "
+            f"the cube has {len(times)} up to {times[-1]}: plan the windows again"
+        )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_groups(
+    building: Path, blocks: Iterable[Block], of_tile: WindowsOfTiles, plan: WindowPlan, prepare: Prepare | None, least: float
+) -> list[dict[str, Any]]:
+    """Writes the arrays of a cache below `building`; returns the description of each group. least: fraction of valid targets."""
+    writers: dict[tuple[str, tuple[int, int]], GroupWriter] = {}
+    best, free = dict.fromkeys(PARTS, 0.0), shutil.disk_usage(building).free
+    try:
+        for done, block in enumerate(blocks, start=1):
+            kept, shape_yx = [], block.tile.shape_yx
+            for number, window in of_tile[block.tile]:
+                observed = [i for i in window.target_K if i >= 0]
+                valid = np.count_nonzero(block.valid_NHW[observed]) / (len(window.target_K) * block.valid_NHW[0].size)
+                best[window.part] = max(valid, best[window.part])
+                kept += [(number, window)] if valid >= least else []
+            if kept:
+                group = kept[0][1].part, shape_yx
+                if group not in writers:
+                    writers[group] = GroupWriter(building / f"{group[0]}-{shape_yx[0]}x{shape_yx[1]}", group[0])
+                writers[group].add(block, kept, plan, prepare)
+            if done == 1:
+                check_space(building, len(of_tile), free)
+        if lacking := [part for part in PARTS if part not in {written for written, _ in writers}]:
             raise RequestError(
-                f"no {part} window has {min_valid_fraction:.0%} of its target pixels valid; "
-                f"the best has {best.get(part, 0.0):.1%}: lower samples.min_valid_fraction, or check the quality mask"
+                f"no {lacking[0]} window has {least:.0%} of its target pixels valid; "
+                f"the best has {best[lacking[0]]:.1%}: lower samples.min_valid_fraction, or check the quality mask"
             )
+        return [writer.close() for writer in writers.values()]
+    finally:
+        for array in (array for writer in writers.values() for array in writer.arrays.values()):
+            array.abandon()
 
 
 def check_space(building: Path, blocks: int, free: int) -> None:
     """Raises StorageFull if the first block's size times the number of blocks does not fit on the disk."""
-    one = sum(path.stat().st_size for path in building.rglob("*.npy"))
-    if one * blocks > free:
+    needed = blocks * sum(path.stat().st_size for path in building.rglob("*.npy"))
+    if needed > free:
         raise StorageFull(
-            f"the sample cache needs about {one * blocks / 2**30:.1f} GiB ({blocks} blocks), "
+            f"the sample cache needs about {needed / 2**30:.1f} GiB ({blocks} blocks), "
             f"{building.parent} has {free / 2**30:.1f} GiB free: free space, set another runs folder, or raise samples.stride"
         )
 
@@ -291,9 +242,8 @@ class GroupWriter:
 
     def __init__(self, folder: Path, part: str):
         folder.mkdir()
-        self.folder, self.part = folder, part
+        self.folder, self.part, self.blocks = folder, part, 0
         self.arrays: dict[str, GrowingArray] = {}
-        self.tiles: list[Tile] = []
         self.numbers: list[int] = []
         self.slots: list[int] = []
 
@@ -309,78 +259,61 @@ class GroupWriter:
                 for name, tensor in prepared.items():
                     self._append(f"prepared-{name}", tensor.detach().cpu().numpy())
             self.numbers.append(number)
-            self.slots.append(len(self.tiles))
-        self.tiles.append(block.tile)
-
-    def abandon(self) -> None:
-        """Closes every file that is still open."""
-        for array in self.arrays.values():
-            array.abandon()
+            self.slots.append(self.blocks)
+        self.blocks += 1
 
     def _append(self, name: str, row: np.ndarray) -> None:
         if name not in self.arrays:
             self.arrays[name] = GrowingArray(self.folder / f"{name}.npy", row.shape, row.dtype)
         self.arrays[name].append(row)
 
-    def close(self, building: Path) -> dict[str, Any]:
+    def close(self) -> dict[str, Any]:
         """The description of the group for `cache.json`."""
         lengths = {array.length for name, array in self.arrays.items() if name.startswith("prepared-")}
         if lengths - {len(self.numbers)}:
             raise ValueError("prepare returned other names for some windows than for others")
-        return {
-            "folder": self.folder.relative_to(building).as_posix(),
-            "part": self.part,
-            "numbers": self.numbers,
-            "slots": self.slots,
-            "arrays": {name: array.close() for name, array in self.arrays.items()},
-        }
+        arrays = {name: array.close() for name, array in self.arrays.items()}
+        where = {"folder": self.folder.name, "part": self.part, "numbers": self.numbers, "slots": self.slots}
+        return {**where, "arrays": arrays}
 
 
-# ---------------------------------------------------------------- publishing and opening
+class GrowingArray:
+    """An `.npy` file that grows row by row; `close` writes the final length to its header.
 
-
-def publish(building: Path, final: Path) -> None:
-    """Renames `building` to `final`; if another process was faster, its equal cache is kept."""
-    try:
-        building.rename(final)
-    except OSError:
-        if not (final / "cache.json").is_file():
-            raise
-        logger.info("another process has published the same sample cache")
-
-
-def remove_incomplete(folder: Path) -> None:
-    """Removes the incomplete caches of dead processes of this machine."""
-    for leftover in folder.glob(".building-*"):
-        _, _, rest = leftover.name.partition("-")
-        host, _, pid = rest.partition("-")[2].rpartition("-")
-        is_dead = pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
-        if host == socket.gethostname() and is_dead:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def open_samples(folder: Path) -> SampleCache:
-    """The cache in `folder` (a `cache-KEY` folder), after checking the recorded length and checksum of every file.
-
-    Raises ArtefactDamaged if anything is missing or altered.
+    Written with plain `write` calls, not through a memory map: a full disk then raises an error instead of SIGBUS.
     """
-    folder = Path(folder)
-    try:
-        content = json.loads((folder / "cache.json").read_text())
-        plan = from_json((folder / "plan.json").read_text())
-        if content["format"] != FORMAT:
-            raise ArtefactDamaged(f"format {content['format']}, expected {FORMAT}")
-        groups = [open_group(folder, described) for described in content["groups"]]
-        return SampleCache(folder, plan, groups, tuple(content["variables"]))
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ArtefactDamaged(f"sample cache {folder} cannot be read ({e}): remove the folder to build it again") from e
-    except ArtefactDamaged as e:
-        raise ArtefactDamaged(f"sample cache {folder}: {e}: remove the folder to build it again") from e
 
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype):
+        self.path, self.row_shape, self.dtype = path, row_shape, np.dtype(dtype)
+        self.length, self.checksum = 0, 0
+        self.file: BinaryIO = path.open("wb")
+        self._write_header()
+        self.data_from = self.file.tell()
 
-def open_group(folder: Path, described: dict[str, Any]) -> Group:
-    paths = {}
-    for name, expected in described["arrays"].items():
-        paths[name] = folder / described["folder"] / f"{name}.npy"
-        check_file(paths[name], expected)
-    return Group(described["part"], tuple(described["numbers"]), tuple(described["slots"]), paths)
+    def append(self, row: np.ndarray) -> None:
+        """Writes one row. Raises ValueError if its shape or dtype is not that of the first."""
+        if row.shape != self.row_shape or row.dtype != self.dtype:
+            raise ValueError(f"{self.path.stem}: expected {self.row_shape} {self.dtype}, got {row.shape} {row.dtype}")
+        content = np.ascontiguousarray(row).tobytes()
+        self.file.write(content)
+        self.checksum = zlib.crc32(content, self.checksum)
+        self.length += 1
+
+    def close(self) -> dict[str, int]:
+        """Completes the file; returns what `sampling.check_file` needs to verify it later."""
+        self.file.seek(0)
+        self._write_header()
+        if self.file.tell() != self.data_from:
+            raise AssertionError("the .npy header changed its length")
+        self.file.close()
+        return {"bytes": self.path.stat().st_size, "data_from": self.data_from, "crc32": self.checksum}
+
+    def abandon(self) -> None:
+        """Closes the file whatever its state; the folder is about to be removed."""
+        with contextlib.suppress(OSError):  # a full disk raises again when the rest of the buffer is flushed
+            self.file.close()
+
+    def _write_header(self) -> None:
+        shape = (self.length, *self.row_shape)
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.file, header)

@@ -1,7 +1,7 @@
 """The plan of all windows: frozen values with the position, dates and part of each, and their JSON form."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -63,7 +63,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling: how irregular dates become time steps.
+    """How irregular dates become time steps.
 
     `observed`: every observed date is a step. `regular`: steps are `every_days` apart from the first date on (default: the
     median interval of the dates) and take the nearest date within `tolerance_days` (default: half a step).
@@ -118,8 +118,7 @@ class WindowPlan:
         return to_days(self.times)
 
     def of_part(self, part: str) -> tuple[Window, ...]:
-        if part not in PARTS:
-            raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
+        check_part(part)
         return tuple(window for window in self.windows if window.part == part)
 
     def train_dates(self) -> np.ndarray:
@@ -136,8 +135,13 @@ class WindowPlan:
         issue: float = days[window.issue]
         if window.part != "train":
             return days <= issue
-        unseen_until = max(window.target_days_K) + UNSEEN_AFTER_TARGET_DAYS
-        return (days < self.split.train_until_day) & ((days <= issue) | (days > unseen_until))
+        return self.train_dates() & ((days <= issue) | (days > max(window.target_days_K) + UNSEEN_AFTER_TARGET_DAYS))
+
+
+def check_part(part: str) -> str:
+    if part not in PARTS:
+        raise ValueError(f"no part {part!r}; parts are {', '.join(PARTS)}")
+    return part
 
 
 def as_utc(date: object) -> np.datetime64:
@@ -163,10 +167,8 @@ def to_json(plan: WindowPlan) -> str:
         "shape_yx": plan.shape_yx,
         "rule": split,
         "steps": asdict(plan.steps),
-        "context": plan.context,
-        "horizon": plan.horizon,
-        "stride": plan.stride,
-        "tiles": [[tile.row0, tile.row1, tile.col0, tile.col1] for tile in tiles],
+        **{name: getattr(plan, name) for name in ("context", "horizon", "stride")},
+        "tiles": [astuple(tile) for tile in tiles],
         "when": list(steps),
         "windows": windows,
     }
@@ -186,9 +188,7 @@ def from_json(text: str) -> WindowPlan:
             shape_yx=(int(content["shape_yx"][0]), int(content["shape_yx"][1])),
             split=Split(**content["rule"]),
             steps=Sampling(**content["steps"]),
-            context=content["context"],
-            horizon=content["horizon"],
-            stride=content["stride"],
+            **{name: content[name] for name in ("context", "horizon", "stride")},
             windows=tuple(Window(PARTS[part], tiles[tile], *when[number]) for part, tile, number in content["windows"]),
         )
     except (ValueError, KeyError, TypeError, IndexError) as e:

@@ -1,28 +1,27 @@
-"""From a cube to samples: the settings of a run in one value, the windows that they plan, what is read to fit and train."""
+"""From a cube to samples: the settings of a run, the windows that they plan, and what is read of them before a cache exists."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 
+import numpy as np
 import xarray as xr
 
 from pipelines.calendar import median_step_days
+from pipelines.errors import RequestError
 from pipelines.progress import Progress
-from pipelines.samples.cache import Prepare, SampleCache, WindowArrays, build_samples
+from pipelines.samples.cache import check_fits, decoded_blocks, windows_of_tiles
 from pipelines.samples.plan import Sampling, Split, WindowPlan
-from pipelines.samples.reading import every_nth, read_windows
-from pipelines.samples.splits import plan_windows
+from pipelines.samples.sampling import WindowArrays, window_arrays
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
+
+ENOUGH_WINDOWS = 120  # to fit the few numbers of a baseline
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What samples are made of: `context` steps in, `horizon` steps out, one window every `stride` steps.
-
-    min_valid_fraction: windows with a smaller share of usable targets are left out.
-    """
+    """What samples are made of: `context` steps in, `horizon` steps out, one window every `stride` steps."""
 
     variables: tuple[Variable, ...]
     split: Split
@@ -30,7 +29,7 @@ class SampleSettings:
     context: int
     horizon: int
     stride: int = 1
-    min_valid_fraction: float = 0.1
+    min_valid_fraction: float = 0.1  # windows with a smaller share of usable targets are left out
 
 
 def plan_cube(dataset: xr.Dataset, settings: SampleSettings) -> WindowPlan:
@@ -40,39 +39,86 @@ def plan_cube(dataset: xr.Dataset, settings: SampleSettings) -> WindowPlan:
     return plan_windows(times, shape_yx, settings.split, steps, settings.context, settings.horizon, settings.stride)
 
 
+def step_days(dataset: xr.Dataset, settings: SampleSettings) -> float:
+    """Days from one step to the next: as set, else the median distance of the dates."""
+    return settings.steps.every_days or median_step_days(dataset["time"].values)
+
+
 def windows_to_fit(
     dataset: xr.Dataset, plan: WindowPlan, settings: SampleSettings, progress: Progress | None = None
 ) -> Iterator[WindowArrays]:
     """Some training windows, evenly spread, straight from the cube: enough for the few numbers of a baseline."""
-    windows = read_windows(dataset, plan, settings.variables, "train")
-    return every_nth(windows, len(plan.of_part("train")), progress)
+    return every_nth(read_windows(dataset, plan, settings.variables, "train"), len(plan.of_part("train")), progress)
 
 
-def cut_samples(
-    dataset: xr.Dataset,
-    snapshot: str,
-    plan: WindowPlan,
-    settings: SampleSettings,
-    prepare: Prepare,
-    folder: Path,
-    progress: Progress | None = None,
-    *,
-    prepare_key: str,
-) -> SampleCache:
-    """The sample cache in `folder`, opened if it is there; see `build_samples`. `prepare_key`: what `prepare` depends on."""
-    return build_samples(
-        dataset,
-        snapshot,
-        folder,
-        plan,
-        settings.variables,
-        prepare,
-        progress,
-        prepare_key=prepare_key,
-        min_valid_fraction=settings.min_valid_fraction,
-    )
+def read_windows(dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], part: str) -> Iterator[WindowArrays]:
+    """The windows of `part` as of `SampleCache.windows`, one decoded tile in memory, without those without a valid target."""
+    check_fits(dataset, plan)
+    of_tile = {tile: members for tile, members in windows_of_tiles(plan).items() if members[0][1].part == part}
+    for block in decoded_blocks(dataset, sorted(of_tile), variables):
+        windows = (window_arrays(plan, window, block.x_NCHW, block.valid_NHW) for _, window in of_tile[block.tile])
+        yield from (window for window in windows if window.target_valid_KHW.any())
 
 
-def step_days(dataset: xr.Dataset, settings: SampleSettings) -> float:
-    """Days from one step to the next: as set, else the median distance of the dates."""
-    return settings.steps.every_days or median_step_days(dataset["time"].values)
+def every_nth(windows: Iterable[WindowArrays], count: int, progress: Progress | None = None) -> Iterator[WindowArrays]:
+    """About `ENOUGH_WINDOWS` of `count` windows, evenly spread."""
+    every = max(count // ENOUGH_WINDOWS, 1)
+    for done, window in enumerate(islice(windows, 0, None, every), start=1):
+        yield window
+        if progress is not None:
+            progress(done * every, max(count, done * every))
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Per channel `mean` and `std` (population) of the transformed values that the network gets; `count`: of pixel-dates."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    count: int
+
+
+@dataclass
+class Moments:
+    """Running count, mean and sum of squared deviations, float64, merged pairwise (Chan, Golub, LeVeque 1979, eq. 2.1)."""
+
+    count: int = 0
+    mean: float | np.ndarray = 0.0
+    squares: float | np.ndarray = 0.0
+
+    def add(self, values_PC: np.ndarray) -> None:
+        """Adds `values_PC` (pixels, channels)."""
+        if (count := len(values_PC)) == 0:
+            return
+        mean = values_PC.mean(axis=0, dtype=np.float64)
+        squares = ((values_PC - mean) ** 2).sum(axis=0, dtype=np.float64)
+        total, difference = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + difference**2 * (self.count * count / total)
+        self.mean = self.mean + difference * (count / total)
+        self.count = total
+
+
+def channel_statistics(
+    dataset: xr.Dataset, plan: WindowPlan, variables: tuple[Variable, ...], progress: Progress | None = None
+) -> ChannelStatistics:
+    """Statistics of the training part of `plan`: train tiles inside their buffer, training period, a tile in memory at a time.
+
+    The std of a constant variable is 1. Raises RequestError if no pixel of the training part is valid.
+    """
+    check_fits(dataset, plan)
+    training, moments = dataset.isel(time=slice(0, int(plan.train_dates().sum()))), Moments()  # times are sorted
+    for block in decoded_blocks(training, sorted({w.tile for w in plan.of_part("train")}), variables, progress):
+        values_PC = np.moveaxis(block.x_NCHW, 1, -1)[block.valid_NHW].astype(np.float64)
+        for channel, variable in enumerate(variables):
+            if variable.transform == "log1p":
+                values_PC[:, channel] = np.log1p(np.maximum(values_PC[:, channel], 0))
+        moments.add(values_PC)
+    if moments.count == 0:
+        raise RequestError(
+            "no pixel of the training part is valid on any of its "
+            f"{training.sizes['time']} dates: check the quality mask, the bands' nodata and the variables' valid_range"
+        )
+    mean, std = np.asarray(moments.mean, np.float64), np.sqrt(np.asarray(moments.squares) / moments.count)
+    std[std <= 1e-9 * np.abs(mean)] = 1.0  # a constant series: a std from rounding is not a spread; 1 changes nothing
+    return ChannelStatistics(tuple(v.name for v in variables), tuple(mean.tolist()), tuple(std.tolist()), moments.count)

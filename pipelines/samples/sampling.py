@@ -1,33 +1,79 @@
-"""Windows of a finished cache as a torch Dataset: samples, batches, shuffling by shape, augmentation.
+"""A finished sample cache: its windows one by one, in batches of one shape, augmented. `cache` describes the files.
 
 Axes are in the names: an array whose name ends in `HW` is an image and is augmented.
 """
 
+import json
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
 
-from pipelines.samples.plan import WindowPlan
-from pipelines.samples.storage import map_file
+from pipelines.errors import ArtefactDamaged
+from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
+from pipelines.tiles import Tile
 
+FORMAT = 1
 Batch = dict[str, torch.Tensor]
 
 
-class Group:
-    """Windows of one part and shape: `numbers` in the plan, `slots` of their blocks, and the arrays, mapped on first use.
+@dataclass(frozen=True)
+class WindowArrays:
+    """One window: the arguments of the forecaster's `forecast`, and the truth.
 
-    Pickled as paths, so worker processes map the files themselves.
+    Tensors over private memory maps: all dates of the block, not only the window's (a baseline is fitted on all usable
+    dates). `target_KCHW` is 0 where `target_valid_KHW` is False.
     """
 
-    def __init__(self, part: str, numbers: tuple[int, ...], slots: tuple[int, ...], paths: dict[str, Path]):
-        self.part, self.numbers, self.slots, self.paths = part, numbers, slots, paths
+    x_NCHW: torch.Tensor
+    valid_NHW: torch.Tensor
+    days_N: torch.Tensor
+    context_T: torch.Tensor
+    usable_N: torch.Tensor
+    target_days_K: torch.Tensor
+    target_KCHW: torch.Tensor
+    target_valid_KHW: torch.Tensor
+    tile: Tile
+    part: str
 
-    def __getstate__(self) -> dict[str, object]:
-        return {name: self.__dict__[name] for name in ("part", "numbers", "slots", "paths")}
+    def arguments(self) -> Batch:
+        """The keyword arguments of `forecast` and `prepare`."""
+        names = ("x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K")
+        return {name: getattr(self, name) for name in names}
+
+
+def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NHW: np.ndarray) -> WindowArrays:
+    """A window of a decoded block, with copies of its targets; target steps without an observation are 0 and invalid."""
+    target = np.array(window.target_K)
+    target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
+    truth = torch.from_numpy(x_NCHW[target] * target_valid_KHW[:, None]), torch.from_numpy(target_valid_KHW)
+    block = torch.from_numpy(x_NCHW), torch.from_numpy(valid_NHW)
+    return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part)
+
+
+def date_tensors(plan: WindowPlan, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(days_N, context_T, usable_N, target_days_K) of a window."""
+    context_T = torch.tensor(window.context_T, dtype=torch.int64)
+    target_days_K = torch.tensor(window.target_days_K, dtype=torch.float64)
+    return torch.from_numpy(plan.days_N), context_T, torch.from_numpy(plan.usable(window)), target_days_K
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Windows of one part and shape: `numbers` in the plan, `slots` of their blocks; arrays are mapped on first use."""
+
+    part: str
+    numbers: tuple[int, ...]
+    slots: tuple[int, ...]
+    paths: dict[str, Path]
+
+    def __getstate__(self) -> dict[str, object]:  # pickled as paths: worker processes map the files themselves
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -53,9 +99,16 @@ class Group:
     def shape_yx(self) -> tuple[int, int]:
         return self.values.shape[-2], self.values.shape[-1]
 
+    def cut_steps(self, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(values (B, S, C, H, W), valid (B, S, H, W)) of steps of blocks; 0 and invalid for steps of -1."""
+        values, valid = self.values[slot_B[:, None], step_BS], self.valid[slot_B[:, None], step_BS]
+        if (empty := step_BS < 0).any():
+            values[empty], valid[empty] = 0, False
+        return values, valid
 
-class PartSamples(Dataset[Batch]):
-    """The windows of a part. `samples[i]` and `samples.gather(indices)` give dicts of tensors: the results of `prepare`, or
+
+class PartSamples:
+    """The windows of a part in batches. `samples.gather(indices)` gives a dict of tensors: the results of `prepare`, or
     `x_TCHW` and `valid_THW` of the context if the cache was built without it; and `target_KCHW`, `target_valid_KHW` and
     `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
 
@@ -64,15 +117,15 @@ class PartSamples(Dataset[Batch]):
     """
 
     def __init__(self, plan: WindowPlan, groups: list[Group], *, augment: bool = False, seed: int = 0):
-        self.groups, self.augment, self.seed, self.epoch = groups, augment, seed, 0
-        self._drawn: tuple[int, np.ndarray] | None = None
+        self.groups, self.augment, self.seed = groups, augment, seed
         rows_of = sorted((number, g, row) for g, group in enumerate(groups) for row, number in enumerate(group.numbers))
-        self.group_W = np.array([g for _, g, _ in rows_of], np.int64)
-        self.row_W = np.array([row for _, _, row in rows_of], np.int64)
-        self.context_WT = np.array([plan.windows[number].context_T for number, _, _ in rows_of], np.int64)
-        self.target_WK = np.array([plan.windows[number].target_K for number, _, _ in rows_of], np.int64)
-        days_WK = np.array([plan.windows[number].target_days_K for number, _, _ in rows_of], np.float64)
+        number_W, self.group_W, self.row_W = np.array(rows_of, np.int64).reshape(-1, 3).T
+        windows = [plan.windows[number] for number in number_W]
+        self.context_WT = np.array([window.context_T for window in windows], np.int64)
+        self.target_WK = np.array([window.target_K for window in windows], np.int64)
+        days_WK = np.array([window.target_days_K for window in windows], np.float64)
         self.target_seconds_WK = np.round(days_WK * 86_400).astype(np.int64)
+        self.set_epoch(0)
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -80,72 +133,33 @@ class PartSamples(Dataset[Batch]):
         return [self.groups[g].shape_yx for g in self.group_W]
 
     def set_epoch(self, epoch: int) -> None:
-        """Changes which symmetries are drawn."""
-        self.epoch = epoch
+        """Draws the symmetry (0 to 7, 0 = identity) of each window, whatever batch it comes in."""
+        self.symmetry_W = np.random.default_rng([self.seed, epoch]).integers(8, size=len(self))
 
     def __len__(self) -> int:
         return len(self.group_W)
 
-    def __getitem__(self, index: int) -> Batch:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        return {name: tensor[0] for name, tensor in self.gather([index % len(self)]).items()}
-
-    def __getitems__(self, indices: list[int]) -> list[Batch]:
-        """Several windows at once, of any shapes: torch's DataLoader requests batches through this method."""
-        found: dict[int, Batch] = {}
-        group_B = self.group_W[indices]
-        for g in np.unique(group_B):
-            mine = [index for index, group in zip(indices, group_B, strict=True) if group == g]
-            batch = self.gather(mine)
-            found |= {index: {name: tensor[b] for name, tensor in batch.items()} for b, index in enumerate(mine)}
-        return [found[index] for index in indices]
-
     def gather(self, indices: list[int]) -> Batch:
-        """A batch of windows of one shape, from any blocks, as dict of tensors with a leading B. Copies.
-
-        Raises ValueError if the shapes differ.
-        """
+        """Windows of one shape, copied, as tensors with a leading B. Raises ValueError if the shapes differ."""
         chosen = np.asarray(indices, np.int64)
         which = np.unique(self.group_W[chosen])
         if len(which) != 1:
-            raise ValueError("windows of different shapes cannot share a batch: use ShapeBatches, or a batch size of 1")
+            raise ValueError("windows of different shapes cannot share a batch: gather those of each shape by themselves")
         group, row_B = self.groups[which[0]], self.row_W[chosen]
         slot_B = group.slot_W[row_B]
         arrays = {name: array[row_B] for name, array in group.prepared.items()}
         if not arrays:
-            arrays["x_TCHW"], arrays["valid_THW"] = cut_steps(group, slot_B, self.context_WT[chosen])
-        arrays["target_KCHW"], arrays["target_valid_KHW"] = cut_steps(group, slot_B, self.target_WK[chosen])
+            arrays["x_TCHW"], arrays["valid_THW"] = group.cut_steps(slot_B, self.context_WT[chosen])
+        arrays["target_KCHW"], arrays["target_valid_KHW"] = group.cut_steps(slot_B, self.target_WK[chosen])
         arrays["target_seconds_K"] = self.target_seconds_WK[chosen]
         if self.augment:
-            augment_each(arrays, self.symmetries(chosen), group.shape_yx)
+            symmetry_B, is_square = self.symmetry_W[chosen], group.shape_yx[0] == group.shape_yx[1]
+            images = [array for name, array in arrays.items() if name.endswith("HW")]
+            for symmetry in np.unique(symmetry_B[symmetry_B > 0]):
+                rows = symmetry_B == symmetry
+                for image in images:
+                    image[rows] = augmented(image[rows], int(symmetry), is_square)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    def symmetries(self, indices: np.ndarray) -> np.ndarray:
-        """The symmetry (0 to 7, 0 = identity) of each window in this epoch; independent of the batch."""
-        if self._drawn is None or self._drawn[0] != self.epoch:
-            self._drawn = self.epoch, np.random.default_rng([self.seed, self.epoch]).integers(8, size=len(self))
-        drawn_B: np.ndarray = self._drawn[1][indices]
-        return drawn_B
-
-
-def cut_steps(group: Group, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(values (B, S, C, H, W), valid (B, S, H, W)) of the steps; 0 and invalid for steps of -1."""
-    values = group.values[slot_B[:, None], step_BS]
-    valid = group.valid[slot_B[:, None], step_BS]
-    empty = step_BS < 0
-    if empty.any():
-        values[empty], valid[empty] = 0, False
-    return values, valid
-
-
-def augment_each(arrays: dict[str, np.ndarray], symmetry_B: np.ndarray, shape_yx: tuple[int, int]) -> None:
-    """Augments each window's images, in place, with its symmetry; see `augmented`."""
-    for symmetry in np.unique(symmetry_B[symmetry_B > 0]):
-        rows = symmetry_B == symmetry
-        for name, array in arrays.items():
-            if name.endswith("HW"):
-                array[rows] = augmented(array[rows], int(symmetry), shape_yx[0] == shape_yx[1])
 
 
 def augmented(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
@@ -160,27 +174,92 @@ def augmented(image: np.ndarray, symmetry: int, is_square: bool) -> np.ndarray:
     return np.swapaxes(image, -1, -2) if symmetry & 4 and is_square else image
 
 
-class ShapeBatches(Sampler[list[int]]):
-    """Lists of window indices for one epoch: each list of one shape, from many blocks, in an order given by (seed, epoch).
+@dataclass(frozen=True, eq=False)
+class SampleCache:
+    """A finished cache on disk: the plan's windows without those with too few valid targets."""
 
-    Use as `DataLoader(samples, batch_sampler=ShapeBatches(...))`, or gather the lists yourself, which is faster.
-    """
-
-    def __init__(self, samples: PartSamples, batch: int, *, shuffle: bool = True, seed: int = 0):
-        self.samples, self.batch, self.shuffle, self.seed, self.epoch = samples, batch, shuffle, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    folder: Path
+    plan: WindowPlan
+    groups: list[Group]
 
     def __len__(self) -> int:
-        return sum(-(-count // self.batch) for count in np.bincount(self.samples.group_W) if count)
+        return sum(self.counts().values())
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch])
-        lists = []
-        for g in np.unique(self.samples.group_W):
-            indices = np.flatnonzero(self.samples.group_W == g)
-            if self.shuffle:
-                indices = order.permutation(indices)
-            lists += [indices[start : start + self.batch].tolist() for start in range(0, len(indices), self.batch)]
-        return iter([lists[i] for i in order.permutation(len(lists))] if self.shuffle else lists)
+    def counts(self) -> dict[str, int]:
+        """Number of windows by part."""
+        return {part: len(self.windows(part)) for part in PARTS}
+
+    def groups_of(self, part: str) -> list[Group]:
+        """Raises ValueError for a part that does not exist."""
+        check_part(part)
+        return [group for group in self.groups if group.part == part]
+
+    def windows(self, part: str) -> "PartWindows":
+        """The windows of a part, in the plan's order."""
+        return PartWindows(self.plan, self.groups_of(part))
+
+    def part(self, part: str, *, augment: bool = False, seed: int = 0) -> PartSamples:
+        """The windows of a part as samples for training; see `PartSamples`."""
+        return PartSamples(self.plan, self.groups_of(part), augment=augment, seed=seed)
+
+    def batches(self, part: str, batch: int) -> Iterator[Batch]:
+        """One pass over a part, group by group, in batches of windows of equal shape."""
+        samples = self.part(part)
+        for g in range(len(samples.groups)):
+            indices = np.flatnonzero(samples.group_W == g)
+            yield from (samples.gather(indices[start : start + batch].tolist()) for start in range(0, len(indices), batch))
+
+
+@dataclass(frozen=True)
+class PartWindows:
+    """The windows of one part, to be gone through again and again; `len` counts them, so that progress knows how far it is."""
+
+    plan: WindowPlan
+    groups: list[Group]
+
+    def __len__(self) -> int:
+        return sum(len(group.numbers) for group in self.groups)
+
+    def __iter__(self) -> Iterator[WindowArrays]:
+        found = [(number, slot, group) for group in self.groups for number, slot in zip(group.numbers, group.slots, strict=True)]
+        for number, slot, group in sorted(found, key=itemgetter(0)):
+            yield window_arrays(self.plan, self.plan.windows[number], group.values[slot], group.valid[slot])
+
+
+def open_samples(folder: Path) -> SampleCache:
+    """The cache in `folder`. Raises ArtefactDamaged unless every file has its recorded length and checksum."""
+    try:
+        content, groups = json.loads((folder / "cache.json").read_text()), []
+        plan = from_json((folder / "plan.json").read_text())
+        if content["format"] != FORMAT:
+            raise ArtefactDamaged(f"format {content['format']}, expected {FORMAT}")
+        for group in content["groups"]:
+            paths = {name: folder / group["folder"] / f"{name}.npy" for name in group["arrays"]}
+            for name, expected in group["arrays"].items():
+                check_file(paths[name], expected)
+            groups.append(Group(group["part"], tuple(group["numbers"]), tuple(group["slots"]), paths))
+        return SampleCache(folder, plan, groups)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ArtefactDamaged(f"sample cache {folder} cannot be read ({e}): remove the folder to build it again") from e
+    except ArtefactDamaged as e:
+        raise ArtefactDamaged(f"sample cache {folder}: {e}: remove the folder to build it again") from e
+
+
+def check_file(path: Path, expected: dict[str, int]) -> None:
+    """Raises ArtefactDamaged unless the file has the length and checksum that were recorded when it was written."""
+    if not path.is_file():
+        raise ArtefactDamaged(f"{path} is missing")
+    if (size := path.stat().st_size) != expected["bytes"]:
+        raise ArtefactDamaged(f"{path} has {size} bytes, expected {expected['bytes']}")
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(expected["data_from"])
+        while content := file.read(2**22):
+            checksum = zlib.crc32(content, checksum)
+    if checksum != expected["crc32"]:
+        raise ArtefactDamaged(f"the content of {path} differs from its recorded checksum")
+
+
+def map_file(path: Path) -> np.ndarray:
+    """The array as a private memory map: changes stay in this process and never reach the file."""
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -27,8 +27,7 @@ class Variable:
     def __post_init__(self) -> None:
         if self.formula not in BANDS_NEEDED:
             raise RequestError(f"variable {self.name}: unknown formula {self.formula!r}; supported: {', '.join(BANDS_NEEDED)}")
-        needed = BANDS_NEEDED[self.formula]
-        if len(self.bands) != needed:
+        if len(self.bands) != (needed := BANDS_NEEDED[self.formula]):
             raise RequestError(
                 f"variable {self.name}: formula {self.formula} takes {needed} band{'s' * (needed > 1)}, "
                 f"got {len(self.bands)} ({', '.join(self.bands) or 'none'}); correct samples.variables"
@@ -36,35 +35,27 @@ class Variable:
 
 
 def used_bands(bands: tuple[Band, ...], variables: tuple[Variable, ...]) -> tuple[int, ...]:
-    """Indices into `bands` of those that any variable uses, ascending.
-
-    Raises RequestError if a variable names a band that the cube does not have.
-    """
+    """Indices into `bands` of those that any variable uses, ascending. Raises RequestError for a band that is not there."""
     index = {band.name: number for number, band in enumerate(bands)}
-    for variable in variables:
-        for name in variable.bands:
-            if name not in index:
-                raise RequestError(
-                    f"variable {variable.name}: the cube has no band {name!r}, only {', '.join(index)}: correct samples.variables"
-                )
+    for variable, name in ((one, name) for one in variables for name in one.bands):
+        if name not in index:
+            raise RequestError(
+                f"variable {variable.name}: the cube has no band {name!r}, only {', '.join(index)}: correct samples.variables"
+            )
     return tuple(sorted({index[name] for variable in variables for name in variable.bands}))
 
 
 def decode(
     image_NBYX: np.ndarray, valid_NYX: np.ndarray, bands: tuple[Band, ...], variables: tuple[Variable, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(x_NCYX float32 physical values, 0 where invalid; valid_NYX bool) of stored values.
+    """(x_NCYX float32 physical values, 0 where invalid; valid_NYX bool) of stored values, new arrays.
 
     `image_NBYX` has one plane per entry of `bands`. A pixel-date is valid if `valid_NYX` is True and every variable can be
     computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
-    with a denominator of zero is invalid. Both results are new arrays.
+    with a denominator of zero is invalid.
     """
-    used_bands(bands, variables)
     valid = valid_NYX.astype(bool, copy=True)
-    planes: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(name for variable in variables for name in variable.bands):
-        number = next(i for i, band in enumerate(bands) if band.name == name)
-        planes[name] = physical(image_NBYX[:, number], bands[number], valid)
+    planes = {bands[i].name: physical(image_NBYX[:, i], bands[i], valid) for i in used_bands(bands, variables)}
     n, _, height, width = image_NBYX.shape
     x_NCYX = np.empty((n, len(variables), height, width), np.float32)
     for channel, variable in enumerate(variables):
@@ -98,7 +89,6 @@ def compute_variable(variable: Variable, planes: dict[str, np.ndarray], valid_NY
             value = np.divide(above, below, out=np.full_like(first, np.nan), where=below != 0)
     valid_NYX &= np.isfinite(value)
     if variable.valid_range is not None:
-        low, high = variable.valid_range
         with np.errstate(invalid="ignore"):
-            valid_NYX &= (value >= low) & (value <= high)
+            valid_NYX &= (value >= variable.valid_range[0]) & (value <= variable.valid_range[1])
     return value

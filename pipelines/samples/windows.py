@@ -1,13 +1,106 @@
-"""Issue dates: the context and target steps around each, and the part of the split that it belongs to."""
+"""Where and when windows lie: blocks of pixels and issue dates, and the part of the split that each belongs to.
 
+Blocks are assigned at random by seed. Training windows stay `buffer_px` inside their block and end before validation; the
+targets of validation and test are in their own periods. `audit` verifies this from the finished list of windows alone.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, to_days
 from pipelines.errors import RequestError
-from pipelines.samples.plan import PARTS, Sampling, Split, as_utc
+from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, as_utc
+from pipelines.tiles import Tile
+
+
+def plan_windows(
+    times: np.ndarray, shape_yx: tuple[int, int], split: Split, steps: Sampling, context: int, horizon: int, stride: int = 1
+) -> WindowPlan:
+    """The plan of every window, by block and issue date. Raises RequestError with a setting that works if there are too few."""
+    times = np.asarray(times).astype("datetime64[ns]")
+    assigned = assign_blocks(shape_yx, split)
+    issues = assign_issues(times, split, steps, context, horizon, stride)
+    windows = tuple(
+        Window(part, tile, issue.context_T, issue.target_K, issue.target_days_K)
+        for part in PARTS
+        for tile in assigned[part]
+        for issue in issues[part]
+    )
+    return WindowPlan(times, (int(shape_yx[0]), int(shape_yx[1])), split, steps, context, horizon, stride, windows)
+
+
+def cut_blocks(shape_yx: tuple[int, int], block_px: int) -> list[Tile]:
+    """Blocks of about `block_px` squared that cover every pixel once, row by row.
+
+    An edge narrower than half a block is merged with its neighbour.
+
+    >>> [block.shape_yx for block in cut_blocks((9, 6), 4)]
+    [(4, 4), (4, 2), (5, 4), (5, 2)]
+    """
+    axes = []
+    for length in shape_yx:
+        edges = [*range(0, length, block_px), length]
+        if len(edges) > 2 and 2 * (edges[-1] - edges[-2]) < block_px:
+            del edges[-2]
+        axes.append(list(pairwise(edges)))
+    return [Tile(r0, r1, c0, c1) for r0, r1 in axes[0] for c0, c1 in axes[1]]
+
+
+def assign_blocks(shape_yx: tuple[int, int], split: Split) -> dict[str, list[Tile]]:
+    """Tiles by part, at least one each: whole blocks for validation and test, blocks without their buffer for training.
+
+    Validation and test get the rounded fractions of the blocks, at least one each, and leave at least one for training.
+    """
+    if not is_divisible(shape_yx, split.block_px, split.buffer_px):
+        raise RequestError(explain_blocks(shape_yx, split))
+    blocks = cut_blocks(shape_yx, split.block_px)
+    order = np.random.default_rng(split.seed).permutation(len(blocks))
+    test, validation = (max(1, round(share * len(blocks))) for share in (split.test_fraction, split.validation_fraction))
+    while test + validation > len(blocks) - 1:
+        test, validation = (test - 1, validation) if test >= validation else (test, validation - 1)
+    return {
+        "test": [blocks[number] for number in sorted(order[:test])],
+        "validation": [blocks[number] for number in sorted(order[test : test + validation])],
+        "train": [blocks[number].shrunk(split.buffer_px) for number in sorted(order[test + validation :])],
+    }
+
+
+def is_divisible(shape_yx: tuple[int, int], block_px: int, buffer_px: int) -> bool:
+    """True if there are at least three blocks, all larger than their buffer."""
+    blocks = cut_blocks(shape_yx, block_px)
+    return len(blocks) >= 3 and all(min(block.shape_yx) > 2 * buffer_px for block in blocks)
+
+
+def explain_blocks(shape_yx: tuple[int, int], split: Split) -> str:
+    """Message for a raster that cannot be divided, with a block size that works."""
+    blocks, px, buffer_px = cut_blocks(shape_yx, split.block_px), split.block_px, split.buffer_px
+    problem = f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {px} pixels, too few for training, validation and test"
+    if len(blocks) >= 3:
+        smallest = min(min(block.shape_yx) for block in blocks)
+        problem = f"blocks as narrow as {smallest} pixels, of which split.buffer_px {buffer_px} on both sides leaves nothing"
+    if (fitting := largest_block(shape_yx, buffer_px, px)) is not None:
+        remedy = f"set split.block_px to {fitting}"
+    elif buffer_px > 0 and largest_block(shape_yx, 0, max(shape_yx)) is not None:
+        remedy = f"no block size leaves room for split.buffer_px {buffer_px}: lower it"
+    else:
+        remedy = "it is too small to be divided: use a larger area"
+    return f"a raster of {shape_yx[0]} x {shape_yx[1]} pixels gives {problem}: {remedy}"
+
+
+def largest_block(shape_yx: tuple[int, int], buffer_px: int, requested_px: int) -> int | None:
+    """The largest block size up to `requested_px`, else the smallest above it, that divides the raster; None if none does."""
+    if math.prod(shape_yx) < 3:
+        return None
+    start = min(requested_px, max(shape_yx))
+    candidates = [*range(start, 0, -1), *range(start + 1, max(shape_yx) + 1)]
+    return next((px for px in candidates if is_divisible(shape_yx, px, buffer_px)), None)
+
+
+# ---------------------------------------------------------------- issue dates
 
 
 @dataclass(frozen=True)
@@ -34,8 +127,7 @@ def nearest_steps(times: np.ndarray, steps: Sampling) -> tuple[np.ndarray, np.nd
     every, tolerance = resolve_steps(times, steps)
     placed_times = regular_steps(times[0], times[-1], every)
     index = nearest_observations(times, placed_times, tolerance)
-    observed_days = to_days(times)[np.maximum(index, 0)]
-    return index, np.where(index >= 0, observed_days, to_days(placed_times))
+    return index, np.where(index >= 0, to_days(times)[np.maximum(index, 0)], to_days(placed_times))
 
 
 def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> list[Issue]:
@@ -45,17 +137,10 @@ def list_issues(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
     """
     index, days = nearest_steps(times, steps)
     issues = []
-    for last in range(context - 1, len(index) - horizon):
-        target = index[last + 1 : last + 1 + horizon]
-        if index[last] < 0 or target.max() < 0:
-            continue
-        issues.append(
-            Issue(
-                tuple(index[last + 1 - context : last + 1].tolist()),
-                tuple(target.tolist()),
-                tuple(days[last + 1 : last + 1 + horizon].tolist()),
-            )
-        )
+    for end in range(context, len(index) - horizon + 1):
+        seen, target = index[end - context : end], index[end : end + horizon]
+        if seen[-1] >= 0 and target.max() >= 0:
+            issues.append(Issue(tuple(seen.tolist()), tuple(target.tolist()), tuple(days[end : end + horizon].tolist())))
     return issues
 
 
@@ -72,26 +157,7 @@ def part_of(issue: Issue, days_N: np.ndarray, split: Split) -> str | None:
 def assign_issues(
     times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int, stride: int
 ) -> dict[str, list[Issue]]:
-    """Issues by part; those of training are reduced to every `stride`-th step.
-
-    Raises RequestError if a part has none, with the numbers and the settings to change.
-    """
-    check_dates(times, steps, context, horizon)
-    days_N = to_days(times)
-    assigned: dict[str, list[Issue]] = {part: [] for part in PARTS}
-    for issue in list_issues(times, steps, context, horizon):
-        part = part_of(issue, days_N, split)
-        if part is not None:
-            assigned[part].append(issue)
-    for part, issues in assigned.items():
-        if not issues:
-            raise RequestError(explain_no_issue(part, times, split, steps, context, horizon))
-    assigned["train"] = assigned["train"][::stride]
-    return assigned
-
-
-def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) -> None:
-    """Raises RequestError if the dates cannot give a single window, ValueError if they are not sorted and unique."""
+    """Issues by part, of training every `stride`-th. Raises RequestError, with the settings to change, if a part has none."""
     if len(times) > 1 and not (np.diff(times) > np.timedelta64(0)).all():
         raise ValueError("the cube's times are not sorted and unique")
     count = len(times) if len(times) < 2 else len(nearest_steps(times, steps)[0])
@@ -100,30 +166,36 @@ def check_dates(times: np.ndarray, steps: Sampling, context: int, horizon: int) 
             f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, "
             f"but the cube's {len(times)} dates give {count}: lower samples.context or samples.horizon, or ingest more scenes"
         )
+    days_N, assigned = to_days(times), {part: list[Issue]() for part in PARTS}
+    for issue in list_issues(times, steps, context, horizon):
+        if (part := part_of(issue, days_N, split)) is not None:
+            assigned[part].append(issue)
+    for part, issues in assigned.items():
+        if not issues:
+            raise RequestError(explain_no_issue(part, times, split, steps, context, horizon))
+    return {**assigned, "train": assigned["train"][::stride]}
 
 
 def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int) -> str:
     """Message for a part without an issue date: what it needs, what there is, what to change."""
     index, days = nearest_steps(times, steps)
-    seen = days[index >= 0]
-    lower = "or lower samples.context or samples.horizon"
+    lower, needed = "or lower samples.context or samples.horizon", horizon
     if part == "train":
-        inside = int((days < split.train_until_day).sum())
+        inside, needed = int((days < split.train_until_day).sum()), context + horizon
         requested = days[context + horizon] if len(days) > context + horizon else days[-1]
         change = f"move split.validation_from to {day_text(requested + split.gap_days)} or later, {lower}"
-        period, needed = f"before {day_text(split.train_until_day)} (split.validation_from - split.gap_days)", context + horizon
+        period = f"before {day_text(split.train_until_day)} (split.validation_from - split.gap_days)"
     elif part == "validation":
         inside = int(((days >= split.validation_from_day) & (days < split.validation_until_day)).sum())
         change = f"move split.validation_from earlier or split.test_from later, shorten split.gap_days, {lower}"
         until = f"{day_text(split.validation_until_day)} (split.test_from - split.gap_days)"
         period = f"from {day_text(split.validation_from_day)} to {until}"
-        needed = horizon
     else:
         inside = int((days >= split.test_from_day).sum())
-        latest = days[-horizon] if len(days) >= horizon else days[0]
-        change = f"move split.test_from to {day_text(latest)} or earlier, {lower}"
-        period, needed = f"from {day_text(split.test_from_day)} on (split.test_from)", horizon
-    noun = "observed dates" if steps.mode == "observed" else f"regular steps ({len(seen)} of {len(days)} observed)"
+        change = f"move split.test_from to {day_text(days[-horizon] if len(days) >= horizon else days[0])} or earlier, {lower}"
+        period = f"from {day_text(split.test_from_day)} on (split.test_from)"
+    seen = f"{np.count_nonzero(index >= 0)} of {len(days)} observed"
+    noun = "observed dates" if steps.mode == "observed" else f"regular steps ({seen})"
     return (
         f"no {part} window fits: it needs {needed} {noun} {period} with {context} steps of context before its targets, there are "
         f"{inside}; the cube covers {day_text(days[0])} to {day_text(days[-1])}: {change}"
@@ -136,8 +208,10 @@ def day_text(day: float) -> str:
     >>> day_text(0.5)
     '1970-01-01T12:00'
     """
-    text = str(np.datetime_as_string(from_days(np.array(day)), unit="m"))
-    return text.removesuffix("T00:00")
+    return str(np.datetime_as_string(from_days(np.array(day)), unit="m")).removesuffix("T00:00")
+
+
+# ---------------------------------------------------------------- forecasts
 
 
 @dataclass(frozen=True)

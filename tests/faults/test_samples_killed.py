@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.samples.cache import build_samples, open_samples
-from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
-from pipelines.samples.storage import GrowingArray
+from pipelines.samples.cache import GrowingArray, build_samples
+from pipelines.samples.plan import Sampling, Split, WindowPlan
+from pipelines.samples.sampling import open_samples
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
 
 RED = (Variable("red", "band", ("red",)),)
 SIGNAL = 9

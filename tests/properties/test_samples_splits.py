@@ -8,7 +8,9 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import RequestError
-from pipelines.samples.splits import PARTS, Sampling, Split, WindowPlan, audit, cut_blocks, from_json, plan_windows, to_json
+from pipelines.samples.audit import audit
+from pipelines.samples.plan import PARTS, Sampling, Split, WindowPlan, from_json, to_json
+from pipelines.samples.windows import cut_blocks, plan_windows
 
 START = np.datetime64("2018-01-01", "ns")
 

@@ -18,8 +18,8 @@ from models.baselines.change_indices import (
     chi_square_threshold,
     otsu_threshold,
 )
-from pipelines.change.labels import read_label
 from pipelines.change.pairs import PairSettings, measure_site, read_prepared, site_of_cube
+from pipelines.change.site_ingest import LabelSettings, changed_fraction, read_label
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
 from pipelines.scene import Band
@@ -54,7 +54,9 @@ def cities(shared_data, tmp_path_factory):
         cube = open_cube(uri)
         path = site_file(folder, "{site}/{site}-cm.tif", name, "labels.path")
         first = source.grid_of(source.list_scenes().scenes[0], "B02")
-        found[name] = cube, read_label(path, grid_of(cube), changed=(2,), unchanged=(1,), grid_of=first)
+        label_YX, notes = read_label(path, grid_of(cube), LabelSettings((2,), (1,)), first)
+        assert notes == []
+        found[name] = cube, label_YX
     return found
 
 
@@ -77,11 +79,10 @@ def prepared(cities):
 
 def test_cities_are_dated_by_their_file_and_labelled(cities):
     assert {name: tuple(str(day)[:10] for day in cube.time.values) for name, (cube, _) in cities.items()} == DATES
-    for name, (cube, label) in cities.items():
-        assert label.label_YX.shape == cube.valid.shape[1:]
-        assert set(np.unique(label.label_YX)) == {0, 1}, name
-        assert label.notes == ()
-        assert 0.0025 < label.changed_fraction < 0.037
+    for name, (cube, label_YX) in cities.items():
+        assert label_YX.shape == cube.valid.shape[1:]
+        assert set(np.unique(label_YX)) == {0, 1}, name
+        assert 0.0025 < changed_fraction(label_YX) < 0.037
 
 
 def test_bordeaux_and_bercy_are_found_half_a_pixel_and_more_off(prepared):
@@ -121,11 +122,11 @@ def counts_of(score: np.ndarray, changed: np.ndarray, threshold: float) -> np.nd
 def judge(cities, pairs, index, own_threshold=None) -> tuple[float, dict[str, float]]:
     """(pooled F1, F1 per city): threshold from the other cities, or `own_threshold(score)` of each city itself."""
     scores_of_method = {}
-    for name, (_, label) in cities.items():
+    for name, (_, label_YX) in cities.items():
         x, valid = pairs[name]
         score = index.fit(x, valid).score(x, valid).numpy()
-        known = (label.label_YX < 2) & np.isfinite(score)
-        scores_of_method[name] = score[known], label.label_YX[known] == 1
+        known = (label_YX < 2) & np.isfinite(score)
+        scores_of_method[name] = score[known], label_YX[known] == 1
     counts = {}
     for group in GROUPS:
         threshold = best_threshold([scores_of_method[name] for name in scores_of_method if name not in group])

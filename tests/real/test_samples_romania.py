@@ -8,10 +8,13 @@ import pytest
 import torch
 import xarray as xr
 
-from pipelines.samples.cache import SampleCache, build_samples
-from pipelines.samples.splits import Sampling, Split, audit, plan_windows
-from pipelines.samples.statistics import channel_statistics
+from pipelines.samples.audit import audit
+from pipelines.samples.cache import build_samples
+from pipelines.samples.plan import Sampling, Split
+from pipelines.samples.prepare import channel_statistics
+from pipelines.samples.sampling import SampleCache
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
 
 FILE = "satellite/sentinel2-romania/sentinel2_cube_subset_romania_10m.nc"
 NDVI = (Variable("ndvi", "normalized_difference", ("B8", "B4"), valid_range=(-1, 1)),)

@@ -3,21 +3,20 @@ import pytest
 import torch
 
 from models.change_detector import ChangeDetector, build_network, log_score
-from pipelines.change.decision import HeldOut, fit_decision, fused_probability
+from pipelines.change.decision import fit_decision, fused_probability
 from pipelines.change.evaluation import (
+    HeldOut,
     MethodScores,
     Truth,
     choose_threshold,
-    compare,
-    describe_method,
-    estimate_area,
     evaluate_index,
-    markdown_table,
     parts_of,
     standardised,
 )
 from pipelines.change.groups import group_sites
-from pipelines.change.metrics import Counts, Reliability
+from pipelines.change.intervals import f1_difference
+from pipelines.change.method_comparison import describe_method, markdown_table
+from pipelines.change.metrics import Reliability
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
 from pipelines.learning.result import detection_verdict
@@ -80,7 +79,7 @@ def test_standardised_scores_are_comparable_and_keep_their_order():
 def test_a_region_in_strips_is_the_region():
     truth = TRUTHS["a"]
     parts = list(parts_of(Region("a", Tile(4, 50, 7, 60)), score_of(truth), truth))
-    np.testing.assert_array_equal(np.concatenate([p.label_HW for p in parts]), truth.label_HW[4:50, 7:60])
+    np.testing.assert_array_equal(np.concatenate([known.label_HW for _, known in parts]), truth.label_HW[4:50, 7:60])
 
 
 def detector(members=2, fuse_with="change_vector"):
@@ -92,7 +91,7 @@ def detector(members=2, fuse_with="change_vector"):
 def held_out(name, sign=1.0, index=True):
     truth = TRUTHS[name]
     logit = sign * (6 * score_of(truth, seed=1) - 4).astype(np.float32)
-    return HeldOut(Region(name, WHOLE), logit, score_of(truth, seed=2) if index else None, truth)
+    return HeldOut(name, logit, score_of(truth, seed=2) if index else None, truth)
 
 
 def test_members_are_calibrated_on_their_own_group_and_the_threshold_on_all():
@@ -116,7 +115,7 @@ def test_fusion_of_two_weak_scores_beats_either():
         noisy = [
             [
                 HeldOut(
-                    h.region,
+                    h.site,
                     (3 * score_of(h.truth, 0.5, seed=5) - 2),
                     score_of(h.truth, 0.5, seed=6) if use_rule else None,
                     h.truth,
@@ -124,7 +123,7 @@ def test_fusion_of_two_weak_scores_beats_either():
             ]
             for h in (held_out("c"), held_out("d"))
         ]
-        return fit_decision(one, noisy, log_score).f1
+        return fit_decision(one, noisy, log_score).counts.f1
 
     assert f1("change_vector", True) > f1("none", False) + 0.02
 
@@ -143,7 +142,8 @@ def test_what_is_fused_is_a_probability_again():
 
 
 def test_a_group_of_one_class_is_refused():
-    only = HeldOut(Region("c", Tile(0, 2, 0, 2)), *(held_out("c").logit_HW, None, TRUTHS["c"]))
+    corner = Tile(0, 2, 0, 2)
+    only = HeldOut("c", held_out("c").logit_HW[:2, :2], None, TRUTHS["c"].cut(corner))
     with pytest.raises(RequestError, match=r"c has 0 changed and 0 unchanged pixels"):
         fit_decision(detector(1, "none"), [[only]], log_score)
 
@@ -164,12 +164,13 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     assert methods["net"]["spread"]["seeds"] == 2
     assert methods["rule"]["spread"] is None
     assert 0 < methods["rule"]["pooled"]["average_precision"] < 1
-    verdict = detection_verdict("net", methods, compare(good, {"rule": bad}, 0.95), ["rule"], margin=0.01, confidence=0.95)
+    difference = {"rule": f1_difference(good.blocks_B3, bad.blocks_B3)}
+    verdict = detection_verdict("net", methods, difference, ["rule"], margin=0.01, confidence=0.95)
     assert verdict.is_publishable
     assert verdict.outcomes == {"rule": "beats"}
     assert "net finds change on sites that it has not seen with F1 1.000" in verdict.sentence
     assert "4 sites): the model beats it" in verdict.sentence
-    differences = compare(bad, {"net": good}, 0.95)
+    differences = {"net": f1_difference(bad.blocks_B3, good.blocks_B3)}
     mirrored = detection_verdict("rule", methods, differences, ["net"], margin=0.01, confidence=0.95, are_strips=True)
     assert not mirrored.is_publishable
     assert mirrored.outcomes == {"net": "loses"}
@@ -190,12 +191,3 @@ def test_strips_of_one_site_add_up():
     whole.add(Region("a", WHOLE), score_of(truth, 0.1), 0.5, truth)
     assert scores_of_method.counts == whole.counts
     np.testing.assert_array_equal(scores_of_method.blocks_B3["a"], whole.blocks_B3["a"])
-
-
-def test_an_area_is_estimated_near_the_labelled_one():
-    counts = Counts(true_changed=8_000, false_changed=4_000, missed=2_000, true_unchanged=486_000)
-    area = estimate_area(counts, 100.0, 2000, 0.95)
-    assert area["mapped_m2"] == 1_200_000
-    assert area["labelled_m2"] == 1_000_000
-    assert area["estimate"]["low"] < 1_000_000 < area["estimate"]["high"]
-    assert estimate_area(Counts(true_unchanged=1), 100.0, 100, 0.95)["estimate"] is None

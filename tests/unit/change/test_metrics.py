@@ -8,12 +8,18 @@ from pipelines.change.metrics import (
     Counts,
     Reliability,
     ScoreHistogram,
-    best_threshold,
     bin_of,
     count_changes,
     lower_edge,
     score_sites,
 )
+
+
+def best_threshold(score, label):
+    histogram = ScoreHistogram()
+    histogram.add(score, label)
+    return histogram.best_threshold()
+
 
 LABEL = np.array([[1, 1, 1, 0], [0, 0, 255, 255]], np.uint8)
 MAPPED = np.array([[1, 1, 0, 1], [0, 0, 1, 0]], bool)
@@ -95,14 +101,14 @@ def test_the_best_threshold_is_that_of_trying_all(seed, scale):
     score = (np.round(rng.random(60) * 64) / 64 * scale).astype(np.float32) if scale == 1 else rng.random(60, np.float32) * scale
     best = best_threshold(score, label)
     assert best.counts == count_changes(score >= best.value, label)  # what is promised is what the threshold gives
-    assert best.f1 == pytest.approx(exact_best_f1(score, label), abs=1e-3 if scale == 1 else 0.05)
+    assert best.counts.f1 == pytest.approx(exact_best_f1(score, label), abs=1e-3 if scale == 1 else 0.05)
 
 
 def test_the_best_threshold_is_exact_where_scores_are_bin_edges():
     rng = np.random.default_rng(0)
     score = rng.integers(0, 1024, 500).astype(np.float32) / 1024
     label = (rng.random(500) < score**2).astype(np.uint8)
-    assert best_threshold(score, label).f1 == exact_best_f1(score, label)
+    assert best_threshold(score, label).counts.f1 == exact_best_f1(score, label)
 
 
 def test_pieces_equal_the_whole_and_nan_is_not_seen():
@@ -110,11 +116,10 @@ def test_pieces_equal_the_whole_and_nan_is_not_seen():
     score = rng.random((40, 50), np.float32)
     score[3] = np.nan
     label = rng.choice([0, 1, 255], (40, 50)).astype(np.uint8)
-    whole, pieces, merged = ScoreHistogram(), ScoreHistogram(), ScoreHistogram()
+    whole, pieces = ScoreHistogram(), ScoreHistogram()
     whole.add(score, label)
     pieces.add(score[:17], label[:17])
-    merged.add(score[17:], label[17:])
-    pieces.merge(merged)
+    pieces.add(score[17:], label[17:])
     assert np.array_equal(whole.pixels_2S, pieces.pixels_2S)
     assert whole.pixels_2S.sum() == np.count_nonzero((label != 255) & np.isfinite(score))
     best = whole.best_threshold()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.change.windows import ChangeWindows, LabelledSite, Region, check_classes
+from pipelines.change.windows import ChangeWindows, LabelledSite, Region, WindowSettings, check_classes
 from pipelines.errors import RequestError
 from pipelines.tiles import Tile
 
@@ -19,10 +19,10 @@ def site(name="a", dates=2, changed=((30, 44),), seed=0):
     return LabelledSite(name, x, np.ones((dates, 40, 50), bool), days, label)
 
 
-def windows(sites, regions=None, **changes):
-    chosen = {"window_px": 16, "windows": 40, "changed_share": 0.5, "seed": 3, **changes}
+def windows(sites, regions=None, is_fixed=False, **changes):
+    settings = WindowSettings(**{"window_px": 16, "windows": 40, "changed_share": 0.5, **changes})
     by_name = {one.name: one for one in sites}
-    return ChangeWindows(by_name, regions or [Region(name, WHOLE) for name in by_name], **chosen)
+    return ChangeWindows(by_name, regions or [Region(name, WHOLE) for name in by_name], settings, 3, is_fixed)
 
 
 def batch_of(drawn):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipelines.learning.member import Batch
-from pipelines.samples.cache import WindowArrays
+from pipelines.samples.sampling import WindowArrays
 from pipelines.tiles import Tile
 
 

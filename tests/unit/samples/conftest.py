@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipelines.samples.splits import Sampling, Split, WindowPlan, plan_windows
+from pipelines.samples.plan import Sampling, Split, WindowPlan
 from pipelines.samples.variables import Variable
+from pipelines.samples.windows import plan_windows
 
 
 def make_cube(shape_yx: tuple[int, int] = (31, 29), dates: int = 30, seed: int = 0) -> xr.Dataset:

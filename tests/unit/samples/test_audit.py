@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.samples.splits import WindowPlan, audit
+from pipelines.samples.audit import audit
+from pipelines.samples.plan import WindowPlan
 from pipelines.tiles import Tile
 
 

@@ -10,9 +10,8 @@ import torch
 from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
 from pipelines.samples import cache as cache_module
-from pipelines.samples.blocks import group_tiles
-from pipelines.samples.cache import build_samples, open_samples
-from pipelines.samples.storage import GrowingArray
+from pipelines.samples.cache import GrowingArray, build_samples, group_tiles
+from pipelines.samples.sampling import open_samples
 from pipelines.samples.variables import decode
 from pipelines.tiles import Tile
 
@@ -40,12 +39,15 @@ def build(cube, plan, ndvi, tmp_path):
     return run
 
 
+def windows_of(cache):
+    return [window for part in ("train", "validation", "test") for window in cache.windows(part)]
+
+
 def test_windows_are_slices_of_the_decoded_cube(build, cube, plan, ndvi):
     x, valid = decode(cube.image.values, cube.valid.values, bands_of(cube), ndvi)
     cache = build()
     assert len(cache) == len(plan.windows)
-    for i in range(0, len(cache), 7):
-        window, found = plan.windows[i], cache.window(i)
+    for window, found in zip(plan.windows, windows_of(cache), strict=True):
         rows, columns = window.tile.rows, window.tile.columns
         np.testing.assert_array_equal(found.x_NCHW, x[:, :, rows, columns])
         np.testing.assert_array_equal(found.valid_NHW, valid[:, rows, columns])
@@ -57,12 +59,17 @@ def test_windows_are_slices_of_the_decoded_cube(build, cube, plan, ndvi):
         assert set(found.arguments()) == {"x_NCHW", "valid_NHW", "days_N", "context_T", "usable_N", "target_days_K"}
 
 
+def sample_of(samples, i):
+    return {name: tensor[0] for name, tensor in samples.gather([i]).items()}
+
+
 def test_samples_hold_the_results_of_prepare(build, plan):
     cache = build(prepare=prepare, prepare_key="mean")
     for part in ("train", "validation", "test"):
         samples = cache.part(part)
-        for sample, window in zip((samples[i] for i in range(len(samples))), cache.windows(part), strict=True):
-            expected = prepare(**window.arguments())
+        assert len(samples) == len(cache.windows(part)) == cache.counts()[part]
+        for i, window in enumerate(cache.windows(part)):
+            sample, expected = sample_of(samples, i), prepare(**window.arguments())
             assert set(sample) == {*expected, "target_KCHW", "target_valid_KHW", "target_seconds_K"}
             for name, tensor in expected.items():
                 torch.testing.assert_close(sample[name], tensor, rtol=0, atol=0)
@@ -70,7 +77,7 @@ def test_samples_hold_the_results_of_prepare(build, plan):
 
 
 def test_without_prepare_a_sample_is_context_and_target(build):
-    sample = build().part("test")[0]
+    sample = sample_of(build().part("test"), 0)
     assert {name: tuple(t.shape[:2]) for name, t in sample.items() if name.endswith("CHW")} == {
         "x_TCHW": (3, 1),
         "target_KCHW": (2, 1),
@@ -128,24 +135,24 @@ def test_target_steps_without_observation_are_invalid(build, plan):
     lacking = replace(first, target_K=(first.target_K[0], -1))
     windows = tuple(lacking if w is first else w for w in plan.windows)
     cache = build(plan=replace(plan, windows=windows))
-    window = next(cache.windows("test"))
+    window = next(iter(cache.windows("test")))
     assert not window.target_valid_KHW[1].any()
     assert (window.target_KCHW[1] == 0).all()
-    assert torch.equal(cache.part("test")[0]["target_valid_KHW"], window.target_valid_KHW)
+    assert torch.equal(sample_of(cache.part("test"), 0)["target_valid_KHW"], window.target_valid_KHW)
 
 
 def test_writing_to_a_window_does_not_change_the_file(build):
     cache = build()
-    window = cache.window(0)
+    window = windows_of(cache)[0]
     before = float(window.x_NCHW[0, 0, 0, 0])
     window.x_NCHW[0, 0, 0, 0] = 77.0
-    assert float(open_samples(cache.folder).window(0).x_NCHW[0, 0, 0, 0]) == before
+    assert float(windows_of(open_samples(cache.folder))[0].x_NCHW[0, 0, 0, 0]) == before
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "json", "plan"])
 def test_damage_is_detected_and_repaired(build, caplog, damage):
     whole = build()
-    expected = whole.window(0).x_NCHW.clone()
+    expected = windows_of(whole)[0].x_NCHW.clone()
     values = next(whole.folder.glob("train-*/values.npy"))
     content = values.read_bytes()
     match damage:
@@ -161,13 +168,13 @@ def test_damage_is_detected_and_repaired(build, caplog, damage):
             (whole.folder / "plan.json").unlink()
     with pytest.raises(ArtefactDamaged, match=r"sample cache .*remove the folder to build it again"):
         open_samples(whole.folder)
-    assert torch.equal(build().window(0).x_NCHW, expected)
+    assert torch.equal(windows_of(build())[0].x_NCHW, expected)
     assert "is built again" in caplog.text
 
 
 def test_a_full_disk_is_reported_without_leftovers(build, tmp_path, monkeypatch):
     def full(self, row):
-        raise cache_module.full_disk(OSError(errno.ENOSPC, "No space left on device"), self.path)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(GrowingArray, "append", full)
     with pytest.raises(StorageFull, match="no space left while writing samples"):
@@ -229,5 +236,5 @@ def test_a_stored_cube_gives_the_same_cache(build, cube, tmp_path):
     stored = xr.open_zarr(tmp_path / "cube.zarr", chunks=None, consolidated=False)
     here, there = build(folder=tmp_path / "a"), build(folder=tmp_path / "b", dataset=stored)
     assert here.folder.name == there.folder.name
-    for i in range(0, len(here), 11):
-        assert torch.equal(here.window(i).x_NCHW, there.window(i).x_NCHW)
+    for one, other in zip(windows_of(here), windows_of(there), strict=True):
+        assert torch.equal(one.x_NCHW, other.x_NCHW)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.samples.splits import Sampling, Split, cut_blocks, from_json, plan_windows, to_json
-from pipelines.samples.windows import day_text
+from pipelines.samples.plan import Sampling, Split, from_json, to_json
+from pipelines.samples.windows import cut_blocks, day_text, plan_windows
 
 TIMES = (np.datetime64("2015-01") + np.arange(30)).astype("datetime64[ns]")
 

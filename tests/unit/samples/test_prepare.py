@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 from pipelines.cube.store import bands_of
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.samples.statistics import Moments, channel_statistics
+from pipelines.samples.cache import build_samples
+from pipelines.samples.prepare import Moments, channel_statistics, read_windows
 from pipelines.samples.variables import Variable, decode
 
 
@@ -57,3 +59,16 @@ def test_a_constant_series_has_a_std_to_divide_by(cube, plan):
     constant = cube.copy(deep=True)
     constant["image"][:] = 123
     assert channel_statistics(constant, plan, (Variable("red", "band", ("red",)),)).std == (1.0,)
+
+
+def test_windows_equal_those_of_the_cache(cube, plan, ndvi, tmp_path):
+    cache = build_samples(cube, "S1", tmp_path, plan, ndvi)
+    for part in ("train", "validation", "test"):
+        cached = {(w.tile, float(w.target_days_K[0])): w for w in cache.windows(part)}
+        read = list(read_windows(cube, plan, ndvi, part))
+        assert read
+        assert len(read) <= len(cached)
+        for window in read:
+            twin = cached[window.tile, float(window.target_days_K[0])]
+            for name in (*window.arguments(), "target_KCHW", "target_valid_KHW"):
+                assert torch.equal(getattr(window, name), getattr(twin, name)), name

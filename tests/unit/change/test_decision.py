@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pipelines.change.calibration import CalibrationTally
+from pipelines.change.decision import CalibrationTally
 from pipelines.errors import RequestError
 
 
