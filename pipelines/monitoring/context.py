@@ -121,13 +121,7 @@ def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: Monitor
     x_NYX, valid_NYX, days_N = read_areas(cube, until_ns=cube.start_ns)
     try:
         detector, report = calibrate(
-            detector,
-            x_NYX,
-            valid_NYX,
-            days_N,
-            false_alarms=settings.false_alarms,
-            start_day=cube.start_day,
-            threshold=threshold,
+            detector, x_NYX, valid_NYX, days_N, false_alarms=settings.false_alarms, start_day=cube.start_day, threshold=threshold
         )
     except RequestError:
         if threshold is None:

@@ -128,13 +128,7 @@ class ForecasterModel:
         return clipped
 
     def _forecast(
-        self,
-        fitted: Arrays,
-        usable_N: np.ndarray,
-        frames_FYX: np.ndarray,
-        valid_FYX: np.ndarray,
-        days_F: np.ndarray,
-        day: float,
+        self, fitted: Arrays, usable_N: np.ndarray, frames_FYX: np.ndarray, valid_FYX: np.ndarray, days_F: np.ndarray, day: float
     ) -> np.ndarray:
         """y_YX of `day` from at most `context` frames before it; those that are missing are steps on which nothing was seen."""
         missing = self.context - len(days_F)
