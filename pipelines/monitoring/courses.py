@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.monitoring.areas import MonitoredCube, block_reader
-from pipelines.monitoring.detector import Detector
+from pipelines.monitoring.areas import BlockReader, MonitoredCube
+from pipelines.monitoring.detector import Detector, Observations
 from pipelines.tiles import Tile
 
 CURVE_EVERY_DAYS = 5
@@ -30,38 +30,26 @@ class Course:
 def follow_pixel(cube: MonitoredCube, detector: Detector, row: int, column: int) -> Course:
     """The course of the pixel at `row`, `column` of the cube over all of its dates."""
     tile = Tile(row, row + 1, column, column + 1)
-    rows, columns = tile.within(tile.grown(detector.halo_px, cube.shape_yx))
-    reader = block_reader(cube, tile, detector.halo_px)
-    seen = [(date.day, *found) for date in cube.dates if (found := reader.cut(date, tile)) is not None]
-    days = np.array([day for day, _, _ in seen])
-    x_NYX, valid_NYX = np.array([x for _, x, _ in seen]), np.array([valid for _, _, valid in seen])
-    curve = np.arange(days[0], days[-1] + CURVE_EVERY_DAYS, CURVE_EVERY_DAYS)
-    own = rows.start, columns.start
-    expected, spread = expected_curve(detector, x_NYX, valid_NYX, days, cube.start_day, curve, own)
-    usable = valid_NYX[:, rows, columns][:, 0, 0]
-    return Course(days[usable], x_NYX[:, rows, columns][:, 0, 0][usable], curve, expected, spread)
+    reader = BlockReader(cube, tile, detector.halo_px)
+    seen = [(*found, date.day) for date in cube.dates if (found := reader.cut(date, tile)) is not None]
+    series = Observations(*map(np.array, zip(*seen, strict=True)))
+    rows, columns = tile.within(reader.area)
+    curve_K = np.arange(series.days_N[0], series.days_N[-1] + CURVE_EVERY_DAYS, CURVE_EVERY_DAYS)
+    expected_K, spread_K = _expected_curve(detector, series, cube.start_day, curve_K, (rows.start, columns.start))
+    own = series.on(series.valid_NYX[:, rows.start, columns.start])
+    return Course(own.days_N, own.x_NYX[:, rows.start, columns.start], curve_K, expected_K, spread_K)
 
 
-def expected_curve(
-    detector: Detector,
-    x_NYX: np.ndarray,
-    valid_NYX: np.ndarray,
-    days_N: np.ndarray,
-    start_day: float,
-    curve_K: np.ndarray,
-    pixel_yx: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(expected_K, spread_K) of the pixel `pixel_yx` at the days `curve_K`, each from the dates before it alone."""
-    history, value_model = days_N < start_day, detector.value_model
-    fitted = value_model.fit(x_NYX[history], valid_NYX[history], days_N[history])
-    state = value_model.begin(fitted)
-    points, following, monitored = [], 0, np.flatnonzero(~history)
+def _expected_curve(
+    detector: Detector, series: Observations, start_day: float, curve_K: np.ndarray, pixel_yx: tuple[int, int]
+) -> np.ndarray:
+    """(2, K) expected value and spread of a pixel at the days `curve_K`, each from the dates before it alone."""
+    model, (x_NYX, valid_NYX, days_N) = detector.value_model, series.since(start_day)
+    fitted = model.fit(*series.before(start_day))
+    state, points, following = model.begin(fitted), [], 0
     for day in curve_K:
-        while following < len(monitored) and days_N[monitored[following]] < day:
-            n = monitored[following]
-            state = value_model.advance(fitted, state, x_NYX[n], valid_NYX[n], float(days_N[n]))
+        while following < len(days_N) and days_N[following] < day:
+            state = model.advance(fitted, state, x_NYX[following], valid_NYX[following], float(days_N[following]))
             following += 1
-        expected, spread = value_model.predict(fitted, state, float(day))
-        points.append((float(expected[pixel_yx]), float(spread[pixel_yx])))
-    expected_K, spread_K = np.array(points).T
-    return expected_K, spread_K
+        points.append([float(plane_YX[pixel_yx]) for plane_YX in model.predict(fitted, state, float(day))])
+    return np.array(points).T
