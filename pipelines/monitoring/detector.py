@@ -97,6 +97,16 @@ class Calibration:
     false_alarms: float | None = None
     maxima: tuple[float, ...] = ()
 
+    def confidence(self, score_YX: np.ndarray) -> np.ndarray:
+        """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
+
+        Without maxima it is 0 below the threshold and 1 from it on.
+        """
+        if not self.maxima:
+            return (score_YX >= self.threshold).astype(np.float32)
+        confidence_YX: np.ndarray = np.interp(score_YX, self.maxima, CONFIDENCE_LEVELS).astype(np.float32)
+        return confidence_YX
+
 
 # what the models were called when the first states were keyed; a key must stay what it is
 KEY_NAMES = {f"{kind}Model": f"{kind}Expectation" for kind in ("Harmonic", "Recurrent", "Forecaster")}
@@ -204,20 +214,9 @@ class Detector:
         known = {name: state[name].copy() for name in ("change_day", "detected_day", "recovered_day", "magnitude", "direction")}
         return known | {
             "score": state["peak"].copy(),
-            "confidence": confidence_of(state["peak"], self.calibration),
+            "confidence": self.calibration.confidence(state["peak"]),
             "status": status_YX.astype(np.uint8),
         }
-
-
-def confidence_of(score_YX: np.ndarray, calibration: Calibration) -> np.ndarray:
-    """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
-
-    Without the maxima of stable pixels it is 0 below the threshold and 1 from it on.
-    """
-    if not calibration.maxima:
-        return (score_YX >= calibration.threshold).astype(np.float32)
-    confidence_YX: np.ndarray = np.interp(score_YX, calibration.maxima, CONFIDENCE_LEVELS).astype(np.float32)
-    return confidence_YX
 
 
 def monitoring(detector: Detector, fitted: Arrays, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:

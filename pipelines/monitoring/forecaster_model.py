@@ -80,19 +80,10 @@ class ForecasterModel:
 
     def begin(self, fitted: Arrays) -> Arrays:
         """The last frames of the history: `frames` (T, Y, X) float32, `frames_valid` bool, `frames_day` (T, 1, 1), NaN: none."""
-        shape_yx = fitted["count"].shape
-        state = {
-            "frames": np.zeros((self.context, *shape_yx), np.float32),
-            "frames_valid": np.zeros((self.context, *shape_yx), bool),
-            "frames_day": np.full((self.context, 1, 1), np.nan),
-        }
-        number = min(self.context, len(fitted["history"]))
-        if number:
-            last = _history(fitted).on(slice(-number, None))
-            state["frames"][-number:] = self._clipped(fitted, last.x_NYX, last.days_N)
-            state["frames_valid"][-number:] = last.valid_NYX
-            state["frames_day"][-number:, 0, 0] = last.days_N
-        return state
+        last = _history(fitted).on(slice(-self.context, None))
+        last = last._replace(x_NYX=self._clipped(fitted, last.x_NYX, last.days_N))
+        frames, valid, days_T = _padded(last, np.full(self.context - len(last.days_N), np.nan))
+        return {"frames": frames, "frames_valid": valid, "frames_day": days_T.reshape(-1, 1, 1)}
 
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, spread_YX) float32. Frames that are not from before `day` are left aside."""
@@ -121,11 +112,10 @@ class ForecasterModel:
 
     def _forecast(self, fitted: Arrays, usable_N: np.ndarray, frames: Observations, day: float) -> np.ndarray:
         """y_YX of `day` from at most `context` frames before it; those that are missing are steps on which nothing was seen."""
-        missing, shape_yx = self.context - len(frames.days_N), fitted["count"].shape
+        missing = self.context - len(frames.days_N)
         next_day = float(frames.days_N[0]) if len(frames.days_N) else day
-        empty_days = next_day - self.step_days * np.arange(missing, 0, -1)
-        empty = Observations(np.zeros((missing, *shape_yx), np.float32), np.zeros((missing, *shape_yx), bool), empty_days)
-        x_NYX, valid_NYX, days_N = map(np.concatenate, zip(_history(fitted), empty, frames, strict=True))
+        frames = _padded(frames, next_day - self.step_days * np.arange(missing, 0, -1))
+        x_NYX, valid_NYX, days_N = map(np.concatenate, zip(_history(fitted), frames, strict=True))
         usable = np.concatenate([usable_N, np.zeros(self.context, bool)])
         y_KCHW = self.forecaster.forecast(
             torch.from_numpy(x_NYX)[:, None],
@@ -136,6 +126,12 @@ class ForecasterModel:
             torch.tensor([day], dtype=torch.float64),
         )
         return y_KCHW[0, 0].numpy()
+
+
+def _padded(frames: Observations, empty_days: np.ndarray) -> Observations:
+    """The frames after some on which nothing was seen."""
+    empty = np.zeros((len(empty_days), *frames.x_NYX.shape[1:]), bool)
+    return Observations(*map(np.concatenate, zip((empty.astype(np.float32), empty, empty_days), frames, strict=True)))
 
 
 def _history(fitted: Arrays) -> Observations:

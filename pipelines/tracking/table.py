@@ -101,24 +101,13 @@ def track_table(objects: pd.DataFrame, events: pd.DataFrame, space: Space, time:
         ends |= {int(other): f"merged into {event.track_id}" for other in str(event.others).split()}
     if not len(objects):
         return pd.DataFrame(columns=list(TRACK_COLUMNS))
+    times = {f"first_{time}": (time, "first"), f"last_{time}": (time, "last")}
+    seen = {"dates": ("event", "size"), "dates_seen": ("is_seen", "sum")}
+    sizes = {f"{name}_{size}": (size, how) for name, how in (("first", "first"), ("last", "last"), ("largest", "max"))}
     own = objects.assign(is_seen=objects.event != "not seen").groupby("track_id")
-    first, last = own.head(1).set_index("track_id").sort_index(), own.tail(1).set_index("track_id").sort_index()
-    ids = [int(track_id) for track_id in first.index]
-    return pd.DataFrame(
-        {
-            "track_id": ids,
-            "began": first.event.to_numpy(),
-            "parents": first.parents.to_numpy(),
-            "ended": [ends.get(track_id, "") for track_id in ids],
-            f"first_{time}": first[time].to_numpy(),
-            f"last_{time}": last[time].to_numpy(),
-            "dates": own.size().to_numpy(),
-            "dates_seen": own.is_seen.sum().to_numpy(),
-            f"first_{size}": first[size].to_numpy(),
-            f"last_{size}": last[size].to_numpy(),
-            f"largest_{size}": own[size].max().to_numpy(),
-        }
-    )
+    tracks = own.agg(began=("event", "first"), parents=("parents", "first"), **times, **seen, **sizes).reset_index()
+    tracks.insert(3, "ended", [ends.get(int(track_id), "") for track_id in tracks.track_id])
+    return tracks
 
 
 def _ids(ids: tuple[int, ...]) -> str:
