@@ -37,30 +37,20 @@ def make(folder: str, rows: int, columns: int, dates: int) -> None:
 def measure(folder: str, name: str, history: int, dates: int) -> dict:
     """Seconds, peak memory and counts of updating the state NAME to the first `dates` of the cube."""
     from pipelines.cube.store import open_cube
+    from pipelines.monitoring.areas import MonitoredCube
     from pipelines.monitoring.detector import Calibration, Detector
     from pipelines.monitoring.harmonic_model import HarmonicModel
     from pipelines.monitoring.replay import Monitoring, advance_all
     from pipelines.monitoring.sequential_test import Cusum
     from pipelines.monitoring.state import Identity
-    from pipelines.monitoring.updates import dates_of
     from pipelines.samples.variables import Variable
 
     dataset = open_cube(f"{folder}/cube")
-    known = dates_of(dataset)
-    detector = Detector(HarmonicModel(), Cusum(), Calibration(8.9), "down")
-    state_folder = Path(folder) / name
+    start_ns = int(dataset["time"].values[history].astype("datetime64[ns]").astype(int))
     variable = Variable("ndvi", "normalized_difference", ("nir", "red"))
-    made_for = Identity(detector.key, "ndvi", "start", "grid", TILE_PX)
-    monitoring = Monitoring(
-        dataset,
-        known[:dates],
-        detector,
-        variable,
-        made_for,
-        known[history].time_ns,
-        state_folder / "tiles",
-        state_folder / "layers",
-    )
+    cube = MonitoredCube(dataset.isel(time=slice(0, dates)), "", variable, start_ns)
+    detector = Detector(HarmonicModel(), Cusum(), Calibration(8.9), "down")
+    monitoring = Monitoring(cube, detector, Identity(detector.key, "ndvi", "start", "grid", TILE_PX), Path(folder) / name)
     before, started, busy = peak_mb(), time.perf_counter(), time.process_time()
     counts = advance_all(monitoring)
     return {

@@ -296,17 +296,11 @@ def _train_recurrent(
     from models.checkpoint import RESIDUAL
     from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig, laplace_loss
     from pipelines.learning.training import TrainingSettings
-    from pipelines.monitoring.residual_training import residual_years_of, train_ensemble
+    from pipelines.monitoring.residual_training import Learning, residual_years_of, train_ensemble
 
-    years = residual_years_of(
-        cube,
-        build_curve(model),
-        min_history=run.monitoring.min_history,
-        radius=model.radius,
-        pixels=model.pixels,
-        seed=model.seed,
-        direction=run.monitoring.test.direction,
-    )
+    direction = run.monitoring.test.direction
+    learning = Learning(build_curve(model), run.monitoring.min_history, model.radius, model.pixels, model.seed, direction)
+    years = residual_years_of(cube, learning)
     ensemble = ResidualEnsemble(ResidualGRUConfig(1 if model.radius == 0 else 3, model.hidden), len(years), model.seed)
     settings = TrainingSettings(
         epochs=model.epochs, batch=16, learning_rate=5e-3, weight_decay=0.02, patience=5, accelerator="cpu", seed=model.seed

@@ -7,11 +7,11 @@ vanishes for one run and comes back is not new. `alerts.json` names the file wit
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,12 @@ from pipelines.monitoring.detector import CHANGED
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.state import Stored, read_arrays, write_arrays
 
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+Facts = dict[str, Any]  # of a patch or an alert, JSON values
 FORMAT = 1
+PIXELS = ("changed", "pixel", "number")  # arrays of the log
 SAME = 0.5  # share of a patch's pixels that make it a known one
 
 
@@ -31,7 +36,7 @@ class Patch:
     """A patch of changed pixels: sorted flat indices (row * width + column), and its facts as JSON values."""
 
     pixels: np.ndarray
-    facts: dict[str, Any]
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class AlertSettings:
     min_confidence: float = 0.0
     notify: tuple[str, ...] = ()
 
-    def is_met(self, facts: dict[str, Any]) -> bool:
+    def is_met(self, facts: Facts) -> bool:
         """A patch whose confidence is not known passes."""
         confidence = facts.get("confidence")
         return facts["area_m2"] >= self.min_area_m2 and (confidence is None or confidence >= self.min_confidence)
@@ -60,7 +65,7 @@ class AlertLog:
     changed: np.ndarray
     pixel: np.ndarray
     number: np.ndarray
-    alerts: tuple[dict[str, Any], ...] = ()
+    alerts: tuple[Facts, ...] = ()
     snapshot: str = ""
     grid: str = ""  # that the pixels are counted on
 
@@ -68,7 +73,7 @@ class AlertLog:
     def empty(cls, grid: str = "") -> AlertLog:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), grid=grid)
 
-    def unsent(self, slug: str) -> list[dict[str, Any]]:
+    def unsent(self, slug: str) -> list[Facts]:
         """Alerts that have not been sent to the block yet."""
         return [alert for alert in self.alerts if alert["notify"].get(slug) == ""]
 
@@ -81,55 +86,52 @@ class Updates:
     pixels_new: int
     objects: int
     objects_new: int
-    alerts: tuple[dict[str, Any], ...]  # those raised now
+    alerts: tuple[Facts, ...]  # those raised now
+
+
+def find_updates(
+    layers: Layers, frame: GeoDataFrame, grid: Grid, alert_log: AlertLog, settings: AlertSettings, snapshot: str
+) -> tuple[AlertLog, Updates]:
+    """(the log with this run in it, what is new). `frame`: the outlines of the patches in the layers."""
+    changed = flat_indices(layers.map("status"), CHANGED)
+    return update_alert_log(alert_log, changed, patches_of(frame, grid), settings, snapshot)
 
 
 def update_alert_log(
     alert_log: AlertLog, changed: np.ndarray, patches: Sequence[Patch], settings: AlertSettings, snapshot: str
 ) -> tuple[AlertLog, Updates]:
     """The log after a run. `changed`: sorted flat indices of all changed pixels; `patches` lie within them."""
-    sizes = {int(n): int(count) for n, count in zip(*np.unique(alert_log.number, return_counts=True), strict=True)}
+    known = {int(n): int(count) for n, count in zip(*np.unique(alert_log.number, return_counts=True), strict=True)}
     following = int(alert_log.number.max(initial=0)) + 1
-    standing: dict[int, dict[str, Any]] = {}
+    standing: dict[int, Facts] = {}
     owners: list[int] = []
     for patch in patches:
-        owner = _owner(patch.pixels, alert_log, sizes)
+        owner = _owner(patch.pixels, alert_log, known)
         if owner is None:
             owner, following = following, following + 1
         owners.append(owner)
         if owner not in standing or patch.facts["pixels"] > standing[owner]["pixels"]:
             standing[owner] = patch.facts
-    objects_new = sum(owner not in sizes for owner in owners)
-    pixel, number = _give(alert_log, patches, owners)
     raised_before = {alert["number"] for alert in alert_log.alerts}
-    alerts = [
-        {**alert, **standing.get(alert["number"], {}), "is_standing": alert["number"] in standing} for alert in alert_log.alerts
-    ]
+    alerts = [{**one, **standing.get(one["number"], {}), "is_standing": one["number"] in standing} for one in alert_log.alerts]
     run_number = 1 + max((alert.get("look", 0) for alert in alert_log.alerts), default=0)
-    raised = [
+    raised = tuple(
         {"number": n, "look": run_number, **facts, "is_standing": True, "notify": dict.fromkeys(settings.notify, "")}
         for n, facts in sorted(standing.items())
         if n not in raised_before and settings.is_met(facts)
-    ]
-    updates = Updates(changed.size, int((~np.isin(changed, alert_log.changed)).sum()), len(patches), objects_new, tuple(raised))
-    return AlertLog(changed, pixel, number, (*alerts, *raised), snapshot, alert_log.grid), updates
+    )
+    objects_new, pixels_new = sum(owner not in known for owner in owners), int((~np.isin(changed, alert_log.changed)).sum())
+    log = AlertLog(changed, *_give(alert_log, patches, owners), (*alerts, *raised), snapshot, alert_log.grid)
+    return log, Updates(changed.size, pixels_new, len(patches), objects_new, raised)
 
 
-def find_updates(
-    layers: Layers, frame: Any, grid: Grid, alert_log: AlertLog, settings: AlertSettings, snapshot: str
-) -> tuple[AlertLog, Updates]:
-    """(the log with this run in it, what is new). `frame`: the outlines of the patches in the layers, a GeoDataFrame."""
-    changed = flat_indices(layers.map("status"), CHANGED)
-    return update_alert_log(alert_log, changed, patches_of(frame, grid), settings, snapshot)
-
-
-def _owner(patch: np.ndarray, alert_log: AlertLog, sizes: dict[int, int]) -> int | None:
-    """The known patch that this one is: that one continues in it, or most of this one was it. None: a new one."""
+def _owner(patch: np.ndarray, alert_log: AlertLog, known: dict[int, int]) -> int | None:
+    """The known patch (number -> pixels) that this one is: that one continues in it, or most of this one was it; None: new."""
     if not alert_log.pixel.size:
         return None
     at = np.searchsorted(alert_log.pixel, patch).clip(max=alert_log.pixel.size - 1)
     owners, counts = np.unique(alert_log.number[at[alert_log.pixel[at] == patch]], return_counts=True)
-    shares = ((int(owner), count / min(sizes[int(owner)], patch.size)) for owner, count in zip(owners, counts, strict=True))
+    shares = ((int(owner), count / min(known[int(owner)], patch.size)) for owner, count in zip(owners, counts, strict=True))
     return min((owner for owner, share in shares if share >= SAME), default=None)
 
 
@@ -145,11 +147,10 @@ def _give(alert_log: AlertLog, patches: Sequence[Patch], owners: Sequence[int]) 
 
 def mark_sent(alert_log: AlertLog, slug: str, at_utc: str) -> AlertLog:
     """The log with every alert marked as sent to the block `slug`."""
-    is_open = [alert["notify"].get(slug) == "" for alert in alert_log.alerts]
-    alerts = (
-        {**alert, "notify": {**alert["notify"], slug: at_utc}} if is_due else alert
-        for alert, is_due in zip(alert_log.alerts, is_open, strict=True)
-    )
+    alerts = [
+        {**alert, "notify": {**alert["notify"], slug: at_utc}} if alert["notify"].get(slug) == "" else alert
+        for alert in alert_log.alerts
+    ]
     return replace(alert_log, alerts=tuple(alerts))
 
 
@@ -163,11 +164,10 @@ def flat_indices(status: np.ndarray, code: int, strip: int = 1024) -> np.ndarray
     return np.concatenate(found).astype(np.int64)
 
 
-def patches_of(frame: Any, grid: Grid) -> list[Patch]:
-    """The rows of a GeoDataFrame of outlines in the grid's CRS as patches; facts are all columns but the outline."""
+def patches_of(frame: GeoDataFrame, grid: Grid) -> list[Patch]:
+    """Outlines in the grid's CRS as patches; facts are all columns but the outline."""
     from rasterio.features import rasterize
 
-    width = grid.shape_yx[1]
     patches = []
     for row in frame.to_dict("records"):
         outline = row.pop(frame.geometry.name)
@@ -175,7 +175,7 @@ def patches_of(frame: Any, grid: Grid) -> list[Patch]:
         part = grid.window(*window)
         mask = rasterize([(outline, 1)], out_shape=part.shape_yx, transform=part.affine, dtype=np.uint8)
         rows, columns = np.nonzero(mask)
-        pixels = (rows + window[0].start).astype(np.int64) * width + columns + window[1].start
+        pixels = (rows + window[0].start).astype(np.int64) * grid.shape_yx[1] + columns + window[1].start
         patches.append(Patch(pixels, {name: _plain(value) for name, value in row.items()}))
     return patches
 
@@ -183,13 +183,10 @@ def patches_of(frame: Any, grid: Grid) -> list[Patch]:
 def _window(bounds_xy: tuple[float, float, float, float], grid: Grid) -> tuple[slice, slice]:
     """(rows, columns) of the raster that hold a box in CRS units, also for a rotated grid."""
     left, bottom, right, top = bounds_xy
-    corners = [~grid.affine @ corner for corner in ((left, bottom), (left, top), (right, bottom), (right, top))]
-    columns, rows = zip(*corners, strict=True)
-    height, width = grid.shape_yx
-    return (
-        slice(max(math.floor(min(rows) + 1e-6), 0), min(math.ceil(max(rows) - 1e-6), height)),
-        slice(max(math.floor(min(columns) + 1e-6), 0), min(math.ceil(max(columns) - 1e-6), width)),
-    )
+    corners = np.array([~grid.affine @ corner for corner in product((left, right), (bottom, top))])
+    first = np.floor(corners.min(axis=0) + 1e-6).clip(min=0).astype(int)
+    last = np.ceil(corners.max(axis=0) - 1e-6).clip(max=grid.shape_yx[::-1]).astype(int)
+    return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
 
 
 def _plain(value: Any) -> Any:
@@ -206,13 +203,12 @@ def _plain(value: Any) -> Any:
 
 def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
     """Writes the log to `path` (JSON, for people and programs) and its pixels to `folder`; one rename makes both count."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = write_arrays(folder, "alerted", {"changed": alert_log.changed, "pixel": alert_log.pixel, "number": alert_log.number})
+    stored = write_arrays(folder, "alerted", {name: getattr(alert_log, name) for name in PIXELS})
     content = {
         "format": FORMAT,
         "snapshot": alert_log.snapshot,
         "grid": alert_log.grid,
-        "pixels": stored.as_json,
+        "pixels": astuple(stored),
         "alerts": list(alert_log.alerts),
     }
     write_text(path, json.dumps(content, indent=1) + "\n", flush=False, mark="partial")
@@ -228,8 +224,8 @@ def read_alert_log(path: Path, folder: Path) -> AlertLog:
         if content["format"] != FORMAT:
             raise ArtefactDamaged(f"{path} has format {content['format']}, expected {FORMAT}")
         arrays = read_arrays(folder, Stored(*content["pixels"]))
-        pixels = (arrays["changed"], arrays["pixel"], arrays["number"])
-        return AlertLog(*pixels, tuple(content["alerts"]), content["snapshot"], content["grid"])
+        changed, pixel, number = (arrays[name] for name in PIXELS)
+        return AlertLog(changed, pixel, number, tuple(content["alerts"]), content["snapshot"], content["grid"])
     except FileNotFoundError:
         return AlertLog.empty()
     except (ValueError, KeyError, TypeError) as e:

@@ -1,7 +1,9 @@
-"""The cube with what is monitored in it, and the pixels of it that thresholds and networks are learned from."""
+"""The cube with what is monitored in it, read by dates: of blocks of tiles, of areas that thresholds rest on, of one pixel."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,13 +14,37 @@ import xarray as xr
 from pipelines.cube.store import bands_of, grid_of, head_snapshot, open_cube
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
-from pipelines.monitoring.blocks import Block, BlockReader
-from pipelines.monitoring.updates import CubeDate, dates_of
+from pipelines.inference.tiling import chunk_rows
+from pipelines.monitoring.detector import Detector, Observations
 from pipelines.samples.variables import Variable, decode, used_bands
 from pipelines.tiles import Tile, tile_raster
 
 AREA_PX, MOST_PX = 256, 512 * 512  # of a large raster so much is read for a threshold and for an evaluation
 GAP_PX = 8  # more than any halo, so that squares side by side do not depend on each other
+BLOCK_MB = 256  # for the history of one block, which is fitted in one piece per tile
+CURVE_EVERY_DAYS = 5
+HELD_DATES = 4  # late dates that were read for a plan and are about to be used
+
+
+@dataclass(frozen=True)
+class CubeDate:
+    """One date of the cube. `index` is its position along `time`; `is_empty`: not a single usable pixel in the whole scene."""
+
+    index: int
+    time_ns: int  # since 1970-01-01 UTC
+    scene_id: str
+    content_hash: str
+    is_empty: bool = False
+
+    @property
+    def day(self) -> float:
+        """Days since 1970-01-01, as `pipelines.calendar.to_days` has them."""
+        return self.time_ns / 86_400e9
+
+    @property
+    def name(self) -> str:
+        """`2020-06-25 (S2A_...)`, for messages."""
+        return f"{np.datetime64(self.time_ns, 'ns').astype('datetime64[D]')} ({self.scene_id})"
 
 
 @dataclass(frozen=True)
@@ -32,7 +58,20 @@ class MonitoredCube:
 
     @cached_property
     def dates(self) -> tuple[CubeDate, ...]:
-        return dates_of(self.dataset)
+        """As the cube sorts them."""
+        times = self.dataset["time"].values.astype("datetime64[ns]").astype(np.int64)
+        fractions = self.dataset["valid_fraction"].values if "valid_fraction" in self.dataset.coords else np.ones(len(times))
+        columns = zip(times, self.dataset["scene_id"].values, self.dataset["content_hash"].values, fractions, strict=True)
+        return tuple(
+            CubeDate(n, int(t), str(scene), str(sha), bool(part == 0)) for n, (t, scene, sha, part) in enumerate(columns)
+        )
+
+    @property
+    def history(self) -> tuple[CubeDate, ...]:
+        return tuple(date for date in self.dates if self.is_history(date))
+
+    def is_history(self, date: CubeDate) -> bool:
+        return date.time_ns < self.start_ns
 
     @cached_property
     def grid(self) -> Grid:
@@ -61,21 +100,12 @@ class MonitoredCube:
 def open_monitored(uri: str, variable: Variable, start: datetime, snapshot: str = "") -> MonitoredCube:
     """The cube at `uri`, by default its newest version. `start` is UTC. Raises MissingInput."""
     snapshot = snapshot or head_snapshot(uri)
-    return MonitoredCube(open_cube(uri, snapshot), snapshot, variable, to_ns(start))
-
-
-def to_ns(moment: datetime) -> int:
-    """Nanoseconds since 1970-01-01 of a UTC date.
-
-    >>> to_ns(datetime(1970, 1, 2))
-    86400000000000
-    """
-    return int(np.datetime64(moment, "ns").astype(np.int64))
+    return MonitoredCube(open_cube(uri, snapshot), snapshot, variable, int(np.datetime64(start, "ns").astype(np.int64)))
 
 
 def require_history(cube: MonitoredCube) -> None:
     """Raises RequestError if no date of the cube lies before `monitoring.start`."""
-    if not any(date.time_ns < cube.start_ns for date in cube.dates):
+    if not cube.history:
         first = cube.dates[0].name if cube.dates else "no date"
         raise RequestError(
             f"monitoring.start is {np.datetime64(cube.start_ns, 'ns').astype('datetime64[D]')} and the cube begins on {first}: "
@@ -83,40 +113,136 @@ def require_history(cube: MonitoredCube) -> None:
         )
 
 
-def read_areas(cube: MonitoredCube, until_ns: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x_NYX float32, valid_NYX, days_N) of the dates before `until_ns` (default: all), of the whole raster where it is small.
+# ---------------------------------------------------------------- blocks of tiles
+
+
+@dataclass(frozen=True)
+class Block:
+    """Tiles that are read together, so that a stored chunk is unpacked once for all of them, and the rectangle around them."""
+
+    area: Tile
+    tiles: tuple[Tile, ...]
+
+
+def plan_blocks(cube: MonitoredCube, tile_px: int, halo_px: int) -> tuple[Block, ...]:
+    """The raster's tiles in blocks: as many whole tiles as lie in one stored chunk, fewer where their history is too large."""
+    side, chunk_px, dates = tile_px, chunk_rows(cube.dataset), max(len(cube.history), 1)
+    while side * 2 <= chunk_px and (2 * side + 2 * halo_px) ** 2 * dates * 5 <= BLOCK_MB * 2**20:
+        side *= 2
+    blocks = []
+    for area in tile_raster(cube.shape_yx, side):
+        inside = tile_raster(area.shape_yx, tile_px)
+        tiles = (Tile(t.row0 + area.row0, t.row1 + area.row0, t.col0 + area.col0, t.col1 + area.col0) for t in inside)
+        blocks.append(Block(area, tuple(tiles)))
+    return tuple(blocks)
+
+
+class BlockReader:
+    """Decoded dates of a rectangle of the cube, grown by the halo. `reads` counts the dates that were read from the cube."""
+
+    def __init__(self, cube: MonitoredCube, area: Tile, halo_px: int = 0):
+        self.shape_yx, self.halo_px, self.variable = cube.shape_yx, halo_px, cube.variable
+        self.area = area.grown(halo_px, self.shape_yx)
+        bands = bands_of(cube.dataset)
+        used = list(used_bands(bands, (cube.variable,)))
+        self.bands = tuple(bands[i] for i in used)
+        part = cube.dataset.isel(y=self.area.rows, x=self.area.columns)
+        self.image, self.valid = part["image"].isel(band=used), part["valid"]
+        self.held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.reads = 0
+
+    def read(self, date: CubeDate) -> tuple[np.ndarray, np.ndarray]:
+        """(x_YX float32 physical values, 0 where invalid; valid_YX bool) of the rectangle grown by the halo."""
+        if date.index not in self.held:
+            while len(self.held) >= HELD_DATES:
+                self.held.pop(next(iter(self.held)))
+            self.reads += 1
+            image_BYX, valid_YX = self.image.isel(time=date.index).values, self.valid.isel(time=date.index).values
+            x_NCYX, valid_NYX = decode(image_BYX[None], valid_YX[None], self.bands, (self.variable,))
+            self.held[date.index] = (x_NCYX[0, 0], valid_NYX[0])
+        return self.held[date.index]
+
+    def cut(self, date: CubeDate, tile: Tile) -> tuple[np.ndarray, np.ndarray] | None:
+        """The same for one tile grown by the halo, views; None if it was not seen. An empty scene is not even read."""
+        if date.is_empty:
+            return None
+        x_YX, valid_YX = self.read(date)
+        rows, columns = tile.grown(self.halo_px, self.shape_yx).within(self.area)
+        return (x_YX[rows, columns], valid_YX[rows, columns]) if valid_YX[rows, columns].any() else None
+
+
+# ---------------------------------------------------------------- series
+
+
+def read_dates(cube: MonitoredCube, tile: Tile, dates: Sequence[CubeDate]) -> Observations:
+    """The monitored variable in a tile on these dates, 0 where not valid."""
+    reader = BlockReader(cube, tile)
+    x_NYX, valid_NYX = np.empty((len(dates), *tile.shape_yx), np.float32), np.empty((len(dates), *tile.shape_yx), bool)
+    for n, date in enumerate(dates):
+        x_NYX[n], valid_NYX[n] = reader.read(date)
+    return Observations(x_NYX, valid_NYX, np.array([date.day for date in dates]))
+
+
+def read_areas(cube: MonitoredCube, dates: Sequence[CubeDate]) -> Observations:
+    """The same of the whole raster where it is small.
 
     Of a large one some squares, drawn by a fixed seed, side by side with a gap that is not valid.
     """
-    dates = [date for date in cube.dates if until_ns is None or date.time_ns < until_ns]
-    height, width = cube.shape_yx
-    side = AREA_PX if height * width > MOST_PX else max(height, width)
-    tiles = tile_raster((height, width), side)
-    chosen = sorted(np.random.default_rng(0).permutation(len(tiles))[: max(MOST_PX // side**2, 1)].tolist())
-    rows = max(tiles[i].shape_yx[0] for i in chosen)
-    columns = sum(tiles[i].shape_yx[1] + GAP_PX for i in chosen) - GAP_PX
+    if math.prod(cube.shape_yx) <= MOST_PX:
+        return read_dates(cube, Tile(0, cube.shape_yx[0], 0, cube.shape_yx[1]), dates)
+    tiles = tile_raster(cube.shape_yx, AREA_PX)
+    chosen = sorted(np.random.default_rng(0).permutation(len(tiles))[: MOST_PX // AREA_PX**2].tolist())
+    rows, columns = max(tiles[i].shape_yx[0] for i in chosen), sum(tiles[i].shape_yx[1] + GAP_PX for i in chosen) - GAP_PX
     x_NYX, valid_NYX = np.zeros((len(dates), rows, columns), np.float32), np.zeros((len(dates), rows, columns), bool)
     column = 0
     for i in chosen:
-        reader, (own_rows, own_columns) = block_reader(cube, tiles[i]), tiles[i].shape_yx
-        part = slice(0, own_rows), slice(column, column + own_columns)
-        for n, date in enumerate(dates):
-            x_NYX[n][part], valid_NYX[n][part] = reader.read(date)
-        column += own_columns + GAP_PX
-    return x_NYX, valid_NYX, np.array([date.day for date in dates])
+        height, width = tiles[i].shape_yx
+        part = slice(None), slice(0, height), slice(column, column + width)
+        x_NYX[part], valid_NYX[part], _ = read_dates(cube, tiles[i], dates)
+        column += width + GAP_PX
+    return Observations(x_NYX, valid_NYX, np.array([date.day for date in dates]))
 
 
-def block_reader(cube: MonitoredCube, tile: Tile, halo_px: int = 0) -> BlockReader:
-    """Reads the monitored variable in one tile, date by date."""
-    return BlockReader(cube.dataset, cube.variable, Block(tile, (tile,)), halo_px)
+# ---------------------------------------------------------------- the course of one pixel
 
 
-def read_history(cube: MonitoredCube, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x_NYX float32, valid_NYX, days_N) of the dates before the start in a tile."""
-    bands = bands_of(cube.dataset)
-    used = list(used_bands(bands, (cube.variable,)))
-    days_N = cube.dataset["time"].values.astype("datetime64[ns]").astype(np.int64) / 86_400e9
-    part = cube.dataset.isel(time=slice(0, int((days_N < cube.start_day).sum())), y=tile.rows, x=tile.columns)
-    image_NBYX, valid_NYX = part["image"].isel(band=used).values, part["valid"].values
-    x_NCYX, valid_NYX = decode(image_NBYX, valid_NYX, tuple(bands[i] for i in used), (cube.variable,))
-    return x_NCYX[:, 0], valid_NYX, days_N[: len(image_NBYX)]
+@dataclass(frozen=True)
+class Course:
+    """Usable observations (N,) `values` at `days`, and the curve (K,) `expected` with `spread` (one deviation) at `curve_days`.
+
+    Days are float64 since 1970-01-01.
+    """
+
+    days: np.ndarray
+    values: np.ndarray
+    curve_days: np.ndarray
+    expected: np.ndarray
+    spread: np.ndarray
+
+
+def follow_pixel(cube: MonitoredCube, detector: Detector, row: int, column: int) -> Course:
+    """The course of the pixel at `row`, `column` of the cube over all of its dates."""
+    tile = Tile(row, row + 1, column, column + 1)
+    reader = BlockReader(cube, tile, detector.halo_px)
+    seen = [(*found, date.day) for date in cube.dates if (found := reader.cut(date, tile)) is not None]
+    series = Observations(*map(np.array, zip(*seen, strict=True)))
+    rows, columns = tile.within(reader.area)
+    curve_K = np.arange(series.days_N[0], series.days_N[-1] + CURVE_EVERY_DAYS, CURVE_EVERY_DAYS)
+    expected_K, spread_K = _expected_curve(detector, series, cube.start_day, curve_K, (rows.start, columns.start))
+    own = series.on(series.valid_NYX[:, rows.start, columns.start])
+    return Course(own.days_N, own.x_NYX[:, rows.start, columns.start], curve_K, expected_K, spread_K)
+
+
+def _expected_curve(
+    detector: Detector, series: Observations, start_day: float, curve_K: np.ndarray, pixel_yx: tuple[int, int]
+) -> np.ndarray:
+    """(2, K) expected value and spread of a pixel at the days `curve_K`, each from the dates before it alone."""
+    model, (x_NYX, valid_NYX, days_N) = detector.value_model, series.since(start_day)
+    fitted = model.fit(*series.before(start_day))
+    state, points, following = model.begin(fitted), [], 0
+    for day in curve_K:
+        while following < len(days_N) and days_N[following] < day:
+            state = model.advance(fitted, state, x_NYX[following], valid_NYX[following], float(days_N[following]))
+            following += 1
+        points.append([float(plane_YX[pixel_yx]) for plane_YX in model.predict(fitted, state, float(day))])
+    return np.array(points).T

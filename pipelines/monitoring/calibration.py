@@ -10,53 +10,42 @@ a factor of two or so; evaluation measures it.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from pipelines.errors import RequestError
-from pipelines.monitoring.detector import CONFIDENCE_LEVELS, NOT_MONITORED, Calibration, Detector, monitoring
-from pipelines.monitoring.stable import YearLevels, stable_pixels, year_levels
+from pipelines.monitoring.detector import CONFIDENCE_LEVELS, NOT_MONITORED, Calibration, Detector, Observations, monitoring
+from pipelines.monitoring.stable import choose_stable, year_levels
 
 YEAR_DAYS = 365.25
 LEAST_DATES = 4  # a year with fewer dates is no year to learn from
-LEAST_PIXELS = 30
+LEAST_PIXELS, MOST_PIXELS = 30, 5000
 MOST_YEARS = 8  # the newest; a fit each
 LEAST_THRESHOLD = 1e-3  # of a history without any noise
 SPREADS = 3.0  # a level that falls by more than so many spreads is not stable
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class CalibrationReport:
     """What a calibration rests on: stable `pixels`, the `years` left out in turn (their first days, ISO) with the threshold that
-    each one alone would give, and the `limit` in units of the variable that a stable pixel's yearly level keeps to.
+    each one alone would give, and the `limit` in units of the variable that a stable pixel's yearly level keeps to (None: not
+    known). JSON values.
     """
 
     pixels: int
     years: dict[str, float]
-    limit: float
-
-    def to_json(self) -> dict[str, Any]:
-        """For JSON: an unknown limit is None."""
-        return {"pixels": self.pixels, "years": self.years, "limit": self.limit if math.isfinite(self.limit) else None}
+    limit: float | None
 
 
 def calibrate(
     detector: Detector,
-    x_NYX: np.ndarray,
-    valid_NYX: np.ndarray,
-    days_N: np.ndarray,
+    series: Observations,
     *,
     false_alarms: float,
     start_day: float,
     threshold: float | None = None,
     limit: float | None = None,
-    pixels: int = 5000,
-    seed: int = 0,
 ) -> tuple[Detector, CalibrationReport]:
     """(the detector with its threshold, what that rests on), from dates before `start_day`; later ones are not used.
 
@@ -66,35 +55,24 @@ def calibrate(
 
     Raises RequestError if the history has no two years to learn from, or too few stable pixels for that rate.
     """
-    is_history_N = days_N < start_day
-    x_NYX, valid_NYX, days_N = x_NYX[is_history_N], valid_NYX[is_history_N], days_N[is_history_N]
-    probe = replace(detector, calibration=Calibration(math.inf))
-    folds = list(islice(_years(days_N, start_day), MOST_YEARS))
-    if not folds and threshold is not None:
-        return replace(detector, calibration=Calibration(threshold)), CalibrationReport(0, {}, limit or math.inf)
+    history = series.before(start_day)
+    folds = left_out_years(history.days_N, start_day)
     if not folds:
-        raise RequestError(_too_short(days_N, start_day))
-    if limit is None:
-        limit = _default_limit(probe, x_NYX, valid_NYX, days_N)
-    sense = "up" if detector.direction == "up" else "down"  # losses are abrupt; slow growth is what a monitor lives with
-    use_YX = resolve(year_levels(x_NYX, valid_NYX, days_N, highest=sense == "down"), limit, sense)
-    enough_YX = valid_NYX.sum(axis=0) >= detector.min_history
-    if threshold is None and not enough_YX.any():
-        raise RequestError(_none_monitored(detector.min_history, int(valid_NYX.sum(axis=0).max(initial=0)), start_day))
-    use_YX &= enough_YX
+        if threshold is None:
+            raise RequestError(_too_short(history.days_N, start_day))
+        return replace(detector, calibration=Calibration(threshold)), CalibrationReport(0, {}, limit)
+    probe = replace(detector, calibration=Calibration(math.inf))
+    limit = _default_limit(probe, history) if limit is None else limit
+    count_YX = history.valid_NYX.sum(axis=0)
+    if threshold is None and not (count_YX >= detector.min_history).any():
+        raise RequestError(_none_monitored(detector.min_history, int(count_YX.max(initial=0)), start_day))
+    use_YX = stable_history(history, limit, detector.direction) & (count_YX >= detector.min_history)
     if detector.halo_px == 0:  # pixels do not know of each other: only those that are used are computed
-        x_NYX, valid_NYX, use_YX = take_pixels(x_NYX, valid_NYX, use_YX, pixels, seed)
-    maxima, years = [], {}
-    for first_day, is_out_N in folds if use_YX.any() else []:
-        kept = probe.min_history * float((~is_out_N).mean())
-        fold = replace(probe, min_history=max(4, math.floor(kept)))
-        fitted = fold.fit(x_NYX[~is_out_N], valid_NYX[~is_out_N], days_N[~is_out_N])
-        layers = fold.layers(fitted, monitoring(fold, fitted, x_NYX[is_out_N], valid_NYX[is_out_N], days_N[is_out_N]))
-        score_P = layers["score"][use_YX & (layers["status"] != NOT_MONITORED)]
-        if len(score_P) >= LEAST_PIXELS:
-            maxima.append(score_P)
-            years[str(np.datetime64(math.floor(first_day), "D"))] = reached_by(score_P, false_alarms / 1000)
-    pooled = np.concatenate(maxima) if maxima else np.empty(0)
+        history, use_YX = _take_pixels(history, use_YX)
+    scores = {first_day: _scores_of(probe, history, is_out_N, use_YX) for first_day, is_out_N in folds if use_YX.any()}
+    scores = {first_day: score_P for first_day, score_P in scores.items() if len(score_P) >= LEAST_PIXELS}
+    years = {iso_date(day): reached_by(score, false_alarms / 1000) for day, score in scores.items()}
+    pooled = np.concatenate(list(scores.values())) if scores else np.empty(0)
     if threshold is None and len(pooled) * false_alarms < 1000:
         raise RequestError(_too_few(len(pooled), false_alarms))
     calibration = Calibration(
@@ -102,32 +80,52 @@ def calibrate(
         false_alarms if threshold is None else None,
         tuple(float(np.quantile(pooled, level)) for level in CONFIDENCE_LEVELS) if len(pooled) else (),
     )
-    return replace(detector, calibration=calibration), CalibrationReport(int(use_YX.sum()), years, float(limit))
+    report = CalibrationReport(int(use_YX.sum()), years, float(limit) if math.isfinite(limit) else None)
+    return replace(detector, calibration=calibration), report
 
 
-def resolve(levels: YearLevels, limit: float, direction: str) -> np.ndarray:
-    """(Y, X) bool: stable pixels, two pixels off any change where that leaves enough of them, else nearer to it.
-
-    Where no pixel has levels of two years, all pixels.
-    """
-    if (np.isfinite(levels.level_KYX).sum(axis=0) < 2).all():
-        return np.ones(levels.level_KYX.shape[1:], bool)
-    for away_px in (2, 1, 0):
-        stable_YX = stable_pixels(levels, limit, direction, away_px)
-        if stable_YX.sum() >= 1000 or away_px == 0:
-            break
-    return stable_YX
+def iso_date(day: float) -> str:
+    """`2020-06-25`, from days since 1970-01-01."""
+    return str(np.datetime64(math.floor(day), "D"))
 
 
-def take_pixels(
-    x_NYX: np.ndarray, valid_NYX: np.ndarray, use_YX: np.ndarray, pixels: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x, valid, use) of at most `pixels` of the used pixels, in one row: (N, 1, P), (N, 1, P), (1, P)."""
+def left_out_years(days_N: np.ndarray, start_day: float) -> list[tuple[float, np.ndarray]]:
+    """(first day, which dates) of each year of the history, counted back from its end, that leaves others to fit on."""
+    years: list[tuple[float, np.ndarray]] = []
+    last = start_day
+    while len(days_N) and last > days_N[0] and len(years) < MOST_YEARS:
+        first = last - YEAR_DAYS
+        is_out_N = (days_N >= first) & (days_N < last)
+        is_whole = first >= days_N[0] - YEAR_DAYS / 4
+        if is_whole and is_out_N.sum() >= LEAST_DATES and (~is_out_N).sum() >= 2 * LEAST_DATES:
+            years.append((first, is_out_N))
+        last = first
+    return years
+
+
+def stable_history(history: Observations, limit: float, direction: str) -> np.ndarray:
+    """(Y, X) bool: pixels that are stable in the history."""
+    sense = "up" if direction == "up" else "down"  # losses are abrupt; slow growth is what a monitor lives with
+    return choose_stable(year_levels(history, highest=sense == "down"), limit, sense)
+
+
+def _take_pixels(series: Observations, use_YX: np.ndarray) -> tuple[Observations, np.ndarray]:
+    """At most `MOST_PIXELS` of the used pixels, in one row: x and valid (N, 1, P), use (1, P)."""
     index_P = np.flatnonzero(use_YX)
-    if len(index_P) > pixels:
-        index_P = np.sort(np.random.default_rng(seed).choice(index_P, pixels, replace=False))
-    flat = (len(x_NYX), 1, -1)
-    return x_NYX.reshape(flat)[..., index_P], valid_NYX.reshape(flat)[..., index_P], np.ones((1, len(index_P)), bool)
+    if len(index_P) > MOST_PIXELS:
+        index_P = np.sort(np.random.default_rng(0).choice(index_P, MOST_PIXELS, replace=False))
+    x_NP, valid_NP = (array.reshape(len(series.days_N), 1, -1)[..., index_P] for array in series[:2])
+    return Observations(x_NP, valid_NP, series.days_N), np.ones((1, len(index_P)), bool)
+
+
+def _scores_of(probe: Detector, history: Observations, is_out_N: np.ndarray, use_YX: np.ndarray) -> np.ndarray:
+    """The largest statistic of each used pixel in the dates that are left out, (P,)."""
+    kept = probe.min_history * float((~is_out_N).mean())
+    fold = replace(probe, min_history=max(4, math.floor(kept)))
+    fitted = fold.fit(*history.on(~is_out_N))
+    layers = fold.layers(fitted, monitoring(fold, fitted, *history.on(is_out_N)))
+    score_P: np.ndarray = layers["score"][use_YX & (layers["status"] != NOT_MONITORED)]
+    return score_P
 
 
 def reached_by(value_P: np.ndarray, share: float) -> float:
@@ -142,43 +140,32 @@ def reached_by(value_P: np.ndarray, share: float) -> float:
     return max(float(least), LEAST_THRESHOLD)
 
 
-def _default_limit(probe: Detector, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> float:
-    fitted = probe.fit(x_NYX, valid_NYX, days_N)
+def _default_limit(probe: Detector, history: Observations) -> float:
+    fitted = probe.fit(*history)
     known_YX = probe.monitored(fitted)
     if not known_YX.any():
         return math.inf
     state = probe.value_model.begin(fitted)
-    spreads_N = [np.median(probe.value_model.predict(fitted, state, float(day))[1][known_YX]) for day in days_N]
+    spreads_N = [np.median(probe.value_model.predict(fitted, state, float(day))[1][known_YX]) for day in history.days_N]
     return SPREADS * float(np.median(spreads_N))
 
 
-def _years(days_N: np.ndarray, start_day: float) -> Iterator[tuple[float, np.ndarray]]:
-    """(first day, which dates) of each year of the history, counted back from its end, that leaves others to fit on."""
-    last = start_day
-    while len(days_N) and last > days_N[0]:
-        first = last - YEAR_DAYS
-        is_out_N = (days_N >= first) & (days_N < last)
-        others = days_N[~is_out_N]
-        is_whole = first >= days_N[0] - YEAR_DAYS / 4
-        if is_whole and is_out_N.sum() >= LEAST_DATES and len(others) >= 2 * LEAST_DATES:
-            yield first, is_out_N
-        last = first
+# ---------------------------------------------------------------- messages
 
 
 def _too_short(days_N: np.ndarray, start_day: float) -> str:
-    start = np.datetime64(math.floor(start_day), "D")
     found = "no date" if not len(days_N) else f"{len(days_N)} dates over {(start_day - days_N[0]) / YEAR_DAYS:.1f} years"
     return (
-        f"a threshold cannot be calibrated: expected at least two years of history before monitoring.start {start}, "
-        f"found {found}; begin later, or set monitoring.test.threshold (for a CUSUM with drift 2, 8 to 10 is usual)"
+        "a threshold cannot be calibrated: expected at least two years of history before monitoring.start "
+        f"{iso_date(start_day)}, found {found}; begin later, or set monitoring.test.threshold (for a CUSUM with drift 2, 8 to 10 "
+        "is usual)"
     )
 
 
 def _none_monitored(min_history: int, most: int, start_day: float) -> str:
-    start = np.datetime64(math.floor(start_day), "D")
     return (
         f"no pixel can be monitored: expected {min_history} usable dates of a pixel (monitoring.min_history) before "
-        f"monitoring.start {start}, found at most {most}; set a smaller monitoring.min_history, or begin later"
+        f"monitoring.start {iso_date(start_day)}, found at most {most}; set a smaller monitoring.min_history, or begin later"
     )
 
 

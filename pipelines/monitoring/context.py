@@ -27,7 +27,7 @@ from pipelines.monitoring.sequential_test import SequentialTest
 from pipelines.monitoring.state import Identity, check_cube, check_identity, refuse, replace_file
 
 RECORD, EARLIER_RECORD = "monitoring.json", "watch.json"  # the second as version 0.1.0 wrote it
-Content = dict[str, Any]  # JSON values
+Content = Mapping[str, Any]  # JSON values
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MonitorSettings:
     threshold: float | None
     tile_px: int
     keep_every: int
-    asked: Mapping[str, Any]
+    asked: Content
     variable: str
     start: str
 
@@ -70,16 +70,18 @@ class MonitorSettings:
 
 @dataclass(frozen=True)
 class MonitorContext:
-    """One run over the cube: its state (`monitoring`), the cube, and the model of expected values."""
+    """One run over the cube: what is monitored, with its state, and the model of expected values."""
 
     monitoring: Monitoring
-    cube: MonitoredCube
     expected: ExpectedValues
-    folder: Path  # of the state
+
+    @property
+    def cube(self) -> MonitoredCube:
+        return self.monitoring.cube
 
 
 def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: MonitorSettings, state: Path) -> MonitorContext:
-    """The context of a state below `state`; the detector is calibrated where monitoring begins.
+    """The context of a state below `state`; the detector is calibrated where monitoring begins, and then stays until `--restart`.
 
     Raises StateError for a state of other settings or of another cube, RequestError where the history is too short.
     """
@@ -87,28 +89,17 @@ def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: Monito
     known = read_record(folder)
     if known:
         check_asked(known, settings.asked, folder)
-    detector, rests_on = make_detector(cube, expected.value_model, settings, known)
-    made_for = settings.identity(detector.key, cube.grid)
-    check_made_for(known, made_for, cube, folder)
-    write_record(folder, {**known, "made_for": asdict(made_for), "asked": dict(settings.asked), **rests_on})
-    tiles, layers = folder / "tiles", folder / "layers"
-    monitoring = Monitoring(
-        cube.dataset, cube.dates, detector, cube.variable, made_for, cube.start_ns, tiles, layers, settings.keep_every
-    )
-    return MonitorContext(monitoring, cube, expected, folder)
-
-
-def make_detector(
-    cube: MonitoredCube, value_model: ValueModel, settings: MonitorSettings, known: Mapping[str, Any]
-) -> tuple[Detector, Content]:
-    """(the detector, what its threshold rests on). What was calibrated when monitoring began stays until `--restart`."""
-    if "calibration" in known:
-        found = known["calibration"]
+        found, rests_on = known["calibration"], known.get("calibrated_on")
         calibration = Calibration(float(found["threshold"]), found["false_alarms"], tuple(found["maxima"]))
-        rests_on = known.get("calibrated_on")
     else:
-        calibration, rests_on = calibrate_on(cube, value_model, settings)
-    return settings.detector(value_model, calibration), {"calibration": asdict(calibration), "calibrated_on": rests_on}
+        calibration, rests_on = calibrate_on(cube, expected.value_model, settings)
+    detector = settings.detector(expected.value_model, calibration)
+    made_for = settings.identity(detector.key, cube.grid)
+    if known:
+        check_made_for(known, made_for, cube, folder)
+    found = {"made_for": asdict(made_for), "asked": dict(settings.asked), "calibration": asdict(calibration)}
+    write_record(folder, {**known, **found, "calibrated_on": rests_on})
+    return MonitorContext(Monitoring(cube, detector, made_for, folder, settings.keep_every), expected)
 
 
 def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: MonitorSettings) -> tuple[Calibration, Content]:
@@ -116,24 +107,16 @@ def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: Monitor
 
     Raises RequestError where the history is too short for that and no threshold is given.
     """
-    threshold = settings.threshold
+    threshold, rate = settings.threshold, settings.false_alarms
     detector = settings.detector(value_model, Calibration(threshold or math.inf))
-    x_NYX, valid_NYX, days_N = read_areas(cube, until_ns=cube.start_ns)
+    history = read_areas(cube, cube.history)
     try:
-        detector, report = calibrate(
-            detector,
-            x_NYX,
-            valid_NYX,
-            days_N,
-            false_alarms=settings.false_alarms,
-            start_day=cube.start_day,
-            threshold=threshold,
-        )
+        detector, report = calibrate(detector, history, false_alarms=rate, start_day=cube.start_day, threshold=threshold)
     except RequestError:
         if threshold is None:
             raise
         return Calibration(threshold), {}  # confidence is 0 or 1: there are no years to learn it from
-    return detector.calibration, report.to_json()
+    return detector.calibration, asdict(report)
 
 
 # ---------------------------------------------------------------- what a state was made for
@@ -144,22 +127,19 @@ def check_state(cube: MonitoredCube, settings: MonitorSettings, folder: Path) ->
 
     The detector's own key is compared when it is built, in `open_context`.
     """
-    known = read_record(folder)
-    if not known:
-        return
-    check_asked(known, settings.asked, folder)
-    check_made_for(known, settings.identity(known["made_for"].get("detector", ""), cube.grid), cube, folder)
+    if known := read_record(folder):
+        check_asked(known, settings.asked, folder)
+        check_made_for(known, settings.identity(known["made_for"].get("detector", ""), cube.grid), cube, folder)
 
 
-def check_made_for(known: Mapping[str, Any], requested: Identity, cube: MonitoredCube, folder: Path) -> None:
+def check_made_for(known: Content, requested: Identity, cube: MonitoredCube, folder: Path) -> None:
     """Raises StateError unless what is `known` of the state was made for `requested` and from this cube."""
-    if known:
-        check_identity(known["made_for"], requested, folder)
+    check_identity(known["made_for"], requested, folder)
     check_cube([(int(time), str(content)) for time, content in known.get("dates", [])], cube.dates, folder)
 
 
-def check_asked(known: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
-    """Raises StateError unless the state was made with the settings `asked`."""
+def check_asked(known: Content, asked: Content, folder: Path) -> None:
+    """Raises StateError unless the state was made with the settings `asked`; it names the first that differs."""
     was = {"model" if name == "expectation" else name: value for name, value in known["asked"].items()}  # as 0.1.0 wrote it
     for section, value in asked.items():
         if was.get(section) != value:
@@ -167,7 +147,7 @@ def check_asked(known: Mapping[str, Any], asked: Mapping[str, Any], folder: Path
             raise refuse(folder, "detector", f"{key}: {now}", before)
 
 
-def first_difference(key: str, now: Any, was: Any) -> tuple[str, Any, Any]:
+def first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
     """(key, value now, value then) of the first setting that differs, so that a message shows only that one."""
     if isinstance(now, dict) and isinstance(was, dict) and now.keys() == was.keys():
         name = next(name for name in now if now[name] != was[name])
@@ -196,8 +176,8 @@ def write_record(folder: Path, content: Content) -> None:
 
 def remember_dates(context: MonitorContext) -> None:
     """The dates of the cube count as known: a later run is of the same cube if it holds any of them."""
-    dates = [[date.time_ns, date.content_hash] for date in context.cube.dates]
-    write_record(context.folder, {**read_record(context.folder), "dates": dates})
+    folder, dates = context.monitoring.folder, [[date.time_ns, date.content_hash] for date in context.cube.dates]
+    write_record(folder, {**read_record(folder), "dates": dates})
 
 
 def has_record(folder: Path) -> bool:

@@ -13,17 +13,42 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from pipelines.monitoring.sequential_test import SequentialTest, hold
+from pipelines.monitoring.sequential_test import Arrays, SequentialTest, hold
 
-Arrays = dict[str, np.ndarray]
 Direction = Literal["down", "up", "both"]
 SIGNS: Mapping[Direction, tuple[int, ...]] = {"down": (-1,), "up": (1,), "both": (-1, 1)}
 NOT_MONITORED, NOTHING_FOUND, CHANGED = 0, 1, 2
 CALM_SIGMA, CALM_DATES = 2.0, 6  # a changed pixel has recovered after so many dates in a row so near to what is expected
+
+
+class Observations(NamedTuple):
+    """A variable on N dates: `x_NYX` float32 physical values, anything where not `valid_NYX`; `days_N` float64 since 1970-01-01,
+    ascending.
+
+    >>> series = Observations(np.zeros((2, 1, 1)), np.ones((2, 1, 1), bool), np.array([17000.0, 17016.0]))
+    >>> series.before(17010).days_N.tolist()
+    [17000.0]
+    """
+
+    x_NYX: np.ndarray
+    valid_NYX: np.ndarray
+    days_N: np.ndarray
+
+    def on(self, dates: np.ndarray | slice) -> "Observations":
+        """Those of some dates only."""
+        return Observations(self.x_NYX[dates], self.valid_NYX[dates], self.days_N[dates])
+
+    def before(self, day: float) -> "Observations":
+        """Views."""
+        return self.on(slice(None, int(np.searchsorted(self.days_N, day))))
+
+    def since(self, day: float) -> "Observations":
+        """From `day` on, that day included; views."""
+        return self.on(slice(int(np.searchsorted(self.days_N, day)), None))
 
 
 class ValueModel(Protocol):
@@ -37,13 +62,23 @@ class ValueModel(Protocol):
         """Arrays (..., Y, X), among them `count` (Y, X) of usable history dates."""
 
     def begin(self, fitted: Arrays) -> Arrays:
-        """The model's own state, arrays (..., Y, X)."""
+        """The model's own state before the first monitored date, arrays (..., Y, X)."""
 
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, spread_YX) float32, before the date is seen."""
 
     def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
         """Its state after the date was seen; held where it was not."""
+
+
+class Constant:
+    """The state of a model that does not learn while it monitors: none."""
+
+    def begin(self, fitted: Arrays) -> Arrays:
+        return {}
+
+    def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
+        return state
 
 
 # Dense towards 1, where alarms are; the shares of stable pixels that `Calibration.maxima` belongs to.
@@ -62,6 +97,16 @@ class Calibration:
     false_alarms: float | None = None
     maxima: tuple[float, ...] = ()
 
+    def confidence(self, score_YX: np.ndarray) -> np.ndarray:
+        """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
+
+        Without maxima it is 0 below the threshold and 1 from it on.
+        """
+        if not self.maxima:
+            return (score_YX >= self.threshold).astype(np.float32)
+        confidence_YX: np.ndarray = np.interp(score_YX, self.maxima, CONFIDENCE_LEVELS).astype(np.float32)
+        return confidence_YX
+
 
 # what the models were called when the first states were keyed; a key must stay what it is
 KEY_NAMES = {f"{kind}Model": f"{kind}Expectation" for kind in ("Harmonic", "Recurrent", "Forecaster")}
@@ -71,7 +116,7 @@ KEY_NAMES = {f"{kind}Model": f"{kind}Expectation" for kind in ("Harmonic", "Recu
 class Detector:
     """A model of expected values, a test, and the calibration that turns the statistic into an alarm and a confidence."""
 
-    value_model: Any
+    value_model: ValueModel
     test: SequentialTest
     calibration: Calibration
     direction: Direction = "both"
@@ -80,15 +125,15 @@ class Detector:
     @property
     def halo_px(self) -> int:
         """Pixels around a tile that `fit` and `advance` depend on."""
-        return int(self.value_model.halo_px)
+        return self.value_model.halo_px
 
     @property
     def key(self) -> str:
         """Digest of every setting; a state of another key is not this detector's."""
         name = type(self.value_model).__name__
         settings = {
-            "expectation": [KEY_NAMES.get(name, name), getattr(self.value_model, "key", None) or asdict(self.value_model)],
-            "test": [type(self.test).__name__, asdict(self.test)],  # type: ignore[call-overload]
+            "expectation": [KEY_NAMES.get(name, name), getattr(self.value_model, "key", None) or asdict(self.value_model)],  # type: ignore[call-overload]
+            "test": [type(self.test).__name__, asdict(self.test)],
             "calibration": asdict(self.calibration),
             "direction": self.direction,
             "min_history": self.min_history,
@@ -98,24 +143,20 @@ class Detector:
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
         """What the history says, arrays (..., Y, X); see the model."""
-        history: Arrays = self.value_model.fit(x_NYX, valid_NYX, days_N)
-        return history
+        return self.value_model.fit(x_NYX, valid_NYX, days_N)
 
     def begin(self, fitted: Arrays) -> Arrays:
         """The state before the first monitored date, arrays (..., Y, X)."""
         shape_yx = fitted["count"].shape
-        found = {
-            "detected_day": np.full(shape_yx, np.nan),
-            "change_day": np.full(shape_yx, np.nan),
-            "recovered_day": np.full(shape_yx, np.nan),
+        found = {name: np.full(shape_yx, np.nan) for name in ("detected_day", "change_day", "recovered_day")}
+        found |= {
             "magnitude": np.zeros(shape_yx, np.float32),
             "direction": np.zeros(shape_yx, np.int8),
             "peak": np.zeros(shape_yx, np.float32),
             "calm": np.zeros(shape_yx, np.int32),
         }
-        test = {f"test.{name}": value for name, value in self.test.begin(len(SIGNS[self.direction]), shape_yx).items()}
-        value_model = {f"expectation.{name}": value for name, value in self.value_model.begin(fitted).items()}
-        return found | test | value_model
+        test = self.test.begin(len(SIGNS[self.direction]), shape_yx)
+        return found | prefixed("test", test) | prefixed("expectation", self.value_model.begin(fitted))
 
     def monitored(self, fitted: Arrays) -> np.ndarray:
         """(Y, X) bool: pixels with enough history to expect anything."""
@@ -123,23 +164,18 @@ class Detector:
 
     def residual(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(residual_YX, z_YX) float32: seen minus expected, and that over its spread (0 where the spread is 0 and so is it)."""
-        expected_YX, spread_YX = self.value_model.predict(fitted, _part(state, "expectation"), day)
+        expected_YX, spread_YX = self.value_model.predict(fitted, part_of(state, "expectation"), day)
         residual_YX = x_YX.astype(np.float32, copy=False) - expected_YX
-        z_YX = residual_YX / np.maximum(spread_YX, np.float32(1e-6))
-        return residual_YX, z_YX
+        return residual_YX, residual_YX / np.maximum(spread_YX, np.float32(1e-6))
 
     def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
         """The state after one date (float64 days since 1970); a new mapping, nothing in `state` is written to."""
         residual_YX, z_YX = self.residual(fitted, state, x_YX, day)
         seen_YX = valid_YX & self.monitored(fitted)
-        signs_D = np.array(SIGNS[self.direction], np.float32)
-        test = self.test.advance(_part(state, "test"), signs_D[:, None, None] * z_YX, residual_YX, seen_YX, day)
-        value_model = self.value_model.advance(fitted, _part(state, "expectation"), x_YX, valid_YX, day)
-        return (
-            self._note(state, test, z_YX, seen_YX, day)
-            | {f"test.{name}": value for name, value in test.items()}
-            | {f"expectation.{name}": value for name, value in value_model.items()}
-        )
+        z_DYX = np.array(SIGNS[self.direction], np.float32)[:, None, None] * z_YX
+        test = self.test.advance(part_of(state, "test"), z_DYX, residual_YX, seen_YX, day)
+        model = self.value_model.advance(fitted, part_of(state, "expectation"), x_YX, valid_YX, day)
+        return self._note(state, test, z_YX, seen_YX, day) | prefixed("test", test) | prefixed("expectation", model)
 
     def _note(self, state: Arrays, test: Arrays, z_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> Arrays:
         """What is known of each pixel's change after this date."""
@@ -175,38 +211,26 @@ class Detector:
         """
         is_changed_YX = ~np.isnan(state["detected_day"])
         status_YX = np.where(is_changed_YX, CHANGED, np.where(self.monitored(fitted), NOTHING_FOUND, NOT_MONITORED))
-        return {
-            "change_day": state["change_day"].copy(),
-            "detected_day": state["detected_day"].copy(),
-            "recovered_day": state["recovered_day"].copy(),
-            "magnitude": state["magnitude"].copy(),
-            "direction": state["direction"].copy(),
+        known = {name: state[name].copy() for name in ("change_day", "detected_day", "recovered_day", "magnitude", "direction")}
+        return known | {
             "score": state["peak"].copy(),
-            "confidence": confidence_of(state["peak"], self.calibration),
+            "confidence": self.calibration.confidence(state["peak"]),
             "status": status_YX.astype(np.uint8),
         }
 
 
-def confidence_of(score_YX: np.ndarray, calibration: Calibration) -> np.ndarray:
-    """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
-
-    Without the maxima of stable pixels it is 0 below the threshold and 1 from it on.
-    """
-    if not calibration.maxima:
-        return (score_YX >= calibration.threshold).astype(np.float32)
-    confidence_YX: np.ndarray = np.interp(score_YX, calibration.maxima, CONFIDENCE_LEVELS).astype(np.float32)
-    return confidence_YX
-
-
-def monitoring(
-    detector: Detector, fitted: Arrays, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray, state: Arrays | None = None
-) -> Arrays:
-    """The state after all of these dates, in order, from `state` (default: the beginning)."""
-    state = detector.begin(fitted) if state is None else state
+def monitoring(detector: Detector, fitted: Arrays, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
+    """The state after all of these dates, in order, from the beginning."""
+    state = detector.begin(fitted)
     for x_YX, valid_YX, day in zip(x_NYX, valid_NYX, days_N, strict=True):
         state = detector.advance(fitted, state, x_YX, valid_YX, float(day))
     return state
 
 
-def _part(state: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}
+def prefixed(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays as parts of a larger state, `PREFIX.NAME`; `part_of` takes them out again."""
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+
+
+def part_of(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from pipelines.errors import RequestError
+from pipelines.monitoring.detector import Observations, part_of, prefixed
 from pipelines.monitoring.harmonic_model import HarmonicModel
-from pipelines.monitoring.recurrent_model import Arrays
+from pipelines.monitoring.sequential_test import Arrays
 from pipelines.predictors import Forecaster
 from pipelines.samples.variables import Variable
 
@@ -54,96 +55,67 @@ class ForecasterModel:
         `history` (N, Y, X) float32, `history_valid` bool, `history_day` (N, 1, 1) float64; `count` (Y, X) int32 of usable dates.
         """
         curve = self.harmonic.fit(x_NYX, valid_NYX, days_N)
-        fitted = {f"curve.{name}": value for name, value in curve.items()} | {
+        fitted = prefixed("curve", curve) | {
             "history": np.where(valid_NYX, x_NYX, 0).astype(np.float32),
             "history_valid": valid_NYX.astype(bool),
             "history_day": np.asarray(days_N, np.float64).reshape(-1, 1, 1),
             "count": curve["count"],
         }
-        error_NYX, known_NYX = self._errors(fitted)
-        error = HarmonicModel(harmonics=0).fit(error_NYX, known_NYX, days_N)
-        return fitted | {f"error.{name}": value for name, value in error.items()}
+        return fitted | prefixed("error", HarmonicModel(harmonics=0).fit(*self._errors(fitted)))
 
-    def _errors(self, fitted: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """(seen minus forecast (N, Y, X), where that is known) of the history's dates that have others to rest on."""
-        x_NYX, valid_NYX, days_N = fitted["history"], fitted["history_valid"], fitted["history_day"].ravel()
-        error_NYX, known_NYX = np.zeros_like(x_NYX), np.zeros_like(valid_NYX)
-        frames = self._clipped(fitted, x_NYX, days_N) if len(days_N) else x_NYX
+    def _errors(self, fitted: Arrays) -> Observations:
+        """Seen minus forecast on the history's dates, valid where there are others that it can rest on."""
+        history = _history(fitted)
+        x_NYX, valid_NYX, days_N = history
+        errors = Observations(np.zeros_like(x_NYX), np.zeros_like(valid_NYX), days_N)
+        frames = history._replace(x_NYX=self._clipped(fitted, x_NYX, days_N))
         for n, day in enumerate(days_N):
             usable_N = np.abs(days_N - day) > HALF_YEAR_DAYS
             if n == 0 or not valid_NYX[n].any() or not valid_NYX[usable_N].any():
                 continue
-            first = max(n - self.context, 0)
-            before = frames[first:n], valid_NYX[first:n], days_N[first:n]
-            error_NYX[n] = x_NYX[n] - self._forecast(fitted, usable_N, *before, float(day))
-            known_NYX[n] = valid_NYX[n] & (valid_NYX[usable_N].any(axis=0))
-        return error_NYX, known_NYX
+            before = frames.on(slice(max(n - self.context, 0), n))
+            errors.x_NYX[n] = x_NYX[n] - self._forecast(fitted, usable_N, before, float(day))
+            errors.valid_NYX[n] = valid_NYX[n] & (valid_NYX[usable_N].any(axis=0))
+        return errors
 
     def begin(self, fitted: Arrays) -> Arrays:
         """The last frames of the history: `frames` (T, Y, X) float32, `frames_valid` bool, `frames_day` (T, 1, 1), NaN: none."""
-        shape_yx = fitted["count"].shape
-        state = {
-            "frames": np.zeros((self.context, *shape_yx), np.float32),
-            "frames_valid": np.zeros((self.context, *shape_yx), bool),
-            "frames_day": np.full((self.context, 1, 1), np.nan),
-        }
-        number = min(self.context, len(fitted["history"]))
-        if number:
-            last = slice(len(fitted["history"]) - number, None)
-            days_T = fitted["history_day"][last].ravel()
-            state["frames"][-number:] = self._clipped(fitted, fitted["history"][last], days_T)
-            state["frames_valid"][-number:] = fitted["history_valid"][last]
-            state["frames_day"][-number:, 0, 0] = days_T
-        return state
+        last = _history(fitted).on(slice(-self.context, None))
+        last = last._replace(x_NYX=self._clipped(fitted, last.x_NYX, last.days_N))
+        frames, valid, days_T = _padded(last, np.full(self.context - len(last.days_N), np.nan))
+        return {"frames": frames, "frames_valid": valid, "frames_day": days_T.reshape(-1, 1, 1)}
 
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, spread_YX) float32. Frames that are not from before `day` are left aside."""
-        days_T = state["frames_day"].ravel()
+        frames = Observations(state["frames"], state["frames_valid"], state["frames_day"].ravel())
         with np.errstate(invalid="ignore"):
-            before_T = days_T < day
-        usable_N = np.ones(len(fitted["history"]), bool)
-        frames = state["frames"][before_T], state["frames_valid"][before_T], days_T[before_T]
-        forecast_YX = self._forecast(fitted, usable_N, *frames, day)
-        bias_YX, spread_YX = HarmonicModel(harmonics=0).predict(_part(fitted, "error"), {}, day)
-        least_YX = np.float32(LEAST_SPREAD) * fitted["curve.spread"]
-        return forecast_YX + bias_YX, np.maximum(spread_YX, least_YX)
+            before = frames.on(frames.days_N < day)
+        forecast_YX = self._forecast(fitted, np.ones(len(fitted["history"]), bool), before, day)
+        bias_YX, spread_YX = HarmonicModel(harmonics=0).predict(part_of(fitted, "error"), {}, day)
+        return forecast_YX + bias_YX, np.maximum(spread_YX, np.float32(LEAST_SPREAD) * fitted["curve.spread"])
 
     def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
         """The state with this date as its last frame; the same where nothing at all was seen."""
         if not valid_YX.any():
             return state
         frame_YX = self._clipped(fitted, np.where(valid_YX, x_YX, 0)[None].astype(np.float32), np.array([day]))
-        return {
-            "frames": np.concatenate([state["frames"][1:], frame_YX]),
-            "frames_valid": np.concatenate([state["frames_valid"][1:], valid_YX[None]]),
-            "frames_day": np.concatenate([state["frames_day"][1:], np.full((1, 1, 1), day)]),
-        }
+        new = {"frames": frame_YX, "frames_valid": valid_YX[None], "frames_day": np.full((1, 1, 1), day)}
+        return {name: np.concatenate([state[name][1:], value]) for name, value in new.items()}
 
     def _clipped(self, fitted: Arrays, x_TYX: np.ndarray, days_T: np.ndarray) -> np.ndarray:
         """The frames, no further off the curve than `CLIP` spreads; a pixel's own curve, so that tiles equal the whole."""
-        curve, clipped = _part(fitted, "curve"), np.empty_like(x_TYX)
+        curve, clipped = part_of(fitted, "curve"), np.empty_like(x_TYX)
         for t, day in enumerate(days_T):
             expected_YX, spread_YX = self.harmonic.predict(curve, {}, float(day))
             clipped[t] = np.clip(x_TYX[t], expected_YX - CLIP * spread_YX, expected_YX + CLIP * spread_YX)
         return clipped
 
-    def _forecast(
-        self,
-        fitted: Arrays,
-        usable_N: np.ndarray,
-        frames_FYX: np.ndarray,
-        valid_FYX: np.ndarray,
-        days_F: np.ndarray,
-        day: float,
-    ) -> np.ndarray:
+    def _forecast(self, fitted: Arrays, usable_N: np.ndarray, frames: Observations, day: float) -> np.ndarray:
         """y_YX of `day` from at most `context` frames before it; those that are missing are steps on which nothing was seen."""
-        missing = self.context - len(days_F)
-        next_day = float(days_F[0]) if len(days_F) else day
-        empty_days = next_day - self.step_days * np.arange(missing, 0, -1)
-        shape_yx = fitted["count"].shape
-        x_NYX = np.concatenate([fitted["history"], np.zeros((missing, *shape_yx), np.float32), frames_FYX])
-        valid_NYX = np.concatenate([fitted["history_valid"], np.zeros((missing, *shape_yx), bool), valid_FYX])
-        days_N = np.concatenate([fitted["history_day"].ravel(), empty_days, days_F])
+        missing = self.context - len(frames.days_N)
+        next_day = float(frames.days_N[0]) if len(frames.days_N) else day
+        frames = _padded(frames, next_day - self.step_days * np.arange(missing, 0, -1))
+        x_NYX, valid_NYX, days_N = map(np.concatenate, zip(_history(fitted), frames, strict=True))
         usable = np.concatenate([usable_N, np.zeros(self.context, bool)])
         y_KCHW = self.forecaster.forecast(
             torch.from_numpy(x_NYX)[:, None],
@@ -156,8 +128,14 @@ class ForecasterModel:
         return y_KCHW[0, 0].numpy()
 
 
-def _part(fitted: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(f"{prefix}."): value for name, value in fitted.items() if name.startswith(f"{prefix}.")}
+def _padded(frames: Observations, empty_days: np.ndarray) -> Observations:
+    """The frames after some on which nothing was seen."""
+    empty = np.zeros((len(empty_days), *frames.x_NYX.shape[1:]), bool)
+    return Observations(*map(np.concatenate, zip((empty.astype(np.float32), empty, empty_days), frames, strict=True)))
+
+
+def _history(fitted: Arrays) -> Observations:
+    return Observations(fitted["history"], fitted["history_valid"], fitted["history_day"].ravel())
 
 
 def check_forecaster(metadata: Mapping[str, Any], variable: Variable, start: datetime, run: str) -> None:
@@ -177,7 +155,5 @@ def check_forecaster(metadata: Mapping[str, Any], variable: Variable, start: dat
         log.warning(
             "the forecaster in %s was trained and validated on dates until %s, monitoring starts %s: changes in between may look "
             "usual to it; train it with split.test_from at monitoring.start",
-            run,
-            f"{known_until:%Y-%m-%d}",
-            f"{start:%Y-%m-%d}",
-        )
+            run, f"{known_until:%Y-%m-%d}", f"{start:%Y-%m-%d}",
+        )  # fmt: skip

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TROPICAL_YEAR_DAYS = 365.2422
+from pipelines.calendar import TROPICAL_YEAR_DAYS
+from pipelines.monitoring.detector import Constant
+from pipelines.monitoring.sequential_test import Arrays
+
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 MEAN_TO_SIGMA = math.sqrt(math.pi / 2)  # mean absolute deviation of a normal distribution
 BISQUARE = 4.685  # 95 % efficiency on clean normal data
@@ -41,7 +44,7 @@ def season_features(days_N: np.ndarray, harmonics: int, trend: bool = False, ori
 
 
 @dataclass(frozen=True)
-class HarmonicModel:
+class HarmonicModel(Constant):
     """`harmonics` waves of the year (and a line with `trend`).
 
     `ridge` is the penalty on everything but the mean, and `season_weight` what the seasons' spread must speak against to differ
@@ -55,7 +58,7 @@ class HarmonicModel:
     least_spread: float = 0.0
     halo_px: int = 0
 
-    def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> dict[str, np.ndarray]:
+    def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
         """What the history says, float32 unless said, all 0 where a pixel has no value.
 
         `coefficients` (J, Y, X); `inverse` (K, Y, X), the upper triangle of (F'WF)^-1 row by row; `spread` (Y, X) of the year and
@@ -83,9 +86,7 @@ class HarmonicModel:
             "count": valid_NYX.sum(axis=0, dtype=np.int32),
         }
 
-    def _fit_chunk(
-        self, x_PN: np.ndarray, valid_PN: np.ndarray, features_NJ: np.ndarray, waves_NS: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def _fit_chunk(self, x_PN: np.ndarray, valid_PN: np.ndarray, features_NJ: np.ndarray, waves_NS: np.ndarray) -> Arrays:
         """(P, ...) float64 arrays of the names in `fit`, by reweighting from the plain ridge fit."""
         weight_PN = valid_PN.astype(np.float64)
         for step in range(ITERATIONS + 1):
@@ -129,11 +130,7 @@ class HarmonicModel:
         right_PT = (weight_PN * (size_PN - spread_P[:, None])) @ ones_NT
         return np.linalg.solve(normal_PTT + penalty, right_PT[..., None])[:, 1:, 0]
 
-    def begin(self, fitted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Nothing: the curve does not learn while it monitors."""
-        return {}
-
-    def predict(self, fitted: dict[str, np.ndarray], state: dict[str, np.ndarray], day: float) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, spread_YX) on `day`, float32 physical values.
 
         Summed term by term: a matrix product may round differently for tiles of another size.
@@ -153,20 +150,12 @@ class HarmonicModel:
         spread_YX = seasonal_YX * np.sqrt(1 + np.maximum(uncertainty_YX, 0))
         return expected_YX.astype(np.float32), spread_YX.astype(np.float32)
 
-    def advance(
-        self, fitted: dict[str, np.ndarray], state: dict[str, np.ndarray], x_YX: np.ndarray, valid_YX: np.ndarray, day: float
-    ) -> dict[str, np.ndarray]:
-        """The state after this date: the same nothing."""
-        return state
 
-
-def masked_median(value_PN: np.ndarray, valid_PN: np.ndarray) -> np.ndarray:
-    """Median over N of the valid values, (P,) float64; 0 where there is none. For an even number the mean of the middle two."""
-    if not value_PN.shape[1]:
-        return np.zeros(len(value_PN))
-    ordered_PN = np.sort(np.where(valid_PN, value_PN, np.inf), axis=1)
-    count_P = valid_PN.sum(axis=1)
-    rows = np.arange(len(value_PN))
-    low_P, high_P = np.maximum((count_P - 1) // 2, 0), np.where(count_P > 0, count_P // 2, 0)
-    middle_P = (ordered_PN[rows, low_P] + ordered_PN[rows, high_P]) / 2
-    return np.where(count_P > 0, middle_P, 0)
+def masked_median(values: np.ndarray, valid: np.ndarray, axis: int = 1, least: int = 1, fill: float = 0.0) -> np.ndarray:
+    """Median of the valid values along `axis`, for an even number the mean of the middle two; `fill` with fewer than `least`."""
+    if not values.shape[axis]:
+        return np.full(values.any(axis=axis).shape, fill)
+    ordered, count = np.sort(np.where(valid, values, np.inf), axis=axis), valid.sum(axis=axis, keepdims=True)
+    low, high = np.maximum((count - 1) // 2, 0), np.where(count > 0, count // 2, 0)
+    middle = (np.take_along_axis(ordered, low, axis) + np.take_along_axis(ordered, high, axis)) / 2
+    return np.where(count >= least, middle, fill).squeeze(axis)

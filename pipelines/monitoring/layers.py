@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,19 +44,21 @@ class Layers:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
             old.unlink()
-        size = shape_yx[0] * shape_yx[1] * sum(dtype.itemsize for dtype in dtypes.values())
-        with naming_full_disk(folder, size):
-            for name, dtype in dtypes.items():
-                with layers.path(name).open("wb") as file:
-                    file.truncate(shape_yx[0] * shape_yx[1] * dtype.itemsize)
+        with naming_full_disk(folder, sum(layers.sizes.values())):
+            for path, size in layers.sizes.items():
+                with path.open("wb") as file:
+                    file.truncate(size)
             content = {"shape_yx": shape_yx, "dtypes": {name: dtype.str for name, dtype in dtypes.items()}}
             write_text(folder / HEADER, json.dumps(content), flush=False, mark="partial")
         return layers
 
+    @property
+    def sizes(self) -> dict[Path, int]:
+        """Every file, and its bytes."""
+        return {self.path(name): math.prod(self.shape_yx) * dtype.itemsize for name, dtype in self.dtypes.items()}
+
     def is_whole(self) -> bool:
-        """True if every file is there at its full size."""
-        sizes = {self.path(name): self.shape_yx[0] * self.shape_yx[1] * dtype.itemsize for name, dtype in self.dtypes.items()}
-        return all(path.exists() and path.stat().st_size == size for path, size in sizes.items())
+        return all(path.exists() and path.stat().st_size == size for path, size in self.sizes.items())
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.{self.dtypes[name].str[1:]}"
@@ -74,12 +78,9 @@ class Layers:
         with naming_full_disk(self.folder, sum(plane.nbytes for _, planes, _ in blocks for plane in planes.values())):
             self._note([(tile, "") for tile, _, _ in blocks])
             for name, dtype in self.dtypes.items():
-                descriptor = os.open(self.path(name), os.O_WRONLY)
-                try:
+                with self.path(name).open("r+b", buffering=0) as file:
                     for tile, planes, _ in blocks:
-                        self._put(descriptor, tile, np.ascontiguousarray(planes[name], dtype))
-                finally:
-                    os.close(descriptor)
+                        self._put(file.fileno(), tile, np.ascontiguousarray(planes[name], dtype))
             self._note([(tile, made_from) for tile, _, made_from in blocks])
 
     def _note(self, lines: Sequence[tuple[Tile, str]]) -> None:
@@ -95,17 +96,11 @@ class Layers:
 
     def written(self) -> dict[str, str]:
         """tile key -> what its part of the layers was made from. A line that a kill cut off is left out."""
-        try:
-            lines = (self.folder / LEDGER).read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return {}
-        found = {}
-        for line in lines[:-1]:
-            try:
+        path, found = self.folder / LEDGER, {}
+        for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+            with suppress(ValueError):
                 key, made_from = json.loads(line)
-            except ValueError:
-                continue
-            found[key] = made_from
+                found[key] = made_from
         return found
 
     def compact(self) -> None:
@@ -115,11 +110,10 @@ class Layers:
 
 
 def _read_header(folder: Path) -> Layers | None:
+    """None where there is none that can be read: the layers are made anew."""
     try:
         content = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         height, width = content["shape_yx"]
         return Layers(folder, (int(height), int(width)), {name: np.dtype(text) for name, text in content["dtypes"].items()})
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    except (ValueError, KeyError, TypeError):
-        return None  # made anew

@@ -17,12 +17,11 @@ from pipelines.monitoring.replay import Counts
 
 DAY_NS = 86_400 * 10**9
 MOSTLY = 0.5  # of the raster without enough history: a note says so
-COUNTED = ("tiles", "steps", "replays", "fits", "noted", "unseen", "dates_read")
 
 
 def counts_of(counts: Counts) -> dict[str, int]:
     """The counts as JSON values."""
-    return {name: getattr(counts, name) for name in COUNTED}
+    return {name: value for name, value in vars(counts).items() if isinstance(value, int)}
 
 
 def change_of(updates: Updates) -> dict[str, int]:
@@ -57,10 +56,9 @@ def standing_notes(context: MonitorContext, refused: Sequence[Mapping[str, str]]
 
 def _idle_notes(context: MonitorContext, min_history: int) -> list[str]:
     """Monitoring that cannot find anything must not look like monitoring that found nothing."""
-    monitoring, dates = context.monitoring, context.cube.dates
-    start, last = day_of(monitoring.start_ns), dates[-1]
-    notes = []
-    if all(monitoring.is_history(date) for date in dates):
+    cube, notes = context.cube, []
+    start, last = day_of(cube.start_ns), cube.dates[-1]
+    if cube.is_history(last):
         notes.append(
             f"no date has been monitored yet: monitoring.start is {start} and the cube ends on {day_of(last.time_ns)}; "
             "later dates are monitored"
@@ -70,7 +68,7 @@ def _idle_notes(context: MonitorContext, min_history: int) -> list[str]:
             f"the cube ends in the future, on {last.name}: is that date wrong? Every earlier date counts as late from now on, "
             "and is replayed; a wrong date stays in the cube until the cube's folder is removed and ingested again"
         )
-    idle, pixels = count_idle(monitoring.layers)
+    idle, pixels = count_idle(context.monitoring.layers)
     if idle > MOSTLY * pixels:
         share = "no pixel is monitored" if idle == pixels else f"{idle / pixels:.0%} of the pixels are not monitored"
         notes.append(

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from pipelines.monitoring.harmonic_model import HarmonicModel
+from pipelines.monitoring.sequential_test import Arrays
 
-Arrays = dict[str, np.ndarray]
 CLIP = 1.5  # spreads
 ROWS = 4096  # pixels that go through a network at once; matrix libraries choose their sums by the shape
 
@@ -67,15 +67,13 @@ class RecurrentModel:
         return {"harmonic": [self.harmonic.harmonics, self.harmonic.trend], "networks": self.digest, "radius": self.radius}
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
-        """The curve's arrays (see HarmonicModel) and `asked` (Y, X) int32: the networks that are asked, as bits."""
-        fitted = self.harmonic.fit(x_NYX, valid_NYX, days_N)
-        asked = np.full(x_NYX.shape[1:], self._asked(np.asarray(days_N)), np.int32)
-        return fitted | {"asked": asked}
+        """The curve's arrays (see HarmonicModel) and `asked` (Y, X) int32: the networks that are asked, as bits.
 
-    def _asked(self, days_N: np.ndarray) -> int:
-        """Bits of the networks that have seen no year which this history lacks."""
+        Those are the networks that have seen no year which this history lacks.
+        """
         missing = {years for years in self.left_out if not ((days_N >= years[0]) & (days_N < years[1])).any()}
-        return sum(1 << i for i, years in enumerate(self.left_out) if missing <= {years})
+        asked = sum(1 << i for i, years in enumerate(self.left_out) if missing <= {years})
+        return self.harmonic.fit(x_NYX, valid_NYX, days_N) | {"asked": np.full(x_NYX.shape[1:], asked, np.int32)}
 
     def begin(self, fitted: Arrays) -> Arrays:
         """`memory` (networks x hidden, Y, X) float32, zeros, and `last_day` (Y, X) float64, NaN: nothing was seen yet."""
@@ -86,40 +84,30 @@ class RecurrentModel:
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, spread_YX) float32."""
         expected_YX, spread_YX = self.harmonic.predict(fitted, {}, day)
-        mean_YX, log_sigma_YX = self._answer(fitted, state, day)
+        mean_YX, log_sigma_YX = self.answer(fitted, state, day)
         return expected_YX + spread_YX * mean_YX, spread_YX * np.exp(log_sigma_YX)
 
-    def _answer(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
-        """The networks' mean answer times the shares, float32; zeros where none is asked."""
-        shape_yx = fitted["count"].shape
-        asked = _bits(fitted["asked"])
-        if not asked or self.shares == (0.0, 0.0):
-            return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.float32)
-        elapsed_P = _elapsed(state["last_day"], day)
+    def answer(self, fitted: Arrays, state: Arrays, day: float) -> np.ndarray:
+        """(2, Y, X) float32: mean and log sigma of the networks that are asked, times the shares; zeros where none is."""
+        asked, elapsed_P = _asked(fitted), _elapsed(state["last_day"], day)
         total_2P = np.zeros((2, elapsed_P.size), np.float32)
-        for i, memory_PD in self._memories(state, asked):
-            total_2P += by_rows(
-                lambda h, elapsed, network=self.networks[i]: torch.stack(network.predict(h, elapsed), dim=1),
-                [memory_PD, elapsed_P],
-            ).T
-        total_2P *= np.array(self.shares, np.float32)[:, None] / np.float32(len(asked))
-        mean_YX, log_sigma_YX = total_2P.reshape(2, *shape_yx)
-        return mean_YX, log_sigma_YX
+        if asked and self.shares != (0.0, 0.0):
+            for i in asked:
+                predict, memory_PD = self.networks[i].predict, self._memory(state["memory"], i)
+                total_2P += by_rows(lambda h, elapsed, f=predict: torch.stack(f(h, elapsed), dim=1), [memory_PD, elapsed_P]).T
+            total_2P *= np.array(self.shares, np.float32)[:, None] / np.float32(len(asked))
+        return total_2P.reshape(2, *fitted["count"].shape)
 
     def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
         """The memory after this date; where a pixel was not seen, or has no curve, it is held."""
         seen_YX = valid_YX & (fitted["count"] > 0)
-        asked = _bits(fitted["asked"])
         memory, rows_P = state["memory"].copy(), seen_YX.ravel()
         if rows_P.any():
             inputs_PF = self.inputs(fitted, x_YX, seen_YX, day).reshape(-1, rows_P.size).T[rows_P]
             elapsed_P = _elapsed(state["last_day"], day)[rows_P]
-            for i, memory_PD in self._memories(state, asked):
-                after_PD = by_rows(
-                    lambda x, elapsed, h, network=self.networks[i]: network.step(x, elapsed, h),
-                    [inputs_PF, elapsed_P, memory_PD[rows_P]],
-                )
-                memory[self._planes(i)].reshape(-1, rows_P.size)[:, rows_P] = after_PD.T
+            for i in _asked(fitted):
+                before_PD = self._memory(state["memory"], i)[rows_P]
+                self._memory(memory, i)[rows_P] = by_rows(self.networks[i].step, [inputs_PF, elapsed_P, before_PD])
         return {"memory": memory, "last_day": np.where(seen_YX, day, state["last_day"])}
 
     def inputs(self, fitted: Arrays, x_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> np.ndarray:
@@ -127,13 +115,11 @@ class RecurrentModel:
         expected_YX, spread_YX = self.harmonic.predict(fitted, {}, day)
         return network_inputs(standardise(x_YX, seen_YX, expected_YX, spread_YX), seen_YX, self.radius)
 
-    def _planes(self, i: int) -> slice:
+    def _memory(self, memory: np.ndarray, i: int) -> np.ndarray:
+        """The memory of network `i` as rows (P, D), a view."""
         start = sum(network.hidden for network in self.networks[:i])
-        return slice(start, start + self.networks[i].hidden)
-
-    def _memories(self, state: Arrays, asked: Sequence[int]) -> list[tuple[int, np.ndarray]]:
-        """(network, its memory as rows (P, D)) of the networks that are asked."""
-        return [(i, np.moveaxis(state["memory"][self._planes(i)], 0, -1).reshape(-1, self.networks[i].hidden)) for i in asked]
+        planes_DYX = memory[start : start + self.networks[i].hidden]
+        return planes_DYX.reshape(len(planes_DYX), -1).T
 
 
 def standardise(x_YX: np.ndarray, seen_YX: np.ndarray, expected_YX: np.ndarray, spread_YX: np.ndarray) -> np.ndarray:
@@ -168,17 +154,14 @@ def window_sum(value_YX: np.ndarray, radius: int) -> np.ndarray:
 
 def by_rows(function: Callable[..., torch.Tensor], rows: Sequence[np.ndarray]) -> np.ndarray:
     """function(*rows) computed `ROWS` rows at a time, the last ones filled up with zeros; float32 (P, R)."""
-    number = len(rows[0])
-    answers = []
+    number, answers = len(rows[0]), []
     with torch.inference_mode():
         for start in range(0, number, ROWS):
-            stop = min(start + ROWS, number)
-            parts = []
-            for row in rows:
-                part = np.zeros((ROWS, *row.shape[1:]), np.float32)
-                part[: stop - start] = row[start:stop]
-                parts.append(torch.from_numpy(part))
-            answers.append(function(*parts)[: stop - start].numpy())
+            count = min(ROWS, number - start)
+            parts = [np.zeros((ROWS, *row.shape[1:]), np.float32) for row in rows]
+            for part, row in zip(parts, rows, strict=True):
+                part[:count] = row[start : start + count]
+            answers.append(function(*map(torch.from_numpy, parts))[:count].numpy())
     return np.concatenate(answers)
 
 
@@ -187,7 +170,7 @@ def _elapsed(last_day_YX: np.ndarray, day: float) -> np.ndarray:
     return np.maximum(np.nan_to_num(day - last_day_YX, nan=0.0), 0).astype(np.float32).ravel()
 
 
-def _bits(asked_YX: np.ndarray) -> list[int]:
-    """The numbers of the bits that are set; one plane says it for all pixels."""
-    bits = int(asked_YX.flat[0]) if asked_YX.size else 0
+def _asked(fitted: Arrays) -> list[int]:
+    """The networks that are asked: the bits that are set; one pixel says it for all."""
+    bits = int(fitted["asked"].flat[0]) if fitted["asked"].size else 0
     return [i for i in range(bits.bit_length()) if bits >> i & 1]

@@ -8,23 +8,23 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.calendar import TROPICAL_YEAR_DAYS
 from pipelines.errors import RequestError
-from pipelines.monitoring.detector import Calibration, Detector, Direction
-from pipelines.monitoring.harmonic_model import TROPICAL_YEAR_DAYS, HarmonicModel, masked_median
-from pipelines.monitoring.sequential_test import Cusum, Ewma, Mosum, Run, SequentialTest
+from pipelines.monitoring.detector import Calibration, Constant, Detector, Direction
+from pipelines.monitoring.harmonic_model import HarmonicModel, masked_median
+from pipelines.monitoring.sequential_test import Arrays, Cusum, Ewma, Mosum, Run, SequentialTest
 
 REFERENCES = ("difference", "three_low", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum")
 BINS = 24  # of the year
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class SameSeason:
+class SameSeason(Constant):
     """The median of the history's values within `window_days` of the day of the year; where there is none, of twice as many, ...
 
     The spread is 1: a difference is measured in units of the variable, as image differencing does.
@@ -51,39 +51,23 @@ class SameSeason:
                 open_P, window = open_P & ~found_P, window * 2
         return {"season": season_SP.reshape(BINS, *shape_yx), "count": valid_NYX.sum(axis=0, dtype=np.int32)}
 
-    def begin(self, fitted: Arrays) -> Arrays:
-        """Nothing: it does not learn while it monitors."""
-        return {}
-
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
         """(expected_YX, 1) float32."""
         s = int(np.mod(day, TROPICAL_YEAR_DAYS) / TROPICAL_YEAR_DAYS * BINS) % BINS
         return fitted["season"][s], np.ones(fitted["count"].shape, np.float32)
 
-    def advance(self, fitted: Arrays, state: Arrays, x_YX: np.ndarray, valid_YX: np.ndarray, day: float) -> Arrays:
-        """The same nothing."""
-        return state
-
 
 def build_references(
-    names: Iterable[str],
-    direction: Direction,
-    min_history: int,
-    drift: float = 2.0,
-    cap: float = 4.0,
-    harmonic: HarmonicModel | None = None,
+    names: Sequence[str], direction: Direction, min_history: int, drift: float = 2.0, cap: float = 4.0
 ) -> dict[str, Detector]:
     """Detectors by name, not calibrated yet (their thresholds are infinite). Raises RequestError for a name that is not known."""
-    harmonic = harmonic or HarmonicModel()
     tests: dict[str, tuple[SameSeason | HarmonicModel, SequentialTest]] = {
         "difference": (SameSeason(), Run(1)),
-        "three_low": (harmonic, Run(3)),
-        "harmonic_mosum": (harmonic, Mosum(cap=cap)),
-        "harmonic_ewma": (harmonic, Ewma(cap=cap)),
-        "harmonic_cusum": (harmonic, Cusum(drift, cap)),
+        "three_low": (HarmonicModel(), Run(3)),
+        "harmonic_mosum": (HarmonicModel(), Mosum(cap=cap)),
+        "harmonic_ewma": (HarmonicModel(), Ewma(cap=cap)),
+        "harmonic_cusum": (HarmonicModel(), Cusum(drift, cap)),
     }
-    names = list(names)
-    unknown = [name for name in names if name not in tests]
-    if unknown:
+    if unknown := [name for name in names if name not in tests]:
         raise RequestError(f"evaluation.references: unknown {', '.join(unknown)}; known: {', '.join(REFERENCES)}")
-    return {name: Detector(*tests[name], Calibration(float("inf")), direction, min_history) for name in names}
+    return {name: Detector(*tests[name], Calibration(math.inf), direction, min_history) for name in names}

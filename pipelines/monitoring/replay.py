@@ -4,40 +4,43 @@
     for block in monitoring.blocks(): advance_block(...)   writes only its own tiles; idempotent; killed, it is simply done again
     finish: the layers are whole
 
-What a tile does is decided by `pipelines.monitoring.updates`. A replay takes the same steps in the same order as the earlier
-runs did, so its bytes are those of an undisturbed run.
+A tile's state depends on the sequence of dates on which it was seen and on nothing else. So the dates that it has consumed are
+compared with the cube's, and the first difference that it can see decides what it does: nothing, steps, a replay from a kept
+state, or a new fit. A replay takes the same steps in the same order as the earlier runs did, so its bytes are those of an
+undisturbed run.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import xarray as xr
 
 from pipelines.errors import ArtefactDamaged, MissingInput
-from pipelines.monitoring.blocks import Block, BlockReader, plan_blocks
+from pipelines.monitoring.areas import Block, BlockReader, CubeDate, MonitoredCube, plan_blocks
 from pipelines.monitoring.detector import Detector
 from pipelines.monitoring.layers import Layers
+from pipelines.monitoring.sequential_test import Arrays
 from pipelines.monitoring.state import (
-    Arrays,
     Checkpoint,
+    Consumed,
     Header,
     Identity,
     Stored,
+    publish_header,
     read_arrays,
     read_header,
     write_arrays,
-    write_tile,
 )
-from pipelines.monitoring.updates import Consumed, CubeDate, Plan, plan_tile
 from pipelines.progress import Progress
-from pipelines.samples.variables import Variable
 from pipelines.tiles import Tile
 
 logger = logging.getLogger(__name__)
+Kind = Literal["nothing", "note", "steps", "replay", "fit"]
 
 
 @dataclass
@@ -56,37 +59,42 @@ class Counts:
     rebuilt: list[str] = field(default_factory=list)  # why, one text per tile
     gone: set[str] = field(default_factory=set)  # dates that were consumed and are no longer in the cube
 
-    def add(self, other: Counts) -> None:
-        for name in ("tiles", "steps", "replays", "fits", "noted", "unseen", "dates_read"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.rebuilt += other.rebuilt
-        self.gone |= other.gone
-
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What is monitored, with what, and where its state is. Dates before `start_ns` are history."""
+    """What is monitored, with what, and the folder of its state."""
 
-    dataset: xr.Dataset
-    dates: tuple[CubeDate, ...]
+    cube: MonitoredCube
     detector: Detector
-    variable: Variable
     made_for: Identity
-    start_ns: int
     folder: Path
-    layers: Path
     keep_every: int = 16
 
     @property
-    def shape_yx(self) -> tuple[int, int]:
-        return self.dataset.sizes["y"], self.dataset.sizes["x"]
+    def tiles(self) -> Path:
+        return self.folder / "tiles"
+
+    @property
+    def layers(self) -> Path:
+        return self.folder / "layers"
 
     def blocks(self) -> tuple[Block, ...]:
-        history = sum(date.time_ns < self.start_ns for date in self.dates)
-        return plan_blocks(self.dataset, self.made_for.tile_px, self.detector.halo_px, history)
+        return plan_blocks(self.cube, self.made_for.tile_px, self.detector.halo_px)
 
-    def is_history(self, date: CubeDate) -> bool:
-        return date.time_ns < self.start_ns
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tile does. It goes on from the state after `base` seen monitored dates and reads the dates `todo` (positions in
+    the cube's list); of all others `seen` says already whether it saw them.
+
+    `note`: no pixel changes, only the list of dates does.
+    """
+
+    kind: Kind
+    base: int = 0
+    todo: frozenset[int] = frozenset()
+    seen: Mapping[int, bool] = field(default_factory=dict)
+    gone: tuple[Consumed, ...] = ()
 
 
 @dataclass
@@ -111,13 +119,13 @@ def advance_all(monitoring: Monitoring, progress: Progress | None = None) -> Cou
     counts, blocks = Counts(), monitoring.blocks()
     written = _read_ledger(monitoring)
     for done, block in enumerate(blocks, start=1):
-        counts.add(advance_block(monitoring, block, written))
+        advance_block(monitoring, block, written, counts)
         if progress:
             progress(done, len(blocks))
     written = _read_ledger(monitoring)
     for block in blocks:  # layers of another kind were begun anew on the way: the tiles before that are written again
         if any(tile.key not in written for tile in block.tiles):
-            counts.add(advance_block(monitoring, block, written))
+            advance_block(monitoring, block, written, counts)
     return counts
 
 
@@ -133,18 +141,53 @@ def _read_ledger(monitoring: Monitoring) -> dict[str, str]:
     return layers.written()
 
 
-def advance_block(monitoring: Monitoring, block: Block, written: dict[str, str]) -> Counts:
+def advance_block(monitoring: Monitoring, block: Block, written: dict[str, str], counts: Counts) -> None:
     """The tiles of one block, each published as soon as it is done. `written`: what the layers of each tile were made from."""
-    counts = Counts()
-    reader = BlockReader(monitoring.dataset, monitoring.variable, block, monitoring.detector.halo_px)
+    reader = BlockReader(monitoring.cube, block.area, monitoring.detector.halo_px)
     works = [_open_tile(monitoring, reader, tile, written.get(tile.key), counts) for tile in block.tiles]
     _fit(monitoring, reader, [work for work in works if work.plan.kind == "fit"])
     _step(monitoring, reader, works)
     headers = [_publish(monitoring, work, counts) for work in works]
     stale = [(w, header) for w, header in zip(works, headers, strict=True) if written.get(w.tile.key) != header.digest]
     _write_layers(monitoring, stale)
-    counts.dates_read = reader.reads
-    return counts
+    counts.dates_read += reader.reads
+
+
+def plan_tile(
+    consumed: Sequence[Consumed] | None, checkpoints: Sequence[int], cube: MonitoredCube, sees: Callable[[CubeDate], bool]
+) -> Plan:
+    """The plan of one tile. `consumed` None: it has no state. `checkpoints`: after how many seen monitored dates a state is kept
+    (0, the beginning, always is). `sees(date)` reads the date, and is asked only about late and replaced ones.
+    """
+    dates, start_ns = cube.dates, cube.start_ns
+    if consumed is None:
+        return Plan("fit", 0, frozenset(range(len(dates))))
+    old = {c.time_ns: c for c in consumed}
+    known = {date.time_ns for date in dates}
+    gone = tuple(c for c in consumed if c.time_ns not in known)
+    seen_before = [c.time_ns for c in consumed if c.is_seen and c.time_ns >= start_ns]
+    last_ns = seen_before[-1] if seen_before else start_ns - 1
+    seen: dict[int, bool] = {}
+    touched = [c.time_ns for c in gone if c.is_seen]
+    for n, date in enumerate(dates):
+        was = old.get(date.time_ns)
+        if was is not None and was.content_hash == date.content_hash:
+            seen[n] = was.is_seen
+        elif date.time_ns < start_ns or date.time_ns <= last_ns:
+            seen[n] = sees(date)
+            if seen[n] or (was is not None and was.is_seen):
+                touched.append(date.time_ns)
+    if any(time_ns < start_ns for time_ns in touched):
+        return Plan("fit", 0, frozenset(range(len(dates))), gone=gone)
+    prefix = sum(time_ns < min(touched) for time_ns in seen_before) if touched else len(seen_before)
+    base = max(after for after in (0, *checkpoints) if after <= prefix)
+    reached_ns = seen_before[base - 1] if base else start_ns - 1
+    todo = frozenset(n for n, date in enumerate(dates) if date.time_ns > reached_ns and seen.get(n, True))
+    is_same = [(c.time_ns, c.scene_id, c.content_hash) for c in consumed] == [
+        (d.time_ns, d.scene_id, d.content_hash) for d in dates
+    ]
+    kind: Kind = "replay" if base < len(seen_before) else "steps" if todo else "nothing" if is_same else "note"
+    return Plan(kind, base, todo, {n: is_seen for n, is_seen in seen.items() if n not in todo}, gone)
 
 
 def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Tile, shown: str | None, counts: Counts) -> _Work:
@@ -152,7 +195,7 @@ def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Tile, shown: s
 
     `shown`: what its layers were made from.
     """
-    folder = monitoring.folder / tile.key
+    folder = monitoring.tiles / tile.key
 
     def sees(date: CubeDate) -> bool:
         return reader.cut(date, tile) is not None
@@ -168,7 +211,7 @@ def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Tile, shown: s
         header = None
     checkpoints = {} if header is None else {one.after: one for one in (*header.kept, header.state)}
     while header is not None:
-        plan = plan_tile(header.consumed, list(checkpoints), monitoring.dates, monitoring.start_ns, sees)
+        plan = plan_tile(header.consumed, list(checkpoints), monitoring.cube, sees)
         if plan.kind == "fit":
             return _Work(tile, folder, header, plan)
         kept = [one for one in header.kept if one.after <= plan.base]
@@ -187,25 +230,25 @@ def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Tile, shown: s
         except ArtefactDamaged as e:
             log(e)
             del checkpoints[plan.base]
-    return _Work(tile, folder, None, plan_tile(None, (), monitoring.dates, monitoring.start_ns, sees))
+    return _Work(tile, folder, None, plan_tile(None, (), monitoring.cube, sees))
 
 
 def _fit(monitoring: Monitoring, reader: BlockReader, works: list[_Work]) -> None:
     """Fits tiles on the history dates that show anything of them, every date read once for all tiles."""
     if not works:
         return
-    history = [n for n, date in enumerate(monitoring.dates) if monitoring.is_history(date)]
+    history = monitoring.cube.history
     shapes = [work.tile.grown(reader.halo_px, reader.shape_yx).shape_yx for work in works]
     x = [np.empty((len(history), *shape), np.float32) for shape in shapes]
     valid = [np.empty((len(history), *shape), bool) for shape in shapes]
     days: list[list[float]] = [[] for _ in works]
-    for n in history:
+    for date in history:
         for w, work in enumerate(works):
-            found = reader.cut(monitoring.dates[n], work.tile)
-            work.seen[n] = found is not None
+            found = reader.cut(date, work.tile)
+            work.seen[date.index] = found is not None
             if found is not None:
                 x[w][len(days[w])], valid[w][len(days[w])] = found
-                days[w].append(monitoring.dates[n].day)
+                days[w].append(date.day)
     for w, work in enumerate(works):
         count = len(days[w])
         work.fitted = monitoring.detector.fit(x[w][:count], valid[w][:count], np.array(days[w], np.float64))
@@ -214,23 +257,16 @@ def _fit(monitoring: Monitoring, reader: BlockReader, works: list[_Work]) -> Non
 
 def _step(monitoring: Monitoring, reader: BlockReader, works: list[_Work]) -> None:
     """Goes through the monitored dates in order; every date is read once, and each tile that sees it takes one step."""
-    of_date: dict[int, list[_Work]] = {}
-    for work in works:
-        for n in work.plan.todo:
-            if not monitoring.is_history(monitoring.dates[n]):
-                of_date.setdefault(n, []).append(work)
-    for n in sorted(of_date):
-        date = monitoring.dates[n]
-        for work in of_date[n]:
+    for date in monitoring.cube.dates[len(monitoring.cube.history) :]:
+        for work in (work for work in works if date.index in work.plan.todo):
             found = reader.cut(date, work.tile)
-            work.seen[n] = found is not None
+            work.seen[date.index] = found is not None
             if found is None:
                 continue
             work.state = monitoring.detector.advance(work.fitted, work.state, *found, date.day)
             work.after += 1
             work.steps += 1
             if work.after % monitoring.keep_every == 0:
-                work.folder.mkdir(parents=True, exist_ok=True)
                 work.kept.append(Checkpoint(work.after, write_arrays(work.folder, "state", work.state)))
 
 
@@ -239,29 +275,31 @@ def _publish(monitoring: Monitoring, work: _Work, counts: Counts) -> Header:
     counts.gone |= {CubeDate(0, one.time_ns, one.scene_id, "").name for one in work.plan.gone}
     if work.plan.kind == "nothing" and work.header is not None:
         return work.header
-    consumed = [Consumed(d.time_ns, d.scene_id, d.content_hash, work.seen[n]) for n, d in enumerate(monitoring.dates)]
-    before = set() if work.header is None else {(c.time_ns, c.content_hash) for c in work.header.consumed}
+    consumed = tuple(Consumed(d.time_ns, d.scene_id, d.content_hash, work.seen[d.index]) for d in monitoring.cube.dates)
+    before = {(c.time_ns, c.content_hash) for c in work.header.consumed} if work.header else set()
     counts.unseen += sum(not c.is_seen for c in consumed if (c.time_ns, c.content_hash) not in before)
-    is_same = work.header is not None and work.plan.kind in ("note", "steps") and work.steps == 0
-    if work.header is not None and is_same:
+    if work.header is not None and work.plan.kind in ("note", "steps") and work.steps == 0:
         counts.noted += 1
-        was = work.header
-        return write_tile(work.folder, monitoring.made_for, consumed, was.fitted, was.state, was.kept, was)
-    counts.tiles += 1
-    counts.steps += work.steps
-    counts.replays += work.plan.kind == "replay"
-    counts.fits += work.plan.kind == "fit"
-    fitted = work.stored or work.fitted
-    return write_tile(work.folder, monitoring.made_for, consumed, fitted, (work.after, work.state), work.kept, work.header)
+        header = replace(work.header, consumed=consumed)
+    else:
+        counts.tiles += 1
+        counts.steps += work.steps
+        counts.replays += work.plan.kind == "replay"
+        counts.fits += work.plan.kind == "fit"
+        fitted = work.stored or write_arrays(work.folder, "fitted", work.fitted)
+        state = Checkpoint(work.after, write_arrays(work.folder, "state", work.state))
+        header = Header(consumed, fitted, state, tuple(work.kept))
+    publish_header(work.folder, header, monitoring.made_for, work.header)
+    return header
 
 
 def _write_layers(monitoring: Monitoring, works: list[tuple[_Work, Header]]) -> None:
     """The tiles' parts of the layers, from the states that have just been published. Those cover the tile grown by the halo."""
     blocks = []
     for work, header in works:
-        rows, columns = work.tile.within(work.tile.grown(monitoring.detector.halo_px, monitoring.shape_yx))
+        rows, columns = work.tile.within(work.tile.grown(monitoring.detector.halo_px, monitoring.cube.shape_yx))
         planes = monitoring.detector.layers(work.fitted, work.state)
         blocks.append((work.tile, {name: plane[rows, columns] for name, plane in planes.items()}, header.digest))
     if blocks:
         dtypes = {name: plane.dtype for name, plane in blocks[0][1].items()}
-        Layers.create(monitoring.layers, monitoring.shape_yx, dtypes).write(blocks)
+        Layers.create(monitoring.layers, monitoring.cube.shape_yx, dtypes).write(blocks)

@@ -7,30 +7,48 @@ only memorised dates. What the left-out years do not support is 0, and with 0 th
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from pipelines.errors import RequestError
-from pipelines.learning.training import TrainingSettings, train
-from pipelines.monitoring.areas import MonitoredCube, read_history
-from pipelines.monitoring.calibration import LEAST_PIXELS, MOST_YEARS, SPREADS, YEAR_DAYS, _years, resolve
+from pipelines.learning.batches import Batch
+from pipelines.learning.training import Loss, TrainingSettings, train
+from pipelines.monitoring.areas import MonitoredCube, read_dates
+from pipelines.monitoring.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, iso_date, left_out_years, stable_history
+from pipelines.monitoring.detector import Observations
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import network_inputs, standardise
-from pipelines.monitoring.stable import year_levels
+from pipelines.predictors import Trainable
 from pipelines.progress import Progress
 from pipelines.tiles import tile_raster
 
 AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster
 TARGET_CLIP = 4.0  # spreads; a sequential test counts no more either
 WINDOW_PX = 64
-MEAN_SHARES = SIGMA_SHARES = tuple(n / 10 for n in range(11))
-Batch = dict[str, torch.Tensor]
+SHARES = tuple(n / 10 for n in range(11))
+
+
+class Ensemble(Trainable, Protocol):
+    """Networks with one left-out year each; `compute_member` gives (B, T, 2, P), mean and log sigma, `shares` (2,) of both."""
+
+    shares: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is learned from: `pixels` (at most, multiples of 64) that have `min_history` usable dates; `radius` of the inputs."""
+
+    harmonic: HarmonicModel
+    min_history: int
+    radius: int = 0
+    pixels: int = 4096
+    seed: int = 0
+    direction: str = "down"
 
 
 @dataclass(frozen=True)
@@ -45,104 +63,76 @@ class ResidualYear:
     seen_TP: np.ndarray
 
 
-def residual_years(
-    harmonic: HarmonicModel,
-    x_NYX: np.ndarray,
-    valid_NYX: np.ndarray,
-    days_N: np.ndarray,
-    *,
-    start_day: float,
-    min_history: int,
-    radius: int = 0,
-    pixels: int = 4096,
-    seed: int = 0,
-    direction: str = "down",
-) -> list[ResidualYear]:
-    """The years before `start_day`, on at most `pixels` stable pixels (multiples of 64). Later dates are not used.
+def residual_years_of(cube: MonitoredCube, chosen: Learning) -> list[ResidualYear]:
+    """The left-out years of the cube's history on some squares of the raster. Raises RequestError where none has enough of it."""
+    tiles = tile_raster(cube.shape_yx, AREA_PX)
+    squares = np.random.default_rng(chosen.seed).permutation(len(tiles))[:AREAS]
+    found, refused = [], []
+    for index in sorted(squares.tolist()):
+        history = read_dates(cube, tiles[index], cube.history)
+        try:
+            found.append(residual_years(history, cube.start_day, replace(chosen, pixels=chosen.pixels // len(squares))))
+        except RequestError as error:
+            refused.append(error)
+    if not found:
+        raise refused[-1]
+    return merge_years(found)
+
+
+def residual_years(series: Observations, start_day: float, chosen: Learning) -> list[ResidualYear]:
+    """The years before `start_day`, on stable pixels. Later dates are not used.
 
     Raises RequestError with fewer than two years or too few pixels to learn from.
     """
-    is_history_N = days_N < start_day
-    x_NYX, valid_NYX, days_N = x_NYX[is_history_N], valid_NYX[is_history_N], days_N[is_history_N]
-    folds = list(islice(_years(days_N, start_day), MOST_YEARS))
+    history = series.before(start_day)
+    folds = left_out_years(history.days_N, start_day)
     if len(folds) < 2:
         raise RequestError(
             f"the recurrent model needs two years of history to learn from, found {len(folds)} before monitoring.start: "
             "begin later, or use monitoring.model: {kind: harmonic}"
         )
-    fitted = harmonic.fit(x_NYX, valid_NYX, days_N)
+    fitted = chosen.harmonic.fit(*history)
     limit = SPREADS * float(np.median(fitted["spread"]))
-    sense = "up" if direction == "up" else "down"  # as in calibration
-    use_YX = resolve(year_levels(x_NYX, valid_NYX, days_N, highest=sense == "down"), limit, sense) & (
-        fitted["count"] >= min_history
-    )
-    index_P = np.random.default_rng(seed).permutation(np.flatnonzero(use_YX))[:pixels]
+    use_YX = stable_history(history, limit, chosen.direction) & (fitted["count"] >= chosen.min_history)
+    index_P = np.random.default_rng(chosen.seed).permutation(np.flatnonzero(use_YX))[: chosen.pixels]
     if len(index_P) < LEAST_PIXELS:
         raise RequestError(
-            f"the recurrent model found {len(index_P)} stable pixels with {min_history} usable dates to learn from, "
+            f"the recurrent model found {len(index_P)} stable pixels with {chosen.min_history} usable dates to learn from, "
             f"expected at least {LEAST_PIXELS}: lower monitoring.min_history, or use monitoring.model: {{kind: harmonic}}"
         )
     index_P = np.resize(index_P, -(-len(index_P) // WINDOW_PX) * WINDOW_PX)
-    return [_left_out(harmonic, x_NYX, valid_NYX, days_N, first_day, is_out_N, index_P, radius) for first_day, is_out_N in folds]
-
-
-def residual_years_of(
-    cube: MonitoredCube,
-    harmonic: HarmonicModel,
-    *,
-    min_history: int,
-    radius: int = 0,
-    pixels: int = 4096,
-    seed: int = 0,
-    direction: str = "down",
-) -> list[ResidualYear]:
-    """The left-out years of the cube's history on some squares of the raster. Raises RequestError where none has enough of it."""
-    tiles = tile_raster(cube.shape_yx, AREA_PX)
-    chosen = np.random.default_rng(seed).permutation(len(tiles))[:AREAS]
-    found, refused = [], None
-    for index in sorted(chosen.tolist()):
-        history = read_history(cube, tiles[index])
-        try:
-            years = residual_years(
-                harmonic, *history, start_day=cube.start_day, min_history=min_history, radius=radius,
-                pixels=pixels // len(chosen), seed=seed, direction=direction,
-            )  # fmt: skip
-            found.append(years)
-        except RequestError as error:
-            refused = error
-    if not found:
-        assert refused is not None, "a raster has at least one tile"
-        raise refused
-    return merge_years(found)
+    return [_left_out(chosen, history, first_day, is_out_N, index_P) for first_day, is_out_N in folds]
 
 
 def _left_out(
-    harmonic: HarmonicModel,
-    x_NYX: np.ndarray,
-    valid_NYX: np.ndarray,
-    days_N: np.ndarray,
-    first_day: float,
-    is_out_N: np.ndarray,
-    index_P: np.ndarray,
-    radius: int,
+    chosen: Learning, history: Observations, first_day: float, is_out_N: np.ndarray, index_P: np.ndarray
 ) -> ResidualYear:
     """The year `is_out_N` against the curve of all other dates."""
-    others = harmonic.fit(x_NYX[~is_out_N], valid_NYX[~is_out_N], days_N[~is_out_N])
+    others, year = chosen.harmonic.fit(*history.on(~is_out_N)), history.on(is_out_N)
     inputs, values, seen = [], [], []
-    for x_YX, valid_YX, day in zip(x_NYX[is_out_N], valid_NYX[is_out_N], days_N[is_out_N], strict=True):
+    for x_YX, valid_YX, day in zip(*year, strict=True):
         seen_YX = valid_YX & (others["count"] > 0)
-        z_YX = standardise(x_YX, seen_YX, *harmonic.predict(others, {}, float(day)))
-        inputs.append(network_inputs(z_YX, seen_YX, radius).reshape(-1, seen_YX.size)[:, index_P].T)
+        z_YX = standardise(x_YX, seen_YX, *chosen.harmonic.predict(others, {}, float(day)))
+        inputs.append(network_inputs(z_YX, seen_YX, chosen.radius).reshape(-1, seen_YX.size)[:, index_P].T)
         values.append(np.clip(z_YX.ravel()[index_P], -TARGET_CLIP, TARGET_CLIP))
         seen.append(seen_YX.ravel()[index_P])
-    return ResidualYear(first_day, first_day + YEAR_DAYS, days_N[is_out_N], np.stack(inputs), np.stack(values), np.stack(seen))
+    return ResidualYear(first_day, first_day + YEAR_DAYS, year.days_N, np.stack(inputs), np.stack(values), np.stack(seen))
+
+
+def merge_years(areas: Sequence[Sequence[ResidualYear]]) -> list[ResidualYear]:
+    """The same years of several areas of one cube, as years of all their pixels."""
+    names = ("inputs_TPF", "z_TP", "seen_TP")
+    return [
+        replace(same[0], **{name: np.concatenate([getattr(year, name) for year in same], axis=1) for name in names})
+        for same in zip(*areas, strict=True)
+    ]
 
 
 class YearWindows:
     """Windows of 64 pixels and one year, for `pipelines.learning.training`.
 
     `hide` is the share of dates that each epoch hides from a window. A hidden date is still a target: the networks learn to
-    predict over gaps, and find it harder to detect_format a date.
+    predict over gaps, and find it harder to recognise a date.
     """
 
     def __init__(self, years: Sequence[ResidualYear], hide: float = 0.0):
@@ -183,18 +173,17 @@ class YearWindows:
 class _Alone:
     """One member of an ensemble, as a forecaster with one network."""
 
-    def __init__(self, ensemble: Any, i: int):
+    def __init__(self, ensemble: Ensemble, i: int):
         self.members, self._ensemble, self._i = [ensemble.members[i]], ensemble, i
 
     def compute_member(self, _i: int, batch: Batch) -> torch.Tensor:
-        forecast_BT2P: torch.Tensor = self._ensemble.compute_member(self._i, batch)
-        return forecast_BT2P
+        return self._ensemble.compute_member(self._i, batch)
 
 
 def train_ensemble(
-    ensemble: Any,
+    ensemble: Ensemble,
     years: Sequence[ResidualYear],
-    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    loss: Loss,
     settings: TrainingSettings,
     folder: Path,
     *,
@@ -219,7 +208,7 @@ def train_ensemble(
     ensemble.shares.copy_(torch.tensor(shares))
     return {
         "shares": list(shares),
-        "years": [str(np.datetime64(math.floor(year.first_day), "D")) for year in years],
+        "years": [iso_date(year.first_day) for year in years],
         "epochs": [report.best_epoch for report in reports],
         "loss_untrained": [report.curve[0]["validation_loss"] for report in reports],
         "loss_trained": [report.best_validation_loss for report in reports],
@@ -227,28 +216,25 @@ def train_ensemble(
 
 
 @torch.no_grad()
-def supported_shares(ensemble: Any, years: Sequence[ResidualYear]) -> tuple[float, float]:
+def supported_shares(ensemble: Ensemble, years: Sequence[ResidualYear]) -> tuple[float, float]:
     """(of the mean, of the log sigma): the smallest shares that the left-out years cannot tell from the best.
 
     Each network answers for its own year. First the mean's share by the mean absolute error, then, with it, the sigma's by
     the likelihood; differences between dates give the standard error (the rule of one standard error: Hastie, Tibshirani and
     Friedman 2009, section 7.10).
     """
-    answers = []
+    answered = []
     for i, year in enumerate(years):
         windows = YearWindows([year])
-        answer_T2P = [ensemble.compute_member(i, windows.gather([w]))[0].numpy() for w in range(len(windows))]
-        answers.append(np.concatenate(answer_T2P, axis=2))
-    both = list(zip(years, answers, strict=True))
-    errors_SD = _per_date(years, [[np.abs(y.z_TP - s * a[:, 0]) for s in MEAN_SHARES] for y, a in both])
-    mean_share = MEAN_SHARES[smallest_supported(errors_SD)]
-    losses = [
-        [
-            math.sqrt(2) * np.abs(y.z_TP - mean_share * a[:, 0]) * np.exp(-s * a[:, 1]) + s * a[:, 1] for s in SIGMA_SHARES
-        ]
-        for y, a in both
-    ]  # fmt: skip
-    return mean_share, SIGMA_SHARES[smallest_supported(_per_date(years, losses))]
+        answers_T2P = [ensemble.compute_member(i, windows.gather([w]))[0].numpy() for w in range(len(windows))]
+        answered.append((year, *np.moveaxis(np.concatenate(answers_T2P, axis=2), 1, 0)))
+    errors = [[np.abs(year.z_TP - share * mean_TP) for share in SHARES] for year, mean_TP, _ in answered]
+    mean_share = SHARES[smallest_supported(_per_date(years, errors))]
+    losses = []
+    for year, mean_TP, log_TP in answered:
+        error_TP = math.sqrt(2) * np.abs(year.z_TP - mean_share * mean_TP)
+        losses.append([error_TP * np.exp(-share * log_TP) + share * log_TP for share in SHARES])
+    return mean_share, SHARES[smallest_supported(_per_date(years, losses))]
 
 
 def smallest_supported(losses_SD: np.ndarray) -> int:
@@ -270,16 +256,3 @@ def _per_date(years: Sequence[ResidualYear], losses: Sequence[Sequence[np.ndarra
         sums_ST = np.stack([np.where(year.seen_TP, loss_TP, 0).sum(axis=1, dtype=np.float64) for loss_TP in of_share])
         columns.append(sums_ST[:, count_T > 0] / count_T[count_T > 0])
     return np.concatenate(columns, axis=1)
-
-
-def merge_years(areas: Sequence[Sequence[ResidualYear]]) -> list[ResidualYear]:
-    """The same years of several areas of one cube, as years of all their pixels."""
-    return [
-        replace(
-            same[0],
-            inputs_TPF=np.concatenate([year.inputs_TPF for year in same], axis=1),
-            z_TP=np.concatenate([year.z_TP for year in same], axis=1),
-            seen_TP=np.concatenate([year.seen_TP for year in same], axis=1),
-        )
-        for same in zip(*areas, strict=True)
-    ]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.calendar import DAY, TROPICAL_YEAR_DAYS
 from pipelines.monitoring.detector import Direction
+from pipelines.monitoring.harmonic_model import masked_median
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 CLEAR = 0.8  # of the clearest date's usable share: such a date can be shown
 SEASON_DAYS = 45  # before and after are of the same season, as far as there are such dates
 USABLE = 0.25  # of the clearest date's usable share: such a date counts as an acquisition of its season
-SEASON_MONTHS = 3
+SEASON = np.timedelta64(3, "M")
 LEAST_ACQUISITIONS, SOLID_ACQUISITIONS = 2, 3  # in a season, for its median; of two, one may still be haze
 ACQUISITIONS_AFTER = 3
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -34,10 +39,21 @@ class Acquisitions:
     direction: Direction
     read: Callable[[int], np.ndarray]
 
-    @property
-    def sign(self) -> int:
-        """A drop shows most where values are high, a rise where they are low."""
-        return -1 if self.direction == "up" else 1
+    def clear(self, indices: np.ndarray) -> np.ndarray:
+        """Those of `indices` on which nearly as much is usable as on the clearest of them."""
+        clear: np.ndarray = indices[self.usable_T[indices] >= CLEAR * self.usable_T[indices].max()]
+        return clear
+
+    def height(self, index: int) -> float:
+        """Median of a date: where a drop shows most values are high, where a rise does they are low (then it is negative)."""
+        image = self.read(index)
+        seen = image[np.isfinite(image)]
+        return float(np.median(seen)) * (-1 if self.direction == "up" else 1) if seen.size else np.nan
+
+    def composite(self, indices: np.ndarray, name: str) -> Composite:
+        """The median of some acquisitions, ascending."""
+        text = f"{name}, median of {len(indices)} date{'s' * (len(indices) != 1)}"
+        return Composite(self.times_T[indices[-1]], median_of([self.read(int(index)) for index in indices]), text)
 
 
 @dataclass(frozen=True)
@@ -60,16 +76,16 @@ def before_and_after(acquisitions: Acquisitions, half: np.datetime64 | None, cha
     seasons = choose_seasons(acquisitions, half)
     if seasons is None:
         first, last = choose_dates(acquisitions, half)
-        return tuple(Composite(times[index], acquisitions.read(index)) for index in (first, last))  # type: ignore[return-value]
-    before, after = (_median_composite(acquisitions, indices, name) for indices, name in seasons)
-    if half is not None and half >= times[seasons[1][0][0]]:
+        return Composite(times[first], acquisitions.read(first)), Composite(times[last], acquisitions.read(last))
+    before, after = seasons
+    if half is not None and half >= times[after[0][0]]:
         indices = last_acquisitions(acquisitions, changed, np.flatnonzero(times >= max(acquisitions.start, half)))
         if indices.size:
-            after = _median_composite(acquisitions, indices, f"last dates to {str(times[indices[-1]])[:10]}")
-    return before, after
+            after = indices, f"last dates to {str(times[indices[-1]])[:10]}"
+    return acquisitions.composite(*before), acquisitions.composite(*after)
 
 
-def changed_by_half(frame: Any) -> np.datetime64 | None:
+def changed_by_half(frame: DataFrame) -> np.datetime64 | None:
     """The date by which half of the patches' area had changed, from their table; None without patches."""
     dated = frame.dropna(subset="median_date").sort_values("median_date")
     if not len(dated):
@@ -87,30 +103,22 @@ def choose_dates(acquisitions: Acquisitions, changed: np.datetime64 | None = Non
     shows. It does not lie before `changed`, when half of the changed area had changed: of a site that fell as a whole the highest
     date would be one before the change.
     """
-    times, seen = acquisitions.times_T, acquisitions.usable_T
-    monitored = np.flatnonzero(times >= acquisitions.start)
-    if not monitored.size:
-        last = int(np.argmax(np.where(seen >= CLEAR * seen.max(), np.arange(len(seen)), -1)))
+    times = acquisitions.times_T
+    is_monitored = times >= acquisitions.start
+    if not is_monitored.any():
+        last = int(acquisitions.clear(np.arange(len(times)))[-1])
         return last, last
-    after = _clearest_after(acquisitions, monitored, changed)
-    before = np.flatnonzero(times < acquisitions.start)
-    if not before.size:
-        return after, after
-    apart = np.abs((times[before] - times[after]) / np.timedelta64(1, "D")) % 365.2422
-    apart = np.minimum(apart, 365.2422 - apart)
-    near = before[apart <= SEASON_DAYS] if (apart <= SEASON_DAYS).any() else before
-    near = near[seen[near] >= CLEAR * seen[near].max()]
-    return int(near[-1]), after
-
-
-def _clearest_after(acquisitions: Acquisitions, monitored: np.ndarray, changed: np.datetime64 | None) -> int:
-    times, seen = acquisitions.times_T, acquisitions.usable_T
-    recent = monitored[times[monitored] >= times[-1] - np.timedelta64(365, "D")]
+    recent = np.flatnonzero(is_monitored & (times >= times[-1] - 365 * DAY))
     if changed is not None and (times[recent] >= changed).any():
         recent = recent[times[recent] >= changed]
-    clear = recent[seen[recent] >= CLEAR * seen[recent].max()]
-    levels = [acquisitions.sign * np.nan_to_num(np.nanmedian(acquisitions.read(int(i))), nan=-np.inf) for i in clear]
-    return int(clear[int(np.argmax(levels))])
+    clear = acquisitions.clear(recent)
+    after = int(clear[np.argmax(np.nan_to_num([acquisitions.height(int(i)) for i in clear], nan=-np.inf))])
+    before = np.flatnonzero(~is_monitored)
+    if not before.size:
+        return after, after
+    apart = np.abs((times[before] - times[after]) / DAY) % TROPICAL_YEAR_DAYS
+    is_near = np.minimum(apart, TROPICAL_YEAR_DAYS - apart) <= SEASON_DAYS
+    return int(acquisitions.clear(before[is_near] if is_near.any() else before)[-1]), after
 
 
 def choose_seasons(acquisitions: Acquisitions, changed: np.datetime64 | None) -> tuple[Season, Season] | None:
@@ -120,46 +128,44 @@ def choose_seasons(acquisitions: Acquisitions, changed: np.datetime64 | None) ->
     begin after `changed` (if one does) it is the one of the highest values before the start, where a drop shows most; of the
     lowest where a rise is monitored.
     """
-    times = acquisitions.times_T
-    pairs = _season_pairs(acquisitions)
-    least = LEAST_ACQUISITIONS if not any(count >= SOLID_ACQUISITIONS for count, _ in pairs) else SOLID_ACQUISITIONS
-    fit = [seasons for count, seasons in pairs if count >= least]
+    times, pairs = acquisitions.times_T, _season_pairs(acquisitions)
+    counts = [min(len(before), len(after)) for (before, _), (after, _) in pairs]
+    least = SOLID_ACQUISITIONS if max(counts, default=0) >= SOLID_ACQUISITIONS else LEAST_ACQUISITIONS
+    fit = [pair for pair, count in zip(pairs, counts, strict=True) if count >= least]
     if changed is not None:
-        fit = [seasons for seasons in fit if times[seasons[1][0][0]] > changed] or fit
+        fit = [pair for pair in fit if times[pair[1][0][0]] > changed] or fit
     if not fit:
         return None
-    level_T = np.full(len(times), np.nan)
-    for index in sorted({int(i) for seasons in fit for i in seasons[0][0]}):
-        image = acquisitions.read(index)
-        level_T[index] = np.median(image[np.isfinite(image)]) if np.isfinite(image).any() else np.nan
-    heights = [acquisitions.sign * _height(level_T[indices], times[indices]) for (indices, _), _ in fit]
+    shown = np.unique(np.concatenate([indices for (indices, _), _ in fit]))
+    height_T = np.full(len(times), np.nan)
+    height_T[shown] = [acquisitions.height(int(index)) for index in shown]
+    heights = [_season_height(height_T[indices], times[indices]) for (indices, _), _ in fit]
     return fit[int(np.argmax(np.nan_to_num(heights, nan=-np.inf)))]
 
 
-def _season_pairs(acquisitions: Acquisitions) -> list[tuple[int, tuple[Season, Season]]]:
-    """(acquisitions in the poorer year, season before the start, the same season at the end) for each season of both."""
+def _season_pairs(acquisitions: Acquisitions) -> list[tuple[Season, Season]]:
+    """(season before the start, the same season at the end) for each season of both."""
     times, start = acquisitions.times_T, acquisitions.start
-    usable = acquisitions.usable_T >= USABLE * acquisitions.usable_T.max()
+    is_usable, months = acquisitions.usable_T >= USABLE * acquisitions.usable_T.max(), times.astype("datetime64[M]")
     pairs = []
     for month in range(12):
-        first, last = last_season(start, month), last_season(times[-1] + np.timedelta64(1, "D"), month)
-        if last < first + np.timedelta64(SEASON_MONTHS, "M") or last.astype("datetime64[ns]") < start:
+        first, last = last_season(start, month), last_season(times[-1] + DAY, month)
+        if last < first + SEASON or last.astype("datetime64[ns]") < start:
             continue
-        before, after = (np.flatnonzero(usable & _is_in_season(times, season)) for season in (first, last))
-        seasons = (before, season_name(first)), (after, season_name(last))
-        pairs.append((min(len(before), len(after)), seasons))
+        before, after = (np.flatnonzero(is_usable & (months >= s) & (months < s + SEASON)) for s in (first, last))
+        pairs.append(((before, season_name(first)), (after, season_name(last))))
     return pairs
 
 
 def last_season(end: np.datetime64, month: int) -> np.datetime64:
     """The month (datetime64[M]) in which the last three months that begin with `month` (0-11) and are over by `end` begin."""
-    latest: np.datetime64 = end.astype("datetime64[M]") - np.timedelta64(SEASON_MONTHS, "M")
+    latest: np.datetime64 = end.astype("datetime64[M]") - SEASON
     return latest - np.timedelta64((int(latest.astype(int)) - month) % 12, "M")
 
 
 def season_name(first: np.datetime64) -> str:
     """`Jun-Aug 2018`, or `Dec 2018-Feb 2019`."""
-    last = first + np.timedelta64(SEASON_MONTHS - 1, "M")
+    last = first + SEASON - np.timedelta64(1, "M")
     (one, year), (other, end) = ((MONTHS[int(m.astype(int)) % 12], str(m)[:4]) for m in (first, last))
     return f"{one}-{other} {end}" if year == end else f"{one} {year}-{other} {end}"
 
@@ -173,27 +179,13 @@ def last_acquisitions(acquisitions: Acquisitions, changed: np.ndarray, among: np
     return np.array(found[::-1], int)
 
 
-def median_of(images_NYX: list[np.ndarray]) -> np.ndarray:
+def median_of(images: Sequence[np.ndarray]) -> np.ndarray:
     """(rows, columns) float32 median of what was seen, NaN where nothing was."""
-    stacked = np.stack(images_NYX)
-    is_seen = np.isfinite(stacked).any(axis=0)
-    middle = np.full(is_seen.shape, np.nan, np.float32)
-    middle[is_seen] = np.nanmedian(stacked[:, is_seen], axis=0)
-    return middle
+    stacked = np.stack(images)
+    return masked_median(stacked, np.isfinite(stacked), axis=0, fill=np.nan)
 
 
-def _median_composite(acquisitions: Acquisitions, indices: np.ndarray, name: str) -> Composite:
-    values = median_of([acquisitions.read(int(index)) for index in indices])
-    text = f"{name}, median of {len(indices)} date{'s' * (len(indices) != 1)}"
-    return Composite(acquisitions.times_T[indices[-1]], values, text)
-
-
-def _height(level_N: np.ndarray, times_N: np.ndarray) -> float:
+def _season_height(height_N: np.ndarray, times_N: np.ndarray) -> float:
     """Mean of the months' medians: a hazy acquisition does not count, and no month for more than another."""
-    months_N = np.where(np.isfinite(level_N), times_N.astype("datetime64[M]").astype(int), -1)
-    return float(np.mean([np.median(level_N[months_N == m]) for m in np.unique(months_N[months_N >= 0])] or [np.nan]))
-
-
-def _is_in_season(times: np.ndarray, first: np.datetime64) -> np.ndarray:
-    months = times.astype("datetime64[M]")
-    return (months >= first) & (months < first + np.timedelta64(SEASON_MONTHS, "M"))
+    months_N = np.where(np.isfinite(height_N), times_N.astype("datetime64[M]").astype(int), -1)
+    return float(np.mean([np.median(height_N[months_N == m]) for m in np.unique(months_N[months_N >= 0])] or [np.nan]))

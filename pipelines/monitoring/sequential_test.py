@@ -16,43 +16,55 @@ alarm). Shapes: D directions, then (Y, X).
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-State = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
-class SequentialTest(Protocol):
-    """What a detector asks of a test. The state's arrays end in (Y, X) and contain at least those that `begin_evidence` makes."""
+@dataclass(frozen=True)
+class SequentialTest:
+    """What all tests share: the evidence that their statistic makes. A test says what its statistic becomes.
 
-    def begin(self, directions: int, shape_yx: tuple[int, int]) -> State:
-        """The state before the first date."""
+    Fields are settings: they make the key of a detector.
+    """
 
-    def advance(self, state: State, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> State:
-        """The state after one date. `z_DYX` and `residual_YX` (physical units) are float32; anything where not seen."""
+    @property
+    def kept_dates(self) -> int:
+        """How many of the last z the state keeps."""
+        return 0
 
+    def begin(self, directions: int, shape_yx: tuple[int, int]) -> Arrays:
+        """The state before the first date, arrays (..., Y, X): `statistic`, and of the run of dates that it rests on `onset_day`
+        (NaN: none), `run_sum` of residuals and `run_length`; `window` of the last z where the test needs them."""
+        shape = (directions, *shape_yx)
+        evidence = {
+            "statistic": np.zeros(shape, np.float32),
+            "onset_day": np.full(shape, np.nan),
+            "run_sum": np.zeros(shape, np.float32),
+            "run_length": np.zeros(shape, np.int32),
+        }
+        return evidence | ({"window": np.zeros((self.kept_dates, *shape), np.float32)} if self.kept_dates else {})
 
-def begin_evidence(directions: int, shape_yx: tuple[int, int]) -> State:
-    """`statistic`, and of the run of dates it rests on: `onset_day` (NaN: none), `run_sum` of residuals, `run_length`."""
-    shape = (directions, *shape_yx)
-    return {
-        "statistic": np.zeros(shape, np.float32),
-        "onset_day": np.full(shape, np.nan),
-        "run_sum": np.zeros(shape, np.float32),
-        "run_length": np.zeros(shape, np.int32),
-    }
+    def advance(self, state: Arrays, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> Arrays:
+        """The state after one date. `z_DYX` and `residual_YX` (physical units) are float32; anything where not seen.
 
+        Where the statistic is positive the run goes on or begins on `day`, elsewhere it ends.
+        """
+        statistic_DYX, window = self.grow(state, z_DYX)
+        runs = statistic_DYX > 0
+        begins = runs & ~(state["run_length"] > 0)
+        new = {
+            "statistic": statistic_DYX,
+            "onset_day": np.where(runs, np.where(begins, day, state["onset_day"]), np.nan),
+            "run_sum": np.where(runs, state["run_sum"] + residual_YX, np.float32(0)),
+            "run_length": np.where(runs, state["run_length"] + 1, 0),
+        } | ({} if window is None else {"window": window})
+        return {name: hold(new[name], state[name], seen_YX) for name in new}
 
-def grow_evidence(state: State, statistic_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> State:
-    """The evidence after a date: where the statistic is positive the run goes on or begins on `day`, elsewhere it ends."""
-    runs = statistic_DYX > 0
-    begins = runs & ~(state["run_length"] > 0)
-    onset = np.where(runs, np.where(begins, day, state["onset_day"]), np.nan)
-    run_sum = np.where(runs, state["run_sum"] + residual_YX, np.float32(0))
-    length = np.where(runs, state["run_length"] + 1, 0)
-    new = {"statistic": statistic_DYX, "onset_day": onset, "run_sum": run_sum, "run_length": length}
-    return {name: hold(new[name], state[name], seen_YX) for name in new}
+    def grow(self, state: Arrays, z_DYX: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """(the statistic after a date on which every pixel was seen, the window after it)."""
+        raise NotImplementedError
 
 
 def hold(new: np.ndarray, old: np.ndarray, seen_YX: np.ndarray) -> np.ndarray:
@@ -61,74 +73,56 @@ def hold(new: np.ndarray, old: np.ndarray, seen_YX: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Cusum:
+class Cusum(SequentialTest):
     """Page's cumulative sum: evidence beyond `drift` adds up, and the sum never falls below 0."""
 
     drift: float = 2.0
     cap: float = 4.0
 
-    def begin(self, directions: int, shape_yx: tuple[int, int]) -> State:
-        """Sums of 0."""
-        return begin_evidence(directions, shape_yx)
-
-    def advance(self, state: State, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> State:
-        """The state after one date."""
+    def grow(self, state: Arrays, z_DYX: np.ndarray) -> tuple[np.ndarray, None]:
         z_DYX = np.clip(z_DYX, -self.cap, self.cap)
-        statistic_DYX = np.maximum(state["statistic"] + (z_DYX - np.float32(self.drift)), np.float32(0))
-        return grow_evidence(state, statistic_DYX, residual_YX, seen_YX, day)
+        return np.maximum(state["statistic"] + (z_DYX - np.float32(self.drift)), np.float32(0)), None
 
 
 @dataclass(frozen=True)
-class Ewma:
+class Ewma(SequentialTest):
     """Exponentially weighted mean of z, over the deviation that it has once it has forgotten its start."""
 
     weight: float = 0.3
     cap: float = 4.0
 
-    def begin(self, directions: int, shape_yx: tuple[int, int]) -> State:
-        """Means of 0."""
-        return begin_evidence(directions, shape_yx)
-
-    def advance(self, state: State, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> State:
-        """The state after one date."""
+    def grow(self, state: Arrays, z_DYX: np.ndarray) -> tuple[np.ndarray, None]:
         z_DYX = np.clip(z_DYX, -self.cap, self.cap)
         deviation = math.sqrt(self.weight / (2 - self.weight))
-        statistic_DYX = np.float32(1 - self.weight) * state["statistic"] + np.float32(self.weight / deviation) * z_DYX
-        return grow_evidence(state, statistic_DYX, residual_YX, seen_YX, day)
+        return np.float32(1 - self.weight) * state["statistic"] + np.float32(self.weight / deviation) * z_DYX, None
 
 
 @dataclass(frozen=True)
-class Mosum:
+class Mosum(SequentialTest):
     """Moving sum over the last `window` seen dates, over its deviation sqrt(window); dates before the first count as 0."""
 
     window: int = 6
     cap: float = 4.0
 
-    def begin(self, directions: int, shape_yx: tuple[int, int]) -> State:
-        """An empty window."""
-        return begin_evidence(directions, shape_yx) | {"window": np.zeros((self.window, directions, *shape_yx), np.float32)}
+    @property
+    def kept_dates(self) -> int:
+        return self.window
 
-    def advance(self, state: State, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> State:
-        """The state after one date."""
-        z_DYX = np.clip(z_DYX, -self.cap, self.cap)
-        window = np.concatenate([state["window"][1:], z_DYX[None]])
-        statistic_DYX = window.sum(axis=0, dtype=np.float32) / np.float32(math.sqrt(self.window))
-        evidence = grow_evidence(state, statistic_DYX, residual_YX, seen_YX, day)
-        return evidence | {"window": hold(window, state["window"], seen_YX)}
+    def grow(self, state: Arrays, z_DYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        window = np.concatenate([state["window"][1:], np.clip(z_DYX, -self.cap, self.cap)[None]])
+        return window.sum(axis=0, dtype=np.float32) / np.float32(math.sqrt(self.window)), window
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(SequentialTest):
     """The smallest of the last `length` z: all of them must exceed the threshold. Below `length` dates it is 0."""
 
     length: int = 3
 
-    def begin(self, directions: int, shape_yx: tuple[int, int]) -> State:
-        """An empty window."""
-        return begin_evidence(directions, shape_yx) | {"window": np.zeros((self.length, directions, *shape_yx), np.float32)}
+    @property
+    def kept_dates(self) -> int:
+        return self.length
 
-    def advance(self, state: State, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> State:
-        """The state after one date."""
+    def grow(self, state: Arrays, z_DYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         window = np.concatenate([state["window"][1:], z_DYX[None]])
-        evidence = grow_evidence(state, np.maximum(window.min(axis=0), 0), residual_YX, seen_YX, day)
-        return evidence | {"window": hold(window, state["window"], seen_YX)}
+        return np.maximum(window.min(axis=0), 0), window

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from pipelines.monitoring.detector import Observations
+from pipelines.monitoring.harmonic_model import masked_median
+
 MONTHS = 3
 LEAST_ACQUISITIONS = 2  # within the season, to make a level
+ENOUGH_STABLE = 1000  # pixels; with fewer, those near a change are taken as well
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,53 @@ class YearLevels:
     level_KYX: np.ndarray
     months: tuple[int, ...]
 
+    @property
+    def is_compared_YX(self) -> np.ndarray:
+        """Pixels with the levels of two years."""
+        is_compared_YX: np.ndarray = np.isfinite(self.level_KYX).sum(axis=0) >= 2
+        return is_compared_YX
 
-def year_levels(x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray, highest: bool = True) -> YearLevels:
-    """The level of each calendar year's best season; see the module. Days float64 since 1970-01-01."""
-    dates_N = np.floor(days_N).astype("datetime64[D]")
-    years_N = dates_N.astype("datetime64[Y]").astype(int) + 1970
-    months_N = dates_N.astype("datetime64[M]").astype(int) % 12
-    of_date_N = np.array([np.median(x[v]) if v.any() else np.nan for x, v in zip(x_NYX, valid_NYX, strict=True)])
-    first = _best_quarter(of_date_N, months_N, highest)
-    months = tuple((first + offset) % 12 for offset in range(MONTHS))
-    # A season that crosses New Year belongs to the year in which it begins.
-    season_year_N = np.where((months_N < first) & np.isin(months_N, months), years_N - 1, years_N)
+
+def year_levels(series: Observations, highest: bool = True) -> YearLevels:
+    """The level of each calendar year's best season; see the module."""
+    months_N, years_N = months_and_years(series.days_N)
+    of_date_N = [np.median(x[v]) if v.any() else np.nan for x, v in zip(series.x_NYX, series.valid_NYX, strict=True)]
+    first = _best_quarter(np.array(of_date_N), months_N, highest)
+    months = tuple((first + offset - 1) % 12 + 1 for offset in range(MONTHS))
     years_K = np.unique(years_N)
-    level_KYX = np.full((len(years_K), *x_NYX.shape[1:]), np.nan, np.float32)
+    level_KYX = np.full((len(years_K), *series.x_NYX.shape[1:]), np.nan, np.float32)
     for k, year in enumerate(years_K):
-        pick = np.isin(months_N, months) & (season_year_N == year)
-        if pick.any():
-            level_KYX[k] = _median_where(x_NYX[pick], valid_NYX[pick])
-    return YearLevels(years_K, level_KYX, tuple(month + 1 for month in months))
+        season = series.on(is_in_season(series.days_N, months, year))
+        if len(season.days_N):
+            level_KYX[k] = masked_median(season.x_NYX, season.valid_NYX, 0, LEAST_ACQUISITIONS, np.nan)
+    return YearLevels(years_K, level_KYX, months)
+
+
+def months_and_years(days_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Calendar months (from 1) and years of days since 1970-01-01."""
+    months_N = np.floor(days_N).astype("datetime64[D]").astype("datetime64[M]").astype(int)
+    return months_N % 12 + 1, months_N // 12 + 1970
+
+
+def is_in_season(days_N: np.ndarray, months: tuple[int, ...], year: int) -> np.ndarray:
+    """(N,) bool: in the season of `year`. One that crosses New Year belongs to the year in which it begins."""
+    months_N, years_N = months_and_years(days_N)
+    of_year_N: np.ndarray = np.where(months_N < months[0], years_N - 1, years_N) == year
+    return of_year_N & np.isin(months_N, months)
+
+
+def choose_stable(levels: YearLevels, limit: float, direction: str) -> np.ndarray:
+    """(Y, X) bool: stable pixels, two pixels off any change where that leaves enough of them, else nearer to it.
+
+    Where no pixel has levels of two years, all pixels.
+    """
+    if not levels.is_compared_YX.any():
+        return np.ones(levels.level_KYX.shape[1:], bool)
+    for away_px in (2, 1, 0):
+        stable_YX = stable_pixels(levels, limit, direction, away_px)
+        if stable_YX.sum() >= ENOUGH_STABLE:
+            break
+    return stable_YX
 
 
 def stable_pixels(levels: YearLevels, limit: float, direction: str = "both", away_px: int = 2) -> np.ndarray:
@@ -55,17 +88,19 @@ def stable_pixels(levels: YearLevels, limit: float, direction: str = "both", awa
             fell = fell | (largest - level > limit)
             rose = rose | (level - least > limit)
         least, largest = np.fmin(least, level), np.fmax(largest, level)
-    moved = {"down": fell, "up": rose, "both": fell | rose}[direction]
-    moved |= np.isfinite(levels.level_KYX).sum(axis=0) < 2
-    return ~moved if not moved.any() or away_px == 0 else ndimage.distance_transform_edt(~moved) > away_px
+    moved = {"down": fell, "up": rose, "both": fell | rose}[direction] | ~levels.is_compared_YX
+    stable_YX: np.ndarray = ~moved
+    if moved.any() and away_px:
+        stable_YX = ndimage.distance_transform_edt(stable_YX) > away_px
+    return stable_YX
 
 
 def first_change_year(levels: YearLevels, limit: float, direction: str = "down") -> np.ndarray:
     """(Y, X) int64: the first year whose level lies more than `limit` beyond the median of all years before it; 0: none."""
     year_YX = np.zeros(levels.level_KYX.shape[1:], int)
     for k in range(1, len(levels.years_K)):
-        before = _median_where(levels.level_KYX[:k], np.isfinite(levels.level_KYX[:k]), least=1)
-        step = levels.level_KYX[k] - before
+        earlier_KYX = levels.level_KYX[:k]
+        step = levels.level_KYX[k] - masked_median(earlier_KYX, np.isfinite(earlier_KYX), axis=0, fill=np.nan)
         with np.errstate(invalid="ignore"):
             is_beyond = {"down": step < -limit, "up": step > limit, "both": np.abs(step) > limit}[direction]
         year_YX[is_beyond & (year_YX == 0)] = levels.years_K[k]
@@ -73,24 +108,14 @@ def first_change_year(levels: YearLevels, limit: float, direction: str = "down")
 
 
 def _best_quarter(of_date_N: np.ndarray, months_N: np.ndarray, highest: bool) -> int:
-    """First month (0-11) of the three whose months' medians have the highest (lowest) mean; empty months do not count."""
+    """First month of the three whose months' medians have the highest (lowest) mean; empty months do not count."""
     seen_N = np.isfinite(of_date_N)
-    of_month = {m: float(np.median(of_date_N[seen_N & (months_N == m)])) for m in range(12) if (seen_N & (months_N == m)).any()}
-    best, at = -np.inf, 0
-    for first in range(12):
-        values = [of_month[m] for m in ((first + offset) % 12 for offset in range(MONTHS)) if m in of_month]
-        if len(values) >= min(2, len(of_month)):
-            value = sum(values) / len(values) * (1 if highest else -1) if values else -np.inf
+    of_month = {m: float(np.median(of_date_N[seen_N & (months_N == m)])) for m in set(months_N[seen_N].tolist())}
+    best, at = -np.inf, 1
+    for first in range(1, 13):
+        values = [of_month[m] for m in ((first + offset - 1) % 12 + 1 for offset in range(MONTHS)) if m in of_month]
+        if values and len(values) >= min(2, len(of_month)):
+            value = sum(values) / len(values) * (1 if highest else -1)
             if value > best:
                 best, at = value, first
     return at
-
-
-def _median_where(x_NYX: np.ndarray, valid_NYX: np.ndarray, least: int = LEAST_ACQUISITIONS) -> np.ndarray:
-    """Median over N of the valid values, float32, NaN with fewer than `least`."""
-    ordered = np.sort(np.where(valid_NYX, x_NYX, np.inf), axis=0)
-    count = valid_NYX.sum(axis=0)
-    low, high = np.maximum((count - 1) // 2, 0)[None], np.minimum(count // 2, len(x_NYX) - 1)[None]
-    with np.errstate(invalid="ignore"):
-        middle = (np.take_along_axis(ordered, low, 0)[0] + np.take_along_axis(ordered, high, 0)[0]) / 2
-    return np.where(count >= least, middle, np.nan).astype(np.float32)

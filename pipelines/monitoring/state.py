@@ -15,9 +15,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -25,7 +24,8 @@ from safetensors import SafetensorError
 
 from pipelines.errors import ArtefactDamaged, StateError
 from pipelines.files import write_bytes
-from pipelines.monitoring.updates import Consumed, CubeDate
+from pipelines.monitoring.areas import CubeDate
+from pipelines.monitoring.sequential_test import Arrays
 
 FORMAT = 1
 HEADER = "header.json"
@@ -37,8 +37,6 @@ LABELS = {
     "tile_px": "other tiles (monitoring.tile_px)",
     "format": "another version of driftline",
 }
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,22 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Consumed:
+    """A date that a tile knows. `is_seen`: it had usable pixels in the tile (grown by the halo)."""
+
+    time_ns: int
+    scene_id: str
+    content_hash: str
+    is_seen: bool
+
+
+@dataclass(frozen=True)
 class Stored:
     """A file of tensors: its name in the tile's folder, the SHA-256 (hex) of its bytes, and how many they are."""
 
     file: str
     sha256: str
     size: int
-
-    @property
-    def as_json(self) -> list[str | int]:
-        return [self.file, self.sha256, self.size]
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,6 @@ class Checkpoint:
 
     after: int
     stored: Stored
-
-    @property
-    def as_json(self) -> list[int | list[str | int]]:
-        return [self.after, self.stored.as_json]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Header:
         return f"{self.fitted.sha256[:16]}-{self.state.stored.sha256[:16]}"
 
 
-def check_identity(found: Mapping[str, Any], requested: Identity, folder: Path) -> None:
+def check_identity(found: Mapping[str, object], requested: Identity, folder: Path) -> None:
     """Raises StateError that names the first difference and the remedy, unless `found` is `requested`."""
     for name, value in asdict(requested).items():
         if name not in found or found[name] != value:
@@ -108,15 +108,11 @@ def check_identity(found: Mapping[str, Any], requested: Identity, folder: Path) 
 
 def refuse(folder: Path, name: str, requested: object, found: object) -> StateError:
     """The error for a state that was made for something else; `name` is a field of Identity."""
+    expected, was = (text if len(text) <= 100 else f"{text[:97]}..." for text in map(str, (requested, found)))
     return StateError(
-        f"the state in {folder} was made for {LABELS[name]}: expected {_short(requested)}, found {_short(found)}. "
+        f"the state in {folder} was made for {LABELS[name]}: expected {expected}, found {was}. "
         "Set the config back, or begin anew with `driftline monitor CONFIG --restart`"
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def check_cube(known: Sequence[tuple[int, str]], dates: Sequence[CubeDate], folder: Path) -> None:
@@ -145,8 +141,8 @@ def read_header(folder: Path, requested: Identity) -> Header | None:
         header = Header(
             tuple(Consumed(*entry) for entry in content["consumed"]),
             Stored(*content["fitted"]),
-            _checkpoint(content["state"]),
-            tuple(_checkpoint(entry) for entry in content["kept"]),
+            _checkpoint(*content["state"]),
+            tuple(_checkpoint(*entry) for entry in content["kept"]),
         )
     except FileNotFoundError:
         return None
@@ -164,8 +160,8 @@ def read_header(folder: Path, requested: Identity) -> Header | None:
     return header
 
 
-def _checkpoint(entry: list[Any]) -> Checkpoint:
-    return Checkpoint(int(entry[0]), Stored(*entry[1]))
+def _checkpoint(after: int, stored: tuple[str, str, int]) -> Checkpoint:
+    return Checkpoint(int(after), Stored(*stored))
 
 
 def read_arrays(folder: Path, stored: Stored) -> Arrays:
@@ -190,19 +186,15 @@ def write_arrays(folder: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> S
     stored = Stored(f"{kind}-{sha256[:16]}.safetensors", sha256, len(content))
     path = folder / stored.file
     if not path.exists() or path.read_bytes() != content:  # compared in full: a damaged file keeps its name
+        folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
     return stored
 
 
 def publish_header(folder: Path, header: Header, made_for: Identity, before: Header | None) -> None:
     """The header takes the place of the one `before`; from then on the tile is the new one. Sweeps what only that one named."""
-    content = {
-        "made_for": vars(made_for),
-        "consumed": [[c.time_ns, c.scene_id, c.content_hash, c.is_seen] for c in header.consumed],
-        "fitted": header.fitted.as_json,
-        "state": header.state.as_json,
-        "kept": [kept.as_json for kept in header.kept],
-    }
+    names = ("consumed", "fitted", "state", "kept")
+    content = {"made_for": vars(made_for), **dict(zip(names, astuple(header), strict=True))}
     replace_file(folder / HEADER, json.dumps(content, separators=(",", ":")).encode())
     there = before.sizes.keys() if before else {path.name for path in folder.iterdir()} - {HEADER}
     for name in there - header.sizes.keys():
@@ -212,28 +204,3 @@ def publish_header(folder: Path, header: Header, made_for: Identity, before: Hea
 def replace_file(path: Path, content: bytes) -> None:
     """Replaces a file in one rename. Raises StorageFull."""
     write_bytes(path, content, flush=False, mark="partial")
-
-
-def write_tile(
-    folder: Path,
-    made_for: Identity,
-    consumed: Sequence[Consumed],
-    fitted: Arrays | Stored,
-    state: tuple[int, Arrays] | Checkpoint,
-    kept: Sequence[tuple[int, Arrays] | Checkpoint],
-    before: Header | None = None,
-) -> Header:
-    """Publishes a tile, in place of `before`; what is given as `Stored` or `Checkpoint` is there already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    header = Header(
-        tuple(consumed),
-        fitted if isinstance(fitted, Stored) else write_arrays(folder, "fitted", fitted),
-        _kept(folder, state),
-        tuple(_kept(folder, one) for one in kept),
-    )
-    publish_header(folder, header, made_for, before)
-    return header
-
-
-def _kept(folder: Path, one: tuple[int, Arrays] | Checkpoint) -> Checkpoint:
-    return one if isinstance(one, Checkpoint) else Checkpoint(one[0], write_arrays(folder, "state", one[1]))

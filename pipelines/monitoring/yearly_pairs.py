@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.cube.store import bands_of
-from pipelines.monitoring.areas import MonitoredCube, block_reader
-from pipelines.monitoring.stable import first_change_year, stable_pixels, year_levels
+from pipelines.monitoring.areas import MonitoredCube, read_dates
+from pipelines.monitoring.detector import Observations
+from pipelines.monitoring.harmonic_model import masked_median
+from pipelines.monitoring.stable import first_change_year, is_in_season, months_and_years, stable_pixels, year_levels
 from pipelines.samples.variables import Variable, decode
 from pipelines.tiles import Tile
 
@@ -42,15 +44,11 @@ def evaluate_pairs(
         return {}
     height, width = cube.shape_yx
     tile = Tile(0, min(height, AREA_PX), 0, min(width, AREA_PX))
-    reader = block_reader(cube, tile)
-    x_NYX, valid_NYX = (np.stack(planes) for planes in zip(*map(reader.read, cube.dates), strict=True))
     part = cube.dataset.isel(y=tile.rows, x=tile.columns)
     variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
-    one_date = ([date.index] for date in cube.dates)
-    read = ((part["image"].isel(time=at).values, part["valid"].isel(time=at).values) for at in one_date)
-    bands_NCYX = np.stack([decode(image, valid, bands, variables)[0][0] for image, valid in read])
-    days_N = np.array([date.day for date in cube.dates])
-    return evaluate_year_pairs(indices(), bands_NCYX, x_NYX, valid_NYX, days_N, cube.start_day, limit, direction)
+    one_date = (part.isel(time=[date.index]) for date in cube.dates)
+    bands_NCYX = np.stack([decode(one["image"].values, one["valid"].values, bands, variables)[0][0] for one in one_date])
+    return evaluate_year_pairs(indices(), bands_NCYX, read_dates(cube, tile, cube.dates), cube.start_day, limit, direction)
 
 
 def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[Any, int], float]) -> PairIndex:
@@ -76,61 +74,46 @@ def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[Any, i
 def evaluate_year_pairs(
     indices: Mapping[str, PairIndex],
     bands_NCYX: np.ndarray,
-    x_NYX: np.ndarray,
-    valid_NYX: np.ndarray,
-    days_N: np.ndarray,
+    series: Observations,
     start_day: float,
     limit: float,
     direction: str = "both",
 ) -> dict[str, dict[str, Any]]:
     """Per index: `false_alarms` per 1000 stable pixels and year, and `found_YEAR` of the change that the images first show in it.
 
-    `bands_NCYX` are physical values, `x_NYX` the monitored variable; both on all dates. Each year from `start_day` on is compared
-    with the year before it, by the medians of the season in which the variable is highest (lowest for `up`). What "the images
-    show" is defined by the variable's own drop between seasons (`pipelines.monitoring.stable`), so a difference of that variable
-    has the advantage.
+    `bands_NCYX` are physical values, `series` is the monitored variable; both on all dates. Each year from `start_day` on is
+    compared with the year before it, by the medians of the season in which the variable is highest (lowest for `up`). What "the
+    images show" is defined by the variable's own drop between seasons (`pipelines.monitoring.stable`), so a difference of that
+    variable has the advantage.
     """
-    levels = year_levels(x_NYX, valid_NYX, days_N, highest=direction != "up")
+    levels = year_levels(series, highest=direction != "up")
     stable_YX = stable_pixels(levels, limit, "down" if direction == "both" else direction)
     year_YX = first_change_year(levels, limit, direction)
-    dates_N = np.floor(days_N).astype("datetime64[D]")
-    first_year = int(str(np.datetime64(int(start_day), "D"))[:4])
     figures: dict[str, dict[str, Any]] = {name: {"thresholds": {}} for name in indices}
-    alarms = {name: [0, 0] for name in indices}  # called changed, compared: in stable pixels
-    for year in range(first_year, int(str(dates_N[-1])[:4]) + 1):
-        pair = [season_median(bands_NCYX, valid_NYX, dates_N, y, levels.months) for y in (year - 1, year)]
-        x_TCYX, valid_TYX = np.stack([x for x, _ in pair]), np.stack([valid for _, valid in pair])
+    alarms = {name: np.zeros(2, int) for name in indices}  # called changed, compared: in stable pixels
+    _, (first_year, last_year) = months_and_years(np.array([start_day, series.days_N[-1]]))
+    for year in range(first_year, last_year + 1):
+        pair = [season_median(bands_NCYX, series.valid_NYX, series.days_N, y, levels.months) for y in (year - 1, year)]
+        x_TCYX, valid_TYX = (np.stack(arrays) for arrays in zip(*pair, strict=True))
         seen_YX = valid_TYX.all(axis=0)
-        if not seen_YX.any():
-            continue
-        for name, index in indices.items():
+        changed_YX = seen_YX & (year_YX == year)
+        for name, index in indices.items() if seen_YX.any() else ():
             score_YX, threshold = index(x_TCYX, valid_TYX)
             with np.errstate(invalid="ignore"):
-                is_changed_YX = score_YX > threshold
-            pick_YX = seen_YX & stable_YX
-            alarms[name][0] += int(is_changed_YX[pick_YX].sum())
-            alarms[name][1] += int(pick_YX.sum())
+                is_called_YX = score_YX > threshold
+            alarms[name] += is_called_YX[seen_YX & stable_YX].sum(), (seen_YX & stable_YX).sum()
             figures[name]["thresholds"][str(year)] = float(threshold)
-            felled_YX = seen_YX & (year_YX == year)
-            if felled_YX.sum() >= LEAST_CHANGED:
-                figures[name][f"found_{year}"] = round(float(is_changed_YX[felled_YX].mean()), 4)
+            if changed_YX.sum() >= LEAST_CHANGED:
+                figures[name][f"found_{year}"] = round(float(is_called_YX[changed_YX].mean()), 4)
     for name, (called, compared) in alarms.items():
-        figures[name]["false_alarms"] = round(1000 * called / compared, 2) if compared else None
+        figures[name]["false_alarms"] = round(1000 * int(called) / int(compared), 2) if compared else None
     return figures
 
 
 def season_median(
-    bands_NCYX: np.ndarray, valid_NYX: np.ndarray, dates_N: np.ndarray, year: int, months: tuple[int, ...]
+    bands_NCYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray, year: int, months: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x_CYX float32, 0 where not seen; valid_YX) of one year's season; one usable date is enough. Months from 1."""
-    first = months[0]
-    month_N = dates_N.astype("datetime64[M]").astype(int) % 12 + 1
-    year_N = dates_N.astype("datetime64[Y]").astype(int) + 1970
-    of_season_N = np.isin(month_N, months) & (np.where(month_N < first, year_N - 1, year_N) == year)
-    x_NCYX, valid = bands_NCYX[of_season_N], valid_NYX[of_season_N]
-    seen_YX = valid.any(axis=0) if len(valid) else np.zeros(valid_NYX.shape[1:], bool)
-    x_CYX = np.zeros(bands_NCYX.shape[1:], np.float32)
-    if seen_YX.any():
-        masked = np.where(valid[:, None], x_NCYX, np.nan)[:, :, seen_YX]
-        x_CYX[:, seen_YX] = np.nanmedian(masked, axis=0)
-    return x_CYX, seen_YX
+    of_season_N = is_in_season(days_N, months, year)
+    valid_NYX = valid_NYX[of_season_N]
+    return masked_median(bands_NCYX[of_season_N], valid_NYX[:, None], axis=0), np.any(valid_NYX, axis=0)

@@ -9,9 +9,8 @@ import numpy as np
 from geopandas import GeoDataFrame
 
 from pipelines.grid import Grid
-from pipelines.monitoring.areas import MonitoredCube
+from pipelines.monitoring.areas import MonitoredCube, follow_pixel
 from pipelines.monitoring.context import MonitorContext
-from pipelines.monitoring.courses import follow_pixel
 from pipelines.monitoring.detector import CHANGED, Direction
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.messages import day_of, iso_of

@@ -35,6 +35,9 @@ class MonitorMasks:
 
     folder: Path
 
+    def layer(self, name: str = "change_date") -> Path:
+        return self.folder / "products" / f"{name}.tif"
+
 
 @dataclass(frozen=True)
 class DatedMask:
@@ -46,29 +49,30 @@ class DatedMask:
     source: str
 
 
+# ---------------------------------------------------------------- which files, of which date
+
+
 def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFile] | MonitorMasks:
     """What `paths` (files, a folder of masks, or the folder of a monitor run) name, oldest first.
 
     `pattern` is matched against the path below the folder (or the file's name), such as `*_{date:%Y%m%d}.tif`; without one, the
     date is the first that stands in the file's name. Raises MissingInput, RequestError (no date, one twice, fewer than two).
     """
-    if len(paths) == 1 and monitor_layer(paths[0]).is_file() and pattern is None:
+    if len(paths) == 1 and MonitorMasks(paths[0]).layer().is_file() and pattern is None:
         return MonitorMasks(paths[0])
     files: list[MaskFile] = []
+    place = f"that fits {pattern!r}" if pattern else "in its name"
     for path, name, is_named in _candidates(paths):
         date = _date_of(name, pattern)
         if date is not None:
             files.append(MaskFile(path, date))
         elif is_named:
-            raise RequestError(
-                f"{path.name} has no date {_place(pattern)}; say where it stands: --pattern '*_{{date:%Y%m%d}}.tif'"
-            )
+            raise RequestError(f"{path.name} has no date {place}; say where it stands: --pattern '*_{{date:%Y%m%d}}.tif'")
     if len(files) < 2:
         found = f"only one mask ({files[0].path.name}) with a date" if files else "no mask with a date"
-        folder = ", ".join(map(str, paths[:3]))
         raise RequestError(
-            f"{folder}: {found} {_place(pattern)}; objects are followed through two dates or more. Name a folder of masks, "
-            "two or more files, or a monitor run; --pattern '*_{date:%Y%m%d}.tif' says where the date stands"
+            f"{', '.join(map(str, paths[:3]))}: {found} {place}; objects are followed through two dates or more. Name a folder "
+            "of masks, two or more files, or a monitor run; --pattern '*_{date:%Y%m%d}.tif' says where the date stands"
         )
     files.sort(key=lambda file: (file.date, str(file.path)))
     for one, other in pairwise(files):
@@ -78,10 +82,6 @@ def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFi
                 "give one mask per date, or a --pattern that fits only one of them"
             )
     return files
-
-
-def monitor_layer(folder: Path, name: str = "change_date") -> Path:
-    return folder / "products" / f"{name}.tif"
 
 
 def _candidates(paths: Sequence[Path]) -> Iterator[tuple[Path, str, bool]]:
@@ -109,22 +109,21 @@ def _date_of(name: str, pattern: str | None) -> np.datetime64 | None:
     return parse_date(base[dates[0][1]], dates[0][0]) if dates else None
 
 
-def _place(pattern: str | None) -> str:
-    return f"that fits {pattern!r}" if pattern else "in its name"
+# ---------------------------------------------------------------- on one grid
 
 
 def grid_of(masks: list[MaskFile] | MonitorMasks) -> Grid:
     """The grid of all masks. Raises RequestError where one lies elsewhere, or is not georeferenced."""
-    files = [masks_file.path for masks_file in masks] if isinstance(masks, list) else [monitor_layer(masks.folder)]
-    first = _grid(files[0])
-    for path in files[1:]:
+    first, *rest = [file.path for file in masks] if isinstance(masks, list) else [masks.layer()]
+    expected = _grid(first)
+    for path in rest:
         grid = _grid(path)
-        if not first.is_aligned(grid):
+        if not expected.is_aligned(grid):
             raise RequestError(
-                f"{path.name} is {_labels(grid)}, {files[0].name} is {_labels(first)}; "
-                f"bring all masks onto one grid first (gdalwarp -r near ...)"
+                f"{path.name} is {_describe(grid)}, {first.name} is {_describe(expected)}; "
+                "bring all masks onto one grid first (gdalwarp -r near ...)"
             )
-    return first
+    return expected
 
 
 def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
@@ -143,9 +142,8 @@ def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
     (first, expected), *rest = shapes.items()
     for name, shape in rest:
         if shape != expected:
-            raise RequestError(
-                f"{name} is {shape[0]} x {shape[1]} px, {first} {expected[0]} x {expected[1]}; cut them alike first"
-            )
+            sizes = f"{name} is {shape[0]} x {shape[1]} px, {first} {expected[0]} x {expected[1]}"
+            raise RequestError(f"{sizes}; cut them alike first")
 
 
 def _grid(path: Path) -> Grid:
@@ -158,12 +156,13 @@ def _grid(path: Path) -> Grid:
         return Grid.from_affine(raster.crs.to_wkt(), raster.transform, raster.shape)
 
 
-def _labels(grid: Grid) -> str:
-    crs, (rows, columns) = parse_crs(grid.crs), grid.shape_yx
-    name = f"EPSG:{crs.to_epsg()}" if crs.to_epsg() else "another CRS"
-    return (
-        f"{rows} x {columns} px from ({grid.transform[2]:.10g}, {grid.transform[5]:.10g}) of {grid.resolution_xy[0]:g} in {name}"
-    )
+def _describe(grid: Grid) -> str:
+    epsg, (rows, columns), corner = parse_crs(grid.crs).to_epsg(), grid.shape_yx, (grid.transform[2], grid.transform[5])
+    start, name = f"({corner[0]:.10g}, {corner[1]:.10g})", f"EPSG:{epsg}" if epsg else "another CRS"
+    return f"{rows} x {columns} px from {start} of {grid.resolution_xy[0]:g} in {name}"
+
+
+# ---------------------------------------------------------------- pixels
 
 
 def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) -> Iterator[DatedMask]:
@@ -173,7 +172,7 @@ def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) ->
     255 in uint8 files without nodata if a file of the series holds 1. Raises RequestError for an image that is no mask.
     """
     if isinstance(masks, MonitorMasks):
-        yield from _monitor_masks(masks.folder)
+        yield from _monitor_masks(masks)
         return
     codes: set[int] = set()
     for file in masks:
@@ -210,28 +209,26 @@ def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     return np.where(seen, values, 0).astype(np.int64), seen, values.dtype == np.uint8 and nodata is None
 
 
-def _monitor_masks(folder: Path) -> Iterator[DatedMask]:
+def _monitor_masks(run: MonitorMasks) -> Iterator[DatedMask]:
     """At each date of change or recovery and at the last acquisition: what had changed by then and had not recovered.
 
     Raises RequestError where nothing ever changed.
     """
-    changed_day, seen = _days(monitor_layer(folder))
-    status = monitor_layer(folder, "status")
-    if status.is_file():
-        with open_raster(status, (1,)) as raster:
+    changed_day = _days(run.layer())
+    recovered_day = _days(run.layer("recovered_date")) if run.layer("recovered_date").is_file() else np.inf
+    seen = np.isfinite(changed_day)
+    if run.layer("status").is_file():
+        with open_raster(run.layer("status"), (1,)) as raster:
             seen = raster.read(1) != 0
-    recovered_day = np.full(changed_day.shape, np.inf)
-    if monitor_layer(folder, "recovered_date").is_file():
-        day, is_dated = _days(monitor_layer(folder, "recovered_date"))
-        recovered_day = np.where(is_dated, day, np.inf)
     days = np.unique(changed_day[np.isfinite(changed_day)])
     if days.size == 0:
-        raise RequestError(f"{folder}: nothing has changed in this run so far, so there is nothing to follow")
+        raise RequestError(f"{run.folder}: nothing has changed in this run so far, so there is nothing to follow")
     # one date before the first change, so that the first patch is new and not merely there
-    days = np.unique([days[0] - 1, *days, *recovered_day[np.isfinite(recovered_day)], *_last_acquisition(monitor_layer(folder))])
+    days = np.concatenate([[days[0] - 1], days, np.ravel(recovered_day), _last_acquisition(run.layer())])
+    days = np.unique(days[np.isfinite(days)])
     for day, date in zip(days, from_days(days), strict=True):
         mask = (changed_day <= day) & (recovered_day > day)
-        yield DatedMask(date, mask, None if seen.all() else seen, f"{folder.name} {day:g}")
+        yield DatedMask(date, mask, None if seen.all() else seen, f"{run.folder.name} {day:g}")
 
 
 def _last_acquisition(path: Path) -> list[float]:
@@ -241,9 +238,8 @@ def _last_acquisition(path: Path) -> list[float]:
     return [float(np.datetime64(acquired[:10], "D").astype(np.int64))] if acquired else []
 
 
-def _days(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(days since 1970-01-01 float64, inf where there is none; where there is one)."""
+def _days(path: Path) -> np.ndarray:
+    """Days since 1970-01-01 float64, inf where there is none."""
     with open_raster(path, (1,)) as raster:
         values, nodata = raster.read(1), raster.nodata
-    is_dated = values != nodata
-    return np.where(is_dated, values, np.inf).astype(np.float64), is_dated
+    return np.where(values != nodata, values, np.inf).astype(np.float64)

@@ -75,16 +75,19 @@ class Space:
     @property
     def smallest_pixel(self) -> float:
         """True area of the smallest of a map's four corner pixels, in `unit` squared."""
-        assert self.grid is not None
-        rows, columns = self.grid.shape_yx
+        rows, columns = self._grid.shape_yx
         corners = np.array([[row, column] for row in (0, rows - 1) for column in (0, columns - 1)], np.float64)
         return float(self.pixel_size(corners).min())
 
     @property
     def central_pixel(self) -> float:
         """True area of the pixel in the middle of a map, in `unit` squared."""
-        assert self.grid is not None
-        return float(self.pixel_size((np.array([self.grid.shape_yx]) - 1) / 2)[0])
+        return float(self.pixel_size((np.array([self._grid.shape_yx]) - 1) / 2)[0])
+
+    @property
+    def _grid(self) -> Grid:
+        assert self.grid is not None, "only a map has pixels of different size"
+        return self.grid
 
     def steps(self, index_ND: np.ndarray) -> np.ndarray:
         """True length of a pixel along each array axis at `index_ND`, in `unit`, (N, D) float64."""
@@ -102,15 +105,10 @@ class Space:
     def _to_lonlat(self) -> Transformer:
         from pyproj import Transformer
 
-        assert self.grid is not None
-        return Transformer.from_crs(self.grid.crs, "EPSG:4326", always_xy=True)
+        return Transformer.from_crs(self._grid.crs, "EPSG:4326", always_xy=True)
 
     def _interpolate(self, values: np.ndarray, index_ND: np.ndarray) -> np.ndarray:
-        (rows, columns), _ = self._lattice
-        at = [
-            np.interp(index_ND[:, axis], nodes, np.arange(len(nodes))) if len(nodes) > 1 else np.zeros(len(index_ND))
-            for axis, nodes in enumerate((rows, columns))
-        ]
+        at = [np.interp(index_ND[:, axis], nodes, np.arange(len(nodes))) for axis, nodes in enumerate(self._lattice[0])]
         value_N: np.ndarray = ndimage.map_coordinates(values, at, order=1, mode="nearest")
         return value_N
 
@@ -119,21 +117,20 @@ class Space:
         """((rows, columns) of the nodes, (area, height, width) of the pixel at each node), by geodesics across the pixel."""
         from pyproj import CRS, Transformer
 
-        assert self.grid is not None
-        geod, crs = _geod_of(self.grid), CRS.from_user_input(self.grid.crs)
+        geod, crs = _geod_of(self._grid), CRS.from_user_input(self._grid.crs)
         to_lonlat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-        nodes = tuple(np.unique(np.linspace(0, n - 1, min(n, LATTICE_NODES)).round()) for n in self.grid.shape_yx)
+        nodes = tuple(np.unique(np.linspace(0, n - 1, min(n, LATTICE_NODES)).round()) for n in self._grid.shape_yx)
         row, column = np.meshgrid(*nodes, indexing="ij")
 
-        def folder(d_row: float, d_column: float) -> tuple[np.ndarray, np.ndarray]:
+        def shifted(d_row: float, d_column: float) -> tuple[np.ndarray, np.ndarray]:
             world = self.world(np.stack([row.ravel() + d_row, column.ravel() + d_column], axis=1))
             return to_lonlat.transform(world[:, 0], world[:, 1])
 
-        down, _, height = geod.inv(*folder(-0.5, 0), *folder(0.5, 0))
-        across, _, width = geod.inv(*folder(0, -0.5), *folder(0, 0.5))
+        down, _, height = geod.inv(*shifted(-0.5, 0), *shifted(0.5, 0))
+        across, _, width = geod.inv(*shifted(0, -0.5), *shifted(0, 0.5))
         area = height * width * np.abs(np.sin(np.radians(np.asarray(down) - np.asarray(across))))
         if not np.isfinite(area).all():
-            raise RequestError(f"the grid in {self.grid.crs} reaches places that have no longitude and latitude; crop it")
+            raise RequestError(f"the grid in {self._grid.crs} reaches places that have no longitude and latitude; crop it")
         return (nodes[0], nodes[1]), (area.reshape(row.shape), height.reshape(row.shape), width.reshape(row.shape))
 
 
@@ -154,8 +151,9 @@ class Shapes:
 
     `size_N` area or volume; `outline_N` length of the outline along pixel edges, holes included (3-D: surface of the voxels); for
     round objects it is 4/pi too long, as that of every raster polygon. `major_N`, `minor_N`: full axes of the ellipse (ellipsoid)
-    with the same second moments. `centroid_ND` in array indices; `box_N2D` first and one past the last index per axis.
-    `seen_share_N`: share of the pixels that were seen on this date, the others are held from an earlier one.
+    with the same second moments. `centroid_ND` in array indices; `steps_ND` true lengths of a pixel there; `box_ND2` first and
+    one past the last index per axis. `seen_share_N`: share of the pixels that were seen on this date, the others are held from
+    an earlier one. `at_edge_N`: touches the edge of the raster, the object may go on beyond it.
     """
 
     pixels_N: np.ndarray
@@ -164,9 +162,10 @@ class Shapes:
     major_N: np.ndarray
     minor_N: np.ndarray
     centroid_ND: np.ndarray
+    steps_ND: np.ndarray
     box_ND2: np.ndarray
     seen_share_N: np.ndarray
-    at_edge_N: np.ndarray  # touches the edge of the raster: the object may go on beyond it
+    at_edge_N: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pixels_N)
@@ -205,7 +204,8 @@ def describe_objects(label: np.ndarray, space: Space, seen: np.ndarray | None = 
     at_edge = ((box[:, :, 0] == 0) | (box[:, :, 1] == label.shape)).any(axis=1)
     seen_share = np.ones(count) if seen is None else total(seen[tuple(index_PD.T)]) / pixels
     size = total(space.pixel_size(index_PD))
-    return Shapes(pixels, size, _outline(label, index_PD, own, steps), major, minor, centroid, box, seen_share, at_edge)
+    outline = _outline(label, index_PD, own, steps)
+    return Shapes(pixels, size, outline, major, minor, centroid, steps, box, seen_share, at_edge)
 
 
 def _outline(label: np.ndarray, index_PD: np.ndarray, own: np.ndarray, steps_ND: np.ndarray) -> np.ndarray:
@@ -215,8 +215,8 @@ def _outline(label: np.ndarray, index_PD: np.ndarray, own: np.ndarray, steps_ND:
     for axis in range(label.ndim):
         bare = np.zeros(len(own), np.int64)
         for side in (0, 2):
-            folder = tuple(index_PD[:, d] + (side if d == axis else 1) for d in range(label.ndim))
-            bare += padded[folder] != own + 1
+            neighbour = tuple(index_PD[:, d] + (side if d == axis else 1) for d in range(label.ndim))
+            bare += padded[neighbour] != own + 1
         face = np.delete(steps_ND, axis, axis=1).prod(axis=1)
         outline += np.bincount(own, weights=bare, minlength=len(outline)) * face
     return outline

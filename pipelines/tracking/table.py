@@ -13,6 +13,7 @@ from pipelines.tracking.tracks import TrackedDate, When
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = dict[str, Any]  # column -> value
 EVENT_COLUMNS = ("track_id", "event", "others", "change")
 TRACK_COLUMNS = ("track_id", "began", "parents", "ended", "dates", "dates_seen")
 
@@ -28,43 +29,32 @@ def time_column(when: When) -> str:
     return "date" if isinstance(when, np.datetime64) else "step"
 
 
-def object_rows(tracked: TrackedDate, space: Space) -> list[dict[str, Any]]:
+def object_rows(tracked: TrackedDate, space: Space) -> list[Row]:
     """One row per object of a date. x, y (z): centroid in the world; on a map in the grid's CRS, with lon and lat beside it.
 
     Where `event` is "not seen", sizes and place are those last seen. `change` is relative to the size that grown and shrunk
     compare with. Pixel columns are zero-based; a box ends one past its last pixel.
     """
-    shapes, size_names = tracked.shapes, size_columns(space)
-    world = space.world(shapes.centroid_ND)
-    lonlat = space.lonlat(shapes.centroid_ND) if space.grid is not None else None
-    axes = ("row", "column") if space.axes == 2 else ("slice", "row", "column")
+    shapes, time = tracked.shapes, time_column(tracked.when)
     numbers = (shapes.size_N, shapes.outline_N, shapes.major_N, shapes.minor_N, tracked.moved_N)
+    world = space.world(shapes.centroid_ND)
+    lonlat = space.lonlat(shapes.centroid_ND) if space.grid is not None else np.empty((len(shapes), 0))
+    axes = ("row", "column") if space.axes == 2 else ("slice", "row", "column")
     rows = []
     for n in range(len(shapes)):
-        row: dict[str, Any] = {
-            time_column(tracked.when): tracked.when,
-            "track_id": tracked.track_id_N[n],
-            "event": tracked.event_N[n],
-            "parents": _ids(tracked.parents_N[n]),
-            **{name: float(values[n]) for name, values in zip(size_names, numbers, strict=True)},
-            "change": np.nan if tracked.change_N[n] is None else tracked.change_N[n],
-            **{name: float(value) for name, value in zip("xyz", world[n], strict=False)},
-        }
-        if lonlat is not None:
-            row |= {"lon": float(lonlat[n, 0]), "lat": float(lonlat[n, 1])}
-        for d, axis in enumerate(axes):
-            first, last = (int(v) for v in shapes.box_ND2[n, d])
-            row |= {axis: float(shapes.centroid_ND[n, d]), f"{axis}_from": first, f"{axis}_to": last}
-        row |= {
-            "pixels": int(shapes.pixels_N[n]),
-            "seen_share": float(shapes.seen_share_N[n]),
-            "at_edge": bool(shapes.at_edge_N[n]),
-        }
-        rows.append(row)
+        row: Row = {time: tracked.when, "track_id": tracked.track_id_N[n], "event": tracked.event_N[n]}
+        row |= {"parents": _ids(tracked.parents_N[n])}
+        row |= {name: float(values[n]) for name, values in zip(size_columns(space), numbers, strict=True)}
+        row |= {"change": np.nan if tracked.change_N[n] is None else tracked.change_N[n]}
+        row |= dict(zip("xyz", world[n].tolist(), strict=False)) | dict(zip(("lon", "lat"), lonlat[n].tolist(), strict=False))
+        for axis, centre, (first, last) in zip(axes, shapes.centroid_ND[n].tolist(), shapes.box_ND2[n].tolist(), strict=True):
+            row |= {axis: centre, f"{axis}_from": first, f"{axis}_to": last}
+        row |= {"pixels": int(shapes.pixels_N[n]), "seen_share": float(shapes.seen_share_N[n])}
+        rows.append(row | {"at_edge": bool(shapes.at_edge_N[n])})
     return rows
 
 
-def event_rows(tracked: TrackedDate) -> list[dict[str, Any]]:
+def event_rows(tracked: TrackedDate) -> list[Row]:
     """One row per event of a date; `others` are the tracks that ended in it (merged) or came out of it (split)."""
     return [
         {
@@ -85,9 +75,7 @@ def as_tables(sequence: Sequence[TrackedDate], space: Space) -> tuple[pd.DataFra
     return tables_of(objects, events, space)
 
 
-def tables_of(
-    objects: list[dict[str, Any]], events: list[dict[str, Any]], space: Space
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def tables_of(objects: list[Row], events: list[Row], space: Space) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """(objects, events, tracks) as data frames, by date and then by track; times are datetime64[ns] UTC, or numbers."""
     import pandas as pd
 
@@ -113,24 +101,13 @@ def track_table(objects: pd.DataFrame, events: pd.DataFrame, space: Space, time:
         ends |= {int(other): f"merged into {event.track_id}" for other in str(event.others).split()}
     if not len(objects):
         return pd.DataFrame(columns=list(TRACK_COLUMNS))
+    times = {f"first_{time}": (time, "first"), f"last_{time}": (time, "last")}
+    seen = {"dates": ("event", "size"), "dates_seen": ("is_seen", "sum")}
+    sizes = {f"{name}_{size}": (size, how) for name, how in (("first", "first"), ("last", "last"), ("largest", "max"))}
     own = objects.assign(is_seen=objects.event != "not seen").groupby("track_id")
-    first, last = own.head(1).set_index("track_id").sort_index(), own.tail(1).set_index("track_id").sort_index()
-    ids = [int(track_id) for track_id in first.index]
-    return pd.DataFrame(
-        {
-            "track_id": ids,
-            "began": first.event.to_numpy(),
-            "parents": first.parents.to_numpy(),
-            "ended": [ends.get(track_id, "") for track_id in ids],
-            f"first_{time}": first[time].to_numpy(),
-            f"last_{time}": last[time].to_numpy(),
-            "dates": own.size().to_numpy(),
-            "dates_seen": own.is_seen.sum().to_numpy(),
-            f"first_{size}": first[size].to_numpy(),
-            f"last_{size}": last[size].to_numpy(),
-            f"largest_{size}": own[size].max().to_numpy(),
-        }
-    )
+    tracks = own.agg(began=("event", "first"), parents=("parents", "first"), **times, **seen, **sizes).reset_index()
+    tracks.insert(3, "ended", [ends.get(int(track_id), "") for track_id in tracks.track_id])
+    return tracks
 
 
 def _ids(ids: tuple[int, ...]) -> str:

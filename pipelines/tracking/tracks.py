@@ -11,16 +11,19 @@ then are not growth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from pipelines.errors import RequestError
-from pipelines.tracking.matching import Matches, match_objects
 from pipelines.tracking.objects import Shapes, Space, describe_objects, label_objects
 
-EVENTS = ("first seen", "new", "grown", "shrunk", "stable", "not seen", "gone", "merged", "split")
 When = np.datetime64 | float
 
 
@@ -83,26 +86,16 @@ class TrackedDate:
     label: np.ndarray
 
 
-@dataclass
-class _Reference:
-    """What a track's size is compared with."""
-
-    size: float
-    acquisition: int  # number of the date
-
-
-@dataclass
 class Tracker:
     """Carries identities from date to date; holds the last state of every pixel and nothing older."""
 
-    space: Space
-    settings: TrackSettings = field(default_factory=TrackSettings)
-
-    def __post_init__(self) -> None:
-        self._acquisition = -1
+    def __init__(self, space: Space, settings: TrackSettings | None = None):
+        self.space, self.settings = space, settings or TrackSettings()
+        self._number = -1  # of the last date
         self._when: When | None = None
         self._next_id = 1
-        self._references: dict[int, _Reference] = {}
+        self._tracks: tuple[int, ...] = ()
+        self._compared: dict[int, tuple[float, int]] = {}  # track -> the size that its size is compared with, number of its date
 
     def advance(self, mask: np.ndarray, when: When, seen: np.ndarray | None = None) -> TrackedDate:
         """One date. `mask`: bool, or integer codes of objects (0: none; touching codes are objects of their own); `seen`: bool.
@@ -110,24 +103,19 @@ class Tracker:
         Raises RequestError: floats, another shape or kind than before, a date that is not later.
         """
         self._check(mask, when, seen)
-        if self._acquisition < 0:
+        if self._number < 0:
             self._held: np.ndarray = np.zeros(mask.shape, np.bool_ if mask.dtype == bool else np.int64)
-            self._last_acquisition = np.full(mask.shape, -1, np.int32)
-            self._label, self._tracks = np.zeros(mask.shape, np.int32), np.empty(0, np.int64)
-            self._shapes, self._steps = _shapes_of(self._label, self.space)
-        self._acquisition, self._when = self._acquisition + 1, when
+            self._last_seen = np.full(mask.shape, -1, np.int32)
+            self._label = np.zeros(mask.shape, np.int32)
+            self._shapes = describe_objects(self._label, self.space)
+        self._number, self._when = self._number + 1, when
         self._held = hold(mask, self._held, seen, self.settings.corners)
         label = label_objects(self._held, corners=self.settings.corners)
         label = drop_small(label, self.space, self.settings.least_size)
-        shapes, steps = _shapes_of(label, self.space, seen)
-        matches = match_objects(
-            self._shapes, shapes, self._label, label, self._steps, steps,
-            least_overlap=self.settings.least_overlap, farthest=self.settings.farthest,
-        )  # fmt: skip
-        tracked = self._report_progress(when, shapes, steps, label, matches, seen)
-        self._label, self._shapes, self._steps = label, shapes, steps
-        self._tracks = np.array(tracked.track_id_N, np.int64)
-        self._last_acquisition[... if seen is None else seen] = self._acquisition
+        shapes = describe_objects(label, self.space, seen)
+        tracked = self._follow(when, shapes, label, match_objects(self._shapes, shapes, self._label, label, self.settings), seen)
+        self._label, self._shapes, self._tracks = label, shapes, tracked.track_id_N
+        self._last_seen[... if seen is None else seen] = self._number
         return tracked
 
     def _check(self, mask: np.ndarray, when: When, seen: np.ndarray | None) -> None:
@@ -135,10 +123,10 @@ class Tracker:
             raise RequestError(
                 f"the mask of {when} holds {mask.dtype}: that is an image, not a mask; compare it with a threshold"
             )
-        if mask.ndim != self.space.axes or (self._acquisition >= 0 and mask.shape != self._held.shape):
-            expected = self._held.shape if self._acquisition >= 0 else f"{self.space.axes} axes"
+        if mask.ndim != self.space.axes or (self._number >= 0 and mask.shape != self._held.shape):
+            expected = self._held.shape if self._number >= 0 else f"{self.space.axes} axes"
             raise RequestError(f"the mask of {when} has shape {mask.shape}, expected {expected}; bring all masks onto one grid")
-        if self._acquisition >= 0 and (mask.dtype == bool) != (self._held.dtype == bool):
+        if self._number >= 0 and (mask.dtype == bool) != (self._held.dtype == bool):
             raise RequestError(f"the mask of {when} holds {mask.dtype}, those before were of another kind; use one kind for all")
         if seen is not None and (seen.shape != mask.shape or seen.dtype != bool):
             raise RequestError(f"seen of {when} is {seen.dtype} {seen.shape}; expected bool {mask.shape}")
@@ -146,81 +134,70 @@ class Tracker:
             text = "is there twice" if when == self._when else f"comes after {self._when}"
             raise RequestError(f"the date {when} {text}; give every date once, oldest first")
 
-    def _report_progress(
-        self, when: When, shapes: Shapes, steps: np.ndarray, label: np.ndarray, matches: Matches, seen: np.ndarray | None
-    ) -> TrackedDate:
+    def _follow(self, when: When, shapes: Shapes, label: np.ndarray, matches: Matches, seen: np.ndarray | None) -> TrackedDate:
         ids = self._identify(len(shapes), matches)
-        merged_in: dict[int, list[int]] = {}
+        merged_in: dict[int, list[int]] = defaultdict(list)
+        split_off: dict[int, list[int]] = defaultdict(list)
         for p, c in matches.merged.items():
-            merged_in.setdefault(c, []).append(int(self._tracks[p]))
-        split_off: dict[int, list[int]] = {}
+            merged_in[c].append(self._tracks[p])
         for c, p in matches.split.items():
-            split_off.setdefault(int(self._tracks[p]), []).append(ids[c])
-        first_share = _share(label, self._last_acquisition < 0, len(shapes))
+            split_off[self._tracks[p]].append(ids[c])
+        first_share = _share(label, self._last_seen < 0, len(shapes))
         kinds, parents, changes, events = [], [], [], []
         for c, track in enumerate(ids):
-            ended, born = tuple(sorted(merged_in.get(c, ()))), tuple(sorted(split_off.get(track, ())))
-            came_from = (int(self._tracks[matches.split[c]]),) if c in matches.split else ()
+            ended, born = tuple(sorted(merged_in[c])), tuple(sorted(split_off[track]))
+            came_from = (self._tracks[matches.split[c]],) if c in matches.split else ()
             if c in matches.follows:
-                kind, change = self._judge(c, track, shapes, label, seen, bool(ended), bool(born))
+                grown = self._grow(track, shapes, c, label, seen)
+                kind, change = self._judge(grown, float(shapes.seen_share_N[c]), bool(ended), bool(born))
             else:
                 kind, change = ("split" if came_from else "first seen" if first_share[c] > 0.5 else "new"), None
             if kind not in ("stable", "not seen"):
-                self._references[track] = _Reference(float(shapes.size_N[c]), self._acquisition)
+                self._compared[track] = float(shapes.size_N[c]), self._number
             kinds.append(kind)
             parents.append(came_from + ended)
             changes.append(change)
             events += [Event(when, track, "merged", ended, change)] if ended else []
             events += [Event(when, track, "split", born, change)] if born else []
-            if not (ended or born or came_from):
-                events.append(Event(when, track, kind, (), change))
+            events += [] if ended or born or came_from else [Event(when, track, kind, (), change)]
         followed = set(matches.follows.values()) | matches.merged.keys()
-        gone = [int(track) for p, track in enumerate(self._tracks) if p not in followed]
-        events += [Event(when, track, "gone", (), -1.0) for track in gone]
-        for track in {int(t) for t in self._tracks} - set(ids):
-            self._references.pop(track, None)
-        moved = np.full(len(shapes), np.nan)
+        events += [Event(when, track, "gone", (), -1.0) for p, track in enumerate(self._tracks) if p not in followed]
+        for track in set(self._tracks) - set(ids):
+            self._compared.pop(track, None)
+        moved_N = np.full(len(shapes), np.nan)
         for c, p in matches.follows.items():
-            away = shapes.centroid_ND[c] - self._shapes.centroid_ND[p]
-            moved[c] = np.linalg.norm(away * (steps[c] + self._steps[p]) / 2)
-        return TrackedDate(
-            when, shapes, tuple(ids), tuple(kinds), tuple(parents), tuple(changes), moved, tuple(events), label
-        )  # fmt: skip
+            moved_N[c] = distance(self._shapes, p, shapes, c)
+        of_objects = (tuple(ids), tuple(kinds), tuple(parents), tuple(changes))
+        return TrackedDate(when, shapes, *of_objects, moved_N, tuple(events), label)
 
     def _identify(self, count: int, matches: Matches) -> list[int]:
         ids = []
         for c in range(count):
-            if c in matches.follows:
-                ids.append(int(self._tracks[matches.follows[c]]))
-            else:
-                ids.append(self._next_id)
-                self._next_id += 1
+            ids.append(self._tracks[matches.follows[c]] if c in matches.follows else self._next_id)
+            self._next_id += c not in matches.follows
         return ids
 
-    def _judge(
-        self, c: int, track: int, shapes: Shapes, label: np.ndarray, seen: np.ndarray | None, has_merged: bool, has_split: bool
-    ) -> tuple[str, float | None]:
-        """What a track did that was there before: its event, and its size relative to the reference, minus 1."""
-        reference = self._references[track]
+    def _grow(self, track: int, shapes: Shapes, c: int, label: np.ndarray, seen: np.ndarray | None) -> float:
+        """Size relative to what it is compared with, minus 1. What is seen now, and was not once since then, may have been there
+        all along: it is added to the size that is compared with."""
+        size, number = self._compared[track]
         box = tuple(slice(start, stop) for start, stop in shapes.box_ND2[c])
-        # seen now, and not once since the reference: may have been there all along
-        revealed = (label[box] == c + 1) & (self._last_acquisition[box] < reference.acquisition)
+        revealed = (label[box] == c + 1) & (self._last_seen[box] < number)
         if seen is not None:
             revealed &= seen[box]
-        reference.size += float(shapes.size_N[c] / shapes.pixels_N[c]) * np.count_nonzero(revealed)
-        change = float(shapes.size_N[c] / reference.size - 1)
-        if shapes.seen_share_N[c] < self.settings.least_seen:
+        size += float(shapes.size_N[c] / shapes.pixels_N[c]) * np.count_nonzero(revealed)
+        self._compared[track] = size, number
+        return float(shapes.size_N[c] / size - 1)
+
+    def _judge(self, change: float, seen_share: float, has_merged: bool, has_split: bool) -> tuple[str, float | None]:
+        """(event, change of size) of a track that was there before."""
+        if seen_share < self.settings.least_seen:
             return "not seen", None
         if has_merged or has_split:
             return ("merged" if has_merged else "split"), change
         if abs(change) <= self.settings.tolerance * (1 + 1e-9):
             return "stable", change
         return ("grown" if change > 0 else "shrunk"), change
-
-
-def _shapes_of(label: np.ndarray, space: Space, seen: np.ndarray | None = None) -> tuple[Shapes, np.ndarray]:
-    shapes = describe_objects(label, space, seen)
-    return shapes, space.steps(shapes.centroid_ND)
 
 
 def _share(label: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
@@ -281,3 +258,86 @@ def track_objects(
             f"{len(masks)} masks, {len(dates)} dates and {len(acquisitions)} of what was seen; give one of each per date"
         )
     return [tracker.advance(mask, when, acquisition) for mask, when, acquisition in zip(masks, dates, acquisitions, strict=True)]
+
+
+# ---------------------------------------------------------------- matching: P objects before, C objects now, zero-based
+
+
+@dataclass(frozen=True)
+class Matches:
+    """`follows[c] = p`: object c now is object p before, one to one. `merged[p] = c`: p ended and lies in c.
+    `split[c] = p`: c is new and lies where p was. What is in none of them is new, or gone."""
+
+    follows: dict[int, int]
+    merged: dict[int, int]
+    split: dict[int, int]
+
+
+def match_objects(
+    before: Shapes, now: Shapes, label_before: np.ndarray, label_now: np.ndarray, settings: TrackSettings
+) -> Matches:
+    """The assignment with the largest total overlap in pixels; with `farthest`, the one with the least squared movement.
+
+    Not to be matched costs as much as a movement by `farthest`. Overlapping objects may be matched beyond it, at its price.
+    """
+    pairs, overlap = overlaps(label_before, label_now)
+    smaller = np.minimum(before.pixels_N[pairs[:, 0]], now.pixels_N[pairs[:, 1]])
+    is_linked = overlap >= settings.least_overlap * smaller
+    links = {(int(p), int(c)): float(n) for (p, c), n in zip(pairs[is_linked], overlap[is_linked], strict=True)}
+    gain = links
+    if settings.farthest is not None:
+        near = dict(_near(before, now, settings.farthest))
+        # 1 % of the price keeps an overlapping pair that moved farther just above not being matched
+        gain = {pair: max(1 - near.get(pair, 1.0) ** 2, 0.01) for pair in {*links, *near}}
+    follows = _assign(gain, len(before), len(now))
+    taken = set(follows.values())
+    largest_last = sorted(links, key=lambda pair: (links[pair], pair))  # the largest overlap comes last and stays
+    merged = {p: c for p, c in largest_last if p not in taken}
+    return Matches(follows, merged, {c: p for p, c in largest_last if c not in follows})
+
+
+def overlaps(label_before: np.ndarray, label_now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((K, 2) pairs of zero-based object numbers that share pixels, (K,) how many), sorted."""
+    both = (label_before > 0) & (label_now > 0)
+    stride = int(label_now.max(initial=0)) + 1
+    code, count = np.unique(label_before[both].astype(np.int64) * stride + label_now[both], return_counts=True)
+    return np.stack([code // stride, code % stride], axis=1) - 1, count
+
+
+def distance(before: Shapes, p: int, now: Shapes, c: int) -> float:
+    """How far the centroid moved, in the space's unit."""
+    moved_D = (now.centroid_ND[c] - before.centroid_ND[p]) * (before.steps_ND[p] + now.steps_ND[c]) / 2
+    return float(np.linalg.norm(moved_D))
+
+
+def _near(before: Shapes, now: Shapes, farthest: float) -> Iterator[tuple[tuple[int, int], float]]:
+    """((p, c), movement / farthest) of the pairs whose centroids are at most `farthest` apart."""
+    if not len(before) or not len(now):
+        return
+    radius = farthest / min(before.steps_ND.min(), now.steps_ND.min())  # in pixels: never too small
+    for p, close in enumerate(cKDTree(before.centroid_ND).query_ball_tree(cKDTree(now.centroid_ND), radius)):
+        for c in close:
+            if (moved := distance(before, p, now, c)) <= farthest:
+                yield (p, c), moved / farthest
+
+
+def _assign(gain: dict[tuple[int, int], float], count_before: int, count_now: int) -> dict[int, int]:
+    """now -> before with the largest total gain; solved for each group of objects that are linked at all."""
+    if not gain:
+        return {}
+    pairs = np.array(sorted(gain))
+    p, c = pairs.T
+    total = count_before + count_now
+    graph = coo_matrix((np.ones(len(pairs), bool), (p, count_before + c)), (total, total))
+    _, group = connected_components(graph, directed=False)
+    order = np.argsort(group[p], kind="stable")
+    follows = {}
+    for members in np.split(order, np.flatnonzero(np.diff(group[p][order])) + 1):
+        rows, row = np.unique(p[members], return_inverse=True)
+        columns, column = np.unique(c[members], return_inverse=True)
+        dense = np.zeros((len(rows), len(columns)))
+        dense[row, column] = [gain[int(p[k]), int(c[k])] for k in members]
+        for i, j in zip(*linear_sum_assignment(dense, maximize=True), strict=True):
+            if dense[i, j] > 0:
+                follows[int(columns[j])] = int(rows[i])
+    return follows

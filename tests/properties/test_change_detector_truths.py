@@ -62,9 +62,10 @@ def test_an_interrupted_monitoring_run_ends_in_equal_bits(pair, test, data):
     now, seen, days = x[~PAST], valid[~PAST], DAYS[~PAST]
     cut = data.draw(st.integers(0, len(days)))
     whole = monitoring(detector, fitted, now, seen, days)
-    first = monitoring(detector, fitted, now[:cut], seen[:cut], days[:cut])
-    rest = monitoring(detector, fitted, now[cut:], seen[cut:], days[cut:], first)
-    assert {name: value.tobytes() for name, value in rest.items()} == {name: value.tobytes() for name, value in whole.items()}
+    state = monitoring(detector, fitted, now[:cut], seen[:cut], days[:cut])
+    for x_YX, valid_YX, day in zip(now[cut:], seen[cut:], days[cut:], strict=True):
+        state = detector.advance(fitted, state, x_YX, valid_YX, float(day))
+    assert {name: value.tobytes() for name, value in state.items()} == {name: value.tobytes() for name, value in whole.items()}
 
 
 @settings(max_examples=25)

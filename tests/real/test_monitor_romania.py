@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from pipelines.monitoring.calibration import calibrate
-from pipelines.monitoring.detector import CHANGED, Calibration, Detector, monitoring
+from pipelines.monitoring.detector import CHANGED, Calibration, Detector, Observations, monitoring
 from pipelines.monitoring.evaluation import EvaluationSettings, evaluate_monitor
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.sequential_test import Cusum
@@ -34,7 +34,7 @@ def forest(shared_data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def calibrated(forest, columns: slice) -> Detector:
     x, valid, days = forest
     detector = Detector(HarmonicModel(), Cusum(), Calibration(float("inf")), "down")
-    return calibrate(detector, x[..., columns], valid[..., columns], days, false_alarms=10, start_day=START)[0]
+    return calibrate(detector, Observations(x[..., columns], valid[..., columns], days), false_alarms=10, start_day=START)[0]
 
 
 @pytest.mark.slow
@@ -47,12 +47,9 @@ def test_the_criteria_are_met(forest, calibrated_on, evaluated_on, delay_of_larg
     x, valid, days = forest
     result = evaluate_monitor(
         {"cusum": calibrated(forest, calibrated_on)},
-        x[..., evaluated_on],
-        valid[..., evaluated_on],
-        days,
+        Observations(x[..., evaluated_on], valid[..., evaluated_on], days),
         START,
         EvaluationSettings(direction="down"),
-        hindsight=False,
     )
     found = result["methods"]["cusum"]
     assert result["stable_pixels"] > 2500

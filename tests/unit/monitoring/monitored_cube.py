@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from pipelines.monitoring.areas import MonitoredCube
 from pipelines.monitoring.detector import Calibration, Detector
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.replay import Monitoring
 from pipelines.monitoring.sequential_test import Cusum
 from pipelines.monitoring.state import Identity
-from pipelines.monitoring.updates import dates_of
 from pipelines.samples.variables import Variable
 
 SHAPE_YX, TILE_PX, KEEP_EVERY = (8, 12), 4, 3
@@ -62,12 +62,8 @@ def make_cube(scenes: Scenes) -> xr.Dataset:
 
 
 def make_monitoring(scenes: Scenes, folder: Path, tile_px: int = TILE_PX, detector: Detector = DETECTOR) -> Monitoring:
-    dataset = make_cube(scenes)
-    made_for = Identity(detector.key, "red", "start", "grid", tile_px)
-    return Monitoring(
-        dataset, dates_of(dataset), detector, Variable("red", "band", ("red",)), made_for, START_NS, folder / "tiles",
-        folder / "layers", KEEP_EVERY,
-    )  # fmt: skip
+    cube = MonitoredCube(make_cube(scenes), "S", Variable("red", "band", ("red",)), START_NS)
+    return Monitoring(cube, detector, Identity(detector.key, "red", "start", "grid", tile_px), folder, KEEP_EVERY)
 
 
 def digests(folder: Path) -> dict[str, str]:

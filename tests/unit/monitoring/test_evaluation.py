@@ -8,8 +8,16 @@ import pytest
 
 from pipelines.errors import RequestError
 from pipelines.monitoring.calibration import calibrate
-from pipelines.monitoring.detector import Calibration, Detector
-from pipelines.monitoring.evaluation import EvaluationSettings, calibrate_references, evaluate_monitor
+from pipelines.monitoring.detector import Calibration, Detector, Observations
+from pipelines.monitoring.evaluation import (
+    EvaluationSettings,
+    assign_break_days,
+    break_choices,
+    calibrate_references,
+    evaluate_monitor,
+    inject,
+    patch_numbers,
+)
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.references import build_references
 from pipelines.monitoring.sequential_test import Cusum
@@ -31,7 +39,7 @@ def monitor(threshold=8.0, direction="down"):
 
 
 def judge(detectors, x, valid, **settings):
-    return evaluate_monitor(detectors, x, valid, DAYS, START, EvaluationSettings(direction="down", **settings))
+    return evaluate_monitor(detectors, Observations(x, valid, DAYS), START, EvaluationSettings(direction="down", **settings))
 
 
 def test_breaks_in_quiet_series_are_all_found_at_once_and_nothing_else():
@@ -79,7 +87,7 @@ def test_change_that_the_images_show_is_found_in_its_year():
 def test_references_are_calibrated_and_judged_alike():
     x, valid = forest(noise=0.05)
     references = build_references(["difference", "three_low", "harmonic_mosum"], "down", 12)
-    references = calibrate_references(references, x, valid, DAYS, START, 30.0)
+    references = calibrate_references(references, Observations(x, valid, DAYS), START, 30.0)
     assert all(math.isfinite(d.calibration.threshold) for d in references.values())
     result = judge(references, x, valid, pixels=200)
     assert set(result["methods"]) == {"difference", "three_low", "harmonic_mosum"}
@@ -109,19 +117,20 @@ def test_a_start_outside_the_dates_is_refused():
     x, valid = forest((3, 3))
     for start in (FIRST - 1, FIRST + 9999):
         with pytest.raises(RequestError, match=r"dates before and from monitoring.start .* found 2014-01-01 to 20"):
-            evaluate_monitor({}, x, valid, DAYS, start, EvaluationSettings())
+            evaluate_monitor({}, Observations(x, valid, DAYS), start, EvaluationSettings())
 
 
 def test_a_short_watch_is_said():
     x, valid = forest((9, 9))
-    result = evaluate_monitor({"m": monitor()}, x, valid, DAYS, float(DAYS[-1]) - 100, EvaluationSettings(direction="down"))
+    series, start = Observations(x, valid, DAYS), float(DAYS[-1]) - 100
+    result = evaluate_monitor({"m": monitor()}, series, start, EvaluationSettings(direction="down"))
     assert any("only 0.27 years are monitored" in note for note in result["notes"])
     assert result["methods"]["m"]["drops"]["0.4"]["breaks"] > 0
 
 
 def test_a_calibrated_monitor_can_be_judged_directly():
     x, valid = forest()
-    found, _ = calibrate(monitor(), x, valid, DAYS, false_alarms=30, start_day=START)
+    found, _ = calibrate(monitor(), Observations(x, valid, DAYS), false_alarms=30, start_day=START)
     assert judge({"monitor": found}, x, valid)["methods"]["monitor"]["threshold"] == found.calibration.threshold
 
 
@@ -135,3 +144,46 @@ def test_a_detector_that_monitors_nothing_is_judged_on_nothing():
     scores = judge({"shy": Detector(Shy(), Cusum(), Calibration(8.0), "down")}, x, valid)["methods"]["shy"]
     assert "drops" not in scores
     assert "false_alarms" not in scores
+
+
+# ---------------------------------------------------------------- simulated breaks
+
+
+def test_patches_are_squares():
+    assert patch_numbers((3, 5), 2).tolist() == [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]]
+
+
+def test_a_patch_breaks_on_one_day_at_a_time_and_the_same_seed_deals_the_same():
+    patch = patch_numbers((16, 16)) * 7  # numbers need not be dense
+    days = assign_break_days(patch, np.arange(100.0), repeats=3, seed=3)
+    assert days.shape == (3, 16, 16)
+    assert all(len(np.unique(days[r][patch == number])) == 1 for r in range(3) for number in np.unique(patch))
+    assert days.tolist() == assign_break_days(patch, np.arange(100.0), repeats=3, seed=3).tolist()
+    assert days.tolist() != assign_break_days(patch, np.arange(100.0), repeats=3, seed=4).tolist()
+
+
+def test_every_date_comes_up_equally_often_and_a_patch_never_gets_one_twice():
+    patch = patch_numbers((80, 80))  # 100 patches
+    days = assign_break_days(patch, np.array([5.0, 6, 7, 8, 9]), repeats=2, seed=0)
+    assert np.unique(days[0, ::8, ::8], return_counts=True)[1].tolist() == [20] * 5
+    assert (days[0] != days[1]).all()
+
+
+def test_the_step_begins_on_the_break_day_and_stays():
+    x = np.zeros((4, 1, 2), np.float32)
+    broken = inject(Observations(x, x > -1, np.array([10.0, 20, 30, 40])), np.array([[20.0, 35]]), -0.5)
+    assert broken[:, 0].tolist() == [[0, 0], [-0.5, 0], [-0.5, 0], [-0.5, -0.5]]
+    assert broken.dtype == np.float32
+    assert not x.any()
+
+
+def test_breaks_fall_on_dates_that_saw_something_and_leave_time():
+    days, valid = np.array([0.0, 100, 200, 300]), np.ones((4, 2), bool)
+    valid[1] = False
+    assert break_choices(days, valid, within_days=100).tolist() == [0, 200]
+
+
+def test_of_a_short_series_the_first_half_breaks():
+    days, valid = np.array([0.0, 10, 20, 30]), np.ones((4, 1), bool)
+    assert break_choices(days, valid, within_days=365).tolist() == [0, 10]
+    assert break_choices(days, ~valid, within_days=365).tolist() == []

@@ -117,7 +117,7 @@ def test_the_spread_is_how_far_off_it_was_on_the_history():
     expected = value_model(forecaster)
     fitted = expected.fit(x, valid, days)
     _, spread = expected.predict(fitted, expected.begin(fitted), START)
-    error, known = expected._errors(fitted)
+    error, known, _ = expected._errors(fitted)
     typical = 1.4826 * np.median(np.abs(error[known] - np.median(error[known])))
     assert float(np.median(spread)) == pytest.approx(typical, rel=0.3)
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,12 @@ import torch
 from models.networks.residual_gru import MEAN_LIMIT, SIGMA_RANGE, ResidualEnsemble, ResidualGRU, ResidualGRUConfig, laplace_loss
 from pipelines.errors import RequestError
 from pipelines.learning.training import TrainingSettings
-from pipelines.monitoring.calibration import MOST_YEARS, _years
-from pipelines.monitoring.detector import Calibration, Detector, monitoring
+from pipelines.monitoring.calibration import left_out_years
+from pipelines.monitoring.detector import Calibration, Detector, Observations, monitoring
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import RecurrentModel, network_inputs, window_sum
 from pipelines.monitoring.residual_training import (
+    Learning,
     YearWindows,
     merge_years,
     residual_years,
@@ -114,7 +114,7 @@ def test_one_step_a_date_is_the_whole_sequence():
     fitted, x, valid, days = fitted_and_new(expected, x, valid, days)
     network, state, stepwise, inputs = expected.networks[0], expected.begin(fitted), [], []
     for x_YX, valid_YX, day in zip(x, valid, days, strict=True):
-        stepwise.append(np.stack(expected._answer(fitted, state, float(day))))
+        stepwise.append(np.stack(expected.answer(fitted, state, float(day))))
         inputs.append(expected.inputs(fitted, x_YX, valid_YX, float(day)).reshape(1, -1).T)
         state = expected.advance(fitted, state, x_YX, valid_YX, float(day))
     with torch.no_grad():
@@ -180,13 +180,13 @@ def test_inputs_are_clipped_and_the_mean_is_over_what_was_seen():
 
 
 def years_of(x, valid, days, **chosen):
-    return residual_years(HarmonicModel(), x, valid, days, start_day=START, min_history=12, **chosen)
+    return residual_years(Observations(x, valid, days), START, Learning(HarmonicModel(), 12, **chosen))
 
 
 def test_years_are_those_of_the_calibration_and_see_nothing_of_what_is_monitored():
     x, valid, days = series()
     years = years_of(x, valid, days)
-    folds = list(islice(_years(days[days < START], START), MOST_YEARS))
+    folds = left_out_years(days[days < START], START)
     assert [year.first_day for year in years] == [first for first, _ in folds]
     assert max(year.days_T.max() for year in years) < START
     after = days >= START

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipelines.monitoring.detector import Observations
 from pipelines.monitoring.stable import YearLevels, first_change_year, stable_pixels, year_levels
 
 
@@ -25,17 +26,17 @@ def monthly(value_of_month, years=(2016, 2017)):
 def test_the_season_is_the_highest_quarter_of_the_year():
     green_in_summer = [0.3, 0.3, 0.4, 0.5, 0.7, 0.9, 0.9, 0.9, 0.7, 0.5, 0.4, 0.3]
     x, valid, when = monthly(green_in_summer)
-    found = year_levels(x, valid, when)
+    found = year_levels(Observations(x, valid, when))
     assert found.months == (6, 7, 8)
     assert found.level_KYX[:, 0, 0].tolist() == pytest.approx([0.9, 0.9])
-    assert year_levels(x, valid, when, highest=False).months == (12, 1, 2)
+    assert year_levels(Observations(x, valid, when), highest=False).months == (12, 1, 2)
 
 
 def test_a_season_across_new_year_belongs_to_the_year_it_begins_in():
     green_in_winter = [0.9, 0.9, 0.4, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.4, 0.5, 0.9]
     x, valid, when = monthly(green_in_winter, (2016, 2017))
     x[when >= days("2017-06-01")[0]] = 0.1
-    found = year_levels(x, valid, when)
+    found = year_levels(Observations(x, valid, when))
     assert found.months == (12, 1, 2)
     assert found.years_K.tolist() == [2016, 2017]
     assert found.level_KYX[:, 0, 0].tolist() == pytest.approx([0.9, 0.1])
@@ -45,7 +46,7 @@ def test_one_look_makes_no_level():
     x, valid, when = monthly([0.3] * 5 + [0.9] * 3 + [0.3] * 4)
     summer_2017 = (when >= days("2017-06-01")[0]) & (when < days("2017-09-01")[0])
     valid[np.flatnonzero(summer_2017)[1:]] = False
-    assert np.isnan(year_levels(x, valid, when).level_KYX[1, 0, 0])
+    assert np.isnan(year_levels(Observations(x, valid, when)).level_KYX[1, 0, 0])
 
 
 def test_stable_is_what_never_falls_by_more_than_the_limit():

@@ -181,8 +181,8 @@ def test_layers_that_were_lost_are_written_again_without_a_step(tmp_path, whole)
 def test_the_layers_are_those_of_the_whole_raster_watched_in_one_piece(whole):
     dataset = cube.make_cube(ALL)
     bands = cube.make_monitoring(ALL, whole)
-    x, valid = decode(dataset["image"].values, dataset["valid"].values, (_band(),), (bands.variable,))
-    days = np.array([date.day for date in bands.dates])
+    x, valid = decode(dataset["image"].values, dataset["valid"].values, (_band(),), (bands.cube.variable,))
+    days = np.array([date.day for date in bands.cube.dates])
     fitted = cube.DETECTOR.fit(x[: cube.HISTORY, 0], valid[: cube.HISTORY], days[: cube.HISTORY])
     state = monitor_all(cube.DETECTOR, fitted, x[cube.HISTORY :, 0], valid[cube.HISTORY :], days[cube.HISTORY :])
     layers = Layers.open(whole / "layers")
@@ -240,7 +240,7 @@ def test_every_difference_is_named(field, text):
 
 
 def test_a_cube_that_shares_no_scene_is_another_one():
-    dates = cube.make_monitoring(ALL, Path()).dates
+    dates = cube.make_monitoring(ALL, Path()).cube.dates
     known = [(date.time_ns, date.content_hash) for date in dates]
     check_cube([*known[:1], (1, "gone")], dates, Path("state"))
     check_cube([], dates, Path("state"))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipelines.monitoring.detector import Observations
 from pipelines.monitoring.yearly_pairs import evaluate_year_pairs, season_median
 
 
@@ -23,7 +24,9 @@ START = float(np.datetime64("2019-01-01", "D").astype(int))
 
 def test_a_felling_is_found_in_its_year_and_nothing_else_is() -> None:
     bands, x, valid, days = series()
-    found = evaluate_year_pairs({"difference": difference}, bands, x, valid, days, START, 0.15, "down")["difference"]
+    found = evaluate_year_pairs({"difference": difference}, bands, Observations(x, valid, days), START, 0.15, "down")[
+        "difference"
+    ]
     assert found["found_2019"] == 1.0
     assert found["false_alarms"] == 0.0
     assert found["thresholds"] == {"2019": 0.2}
@@ -32,7 +35,7 @@ def test_a_felling_is_found_in_its_year_and_nothing_else_is() -> None:
 def test_alarms_in_stable_pixels_are_counted_per_thousand_and_year() -> None:
     bands, x, valid, days = series("2100-01-01")
     everything = evaluate_year_pairs(
-        {"all": lambda x, v: (np.ones(x.shape[2:]), 0.5)}, bands, x, valid, days, START, 0.15, "down"
+        {"all": lambda x, v: (np.ones(x.shape[2:]), 0.5)}, bands, Observations(x, valid, days), START, 0.15, "down"
     )
     assert everything["all"]["false_alarms"] == 1000.0
     assert "found_2019" not in everything["all"]
@@ -43,7 +46,7 @@ def test_the_median_of_a_season_takes_usable_looks_only() -> None:
     dates = days.astype("datetime64[D]")
     valid[dates == np.datetime64("2018-07-01"), 0, 0] = False
     valid[:, 5, 5] = False
-    x_CYX, seen = season_median(bands, valid, dates, 2018, (6, 7, 8))
+    x_CYX, seen = season_median(bands, valid, days, 2018, (6, 7, 8))
     assert not seen[5, 5]
     assert x_CYX[0, 5, 5] == 0
     june, july, august = (bands[dates == np.datetime64(f"2018-0{m}-01"), 0, 0, 1][0] for m in (6, 7, 8))
@@ -53,6 +56,6 @@ def test_the_median_of_a_season_takes_usable_looks_only() -> None:
 
 def test_a_season_across_new_year_belongs_to_the_year_it_begins_in() -> None:
     bands, _, valid, days = series()
-    x_CYX, _ = season_median(bands, valid, days.astype("datetime64[D]"), 2017, (12, 1, 2))
+    x_CYX, _ = season_median(bands, valid, days, 2017, (12, 1, 2))
     expected = [bands[i, 0, 0, 0] for i in (11, 12, 13)]
     assert x_CYX[0, 0, 0] == np.median(expected).astype(np.float32)

@@ -23,7 +23,7 @@ from models.checkpoint import FORECASTER
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
-from pipelines.monitoring.areas import MonitoredCube, to_ns
+from pipelines.monitoring.areas import MonitoredCube
 from pipelines.monitoring.detector import Calibration, Detector
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.sequential_test import Cusum
@@ -44,7 +44,7 @@ def run_of(**value_model) -> MonitorRun:
 
 
 def cube_of(run: MonitorRun, dataset: xr.Dataset) -> MonitoredCube:
-    return MonitoredCube(dataset, "S", build_variable(run), to_ns(run.monitoring.start))
+    return MonitoredCube(dataset, "S", build_variable(run), int(np.datetime64(run.monitoring.start, "ns").astype(int)))
 
 
 def pixels(years=3, shape_yx=(9, 11)) -> xr.Dataset:
@@ -59,7 +59,13 @@ def pixels(years=3, shape_yx=(9, 11)) -> xr.Dataset:
             "image": (("time", "band", "y", "x"), image, {"bands": json.dumps(bands)}),
             "valid": (("time", "y", "x"), image[:, 0] > 0),
         },
-        coords={"time": (days * 86400e9).astype("datetime64[ns]"), "band": ["v"], "spatial_ref": 0},
+        coords={
+            "time": (days * 86400e9).astype("datetime64[ns]"),
+            "band": ["v"],
+            "spatial_ref": 0,
+            "scene_id": ("time", [f"S{day:.0f}" for day in days]),
+            "content_hash": ("time", [f"{day:.0f}" for day in days]),
+        },
     )
 
 
