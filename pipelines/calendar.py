@@ -5,6 +5,7 @@ from datetime import datetime
 
 import numpy as np
 
+DAY = np.timedelta64(1, "D")
 TROPICAL_YEAR_DAYS = 365.2422
 
 

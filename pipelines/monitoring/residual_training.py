@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipelines.errors import RequestError
-from pipelines.learning.batches import Batch
+from pipelines.learning.member import Batch
 from pipelines.learning.training import Loss, TrainingSettings, train
 from pipelines.monitoring.areas import MonitoredCube, read_dates
 from pipelines.monitoring.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, iso_date, left_out_years, stable_history

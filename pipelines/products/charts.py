@@ -23,7 +23,7 @@ from pipelines.products.json_values import Json
 from pipelines.tiles import Tile
 
 if TYPE_CHECKING:
-    from pipelines.monitoring.courses import Course
+    from pipelines.monitoring.areas import Course
 
 # Okabe & Ito (2008): told apart with any colour vision; the model is always the first
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c8c8c")

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from pipelines.monitoring.courses import Course
+from pipelines.monitoring.areas import Course
 from pipelines.products.charts import (
     Series,
     draw_blocks,

@@ -3,8 +3,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from pipelines.learning.batches import EpochBatches
 
+from pipelines.learning.member import EpochBatches
 from pipelines.samples.cache import build_samples
 from pipelines.samples.sampling import augmented
 
