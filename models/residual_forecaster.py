@@ -112,11 +112,6 @@ class ResidualForecaster(Ensemble):
         self.register_buffer("residual_scale_K", torch.ones(horizon))
         self.is_log = [transform == "log1p" for transform in scaling.transforms]
 
-    @property
-    def steps(self) -> int:
-        """Context plus horizon: the steps of training."""
-        return self.context + self.horizon
-
     def describe(self) -> Description:
         """Baseline, scaling, steps, and the description of every member; the residual scale is among the tensors."""
         steps = {"context": self.context, "horizon": self.horizon}

@@ -182,7 +182,7 @@ def test_targets_beyond_the_horizon_use_the_last_scale(make_window):
     y = made.forecast(**window.arguments(target_days_K=targets))
     assert y.shape[0] == 6
     assert torch.equal(y[2:], Climatology().forecast(**window.arguments(target_days_K=targets))[2:])
-    assert made.halo_px(6 + 6) == tuple(side + 3 for side in made.halo_px(made.steps))
+    assert made.halo_px(6 + 6) == tuple(side + 3 for side in made.halo_px(made.context + made.horizon))
 
 
 def test_time_is_in_usual_steps(make_window):
