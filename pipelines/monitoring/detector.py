@@ -98,10 +98,8 @@ class Calibration:
     maxima: tuple[float, ...] = ()
 
     def confidence(self, score_YX: np.ndarray) -> np.ndarray:
-        """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
-
-        Without maxima it is 0 below the threshold and 1 from it on.
-        """
+        """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`. Without maxima it is
+        0 below the threshold and 1 from it on."""
         if not self.maxima:
             return (score_YX >= self.threshold).astype(np.float32)
         confidence_YX: np.ndarray = np.interp(score_YX, self.maxima, CONFIDENCE_LEVELS).astype(np.float32)
