@@ -129,8 +129,9 @@ class Detector:
     def key(self) -> str:
         """Digest of every setting; a state of another key is not this detector's."""
         name = type(self.value_model).__name__
+        model = getattr(self.value_model, "key", None) or asdict(self.value_model)  # type: ignore[call-overload]
         settings = {
-            "expectation": [KEY_NAMES.get(name, name), getattr(self.value_model, "key", None) or asdict(self.value_model)],  # type: ignore[call-overload]
+            "expectation": [KEY_NAMES.get(name, name), model],
             "test": [type(self.test).__name__, asdict(self.test)],
             "calibration": asdict(self.calibration),
             "direction": self.direction,
