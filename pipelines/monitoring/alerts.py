@@ -189,7 +189,7 @@ def _window(bounds_xy: tuple[float, float, float, float], grid: Grid) -> tuple[s
     return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A JSON value: dates as ISO 8601, NaN and missing dates as None."""
     if value is None or value != value:
         return None

@@ -184,10 +184,8 @@ def read_dates(cube: MonitoredCube, tile: Tile, dates: Sequence[CubeDate]) -> Ob
 
 
 def read_areas(cube: MonitoredCube, dates: Sequence[CubeDate]) -> Observations:
-    """The same of the whole raster where it is small.
-
-    Of a large one some squares, drawn by a fixed seed, side by side with a gap that is not valid.
-    """
+    """The same of the whole raster where it is small. Of a large one some squares, drawn by a fixed seed, side by side with a
+    gap that is not valid."""
     if math.prod(cube.shape_yx) <= MOST_PX:
         return read_dates(cube, Tile(0, cube.shape_yx[0], 0, cube.shape_yx[1]), dates)
     tiles = tile_raster(cube.shape_yx, AREA_PX)
@@ -209,9 +207,7 @@ def read_areas(cube: MonitoredCube, dates: Sequence[CubeDate]) -> Observations:
 @dataclass(frozen=True)
 class Course:
     """Usable observations (N,) `values` at `days`, and the curve (K,) `expected` with `spread` (one deviation) at `curve_days`.
-
-    Days are float64 since 1970-01-01.
-    """
+    Days are float64 since 1970-01-01."""
 
     days: np.ndarray
     values: np.ndarray

@@ -33,9 +33,7 @@ Content = Mapping[str, Any]  # JSON values
 @dataclass(frozen=True)
 class Rivals:
     """What the detector is compared with: `references` whose thresholds are still to be calibrated, and indices of image pairs.
-
-    `pair_indices` is called only where the cube has more than one band.
-    """
+    `pair_indices` is called only where the cube has more than one band."""
 
     references: Mapping[str, Detector]
     pair_indices: Callable[[], Mapping[str, PairIndex]]
@@ -113,10 +111,8 @@ def sentence_of(figures: Mapping[str, Figure], drops: Sequence[float], seen: Map
 
 
 def criteria_of(figures: Mapping[str, Figure], chosen: EvaluationSettings, seen: Mapping[str, int]) -> tuple[Criterion, ...]:
-    """What the config asks for: no more false alarms than `monitoring.test.false_alarms`; and that it is not insensitive.
-
-    Few alarms alone are no merit: half of the largest drop, and half of what the images show, is the least that must be found.
-    """
+    """What the config asks for: no more false alarms than `monitoring.test.false_alarms`; and that it is not insensitive. Few
+    alarms alone are no merit: half of the largest drop, and half of what the images show, is the least that must be found."""
     rate = figures.get("false_alarms")
     if not isinstance(rate, int | float):
         return ()

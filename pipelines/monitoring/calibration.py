@@ -150,9 +150,6 @@ def _default_limit(probe: Detector, history: Observations) -> float:
     return SPREADS * float(np.median(spreads_N))
 
 
-# ---------------------------------------------------------------- messages
-
-
 def _too_short(days_N: np.ndarray, start_day: float) -> str:
     found = "no date" if not len(days_N) else f"{len(days_N)} dates over {(start_day - days_N[0]) / YEAR_DAYS:.1f} years"
     return (

@@ -1,9 +1,7 @@
 """What a state is made for and with, and the context in which it advances: cube, calibrated detector, folders.
 
-check_state(cube, settings, folder)               before "nothing to do": is the state of these settings and this cube?
-context = open_context(cube, expected, settings, state)
-counts = advance_all(context.monitoring)
-remember_dates(context)                           once the alerts are written: these dates count as known
+`check_state` comes before "nothing to do", `open_context` before `replay.advance_all`, `remember_dates` once the alerts are
+written.
 """
 
 from __future__ import annotations
@@ -103,10 +101,8 @@ def open_context(cube: MonitoredCube, expected: ExpectedValues, settings: Monito
 
 
 def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: MonitorSettings) -> tuple[Calibration, Content]:
-    """(calibration, what it rests on): the threshold that gives the wanted false alarms on the history of the cube.
-
-    Raises RequestError where the history is too short for that and no threshold is given.
-    """
+    """(calibration, what it rests on): the threshold that gives the wanted false alarms on the history of the cube. Raises
+    RequestError where the history is too short for that and no threshold is given."""
     threshold, rate = settings.threshold, settings.false_alarms
     detector = settings.detector(value_model, Calibration(threshold or math.inf))
     history = read_areas(cube, cube.history)
@@ -123,10 +119,8 @@ def calibrate_on(cube: MonitoredCube, value_model: ValueModel, settings: Monitor
 
 
 def check_state(cube: MonitoredCube, settings: MonitorSettings, folder: Path) -> None:
-    """Raises StateError unless the state in `folder`, if there is one, is of these settings and of this cube.
-
-    The detector's own key is compared when it is built, in `open_context`.
-    """
+    """Raises StateError unless the state in `folder`, if there is one, is of these settings and of this cube. The detector's own
+    key is compared when it is built, in `open_context`."""
     if known := read_record(folder):
         check_asked(known, settings.asked, folder)
         check_made_for(known, settings.identity(known["made_for"].get("detector", ""), cube.grid), cube, folder)

@@ -98,10 +98,8 @@ class Calibration:
     maxima: tuple[float, ...] = ()
 
     def confidence(self, score_YX: np.ndarray) -> np.ndarray:
-        """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`.
-
-        Without maxima it is 0 below the threshold and 1 from it on.
-        """
+        """Float32 share [0, 1] of stable pixels whose largest statistic within a year is below `score_YX`. Without maxima it is
+        0 below the threshold and 1 from it on."""
         if not self.maxima:
             return (score_YX >= self.threshold).astype(np.float32)
         confidence_YX: np.ndarray = np.interp(score_YX, self.maxima, CONFIDENCE_LEVELS).astype(np.float32)
@@ -131,8 +129,9 @@ class Detector:
     def key(self) -> str:
         """Digest of every setting; a state of another key is not this detector's."""
         name = type(self.value_model).__name__
+        model = getattr(self.value_model, "key", None) or asdict(self.value_model)  # type: ignore[call-overload]
         settings = {
-            "expectation": [KEY_NAMES.get(name, name), getattr(self.value_model, "key", None) or asdict(self.value_model)],  # type: ignore[call-overload]
+            "expectation": [KEY_NAMES.get(name, name), model],
             "test": [type(self.test).__name__, asdict(self.test)],
             "calibration": asdict(self.calibration),
             "direction": self.direction,

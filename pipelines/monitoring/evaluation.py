@@ -33,9 +33,7 @@ Scores = dict[str, Any]  # JSON values
 @dataclass(frozen=True)
 class EvaluationSettings:
     """`drops` in units of the variable, largest number of stable `pixels`, and what the intervals hold (`confidence`).
-
-    `false_alarms` per 1000 pixels and year is the rate at which methods are also compared in hindsight.
-    """
+    `false_alarms` per 1000 pixels and year is the rate at which methods are also compared in hindsight."""
 
     drops: tuple[float, ...] = (0.2, 0.4)
     pixels: int = 2000
@@ -162,10 +160,8 @@ def evaluate_stable(detector: Detector, sample: Sample, settings: EvaluationSett
 
 
 def false_alarm_rate(detected_P: np.ndarray, patch_P: np.ndarray, sample: Sample, settings: EvaluationSettings) -> Scores:
-    """Alarms per 1000 pixels and year (monitored until the alarm) and their interval over patches of 8 x 8 pixels.
-
-    Pixels of a patch share haze and alarm together; the interval does not know of years unlike these.
-    """
+    """Alarms per 1000 pixels and year (monitored until the alarm) and their interval over patches of 8 x 8 pixels. Pixels of a
+    patch share haze and alarm together; the interval does not know of years unlike these."""
     alarm_P = ~np.isnan(detected_P)
     last_P = np.where(alarm_P, detected_P, sample.series.days_N[-1])
     years_P = np.maximum(last_P - sample.start_day, 1) / YEAR_DAYS
@@ -246,10 +242,8 @@ def patch_numbers(shape_yx: tuple[int, ...], patch_px: int = PATCH_PX) -> np.nda
 
 
 def break_choices(days_N: np.ndarray, valid_NP: np.ndarray, within_days: float) -> np.ndarray:
-    """Dates on which a break may fall: those that saw something and leave `within_days` to find it; (K,) float64.
-
-    Where the series is too short for that, the first half of those that saw something.
-    """
+    """Dates on which a break may fall: those that saw something and leave `within_days` to find it; (K,) float64. Where the
+    series is too short for that, the first half of those that saw something."""
     seen_K: np.ndarray = days_N[valid_NP.mean(axis=1) > 0.05]
     early_K: np.ndarray = seen_K[seen_K <= days_N[-1] - within_days]
     return early_K if len(early_K) else seen_K[: max(1, len(seen_K) // 2)]
@@ -269,10 +263,8 @@ def assign_break_days(patch_YX: np.ndarray, days_K: np.ndarray, repeats: int, se
 
 
 def inject(series: Observations, break_day_YX: np.ndarray, step: float) -> np.ndarray:
-    """A new array: `x` with `step` (units of the variable) added from each pixel's break day on, that day included.
-
-    The step is permanent and the noise is the pixel's own: what is left of the series is real.
-    """
+    """A new array: `x` with `step` (units of the variable) added from each pixel's break day on, that day included. The step is
+    permanent and the noise is the pixel's own: what is left of the series is real."""
     is_after_NYX = series.days_N[:, None, None] >= break_day_YX
     return series.x_NYX + np.float32(step) * is_after_NYX
 
@@ -296,10 +288,8 @@ def _monitored_seasons(levels: YearLevels, start_day: float) -> dict[int, float]
 
 
 def evaluate_seen(detector: Detector, sample: Sample, levels: YearLevels) -> dict[str, Scores]:
-    """Per year: pixels whose first change the images show in it, the share that alarmed in time, and before.
-
-    In time is from the middle of the last season without it until a year after the season that shows it.
-    """
+    """Per year: pixels whose first change the images show in it, the share that alarmed in time, and before. In time is from the
+    middle of the last season without it until a year after the season that shows it."""
     if not sample.use_YX.any():
         return {}
     fitted = detector.fit(*sample.series.before(sample.start_day))

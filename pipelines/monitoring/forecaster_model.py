@@ -139,10 +139,8 @@ def _history(fitted: Arrays) -> Observations:
 
 
 def check_forecaster(metadata: Mapping[str, Any], variable: Variable, start: datetime, run: str) -> None:
-    """Raises RequestError unless the forecaster of `run` predicts the one variable that is monitored.
-
-    Logs a warning if it was trained or validated on dates from `start` (UTC) on.
-    """
+    """Raises RequestError unless the forecaster of `run` predicts the one variable that is monitored. Logs a warning if it was
+    trained or validated on dates from `start` (UTC) on."""
     monitored = {"formula": variable.formula, "bands": list(variable.bands), "transform": variable.transform}
     found = [{name: one.get(name) for name in monitored} for one in metadata.get("variables", [])]
     if found != [monitored]:

@@ -90,7 +90,7 @@ class HarmonicModel(Constant):
         """(P, ...) float64 arrays of the names in `fit`, by reweighting from the plain ridge fit."""
         weight_PN = valid_PN.astype(np.float64)
         for step in range(ITERATIONS + 1):
-            normal_PJJ = self._normal(weight_PN, features_NJ)
+            normal_PJJ = penalised(weight_PN, features_NJ, self.ridge)
             coefficients_PJ = np.linalg.solve(normal_PJJ, ((weight_PN * x_PN) @ features_NJ)[..., None])[..., 0]
             residual_PN = np.where(valid_PN, x_PN - coefficients_PJ @ features_NJ.T, 0)
             scale_P = MAD_TO_SIGMA * masked_median(np.abs(residual_PN), valid_PN)
@@ -111,30 +111,17 @@ class HarmonicModel(Constant):
             "season": self._season(residual_PN * inflation_P[:, None], valid_PN, spread_P, waves_NS),
         }
 
-    def _normal(self, weight_PN: np.ndarray, features_NJ: np.ndarray) -> np.ndarray:
-        """F'WF plus the penalty, (P, J, J)."""
-        number = features_NJ.shape[1]
-        products_NK = (features_NJ[:, :, None] * features_NJ[:, None, :]).reshape(-1, number * number)
-        penalty_J = np.full(number, max(self.ridge, 1e-6))
-        penalty_J[0] = 1e-9  # the mean is free; this only keeps the system regular where nothing was seen
-        normal_PJJ: np.ndarray = (weight_PN @ products_NK).reshape(-1, number, number) + np.diag(penalty_J)
-        return normal_PJJ
-
     def _season(self, residual_PN: np.ndarray, valid_PN: np.ndarray, spread_P: np.ndarray, waves_NS: np.ndarray) -> np.ndarray:
         """(P, 2): ridge fit of one wave of the year to how much larger residuals are than the year's spread says."""
         size_PN = MEAN_TO_SIGMA * np.minimum(np.abs(residual_PN), 4 * spread_P[:, None])  # a cloud says nothing about a season
         weight_PN = valid_PN.astype(np.float64)
         ones_NT = np.concatenate([np.ones((len(waves_NS), 1)), waves_NS], axis=1)
-        normal_PTT = (weight_PN @ (ones_NT[:, :, None] * ones_NT[:, None, :]).reshape(-1, 9)).reshape(-1, 3, 3)
-        penalty = np.diag([1e-9, max(self.season_weight, 1e-6), max(self.season_weight, 1e-6)])
         right_PT = (weight_PN * (size_PN - spread_P[:, None])) @ ones_NT
-        return np.linalg.solve(normal_PTT + penalty, right_PT[..., None])[:, 1:, 0]
+        return np.linalg.solve(penalised(weight_PN, ones_NT, self.season_weight), right_PT[..., None])[:, 1:, 0]
 
     def predict(self, fitted: Arrays, state: Arrays, day: float) -> tuple[np.ndarray, np.ndarray]:
-        """(expected_YX, spread_YX) on `day`, float32 physical values.
-
-        Summed term by term: a matrix product may round differently for tiles of another size.
-        """
+        """(expected_YX, spread_YX) on `day`, float32 physical values. Summed term by term: a matrix product may round
+        differently for tiles of another size."""
         origin_day = float(fitted["origin_day"].flat[0]) if fitted["origin_day"].size else 0.0
         features_J = season_features(np.array([day]), self.harmonics, self.trend, origin_day)[0]
         expected_YX = np.zeros(fitted["spread"].shape)
@@ -149,6 +136,15 @@ class HarmonicModel(Constant):
         seasonal_YX = np.clip(seasonal_YX, SEASON_RANGE[0] * year_YX, SEASON_RANGE[1] * year_YX)
         spread_YX = seasonal_YX * np.sqrt(1 + np.maximum(uncertainty_YX, 0))
         return expected_YX.astype(np.float32), spread_YX.astype(np.float32)
+
+
+def penalised(weight_PN: np.ndarray, features_NJ: np.ndarray, ridge: float) -> np.ndarray:
+    """F'WF plus the penalty, (P, J, J). The mean is free; its own only keeps the system regular where nothing was seen."""
+    number = features_NJ.shape[1]
+    products_NK = (features_NJ[:, :, None] * features_NJ[:, None, :]).reshape(-1, number * number)
+    penalty = np.diag([1e-9] + [max(ridge, 1e-6)] * (number - 1))
+    normal_PJJ: np.ndarray = (weight_PN @ products_NK).reshape(-1, number, number) + penalty
+    return normal_PJJ
 
 
 def masked_median(values: np.ndarray, valid: np.ndarray, axis: int = 1, least: int = 1, fill: float = 0.0) -> np.ndarray:

@@ -71,10 +71,8 @@ class Layers:
             raise ArtefactDamaged(f"{self.path(name)} is not whole ({e}); run `driftline monitor CONFIG` again") from e
 
     def write(self, blocks: Sequence[tuple[Tile, Mapping[str, np.ndarray], str]]) -> None:
-        """Writes tiles, (tile, layer -> (rows, columns), what it was made from), in place, and then notes them.
-
-        A tile that is not noted with what it should be made from is written again; while it is written, it is not noted.
-        """
+        """Writes tiles, (tile, layer -> (rows, columns), what it was made from), in place, and then notes them. A tile that is
+        not noted with what it should be made from is written again; while it is written, it is not noted."""
         with naming_full_disk(self.folder, sum(plane.nbytes for _, planes, _ in blocks for plane in planes.values())):
             self._note([(tile, "") for tile, _, _ in blocks])
             for name, dtype in self.dtypes.items():

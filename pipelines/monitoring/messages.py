@@ -40,9 +40,7 @@ def message_of(counts: Counts, updates: Updates) -> str:
 
 def standing_notes(context: MonitorContext, refused: Sequence[Mapping[str, str]], listed_in: Path, min_history: int) -> list[str]:
     """What stays so until somebody does something: another model than the config's, refused scenes, nothing to monitor.
-
-    `refused` scenes are listed in `listed_in`; those without a usable pixel are nothing unusual.
-    """
+    `refused` scenes are listed in `listed_in`; those without a usable pixel are nothing unusual."""
     notes = []
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
@@ -100,9 +98,7 @@ def summary_sentence(
     name: str, variable: str, start: str, until: str, found: Mapping[str, Any], false_alarms: float | None
 ) -> str:
     """One sentence for a person: what changed, where, when, how sure. Dates are ISO; `found` as in `summary.json`.
-
-    `false_alarms`: measured, per 1000 stable pixels and year; None: not measured.
-    """
+    `false_alarms`: measured, per 1000 stable pixels and year; None: not measured."""
     sure = ""
     if false_alarms is not None:
         share = f"about {false_alarms:.0f}" if false_alarms >= 1 else "fewer than 1"

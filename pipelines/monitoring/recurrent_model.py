@@ -43,11 +43,8 @@ class ResidualNetwork(Protocol):
 
 @dataclass(frozen=True)
 class RecurrentModel:
-    """`left_out`: (first, last) day, half-open, of the year that each network was not trained on.
-
-    `shares` (of mean and log sigma) say how much of the answer is believed; `digest` stands
-    for the networks' weights in the detector's key.
-    """
+    """`left_out`: (first, last) day, half-open, of the year that each network was not trained on. `shares` (of mean and log
+    sigma) say how much of the answer is believed; `digest` stands for the networks' weights in the detector's key."""
 
     harmonic: HarmonicModel
     networks: tuple[ResidualNetwork, ...]
@@ -67,10 +64,8 @@ class RecurrentModel:
         return {"harmonic": [self.harmonic.harmonics, self.harmonic.trend], "networks": self.digest, "radius": self.radius}
 
     def fit(self, x_NYX: np.ndarray, valid_NYX: np.ndarray, days_N: np.ndarray) -> Arrays:
-        """The curve's arrays (see HarmonicModel) and `asked` (Y, X) int32: the networks that are asked, as bits.
-
-        Those are the networks that have seen no year which this history lacks.
-        """
+        """The curve's arrays (see HarmonicModel) and `asked` (Y, X) int32: the networks that are asked, as bits. Those are the
+        networks that have seen no year which this history lacks."""
         missing = {years for years in self.left_out if not ((days_N >= years[0]) & (days_N < years[1])).any()}
         asked = sum(1 << i for i, years in enumerate(self.left_out) if missing <= {years})
         return self.harmonic.fit(x_NYX, valid_NYX, days_N) | {"asked": np.full(x_NYX.shape[1:], asked, np.int32)}

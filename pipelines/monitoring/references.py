@@ -26,9 +26,7 @@ BINS = 24  # of the year
 @dataclass(frozen=True)
 class SameSeason(Constant):
     """The median of the history's values within `window_days` of the day of the year; where there is none, of twice as many, ...
-
-    The spread is 1: a difference is measured in units of the variable, as image differencing does.
-    """
+    The spread is 1: a difference is measured in units of the variable, as image differencing does."""
 
     window_days: float = 30.0
     halo_px: int = 0

@@ -1,13 +1,9 @@
 """The saved state of every tile, brought up to the cube's dates: one step per new date, a replay where the past has changed.
 
-    monitoring = Monitoring(...)                           what is monitored, as values and the detector
-    for block in monitoring.blocks(): advance_block(...)   writes only its own tiles; idempotent; killed, it is simply done again
-    finish: the layers are whole
-
-A tile's state depends on the sequence of dates on which it was seen and on nothing else. So the dates that it has consumed are
-compared with the cube's, and the first difference that it can see decides what it does: nothing, steps, a replay from a kept
-state, or a new fit. A replay takes the same steps in the same order as the earlier runs did, so its bytes are those of an
-undisturbed run.
+A block writes only its own tiles, and is idempotent: killed, it is simply done again. A tile's state depends on the sequence
+of dates on which it was seen and on nothing else. So the dates that it has consumed are compared with the cube's, and the
+first difference that it can see decides what it does: nothing, steps, a replay from a kept state, or a new fit. A replay
+takes the same steps in the same order as the earlier runs did, so its bytes are those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -46,8 +42,7 @@ Kind = Literal["nothing", "note", "steps", "replay", "fit"]
 @dataclass
 class Counts:
     """What was computed. `tiles`: whose state is another one now; `noted`: only their list of dates is; `dates_read`: dates read
-    from the cube, once per block; `unseen`: pairs of a tile and a new date that shows nothing of it.
-    """
+    from the cube, once per block; `unseen`: pairs of a tile and a new date that shows nothing of it."""
 
     tiles: int = 0
     steps: int = 0
@@ -157,8 +152,7 @@ def plan_tile(
     consumed: Sequence[Consumed] | None, checkpoints: Sequence[int], cube: MonitoredCube, sees: Callable[[CubeDate], bool]
 ) -> Plan:
     """The plan of one tile. `consumed` None: it has no state. `checkpoints`: after how many seen monitored dates a state is kept
-    (0, the beginning, always is). `sees(date)` reads the date, and is asked only about late and replaced ones.
-    """
+    (0, the beginning, always is). `sees(date)` reads the date, and is asked only about late and replaced ones."""
     dates, start_ns = cube.dates, cube.start_ns
     if consumed is None:
         return Plan("fit", 0, frozenset(range(len(dates))))
@@ -191,10 +185,8 @@ def plan_tile(
 
 
 def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Tile, shown: str | None, counts: Counts) -> _Work:
-    """Reads what the tile has and decides what it does; what is damaged is said and computed again.
-
-    `shown`: what its layers were made from.
-    """
+    """Reads what the tile has and decides what it does; what is damaged is said and computed again. `shown`: what its layers
+    were made from."""
     folder = monitoring.tiles / tile.key
 
     def sees(date: CubeDate) -> bool:

@@ -80,10 +80,8 @@ def residual_years_of(cube: MonitoredCube, chosen: Learning) -> list[ResidualYea
 
 
 def residual_years(series: Observations, start_day: float, chosen: Learning) -> list[ResidualYear]:
-    """The years before `start_day`, on stable pixels. Later dates are not used.
-
-    Raises RequestError with fewer than two years or too few pixels to learn from.
-    """
+    """The years before `start_day`, on stable pixels. Later dates are not used. Raises RequestError with fewer than two years or
+    too few pixels to learn from."""
     history = series.before(start_day)
     folds = left_out_years(history.days_N, start_day)
     if len(folds) < 2:
@@ -191,10 +189,8 @@ def train_ensemble(
     key: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Trains network i of `ensemble` without year i, in place, and sets `ensemble.shares`; a report, plain JSON.
-
-    `folder` gets logs and what an interrupted training goes on from. For errors see `pipelines.learning.training.train`.
-    """
+    """Trains network i of `ensemble` without year i, in place, and sets `ensemble.shares`; a report, plain JSON. `folder` gets
+    logs and what an interrupted training goes on from. For errors see `pipelines.learning.training.train`."""
     reports, total = [], len(years)
     for i, year in enumerate(years):
         others = [other for other in years if other is not year]

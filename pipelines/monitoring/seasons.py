@@ -29,9 +29,7 @@ Season = tuple[np.ndarray, str]  # indices of its acquisitions, and its name
 @dataclass(frozen=True)
 class Acquisitions:
     """The dates of a cube. `times_T` datetime64[ns], `usable_T` the usable share of each, `start` where monitoring begins.
-
-    `read(index)` is the monitored variable on one date, thinned, (rows, columns) float32, NaN where not usable.
-    """
+    `read(index)` is the monitored variable on one date, thinned, (rows, columns) float32, NaN where not usable."""
 
     times_T: np.ndarray
     usable_T: np.ndarray

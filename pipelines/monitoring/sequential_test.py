@@ -24,10 +24,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """What all tests share: the evidence that their statistic makes. A test says what its statistic becomes.
-
-    Fields are settings: they make the key of a detector.
-    """
+    """What all tests share: the evidence that their statistic makes. A test says what its statistic becomes. Fields are
+    settings: they make the key of a detector."""
 
     @property
     def kept_dates(self) -> int:
@@ -47,10 +45,8 @@ class SequentialTest:
         return evidence | ({"window": np.zeros((self.kept_dates, *shape), np.float32)} if self.kept_dates else {})
 
     def advance(self, state: Arrays, z_DYX: np.ndarray, residual_YX: np.ndarray, seen_YX: np.ndarray, day: float) -> Arrays:
-        """The state after one date. `z_DYX` and `residual_YX` (physical units) are float32; anything where not seen.
-
-        Where the statistic is positive the run goes on or begins on `day`, elsewhere it ends.
-        """
+        """The state after one date. `z_DYX` and `residual_YX` (physical units) are float32; anything where not seen. Where the
+        statistic is positive the run goes on or begins on `day`, elsewhere it ends."""
         statistic_DYX, window = self.grow(state, z_DYX)
         runs = statistic_DYX > 0
         begins = runs & ~(state["run_length"] > 0)

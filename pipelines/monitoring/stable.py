@@ -62,10 +62,8 @@ def is_in_season(days_N: np.ndarray, months: tuple[int, ...], year: int) -> np.n
 
 
 def choose_stable(levels: YearLevels, limit: float, direction: str) -> np.ndarray:
-    """(Y, X) bool: stable pixels, two pixels off any change where that leaves enough of them, else nearer to it.
-
-    Where no pixel has levels of two years, all pixels.
-    """
+    """(Y, X) bool: stable pixels, two pixels off any change where that leaves enough of them, else nearer to it. Where no pixel
+    has levels of two years, all pixels."""
     if not levels.is_compared_YX.any():
         return np.ones(levels.level_KYX.shape[1:], bool)
     for away_px in (2, 1, 0):
@@ -76,11 +74,8 @@ def choose_stable(levels: YearLevels, limit: float, direction: str) -> np.ndarra
 
 
 def stable_pixels(levels: YearLevels, limit: float, direction: str = "both", away_px: int = 2) -> np.ndarray:
-    """(Y, X) bool: no later year lies beyond an earlier one by more than `limit`, here and `away_px` pixels around.
-
-    `direction` is the sense in which a later year may not lie: down, up or both. A pixel with fewer than two levels is
-    not stable.
-    """
+    """(Y, X) bool: no later year lies beyond an earlier one by more than `limit`, here and `away_px` pixels around. `direction`
+    is the sense in which a later year may not lie: down, up or both. A pixel with fewer than two levels is not stable."""
     least = largest = np.full(levels.level_KYX.shape[1:], np.nan, np.float32)
     fell = rose = np.zeros(least.shape, bool)
     for level in levels.level_KYX:

@@ -116,10 +116,8 @@ def refuse(folder: Path, name: str, requested: object, found: object) -> StateEr
 
 
 def check_cube(known: Sequence[tuple[int, str]], dates: Sequence[CubeDate], folder: Path) -> None:
-    """Raises StateError if not one of the dates that the state has consumed, (time_ns, content hash), stands in this cube.
-
-    What makes a cube the same one is what it holds: ingested again from the same files, it is.
-    """
+    """Raises StateError if not one of the dates that the state has consumed, (time_ns, content hash), stands in this cube. What
+    makes a cube the same one is what it holds: ingested again from the same files, it is."""
     here = {(date.time_ns, date.content_hash) for date in dates}
     if known and not here & set(known):
         raise StateError(

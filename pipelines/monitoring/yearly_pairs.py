@@ -4,8 +4,10 @@ An index of a pair has no date of alarm, but what it calls changed between the b
 pixels, and in those whose change the images show.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,28 +19,32 @@ from pipelines.monitoring.stable import first_change_year, is_in_season, months_
 from pipelines.samples.variables import Variable, decode
 from pipelines.tiles import Tile
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 AREA_PX = 512  # of a large raster one square is compared: an index depends on the pixels around
 LEAST_CHANGED = 10
 # (x_TCHW float32, valid_THW) of two dates -> (score_HW, threshold)
 PairIndex = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
 
 
+class FittedIndex(Protocol):
+    """A change index that knows what it must of a site; `score` is (H, W)."""
+
+    def score(self, x_TCHW: Tensor, valid_THW: Tensor) -> Tensor: ...
+
+
 class ChangeIndex(Protocol):
-    """A change index on tensors: `fit` measures what it must know of a site, `score` is (H, W)."""
+    """A change index on tensors."""
 
-    def fit(self, x_TCHW: Any, valid_THW: Any) -> Any: ...
-
-    def score(self, x_TCHW: Any, valid_THW: Any) -> Any: ...
+    def fit(self, x_TCHW: Tensor, valid_THW: Tensor) -> FittedIndex: ...
 
 
 def evaluate_pairs(
     cube: MonitoredCube, indices: Callable[[], Mapping[str, PairIndex]], limit: float, direction: str
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate_year_pairs` on all bands of the cube.
-
-    Empty where the cube has one band: then an index of a pair is the difference that monitoring has among its references.
-    `indices` is called only where there are more.
-    """
+    """`evaluate_year_pairs` on all bands of the cube. Empty where the cube has one band: then an index of a pair is the
+    difference that monitoring has among its references. `indices` is called only where there are more."""
     bands = bands_of(cube.dataset)
     if len(bands) < 2:
         return {}
@@ -51,11 +57,9 @@ def evaluate_pairs(
     return evaluate_year_pairs(indices(), bands_NCYX, read_dates(cube, tile, cube.dates), cube.start_day, limit, direction)
 
 
-def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[Any, int], float]) -> PairIndex:
+def pair_index(new_index: Callable[[], ChangeIndex], threshold: Callable[[Tensor, int], float]) -> PairIndex:
     """A change index as `evaluate_year_pairs` takes it: on dates brought to mean 0 and deviation 1 over what both show.
-
-    `threshold(score_HW, bands)`, of a tensor, is the automatic one of the index's literature.
-    """
+    `threshold(score_HW, bands)`, of a tensor, is the automatic one of the index's literature."""
 
     def score(x_TCYX: np.ndarray, valid_TYX: np.ndarray) -> tuple[np.ndarray, float]:
         import torch

@@ -49,9 +49,6 @@ class DatedMask:
     source: str
 
 
-# ---------------------------------------------------------------- which files, of which date
-
-
 def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFile] | MonitorMasks:
     """What `paths` (files, a folder of masks, or the folder of a monitor run) name, oldest first.
 
@@ -109,9 +106,6 @@ def _date_of(name: str, pattern: str | None) -> np.datetime64 | None:
     return parse_date(base[dates[0][1]], dates[0][0]) if dates else None
 
 
-# ---------------------------------------------------------------- on one grid
-
-
 def grid_of(masks: list[MaskFile] | MonitorMasks) -> Grid:
     """The grid of all masks. Raises RequestError where one lies elsewhere, or is not georeferenced."""
     first, *rest = [file.path for file in masks] if isinstance(masks, list) else [masks.layer()]
@@ -162,9 +156,6 @@ def _describe(grid: Grid) -> str:
     return f"{rows} x {columns} px from {start} of {grid.resolution_xy[0]:g} in {name}"
 
 
-# ---------------------------------------------------------------- pixels
-
-
 def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) -> Iterator[DatedMask]:
     """The masks, oldest first, one in memory at a time.
 
@@ -210,10 +201,8 @@ def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _monitor_masks(run: MonitorMasks) -> Iterator[DatedMask]:
-    """At each date of change or recovery and at the last acquisition: what had changed by then and had not recovered.
-
-    Raises RequestError where nothing ever changed.
-    """
+    """At each date of change or recovery and at the last acquisition: what had changed by then and had not recovered. Raises
+    RequestError where nothing ever changed."""
     changed_day = _days(run.layer())
     recovered_day = _days(run.layer("recovered_date")) if run.layer("recovered_date").is_file() else np.inf
     seen = np.isfinite(changed_day)

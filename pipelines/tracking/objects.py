@@ -37,9 +37,7 @@ class Space:
     @classmethod
     def of_spacing(cls, spacing: tuple[float, ...], unit: str = "mm") -> Space:
         """An array with a constant step per axis, (y, x) or (z, y, x); the world's origin is the centre of the first pixel.
-
-        Raises RequestError where a step is not a positive number, or there are not two or three.
-        """
+        Raises RequestError where a step is not a positive number, or there are not two or three."""
         if len(spacing) not in (2, 3) or not all(np.isfinite(step) and step > 0 for step in spacing):
             raise RequestError(f"spacing {spacing} [{unit}]: expected two (y, x) or three (z, y, x) steps larger than 0")
         axes = len(spacing)
@@ -172,10 +170,8 @@ class Shapes:
 
 
 def label_objects(codes: np.ndarray, *, corners: bool = True) -> np.ndarray:
-    """int32 labels 1..N of connected pixels with the same non-zero code, 0 elsewhere; bool counts as one code.
-
-    Pixels that touch by an edge or (`corners`) only by a corner belong together.
-    """
+    """int32 labels 1..N of connected pixels with the same non-zero code, 0 elsewhere; bool counts as one code. Pixels that touch
+    by an edge or (`corners`) only by a corner belong together."""
     from skimage.measure import label
 
     labels: np.ndarray = label(codes, background=0, connectivity=codes.ndim if corners else 1)

@@ -59,10 +59,8 @@ class TrackSettings:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a track at a date. `others`: the tracks that ended in it (merged) or came out of it (split).
-
-    `change`: size relative to what it was compared with, minus 1; None where there is nothing to compare.
-    """
+    """What happened to a track at a date. `others`: the tracks that ended in it (merged) or came out of it (split). `change`:
+    size relative to what it was compared with, minus 1; None where there is nothing to compare."""
 
     when: When
     track_id: int
@@ -99,9 +97,7 @@ class Tracker:
 
     def advance(self, mask: np.ndarray, when: When, seen: np.ndarray | None = None) -> TrackedDate:
         """One date. `mask`: bool, or integer codes of objects (0: none; touching codes are objects of their own); `seen`: bool.
-
-        Raises RequestError: floats, another shape or kind than before, a date that is not later.
-        """
+        Raises RequestError: floats, another shape or kind than before, a date that is not later."""
         self._check(mask, when, seen)
         if self._number < 0:
             self._held: np.ndarray = np.zeros(mask.shape, np.bool_ if mask.dtype == bool else np.int64)
@@ -218,11 +214,8 @@ def drop_small(label: np.ndarray, space: Space, least_size: float) -> np.ndarray
 
 
 def hold(mask: np.ndarray, held: np.ndarray, seen: np.ndarray | None, corners: bool = True) -> np.ndarray:
-    """The mask where it was seen, elsewhere what was held before.
-
-    Codes may differ from date to date: held pixels take the code of the object that the rest of their object is now part of;
-    where nothing of it is seen, a code of their own.
-    """
+    """The mask where it was seen, elsewhere what was held before. Codes may differ from date to date: held pixels take the code
+    of the object that the rest of their object is now part of; where nothing of it is seen, a code of their own."""
     if seen is None or seen.all():
         return mask if mask.dtype == bool else mask.astype(np.int64)
     if mask.dtype == bool:
@@ -276,10 +269,8 @@ class Matches:
 def match_objects(
     before: Shapes, now: Shapes, label_before: np.ndarray, label_now: np.ndarray, settings: TrackSettings
 ) -> Matches:
-    """The assignment with the largest total overlap in pixels; with `farthest`, the one with the least squared movement.
-
-    Not to be matched costs as much as a movement by `farthest`. Overlapping objects may be matched beyond it, at its price.
-    """
+    """The assignment with the largest total overlap in pixels; with `farthest`, the one with the least squared movement. Not to
+    be matched costs as much as a movement by `farthest`. Overlapping objects may be matched beyond it, at its price."""
     pairs, overlap = overlaps(label_before, label_now)
     smaller = np.minimum(before.pixels_N[pairs[:, 0]], now.pixels_N[pairs[:, 1]])
     is_linked = overlap >= settings.least_overlap * smaller
