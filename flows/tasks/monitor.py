@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,12 +98,14 @@ class Monitor(Task):
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
         """Also False where a model that was missing then may be there now."""
+        from pipelines.monitoring.alerts import has_alert_log
         from pipelines.monitoring.context import has_record
 
         folder = context.folder
         if stage == "evaluate":
             return True
-        return not record["fallback"] and has_record(folder.state / record["model"]) and folder.alerts.exists()
+        is_there = has_record(folder.state / record["model"]) and has_alert_log(folder.alerts, folder.state / "alerts")
+        return is_there and not record["fallback"]
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.monitoring.assessment import assess
@@ -135,14 +139,19 @@ class Monitor(Task):
         return make_record(context, opened, counts, updates)
 
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
-        """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified."""
-        record = record if is_new else {**record, **nothing_new(record)}
-        record = {**record, "notified": notify(context)}
-        for line in [*record["notes"], *record["notified"]]:
+        """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified.
+
+        What a run found that was killed before this is told now. The hash makes the report show what was sent since.
+        """
+        notified, was_untold = notify(context)
+        digest = hashlib.sha256(context.folder.alerts.read_bytes()).hexdigest()
+        kept = {**record, "notified": notified, "alerts_sha256": digest}
+        if is_new or digest != record.get("alerts_sha256"):
+            write_json(context.folder.done("monitor"), kept)
+        told = kept if is_new or was_untold else {**kept, **nothing_new(kept)}
+        for line in [*told["notes"], *notified]:
             context.steps.log(f"monitor: {line}")
-        if is_new:
-            write_json(context.folder.done("monitor"), record)
-        return record
+        return told
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.monitoring.messages import summary_sentence
@@ -244,15 +253,17 @@ def write_all(context: Invocation, found: Found, building: Building, progress: P
     progress(2, 2)
 
 
-def notify(context: Invocation) -> list[str]:
-    """Sends what has not been sent; notes for people."""
+def notify(context: Invocation) -> tuple[list[str], bool]:
+    """Sends what has not been sent, and marks what was found as told: (notes for people, whether it had not been)."""
     from flows.notify import send_alerts
-    from pipelines.monitoring.alerts import open_alert_log, write_alert_log
+    from pipelines.monitoring.alerts import read_alert_log, write_alert_log
 
     run, alerts, folder = context.run, context.folder.alerts, context.folder.state / "alerts"
-    alert_log, note = open_alert_log(alerts, folder)
-    _, notes = send_alerts(alert_log, run.alerts.notify, run.name, alerts, lambda log: write_alert_log(alerts, folder, log))
-    return [note, *notes] if note else notes
+    alert_log = read_alert_log(alerts, folder)
+    sent, notes = send_alerts(alert_log, run.alerts.notify, run.name, alerts, lambda log: write_alert_log(alerts, folder, log))
+    if alert_log.untold:
+        write_alert_log(alerts, folder, replace(sent, untold={}))
+    return notes, bool(alert_log.untold)
 
 
 # ---------------------------------------------------------------- record and report

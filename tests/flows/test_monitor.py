@@ -182,7 +182,7 @@ def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: 
     config, folder = write_scenes(here, range(DATES)), here / "runs" / "forest"
     assert len(monitor(config)["alerts"]) == 1
     (folder / "alerts.json").write_text("{")
-    assert len(monitor(write_scenes(here, range(DATES + 1)))["alerts"]) == 1
+    assert len(monitor(config)["alerts"]) == 1, "also where nothing else is new"
     assert (folder / "alerts.damaged.json").exists()
     alert_log = json.loads((folder / "alerts.json").read_text())
     (folder / "alerts.json").write_text(json.dumps({**alert_log, "grid": "another"}))
@@ -373,6 +373,33 @@ def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
     alert_log = json.loads(Path("runs/forest/alerts.json").read_text())
     assert alert_log["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
     assert alert_log["alerts"][0]["notify"]["slack-webhook/gone"] == ""
+
+
+def test_a_summary_shows_what_was_sent_by_a_run_without_anything_new(
+    here: Path, block: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.products.found_changes.draw_changes", lambda *arguments: None)
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
+    monitor(config, blocks)
+    block()
+    assert monitor(config, blocks)["skipped"]
+    summary = json.loads(Path("runs/forest/summary.json").read_text())
+    assert summary["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
+
+
+def test_alerts_of_a_run_that_was_killed_before_it_published_are_told(
+    here: Path, plain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_scenes(here, range(DATES))
+    for step in ("flows.publish.put_in_place", "flows.tasks.monitor.notify"):
+        with monkeypatch.context() as killed:
+            killed.setattr(step, lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                monitor(config)
+    told = monitor(config)
+    assert (len(told["alerts"]), told["change"]["objects_new"]) == (1, 1)
+    assert told["change"]["pixels_new"] == told["change"]["pixels"]
+    assert monitor(config)["alerts"] == []
 
 
 def test_a_run_killed_while_it_notifies_has_its_record_and_sends_next_time(
