@@ -154,24 +154,24 @@ class Monitor(Task):
         return told
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.monitoring.messages import summary_sentence
+        from pipelines.monitoring.messages import Monitored, summary_sentence
         from pipelines.products.polygons import read_patches
         from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
         facts, largest = read_patches(folder.products)
-        found, start = {**predicted["change"], **facts}, f"{run.monitoring.start:%Y-%m-%d}"
+        found, share = {**predicted["change"], **facts}, predicted.get("monitored_share", 1.0)  # records of 0.1.0 have none
+        start, until = f"{run.monitoring.start:%Y-%m-%d}", predicted["until"][:10]
+        monitored = Monitored(run.name, run.variable.name, start, until, share, run.monitoring.min_history)
         figures = evaluation.methods[evaluation.shipped] if evaluation else {}
-        counts = {**predicted["counts"], **{name: predicted[name] for name in ("dates", "until", "threshold", "model")}}
+        shown = {name: predicted[name] for name in ("dates", "until", "threshold", "model")}
         degraded = {"degraded": "; ".join(predicted["degraded"])} if predicted["degraded"] else {}
-        rate = figures.get("false_alarms")
-        sure = float(rate) if isinstance(rate, int | float) else None
         return Findings(
-            sentence=summary_sentence(run.name, run.variable.name, start, predicted["until"], found, sure),
+            sentence=summary_sentence(monitored, found, evaluation.criteria if evaluation else ()),
             found=found,
             largest=tuple(largest),
             alerts=tuple(read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]),
-            computed={**counts, **degraded},
+            computed={**predicted["counts"], **shown, "monitored_share": share, **degraded},
             cube=cube_facts(folder.cube_uri),
             settings=settings_of(run, predicted),
             notes=(*predicted["notes"], *threshold_notes(figures.get("threshold"), predicted["threshold"])),
@@ -270,12 +270,12 @@ def notify(context: Invocation) -> tuple[list[str], bool]:
 
 
 def make_record(context: Invocation, opened: MonitorContext, counts: Counts, updates: Updates) -> Record:
-    from pipelines.monitoring.messages import change_of, counts_of, iso_of, message_of, passing_notes, standing_notes
+    from pipelines.monitoring import messages as m
 
     folder, dates = context.folder, opened.cube.dates
-    refused = require(folder, "ingest")["refused"]
-    standing = standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history)
-    notes, until = [*standing, *passing_notes(counts)], iso_of(dates[-1].time_ns)
+    refused, share = require(folder, "ingest")["refused"], m.monitored_share(opened.monitoring.layers)
+    standing = m.standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history, share)
+    notes, until = [*standing, *m.passing_notes(counts)], m.iso_of(dates[-1].time_ns)
     return {
         "snapshot": opened.cube.snapshot,
         "model_hash": opened.monitoring.made_for.detector,
@@ -285,13 +285,14 @@ def make_record(context: Invocation, opened: MonitorContext, counts: Counts, upd
         "threshold": opened.monitoring.detector.calibration.threshold,
         "until": until,
         "dates": len(dates),
-        "counts": counts_of(counts),
-        "change": change_of(updates),
+        "monitored_share": share,
+        "counts": m.counts_of(counts),
+        "change": m.change_of(updates),
         "alerts": list(updates.alerts),
         "degraded": notes,
         "standing": standing,
         "notes": notes,
-        "message": message_of(counts, updates),
+        "message": m.message_of(counts, updates),
     }
 
 

@@ -220,3 +220,13 @@ def _figure(value: float | None) -> str:
 
 def _list(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def share_text(share: float) -> str:
+    """A share as percent, rounded to 0 or to all only where it is.
+
+    >>> share_text(0.996), share_text(0.98), share_text(1.0)
+    ('99.6%', '98%', '100%')
+    """
+    percent = f"{share:.0%}"
+    return percent if (percent in ("0%", "100%")) == (share in (0, 1)) else f"{min(max(share, 0.001), 0.999):.1%}"
