@@ -17,6 +17,7 @@ from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, finished, read_json, require
 from flows.task import Building, Findings, Invocation, Record, Task
+from pipelines.errors import RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
@@ -71,7 +72,8 @@ class Monitor(Task):
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Whether the state is of this config and cube. With `--restart` it is removed before the stage `monitor`."""
+        """Whether the state is of this config and cube, also before an evaluation, which would be of something else than what is
+        published. With `--restart` the state is removed before the stage `monitor`."""
         from pipelines.monitoring.context import check_state, forget
 
         folder = context.folder
@@ -79,7 +81,7 @@ class Monitor(Task):
         if stage == "monitor" and context.restart:
             folder.done("monitor").unlink(missing_ok=True)
             context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
-        elif stage != "evaluate":
+        else:
             record = finished(folder, "monitor") or {}
             model = record["model"] if record.get("fallback") else context.run.monitoring.model.kind
             check_state(open_cube(context), config.build_monitor_settings(context.run), folder.state / model)
@@ -373,6 +375,7 @@ def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:
     tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
     memory = tile * (history * 40 + STATE_BYTES * 3) / 1e6
     what = f"{history} dates of history, {monitored} to monitor"
-    if history == 0 or (verb == "run" and monitored == 0):
-        what += f": monitoring.start {run.monitoring.start:%Y-%m-%d} is not within the series, this cannot run"
+    if verb != "ingest" and (history == 0 or (verb != "monitor" and monitored == 0)):
+        needs = "dates before it" if verb == "monitor" else "dates before and from it on"
+        raise RequestError(f"monitoring.start {run.monitoring.start:%Y-%m-%d} leaves {what}; `driftline {verb}` needs {needs}")
     return estimate("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)

@@ -15,9 +15,11 @@ import pytest
 import xarray as xr
 import yaml
 
+from configs.load import load_run
 from flows import notify as notifying
 from flows.code import WHOLE, closure
 from flows.notify import send_alerts
+from flows.planning import make_plan
 from flows.stage import carry_out
 from flows.task import open_invocation, remembering_folder
 from flows.tasks.monitor import Monitor
@@ -167,7 +169,8 @@ def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, p
     with pytest.raises(StateError, match=rf"another detector .*expected monitoring\.test\.drift: 1\.5, found 2\.0.*{remedy}"):
         monitor(config, "monitoring.test.drift=1.5")
     with pytest.raises(StateError, match=rf"another monitoring\.start.*{remedy}"):
-        monitor(config, "monitoring.start=2018-04-01")
+        monitor(config, "monitoring.start=2018-04-01", verb="run")
+    assert not (here / "runs" / "forest" / "evaluation.json").exists(), "refused before the evaluation"
     with pytest.raises(StateError, match=rf"other tiles .*{remedy}"):
         monitor(config, "monitoring.tile_px=32")
     write_scenes(here, range(DATES), dict.fromkeys(range(DATES), 7))
@@ -193,6 +196,15 @@ def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: 
 def test_a_start_before_the_first_date_is_refused(here: Path, plain: None) -> None:
     with pytest.raises(RequestError, match="there is no history to learn from; set a later start"):
         monitor(write_scenes(here, range(10)), "monitoring.start=2014-01-01")
+
+
+def test_a_plan_of_what_cannot_run_is_refused(here: Path) -> None:
+    config, late = write_scenes(here, range(10)), "monitoring.start=2030-01-01"
+    with pytest.raises(RequestError, match="leaves 0 dates of history, 10 to monitor; `driftline monitor` needs"):
+        make_plan(load_run(config, ["monitoring.start=2014-01-01"]), "monitor")
+    with pytest.raises(RequestError, match="leaves 10 dates of history, 0 to monitor"):
+        make_plan(load_run(config, [late]), "run")
+    assert make_plan(load_run(config, [late]), "monitor")["steps"]
 
 
 def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain: None) -> None:
