@@ -44,6 +44,11 @@ PICTURES = (
     ),
     ("growth.png", "Changed area over time", "Pixels of the patches, by their date of change and by that of their alarm."),
 )
+PATCH_TEXT = (
+    "A change is dated by the first observation that shows it: after a gap, such as a winter, it may have happened at any time "
+    "since the observation before. Confidence is the share of stable pixels whose evidence stays below that of the patch for a "
+    "year, not the probability that the change is real.",
+)
 
 
 class Monitor(Task):
@@ -198,11 +203,12 @@ class Monitor(Task):
         if evaluation is not None:
             drops = context.run.evaluation.drops
             tables = [monitoring_table(evaluation.methods, drops, evaluation.shipped), *seen_tables(evaluation)]
+        patches = Section("patches", "Largest patches", PATCH_TEXT, tables=[patch_table(largest, count)])
         return [
             Section("change", "What changed", pictures=there[:2]),
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
             Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
-            Section("patches", "Largest patches", tables=[patch_table(largest, count)] if largest else []),
+            *([patches] if largest else []),
             Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
         ]
 
