@@ -223,10 +223,10 @@ def _list(words: Sequence[str]) -> str:
 
 
 def share_text(share: float) -> str:
-    """A share as percent, rounded to 0 or to all only where it is.
+    """A share as percent, rounded to nothing or all only where it is.
 
     >>> share_text(0.996), share_text(0.98), share_text(1.0)
-    ('99.6%', '98%', '100%')
+    ('99.6 %', '98 %', '100 %')
     """
-    percent = f"{share:.0%}"
-    return percent if (percent in ("0%", "100%")) == (share in (0, 1)) else f"{min(max(share, 0.001), 0.999):.1%}"
+    rounds_away = round(100 * share) in (0, 100) and share not in (0, 1)
+    return f"{min(max(100 * share, 0.1), 99.9):.1f} %" if rounds_away else f"{100 * share:.0f} %"

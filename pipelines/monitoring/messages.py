@@ -63,13 +63,11 @@ def standing_notes(
     notes = []
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
-    held = {date.scene_id for date in context.cube.dates}
-    bad = [one for one in refused if one["reason"] != "all-cloud"]
-    missing, kept = ([one for one in bad if (one["scene_id"] in held) == is_held] for is_held in (False, True))
-    for scenes, said in ((missing, "missing here"), (kept, "here in the version that the cube held before")):
-        if scenes:
-            several = _many(len(scenes), "scene was refused and is", "scenes were refused and are")
-            notes.append(f"{several} {said}, first {scenes[0]['scene_id']} ({scenes[0]['reason']}); all of them: {listed_in}")
+    missing = [one for one in refused if one["reason"] != "all-cloud"]
+    if missing:
+        several = _many(len(missing), "scene was refused and is", "scenes were refused and are")
+        first = f"{missing[0]['scene_id']} ({missing[0]['reason']})"
+        notes.append(f"{several} missing here, first {first}; all of them: {listed_in}")
     return [*notes, *_idle_notes(context.cube, min_history, share)]
 
 

@@ -25,7 +25,7 @@ METHOD = Column("method", "method", "text")
 
 PATCHES = (
     Column("site", "site", "name"), Column("id", "patch", "name"), Column("area_m2", "area", "area"),
-    Column("median_date", "changed (median)", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
+    Column("median_date", "changed", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
     Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"), Column("lon", "longitude", "degrees"),
     Column("lat", "latitude", "degrees"),
 )  # fmt: skip

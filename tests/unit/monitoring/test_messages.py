@@ -29,9 +29,9 @@ def rate(value: float) -> Criterion:
             NOTHING,
             0.4,
             [rate(0.2), SEEN],
-            "raised no alarm in any patch from 2019-01-01 to 2021-01-01; 60% of the pixels are not monitored; where nothing "
+            "raised no alarm in any patch from 2019-01-01 to 2021-01-01; 60 % of the pixels are not monitored; where nothing "
             "changed, fewer than 1 of 1000 pixels raise a false alarm per year; of the change that the images show "
-            "only 1% was found.",
+            "only 1 % was found.",
         ),
         (
             NOTHING,

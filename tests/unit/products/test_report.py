@@ -18,7 +18,6 @@ from pipelines.products.report import (
     Report,
     duration,
     fact,
-    headline,
     number,
     render_markdown,
     render_report,
@@ -139,12 +138,6 @@ def test_the_plain_sentence_comes_first_then_verdict_criteria_and_sections(repor
 )
 def test_the_tone_follows_verdict_and_criteria(given: Verdict | None, criteria: tuple[Criterion, ...], tone: str) -> None:
     assert tone_of(replace(SUMMARY, verdict=given, criteria=criteria).to_json()) == tone
-
-
-def test_a_missed_criterion_is_in_the_title_of_the_verdict() -> None:
-    ungated = replace(verdict(), must_beat=())
-    summary = replace(SUMMARY, verdict=ungated, criteria=(Criterion("a", 1.0, 2.0), Criterion("b", 3.0, 2.0)))
-    assert headline(summary.to_json()) == "1 of 2 acceptance criteria is NOT met: a."
 
 
 def test_a_run_that_has_nothing_to_show_has_a_report(tmp_path: Path) -> None:
