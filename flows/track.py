@@ -90,7 +90,7 @@ def record_of(out: Path, tables: Tables, written: Sequence[str], settings: Track
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
     tracks, last = len(tables.tracks), tables.last
     message = f"{tracks} track{'s' * (tracks != 1)} through {tables.dates} dates"
-    least = f" (objects of at least {settings.least_size:.4g} {unit}²)" if settings.least_size else ""
+    least = f" (objects of at least {settings.least_size:.10g} {unit}²)" if settings.least_size else ""
     return {
         "message": message,
         "lines": [

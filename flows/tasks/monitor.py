@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from configs.tasks import monitor as config
 from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, finished, read_json, require
 from flows.task import Building, Findings, Invocation, Record, Task
+from pipelines.errors import RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
@@ -40,6 +43,11 @@ PICTURES = (
         "All usable observations of the pixel with the strongest evidence, what was expected of it, and when the alarm came.",
     ),
     ("growth.png", "Changed area over time", "Pixels of the patches, by their date of change and by that of their alarm."),
+)
+PATCH_TEXT = (
+    "A change is dated by the first observation that shows it: after a gap, such as a winter, it may have happened at any time "
+    "since the observation before. Confidence is the share of stable pixels whose evidence stays below that of the patch for a "
+    "year, not the probability that the change is real.",
 )
 
 
@@ -69,7 +77,8 @@ class Monitor(Task):
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Whether the state is of this config and cube. With `--restart` it is removed before the stage `monitor`."""
+        """Whether the state is of this config and cube, also before an evaluation, which would be of something else than what is
+        published. With `--restart` the state is removed before the stage `monitor`."""
         from pipelines.monitoring.context import check_state, forget
 
         folder = context.folder
@@ -77,7 +86,7 @@ class Monitor(Task):
         if stage == "monitor" and context.restart:
             folder.done("monitor").unlink(missing_ok=True)
             context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
-        elif stage != "evaluate":
+        else:
             record = finished(folder, "monitor") or {}
             model = record["model"] if record.get("fallback") else context.run.monitoring.model.kind
             check_state(open_cube(context), config.build_monitor_settings(context.run), folder.state / model)
@@ -96,12 +105,14 @@ class Monitor(Task):
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
         """Also False where a model that was missing then may be there now."""
+        from pipelines.monitoring.alerts import has_alert_log
         from pipelines.monitoring.context import has_record
 
         folder = context.folder
         if stage == "evaluate":
             return True
-        return not record["fallback"] and has_record(folder.state / record["model"]) and folder.alerts.exists()
+        is_there = has_record(folder.state / record["model"]) and has_alert_log(folder.alerts, folder.state / "alerts")
+        return is_there and not record["fallback"]
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from pipelines.monitoring.assessment import assess
@@ -135,34 +146,39 @@ class Monitor(Task):
         return make_record(context, opened, counts, updates)
 
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
-        """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified."""
-        record = record if is_new else {**record, **nothing_new(record)}
-        record = {**record, "notified": notify(context)}
-        for line in [*record["notes"], *record["notified"]]:
+        """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified.
+
+        What a run found that was killed before this is told now. The hash makes the report show what was sent since.
+        """
+        notified, was_untold = notify(context)
+        digest = hashlib.sha256(context.folder.alerts.read_bytes()).hexdigest()
+        kept = {**record, "notified": notified, "alerts_sha256": digest}
+        if is_new or digest != record.get("alerts_sha256"):
+            write_json(context.folder.done("monitor"), kept)
+        told = kept if is_new or was_untold else {**kept, **nothing_new(kept)}
+        for line in [*told["notes"], *notified]:
             context.steps.log(f"monitor: {line}")
-        if is_new:
-            write_json(context.folder.done("monitor"), record)
-        return record
+        return told
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
-        from pipelines.monitoring.messages import summary_sentence
+        from pipelines.monitoring.messages import Monitored, summary_sentence
         from pipelines.products.polygons import read_patches
         from pipelines.products.tables import cube_facts
 
         run, folder = context.run, context.folder
         facts, largest = read_patches(folder.products)
-        found, start = {**predicted["change"], **facts}, f"{run.monitoring.start:%Y-%m-%d}"
+        found, share = {**predicted["change"], **facts}, predicted.get("monitored_share", 1.0)  # records of 0.1.0 have none
+        start, until = f"{run.monitoring.start:%Y-%m-%d}", predicted["until"][:10]
+        monitored = Monitored(run.name, run.variable.name, start, until, share, run.monitoring.min_history)
         figures = evaluation.methods[evaluation.shipped] if evaluation else {}
-        counts = {**predicted["counts"], **{name: predicted[name] for name in ("dates", "until", "threshold", "model")}}
+        shown = {name: predicted[name] for name in ("dates", "until", "threshold", "model")}
         degraded = {"degraded": "; ".join(predicted["degraded"])} if predicted["degraded"] else {}
-        rate = figures.get("false_alarms")
-        sure = float(rate) if isinstance(rate, int | float) else None
         return Findings(
-            sentence=summary_sentence(run.name, run.variable.name, start, predicted["until"], found, sure),
+            sentence=summary_sentence(monitored, found, evaluation.criteria if evaluation else ()),
             found=found,
             largest=tuple(largest),
             alerts=tuple(read_json(folder.alerts, "run `driftline monitor CONFIG`")["alerts"]),
-            computed={**counts, **degraded},
+            computed={**predicted["counts"], **shown, "monitored_share": share, **degraded},
             cube=cube_facts(folder.cube_uri),
             settings=settings_of(run, predicted),
             notes=(*predicted["notes"], *threshold_notes(figures.get("threshold"), predicted["threshold"])),
@@ -187,11 +203,12 @@ class Monitor(Task):
         if evaluation is not None:
             drops = context.run.evaluation.drops
             tables = [monitoring_table(evaluation.methods, drops, evaluation.shipped), *seen_tables(evaluation)]
+        patches = Section("patches", "Largest patches", PATCH_TEXT, tables=[patch_table(largest, count)])
         return [
             Section("change", "What changed", pictures=there[:2]),
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
             Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
-            Section("patches", "Largest patches", tables=[patch_table(largest, count)] if largest else []),
+            *([patches] if largest else []),
             Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
         ]
 
@@ -244,27 +261,29 @@ def write_all(context: Invocation, found: Found, building: Building, progress: P
     progress(2, 2)
 
 
-def notify(context: Invocation) -> list[str]:
-    """Sends what has not been sent; notes for people."""
+def notify(context: Invocation) -> tuple[list[str], bool]:
+    """Sends what has not been sent, and marks what was found as told: (notes for people, whether it had not been)."""
     from flows.notify import send_alerts
-    from pipelines.monitoring.alerts import open_alert_log, write_alert_log
+    from pipelines.monitoring.alerts import read_alert_log, write_alert_log
 
     run, alerts, folder = context.run, context.folder.alerts, context.folder.state / "alerts"
-    alert_log, note = open_alert_log(alerts, folder)
-    _, notes = send_alerts(alert_log, run.alerts.notify, run.name, alerts, lambda log: write_alert_log(alerts, folder, log))
-    return [note, *notes] if note else notes
+    alert_log = read_alert_log(alerts, folder)
+    sent, notes = send_alerts(alert_log, run.alerts.notify, run.name, alerts, lambda log: write_alert_log(alerts, folder, log))
+    if alert_log.untold:
+        write_alert_log(alerts, folder, replace(sent, untold={}))
+    return notes, bool(alert_log.untold)
 
 
 # ---------------------------------------------------------------- record and report
 
 
 def make_record(context: Invocation, opened: MonitorContext, counts: Counts, updates: Updates) -> Record:
-    from pipelines.monitoring.messages import change_of, counts_of, iso_of, message_of, passing_notes, standing_notes
+    from pipelines.monitoring import messages as m
 
     folder, dates = context.folder, opened.cube.dates
-    refused = require(folder, "ingest")["refused"]
-    standing = standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history)
-    notes, until = [*standing, *passing_notes(counts)], iso_of(dates[-1].time_ns)
+    refused, share = require(folder, "ingest")["refused"], m.monitored_share(opened.monitoring.layers)
+    standing = m.standing_notes(opened, refused, folder.refused, context.run.monitoring.min_history, share)
+    notes, until = [*standing, *m.passing_notes(counts)], m.iso_of(dates[-1].time_ns)
     return {
         "snapshot": opened.cube.snapshot,
         "model_hash": opened.monitoring.made_for.detector,
@@ -274,13 +293,14 @@ def make_record(context: Invocation, opened: MonitorContext, counts: Counts, upd
         "threshold": opened.monitoring.detector.calibration.threshold,
         "until": until,
         "dates": len(dates),
-        "counts": counts_of(counts),
-        "change": change_of(updates),
+        "monitored_share": share,
+        "counts": m.counts_of(counts),
+        "change": m.change_of(updates),
         "alerts": list(updates.alerts),
         "degraded": notes,
         "standing": standing,
         "notes": notes,
-        "message": message_of(counts, updates),
+        "message": m.message_of(counts, updates),
     }
 
 
@@ -361,6 +381,7 @@ def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:
     tile = min(run.monitoring.tile_px, *extent.shape_yx) ** 2
     memory = tile * (history * 40 + STATE_BYTES * 3) / 1e6
     what = f"{history} dates of history, {monitored} to monitor"
-    if history == 0 or (verb == "run" and monitored == 0):
-        what += f": monitoring.start {run.monitoring.start:%Y-%m-%d} is not within the series, this cannot run"
+    if verb != "ingest" and (history == 0 or (verb != "monitor" and monitored == 0)):
+        needs = "dates before it" if verb == "monitor" else "dates before and from it on"
+        raise RequestError(f"monitoring.start {run.monitoring.start:%Y-%m-%d} leaves {what}; `driftline {verb}` needs {needs}")
     return estimate("monitor", what, seconds, extent.pixels * STATE_BYTES / 1e6, memory)

@@ -7,15 +7,15 @@ vanishes for one run and comes back is not new. `alerts.json` names the file wit
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.errors import ArtefactDamaged
+from pipelines.errors import ArtefactDamaged, StateError
 from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.monitoring.detector import CHANGED
@@ -60,6 +60,9 @@ class AlertLog:
     An alert is a JSON object: `number`, `look` (the number of the run that raised it, counting those that raised any), the
     patch's facts as they are now, `is_standing` (it is still there), and `notify`: the time at which each block was notified
     (ISO 8601, UTC), "" for one that has not been reached yet.
+
+    `untold`: what was found since the last run that was published, `pixels_new`, `objects_new` and the numbers of `alerts`: a
+    run that is killed before it publishes has told nobody, so the next one does.
     """
 
     changed: np.ndarray
@@ -68,6 +71,7 @@ class AlertLog:
     alerts: tuple[Facts, ...] = ()
     snapshot: str = ""
     grid: str = ""  # that the pixels are counted on
+    untold: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, grid: str = "") -> AlertLog:
@@ -80,13 +84,13 @@ class AlertLog:
 
 @dataclass(frozen=True)
 class Updates:
-    """What is new since the last run, beside what there is."""
+    """What is new since the last run that was published, beside what there is."""
 
     pixels: int
     pixels_new: int
     objects: int
     objects_new: int
-    alerts: tuple[Facts, ...]  # those raised now
+    alerts: tuple[Facts, ...]  # those raised since
 
 
 def find_updates(
@@ -115,14 +119,20 @@ def update_alert_log(
     raised_before = {alert["number"] for alert in alert_log.alerts}
     alerts = [{**one, **standing.get(one["number"], {}), "is_standing": one["number"] in standing} for one in alert_log.alerts]
     run_number = 1 + max((alert.get("look", 0) for alert in alert_log.alerts), default=0)
-    raised = tuple(
+    alerts += [
         {"number": n, "look": run_number, **facts, "is_standing": True, "notify": dict.fromkeys(settings.notify, "")}
         for n, facts in sorted(standing.items())
         if n not in raised_before and settings.is_met(facts)
-    )
-    objects_new, pixels_new = sum(owner not in known for owner in owners), int((~np.isin(changed, alert_log.changed)).sum())
-    log = AlertLog(changed, *_give(alert_log, patches, owners), (*alerts, *raised), snapshot, alert_log.grid)
-    return log, Updates(changed.size, pixels_new, len(patches), objects_new, raised)
+    ]
+    before, raised = alert_log.untold, [alert["number"] for alert in alerts if alert["number"] not in raised_before]
+    untold = {
+        "pixels_new": int((~np.isin(changed, alert_log.changed)).sum()) + before.get("pixels_new", 0),
+        "objects_new": sum(owner not in known for owner in owners) + before.get("objects_new", 0),
+        "alerts": [*before.get("alerts", ()), *raised],
+    }
+    log = AlertLog(changed, *_give(alert_log, patches, owners), tuple(alerts), snapshot, alert_log.grid, untold)
+    told = tuple(alert for alert in alerts if alert["number"] in untold["alerts"])
+    return log, Updates(changed.size, untold["pixels_new"], len(patches), untold["objects_new"], told)
 
 
 def _owner(patch: np.ndarray, alert_log: AlertLog, known: dict[int, int]) -> int | None:
@@ -210,6 +220,7 @@ def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
         "grid": alert_log.grid,
         "pixels": astuple(stored),
         "alerts": list(alert_log.alerts),
+        "untold": dict(alert_log.untold),
     }
     write_text(path, json.dumps(content, indent=1) + "\n", flush=False, mark="partial")
     for old in folder.glob("alerted-*.safetensors"):
@@ -218,18 +229,29 @@ def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
 
 
 def read_alert_log(path: Path, folder: Path) -> AlertLog:
-    """The log that `write_alert_log` left; an empty one if there is none. Raises ArtefactDamaged."""
+    """The log that `write_alert_log` left; an empty one if there is none. Raises ArtefactDamaged, StateError
+    (of another version)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise ArtefactDamaged(f"{path} has format {content['format']}, expected {FORMAT}")
+            raise StateError(f"{path} has format {content['format']}, this version reads {FORMAT}: use the version that wrote it")
         arrays = read_arrays(folder, Stored(*content["pixels"]))
         changed, pixel, number = (arrays[name] for name in PIXELS)
-        return AlertLog(changed, pixel, number, tuple(content["alerts"]), content["snapshot"], content["grid"])
+        alerts, untold = tuple(content["alerts"]), content.get("untold", {})
+        return AlertLog(changed, pixel, number, alerts, content["snapshot"], content["grid"], untold)
     except FileNotFoundError:
         return AlertLog.empty()
     except (ValueError, KeyError, TypeError) as e:
         raise ArtefactDamaged(f"{path} is not a list of alerts ({type(e).__name__}: {e})") from e
+
+
+def has_alert_log(path: Path, folder: Path) -> bool:
+    """True if there is a log that can be read. Raises StateError for one of another version."""
+    try:
+        read_alert_log(path, folder)
+    except ArtefactDamaged:
+        return False
+    return path.exists()
 
 
 def open_alert_log(path: Path, folder: Path, grid: str | None = None) -> tuple[AlertLog, str]:

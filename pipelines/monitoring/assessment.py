@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import RequestError
-from pipelines.learning.result import Criterion, Evaluation, Figure, Verdict
+from pipelines.learning.result import Criterion, Evaluation, Figure, Verdict, share_text
 from pipelines.monitoring.areas import MonitoredCube, read_areas
 from pipelines.monitoring.context import ExpectedValues, MonitorSettings, calibrate_on
 from pipelines.monitoring.detector import Detector
@@ -50,7 +50,7 @@ def assess(
     try:
         references = calibrate_references(rivals.references, series, cube.start_day, settings.false_alarms)
     except RequestError as e:  # the config sets the detector's threshold, the references have none
-        notes.append(f"without references: {e}")
+        notes.append(f"the comparison methods are left out: {e}")
     references.pop(shipped.replace(" ", "_"), None)  # the same method under another name
     found = evaluate_monitor({shipped: detector, **references}, series, cube.start_day, chosen)
     pairs = evaluate_pairs(cube, rivals.pair_indices, chosen.limit, chosen.direction)
@@ -101,12 +101,13 @@ def sentence_of(figures: Mapping[str, Figure], drops: Sequence[float], seen: Map
     if figures.get("false_alarms") is None:
         return "False alarms and delays could not be measured here: too few stable pixels."
     parts = [
-        f"drops of {drop:g}: {figures[f'found_{drop:g}']:.0%} found, median delay {figures[f'delay_{drop:g}']:.0f} days"
+        f"drops of {drop:g}: {share_text(found)} found, median delay {delay:.0f} days"
         for drop in drops
-        if figures.get(f"delay_{drop:g}") is not None
+        if isinstance(found := figures.get(f"found_{drop:g}"), int | float)
+        if isinstance(delay := figures.get(f"delay_{drop:g}"), int | float)
     ]
     if seen["pixels"]:
-        parts.append(f"{seen['found']} of the {seen['pixels']} pixels whose change the images show: found")
+        parts.append(f"{seen['found']} of {seen['pixels']} pixels whose change the images show are found")
     return f"{figures['false_alarms']:g} false alarms per 1000 stable pixels and year; " + "; ".join(parts) + "."
 
 

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.learning.result import Criterion, share_text
 from pipelines.monitoring.alerts import Updates
+from pipelines.monitoring.areas import MonitoredCube
 from pipelines.monitoring.context import MonitorContext
 from pipelines.monitoring.detector import NOT_MONITORED
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.replay import Counts
 
 DAY_NS = 86_400 * 10**9
-MOSTLY = 0.5  # of the raster without enough history: a note says so
+MOSTLY = 0.5  # of the raster with enough history: a note says where it is less
+UNTRUSTED = 10.0  # times the false alarms that were requested
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What was monitored: first and last day (ISO 8601), the share of the pixels, and the usable dates that one must have."""
+
+    name: str
+    variable: str
+    start: str
+    until: str
+    share: float
+    min_history: int
 
 
 def counts_of(counts: Counts) -> dict[str, int]:
@@ -38,9 +54,12 @@ def message_of(counts: Counts, updates: Updates) -> str:
     return f"{tiles} ({_many(counts.steps, 'step', 'steps')}); {found}, {alerts}"
 
 
-def standing_notes(context: MonitorContext, refused: Sequence[Mapping[str, str]], listed_in: Path, min_history: int) -> list[str]:
+def standing_notes(
+    context: MonitorContext, refused: Sequence[Mapping[str, str]], listed_in: Path, min_history: int, share: float
+) -> list[str]:
     """What stays so until somebody does something: another model than the config's, refused scenes, nothing to monitor.
-    `refused` scenes are listed in `listed_in`; those without a usable pixel are nothing unusual."""
+    `refused` scenes are listed in `listed_in`; those without a usable pixel are nothing unusual. `share` of the pixels is
+    monitored."""
     notes = []
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
@@ -49,12 +68,12 @@ def standing_notes(context: MonitorContext, refused: Sequence[Mapping[str, str]]
         several = _many(len(missing), "scene was refused and is", "scenes were refused and are")
         first = f"{missing[0]['scene_id']} ({missing[0]['reason']})"
         notes.append(f"{several} missing here, first {first}; all of them: {listed_in}")
-    return [*notes, *_idle_notes(context, min_history)]
+    return [*notes, *_idle_notes(context.cube, min_history, share)]
 
 
-def _idle_notes(context: MonitorContext, min_history: int) -> list[str]:
+def _idle_notes(cube: MonitoredCube, min_history: int, share: float) -> list[str]:
     """Monitoring that cannot find anything must not look like monitoring that found nothing."""
-    cube, notes = context.cube, []
+    notes = []
     start, last = day_of(cube.start_ns), cube.dates[-1]
     if cube.is_history(last):
         notes.append(
@@ -66,20 +85,19 @@ def _idle_notes(context: MonitorContext, min_history: int) -> list[str]:
             f"the cube ends in the future, on {last.name}: is that date wrong? Every earlier date counts as late from now on, "
             "and is replayed; a wrong date stays in the cube until the cube's folder is removed and ingested again"
         )
-    idle, pixels = count_idle(context.monitoring.layers)
-    if idle > MOSTLY * pixels:
-        share = "no pixel is monitored" if idle == pixels else f"{idle / pixels:.0%} of the pixels are not monitored"
+    if share < MOSTLY:
+        pixels = f"{share_text(1 - share)} of the pixels are not monitored" if share else "no pixel is monitored"
         notes.append(
-            f"{share}: they have fewer than {min_history} usable dates before {start} (monitoring.min_history, monitoring.start)"
+            f"{pixels}: they have fewer than {min_history} usable dates before {start} (monitoring.min_history, monitoring.start)"
         )
     return notes
 
 
-def count_idle(layers: Path) -> tuple[int, int]:
-    """(pixels that are not monitored, all pixels) of the layers in a folder, counted strip by strip."""
+def monitored_share(layers: Path) -> float:
+    """The share of the pixels that are monitored, of the layers in a folder, counted strip by strip."""
     status = Layers.open(layers).map("status")
     rows = range(0, status.shape[0], 1024)
-    return sum(int((np.asarray(status[row : row + 1024]) == NOT_MONITORED).sum()) for row in rows), status.size
+    return 1 - sum(int((np.asarray(status[row : row + 1024]) == NOT_MONITORED).sum()) for row in rows) / status.size
 
 
 def passing_notes(counts: Counts) -> list[str]:
@@ -94,21 +112,35 @@ def passing_notes(counts: Counts) -> list[str]:
     return notes
 
 
-def summary_sentence(
-    name: str, variable: str, start: str, until: str, found: Mapping[str, Any], false_alarms: float | None
-) -> str:
-    """One sentence for a person: what changed, where, when, how sure. Dates are ISO; `found` as in `summary.json`.
-    `false_alarms`: measured, per 1000 stable pixels and year; None: not measured."""
-    sure = ""
-    if false_alarms is not None:
-        share = f"about {false_alarms:.0f}" if false_alarms >= 1 else "fewer than 1"
-        sure = f"; where nothing changed, {share} of 1000 pixels raise a false alarm per year"
-    count = found.get("objects", 0)
+def summary_sentence(monitored: Monitored, found: Mapping[str, Any], criteria: Sequence[Criterion]) -> str:
+    """One sentence for a person: what raised alarms, where, when, how sure; `found` as in `summary.json`. `criteria` of the
+    evaluation, none: not evaluated; one that is not met is said here, since monitoring publishes all the same."""
+    name, variable, start, until = monitored.name, monitored.variable, monitored.start, monitored.until
+    if not monitored.share or until < start:
+        least = f"no pixel has the {monitored.min_history} usable dates before {start} that monitoring needs"
+        why = least if not monitored.share else f"there is no date from {start} on yet"
+        return f"{name}: nothing can be said about change in {variable}: {why}."
+    where = "" if monitored.share == 1 else f"; {share_text(1 - monitored.share)} of the pixels are not monitored"
+    sure = "".join(f"; {_trust(criterion)}" for criterion in criteria if criterion.kind == "at most" or not criterion.is_met)
+    count, again = found.get("objects", 0), found.get("pixels_recovered")
     if not count:
-        return f"{name}: {variable} has not changed in any patch from {start} to {until[:10]}{sure}."
-    latest = f", the latest on {found['last_date'][:10]}" if found.get("last_date") else ""
-    patches = f"{count} patch{'es' * (count != 1)} ({found['area_m2'] / 1e4:.1f} ha)"
-    return f"{name}: {variable} has changed in {patches} since {start}{latest}{sure}."
+        return f"{name}: {variable} raised no alarm in any patch from {start} to {until}{where}{sure}."
+    latest = f", the latest change on {found['last_date'][:10]}" if found.get("last_date") else ""
+    recovered = f"; {_many(again, 'pixel is', 'of the pixels are')} as expected again" if again else ""
+    patches = f"{_many(count, 'patch', 'patches')} ({found['area_m2'] / 1e4:.1f} ha{recovered})"
+    return f"{name}: {variable} raised alarms in {patches} since {start}{latest}{where}{sure}."
+
+
+def _trust(criterion: Criterion) -> str:
+    """What a criterion of the evaluation says of the alarms; `at most` is that of the false alarms."""
+    value, requested = criterion.value or 0.0, criterion.requested
+    if criterion.kind == "at least":
+        return f"of the {criterion.name.removesuffix(' found')} only {share_text(value)} was found"
+    if criterion.is_met:
+        share = f"about {value:.0f}" if value >= 1 else "fewer than 1"
+        return f"where nothing changed, {share} of 1000 pixels raise a false alarm per year"
+    doubt = "this cannot be trusted" if value > UNTRUSTED * requested else "more of this is false than was requested"
+    return f"{doubt}: {value:.4g} {criterion.name} were measured, at most {requested:g} were requested"
 
 
 def day_of(time_ns: int) -> str:

@@ -199,7 +199,7 @@ def draw_changed(
     draw_blank(axes, grid)
     draw_image(axes, is_seen.astype(np.uint8), grid, ListedColormap([GREY, PALE]), 0, 1)
     if not changed.any():
-        write_on(axes, "no change found")
+        write_on(axes, "no change found" if is_seen.any() else "nothing can be said")
         return None
     shown = np.ma.masked_where(~changed | ~np.isfinite(values), values)
     return draw_image(axes, shown, grid, shades.colours, shades.low, shades.high)

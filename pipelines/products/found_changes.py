@@ -143,6 +143,7 @@ def series_of(found: Found, number: int, pixel: tuple[int, int]) -> Series:
     """One pixel's observations beside what was expected of it, and when its change was found."""
     cube, (row, column) = found.cube, pixel
     x, y = cube.grid.affine @ (column + 0.5, row + 0.5)
-    title = f"{number}  Patch {number}: row {row}, column {column} ({x:.0f}, {y:.0f})"
+    patch = found.patches["id"].iloc[number - 1]
+    title = f"{number}  {patch}: pixel row {row}, column {column}; x {x:.0f}, y {y:.0f}"
     days = (float(found.layers.map(name)[row, column]) for name in ("change_day", "detected_day", "recovered_day"))
     return Series(title, follow_pixel(cube, found.context.monitoring.detector, row, column), *days)

@@ -15,9 +15,11 @@ import pytest
 import xarray as xr
 import yaml
 
+from configs.load import load_run
 from flows import notify as notifying
 from flows.code import WHOLE, closure
 from flows.notify import send_alerts
+from flows.planning import make_plan
 from flows.stage import carry_out
 from flows.task import open_invocation, remembering_folder
 from flows.tasks.monitor import Monitor
@@ -167,7 +169,8 @@ def test_other_settings_and_another_cube_are_refused_until_restart(here: Path, p
     with pytest.raises(StateError, match=rf"another detector .*expected monitoring\.test\.drift: 1\.5, found 2\.0.*{remedy}"):
         monitor(config, "monitoring.test.drift=1.5")
     with pytest.raises(StateError, match=rf"another monitoring\.start.*{remedy}"):
-        monitor(config, "monitoring.start=2018-04-01")
+        monitor(config, "monitoring.start=2018-04-01", verb="run")
+    assert not (here / "runs" / "forest" / "evaluation.json").exists(), "refused before the evaluation"
     with pytest.raises(StateError, match=rf"other tiles .*{remedy}"):
         monitor(config, "monitoring.tile_px=32")
     write_scenes(here, range(DATES), dict.fromkeys(range(DATES), 7))
@@ -182,7 +185,7 @@ def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: 
     config, folder = write_scenes(here, range(DATES)), here / "runs" / "forest"
     assert len(monitor(config)["alerts"]) == 1
     (folder / "alerts.json").write_text("{")
-    assert len(monitor(write_scenes(here, range(DATES + 1)))["alerts"]) == 1
+    assert len(monitor(config)["alerts"]) == 1, "also where nothing else is new"
     assert (folder / "alerts.damaged.json").exists()
     alert_log = json.loads((folder / "alerts.json").read_text())
     (folder / "alerts.json").write_text(json.dumps({**alert_log, "grid": "another"}))
@@ -193,6 +196,15 @@ def test_a_list_of_alerts_that_is_damaged_or_of_another_grid_is_put_aside(here: 
 def test_a_start_before_the_first_date_is_refused(here: Path, plain: None) -> None:
     with pytest.raises(RequestError, match="there is no history to learn from; set a later start"):
         monitor(write_scenes(here, range(10)), "monitoring.start=2014-01-01")
+
+
+def test_a_plan_of_what_cannot_run_is_refused(here: Path) -> None:
+    config, late = write_scenes(here, range(10)), "monitoring.start=2030-01-01"
+    with pytest.raises(RequestError, match="leaves 0 dates of history, 10 to monitor; `driftline monitor` needs"):
+        make_plan(load_run(config, ["monitoring.start=2014-01-01"]), "monitor")
+    with pytest.raises(RequestError, match="leaves 10 dates of history, 0 to monitor"):
+        make_plan(load_run(config, [late]), "run")
+    assert make_plan(load_run(config, [late]), "monitor")["steps"]
 
 
 def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain: None) -> None:
@@ -217,9 +229,10 @@ def test_refused_scenes_are_noted(here: Path, plain: None) -> None:
     assert "1 scene was refused and is missing here" in record["degraded"][0]
 
 
-def test_monitoring_that_cannot_find_anything_says_so(here: Path, plain: None) -> None:
+def test_monitoring_that_cannot_find_anything_says_so(here: Path) -> None:
     config = write_scenes(here, range(DATES))
     early = monitor(config, "name=early", "monitoring.start=2030-01-01")
+    assert json.loads((here / "runs/early/summary.json").read_text())["sentence"].startswith("early: nothing can be said")
     assert early["degraded"] == [
         "no date has been monitored yet: monitoring.start is 2030-01-01 and the cube ends on 2019-05-09; "
         "later dates are monitored"
@@ -269,10 +282,13 @@ def test_the_evaluation_is_done_once_and_the_report_shows_it(here: Path) -> None
     assert evaluation["verdict"]["is_publishable"]
     assert {"harmonic cusum", "difference", "three_low"} <= evaluation["methods"].keys()
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["sentence"].startswith("forest: ndvi has changed in 1 patch (0.5 ha) since 2018-02-20, the latest on 2018-")
+    assert summary["sentence"].startswith(
+        "forest: ndvi raised alarms in 1 patch (0.5 ha) since 2018-02-20, the latest change on 2018-"
+    )
     assert [criterion["kind"] for criterion in summary["criteria"]][:2] == ["at most", "at least"]
     assert summary["model_hash"] == first["model_hash"]
-    assert "Simulated breaks" in (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text()
+    assert all(text in html for text in ("Simulated breaks", "not the probability that the change is real"))
     assert monitor(config, "evaluation.pixels=200", verb="run")["skipped"]
 
 
@@ -373,6 +389,33 @@ def test_an_alert_is_kept_without_a_server_sent_when_there_is_one_and_sent_once(
     alert_log = json.loads(Path("runs/forest/alerts.json").read_text())
     assert alert_log["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
     assert alert_log["alerts"][0]["notify"]["slack-webhook/gone"] == ""
+
+
+def test_a_summary_shows_what_was_sent_by_a_run_without_anything_new(
+    here: Path, block: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.products.found_changes.draw_changes", lambda *arguments: None)
+    config, blocks = write_scenes(here, range(DATES)), "alerts.notify=[custom-webhook/ops]"
+    monitor(config, blocks)
+    block()
+    assert monitor(config, blocks)["skipped"]
+    summary = json.loads(Path("runs/forest/summary.json").read_text())
+    assert summary["alerts"][0]["notify"]["custom-webhook/ops"].endswith("Z")
+
+
+def test_alerts_of_a_run_that_was_killed_before_it_published_are_told(
+    here: Path, plain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_scenes(here, range(DATES))
+    for step in ("flows.publish.put_in_place", "flows.tasks.monitor.notify"):
+        with monkeypatch.context() as killed:
+            killed.setattr(step, lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                monitor(config)
+    told = monitor(config)
+    assert (len(told["alerts"]), told["change"]["objects_new"]) == (1, 1)
+    assert told["change"]["pixels_new"] == told["change"]["pixels"]
+    assert monitor(config)["alerts"] == []
 
 
 def test_a_run_killed_while_it_notifies_has_its_record_and_sends_next_time(

@@ -1,11 +1,13 @@
 """What is new since the last time: patches are known by their pixels, alerts are raised once."""
 
+from dataclasses import replace
+
 import geopandas
 import numpy as np
 import pytest
 import shapely
 
-from pipelines.errors import ArtefactDamaged
+from pipelines.errors import ArtefactDamaged, StateError
 from pipelines.grid import Grid
 from pipelines.monitoring.alerts import (
     AlertLog,
@@ -13,6 +15,7 @@ from pipelines.monitoring.alerts import (
     Patch,
     flat_indices,
     mark_sent,
+    open_alert_log,
     patches_of,
     read_alert_log,
     update_alert_log,
@@ -28,8 +31,23 @@ def patch(*pixels: int, area_m2: float = 100.0, confidence: float | None = 0.99)
 
 
 def run_number(alert_log: AlertLog, *patches: Patch, settings: AlertSettings = RULE, stray: tuple[int, ...] = ()):
+    """A run that is published: what it found is told."""
+    alert_log, updates = killed_run(alert_log, *patches, settings=settings, stray=stray)
+    return replace(alert_log, untold={}), updates
+
+
+def killed_run(alert_log: AlertLog, *patches: Patch, settings: AlertSettings = RULE, stray: tuple[int, ...] = ()):
     changed = np.array(sorted({*stray, *(int(p) for one in patches for p in one.pixels)}), np.int64)
     return update_alert_log(alert_log, changed, patches, settings, "SNAP")
+
+
+def test_what_a_run_found_that_was_killed_before_it_published_is_told_by_the_next(tmp_path):
+    alert_log, _ = run_number(AlertLog.empty(), patch(1, 2, 3))
+    alert_log, _ = killed_run(alert_log, patch(1, 2, 3, 4), patch(7, 8))
+    write_alert_log(tmp_path / "alerts.json", tmp_path / "alerts", alert_log)
+    found = read_alert_log(tmp_path / "alerts.json", tmp_path / "alerts")
+    _, updates = run_number(found, patch(1, 2, 3, 4), patch(7, 8), patch(9))
+    assert (updates.pixels_new, updates.objects_new, [alert["number"] for alert in updates.alerts]) == (4, 2, [2, 3])
 
 
 def test_a_patch_is_news_once_and_growing_is_not_a_new_one():
@@ -108,6 +126,10 @@ def test_the_alert_log_comes_back_as_it_was_and_damage_is_named(tmp_path):
     path.write_text('{"alerts"')
     with pytest.raises(ArtefactDamaged, match="is not a list of alerts"):
         read_alert_log(path, folder)
+    path.write_text('{"format": 99}')
+    with pytest.raises(StateError, match="has format 99, this version reads 1"):
+        open_alert_log(path, folder)
+    assert path.exists(), "not put aside"
 
 
 def test_outlines_are_the_pixels_that_they_were_drawn_around():

@@ -27,9 +27,10 @@ def test_the_sentence_says_what_the_images_show() -> None:
     seen = seen_of({"seen_in_images": {"2011": {"pixels": 118, "found": 0.0254}, "2012": {"pixels": 0, "found": None}}})
     assert seen == {"pixels": 118, "found": 3}
     assert sentence_of(figures(0.5), [0.2], seen) == (
-        "0 false alarms per 1000 stable pixels and year; drops of 0.2: 10% found, median delay 90 days; "
-        "3 of the 118 pixels whose change the images show: found."
+        "0 false alarms per 1000 stable pixels and year; drops of 0.2: 10 % found, median delay 90 days; "
+        "3 of 118 pixels whose change the images show are found."
     )
+    assert "drops of 0.4: 99.6 % found" in sentence_of(figures(0.996), [0.4], seen)
     assert "too few stable pixels" in sentence_of({"false_alarms": None}, [0.2], seen)
 
 
