@@ -148,17 +148,17 @@ class Monitor(Task):
     def close(self, context: Invocation, record: Record, *, is_new: bool) -> Record:
         """Sends alerts that have not been sent, also where nothing is new; the record is on disk before anyone is notified.
 
-        What a run found that was killed before this is told now. The hash makes the report show what was sent since.
+        What a run found that was killed before this is reported now. The hash makes the report show what was sent since.
         """
-        notified, was_untold = notify(context)
+        notified, was_unreported = notify(context)
         digest = hashlib.sha256(context.folder.alerts.read_bytes()).hexdigest()
         kept = {**record, "notified": notified, "alerts_sha256": digest}
         if is_new or digest != record.get("alerts_sha256"):
             write_json(context.folder.done("monitor"), kept)
-        told = kept if is_new or was_untold else {**kept, **nothing_new(kept)}
-        for line in [*told["notes"], *notified]:
+        reported = kept if is_new or was_unreported else {**kept, **nothing_new(kept)}
+        for line in [*reported["notes"], *notified]:
             context.steps.log(f"monitor: {line}")
-        return told
+        return reported
 
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         from pipelines.monitoring.messages import Monitored, summary_sentence
@@ -262,16 +262,16 @@ def write_all(context: Invocation, found: Found, building: Building, progress: P
 
 
 def notify(context: Invocation) -> tuple[list[str], bool]:
-    """Sends what has not been sent, and marks what was found as told: (notes for people, whether it had not been)."""
+    """Sends what has not been sent, and marks what was found as reported: (notes for people, whether it had not been)."""
     from flows.notify import send_alerts
     from pipelines.monitoring.alerts import read_alert_log, write_alert_log
 
     run, alerts, folder = context.run, context.folder.alerts, context.folder.state / "alerts"
     alert_log = read_alert_log(alerts, folder)
     sent, notes = send_alerts(alert_log, run.alerts.notify, run.name, alerts, lambda log: write_alert_log(alerts, folder, log))
-    if alert_log.untold:
-        write_alert_log(alerts, folder, replace(sent, untold={}))
-    return notes, bool(alert_log.untold)
+    if alert_log.unreported:
+        write_alert_log(alerts, folder, replace(sent, unreported={}))
+    return notes, bool(alert_log.unreported)
 
 
 # ---------------------------------------------------------------- record and report

@@ -61,8 +61,8 @@ class AlertLog:
     patch's facts as they are now, `is_standing` (it is still there), and `notify`: the time at which each block was notified
     (ISO 8601, UTC), "" for one that has not been reached yet.
 
-    `untold`: what was found since the last run that was published, `pixels_new`, `objects_new` and the numbers of `alerts`: a
-    run that is killed before it publishes has told nobody, so the next one does.
+    `unreported`: what was found since the last run that was published, `pixels_new`, `objects_new` and the numbers of `alerts`: a
+    run that is killed before it publishes has reported nothing, so the next one does.
     """
 
     changed: np.ndarray
@@ -71,7 +71,7 @@ class AlertLog:
     alerts: tuple[Facts, ...] = ()
     snapshot: str = ""
     grid: str = ""  # that the pixels are counted on
-    untold: Mapping[str, Any] = field(default_factory=dict)
+    unreported: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, grid: str = "") -> AlertLog:
@@ -124,15 +124,15 @@ def update_alert_log(
         for n, facts in sorted(standing.items())
         if n not in raised_before and settings.is_met(facts)
     ]
-    before, raised = alert_log.untold, [alert["number"] for alert in alerts if alert["number"] not in raised_before]
-    untold = {
+    before, raised = alert_log.unreported, [alert["number"] for alert in alerts if alert["number"] not in raised_before]
+    unreported = {
         "pixels_new": int((~np.isin(changed, alert_log.changed)).sum()) + before.get("pixels_new", 0),
         "objects_new": sum(owner not in known for owner in owners) + before.get("objects_new", 0),
         "alerts": [*before.get("alerts", ()), *raised],
     }
-    log = AlertLog(changed, *_give(alert_log, patches, owners), tuple(alerts), snapshot, alert_log.grid, untold)
-    told = tuple(alert for alert in alerts if alert["number"] in untold["alerts"])
-    return log, Updates(changed.size, untold["pixels_new"], len(patches), untold["objects_new"], told)
+    log = AlertLog(changed, *_give(alert_log, patches, owners), tuple(alerts), snapshot, alert_log.grid, unreported)
+    reported = tuple(alert for alert in alerts if alert["number"] in unreported["alerts"])
+    return log, Updates(changed.size, unreported["pixels_new"], len(patches), unreported["objects_new"], reported)
 
 
 def _owner(patch: np.ndarray, alert_log: AlertLog, known: dict[int, int]) -> int | None:
@@ -220,7 +220,7 @@ def write_alert_log(path: Path, folder: Path, alert_log: AlertLog) -> None:
         "grid": alert_log.grid,
         "pixels": astuple(stored),
         "alerts": list(alert_log.alerts),
-        "untold": dict(alert_log.untold),
+        "unreported": dict(alert_log.unreported),
     }
     write_text(path, json.dumps(content, indent=1) + "\n", flush=False, mark="partial")
     for old in folder.glob("alerted-*.safetensors"):
@@ -237,8 +237,8 @@ def read_alert_log(path: Path, folder: Path) -> AlertLog:
             raise StateError(f"{path} has format {content['format']}, this version reads {FORMAT}: use the version that wrote it")
         arrays = read_arrays(folder, Stored(*content["pixels"]))
         changed, pixel, number = (arrays[name] for name in PIXELS)
-        alerts, untold = tuple(content["alerts"]), content.get("untold", {})
-        return AlertLog(changed, pixel, number, alerts, content["snapshot"], content["grid"], untold)
+        alerts, unreported = tuple(content["alerts"]), content.get("unreported", {})
+        return AlertLog(changed, pixel, number, alerts, content["snapshot"], content["grid"], unreported)
     except FileNotFoundError:
         return AlertLog.empty()
     except (ValueError, KeyError, TypeError) as e:

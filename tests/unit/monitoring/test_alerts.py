@@ -33,7 +33,7 @@ def patch(*pixels: int, area_m2: float = 100.0, confidence: float | None = 0.99)
 def run_number(alert_log: AlertLog, *patches: Patch, settings: AlertSettings = RULE, stray: tuple[int, ...] = ()):
     """A run that is published: what it found is told."""
     alert_log, updates = killed_run(alert_log, *patches, settings=settings, stray=stray)
-    return replace(alert_log, untold={}), updates
+    return replace(alert_log, unreported={}), updates
 
 
 def killed_run(alert_log: AlertLog, *patches: Patch, settings: AlertSettings = RULE, stray: tuple[int, ...] = ()):
