@@ -136,11 +136,11 @@ def read_json(path: Path, remedy: str) -> Any:
 
 @cache
 def code_version() -> str:
-    """Release and a digest of all source files, e.g. 0.1.0+3f2a...; keys of stages digest only what they use (flows/code.py)."""
+    """Release and a digest of all source files and templates, e.g. 0.1.0+3f2a...; keys of stages digest only what they use."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for package in ("pipelines", "models", "configs", "flows"):
-        for path in sorted((root / package).rglob("*.py")):
+        for path in sorted(p for p in (root / package).rglob("*.*") if p.is_file() and p.suffix != ".pyc"):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     try:
         release = version("driftline")
