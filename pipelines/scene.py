@@ -40,3 +40,18 @@ class Scene:
     observed_utc: np.datetime64
     assets: dict[str, Asset] = field(hash=False)
     parts: tuple["Scene", ...] = ()
+
+
+def is_storable(value: float, dtype: np.dtype) -> bool:
+    """True if `dtype` can hold `value`."""
+    if dtype.kind == "f":
+        return not np.isfinite(value) or abs(value) <= np.finfo(dtype).max
+    limits = np.iinfo(dtype)
+    return bool(np.isfinite(value)) and float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def fill_value(nodata: float | None, dtype: np.dtype) -> float:
+    """Value of pixels outside a scene: its nodata; without one NaN for floats, 0 for integers."""
+    if nodata is not None and is_storable(nodata, dtype):
+        return nodata
+    return np.nan if dtype.kind == "f" else 0

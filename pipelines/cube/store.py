@@ -22,8 +22,7 @@ from zarr.core.common import JSON
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, parse_crs
-from pipelines.scene import Band
-from pipelines.sources.layers import fill_value
+from pipelines.scene import Band, fill_value
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")

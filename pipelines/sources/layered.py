@@ -16,8 +16,8 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
-from pipelines.scene import Asset, Band, Scene
-from pipelines.sources.layers import BandRequest, Layer, fill_value, is_storable, open_hdf5_layer, open_raster_layer
+from pipelines.scene import Asset, Band, Scene, fill_value, is_storable
+from pipelines.sources.layers import BandRequest, Layer, open_hdf5_layer, open_raster_layer
 from pipelines.sources.opening import check_inside, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
 from pipelines.sources.source import Listing, Resampling

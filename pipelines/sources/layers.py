@@ -180,21 +180,6 @@ def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
     return native if read_as is None else native.view(read_as)
 
 
-def is_storable(value: float, dtype: np.dtype) -> bool:
-    """True if `dtype` can hold `value`."""
-    if dtype.kind == "f":
-        return not np.isfinite(value) or abs(value) <= np.finfo(dtype).max
-    limits = np.iinfo(dtype)
-    return bool(np.isfinite(value)) and float(value).is_integer() and limits.min <= value <= limits.max
-
-
-def fill_value(nodata: float | None, dtype: np.dtype) -> float:
-    """Value of pixels outside a scene: its nodata; without one NaN for floats, 0 for integers."""
-    if nodata is not None and is_storable(nodata, dtype):
-        return nodata
-    return np.nan if dtype.kind == "f" else 0
-
-
 def open_raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
     """Raster band `index`, on the requested grid or its own. Raises SceneRefused(wrong-crs, wrong-grid)."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
