@@ -98,6 +98,15 @@ def test_an_evaluation_under_another_config_counts_for_nothing(verb: str, fake: 
     assert {path: path.read_bytes() for path in before} == before, "a refusal changes nothing, not even config.yaml"
 
 
+def test_an_evaluation_counts_after_the_cube_has_grown(fake: Any, open_fake: Open) -> None:
+    carry_out(open_fake(), "run")
+    ingested = open_fake().folder.done("ingest")
+    ingested.write_text(ingested.read_text().replace("S1", "S2"))
+    carry_out(open_fake(), "report")
+    assert_consistent(open_fake())
+    assert len(published(open_fake())) == 3
+
+
 @pytest.mark.parametrize("name", ["products/date-0.tif", "quicklook.png", "summary.json", "report.html", "report.md"])
 def test_what_was_altered_is_made_anew(name: str, fake: Any, open_fake: Open) -> None:
     carry_out(open_fake(), "run")
