@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,14 +15,14 @@ from configs.tasks import AnyRun
 from flows import Json
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
-NEEDED = {  # what other stages read of a stage's record; without it the stage counts as not finished
-    "ingest": {"snapshot", "refused"},
-    "train": {"key", "snapshot", "model_hash"},
-    "evaluate": {"key", "model_hash", "is_publishable", "message"},
-    "monitor": {"key", "products", "snapshot", "model", "model_hash"},
-    "report": {"key"},
+PUBLISHED = {"key": str, "model_hash": str, "products": list, "snapshot": str, "files": dict}  # by the last stage of a task
+NEEDED: dict[str, dict[str, type]] = {  # what others read of a stage's record; without it the stage counts as not finished
+    "ingest": {"snapshot": str, "refused": list},
+    "train": {"key": str, "snapshot": str, "model_hash": str},
+    "evaluate": {"key": str, "snapshot": str, "model_hash": str, "is_publishable": bool, "message": str, "files": dict},
+    "monitor": {**PUBLISHED, "model": str},
+    "report": {"key": str, "files": dict},
 }
-PUBLISHED = {"key", "model_hash", "products", "snapshot"}  # of the stage that publishes, whatever its name
 
 
 class Below:
@@ -41,6 +41,7 @@ class RunFolder:
 
     path: Path
     cube_uri: str
+    task: str = ""  # records of another task, which once had this folder, do not count
 
     config, report, summary, steps = Below("config.yaml"), Below("report.html"), Below("summary.json"), Below("steps.jsonl")
     samples, model, networks, staging = Below("samples"), Below("model"), Below("model/networks"), Below("staging")
@@ -51,7 +52,7 @@ class RunFolder:
     @classmethod
     def of(cls, run: AnyRun) -> "RunFolder":
         path = Path(run.runs) / run.name
-        return cls(path, run.cube.uri or str(path / ("cubes" if run.task == "change" else "cube")))
+        return cls(path, run.cube.uri or str(path / ("cubes" if run.task == "change" else "cube")), run.task)
 
     def cube_of(self, site: str) -> str:
         """The URI of one site's cube, where a run has several."""
@@ -64,17 +65,38 @@ class RunFolder:
 
 
 def finished(folder: RunFolder, stage: str, key: str | None = None) -> Json | None:
-    """What the stage left, or None if it has not finished (with this key)."""
-    path = folder.done(stage)
-    if not path.exists():
-        return None
+    """What the stage left, or None if it has not finished (with this key, for this task)."""
+    record = readable(folder.done(stage))
+    if not all(isinstance(record.get(name), kind) for name, kind in NEEDED.get(stage, PUBLISHED).items()):
+        return None  # a stage without a usable record is simply not finished; it runs again
+    is_ours = record.get("task", folder.task) == folder.task  # version 0.1.0 does not name the task
+    return record if is_ours and (key is None or record["key"] == key) else None
+
+
+def readable(path: Path) -> Json:
+    """A record, {} if it is missing or damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None  # a stage without a readable record is simply not finished; it runs again
-    if not isinstance(record, dict) or not NEEDED.get(stage, PUBLISHED) <= record.keys():
-        return None
-    return record if key is None or record.get("key") == key else None
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def fingerprints(folder: RunFolder, names: Iterable[str]) -> dict[str, list[int | str]]:
+    """name -> [bytes, SHA-256 (hex)] of files below the run's folder; those that are not there are left out."""
+    found: dict[str, list[int | str]] = {}
+    for path in (folder.path / name for name in names):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[str(path.relative_to(folder.path))] = [path.stat().st_size, digest]
+    return found
+
+
+def first_altered(folder: RunFolder, record: Json) -> str:
+    """The first of the `files` of a record that is not as the stage left it, "" if all are."""
+    now = fingerprints(folder, record["files"])
+    return next((name for name, known in record["files"].items() if now.get(name) != known), "")
 
 
 @contextmanager
@@ -136,11 +158,11 @@ def read_json(path: Path, remedy: str) -> Any:
 
 @cache
 def code_version() -> str:
-    """Release and a digest of all source files, e.g. 0.1.0+3f2a...; keys of stages digest only what they use (flows/code.py)."""
+    """Release and a digest of all source files and templates, e.g. 0.1.0+3f2a...; keys of stages digest only what they use."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for package in ("pipelines", "models", "configs", "flows"):
-        for path in sorted((root / package).rglob("*.py")):
+        for path in sorted(p for p in (root / package).rglob("*.*") if p.is_file() and p.suffix != ".pyc"):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     try:
         release = version("driftline")

@@ -1,88 +1,115 @@
 """What a run publishes, for every task: the gate, the products, summary.json and report.html.
 
-`products/` always belong to one model, one verdict and one summary: files are written beside the old ones and take their place by
-renames, and products of another model, or that the verdict no longer allows, are withdrawn. The record of the stage says at every
-moment which files may lie there: before the first rename it names the old and the new ones, without a key, so that after a kill
-nobody takes them for finished.
+`products/` always belong to one task, model, evaluation and summary: files are written beside the old ones and take their place
+by renames; what does not belong is withdrawn (`misfit`). The record of the stage says at every moment which files may lie there:
+before the first rename it names the old and the new ones, without a key, so that after a kill nobody takes them for finished.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.load import config_hash
+from configs.load import config_hash, write_resolved
 from flows import code
-from flows.folder import RunFolder, code_version, finished, read_json, require
+from flows.folder import RunFolder, code_version, fingerprints, finished, first_altered, readable, require
 from flows.steps import read_records, stage_costs
-from flows.task import Building, Findings, Invocation, Record, Task
-from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished
-from pipelines.files import replace_folder, write_json
+from flows.task import Building, Findings, Invocation, Record, Task, key_of
+from pipelines.errors import MissingInput, NotPublished
+from pipelines.files import replace_folder
 from pipelines.learning.result import Evaluation
 
-PICTURES = (".png", ".gif")
+PUBLISHED = re.compile(r"products/[^/.][^/]*|[^/]+\.(png|gif)")  # records can be edited; nothing else is ours to remove
 
 
-def publish(task: Task, context: Invocation, stage: str, key: str) -> Record:
+def publish(task: Task, context: Invocation, stage: str) -> Record:
     """The last stage of a task: products, then summary and report. Raises NotPublished, after the report, at a shut gate."""
-    evaluation = current_evaluation(task, context)
-    if task.is_gated:
+    folder, (evaluation, record) = context.folder, standing(task, context)
+    if task.is_gated and evaluation is not None:
         require_publishable(task, context, stage, evaluation)
-    record = finished(context.folder, stage, key)
-    is_new = record is None or not is_published(context.folder, record) or not task.is_whole(context, stage, record)
-    if record is None or is_new:
+    key = key_of(task, context, stage)
+    is_new = record.get("key") != key or not task.is_whole(context, stage, record)
+    if is_new:
         record = write_products(task, context, stage, key, evaluation)
     else:
         context.steps.skip(stage, "up to date")
     record = task.close(context, record, is_new=is_new)
-    is_there = context.folder.summary.exists() and context.folder.report.exists()  # a kill leaves those of the run before
-    if is_new or not is_there or finished(context.folder, "report", report_key(task, context)) is None:
+    reported = finished(folder, "report", report_key(task, context))
+    if is_new or reported is None or first_altered(folder, reported):  # a kill leaves those of the run before
         report(task, context)
-    findings = task.find(context, current_evaluation(task, context), current_products(task, context))
+    findings = task.find(context, evaluation, finished(folder, stage) or {})
     notes = [*record.get("notes", ()), *record.get("notified", ())]
-    return {**record, "lines": [record["message"], *notes, *lines_of(context.folder, findings)], "skipped": not is_new}
+    return {**record, "lines": [record["message"], *notes, *lines_of(folder, findings)], "skipped": not is_new}
+
+
+# ---------------------------------------------------------------- what counts
+
+
+def standing(task: Task, context: Invocation) -> tuple[Evaluation | None, Record]:
+    """(the evaluation that counts, the record of what is published or {}); what does not belong to the run is withdrawn.
+
+    Raises MissingInput where a gated task has no evaluation that counts.
+    """
+    folder, stage = context.folder, task.stages[-1]
+    evaluation, record = current_evaluation(task, context), finished(folder, stage)
+    if why := misfit(task, folder, record, evaluation):
+        withdraw(context, stage, why)
+        record = None
+    if task.is_gated and evaluation is None:
+        raise MissingInput(f"{folder.path} has no evaluation of this model and config; run `driftline evaluate CONFIG` first")
+    return evaluation, record or {}
 
 
 def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
-    """The evaluation of the model in the run's folder, None where there is none; one of another model does not count.
-
-    Nor does one of version 0.1.0, whose record does not have the file's hash.
-    """
-    evaluated = finished(context.folder, "evaluate")
-    if evaluated is None or "evaluation_sha256" not in evaluated or not context.folder.evaluation.exists():
+    """The evaluation whose key is the one that config and model give, None where there is none; the cube may have grown since."""
+    folder = context.folder
+    record = finished(folder, "evaluate")
+    if record is None or first_altered(folder, record) or record["key"] != key_of(task, context, "evaluate", record["snapshot"]):
         return None
-    trained = finished(context.folder, "train") if "train" in task.stages else None
-    if trained is not None and trained["model_hash"] != evaluated["model_hash"]:
-        return None
-    return read_evaluation(context.folder)
+    return read_evaluation(folder)
 
 
 def read_evaluation(folder: RunFolder) -> Evaluation:
-    """What `evaluate` left. Raises MissingInput or ArtefactDamaged, also for an evaluation of an earlier version."""
-    path, remedy = folder.evaluation, "run `driftline evaluate CONFIG`"
-    content = read_json(path, remedy)
-    try:
-        return Evaluation.from_json(content)
-    except (KeyError, TypeError, AttributeError) as e:
-        raise ArtefactDamaged(f"{path} is not an evaluation of this version ({e}); {remedy}") from e
+    """What `evaluate` left."""
+    return Evaluation.from_json(json.loads(folder.evaluation.read_text(encoding="utf-8")))
 
 
-def require_publishable(task: Task, context: Invocation, stage: str, evaluation: Evaluation | None) -> None:
-    """Raises MissingInput without an evaluation of the model; NotPublished, with the report written, at a shut gate."""
-    folder = context.folder
-    if evaluation is None:
-        folder.done("evaluate").unlink(missing_ok=True)  # a verdict on something else
-        require(folder, "evaluate")
-    assert evaluation is not None
+def misfit(task: Task, folder: RunFolder, record: Record | None, evaluation: Evaluation | None) -> str:
+    """Why what lies there must not stay published, "" if it may, or if there is nothing."""
+    if record is None:
+        is_there = bool(named_files(folder)) or folder.products.exists()
+        return "its record is missing, damaged, or of another task or version" if is_there else ""
+    if not record["key"]:
+        return "a run was stopped while it was put into its place"
+    if name := first_altered(folder, record):
+        return f"{name} is missing or was changed"
+    trained = finished(folder, "train") if "train" in task.stages else None
+    if trained is not None and trained["model_hash"] != record["model_hash"]:
+        return "another model has been trained since"
+    if not task.is_gated or evaluation is None:
+        return ""
+    if not (evaluation.verdict.is_publishable or record.get("even_if_worse")):
+        return "the verdict on the model that made it does not allow it"
+    return "" if record.get("evaluated") == evaluated_key(folder) else "the model has been evaluated otherwise since"
+
+
+def evaluated_key(folder: RunFolder) -> str:
+    return str((finished(folder, "evaluate") or {}).get("key", ""))
+
+
+def require_publishable(task: Task, context: Invocation, stage: str, evaluation: Evaluation) -> None:
+    """Raises NotPublished, with the report written, at a shut gate."""
     if evaluation.verdict.is_publishable or context.even_if_worse:
         return
     context.steps.skip(stage, "not published: the model does not beat what it must beat")
-    withdraw(context, stage, "the verdict on the model that made them does not allow it")
+    withdraw(context, stage, "the verdict on the model that made it does not allow it")
     report(task, context)
     remedy = "To publish all the same: --even-if-worse; to lower the bar: evaluation.must_beat"
-    raise NotPublished(f"{evaluation.verdict.sentence} The report says so: {folder.report}. {remedy}")
+    raise NotPublished(f"{evaluation.verdict.sentence} The report says so: {context.folder.report}. {remedy}")
 
 
 # ---------------------------------------------------------------- products
@@ -103,35 +130,29 @@ def write_products(task: Task, context: Invocation, stage: str, key: str, evalua
         raise NotPublished(f"{e}. To publish all the same: --even-if-worse") from e
     products = [f"{folder.products.name}/{path.name}" for path in sorted(building.products.iterdir())]
     pictures = sorted(path.name for path in building.pictures.iterdir())
-    record = {"key": key, **about, "products": [*products, *pictures], "even_if_worse": context.even_if_worse}
-    put_in_place(folder, stage, record, building, pictures)
-    return record
+    about |= {"products": [*products, *pictures], "even_if_worse": context.even_if_worse, "evaluated": evaluated_key(folder)}
+    return put_in_place(context, stage, {"key": key, **about}, building, pictures)
 
 
-def put_in_place(folder: RunFolder, stage: str, record: Record, building: Building, pictures: list[str]) -> None:
+def put_in_place(context: Invocation, stage: str, record: Record, building: Building, pictures: list[str]) -> Record:
     """What was built takes the place of what was published; the record names every file that may be there, at every moment."""
-    before = named_files(folder, stage)
-    write_json(folder.done(stage), {**record, "key": "", "products": sorted({*before, *record["products"]})})
+    folder = context.folder
+    before = named_files(folder)
+    context.finish(stage, {**record, "key": "", "files": {}, "products": sorted({*before, *record["products"]})})
     replace_folder(building.products, folder.products)
     for name in pictures:
         (building.pictures / name).replace(folder.path / name)
     building.pictures.rmdir()
-    for name in set(before) - set(record["products"]):
+    for name in before - set(record["products"]):
         (folder.path / name).unlink(missing_ok=True)
-    write_json(folder.done(stage), record)
+    return context.finish(stage, {**record, "files": fingerprints(folder, record["products"])})
 
 
-def named_files(folder: RunFolder, stage: str) -> list[str]:
-    """Products and pictures that the record of the stage names, whether it is finished or not; relative to the run's folder.
-
-    Records of version 0.1.0 name other files as well, which are not ours to remove (alerts.json).
-    """
-    try:
-        record = read_json(folder.done(stage), "")
-    except (MissingInput, ArtefactDamaged):
-        return []
-    names = record.get("products", ()) if isinstance(record, dict) else ()
-    return [name for name in names if name.startswith(f"{folder.products.name}/") or name.endswith(PICTURES)]
+def named_files(folder: RunFolder) -> set[str]:
+    """Products and pictures that any record names, finished or not, of this task or of another that had this folder."""
+    lists = [readable(path).get("products") for path in folder.path.glob("stages/*.json")]
+    names = [name for names in lists if isinstance(names, list) for name in names]
+    return {name for name in names if isinstance(name, str) and PUBLISHED.fullmatch(name)}
 
 
 def new_building(folder: RunFolder) -> Building:
@@ -143,36 +164,22 @@ def new_building(folder: RunFolder) -> Building:
     return building
 
 
-def is_published(folder: RunFolder, record: Record) -> bool:
-    """True if every file that the record names is there."""
-    return all((folder.path / name).exists() for name in record["products"])
-
-
 def withdraw(context: Invocation, stage: str, why: str) -> None:
-    """Removes products that nothing stands for any more; the record goes last, so that the next run ends what a kill left."""
-    folder, names = context.folder, named_files(context.folder, stage)
+    """Removes products that nothing stands for any more, and the summary and report that speak of them.
+
+    The records go last, so that the next run ends what a kill left.
+    """
+    folder = context.folder
+    names = named_files(folder)
     if not names and not folder.products.exists():
         return
-    for name in names:
+    for name in {*names, *reports(folder)}:
         (folder.path / name).unlink(missing_ok=True)
     shutil.rmtree(folder.products, ignore_errors=True)
-    folder.done(stage).unlink(missing_ok=True)
+    for path in folder.path.glob("stages/*.json"):
+        if path == folder.done(stage) or "products" in readable(path):
+            path.unlink(missing_ok=True)
     context.steps.log(f"{stage}: what was published here is withdrawn: {why}")
-
-
-def current_products(task: Task, context: Invocation) -> Record:
-    """The record of what is published, {} where nothing is; what is not whole or of another model is withdrawn."""
-    folder, stage = context.folder, task.stages[-1]
-    record, evaluated = finished(folder, stage), finished(folder, "evaluate")
-    if record is None:
-        return {}
-    if not record["key"] or not is_published(folder, record):
-        withdraw(context, stage, "it is not whole")
-        return {}
-    if task.is_gated and (evaluated is None or evaluated["model_hash"] != record["model_hash"]):
-        withdraw(context, stage, "another model has been trained since")
-        return {}
-    return record
 
 
 # ---------------------------------------------------------------- summary and report
@@ -182,14 +189,14 @@ def report(task: Task, context: Invocation) -> Record:
     """Writes summary.json and report.html, also for what was not published. Raises MissingInput if there is nothing to say."""
     folder, steps = context.folder, context.steps
     task.check(context, "report")
-    evaluation, predicted = current_evaluation(task, context), current_products(task, context)
-    if task.is_gated or not predicted:
-        needed = "evaluate" if task.is_gated else task.stages[-1]
-        require(folder, needed)
+    evaluation, predicted = standing(task, context)
+    if not task.is_gated:
+        require(folder, task.stages[-1])
+    write_resolved(context.run, folder.config)
     content = ReportContent(task, context, evaluation, predicted, task.find(context, evaluation, predicted))
     steps.do("report", "write the summary", lambda progress: write_summary_of(content))
     steps.do("report", "write the report", lambda progress: write_report_of(content))
-    write_json(folder.done("report"), {"key": report_key(task, context)})
+    context.finish("report", {"key": report_key(task, context), "files": fingerprints(folder, reports(folder))})
     message, lines = f"report: {folder.report}", lines_of(folder, content.findings)
     return {"message": message, "lines": lines, "report": str(folder.report), "task": task.name, "skipped": False}
 
@@ -261,7 +268,7 @@ def write_report_of(content: ReportContent) -> None:
             cube=findings.cube,
             settings=findings.settings,
             notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
-            config_yaml=folder.config.read_text(encoding="utf-8") if folder.config.exists() else "",
+            config_yaml=folder.config.read_text(encoding="utf-8"),
         )
         write_report(written, folder.report)
 
@@ -279,6 +286,10 @@ def lines_of(folder: RunFolder, findings: Findings) -> list[str]:
     """Where that lies which a person wants to open, as far as it is there."""
     known = [*findings.lines, ("report", folder.report), ("numbers", folder.summary)]
     return [f"{what + ':':<9}{path}" for what, path in known if path.exists()]
+
+
+def reports(folder: RunFolder) -> list[str]:
+    return [path.name for path in (folder.summary, folder.report, folder.report.with_suffix(".md"))]
 
 
 def report_key(task: Task, context: Invocation) -> str:

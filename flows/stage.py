@@ -7,13 +7,12 @@ A record holds the key, the inputs it was made from, and what the task says of t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import Any
 
-from flows import code, publish
-from flows.folder import RunFolder, finished, require
-from flows.task import Invocation, Record, Task, TrainedTask
+from flows import publish
+from flows.folder import fingerprints, finished, first_altered, require
+from flows.task import Invocation, Record, Task, TrainedTask, key_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
 from pipelines.files import write_json
@@ -54,50 +53,44 @@ def run_stage(task: Task, context: Invocation, stage: str) -> Record:
     if stage == "ingest":
         return ingest(task, context)
     task.check(context, stage)
-    key = key_of(task, context, stage)
     match stage:
         case "train":
             assert isinstance(task, TrainedTask), f"the task {task.name} names a stage `train` and has no `fit`"
-            return train(task, context, key)
+            return train(task, context)
         case "evaluate":
-            return evaluate(task, context, key)
+            return evaluate(task, context)
         case _:
-            return publish.publish(task, context, stage, key)
-
-
-def key_of(task: Task, context: Invocation, stage: str) -> str:
-    """SHA-256 (hex) of everything that the stage's output depends on: the task's inputs and the code that it uses."""
-    return code.key(task.inputs(context, stage), task.code[stage])
+            return publish.publish(task, context, stage)
 
 
 def ingest(task: Task, context: Invocation) -> Record:
     """Scenes into the cube; with nothing new the snapshot stays."""
     found = task.ingest(context)
     lines, is_new = found.pop("lines", ()), found.pop("is_new")
-    write_json(context.folder.done("ingest"), found)
+    found = context.finish("ingest", found)
     for line in (f"ingest: {found['message']}", *lines):
         context.steps.log(line)
     return {**found, "skipped": not is_new}
 
 
-def train(task: TrainedTask, context: Invocation, key: str) -> Record:
+def train(task: TrainedTask, context: Invocation) -> Record:
     """A trained model in the run's folder."""
+    key = key_of(task, context, "train")
     record = finished(context.folder, "train", key)
     if record is not None and task.is_whole(context, "train", record):
         context.steps.skip("train", "up to date")
         return {**record, "skipped": True}
     made_from = task.inputs(context, "train")
-    record = {"key": key, "made_from": made_from, **task.fit(context, key)}
-    write_json(context.folder.done("train"), record)
+    record = context.finish("train", {"key": key, "made_from": made_from, **task.fit(context, key)})
     logger.info("trained %s: %s", context.run.name, record["model_hash"])
     return {**record, "skipped": False}
 
 
-def evaluate(task: Task, context: Invocation, key: str) -> Record:
+def evaluate(task: Task, context: Invocation) -> Record:
     """`evaluation.json` and the verdict."""
-    folder = context.folder
+    folder, key = context.folder, key_of(task, context, "evaluate")
     record = finished(folder, "evaluate", key)
-    if record is not None and record.get("evaluation_sha256") == digest_of(folder) and task.is_whole(context, "evaluate", record):
+    if record is not None and not first_altered(folder, record) and task.is_whole(context, "evaluate", record):
         context.steps.skip("evaluate", "up to date")
         return {**record, **headline(publish.read_evaluation(folder)), "skipped": True}
     evaluation, made_from = task.evaluate(context)
@@ -107,22 +100,15 @@ def evaluate(task: Task, context: Invocation, key: str) -> Record:
         **made_from,
         "is_publishable": evaluation.verdict.is_publishable,
         "message": evaluation.verdict.sentence,
-        "evaluation_sha256": digest_of(folder),
+        "files": fingerprints(folder, [folder.evaluation.name]),
     }
-    write_json(folder.done("evaluate"), record)
     context.steps.log(evaluation.verdict.sentence)
-    return {**record, **headline(evaluation), "skipped": False}
+    return {**context.finish("evaluate", record), **headline(evaluation), "skipped": False}
 
 
 def headline(evaluation: Evaluation) -> dict[str, Any]:
     """Verdict and flat figures, for `--json`."""
     return {"verdict": evaluation.verdict.to_json(), "metrics": {name: dict(one) for name, one in evaluation.methods.items()}}
-
-
-def digest_of(folder: RunFolder) -> str:
-    """SHA-256 (hex) of evaluation.json, "" if it is not there."""
-    path = folder.evaluation
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def require_unchanged(context: Invocation, task: Task) -> Record:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from configs import build
 from configs.load import write_resolved
-from flows import Json
+from flows import Json, code
 from flows.folder import RunFolder, exclusive_run, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import SceneRefused
+from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 
@@ -43,6 +44,13 @@ class Invocation:
     even_if_worse: bool = False
     restart: bool = False
 
+    def finish(self, stage: str, record: Record) -> Record:
+        """Leaves a stage's record, which says whose it is, and the config that it was made with; a refusal leaves neither."""
+        record = {**record, "task": self.folder.task}
+        write_resolved(self.run, self.folder.config)
+        write_json(self.folder.done(stage), record)
+        return record
+
 
 def open_invocation(
     config: str | Path,
@@ -67,14 +75,13 @@ def open_invocation(
 
 @contextmanager
 def remembering_folder(invocation: Invocation) -> Iterator[None]:
-    """Holds the run's folder for this process alone, with the resolved config in it; unexpected errors learn where it is.
+    """Holds the run's folder for this process alone; unexpected errors learn where it is.
 
     Raises RunBusy if another process carries out the run.
     """
     try:
         with exclusive_run(invocation.folder):
             sweep(invocation.folder)
-            write_resolved(invocation.run, invocation.folder.config)
             yield
     except Exception as e:
         e.driftline_folder = invocation.folder.path  # type: ignore[attr-defined]
@@ -170,6 +177,17 @@ class TrainedTask(Task, Protocol):
 
     def fit(self, context: Invocation, key: str) -> Record:
         """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""
+
+
+def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> str:
+    """SHA-256 (hex) of everything that the stage's output depends on: the task's inputs and the code that it uses.
+
+    snapshot: of the cube, in place of the present one; the key is then that of what was made when the cube was smaller.
+    """
+    inputs = task.inputs(context, stage)
+    if snapshot and "snapshot" in inputs:
+        inputs["snapshot"] = snapshot
+    return code.key(inputs, task.code[stage])
 
 
 # ---------------------------------------------------------------- scenes into the one cube of a run

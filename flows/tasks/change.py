@@ -14,7 +14,7 @@ from configs.load import config_hash
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from flows import code
-from flows.folder import RunFolder, code_version, require, require_model
+from flows.folder import RunFolder, code_version, finished, require, require_model
 from flows.stage import require_unchanged
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_refusals, format_report
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -67,7 +67,7 @@ class Change(TrainedTask):
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Raises MissingInput (cube or model gone), RequestError (trained otherwise), ArtefactDamaged (another model)."""
+        """Raises MissingInput (cube or model gone), RequestError (other settings or labels), ArtefactDamaged (another model)."""
         from models.checkpoint import DETECTOR
         from pipelines.change.sites import check_cubes
 
@@ -75,6 +75,9 @@ class Change(TrainedTask):
             check_cubes(site_files(context))
         if stage != "train":
             trained = require_unchanged(context, self)
+            labels = labels_of(context)
+            if trained.get("labels", labels) != labels:
+                raise RequestError("the labels have changed since the model was trained; run `driftline train CONFIG` first")
             if stage != "report":
                 require_model(context.folder, trained, DETECTOR.hash)
 
@@ -131,7 +134,7 @@ class Change(TrainedTask):
         if not any(site["label_sha256"] for site in sites.values()):
             raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
         new = sum(site.pop("is_new") for site in sites.values())
-        message = f"{len(sites)} sites, {new} with new scenes" if new else f"{len(sites)} sites (nothing new)"
+        message = f"{len(sites)} sites, {new} with new scenes or labels" if new else f"{len(sites)} sites (nothing new)"
         digest = hashlib.sha256("".join(f"{n}{p['snapshot']}{p['label_sha256']}" for n, p in sites.items()).encode())
         write_json(context.folder.refused, refused)
         return {"snapshot": digest.hexdigest(), "sites": sites, "refused": refused, "message": message, "is_new": bool(new)}
@@ -152,6 +155,7 @@ class Change(TrainedTask):
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
+            "labels": labels_of(context),
             "groups": sites.grouping.describe(),
             "note": sites.grouping.note,
             "threshold": threshold.value,
@@ -274,8 +278,15 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
     for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
-    is_new = bool(report.added or report.replaced)
+    before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
+    is_new = bool(report.added or report.replaced or label.label_sha256 != before)
     return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
+
+
+def labels_of(context: Invocation) -> dict[str, str]:
+    """labelled site -> SHA-256 of its label, of the last ingest."""
+    sites = require(context.folder, "ingest")["sites"]
+    return {name: about["label_sha256"] for name, about in sites.items() if about["label_sha256"]}
 
 
 # ---------------------------------------------------------------- sites and models

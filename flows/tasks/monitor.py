@@ -84,7 +84,6 @@ class Monitor(Task):
         folder = context.folder
         require(folder, "ingest")
         if stage == "monitor" and context.restart:
-            folder.done("monitor").unlink(missing_ok=True)
             context.steps.do("monitor", "forget the state", lambda progress: forget(folder.state))
         else:
             record = finished(folder, "monitor") or {}

@@ -243,6 +243,22 @@ def killed_at(name: str) -> Any:
     return call
 
 
+def test_an_edited_label_is_new_and_takes_another_training(workplace: Path) -> None:
+    config = write_sites(workplace)
+    carry_out("ingest", config)
+    carry_out("train", config)
+    assert carry_out("ingest", config)["message"] == "3 sites (nothing new)"
+    edited = np.full((SIDE_PX, SIDE_PX), UNCHANGED, np.uint8)
+    edited[:5, :5] = CHANGED
+    write_raster(workplace / "sites" / "beta" / "label.tif", edited)
+    record = carry_out("ingest", config)
+    assert (record["message"], record["skipped"]) == ("3 sites, 1 with new scenes or labels", False)
+    for verb in ("evaluate", "predict", "report"):
+        with pytest.raises(RequestError, match="the labels have changed since the model was trained; run `driftline train"):
+            carry_out(verb, config)
+    assert not carry_out("train", config)["skipped"]
+
+
 def test_the_order_of_sites_in_the_config_decides_nothing(workplace: Path) -> None:
     config = write_sites(workplace)
     there = carry_out("ingest", config)["snapshot"]

@@ -61,8 +61,9 @@ class Fake:
         run = context.run
         if stage == "train":
             return {"snapshot": require(context.folder, "ingest")["snapshot"], "setting": {"number": run.setting}}
-        model = require(context.folder, "train")["model_hash"]
-        own = {"score": run.score} if stage == "evaluate" else {"dates": run.dates, "forced": context.even_if_worse}
+        model, ingested = require(context.folder, "train")["model_hash"], require(context.folder, "ingest")
+        evaluated = {"score": run.score, "snapshot": ingested["snapshot"]}
+        own = evaluated if stage == "evaluate" else {"dates": run.dates, "forced": context.even_if_worse}
         return {"model": model, "pictures": run.pictures, **own}
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:

@@ -53,20 +53,93 @@ def test_a_model_that_loses_takes_the_products_of_the_one_before_with_it(fake: A
     assert "This was published although" in forced.folder.report.read_text()
 
 
-def test_the_report_withdraws_products_of_another_model(fake: Any, open_fake: Open) -> None:
+@pytest.mark.parametrize(
+    ("values", "verbs", "why"),
+    [
+        ({"setting": 2}, ("train", "evaluate"), "another model has been trained since"),
+        ({"score": -1}, ("evaluate",), "the verdict on the model that made it does not allow it"),
+        ({"score": 2}, ("evaluate",), "the model has been evaluated otherwise since"),
+    ],
+)
+def test_the_report_withdraws_what_does_not_belong(
+    values: dict[str, int], verbs: tuple[str, ...], why: str, fake: Any, open_fake: Open
+) -> None:
     carry_out(open_fake(), "run")
-    context = open_fake(setting=2)
-    for verb in ("train", "evaluate", "report"):
+    context = open_fake(**values)
+    for verb in (*verbs, "report"):
         carry_out(context, verb)
     assert_consistent(context)
     assert published(context) == {}
+    assert context.steps.display.lines[-1] == f"predict: what was published here is withdrawn: {why}"
+    assert "even-if-worse" not in context.folder.report.read_text()
 
 
-def test_a_verdict_on_another_model_is_none(fake: Any, open_fake: Open) -> None:
+@pytest.mark.parametrize("verb", ["predict", "report"])
+def test_a_verdict_on_another_model_is_none(verb: str, fake: Any, open_fake: Open) -> None:
     carry_out(open_fake(), "run")
     carry_out(open_fake(setting=2), "train")
     with pytest.raises(MissingInput, match="run `driftline evaluate CONFIG` first"):
-        carry_out(open_fake(setting=2), "predict")
+        carry_out(open_fake(setting=2), verb)
+    assert published(open_fake()) == {}
+    assert not open_fake().folder.summary.exists(), "it spoke of the model before"
+
+
+@pytest.mark.parametrize("verb", ["predict", "report"])
+def test_an_evaluation_under_another_config_counts_for_nothing(verb: str, fake: Any, open_fake: Open) -> None:
+    carry_out(open_fake(), "run")
+    folder = open_fake().folder
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file() and path.name != "steps.jsonl"}
+    with pytest.raises(MissingInput, match="no evaluation of this model and config; run `driftline evaluate CONFIG` first"):
+        carry_out(open_fake(score=-1, dates=3), verb)
+    folder.done("evaluate").write_text("[]")
+    before[folder.done("evaluate")] = b"[]"
+    with pytest.raises(MissingInput, match="run `driftline evaluate CONFIG` first"):
+        carry_out(open_fake(), verb)
+    assert {path: path.read_bytes() for path in before} == before, "a refusal changes nothing, not even config.yaml"
+
+
+def test_an_evaluation_counts_after_the_cube_has_grown(fake: Any, open_fake: Open) -> None:
+    carry_out(open_fake(), "run")
+    ingested = open_fake().folder.done("ingest")
+    ingested.write_text(ingested.read_text().replace("S1", "S2"))
+    carry_out(open_fake(), "report")
+    assert_consistent(open_fake())
+    assert len(published(open_fake())) == 3
+
+
+@pytest.mark.parametrize("name", ["products/date-0.tif", "quicklook.png", "summary.json", "report.html", "report.md"])
+def test_what_was_altered_is_made_anew(name: str, fake: Any, open_fake: Open) -> None:
+    carry_out(open_fake(), "run")
+    path = open_fake().folder.path / name
+    path.write_bytes(path.read_bytes()[:5])
+    carry_out(open_fake(), "run")
+    assert path.stat().st_size > 5
+    assert_consistent(open_fake())
+
+
+def test_another_task_takes_nothing_over(fake: Any, open_fake: Open) -> None:
+    first = open_fake(pictures=("quicklook.png", "growth.png"))
+    carry_out(first, "run")
+    first.folder.done("predict").rename(first.folder.done("monitor"))
+    fake.done.clear()
+    second = open_fake(task="other")
+    carry_out(second, "run")
+    assert fake.done == ["train", "evaluate", "predict"]
+    assert "growth.png" not in published(second)
+    assert_consistent(second)
+
+
+@pytest.mark.parametrize("verb", ["run", "report"])
+@pytest.mark.parametrize("text", ["{", '{"key": "", "model_hash": 1, "products": 5}', '{"products": ["../victim.png", 5]}'])
+def test_a_record_that_cannot_be_used_leads_to_nothing_outside(text: str, verb: str, fake: Any, open_fake: Open) -> None:
+    carry_out(open_fake(), "run")
+    context = open_fake()
+    (context.folder.path.parent / "victim.png").write_text("of somebody")
+    context.folder.done("predict").write_text(text)
+    carry_out(context, verb)
+    assert (context.folder.path.parent / "victim.png").exists()
+    assert context.folder.products.exists() == (verb == "run")
+    assert any("withdrawn: its record is missing, damaged" in line for line in context.steps.display.lines)
 
 
 def test_what_the_task_finds_unfit_is_not_published_but_reported(fake: Any, open_fake: Open) -> None:

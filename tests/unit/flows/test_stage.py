@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import code
+from flows import code, folder
 from flows.stage import NOTHING_TO_DO, carry_out
 from flows.task import Invocation, TrainedTask
 from flows.tasks import TASKS, task_of
@@ -39,6 +40,16 @@ def test_a_change_of_the_code_of_a_stage_does_it_again(fake: Any, open_fake: Ope
     fake.code = {**fake.code, "predict": ("pipelines.errors",)}
     carry_out(open_fake(), "run")
     assert fake.done == ["predict"]
+
+
+def test_a_change_of_a_template_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "__file__", str(tmp_path / "flows" / "folder.py"))
+    template, versions = tmp_path / "pipelines" / "report.html", set()
+    template.parent.mkdir()
+    for text in ("<p>", "<b>"):
+        template.write_text(text)
+        versions.add(folder.code_version.__wrapped__())
+    assert len(versions) == 2
 
 
 def test_another_model_is_refused_before_anything_is_called_up_to_date(fake: Any, open_fake: Open) -> None:
