@@ -19,7 +19,7 @@ from pipelines.samples.plan import WindowPlan
 OUTCOMES = {"beats": "model is better", "loses": "model is worse"}
 MAP_CAPTION = (
     "Before and after with the change outlined, and how likely it is. F1 below the title: with every choice (the threshold too) "
-    "made on other sites. Figures on the last panel: of the map as published, with the shipped threshold."
+    "made on other sites or strips. Figures on the last panel: of the map as published, with the shipped threshold."
 )
 
 
@@ -97,31 +97,33 @@ def change_section(sites: Mapping[str, Json], largest: Sequence[Json], pictures:
     """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks."""
     note = (
         f"With the shipped threshold ({threshold:.3f}), which was chosen on all labelled sites together. The figures under "
-        "Confidence have thresholds chosen without the site, so areas and F1 differ from those of the maps."
+        "Evaluation have thresholds chosen without the site or strip, so areas and F1 differ from those of the maps."
     )
     maps = [Picture(path, name, MAP_CAPTION) for name, path in pictures.items() if path.exists()]
-    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patch_table(largest)])
+    patches = patch_table(largest, sum(facts["patches"] for facts in sites.values()))
+    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patches])
 
 
-def confidence_section(evaluation: Evaluation, drafts: Path) -> Section:
+def evaluation_section(evaluation: Evaluation, drafts: Path) -> Section:
     """Every method side by side, areas and curves; the curves are drawn into `drafts`."""
     details, shipped = evaluation.details, evaluation.shipped
+    part = "strip" if details["note"] else "site"
     method = details["methods"][shipped]
     tables = label_tables(evaluation.methods, list(method["sites"]), shipped)
     if details["area"]:
         tables.append(area_table(details["area"], details["confidence"]))
     draw_f1(details["methods"], shipped, drafts / "f1.png")
     caption = (
-        "The threshold too is chosen on other sites. Pooled over all pixels, with its "
+        f"The threshold too is chosen on other {part}s. Pooled over all pixels, with its "
         f"{details['confidence'] * 100:g} % interval ({method['f1_interval'].get('basis', 'blocks')}); "
-        "no method has seen the site."
+        f"no method has seen the {part} that it is scored on."
     )
     curves = [Picture(drafts / "f1.png", "F1 of every method and site", caption)]
     if reliability := method.get("reliability"):
         draw_reliability([one for one in reliability["bins"] if one["pixels"]], drafts / "reliability.png")
         caption = (
-            "How often pixels that were given a probability have really changed, on sites that were left out. "
+            f"How often pixels that were given a probability have really changed, on {part}s that were left out. "
             f"Off by {reliability['expected_error']:.3f} on average."
         )
         curves.append(Picture(drafts / "reliability.png", "Stated probability against what happened", caption))
-    return Section("confidence", "Confidence", text=[evaluation.protocol], pictures=curves, tables=tables)
+    return Section("evaluation", "Evaluation", text=[evaluation.protocol], pictures=curves, tables=tables)

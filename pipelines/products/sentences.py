@@ -57,7 +57,8 @@ def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
         return []
     share = sum(scale_K) / len(scale_K)
     if share == 0:
-        return [f"Validation supports none of the network's correction: this forecast is the baseline ({baseline}) itself."]
+        text = f"this forecast is the baseline ({baseline}) itself, as fitted on the training dates"
+        return [f"Validation supports none of the network's correction: {text}."]
     return [f"The network corrects a baseline ({baseline}); validation supports {share:.0%} of the correction."]
 
 
@@ -67,9 +68,10 @@ def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation
     if evaluation is not None:
         pooled = evaluation.details["methods"][evaluation.shipped]["pooled"]
         precision, recall = pooled["precision"], pooled["recall"]
+        where = "strips of these sites" if evaluation.details["note"] else "labelled sites"
         if precision is not None and recall is not None:
             measured = (
-                f"; on labelled sites that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
+                f"; on {where} that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
                 f"have changed, and it finds {recall * 100:.0f} % of those that have"
             )
     if not sites:

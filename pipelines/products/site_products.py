@@ -31,7 +31,8 @@ TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blu
 
 @dataclass(frozen=True)
 class SiteProducts:
-    """How sites are published. `measured`: figures of the method on sites left out (`describe_method`).
+    """How sites are published. `measured`: figures of the method on what was left out (`describe_method`), which were strips of
+    the sites where `are_strips`.
 
     `model_hash`, `config_hash`, `code_version`: the lineage that every file carries.
     """
@@ -40,6 +41,7 @@ class SiteProducts:
     threshold: float
     min_area_px: int
     measured: Json
+    are_strips: bool
     model_hash: str
     config_hash: str
     code_version: str
@@ -120,8 +122,12 @@ def draw_site(
         maps = replace(maps, truth=thin_rows(truth.label_HW), counts=counts)
     text, measured = "found by all networks", settings.measured["sites"].get(name)
     if measured is not None:  # it has a label
-        f1 = "" if measured["f1"] is None else f"; with the threshold too chosen on other sites, F1 is {measured['f1']:.2f}"
-        text = f"found by a network that has not seen this site{f1}"
+        text = "found by a network that has not seen this site"
+        if settings.are_strips:
+            text = "each strip found by networks that have not seen it"
+        if measured["f1"] is not None:
+            part = "strips" if settings.are_strips else "sites"
+            text += f"; F1 {measured['f1']:.2f}, threshold chosen on the other {part}"
     draw_pair_quicklook(maps, path, f"{settings.run}: {name}", text)
 
 

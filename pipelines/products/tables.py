@@ -79,7 +79,7 @@ def label_tables(methods: Mapping[str, Json], sites: Sequence[str], shipped: str
     ]  # fmt: skip
     columns += of_sites if is_few else []
     used = [column for column in columns if column is METHOD or any(row.get(column.key) is not None for row in rows)]
-    tables = [Table("Each group of sites left out in turn", used, rows, strong=[shipped])]
+    tables = [Table("Each group of sites or strips left out in turn", used, rows, strong=[shipped])]
     if not is_few:
         wide = 2 * MOST_SITES - 3
         parts = [of_sites[first : first + wide] for first in range(0, len(sites), wide)]
@@ -97,7 +97,7 @@ def area_table(areas: Mapping[str, Json], confidence: float) -> Table:
     ]  # fmt: skip
     rows = [{"site": name, **area, **(area.get("estimate") or {})} for name, area in areas.items()]
     note = (
-        "Mapped with a threshold that was chosen without the site, as for the F1 above; the published maps use the shipped "
+        "Mapped with a threshold that was chosen without the site or strip, as for F1 above; the published maps use the shipped "
         f"threshold, so their area differs. Estimates with {confidence:.0%} confidence, error-adjusted (Olofsson et al. 2014)."
     )
     return Table("Changed area, as evaluated", columns, rows, note)

@@ -34,7 +34,11 @@ def test_the_sentence_says_what_is_expected_when_and_how_sure(course: Course | N
 @pytest.mark.parametrize(
     ("baseline", "scale_K", "expected"),
     [
-        ("decaying_anomaly", [0.0, 0.0], ["this forecast is the baseline (decaying_anomaly) itself"]),
+        (
+            "decaying_anomaly",
+            [0.0, 0.0],
+            ["this forecast is the baseline (decaying_anomaly) itself, as fitted on the training dates"],
+        ),
         ("persistence", [0.25, 0.25], ["supports 25% of the correction"]),
         ("none", [1.0], []),
     ],
@@ -47,9 +51,10 @@ def test_a_note_says_how_much_is_the_network_and_how_much_the_baseline(
     assert all(text in note for text, note in zip(expected, notes, strict=True))
 
 
-def evaluation(precision: float | None) -> Evaluation:
+def evaluation(precision: float | None, note: str = "") -> Evaluation:
     verdict = Verdict({}, (), True, "", "sites", 0.01, 0.95)
-    return Evaluation("net", {}, verdict, details={"methods": {"net": {"pooled": {"precision": precision, "recall": 0.5}}}})
+    details = {"note": note, "methods": {"net": {"pooled": {"precision": precision, "recall": 0.5}}}}
+    return Evaluation("net", {}, verdict, details=details)
 
 
 def test_the_sentence_says_what_where_when_and_how_sure():
@@ -57,6 +62,8 @@ def test_the_sentence_says_what_where_when_and_how_sure():
         "In the site paris 1 patch (0.64 ha) has changed between 2018-06-01 and 2019-06-01; on labelled sites that the model had "
         "not seen, 75 % of the pixels that it maps as changed have changed, and it finds 50 % of those that have."
     )
+    strips = change_sentence("oscd", {"paris": SITE}, evaluation(0.75, "one site, cut into strips"))
+    assert "; on strips of these sites that the model had not seen, 75 %" in strips
     later = {**SITE, "to_utc": "2020-01-01T00:00:00Z", "patches": 2}
     found = change_sentence("oscd", {"paris": SITE, "rennes": later}, None)
     assert found == "In 2 sites 3 patches (1.28 ha) have changed between 2018-06-01 and 2020-01-01."
