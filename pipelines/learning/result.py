@@ -198,16 +198,16 @@ def _others_sentence(outcomes: Mapping[str, Outcome], skills: Mapping[str, Inter
         return f"{name} ({_percent(abs(skill))} {'smaller' if skill >= 0 else 'larger'} error)"
 
     groups = [(words, [with_skill(name) for name in outcomes if outcomes[name] == outcome]) for outcome, words in SHORT.items()]
-    parts = [words.format(_list(names)) for words, names in groups if names]
-    return f"It {_list(parts)}."
+    parts = [words.format(listed(names)) for words, names in groups if names]
+    return f"It {listed(parts)}."
 
 
 def _gate_sentences(outcomes: Mapping[str, Outcome], must_beat: Sequence[str], wanting: Sequence[str], asked: str) -> list[str]:
     if wanting:
-        text = f"It was to beat {_list(must_beat)} and does not beat {_list(wanting)}: not published unless asked for"
+        text = f"It was to beat {listed(must_beat)} and does not beat {listed(wanting)}: not published unless asked for"
         return [f"{text} (wanted: {asked})."]
     doubtful = [name for name in must_beat if outcomes[name] != "beats"]
-    return [f"It may be published, since it has {asked}; for {_list(doubtful)} that may be chance."] if doubtful else []
+    return [f"It may be published, since it has {asked}; for {listed(doubtful)} that may be chance."] if doubtful else []
 
 
 def _percent(share: float) -> str:
@@ -218,5 +218,6 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _list(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; at least one word."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

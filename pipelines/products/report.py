@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pipelines.files import write_text
+from pipelines.learning.result import listed
 from pipelines.products.json_values import Json, plain
 from pipelines.products.section import Section, Table
 
@@ -97,15 +98,22 @@ def tone_of(summary: Json) -> str:
 
 
 def headline(summary: Json) -> str:
-    """The verdict in a line: whether the model may be published, and how many criteria are met."""
+    """The verdict in a line: whether the model may be published and why, or which criteria are not met."""
     verdict, criteria = summary["verdict"], summary["criteria"]
     if verdict is None:
         return "Not evaluated. `driftline evaluate CONFIG` measures how far the result can be trusted."
     if verdict["must_beat"]:
-        gate = "The model beats" if tone_of(summary) == "good" else "The model may be published: it is better than"
-        return f"{gate} what it must beat." if verdict["is_publishable"] else "The model does not beat what it must beat."
-    met = sum(criterion["is_met"] for criterion in criteria)
-    return f"{met} of {len(criteria)} acceptance criteria are met." if criteria else ""
+        if not verdict["is_publishable"] or tone_of(summary) == "good":
+            return f"The model {'beats' if verdict['is_publishable'] else 'does not beat'} what it must beat."
+        better = "a larger F1" if summary["task"] == "change" else "a smaller error"
+        sure = {True: "beyond doubt", False: "may be chance"}
+        others = [f"{name} ({sure[verdict['outcomes'][name] == 'beats']})" for name in verdict["must_beat"]]
+        return f"The model may be published: {better} than {listed(others)}."
+    missed = [criterion["name"] for criterion in criteria if not criterion["is_met"]]
+    if missed:
+        are = "is" if len(missed) == 1 else "are"
+        return f"{len(missed)} of {len(criteria)} acceptance criteria {are} NOT met: {'; '.join(missed)}."
+    return "Every acceptance criterion is met." if criteria else ""
 
 
 def best_of(table: Table) -> dict[str, float]:

@@ -18,6 +18,7 @@ from pipelines.products.report import (
     Report,
     duration,
     fact,
+    headline,
     number,
     render_markdown,
     render_report,
@@ -138,6 +139,21 @@ def test_the_plain_sentence_comes_first_then_verdict_criteria_and_sections(repor
 )
 def test_the_tone_follows_verdict_and_criteria(given: Verdict | None, criteria: tuple[Criterion, ...], tone: str) -> None:
     assert tone_of(replace(SUMMARY, verdict=given, criteria=criteria).to_json()) == tone
+
+
+@pytest.mark.parametrize(
+    ("outcome", "must_beat", "criteria", "expected"),
+    [
+        ("beats", ("persistence",), (), "The model beats what it must beat."),
+        ("not distinguishable", ("persistence", "climatology"), (),
+         "The model may be published: a smaller error than persistence (beyond doubt) and climatology (may be chance)."),
+        ("loses", (), (Criterion("a", 1.0, 2.0), Criterion("b", 3.0, 2.0)), "1 of 2 acceptance criteria is NOT met: a."),
+        ("loses", (), (Criterion("b", 3.0, 2.0),), "Every acceptance criterion is met."),
+    ],
+)  # fmt: skip
+def test_the_headline_says_what_is_doubtful(outcome: str, must_beat: tuple, criteria: tuple, expected: str) -> None:
+    given = replace(verdict(), outcomes={"persistence": "beats", "climatology": outcome}, must_beat=must_beat)
+    assert headline(replace(SUMMARY, task="forecast", verdict=given, criteria=criteria).to_json()) == expected
 
 
 def test_a_run_that_has_nothing_to_show_has_a_report(tmp_path: Path) -> None:

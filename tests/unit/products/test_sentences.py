@@ -17,18 +17,21 @@ FOREST = Course("NDVI", "", "2020-08-01T00:00:00Z", 0.7101, "2020-10-15T00:00:00
         (
             FOREST,
             0.0631,
-            "NDVI of forest is expected to fall from 0.71 to 0.63 between 2020-08-01 and 2020-10-15; "
-            "the forecast's mean error on dates and blocks it had not seen is 0.0631.",
+            "Mean NDVI (forest) is expected to fall from 0.71 to 0.63 between 2020-08-01 and 2020-10-15; "
+            "the forecast's mean absolute error on dates and blocks it had not seen is 0.0631.",
         ),
         (replace(FOREST, observed=0.6299), None, "to stay at 0.63 between 2020-08-01 and 2020-10-15; "
-         "the forecast's mean error is not measured."),
-        (replace(FOREST, observed=None, unit="mm"), 1.0, "NDVI of forest is expected to be 0.63 mm on 2020-10-15; "),
+         "the forecast's mean absolute error is not measured."),
+        (replace(FOREST, observed=None, unit="mm"), 1.0, "Mean NDVI (forest) is expected to be 0.63 mm on 2020-10-15; "),
         (replace(FOREST, observed=None, expected=None), 1.0, "expected to be what the maps show on 2020-10-15; "),
-        (None, 2.0, "No forecast of forest is published; the model's mean error on dates and blocks it had not seen is 2."),
+        (Course("rain", "mm", "2010-08-26T04:55:00Z", 0.04, "2010-08-26T05:25:00Z", 0.03), 0.0482,
+         "to fall from 0.04 mm to 0.03 mm between 04:55 and 05:25 UTC on 2010-08-26; "
+         "the forecast's mean absolute error on dates and blocks it had not seen is 0.0482 mm."),
+        (None, 2.0, "No forecast of forest is published; the model's mean absolute error on dates and blocks it had not "),
     ],
 )  # fmt: skip
 def test_the_sentence_says_what_is_expected_when_and_how_sure(course: Course | None, mae: float | None, expected: str) -> None:
-    assert expected in summary_sentence("forest", course, mae)
+    assert expected in summary_sentence("forest", course, mae, course.unit if course else "")
 
 
 @pytest.mark.parametrize(
