@@ -199,6 +199,8 @@ class Forecast(TrainedTask):
         run, folder = context.run, context.folder
         trained = require(folder, "train")
         course = Course(**predicted["course"]) if predicted else None
+        skills = evaluation.details["skill"] if evaluation else {}
+        skill = skills[run.model.baseline]["overall"]["skill"] if run.model.baseline in skills else None
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
         return Findings(
             sentence=summary_sentence(run.name, course, mae_of(evaluation, run), course.unit if course else ""),
@@ -206,7 +208,7 @@ class Forecast(TrainedTask):
             computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
-            notes=tuple(scale_notes(run.model.baseline, trained.get("residual_scale", ()))),
+            notes=tuple(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill)),
             lines=(*[("map", path) for path in maps[:1]], *([("picture", folder.quicklook)] if maps else [])),
         )
 

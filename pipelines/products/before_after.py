@@ -169,7 +169,7 @@ def _draw_kind(axes: Axes, maps: ChangeMaps) -> None:
     canvas.draw_blank(axes, maps.grid)
     canvas.draw_image(axes, shown, maps.grid, ListedColormap(colours), 0, len(colours) - 1)
     counts = np.bincount(shown.ravel(), minlength=len(colours))
-    shares = [f"{share:.1%}" if share >= 0.001 else "<0.1%" for share in counts / shown.size]
+    shares = [f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %" for share in counts / shown.size]
     order = (0, 4, 2, 5, 3, 1, 6)
     canvas.draw_legend(axes, [(colours[k], f"{text[k]} {shares[k]}") for k in order if counts[k]])
     canvas.title(axes, "What changed", pad=5)
@@ -273,7 +273,9 @@ def draw_change_animation(maps: ChangeMaps, path: Path, title: str, start_day: f
             is_known = detected <= now
             image.set_data(np.where(is_known, change_day, np.nan))
             date = day(from_days(np.array([np.floor(now)]))[0])
-            axes.set_title(f"Known on {date}: {is_known.mean():.1%} changed", size=11, weight="bold", loc="left", color=INK)
+            axes.set_title(
+                f"Known on {date}: {100 * is_known.mean():.1f} % changed", size=11, weight="bold", loc="left", color=INK
+            )
             agg.draw()
             picture = Image.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
             pictures.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))

@@ -87,7 +87,7 @@ def _rows(maps: Maps) -> list[_Row]:
         rows.append(_Row("Error:\nforecast\nminus truth", errors, shades_of_errors, notes))
     if maps.width and not flat_widths(maps):
         width = [maps.width[i] for i in picked]
-        text = f"Width of the\n{f'{maps.interval:.0%} ' if maps.interval else ''}interval"
+        text = f"Width of the\n{f'{100 * maps.interval:g} % ' if maps.interval else ''}interval"
         rows.append(_Row(text, width, Shades("cividis", 0, shades_for("", width).high), _days(width)))
     return rows
 
@@ -106,7 +106,7 @@ def flat_widths(maps: Maps) -> str:
         if high - low > 0.02 * max(float(high), 1e-9):
             return ""
         halves.append(f"{np.median(seen) / 2:.2g}")
-    nominal = f"{maps.interval:.0%} interval" if maps.interval else "Interval"
+    nominal = f"{100 * maps.interval:g} % interval" if maps.interval else "Interval"
     return f"{nominal}, half width by date: {', '.join(halves)}." if halves else ""
 
 

@@ -23,6 +23,7 @@ MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
 FACTS = {  # what keys of summary.json are called where people read them
     "pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches",
     "pixels_recovered": "pixels of patches as expected again",
+    **{f"windows_{part}": f"{part} windows with enough usable targets" for part in ("train", "validation", "test")},
 }  # fmt: skip
 
 
@@ -78,7 +79,15 @@ def _template(name: str) -> Template:
         loader=PackageLoader("pipelines.products", "."), autoescape=name.endswith(".html"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"),
     )  # fmt: skip
-    filters = {"duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact, "markdown": markdown_text}
+    filters = {
+        "duration": duration,
+        "inline": inline,
+        "when": when,
+        "shown": shown,
+        "fact": fact,
+        "amount": amount,
+        "markdown": markdown_text,
+    }
     environment.filters |= filters
     return environment.get_template(name)
 
@@ -191,6 +200,13 @@ def shown(value: object, kind: str) -> str:
         case "number":
             return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
     return str(value)
+
+
+def amount(value: float | None, unit: str, form: str = "") -> str:
+    """What a criterion requires or what was measured for it: `4.29`, `41.5 %` where the unit is a share; `form` as of "%g"."""
+    if unit == "share" and value is not None:
+        return f"{100 * value:.1f}".removesuffix(".0") + " %"
+    return f"{form % value if form else shown(value, 'number')} {unit}".strip()
 
 
 def is_there(value: object) -> bool:

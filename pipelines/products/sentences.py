@@ -58,15 +58,21 @@ def summary_sentence(name: str, course: Course | None, mae: float | None, unit: 
     return f"{expected_sentence(name, course)}; the forecast's mean absolute error {error}."
 
 
-def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
-    """How much of the network's correction of its baseline ("none": it has none) the validation windows support."""
+def scale_notes(baseline: str, scale_K: Sequence[float], skill: float | None = None) -> list[str]:
+    """How much of the network's correction of its baseline ("none": it has none) the validation windows support.
+
+    `skill` against the baseline, on the test windows.
+    """
     if baseline == "none" or not scale_K:
         return []
     share = sum(scale_K) / len(scale_K)
     if share == 0:
         text = f"this forecast is the baseline ({baseline}) itself, as fitted on the training dates"
         return [f"Validation supports none of the network's correction: {text}."]
-    return [f"The network corrects a baseline ({baseline}); validation supports {share:.0%} of the correction."]
+    text = f"The network corrects a baseline ({baseline}): residual scaling s = {share:.2f}, from the validation windows"
+    if skill is not None and skill <= 0:
+        text += "; on the test windows, where the baseline is refitted on every date up to the issue date, it did not help"
+    return [f"{text}."]
 
 
 def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation | None) -> str:

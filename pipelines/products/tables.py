@@ -98,7 +98,7 @@ def area_table(areas: Mapping[str, Json], confidence: float) -> Table:
     rows = [{"site": name, **area, **(area.get("estimate") or {})} for name, area in areas.items()]
     note = (
         "Mapped with a threshold that was chosen without the site or strip, as for F1 above; the published maps use the shipped "
-        f"threshold, so their area differs. Estimates with {confidence:.0%} confidence, error-adjusted (Olofsson et al. 2014)."
+        f"threshold, so their area differs. Estimates at {100 * confidence:g} % confidence, adjusted (Olofsson et al. 2014)."
     )
     return Table("Changed area, as evaluated", columns, rows, note)
 
@@ -161,5 +161,5 @@ def cube_facts(uri: str, snapshot: str | None = None) -> dict[str, str]:
         "dates": f"{shape['time']}, {first} to {last}, {format_span(cube['median_step_days'])} apart",
         "pixels": f"{shape['y']} x {shape['x']} of {abs(width):g} x {abs(height):g}",
         "bands": ", ".join(band["name"] for band in cube["bands"]),
-        "usable share": f"{usable:.0%}" if usable is not None else "unknown",
+        "usable share": f"{100 * usable:.0f} %" if usable is not None else "unknown",
     }

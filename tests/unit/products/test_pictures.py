@@ -59,7 +59,7 @@ def test_intervals_that_are_alike_everywhere_are_told_in_words():
     flat = tuple(Frame(frame.date, np.full((3, 3), 0.4, np.float32)) for frame in frames(2))
     assert (
         flat_widths(Maps("a", "", GRID, (), flat, (None, None), flat, interval=0.9))
-        == "90% interval, half width by date: 0.2, 0.2."
+        == "90 % interval, half width by date: 0.2, 0.2."
     )
     assert flat_widths(Maps("a", "", GRID, (), flat, (None, None), frames(2))) == ""
     cut = np.full((10, 10), 0.4, np.float32)

@@ -52,7 +52,8 @@ SUMMARY = Summary(
     task="monitor",
     sentence="2 patches of forest have changed.",
     verdict=verdict(),
-    criteria=(Criterion("false alarms", 4.0, 10.0, "at most"), Criterion(HOSTILE, float("nan"), 0.95)),
+    criteria=(Criterion("false alarms", 4.0, 10.0, "at most"),
+              Criterion("saved", 0.4153, 0.01, unit="share"), Criterion(HOSTILE, float("nan"), 0.95)),
     shipped="harmonic_cusum",
     methods={"harmonic_cusum": {"false_alarms": 4.0, "found_0.2": 0.99, "delay_0.2": 73.0}, HOSTILE: {"false_alarms": 7.0}},
     found={"patches": 2, HOSTILE: HOSTILE},
@@ -112,6 +113,8 @@ def test_the_plain_sentence_comes_first_then_verdict_criteria_and_sections(repor
         "2020-01-01",
         "99.0 %",
         "73 d",
+        "at least 1 %",
+        "41.5 %",
         "210 MB",
         "truncated: 1",
         "SNAP",
@@ -210,7 +213,7 @@ def test_numbers_read_well() -> None:
         "a",
         "True",
     ]
-    assert [percent(v) for v in (None, 0.123, -0.05)] == ["–", "+12.3%", "\u22125.0%"]
+    assert [percent(v) for v in (None, 0.123, -0.05)] == ["–", "+12.3 %", "\u22125.0 %"]
     assert [duration(v) for v in (0.44, 12, 200, 7500)] == ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]
     assert [shown(0.063, "number"), shown(None, "date"), shown(0.9999, "sure"), fact(12_300.0, "area_m2")] == [
         "0.063",
@@ -232,7 +235,7 @@ def test_the_summary_keeps_to_its_schema_and_is_read_back(tmp_path: Path) -> Non
         assert content == one.to_json()
         with pytest.raises(jsonschema.ValidationError, match="required property"):
             jsonschema.validate({key: content[key] for key in content if key != "sentence"}, schema())
-    assert SUMMARY.to_json()["criteria"][1]["value"] is None
+    assert SUMMARY.to_json()["criteria"][2]["value"] is None
     assert SUMMARY.to_json()["largest"][0]["first_date"] == "2020-01-01T00:00:00Z"
 
 

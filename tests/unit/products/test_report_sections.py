@@ -14,10 +14,10 @@ def test_scores_and_intervals_have_tables_and_pictures(evaluation: dict[str, Any
     section = scores_section(evaluation, "model", "How it was measured.", tmp_path)
     assert all(picture.path.exists() for picture in section.pictures)
     assert next(iter(section.tables[0].rows)) == {
-        "method": "persistence", "saved": "+40.0%", "interval": "+35.0% to +45.0%", "outcome": "model is better",
+        "method": "persistence", "saved": "+40.0 %", "interval": "+35.0 % to +45.0 %", "outcome": "beats",
     }  # fmt: skip
     few = intervals_section({**evaluation["intervals"], "is_bounded": False}, tmp_path)
-    assert "Nominal coverage 90%, measured 88.0% of held-out pixels" in few.text[0]
+    assert "Nominal coverage 90 %, measured 88.0 % of held-out pixels" in few.text[0]
     assert "too few dates" in few.text[1]
     assert [list(row.values())[1] for row in few.tables[0].rows] == [0.88, 0.3]
     assert intervals_section(None, tmp_path).is_empty

@@ -42,14 +42,14 @@ def test_the_sentence_says_what_is_expected_when_and_how_sure(course: Course | N
             [0.0, 0.0],
             ["this forecast is the baseline (decaying_anomaly) itself, as fitted on the training dates"],
         ),
-        ("persistence", [0.25, 0.25], ["supports 25% of the correction"]),
+        ("persistence", [0.25, 0.25], ["residual scaling s = 0.25, from the validation windows; on the test windows"]),
         ("none", [1.0], []),
     ],
 )
 def test_a_note_says_how_much_is_the_network_and_how_much_the_baseline(
     baseline: str, scale_K: list[float], expected: list[str]
 ) -> None:
-    notes = scale_notes(baseline, scale_K)
+    notes = scale_notes(baseline, scale_K, -0.02)
     assert len(notes) == len(expected)
     assert all(text in note for text, note in zip(expected, notes, strict=True))
 
