@@ -96,8 +96,9 @@ def write_site(
     lineage = Lineage(snapshot, settings.model_hash, settings.config_hash, settings.code_version, last, scenes)
     layers = {"probability": change.probability_HW, "mask": change.mask_HW}
     rasters = write_layers(layers, CHANGE_LAYERS, grid, "", lineage, folder, prefix=f"{name}-")
-    confidence = {"confidence": change.probability_HW}
-    patches = outline_changes(change.mask_HW, grid, confidence, min_area_px=settings.min_area_px)
+    patches = outline_changes(
+        change.mask_HW, grid, {"confidence": change.probability_HW}, min_area_px=settings.min_area_px
+    ).rename(columns={"confidence": "probability"})  # of a rank it has nothing: it is calibrated
     vectors = write_polygons(patches, folder, f"{name}-changes")
     seen, changed = (int(np.count_nonzero(is_so)) for is_so in (change.mask_HW != NOT_SEEN, change.mask_HW == 1))
     facts = {

@@ -58,7 +58,7 @@ SUMMARY = Summary(
     methods={"harmonic_cusum": {"false_alarms": 4.0, "found_0.2": 0.99, "delay_0.2": 73.0}, HOSTILE: {"false_alarms": 7.0}},
     found={"patches": 2, HOSTILE: HOSTILE},
     largest=patches(),
-    alerts=({"number": 1, "id": HOSTILE, "is_standing": True, "notify": {HOSTILE: ""}},),
+    alerts=({"number": 1, "id": HOSTILE, "is_standing": False, "notify": {HOSTILE: ""}},),
     computed={"tiles": 4, HOSTILE: 3},
     products=Published(("products/changes.gpkg", HOSTILE), "products/collection.json", "SNAP", "abc", "2020-01-01T00:00:00Z"),
     stages=(StageCost("ingest", 3.24, 210.0), StageCost("monitor", 0.0)),
@@ -195,13 +195,20 @@ def test_many_sites_have_tables_of_their_own_and_areas_stand_beside_labels() -> 
 
 
 def test_long_tables_are_cut_and_counted() -> None:
-    alerts = [{"number": n, "look": 1, "area_m2": float(n)} for n in range(1, 60)]
-    table = alert_table([*alerts, {"number": 99, "look": 2, "area_m2": 1.0}])
-    assert (len(table.rows), table.rows[0]["number"], table.rows[1]["number"]) == (25, 99, 59)
+    alerts = [{"number": n, "look": 2, "area_m2": float(n)} for n in range(1, 60)]
+    table = alert_table([*alerts, {"number": 99, "look": 1}, {"number": 98, "look": 1, "is_standing": False}])
+    assert (len(table.rows), table.rows[0]["number"], table.rows[1]["number"]) == (25, 59, 58)
     assert "25 of 60" in table.note
     many = Table("t", [Column("a", "a")], [{"a": n} for n in range(70)])
     text = render_markdown(Report(SUMMARY.to_json(), [Section("x", "X", tables=[many])]))
     assert "The first 50 of 70 rows." in text
+
+
+def test_patches_have_the_numbers_of_their_alerts_and_those_of_one_run_are_not_listed_twice() -> None:
+    alerts = [{"id": "a", "number": 7, "look": 1, "notify": {"mail": ""}}]
+    rows = patch_table([{"id": "a", "area_m2": 5.0}, {"id": "b", "area_m2": 4.0}], 2, alerts).rows
+    assert [(row["number"], row["notified"]) for row in rows] == [(7, "mail: not yet"), (None, None)]
+    assert not alert_table(alerts).rows
 
 
 def test_numbers_read_well() -> None:
