@@ -105,7 +105,7 @@ def draw_pair_quicklook(maps: PairMaps, path: Path, title: str, subtitle: str = 
             _draw_scored(scores, maps, maps.truth)
         canvas.draw_metres(before, maps.grid)
         threshold = "the threshold" if maps.truth is None else "the threshold (that of the figures above)"
-        note = f"Red outline: pixels mapped as changed; red line in the bar: {threshold}. Grey: not observed on one of the dates."
+        note = f"Red outline: pixels mapped as changed; red line in the bar: {threshold}. White: unchanged. Grey: not observed."
         canvas.draw_foot(figure, maps.grid, note)
         canvas.save_figure(figure, path)
 

@@ -93,7 +93,7 @@ def draw_skill(skill: Mapping[str, Json], path: Path) -> None:
 
 
 def draw_coverage(intervals: Json, path: Path) -> None:
-    """Writes a PNG: the share of truth inside the intervals per lead beside the nominal one, and the intervals' mean width."""
+    """Writes a PNG: the share of observations inside the intervals per lead beside the nominal one, and their mean width."""
     leads = intervals["by_lead"]
     with drawing(path, (7.4, 3.2)) as figure:
         share, width = figure.subplots(1, 2)
@@ -101,7 +101,7 @@ def draw_coverage(intervals: Json, path: Path) -> None:
         _line(share, leads, "coverage", "measured", 0)
         share.set_ylim(min(0.5, *(lead["coverage"] or 0 for lead in leads)) - 0.02, 1.02)
         share.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
-        title(share, "Truth inside the interval")
+        title(share, "Observed inside the interval")
         share.legend(frameon=False, fontsize=8, loc="lower right")
         _line(width, leads, "mean_width", "width", 0)
         width.set_ylim(0, 1.15 * max((lead["mean_width"] or 0 for lead in leads), default=1) or 1)
