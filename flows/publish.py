@@ -108,8 +108,7 @@ def require_publishable(task: Task, context: Invocation, stage: str, evaluation:
     context.steps.skip(stage, "not published: the model does not beat what it must beat")
     withdraw(context, stage, "the verdict on the model that made it does not allow it")
     report(task, context)
-    remedy = "To publish all the same: --even-if-worse; to lower the bar: evaluation.must_beat"
-    raise NotPublished(f"{evaluation.verdict.sentence} The report says so: {context.folder.report}. {remedy}")
+    raise NotPublished(f"{evaluation.verdict.gate} The report says why: {context.folder.report}")
 
 
 # ---------------------------------------------------------------- products

@@ -203,6 +203,7 @@ class Change(TrainedTask):
             threshold=detector.threshold,
             min_area_px=run.prediction.min_area_px,
             measured=evaluation.details["methods"][evaluation.shipped],
+            are_strips=bool(evaluation.details["note"]),
             model_hash=model_hash,
             config_hash=config_hash(run),
             code_version=code_version(),
@@ -238,14 +239,14 @@ class Change(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.report_sections import change_section, confidence_section
+        from pipelines.products.report_sections import change_section, evaluation_section
         from pipelines.products.site_products import picture_name
 
         found = []
         if predicted:
             pictures = {name: context.folder.path / picture_name(name) for name in predicted["sites"]}
             found.append(change_section(predicted["sites"], predicted["largest"], pictures, predicted["threshold"]))
-        return found if evaluation is None else [*found, confidence_section(evaluation, drafts)]
+        return found if evaluation is None else [*found, evaluation_section(evaluation, drafts)]
 
 
 # ---------------------------------------------------------------- plan

@@ -198,15 +198,17 @@ class Forecast(TrainedTask):
 
         run, folder = context.run, context.folder
         trained = require(folder, "train")
-        mae = flat_figures(evaluation).get("mae") if evaluation else None
+        course = Course(**predicted["course"]) if predicted else None
+        skills = evaluation.details["skill"] if evaluation else {}
+        skill = skills[run.model.baseline]["overall"]["skill"] if run.model.baseline in skills else None
         maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
         return Findings(
-            sentence=summary_sentence(run.name, Course(**predicted["course"]) if predicted else None, mae),
+            sentence=summary_sentence(run.name, course, mae_of(evaluation, run), course.unit if course else ""),
             found=predicted.get("course", {}),
             computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
-            notes=tuple(scale_notes(run.model.baseline, trained.get("residual_scale", ()))),
+            notes=tuple(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill)),
             lines=(*[("map", path) for path in maps[:1]], *([("picture", folder.quicklook)] if maps else [])),
         )
 
@@ -337,6 +339,16 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
 def flat_figures(evaluation: Evaluation) -> dict[str, float]:
     """The numbers of the published method."""
     return {name: value for name, value in evaluation.methods[evaluation.shipped].items() if isinstance(value, int | float)}
+
+
+def mae_of(evaluation: Evaluation | None, run: ForecastRun) -> float | None:
+    """Of the first variable, in its unit: over several variables errors are counted in standard deviations."""
+    if evaluation is None:
+        return None
+    metrics = evaluation.details["metrics"][evaluation.shipped]
+    of_first = metrics.get("by_variable", {}).get(run.samples.variables[0].name, metrics["overall"])
+    mae: float | None = of_first["mae"]
+    return mae
 
 
 def settings_of(run: ForecastRun) -> dict[str, str]:

@@ -198,16 +198,19 @@ class Monitor(Task):
         largest, count = read_patches(folder.products)[1], predicted["change"]["objects"]
         pictures = [Picture(folder.path / name, title, caption) for name, title, caption in PICTURES]
         there = [picture for picture in pictures if picture.path.exists()]
-        tables: list[Table] = []
+        news, tables = alert_table(alerts), list[Table]()
         if evaluation is not None:
             drops = context.run.evaluation.drops
             tables = [monitoring_table(evaluation.methods, drops, evaluation.shipped), *seen_tables(evaluation)]
-        patches = Section("patches", "Largest patches", PATCH_TEXT, tables=[patch_table(largest, count)])
         return [
             Section("change", "What changed", pictures=there[:2]),
             Section("pixels", "Single pixels and changed area", pictures=there[2:]),
-            Section("alerts", "Alerts", tables=[alert_table(alerts)] if alerts else []),
-            *([patches] if largest else []),
+            Section("alerts", "New alerts", tables=[news] if news.rows else []),
+            *(
+                [Section("patches", "Largest patches", PATCH_TEXT, tables=[patch_table(largest, count, alerts)])]
+                if largest
+                else []
+            ),
             Section("evaluation", "Evaluation", text=[evaluation.protocol] if evaluation else (), tables=tables),
         ]
 
@@ -345,7 +348,7 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
     for name, scores in evaluation.details["methods"].items():
         found = {f"found_{year}": seen["found"] for year, seen in scores.get("seen_in_images", {}).items()}
         rows.append({"method": name, "false_alarms": (scores.get("false_alarms") or {}).get("per_1000_px_year"), **found})
-    rows += [{"method": f"{name.replace('_', ' ')}, season against season", **row} for name, row in pairs.items()]
+    rows += [{"method": f"{name}, season against season", **row} for name, row in pairs.items()]
     years = sorted({key for row in rows for key in row if key.startswith("found_")})
     columns = [
         Column("method", "method", "text"),

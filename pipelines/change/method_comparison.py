@@ -23,8 +23,8 @@ from pipelines.progress import Progress
 AREA_SAMPLE_PX = 1000  # pixels of a site that its area estimate is drawn from
 FIGURES = ("f1", "precision", "recall", "iou", "average_precision")
 PROTOCOL = (
-    "Each group of sites is left out in turn; networks, calibration, fusion and threshold are chosen on the other groups, and "
-    "what was left out is scored once."
+    "Each group of sites (strips, where sites are too few) is left out in turn; networks, calibration, fusion and threshold "
+    "are chosen on the other groups, and what was left out is scored once."
 )
 
 

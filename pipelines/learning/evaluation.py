@@ -149,9 +149,9 @@ def _criteria(skills: Mapping[str, Interval], settings: EvaluationSettings) -> I
     for name in settings.must_beat:
         bounds = (skills[name].value, skills[name].low)
         value, low = (bound if bound is not None and math.isfinite(bound) else None for bound in bounds)
-        yield Criterion(f"error saved against {name}", value, settings.margin, unit="of its error")
+        yield Criterion(f"error reduction relative to {name}", value, settings.margin, unit="share")
         if settings.publish_if == "beyond_doubt":
-            yield Criterion(f"error saved against {name}, lower end of its interval", low, 0.0)
+            yield Criterion(f"error reduction relative to {name}, lower end of its interval", low, 0.0, unit="share")
 
 
 def _metrics(table: ErrorTable, sums_DKS: np.ndarray, variables: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pipelines.learning.intervals import Interval, Outcome, Unit
 
+NOT_TO_BE_PUBLISHED = "Not to be published:"
 Figure = float | int | str | None
 CLAIMS: dict[Outcome, str] = {
     "beats": "the model beats it",
@@ -65,6 +66,11 @@ class Verdict:
     margin: float
     confidence: float
     best_baseline: str | None = None
+
+    @property
+    def gate(self) -> str:
+        """What the sentence says of the gate where it is shut."""
+        return self.sentence[max(self.sentence.find(NOT_TO_BE_PUBLISHED), 0) :]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,8 +130,9 @@ def forecast_verdict(
     if others:
         sentences.append(_others_sentence(others, skills))
     sentences.append(f"The best baseline is {best}.")
-    asked = f"an error smaller by at least {margin * 100:g} %{' and an interval above 0' * (publish_if == 'beyond_doubt')}"
-    sentences += _gate_sentences(outcomes, must_beat, wanting, asked)
+    bar = f"by at least {margin * 100:g} %"
+    doubt = ", beyond doubt" if publish_if == "beyond_doubt" else ""
+    sentences += _gate_sentences(outcomes, must_beat, wanting, f"{bar} of its error{doubt}", f"error is smaller {bar}")
     return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), "dates", margin, confidence, best)
 
 
@@ -149,7 +156,8 @@ def detection_verdict(
         sentences.append("The intervals hold for these sites only: fewer than three that are independent say nothing of others.")
     f1_of = {name: methods[name]["pooled"]["f1"] for name in must_beat}
     sentences += [_f1_sentence(name, f1_of[name], differences[name], margin, confidence) for name in must_beat]
-    sentences += _gate_sentences(outcomes, must_beat, wanting, f"an F1 larger by at least {margin:g}")
+    bar = f"by at least {margin:g}"
+    sentences += _gate_sentences(outcomes, must_beat, wanting, f"{bar} in F1", f"F1 is larger {bar}")
     return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), interval["unit"], margin, confidence)
 
 
@@ -198,16 +206,21 @@ def _others_sentence(outcomes: Mapping[str, Outcome], skills: Mapping[str, Inter
         return f"{name} ({_percent(abs(skill))} {'smaller' if skill >= 0 else 'larger'} error)"
 
     groups = [(words, [with_skill(name) for name in outcomes if outcomes[name] == outcome]) for outcome, words in SHORT.items()]
-    parts = [words.format(_list(names)) for words, names in groups if names]
-    return f"It {_list(parts)}."
+    parts = [words.format(listed(names)) for words, names in groups if names]
+    return f"It {listed(parts)}."
 
 
-def _gate_sentences(outcomes: Mapping[str, Outcome], must_beat: Sequence[str], wanting: Sequence[str], asked: str) -> list[str]:
+def _gate_sentences(
+    outcomes: Mapping[str, Outcome], must_beat: Sequence[str], wanting: Sequence[str], bar: str, gain: str
+) -> list[str]:
     if wanting:
-        text = f"It was to beat {_list(must_beat)} and does not beat {_list(wanting)}: not published unless asked for"
-        return [f"{text} (wanted: {asked})."]
+        text = f"{NOT_TO_BE_PUBLISHED} it must beat {listed(wanting)} {bar} (evaluation.must_beat)."
+        return [text, "--even-if-worse publishes it all the same."]
     doubtful = [name for name in must_beat if outcomes[name] != "beats"]
-    return [f"It may be published, since it has {asked}; for {_list(doubtful)} that may be chance."] if doubtful else []
+    if not doubtful:
+        return []
+    than = f"than {'that' if len(must_beat) == 1 else 'those'} of {listed(must_beat)}"
+    return [f"It may be published: its {gain} {than}; against {listed(doubtful)} this may be chance."]
 
 
 def _percent(share: float) -> str:
@@ -218,7 +231,8 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _list(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; at least one word."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

@@ -21,7 +21,7 @@ from pipelines.grid import Grid
 from pipelines.products import canvas
 from pipelines.products.canvas import INK, MUTED, OUTLINE, STYLE, day, label, outline, panels
 from pipelines.products.frames import Frame, Shades, shades_for
-from pipelines.products.layers import CHANGED, DIRECTION_CLASSES, GREY, NOT_MONITORED, NOT_SEEN, PALE
+from pipelines.products.layers import CHANGED, DIRECTION_CLASSES, GREY, NOT_MONITORED, NOT_SEEN, WHITE
 
 # Okabe & Ito (2008): told apart with any colour vision
 HIT, FALSE_ALARM, MISS = "#009e73", "#e69f00", "#cc79a7"
@@ -88,7 +88,7 @@ def draw_change_quicklook(maps: ChangeMaps, path: Path, title: str, subtitle: st
             draw(axes, maps)
             outline(axes, maps.is_changed, maps.grid, INK, 0.4)
         canvas.draw_metres(before, maps.grid)
-        note = "Red outline: changed pixels. Grey: not seen, or too few dates to judge."
+        note = "Red outline: changed pixels. White: nothing found. Grey: not observed, or too few dates to judge."
         canvas.draw_foot(figure, maps.grid, note)
         canvas.save_figure(figure, path)
 
@@ -105,7 +105,7 @@ def draw_pair_quicklook(maps: PairMaps, path: Path, title: str, subtitle: str = 
             _draw_scored(scores, maps, maps.truth)
         canvas.draw_metres(before, maps.grid)
         threshold = "the threshold" if maps.truth is None else "the threshold (that of the figures above)"
-        note = f"Red outline: pixels called changed; red line in the bar: {threshold}. Grey: not seen on one of the dates."
+        note = f"Red outline: pixels mapped as changed; red line in the bar: {threshold}. White: unchanged. Grey: not observed."
         canvas.draw_foot(figure, maps.grid, note)
         canvas.save_figure(figure, path)
 
@@ -137,7 +137,7 @@ def _mark(axes: Axes, maps: ChangeMaps) -> None:
             f"{number}", (x, y), (right, up), textcoords="offset points", size=8, weight="bold", ha="center", va="center",
             bbox=box, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8, "shrinkB": 0},
         )  # fmt: skip
-        axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8)
+        axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8, zorder=3)
 
 
 def _inwards(row: int, column: int, shape_yx: tuple[int, int], number: int) -> tuple[int, int]:
@@ -169,7 +169,7 @@ def _draw_kind(axes: Axes, maps: ChangeMaps) -> None:
     canvas.draw_blank(axes, maps.grid)
     canvas.draw_image(axes, shown, maps.grid, ListedColormap(colours), 0, len(colours) - 1)
     counts = np.bincount(shown.ravel(), minlength=len(colours))
-    shares = [f"{share:.1%}" if share >= 0.001 else "<0.1%" for share in counts / shown.size]
+    shares = [f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %" for share in counts / shown.size]
     order = (0, 4, 2, 5, 3, 1, 6)
     canvas.draw_legend(axes, [(colours[k], f"{text[k]} {shares[k]}") for k in order if counts[k]])
     canvas.title(axes, "What changed", pad=5)
@@ -186,9 +186,11 @@ def _draw_when(axes: Axes, maps: ChangeMaps) -> None:
 
 def _draw_size(axes: Axes, maps: ChangeMaps) -> None:
     values = maps.layers["magnitude"]
-    seen = np.abs(values[maps.is_changed & np.isfinite(values)])
-    largest = (float(np.percentile(seen, 98)) if seen.size else 1.0) or 1.0
+    seen = values[maps.is_changed & np.isfinite(values)]
+    largest = (float(np.percentile(np.abs(seen), 98)) if seen.size else 1.0) or 1.0
     shades, unit = Shades("BrBG", -largest, largest), label(maps.after.variable, maps.after.unit)
+    if seen.size and (seen < 0).all() | (seen > 0).all():  # of one sign, all colours are for it
+        shades = Shades("YlOrBr_r", -largest, 0) if seen[0] < 0 else Shades("YlGnBu", 0, largest)
     _draw_layer(axes, maps, "magnitude", shades, "How much: observed minus expected", unit)
 
 
@@ -225,7 +227,7 @@ def _draw_probability(axes: Axes, maps: PairMaps) -> None:
 def _draw_mask(axes: Axes, maps: PairMaps) -> None:
     canvas.draw_changed(axes, maps.mask, maps.mask == 1, Shades("autumn", 0, 4), maps.grid, maps.mask != NOT_SEEN)
     text = "" if maps.threshold is None else f" (probability above {maps.threshold:.2g})"
-    canvas.title(axes, f"Called changed{text}", pad=5)
+    canvas.title(axes, f"Mapped as changed{text}", pad=5)
 
 
 def _draw_scored(axes: Axes, maps: PairMaps, truth: np.ndarray) -> None:
@@ -234,11 +236,14 @@ def _draw_scored(axes: Axes, maps: PairMaps, truth: np.ndarray) -> None:
     parts = [known & called & true, known & called & ~true, known & ~called & true]
     shown = np.select([~known, *parts], [4, 1, 2, 3], 0)
     canvas.draw_blank(axes, maps.grid)
-    canvas.draw_image(axes, shown, maps.grid, ListedColormap([PALE, HIT, FALSE_ALARM, MISS, GREY]), 0, 4)
+    canvas.draw_image(axes, shown, maps.grid, ListedColormap([WHITE, HIT, FALSE_ALARM, MISS, GREY]), 0, 4)
     counts = maps.counts or count_changes(called, np.where(known, truth, NOT_SEEN).astype(np.uint8), known)
     found = {"found": counts.true_changed, "false alarm": counts.false_changed, "missed": counts.missed}
     text = [f"{name}: {count} px" for name, count in found.items()]
-    canvas.draw_legend(axes, list(zip((HIT, FALSE_ALARM, MISS), text, strict=True)))
+    grounds = [
+        (colour, name) for code, colour, name in ((0, WHITE, "unchanged"), (4, GREY, "not observed")) if (shown == code).any()
+    ]
+    canvas.draw_legend(axes, [*zip((HIT, FALSE_ALARM, MISS), text, strict=True), *grounds])
     scores = {"F1": counts.f1, "precision": counts.precision, "recall": counts.recall}
     canvas.title(axes, "Against the label", pad=5)
     numbers = "   ".join(f"{name} –" if value is None else f"{name} {value:.2f}" for name, value in scores.items())
@@ -273,7 +278,9 @@ def draw_change_animation(maps: ChangeMaps, path: Path, title: str, start_day: f
             is_known = detected <= now
             image.set_data(np.where(is_known, change_day, np.nan))
             date = day(from_days(np.array([np.floor(now)]))[0])
-            axes.set_title(f"Known on {date}: {is_known.mean():.1%} changed", size=11, weight="bold", loc="left", color=INK)
+            axes.set_title(
+                f"Known on {date}: {100 * is_known.mean():.1f} % changed", size=11, weight="bold", loc="left", color=INK
+            )
             agg.draw()
             picture = Image.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
             pictures.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))

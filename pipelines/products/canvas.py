@@ -27,9 +27,9 @@ from PIL import Image
 
 from pipelines.errors import RequestError
 from pipelines.files import replacing
-from pipelines.grid import Grid, parse_crs
-from pipelines.products.frames import Shades, extent_of, step_for
-from pipelines.products.layers import GREY, PALE
+from pipelines.grid import Grid
+from pipelines.products.frames import Shades, crs_labels, extent_of, step_for
+from pipelines.products.layers import GREY, WHITE
 from pipelines.tracking.objects import Space
 
 INK, MUTED, FAINT = "#1b1f24", "#5b6570", "#e3e6e9"
@@ -112,9 +112,7 @@ def panels(grid: Grid, rows: int, columns: int, text: str, subtitle: str, cell_i
 
 
 def draw_foot(figure: Figure, grid: Grid, note: str) -> None:
-    authority = parse_crs(grid.crs).to_authority(confidence_threshold=100)
-    crs = ":".join(authority) if authority else "CRS without a code"
-    step = step_for(grid.shape_yx)
+    crs, step = crs_labels(grid.crs)["crs"], step_for(grid.shape_yx)
     thinned = f"   One pixel in {step} along each axis is drawn." if step > 1 else ""
     text = f"{note}   {crs}, north {'up' if grid.resolution_xy[1] < 0 else 'down'}.{thinned}"
     size_x, size_y = figure.get_size_inches()
@@ -187,7 +185,7 @@ def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit
     """A map of numbers (NaN = not seen); its colour bar, or None and the words that nothing was seen."""
     draw_blank(axes, grid)
     if not np.isfinite(values).any():
-        write_on(axes, "nothing seen")
+        write_on(axes, "nothing observed")
         return None
     return draw_bar(axes, draw_image(axes, np.ma.masked_invalid(values), grid, shades.colours, shades.low, shades.high), unit)
 
@@ -195,9 +193,9 @@ def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit
 def draw_changed(
     axes: Axes, values: np.ndarray, changed: np.ndarray, shades: Shades, grid: Grid, is_seen: np.ndarray
 ) -> AxesImage | None:
-    """The values of changed pixels on pale ground (grey where nothing was watched), or the words that there are none."""
+    """The values of changed pixels on white ground (grey where nothing was watched), or the words that there are none."""
     draw_blank(axes, grid)
-    draw_image(axes, is_seen.astype(np.uint8), grid, ListedColormap([GREY, PALE]), 0, 1)
+    draw_image(axes, is_seen.astype(np.uint8), grid, ListedColormap([GREY, WHITE]), 0, 1)
     if not changed.any():
         write_on(axes, "no change found" if is_seen.any() else "nothing can be said")
         return None
@@ -220,7 +218,7 @@ def outline(axes: Axes, mask: np.ndarray, grid: Grid, colour: str, width: float)
     lines = LineCollection(np.concatenate([across, along]), colors=colour, linewidths=width, capstyle="projecting")  # type: ignore[arg-type]
     if width >= 0.8:
         lines.set_path_effects([withStroke(linewidth=width + 0.9, foreground="white", alpha=0.55)])
-    lines.set_zorder(1)
+    lines.set(zorder=2.6, clip_on=False)  # above the frame: else a change at the map's edge is outlined on one side only
     axes.add_collection(lines, autolim=False)
 
 

@@ -78,30 +78,30 @@ def draw_skill(skill: Mapping[str, Json], path: Path) -> None:
                 bars.plot([low, high], [y, y], "|", color=INK, ms=7)
         bars.set_yticks(range(len(names)), list(reversed(names)))
         bars.axvline(0, color=INK, lw=0.9)
-        bars.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
-        title(bars, "Error saved against each baseline, all leads")
+        bars.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
+        title(bars, "Error reduction relative to each baseline, all leads")
         tidy(bars, "x", ("top", "right", "left"))
         key = [Patch(color=colour, label=outcome) for outcome, colour in OUTCOMES.items()]
         bars.legend(handles=key, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(OUTCOMES))
         for number, name in enumerate(names, start=1):
             _line(lines, skill[name]["by_lead"], "skill", name, number)
         lines.axhline(0, color=INK, lw=0.9)
-        lines.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+        lines.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
         title(lines, "By lead")
         _finish(lines, len(skill[names[0]]["by_lead"]))
         lines.legend(frameon=False, fontsize=8, ncols=2)
 
 
 def draw_coverage(intervals: Json, path: Path) -> None:
-    """Writes a PNG: the share of truth inside the intervals per lead beside the nominal one, and the intervals' mean width."""
+    """Writes a PNG: the share of observations inside the intervals per lead beside the nominal one, and their mean width."""
     leads = intervals["by_lead"]
     with drawing(path, (7.4, 3.2)) as figure:
         share, width = figure.subplots(1, 2)
-        share.axhline(intervals["nominal"], color=INK, lw=1, ls=(0, (5, 3)), label=f"nominal {intervals['nominal']:.0%}")
+        share.axhline(intervals["nominal"], color=INK, lw=1, ls=(0, (5, 3)), label=f"nominal {100 * intervals['nominal']:g} %")
         _line(share, leads, "coverage", "measured", 0)
         share.set_ylim(min(0.5, *(lead["coverage"] or 0 for lead in leads)) - 0.02, 1.02)
-        share.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
-        title(share, "Truth inside the interval")
+        share.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=" %"))
+        title(share, "Observed inside the interval")
         share.legend(frameon=False, fontsize=8, loc="lower right")
         _line(width, leads, "mean_width", "width", 0)
         width.set_ylim(0, 1.15 * max((lead["mean_width"] or 0 for lead in leads), default=1) or 1)

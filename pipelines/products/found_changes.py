@@ -107,7 +107,8 @@ def draw_changes(found: Found, direction: Direction, name: str, folder: Path) ->
     area, until = f"{float(found.patches['area_m2'].sum()) / 1e4:.1f} ha", day_of(last.time_ns)
     subtitle = f"{patches}, {area}, until {until}; {found.context.expected.name} model, cube {cube.snapshot}"
     draw_change_quicklook(maps, folder / "quicklook.png", title, subtitle)
-    series = [series_of(found, number, pixel) for number, pixel in enumerate(maps.marked, start=1)]
+    shown = zip(found.patches["id"], maps.marked, strict=False)
+    series = [series_of(found, f"{number}  {patch}", pixel) for number, (patch, pixel) in enumerate(shown, start=1)]
     text = "What the largest patches show"
     draw_change_series(series, folder / "series.png", text, variable, cube.unit, cube.start_day)
     grown = growth(found.layers, cube.grid, found.patches, found.min_area_px)
@@ -139,11 +140,11 @@ def change_maps(found: Found, direction: Direction) -> ChangeMaps:
     return ChangeMaps(before, after, thinned, cube.grid, pixels)
 
 
-def series_of(found: Found, number: int, pixel: tuple[int, int]) -> Series:
-    """One pixel's observations beside what was expected of it, and when its change was found."""
+def series_of(found: Found, name: str, pixel: tuple[int, int]) -> Series:
+    """One pixel's observations beside what was expected of it, and when its change was found; `name` is that of its patch."""
     cube, (row, column) = found.cube, pixel
     x, y = cube.grid.affine @ (column + 0.5, row + 0.5)
-    patch = found.patches["id"].iloc[number - 1]
-    title = f"{number}  {patch}: pixel row {row}, column {column}; x {x:.0f}, y {y:.0f}"
+    digits = 0 if abs(cube.grid.resolution_xy[0]) >= 1 else 5
+    title = f"{name}: pixel row {row}, column {column}; x {x:.{digits}f}, y {y:.{digits}f}"
     days = (float(found.layers.map(name)[row, column]) for name in ("change_day", "detected_day", "recovered_day"))
     return Series(title, follow_pixel(cube, found.context.monitoring.detector, row, column), *days)

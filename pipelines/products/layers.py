@@ -111,29 +111,29 @@ def _number(name: str, title: str, text: str, unit: str | None) -> Layer:
 
 
 # Okabe & Ito (2008): told apart with any colour vision
-GREY, ORANGE, BLUE, VERMILION, PALE = "#d5d8dc", "#e69f00", "#0072b2", "#d55e00", "#f3f4f5"
+GREY, ORANGE, BLUE, VERMILION, WHITE = "#d5d8dc", "#e69f00", "#0072b2", "#d55e00", "#ffffff"
 
 STATUS_CLASSES = (
     Class(NOT_MONITORED, "not-monitored", "too few usable dates in the history: nothing can be said", GREY, is_nodata=True),
-    Class(NOTHING_FOUND, "nothing-found", "monitored; no change found so far", PALE),
+    Class(NOTHING_FOUND, "nothing-found", "monitored; no change found so far", WHITE),
     Class(CHANGED, "changed", "an alarm was raised", VERMILION),
 )
 DIRECTION_CLASSES = (
-    Class(0, "none", "monitored; no change found so far", PALE),
+    Class(0, "none", "monitored; no change found so far", WHITE),
     Class(1, "decrease", "lower than expected", ORANGE),
     Class(2, "increase", "higher than expected", BLUE),
     Class(NOT_SEEN, "not-monitored", "too few usable dates in the history: nothing can be said", GREY, is_nodata=True),
 )
 MASK_CLASSES = (
-    Class(0, "unchanged", "seen on all dates that are compared; not changed", PALE),
+    Class(0, "unchanged", "observed on all dates that are compared; not changed", WHITE),
     Class(1, "changed", "changed between the dates", VERMILION),
-    Class(NOT_SEEN, "not-seen", "cloud, shadow or no data on a date that is compared", GREY, is_nodata=True),
+    Class(NOT_SEEN, "not-observed", "cloud, shadow or no data on a date that is compared", GREY, is_nodata=True),
 )
 
 MONITOR_LAYERS = (
     Layer("status", "What is known of each pixel", "status", "uint8", NOT_MONITORED,
           (LayerBand("status", "0 not monitored, 1 nothing found, 2 changed", "", as_code),), STATUS_CLASSES),
-    _dates("change_date", "Date of change", "change_day", "first date of the run of evidence"),
+    _dates("change_date", "Date of change", "change_day", "first date of the sequence of evidence that led to the alarm"),
     _dates("detected_date", "Date of alarm", "detected_day", "date on which the alarm was raised"),
     _dates("recovered_date", "Date of recovery", "recovered_day", "date since which values are again as expected"),
     _number("magnitude", "Magnitude of change", "observed minus expected, mean from change to alarm; 0: nothing found", None),
@@ -146,5 +146,5 @@ MONITOR_LAYERS = (
 CHANGE_LAYERS = (
     _number("probability", "Probability of change", "calibrated probability that the pixel changed between the dates", "1"),
     Layer("mask", "Changed or not", "mask", "uint8", NOT_SEEN,
-          (LayerBand("mask", "0 unchanged, 1 changed, 255 not seen", "", as_code),), MASK_CLASSES),
+          (LayerBand("mask", "0 unchanged, 1 changed, 255 not observed", "", as_code),), MASK_CLASSES),
 )  # fmt: skip

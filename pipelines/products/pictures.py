@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -19,13 +20,17 @@ from pipelines.grid import Grid
 from pipelines.products.canvas import INK, MUTED, STYLE, day, draw_scale, drawing, heading, label, save_animation, write_on
 from pipelines.products.frames import Frame, Shades, crs_labels, extent_of, shades_for
 from pipelines.products.layers import GREY
+from pipelines.products.report import shown
 
 MOST_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Maps:
-    """What a quicklook shows of one variable. `truth` and `width` are aligned with `forecast`; truth is None where unknown."""
+    """What a quicklook shows of one variable. `truth` and `width` are aligned with `forecast`; truth is None where unknown.
+
+    `context` are the clear ones among the `context_dates` that the forecast used.
+    """
 
     variable: str
     unit: str
@@ -35,6 +40,7 @@ class Maps:
     truth: tuple[Frame | None, ...]
     width: tuple[Frame, ...] = ()
     interval: float | None = None
+    context_dates: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class _Row:
     shades: Shades
     notes: Sequence[str]
     offset: int = 0  # columns that stay free on the left
+    extend: Literal["both", "neither"] = "neither"  # arrows at the ends of the bar, where values are cut off
 
 
 def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> None:
@@ -64,7 +71,7 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
         draw_scale(figure.axes[0], extent_of(maps.grid), unit)
-        notes = ["Grey: not seen.", flat_widths(maps), f"{crs}, ticks in {unit}"]
+        notes = ["Grey: not observed.", flat_widths(maps), f"{crs}, ticks in {unit}"]
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
 
@@ -75,20 +82,22 @@ def _rows(maps: Maps) -> list[_Row]:
     picked = sorted({round(i) for i in np.linspace(0, len(maps.forecast) - 1, columns)})
     forecast, truth = [maps.forecast[i] for i in picked], [maps.truth[i] for i in picked]
     context = maps.context[-columns:]
-    rows = [_Row("Context", context, shades, _days(context), max(len(picked), len(context)) - len(context))] if context else []
+    part = f"\n({len(context)} of {maps.context_dates} dates)" if maps.context_dates > len(context) else ""
+    offset = max(len(picked), len(context)) - len(context)
+    rows = [_Row(f"Context{part}", context, shades, _days(context), offset)] if context else []
     rows.append(_Row("Forecast", forecast, shades, _days(forecast)))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
-        notes = ["" if error is None else f"MAE {np.nanmean(np.abs(error.values_YX)):.3g}" for error in errors]
+        notes = ["" if error is None else f"MAE {shown(np.nanmean(np.abs(error.values_YX)), 'number')}" for error in errors]
         rows.append(_Row("Observed", truth, shades, _days(truth)))
         seen = [np.abs(error.values_YX[np.isfinite(error.values_YX)]) for error in errors if error]
         largest = float(np.percentile(np.concatenate(seen), 98)) if seen else 1.0
         shades_of_errors = Shades("RdBu_r", -(largest or 1.0), largest or 1.0)
-        rows.append(_Row("Error:\nforecast\nminus truth", errors, shades_of_errors, notes))
+        rows.append(_Row("Error:\nforecast\nminus\nobserved", errors, shades_of_errors, notes, extend="both"))
     if maps.width and not flat_widths(maps):
         width = [maps.width[i] for i in picked]
-        text = f"Width of the\n{f'{maps.interval:.0%} ' if maps.interval else ''}interval"
-        rows.append(_Row(text, width, Shades("cividis", 0, shades_for("", width).high), _days(width)))
+        text = f"Width of\nthe {f'{100 * maps.interval:g} %' if maps.interval else ''}\ninterval"
+        rows.append(_Row(text, width, replace(shades_for("", width), colours="cividis"), _days(width), extend="both"))
     return rows
 
 
@@ -105,9 +114,9 @@ def flat_widths(maps: Maps) -> str:
         low, high = np.percentile(seen, [10, 90]) if seen.size else (0, 1)
         if high - low > 0.02 * max(float(high), 1e-9):
             return ""
-        halves.append(f"{np.median(seen) / 2:.2g}")
-    nominal = f"{maps.interval:.0%} interval" if maps.interval else "Interval"
-    return f"{nominal}, half width by date: {', '.join(halves)}." if halves else ""
+        halves.append(shown(float(np.median(seen)) / 2, "number"))
+    nominal = f"{100 * maps.interval:g} % interval" if maps.interval else "Interval"
+    return f"{nominal}, alike in all pixels, half width by date: {', '.join(halves)}." if halves else ""
 
 
 def error_frame(forecast: Frame, truth: Frame | None) -> Frame | None:
@@ -127,7 +136,7 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
     box, size_x = grid[number, 0].get_position(figure), figure.get_size_inches()[0]
     figure.text(0.22 / size_x, box.y0 + box.height / 2, row.title, size=10, weight="bold", va="center", linespacing=1.4)
     if image is not None:
-        bar = figure.colorbar(image, cax=figure.add_subplot(grid[number, grid.ncols - 1]))
+        bar = figure.colorbar(image, cax=figure.add_subplot(grid[number, grid.ncols - 1]), extend=row.extend)
         bar.outline.set_linewidth(0.4)
         bar.ax.tick_params(labelsize=8, length=2, width=0.5)
         bar.set_label(label(maps.variable, maps.unit), size=8.5)
@@ -145,7 +154,7 @@ def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, tic
     else:
         axes.set(xticks=[], yticks=[])
     if frame is None or not np.isfinite(frame.values_YX).any():
-        write_on(axes, "not known" if frame is None else "nothing seen")
+        write_on(axes, "not known" if frame is None else "nothing observed")
         return None
     return axes.imshow(
         np.ma.masked_invalid(frame.values_YX), cmap=shades.colours, vmin=shades.low, vmax=shades.high, extent=extent,

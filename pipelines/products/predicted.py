@@ -13,14 +13,14 @@ from pipelines.inference.staging import Field, Staged
 from pipelines.products.canvas import day
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
 from pipelines.products.frames import Frame, read_variables, step_for
-from pipelines.products.pictures import Maps, draw_animation, draw_quicklook
+from pipelines.products.pictures import MOST_COLUMNS, Maps, draw_animation, draw_quicklook
 from pipelines.products.sentences import Course
 from pipelines.products.stac import ModelCard, forecast_item, write_collection, write_model_item
 
 if TYPE_CHECKING:
     from pipelines.inference.job import Request
 
-CONTEXT_SHOWN = 5  # dates
+CONTEXT_SHOWN = MOST_COLUMNS  # dates
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
 QUICKLOOK, ANIMATION = "quicklook.png", "animation.gif"
 
@@ -83,7 +83,7 @@ def make_maps(forecast: ForecastFields) -> Maps:
     width = tuple(Frame(upper.date, upper.values_YX - lower.values_YX) for lower, upper in bounds)
     shown = tuple(Frame(times[i], images[i][0]) for i in clear)
     truth = tuple(None if i is None else Frame(times[i], images[i][0]) for i in observed)
-    return Maps(name, request.units[name], request.grid, shown, fields["forecast"], truth, width, forecast.interval)
+    return Maps(name, request.units[name], request.grid, shown, fields["forecast"], truth, width, forecast.interval, len(context))
 
 
 def thin(staged: Staged, field: Field) -> np.ndarray:

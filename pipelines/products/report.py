@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pipelines.files import write_text
+from pipelines.learning.result import listed
 from pipelines.products.json_values import Json, plain
 from pipelines.products.section import Section, Table
 
@@ -22,6 +23,7 @@ MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
 FACTS = {  # what keys of summary.json are called where people read them
     "pixels": "changed pixels", "pixels_new": "newly changed pixels", "objects": "patches", "objects_new": "new patches",
     "pixels_recovered": "pixels of patches as expected again",
+    **{f"windows_{part}": f"{part} windows with enough usable targets" for part in ("train", "validation", "test")},
 }  # fmt: skip
 
 
@@ -77,7 +79,15 @@ def _template(name: str) -> Template:
         loader=PackageLoader("pipelines.products", "."), autoescape=name.endswith(".html"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"),
     )  # fmt: skip
-    filters = {"duration": duration, "inline": inline, "when": when, "shown": shown, "fact": fact, "markdown": markdown_text}
+    filters = {
+        "duration": duration,
+        "inline": inline,
+        "when": when,
+        "shown": shown,
+        "fact": fact,
+        "amount": amount,
+        "markdown": markdown_text,
+    }
     environment.filters |= filters
     return environment.get_template(name)
 
@@ -97,15 +107,22 @@ def tone_of(summary: Json) -> str:
 
 
 def headline(summary: Json) -> str:
-    """The verdict in a line: whether the model may be published, and how many criteria are met."""
+    """The verdict in a line: whether the model may be published and why, or which criteria are not met."""
     verdict, criteria = summary["verdict"], summary["criteria"]
     if verdict is None:
         return "Not evaluated. `driftline evaluate CONFIG` measures how far the result can be trusted."
     if verdict["must_beat"]:
-        gate = "The model beats" if tone_of(summary) == "good" else "The model may be published: it is better than"
-        return f"{gate} what it must beat." if verdict["is_publishable"] else "The model does not beat what it must beat."
-    met = sum(criterion["is_met"] for criterion in criteria)
-    return f"{met} of {len(criteria)} acceptance criteria are met." if criteria else ""
+        if not verdict["is_publishable"] or tone_of(summary) == "good":
+            return f"The model {'beats' if verdict['is_publishable'] else 'does not beat'} what it must beat."
+        better = "a larger F1" if summary["task"] == "change" else "a smaller error"
+        sure = {True: "beyond doubt", False: "may be chance"}
+        others = [f"{name} ({sure[verdict['outcomes'][name] == 'beats']})" for name in verdict["must_beat"]]
+        return f"The model may be published: {better} than {listed(others)}."
+    missed = [criterion["name"] for criterion in criteria if not criterion["is_met"]]
+    if missed:
+        are = "is" if len(missed) == 1 else "are"
+        return f"{len(missed)} of {len(criteria)} acceptance criteria {are} NOT met: {'; '.join(missed)}."
+    return "Every acceptance criterion is met." if criteria else ""
 
 
 def best_of(table: Table) -> dict[str, float]:
@@ -183,6 +200,13 @@ def shown(value: object, kind: str) -> str:
         case "number":
             return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}" if abs(value) < 100 else number(round(value))
     return str(value)
+
+
+def amount(value: float | None, unit: str, form: str = "") -> str:
+    """What a criterion requires or what was measured for it: `4.29`, `41.5 %` where the unit is a share; `form` as of "%g"."""
+    if unit == "share" and value is not None:
+        return f"{100 * value:.1f}".removesuffix(".0") + " %"
+    return f"{form % value if form else shown(value, 'number')} {unit}".strip()
 
 
 def is_there(value: object) -> bool:

@@ -16,10 +16,9 @@ from pipelines.products.tables import area_table, label_tables, lead_tables, pat
 from pipelines.samples.audit import Audit
 from pipelines.samples.plan import WindowPlan
 
-OUTCOMES = {"beats": "model is better", "loses": "model is worse"}
 MAP_CAPTION = (
     "Before and after with the change outlined, and how likely it is. F1 below the title: with every choice (the threshold too) "
-    "made on other sites. Figures on the last panel: of the map as published, with the shipped threshold."
+    "made on other sites or strips. Figures on the last panel: of the map as published, with the shipped threshold."
 )
 
 
@@ -28,13 +27,13 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
     draw_errors(details["metrics"], shipped, drafts / "errors.png")
     draw_skill(details["skill"], drafts / "skill.png")
     pictures = [Picture(drafts / "errors.png", "Errors by lead"), Picture(drafts / "skill.png", "Skill against every baseline")]
-    titles = {"method": "baseline", "saved": "error saved by the model", "interval": "interval", "outcome": "outcome"}
+    titles = {"method": "baseline", "saved": "error reduction by the model", "interval": "interval", "outcome": "the model"}
     rows = [
         {
             "method": name,
             "saved": percent(overall["skill"]),
             "interval": f"{percent(overall['low'])} to {percent(overall['high'])}",
-            "outcome": OUTCOMES.get(overall["outcome"], overall["outcome"]),
+            "outcome": overall["outcome"],
         }
         for name, overall in ((name, skill["overall"]) for name, skill in details["skill"].items())
     ]
@@ -44,7 +43,7 @@ def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> 
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1%}".replace("-", "−")
+    return "–" if value is None else f"{100 * value:+.1f} %".replace("-", "−")
 
 
 def intervals_section(measured: Json | None, drafts: Path) -> Section:
@@ -54,8 +53,8 @@ def intervals_section(measured: Json | None, drafts: Path) -> Section:
     draw_coverage(measured, drafts / "coverage.png")
     overall, leads = measured["overall"], measured["by_lead"]
     text = [
-        f"Nominal coverage {measured['nominal']:.0%}, measured {overall['coverage']:.1%} of held-out pixels; mean width "
-        f"{overall['mean_width']:.3g}; calibrated on {measured['calibration_dates']} dates."
+        f"Nominal coverage {100 * measured['nominal']:g} %, measured {100 * overall['coverage']:.1f} % of held-out pixels; mean "
+        f"width {overall['mean_width']:.3g}; calibrated on {measured['calibration_dates']} dates."
     ]
     if not measured["is_bounded"]:
         text.append("Those are too few dates for the nominal coverage: the largest error seen is used instead.")
@@ -74,8 +73,9 @@ def split_section(plan: WindowPlan, audit: Audit, drafts: Path) -> Section:
     draw_blocks(tiles, plan.shape_yx, drafts / "split.png")
     text = ["The audit found no pixel-date of a test window in a training window."] if audit.ok else list(audit.problems)
     columns = [
-        Column("part", "part", "text"), Column("windows", "windows", "whole"), Column("issue_dates", "issue dates", "whole"),
-        Column("share_of_raster", "share of area", "share"), Column("targets", "target dates", "text"),
+        Column("part", "part", "text"), Column("windows", "windows planned", "whole"),
+        Column("issue_dates", "issue dates", "whole"), Column("share_of_raster", "share of area", "share"),
+        Column("targets", "target dates", "text"),
     ]  # fmt: skip
     rows = [
         {"part": part, **row, "targets": " to ".join(when(date) for date in row["targets_from_to"] or ())}
@@ -97,31 +97,33 @@ def change_section(sites: Mapping[str, Json], largest: Sequence[Json], pictures:
     """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks."""
     note = (
         f"With the shipped threshold ({threshold:.3f}), which was chosen on all labelled sites together. The figures under "
-        "Confidence have thresholds chosen without the site, so areas and F1 differ from those of the maps."
+        "Evaluation have thresholds chosen without the site or strip, so areas and F1 differ from those of the maps."
     )
     maps = [Picture(path, name, MAP_CAPTION) for name, path in pictures.items() if path.exists()]
-    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patch_table(largest)])
+    patches = patch_table(largest, sum(facts["patches"] for facts in sites.values()))
+    return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patches])
 
 
-def confidence_section(evaluation: Evaluation, drafts: Path) -> Section:
+def evaluation_section(evaluation: Evaluation, drafts: Path) -> Section:
     """Every method side by side, areas and curves; the curves are drawn into `drafts`."""
     details, shipped = evaluation.details, evaluation.shipped
+    part = "strip" if details["note"] else "site"
     method = details["methods"][shipped]
     tables = label_tables(evaluation.methods, list(method["sites"]), shipped)
     if details["area"]:
         tables.append(area_table(details["area"], details["confidence"]))
     draw_f1(details["methods"], shipped, drafts / "f1.png")
     caption = (
-        "The threshold too is chosen on other sites. Pooled over all pixels, with its "
+        f"The threshold too is chosen on other {part}s. Pooled over all pixels, with its "
         f"{details['confidence'] * 100:g} % interval ({method['f1_interval'].get('basis', 'blocks')}); "
-        "no method has seen the site."
+        f"no method has seen the {part} that it is scored on."
     )
     curves = [Picture(drafts / "f1.png", "F1 of every method and site", caption)]
     if reliability := method.get("reliability"):
         draw_reliability([one for one in reliability["bins"] if one["pixels"]], drafts / "reliability.png")
         caption = (
-            "How often pixels that were given a probability have really changed, on sites that were left out. "
+            f"How often pixels that were given a probability have really changed, on {part}s that were left out. "
             f"Off by {reliability['expected_error']:.3f} on average."
         )
         curves.append(Picture(drafts / "reliability.png", "Stated probability against what happened", caption))
-    return Section("confidence", "Confidence", text=[evaluation.protocol], pictures=curves, tables=tables)
+    return Section("evaluation", "Evaluation", text=[evaluation.protocol], pictures=curves, tables=tables)

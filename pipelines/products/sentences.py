@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.learning.result import Evaluation
 from pipelines.products.json_values import Json
+from pipelines.products.report import when
 
 HECTARE_M2 = 10_000
 
@@ -27,38 +28,51 @@ def expected_sentence(name: str, course: Course) -> str:
     """What is expected, without the full stop; `name` is that of the run.
 
     >>> expected_sentence("forest", Course("NDVI", "", "2020-08-01T00:00:00Z", 0.71, "2020-10-15T00:00:00Z", 0.63))
-    'NDVI of forest is expected to fall from 0.71 to 0.63 between 2020-08-01 and 2020-10-15'
+    'Mean NDVI (forest) is expected to fall from 0.71 to 0.63 between 2020-08-01 and 2020-10-15'
     """
-    of = f"{course.variable} of {name} is expected"
+    mean, (first, last) = f"Mean {course.variable} ({name}) is expected", (when(course.observed_utc), when(course.expected_utc))
     if course.expected is None:
-        return f"{of} to be what the maps show on {course.expected_utc[:10]}"
-    unit = f" {course.unit}" if course.unit else ""
-    then = f"{course.expected:.3g}{unit}"
+        return f"{course.variable} ({name}) is expected to be what the maps show on {last}"
+    then = with_unit(course.expected, course.unit)
     if course.observed is None:
-        return f"{of} to be {then} on {course.expected_utc[:10]}"
-    period = f"between {course.observed_utc[:10]} and {course.expected_utc[:10]}"
-    now = f"{course.observed:.3g}{unit}"
+        return f"{mean} to be {then} on {last}"
+    period = f"between {first} and {last}"
+    if first[:10] == last[:10]:
+        period = f"between {course.observed_utc[11:16]} and {course.expected_utc[11:16]} UTC on {first[:10]}"
+    now = with_unit(course.observed, course.unit)
     if now == then:
-        return f"{of} to stay at {now} {period}"
-    return f"{of} to {'fall' if course.expected < course.observed else 'rise'} from {now} to {then} {period}"
+        return f"{mean} to stay at {now} {period}"
+    return f"{mean} to {'fall' if course.expected < course.observed else 'rise'} from {now} to {then} {period}"
 
 
-def summary_sentence(name: str, course: Course | None, mae: float | None) -> str:
+def with_unit(value: float, unit: str) -> str:
+    """`0.0482 mm`, to three significant digits."""
+    return f"{value:.3g} {unit}".strip() if unit != "1" else f"{value:.3g}"
+
+
+def summary_sentence(name: str, course: Course | None, mae: float | None, unit: str = "") -> str:
     """What is expected, and the error on held-out blocks and dates; `course` is None where nothing is published."""
-    error = "is not measured" if mae is None else f"on dates and blocks it had not seen is {mae:.3g}"
+    error = "is not measured" if mae is None else f"on dates and blocks it had not seen is {with_unit(mae, unit)}"
     if course is None:
-        return f"No forecast of {name} is published; the model's mean error {error}."
-    return f"{expected_sentence(name, course)}; the forecast's mean error {error}."
+        return f"No forecast of {name} is published; the model's mean absolute error {error}."
+    return f"{expected_sentence(name, course)}; the forecast's mean absolute error {error}."
 
 
-def scale_notes(baseline: str, scale_K: Sequence[float]) -> list[str]:
-    """How much of the network's correction of its baseline ("none": it has none) the validation windows support."""
+def scale_notes(baseline: str, scale_K: Sequence[float], skill: float | None = None) -> list[str]:
+    """How much of the network's correction of its baseline ("none": it has none) the validation windows support.
+
+    `skill` against the baseline, on the test windows.
+    """
     if baseline == "none" or not scale_K:
         return []
     share = sum(scale_K) / len(scale_K)
     if share == 0:
-        return [f"Validation supports none of the network's correction: this forecast is the baseline ({baseline}) itself."]
-    return [f"The network corrects a baseline ({baseline}); validation supports {share:.0%} of the correction."]
+        text = f"this forecast is the baseline ({baseline}) itself, as fitted on the training dates"
+        return [f"Validation supports none of the network's correction: {text}."]
+    text = f"The network corrects a baseline ({baseline}): residual scaling s = {share:.2f}, from the validation windows"
+    if skill is not None and skill <= 0:
+        text += "; on the test windows, where the baseline is refitted on every date up to the issue date, it did not help"
+    return [f"{text}."]
 
 
 def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation | None) -> str:
@@ -67,9 +81,10 @@ def change_sentence(name: str, sites: Mapping[str, Json], evaluation: Evaluation
     if evaluation is not None:
         pooled = evaluation.details["methods"][evaluation.shipped]["pooled"]
         precision, recall = pooled["precision"], pooled["recall"]
+        where = "strips of these sites" if evaluation.details["note"] else "labelled sites"
         if precision is not None and recall is not None:
             measured = (
-                f"; on labelled sites that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
+                f"; on {where} that the model had not seen, {precision * 100:.0f} % of the pixels that it maps as changed "
                 f"have changed, and it finds {recall * 100:.0f} % of those that have"
             )
     if not sites:

@@ -31,7 +31,8 @@ TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blu
 
 @dataclass(frozen=True)
 class SiteProducts:
-    """How sites are published. `measured`: figures of the method on sites left out (`describe_method`).
+    """How sites are published. `measured`: figures of the method on what was left out (`describe_method`), which were strips of
+    the sites where `are_strips`.
 
     `model_hash`, `config_hash`, `code_version`: the lineage that every file carries.
     """
@@ -40,6 +41,7 @@ class SiteProducts:
     threshold: float
     min_area_px: int
     measured: Json
+    are_strips: bool
     model_hash: str
     config_hash: str
     code_version: str
@@ -94,8 +96,9 @@ def write_site(
     lineage = Lineage(snapshot, settings.model_hash, settings.config_hash, settings.code_version, last, scenes)
     layers = {"probability": change.probability_HW, "mask": change.mask_HW}
     rasters = write_layers(layers, CHANGE_LAYERS, grid, "", lineage, folder, prefix=f"{name}-")
-    confidence = {"confidence": change.probability_HW}
-    patches = outline_changes(change.mask_HW, grid, confidence, min_area_px=settings.min_area_px)
+    patches = outline_changes(
+        change.mask_HW, grid, {"confidence": change.probability_HW}, min_area_px=settings.min_area_px
+    ).rename(columns={"confidence": "probability"})  # of a rank it has nothing: it is calibrated
     vectors = write_polygons(patches, folder, f"{name}-changes")
     seen, changed = (int(np.count_nonzero(is_so)) for is_so in (change.mask_HW != NOT_SEEN, change.mask_HW == 1))
     facts = {
@@ -120,8 +123,12 @@ def draw_site(
         maps = replace(maps, truth=thin_rows(truth.label_HW), counts=counts)
     text, measured = "found by all networks", settings.measured["sites"].get(name)
     if measured is not None:  # it has a label
-        f1 = "" if measured["f1"] is None else f"; with the threshold too chosen on other sites, F1 is {measured['f1']:.2f}"
-        text = f"found by a network that has not seen this site{f1}"
+        text = "found by a network that has not seen this site"
+        if settings.are_strips:
+            text = "each strip found by networks that have not seen it"
+        if measured["f1"] is not None:
+            part = "strips" if settings.are_strips else "sites"
+            text += f"; F1 {measured['f1']:.2f}, threshold chosen on the other {part}"
     draw_pair_quicklook(maps, path, f"{settings.run}: {name}", text)
 
 
@@ -146,7 +153,7 @@ def describe_site(files: SiteFiles) -> dict[str, str]:
         "bands": ", ".join(band.name for band in bands_of(dataset)),
         "grid": f"{grid.shape_yx[0]} x {grid.shape_yx[1]} pixels of {grid.resolution_xy[0]:g}, {grid.crs[:60]}",
         "moved (pixels)": "; ".join(moved) or "no date",
-        "label": "none: predicted only" if files.changed_fraction is None else f"{files.changed_fraction:.2%} changed",
+        "label": "none: predicted only" if files.changed_fraction is None else f"{100 * files.changed_fraction:.2f} % changed",
     }
 
 

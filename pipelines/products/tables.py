@@ -21,18 +21,18 @@ METHODS = {
     "harmonic_ewma": "harmonic EWMA", "harmonic_cusum": "harmonic CUSUM",
 }  # fmt: skip
 TESTS = ("cusum", "mosum", "ewma")
+STANDING = {True: "yes", False: "no", None: None}
 METHOD = Column("method", "method", "text")
 
 PATCHES = (
     Column("site", "site", "name"), Column("id", "patch", "name"), Column("area_m2", "area", "area"),
-    Column("median_date", "changed", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
-    Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"), Column("lon", "longitude", "degrees"),
+    Column("median_date", "changed (median)", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
+    Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"),
+    Column("probability", "probability", "share"), Column("lon", "longitude", "degrees"),
     Column("lat", "latitude", "degrees"),
 )  # fmt: skip
-ALERTS = (
-    Column("number", "alert", "whole"), *PATCHES[1:6], PATCHES[7], PATCHES[8], PATCHES[9],
-    Column("standing", "still there", "text"), Column("notified", "notified", "text"),
-)  # fmt: skip
+NUMBER, NOTIFIED = Column("number", "alert", "whole"), Column("notified", "notified", "text")
+ALERTS = (NUMBER, *PATCHES[1:6], *PATCHES[7:], Column("standing", "still there", "text"), NOTIFIED)
 SITES = (
     Column("site", "site", "text"), Column("from_utc", "from", "date"), Column("to_utc", "to", "date"),
     Column("seen", "observed", "share"), Column("changed", "mapped as changed", "share"), Column("patches", "patches", "whole"),
@@ -79,7 +79,7 @@ def label_tables(methods: Mapping[str, Json], sites: Sequence[str], shipped: str
     ]  # fmt: skip
     columns += of_sites if is_few else []
     used = [column for column in columns if column is METHOD or any(row.get(column.key) is not None for row in rows)]
-    tables = [Table("Each group of sites left out in turn", used, rows, strong=[shipped])]
+    tables = [Table("Each group of sites or strips left out in turn", used, rows, strong=[shipped])]
     if not is_few:
         wide = 2 * MOST_SITES - 3
         parts = [of_sites[first : first + wide] for first in range(0, len(sites), wide)]
@@ -97,8 +97,8 @@ def area_table(areas: Mapping[str, Json], confidence: float) -> Table:
     ]  # fmt: skip
     rows = [{"site": name, **area, **(area.get("estimate") or {})} for name, area in areas.items()]
     note = (
-        "Mapped with a threshold that was chosen without the site, as for the F1 above; the published maps use the shipped "
-        f"threshold, so their area differs. Estimates with {confidence:.0%} confidence, error-adjusted (Olofsson et al. 2014)."
+        "Mapped with a threshold that was chosen without the site or strip, as for F1 above; the published maps use the shipped "
+        f"threshold, so their area differs. Estimates at {100 * confidence:g} % confidence, adjusted (Olofsson et al. 2014)."
     )
     return Table("Changed area, as evaluated", columns, rows, note)
 
@@ -117,26 +117,33 @@ def _rows(methods: Mapping[str, Json]) -> list[Json]:
     return [{"method": name, **figures} for name, figures in methods.items()]
 
 
-def patch_table(rows: Sequence[Json], count: int = 0) -> Table:
-    """The largest patches; `count`: how many there are in all."""
-    kept, total = rows[:MOST_ROWS], max(count, len(rows))
+def patch_table(rows: Sequence[Json], count: int = 0, alerts: Sequence[Json] = ()) -> Table:
+    """The largest patches with the alerts that they raised; `count`: how many patches there are in all."""
+    of_patch = {alert["id"]: alert for alert in alerts}
+    kept, total = [{**row, **_raised(of_patch.get(row["id"], {}))} for row in rows[:MOST_ROWS]], max(count, len(rows))
     note = f"The first {len(kept)} of {total}; all of them are in the polygon files." if total > len(kept) else ""
-    return Table("", used_columns(PATCHES, rows), kept, note)
+    return Table("", used_columns((*PATCHES, NUMBER, NOTIFIED), kept), kept, note)
 
 
 def alert_table(alerts: Sequence[Json]) -> Table:
-    """Alerts of the latest run first, those of one run by area. `notify`: block -> when it was notified, "": not yet."""
+    """What the table of patches does not say: alerts that are new since an earlier run, and those whose patch is gone."""
 
     def order(alert: Json) -> tuple[int, float, int]:  # logs of older versions number no runs
         return -int(alert.get("look", 0)), -float(alert.get("area_m2") or 0.0), int(alert.get("number", 0))
 
-    rows = []
-    for alert in sorted(alerts, key=order):
-        notified = [f"{block}: {when(at)[:16] if at else 'not yet'}" for block, at in (alert.get("notify") or {}).items()]
-        standing = {True: "yes", False: "no", None: None}[alert.get("is_standing")]
-        rows.append({**alert, "notified": ", ".join(notified) or None, "standing": standing})
-    note = f"The first {MOST_ROWS} of {len(rows)}: those of the latest run first; all are in alerts.json."
-    return Table("", used_columns(ALERTS, rows), rows[:MOST_ROWS], note if len(rows) > MOST_ROWS else "")
+    runs = [int(alert.get("look", 0)) for alert in alerts]
+    new = max(runs) if len(set(runs)) > 1 else None
+    told = [alert for alert in sorted(alerts, key=order) if alert.get("look") == new or alert.get("is_standing") is False]
+    rows = [{**alert, **_raised(alert), "standing": STANDING[alert.get("is_standing")]} for alert in told]
+    cut = f"The first {MOST_ROWS} of {len(rows)}. " if len(rows) > MOST_ROWS else ""
+    note = f"{cut}New in the latest run, or their patch is gone; all alerts are in alerts.json."
+    return Table("", used_columns(ALERTS, rows), rows[:MOST_ROWS], note)
+
+
+def _raised(alert: Json) -> Json:
+    """An alert's number and who was notified. `notify`: block -> when it was notified, "": not yet."""
+    notified = [f"{block}: {when(at)[:16] if at else 'not yet'}" for block, at in (alert.get("notify") or {}).items()]
+    return {"number": alert.get("number"), "notified": ", ".join(notified) or None}
 
 
 def site_table(sites: Mapping[str, Json], note: str = "") -> Table:
@@ -161,5 +168,5 @@ def cube_facts(uri: str, snapshot: str | None = None) -> dict[str, str]:
         "dates": f"{shape['time']}, {first} to {last}, {format_span(cube['median_step_days'])} apart",
         "pixels": f"{shape['y']} x {shape['x']} of {abs(width):g} x {abs(height):g}",
         "bands": ", ".join(band["name"] for band in cube["bands"]),
-        "usable share": f"{usable:.0%}" if usable is not None else "unknown",
+        "usable share": f"{100 * usable:.0f} %" if usable is not None else "unknown",
     }

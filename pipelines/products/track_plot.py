@@ -139,13 +139,14 @@ def _draw_positions(axes: Axes, objects: pd.DataFrame, space: Space, colour_of: 
         before, last = own[~is_last], own[is_last]
         axes.plot(*_strung(own, "column", "row"), "-", color=colour, lw=1.5 if is_named else 0.7, zorder=3)
         axes.plot(before["column"], before["row"], "o", color=colour, ms=2.5, zorder=3)
-        axes.plot(last["column"], last["row"], "o", color=colour, mec="white", ms=6 if is_named else 3.5, zorder=4)
+        # a white rim would look hollow, which means not seen
+        axes.plot(last["column"], last["row"], "o", color=colour, mec=INK, mew=0.6, ms=6 if is_named else 3.5, zorder=4)
         if is_named:
             axes.annotate(str(track_id), (own["column"].iloc[-1], own["row"].iloc[-1]), xytext=(5, 4), textcoords="offset points",
                           color=colour, size=9, weight="bold", path_effects=HALO, zorder=5)  # fmt: skip
     axes.set_aspect("equal")
     axes.set(xlabel=f"{unit} from the left edge of the raster", ylabel=f"{unit} from the upper edge of the raster")
-    # no more than is needed: a few objects in a large raster would be specks
+    # the whole raster, or no more than is needed: a few objects in a large one would be specks
     axes.set_xlim(_limits(objects, "column", size_of["column"], most_x))
     axes.set_ylim(_limits(objects, "row", size_of["row"], most_y)[::-1])
     axes.tick_params(labelsize=8, length=2)
@@ -155,6 +156,8 @@ def _draw_positions(axes: Axes, objects: pd.DataFrame, space: Space, colour_of: 
 def _limits(objects: pd.DataFrame, axis: str, pixel: float, most: float) -> tuple[float, float]:
     low, high = float(objects[f"{axis}_from"].min()), float(objects[f"{axis}_to"].max())
     margin = 0.06 * (high - low) + 2 * pixel
+    if high - low + 2 * margin > most * pixel / 2:
+        return 0.0, most * pixel
     return max(low - margin, 0.0), min(high + margin, most * pixel)
 
 
@@ -177,4 +180,5 @@ def _key(colour_of: Colours, count: int) -> Sequence[Line2D]:
         key.append(Line2D([], [], color=OTHER, marker="o", ms=3, lw=1, label=f"{count - len(colour_of)} smaller"))
     key += [Line2D([], [], color=INK, marker=marker, ms=6, lw=0, label=event) for event, marker in MARKS.items()]
     key.append(Line2D([], [], mfc="white", mec=MUTED, marker="o", ms=5, lw=0, label="not seen"))
+    key.append(Line2D([], [], color=OTHER, mec=INK, mew=0.6, marker="o", ms=5, lw=0, label="last position"))
     return key

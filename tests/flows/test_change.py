@@ -67,12 +67,13 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
     assert evaluation["details"]["area"]["alpha"]["labelled_m2"] == pytest.approx(64 * 100, rel=2e-3)  # on the ellipsoid
     assert summary["sentence"].startswith("In 3 sites 3 patches (2.2 ha) have changed between 2018-06-01 and 2019-06-01; on")
     report = (FOLDER / "report.html").read_text()
-    for text in ("Stated probability against what happened", "48 x 48 pixels of 10, EPSG:32635", "2.78% changed"):
+    for text in ("Stated probability against what happened", "48 x 48 pixels of 10, EPSG:32635", "2.78 % changed"):
         assert text in report, text
     assert first["sites"]["alpha"]["patches"] >= 1
     assert first["largest"][0]["first_date"] is None  # of a pair nobody knows when: no NaT, which a report would print
     json.dumps(first["largest"], allow_nan=False)
     patches = geopandas.read_file(FOLDER / "products" / "alpha-changes.gpkg")
+    assert {"probability"} == {"probability", "confidence"} & set(patches.columns)
     assert patches["area_m2"].max() == pytest.approx(6400, rel=0.35)
     with rasterio.open("sites/beta/label.tif") as label:
         truth = label.read(1) == CHANGED

@@ -39,7 +39,7 @@ def test_a_run_leaves_everything_and_a_second_one_does_nothing(tiny_run: Path) -
     assert [name for name in LEAVES if not (folder / name).exists()] == []
     summary = read("summary.json")
     assert summary["sentence"].startswith(
-        "red of tiny is expected to rise from 0.408 to 0.432 between 2020-02-11 and 2020-03-08; "
+        "Mean red (tiny) is expected to rise from 0.408 to 0.432 between 2020-02-11 and 2020-03-08; "
     )
     assert [name for name in summary["products"]["files"] if not (folder / name).exists()] == []
     assert summary["products"]["cube_snapshot"] == summary["cube_snapshot"] == first["snapshot"]
@@ -105,7 +105,7 @@ def check_a_model_that_does_not_win_takes_the_products_with_it(config: Path, fol
     assert left == []
     summary = read("summary.json")
     assert (summary["verdict"]["is_publishable"], summary["products"]["files"]) == (False, [])
-    assert summary["sentence"].startswith("No forecast of tiny is published; the model's mean error")
+    assert summary["sentence"].startswith("No forecast of tiny is published; the model's mean absolute error")
     assert "This model was not published" in (folder / "report.html").read_text()
     assert not carry_out("predict", config, *UNEVEN, even_if_worse=True)["skipped"]
     assert read("summary.json")["products"]["even_if_worse"] is True

@@ -174,7 +174,7 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
     mirrored = detection_verdict("rule", methods, differences, ["net"], margin=0.01, confidence=0.95, are_strips=True)
     assert not mirrored.is_publishable
     assert mirrored.outcomes == {"net": "loses"}
-    assert "does not beat net: not published unless asked for" in mirrored.sentence
+    assert "Not to be published: it must beat net" in mirrored.sentence
     assert "strips of these sites that it has not learnt from" in mirrored.sentence
     lines = markdown_table(methods, "net")
     assert len(lines) == 4

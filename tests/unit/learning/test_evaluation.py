@@ -49,7 +49,7 @@ def test_identical_forecasters_are_equal_and_not_published():
     assert skill["outcome"] == "equal"
     assert "equal, the difference is immaterial (margin 1 %)" in found.verdict.sentence
     assert not found.verdict.is_publishable
-    assert "does not beat one: not published unless asked for" in found.verdict.sentence
+    assert "Not to be published: it must beat one by" in found.verdict.sentence
 
 
 def test_errors_written_out_by_lead_and_date():
@@ -89,7 +89,7 @@ def test_it_comes_as_every_task_states_it():
     assert Intervals.from_json(details["calibration"]) == intervals
     assert content["methods"]["one"] == details["metrics"]["one"]["overall"]
     (criterion,) = content["criteria"]
-    assert (criterion["name"], criterion["is_met"]) == ("error saved against one", found.verdict.is_publishable)
+    assert (criterion["name"], criterion["is_met"]) == ("error reduction relative to one", found.verdict.is_publishable)
 
 
 @pytest.mark.parametrize(("value", "is_met"), [(0.5, [True, True]), (1.5, [False, False])])

@@ -22,7 +22,7 @@ def test_a_smaller_error_that_may_be_chance():
     assert sentence == (
         "The model's error is 3.0 % smaller than that of one (95 % interval -4.0 % to 11.0 %, 25 dates counted as 11 "
         "independent ones): not distinguishable. It beats other (20.0 % smaller error). The best baseline is one. "
-        "It may be published, since it has an error smaller by at least 1 %; for one that may be chance."
+        "It may be published: its error is smaller by at least 1 % than that of one; against one this may be chance."
     )
 
 
@@ -40,7 +40,7 @@ def test_what_is_published(one: Interval, smaller_error: bool, beyond_doubt: boo
     assert verdict_on(one).is_publishable is smaller_error
     strict = verdict_on(one, "beyond_doubt")
     assert strict.is_publishable is beyond_doubt
-    assert ("does not beat one: not published unless asked for" in strict.sentence) is not beyond_doubt
+    assert ("it must beat one by at least 1 % of its error, beyond doubt (" in strict.sentence) is not beyond_doubt
 
 
 def test_a_tie_is_called_equal():
@@ -76,8 +76,10 @@ def test_the_sentence_on_a_detector_says_what_was_left_out():
     assert verdict.sentence == (
         "net finds change on sites that it has not seen with F1 0.412 (95 % interval 0.200 to 0.600, 5 sites), precision 0.500, "
         "recall 0.400. rule: F1 0.410, difference +0.002 (95 % interval -0.011 to +0.016, 5 sites): not distinguishable. "
-        "It was to beat rule and does not beat rule: not published unless asked for (wanted: an F1 larger by at least 0.01)."
+        "Not to be published: it must beat rule by at least 0.01 in F1 (evaluation.must_beat). "
+        "--even-if-worse publishes it all the same."
     )
+    assert verdict.gate.startswith("Not to be published: it must beat rule")
 
 
 def test_a_detector_on_one_or_two_sites_claims_nothing_of_others():

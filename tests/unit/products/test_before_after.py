@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image, ImageSequence
 
 from pipelines.change.metrics import Counts
@@ -12,6 +13,7 @@ from pipelines.products.before_after import (
     Observation,
     PairMaps,
     _draw_scored,
+    _draw_size,
     _inwards,
     draw_change_animation,
     draw_change_quicklook,
@@ -119,11 +121,34 @@ def test_the_figures_are_of_the_whole_place_and_not_of_what_is_drawn():
     assert scored_title(whole) == "F1 0.50   precision 0.67   recall 0.40"
 
 
+def test_the_legend_of_a_pair_names_its_ground():
+    mask = np.zeros(GRID.shape_yx, np.uint8)
+    truth = np.where(np.arange(SHAPE[1]) < 5, 255, mask).astype(np.uint8)
+    maps = PairMaps(Observation(BEFORE, colours()), Observation(AFTER, colours(1)), mask * 1.0, mask, GRID, truth=truth)
+    assert [text.get_text() for text in scored(maps).get_legend().get_texts()][-2:] == ["unchanged", "not observed"]
+
+
 def scored_title(maps: PairMaps) -> str:
+    return scored(maps).get_title(loc="right")
+
+
+def scored(maps: PairMaps) -> Axes:
     _, (axes,) = panels(GRID, 1, 1, "a", "", 3.0)
     assert maps.truth is not None
     _draw_scored(axes, maps, maps.truth)
-    return axes.get_title(loc="right")
+    return axes
+
+
+@pytest.mark.parametrize(("sizes", "limits"), [((-0.3, -0.1), (-0.3, 0)), ((0.1, 0.3), (0, 0.3)), ((-0.3, 0.1), (-0.3, 0.3))])
+def test_changes_of_one_sign_have_all_colours(sizes, limits):
+    changed = np.zeros(SHAPE, bool)
+    changed[0, :2] = True
+    given = layers(changed)
+    given["magnitude"][0, :2] = sizes
+    _, (axes,) = panels(GRID, 1, 1, "a", "", 3.0)
+    observation = Observation(AFTER, colours())
+    _draw_size(axes, ChangeMaps(observation, observation, given, GRID))
+    assert axes.images[-1].get_clim() == pytest.approx(limits, abs=0.01)
 
 
 def test_the_animation_grows_and_ends_whole(tmp_path):

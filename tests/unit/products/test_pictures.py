@@ -4,7 +4,7 @@ from PIL import Image
 
 from pipelines.grid import Grid
 from pipelines.products.frames import Frame
-from pipelines.products.pictures import Maps, draw_animation, draw_quicklook, error_frame, flat_widths
+from pipelines.products.pictures import Maps, _rows, draw_animation, draw_quicklook, error_frame, flat_widths
 
 GRID = Grid("EPSG:3857", (10.0, 0, 0, 0, -10.0, 300), (30, 40))
 
@@ -33,6 +33,15 @@ def test_a_quicklook_is_drawn_with_and_without_truth(tmp_path, variable):
     assert size_of(tmp_path / "two.png")[1] < size_of(tmp_path / "one.png")[1]
 
 
+def test_rows_say_what_they_leave_out_and_bars_where_values_are_cut_off():
+    maps = Maps("ndvi", "1", GRID, frames(4), frames(3), frames(3), tuple(frames(3, 5.0)), 0.9, context_dates=10)
+    context, *_, error, width = _rows(maps)
+    assert context.title == "Context\n(3 of 10 dates)"
+    assert (context.extend, error.extend, width.extend) == ("neither", "both", "both")
+    assert error.notes[0] == "MAE 0.000"
+    assert width.shades.low > 4.5
+
+
 def test_the_same_maps_give_the_same_bytes(tmp_path):
     maps = Maps("ndvi", "1", GRID, frames(2), frames(2), (None, None))
     for name in ("a.png", "b.png"):
@@ -59,13 +68,14 @@ def test_intervals_that_are_alike_everywhere_are_told_in_words():
     flat = tuple(Frame(frame.date, np.full((3, 3), 0.4, np.float32)) for frame in frames(2))
     assert (
         flat_widths(Maps("a", "", GRID, (), flat, (None, None), flat, interval=0.9))
-        == "90% interval, half width by date: 0.2, 0.2."
+        == "90 % interval, alike in all pixels, half width by date: 0.200, 0.200."
     )
     assert flat_widths(Maps("a", "", GRID, (), flat, (None, None), frames(2))) == ""
     cut = np.full((10, 10), 0.4, np.float32)
     cut[0, :5] = 0.3  # a few pixels whose upper bound would be above 1
     assert (
-        flat_widths(Maps("a", "", GRID, (), flat, (None,), (Frame(flat[0].date, cut),))) == "Interval, half width by date: 0.2."
+        flat_widths(Maps("a", "", GRID, (), flat, (None,), (Frame(flat[0].date, cut),)))
+        == "Interval, alike in all pixels, half width by date: 0.200."
     )
 
 

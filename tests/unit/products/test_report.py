@@ -18,6 +18,7 @@ from pipelines.products.report import (
     Report,
     duration,
     fact,
+    headline,
     number,
     render_markdown,
     render_report,
@@ -51,12 +52,13 @@ SUMMARY = Summary(
     task="monitor",
     sentence="2 patches of forest have changed.",
     verdict=verdict(),
-    criteria=(Criterion("false alarms", 4.0, 10.0, "at most"), Criterion(HOSTILE, float("nan"), 0.95)),
+    criteria=(Criterion("false alarms", 4.0, 10.0, "at most"),
+              Criterion("saved", 0.4153, 0.01, unit="share"), Criterion(HOSTILE, float("nan"), 0.95)),
     shipped="harmonic_cusum",
     methods={"harmonic_cusum": {"false_alarms": 4.0, "found_0.2": 0.99, "delay_0.2": 73.0}, HOSTILE: {"false_alarms": 7.0}},
     found={"patches": 2, HOSTILE: HOSTILE},
     largest=patches(),
-    alerts=({"number": 1, "id": HOSTILE, "is_standing": True, "notify": {HOSTILE: ""}},),
+    alerts=({"number": 1, "id": HOSTILE, "is_standing": False, "notify": {HOSTILE: ""}},),
     computed={"tiles": 4, HOSTILE: 3},
     products=Published(("products/changes.gpkg", HOSTILE), "products/collection.json", "SNAP", "abc", "2020-01-01T00:00:00Z"),
     stages=(StageCost("ingest", 3.24, 210.0), StageCost("monitor", 0.0)),
@@ -111,6 +113,8 @@ def test_the_plain_sentence_comes_first_then_verdict_criteria_and_sections(repor
         "2020-01-01",
         "99.0 %",
         "73 d",
+        "at least 1 %",
+        "41.5 %",
         "210 MB",
         "truncated: 1",
         "SNAP",
@@ -138,6 +142,21 @@ def test_the_plain_sentence_comes_first_then_verdict_criteria_and_sections(repor
 )
 def test_the_tone_follows_verdict_and_criteria(given: Verdict | None, criteria: tuple[Criterion, ...], tone: str) -> None:
     assert tone_of(replace(SUMMARY, verdict=given, criteria=criteria).to_json()) == tone
+
+
+@pytest.mark.parametrize(
+    ("outcome", "must_beat", "criteria", "expected"),
+    [
+        ("beats", ("persistence",), (), "The model beats what it must beat."),
+        ("not distinguishable", ("persistence", "climatology"), (),
+         "The model may be published: a smaller error than persistence (beyond doubt) and climatology (may be chance)."),
+        ("loses", (), (Criterion("a", 1.0, 2.0), Criterion("b", 3.0, 2.0)), "1 of 2 acceptance criteria is NOT met: a."),
+        ("loses", (), (Criterion("b", 3.0, 2.0),), "Every acceptance criterion is met."),
+    ],
+)  # fmt: skip
+def test_the_headline_says_what_is_doubtful(outcome: str, must_beat: tuple, criteria: tuple, expected: str) -> None:
+    given = replace(verdict(), outcomes={"persistence": "beats", "climatology": outcome}, must_beat=must_beat)
+    assert headline(replace(SUMMARY, task="forecast", verdict=given, criteria=criteria).to_json()) == expected
 
 
 def test_a_run_that_has_nothing_to_show_has_a_report(tmp_path: Path) -> None:
@@ -176,13 +195,20 @@ def test_many_sites_have_tables_of_their_own_and_areas_stand_beside_labels() -> 
 
 
 def test_long_tables_are_cut_and_counted() -> None:
-    alerts = [{"number": n, "look": 1, "area_m2": float(n)} for n in range(1, 60)]
-    table = alert_table([*alerts, {"number": 99, "look": 2, "area_m2": 1.0}])
-    assert (len(table.rows), table.rows[0]["number"], table.rows[1]["number"]) == (25, 99, 59)
+    alerts = [{"number": n, "look": 2, "area_m2": float(n)} for n in range(1, 60)]
+    table = alert_table([*alerts, {"number": 99, "look": 1}, {"number": 98, "look": 1, "is_standing": False}])
+    assert (len(table.rows), table.rows[0]["number"], table.rows[1]["number"]) == (25, 59, 58)
     assert "25 of 60" in table.note
     many = Table("t", [Column("a", "a")], [{"a": n} for n in range(70)])
     text = render_markdown(Report(SUMMARY.to_json(), [Section("x", "X", tables=[many])]))
     assert "The first 50 of 70 rows." in text
+
+
+def test_patches_have_the_numbers_of_their_alerts_and_those_of_one_run_are_not_listed_twice() -> None:
+    alerts = [{"id": "a", "number": 7, "look": 1, "notify": {"mail": ""}}]
+    rows = patch_table([{"id": "a", "area_m2": 5.0}, {"id": "b", "area_m2": 4.0}], 2, alerts).rows
+    assert [(row["number"], row["notified"]) for row in rows] == [(7, "mail: not yet"), (None, None)]
+    assert not alert_table(alerts).rows
 
 
 def test_numbers_read_well() -> None:
@@ -194,7 +220,7 @@ def test_numbers_read_well() -> None:
         "a",
         "True",
     ]
-    assert [percent(v) for v in (None, 0.123, -0.05)] == ["–", "+12.3%", "\u22125.0%"]
+    assert [percent(v) for v in (None, 0.123, -0.05)] == ["–", "+12.3 %", "\u22125.0 %"]
     assert [duration(v) for v in (0.44, 12, 200, 7500)] == ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]
     assert [shown(0.063, "number"), shown(None, "date"), shown(0.9999, "sure"), fact(12_300.0, "area_m2")] == [
         "0.063",
@@ -216,7 +242,7 @@ def test_the_summary_keeps_to_its_schema_and_is_read_back(tmp_path: Path) -> Non
         assert content == one.to_json()
         with pytest.raises(jsonschema.ValidationError, match="required property"):
             jsonschema.validate({key: content[key] for key in content if key != "sentence"}, schema())
-    assert SUMMARY.to_json()["criteria"][1]["value"] is None
+    assert SUMMARY.to_json()["criteria"][2]["value"] is None
     assert SUMMARY.to_json()["largest"][0]["first_date"] == "2020-01-01T00:00:00Z"
 
 

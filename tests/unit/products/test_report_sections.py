@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.products.report_sections import audit_facts, intervals_section, scores_section
+import pytest
+
+from pipelines.learning.result import Evaluation, Verdict
+from pipelines.products.report_sections import audit_facts, change_section, evaluation_section, intervals_section, scores_section
 from pipelines.samples.audit import Audit
 
 
@@ -11,10 +14,10 @@ def test_scores_and_intervals_have_tables_and_pictures(evaluation: dict[str, Any
     section = scores_section(evaluation, "model", "How it was measured.", tmp_path)
     assert all(picture.path.exists() for picture in section.pictures)
     assert next(iter(section.tables[0].rows)) == {
-        "method": "persistence", "saved": "+40.0%", "interval": "+35.0% to +45.0%", "outcome": "model is better",
+        "method": "persistence", "saved": "+40.0 %", "interval": "+35.0 % to +45.0 %", "outcome": "beats",
     }  # fmt: skip
     few = intervals_section({**evaluation["intervals"], "is_bounded": False}, tmp_path)
-    assert "Nominal coverage 90%, measured 88.0% of held-out pixels" in few.text[0]
+    assert "Nominal coverage 90 %, measured 88.0 % of held-out pixels" in few.text[0]
     assert "too few dates" in few.text[1]
     assert [list(row.values())[1] for row in few.tables[0].rows] == [0.88, 0.3]
     assert intervals_section(None, tmp_path).is_empty
@@ -25,3 +28,25 @@ def test_gaps_of_minutes_are_given_in_minutes() -> None:
     assert audit_facts(Audit(True, (), {**found, "parts": {}})) == {
         "pixel-dates in both train and test": 0, "least distance in pixels": 2, "least gap train to test": "5 minutes",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("note", "part"), [("", "site"), ("two sites are cut into strips", "strip")])
+def test_captions_say_whether_sites_or_strips_were_left_out(note: str, part: str, tmp_path: Path) -> None:
+    bins = [{"pixels": 9, "claimed": 0.5, "happened": 0.4}]
+    method = {
+        "pooled": {"f1": 0.5}, "sites": {"paris": {"f1": 0.5}}, "f1_interval": {},
+        "reliability": {"bins": bins, "expected_error": 0.1},
+    }  # fmt: skip
+    details = {"note": note, "methods": {"net": method}, "area": {}, "confidence": 0.95}
+    verdict = Verdict({}, (), True, "", "blocks", 0.01, 0.95)
+    section = evaluation_section(Evaluation("net", {"net": {"f1": 0.5}}, verdict, details=details), tmp_path)
+    text = " ".join(picture.caption for picture in section.pictures)
+    assert f"chosen on other {part}s" in text
+    assert f"no method has seen the {part}" in text
+    assert f"on {part}s that were left out" in text
+
+
+def test_the_largest_patches_are_counted_among_all(tmp_path: Path) -> None:
+    site = {"from_utc": "2018-06-01T00:00:00Z", "to_utc": "2019-06-01T00:00:00Z", "patches": 129, "area_m2": 6400.0}
+    section = change_section({"paris": site}, [{"id": f"{n}", "area_m2": 100.0} for n in range(50)], {}, 0.4)
+    assert section.tables[1].note.startswith("The first 25 of 129;")
