@@ -150,7 +150,7 @@ def info_lines(cube: Json) -> Iterator[str]:
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
     yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
     if shape["time"]:
-        yield "latest:"
+        yield "latest (all: --json):"
     for date in cube["dates"][-LATEST:]:
         yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
 
