@@ -1,7 +1,6 @@
 """`--dry-run`: what a verb would do, and about how much disk, memory and time it would take. Nothing is changed.
 
-The rates were measured on two cores without a GPU. A plan is an upper estimate: the parts of a short stage overlap, and training
-usually ends before its last epoch.
+The rates were measured on two idle cores without a GPU. Training often ends before its last epoch, which no plan knows.
 """
 
 import os
@@ -21,8 +20,8 @@ from pipelines.errors import MissingInput
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
-STARTUP_MB = 450.0  # an interpreter with torch and the readers
-STARTUP_S = 3.0
+STARTUP_MB = 800.0  # an interpreter with torch, the readers and the pictures
+STARTUP_S = 8.0  # and what any stage draws and writes
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
 def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     cores = cube.workers or os.cpu_count() or 1
     scenes = extent.dates * extent.sites
-    seconds = STARTUP_S + (extent.bytes / INGEST_BYTES_S + scenes * SCENE_S) / min(cores, 8) * 2
+    seconds = 1 + (extent.bytes / INGEST_BYTES_S + scenes * SCENE_S) / min(cores, 8) * 2
     memory = 300 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
     what = f"{counted(scenes, 'scene')} into {'the cube' if extent.sites == 1 else f'{extent.sites} cubes'}"
     return PlannedStep("ingest", what, seconds, extent.bytes / 1.7 / 1e6, memory)
@@ -140,7 +139,7 @@ def plan_lines(content: Json) -> list[str]:
     lines.append(
         f"  {'all':<10}{round_time(content['seconds']):>10}{content['disk_mb']:>9.0f} MB{content['peak_memory_mb']:>9.0f} MB"
     )
-    lines.append("  upper estimates for two cores without a GPU")
+    lines.append("  estimates for two idle cores without a GPU; training often ends early")
     if content["disk_mb"] > content["disk_free_mb"]:
         lines.append(f"  NOT ENOUGH DISK: {content['disk_free_mb']} MB are free; set `runs` or `cube.uri` to another place")
     return lines
