@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
-TRAIN_FLOP_S = 15e9  # of convolution, forward and backward, two cores
+TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
