@@ -124,6 +124,8 @@ def _apply_override(document: Document, override: str) -> None:
     except yaml.YAMLError as e:
         raise RequestError(f"--set {override}: the value is not valid YAML: {str(e).splitlines()[0]}") from e
     node: Any = document.data
+    for depth in range(1, len(key)):  # sections that the file does not have are from here
+        document.key_positions.setdefault(key[:depth], position)
     for depth, part in enumerate(key[:-1]):
         node = _step_into(node, part, f"--set {override}: {dotted(key[: depth + 1])}")
     if isinstance(node, list) and isinstance(key[-1], int) and key[-1] < len(node):

@@ -19,9 +19,9 @@ class ConvLSTMModel(Strict):
 
     kind: Literal["convlstm"] = "convlstm"
     hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
-    kernel: Literal[1, 3, 5, 7] = 3
-    peepholes: bool = False
-    forget_bias: float = 1.0
+    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
+    peepholes: bool = Field(False, description="let the gates see the cell state")
+    forget_bias: float = Field(1.0, description="first bias of the forget gate; larger: remembers longer at first")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of channels dropped between layers in training")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
@@ -33,7 +33,7 @@ class ConvGRUModel(Strict):
 
     kind: Literal["convgru"]
     hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
-    kernel: Literal[1, 3, 5, 7] = 3
+    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")

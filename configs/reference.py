@@ -52,15 +52,29 @@ def default_text(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None:
         return ""
-    return "see there" if isinstance(value, BaseModel) else f"`{value}`"
+    return "its own defaults" if isinstance(value, BaseModel) else f"`{value}`"
+
+
+def meaning_text(field: FieldInfo) -> str:
+    """The key's description; of a key with one possible value, or of a section, what that says of itself."""
+    if field.description:
+        return field.description
+    if typing.get_origin(field.annotation) is Literal and len(typing.get_args(field.annotation)) == 1:
+        return "chooses this section"
+    sections = list(models_in(field.annotation))
+    return own_text(sections[0]).split(". ")[0].rstrip(".") if len(sections) == 1 else ""
+
+
+def own_text(model: type[BaseModel]) -> str:
+    """The docstring of the model on one line; "" if it has none of its own."""
+    return " ".join((model.__doc__ or "").split()) if model.__doc__ != Strict.__doc__ else ""
 
 
 def section(model: type[BaseModel]) -> str:
     """One table of the reference: every key of `model` with what it takes, its default and its meaning."""
-    own_description = model.__doc__ if model.__doc__ and model.__doc__ != Strict.__doc__ else ""
-    text = textwrap.fill(" ".join(own_description.split()), 128, break_long_words=False, break_on_hyphens=False)
+    text = textwrap.fill(own_text(model), 128, break_long_words=False, break_on_hyphens=False)
     rows = [
-        f"| `{name}` | {type_text(field.annotation)} | {default_text(field)} | {field.description or ''} |\n"
+        f"| `{name}` | {type_text(field.annotation)} | {default_text(field)} | {meaning_text(field)} |\n"
         for name, field in model.model_fields.items()
     ]
     return f"## {model.__name__}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|\n{''.join(rows)}"

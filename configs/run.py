@@ -20,36 +20,36 @@ class SclQuality(Strict):
     """Sentinel-2 scene classification (Sen2Cor L2A PUM, SCL classes 0-11)."""
 
     kind: Literal["scl"]
-    band: str = "SCL"
+    band: str = Field("SCL", description="its name in the files")
     keep: list[int] = Field([4, 5, 6, 7], description="classes that may be used")
-    away_px: int = Field(0, ge=0, description="and this many pixels away from every class that is not kept")
+    away_px: int = Field(0, ge=0, description="usable pixels are more than this many pixels away from any other")
 
 
 class LandsatQuality(Strict):
     """Landsat quality bits: Collection 1 `BQA` or Collection 2 `QA_PIXEL` (USGS LSDS-1619)."""
 
     kind: Literal["landsat"]
-    band: str = "QA_PIXEL"
-    collection: Literal[1, 2] = 2
-    away_px: int = Field(0, ge=0)
+    band: str = Field("QA_PIXEL", description="its name in the files")
+    collection: Literal[1, 2] = Field(2, description="of the Landsat archive; 1 has `BQA`, 2 has `QA_PIXEL`")
+    away_px: int = Field(0, ge=0, description="usable pixels are more than this many pixels away from any other")
 
 
 class MaskQuality(Strict):
-    """A plain mask: `valid_values` are the values of usable pixels."""
+    """A plain mask."""
 
     kind: Literal["mask"]
-    band: str
-    valid_values: list[int] = Field([1])
-    away_px: int = Field(0, ge=0)
+    band: str = Field(description="its name in the files")
+    valid_values: list[int] = Field([1], description="values of usable pixels")
+    away_px: int = Field(0, ge=0, description="usable pixels are more than this many pixels away from any other")
 
 
 Quality = Annotated[SclQuality | LandsatQuality | MaskQuality, Field(discriminator="kind")]
 
 
 class GridConfig(Strict):
-    """The cube's grid. Left out: the grid of the first readable scene."""
+    """The cube's grid."""
 
-    crs: str
+    crs: str = Field(description="EPSG code, PROJ string or WKT")
     resolution: float = Field(gt=0, description="pixel size in CRS units")
     bounds: tuple[float, float, float, float] = Field(description="left, bottom, right, top in CRS units")
 
@@ -62,25 +62,33 @@ class GridConfig(Strict):
 
 
 class CubeConfig(Strict):
+    """Where and how the cube is stored, and what becomes of scenes that do not fit."""
+
     uri: Annotated[CubeUri | None, WRITE] = Field(None, description="default: runs/NAME/cube; a path or s3://bucket/prefix")
     chunk_px: int = Field(256, ge=16, description="side of the blocks in which the cube is stored and read")
-    resampling: Literal["nearest", "bilinear", "cubic", "average"] = "nearest"
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
+        "nearest", description="of reprojected bands; the quality band is always nearest"
+    )
     on_other_grid: Literal["reproject", "refuse"] = Field(
         "refuse", description="what happens to a scene whose CRS or grid differs from the cube's"
     )
-    same_date: Literal["refuse", "mosaic"] = "refuse"
+    same_date: Literal["refuse", "mosaic"] = Field("refuse", description="what happens to a second scene on a date")
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest")
-    workers: int | None = Field(None, ge=1, description="default: the number of cores")
-    dask: Annotated[str | None, CONNECT] = Field(None, description="scheduler address; default: threads of this process")
+    workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
+    dask: Annotated[str | None, CONNECT] = Field(
+        None, description="address of a Dask scheduler; default: threads of this process"
+    )
 
 
 class VariableConfig(Strict):
-    """What is forecast, in physical values: a band, or an index of bands."""
+    """What is forecast or monitored, in physical values: a band, or an index of bands."""
 
     name: Name = Field(description="the name of the variable in tables, files and messages")
-    formula: Literal["band", "normalized_difference", "ratio"] = "band"
-    bands: list[Name] = Field(min_length=1, max_length=2)
+    formula: Literal["band", "normalized_difference", "ratio"] = Field(
+        "band", description="normalized_difference: (first - second) / (first + second); ratio: first / second"
+    )
+    bands: list[Name] = Field(min_length=1, max_length=2, description="one; two of an index, in the order of the formula")
     transform: Literal["none", "log1p"] = Field("none", description="applied before the network sees it, undone after")
     valid_range: tuple[float, float] | None = Field(
         None, description="in physical values; outside is not valid, and no forecast or bound leaves it"
@@ -107,20 +115,20 @@ class VariableConfig(Strict):
 class TrainingDefaults(Strict):
     """What every training has."""
 
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient; a larger one is scaled down to it")
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(1, ge=1)
-    seed: int = 0
+    clip: float = Field(1.0, gt=0, description="largest gradient norm; a larger one is scaled down to it")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="of the arithmetic; mixed: for GPUs")
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one")
+    devices: int = Field(1, ge=1, description="GPUs, or processes on CPUs, that share each batch")
+    seed: int = Field(0, description="of all that is random in training")
 
 
 class Run(Strict):
     """What the runs of every task have."""
 
     name: Name = Field(description="the name of the run, and of its folder below `runs`")
-    task: str
+    task: str = Field(description="which kind of run this is")
     source: SourceDefaults
-    quality: Quality | None = None
+    quality: Quality | None = Field(None, description="the band that marks clouds; default: all data are usable")
     cube: CubeConfig = CubeConfig()
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
 
@@ -128,5 +136,5 @@ class Run(Strict):
 class CubeRun(Run):
     """A run over the one cube of one source."""
 
-    source: Source
-    grid: GridConfig | None = None
+    source: Source = Field(description="where the scenes come from")
+    grid: GridConfig | None = Field(None, description="default: the grid of the first readable scene")

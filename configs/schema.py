@@ -119,14 +119,19 @@ def missing_file(key: Key, path: Path) -> Iterator[Finding]:
     if path.is_dir():
         yield Finding(key, f"{path} is a folder, expected a file")
     elif not path.exists():
-        yield Finding(key, f"no file at {path}", _path_remedy(path))
+        yield Finding(key, f"no file at {_readable(path)}", _path_remedy(path))
 
 
 def missing_folder(path: Path) -> Iterator[Finding]:
     """A finding if the source's folder is not there."""
     if not path.is_dir():
-        problem = f"{path} is not a folder" if path.exists() else f"no folder at {path}"
+        problem = f"{path} is not a folder" if path.exists() else f"no folder at {_readable(path)}"
         yield Finding(("source", "path"), problem, _path_remedy(path))
+
+
+def _readable(path: Path) -> str:
+    """The path as it is written in the config, or absolute where it leads out of the working folder."""
+    return str(path.resolve() if ".." in path.parts else path)
 
 
 def _path_remedy(path: Path) -> str:
@@ -134,5 +139,5 @@ def _path_remedy(path: Path) -> str:
         return "`driftline demo` fetches the demo's data"
     otherwise, parent = f"check the path: {RELATIVE_TO}", path.parent
     if not parent.is_dir():
-        return otherwise
+        return f"{otherwise}; --set source.path=... names another place"
     return suggest(path.name, [p.name for p in islice(parent.iterdir(), 5000)], otherwise, lambda name: str(parent / name))

@@ -26,10 +26,10 @@ class BandConfig(Strict):
     name: Name = Field(description="the name of the band in the cube and in the rest of the config")
     source: str | None = Field(None, description="its name in the files, where that differs from `name`")
     scale: float | None = Field(None, description="default: the source's `scale`")
-    offset: float | None = None
-    nodata: float | None = None
-    unit: str | None = None
-    valid_range: tuple[float, float] | None = Field(None, description="inclusive, in stored values; outside is not valid")
+    offset: float | None = Field(None, description="default: the source's `offset`")
+    nodata: float | None = Field(None, description="default: the source's `nodata`")
+    unit: str | None = Field(None, description="default: the source's `unit`")
+    valid_range: tuple[float, float] | None = Field(None, description="default: the source's `valid_range`")
 
 
 class SourceDefaults(Strict):
@@ -38,15 +38,15 @@ class SourceDefaults(Strict):
     bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
         min_length=1, description="names, or mappings where a band differs from the defaults below"
     )
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float = Field(1.0, description="physical value = stored * scale + offset")
+    offset: float = Field(0.0, description="physical value = stored * scale + offset")
     nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
-    unit: str = ""
-    valid_range: tuple[float, float] | None = None
+    unit: str = Field("", description="of the physical values, e.g. mm; for tables and pictures")
+    valid_range: tuple[float, float] | None = Field(None, description="inclusive, in stored values; outside is not valid")
     read_as: Literal["int16", "uint16", "uint8", "int32", "float32"] | None = Field(
-        None, description="reinterpret the stored bits as this dtype of the same size (files whose dtype lies)"
+        None, description="reinterpret the stored bits as this dtype of the same size, for files with a wrongly declared dtype"
     )
-    crs: str | None = Field(None, description="where the files lack or lie about their CRS: EPSG code, PROJ string or WKT")
+    crs: str | None = Field(None, description="for files whose CRS is missing or wrong: EPSG code, PROJ string or WKT")
     transform: tuple[float, float, float, float, float, float] | None = Field(
         None, description="affine (a, b, c, d, e, f) from (column, row) of the upper-left pixel corner to x, y"
     )
@@ -73,8 +73,8 @@ class NetcdfSource(SourceDefaults):
     """A netCDF-4 / HDF5 cube with one variable per band and a time coordinate."""
 
     kind: Literal["netcdf"]
-    path: InputPath
-    time: str = "time"
+    path: InputPath = Field(description="the netCDF file")
+    time: str = Field("time", description="name of the time coordinate")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from missing_file(("source", "path"), Path(self.path))
@@ -88,8 +88,8 @@ class FolderSource(SourceDefaults):
     """
 
     kind: Literal["folder"]
-    path: InputPath
-    pattern: str
+    path: InputPath = Field(description="the folder; files in folders below it count too")
+    pattern: str = Field(description="where date and band are in the path, e.g. `{date:%Y%m%d}_{band}.tif`")
     variable: str | None = Field(None, description="data set inside each HDF5/netCDF file, e.g. image1/image_data")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ class StackSource(SourceDefaults):
     """Multi-band rasters, one per band, whose raster bands are dates; the dates stand in a text file, one a line."""
 
     kind: Literal["stack"]
-    path: InputPath = Field(description="folder")
+    path: InputPath = Field(description="the folder of the rasters")
     files: Annotated[dict[Name, LocalPath], BELOW_SOURCE] = Field(description="band -> file name below `path`")
     dates: Annotated[LocalPath, BELOW_SOURCE] = Field(
         description="text or CSV file below `path`; the first column that parses as dates is used"

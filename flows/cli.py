@@ -1,5 +1,6 @@
 """The command line. Everything heavy is imported inside the verbs, so that `driftline --help` is there at once."""
 
+import os
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -12,6 +13,8 @@ from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
 
 Work = Callable[..., int | None]
+# typer: --show-completion takes the name of the shell, rather than ignore it and detect the shell that runs
+os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
 
 app = typer.Typer(
     name="driftline",
@@ -76,7 +79,9 @@ def options(
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a folder of scenes, or one netCDF file")],
     name: Annotated[str | None, typer.Option(help="name of the run; default: that of the folder")] = None,
-    task: Annotated[str, typer.Option(metavar="forecast|monitor", help="what the run is for")] = "forecast",
+    task: Annotated[
+        str, typer.Option(metavar="forecast|monitor", help="what the run is for", autocompletion=lambda: verbs.INIT_TASKS)
+    ] = "forecast",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="write to this file instead of stdout")] = None,
     json_: AsJson = False,
 ) -> int | None:
@@ -105,7 +110,9 @@ def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False,
 
 @command()
 def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
-    """Train the forecaster (or change detector) on the cube's newest version. An interrupted training resumes.
+    """Train the network on the cube's newest version.
+
+    Of a forecast, or of labelled change. An interrupted training resumes.
 
     \b
     Examples:
@@ -134,10 +141,13 @@ def predict(
 ) -> int | None:
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
+    It replaces what the run had published. Another `name` keeps both; it is another run, which must be trained first.
+
     \b
     Examples:
       driftline predict my-run.yaml
       driftline predict my-run.yaml --set prediction.issue=2020-06-05
+      driftline run my-run.yaml --set prediction.issue=2020-06-05 --set name=june
     """
     return verbs.stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
 
@@ -318,7 +328,7 @@ def serve(
     if schedule and not config:
         raise RequestError("--schedule needs a RUN.yaml to run: driftline serve my-run.yaml --schedule ...")
     content = serve_here(config, port=port, schedule=schedule, allow=allow or [], check=check)
-    return show(content, list(verbs.nested_lines(content)), json_) if check else DONE
+    return show(content, verbs.check_lines(content), json_) if check else DONE
 
 
 @command(short_help="Check this machine: versions, disk, drivers, GPU, Prefect.")

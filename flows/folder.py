@@ -126,7 +126,9 @@ def require(folder: RunFolder, stage: str) -> Json:
     """What the stage left; raises MissingInput with the command to run if it has not finished."""
     record = finished(folder, stage)
     if record is None:
-        raise MissingInput(f"{folder.path} has no finished {stage} step; run `driftline {stage} CONFIG` first")
+        raise MissingInput(
+            f"{folder.path} has no finished {stage} step; run `driftline {stage} CONFIG` first, or all: `driftline run CONFIG`"
+        )
     return record
 
 

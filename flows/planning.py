@@ -1,6 +1,6 @@
 """`--dry-run`: what a verb would do, and about how much disk, memory and time it would take. Nothing is changed.
 
-The rates were measured on two cores without a GPU; a plan is right to a factor of two or three, not to the minute.
+The rates were measured on two idle cores without a GPU. Training often ends before its last epoch, which no plan knows.
 """
 
 import os
@@ -19,9 +19,9 @@ from flows.tasks import task_of
 from pipelines.errors import MissingInput
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
-SCENE_S = 0.1  # opening and committing one scene
-STARTUP_MB = 450.0  # an interpreter with torch and the readers
-STARTUP_S = 5.0
+SCENE_S = 0.02  # opening and committing one scene
+STARTUP_MB = 800.0  # an interpreter with torch, the readers and the pictures
+STARTUP_S = 8.0  # and what any stage draws and writes
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Extent:
     shape_yx: tuple[int, int]
     bands: int
     itemsize: int
+    sites: int = 1  # whose pixels `shape_yx` counts as those of one
 
     @property
     def pixels(self) -> int:
@@ -73,7 +74,13 @@ def make_plan(run: AnyRun, verb: str) -> Json:
         "verb": verb,
         "folder": str(folder.path),
         "cube": folder.cube_uri,
-        "extent": {"dates": extent.dates, "y": extent.shape_yx[0], "x": extent.shape_yx[1], "bands": extent.bands},
+        "extent": {
+            "dates": extent.dates,
+            "y": extent.shape_yx[0],
+            "x": extent.shape_yx[1],
+            "bands": extent.bands,
+            "sites": extent.sites,
+        },
         "finished_before": [step.stage for step in steps if finished(folder, step.stage)],
         "steps": [asdict(step) for step in steps],
         "seconds": round(sum(step.seconds for step in steps)),
@@ -105,18 +112,25 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
 
 def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     cores = cube.workers or os.cpu_count() or 1
-    seconds = STARTUP_S + (extent.bytes / INGEST_BYTES_S + extent.dates * SCENE_S) / min(cores, 8) * 2
-    memory = 200 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
-    return PlannedStep("ingest", f"{extent.dates} scenes into the cube", seconds, extent.bytes / 1.7 / 1e6, memory)
+    scenes = extent.dates * extent.sites
+    seconds = 1 + (extent.bytes / INGEST_BYTES_S + scenes * SCENE_S) / min(cores, 8) * 2
+    memory = 300 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
+    what = f"{counted(scenes, 'scene')} into {'the cube' if extent.sites == 1 else f'{extent.sites} cubes'}"
+    return PlannedStep("ingest", what, seconds, extent.bytes / 1.7 / 1e6, memory)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 date`, `2 dates`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def plan_lines(content: Json) -> list[str]:
     """The plan for people."""
     extent = content["extent"]
     lines = [f"plan of `driftline {content['verb']}` for {content['run']} (nothing was changed)"]
-    lines.append(
-        f"  {extent['dates']} dates, {extent['y']} x {extent['x']} pixels, {extent['bands']} bands -> {Path(content['folder'])}"
-    )
+    dates, bands, sites = counted(extent["dates"], "date"), counted(extent["bands"], "band"), extent["sites"]
+    pixels = f"{extent['y']} x {extent['x']} pixels" if sites == 1 else f"{extent['y'] * extent['x']} pixels in {sites} sites"
+    lines.append(f"  {dates}, {pixels}, {bands} -> {Path(content['folder'])}")
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
     for step in content["steps"]:
         done = " (finished before; skipped if nothing changed)" if step["stage"] in content["finished_before"] else ""
@@ -125,7 +139,7 @@ def plan_lines(content: Json) -> list[str]:
     lines.append(
         f"  {'all':<10}{round_time(content['seconds']):>10}{content['disk_mb']:>9.0f} MB{content['peak_memory_mb']:>9.0f} MB"
     )
-    lines.append("  estimates for two cores without a GPU, right to a factor of two or three")
+    lines.append("  estimates for two idle cores without a GPU; training often ends early")
     if content["disk_mb"] > content["disk_free_mb"]:
         lines.append(f"  NOT ENOUGH DISK: {content['disk_free_mb']} MB are free; set `runs` or `cube.uri` to another place")
     return lines

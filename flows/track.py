@@ -45,6 +45,10 @@ def track(
     from pipelines.tracking.objects import Space
     from pipelines.tracking.tracks import Tracker, TrackSettings
 
+    for path in map(Path, paths if pattern is None else ()):
+        task = config_of(path).get("task", "monitor")  # of a run's folder
+        if task != "monitor":
+            raise RequestError(f"{path} is the folder of a {task} run: `driftline track` takes masks, or a monitoring run")
     masks = find_masks([Path(path) for path in paths], pattern)
     if spacing_mm is None:
         space = Space.of_grid(grid_of(masks))
@@ -76,14 +80,19 @@ def track(
 
 def least_size_of(run: Path, space: Space) -> float:
     """What a run's `monitoring.min_area_px` is in m2, of the smallest pixels of the raster. 0: not known."""
-    config = run / "config.yaml"
+    monitoring = config_of(run).get("monitoring")
+    pixels = monitoring.get("min_area_px") if isinstance(monitoring, dict) else None
+    return pixels * space.smallest_pixel * (1 - 1e-6) if isinstance(pixels, int) else 0.0
+
+
+def config_of(folder: Path) -> Json:
+    """The config in the folder of a run; {} where there is none. Raises ArtefactDamaged."""
+    config = folder / "config.yaml"
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ArtefactDamaged(f"{config}: not YAML, so the run's monitoring.min_area_px is not known; give --min-size") from e
-    monitoring = content.get("monitoring") if isinstance(content, dict) else None
-    pixels = monitoring.get("min_area_px") if isinstance(monitoring, dict) else None
-    return pixels * space.smallest_pixel * (1 - 1e-6) if isinstance(pixels, int) else 0.0
+        raise ArtefactDamaged(f"{config}: not YAML; `driftline monitor CONFIG` writes it anew") from e
+    return content if isinstance(content, dict) else {}
 
 
 def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Json:

@@ -12,7 +12,7 @@ from pipelines.errors import MissingInput, RequestError
 if TYPE_CHECKING:
     from pipelines.cube.history import Version
 
-INIT_TASKS = ("forecast", "monitor")
+INIT_TASKS = ["forecast", "monitor"]
 READS_SOURCE = ("ingest", "run", "monitor")
 LATEST = 5  # dates, and scenes of a version, that are listed
 
@@ -115,16 +115,13 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return spacing
 
 
-def nested_lines(content: Json, indent: str = "") -> Iterator[str]:
-    """Lines `key: value` for people, nested mappings indented, long lists cut."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield f"{indent}{key}:"
-            yield from nested_lines(value, indent + "  ")
-        elif isinstance(value, list | tuple) and len(value) > 8:
-            yield f"{indent}{key}: {len(value)}: {value[0]} ... {value[-1]}"
-        else:
-            yield f"{indent}{key}: {value}"
+def check_lines(served: Json) -> list[str]:
+    """What `driftline serve --check` found, and what it leaves behind."""
+    return [
+        f"ok: the server and {len(served['deployments'])} deployments answered; all of it is stopped again",
+        f"listened on {', '.join(served['listening'])} only",
+        f"kept for the next start: {served['logs']} (database, token, logs); it may be removed",
+    ]
 
 
 # ---------------------------------------------------------------- a cube in words; programs use `--json`
@@ -153,7 +150,7 @@ def info_lines(cube: Json) -> Iterator[str]:
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
     yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
     if shape["time"]:
-        yield "latest:"
+        yield "latest (all: --json):"
     for date in cube["dates"][-LATEST:]:
         yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
 

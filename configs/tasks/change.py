@@ -40,12 +40,14 @@ class SitesSource(SourceDefaults):
     """
 
     kind: Literal["sites"]
-    path: InputPath
-    pattern: str
+    path: InputPath = Field(description="the folder of the sites")
+    pattern: str = Field(description="where site, band and date or step are in the path, see above")
     dates: Annotated[str | None, BELOW_SOURCE] = Field(
         None, description="path below `path` of the file that dates the steps, e.g. {site}/dates.txt"
     )
-    sites: list[Name] | None = Field(None, min_length=1, description="default: all that the pattern finds")
+    sites: list[Name] | None = Field(
+        None, min_length=1, description="names of the sites to use; default: all that the pattern finds"
+    )
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check(sections)
@@ -73,7 +75,7 @@ class LabelsConfig(Strict):
     """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
 
     path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
-    band: int = Field(1, ge=1)
+    band: int = Field(1, ge=1, description="number of the label's band in its file")
     changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
     unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")
     grid_of: Literal["own", "first", "last"] = Field(
@@ -99,28 +101,36 @@ class PairsConfig(Strict):
 
 
 class ChangeModel(Strict):
-    kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = "siamese_dcrn"
+    """The network, and the change index that it is fused with."""
+
+    kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = Field(
+        "siamese_dcrn", description="the first two take two or more dates, the others exactly two"
+    )
     widths: list[Annotated[int, Field(ge=1)]] = Field(
         [8, 16, 32], min_length=1, description="channels of each scale, finest first"
     )
     recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of channels dropped in training")
     fuse_with: Literal["change_vector", "none"] = Field(
         "change_vector", description="the change index that the networks are fused with"
     )
 
 
 class ChangeTraining(TrainingDefaults):
-    epochs: int = Field(10, ge=1, description="most passes over as many windows")
-    batch: int = Field(8, ge=1)
-    window_px: int = Field(64, ge=16)
+    """How the networks are trained."""
+
+    epochs: int = Field(10, ge=1, description="most passes, of `windows` windows each")
+    batch: int = Field(8, ge=1, description="windows per step of the optimiser")
+    window_px: int = Field(64, ge=16, description="side of a window")
     windows: int = Field(400, ge=1, description="windows that an epoch draws")
     changed_share: float = Field(0.5, ge=0, le=1, description="share of them that are drawn around changed pixels")
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    loss: Literal["dice", "focal", "lovasz", "cross_entropy", "dice_focal"] = "dice_focal"
+    learning_rate: float = Field(3e-3, gt=0, description="of AdamW, at its peak")
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
+    loss: Literal["dice", "focal", "lovasz", "cross_entropy", "dice_focal"] = Field(
+        "dice_focal", description="what training makes small"
+    )
     patience: int = Field(8, ge=1, description="epochs without a smaller validation loss after which training ends")
-    augment: bool = Field(True, description="the symmetries of the square")
+    augment: bool = Field(True, description="rotate and mirror training windows")
     reverse_time: bool = Field(True, description="also show the dates in reverse order: change has no direction")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
@@ -145,7 +155,7 @@ class ChangeEvaluation(Strict):
         ["change_vector"], description="indices that a published model must beat in pooled F1"
     )
     margin: Fraction = Field(0.01, description="smallest difference of F1 that matters; a smaller one is called equal")
-    confidence: Fraction = 0.95
+    confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         seen: set[str] = set()
@@ -159,10 +169,12 @@ class ChangeEvaluation(Strict):
 
 
 class ChangePrediction(Strict):
+    """Which sites are mapped, and how."""
+
     sites: list[Name] | None = Field(
         None,
         min_length=1,
-        description="default: all; a site that was trained on is predicted by the networks that did not see it",
+        description="sites to map; default: all. A site that was trained on is predicted by the networks that did not see it",
     )
     min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon")
     tile_px: int = Field(512, ge=16, description="sites are scored in tiles of this side: less memory, the same result")
@@ -172,7 +184,7 @@ class ChangeRun(Run):
     """Labelled change: the sites, what is learnt, how it is evaluated."""
 
     task: Literal["change"]
-    source: SitesSource
+    source: SitesSource = Field(description="where the sites come from")
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
     labels: LabelsConfig
     pairs: PairsConfig = PairsConfig()

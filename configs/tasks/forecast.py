@@ -36,13 +36,17 @@ if TYPE_CHECKING:
 class StepsConfig(Strict):
     """How irregular dates become steps."""
 
-    mode: Literal["observed", "regular"] = "observed"
-    every_days: float | None = Field(None, gt=0, description="regular: distance of steps; minutes are fractions")
-    tolerance_days: float | None = Field(None, gt=0, description="regular: how far the nearest date may lie")
+    mode: Literal["observed", "regular"] = Field(
+        "observed", description="observed: the dates as they are; regular: every `every_days`"
+    )
+    every_days: float | None = Field(None, gt=0, description="regular: days between steps; minutes are fractions")
+    tolerance_days: float | None = Field(None, gt=0, description="regular: how far the nearest date may be from its step")
 
 
 class SamplesConfig(Strict):
-    variables: list[VariableConfig] = Field(min_length=1)
+    """What a network sees and what it must forecast."""
+
+    variables: list[VariableConfig] = Field(min_length=1, description="what is forecast")
     context: int = Field(10, ge=1, description="steps before the issue date that a forecast is made from")
     horizon: int = Field(5, ge=1, description="steps after the issue date that are forecast")
     stride: int = Field(1, ge=1, description="steps between the issue dates of consecutive training windows")
@@ -72,14 +76,14 @@ class SamplesConfig(Strict):
 class SplitConfig(Strict):
     """Blocks in space with a buffer and a gap in time."""
 
-    block_px: int = Field(64, ge=8)
-    buffer_px: int = Field(2, ge=0)
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.2
-    validation_from: UtcDate
-    test_from: UtcDate
-    gap_days: float = Field(0, ge=0)
-    seed: int = 0
+    block_px: int = Field(64, ge=8, description="side of the blocks, each of which is for training, validation or test")
+    buffer_px: int = Field(2, ge=0, description="pixels at the edge of a training block that are left out")
+    test_fraction: Fraction = Field(0.2, description="share of the blocks that are for test")
+    validation_fraction: Fraction = Field(0.2, description="share of the blocks that are for validation")
+    validation_from: UtcDate = Field(description="first target date of validation; all before it is for training")
+    test_from: UtcDate = Field(description="first target date of test")
+    gap_days: float = Field(0, ge=0, description="days before `validation_from` and `test_from` that are left out")
+    seed: int = Field(0, description="draws which block is for what")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.test_from <= self.validation_from:
@@ -97,11 +101,13 @@ class SplitConfig(Strict):
 
 
 class TrainingConfig(TrainingDefaults):
+    """How the networks are trained."""
+
     epochs: int = Field(30, ge=1, description="most passes over the training windows")
-    batch: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    loss: Literal["mae", "mse", "huber"] = "huber"
+    batch: int = Field(16, ge=1, description="windows per step of the optimiser")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its peak")
+    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
+    loss: Literal["mae", "mse", "huber"] = Field("huber", description="what training makes small")
     patience: int = Field(6, ge=1, description="epochs without a smaller validation loss after which training ends")
     augment: bool = Field(True, description="rotate and mirror training windows")
     centre_dates: bool = Field(
@@ -113,8 +119,15 @@ Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic",
 
 
 class EvaluationConfig(Strict):
-    baselines: list[Baseline] = Field(["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"])
-    must_beat: list[Baseline] = Field(["persistence", "climatology"])
+    """What the model is compared with, and when it may be published."""
+
+    baselines: list[Baseline] = Field(
+        ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"],
+        description="methods in the same table",
+    )
+    must_beat: list[Baseline] = Field(
+        ["persistence", "climatology"], description="those that a published model must be better than, see `publish_if`"
+    )
     publish_if: Literal["smaller_error", "beyond_doubt"] = Field(
         "smaller_error",
         description="against must_beat: an error smaller by the margin, or in addition an interval of skill that lies above 0",
@@ -122,7 +135,7 @@ class EvaluationConfig(Strict):
     margin: Fraction = Field(
         0.01, description="smallest difference that matters, a share of the baseline's error; a smaller one is called equal"
     )
-    confidence: Fraction = 0.95
+    confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
@@ -133,10 +146,12 @@ MAX_SEAM = 0.1
 
 
 class PredictionConfig(Strict):
+    """From which date, and which dates, are forecast for the whole raster."""
+
     issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may use")
     dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
-    tile_px: int = Field(256, ge=16)
-    workers: int = Field(1, ge=1)
+    tile_px: int = Field(256, ge=16, description="side of a tile: smaller ones take less memory, with the same result")
+    workers: int = Field(1, ge=1, description="tiles that are predicted at a time")
     max_seam: float = Field(
         MAX_SEAM,
         gt=0,
@@ -168,7 +183,7 @@ class ForecastRun(CubeRun):
     task: Literal["forecast"] = "forecast"
     samples: SamplesConfig
     split: SplitConfig
-    model: Model = ConvLSTMModel()
+    model: Model = Field(ConvLSTMModel(), description="the network, and the baseline that it corrects")
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     prediction: PredictionConfig = PredictionConfig()

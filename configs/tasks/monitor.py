@@ -37,21 +37,23 @@ class HarmonicModel(Strict):
     """A harmonic curve of the year per pixel, fitted robustly on the history."""
 
     kind: Literal["harmonic"] = "harmonic"
-    harmonics: int = Field(2, ge=1, le=4)
-    trend: bool = False
+    harmonics: int = Field(2, ge=1, le=4, description="waves of the curve: 1 a year, 2 also half a year ...")
+    trend: bool = Field(False, description="fit a linear trend too")
 
 
 class RecurrentModel(Strict):
     """Small recurrent networks that correct the harmonic curve, one step per date; trained on the history of the same cube."""
 
     kind: Literal["recurrent"]
-    harmonics: int = Field(2, ge=1, le=4)
-    trend: bool = False
-    radius: int = Field(0, ge=0, le=16, description="pixels around whose residuals a network sees as well; 0: its own alone")
-    hidden: int = Field(8, ge=1)
+    harmonics: int = Field(2, ge=1, le=4, description="waves of the curve: 1 a year, 2 also half a year ...")
+    trend: bool = Field(False, description="fit a linear trend too")
+    radius: int = Field(
+        0, ge=0, le=16, description="a network also sees the residuals of neighbours within so many pixels; 0: of none"
+    )
+    hidden: int = Field(8, ge=1, description="units of each network")
     pixels: int = Field(4096, ge=64, description="stable pixels of the history that it learns from")
     epochs: int = Field(20, ge=1, description="most passes over what it learns from")
-    seed: int = 0
+    seed: int = Field(0, description="of its training")
 
 
 class ForecasterModel(Strict):
@@ -68,23 +70,27 @@ ValueModel = Annotated[HarmonicModel | RecurrentModel | ForecasterModel, Field(d
 class SequentialTest(Strict):
     """A sequential test on standardised residuals; `drift`, `cap` and `threshold` are in standard deviations."""
 
-    kind: Literal["cusum", "mosum", "ewma"] = "cusum"
-    direction: Literal["down", "up", "both"] = "both"
+    kind: Literal["cusum", "mosum", "ewma"] = Field(
+        "cusum", description="cusum: cumulative sum; mosum: moving sum; ewma: exponentially weighted mean"
+    )
+    direction: Literal["down", "up", "both"] = Field("both", description="which changes raise an alarm")
     drift: float = Field(2.0, ge=0, description="what a residual must exceed to count as evidence (the reference value k)")
     cap: float = Field(4.0, gt=0, description="residuals count at most this much, so that one bad date is no alarm")
     threshold: float | None = Field(None, gt=0, description="default: calibrated on the history to `false_alarms`")
-    false_alarms: float = Field(10.0, gt=0, description="wanted false alarms per 1000 stable pixels and year")
+    false_alarms: float = Field(10.0, gt=0, description="requested false alarms per 1000 stable pixels and year")
 
 
 class MonitoringConfig(Strict):
+    """When monitoring begins, what is expected, and when there is an alarm."""
+
     start: UtcDate = Field(description="the first date that is monitored; everything before it is history")
-    model: ValueModel = HarmonicModel()
+    model: ValueModel = Field(HarmonicModel(), description="of the expected values")
     test: SequentialTest = SequentialTest()
     min_history: int = Field(
         12, ge=4, description="usable dates that a pixel's history must have; with fewer it is not monitored"
     )
     min_area_px: int = Field(4, ge=1, description="changed patches of fewer pixels become no polygon and no alert")
-    tile_px: int = Field(256, ge=16)
+    tile_px: int = Field(256, ge=16, description="side of a tile; each has its own saved state")
     keep_every: int = Field(16, ge=1, description="dates between the states that are kept for late and reprocessed scenes")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
@@ -98,8 +104,10 @@ class MonitoringConfig(Strict):
 
 
 class AlertsConfig(Strict):
-    min_area_m2: float = Field(0.0, ge=0)
-    min_confidence: float = Field(0.0, ge=0, le=1)
+    """Which patches become alerts, and who is notified."""
+
+    min_area_m2: float = Field(0.0, ge=0, description="smaller patches are no alerts")
+    min_confidence: float = Field(0.0, ge=0, le=1, description="patches of a smaller mean confidence are no alerts")
     notify: list[str] = Field([], description="Prefect notification blocks, e.g. slack-webhook/forest or custom-webhook/ops")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
@@ -120,8 +128,8 @@ class MonitorEvaluation(Strict):
         ["difference", "three_low", "harmonic_mosum", "harmonic_ewma", "harmonic_cusum"], description="methods in the same table"
     )
     pixels: int = Field(2000, ge=10, description="at most so many stable pixels are tested")
-    confidence: Fraction = 0.95
-    seed: int = 0
+    confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
+    seed: int = Field(0, description="draws the pixels and the dates of the breaks")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         for index, drop in enumerate(self.drops):

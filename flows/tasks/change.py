@@ -45,24 +45,25 @@ class Change(TrainedTask):
 
     def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
-        from flows.planning import estimate, plan_ingest
+        from flows.planning import counted, estimate, plan_ingest
         from pipelines.change.groups import count_networks
         from pipelines.change.networks import flop_per_pixel
 
         sources = configs.build_sites(run)
         extent, chosen = extent_of(sources), run.training
         members = count_networks(list(sources), run.evaluation.groups)
-        models, pairs = (1 + len(run.evaluation.compare)) * run.evaluation.seeds, members * (members - 1) / 2
+        models, pairs = (1 + len(run.evaluation.compare)) * run.evaluation.seeds, members * (members - 1) // 2
         flop_px = flop_per_pixel(run.model.widths, extent.bands, extent.dates)
         one = 3 * flop_px * chosen.window_px**2 * chosen.windows * chosen.epochs / CHANGE_FLOP_S
         window_values = chosen.batch * chosen.window_px**2 * extent.dates * sum(run.model.widths)
         memory, scored = window_values * 4 * 12 / 1e6, extent.pixels * flop_px * members / CHANGE_FLOP_S
-        left_out, predicted = f"{models} models, every group of sites left out once", 3 * len(sources) + scored
+        left_out = f"{models * pairs} networks, each without two of the {members} groups of sites (or strips)"
+        predicted = 3 * len(sources) + scored
         steps = {
             "ingest": plan_ingest(run.cube, extent),
             "train": estimate("train", f"{members} networks", one * members, 20.0, memory),
             "evaluate": estimate("evaluate", left_out, one * models * pairs, 20.0, memory),
-            "predict": estimate("predict", f"{len(sources)} sites", predicted, extent.pixels * 8 / 1e6, memory),
+            "predict": estimate("predict", counted(len(sources), "site"), predicted, extent.pixels * 8 / 1e6, memory),
         }
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
@@ -259,7 +260,7 @@ def extent_of(sources: Mapping[str, SiteSource]) -> Extent:
     shapes, first = [source.native_grid().shape_yx for source in sources.values()], next(iter(sources.values()))
     pixels, width = sum(rows * columns for rows, columns in shapes), max(columns for _, columns in shapes)
     dates = max(len(source.list_scenes().scenes) for source in sources.values())
-    return Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize)
+    return Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize, len(sources))
 
 
 # ---------------------------------------------------------------- ingest

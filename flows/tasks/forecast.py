@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
-TRAIN_FLOP_S = 15e9  # of convolution, forward and backward, two cores
+TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
 PREDICT_FLOP_S = 25e9
 CACHE_BYTES_S = 60e6
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
@@ -366,7 +366,7 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
+    from flows.planning import counted, estimate
 
     channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
@@ -377,28 +377,30 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     prepared = extent.pixels * starts * steps * channels * 4 * 2
     seconds = flops / TRAIN_FLOP_S + (values + prepared) / CACHE_BYTES_S
     batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
-    what = f"{run.model.members} networks, at most {run.training.epochs} epochs each"
+    what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
     return estimate("train", what, seconds, (values + prepared) / 1e6, batch / 1e6)
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
+    from flows.planning import counted, estimate
 
     windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
     seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
     block = extent.dates * run.split.block_px**2 * 4 * 20
-    return estimate("evaluate", f"the model beside {baselines} baselines", seconds, 1.0, block / 1e6)
+    return estimate("evaluate", f"the model beside {counted(baselines, 'baseline')}", seconds, 1.0, block / 1e6)
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
+    from flows.planning import counted, estimate
 
     horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
     fields = horizon * len(run.samples.variables) * 3
     flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
     seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * fields * 4
     band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5
-    return estimate("predict", f"{horizon} dates, {fields} fields", seconds, disk / 1e6, min(band / 1e6, 768))
+    return estimate(
+        "predict", f"{counted(horizon, 'date')} x (value, lower, upper bound)", seconds, disk / 1e6, min(band / 1e6, 768)
+    )
 
 
 def flop_per_pixel_step(run: ForecastRun) -> float:

@@ -366,13 +366,14 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def plan_evaluate(run: MonitorRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
+    from flows.planning import counted, estimate
 
     methods, drops = 1 + len(run.evaluation.references), len(run.evaluation.drops)
     values = min(run.evaluation.pixels * 2, extent.pixels) * extent.dates * methods * (1 + drops)
     seconds = values / FIT_VALUES_S + extent.pixels * extent.dates / STEP_VALUES_S
     memory = run.evaluation.pixels * extent.dates * 40 / 1e6
-    return estimate("evaluate", f"{methods} methods on simulated breaks of {drops} sizes", seconds, 1.0, memory)
+    what = f"{counted(methods, 'method')} on simulated breaks of {counted(drops, 'size')}"
+    return estimate("evaluate", what, seconds, 1.0, memory)
 
 
 def plan_monitor(run: MonitorRun, extent: Extent, verb: str) -> PlannedStep:

@@ -88,11 +88,13 @@ def storage_of(uri: str) -> icechunk.Storage:
 def open_repository(uri: str) -> icechunk.Repository:
     """The repository of an existing cube. Raises MissingInput, ArtefactDamaged."""
     if not is_remote(uri) and not local_path(uri).is_dir():
-        raise MissingInput(f"no cube at {uri}; create one with `driftline ingest`")
+        raise MissingInput(f"no cube at {uri}; create one with `driftline ingest CONFIG`")
     try:
         storage = storage_of(uri)
         if not icechunk.Repository.exists(storage):
-            raise MissingInput(f"{uri} holds no cube (no Icechunk repository); create one with `driftline ingest`")
+            below = [] if is_remote(uri) else [*Path(uri).glob("cube"), *sorted(Path(uri).glob("cubes/*"))]  # of a run's folder
+            remedy = f"did you mean {below[0]}?" if below else "create one with `driftline ingest CONFIG`"
+            raise MissingInput(f"{uri} holds no cube (no Icechunk repository); {remedy}")
         return icechunk.Repository.open(storage)
     except icechunk.IcechunkError as e:
         raise ArtefactDamaged(f"the cube at {uri} cannot be opened: {first_line(e)}") from e

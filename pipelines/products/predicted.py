@@ -44,7 +44,8 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     """
     request, lineage, maps = forecast.request, forecast.lineage, make_maps(forecast)
     issued, title = day(np.datetime64(lineage.issued_utc.rstrip("Z"))), f"{forecast.name}: {maps.variable} forecast"
-    subtitle = f"issued {issued} UTC, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
+    hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
+    subtitle = f"issued {issued} UTC{hidden}, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
     draw_quicklook(maps, pictures / QUICKLOOK, title, subtitle)
     draw_animation(maps, pictures / ANIMATION, title)
     grid, dates, units, staged = request.grid, request.target_utc, request.units, forecast.staged

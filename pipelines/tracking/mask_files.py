@@ -18,7 +18,7 @@ from pipelines.sources.opening import open_raster
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 NOT_SEEN = 255  # driftline's own masks and labels
-MANY_CODES = 1000
+MANY_CODES = 20  # more of them are an image unless most neighbours share a code, as the pixels of objects do
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) ->
         return
     codes: set[int] = set()
     for file in masks:
-        values, seen, _ = _read_codes(file.path)
+        values, seen, _ = _read_codes(file.path, code)
         codes |= set(np.unique(values[seen]).tolist())
     is_hiding = {1, NOT_SEEN} <= codes
     has_objects = len(codes - {0} - ({NOT_SEEN} if is_hiding else set())) > 1
     for file in masks:
-        values, seen, may_hide = _read_codes(file.path)
+        values, seen, may_hide = _read_codes(file.path, code)
         if is_hiding and may_hide:
             seen &= values != NOT_SEEN
             values[~seen] = 0
@@ -180,8 +180,10 @@ def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) ->
         yield DatedMask(file.date, plain if code is None else values == code, None if seen.all() else seen, file.path.name)
 
 
-def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(int64 codes, 0 where not seen; seen; whether 255 may stand for not seen). Raises RequestError: the values are no codes."""
+def _read_codes(path: Path, code: int | None) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(int64 codes, 0 where not seen; seen; whether 255 may stand for not seen). Raises RequestError: the values are no codes.
+
+    With a `code` any whole numbers are."""
     with open_raster(path, (1,)) as raster:
         if raster.count > 1:
             raise RequestError(f"{path.name} has {raster.count} bands: a mask has one; write it out (gdal_translate -b 1 ...)")
@@ -191,13 +193,20 @@ def _read_codes(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
         seen &= values != nodata
     found = np.unique(values[seen])
     is_whole = bool(((found == np.round(found)) & (np.abs(found.astype(np.float64)) < 2**53)).all())
-    if not is_whole or found.size > max(MANY_CODES, values.size // 20):
+    if not is_whole or (code is None and found.size > MANY_CODES and not _has_objects(np.where(seen, values, 0))):
         span = f"{found.size} different values from {found[0]:g} to {found[-1]:g}"
         raise RequestError(
             f"{path.name} holds {span}: that is an image, not a mask; compare it with a threshold first "
-            f"(gdal_calc.py -A {path.name} --calc='A>0.5' ...)"
+            f"(gdal_calc.py -A {path.name} --calc='A>0.5' ...), or pick one value: --code K"
         )
     return np.where(seen, values, 0).astype(np.int64), seen, values.dtype == np.uint8 and nodata is None
+
+
+def _has_objects(code_YX: np.ndarray) -> bool:
+    """Whether most pixels have the code of their neighbour to the right, where both have one."""
+    left, right = code_YX[:, :-1], code_YX[:, 1:]
+    pairs = (left != 0) & (right != 0)
+    return not pairs.any() or bool((left == right)[pairs].mean() > 0.4)
 
 
 def _monitor_masks(run: MonitorMasks) -> Iterator[DatedMask]:

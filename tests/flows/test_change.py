@@ -16,7 +16,7 @@ import rasterio
 from configs.load import load_run
 from flows import stage
 from flows.code import closure
-from flows.planning import make_plan
+from flows.planning import make_plan, plan_lines
 from flows.task import open_invocation, remembering_folder
 from flows.tasks.change import Change
 from pipelines.errors import ArtefactDamaged, MissingInput, NotPublished, RequestError
@@ -270,8 +270,14 @@ def test_the_plan_counts_groups_and_pairs_of_them(workplace: Path) -> None:
     config = write_sites(workplace, ("alpha", "beta", "gamma", "delta", "omega"))
     for line in ("evaluation.groups=[[alpha, beta]]", "source.sites=[alpha]"):  # one site: four strips
         plan = make_plan(load_run(config, [line]), "run")
-        assert {step["stage"]: step["what"] for step in plan["steps"]}["train"] == "4 networks"
+        what = {step["stage"]: step["what"] for step in plan["steps"]}
+        assert what["train"] == "4 networks"
+        assert what["evaluate"].startswith("6 networks, each without two of the 4 groups of sites")
         assert [step["stage"] for step in plan["steps"]] == ["ingest", "train", "evaluate", "predict"]
+    assert what["ingest"] == "2 scenes into the cube"
+    whole = make_plan(load_run(config), "ingest")
+    assert whole["steps"][0]["what"] == "10 scenes into 5 cubes"
+    assert "in 5 sites, " in plan_lines(whole)[1]
 
 
 def test_three_dates_and_sites_of_other_lengths(workplace: Path) -> None:

@@ -185,12 +185,20 @@ def test_missing_files_raise_missing_input(folder: Path) -> None:
         load_run("scenes")
 
 
+def test_a_path_out_of_the_working_folder_is_shown_whole(folder: Path) -> None:
+    Path("run.yaml").write_text(GOOD.replace("path: scenes", "path: ../nowhere/scenes"))
+    with pytest.raises(ConfigError, match=rf"no folder at {folder.parent}/nowhere/scenes\n.*--set source.path="):
+        load_run("run.yaml")
+
+
 def test_overrides_replace_values_and_are_named_in_mistakes(folder: Path) -> None:
     Path("run.yaml").write_text(GOOD)
     run = load_run("run.yaml", ["training.epochs=3", "samples.variables.0.name=greenness"])
     assert (run.training.epochs, run.samples.variables[0].name) == (3, "greenness")
     with pytest.raises(ConfigError, match=r"--set training.epoch=3  training.epoch: unknown key\n    -> did you mean 'epochs'"):
         load_run("run.yaml", ["training.epoch=3"])
+    with pytest.raises(ConfigError, match=r"--set foo.bar=1  foo: unknown key"):
+        load_run("run.yaml", ["foo.bar=1"])
     with pytest.raises(RequestError, match="expected KEY=VALUE"):
         load_run("run.yaml", ["training.epochs"])
 

@@ -23,6 +23,12 @@ def test_the_docs_show_the_ready_made_runs_verbatim(name, page):
     assert load_run(path, inputs_must_exist=False).name == name
 
 
+def test_the_config_of_labelled_change_in_the_docs_is_whole(tmp_path):
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/change.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "run.yaml").write_text(shown[1])
+    assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == "change"
+
+
 @pytest.mark.parametrize("name", ["demo", "demo-change"])
 def test_the_data_of_the_demos_lie_in_the_working_folder(name, tmp_path, monkeypatch):
     """`driftline demo` fetches them there; the config may lie in an installed package."""

@@ -14,3 +14,11 @@ def test_every_key_of_the_run_has_a_row():
     text = reference()
     for key in ("source", "samples", "split", "prediction"):
         assert f"| `{key}` |" in text
+
+
+def test_every_key_has_a_meaning_and_every_section_a_description():
+    tables = reference().split("## Keys of earlier versions")[0].split("\n## ")[1:]
+    for table in tables:
+        title, description = table.split("\n")[0], table.split("\n")[2]
+        assert description, f"{title} has no docstring"
+        assert "|  |\n" not in table, f"a key of {title} has no Field(description=...)"

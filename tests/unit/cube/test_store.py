@@ -47,8 +47,11 @@ def test_paths_that_are_not_cubes_are_refused(tmp_path):
         open_cube(str(tmp_path / "nowhere"))
     with pytest.raises(MissingInput, match="holds no cube"):
         open_cube(str(tmp_path))
+    (tmp_path / "run" / "cube").mkdir(parents=True)
+    with pytest.raises(MissingInput, match=r"did you mean .*run/cube\?"):
+        open_cube(str(tmp_path / "run"))
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CubeMismatch, match=r"holds other files \(notes.txt\)"):
+    with pytest.raises(CubeMismatch, match=r"holds other files \(notes.txt, run\)"):
         open_or_create_repository(str(tmp_path))
     with pytest.raises(CubeMismatch, match="is a file"):
         open_or_create_repository(str(tmp_path / "notes.txt"))

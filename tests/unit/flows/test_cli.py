@@ -68,6 +68,16 @@ def test_every_command_has_help_with_examples(command: str) -> None:
     assert "--json" in result.output
 
 
+def test_completion_is_for_the_named_shell() -> None:
+    shown = CliRunner().invoke(app, ["--show-completion", "zsh"], prog_name="driftline")
+    assert shown.output.startswith("#compdef driftline")
+    assert CliRunner().invoke(app, ["--show-completion", "tcsh"]).exit_code == 2
+
+
+def test_no_short_help_is_cut_off() -> None:
+    assert "..." not in CliRunner().invoke(app, ["--help"]).output.replace("[ARGS]...", "")
+
+
 def test_a_wrong_request_is_exit_code_2_with_pure_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text("nam: x\n")

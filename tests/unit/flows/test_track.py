@@ -122,7 +122,7 @@ def test_tables_of_a_monitoring_run_are_in_its_folder_and_small_patches_are_left
     (monitor_run / "config.yaml").unlink()
     assert track([monitor_run])["tracks"] == 3
     (monitor_run / "config.yaml").write_text("monitoring: {")
-    with pytest.raises(ArtefactDamaged, match=r"config.yaml: not YAML.*give --min-size"):
+    with pytest.raises(ArtefactDamaged, match=r"config.yaml: not YAML"):
         track([monitor_run])
 
 
@@ -185,3 +185,9 @@ def test_the_products_of_a_monitor_run_are_followed(tmp_path):
     events = pd.read_csv(tmp_path / "out" / "events.csv")
     assert events.date.tolist() == ["2019-01-04", "2019-01-04", "2019-04-14", "2019-04-14", "2020-06-05"]  # the last date
     assert events.change.tolist()[2:4] == pytest.approx([60 / 36 - 1, -1.0], rel=1e-4)
+
+
+def test_the_folder_of_another_run_is_named(monitor_run):
+    (monitor_run / "config.yaml").write_text("task: forecast")
+    with pytest.raises(RequestError, match=r"forest is the folder of a forecast run: .* masks, or a monitoring run"):
+        track([monitor_run])

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from flows.verbs import history_lines, info_lines
+from flows.verbs import check_lines, history_lines, info_lines
 from pipelines.cube.history import Version
 
 RADAR = {
@@ -51,3 +51,10 @@ def test_versions_list_a_few_scenes_and_every_reason():
     assert lines[1:3] == ["  added: s0, s1 ... s59", "  replaced: late"]
     assert lines[3] == "  refused: r0, truncated: its end is missing"
     assert lines[-1] == "  and 2 more refused; all of them: --json"
+
+
+def test_a_check_of_the_server_says_what_it_leaves_behind():
+    lines = check_lines({"deployments": ["run", "train"], "listening": ["127.0.0.1:4200"], "logs": "/x/runs/.prefect"})
+    assert "2 deployments" in lines[0]
+    assert "/x/runs/.prefect" in lines[2]
+    assert "[" not in "".join(lines)

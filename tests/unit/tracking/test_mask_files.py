@@ -190,6 +190,13 @@ def test_images_are_no_masks(tmp_path):
     counts = np.arange(4800, dtype=np.uint16).reshape(60, 80)
     with pytest.raises(RequestError, match="4800 different values from 0 to 4799: that is an image"):
         read([write(tmp_path / "n_20200101.tif", counts), write(tmp_path / "n_20200102.tif", counts)])
+    ndvi = np.random.default_rng(0).integers(2000, 9000, (12, 8)).astype(np.int16)
+    images = [write(tmp_path / f"ndvi_{date}.tif", ndvi) for date in ("20200101", "20200117")]
+    with pytest.raises(RequestError, match=r"9\d different values .*: that is an image.* --code K"):
+        read(images)
+    assert read(images, code=int(ndvi[0, 0]))[0].mask_YX[0, 0]
+    fields = np.repeat(np.arange(1, 41, dtype=np.int16), 2)[None].repeat(6, 0)
+    assert read([write(tmp_path / f"field_{date}.tif", fields) for date in ("20200101", "20200117")])[0].mask_YX.max() == 40
     bands = write(tmp_path / "m_20200103.tif", np.stack([mask(), mask()]))
     with pytest.raises(RequestError, match="has 2 bands: a mask has one"):
         read([good, bands])
