@@ -54,11 +54,14 @@ class MissingInput(RequestError):
     """A file, cube, model or run that the request names does not exist."""
 
 
+CLOUDED = {"all-cloud", "few-usable"}  # reasons to refuse a scene with which nothing is wrong
+
+
 class SceneRefused(DriftlineError):
     """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
     Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, missing-band, no-date,
-    duplicate-date, all-nodata, all-cloud, too-large.
+    duplicate-date, all-nodata, all-cloud, few-usable, too-large.
     """
 
     def __init__(self, scene_id: str, reason: str, detail: str):

@@ -274,8 +274,8 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
     for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
-    is_new = bool(report.added or report.replaced)
-    return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
+    refused = refusals_as_json(report.refused)
+    return {"snapshot": report.snapshot, "is_new": report.is_new, "refused": refused, **label.to_json()}
 
 
 # ---------------------------------------------------------------- sites and models

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import CLOUDED
 from pipelines.monitoring.alerts import Updates
 from pipelines.monitoring.context import MonitorContext
 from pipelines.monitoring.detector import NOT_MONITORED
@@ -46,7 +47,7 @@ def standing_notes(context: MonitorContext, refused: Sequence[Mapping[str, str]]
     notes = []
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
-    missing = [one for one in refused if one["reason"] != "all-cloud"]
+    missing = [one for one in refused if one["reason"] not in CLOUDED]
     if missing:
         several = _many(len(missing), "scene was refused and is", "scenes were refused and are")
         first = f"{missing[0]['scene_id']} ({missing[0]['reason']})"
