@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.paths import CONNECT, WRITE
-from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Strict, check_crs, check_range, suggest
+from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
 from configs.sources import Source, SourceDefaults
 from configs.yaml_positions import Key
 
@@ -111,7 +111,7 @@ class TrainingDefaults(Strict):
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Run(Strict):

@@ -15,7 +15,7 @@ from pydantic import Field
 from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
-from configs.schema import Finding, Fraction, Sections, Strict, UtcDate, check_must_beat
+from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SplitConfig(Strict):
     validation_from: UtcDate
     test_from: UtcDate
     gap_days: float = Field(0, ge=0)
-    seed: int = 0
+    seed: Seed = 0
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.test_from <= self.validation_from:
