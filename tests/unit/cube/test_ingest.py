@@ -10,7 +10,7 @@ import pytest
 from pipelines.cube.history import describe, list_versions
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import head_snapshot, open_cube
-from pipelines.errors import CubeMismatch, MissingInput, StateError
+from pipelines.errors import CubeMismatch, MissingInput, RequestError, StateError
 from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.reading import SceneReader
@@ -216,6 +216,7 @@ def test_a_cube_with_another_layout_is_not_changed(uri):
         ingest_into(uri, bands=("red", "blue"))
     with pytest.raises(CubeMismatch, match="has the bands"):
         ingest_into(uri, bands=(Band("red", scale=1e-3, nodata=0), "nir"))
+    assert issubclass(CubeMismatch, RequestError)  # exit code 2: the config is to be changed
     assert head_snapshot(str(uri)) == before
 
 
