@@ -151,17 +151,13 @@ class _Ingest:
         self.refused |= {e.scene_id: e for e in plan.refused}
         total, done = len(plan.works), 0
         size = max(1, min(settings.commit_scenes, settings.commit_mb * MB // reader.scene_bytes))
-        for first in range(0, total, size):
+        for first in range(0, max(total, int(root is not None)), size):  # an empty batch may drop dates
             ids, is_last = {work.scene.id for work in plan.works[first : first + size]}, first + size >= total
             batch = [scene for scene in scenes if scene.id in ids]
             for _ in self._write_batch(repository, reader, batch, fingerprints, is_last):
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
-        if root is not None and not total:
-            session = repository.writable_session(BRANCH)
-            root = zarr.open_group(session.store, mode="r+")
-            self._finish_batch(session, root, read_steps(root), [], is_last=True)
         newest = _newest(repository)
         has_dates = newest is not None and any(not self._is_stale(step) for step in read_steps(newest))
         return repository.lookup_branch(BRANCH) if has_dates else ""
@@ -196,7 +192,7 @@ class _Ingest:
         root = zarr.open_group(session.store, mode="r+")
         steps = read_steps(root)
         works = list(plan_ingest(scenes, fingerprints, steps).works)
-        if settings.dask is not None:
+        if works and settings.dask is not None:
             results = write_with_dask(session, reader, works, len(steps), settings.memory_mb, settings.dask)
         else:
             resize_time(root, len(steps) + len(works))
@@ -218,15 +214,13 @@ class _Ingest:
         added, replaced = ([scene_id for scene_id, kind in outcome.items() if kind == which] for which in ("added", "replaced"))
         dropped = [step.scene_id for step in steps if is_last and self._is_stale(step)]
         now = np.datetime64(time.time_ns(), "ns")
-        positioned = [(_step_of(one, now), one.slot) for one in written if one.slot is not None]
-        gone, taken = {one.work.replaces for one in written if one.slot is not None}, {step.time for step, _ in positioned}
-        stay = [
-            (step, n) for n, step in enumerate(steps) if n not in gone and step.time not in taken and step.scene_id not in dropped
-        ]
-        positioned = sorted([*stay, *positioned], key=lambda pair: pair[0].time)
+        new = [(_step_of(one, now), one.slot) for one in written if one.slot is not None]
+        gone, taken = {one.work.replaces for one in written if one.slot is not None}, {step.time for step, _ in new}
+        stay = [(step, n) for n, step in enumerate(steps) if not (n in gone or step.time in taken or step.scene_id in dropped)]
+        positioned = sorted([*stay, *new], key=lambda pair: pair[0].time)
         bands, image = [store.band_as_json(band) for band in self.source.bands], array_of(root, IMAGE)
-        is_redescribed = bool(steps) and json.loads(str(image.attrs["bands"])) != bands
-        if positioned and (added or replaced or dropped or is_redescribed):
+        is_changed = bool(new or dropped) or json.loads(str(image.attrs["bands"])) != bands
+        if positioned and is_changed:
             image.attrs["bands"] = json.dumps(bands)
             resize_time(root, len(steps) + len(written))
             sort_dates(root, [index for _, index in positioned])
