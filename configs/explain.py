@@ -1,7 +1,7 @@
 """Converts pydantic's errors to mistakes: the problem, and a remedy that names the closest key or value."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from datetime import date
 from typing import Any, get_args
 
@@ -28,6 +28,7 @@ EXPECTED = {  # pydantic's type of error -> what was expected
     "too_long": "at most {max_length} entries",
     "finite_number": "a finite number",
     "string_type": "text",
+    "invalid_key": "text as a key",
     "list_type": "a list",
     "tuple_type": "a list of numbers",
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), WHOLE),
@@ -107,7 +108,7 @@ def _value_remedy(group: list[Error], value: object) -> str:
     for error in group:
         options = [word.strip(" '") for word in _allowed(error).replace(" or ", ",").split(",")]
         written = str(error.get("ctx", {}).get("tag", "") if isinstance(value, dict) else value)
-        near = difflib.get_close_matches(written, options, n=1)
+        near = difflib.get_close_matches(written, filter(None, options), n=1)
         if near:
             return f"did you mean {near[0]!r}?"
         if error["type"] == "string_type" and isinstance(value, bool | int | float):
@@ -125,6 +126,33 @@ def _shown(value: object) -> str:
 
 
 # ---------------------------------------------------------------- schema lookups
+
+
+def find_lax_numbers(tree: Tree, data: Any) -> list[Complaint]:
+    """Values that pydantic would turn into a number: true, "3". YAML reads 1e-3 as text, so a real number may be text."""
+    complaints: list[Complaint] = []
+    for key, value in _leaves(data):
+        path = key if isinstance(key[-1], str) else key[:-1]  # an entry of a list
+        fields = [model.model_fields.get(str(path[-1])) for model in _models_at(tree, path[:-1], data)]
+        types = set[object]().union(*(_types_in(field.annotation) for field in fields if field))
+        is_wrong = isinstance(value, bool) or (isinstance(value, str) and float not in types)
+        if is_wrong and types & {int, float} and not types & {bool, str}:
+            expected = "a number" if float in types else WHOLE
+            complaints.append((key, {"type": "value_error", "ctx": {"error": expected}, "input": value}))
+    return complaints
+
+
+def _leaves(data: Any, key: Key = ()) -> Iterator[tuple[Key, object]]:
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else None
+    if entries is None:
+        yield key, data
+    else:
+        for name, value in entries:
+            yield from _leaves(value, (*key, name))
+
+
+def _types_in(annotation: object) -> set[object]:
+    return {annotation}.union(*map(_types_in, get_args(annotation))) if isinstance(annotation, Hashable) else set()
 
 
 def _models_at(tree: Tree, path: Key, data: object = None) -> list[type[BaseModel]]:

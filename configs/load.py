@@ -16,7 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from configs.explain import Complaint, explain_all, find_typos
+from configs.explain import Complaint, explain_all, find_lax_numbers, find_typos
 from configs.paths import input_keys, resolve_inputs, text_beside
 from configs.renamed import Notify, apply_renamed
 from configs.schema import Finding, Sections, Strict, suggest
@@ -152,10 +152,12 @@ def _validate(document: Document, tree: Tree | None) -> tuple[AnyRun | None, lis
     if tree is None:
         tasks = ", ".join(f"'{task}'" for task in TASKS)
         return None, [(("task",), {"type": "literal_error", "ctx": {"expected": tasks}, "input": document.data["task"]})]
+    lax = find_lax_numbers(tree, document.data)
     try:
-        return tree.model_validate(document.data), []
+        run = tree.model_validate(document.data)
+        return (None if lax else run), lax
     except ValidationError as e:
-        return None, [(_real_key(document.data, error), dict(error)) for error in e.errors(include_url=False)]
+        return None, [*((_real_key(document.data, error), dict(error)) for error in e.errors(include_url=False)), *lax]
 
 
 def _real_key(data: Any, error: ErrorDetails) -> Key:

@@ -11,6 +11,7 @@ from configs.schema import Strict
 if TYPE_CHECKING:
     from models.residual_forecaster import Settings
 
+Channels = Annotated[int, Field(ge=1, le=4096)]
 CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
 
 
@@ -18,7 +19,7 @@ class ConvLSTMModel(Strict):
     """ConvLSTM encoder-forecaster that corrects a baseline; what `model` without a `kind` means."""
 
     kind: Literal["convlstm"] = "convlstm"
-    hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
+    hidden: list[Channels] = Field([16], min_length=1, description="channels of each layer")
     kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
     peepholes: bool = Field(False, description="let the gates see the cell state")
     forget_bias: float = Field(1.0, description="first bias of the forget gate; larger: remembers longer at first")
@@ -32,7 +33,7 @@ class ConvGRUModel(Strict):
     """ConvGRU encoder-forecaster that corrects a baseline: one state map a layer, half of the ConvLSTM's."""
 
     kind: Literal["convgru"]
-    hidden: list[int] = Field([16], min_length=1, description="channels of each layer")
+    hidden: list[Channels] = Field([16], min_length=1, description="channels of each layer")
     kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in pixels")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")

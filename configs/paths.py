@@ -51,7 +51,7 @@ class NamedPath:
 
     @property
     def local(self) -> Path:
-        """The path on this machine, as the pipelines read it: without `file://`, with `~` of a cube expanded."""
+        """The path on this machine, as the pipelines read it: without `file://`, behind which a cube may have a `~`."""
         path = Path(self.text.removeprefix("file://"))
         return path.expanduser() if self.key[:1] == ("cube",) else path
 
@@ -136,11 +136,11 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 def is_fixed(text: str) -> bool:
-    """True for an input that does not depend on where the config lies: absolute, a URI, `data/...` or `runs/...`.
+    """True for an input that does not depend on where the config lies: absolute, `~/...`, a URI, `data/...` or `runs/...`.
 
     `./data` is the folder `data` beside the config.
     """
-    return not text or is_uri(text) or Path(text).is_absolute() or text.split("/")[0] in IN_WORKING_FOLDER
+    return not text or is_uri(text) or text.startswith(("/", "~")) or text.split("/")[0] in IN_WORKING_FOLDER
 
 
 def text_from_here(text: str, folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.paths import CONNECT, WRITE
-from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Strict, check_crs, check_range, suggest
+from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
 from configs.sources import Source, SourceDefaults
 from configs.yaml_positions import Key
 
@@ -119,7 +119,7 @@ class TrainingDefaults(Strict):
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="of the arithmetic; mixed: for GPUs")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one")
     devices: int = Field(1, ge=1, description="GPUs, or processes on CPUs, that share each batch")
-    seed: int = Field(0, description="of all that is random in training")
+    seed: Seed = Field(0, description="of all that is random in training")
 
 
 class Run(Strict):

@@ -4,14 +4,15 @@ Units are in the keys' names (`_px`, `_days`, `_mb`).
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from configs.paths import READ, WRITE, is_uri
 from configs.yaml_positions import Key
@@ -50,10 +51,20 @@ def _to_naive_utc(date: datetime) -> datetime:
     return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
 
 
+def _is_iso(value: object) -> object:
+    """Refuses numbers, also as text: 20200625 would be seconds since 1970."""
+    if isinstance(value, date) or (isinstance(value, str) and re.match(r"\d{4}-", value)):
+        return value
+    raise ValueError("a date such as 2020-06-30")
+
+
 def _as_path(text: str) -> str:
     if not text or not text.isprintable():
         raise ValueError("a path of printable characters")
-    return text
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as e:
+        raise ValueError("a path below the home folder of somebody on this machine, or ./~NAME") from e
 
 
 def _as_local(text: str) -> str:
@@ -74,7 +85,8 @@ LocalPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_local)]
 InputPath = Annotated[LocalPath, READ]
 OutputPath = Annotated[LocalPath, WRITE]
 CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_cube)]
-UtcDate = Annotated[datetime, AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
+UtcDate = Annotated[datetime, BeforeValidator(_is_iso), AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, torch and scikit-learn all take
 
 
 # ---------------------------------------------------------------- shared checks

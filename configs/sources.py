@@ -57,6 +57,9 @@ class SourceDefaults(Strict):
             if band.name in seen:
                 yield Finding(("source", "bands", index), f"band {band.name!r} is listed twice", "give every band its own name")
             seen.add(band.name)
+            if (self.scale if band.scale is None else band.scale) == 0:
+                key = ("source", "scale") if band.scale is None else ("source", "bands", index, "scale")
+                yield Finding(key, "a scale of 0 leaves nothing of the values", "1 for values as they are stored")
             yield from schema.check_range(("source", "bands", index), band.valid_range)
         yield from schema.check_range(("source",), self.valid_range)
         if self.transform and self.transform[0] * self.transform[4] == self.transform[1] * self.transform[3]:

@@ -25,7 +25,8 @@ def _number_or_text(tag: str) -> Callable[[yaml.SafeLoader, yaml.Node], Any]:
 
     def constructor(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
         try:
-            return construct(loader, node)
+            is_sexagesimal = ":" in node.value and not tag.endswith("timestamp")  # 1:30 would be 90
+            return node.value if is_sexagesimal else construct(loader, node)
         except ValueError:
             return node.value
 

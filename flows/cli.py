@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (all-cloud scenes do not "
+    epilog="Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 finished with refused inputs (scenes in clouds do not "
     "count), 4 busy: try again later.",
 )
 

@@ -207,19 +207,20 @@ def ingest_scenes(context: Invocation) -> Record:
         "snapshot": report.snapshot,
         "added": len(report.added),
         "replaced": len(report.replaced),
+        "dropped": len(report.dropped),
         "unchanged": len(report.unchanged),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": format_report(report),
         "lines": tuple(format_refusals(report.refused, folder.refused)),
-        "is_new": bool(report.added or report.replaced),
+        "is_new": report.is_new,
     }
 
 
 def format_report(report: IngestReport) -> str:
     """`3 added, 57 unchanged, 1 refused`."""
-    parts = {name: len(getattr(report, name)) for name in ("added", "replaced", "unchanged", "refused")}
+    parts = {name: len(getattr(report, name)) for name in ("added", "replaced", "dropped", "unchanged", "refused")}
     text = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
-    return f"{text or 'no scenes'}" + ("" if report.added or report.replaced else " (nothing new)")
+    return (text or "no scenes") + ("" if report.is_new else " (nothing new)")
 
 
 def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:

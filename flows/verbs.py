@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flows import Json
 from flows.terminal import DONE, SOME_REFUSED, Bars, show
-from pipelines.errors import MissingInput, RequestError
+from pipelines.errors import CLOUDED, MissingInput, RequestError
 
 if TYPE_CHECKING:
     from pipelines.cube.history import Version
@@ -24,7 +24,7 @@ def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as
     result = perform(verb, config, overrides or [], Bars(), options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
     refused = [one["reason"] for one in result.get("refused") or ()]
-    return SOME_REFUSED if set(refused) - {"all-cloud"} else DONE  # nothing is wrong with a scene that is all cloud
+    return SOME_REFUSED if set(refused) - CLOUDED else DONE  # nothing is wrong with a scene in clouds
 
 
 def perform(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
@@ -164,10 +164,10 @@ def format_band(band: Json) -> str:
 
 
 def history_lines(versions: "Sequence[Version]") -> Iterator[str]:
-    """Lines about a cube's versions, newest first: one each, then the scenes added, replaced or refused."""
+    """Lines about a cube's versions, newest first: one each, then the scenes added, replaced, dropped or refused."""
     for version in versions:
         yield f"{version.snapshot}  {version.written_utc:%Y-%m-%d %H:%M:%S} UTC  {version.message}"
-        for word, scenes in (("added", version.added), ("replaced", version.replaced)):
+        for word, scenes in (("added", version.added), ("replaced", version.replaced), ("dropped", version.dropped)):
             if scenes:
                 shown = ", ".join(scenes) if len(scenes) <= LATEST else f"{scenes[0]}, {scenes[1]} ... {scenes[-1]}"
                 yield f"  {word}: {shown}"

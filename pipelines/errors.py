@@ -3,12 +3,12 @@
     DriftlineError
     ├── RequestError            stop, exit code 2: the request is wrong; the user can correct it
     │   ├── ConfigError         a config file: carries every mistake with its file:line
-    │   └── MissingInput        a path, cube, model or run that is not there
+    │   ├── MissingInput        a path, cube, model or run that is not there
+    │   └── CubeMismatch        the cube exists and does not fit the request (grid, bands, dtype)
     ├── SceneRefused            skip and record: this scene is not written to the cube, the others are
     ├── CubeBusy                retry later: another writer holds the cube
     ├── RunBusy                 retry later: another process executes the same run
     └── StateError              stop, exit code 1: the disk or the machine is in an unexpected state
-        ├── CubeMismatch        the cube exists and does not fit the request (grid, bands, dtype)
         ├── StorageFull         no space left; what was committed before is intact
         ├── NotPublished        a model that does not beat its baselines, or whose tiles disagree at their seams
         └── ArtefactDamaged     a checkpoint, cache, ledger or cube that cannot be trusted
@@ -54,11 +54,18 @@ class MissingInput(RequestError):
     """A file, cube, model or run that the request names does not exist."""
 
 
+class CubeMismatch(RequestError):
+    """The cube exists and does not match what should be written to it."""
+
+
+CLOUDED = {"all-cloud", "few-usable"}  # reasons to refuse a scene with which nothing is wrong
+
+
 class SceneRefused(DriftlineError):
     """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
     Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, missing-band, no-date,
-    duplicate-date, all-nodata, all-cloud, too-large.
+    duplicate-date, all-nodata, all-cloud, few-usable, too-large.
     """
 
     def __init__(self, scene_id: str, reason: str, detail: str):
@@ -80,10 +87,6 @@ class RunBusy(DriftlineError):
 
 class StateError(DriftlineError):
     """The disk or the machine is in an unexpected state."""
-
-
-class CubeMismatch(StateError):
-    """The cube exists and does not match what should be written to it."""
 
 
 class StorageFull(StateError):

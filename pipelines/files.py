@@ -98,7 +98,9 @@ def naming_full_disk(path: Path, size: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if not is_full(e):
+        # GDAL's errors have no number
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free if e.errno is None else None
+        if not is_full(e) and (free is None or free >= max(size, 2**20)):
             raise
         wanted = f" for {size / 2**20:.1f} MiB" if size else ""
         raise StorageFull(

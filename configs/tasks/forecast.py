@@ -15,7 +15,7 @@ from pydantic import Field
 from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
-from configs.schema import Finding, Fraction, Sections, Strict, UtcDate, check_must_beat
+from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SplitConfig(Strict):
     validation_from: UtcDate = Field(description="first target date of validation; all before it is for training")
     test_from: UtcDate = Field(description="first target date of test")
     gap_days: float = Field(0, ge=0, description="days before `validation_from` and `test_from` that are left out")
-    seed: int = Field(0, description="draws which block is for what")
+    seed: Seed = Field(0, description="draws which block is for what")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.test_from <= self.validation_from:

@@ -281,7 +281,7 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
     before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
-    is_new = bool(report.added or report.replaced or label.label_sha256 != before)
+    is_new = report.is_new or label.label_sha256 != before
     return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
 
 

@@ -14,13 +14,14 @@ BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
 @dataclass(frozen=True)
 class Version:
-    """One committed state of a cube. `refused` are (scene id, reason, detail)."""
+    """One committed state of a cube. `refused` are (scene id, reason, detail) of the scenes that were read for this version."""
 
     snapshot: str
     written_utc: datetime
     message: str
     added: tuple[str, ...]
     replaced: tuple[str, ...]
+    dropped: tuple[str, ...]
     refused: tuple[tuple[str, str, str], ...]
 
 
@@ -33,6 +34,7 @@ def list_versions(uri: str) -> list[Version]:
             message=entry.message,
             added=tuple(entry.metadata.get("added", ())),
             replaced=tuple(entry.metadata.get("replaced", ())),
+            dropped=tuple(entry.metadata.get("dropped", ())),
             refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
         )
         for entry in store.open_repository(uri).ancestry(branch=store.BRANCH)

@@ -18,7 +18,7 @@ import zarr
 
 from pipelines.cube import store
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
-from pipelines.cube.steps import read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
+from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
 from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
@@ -62,8 +62,13 @@ class IngestReport:
     added: tuple[str, ...]
     replaced: tuple[str, ...]
     unchanged: tuple[str, ...]
+    dropped: tuple[str, ...]  # in the cube before, refused now
     refused: tuple[SceneRefused, ...]
     seconds: float
+
+    @property
+    def is_new(self) -> bool:
+        return bool(self.added or self.replaced or self.dropped)
 
 
 def ingest(
@@ -80,7 +85,10 @@ def ingest(
     others. Without new scenes nothing is committed and the snapshot stays. Commits are made in batches; after a kill at any
     moment the cube is in one of its versions, and the same call completes the work.
 
-    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (a new cube, and every scene refused).
+    What the source lists is in the cube as it would be in a new one, whatever was ingested before: a scene that is refused now
+    is dropped. Dates of scenes that are no longer listed stay, unless a listed scene has that date.
+
+    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (no date would be left).
     """
     started = time.monotonic()
     listing = source.list_scenes()
@@ -101,16 +109,15 @@ def ingest(
                 log.info("%s: another writer committed first (attempt %d); restarting from its version", uri, attempt + 1)
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
-    report = IngestReport(
-        snapshot, run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.refusals(), time.monotonic() - started
-    )
+    outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
+    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
     if not snapshot:
         shown = "\n".join(f"  {e}" for e in report.refused[:5])
         count = len(report.refused)
-        raise StateError(f"none of the {count} scenes was accepted, so no cube was created; the first refusals:\n{shown}")
+        raise StateError(f"none of the {count} scenes was accepted, so no cube was written; the first refusals:\n{shown}")
     return report
 
 
@@ -127,9 +134,10 @@ class _Ingest:
     progress: Progress | None
     refused: dict[str, SceneRefused]
     outcome: dict[str, Outcome] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     def write_all(self) -> str:
-        """The newest snapshot after all batches, or "" if the cube still has no version."""
+        """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
         settings, scenes = self.settings, self.listing.scenes
         repository = store.open_or_create_repository(self.uri)
         root = _newest(repository)
@@ -143,13 +151,20 @@ class _Ingest:
         self.refused |= {e.scene_id: e for e in plan.refused}
         total, done = len(plan.works), 0
         size = max(1, min(settings.commit_scenes, settings.commit_mb * MB // reader.scene_bytes))
-        for first in range(0, total, size):
-            ids = {work.scene.id for work in plan.works[first : first + size]}
-            for _ in self._write_batch(repository, reader, [scene for scene in scenes if scene.id in ids], fingerprints):
+        for first in range(0, max(total, int(root is not None)), size):  # an empty batch may drop dates
+            ids, is_last = {work.scene.id for work in plan.works[first : first + size]}, first + size >= total
+            batch = [scene for scene in scenes if scene.id in ids]
+            for _ in self._write_batch(repository, reader, batch, fingerprints, is_last):
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
-        return repository.lookup_branch(BRANCH) if _newest(repository) is not None else ""
+        newest = _newest(repository)
+        has_dates = newest is not None and any(not self._is_stale(step) for step in read_steps(newest))
+        return repository.lookup_branch(BRANCH) if has_dates else ""
+
+    def _is_stale(self, step: Step) -> bool:
+        """True for a date of the cube that a new cube would refuse. Known when every scene has been read."""
+        return step.scene_id in self.refused and step.scene_id not in self.outcome
 
     def _reader(self, root: zarr.Group | None) -> SceneReader:
         """Reads scenes for the cube, or for a new one. Raises CubeMismatch unless the source and the grid fit the cube."""
@@ -158,7 +173,12 @@ class _Ingest:
         return SceneReader(self.source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)
 
     def _write_batch(
-        self, repository: icechunk.Repository, reader: SceneReader, scenes: list[Scene], fingerprints: dict[str, str]
+        self,
+        repository: icechunk.Repository,
+        reader: SceneReader,
+        scenes: list[Scene],
+        fingerprints: dict[str, str],
+        is_last: bool,
     ) -> Iterator[None]:
         """Writes `scenes` as one version; yields after each scene."""
         settings = self.settings
@@ -172,7 +192,7 @@ class _Ingest:
         root = zarr.open_group(session.store, mode="r+")
         steps = read_steps(root)
         works = list(plan_ingest(scenes, fingerprints, steps).works)
-        if settings.dask is not None:
+        if works and settings.dask is not None:
             results = write_with_dask(session, reader, works, len(steps), settings.memory_mb, settings.dask)
         else:
             resize_time(root, len(steps) + len(works))
@@ -181,32 +201,39 @@ class _Ingest:
         for one in results:
             written.append(one)
             yield
-        self._finish_batch(session, root, steps, sorted(written, key=lambda one: one.work.scene.observed_utc))
+        self._finish_batch(session, root, steps, sorted(written, key=lambda one: one.work.scene.observed_utc), is_last)
 
-    def _finish_batch(self, session: icechunk.Session, root: zarr.Group, steps: tuple[Step, ...], written: list[Written]) -> None:
-        """Sorts the dates, describes them and commits; without changes the session is discarded."""
+    def _finish_batch(
+        self, session: icechunk.Session, root: zarr.Group, steps: tuple[Step, ...], written: list[Written], is_last: bool
+    ) -> None:
+        """Sorts the dates, describes them and commits; without changes the session is discarded. The last batch drops dates."""
         outcome = {one.work.scene.id: one.outcome for one in written if one.refused is None}
         refused = {one.work.scene.id: one.refused for one in written if one.refused is not None}
+        self.outcome |= outcome
+        self.refused |= refused
         added, replaced = ([scene_id for scene_id, kind in outcome.items() if kind == which] for which in ("added", "replaced"))
-        if added or replaced:
-            gone = {one.work.replaces for one in written if one.slot is not None}
-            positioned = [(step, index) for index, step in enumerate(steps) if index not in gone]
-            now = np.datetime64(time.time_ns(), "ns")
-            positioned += [(_step_of(one, now), one.slot) for one in written if one.slot is not None]
-            positioned.sort(key=lambda pair: pair[0].time)
+        dropped = [step.scene_id for step in steps if is_last and self._is_stale(step)]
+        now = np.datetime64(time.time_ns(), "ns")
+        new = [(_step_of(one, now), one.slot) for one in written if one.slot is not None]
+        gone, taken = {one.work.replaces for one in written if one.slot is not None}, {step.time for step, _ in new}
+        stay = [(step, n) for n, step in enumerate(steps) if not (n in gone or step.time in taken or step.scene_id in dropped)]
+        positioned = sorted([*stay, *new], key=lambda pair: pair[0].time)
+        bands, image = [store.band_as_json(band) for band in self.source.bands], array_of(root, IMAGE)
+        is_changed = bool(new or dropped) or json.loads(str(image.attrs["bands"])) != bands
+        if positioned and is_changed:
+            image.attrs["bands"] = json.dumps(bands)
             resize_time(root, len(steps) + len(written))
             sort_dates(root, [index for _, index in positioned])
             write_steps(root, [step for step, _ in positioned])
             write_refusals(root, _refusals_to_keep(read_refusals(root), written))
             root.attrs.update(self.settings.attributes)
             verify(root)
-            message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(refused)} refused"
-            as_json = refusals_as_json([*self.refused.values(), *refused.values()])
-            session.commit(message, {"driftline": _version(), "added": added, "replaced": replaced, "refused": as_json})
+            message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(dropped)} dropped, {len(refused)} refused"
+            changed = {"added": added, "replaced": replaced, "dropped": dropped}
+            session.commit(message, {"driftline": _version(), **changed, "refused": refusals_as_json(refused.values())})
+            self.dropped = (*self.dropped, *dropped)
         else:
             session.discard_changes()
-        self.outcome |= outcome
-        self.refused |= refused
 
     def ids(self, outcome: Outcome) -> tuple[str, ...]:
         return tuple(scene.id for scene in self.listing.scenes if self.outcome.get(scene.id) == outcome)

@@ -59,7 +59,8 @@ def plan_ingest(
     """What to do with each scene, by its id and date.
 
     If the id is in the cube, the fingerprint decides whether the scene is read again, and the content hash whether it is
-    written again. If another id has the date, the scene is refused. An empty fingerprint never matches.
+    written again. A scene replaces another id that has its date: what the source lists decides, not what came first. An empty
+    fingerprint never matches.
     """
     by_id = {step.scene_id: index for index, step in enumerate(steps)}
     by_time = {step.time: index for index, step in enumerate(steps)}
@@ -69,22 +70,15 @@ def plan_ingest(
         fingerprint = fingerprints.get(scene.id, "")
         known = refused_before.get((scene.id, fingerprint))
         existing, same_date = by_id.get(scene.id), by_time.get(scene.observed_utc)
-        if same_date is not None and same_date != existing:
-            detail = (
-                f"observed at {scene.observed_utc}, where the cube already holds {steps[same_date].scene_id}; if they are "
-                "adjacent, ingest both into a new cube with cube.same_date: mosaic; if one is obsolete, remove it"
-            )
-            refused.append(SceneRefused(scene.id, "duplicate-date", detail))
-        elif known is not None:
+        before = steps[existing] if existing is not None and existing == same_date else None
+        if known is not None:
             refused.append(SceneRefused(known.scene_id, known.reason, known.detail))
-        elif existing is None:
-            works.append(Work(scene, fingerprint))
-        elif fingerprint and fingerprint == steps[existing].fingerprint and same_date == existing:
+        elif before is not None and fingerprint and fingerprint == before.fingerprint:
             unchanged.append(scene.id)
         else:
             # if only the date changed, the pixels move too: an equal hash must not skip the scene
-            previous_hash = steps[existing].content_hash if same_date == existing else ""
-            works.append(Work(scene, fingerprint, existing, previous_hash))
+            replaces = same_date if existing is None else existing
+            works.append(Work(scene, fingerprint, replaces, before.content_hash if before else ""))
     return Plan(tuple(works), tuple(unchanged), tuple(refused))
 
 

@@ -223,8 +223,9 @@ def _take_best(member: nn.Module, state: dict[str, Any], resume: Path, settings:
     if best is None or not state["best"]:
         resume.unlink()
         raise StateError(
-            f"the validation loss is not a number ({len(state['curve']) - 1} epochs tried); lower training.learning_rate "
-            f"(it is {settings.learning_rate}) or training.clip (it is {settings.clip})"
+            f"the validation loss is not a number ({len(state['curve']) - 1} epochs tried); look for huge values in the data "
+            "(source.nodata, source.valid_range), or "
+            f"lower training.learning_rate (it is {settings.learning_rate}) or training.clip (it is {settings.clip})"
         )
     broken = [row["epoch"] for row in state["curve"] if not math.isfinite(row[VALIDATION_LOSS])]
     if broken:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import CLOUDED
 from pipelines.learning.result import Criterion, share_text
 from pipelines.monitoring.alerts import Updates
 from pipelines.monitoring.areas import MonitoredCube
@@ -63,7 +64,7 @@ def standing_notes(
     notes = []
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
-    missing = [one for one in refused if one["reason"] != "all-cloud"]
+    missing = [one for one in refused if one["reason"] not in CLOUDED]
     if missing:
         several = _many(len(missing), "scene was refused and is", "scenes were refused and are")
         first = f"{missing[0]['scene_id']} ({missing[0]['reason']})"

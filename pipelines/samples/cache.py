@@ -217,10 +217,11 @@ def write_groups(
             if done == 1:
                 check_space(building, len(of_tile), free)
         if lacking := [part for part in PARTS if part not in {written for written, _ in writers}]:
-            raise RequestError(
-                f"no {lacking[0]} window has {least:.0%} of its target pixels valid; "
-                f"the best has {best[lacking[0]]:.1%}: lower samples.min_valid_fraction, or check the quality mask"
-            )
+            problem = f"no {lacking[0]} window has {least:.0%} of its target pixels valid; the best has {best[lacking[0]]:.1%}"
+            remedy = "lower samples.min_valid_fraction, or check the quality mask"
+            if best[lacking[0]] < 0.0005:
+                remedy = "the mask leaves no usable pixel: see `driftline info CUBE`, and lower quality.away_px"
+            raise RequestError(f"{problem}: {remedy}")
         return [writer.close() for writer in writers.values()]
     finally:
         for array in (array for writer in writers.values() for array in writer.arrays.values()):
@@ -232,8 +233,8 @@ def check_space(building: Path, blocks: int, free: int) -> None:
     needed = blocks * sum(path.stat().st_size for path in building.rglob("*.npy"))
     if needed > free:
         raise StorageFull(
-            f"the sample cache needs about {needed / 2**30:.1f} GiB ({blocks} blocks), "
-            f"{building.parent} has {free / 2**30:.1f} GiB free: free space, set another runs folder, or raise samples.stride"
+            f"the sample cache needs about {needed / 1e6:.1f} MB ({blocks} blocks), "
+            f"{building.parent} has {free / 1e6:.1f} MB free: free space, set another runs folder, or raise samples.stride"
         )
 
 

@@ -16,6 +16,9 @@ from pipelines.errors import RequestError
 from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, as_utc
 from pipelines.tiles import Tile
 
+SMALLEST_BLOCK_PX = 8  # that split.block_px may be
+MAX_STEPS = 1_000_000
+
 
 def plan_windows(
     times: np.ndarray, shape_yx: tuple[int, int], split: Split, steps: Sampling, context: int, horizon: int, stride: int = 1
@@ -96,7 +99,7 @@ def largest_block(shape_yx: tuple[int, int], buffer_px: int, requested_px: int) 
     if math.prod(shape_yx) < 3:
         return None
     start = min(requested_px, max(shape_yx))
-    candidates = [*range(start, 0, -1), *range(start + 1, max(shape_yx) + 1)]
+    candidates = [*range(start, SMALLEST_BLOCK_PX - 1, -1), *range(max(start + 1, SMALLEST_BLOCK_PX), max(shape_yx) + 1)]
     return next((px for px in candidates if is_divisible(shape_yx, px, buffer_px)), None)
 
 
@@ -125,6 +128,9 @@ def nearest_steps(times: np.ndarray, steps: Sampling) -> tuple[np.ndarray, np.nd
     if steps.mode == "observed":
         return np.arange(len(times)), to_days(times)
     every, tolerance = resolve_steps(times, steps)
+    if (span := float(np.ptp(to_days(times)))) > MAX_STEPS * every:
+        least = f"set at least {span / MAX_STEPS:.2g}"
+        raise RequestError(f"samples.steps.every_days {every:g} makes more than {MAX_STEPS} steps of {span:g} days: {least}")
     placed_times = regular_steps(times[0], times[-1], every)
     index = nearest_observations(times, placed_times, tolerance)
     return index, np.where(index >= 0, to_days(times)[np.maximum(index, 0)], to_days(placed_times))

@@ -14,10 +14,11 @@ from typing import TypeVar
 
 import h5py
 import numpy as np
+import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.sources.dates import parse_date, read_dates
-from pipelines.sources.file_names import FileNames, FilePattern, propose_pattern, show_some
+from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
 from pipelines.sources.layers import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
@@ -31,13 +32,14 @@ HDF5_SUFFIXES = (".nc", ".nc4", ".h5", ".hdf5", ".he5")
 
 @dataclass(frozen=True)
 class BandSample:
-    """Properties of one band in its first file: dtype, shape, stated scale, offset and nodata."""
+    """Properties of one band in its first file: dtype, shape, stated scale, offset and nodata, pixel size (None: not known)."""
 
     dtype: np.dtype
     shape_yx: tuple[int, int]
     nodata: float | None = None
     scale: float = 1.0
     offset: float = 0.0
+    pixel_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _read_cube(path: Path) -> tuple[str, list[str], np.ndarray]:
 
 def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
     time, variables, dates = _read_cube(path)
-    lines: list[SourceLine] = [("path", str(path), f"same folder: {', '.join(others)}" if others else "")]
+    lines: list[SourceLine] = [("path", str(path), f"also there: {', '.join(others)}" if others else "")]
     if time != "time":
         lines.append(("time", time, ""))
     lines += _georeferencing_lines(path, variables[0], None)
@@ -154,7 +156,7 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
         found = _hdf5_folder(path, first, known, lines)
     else:
         by_band = {parsed.band: file for file, parsed in reversed(matched.items())}
-        bands = names.bands or _band_names(first)
+        bands = names.bands or _band_names(first, names.pattern)
         position = {name: (by_band[name], 1) if names.bands else (first, index) for index, name in enumerate(bands, start=1)}
         first_of_scene = list({parsed.key: file for file, parsed in matched.items()}.values())
         grids = {_or_none(_georeferencing_of, file) for file in first_of_scene[:: max(1, len(first_of_scene) // 5)][:6]}
@@ -163,10 +165,12 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     return dataclasses.replace(found, shares_dates=len(known) < len(dates))
 
 
-def _band_names(path: Path) -> tuple[str, ...]:
-    """Names for the bands of a multi-band file: their descriptions if valid as names, else b1, b2..."""
+def _band_names(path: Path, pattern: str) -> tuple[str, ...]:
+    """Names for the bands of a file: their descriptions if valid as names, else (of one band) what `pattern` says, or b1..."""
     with open_raster(path, (1,)) as dataset:
         found = tuple(_as_name(text or "") for text in dataset.descriptions)
+    known = [part for part in SEPARATORS.split(pattern) if KNOWN_BAND.fullmatch(part)]
+    found = (tuple(known[:1]) or found) if found == ("",) else found
     return found if all(found) and len(set(found)) == len(found) else tuple(f"b{i}" for i in range(1, len(found) + 1))
 
 
@@ -189,7 +193,13 @@ def _inspect_raster(path: Path, index: int) -> BandSample:
             _tag_value(tags, "nodata", nodata),
             _tag_value(tags, "gain", scale) if scale == 1 else scale,
             _tag_value(tags, "offset", offset) if offset == 0 else offset,
+            None if dataset.crs is None else _metres(dataset.crs) * abs(dataset.transform.determinant) ** 0.5,
         )
+
+
+def _metres(crs: rasterio.crs.CRS) -> float:
+    """The length of the CRS's unit, of degrees that at the equator."""
+    return float(crs.linear_units_factor[1]) if crs.is_projected else 111_320.0
 
 
 def _tag_value(tags: str, word: str, otherwise: Value) -> float | Value:

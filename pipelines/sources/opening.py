@@ -64,7 +64,7 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
     elif head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
         driver, problem = "JP2OpenJPEG", _jpeg2000_outside_file(path)
     else:
-        detail = f"{path.name} begins with {head[:8]!r}, which is neither GeoTIFF nor JPEG2000, regardless of its name"
+        detail = f"{path.name} is neither GeoTIFF nor JPEG2000, whatever its name says"
         remedy = "other formats are not opened: convert it with gdal_translate if you trust it"
         raise SceneRefused(label, "driver", f"{detail}; {remedy}")
     if problem:
@@ -129,7 +129,7 @@ def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, index
     indexes = indexes or dataset.indexes
     for index in indexes:
         if not 1 <= index <= dataset.count:
-            raise SceneRefused(label, "missing-band", f"{path.name} has {dataset.count} bands, no band {index}")
+            raise SceneRefused(label, "missing-band", f"{path.name} has no band {index}, only {dataset.count}")
         dtype = np.dtype(dataset.dtypes[index - 1])
         if dtype.kind not in SUPPORTED_KINDS:
             raise SceneRefused(label, "wrong-dtype", f"band {index} of {path.name} holds {dtype}; expected integers or floats")
@@ -255,7 +255,7 @@ def _hdf5_file(path: Path, label: str) -> h5py.File:
     head = _first_bytes(path, label)
     if head[:8] != b"\x89HDF\r\n\x1a\n":
         hint = "; this is classic netCDF: convert it with nccopy -k nc4" if head[:3] == b"CDF" else ""
-        raise SceneRefused(label, "driver", f"{path.name} begins with {head[:8]!r}, which is not HDF5 (or netCDF-4){hint}")
+        raise SceneRefused(label, "driver", f"{path.name} is not HDF5 (or netCDF-4), whatever its name says{hint}")
     try:
         return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 << 20)
     except OSError as error:

@@ -23,6 +23,8 @@ YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 FEWEST_DATES = 5
 YEAR_DAYS = 366
 HISTORY_YEARS = 2  # needed to calibrate a threshold
+HISTORY_DATES, HISTORY_DAYS = 12, 183  # needed to monitor at all: monitoring.min_history, and some of a season
+AWAY_M = 60  # around clouds, but at most 2 pixels
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,20 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     dates = detected.dates
     if len(dates) < FEWEST_DATES:
         needs = "a forecast" if task == "forecast" else "a monitoring run"
-        raise RequestError(f"{folder} holds {len(dates)} dates; {needs} needs at least {FEWEST_DATES}")
+        found, labelled = (
+            f"{len(dates)} date{'s' * (len(dates) != 1)}",
+            "change between two dates, learnt from labels: docs/change.md",
+        )
+        raise RequestError(f"{folder} holds {found}; {needs} needs at least {FEWEST_DATES} ({labelled})")
     variable = choose_variable(detected)
     sample = detected.inspect_band(variable.bands[0])
     history_end, test_from = (dates[int(len(dates) * share)] for share in (0.6, 0.8))
+    history_days, known = float((history_end - dates[0]) / np.timedelta64(1, "D")), int((dates < history_end).sum())
+    if task == "monitor" and (known < HISTORY_DATES or history_days < HISTORY_DAYS):
+        needs = f"monitoring needs a history of at least {HISTORY_DATES} dates in {HISTORY_DAYS} days before it starts"
+        raise RequestError(
+            f"{needs}; the first 60 % of the {len(dates)} dates in {folder} are {known} in {history_days:.0f} days"
+        )
     environment = Environment(  # YAML, not HTML: nothing is escaped for HTML
         loader=PackageLoader("pipelines.sources", "."), undefined=StrictUndefined, autoescape=False,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -67,12 +79,14 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
         history_end=history_end,
         test_from=test_from,
         has_short_history=float((dates[-1] - dates[0]) / np.timedelta64(1, "D")) / YEAR_DAYS * 0.6 < HISTORY_YEARS,
-        has_full_year=(history_end - dates[0]) / np.timedelta64(1, "D") >= YEAR_DAYS,
+        has_full_year=history_days >= YEAR_DAYS,
+        is_vegetation=variable.name in ("ndvi", "evi", "savi"),
+        away_px=min(2, round(AWAY_M / sample.pixel_m)) if sample.pixel_m else 2,
         context=min(10, max(1, int(0.3 * len(dates)))),
         horizon=min(5, max(1, len(dates) // 10)),
         interval=format_span(float(np.median(np.diff(dates).astype("timedelta64[s]").astype(float))) / 86400),
         block_px=int(min(256, max(8, min(sample.shape_yx) // 4))),
-        **_source(detected, variable, written_as),
+        **_source(detected, variable, written_as and _beside(written_as, detected.path.relative_to(folder))),
         **_values(detected, variable, sample),
     )
 
@@ -92,6 +106,11 @@ def choose_variable(detected: DetectedFormat) -> Variable:
     index = next((band for band in bands if band.lower() == "ndvi"), index)
     chosen = index or bands[0]
     return Variable(_name(chosen.lower()), "band", (chosen,))
+
+
+def _beside(folder: str, inside: Path) -> str:
+    """The file `inside` the folder, or the folder; `./data` keeps its dot, without which it lies in the working folder."""
+    return folder if inside == Path() else f"{folder.rstrip('/')}/{inside.as_posix()}"
 
 
 def _source(detected: DetectedFormat, variable: Variable, written_as: str | None) -> dict[str, object]:
@@ -130,6 +149,7 @@ def _values(detected: DetectedFormat, variable: Variable, sample: BandSample) ->
         "has_baseline_offset": is_usual_scale and is_sentinel2 and detected.dates[-1] >= np.datetime64("2022-01-25"),
         "nodata": None if sample.nodata is None or not np.isfinite(sample.nodata) else _number(sample.nodata),
         "is_packed_index": is_index and scale == 1e-4,
+        "may_be_packed": is_integer and scale == 1 and variable.formula == "band" and sample.dtype != np.uint8,
     }
 
 

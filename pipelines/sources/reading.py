@@ -70,13 +70,13 @@ class SceneReader:
         return pixels
 
     def valid_fraction(self, scene: Scene, valid_px: int) -> float:
-        """The share of the grid's pixels that are valid. Raises SceneRefused(all-cloud) below the minimum."""
+        """The share of the grid's pixels that are valid. Raises SceneRefused(all-cloud, few-usable)."""
         if valid_px == 0:
             raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
         fraction = valid_px / (self.grid.shape_yx[0] * self.grid.shape_yx[1])
         if fraction < self.min_valid_fraction:
             required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
-            raise SceneRefused(scene.id, "all-cloud", f"{fraction:.2%} of the pixels are usable, {required}")
+            raise SceneRefused(scene.id, "few-usable", f"{fraction:.2%} of the pixels are usable, {required}")
         return fraction
 
     def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, shape_yx: tuple[int, int]) -> None:

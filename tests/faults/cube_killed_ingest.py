@@ -1,6 +1,7 @@
 """The program that test_cube_kill kills: `cube_killed_ingest.py FOLDER STAGE [BASELINE]`, with the shim of cube_write_calls.c.
 
-STAGE `new`: scenes into a new cube; `late`: earlier, later and a refused one into the cube copied from BASELINE.
+STAGE `new`: scenes into a new cube; `late`: earlier, later and a refused one into the cube copied from BASELINE; `stricter`: one
+more into that, and one that is refused now.
 """
 
 import os
@@ -17,7 +18,7 @@ from pipelines.sources.fake import FakeSource
 from pipelines.sources.quality import SclMask
 from pipelines.sources.source import Listing
 
-STAGES = {"new": (1,), "late": (0, 1, 2, 4)}
+STAGES = {"new": (1,), "late": (0, 1, 2, 4), "stricter": (0, 1, 2, 3, 4)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Picked(FakeSource):
 
 def run(uri: str, stage: str) -> None:
     source = Picked(dates=6, shape_yx=(32, 48), bands=("red",), picked=STAGES[stage])
-    ingest(source, SclMask(keep=(4,)), uri, None, IngestSettings(chunk_px=32, workers=1))
+    settings = IngestSettings(chunk_px=32, workers=1, min_valid_fraction=0.75 if stage == "stricter" else 0)
+    ingest(source, SclMask(keep=(4,)), uri, None, settings)
 
 
 def kill_at_every_call(folder: Path, stage: str, baseline: Path | None) -> None:

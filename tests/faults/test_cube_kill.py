@@ -50,19 +50,19 @@ def content_or_nothing(uri: Path) -> dict[str, list] | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["new", "late"])
+@pytest.mark.parametrize("stage", ["new", "late", "stricter"])
 def test_after_a_kill_at_any_write_the_rerun_completes_the_cube(stage, shim, tmp_path):
     victim = load_victim()
     undisturbed, baseline = tmp_path / "undisturbed" / "cube", tmp_path / "baseline" / "cube"
-    if stage == "late":
-        victim.run(str(baseline), "new")
+    if stage != "new":
+        victim.run(str(baseline), "new" if stage == "late" else "late")
     before = content_or_nothing(baseline)
-    if stage == "late":
+    if stage != "new":
         shutil.copytree(baseline, undisturbed)
     victim.run(str(undisturbed), stage)
     after = content(undisturbed)
     environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, VICTIM, tmp_path / "killed", stage, *([baseline] if stage == "late" else [])]
+    command = [sys.executable, VICTIM, tmp_path / "killed", stage, *([baseline] if stage != "new" else [])]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=540)
     calls = int(done.stdout.split()[-1])
     assert calls >= 20, f"only {calls} calls were counted: the shim does not intercept the writes"

@@ -216,15 +216,20 @@ def test_a_forecaster_that_is_not_there_falls_back_and_says_so(here: Path, plain
     assert any("harmonic baseline" in line for line in record["lines"])
 
 
-def test_refused_scenes_are_noted(here: Path, plain: None) -> None:
+def test_a_scene_that_is_refused_now_is_noted_and_taken_back(here: Path, plain: None) -> None:
     config = write_scenes(here, range(DATES))
+    monitor(config)
     with xr.open_dataset(here / "forest.nc", engine="h5netcdf", mask_and_scale=False) as opened:
         dataset = opened.load()
     dataset["ndvi"][68] = 0
     (here / "forest.nc").unlink()
     dataset.to_netcdf(here / "forest.nc", engine="h5netcdf")
     record = monitor(config)
-    assert record["counts"]["steps"] == TILES * (DATES - HISTORY - 1)
+    assert record["counts"]["replays"] == TILES
+    monitor(config, "name=fresh")
+    layers = sorted(Path("runs/forest/state").rglob("layers/*"))
+    assert layers
+    assert all(layer.read_bytes() == Path("runs/fresh", layer.relative_to("runs/forest")).read_bytes() for layer in layers)
     assert [refusal["reason"] for refusal in record["refused"]] == ["all-nodata"]
     assert "1 scene was refused and is missing here" in record["degraded"][0]
 

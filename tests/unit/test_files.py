@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from rasterio.errors import RasterioIOError
 
 from flows.folder import RunFolder, sweep
 from pipelines.errors import StorageFull
@@ -48,9 +49,15 @@ def test_what_fails_leaves_the_old_file_and_no_draft(tmp_path: Path, error: Base
     )
 
 
-def test_only_a_full_disk_is_storage_full(tmp_path: Path) -> None:
+def test_only_a_full_disk_is_storage_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageFull, match=r"no space left for 2\.0 MiB; free space"), naming_full_disk(tmp_path, 2**21):
         raise OSError(errno.ENOSPC, "No space left on device")
+    usage = type("Usage", (), {"free": 2**20})
+    monkeypatch.setattr("pipelines.files.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(StorageFull), naming_full_disk(tmp_path, 2**21):
+        raise RasterioIOError("Write failed. See previous exception for details.")
+    with pytest.raises(RasterioIOError), naming_full_disk(tmp_path):
+        raise RasterioIOError("not a GeoTIFF")
     with pytest.raises(PermissionError), naming_full_disk(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
 

@@ -157,5 +157,5 @@ def test_a_label_that_cannot_be_opened_says_so(tmp_path):
     (tmp_path / "vrt.tif").write_text("<VRTDataset/>")
     with pytest.raises(RequestError, match=r"cannot be used: .*neither GeoTIFF nor JPEG2000"):
         read_label(tmp_path / "vrt.tif", UTM, **OSCD)
-    with pytest.raises(RequestError, match="has 1 bands, no band 2"):
+    with pytest.raises(RequestError, match="has no band 2, only 1"):
         read_label(write(tmp_path / "cm.tif"), UTM, **OSCD, band=2)

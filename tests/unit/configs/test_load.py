@@ -123,6 +123,21 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
         ("name=" + "a" * 101, "name", "at most 100 characters"),
         ('runs="a\\0b"', "runs", "printable"),
         ("name=true", "name", "expected text, found True"),
+        ('name=""', "name", "a name of letters, digits, `_`, `-` and `.`, found ''"),
+        ("cube={1: 2}", "cube.1", "text as a key"),
+        ("prediction.issue=20200625", "prediction.issue", "expected a date such as 2020-06-30 or one of 'latest'"),
+        ('split.test_from="20200101"', "split.test_from", "expected a date such as 2020-06-30, found '20200101'"),
+        ("split.seed=-1", "split.seed", "a number of at least 0"),
+        ("training={seed: 5000000000}", "training.seed", "a number less than 4294967296"),
+        ("model={hidden: [16, 1000000000]}", "model.hidden.1", "a number of at most 4096"),
+        ("model={hidden: [true]}", "model.hidden.0", "expected a whole number, found True"),
+        ("samples.horizon=true", "samples.horizon", "expected a whole number, found True"),
+        ("samples.horizon=1:30", "samples.horizon", "expected a whole number, found '1:30'"),
+        ('samples.horizon="3"', "samples.horizon", "expected a whole number, found '3'"),
+        ("training={learning_rate: true}", "training.learning_rate", "expected a number, found True"),
+        ("source.scale=0", "source.scale", "a scale of 0 leaves nothing"),
+        ("source.bands.0={name: B4, scale: 0}", "source.bands.0.scale", "a scale of 0 leaves nothing"),
+        ("runs=~nobody-of-that-name/x", "runs", "home folder of somebody on this machine"),
     ],
 )
 def test_invalid_values_are_reported(folder: Path, line: str, key: str, problem: str) -> None:
@@ -132,6 +147,7 @@ def test_invalid_values_are_reported(folder: Path, line: str, key: str, problem:
     found = [m for m in caught.value.mistakes if m.key == key]
     assert found, caught.value
     assert any(any(option in m.problem for option in problem.split("|")) for m in found)
+    assert not any(m.remedy == "did you mean ''?" for m in found)
 
 
 def test_a_stack_needs_a_file_for_every_band_and_its_dates(folder: Path) -> None:

@@ -52,6 +52,13 @@ def test_every_input_of_every_task_is_known() -> None:
     }
 
 
+def test_a_tilde_means_the_home_folder_everywhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    make("home/a.nc")
+    run, _ = load("configs/run.yaml", "~/a.nc", "runs=~/x", "cube.uri=~/cube")
+    assert [run.source.path, run.runs, run.cube.uri] == [str(here / "home" / name) for name in ("a.nc", "x", "cube")]
+
+
 @pytest.mark.parametrize(("path", "found"), [
     ("a.nc", "configs/a.nc"), ("../a.nc", "a.nc"), ("../../far/a.nc", "../far/a.nc"), ("./data/a.nc", "configs/data/a.nc"),
     ("data/a.nc", "data/a.nc"), ("runs/a.nc", "runs/a.nc"),

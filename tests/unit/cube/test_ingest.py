@@ -10,7 +10,7 @@ import pytest
 from pipelines.cube.history import describe, list_versions
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import head_snapshot, open_cube
-from pipelines.errors import CubeMismatch, MissingInput, StateError
+from pipelines.errors import CubeMismatch, MissingInput, RequestError, StateError
 from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.reading import SceneReader
@@ -110,24 +110,60 @@ def test_refused_scenes_are_listed_and_the_others_written(uri, tmp_path):
 
 def test_too_few_usable_pixels_are_refused(uri):
     report = ingest_into(uri, replace(SETTINGS, min_valid_fraction=0.9))
-    assert {e.reason for e in report.refused} == {"all-cloud"}
+    assert {e.reason for e in report.refused} == {"few-usable"}
     assert "cube.min_valid_fraction requires 90.00%" in str(report.refused[0])
     assert (open_cube(str(uri)).valid_fraction.values >= 0.9).all()
 
 
-def test_a_refused_reprocessed_scene_keeps_the_previous_one(uri):
-    ingest_into(uri)
-    before = open_cube(str(uri)).image[2].values
-    report = ingest_into(uri, cloudy=(2,))
-    assert [e.reason for e in report.refused] == ["all-cloud"]
-    assert np.array_equal(open_cube(str(uri)).image[2].values, before)
+DATES = [str(scene.observed_utc) for scene in PickedSource(**SMALL).list_scenes().scenes]
+CHANGES = {
+    "clouded": {"cloudy": (2, 4)},
+    "stricter": {"settings": replace(SETTINGS, min_valid_fraction=0.9)},
+    "unreadable": {"unreadable": (0,), "brighter": {1: 7}},
+    "renamed": {"renamed": {2: "rival"}},
+    "two of a date": {"moved": {1: DATES[2]}},
+    "dates swapped": {"moved": {1: DATES[3], 3: DATES[1]}},
+    "other valid range": {"bands": (Band("red", 1e-4, 0, 0, valid_range=(1, 1200)), Band("nir", 1e-4, 0, 0))},
+}
 
 
-def test_another_scene_of_a_date_is_refused(uri):
+@pytest.mark.parametrize("size", [2, 64])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_the_cube_does_not_depend_on_what_was_ingested_before(uri, tmp_path, changes, size):
+    settings = replace(changes.get("settings", SETTINGS), commit_scenes=size)
+    how = {name: value for name, value in changes.items() if name != "settings"}
     ingest_into(uri)
-    report = ingest_into(uri, renamed={2: "rival"})
-    assert [(e.scene_id, e.reason) for e in report.refused] == [("rival", "duplicate-date")]
-    assert "already holds fake-0-0002" in str(report.refused[0])
+    report = ingest_into(uri, settings, **how)
+    ingest_into(tmp_path / "fresh", settings, **how)
+    assert same_content(uri, tmp_path / "fresh")
+    assert open_cube(str(uri)).image.attrs == open_cube(str(tmp_path / "fresh")).image.attrs
+    assert ingest_into(uri, settings, **how).snapshot == report.snapshot
+    ingest_into(uri)
+    ingest_into(tmp_path / "back")
+    assert same_content(uri, tmp_path / "back")
+
+
+def test_a_scene_that_is_refused_now_is_dropped_and_the_version_says_so(uri):
+    ingest_into(uri)
+    report = ingest_into(uri, cloudy=(2,), picked=(1, 2))
+    assert (ids(report.dropped), ids(report.unchanged), report.is_new) == (["2"], ["1"], True)
+    newest, first = list_versions(str(uri))
+    assert newest.message == "ingest: 0 added, 0 replaced, 1 dropped, 1 refused"
+    assert (ids(newest.dropped), [reason for _, reason, _ in newest.refused]) == (["2"], ["all-cloud"])
+    assert [scene_id[-1] for scene_id in open_cube(str(uri)).scene_id.values] == list("01345")  # not listed: they stay
+    assert len(open_cube(str(uri), first.snapshot).time) == 6
+
+
+def test_a_version_lists_only_the_refusals_of_its_own(uri):
+    ingest_into(uri, replace(SETTINGS, commit_scenes=3), cloudy=(1, 4))
+    assert [[scene_id[-1] for scene_id, _, _ in version.refused] for version in list_versions(str(uri))] == [["4"], ["1"]]
+
+
+def test_a_cube_that_would_lose_every_date_stays(uri):
+    before = ingest_into(uri).snapshot
+    with pytest.raises(StateError, match="none of the 6 scenes was accepted, so no cube was written"):
+        ingest_into(uri, replace(SETTINGS, commit_scenes=4), cloudy=tuple(range(6)))
+    assert head_snapshot(str(uri)) == before
 
 
 def test_two_scenes_of_one_date_in_a_listing(uri, tmp_path):
@@ -180,6 +216,7 @@ def test_a_cube_with_another_layout_is_not_changed(uri):
         ingest_into(uri, bands=("red", "blue"))
     with pytest.raises(CubeMismatch, match="has the bands"):
         ingest_into(uri, bands=(Band("red", scale=1e-3, nodata=0), "nir"))
+    assert issubclass(CubeMismatch, RequestError)  # exit code 2: the config is to be changed
     assert head_snapshot(str(uri)) == before
 
 

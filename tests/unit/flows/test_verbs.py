@@ -46,10 +46,10 @@ def test_versions_list_a_few_scenes_and_every_reason():
     refused = tuple((f"r{i}", "truncated", "its end is missing") for i in range(7))
     when = datetime(2026, 11, 21, 11, 7, 6, 353260, tzinfo=UTC)
     scenes = tuple(f"s{i}" for i in range(60))
-    lines = list(history_lines([Version("SNAP", when, "ingest: 60 added", scenes, ("late",), refused)]))
+    lines = list(history_lines([Version("SNAP", when, "ingest: 60 added", scenes, ("late",), ("gone",), refused)]))
     assert lines[0] == "SNAP  2026-11-21 11:07:06 UTC  ingest: 60 added"
-    assert lines[1:3] == ["  added: s0, s1 ... s59", "  replaced: late"]
-    assert lines[3] == "  refused: r0, truncated: its end is missing"
+    assert lines[1:4] == ["  added: s0, s1 ... s59", "  replaced: late", "  dropped: gone"]
+    assert lines[4] == "  refused: r0, truncated: its end is missing"
     assert lines[-1] == "  and 2 more refused; all of them: --json"
 
 

@@ -185,7 +185,7 @@ def test_a_full_disk_is_reported_without_leftovers(build, tmp_path, monkeypatch)
 def test_a_cache_larger_than_the_disk_is_refused_after_one_block(build, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 50_000})
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(StorageFull, match=r"needs about .* GiB \(\d+ blocks\)"):
+    with pytest.raises(StorageFull, match=r"needs about .* MB \(\d+ blocks\), .* has 0\.1 MB free"):
         build()
     assert list(tmp_path.iterdir()) == []
 

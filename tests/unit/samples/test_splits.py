@@ -48,6 +48,7 @@ def test_three_blocks_are_enough():
         ((20, 20), {"buffer_px": 5}, r"buffer_px 5 on both sides leaves nothing: no block size leaves room"),
         ((20, 40), {"buffer_px": 5}, r"set split\.block_px to 14"),
         ((1, 2), {"buffer_px": 0}, "too small to be divided: use a larger area"),
+        ((16, 1), {"buffer_px": 0}, "too small to be divided: use a larger area"),
         ((12, 12), {"buffer_px": 4}, r"no block size leaves room for split\.buffer_px 4: lower it"),
     ],
 )

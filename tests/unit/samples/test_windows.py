@@ -122,5 +122,7 @@ def test_impossible_forecast_requests_are_refused():
         steps_from(DAILY, Sampling(), 3, 2, issue="2019-01-01")
     with pytest.raises(RequestError, match=r"prediction\.dates must be later than the issue date 2020-01-12"):
         steps_from(DAILY, Sampling(), 3, 2, dates=["2020-01-12"])
+    with pytest.raises(RequestError, match=r"every_days 1e-300 makes more than 1000000 steps of \d+ days: set at least"):
+        nearest_steps(DAILY, Sampling("regular", every_days=1e-300))
     with pytest.raises(RequestError, match=r"one date, which gives no interval of steps: set samples\.steps\.every_days"):
         steps_from(DAILY[:1], Sampling("regular"), 3, 2)

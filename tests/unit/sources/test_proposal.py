@@ -5,6 +5,7 @@ from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
 from configs.tasks.forecast import ForecastRun
 from pipelines.errors import MissingInput, RequestError
+from pipelines.grid import Grid
 from pipelines.sources.proposal import propose_run
 
 DAYS = [f"2018{month:02d}{day:02d}" for month in (1, 2, 3, 4) for day in (5, 15, 25)]
@@ -51,8 +52,34 @@ def test_a_stack_with_its_dates(tmp_path):
 def test_a_cube_in_a_folder_or_alone(tmp_path):
     cube = np.stack([ramp()] * 12)
     path = write_cube(tmp_path / "c.nc", {"red": cube, "nir": cube}, [10.0 * i for i in range(12)])
+    write_cube(tmp_path / "small.nc", {"red": cube[:, :9, :9]}, [10.0 * i for i in range(12)], grid=shifted(UTM, 0, 0))
     assert proposed(tmp_path) == proposed(path)
+    text = propose_run(tmp_path, "try", written_as="./data")
+    assert 'path: "./data/c.nc"  # also there: small.nc' in text
+    assert 'path: "../c.nc"' in propose_run(path, "try", written_as="../c.nc")
     assert proposed(path).samples.variables[0].name == "ndvi"
+
+
+def test_an_index_takes_its_name_from_the_files(tmp_path):
+    for day in DAYS:
+        write_tiff(tmp_path / f"NDVI_{day}.tif", ramp(dtype="int16"))
+        write_tiff(tmp_path / "other" / f"haze_{day}.tif", ramp(dtype="int16"))
+    source = proposed(tmp_path / "other").source
+    assert (source.bands[0].name, source.scale) == ("b1", 1)
+    assert "# scale: 0.0001" in propose_run(tmp_path / "other", "try")
+    for path in (tmp_path / "other").iterdir():
+        path.unlink()
+    source = proposed(tmp_path).source
+    assert (source.bands[0].name, source.scale, source.valid_range) == ("NDVI", 1e-4, (-2000, 10000))
+
+
+@pytest.mark.parametrize(("size", "away_px"), [(10.0, 2), (60.0, 1), (3000.0, 0)])
+def test_the_distance_from_clouds_is_of_the_pixel_size(tmp_path, size, away_px):
+    grid = Grid("EPSG:32633", (size, 0.0, 500_000.0, 0.0, -size, 5_000_000.0), (40, 56))
+    for day in DAYS:
+        for band in ("B4", "BQA"):
+            write_tiff(tmp_path / f"{day}_{band}.tif", grid=grid)
+    assert proposed(tmp_path).quality.away_px == away_px
 
 
 def test_names_that_yaml_would_change_are_quoted(tmp_path):
@@ -70,7 +97,7 @@ def test_unreadable_inputs_state_what_was_found(tmp_path):
         propose_run(tmp_path, "try")
     for day in DAYS[:3]:
         write_tiff(tmp_path / f"{day}.tif")
-    with pytest.raises(RequestError, match="holds 3 dates; a forecast needs at least 5"):
+    with pytest.raises(RequestError, match=r"holds 3 dates; a forecast needs at least 5 \(change .* docs/change.md"):
         propose_run(tmp_path, "try")
 
 
@@ -80,6 +107,12 @@ def test_a_monitoring_run_is_proposed(tmp_path):
     for day in DAYS:
         for band in ("B04", "B08"):
             write_tiff(tmp_path / f"{day}_{band}.tif", nodata=0)
+    with pytest.raises(RequestError, match=r"history of at least 12 dates in 183 days .* of the 12 dates .* are 7 in 69 days"):
+        propose_run(tmp_path, "try", "monitor")
+    for day in DAYS:
+        for band in ("B04", "B08"):
+            write_tiff(tmp_path / f"2017{day[4:]}_{band}.tif", nodata=0)
     proposed = MonitorRun.model_validate(yaml.safe_load(propose_run(tmp_path, "try", "monitor")))
     assert proposed.variable.formula == "normalized_difference"
+    assert proposed.monitoring.test.direction == "down"
     assert proposed.monitoring.test.threshold == 9  # the history is too short for calibration

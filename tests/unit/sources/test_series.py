@@ -44,7 +44,7 @@ def test_files_that_are_not_cubes_raise_request_errors(tmp_path):
     with pytest.raises(RequestError, match="'days since"):
         NetcdfSource(path, BandRequest((Band("B4"),))).list_scenes()
     (tmp_path / "text.nc").write_text("hello")
-    with pytest.raises(RequestError, match="which is not HDF5"):
+    with pytest.raises(RequestError, match="is not HDF5"):
         NetcdfSource(tmp_path / "text.nc", BandRequest((Band("B4"),))).list_scenes()
 
 
