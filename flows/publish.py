@@ -148,8 +148,9 @@ def put_in_place(context: Invocation, stage: str, record: Record, building: Buil
 
 
 def named_files(folder: RunFolder) -> set[str]:
-    """Products and pictures that any record names, finished or not, of this task or of another that had this folder."""
-    lists = [readable(path).get("products") for path in folder.path.glob("stages/*.json")]
+    """Products and pictures that the summary or any record names, finished or not, of this task or of one before it."""
+    listed = [readable(path).get("products") for path in (folder.summary, *folder.path.glob("stages/*.json"))]
+    lists = [found.get("files") if isinstance(found, dict) else found for found in listed]
     names = [name for names in lists if isinstance(names, list) for name in names]
     return {name for name in names if isinstance(name, str) and PUBLISHED.fullmatch(name)}
 
