@@ -203,9 +203,9 @@ def shown(value: object, kind: str) -> str:
 
 
 def amount(value: float | None, unit: str, form: str = "") -> str:
-    """What a criterion requires or what was measured for it: `4.29`, `41.5 %` where the unit is a share; `form` as of "%g"."""
-    if unit == "share" and value is not None:
-        return f"{100 * value:.1f}".removesuffix(".0") + " %"
+    """What was measured for a criterion, or with `form` "%g" what it requires: `4.29`; `41.5 %` where the unit is a share."""
+    if unit == "share":
+        return f"{100 * value:g} %" if form and value is not None else shown(value, "share")
     return f"{form % value if form else shown(value, 'number')} {unit}".strip()
 
 
