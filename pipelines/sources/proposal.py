@@ -45,18 +45,15 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     detected = detect_format(Path(folder))
     dates = detected.dates
     if len(dates) < FEWEST_DATES:
-        needs = "a forecast" if task == "forecast" else "a monitoring run"
-        found, labelled = (
-            f"{len(dates)} date{'s' * (len(dates) != 1)}",
-            "change between two dates, learnt from labels: docs/change.md",
-        )
-        raise RequestError(f"{folder} holds {found}; {needs} needs at least {FEWEST_DATES} ({labelled})")
+        needs = f"{'a forecast' if task == 'forecast' else 'a monitoring run'} needs at least {FEWEST_DATES}"
+        found = f"{folder} holds {len(dates)} date{'s' * (len(dates) != 1)}"
+        raise RequestError(f"{found}; {needs} (change between two dates, learnt from labels: docs/change.md)")
     variable = choose_variable(detected)
     sample = detected.inspect_band(variable.bands[0])
     history_end, test_from = (dates[int(len(dates) * share)] for share in (0.6, 0.8))
     history_days, known = float((history_end - dates[0]) / np.timedelta64(1, "D")), int((dates < history_end).sum())
     if task == "monitor" and (known < HISTORY_DATES or history_days < HISTORY_DAYS):
-        needs = f"monitoring needs a history of at least {HISTORY_DATES} dates in {HISTORY_DAYS} days before it starts"
+        needs = f"monitoring needs a history of at least {HISTORY_DATES} dates in {HISTORY_DAYS} days"
         raise RequestError(
             f"{needs}; the first 60 % of the {len(dates)} dates in {folder} are {known} in {history_days:.0f} days"
         )

@@ -107,7 +107,7 @@ def test_a_monitoring_run_is_proposed(tmp_path):
     for day in DAYS:
         for band in ("B04", "B08"):
             write_tiff(tmp_path / f"{day}_{band}.tif", nodata=0)
-    with pytest.raises(RequestError, match=r"history of at least 12 dates in 183 days .* of the 12 dates .* are 7 in 69 days"):
+    with pytest.raises(RequestError, match=r"history of at least 12 dates in 183 days; .* of the 12 dates .* are 7 in 69 days"):
         propose_run(tmp_path, "try", "monitor")
     for day in DAYS:
         for band in ("B04", "B08"):
