@@ -59,6 +59,7 @@ class CubeMismatch(RequestError):
 
 
 CLOUDED = {"all-cloud", "few-usable"}  # reasons to refuse a scene with which nothing is wrong
+DAMAGED = {"unreadable", "truncated", "driver"}  # the file cannot be read: a cube keeps what it has of the scene
 
 
 class SceneRefused(DriftlineError):

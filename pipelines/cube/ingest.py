@@ -21,7 +21,7 @@ from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_inge
 from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
-from pipelines.errors import CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
+from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
 from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.progress import Progress
@@ -85,8 +85,9 @@ def ingest(
     others. Without new scenes nothing is committed and the snapshot stays. Commits are made in batches; after a kill at any
     moment the cube is in one of its versions, and the same call completes the work.
 
-    What the source lists is in the cube as it would be in a new one, whatever was ingested before: a scene that is refused now
-    is dropped. Dates of scenes that are no longer listed stay, unless a listed scene has that date.
+    What can be read of the source is in the cube as it would be in a new one, whatever was ingested before: a scene that is
+    refused for what it holds is dropped. Dates of scenes that are no longer listed or cannot be read stay, unless another scene
+    has that date.
 
     Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (no date would be left).
     """
@@ -163,8 +164,9 @@ class _Ingest:
         return repository.lookup_branch(BRANCH) if has_dates else ""
 
     def _is_stale(self, step: Step) -> bool:
-        """True for a date of the cube that a new cube would refuse. Known when every scene has been read."""
-        return step.scene_id in self.refused and step.scene_id not in self.outcome
+        """True for a date of the cube whose scene is refused for what it holds. Known when every scene has been read."""
+        refusal = self.refused.get(step.scene_id)
+        return refusal is not None and refusal.reason not in DAMAGED and step.scene_id not in self.outcome
 
     def _reader(self, root: zarr.Group | None) -> SceneReader:
         """Reads scenes for the cube, or for a new one. Raises CubeMismatch unless the source and the grid fit the cube."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import CLOUDED
+from pipelines.errors import CLOUDED, DAMAGED
 from pipelines.learning.result import Criterion, share_text
 from pipelines.monitoring.alerts import Updates
 from pipelines.monitoring.areas import MonitoredCube
@@ -64,11 +64,14 @@ def standing_notes(
     notes = []
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
-    missing = [one for one in refused if one["reason"] not in CLOUDED]
-    if missing:
-        several = _many(len(missing), "scene was refused and is", "scenes were refused and are")
-        first = f"{missing[0]['scene_id']} ({missing[0]['reason']})"
-        notes.append(f"{several} missing here, first {first}; all of them: {listed_in}")
+    damaged = [one for one in refused if one["reason"] in DAMAGED]
+    missing = [one for one in refused if one["reason"] not in CLOUDED | DAMAGED]
+    for ones, what in (
+        (missing, _many(len(missing), "scene was refused and is missing here", "scenes were refused and are missing here")),
+        (damaged, _many(len(damaged), "scene", "scenes") + " cannot be read; what the cube already holds of such a scene stays"),
+    ):
+        if ones:
+            notes.append(f"{what}, first {ones[0]['scene_id']} ({ones[0]['reason']}); all of them: {listed_in}")
     return [*notes, *_idle_notes(context.cube, min_history, share)]
 
 

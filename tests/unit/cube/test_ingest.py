@@ -119,7 +119,7 @@ DATES = [str(scene.observed_utc) for scene in PickedSource(**SMALL).list_scenes(
 CHANGES = {
     "clouded": {"cloudy": (2, 4)},
     "stricter": {"settings": replace(SETTINGS, min_valid_fraction=0.9)},
-    "unreadable": {"unreadable": (0,), "brighter": {1: 7}},
+    "brighter": {"brighter": {1: 7}},
     "renamed": {"renamed": {2: "rival"}},
     "two of a date": {"moved": {1: DATES[2]}},
     "dates swapped": {"moved": {1: DATES[3], 3: DATES[1]}},
@@ -152,6 +152,14 @@ def test_a_scene_that_is_refused_now_is_dropped_and_the_version_says_so(uri):
     assert (ids(newest.dropped), [reason for _, reason, _ in newest.refused]) == (["2"], ["all-cloud"])
     assert [scene_id[-1] for scene_id in open_cube(str(uri)).scene_id.values] == list("01345")  # not listed: they stay
     assert len(open_cube(str(uri), first.snapshot).time) == 6
+
+
+def test_a_scene_that_cannot_be_read_now_keeps_its_date(uri, tmp_path):
+    ingest_into(uri, picked=(0, 1, 2))
+    report = ingest_into(uri, unreadable=(0, 1, 2))
+    assert ([e.reason for e in report.refused], report.dropped) == (["unreadable"] * 3, ())
+    ingest_into(tmp_path / "fresh")
+    assert same_content(uri, tmp_path / "fresh")
 
 
 def test_a_version_lists_only_the_refusals_of_its_own(uri):
