@@ -19,6 +19,7 @@ from flows.steps import read_records
 from flows.task import Invocation
 from pipelines.products.report import markdown_text
 from pipelines.progress import Progress
+from pipelines.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ def refused_markdown(folder: RunFolder) -> str:
         for entry in entries[:MOST_ROWS]
     ]
     more = ["", f"... and {len(entries) - MOST_ROWS} more in {folder.refused}"] if len(entries) > MOST_ROWS else []
-    return "\n".join([f"{len(entries)} scenes were refused.", "", "| scene | reason | detail |", "|---|---|---|", *rows, *more])
+    refused = f"{counted(len(entries), 'scene was', 'scenes were')} refused."
+    return "\n".join([refused, "", "| scene | reason | detail |", "|---|---|---|", *rows, *more])
 
 
 def picture_markdown(path: Path) -> str:

@@ -95,8 +95,9 @@ def fingerprints(folder: RunFolder, names: Iterable[str]) -> dict[str, list[int 
 
 def first_altered(folder: RunFolder, record: Json) -> str:
     """The first of the `files` of a record that is not as the stage left it, "" if all are."""
-    now = fingerprints(folder, record["files"])
-    return next((name for name, known in record["files"].items() if now.get(name) != known), "")
+    files = record.get("files", {})
+    now = fingerprints(folder, files)
+    return next((name for name, known in files.items() if now.get(name) != known), "")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from flows.folder import RunFolder, finished
 from flows.stage import stages_of
 from flows.tasks import task_of
 from pipelines.errors import MissingInput
+from pipelines.wording import counted
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
@@ -117,11 +118,6 @@ def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
     memory = 300 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
     what = f"{counted(scenes, 'scene')} into {'the cube' if extent.sites == 1 else f'{extent.sites} cubes'}"
     return PlannedStep("ingest", what, seconds, extent.bytes / 1.7 / 1e6, memory)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 date`, `2 dates`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def plan_lines(content: Json) -> list[str]:

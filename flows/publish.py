@@ -32,7 +32,7 @@ def publish(task: Task, context: Invocation, stage: str) -> Record:
     if task.is_gated and evaluation is not None:
         require_publishable(task, context, stage, evaluation)
     key = key_of(task, context, stage)
-    is_new = record.get("key") != key or not task.is_whole(context, stage, record)
+    is_new = record.get("key") != key or bool(first_altered(folder, record)) or not task.is_whole(context, stage, record)
     if is_new:
         record = write_products(task, context, stage, key, evaluation)
     else:
@@ -85,8 +85,8 @@ def misfit(task: Task, folder: RunFolder, record: Record | None, evaluation: Eva
         return "its record is missing, damaged, or of another task or version" if is_there else ""
     if not record["key"]:
         return "a run was stopped while it was put into its place"
-    if name := first_altered(folder, record):
-        return f"{name} is missing or was changed"
+    if missing := [name for name in record["files"] if not (folder.path / name).is_file()]:
+        return f"{missing[0]} is missing"
     trained = finished(folder, "train") if "train" in task.stages else None
     if trained is not None and trained["model_hash"] != record["model_hash"]:
         return "another model has been trained since"
@@ -267,7 +267,12 @@ def write_report_of(content: ReportContent) -> None:
             sections=[section for section in sections if not section.is_empty],
             cube=findings.cube,
             settings=findings.settings,
-            notes=[*publication_notes(evaluation, predicted), *(evaluation.notes if evaluation else ()), *findings.notes],
+            notes=[
+                *publication_notes(evaluation, predicted),
+                *altered_notes(folder, predicted),
+                *(evaluation.notes if evaluation else ()),
+                *findings.notes,
+            ],
             config_yaml=folder.config.read_text(encoding="utf-8"),
         )
         write_report(written, folder.report)
@@ -280,6 +285,12 @@ def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[
     if predicted:
         return ["This was published although the model does not beat what it must beat (--even-if-worse)."]
     return ["This model was not published: it does not beat what it must beat."]
+
+
+def altered_notes(folder: RunFolder, predicted: Record) -> list[str]:
+    """A product that another program wrote into, as a viewer may on opening it, stays until the next `run` makes it anew."""
+    name = first_altered(folder, predicted)
+    return [f"{name} was changed after it was published."] if name else []
 
 
 def lines_of(folder: RunFolder, findings: Findings) -> list[str]:

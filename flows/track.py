@@ -12,6 +12,7 @@ from flows import Json
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.files import write_json
 from pipelines.progress import Progress
+from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from pipelines.products.track_files import Tables
@@ -98,7 +99,7 @@ def config_of(folder: Path) -> Json:
 def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Json:
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
     tracks, last = len(tables.tracks), tables.last
-    message = f"{tracks} track{'s' * (tracks != 1)} through {tables.dates} dates"
+    message = f"{counted(tracks, 'track')} through {counted(tables.dates, 'date')}"
     least = f" (objects of at least {settings.least_size:.10g} {unit}²)" if settings.least_size else ""
     return {
         "message": message,

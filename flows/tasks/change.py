@@ -21,6 +21,7 @@ from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json, write_text
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
+from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
@@ -45,7 +46,7 @@ class Change(TrainedTask):
 
     def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
-        from flows.planning import counted, estimate, plan_ingest
+        from flows.planning import estimate, plan_ingest
         from pipelines.change.groups import count_networks
         from pipelines.change.networks import flop_per_pixel
 
@@ -135,7 +136,8 @@ class Change(TrainedTask):
         if not any(site["label_sha256"] for site in sites.values()):
             raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
         new = sum(site.pop("is_new") for site in sites.values())
-        message = f"{len(sites)} sites, {new} with new scenes or labels" if new else f"{len(sites)} sites (nothing new)"
+        many = counted(len(sites), "site")
+        message = f"{many}, {new} with new scenes or labels" if new else f"{many} (nothing new)"
         digest = hashlib.sha256("".join(f"{n}{p['snapshot']}{p['label_sha256']}" for n, p in sites.items()).encode())
         write_json(context.folder.refused, refused)
         return {"snapshot": digest.hexdigest(), "sites": sites, "refused": refused, "message": message, "is_new": bool(new)}
@@ -162,7 +164,7 @@ class Change(TrainedTask):
             "threshold": threshold.value,
             "calibration_f1": threshold.counts.f1,
             "training": {"members": [dict(network.report) for network in networks]},
-            "message": f"trained {len(networks)} networks, each without one group of sites",
+            "message": f"trained {counted(len(networks), 'network')}, each without one group of sites",
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
@@ -211,11 +213,12 @@ class Change(TrainedTask):
         )
         write = partial(write_sites, scores.sites, found, settings, building.products, building.pictures, folder.path)
         published = steps.do("predict", "write the products", write)
+        patches = sum(facts["patches"] for facts in published["sites"].values())
         return {
             "snapshot": ingested["snapshot"],
             "model_hash": model_hash,
             "threshold": detector.threshold,
-            "message": f"change in {len(names)} sites: {sum(facts['patches'] for facts in published['sites'].values())} patches",
+            "message": f"change in {counted(len(names), 'site')}: {counted(patches, 'patch', 'patches')}",
             **published,
         }
 

@@ -18,6 +18,7 @@ from pipelines.errors import StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Picture, Section
+from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
     import xarray as xr
@@ -133,7 +134,7 @@ class Forecast(TrainedTask):
             "windows": cache.counts(),
             "residual_scale": [round(float(share), 4) for share in scale_K],
             "training": report.to_json(),
-            "message": f"trained {len(report.members)} networks",
+            "message": f"trained {counted(len(report.members), 'network')}",
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
@@ -188,7 +189,7 @@ class Forecast(TrainedTask):
             "issued_utc": request.issued_utc,
             "target_utc": request.targets_iso,
             "course": asdict(course),
-            "message": f"forecast for {len(request.target_utc)} dates",
+            "message": f"forecast for {counted(len(request.target_utc), 'date')}",
             **({"seam": asdict(seam)} if seam.count else {}),
         }
 
@@ -366,7 +367,7 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
 
 
 def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import counted, estimate
+    from flows.planning import estimate
 
     channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
     share = 1 - run.split.test_fraction - run.split.validation_fraction
@@ -382,7 +383,7 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import counted, estimate
+    from flows.planning import estimate
 
     windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
     seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
@@ -391,7 +392,7 @@ def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
 
 
 def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import counted, estimate
+    from flows.planning import estimate
 
     horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
     fields = horizon * len(run.samples.variables) * 3

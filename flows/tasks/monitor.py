@@ -21,6 +21,7 @@ from pipelines.errors import RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
+from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
     from flows.planning import Extent, PlannedStep
@@ -366,7 +367,7 @@ def seen_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def plan_evaluate(run: MonitorRun, extent: Extent) -> PlannedStep:
-    from flows.planning import counted, estimate
+    from flows.planning import estimate
 
     methods, drops = 1 + len(run.evaluation.references), len(run.evaluation.drops)
     values = min(run.evaluation.pixels * 2, extent.pixels) * extent.dates * methods * (1 + drops)

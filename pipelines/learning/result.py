@@ -234,13 +234,3 @@ def _figure(value: float | None) -> str:
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`; at least one word."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def share_text(share: float) -> str:
-    """A share as percent, rounded to nothing or all only where it is.
-
-    >>> share_text(0.996), share_text(0.98), share_text(1.0)
-    ('99.6 %', '98 %', '100 %')
-    """
-    rounds_away = round(100 * share) in (0, 100) and share not in (0, 1)
-    return f"{min(max(100 * share, 0.1), 99.9):.1f} %" if rounds_away else f"{100 * share:.0f} %"

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import RequestError
-from pipelines.learning.result import Criterion, Evaluation, Figure, Verdict, share_text
+from pipelines.learning.result import Criterion, Evaluation, Figure, Verdict
 from pipelines.monitoring.areas import MonitoredCube, read_areas
 from pipelines.monitoring.context import ExpectedValues, MonitorSettings, calibrate_on
 from pipelines.monitoring.detector import Detector
 from pipelines.monitoring.evaluation import EvaluationSettings, calibrate_references, evaluate_monitor
 from pipelines.monitoring.yearly_pairs import PairIndex, evaluate_pairs
+from pipelines.wording import share_text
 
 ODD_YEAR = 2.0  # a year of the history whose threshold is so many times that of any other
 FEW_STABLE = 0.25

@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.errors import RequestError
 from pipelines.monitoring.detector import CONFIDENCE_LEVELS, NOT_MONITORED, Calibration, Detector, Observations, monitoring
 from pipelines.monitoring.stable import choose_stable, year_levels
+from pipelines.wording import counted
 
 YEAR_DAYS = 365.25
 LEAST_DATES = 4  # a year with fewer dates is no year to learn from
@@ -151,7 +152,8 @@ def _default_limit(probe: Detector, history: Observations) -> float:
 
 
 def _too_short(days_N: np.ndarray, start_day: float) -> str:
-    found = "no date" if not len(days_N) else f"{len(days_N)} dates over {(start_day - days_N[0]) / YEAR_DAYS:.1f} years"
+    years = (start_day - days_N[0]) / YEAR_DAYS if len(days_N) else 0.0
+    found = f"{counted(len(days_N), 'date')} over {years:.1f} years" if len(days_N) else "no date"
     return (
         "a threshold cannot be calibrated: expected at least two years of history before monitoring.start "
         f"{iso_date(start_day)}, found {found}; begin later, or set monitoring.test.threshold (for a CUSUM with drift 2, 8 to 10 "

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import CLOUDED, DAMAGED
-from pipelines.learning.result import Criterion, share_text
+from pipelines.learning.result import Criterion
 from pipelines.monitoring.alerts import Updates
 from pipelines.monitoring.areas import MonitoredCube
 from pipelines.monitoring.context import MonitorContext
 from pipelines.monitoring.detector import NOT_MONITORED
 from pipelines.monitoring.layers import Layers
 from pipelines.monitoring.replay import Counts
+from pipelines.wording import counted, share_text
 
 DAY_NS = 86_400 * 10**9
 MOSTLY = 0.5  # of the raster with enough history: a note says where it is less
@@ -49,10 +50,10 @@ def change_of(updates: Updates) -> dict[str, int]:
 def message_of(counts: Counts, updates: Updates) -> str:
     """`9 tiles advanced (9 steps); 3 pixels and 1 patch newly changed, 1 new alert`."""
     work = [(counts.fits, "fitted"), (counts.replays, "replayed"), (counts.tiles - counts.fits - counts.replays, "advanced")]
-    tiles = ", ".join(f"{_many(count, 'tile', 'tiles')} {what}" for count, what in work if count) or "no tile changed"
-    found = f"{_many(updates.pixels_new, 'pixel', 'pixels')} and {_many(updates.objects_new, 'patch', 'patches')} newly changed"
-    alerts = _many(len(updates.alerts), "new alert", "new alerts")
-    return f"{tiles} ({_many(counts.steps, 'step', 'steps')}); {found}, {alerts}"
+    tiles = ", ".join(f"{counted(count, 'tile')} {what}" for count, what in work if count) or "no tile changed"
+    found = f"{counted(updates.pixels_new, 'pixel')} and {counted(updates.objects_new, 'patch', 'patches')} newly changed"
+    alerts = counted(len(updates.alerts), "new alert")
+    return f"{tiles} ({counted(counts.steps, 'step')}); {found}, {alerts}"
 
 
 def standing_notes(
@@ -67,8 +68,11 @@ def standing_notes(
     damaged = [one for one in refused if one["reason"] in DAMAGED]
     missing = [one for one in refused if one["reason"] not in CLOUDED | DAMAGED]
     for ones, what in (
-        (missing, _many(len(missing), "scene was refused and is missing here", "scenes were refused and are missing here")),
-        (damaged, _many(len(damaged), "scene", "scenes") + " cannot be read; what the cube already holds of such a scene stays"),
+        (missing, counted(len(missing), "scene was refused and is missing here", "scenes were refused and are missing here")),
+        (
+            damaged,
+            counted(len(damaged), "scene") + " cannot be read; what the cube already holds of such a scene stays",
+        ),
     ):
         if ones:
             notes.append(f"{what}, first {ones[0]['scene_id']} ({ones[0]['reason']}); all of them: {listed_in}")
@@ -108,10 +112,10 @@ def passing_notes(counts: Counts) -> list[str]:
     """What was repaired during the run, or has gone from the cube: of this run alone."""
     notes = []
     if counts.rebuilt:
-        several = _many(len(counts.rebuilt), "damaged state file was", "damaged state files were")
+        several = counted(len(counts.rebuilt), "damaged state file was", "damaged state files were")
         notes.append(f"{several} computed again: {counts.rebuilt[0]}")
     if counts.gone:
-        several, shown = _many(len(counts.gone), "date is", "dates are"), ", ".join(sorted(counts.gone)[:3])
+        several, shown = counted(len(counts.gone), "date is", "dates are"), ", ".join(sorted(counts.gone)[:3])
         notes.append(f"{several} no longer in the cube ({shown}); what was seen then was taken back by a replay")
     return notes
 
@@ -130,8 +134,8 @@ def summary_sentence(monitored: Monitored, found: Mapping[str, Any], criteria: S
     if not count:
         return f"{name}: {variable} raised no alarm in any patch from {start} to {until}{where}{sure}."
     latest = f", the latest change on {found['last_date'][:10]}" if found.get("last_date") else ""
-    recovered = f"; {_many(again, 'pixel is', 'of the pixels are')} as expected again" if again else ""
-    patches = f"{_many(count, 'patch', 'patches')} ({found['area_m2'] / 1e4:.1f} ha{recovered})"
+    recovered = f"; {counted(again, 'pixel is', 'of the pixels are')} as expected again" if again else ""
+    patches = f"{counted(count, 'patch', 'patches')} ({found['area_m2'] / 1e4:.1f} ha{recovered})"
     return f"{name}: {variable} raised alarms in {patches} since {start}{latest}{where}{sure}."
 
 
@@ -155,7 +159,3 @@ def day_of(time_ns: int) -> str:
 def iso_of(time_ns: int) -> str:
     """ISO 8601 in UTC, to the second."""
     return f"{np.datetime64(time_ns, 'ns').astype('datetime64[s]')}Z"
-
-
-def _many(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"

@@ -39,7 +39,7 @@ def test_a_model_that_loses_takes_the_products_of_the_one_before_with_it(fake: A
     carry_out(open_fake(), "run")
     assert sorted(published(open_fake())) == ["date-0.tif", "date-1.tif", "quicklook.png"]
     context = open_fake(setting=2, score=-1)
-    with pytest.raises(NotPublished, match=r"It is so\. The report says so: .*To publish all the same: --even-if-worse"):
+    with pytest.raises(NotPublished, match=r"It is so\. The report says why: .*report.html"):
         carry_out(context, "run")
     assert published(context) == {}
     assert (summary(context)["products"]["files"], summary(context)["verdict"]["is_publishable"]) == ([], False)
@@ -115,6 +115,15 @@ def test_what_was_altered_is_made_anew(name: str, fake: Any, open_fake: Open) ->
     carry_out(open_fake(), "run")
     assert path.stat().st_size > 5
     assert_consistent(open_fake())
+
+
+def test_the_report_keeps_a_product_that_a_viewer_wrote_into_and_says_so(fake: Any, open_fake: Open) -> None:
+    carry_out(open_fake(), "run")
+    folder = open_fake().folder
+    (folder.products / "date-0.tif").write_text("touched")
+    carry_out(open_fake(), "report")
+    assert (folder.products / "date-0.tif").read_text() == "touched"
+    assert "products/date-0.tif was changed after it was published." in folder.report.with_suffix(".md").read_text()
 
 
 def test_another_task_takes_nothing_over(fake: Any, open_fake: Open) -> None:
