@@ -163,7 +163,7 @@ def _defined(parent: ast.Module | ast.ClassDef) -> Iterator[tuple[str, ast.AST]]
 def imports_in(node: ast.AST, *, is_nested: bool = True) -> dict[str, Part]:
     """Local name -> the module or definition that an import statement in `node` binds to it; not those for type checkers."""
     found: dict[str, Part] = {}
-    for child in executed(node) if is_nested else ast.iter_child_nodes(node):
+    for child in statements(node) if is_nested else ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             found |= {alias.asname or alias.name: Part(alias.name) for alias in child.names if is_module(alias.name)}
         elif isinstance(child, ast.ImportFrom) and child.module and is_module(child.module):
@@ -188,9 +188,21 @@ def executed(node: ast.AST) -> Iterator[ast.AST]:
     """`node` and all below it but annotations and `if TYPE_CHECKING`."""
     yield node
     for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            is_for_types = isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"
-            if isinstance(child, ast.AST) and not is_for_types:
-                yield from executed(child)
+        if field not in ("annotation", "returns"):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST) and not is_for_type_checkers(child):
+                    yield from executed(child)
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """As `executed`, without expressions, which are most of a tree and hold no import."""
+    yield node
+    for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+        children = getattr(node, field, ())
+        for child in children if isinstance(children, list) else ():
+            if not is_for_type_checkers(child):
+                yield from statements(child)
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
