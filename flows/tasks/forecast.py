@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from configs.tasks.forecast import ForecastRun
 from flows import code
 from flows.folder import RunFolder, code_version, require, require_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from pipelines.errors import StateError
+from pipelines.errors import ArtefactDamaged, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Picture, Section
@@ -56,10 +57,11 @@ class Forecast(TrainedTask):
     def plan(self, run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
 
-        stages = self.verbs[verb]
-        extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in stages)
+        extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in self.verbs[verb])
         plans = {"train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
-        return extent, [plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](run, extent) for stage in stages]
+        return extent, [
+            plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](run, extent) for stage in self.verbs[verb]
+        ]
 
     def check(self, context: Invocation, stage: str) -> None:
         """Whether the model is the one that was trained here, and from the settings of this config."""
@@ -179,7 +181,10 @@ class Forecast(TrainedTask):
         settings = folder.staging, chosen.tile_px, chosen.workers, model_hash
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
-        fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, flat_figures(evaluation))
+        figures = {
+            name: value for name, value in evaluation.methods[evaluation.shipped].items() if isinstance(value, int | float)
+        }
+        fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
         card = describe(context, fields, forecaster, metadata)
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
         course = do("write products and pictures", lambda _: write())
@@ -257,8 +262,7 @@ def cut(
 
     settings, description = config.build_samples(context.run), forecaster.describe()
     key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
-    folder = context.folder.samples
-    inputs, share = (dataset, snapshot, folder, plan, settings.variables), settings.min_valid_fraction
+    inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
     return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
 
 
@@ -287,7 +291,6 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
 def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
     """(forecaster, metadata) of the run. Raises ArtefactDamaged."""
     from models.checkpoint import FORECASTER, CheckpointDamaged
-    from pipelines.errors import ArtefactDamaged
 
     folder = context.folder.model
     try:
@@ -304,8 +307,7 @@ def choose_request(context: Invocation) -> Request:
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)
     cube, samples = open_cube(uri, snapshot), config.build_samples(run)
-    chosen = {"issue": None if issue == "latest" else issue, "dates": run.prediction.dates}
-    request = choose_dates(cube, snapshot, samples, **chosen)
+    request = choose_dates(cube, snapshot, samples, issue=None if issue == "latest" else issue, dates=run.prediction.dates)
     if request.note:
         context.steps.log(f"predict: {request.note}")
     return request
@@ -313,8 +315,6 @@ def choose_request(context: Invocation) -> Request:
 
 def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Record) -> ModelCard:
     """What an external user must know of the model."""
-    from importlib.metadata import version
-
     from models.checkpoint import TENSORS
     from pipelines.products.cog import iso
     from pipelines.products.stac import ModelCard
@@ -337,18 +337,12 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     )
 
 
-def flat_figures(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers of the published method."""
-    return {name: value for name, value in evaluation.methods[evaluation.shipped].items() if isinstance(value, int | float)}
-
-
 def mae_of(evaluation: Evaluation | None, run: ForecastRun) -> float | None:
     """Of the first variable, in its unit: over several variables errors are counted in standard deviations."""
     if evaluation is None:
         return None
     metrics = evaluation.details["metrics"][evaluation.shipped]
-    of_first = metrics.get("by_variable", {}).get(run.samples.variables[0].name, metrics["overall"])
-    mae: float | None = of_first["mae"]
+    mae: float | None = metrics.get("by_variable", {}).get(run.samples.variables[0].name, metrics["overall"])["mae"]
     return mae
 
 
@@ -374,12 +368,11 @@ def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
     starts = max(extent.train_dates // run.samples.stride - steps, 1)
     pixel_steps = extent.pixels * share * starts * steps
     flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
-    values = extent.dates * extent.pixels * (4 * channels + 1)
-    prepared = extent.pixels * starts * steps * channels * 4 * 2
-    seconds = flops / TRAIN_FLOP_S + (values + prepared) / CACHE_BYTES_S
+    cached = extent.pixels * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
+    seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
     batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
     what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
-    return estimate("train", what, seconds, (values + prepared) / 1e6, batch / 1e6)
+    return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
 
 
 def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
@@ -395,13 +388,10 @@ def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
     from flows.planning import estimate
 
     horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
-    fields = horizon * len(run.samples.variables) * 3
     flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
-    seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * fields * 4
-    band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5
-    return estimate(
-        "predict", f"{counted(horizon, 'date')} x (value, lower, upper bound)", seconds, disk / 1e6, min(band / 1e6, 768)
-    )
+    seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4
+    band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5 / 1e6
+    return estimate("predict", f"{counted(horizon, 'date')} x (value, lower, upper bound)", seconds, disk / 1e6, min(band, 768))
 
 
 def flop_per_pixel_step(run: ForecastRun) -> float:
