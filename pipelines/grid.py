@@ -1,17 +1,23 @@
-"""Location of pixels: a CRS, an affine transform and a shape."""
+"""Location of pixels and voxels: what their coordinates are in, an affine transform and a shape."""
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
 
+from pipelines.errors import RequestError
+
 if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
+    from numpy.typing import ArrayLike
     from rasterio.crs import CRS
+
+DIMS = ("z", "y", "x")
 
 _WKT_KEYWORDS = (
     "PROJCS|PROJCRS|PROJECTEDCRS|GEOGCS|GEOGCRS|GEOGRAPHICCRS|GEODCRS|GEODETICCRS|GEOCCS|BOUNDCRS|COMPD_CS|COMPOUNDCRS|DERIVEDPROJCRS|"
@@ -51,36 +57,70 @@ def parse_crs(text: str) -> CRS:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A regular raster grid: the position of each pixel of an array.
+class PatientFrame:
+    """Coordinates of a patient: millimetres to the patient's left, posterior and head (LPS; DICOM PS3.3, C.7.6.2.1.1).
 
-    `transform` is the GDAL affine (a, b, c, d, e, f) that maps (column, row) of a pixel's **upper-left corner** to
-    (x, y) in CRS units (https://gdal.org/en/stable/tutorials/geotransforms_tut.html, reordered as in `affine.Affine`).
-    `crs` is any string that PROJ parses; `wkt` gives the canonical form. `shape_yx` is (rows, columns).
+    `uid` is the Frame of Reference UID (C.7.4.1); positions of two series can be compared only if theirs are equal. "": unknown.
+    """
+
+    uid: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid: the position of each pixel or voxel of an array.
+
+    `frame` is what the world coordinates are in: a CRS (any string that `parse_crs` takes; `wkt` gives the canonical form) or a
+    `PatientFrame`. `transform` maps the index of a pixel's **outer corner** to the world, row by row, index order (column, row
+    [, slice]), world order (x, y[, z]): six numbers in two dimensions, the GDAL affine (a, b, c, d, e, f) as in `affine.Affine`
+    (https://gdal.org/en/stable/tutorials/geotransforms_tut.html), twelve in three. `shape` is ([slices,] rows, columns).
+
+    Raises ValueError if transform and shape do not fit each other.
 
     >>> grid = Grid("EPSG:32635", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (40, 56))
     >>> grid.bounds_xy
     (500000.0, 4999600.0, 500560.0, 5000000.0)
+    >>> volume = Grid.from_centres(PatientFrame(), ((1, 0, 0, -10), (0, 1, 0, -20), (0, 0, 5, 30)), (4, 40, 20))
+    >>> volume.dims, volume.spacing, volume.transform[3::4]
+    (('z', 'y', 'x'), (5.0, 1.0, 1.0), (-10.5, -20.5, 27.5))
     """
 
-    crs: str
-    transform: tuple[float, float, float, float, float, float]
-    shape_yx: tuple[int, int]
+    frame: str | PatientFrame
+    transform: tuple[float, ...]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        expected = {2: 6, 3: 12}.get(len(self.shape))
+        if expected != len(self.transform):
+            raise ValueError(f"a grid has 2 axes and 6 numbers, or 3 and 12; got shape {self.shape}, transform {self.transform}")
 
     @classmethod
     def from_affine(cls, crs: str, affine: Affine, shape_yx: tuple[int, int]) -> Grid:
-        a, b, c, d, e, f = (float(v) for v in tuple(affine)[:6])
-        return cls(str(crs), (a, b, c, d, e, f), (int(shape_yx[0]), int(shape_yx[1])))
+        return cls(str(crs), tuple(float(v) for v in tuple(affine)[:6]), (int(shape_yx[0]), int(shape_yx[1])))
+
+    @classmethod
+    def from_centres(cls, frame: str | PatientFrame, matrix: ArrayLike, shape: Sequence[int]) -> Grid:
+        """The grid whose `matrix` (n x (n + 1), rows as in `transform`) maps an index to the **centre** of its voxel.
+
+        That is the convention of DICOM (PS3.3, C.7.6.2.1.1) and NIfTI; the corner is half a voxel before it on every axis.
+        """
+        rows = np.array(matrix, float)
+        rows[:, -1] -= rows[:, :-1].sum(axis=1) / 2
+        return cls(frame, tuple(rows.ravel().tolist()), tuple(map(int, shape)))
+
+    # ------------------------------------------------------------ what it is
 
     @property
-    def affine(self) -> Affine:
-        return Affine(*self.transform)
+    def dims(self) -> tuple[str, ...]:
+        """The axes of arrays on this grid, ("y", "x") or ("z", "y", "x")."""
+        return DIMS[-len(self.shape) :]
 
     @property
-    def geobox(self) -> GeoBox:
-        from odc.geo.geobox import GeoBox
-
-        return GeoBox(self.shape_yx, self.affine, self.crs)
+    def crs(self) -> str:
+        """The CRS. Raises RequestError for the frame of a patient, which is not on Earth."""
+        if isinstance(self.frame, PatientFrame):
+            raise RequestError("this needs a position on Earth, but the images have the coordinates of a patient")
+        return self.frame
 
     @property
     def wkt(self) -> str:
@@ -88,41 +128,99 @@ class Grid:
         return wkt
 
     @property
+    def is_volume(self) -> bool:
+        return len(self.shape) == 3
+
+    def require_2d(self, what: str) -> Grid:
+        """This grid. Raises RequestError, which names `what` needs images, for a grid of volumes."""
+        if self.is_volume:
+            raise RequestError(f"{what} takes images (y, x); these are volumes of {self.shape} (z, y, x)")
+        return self
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """(rows, columns), of volumes those of each slice."""
+        return self.shape[-2], self.shape[-1]
+
+    @property
+    def affine(self) -> Affine:
+        """The transform of images. Raises RequestError for volumes."""
+        return Affine(*self.require_2d("an affine of six numbers").transform)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(n, n + 1) float64: world = matrix @ (column, row[, slice], 1), of outer corners."""
+        return np.reshape(np.array(self.transform, float), (len(self.shape), -1))
+
+    # ------------------------------------------------------------ where it is
+
+    def to_world(self, index: ArrayLike) -> np.ndarray:
+        """World coordinates (..., n), order (x, y[, z]), of `index` (..., n), order (column, row[, slice]); .5 is a centre."""
+        world: np.ndarray = np.asarray(index, float) @ self.matrix[:, :-1].T + self.matrix[:, -1]
+        return world
+
+    def to_index(self, world: ArrayLike) -> np.ndarray:
+        """The inverse of `to_world`: fractional indices."""
+        index: np.ndarray = (np.asarray(world, float) - self.matrix[:, -1]) @ np.linalg.inv(self.matrix[:, :-1]).T
+        return index
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Length of a pixel along each of `dims`, in units of the frame; positive, also of rotated grids."""
+        return tuple(np.linalg.norm(self.matrix[:, :-1], axis=0)[::-1].tolist())
+
+    @property
+    def pixel_size(self) -> float:
+        """Area of a pixel, volume of a voxel, in units of the frame."""
+        return float(abs(np.linalg.det(self.matrix[:, :-1])))
+
+    @property
     def resolution_xy(self) -> tuple[float, float]:
-        """Signed pixel size (x, y) in CRS units; y is negative for north-up grids."""
-        return self.transform[0], self.transform[4]
+        """Signed pixel size (x, y) in units of the frame, of grids without rotation; y is negative for north-up grids."""
+        return self.matrix[0, 0].item(), self.matrix[1, 1].item()
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The least x, y[, z] and the largest of the outer edges, in units of the frame."""
+        ends = itertools.product(*((0, size) for size in self.shape[::-1]))
+        corners = self.to_world(list(ends))
+        return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
 
     @property
     def bounds_xy(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) of the outer pixel edges, in CRS units."""
+        """(left, bottom, right, top) of the outer pixel edges of images, in CRS units."""
         height, width = self.shape_yx
         corners = [self.affine @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
         xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
-    def x_centres(self) -> np.ndarray:
-        """x of the pixel centres, (columns,), float64, CRS units. For grids without rotation."""
-        a, _, c, _, _, _ = self.transform
-        return c + a * (np.arange(self.shape_yx[1]) + 0.5)
+    @property
+    def is_straight(self) -> bool:
+        """True if the axes of the array are those of the world: no rotation, no shear."""
+        matrix = self.matrix[:, :-1]
+        return not np.any(matrix - np.diag(np.diag(matrix)))
 
-    def y_centres(self) -> np.ndarray:
-        """y of the pixel centres, (rows,), float64, CRS units. For grids without rotation."""
-        _, _, _, _, e, f = self.transform
-        return f + e * (np.arange(self.shape_yx[0]) + 0.5)
+    def centres(self, dim: str) -> np.ndarray:
+        """World coordinate of the pixel centres along `dim`, float64, of grids without rotation."""
+        axis = "xyz".index(dim)
+        step, first = float(self.matrix[axis, axis]), float(self.matrix[axis, -1])
+        return first + step * (np.arange(self.shape[-1 - axis]) + 0.5)
 
-    def window(self, rows: slice, columns: slice) -> Grid:
-        """The grid of the pixels `rows`, `columns` (zero-based, half-open)."""
-        shifted = self.affine @ Affine.translation(columns.start, rows.start)
-        return Grid.from_affine(self.crs, shifted, (rows.stop - rows.start, columns.stop - columns.start))
+    def window(self, *slices: slice) -> Grid:
+        """The grid of the pixels in `slices`, one per axis (zero-based, half-open)."""
+        corner = self.to_world([one.start for one in slices[::-1]])
+        matrix = np.column_stack([self.matrix[:, :-1], corner])
+        return Grid(self.frame, tuple(matrix.ravel().tolist()), tuple(one.stop - one.start for one in slices))
 
     def is_aligned(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
-        """True if CRS and shape are equal and the corners differ by at most `tolerance_px` pixels."""
-        if self.shape_yx != other.shape_yx or not self.has_same_crs(other):
+        """True if frame and shape are equal and the corners differ by at most `tolerance_px` pixels."""
+        if self.shape != other.shape or not self.has_same_frame(other):
             return False
-        height, width = self.shape_yx
-        pixel = max(abs(v) for v in (*self.transform[0:2], *self.transform[3:5]))
-        corners = [(self.affine @ corner, other.affine @ corner) for corner in ((0, 0), (width, height))]
-        return not any(max(abs(a[0] - b[0]), abs(a[1] - b[1])) > tolerance_px * pixel for a, b in corners)
+        corners = [(0,) * len(self.shape), self.shape[::-1], *np.diag(self.shape[::-1])]
+        difference = np.abs(self.to_world(corners) - other.to_world(corners)).max()
+        return bool(difference <= tolerance_px * np.abs(self.matrix[:, :-1]).max())
 
-    def has_same_crs(self, other: Grid) -> bool:
+    def has_same_frame(self, other: Grid) -> bool:
+        if isinstance(self.frame, PatientFrame) or isinstance(other.frame, PatientFrame):
+            return self.frame == other.frame
         return self.crs == other.crs or parse_crs(self.crs) == parse_crs(other.crs)

@@ -1,73 +1,122 @@
-"""Tiles: rectangles of pixels of a raster."""
+"""Boxes of pixels or voxels of a raster, and the boxes that cover one."""
 
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_LETTERS = "zrc"  # of slices, rows and columns in a key
 
 
 @dataclass(frozen=True, order=True)
-class Tile:
-    """A rectangle of pixels, zero-based, half-open: rows [row0, row1), columns [col0, col1)."""
+class Box:
+    """A box of pixels (y, x) or voxels (z, y, x): zero-based, half-open, `start` and `stop` per axis.
 
-    row0: int
-    row1: int
-    col0: int
-    col1: int
+    >>> box = Box((0, 8), (4, 16))
+    >>> box.shape, box.rows, box.columns
+    ((4, 8), slice(0, 4, None), slice(8, 16, None))
+    """
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Box:
+        """The box of a whole raster of `shape`."""
+        return cls((0,) * len(shape), tuple(int(size) for size in shape))
+
+    @classmethod
+    def from_edges(cls, edges: Sequence[int]) -> Box:
+        """The box whose `edges` are these.
+
+        >>> Box.from_edges((0, 4, 8, 16))
+        Box(start=(0, 8), stop=(4, 16))
+        """
+        return cls(tuple(edges[::2]), tuple(edges[1::2]))
+
+    @classmethod
+    def around(cls, boxes: Iterable[Box]) -> Box:
+        """The smallest box that contains all of `boxes`."""
+        starts, stops = zip(*((box.start, box.stop) for box in boxes), strict=True)
+        return cls(tuple(map(min, zip(*starts, strict=True))), tuple(map(max, zip(*stops, strict=True))))
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """start and stop of the first axis, then of the next."""
+        return tuple(itertools.chain.from_iterable(zip(self.start, self.stop, strict=True)))
 
     @property
     def key(self) -> str:
-        return f"r{self.row0:06d}-{self.row1:06d}_c{self.col0:06d}-{self.col1:06d}"
+        """The box as text for file names and ledgers, `r000000-000004_c000008-000016`."""
+        spans = zip(_LETTERS[-len(self.start) :], self.start, self.stop, strict=True)
+        return "_".join(f"{letter}{start:06d}-{stop:06d}" for letter, start, stop in spans)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """One slice per axis."""
+        return tuple(map(slice, self.start, self.stop))
 
     @property
     def rows(self) -> slice:
-        return slice(self.row0, self.row1)
+        return slice(self.start[-2], self.stop[-2])
 
     @property
     def columns(self) -> slice:
-        return slice(self.col0, self.col1)
+        return slice(self.start[-1], self.stop[-1])
 
     @property
-    def shape_yx(self) -> tuple[int, int]:
-        return self.row1 - self.row0, self.col1 - self.col0
+    def shape(self) -> tuple[int, ...]:
+        return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
 
-    def grown(self, halo_px: int | tuple[int, ...], shape_yx: tuple[int, int]) -> "Tile":
-        """The tile with `halo_px` more pixels on every side, clipped to a raster of `shape_yx`.
+    def grown(self, halo_px: int | Sequence[int], shape: Sequence[int]) -> Box:
+        """The box with `halo_px` more pixels on every side, clipped to a raster of `shape`.
 
-        `halo_px` is one number for both axes, or (y, x).
+        `halo_px` is one number for all axes, or one per axis.
 
-        >>> Tile(0, 8, 0, 8).grown(2, (10, 10))
-        Tile(row0=0, row1=10, col0=0, col1=10)
+        >>> Box((0, 0), (8, 8)).grown(2, (10, 10))
+        Box(start=(0, 0), stop=(10, 10))
         """
-        down, across = (halo_px, halo_px) if isinstance(halo_px, int) else halo_px
-        return Tile(
-            max(self.row0 - down, 0),
-            min(self.row1 + down, shape_yx[0]),
-            max(self.col0 - across, 0),
-            min(self.col1 + across, shape_yx[1]),
+        halo = (halo_px,) * len(shape) if isinstance(halo_px, int) else halo_px
+        return Box(
+            tuple(max(start - px, 0) for start, px in zip(self.start, halo, strict=True)),
+            tuple(min(stop + px, size) for stop, px, size in zip(self.stop, halo, shape, strict=True)),
         )
 
-    def shrunk(self, margin_px: int) -> "Tile":
-        """The tile without `margin_px` pixels on every side. Raises ValueError if no pixel is left."""
-        inner = Tile(self.row0 + margin_px, self.row1 - margin_px, self.col0 + margin_px, self.col1 - margin_px)
-        if inner.row0 >= inner.row1 or inner.col0 >= inner.col1:
+    def shrunk(self, margin_px: int) -> Box:
+        """The box without `margin_px` pixels on every side. Raises ValueError if no pixel is left."""
+        inner = Box(tuple(start + margin_px for start in self.start), tuple(stop - margin_px for stop in self.stop))
+        if min(inner.shape) <= 0:
             raise ValueError(f"tile {self.key} has nothing left after a margin of {margin_px} pixels")
         return inner
 
-    def within(self, outer: "Tile") -> tuple[slice, slice]:
-        """(rows, columns) of this tile in an array that covers `outer`."""
-        return (slice(self.row0 - outer.row0, self.row1 - outer.row0), slice(self.col0 - outer.col0, self.col1 - outer.col0))
+    def moved(self, offset: Sequence[int]) -> Box:
+        """The box further along by `offset`, one number per axis."""
+        starts, stops = ((edge + by for edge, by in zip(edges, offset, strict=True)) for edges in (self.start, self.stop))
+        return Box(tuple(starts), tuple(stops))
 
-    def overlaps(self, other: "Tile") -> bool:
-        return self.row0 < other.row1 and other.row0 < self.row1 and self.col0 < other.col1 and other.col0 < self.col1
+    def common(self, other: Box) -> Box:
+        """What both boxes cover; of no use unless they overlap."""
+        return Box(tuple(map(max, self.start, other.start)), tuple(map(min, self.stop, other.stop)))
 
+    def within(self, outer: Box) -> tuple[slice, ...]:
+        """One slice per axis: this box in an array that covers `outer`."""
+        return self.moved([-start for start in outer.start]).slices
 
-def tile_raster(shape_yx: tuple[int, int], tile_px: int) -> list[Tile]:
-    """Tiles of `tile_px` squared that cover every pixel of the raster exactly once, row by row; edge tiles are smaller.
+    def overlaps(self, other: Box) -> bool:
+        return min(self.common(other).shape) > 0
 
-    >>> [tile.shape_yx for tile in tile_raster((3, 4), 3)]
-    [(3, 3), (3, 1)]
-    """
-    height, width = shape_yx
-    return [
-        Tile(row, min(row + tile_px, height), col, min(col + tile_px, width))
-        for row in range(0, height, tile_px)
-        for col in range(0, width, tile_px)
-    ]
+    def cut(self, size: int | Sequence[int]) -> list[Box]:
+        """Boxes of `size` (one number, or one per axis) that cover every pixel of this one once, the last axis first.
+
+        Those at the far edges are smaller.
+
+        >>> [part.shape for part in Box((0, 0), (3, 4)).cut(3)]
+        [(3, 3), (3, 1)]
+        """
+        sizes = (size,) * len(self.start) if isinstance(size, int) else size
+        spans = (
+            [(first, min(first + step, stop)) for first in range(start, stop, step)]
+            for start, stop, step in zip(self.start, self.stop, sizes, strict=True)
+        )
+        return [Box.from_edges(tuple(itertools.chain(*edges))) for edges in itertools.product(*spans)]

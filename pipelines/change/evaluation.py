@@ -17,7 +17,7 @@ from pipelines.change.intervals import Groups, block_counts, f1_interval
 from pipelines.change.metrics import Counts, Reliability, ScoreHistogram, Threshold, count_changes, score_sites, usable_pixels
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 STRIP_PX = 1 << 22
 BLOCK_PX = 32
@@ -33,7 +33,7 @@ class Truth:
     def known_HW(self) -> np.ndarray:
         return usable_pixels(self.label_HW, self.seen_HW, self.label_HW.shape)
 
-    def cut(self, tile: Tile) -> Truth:
+    def cut(self, tile: Box) -> Truth:
         return Truth(self.label_HW[tile.rows, tile.columns], self.seen_HW[tile.rows, tile.columns])
 
 
@@ -52,10 +52,10 @@ class HeldOut:
 
 def parts_of(region: Region, score_HW: np.ndarray, truth: Truth) -> Iterator[Part]:
     """The region in strips of rows, from arrays over its whole site (memory maps: a strip is in memory at a time)."""
-    tile, width = region.tile, region.tile.shape_yx[1]
+    tile, width = region.tile, region.tile.shape[1]
     rows = max(BLOCK_PX, STRIP_PX // max(width, 1) // BLOCK_PX * BLOCK_PX)
-    for row in range(tile.row0, tile.row1, rows):
-        strip = Tile(row, min(row + rows, tile.row1), tile.col0, tile.col1)
+    for row in range(tile.rows.start, tile.rows.stop, rows):
+        strip = Box((row, tile.columns.start), (min(row + rows, tile.rows.stop), tile.columns.stop))
         yield np.asarray(score_HW[strip.rows, strip.columns]), truth.cut(strip)
 
 

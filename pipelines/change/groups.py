@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 LEAST_GROUPS = 3  # one to score, one to calibrate on, one to learn from
 STRIPS = 4
@@ -53,7 +53,7 @@ def group_sites(
     """
     groups = _named_groups(list(shapes), together)
     if len(groups) >= LEAST_GROUPS:
-        whole = {name: Region(name, Tile(0, shape[0], 0, shape[1])) for name, shape in shapes.items()}
+        whole = {name: Region(name, Box.whole(shape)) for name, shape in shapes.items()}
         return Grouping(tuple(tuple(whole[n] for n in group) for group in groups), tuple("+".join(group) for group in groups))
     strips = [cut_strips(name, shape, least_px, gap_px, len(groups)) for name, shape in shapes.items()]
     note = (
@@ -97,4 +97,4 @@ def cut_strips(name: str, shape_yx: tuple[int, int], least_px: int, gap_px: int,
         )
     starts = [k * (size + gap_px) for k in range(STRIPS)]
     spans = [(start, long if start == starts[-1] else start + size) for start in starts]
-    return [Region(name, Tile(*span, 0, width) if height >= width else Tile(0, height, *span)) for span in spans]
+    return [Region(name, Box.from_edges((*span, 0, width) if height >= width else (0, height, *span))) for span in spans]

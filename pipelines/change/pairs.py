@@ -25,7 +25,7 @@ from pipelines.cube.store import bands_of
 from pipelines.errors import RequestError
 from pipelines.samples.coregistration import Pair, estimate_shift, halo_px, likeness, move
 from pipelines.samples.variables import Variable, decode
-from pipelines.tiles import Tile, tile_raster
+from pipelines.tiles import Box
 
 MEASURED_PX = 512  # squares of at most this are read at a time
 WINDOWS_PER_AXIS = 3  # so many squares each way at most, on which shifts are estimated
@@ -35,7 +35,7 @@ LEAST_LIKENESS = 0.1  # of the edges of two dates; below it they are hardly pict
 LOW_FREQUENCY_PX = 61  # odd; what is wider than this is season or haze
 LEAST_SPREAD = 1e-6  # of values in standard deviations; a band that does not differ at all stays at 0
 Dates = tuple[np.ndarray, np.ndarray]  # (x_TCHW float32, 0 where invalid; valid_THW bool)
-Read = Callable[[Tile], Dates]
+Read = Callable[[Box], Dates]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def site_of_cube(name: str, dataset: xr.Dataset) -> Site:
         )
     variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
 
-    def read(tile: Tile) -> Dates:
+    def read(tile: Box) -> Dates:
         part = dataset.isel(y=tile.rows, x=tile.columns)
         return decode(part["image"].values, part["valid"].values.astype(bool, copy=False), bands, variables)
 
@@ -149,7 +149,7 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
 def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
     """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1)."""
     count_T, (mean_TC, square_TC) = np.zeros(len(site.days_T)), np.zeros((2, len(site.days_T), len(site.bands)))
-    for tile in tile_raster(site.shape_yx, _square_px(site, 1)):
+    for tile in Box.whole(site.shape_yx).cut(_square_px(site, 1)):
         x_TCHW, valid_THW = site.read(tile)
         n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
         here_TC, here_square_TC = np.zeros((2, *mean_TC.shape))
@@ -175,7 +175,7 @@ def _square_px(site: Site, squares: int) -> int:
     return int(np.clip(np.sqrt(MEMORY_BYTES / squares / pixel_bytes), 128, MEASURED_PX))
 
 
-def _windows(site: Site) -> list[Tile]:
+def _windows(site: Site) -> list[Box]:
     """At most nine squares, spread evenly; all of a small site."""
     largest, per_axis = _square_px(site, WINDOWS_PER_AXIS**2), []
     for length in site.shape_yx:
@@ -183,7 +183,7 @@ def _windows(site: Site) -> list[Tile]:
         size = min(largest, -(-length // count))
         starts = np.linspace(0, length - size, count).round().astype(int).tolist()
         per_axis.append([(start, start + size) for start in starts])
-    return [Tile(*rows, *columns) for rows, columns in itertools.product(*per_axis)]
+    return [Box.from_edges((*rows, *columns)) for rows, columns in itertools.product(*per_axis)]
 
 
 def prepare(x_TCHW: np.ndarray, valid_THW: np.ndarray, frame: SiteFrame) -> Dates:
@@ -198,7 +198,7 @@ def prepare(x_TCHW: np.ndarray, valid_THW: np.ndarray, frame: SiteFrame) -> Date
     return x_TCHW, valid_THW
 
 
-def read_prepared(site: Site, frame: SiteFrame, tile: Tile) -> Dates:
+def read_prepared(site: Site, frame: SiteFrame, tile: Box) -> Dates:
     """The prepared window of `tile`: the same pixels as of the whole."""
     seen = tile.grown(frame.halo_px, site.shape_yx)
     x_TCHW, valid_THW = prepare(*site.read(seen), frame)
@@ -236,7 +236,7 @@ def without_low_frequency(x_TCHW: np.ndarray, valid_THW: np.ndarray, low_frequen
 def measure_change_frame(site: Site, pair: SiteFrame, low_frequency_px: int = LOW_FREQUENCY_PX) -> ChangeFrame:
     """The frame of a site: the spread is that of the last minus the first date, over pixels seen on both; read in squares."""
     sums, count, unscaled = np.zeros((2, len(site.bands))), 0, ChangeFrame(pair, np.ones(len(site.bands)), low_frequency_px)
-    for tile in tile_raster(site.shape_yx, MEASURED_PX):
+    for tile in Box.whole(site.shape_yx).cut(MEASURED_PX):
         x_TCHW, valid_THW = read_frames(site, unscaled, tile)
         both_HW = valid_THW[0] & valid_THW[-1]
         difference_CN = (x_TCHW[-1] - x_TCHW[0])[:, both_HW].astype(np.float64)
@@ -247,7 +247,7 @@ def measure_change_frame(site: Site, pair: SiteFrame, low_frequency_px: int = LO
     return ChangeFrame(pair, np.where(spread_C > LEAST_SPREAD, spread_C, 1.0), low_frequency_px)
 
 
-def read_frames(site: Site, frame: ChangeFrame, tile: Tile) -> Dates:
+def read_frames(site: Site, frame: ChangeFrame, tile: Box) -> Dates:
     """What networks compare of `tile`, the same as of the whole."""
     around = tile.grown(frame.low_frequency_px // 2, site.shape_yx)
     x_TCHW, valid_THW = read_prepared(site, frame.pair, around)

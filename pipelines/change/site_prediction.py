@@ -13,7 +13,7 @@ from pipelines.change.site_scores import SiteScores
 from pipelines.change.sites import key_of, new_array
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 STRIP_PX = 1 << 22  # pixels that are fused at a time
 
@@ -59,13 +59,13 @@ def predict_site(
     return SiteChange(p_HW, mask_HW)
 
 
-def members_of(grouping: Grouping, name: str, shape_yx: tuple[int, int], members: int) -> dict[Tile, list[int]]:
+def members_of(grouping: Grouping, name: str, shape_yx: tuple[int, int], members: int) -> dict[Box, list[int]]:
     """tile -> the networks that predict it; later tiles lie over earlier ones."""
     own = {region.tile: [g] for g, group in enumerate(grouping.groups) for region in group if region.site == name}
-    return {Tile(0, shape_yx[0], 0, shape_yx[1]): list(range(members))} | own
+    return {Box.whole(shape_yx): list(range(members))} | own
 
 
-def strips(tile: Tile) -> list[tuple[slice, slice]]:
+def strips(tile: Box) -> list[tuple[slice, slice]]:
     """(rows, columns) of parts of a tile that are small enough for memory."""
-    rows = max(1, STRIP_PX // (tile.col1 - tile.col0))
-    return [(slice(row, min(row + rows, tile.row1)), tile.columns) for row in range(tile.row0, tile.row1, rows)]
+    rows = max(1, STRIP_PX // (tile.shape[1]))
+    return [(slice(row, min(row + rows, tile.rows.stop)), tile.columns) for row in range(tile.rows.start, tile.rows.stop, rows)]

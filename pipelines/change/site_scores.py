@@ -22,7 +22,7 @@ from pipelines.errors import RequestError, StateError
 from pipelines.files import replacing
 from pipelines.inference.tiling import window_of
 from pipelines.predictors import ChangeDetector, ChangeIndex
-from pipelines.tiles import Tile, tile_raster
+from pipelines.tiles import Box
 
 Score = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -67,7 +67,7 @@ class SiteScores:
 
         def fill(out_HW: np.ndarray) -> None:
             source = site_of_cube(name, open_cube(files.cube_uri, files.snapshot))
-            dates = read_prepared(source, frame_of(files.decoded).pair, Tile(0, height, 0, width))
+            dates = read_prepared(source, frame_of(files.decoded).pair, Box.whole((height, width)))
             out_HW[:] = named.index.score(*(torch.from_numpy(array) for array in dates)).numpy()
 
         return self._file(name, key_of(reference=named.name, sites=self.sites.key), fill)
@@ -98,7 +98,7 @@ def score_site(site: LabelledSite, score: Score, model: ChangeDetector | ChangeI
     tile or to the raster's edge. Raises StateError where the score has another shape, RequestError where a score without a
     finite halo would need several tiles.
     """
-    tiles, halo_px = tile_raster(site.shape_yx, tile_px), model.halo_px(len(site.days_T))
+    tiles, halo_px = Box.whole(site.shape_yx).cut(tile_px), model.halo_px(len(site.days_T))
     if halo_px is None and len(tiles) > 1:
         raise RequestError(
             f"this score needs the whole raster of {site.shape_yx} (y, x) at once: set prediction.tile_px to at least "
@@ -113,8 +113,8 @@ def score_site(site: LabelledSite, score: Score, model: ChangeDetector | ChangeI
             out_HW[tile.rows, tile.columns] = np.nan
             continue
         score_HW = score(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (x_TCHW, valid_THW, site.days_T))).numpy()
-        if score_HW.shape != window.shape_yx:
-            raise StateError(f"the score of a window of {window.shape_yx} (y, x) has shape {score_HW.shape}")
+        if score_HW.shape != window.shape:
+            raise StateError(f"the score of a window of {window.shape} (y, x) has shape {score_HW.shape}")
         out_HW[tile.rows, tile.columns] = np.where(seen_HW, score_HW[rows, columns], np.nan)
 
 

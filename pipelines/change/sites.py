@@ -26,7 +26,7 @@ from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.files import naming_full_disk, replace_folder
 from pipelines.progress import Progress
 from pipelines.samples.sampling import map_file
-from pipelines.tiles import tile_raster
+from pipelines.tiles import Box
 
 STRIP_GAP_PX = 30  # between the strips of a site, so that windows do not share their surroundings
 ABOUT = "site.json"
@@ -165,7 +165,7 @@ def write_site(site: Site, frame: ChangeFrame, label_HW: np.ndarray, folder: Pat
     dates, bands = len(site.days_T), len(site.bands)
     x_TCHW = new_array(partial / "x.npy", np.float32, (dates, bands, *site.shape_yx))
     valid_THW = new_array(partial / "valid.npy", bool, (dates, *site.shape_yx))
-    for tile in tile_raster(site.shape_yx, pairs.MEASURED_PX):
+    for tile in Box.whole(site.shape_yx).cut(pairs.MEASURED_PX):
         x_TCHW[..., tile.rows, tile.columns], valid_THW[..., tile.rows, tile.columns] = pairs.read_frames(site, frame, tile)
     x_TCHW.flush()
     valid_THW.flush()

@@ -16,7 +16,7 @@ import torch
 from pipelines.change.metrics import CHANGED, UNCHANGED, UNKNOWN
 from pipelines.errors import RequestError
 from pipelines.samples.sampling import Batch, augmented
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Region:
     """A part of a site, usually all of it, that is left out or learnt from as a whole."""
 
     site: str
-    tile: Tile
+    tile: Box
 
 
 def check_classes(sites: Iterable[LabelledSite], regions: Sequence[Region], what: str, is_strip: bool = False) -> None:
@@ -153,18 +153,18 @@ class ChangeWindows:
     def _draw_corner(self, index: int, chance: np.random.Generator) -> tuple[int, int]:
         turn, which = divmod(index, len(self.regions))
         tile, size = self.regions[which].tile, self.settings.window_px
-        row_end, col_end = max(tile.row1 - size, tile.row0), max(tile.col1 - size, tile.col0)
+        row_end, col_end = max(tile.rows.stop - size, tile.rows.start), max(tile.columns.stop - size, tile.columns.start)
         turns, changed = -(-len(self) // len(self.regions)), self._changed_of(which)
         if turn < round(self.settings.changed_share * turns) and len(changed):
             row, col = changed[chance.integers(len(changed))] - chance.integers(size, size=2)
-            return int(np.clip(row, tile.row0, row_end)), int(np.clip(col, tile.col0, col_end))
-        return int(chance.integers(tile.row0, row_end + 1)), int(chance.integers(tile.col0, col_end + 1))
+            return int(np.clip(row, tile.rows.start, row_end)), int(np.clip(col, tile.columns.start, col_end))
+        return int(chance.integers(tile.rows.start, row_end + 1)), int(chance.integers(tile.columns.start, col_end + 1))
 
     def _changed_of(self, which: int) -> np.ndarray:
         """(changed pixels, 2) rows and columns in the site."""
         if which not in self._changed:
             site, tile = self._site_of(which), self.regions[which].tile
-            corner = np.array([tile.row0, tile.col0])
+            corner = np.array([tile.rows.start, tile.columns.start])
             self._changed[which] = np.argwhere(site.label_HW[tile.rows, tile.columns] == CHANGED) + corner
         return self._changed[which]
 
@@ -172,7 +172,7 @@ class ChangeWindows:
         site, tile = self._site_of(index), self.regions[index % len(self.regions)].tile
         row, col, symmetry, is_reversed = (int(v) for v in self._drawn[index])
         size = self.settings.window_px
-        rows, columns = slice(row, min(row + size, tile.row1)), slice(col, min(col + size, tile.col1))
+        rows, columns = slice(row, min(row + size, tile.rows.stop)), slice(col, min(col + size, tile.columns.stop))
         label_HW = self._filled(site.label_HW[rows, columns], UNKNOWN)
         x_TCHW, valid_THW = self._filled(site.x_TCHW[..., rows, columns]), self._filled(site.valid_THW[..., rows, columns])
         elapsed_T = site.elapsed_T

@@ -198,7 +198,7 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
     create_column("valid_fraction", "float64", {"long_name": "share of pixels that may be used"})
     names = np.array([band.name for band in bands], dtype=object)
     root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",))[:] = names
-    for name, centres in (("y", grid.y_centres()), ("x", grid.x_centres())):
+    for name, centres in (("y", grid.centres("y")), ("x", grid.centres("x"))):
         attributes: dict[str, JSON] = {"standard_name": f"projection_{name}_coordinate", "axis": name.upper()}
         array = root.create_array(name, shape=centres.shape, dtype="float64", dimension_names=(name,), attributes=attributes)
         array[:] = centres
@@ -290,6 +290,11 @@ def grid_of(dataset: xr.Dataset) -> Grid:
     except ValueError as e:
         raise ArtefactDamaged(f"the cube's spatial_ref holds no CRS that PROJ can parse: {e}; ingest it again") from e
     return Grid.from_affine(crs, Affine(*attributes["affine"]), (dataset.sizes["y"], dataset.sizes["x"]))
+
+
+def space_dims(dataset: xr.Dataset) -> tuple[str, ...]:
+    """The axes of space of a cube: ("y", "x"), of a cube of volumes ("z", "y", "x")."""
+    return tuple(str(dim) for dim in dataset[VALID].dims[1:])
 
 
 def bands_of(dataset: xr.Dataset) -> tuple[Band, ...]:

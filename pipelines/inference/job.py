@@ -15,16 +15,16 @@ import numpy as np
 import xarray as xr
 
 from pipelines.calendar import from_days
-from pipelines.cube.store import bands_of, grid_of
+from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError, StateError
 from pipelines.grid import Grid
 from pipelines.inference.staging import ROLES, Field, Staged
-from pipelines.inference.tiling import chunk_rows, plan_batches, window_of
+from pipelines.inference.tiling import chunk_length, plan_batches, window_of
 from pipelines.predictors import Forecaster
 from pipelines.samples.prepare import SampleSettings
 from pipelines.samples.variables import Variable, used_bands
 from pipelines.samples.windows import ForecastSteps, steps_from
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 VERSION = 2  # of the meaning of the staged bytes; part of the key
 
@@ -92,14 +92,14 @@ class Intervals(Protocol):
 class Job:
     """One prediction, as plain values; picklable. `times` are indices in the cube of the N dates that may be used.
 
-    `context_T` are indices into `times`, -1 = no observation. `halo_px` (y, x); None = unbounded receptive field: windows that
-    overlap by 2 * `blend_px` are blended. Windows start at multiples of `stride_px` (y, x).
+    `context_T` are indices into `times`, -1 = no observation. `halo_px` per axis; None = unbounded receptive field: windows that
+    overlap by 2 * `blend_px` are blended. Windows start at multiples of `stride_px` per axis.
     """
 
     snapshot: str
     model_hash: str
     variables: tuple[Variable, ...]
-    shape_yx: tuple[int, int]
+    shape: tuple[int, ...]
     times: tuple[int, ...]
     context_T: tuple[int, ...]
     target_days_K: tuple[float, ...]
@@ -121,13 +121,13 @@ class Job:
         roles = ROLES if self.bounds else ROLES[:1]
         return tuple(Field(k, v.name, role) for k in range(len(self.target_days_K)) for v in self.variables for role in roles)
 
-    def window_of(self, tile: Tile) -> Tile:
+    def window_of(self, tile: Box) -> Box:
         """The window that is needed to forecast `tile` exactly."""
-        reach_px = (self.blend_px, self.blend_px) if self.halo_px is None else self.halo_px
-        return window_of(tile, reach_px, self.shape_yx, self.stride_px)
+        reach_px = (self.blend_px,) * len(self.shape) if self.halo_px is None else self.halo_px
+        return window_of(tile, reach_px, self.shape, self.stride_px)
 
-    def batches(self) -> tuple[Tile, ...]:
-        return plan_batches(self.shape_yx, self.tile_px, self.tiles_across)
+    def batches(self) -> tuple[Box, ...]:
+        return plan_batches(self.shape, self.tile_px, self.tiles_across)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Prediction:
 
     @property
     def staged(self) -> Staged:
-        return Staged(self.folder, self.job.fields, self.job.shape_yx)
+        return Staged(self.folder, self.job.fields, self.job.shape)
 
 
 def plan_job(
@@ -156,28 +156,29 @@ def plan_job(
     """
     context_T, usable_N, targets = steps.context_T, steps.usable_N, len(steps.target_days_K)
     halo_px, stride_px = forecaster.halo_px(len(context_T) + targets), forecaster.stride_px
-    if len(stride_px) != 2 or (halo_px is not None and len(halo_px) != 2):
-        raise StateError(
-            f"{type(forecaster).__name__} states halo {halo_px} and stride {stride_px}; expected two axes (y, x), as the cube has"
-        )
+    dims = space_dims(dataset)
+    if len(stride_px) != len(dims) or (halo_px is not None and len(halo_px) != len(dims)):
+        stated = f"{type(forecaster).__name__} states halo {halo_px} and stride {stride_px}"
+        raise StateError(f"{stated}; expected one number for each of the cube's axes ({', '.join(dims)})")
     _check_request(dataset, steps, tile_px, blend_px if halo_px is None else 0)
     times = np.flatnonzero(usable_N)
-    shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
-    reach_y, reach_x = (blend_px, blend_px) if halo_px is None else map(sum, zip(halo_px, stride_px, (-1, -1), strict=True))
-    # bytes per column of a `RowBand` at most: twice while it grows, image and valid
+    shape = tuple(dataset.sizes[dim] for dim in dims)
+    reach = [blend_px] * len(dims) if halo_px is None else [halo + px - 1 for halo, px in zip(halo_px, stride_px, strict=True)]
+    # bytes per column of a `Slab` at most: twice while it grows, image and valid
     pixel = len(used_bands(bands_of(dataset), tuple(variables))) * dataset["image"].dtype.itemsize + 1
-    column = 2 * len(times) * pixel * (tile_px + 2 * reach_y + chunk_rows(dataset))
-    across = max(1, int((memory_mb * 2**20 / column - 2 * reach_x) // tile_px))
+    between = math.prod(tile_px + 2 * px for px in reach[1:-1])
+    column = 2 * len(times) * pixel * between * (tile_px + 2 * reach[0] + chunk_length(dataset))
+    across = max(1, int((memory_mb * 2**20 / column - 2 * reach[-1]) // tile_px))
     return Job(
         snapshot=snapshot,
         model_hash=model_hash,
         variables=tuple(variables),
-        shape_yx=shape_yx,
+        shape=shape,
         times=tuple(int(n) for n in times),
         context_T=tuple(int(np.searchsorted(times, n)) if n >= 0 else -1 for n in context_T),
         target_days_K=tuple(float(day) for day in steps.target_days_K),
         tile_px=tile_px,
-        tiles_across=min(across, math.ceil(shape_yx[1] / tile_px)),
+        tiles_across=min(across, math.ceil(shape[-1] / tile_px)),
         halo_px=halo_px,
         stride_px=stride_px,
         blend_px=blend_px,

@@ -24,11 +24,10 @@ from filelock import FileLock, Timeout
 from pipelines.errors import CubeBusy, NotPublished, StateError
 from pipelines.inference.job import Intervals, Prediction, Request, plan_job
 from pipelines.inference.staging import Field, Record, Staged, append_record, read_header, read_records, start_ledger
-from pipelines.inference.tiling import tiles_of
 from pipelines.inference.window import Strip, blend
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def predict(prediction: Prediction, workers: int = 1, progress: Progress | None 
         return finish(prediction)
 
 
-def _predict_all(prediction: Prediction, regions: Sequence[Tile], workers: int) -> Iterator[Record]:
+def _predict_all(prediction: Prediction, regions: Sequence[Box], workers: int) -> Iterator[Record]:
     """Records as batches finish. Uses threads: reading and torch both release the interpreter lock."""
     if workers <= 1 or len(regions) <= 1:
         yield from (predict_batch(prediction, region) for region in regions)
@@ -87,7 +86,7 @@ def _exclusive(staging: Path) -> FileLock:
     return lock
 
 
-def open_staging(prediction: Prediction) -> list[Tile]:
+def open_staging(prediction: Prediction) -> list[Box]:
     """The regions still to be predicted; creates the files and the ledger of this job if there are none.
 
     Regions in the ledger are verified by checksum; mismatches are predicted again.
@@ -99,7 +98,7 @@ def open_staging(prediction: Prediction) -> list[Tile]:
             old.unlink()
         staged.allocate()
         fields = [[f.target, f.variable, f.role] for f in job.fields]
-        start_ledger(folder, {"key": job.key, "fields": fields, "shape_yx": job.shape_yx, "tile_px": job.tile_px})
+        start_ledger(folder, {"key": job.key, "fields": fields, "shape": job.shape, "tile_px": job.tile_px})
         return list(job.batches())
     finished = {record.region: record.sha256 for record in read_records(folder)}
     missing = []
@@ -125,14 +124,14 @@ def finish(prediction: Prediction) -> Staged:
     return prediction.staged
 
 
-def predict_batch(prediction: Prediction, region: Tile) -> Record:
+def predict_batch(prediction: Prediction, region: Box) -> Record:
     """Predicts one region and writes it to the files; idempotent. The caller appends the record to the ledger."""
     job, intervals, strip = prediction.job, prediction.intervals, Strip(prediction, region)
     record = Record(region.key, "")
     with prediction.staged.writing() as writer:
         if job.halo_px is None:
             y_KCHW, record = blend(strip, region, intervals)
-        for tile in tiles_of(region, job.tile_px):
+        for tile in region.cut(job.tile_px):
             y = strip.forecast(tile) if job.halo_px is not None else y_KCHW[:, :, *tile.within(region)]
             writer.write(tile, _blocks(prediction, y))
         return replace(record, sha256=writer.digest.hexdigest())

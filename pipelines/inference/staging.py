@@ -1,4 +1,4 @@
-"""Predicted fields on disk: one plain float32 file per field, rows from the top, written region by region, and a ledger.
+"""Predicted fields on disk: one plain float32 file per field, first axis outermost, written region by region, and a ledger.
 
 The ledger is an append-only list of finished regions, one JSON line each, on disk before the next region starts.
 """
@@ -6,7 +6,9 @@ The ledger is an append-only list of finished regions, one JSON line each, on di
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +20,7 @@ import numpy as np
 
 from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.files import naming_full_disk, sync, write_text
-from pipelines.inference.tiling import tiles_of
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 LEDGER = "ledger.jsonl"
 ROLES = ("forecast", "lower", "upper")
@@ -41,11 +42,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Staged:
-    """Finished or incomplete fields in `folder`; each is (rows, columns) float32 little-endian, NaN = no data, no header."""
+    """Finished or incomplete fields in `folder`; each is float32 little-endian of `shape`, NaN = no data, no header."""
 
     folder: Path
     fields: tuple[Field, ...]
-    shape_yx: tuple[int, int]
+    shape: tuple[int, ...]
 
     @classmethod
     def open(cls, folder: Path) -> Staged:
@@ -54,20 +55,25 @@ class Staged:
         if header is None:
             raise MissingInput(f"{folder}: no staged prediction here (no ledger); run `driftline predict` first")
         fields = tuple(Field(int(k), str(variable), str(role)) for k, variable, role in header["fields"])
-        return cls(folder, fields, (int(header["shape_yx"][0]), int(header["shape_yx"][1])))
+        return cls(folder, fields, tuple(map(int, header["shape"])))
 
-    def read(self, field: Field, rows: slice, columns: slice = slice(None)) -> np.ndarray:
-        """A copy of the field at `rows`, `columns` (zero-based, half-open), float32. Reads only those rows."""
-        width = self.shape_yx[1]
-        first, last, _ = rows.indices(self.shape_yx[0])
-        block = np.fromfile(self.folder / field.file, DTYPE, count=(last - first) * width, offset=first * width * DTYPE.itemsize)
-        if block.size != (last - first) * width:
-            raise ArtefactDamaged(f"{self.folder / field.file}: shorter than {self.shape_yx}; delete the folder, predict again")
-        return block.reshape(last - first, width)[:, columns]
+    def read(self, field: Field, *slices: slice) -> np.ndarray:
+        """A copy of the field at `slices`, one per axis from the first on (the rest whole), float32. Reads no other rows."""
+        first, last, _ = slices[0].indices(self.shape[0])
+        plane = math.prod(self.shape[1:])
+        block = np.fromfile(self.folder / field.file, DTYPE, count=(last - first) * plane, offset=first * plane * DTYPE.itemsize)
+        if block.size != (last - first) * plane:
+            raise ArtefactDamaged(f"{self.folder / field.file}: shorter than {self.shape}; delete the folder, predict again")
+        return block.reshape(last - first, *self.shape[1:])[:, *slices[1:]]
+
+    def offsets(self, tile: Box) -> Iterator[int]:
+        """Position in a file, bytes, of each row of `tile`."""
+        for corner in itertools.product(*map(range, tile.start[:-1], tile.stop[:-1])):
+            yield int(np.ravel_multi_index((*corner, tile.start[-1]), self.shape)) * DTYPE.itemsize
 
     def allocate(self) -> None:
         """Creates every file at its full size, so that a full disk is detected before the computation."""
-        size = self.shape_yx[0] * self.shape_yx[1] * DTYPE.itemsize
+        size = math.prod(self.shape) * DTYPE.itemsize
         for field in self.fields:
             with (self.folder / field.file).open("wb") as file, naming_full_disk(self.folder, size * len(self.fields)):
                 if hasattr(os, "posix_fallocate"):
@@ -92,16 +98,15 @@ class Staged:
             for descriptor in descriptors.values():
                 os.fsync(descriptor)
 
-    def checksum(self, region: Tile, tile_px: int) -> str:
+    def checksum(self, region: Box, tile_px: int) -> str:
         """SHA-256 of the region on disk, computed as `Writer` does."""
         digest = hashlib.sha256()
-        width = self.shape_yx[1] * DTYPE.itemsize
         with self._opened(os.O_RDONLY) as descriptors:
-            for tile in tiles_of(region, tile_px):
+            for tile in region.cut(tile_px):
+                length = tile.shape[-1] * DTYPE.itemsize
                 for field in self.fields:
-                    for row in range(tile.row0, tile.row1):
-                        length = tile.shape_yx[1] * DTYPE.itemsize
-                        digest.update(os.pread(descriptors[field], length, row * width + tile.col0 * DTYPE.itemsize))
+                    for offset in self.offsets(tile):
+                        digest.update(os.pread(descriptors[field], length, offset))
         return digest.hexdigest()
 
 
@@ -111,16 +116,15 @@ class Writer:
     def __init__(self, staged: Staged, descriptors: dict[Field, int]):
         self.staged, self.descriptors, self.digest = staged, descriptors, hashlib.sha256()
 
-    def write(self, tile: Tile, blocks: dict[Field, np.ndarray]) -> None:
-        """Writes `blocks` (each (rows, columns) of the tile). Uses plain writes: mapped pages would count as memory."""
-        width = self.staged.shape_yx[1] * DTYPE.itemsize
+    def write(self, tile: Box, blocks: dict[Field, np.ndarray]) -> None:
+        """Writes `blocks` (each of the tile's shape). Uses plain writes: mapped pages would count as memory."""
         for field in self.staged.fields:
             block = np.ascontiguousarray(blocks[field], DTYPE)
-            if block.shape != tile.shape_yx:
-                raise ValueError(f"{field}: block {block.shape} for tile {tile.key} of {tile.shape_yx}")
+            if block.shape != tile.shape:
+                raise ValueError(f"{field}: block {block.shape} for tile {tile.key} of {tile.shape}")
             with naming_full_disk(self.staged.folder, block.nbytes):
-                for row, line in enumerate(block, start=tile.row0):
-                    os.pwrite(self.descriptors[field], line.data, row * width + tile.col0 * DTYPE.itemsize)
+                for line, offset in zip(block.reshape(-1, tile.shape[-1]), self.staged.offsets(tile), strict=True):
+                    os.pwrite(self.descriptors[field], line.data, offset)
             self.digest.update(block.data)
 
 

@@ -4,52 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import xarray as xr
 
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 MOST_BATCHES = 400  # one task each under a scheduler: 10,000 tiles stay below 500 tasks
-LEAST_SIDE_PX = 144
+LEAST_PX = 144**2
 TILES_PER_BATCH = 16  # at most this many are lost in a kill, on small rasters
 
 
-def plan_batches(shape_yx: tuple[int, int], tile_px: int, tiles_across: int = 4) -> tuple[Tile, ...]:
-    """Regions of whole tiles that cover every pixel of a raster of `shape_yx` exactly once; pure, a few ints each.
+def plan_batches(shape: tuple[int, ...], tile_px: int, tiles_across: int = 4) -> tuple[Box, ...]:
+    """Regions of whole tiles that cover every pixel of a raster of `shape` exactly once; pure, a few ints each.
 
-    A region is at most `tiles_across` tiles wide and is processed downwards, so that rows shared by two tiles are read once.
-    There are at most about `MOST_BATCHES`, whatever the raster.
+    A region is at most `tiles_across` tiles wide on the last axis, and one on those between. It is processed along the first
+    axis, so that rows (of volumes: slices) shared by two tiles are read once. There are at most about `MOST_BATCHES`, whatever
+    the raster.
     """
-    rows, columns = (math.ceil(size / tile_px) for size in shape_yx)
-    across = max(1, min(tiles_across, columns))
-    strips = math.ceil(columns / across)
-    requested = max(TILES_PER_BATCH, math.ceil(rows * columns / MOST_BATCHES))
-    down = max(1, math.ceil(requested / across), math.ceil(rows * strips / MOST_BATCHES))
-    height, width = down * tile_px, across * tile_px
-    return tuple(
-        Tile(row, min(row + height, shape_yx[0]), col, min(col + width, shape_yx[1]))
-        for col in range(0, shape_yx[1], width)
-        for row in range(0, shape_yx[0], height)
-    )
+    tiles = [math.ceil(size / tile_px) for size in shape]
+    across = max(1, min(tiles_across, tiles[-1]))
+    columns = math.prod(tiles[1:-1]) * math.ceil(tiles[-1] / across)
+    requested = max(TILES_PER_BATCH, math.ceil(math.prod(tiles) / MOST_BATCHES))
+    along = max(1, math.ceil(requested / across), math.ceil(tiles[0] * columns / MOST_BATCHES))
+    regions = Box.whole(shape).cut((along * tile_px, *(tile_px for _ in shape[1:-1]), across * tile_px))
+    return tuple(sorted(regions, key=lambda region: region.start[::-1]))
 
 
-def tiles_of(region: Tile, tile_px: int) -> list[Tile]:
-    """The tiles of `region`, row by row; `region` starts on a tile corner (as those of `plan_batches` do)."""
-    return [
-        Tile(row, min(row + tile_px, region.row1), col, min(col + tile_px, region.col1))
-        for row in range(region.row0, region.row1, tile_px)
-        for col in range(region.col0, region.col1, tile_px)
-    ]
-
-
-def tiles_around(region: Tile, tile_px: int, shape_yx: tuple[int, int]) -> list[Tile]:
+def tiles_around(region: Box, tile_px: int, shape: tuple[int, ...]) -> list[Box]:
     """The tiles of `region` and the tiles adjacent to it, row by row: those whose windows extend into it."""
-    ring = region.grown(tile_px, shape_yx)
-    bottom, right = (
-        min(math.ceil(stop / tile_px) * tile_px, size) for stop, size in zip((ring.row1, ring.col1), shape_yx, strict=True)
-    )
-    return tiles_of(Tile(ring.row0, bottom, ring.col0, right), tile_px)
+    ring = region.grown(tile_px, shape)
+    ends = (min(math.ceil(stop / tile_px) * tile_px, size) for stop, size in zip(ring.stop, shape, strict=True))
+    return Box(ring.start, tuple(ends)).cut(tile_px)
 
 
 def ramp(start: int, stop: int, blend_px: int, size: int) -> np.ndarray:
@@ -67,29 +54,39 @@ def ramp(start: int, stop: int, blend_px: int, size: int) -> np.ndarray:
     return np.clip(np.minimum(rise, fall), 0, 1)
 
 
-def blend_weights(tile: Tile, blend_px: int, shape_yx: tuple[int, int]) -> np.ndarray:
-    """Weights (y, x) float64 of `tile.grown(blend_px, shape_yx)`: the product of both axes' ramps."""
-    down = ramp(tile.row0, tile.row1, blend_px, shape_yx[0])
-    across = ramp(tile.col0, tile.col1, blend_px, shape_yx[1])
-    weights: np.ndarray = down[:, None] * across[None, :]
-    return weights
+def blend_weights(tile: Box, blend_px: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights float64 of `tile.grown(blend_px, shape)`: the product of all axes' ramps."""
+    spans = zip(tile.start, tile.stop, shape, strict=True)
+    return reduce(np.multiply.outer, (ramp(start, stop, blend_px, size) for start, stop, size in spans))
 
 
-def window_of(tile: Tile, halo_px: Sequence[int], shape_yx: tuple[int, int], stride_px: Sequence[int] = (1, 1)) -> Tile:
-    """The window needed to forecast `tile`: its exact halo (y, x), and at least about 144 x 144 pixels of the raster.
+def window_of(tile: Box, halo_px: Sequence[int], shape: tuple[int, ...], stride_px: Sequence[int]) -> Box:
+    """The window needed to forecast `tile`: its exact halo per axis, and at least about `LEAST_PX` pixels of the raster.
 
-    Its first row and column are multiples of `stride_px` (y, x), the cells of a network with pooling.
+    Its start is a multiple of `stride_px` on each axis, the cells of a network with pooling.
 
     For small inputs torch uses another convolution on the CPU with other rounding (`use_mkldnn` in
     aten/src/ATen/native/Convolution.cpp: more than 20480 elements); with this minimum every window uses the one of the whole
     image, and the difference is 0.0. Starts never move up from one tile row to the next.
     """
-    height = min(shape_yx[0], LEAST_SIDE_PX)
-    width = min(shape_yx[1], max(LEAST_SIDE_PX, math.ceil(LEAST_SIDE_PX**2 / height)))
-    height = min(shape_yx[0], max(LEAST_SIDE_PX, math.ceil(LEAST_SIDE_PX**2 / width)))
-    row0, row1 = _span(tile.row0 - halo_px[0], tile.row1 + halo_px[0], height, shape_yx[0])
-    col0, col1 = _span(tile.col0 - halo_px[1], tile.col1 + halo_px[1], width, shape_yx[1])
-    return Tile(row0 - row0 % stride_px[0], row1, col0 - col0 % stride_px[1], col1)
+    spans = zip(tile.start, tile.stop, halo_px, least_sides(shape), shape, strict=True)
+    extended = [_span(start - halo, stop + halo, least, size) for start, stop, halo, least, size in spans]
+    starts = (start - start % px for (start, _), px in zip(extended, stride_px, strict=True))
+    return Box(tuple(starts), tuple(stop for _, stop in extended))
+
+
+def least_sides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Sides of the smallest window: equal ones of `LEAST_PX` pixels in all, longer where the raster is short on another axis.
+
+    >>> least_sides((500, 500)), least_sides((36, 900)), least_sides((90, 90, 90))
+    ((144, 144), (36, 576), (28, 28, 28))
+    """
+    side = math.ceil(round(LEAST_PX ** (1 / len(shape)), 6))
+    sides = [min(size, side) for size in shape]
+    for axis in reversed(range(len(shape))):
+        others = math.prod(sides) // sides[axis]
+        sides[axis] = min(shape[axis], max(side, math.ceil(LEAST_PX / others)))
+    return tuple(sides)
 
 
 def _span(start: int, stop: int, least: int, size: int) -> tuple[int, int]:
@@ -98,10 +95,10 @@ def _span(start: int, stop: int, least: int, size: int) -> tuple[int, int]:
     return start, min(max(stop, start + least), size)
 
 
-def chunk_rows(dataset: xr.Dataset) -> int:
-    """Rows of one stored chunk of `image`; 256 if the dataset does not state it."""
-    encoding = dataset["image"].encoding
+def chunk_length(dataset: xr.Dataset) -> int:
+    """Length of one stored chunk of `image` on the first axis of space (rows, of volumes slices); 256 if it is not stated."""
+    encoding, axis = dataset["image"].encoding, dataset["image"].dims[2]
     chunks = encoding.get("chunks") or encoding.get("preferred_chunks")
     if isinstance(chunks, dict):
-        return int(chunks.get("y", 256))
-    return int(chunks[-2]) if chunks else 256
+        return int(chunks.get(axis, 256))
+    return int(chunks[2]) if chunks else 256

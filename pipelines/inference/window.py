@@ -1,83 +1,88 @@
 """Forecasts of single windows of the cube: with exact halos, or overlapping windows blended.
 
-The cube is read from top to bottom, each aligned band of rows once; rows shared by two tiles stay in memory.
+The cube is read along the first axis of space, each aligned slab of rows once; rows shared by two tiles stay in memory.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import xarray as xr
 
 from pipelines.calendar import to_days
-from pipelines.cube.store import bands_of
+from pipelines.cube.store import bands_of, space_dims
 from pipelines.errors import StateError
 from pipelines.inference.job import Intervals, Job, Prediction
 from pipelines.inference.staging import Record
-from pipelines.inference.tiling import blend_weights, chunk_rows, tiles_around, tiles_of
+from pipelines.inference.tiling import blend_weights, chunk_length, tiles_around
 from pipelines.samples.variables import decode, used_bands
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
-class RowBand:
-    """A strip of columns of the cube, read once from top to bottom.
+class Slab:
+    """A column of the cube along the first axis of space, read once from its first row (of volumes: slice) to the last.
 
-    `times` and `bands` are indices along those axes. `read(rows)` may only move down; it returns views. The rows in memory are
-    those of the last call plus at most one chunk, so memory depends on the strip's width, not on the raster.
+    `times` and `bands` are indices along those axes, `across` one slice per axis of space after the first. `read(along)` may
+    only move on; it returns views. What is in memory are the rows of the last call plus at most one chunk, so memory depends on
+    the column's width, not on the raster. R rows; `*` the axes after the first.
     """
 
-    def __init__(self, dataset: xr.Dataset, times: np.ndarray, bands: np.ndarray, columns: slice):
-        self.image = dataset["image"].isel(x=columns, band=bands)
-        self.valid = dataset["valid"].isel(x=columns)
+    def __init__(self, dataset: xr.Dataset, times: np.ndarray, bands: np.ndarray, across: Sequence[slice]):
+        self.axis, *others = space_dims(dataset)
+        inside = dict(zip(others, across, strict=True))
+        self.image, self.valid = dataset["image"].isel({"band": bands, **inside}), dataset["valid"].isel(inside)
         self.times = times
-        self.height = dataset.sizes["y"]
-        self.chunk_px = chunk_rows(dataset)
+        self.length = dataset.sizes[self.axis]
+        self.chunk_px = chunk_length(dataset)
         self.first = 0
-        width = columns.stop - columns.start
-        self.image_NBYX = np.empty((len(times), len(bands), 0, width), dataset["image"].dtype)
-        self.valid_NYX = np.empty((len(times), 0, width), bool)
+        sides = [one.stop - one.start for one in across]
+        self.image_NBR = np.empty((len(times), len(bands), 0, *sides), dataset["image"].dtype)
+        self.valid_NR = np.empty((len(times), 0, *sides), bool)
 
-    def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """(image_NBYX as stored, valid_NYX bool) of `rows`; `rows.start` never decreases from call to call."""
-        if rows.start < self.first:
-            raise ValueError(f"rows from {rows.start} were already dropped; the band now starts at {self.first}")
-        held = self.first + self.image_NBYX.shape[2]
-        if rows.stop > held:
-            self._load(rows, max(held, rows.start))
-        elif rows.start > self.first:
-            kept = slice(rows.start - self.first, None)
-            self.image_NBYX, self.valid_NYX = self.image_NBYX[:, :, kept].copy(), self.valid_NYX[:, kept].copy()
-            self.first = rows.start
-        inside = slice(rows.start - self.first, rows.stop - self.first)
-        return self.image_NBYX[:, :, inside], self.valid_NYX[:, inside]
+    def read(self, along: slice) -> tuple[np.ndarray, np.ndarray]:
+        """(image_NBR* as stored, valid_NR* bool) of the rows `along`; `along.start` never decreases from call to call."""
+        if along.start < self.first:
+            raise ValueError(f"rows from {along.start} were already dropped; the slab now starts at {self.first}")
+        held = self.first + self.image_NBR.shape[2]
+        if along.stop > held:
+            self._load(along, max(held, along.start))
+        elif along.start > self.first:
+            kept = slice(along.start - self.first, None)
+            self.image_NBR, self.valid_NR = self.image_NBR[:, :, kept].copy(), self.valid_NR[:, kept].copy()
+            self.first = along.start
+        inside = slice(along.start - self.first, along.stop - self.first)
+        return self.image_NBR[:, :, inside], self.valid_NR[:, inside]
 
-    def _load(self, rows: slice, held: int) -> None:
-        """Extends the band to the end of the chunk of the last requested row, one date at a time."""
-        stop = min(math.ceil(rows.stop / self.chunk_px) * self.chunk_px, self.height)
-        image_NBYX = np.empty((*self.image_NBYX.shape[:2], stop - rows.start, self.image_NBYX.shape[3]), self.image_NBYX.dtype)
-        valid_NYX = np.empty((len(self.times), stop - rows.start, self.image_NBYX.shape[3]), bool)
-        kept, old = slice(0, held - rows.start), slice(rows.start - self.first, held - self.first)
-        if held > rows.start:
-            image_NBYX[:, :, kept], valid_NYX[:, kept] = self.image_NBYX[:, :, old], self.valid_NYX[:, old]
+    def _load(self, along: slice, held: int) -> None:
+        """Extends the slab to the end of the chunk of the last requested row, one date at a time."""
+        stop = min(math.ceil(along.stop / self.chunk_px) * self.chunk_px, self.length)
+        rows, sides = stop - along.start, self.image_NBR.shape[3:]
+        image_NBR = np.empty((*self.image_NBR.shape[:2], rows, *sides), self.image_NBR.dtype)
+        valid_NR = np.empty((len(self.times), rows, *sides), bool)
+        kept, old = slice(0, held - along.start), slice(along.start - self.first, held - self.first)
+        if held > along.start:
+            image_NBR[:, :, kept], valid_NR[:, kept] = self.image_NBR[:, :, old], self.valid_NR[:, old]
         for n, time in enumerate(self.times):
-            image_NBYX[n, :, kept.stop :] = self.image.isel(time=time, y=slice(held, stop)).values
-            valid_NYX[n, kept.stop :] = self.valid.isel(time=time, y=slice(held, stop)).values
-        self.image_NBYX, self.valid_NYX, self.first = image_NBYX, valid_NYX, rows.start
+            part = {"time": time, self.axis: slice(held, stop)}
+            image_NBR[n, :, kept.stop :] = self.image.isel(part).values
+            valid_NR[n, kept.stop :] = self.valid.isel(part).values
+        self.image_NBR, self.valid_NR, self.first = image_NBR, valid_NR, along.start
 
 
 class Strip:
     """The windows of one region, read from the top down, and the forecast for each."""
 
-    def __init__(self, prediction: Prediction, region: Tile):
+    def __init__(self, prediction: Prediction, region: Box):
         self.job, self.forecaster = prediction.job, prediction.forecaster
         dataset, job = prediction.dataset, prediction.job
         bands = bands_of(dataset)
         used = used_bands(bands, job.variables)
-        self.columns = columns_of(job, region)
+        self.across, self.dims = across_of(job, region), space_dims(dataset)
         self.bands = tuple(bands[n] for n in used)
-        self.band = RowBand(dataset, np.array(job.times), np.array(used), self.columns)
+        self.slab = Slab(dataset, np.array(job.times), np.array(used), self.across.slices)
         self.dates = {
             "days_N": torch.from_numpy(np.ascontiguousarray(to_days(dataset["time"].values[list(job.times)]))),
             "context_T": torch.tensor(job.context_T, dtype=torch.int64),
@@ -85,36 +90,38 @@ class Strip:
             "target_days_K": torch.tensor(job.target_days_K, dtype=torch.float64),
         }
 
-    def forecast(self, tile: Tile) -> np.ndarray:
+    def forecast(self, tile: Box) -> np.ndarray:
         """y_KCHW float32 of `tile`, from a window with the exact halo; NaN where the pixel was never observed."""
         window = self.job.window_of(tile)
         return self.forecast_window(window)[:, :, *tile.within(window)]
 
-    def forecast_window(self, window: Tile) -> np.ndarray:
-        image_NBYX, valid_NYX = self.band.read(window.rows)
-        inside = slice(window.col0 - self.columns.start, window.col1 - self.columns.start)
-        x_NCYX, valid_NYX = decode(image_NBYX[..., inside], valid_NYX[..., inside], self.bands, self.job.variables)
-        x_NCHW, valid_NHW = (torch.from_numpy(np.ascontiguousarray(array)) for array in (x_NCYX, valid_NYX))
+    def forecast_window(self, window: Box) -> np.ndarray:
+        image_NBR, valid_NR = self.slab.read(window.slices[0])
+        inside = Box(window.start[1:], window.stop[1:]).within(self.across)
+        values, valid = decode(image_NBR[:, :, :, *inside], valid_NR[:, :, *inside], self.bands, self.job.variables)
+        x_NCHW, valid_NHW = (torch.from_numpy(np.ascontiguousarray(array)) for array in (values, valid))
         with torch.inference_mode():
             y_KCHW = self.forecaster.forecast(x_NCHW=x_NCHW, valid_NHW=valid_NHW, **self.dates)
         y = np.array(y_KCHW.detach().cpu().numpy(), np.float32)
-        expected = (len(self.job.target_days_K), len(self.job.variables), *window.shape_yx)
+        expected = (len(self.job.target_days_K), len(self.job.variables), *window.shape)
         if y.shape != expected:
-            raise StateError(f"the forecaster returned {y.shape}, expected (targets, variables, rows, columns) = {expected}")
-        y[..., ~valid_NYX.any(axis=0)] = np.nan
+            axes = ", ".join(self.dims)
+            raise StateError(f"the forecaster returned {y.shape}, expected (targets, variables, {axes}) = {expected}")
+        y[:, :, ~valid.any(axis=0)] = np.nan
         return y
 
 
-def columns_of(job: Job, region: Tile) -> slice:
-    """The columns of the windows of `region`; blending also needs the adjacent tiles."""
+def across_of(job: Job, region: Box) -> Box:
+    """What the windows of `region` cover on the axes after the first; blending also needs the adjacent tiles."""
     if job.halo_px is None:
-        return region.grown(job.tile_px + job.blend_px, job.shape_yx).columns
-    tiles = tiles_of(region, job.tile_px)
-    window, first, last = (job.window_of(tile) for tile in (region, tiles[0], tiles[-1]))
-    return slice(min(first.col0, last.col0, window.col0), max(first.col1, last.col1, window.col1))
+        window = region.grown(job.tile_px + job.blend_px, job.shape)
+    else:
+        tiles = region.cut(job.tile_px)
+        window = Box.around(job.window_of(tile) for tile in (region, tiles[0], tiles[-1]))
+    return Box(window.start[1:], window.stop[1:])
 
 
-def blend(strip: Strip, region: Tile, intervals: Intervals | None) -> tuple[np.ndarray, Record]:
+def blend(strip: Strip, region: Box, intervals: Intervals | None) -> tuple[np.ndarray, Record]:
     """Weighted mean y_KCHW float32 of all windows that extend into `region`, and their disagreement there.
 
     The disagreement of a pixel is the weighted standard deviation of the windows' forecasts around the blended one; with
@@ -122,24 +129,19 @@ def blend(strip: Strip, region: Tile, intervals: Intervals | None) -> tuple[np.n
     order (row by row), so that the sum does not depend on the worker.
     """
     job = strip.job
-    shape = (len(job.target_days_K), len(job.variables), *region.shape_yx)
-    total, square, weight = np.zeros(shape), np.zeros(shape), np.zeros(region.shape_yx)
-    views = np.zeros(region.shape_yx, np.int16)
-    for tile in tiles_around(region, job.tile_px, job.shape_yx):
-        window = tile.grown(job.blend_px, job.shape_yx)
+    shape = (len(job.target_days_K), len(job.variables), *region.shape)
+    total, square, weight = np.zeros(shape), np.zeros(shape), np.zeros(region.shape)
+    views = np.zeros(region.shape, np.int16)
+    for tile in tiles_around(region, job.tile_px, job.shape):
+        window = tile.grown(job.blend_px, job.shape)
         if not window.overlaps(region):
             continue
-        weights = blend_weights(tile, job.blend_px, job.shape_yx)
-        rows, columns = (
-            (max(window.row0, region.row0), min(window.row1, region.row1)),
-            (max(window.col0, region.col0), min(window.col1, region.col1)),
-        )
-        common = Tile(*rows, *columns)
+        common = window.common(region)
         here, there = common.within(window), common.within(region)
-        y = strip.forecast_window(window)[:, :, here[0], here[1]].astype(np.float64)
-        w = weights[here]
-        total[:, :, there[0], there[1]] += w * y
-        square[:, :, there[0], there[1]] += w * y**2
+        y = strip.forecast_window(window)[:, :, *here].astype(np.float64)
+        w = blend_weights(tile, job.blend_px, job.shape)[here]
+        total[:, :, *there] += w * y
+        square[:, :, *there] += w * y**2
         weight[there] += w
         views[there] += 1
     mean = total / weight

@@ -24,7 +24,7 @@ from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
 from pipelines.samples.sampling import WindowArrays
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 SUMS = ("pixels", "absolute", "squared", "signed", "similarity", "frames", "truth", "truth_squared")
 PIXELS, ABSOLUTE, SQUARED, SIGNED, SIMILARITY, FRAMES, TRUTH, TRUTH_SQUARED = range(len(SUMS))
@@ -66,7 +66,7 @@ def evaluate(
         )
     tallies = {name: ErrorTally() for name in forecasters}
     coverage = CoverageTally(intervals) if intervals else None
-    range_of_tile: dict[Tile, np.ndarray] = {}
+    range_of_tile: dict[Box, np.ndarray] = {}
     count = 0
     for count, window in enumerate(windows, start=1):
         if window.tile not in range_of_tile:

@@ -14,10 +14,10 @@ import xarray as xr
 from pipelines.cube.store import bands_of, grid_of, head_snapshot, open_cube
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
-from pipelines.inference.tiling import chunk_rows
+from pipelines.inference.tiling import chunk_length
 from pipelines.monitoring.detector import Detector, Observations
 from pipelines.samples.variables import Variable, decode, used_bands
-from pipelines.tiles import Tile, tile_raster
+from pipelines.tiles import Box
 
 AREA_PX, MOST_PX = 256, 512 * 512  # of a large raster so much is read for a threshold and for an evaluation
 GAP_PX = 8  # more than any halo, so that squares side by side do not depend on each other
@@ -120,27 +120,25 @@ def require_history(cube: MonitoredCube) -> None:
 class Block:
     """Tiles that are read together, so that a stored chunk is unpacked once for all of them, and the rectangle around them."""
 
-    area: Tile
-    tiles: tuple[Tile, ...]
+    area: Box
+    tiles: tuple[Box, ...]
 
 
 def plan_blocks(cube: MonitoredCube, tile_px: int, halo_px: int) -> tuple[Block, ...]:
     """The raster's tiles in blocks: as many whole tiles as lie in one stored chunk, fewer where their history is too large."""
-    side, chunk_px, dates = tile_px, chunk_rows(cube.dataset), max(len(cube.history), 1)
+    side, chunk_px, dates = tile_px, chunk_length(cube.dataset), max(len(cube.history), 1)
     while side * 2 <= chunk_px and (2 * side + 2 * halo_px) ** 2 * dates * 5 <= BLOCK_MB * 2**20:
         side *= 2
     blocks = []
-    for area in tile_raster(cube.shape_yx, side):
-        inside = tile_raster(area.shape_yx, tile_px)
-        tiles = (Tile(t.row0 + area.row0, t.row1 + area.row0, t.col0 + area.col0, t.col1 + area.col0) for t in inside)
-        blocks.append(Block(area, tuple(tiles)))
+    for area in Box.whole(cube.shape_yx).cut(side):
+        blocks.append(Block(area, tuple(area.cut(tile_px))))
     return tuple(blocks)
 
 
 class BlockReader:
     """Decoded dates of a rectangle of the cube, grown by the halo. `reads` counts the dates that were read from the cube."""
 
-    def __init__(self, cube: MonitoredCube, area: Tile, halo_px: int = 0):
+    def __init__(self, cube: MonitoredCube, area: Box, halo_px: int = 0):
         self.shape_yx, self.halo_px, self.variable = cube.shape_yx, halo_px, cube.variable
         self.area = area.grown(halo_px, self.shape_yx)
         bands = bands_of(cube.dataset)
@@ -162,7 +160,7 @@ class BlockReader:
             self.held[date.index] = (x_NCYX[0, 0], valid_NYX[0])
         return self.held[date.index]
 
-    def cut(self, date: CubeDate, tile: Tile) -> tuple[np.ndarray, np.ndarray] | None:
+    def cut(self, date: CubeDate, tile: Box) -> tuple[np.ndarray, np.ndarray] | None:
         """The same for one tile grown by the halo, views; None if it was not seen. An empty scene is not even read."""
         if date.is_empty:
             return None
@@ -174,10 +172,10 @@ class BlockReader:
 # ---------------------------------------------------------------- series
 
 
-def read_dates(cube: MonitoredCube, tile: Tile, dates: Sequence[CubeDate]) -> Observations:
+def read_dates(cube: MonitoredCube, tile: Box, dates: Sequence[CubeDate]) -> Observations:
     """The monitored variable in a tile on these dates, 0 where not valid."""
     reader = BlockReader(cube, tile)
-    x_NYX, valid_NYX = np.empty((len(dates), *tile.shape_yx), np.float32), np.empty((len(dates), *tile.shape_yx), bool)
+    x_NYX, valid_NYX = np.empty((len(dates), *tile.shape), np.float32), np.empty((len(dates), *tile.shape), bool)
     for n, date in enumerate(dates):
         x_NYX[n], valid_NYX[n] = reader.read(date)
     return Observations(x_NYX, valid_NYX, np.array([date.day for date in dates]))
@@ -187,14 +185,14 @@ def read_areas(cube: MonitoredCube, dates: Sequence[CubeDate]) -> Observations:
     """The same of the whole raster where it is small. Of a large one some squares, drawn by a fixed seed, side by side with a
     gap that is not valid."""
     if math.prod(cube.shape_yx) <= MOST_PX:
-        return read_dates(cube, Tile(0, cube.shape_yx[0], 0, cube.shape_yx[1]), dates)
-    tiles = tile_raster(cube.shape_yx, AREA_PX)
+        return read_dates(cube, Box.whole(cube.shape_yx), dates)
+    tiles = Box.whole(cube.shape_yx).cut(AREA_PX)
     chosen = sorted(np.random.default_rng(0).permutation(len(tiles))[: MOST_PX // AREA_PX**2].tolist())
-    rows, columns = max(tiles[i].shape_yx[0] for i in chosen), sum(tiles[i].shape_yx[1] + GAP_PX for i in chosen) - GAP_PX
+    rows, columns = max(tiles[i].shape[0] for i in chosen), sum(tiles[i].shape[1] + GAP_PX for i in chosen) - GAP_PX
     x_NYX, valid_NYX = np.zeros((len(dates), rows, columns), np.float32), np.zeros((len(dates), rows, columns), bool)
     column = 0
     for i in chosen:
-        height, width = tiles[i].shape_yx
+        height, width = tiles[i].shape
         part = slice(None), slice(0, height), slice(column, column + width)
         x_NYX[part], valid_NYX[part], _ = read_dates(cube, tiles[i], dates)
         column += width + GAP_PX
@@ -218,7 +216,7 @@ class Course:
 
 def follow_pixel(cube: MonitoredCube, detector: Detector, row: int, column: int) -> Course:
     """The course of the pixel at `row`, `column` of the cube over all of its dates."""
-    tile = Tile(row, row + 1, column, column + 1)
+    tile = Box((row, column), (row + 1, column + 1))
     reader = BlockReader(cube, tile, detector.halo_px)
     seen = [(*found, date.day) for date in cube.dates if (found := reader.cut(date, tile)) is not None]
     series = Observations(*map(np.array, zip(*seen, strict=True)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.files import naming_full_disk, write_text
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 HEADER, LEDGER = "layers.json", "ledger.jsonl"
 
@@ -70,7 +70,7 @@ class Layers:
         except (OSError, ValueError) as e:
             raise ArtefactDamaged(f"{self.path(name)} is not whole ({e}); run `driftline monitor CONFIG` again") from e
 
-    def write(self, blocks: Sequence[tuple[Tile, Mapping[str, np.ndarray], str]]) -> None:
+    def write(self, blocks: Sequence[tuple[Box, Mapping[str, np.ndarray], str]]) -> None:
         """Writes tiles, (tile, layer -> (rows, columns), what it was made from), in place, and then notes them. A tile that is
         not noted with what it should be made from is written again; while it is written, it is not noted."""
         with naming_full_disk(self.folder, sum(plane.nbytes for _, planes, _ in blocks for plane in planes.values())):
@@ -81,16 +81,16 @@ class Layers:
                         self._put(file.fileno(), tile, np.ascontiguousarray(planes[name], dtype))
             self._note([(tile, made_from) for tile, _, made_from in blocks])
 
-    def _note(self, lines: Sequence[tuple[Tile, str]]) -> None:
+    def _note(self, lines: Sequence[tuple[Box, str]]) -> None:
         with (self.folder / LEDGER).open("ab") as file:
             file.write(b"".join(json.dumps([tile.key, made_from]).encode() + b"\n" for tile, made_from in lines))
 
-    def _put(self, descriptor: int, tile: Tile, plane_YX: np.ndarray) -> None:
+    def _put(self, descriptor: int, tile: Box, plane_YX: np.ndarray) -> None:
         """Plain writes: mapped pages would count as memory."""
-        if plane_YX.shape != tile.shape_yx:
-            raise ValueError(f"a layer of {plane_YX.shape} for tile {tile.key} of {tile.shape_yx}")
-        for row, line in enumerate(plane_YX, start=tile.row0):
-            os.pwrite(descriptor, line.data, (row * self.shape_yx[1] + tile.col0) * plane_YX.itemsize)
+        if plane_YX.shape != tile.shape:
+            raise ValueError(f"a layer of {plane_YX.shape} for tile {tile.key} of {tile.shape}")
+        for row, line in enumerate(plane_YX, start=tile.rows.start):
+            os.pwrite(descriptor, line.data, (row * self.shape_yx[1] + tile.columns.start) * plane_YX.itemsize)
 
     def written(self) -> dict[str, str]:
         """tile key -> what its part of the layers was made from. A line that a kill cut off is left out."""

@@ -33,7 +33,7 @@ from pipelines.monitoring.state import (
     write_arrays,
 )
 from pipelines.progress import Progress
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 logger = logging.getLogger(__name__)
 Kind = Literal["nothing", "note", "steps", "replay", "fit"]
@@ -96,7 +96,7 @@ class Plan:
 class _Work:
     """A tile on its way from the state that lies on disk to the one that will."""
 
-    tile: Tile
+    tile: Box
     folder: Path
     header: Header | None
     plan: Plan
@@ -184,7 +184,7 @@ def plan_tile(
     return Plan(kind, base, todo, {n: is_seen for n, is_seen in seen.items() if n not in todo}, gone)
 
 
-def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Tile, shown: str | None, counts: Counts) -> _Work:
+def _open_tile(monitoring: Monitoring, reader: BlockReader, tile: Box, shown: str | None, counts: Counts) -> _Work:
     """Reads what the tile has and decides what it does; what is damaged is said and computed again. `shown`: what its layers
     were made from."""
     folder = monitoring.tiles / tile.key
@@ -230,7 +230,7 @@ def _fit(monitoring: Monitoring, reader: BlockReader, works: list[_Work]) -> Non
     if not works:
         return
     history = monitoring.cube.history
-    shapes = [work.tile.grown(reader.halo_px, reader.shape_yx).shape_yx for work in works]
+    shapes = [work.tile.grown(reader.halo_px, reader.shape_yx).shape for work in works]
     x = [np.empty((len(history), *shape), np.float32) for shape in shapes]
     valid = [np.empty((len(history), *shape), bool) for shape in shapes]
     days: list[list[float]] = [[] for _ in works]

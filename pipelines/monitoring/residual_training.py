@@ -25,7 +25,7 @@ from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import network_inputs, standardise
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
-from pipelines.tiles import tile_raster
+from pipelines.tiles import Box
 
 AREAS, AREA_PX = 4, 256  # what a network learns from: at most so many squares of the raster
 TARGET_CLIP = 4.0  # spreads; a sequential test counts no more either
@@ -65,7 +65,7 @@ class ResidualYear:
 
 def residual_years_of(cube: MonitoredCube, chosen: Learning) -> list[ResidualYear]:
     """The left-out years of the cube's history on some squares of the raster. Raises RequestError where none has enough of it."""
-    tiles = tile_raster(cube.shape_yx, AREA_PX)
+    tiles = Box.whole(cube.shape_yx).cut(AREA_PX)
     squares = np.random.default_rng(chosen.seed).permutation(len(tiles))[:AREAS]
     found, refused = [], []
     for index in sorted(squares.tolist()):

@@ -17,7 +17,7 @@ from pipelines.monitoring.detector import Observations
 from pipelines.monitoring.harmonic_model import masked_median
 from pipelines.monitoring.stable import first_change_year, is_in_season, months_and_years, stable_pixels, year_levels
 from pipelines.samples.variables import Variable, decode
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ def evaluate_pairs(
     if len(bands) < 2:
         return {}
     height, width = cube.shape_yx
-    tile = Tile(0, min(height, AREA_PX), 0, min(width, AREA_PX))
+    tile = Box.whole((min(height, AREA_PX), min(width, AREA_PX)))
     part = cube.dataset.isel(y=tile.rows, x=tile.columns)
     variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
     one_date = (part.isel(time=[date.index]) for date in cube.dates)

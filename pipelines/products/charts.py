@@ -20,7 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from pipelines.products.canvas import FAINT, INK, MUTED, drawing, label, tidy, title
 from pipelines.products.json_values import Json
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 if TYPE_CHECKING:
     from pipelines.monitoring.areas import Course
@@ -110,15 +110,18 @@ def draw_coverage(intervals: Json, path: Path) -> None:
             _finish(axes, len(leads))
 
 
-def draw_blocks(tiles: Iterable[tuple[Tile, str]], shape_yx: tuple[int, int], path: Path) -> None:
-    """Writes a PNG: which pixels train, validate and test. `tiles` are (tile, part); what no part uses is grey."""
-    height, width = shape_yx
+def draw_blocks(tiles: Iterable[tuple[Box, str]], shape: tuple[int, ...], path: Path) -> None:
+    """Writes a PNG: which pixels train, validate and test. `tiles` are (tile, part); what no part uses is grey.
+
+    Of volumes the view along the slices.
+    """
+    height, width = shape[-2:]
     with drawing(path, (4.4, 0.75 + float(np.clip(4.0 * height / width, 1.2, 6)))) as figure:
         axes = figure.subplots()
         axes.set_facecolor("#e6e8ea")
         for tile, part in sorted(set(tiles)):
-            rows, columns = tile.shape_yx
-            axes.add_patch(Rectangle((tile.col0, tile.row0), columns, rows, fc=PARTS.get(part, GREY), ec="white", lw=0.8))
+            corner, (rows, columns) = (tile.columns.start, tile.rows.start), tile.shape[-2:]
+            axes.add_patch(Rectangle(corner, columns, rows, fc=PARTS.get(part, GREY), ec="white", lw=0.8))
         axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xlabel="column [px]", ylabel="row [px]")
         axes.tick_params(length=2, labelsize=8)
         key = [Patch(color=colour, label=part) for part, colour in PARTS.items()]

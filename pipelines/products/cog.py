@@ -73,8 +73,8 @@ def write_forecast_cogs(
     float32, nodata NaN, overviews by average. `units` is variable -> unit, `interval` the nominal coverage of the bounds.
     Raises StorageFull, ArtefactDamaged.
     """
-    if staged.shape_yx != grid.shape_yx:
-        raise ArtefactDamaged(f"{staged.folder}: fields are {staged.shape_yx}, the grid is {grid.shape_yx}; predict again")
+    if staged.shape != grid.shape_yx:
+        raise ArtefactDamaged(f"{staged.folder}: fields are {staged.shape}, the grid is {grid.shape_yx}; predict again")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"forecast_{date_for_name(date)}.tif" for date in target_utc]
     for k, (date, path) in enumerate(zip(target_utc, paths, strict=True)):

@@ -89,8 +89,8 @@ def make_maps(forecast: ForecastFields) -> Maps:
 
 def thin(staged: Staged, field: Field) -> np.ndarray:
     """Every n-th pixel of the field, float32, as many as a picture can show; reads row by row."""
-    step = step_for(staged.shape_yx)
-    rows = range(0, staged.shape_yx[0], step)
+    step = step_for(staged.shape)
+    rows = range(0, staged.shape[0], step)
     return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
 
 

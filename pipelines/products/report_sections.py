@@ -70,7 +70,7 @@ def intervals_section(measured: Json | None, drafts: Path) -> Section:
 def split_section(plan: WindowPlan, audit: Audit, drafts: Path) -> Section:
     """What was trained on and what was held out, as the audit of the windows found it."""
     tiles = sorted({(window.tile, window.part) for window in plan.windows})
-    draw_blocks(tiles, plan.shape_yx, drafts / "split.png")
+    draw_blocks(tiles, plan.shape, drafts / "split.png")
     text = ["The audit found no pixel-date of a test window in a training window."] if audit.ok else list(audit.problems)
     columns = [
         Column("part", "part", "text"), Column("windows", "windows planned", "whole"),

@@ -4,9 +4,11 @@ The code is independent of `splits`: it marks the (date, pixel) pairs that each 
 twice. Pixels that no tile edge separates are one cell, which is exact and keeps large rasters small.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from pipelines.calendar import from_days
 from pipelines.samples.plan import PARTS, UNSEEN_AFTER_TARGET_DAYS, Window, WindowPlan
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,29 @@ def audit(plan: WindowPlan) -> Audit:
 
 def count_shared(plan: WindowPlan) -> dict[tuple[str, str], int]:
     """How many (date, pixel) pairs two parts both use as context or target, for every two parts."""
-    dates_of: dict[tuple[str, Tile], set[int]] = {}
+    dates_of: dict[tuple[str, Box], set[int]] = {}
     for window in plan.windows:
         dates_of.setdefault((window.part, window.tile), set()).update(window.context_T, window.target_K)
     tiles, dates = {tile for _, tile in dates_of}, len(plan.times)
-    rows = np.unique([edge for tile in tiles for edge in (tile.row0, tile.row1)])
-    columns = np.unique([edge for tile in tiles for edge in (tile.col0, tile.col1)])
-    pixels_YX = np.outer(np.diff(rows), np.diff(columns))  # of each cell
-    used = {part: np.zeros((dates, *pixels_YX.shape), bool) for part in PARTS}
+    edges = [np.unique(sides) for sides in zip(*(side for tile in tiles for side in (tile.start, tile.stop)), strict=True)]
+    pixels: np.ndarray = reduce(np.multiply.outer, map(np.diff, edges))  # of each cell
+    used = {part: np.zeros((dates, *pixels.shape), bool) for part in PARTS}
     for (part, tile), steps in dates_of.items():
-        down = slice(*np.searchsorted(rows, (tile.row0, tile.row1)))
-        across = slice(*np.searchsorted(columns, (tile.col0, tile.col1)))
-        used[part][[step for step in steps if 0 <= step < dates], down, across] = True
-    return {(a, b): int(((used[a] & used[b]) * pixels_YX).sum()) for a, b in combinations(PARTS, 2)}
+        spans = zip(edges, tile.start, tile.stop, strict=True)
+        inside = [slice(*np.searchsorted(sides, (start, stop)).tolist()) for sides, start, stop in spans]
+        for step in (step for step in steps if 0 <= step < dates):
+            used[part][step][tuple(inside)] = True
+    return {(a, b): int(((used[a] & used[b]) * pixels).sum()) for a, b in combinations(PARTS, 2)}
 
 
 def check_windows(plan: WindowPlan) -> list[str]:
     """Errors of single windows: outside the raster or the dates, wrong order of time, period of another part; without repeats."""
-    days_N, (height, width) = plan.days_N, plan.shape_yx
+    days_N, whole = plan.days_N, Box.whole(plan.shape)
     different = {(w.part, w.context_T, w.target_K, w.target_days_K): w for w in plan.windows}
     problems = Counter(problem for window in different.values() for problem in check_dates(plan, days_N, window))
     for tile in {window.tile for window in plan.windows}:
-        if not (0 <= tile.row0 < tile.row1 <= height and 0 <= tile.col0 < tile.col1 <= width):
-            problems[f"tile {tile.key} is outside the raster of {height} x {width} pixels"] = 1
+        if min(tile.shape) <= 0 or Box.around((tile, whole)) != whole:
+            problems[f"tile {tile.key} is outside the raster of {' x '.join(map(str, plan.shape))} pixels"] = 1
     return [problem if count == 1 else f"{problem} ({count} times)" for problem, count in problems.items()]
 
 
@@ -99,16 +101,12 @@ def check_dates(plan: WindowPlan, days_N: np.ndarray, window: Window) -> Iterato
         yield f"a {part} window may use dates that are reserved"
 
 
-def nearest_px(tiles: set[Tile], others: set[Tile]) -> int | None:
+def nearest_px(tiles: set[Box], others: set[Box]) -> int | None:
     """Minimum number of pixels between a tile of one set and a tile of the other (0 = adjacent, -1 = overlapping)."""
     if not tiles or not others:
         return None
-    edges = np.array([(t.row0, t.row1, t.col0, t.col1) for t in others])
-    distances = []
-    for tile in tiles:
-        rows = np.maximum(edges[:, 0] - tile.row1, tile.row0 - edges[:, 1])
-        columns = np.maximum(edges[:, 2] - tile.col1, tile.col0 - edges[:, 3])
-        distances.append(int(np.maximum(np.maximum(rows, columns), -1).min()))
+    starts, stops = (np.array([getattr(tile, edge) for tile in others]) for edge in ("start", "stop"))
+    distances = [int(np.maximum(starts - tile.stop, tile.start - stops).max(axis=1).clip(min=-1).min()) for tile in tiles]
     return min(distances)
 
 
@@ -123,12 +121,12 @@ def count_part(plan: WindowPlan, windows: Sequence[Window]) -> dict[str, Any]:
     """Windows, tiles, pixels and dates of one part."""
     tiles = {window.tile for window in windows}
     targets = [day for window in windows for day in window.target_days_K]
-    pixels = sum(tile.shape_yx[0] * tile.shape_yx[1] for tile in tiles)
+    pixels = sum(math.prod(tile.shape) for tile in tiles)
     return {
         "windows": len(windows),
         "tiles": len(tiles),
         "issue_dates": len({window.issue for window in windows}),
         "pixels": pixels,
-        "share_of_raster": round(pixels / (plan.shape_yx[0] * plan.shape_yx[1]), 4),
+        "share_of_raster": round(pixels / (math.prod(plan.shape)), 4),
         "targets_from_to": [str(date)[:19] for date in from_days(np.array([min(targets), max(targets)]))] if targets else None,
     }

@@ -1,8 +1,8 @@
 """Builds the sample cache: blocks of one cube snapshot, decoded once; windows are slices of memory maps of it.
 
     FOLDER/cache-KEY/plan.json, cache.json
-    FOLDER/cache-KEY/PART-HxW/values.npy            (blocks, N, C, H, W) float32 physical, 0 where invalid
-                              valid.npy             (blocks, N, H, W) bool
+    FOLDER/cache-KEY/PART-HxW/values.npy            (blocks, N, C, [D,] H, W) float32 physical, 0 where invalid
+                              valid.npy             (blocks, N, [D,] H, W) bool
                               prepared-NAME.npy     (windows, ...) what `prepare` returned
 
 Tiles of one part and shape are one group, so a batch is one fancy index. A cache is published by rename, completely or
@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -28,19 +29,19 @@ import psutil
 import torch
 import xarray as xr
 
-from pipelines.cube.store import bands_of
+from pipelines.cube.store import bands_of, space_dims
 from pipelines.errors import ArtefactDamaged, RequestError, StorageFull
 from pipelines.files import is_full
 from pipelines.progress import Progress
 from pipelines.samples.plan import PARTS, Window, WindowPlan, to_json
 from pipelines.samples.sampling import FORMAT, SampleCache, date_tensors, open_samples
 from pipelines.samples.variables import Variable, decode, used_bands
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 REGION_BYTES = 256 * 2**20  # stored pixels held at once; a single tile may need more
 logger = logging.getLogger(__name__)
 Prepare = Callable[..., dict[str, torch.Tensor]]
-WindowsOfTiles = dict[Tile, list[tuple[int, Window]]]  # windows with their numbers in the plan
+WindowsOfTiles = dict[Box, list[tuple[int, Window]]]  # windows with their numbers in the plan
 
 
 def build_samples(
@@ -135,43 +136,43 @@ def remove_incomplete(folder: Path) -> None:
 class Block:
     """A decoded tile of all dates: `x_NCHW` float32 physical (0 where invalid), `valid_NHW` bool."""
 
-    tile: Tile
+    tile: Box
     x_NCHW: np.ndarray
     valid_NHW: np.ndarray
 
 
 def decoded_blocks(
-    dataset: xr.Dataset, tiles: list[Tile], variables: tuple[Variable, ...], progress: Progress | None = None
+    dataset: xr.Dataset, tiles: list[Box], variables: tuple[Variable, ...], progress: Progress | None = None
 ) -> Iterator[Block]:
     """Each of `tiles` decoded, in an order that reads every stored chunk about once. `progress` counts tiles."""
     bands, done = bands_of(dataset), 0
     used = used_bands(bands, variables)
     is_slice = used == tuple(range(used[0], used[-1] + 1))  # storage reads slices without a copy
     image = dataset["image"].isel(band=slice(used[0], used[-1] + 1) if is_slice else list(used))
-    chunks = dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
+    dims, chunks = space_dims(dataset), dataset["image"].encoding.get("shards") or dataset["image"].encoding.get("chunks")
     bytes_per_pixel = dataset.sizes["time"] * len(used) * image.dtype.itemsize
     for region, members in group_tiles(tiles, int(chunks[-2]) if chunks else 256, bytes_per_pixel):
-        image_NBYX = image.isel(y=region.rows, x=region.columns).values
-        valid_NYX = dataset["valid"].isel(y=region.rows, x=region.columns).values.astype(bool, copy=False)
+        inside = dict(zip(dims, region.slices, strict=True))
+        image_NBYX = image.isel(inside).values
+        valid_NYX = dataset["valid"].isel(inside).values.astype(bool, copy=False)
         for tile in members:
-            rows, columns = tile.within(region)
-            part = image_NBYX[:, :, rows, columns], valid_NYX[:, rows, columns]
+            within = tile.within(region)
+            part = image_NBYX[:, :, *within], valid_NYX[:, *within]
             yield Block(tile, *decode(*part, tuple(bands[number] for number in used), variables))
             done += 1
             if progress is not None:
                 progress(done, len(tiles))
 
 
-def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator[tuple[Tile, list[Tile]]]:
+def group_tiles(tiles: list[Box], chunk: int, bytes_per_pixel: int) -> Iterator[tuple[Box, list[Box]]]:
     """(region, its tiles): tiles whose centres are in the same chunk are read as one region, if it fits in REGION_BYTES."""
-    groups: dict[tuple[int, int], list[Tile]] = {}
+    groups: dict[tuple[int, ...], list[Box]] = {}
     for tile in sorted(tiles):
-        groups.setdefault(((tile.row0 + tile.row1) // 2 // chunk, (tile.col0 + tile.col1) // 2 // chunk), []).append(tile)
+        centre = tuple((start + stop) // 2 // chunk for start, stop in zip(tile.start, tile.stop, strict=True))
+        groups.setdefault(centre, []).append(tile)
     for members in groups.values():
-        rows, columns = [(t.row0, t.row1) for t in members], [(t.col0, t.col1) for t in members]
-        region = Tile(min(rows)[0], max(row1 for _, row1 in rows), min(columns)[0], max(col1 for _, col1 in columns))
-        height, width = region.shape_yx
-        if height * width * bytes_per_pixel <= REGION_BYTES:
+        region = Box.around(members)
+        if math.prod(region.shape) * bytes_per_pixel <= REGION_BYTES:
             yield region, members
         else:
             yield from ((tile, [tile]) for tile in members)
@@ -179,11 +180,9 @@ def group_tiles(tiles: list[Tile], chunk: int, bytes_per_pixel: int) -> Iterator
 
 def check_fits(dataset: xr.Dataset, plan: WindowPlan) -> None:
     """Raises ArtefactDamaged if the plan was made for other dates or another raster than the cube's."""
-    shape_yx = (dataset.sizes["y"], dataset.sizes["x"])
-    if shape_yx != tuple(plan.shape_yx):
-        raise ArtefactDamaged(
-            f"the window plan is for a raster of {plan.shape_yx}, the cube has {shape_yx}: plan the windows again"
-        )
+    shape = tuple(dataset.sizes[dim] for dim in space_dims(dataset))
+    if shape != tuple(plan.shape):
+        raise ArtefactDamaged(f"the window plan is for a raster of {plan.shape}, the cube has {shape}: plan the windows again")
     times = dataset["time"].values.astype("datetime64[ns]")
     if not np.array_equal(times, plan.times):
         raise ArtefactDamaged(
@@ -199,20 +198,20 @@ def write_groups(
     building: Path, blocks: Iterable[Block], of_tile: WindowsOfTiles, plan: WindowPlan, prepare: Prepare | None, least: float
 ) -> list[dict[str, Any]]:
     """Writes the arrays of a cache below `building`; returns the description of each group. least: fraction of valid targets."""
-    writers: dict[tuple[str, tuple[int, int]], GroupWriter] = {}
+    writers: dict[tuple[str, tuple[int, ...]], GroupWriter] = {}
     best, free = dict.fromkeys(PARTS, 0.0), shutil.disk_usage(building).free
     try:
         for done, block in enumerate(blocks, start=1):
-            kept, shape_yx = [], block.tile.shape_yx
+            kept, shape = [], block.tile.shape
             for number, window in of_tile[block.tile]:
                 observed = [i for i in window.target_K if i >= 0]
                 valid = np.count_nonzero(block.valid_NHW[observed]) / (len(window.target_K) * block.valid_NHW[0].size)
                 best[window.part] = max(valid, best[window.part])
                 kept += [(number, window)] if valid >= least else []
             if kept:
-                group = kept[0][1].part, shape_yx
+                group = kept[0][1].part, shape
                 if group not in writers:
-                    writers[group] = GroupWriter(building / f"{group[0]}-{shape_yx[0]}x{shape_yx[1]}", group[0])
+                    writers[group] = GroupWriter(building / f"{group[0]}-{'x'.join(map(str, shape))}", group[0])
                 writers[group].add(block, kept, plan, prepare)
             if done == 1:
                 check_space(building, len(of_tile), free)

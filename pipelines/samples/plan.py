@@ -1,14 +1,14 @@
 """The plan of all windows: frozen values with the position, dates and part of each, and their JSON form."""
 
 import json
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 
 from pipelines.calendar import to_days
 from pipelines.errors import ArtefactDamaged, RequestError
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 PARTS = ("train", "validation", "test")
 UNSEEN_AFTER_TARGET_DAYS = 183.0  # a training baseline may not use the half year after its target: same season, same change
@@ -88,7 +88,7 @@ class Window:
     """
 
     part: str
-    tile: Tile
+    tile: Box
     context_T: tuple[int, ...]
     target_K: tuple[int, ...]
     target_days_K: tuple[float, ...]
@@ -101,10 +101,10 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """All windows of a cube: `times` (N,) datetime64[ns] sorted, the raster's `shape_yx`, the split and sampling, the windows."""
+    """All windows of a cube: `times` (N,) datetime64[ns] sorted, the raster's `shape`, the split and sampling, the windows."""
 
     times: np.ndarray = field(compare=False)
-    shape_yx: tuple[int, int]
+    shape: tuple[int, ...]
     split: Split
     steps: Sampling
     context: int
@@ -154,7 +154,7 @@ def as_utc(date: object) -> np.datetime64:
 
 def to_json(plan: WindowPlan) -> str:
     """The plan as JSON text; tiles and steps are listed once, windows refer to them by number. Equal plans give equal text."""
-    tiles: dict[Tile, int] = {}
+    tiles: dict[Box, int] = {}
     steps: dict[tuple[object, ...], int] = {}
     windows = []
     for window in plan.windows:
@@ -164,11 +164,11 @@ def to_json(plan: WindowPlan) -> str:
     content = {
         "format": FORMAT,
         "times": [str(time) for time in plan.times.astype("datetime64[ns]")],
-        "shape_yx": plan.shape_yx,
+        "shape_yx": plan.shape,
         "rule": split,
         "steps": asdict(plan.steps),
         **{name: getattr(plan, name) for name in ("context", "horizon", "stride")},
-        "tiles": [astuple(tile) for tile in tiles],
+        "tiles": [tile.edges for tile in tiles],
         "when": list(steps),
         "windows": windows,
     }
@@ -181,11 +181,11 @@ def from_json(text: str) -> WindowPlan:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ArtefactDamaged(f"window plan of format {content['format']}, expected {FORMAT}: build the samples again")
-        tiles = [Tile(*edges) for edges in content["tiles"]]
+        tiles = [Box.from_edges(edges) for edges in content["tiles"]]
         when = [(tuple(context), tuple(target), tuple(days)) for context, target, days in content["when"]]
         return WindowPlan(
             times=np.array(content["times"], "datetime64[ns]"),
-            shape_yx=(int(content["shape_yx"][0]), int(content["shape_yx"][1])),
+            shape=tuple(map(int, content["shape_yx"])),
             split=Split(**content["rule"]),
             steps=Sampling(**content["steps"]),
             **{name: content[name] for name in ("context", "horizon", "stride")},

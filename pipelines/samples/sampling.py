@@ -16,7 +16,7 @@ import torch
 
 from pipelines.errors import ArtefactDamaged
 from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 FORMAT = 1
 Batch = dict[str, torch.Tensor]
@@ -38,7 +38,7 @@ class WindowArrays:
     target_days_K: torch.Tensor
     target_KCHW: torch.Tensor
     target_valid_KHW: torch.Tensor
-    tile: Tile
+    tile: Box
     part: str
 
     def arguments(self) -> Batch:
@@ -50,7 +50,7 @@ class WindowArrays:
 def window_arrays(plan: WindowPlan, window: Window, x_NCHW: np.ndarray, valid_NHW: np.ndarray) -> WindowArrays:
     """A window of a decoded block, with copies of its targets; target steps without an observation are 0 and invalid."""
     target = np.array(window.target_K)
-    target_valid_KHW = valid_NHW[target] & (target >= 0)[:, None, None]
+    target_valid_KHW = valid_NHW[target] & (target >= 0).reshape(-1, *[1] * (valid_NHW.ndim - 1))
     truth = torch.from_numpy(x_NCHW[target] * target_valid_KHW[:, None]), torch.from_numpy(target_valid_KHW)
     block = torch.from_numpy(x_NCHW), torch.from_numpy(valid_NHW)
     return WindowArrays(*block, *date_tensors(plan, window), *truth, window.tile, window.part)
@@ -96,8 +96,8 @@ class Group:
         return np.array(self.slots, np.int64)
 
     @property
-    def shape_yx(self) -> tuple[int, int]:
-        return self.values.shape[-2], self.values.shape[-1]
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape[3:]
 
     def cut_steps(self, slot_B: np.ndarray, step_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(values (B, S, C, H, W), valid (B, S, H, W)) of steps of blocks; 0 and invalid for steps of -1."""
@@ -128,9 +128,9 @@ class PartSamples:
         self.set_epoch(0)
 
     @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(H, W) of each window; windows of one shape can share a batch."""
-        return [self.groups[g].shape_yx for g in self.group_W]
+    def shapes(self) -> list[tuple[int, ...]]:
+        """([D,] H, W) of each window; windows of one shape can share a batch."""
+        return [self.groups[g].shape for g in self.group_W]
 
     def set_epoch(self, epoch: int) -> None:
         """Draws the symmetry (0 to 7, 0 = identity) of each window, whatever batch it comes in."""
@@ -153,7 +153,7 @@ class PartSamples:
         arrays["target_KCHW"], arrays["target_valid_KHW"] = group.cut_steps(slot_B, self.target_WK[chosen])
         arrays["target_seconds_K"] = self.target_seconds_WK[chosen]
         if self.augment:
-            symmetry_B, is_square = self.symmetry_W[chosen], group.shape_yx[0] == group.shape_yx[1]
+            symmetry_B, is_square = self.symmetry_W[chosen], group.shape[-2] == group.shape[-1]
             images = [array for name, array in arrays.items() if name.endswith("HW")]
             for symmetry in np.unique(symmetry_B[symmetry_B > 0]):
                 rows = symmetry_B == symmetry

@@ -7,25 +7,25 @@ targets of validation and test are in their own periods. `audit` verifies this f
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise, product
 
 import numpy as np
 
 from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, to_days
 from pipelines.errors import RequestError
 from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, as_utc
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 SMALLEST_BLOCK_PX = 8  # that split.block_px may be
 MAX_STEPS = 1_000_000
 
 
 def plan_windows(
-    times: np.ndarray, shape_yx: tuple[int, int], split: Split, steps: Sampling, context: int, horizon: int, stride: int = 1
+    times: np.ndarray, shape: tuple[int, ...], split: Split, steps: Sampling, context: int, horizon: int, stride: int = 1
 ) -> WindowPlan:
     """The plan of every window, by block and issue date. Raises RequestError with a setting that works if there are too few."""
     times = np.asarray(times).astype("datetime64[ns]")
-    assigned = assign_blocks(shape_yx, split)
+    assigned = assign_blocks(shape, split)
     issues = assign_issues(times, split, steps, context, horizon, stride)
     windows = tuple(
         Window(part, tile, issue.context_T, issue.target_K, issue.target_days_K)
@@ -33,34 +33,34 @@ def plan_windows(
         for tile in assigned[part]
         for issue in issues[part]
     )
-    return WindowPlan(times, (int(shape_yx[0]), int(shape_yx[1])), split, steps, context, horizon, stride, windows)
+    return WindowPlan(times, tuple(map(int, shape)), split, steps, context, horizon, stride, windows)
 
 
-def cut_blocks(shape_yx: tuple[int, int], block_px: int) -> list[Tile]:
-    """Blocks of about `block_px` squared that cover every pixel once, row by row.
+def cut_blocks(shape: tuple[int, ...], block_px: int) -> list[Box]:
+    """Blocks of about `block_px` on every axis that cover every pixel once, row by row.
 
     An edge narrower than half a block is merged with its neighbour.
 
-    >>> [block.shape_yx for block in cut_blocks((9, 6), 4)]
+    >>> [block.shape for block in cut_blocks((9, 6), 4)]
     [(4, 4), (4, 2), (5, 4), (5, 2)]
     """
     axes = []
-    for length in shape_yx:
+    for length in shape:
         edges = [*range(0, length, block_px), length]
         if len(edges) > 2 and 2 * (edges[-1] - edges[-2]) < block_px:
             del edges[-2]
         axes.append(list(pairwise(edges)))
-    return [Tile(r0, r1, c0, c1) for r0, r1 in axes[0] for c0, c1 in axes[1]]
+    return [Box.from_edges(tuple(chain(*edges))) for edges in product(*axes)]
 
 
-def assign_blocks(shape_yx: tuple[int, int], split: Split) -> dict[str, list[Tile]]:
+def assign_blocks(shape: tuple[int, ...], split: Split) -> dict[str, list[Box]]:
     """Tiles by part, at least one each: whole blocks for validation and test, blocks without their buffer for training.
 
     Validation and test get the rounded fractions of the blocks, at least one each, and leave at least one for training.
     """
-    if not is_divisible(shape_yx, split.block_px, split.buffer_px):
-        raise RequestError(explain_blocks(shape_yx, split))
-    blocks = cut_blocks(shape_yx, split.block_px)
+    if not is_divisible(shape, split.block_px, split.buffer_px):
+        raise RequestError(explain_blocks(shape, split))
+    blocks = cut_blocks(shape, split.block_px)
     order = np.random.default_rng(split.seed).permutation(len(blocks))
     test, validation = (max(1, round(share * len(blocks))) for share in (split.test_fraction, split.validation_fraction))
     while test + validation > len(blocks) - 1:
@@ -72,35 +72,35 @@ def assign_blocks(shape_yx: tuple[int, int], split: Split) -> dict[str, list[Til
     }
 
 
-def is_divisible(shape_yx: tuple[int, int], block_px: int, buffer_px: int) -> bool:
+def is_divisible(shape: tuple[int, ...], block_px: int, buffer_px: int) -> bool:
     """True if there are at least three blocks, all larger than their buffer."""
-    blocks = cut_blocks(shape_yx, block_px)
-    return len(blocks) >= 3 and all(min(block.shape_yx) > 2 * buffer_px for block in blocks)
+    blocks = cut_blocks(shape, block_px)
+    return len(blocks) >= 3 and all(min(block.shape) > 2 * buffer_px for block in blocks)
 
 
-def explain_blocks(shape_yx: tuple[int, int], split: Split) -> str:
+def explain_blocks(shape: tuple[int, ...], split: Split) -> str:
     """Message for a raster that cannot be divided, with a block size that works."""
-    blocks, px, buffer_px = cut_blocks(shape_yx, split.block_px), split.block_px, split.buffer_px
+    blocks, px, buffer_px = cut_blocks(shape, split.block_px), split.block_px, split.buffer_px
     problem = f"{len(blocks)} block{'s' * (len(blocks) != 1)} of {px} pixels, too few for training, validation and test"
     if len(blocks) >= 3:
-        smallest = min(min(block.shape_yx) for block in blocks)
+        smallest = min(min(block.shape) for block in blocks)
         problem = f"blocks as narrow as {smallest} pixels, of which split.buffer_px {buffer_px} on both sides leaves nothing"
-    if (fitting := largest_block(shape_yx, buffer_px, px)) is not None:
+    if (fitting := largest_block(shape, buffer_px, px)) is not None:
         remedy = f"set split.block_px to {fitting}"
-    elif buffer_px > 0 and largest_block(shape_yx, 0, max(shape_yx)) is not None:
+    elif buffer_px > 0 and largest_block(shape, 0, max(shape)) is not None:
         remedy = f"no block size leaves room for split.buffer_px {buffer_px}: lower it"
     else:
         remedy = "it is too small to be divided: use a larger area"
-    return f"a raster of {shape_yx[0]} x {shape_yx[1]} pixels gives {problem}: {remedy}"
+    return f"a raster of {' x '.join(map(str, shape))} pixels gives {problem}: {remedy}"
 
 
-def largest_block(shape_yx: tuple[int, int], buffer_px: int, requested_px: int) -> int | None:
+def largest_block(shape: tuple[int, ...], buffer_px: int, requested_px: int) -> int | None:
     """The largest block size up to `requested_px`, else the smallest above it, that divides the raster; None if none does."""
-    if math.prod(shape_yx) < 3:
+    if math.prod(shape) < 3:
         return None
-    start = min(requested_px, max(shape_yx))
-    candidates = [*range(start, SMALLEST_BLOCK_PX - 1, -1), *range(max(start + 1, SMALLEST_BLOCK_PX), max(shape_yx) + 1)]
-    return next((px for px in candidates if is_divisible(shape_yx, px, buffer_px)), None)
+    start = min(requested_px, max(shape))
+    candidates = [*range(start, SMALLEST_BLOCK_PX - 1, -1), *range(max(start + 1, SMALLEST_BLOCK_PX), max(shape) + 1)]
+    return next((px for px in candidates if is_divisible(shape, px, buffer_px)), None)
 
 
 # ---------------------------------------------------------------- issue dates

@@ -182,7 +182,7 @@ def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:
 
 
 def _difference(there: Grid, grid: Grid) -> str:
-    return "wrong-grid" if there.has_same_crs(grid) else "wrong-crs"
+    return "wrong-grid" if there.has_same_frame(grid) else "wrong-crs"
 
 
 def _outline(grid: Grid) -> str:
@@ -194,7 +194,7 @@ def _outline(grid: Grid) -> str:
 
 
 def _covers_same_area(there: Grid, grid: Grid) -> bool:
-    if not there.has_same_crs(grid):
+    if not there.has_same_frame(grid):
         return False
     tolerance = 0.5 * max(abs(there.resolution_xy[0]), abs(grid.resolution_xy[0]))
     return all(abs(a - b) <= tolerance for a, b in zip(there.bounds_xy, grid.bounds_xy, strict=True))

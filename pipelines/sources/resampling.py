@@ -50,7 +50,7 @@ def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tu
     >>> lattice_offset(whole, whole.window(slice(2, 4), slice(3, 8)))
     (2, 3)
     """
-    if not source.has_same_crs(target):
+    if not source.has_same_frame(target):
         return None
     to_source = ~source.affine @ target.affine
     column, row = (round(v) for v in to_source @ (0, 0))
@@ -96,7 +96,7 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     height, width = target.shape_yx
     centre_and_next = [(width / 2 + right, height / 2 + down) for right, down in ((0, 0), (1, 0), (0, 1))]
     points = [target.affine @ at for at in centre_and_next]
-    if not source.has_same_crs(target):
+    if not source.has_same_frame(target):
         transformer = Transformer.from_crs(target.wkt, source.wkt, always_xy=True)
         points = [transformer.transform(x, y) for x, y in points]
     columns, lines = zip(*(~source.affine @ point for point in points), strict=True)
@@ -138,7 +138,7 @@ def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:
     part = target.window(rows, slice(0, target.shape_yx[1]))
     columns, lines = np.meshgrid(np.arange(part.shape_yx[1]) + 0.5, np.arange(part.shape_yx[0]) + 0.5)
     x, y = part.affine @ (columns, lines)
-    if not source.has_same_crs(target):
+    if not source.has_same_frame(target):
         x, y = Transformer.from_crs(target.wkt, source.wkt, always_xy=True).transform(x, y)
     column, row = ~source.affine @ (x, y)
     is_covered: np.ndarray = (column >= 0) & (column < source.shape_yx[1]) & (row >= 0) & (row < source.shape_yx[0])
@@ -149,7 +149,7 @@ def overlaps(source: Grid, target: Grid) -> bool:
     """True if the outlines of both grids overlap; False only if they certainly do not."""
     left, bottom, right, top = target.bounds_xy
     there = source.bounds_xy
-    if not source.has_same_crs(target):
+    if not source.has_same_frame(target):
         try:
             there = transform_bounds(source.wkt, target.wkt, *there, densify_pts=21)
         except (rasterio.errors.RasterioError, CPLE_BaseError):

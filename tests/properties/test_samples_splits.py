@@ -32,9 +32,10 @@ def requests(draw, sides: tuple[int, int] = (5, 40), blocks: tuple[int, int] = (
         "seed": draw(st.integers(0, 5)),
     }
     steps = draw(st.sampled_from([Sampling(), Sampling("regular"), Sampling("regular", 12.0, 3.0)]))
-    shape_yx = draw(st.tuples(st.integers(*sides), st.integers(*sides)))
+    side = st.integers(*sides)
+    shape = draw(st.tuples(side, side) | st.tuples(st.integers(*blocks), side, side))
     sizes = {"context": draw(st.integers(1, 4)), "horizon": draw(st.integers(1, 3)), "stride": draw(st.integers(1, 3))}
-    return {"times": times, "shape_yx": shape_yx, "split": split, "steps": steps, **sizes}
+    return {"times": times, "shape": shape, "split": split, "steps": steps, **sizes}
 
 
 def plan_or_skip(request: dict) -> WindowPlan:
@@ -47,13 +48,12 @@ def plan_or_skip(request: dict) -> WindowPlan:
     reject()
 
 
-def pixel_dates(plan: WindowPlan, part: str) -> set[tuple[int, int, int]]:
-    """Every (date, row, column) that the part uses, by brute force."""
-    seen: set[tuple[int, int, int]] = set()
+def pixel_dates(plan: WindowPlan, part: str) -> set[tuple[int, ...]]:
+    """Every (date, [slice,] row, column) that the part uses, by brute force."""
+    seen: set[tuple[int, ...]] = set()
     for window in plan.of_part(part):
-        rows, columns = range(window.tile.row0, window.tile.row1), range(window.tile.col0, window.tile.col1)
         dates = {date for date in (*window.context_T, *window.target_K) if date >= 0}
-        seen.update(product(dates, rows, columns))
+        seen.update(product(dates, *map(range, window.tile.start, window.tile.stop)))
     return seen
 
 
@@ -107,7 +107,7 @@ def test_blocks_cover_every_pixel_once(shape_yx, block_px):
     covered = np.zeros(shape_yx, int)
     for block in cut_blocks(shape_yx, block_px):
         covered[block.rows, block.columns] += 1
-        assert min(block.shape_yx) >= min(block_px / 2, *shape_yx)
+        assert min(block.shape) >= min(block_px / 2, *shape_yx)
     assert (covered == 1).all()
 
 

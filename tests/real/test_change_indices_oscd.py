@@ -25,7 +25,7 @@ from pipelines.cube.store import grid_of, open_cube
 from pipelines.scene import Band
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.sites import SiteSource, list_sites, site_file
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def prepared(cities):
         for name, (cube, _) in cities.items():
             site = site_of_cube(name, cube)
             frames[name] = measure_site(site, PairSettings(coregister=coregister))
-            x, valid = read_prepared(site, frames[name], Tile(0, site.shape_yx[0], 0, site.shape_yx[1]))
+            x, valid = read_prepared(site, frames[name], Box.whole((site.shape_yx[0], site.shape_yx[1])))
             pairs[name] = torch.from_numpy(x), torch.from_numpy(valid)
         return pairs, frames
 
@@ -172,7 +172,7 @@ def test_tiles_of_a_city_score_as_the_whole(cities, prepared):
     site = site_of_cube("bordeaux", cities["bordeaux"][0])
     index = ChangeVector().fit(*pairs["bordeaux"])
     whole = index.score(*pairs["bordeaux"])
-    for tile in (Tile(0, 100, 0, 120), Tile(200, 300, 150, 290), Tile(417, 517, 361, 461)):
+    for tile in (Box.whole((100, 120)), Box((200, 150), (300, 290)), Box((417, 361), (517, 461))):
         window = tile.grown(index.halo_px(2), site.shape_yx)
         x, valid = read_prepared(site, frames["bordeaux"], window)
         part = index.score(torch.from_numpy(x), torch.from_numpy(valid))[tile.within(window)]

@@ -37,8 +37,8 @@ def test_sentinel2_cube(shared_data, size, names):
     assert (grid.crs, source.dtype(), source.bands[0].nodata) == ("EPSG:3035", np.dtype("uint16"), 0)
     with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as cube:
         np.testing.assert_array_equal([scene.observed_utc for scene in scenes], cube.time.values)
-        np.testing.assert_allclose(grid.x_centres(), cube.x, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(grid.y_centres(), cube.y, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(grid.centres("x"), cube.x, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(grid.centres("y"), cube.y, rtol=0, atol=1e-6)
         for index in (0, 71, 139):
             found = SceneReader(source, SclMask((4, 5)), grid).read(scenes[index])
             expected = np.stack([cube[name].values[index] for name in names])

@@ -20,10 +20,10 @@ from pipelines.change.metrics import Reliability
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
 from pipelines.learning.result import detection_verdict
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 SIDE = 64
-WHOLE = Tile(0, SIDE, 0, SIDE)
+WHOLE = Box.whole((SIDE, SIDE))
 
 
 def truth_of(seed):
@@ -78,7 +78,7 @@ def test_standardised_scores_are_comparable_and_keep_their_order():
 
 def test_a_region_in_strips_is_the_region():
     truth = TRUTHS["a"]
-    parts = list(parts_of(Region("a", Tile(4, 50, 7, 60)), score_of(truth), truth))
+    parts = list(parts_of(Region("a", Box((4, 7), (50, 60))), score_of(truth), truth))
     np.testing.assert_array_equal(np.concatenate([known.label_HW for _, known in parts]), truth.label_HW[4:50, 7:60])
 
 
@@ -142,7 +142,7 @@ def test_what_is_fused_is_a_probability_again():
 
 
 def test_a_group_of_one_class_is_refused():
-    corner = Tile(0, 2, 0, 2)
+    corner = Box.whole((2, 2))
     only = HeldOut("c", held_out("c").logit_HW[:2, :2], None, TRUTHS["c"].cut(corner))
     with pytest.raises(RequestError, match=r"c has 0 changed and 0 unchanged pixels"):
         fit_decision(detector(1, "none"), [[only]], log_score)
@@ -186,7 +186,7 @@ def test_the_table_says_how_sure_and_the_verdict_what_was_to_be_beaten():
 def test_strips_of_one_site_add_up():
     scores_of_method, truth = MethodScores(), TRUTHS["a"]
     for rows in ((0, 32), (32, 64)):
-        scores_of_method.add(Region("a", Tile(*rows, 0, SIDE)), score_of(truth, 0.1), 0.5, truth)
+        scores_of_method.add(Region("a", Box.from_edges((*rows, 0, SIDE))), score_of(truth, 0.1), 0.5, truth)
     whole = MethodScores()
     whole.add(Region("a", WHOLE), score_of(truth, 0.1), 0.5, truth)
     assert scores_of_method.counts == whole.counts

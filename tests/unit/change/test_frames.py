@@ -11,7 +11,7 @@ from pipelines.change.pairs import (
 )
 from pipelines.change.sites import about_site, open_site, write_site
 from pipelines.errors import ArtefactDamaged
-from pipelines.tiles import Tile, tile_raster
+from pipelines.tiles import Box
 
 SHAPE = 90, 110
 
@@ -32,7 +32,7 @@ def site(scale=1.0):
 
 def frames(one, tile=None):
     frame = measure_change_frame(one, measure_site(one, PairSettings(coregister=False)), low_frequency_px=21)
-    return frame, read_frames(one, frame, tile or Tile(0, SHAPE[0], 0, SHAPE[1]))
+    return frame, read_frames(one, frame, tile or Box.whole((SHAPE[0], SHAPE[1])))
 
 
 def test_a_plane_is_slow_and_a_point_is_not():
@@ -68,7 +68,7 @@ def test_the_unit_of_the_files_does_not_matter():
 def test_tiles_are_the_whole():
     one = site()
     frame, (whole, valid) = frames(one)
-    for tile in tile_raster(SHAPE, 37):
+    for tile in Box.whole(SHAPE).cut(37):
         x, seen = read_frames(one, frame, tile)
         np.testing.assert_allclose(x, whole[..., tile.rows, tile.columns], atol=1e-5)
         np.testing.assert_array_equal(seen, valid[..., tile.rows, tile.columns])
@@ -110,6 +110,6 @@ def test_a_band_that_does_not_differ_is_no_division_by_zero():
     )
     frame = measure_change_frame(still, measure_site(still, PairSettings(coregister=False)))
     assert frame.spread_C.tolist() == [1.0]
-    first_CHW, last_CHW = read_frames(still, frame, Tile(0, 30, 0, 30))[0]
+    first_CHW, last_CHW = read_frames(still, frame, Box.whole((30, 30)))[0]
     assert np.isfinite(first_CHW).all()
     np.testing.assert_array_equal(first_CHW, last_CHW)

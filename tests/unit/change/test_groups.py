@@ -3,7 +3,7 @@ import pytest
 from pipelines.change.groups import group_sites
 from pipelines.change.windows import Region
 from pipelines.errors import RequestError
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 FOUR = {"a": (10, 20), "b": (10, 20), "c": (10, 20), "d": (10, 20)}
 
@@ -11,7 +11,7 @@ FOUR = {"a": (10, 20), "b": (10, 20), "c": (10, 20), "d": (10, 20)}
 def test_sites_named_together_are_one_group_in_the_sites_order():
     grouping = group_sites(FOUR, [["c", "b"]], least_px=1, gap_px=0)
     assert grouping.names == ("a", "b+c", "d")
-    assert grouping.groups[1] == (Region("b", Tile(0, 10, 0, 20)), Region("c", Tile(0, 10, 0, 20)))
+    assert grouping.groups[1] == (Region("b", Box.whole((10, 20))), Region("c", Box.whole((10, 20))))
     assert grouping.note == ""
 
 
@@ -26,9 +26,14 @@ def test_two_groups_become_strips_that_do_not_touch():
     assert len(grouping) == 4
     assert "2 groups of sites (a, b) cannot be left out one by one" in grouping.note
     rows = [group[0].tile for group in grouping.groups]
-    assert [(t.row0, t.row1) for t in rows] == [(0, 47), (51, 98), (102, 149), (153, 200)]
-    assert all((t.col0, t.col1) == (0, 90) for t in rows)
-    assert [(g[1].tile.col0, g[1].tile.col1) for g in grouping.groups] == [(0, 37), (41, 78), (82, 119), (123, 160)]
+    assert [(t.rows.start, t.rows.stop) for t in rows] == [(0, 47), (51, 98), (102, 149), (153, 200)]
+    assert all((t.columns.start, t.columns.stop) == (0, 90) for t in rows)
+    assert [g[1].tile.edges[2:] for g in grouping.groups] == [
+        (0, 37),
+        (41, 78),
+        (82, 119),
+        (123, 160),
+    ]
 
 
 def test_what_cannot_be_left_out_is_refused_with_the_remedy():

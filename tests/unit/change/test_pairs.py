@@ -22,7 +22,7 @@ from pipelines.change.sites import frame_of, write_site
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
-from pipelines.tiles import Tile, tile_raster
+from pipelines.tiles import Box
 
 _spec = importlib.util.spec_from_file_location("cube_sources", Path(__file__).parents[1] / "cube" / "cube_sources.py")
 cube_sources = sys.modules.setdefault("cube_sources", importlib.util.module_from_spec(_spec))
@@ -30,9 +30,9 @@ _spec.loader.exec_module(cube_sources)
 
 
 def site_of(x_TCHW: np.ndarray, valid_THW: np.ndarray, name: str = "paris") -> Site:
-    def read(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-        assert tile.row0 >= 0
-        assert tile.row1 <= x_TCHW.shape[2]
+    def read(tile: Box) -> tuple[np.ndarray, np.ndarray]:
+        assert tile.rows.start >= 0
+        assert tile.rows.stop <= x_TCHW.shape[2]
         return x_TCHW[:, :, tile.rows, tile.columns].copy(), valid_THW[:, tile.rows, tile.columns].copy()
 
     dates, channels, *shape_yx = x_TCHW.shape
@@ -107,8 +107,10 @@ def test_many_dates_are_read_in_smaller_squares():
     site = replace(site, shape_yx=(5000, 3000))
     windows = pairs._windows(site)
     assert len(windows) == 9
-    assert all(128 <= side < 512 for tile in windows for side in tile.shape_yx)
-    assert {(0, 0), (5000, 3000)} <= {(t.row0, t.col0) for t in windows} | {(t.row1, t.col1) for t in windows}
+    assert all(128 <= side < 512 for tile in windows for side in tile.shape)
+    assert {(0, 0), (5000, 3000)} <= {(t.rows.start, t.columns.start) for t in windows} | {
+        (t.rows.stop, t.columns.stop) for t in windows
+    }
 
 
 def test_prepared_dates_have_one_spread_and_lie_on_the_first():
@@ -142,7 +144,7 @@ def test_tiles_are_the_whole():
     frame = measure_site(site)
     assert frame.halo_px > 0
     whole, whole_seen = prepare(x, valid, frame)
-    for tile in tile_raster(site.shape_yx, 61):
+    for tile in Box.whole(site.shape_yx).cut(61):
         part, part_seen = read_prepared(site, frame, tile)
         np.testing.assert_array_equal(part, whole[:, :, tile.rows, tile.columns])
         np.testing.assert_array_equal(part_seen, whole_seen[:, tile.rows, tile.columns])
@@ -192,7 +194,7 @@ def test_a_site_is_read_from_its_cube(tmp_path):
     site = site_of_cube("paris", cube)
     assert (site.shape_yx, site.bands) == ((24, 40), tuple(cube.band.values))
     np.testing.assert_array_equal(site.days_T, (cube.time.values - np.datetime64("1970-01-01")) / np.timedelta64(1, "D"))
-    x, valid = site.read(Tile(3, 9, 5, 30))
+    x, valid = site.read(Box((3, 5), (9, 30)))
     np.testing.assert_array_equal(valid, cube.valid.values[:, 3:9, 5:30])
     band = json.loads(cube.image.attrs["bands"])[0]
     physical = cube.image.values[:, 0, 3:9, 5:30] * band["scale"] + band["offset"]

@@ -6,10 +6,10 @@ from pipelines.change.groups import count_networks, group_sites
 from pipelines.change.site_prediction import members_of, strips
 from pipelines.change.sites import choose_sites
 from pipelines.errors import RequestError
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 SHAPE = 40, 50
-WHOLE = Tile(0, 40, 0, 50)
+WHOLE = Box.whole((40, 50))
 
 
 def test_a_site_is_predicted_by_the_network_that_has_not_seen_it():
@@ -27,7 +27,7 @@ def test_a_strip_is_predicted_by_the_network_that_has_not_seen_it():
 
 def test_strips_cover_a_tile_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipelines.change.site_prediction.STRIP_PX", 100)
-    rows = [row for part, columns in strips(Tile(3, 10, 0, 50)) for row in range(10)[part] if columns == slice(0, 50)]
+    rows = [row for part, columns in strips(Box((3, 0), (10, 50))) for row in range(10)[part] if columns == slice(0, 50)]
     assert rows == list(range(3, 10))
 
 

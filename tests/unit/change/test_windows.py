@@ -4,9 +4,9 @@ import torch
 
 from pipelines.change.windows import ChangeWindows, LabelledSite, Region, WindowSettings, check_classes
 from pipelines.errors import RequestError
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
-WHOLE = Tile(0, 40, 0, 50)
+WHOLE = Box.whole((40, 50))
 
 
 def site(name="a", dates=2, changed=((30, 44),), seed=0):
@@ -72,7 +72,7 @@ def test_what_is_drawn_depends_on_seed_and_epoch_alone():
 
 
 def test_windows_stay_in_their_region_and_sites_take_turns():
-    region = Region("a", Tile(10, 32, 8, 30))
+    region = Region("a", Box((10, 8), (32, 30)))
     number = batch_of(windows([site()], [region]))["x_TCHW"][:, 0, 0].long()
     assert (int((number // 50).min()), int((number // 50).max())) >= (10, 0)
     assert int((number // 50).max()) < 32
@@ -84,7 +84,7 @@ def test_windows_stay_in_their_region_and_sites_take_turns():
 
 
 def test_a_region_smaller_than_a_window_is_filled_with_what_nobody_knows():
-    drawn = batch_of(windows([site(changed=[(2, 2)])], [Region("a", Tile(0, 10, 0, 12))]))
+    drawn = batch_of(windows([site(changed=[(2, 2)])], [Region("a", Box.whole((10, 12)))]))
     assert drawn["x_TCHW"].shape[-2:] == (16, 16)
     assert not drawn["weight"][..., 10:, :].any()
     assert not drawn["weight"][..., 12:].any()

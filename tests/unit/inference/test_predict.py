@@ -212,7 +212,9 @@ def test_windows_of_a_pooling_network_start_at_its_cells(run, cube, pooled, defa
 
 def test_a_forecaster_with_other_axes_is_refused(run, cube, conv):
     conv.halo = 2, 2, 2
-    with pytest.raises(StateError, match=r"ConvForecaster states halo \(2, 2, 2\) .* expected two axes \(y, x\)"):
+    with pytest.raises(
+        StateError, match=r"ConvForecaster states halo \(2, 2, 2\) .* one number for each of the cube's axes \(y, x\)"
+    ):
         run(cube(20, 20), conv, tile_px=16)
 
 
@@ -252,7 +254,7 @@ def test_tiles_too_small_to_blend_are_refused(run, cube, unbounded):
 
 def test_a_forecaster_with_a_wrong_output_shape_is_named(run, cube, conv, monkeypatch):
     monkeypatch.setattr(conv, "forecast", lambda **_: torch.zeros(1, 2, 3))
-    with pytest.raises(StateError, match=r"returned \(1, 2, 3\), expected \(targets, variables, rows, columns\)"):
+    with pytest.raises(StateError, match=r"returned \(1, 2, 3\), expected \(targets, variables, y, x\)"):
         run(cube(20, 20), conv, tile_px=16)
 
 
@@ -272,13 +274,13 @@ def test_each_band_of_rows_is_read_once(run, cube, conv, monkeypatch):
     from pipelines.inference import window
 
     loaded = []
-    load = window.RowBand._load
+    load = window.Slab._load
 
     def counting_load(self, rows, held):
         load(self, rows, held)
-        loaded.append((held, self.first + self.image_NBYX.shape[2]))
+        loaded.append((held, self.first + self.image_NBR.shape[2]))
 
-    monkeypatch.setattr(window.RowBand, "_load", counting_load)
+    monkeypatch.setattr(window.Slab, "_load", counting_load)
     monkeypatch.setattr("pipelines.inference.tiling.TILES_PER_BATCH", 100)
     run(cube(400, 160), conv, tile_px=32, memory_mb=64)
     assert loaded[0][0] == 0

@@ -6,7 +6,7 @@ from torch import nn
 
 from pipelines.learning.member import Batch
 from pipelines.samples.sampling import WindowArrays
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
 def mean_absolute_error(y_BKCHW: torch.Tensor, target_BKCHW: torch.Tensor, valid_BK1HW: torch.Tensor) -> torch.Tensor:
@@ -85,6 +85,6 @@ def truth_window(
         target_days_K=torch.tensor(days_K, dtype=torch.float64),
         target_KCHW=target * valid[:, None],
         target_valid_KHW=valid,
-        tile=Tile(tile, tile + H, 0, W),
+        tile=Box((tile, 0), (tile + H, W)),
         part="test",
     )

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from pipelines.monitoring.layers import Layers
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
 def test_nothing_vouches_for_a_tile_while_it_is_written(tmp_path, monkeypatch):
-    layers, tile = Layers.create(tmp_path, (2, 3), {"score": np.dtype("float32")}), Tile(0, 2, 0, 3)
+    layers, tile = Layers.create(tmp_path, (2, 3), {"score": np.dtype("float32")}), Box.whole((2, 3))
     layers.write([(tile, {"score": np.ones((2, 3))}, "first")])
     assert layers.written() == {tile.key: "first"}
 

@@ -6,7 +6,7 @@ import pytest
 from pipelines.grid import Grid
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.cog import Lineage
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 DATES = [np.datetime64("2020-06-15", "ns"), np.datetime64("2020-06-25T10:05", "ns")]
 
@@ -37,7 +37,7 @@ def make_staged(tmp_path):
             blocks[field] = rng.random(shape_yx).astype(np.float32) * 0.1 + number
             blocks[field][:3, :5] = np.nan
         with staged.writing() as writer:
-            writer.write(Tile(0, shape_yx[0], 0, shape_yx[1]), blocks)
+            writer.write(Box.whole((shape_yx[0], shape_yx[1])), blocks)
         return staged, Grid(crs, (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), shape_yx)
 
     return make

@@ -13,7 +13,7 @@ from pipelines.products.charts import (
     draw_reliability,
     draw_skill,
 )  # fmt: skip
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 DAY = 18_262.0  # 2020-01-01
 
@@ -34,7 +34,7 @@ def test_curves_are_drawn_and_gaps_are_allowed(tmp_path, evaluation):
     draw_errors(evaluation["metrics"], "model", tmp_path / "e.png")
     draw_skill(evaluation["skill"], tmp_path / "s.png")
     draw_coverage(evaluation["intervals"], tmp_path / "c.png")
-    draw_blocks([(Tile(0, 5, 0, 5), "train"), (Tile(5, 10, 0, 5), "test")], (10, 5), tmp_path / "b.png")
+    draw_blocks([(Box.whole((5, 5)), "train"), (Box((5, 0), (10, 5)), "test")], (10, 5), tmp_path / "b.png")
     assert all(size_of(tmp_path / name)[0] > 300 for name in ("e.png", "s.png", "c.png", "b.png"))
 
 

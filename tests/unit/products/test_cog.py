@@ -50,8 +50,8 @@ def test_an_independent_reader_sees_the_place(make_staged, dates, lineage, tmp_p
     path = write_forecast_cogs(staged, grid, dates, {}, lineage, tmp_path)[0]
     with rioxarray.open_rasterio(path, masked=True) as image:
         assert image.rio.crs.to_epsg() == 32635
-        np.testing.assert_allclose(image.x.values, grid.x_centres())
-        np.testing.assert_allclose(image.y.values, grid.y_centres())
+        np.testing.assert_allclose(image.x.values, grid.centres("x"))
+        np.testing.assert_allclose(image.y.values, grid.centres("y"))
         np.testing.assert_array_equal(image.values[1], staged.read(staged.fields[1], slice(None)))
 
 

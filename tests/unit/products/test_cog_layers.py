@@ -184,5 +184,5 @@ def test_an_independent_reader_sees_the_place_and_the_missing(cogs):
         warnings.simplefilter("ignore")
         rioxarray = pytest.importorskip("rioxarray")
     with rioxarray.open_rasterio(cogs["magnitude"], masked=True) as image:
-        np.testing.assert_allclose(image.x.values, grid().x_centres())
+        np.testing.assert_allclose(image.x.values, grid().centres("x"))
         assert np.isnan(image.values[0, 0, 0])

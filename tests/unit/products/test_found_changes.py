@@ -9,7 +9,7 @@ from pipelines.grid import Grid
 from pipelines.monitoring.layers import Layers
 from pipelines.products.found_changes import facts_of, growth, outline_layers
 from pipelines.products.polygons import read_patches, write_polygons
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 GRID = Grid("EPSG:3035", (10.0, 0, 5.5e6, 0, -10.0, 2.7e6), (4, 6))
 
@@ -24,7 +24,7 @@ def test_pixels_are_added_up_and_agree_with_the_patches(tmp_path: Path) -> None:
         "status": np.where(np.isfinite(change), 2, 1).astype(np.uint8),
     }  # fmt: skip
     layers = Layers.create(tmp_path / "layers", GRID.shape_yx, {name: plane.dtype for name, plane in planes.items()})
-    layers.write([(Tile(0, 4, 0, 6), planes, "test")])
+    layers.write([(Box.whole((4, 6)), planes, "test")])
     frame = outline_layers(layers, GRID, min_area_px=2)
     change_N, detected_N, area_N = growth(layers, GRID, frame, min_area_px=2)
     assert list(change_N) == [18_000, 18_020, 18_040]

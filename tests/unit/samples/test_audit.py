@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.samples.audit import audit
 from pipelines.samples.plan import WindowPlan
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
 def with_window(plan: WindowPlan, part: str, **changes) -> WindowPlan:
@@ -31,20 +31,20 @@ def test_a_test_window_on_training_pixels_in_training_time(plan):
     leaking = with_window(plan, "test", tile=train.tile, context_T=train.context_T)
     found = audit(leaking)
     assert any("pixel-dates are in train and in test windows" in problem for problem in found.problems)
-    height, width = train.tile.shape_yx
+    height, width = train.tile.shape
     assert found.facts["shared_pixel_dates"]["train_test"] == 3 * height * width
 
 
 def test_one_shared_pixel_is_enough(plan):
     train, test = plan.of_part("train")[0], plan.of_part("test")[0]
-    corner = Tile(train.tile.row1 - 1, train.tile.row1, train.tile.col1 - 1, train.tile.col1)
+    corner = Box((train.tile.rows.stop - 1, train.tile.columns.stop - 1), (train.tile.rows.stop, train.tile.columns.stop))
     leaking = replace(plan, windows=(*plan.windows, replace(test, tile=corner, context_T=train.context_T)))
     assert audit(leaking).facts["shared_pixel_dates"]["train_test"] == 3
 
 
 def test_a_training_tile_inside_the_buffer(plan):
     tile = plan.of_part("train")[0].tile
-    wider = Tile(max(tile.row0 - 1, 0), tile.row1 + 1, max(tile.col0 - 1, 0), tile.col1 + 1)
+    wider = Box((max(tile.rows.start - 1, 0), max(tile.columns.start - 1, 0)), (tile.rows.stop + 1, tile.columns.stop + 1))
     assert any(
         "are 0 pixels from another part, split.buffer_px is 1" in p
         for p in audit(with_window(plan, "train", tile=wider)).problems
@@ -85,7 +85,7 @@ def test_dates_that_do_not_exist(plan, context):
 
 def test_tiles_outside_the_raster(plan):
     assert any(
-        "is outside the raster of 31 x 29" in p for p in audit(with_window(plan, "test", tile=Tile(25, 35, 0, 9))).problems
+        "is outside the raster of 31 x 29" in p for p in audit(with_window(plan, "test", tile=Box((25, 0), (35, 9)))).problems
     )
 
 

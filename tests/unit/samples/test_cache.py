@@ -13,7 +13,7 @@ from pipelines.samples import cache as cache_module
 from pipelines.samples.cache import GrowingArray, build_samples, group_tiles
 from pipelines.samples.sampling import open_samples
 from pipelines.samples.variables import decode
-from pipelines.tiles import Tile
+from pipelines.tiles import Box
 
 
 def prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K):
@@ -222,9 +222,9 @@ def test_the_list_of_files_names_the_snapshot(build):
 
 
 def test_tiles_of_one_chunk_are_read_together_while_they_fit():
-    tiles = [Tile(r, r + 4, c, c + 4) for r in range(0, 16, 4) for c in range(0, 16, 4)]
+    tiles = [Box((r, c), (r + 4, c + 4)) for r in range(0, 16, 4) for c in range(0, 16, 4)]
     regions = list(group_tiles(tiles, chunk=8, bytes_per_pixel=1))
-    assert [region.shape_yx for region, _ in regions] == [(8, 8)] * 4
+    assert [region.shape for region, _ in regions] == [(8, 8)] * 4
     assert sorted(tile for _, members in regions for tile in members) == tiles
     assert [members for _, members in group_tiles(tiles, 8, 2**40)] == [[t] for _, m in regions for t in m]
 

@@ -16,14 +16,14 @@ def plan_of(shape_yx, **changes):
 
 
 def test_narrow_edges_are_merged_with_their_neighbour():
-    assert sorted({b.shape_yx for b in cut_blocks((24, 25), 10)}) == [(10, 5), (10, 10), (14, 5), (14, 10)]
-    assert cut_blocks((4, 4), 10)[0].shape_yx == (4, 4)
+    assert sorted({b.shape for b in cut_blocks((24, 25), 10)}) == [(10, 5), (10, 10), (14, 5), (14, 10)]
+    assert cut_blocks((4, 4), 10)[0].shape == (4, 4)
 
 
 def test_training_is_inside_its_blocks_and_the_rest_uses_whole_blocks():
     plan = plan_of((40, 40))
-    assert {w.tile.shape_yx for w in plan.of_part("train")} == {(8, 8)}
-    assert {w.tile.shape_yx for w in plan.of_part("test")} == {(10, 10)}
+    assert {w.tile.shape for w in plan.of_part("train")} == {(8, 8)}
+    assert {w.tile.shape for w in plan.of_part("test")} == {(10, 10)}
     counts = {part: len({w.tile for w in plan.of_part(part)}) for part in ("train", "validation", "test")}
     assert counts == {"train": 10, "validation": 3, "test": 3}
 

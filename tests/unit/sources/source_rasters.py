@@ -35,7 +35,7 @@ def shifted(grid: Grid, columns: float, rows: float) -> Grid:
 def write_cube(path: Path, bands: dict[str, np.ndarray], days: list[float], grid: Grid = UTM, **attributes) -> Path:
     """A netCDF-4 style cube with dimension scales; `bands` are (time, y, x)."""
     with h5py.File(path, "w") as file:
-        scales = {"time": np.array(days, float), "y": grid.y_centres(), "x": grid.x_centres()}
+        scales = {"time": np.array(days, float), "y": grid.centres("y"), "x": grid.centres("x")}
         for name, values in scales.items():
             file[name] = values
             file[name].make_scale(name)

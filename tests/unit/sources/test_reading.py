@@ -221,9 +221,9 @@ def test_the_hash_covers_pixels_mask_shape_and_dtype():
 def test_lattice_offset_and_coverage():
     assert lattice_offset(UTM, shifted(UTM, -4, 7)) == (7, -4)
     assert lattice_offset(UTM, shifted(UTM, 0.01, 0)) is None
-    assert lattice_offset(UTM, dataclasses.replace(UTM, crs="EPSG:32634")) is None
+    assert lattice_offset(UTM, dataclasses.replace(UTM, frame="EPSG:32634")) is None
     np.testing.assert_array_equal(covered(UTM, shifted(UTM, 50.4, 0), slice(0, 1))[0], np.arange(56) < 6)
 
 
 def test_an_engineering_crs_overlaps_nothing():
-    assert not overlaps(dataclasses.replace(UTM, crs='LOCAL_CS["pixels",UNIT["metre",1]]'), UTM)
+    assert not overlaps(dataclasses.replace(UTM, frame='LOCAL_CS["pixels",UNIT["metre",1]]'), UTM)
