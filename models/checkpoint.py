@@ -128,6 +128,7 @@ def rebuild_forecaster(description: Description) -> ResidualForecaster:
         Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), tuple(scaling["transforms"]), scaling["step_days"]),
         context=description["context"],
         horizon=description["horizon"],
+        axes=description.get("axes", 2),
     )
 
 

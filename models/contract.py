@@ -48,7 +48,7 @@ class Network(nn.Module, ABC):
 
 
 class Pointwise:
-    """The spatial half of the contract, for models whose value at a pixel depends on that pixel alone."""
+    """The spatial half of the contract, for models of images whose value at a pixel depends on that pixel alone."""
 
     @property
     def stride_px(self) -> tuple[int, ...]:
@@ -59,31 +59,36 @@ class Pointwise:
 
 
 class Ensemble(Network):
-    """Networks side by side: the widest halo, the common stride, the sum of the operations."""
+    """Networks side by side: the widest halo, the common stride, the sum of the operations. `axes` of space: 2 or 3."""
 
-    def __init__(self, members: Iterable[nn.Module]):
+    def __init__(self, members: Iterable[nn.Module], axes: int = 2):
         super().__init__()
-        self.members = nn.ModuleList(networks_of(members))
+        self.members, self.axes = nn.ModuleList(networks_of(members)), axes
 
     def halo_px(self, steps: int) -> Halo:
-        """The largest halo of the members per axis; None if one of them has none; (0, 0) without members."""
+        """The largest halo of the members per axis; None if one of them has none; 0 without members."""
         halos = [network.halo_px(steps) for network in networks_of(self.members)]
         finite = [halo for halo in halos if halo is not None]
         if len(finite) < len(halos):
             return None
-        return tuple(max(axis) for axis in zip(*finite, strict=True)) if finite else (0, 0)
+        return tuple(max(axis) for axis in zip(*finite, strict=True)) if finite else (0,) * self.axes
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        """The least common multiple of the members' strides per axis; (1, 1) without members."""
+        """The least common multiple of the members' strides per axis; 1 without members."""
         strides = [network.stride_px for network in networks_of(self.members)]
-        return tuple(math.lcm(*axis) for axis in zip(*strides, strict=True)) if strides else (1, 1)
+        return tuple(math.lcm(*axis) for axis in zip(*strides, strict=True)) if strides else (1,) * self.axes
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
         return sum(network.flops(shape, targets) for network in networks_of(self.members))
 
     def describe_members(self) -> list[Description]:
         return [network.describe() for network in networks_of(self.members)]
+
+
+def over_space(values: torch.Tensor, axes: int) -> torch.Tensor:
+    """`values` with `axes` further axes of length 1, to be broadcast over images (2) or volumes (3)."""
+    return values[(..., *[None] * axes)]
 
 
 def seeded(seed: int, build: Callable[[], Built]) -> Built:

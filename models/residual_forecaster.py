@@ -4,6 +4,7 @@ The members are networks that get the past relative to the baseline (or the mean
 the transformed variable. An untrained member predicts 0, so an untrained forecaster equals its baseline exactly.
 
 Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns, B batch, F time features.
+`HW` stands for all axes of space: of volumes (D, H, W).
 """
 
 import math
@@ -24,7 +25,7 @@ from models.baselines.pointwise import (
     context_arrays,
     context_days,
 )
-from models.contract import Description, Ensemble, Network, seeded
+from models.contract import Description, Ensemble, Network, over_space, seeded
 from models.networks.encoder_forecaster import ConvLSTMSettings
 
 Baseline = Persistence | Climatology | DecayingAnomaly | None  # None: the channel's mean
@@ -65,7 +66,7 @@ class Scaling:
 class Settings(Protocol):
     """Configuration of the networks; the number of channels follows from the baseline and the data."""
 
-    def build(self, outputs: int, frame_channels: int, future_channels: int) -> Network: ...
+    def build(self, outputs: int, frame_channels: int, future_channels: int, axes: int) -> Network: ...
 
 
 def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
@@ -81,17 +82,17 @@ def channels_of(baseline: Baseline, variables: int) -> tuple[int, int]:
 
 def build_forecaster(
     baseline: Baseline, scaling: Scaling, *, context: int, horizon: int, members: int = 1, network: Settings | None = None,
-    seed: int = 0,
+    seed: int = 0, axes: int = 2,
 ) -> "ResidualForecaster":  # fmt: skip
     """An untrained forecaster whose members (default: ConvLSTM) have the seeds `seed`, `seed` + 1, ...
 
-    The global random state is not changed.
+    `axes` of space: 2 for images, 3 for volumes. The global random state is not changed.
     """
     variables = len(scaling.mean)
     frames, futures = channels_of(baseline, variables)
     network = network or ConvLSTMSettings()
-    networks = [seeded(seed + member, lambda: network.build(variables, frames, futures)) for member in range(members)]
-    return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon)
+    networks = [seeded(seed + member, lambda: network.build(variables, frames, futures, axes)) for member in range(members)]
+    return ResidualForecaster(baseline, networks, scaling, context=context, horizon=horizon, axes=axes)
 
 
 class ResidualForecaster(Ensemble):
@@ -104,8 +105,10 @@ class ResidualForecaster(Ensemble):
     std_C: Tensor
     residual_scale_K: Tensor
 
-    def __init__(self, baseline: Baseline, members: Sequence[Network], scaling: Scaling, *, context: int, horizon: int):
-        super().__init__(members)
+    def __init__(
+        self, baseline: Baseline, members: Sequence[Network], scaling: Scaling, *, context: int, horizon: int, axes: int = 2
+    ):
+        super().__init__(members, axes)
         self.baseline, self.scaling, self.context, self.horizon = baseline, scaling, context, horizon
         self.register_buffer("mean_C", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("std_C", torch.tensor(scaling.std, dtype=torch.float32))
@@ -114,7 +117,7 @@ class ResidualForecaster(Ensemble):
 
     def describe(self) -> Description:
         """Baseline, scaling, steps, and the description of every member; the residual scale is among the tensors."""
-        steps = {"context": self.context, "horizon": self.horizon}
+        steps = {"context": self.context, "horizon": self.horizon, "axes": self.axes}
         parts = {
             "baseline": describe_baseline(self.baseline),
             "scaling": asdict(self.scaling),
@@ -125,12 +128,11 @@ class ResidualForecaster(Ensemble):
     # ------------------------------------------------------------ physical <-> network values
 
     def normalise(self, y_CHW: Tensor) -> Tensor:
-        """(transform(y) - mean) / std; channels are the third axis from the right."""
-        shape = (-1, 1, 1)
+        """(transform(y) - mean) / std; channels are the axis before those of space."""
         if any(self.is_log):
-            log_C = torch.tensor(self.is_log, device=y_CHW.device).view(shape)
+            log_C = over_space(torch.tensor(self.is_log, device=y_CHW.device), self.axes)
             y_CHW = torch.where(log_C, torch.log1p(y_CHW.clamp(min=0)), y_CHW)
-        mean, std = self.mean_C.to(y_CHW.device).view(shape), self.std_C.to(y_CHW.device).view(shape)
+        mean, std = (over_space(values_C.to(y_CHW.device), self.axes) for values_C in (self.mean_C, self.std_C))
         return (y_CHW - mean) / std
 
     def correct(self, baseline_CHW: Tensor, residual_CHW: Tensor) -> Tensor:
@@ -138,10 +140,10 @@ class ResidualForecaster(Ensemble):
 
         log1p channels: expm1(log1p(g) + r) = g + (1 + g) expm1(r), which is g for r = 0; never below 0 or the baseline.
         """
-        moved_CHW = residual_CHW * self.std_C.view(-1, 1, 1)
+        moved_CHW = residual_CHW * over_space(self.std_C, self.axes)
         if not any(self.is_log):
             return baseline_CHW + moved_CHW
-        log_C = torch.tensor(self.is_log, device=baseline_CHW.device).view(-1, 1, 1)
+        log_C = over_space(torch.tensor(self.is_log, device=baseline_CHW.device), self.axes)
         grown_CHW = (1 + baseline_CHW) * torch.expm1(moved_CHW.clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT))
         y_CHW = baseline_CHW + torch.where(log_C, grown_CHW, moved_CHW)
         return torch.where(log_C, torch.maximum(y_CHW, baseline_CHW.clamp(max=0)), y_CHW)
@@ -165,7 +167,7 @@ class ResidualForecaster(Ensemble):
             case None:
                 mean_C = self.mean_C.cpu()
                 mean_C = torch.where(torch.tensor(self.is_log), torch.expm1(mean_C), mean_C).to(x_NCHW.device)
-                batch["baseline_KCHW"] = mean_C.view(-1, 1, 1).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
+                batch["baseline_KCHW"] = over_space(mean_C, self.axes).expand(len(target_days_K), *x_NCHW.shape[1:]).clone()
                 relative_TCHW = normal_TCHW
             case Persistence():
                 batch["baseline_KCHW"] = self.baseline.forecast(*arguments)
@@ -199,7 +201,8 @@ class ResidualForecaster(Ensemble):
     def _network_inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The arguments of `ForecasterNetwork.forward` from a batch of prepared windows."""
         x_BTCHW, valid_BTHW, baseline_BKCHW = batch["x_TCHW"], batch["valid_THW"], batch["baseline_KCHW"]
-        futures = [last_seen_age(valid_BTHW, batch["elapsed_T"]).expand(-1, baseline_BKCHW.shape[1], -1, -1)[:, :, None]]
+        leads = baseline_BKCHW.shape[1]
+        futures = [last_seen_age(valid_BTHW, batch["elapsed_T"]).repeat_interleave(leads, dim=1)[:, :, None]]
         frames = [x_BTCHW]
         if self.baseline is not None:
             level_BKCHW = self.normalise(baseline_BKCHW)
@@ -233,7 +236,7 @@ class ResidualForecaster(Ensemble):
             return batch["baseline_KCHW"]
         lead_K = torch.arange(batch["baseline_KCHW"].shape[1], device=self.residual_scale_K.device)
         residual_scale_K = self.residual_scale_K[lead_K.clamp(max=len(self.residual_scale_K) - 1)]
-        return self.correct(batch["baseline_KCHW"], residual_scale_K.view(-1, 1, 1, 1) * self.residual(batch))
+        return self.correct(batch["baseline_KCHW"], over_space(residual_scale_K, self.axes + 1) * self.residual(batch))
 
     forward = compute
 
@@ -261,8 +264,8 @@ class ResidualForecaster(Ensemble):
                 residual_BKCHW = self.residual(batch)
                 expected_BKCHW = self.normalise(batch["target_KCHW"]) - self.normalise(batch["baseline_KCHW"])
                 seen_BK1HW = (batch["target_valid_KHW"] > 0)[:, :, None]
-                products = expected_BKCHW * residual_BKCHW, residual_BKCHW.square()
-                both_BK2 = torch.stack([torch.where(seen_BK1HW, p, 0.0).double().sum(dim=(2, 3, 4)) for p in products], dim=-1)
+                products, space = (expected_BKCHW * residual_BKCHW, residual_BKCHW.square()), tuple(range(2, expected_BKCHW.ndim))
+                both_BK2 = torch.stack([torch.where(seen_BK1HW, p, 0.0).double().sum(dim=space) for p in products], dim=-1)
                 for date, pair in zip(batch["target_seconds_K"].flatten().tolist(), both_BK2.flatten(0, 1).cpu(), strict=True):
                     sums[date] = sums.get(date, torch.zeros(2, dtype=torch.float64)) + pair
         pairs_D2 = [pair for pair in sums.values() if pair[1] > 0]
@@ -294,9 +297,10 @@ def cautious_share(sums_D2: Tensor) -> float:
 
 def last_seen_age(valid_BTHW: Tensor, elapsed_BT: Tensor) -> Tensor:
     """log(1 + age) of each pixel's last valid value at the issue date, (B, 1, H, W); in usual steps, at most the context."""
+    axes = valid_BTHW.ndim - 2
     age_BT = elapsed_BT.flip(1).cumsum(1).flip(1) - elapsed_BT  # from each step to the last one
-    whole_B111 = elapsed_BT.sum(dim=1)[:, None, None, None]
-    age_BTHW = torch.where(valid_BTHW > 0, age_BT[:, :, None, None], whole_B111)
+    whole_B1HW = over_space(elapsed_BT.sum(dim=1, keepdim=True), axes)
+    age_BTHW = torch.where(valid_BTHW > 0, over_space(age_BT, axes), whole_B1HW)
     return torch.log1p(age_BTHW.amin(dim=1, keepdim=True))
 
 

@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
 from models.baselines.pointwise import ARGUMENTS, TROPICAL_YEAR_DAYS, DecayingAnomaly, context_arrays, context_days, last_values
-from models.contract import Pointwise
+from models.contract import Pointwise, over_space
 
 
 class Rows(NamedTuple):
@@ -101,12 +101,13 @@ class GradientBoosting(Pointwise):
     def _rows(self, window: Any) -> Rows:
         features_KFCHW, baseline_KCHW = self._lag_features([torch.as_tensor(getattr(window, name)) for name in ARGUMENTS])
         valid_KHW = torch.as_tensor(window.target_valid_KHW)
+        axes = valid_KHW.ndim - 1
         residual_KCHW = torch.as_tensor(window.target_KCHW) - baseline_KCHW
         seen_KCHW = torch.where(valid_KHW[:, None], residual_KCHW, torch.nan)
-        shared_KCHW = seen_KCHW.flatten(-2).nanmedian(dim=-1).values[..., None, None].expand_as(residual_KCHW)
-        day_KHW = torch.as_tensor(window.target_days_K).double()[:, None, None].expand_as(valid_KHW)
-        residual_RC, shared_RC = (image.permute(0, 2, 3, 1)[valid_KHW].numpy() for image in (residual_KCHW, shared_KCHW))
-        features_RFC = features_KFCHW.permute(0, 3, 4, 1, 2)[valid_KHW].numpy()
+        shared_KCHW = over_space(seen_KCHW.flatten(2).nanmedian(dim=-1).values, axes).expand_as(residual_KCHW)
+        day_KHW = over_space(torch.as_tensor(window.target_days_K).double(), axes).expand_as(valid_KHW)
+        residual_RC, shared_RC = (image.movedim(1, -1)[valid_KHW].numpy() for image in (residual_KCHW, shared_KCHW))
+        features_RFC = features_KFCHW.movedim((1, 2), (-2, -1))[valid_KHW].numpy()
         return Rows(features_RFC, residual_RC, shared_RC, day_KHW[valid_KHW].numpy())
 
     def _lag_features(self, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -143,5 +144,5 @@ class GradientBoosting(Pointwise):
         for k, features_FCHW in enumerate(features_KFCHW):
             for c, forest in enumerate(self.forests):
                 rows_PF = features_FCHW[:, c].flatten(1).T.numpy()
-                y_KCHW[k, c] += torch.from_numpy(forest.predict(rows_PF)).float().reshape(y_KCHW.shape[-2:])
+                y_KCHW[k, c] += torch.from_numpy(forest.predict(rows_PF)).float().reshape(y_KCHW.shape[2:])
         return y_KCHW

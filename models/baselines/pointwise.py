@@ -1,6 +1,7 @@
 """Baselines that forecast every pixel from its own values: persistence, climatology, decaying anomaly, harmonic regression.
 
-Shapes: N dates, T context steps, K target dates, C channels, H rows, W columns; P pixels, U usable dates. Values are physical,
+Shapes: N dates, T context steps, K target dates, C channels, H rows, W columns (`HW` stands for all axes of space, of volumes
+D, H, W); P pixels, U usable dates. Values are physical,
 float32; days float64. `forecast` gives y_KCHW; docs/design/001-spine.md describes its arguments, and `ARGUMENTS` names them.
 `fit` takes windows with these and `target_KCHW`, `target_valid_KHW` as attributes.
 """
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.contract import Pointwise
+from models.contract import Pointwise, over_space
 
 TROPICAL_YEAR_DAYS = 365.2422
 # Pixels are multiplied in blocks of one fixed size, so that a pixel's result does not depend on its tile: matrix libraries
@@ -28,7 +29,7 @@ def context_arrays(x_NCHW: Tensor, valid_NHW: Tensor, context_T: Tensor) -> tupl
     """(x_TCHW, valid_THW): the context steps; without an observation (index -1) x is 0 and valid is False. Copies."""
     seen_T = context_T >= 0
     index_T = context_T.clamp(min=0)
-    valid_THW = valid_NHW[index_T] & seen_T[:, None, None]
+    valid_THW = valid_NHW[index_T] & over_space(seen_T, valid_NHW.ndim - 1)
     return x_NCHW[index_T] * valid_THW[:, None], valid_THW
 
 
@@ -92,8 +93,8 @@ def climatology_at(
     0 where a pixel is never valid on a usable date.
     """
     index_U = torch.nonzero(usable_N).flatten()
-    channels, height, width = x_NCHW.shape[1:]
-    pixels = height * width
+    channels, *space = x_NCHW.shape[1:]
+    pixels = math.prod(space)
     x_NCP, valid_NP = x_NCHW.reshape(-1, channels, pixels), valid_NHW.reshape(-1, pixels)
     mean_MCP = x_NCHW.new_zeros(len(at_days_M), channels, pixels)
     weights_MU = season_weights(at_days_M, days_N[index_U], width_days).to(x_NCHW.device)
@@ -105,16 +106,20 @@ def climatology_at(
         block_UEP[:, channels, :size] = valid_NP[index_U, start:stop]
         sums_MEP = (weights_MU @ block_UEP.flatten(1)).reshape(len(at_days_M), channels + 1, BLOCK_PX)[..., :size]
         mean_MCP[..., start:stop] = sums_MEP[:, :channels] / sums_MEP[:, channels:].clamp(min=1e-12)
-    return mean_MCP.reshape(-1, channels, height, width)
+    return mean_MCP.reshape(-1, channels, *space)
 
 
 def thinned(window: Any, pixels: int = 2500) -> SimpleNamespace:
-    """The window as tensors on every n-th row and column, so that about `pixels` remain: enough to fit a few parameters."""
-    height, width = window.x_NCHW.shape[-2:]
-    step = max(math.isqrt(height * width // pixels), 1)
+    """The window as tensors on every n-th pixel of each axis, about `pixels` of them: enough to fit a few parameters."""
+    space = window.x_NCHW.shape[2:]
+    step = max(int((math.prod(space) // pixels) ** (1 / len(space)) + 1e-9), 1)
+
+    def thin(values: Tensor) -> Tensor:
+        return values[(slice(None),) * (values.ndim - len(space)) + (slice(None, None, step),) * len(space)]
+
     names = (*ARGUMENTS, "target_KCHW", "target_valid_KHW")
     tensors = {name: torch.as_tensor(getattr(window, name)) for name in names}
-    return SimpleNamespace(**{n: t[..., ::step, ::step] if n.endswith("HW") else t for n, t in tensors.items()})
+    return SimpleNamespace(**{n: thin(t) if n.endswith("HW") else t for n, t in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ class DecayingAnomaly(Pointwise):
         issue = float(days_T[-1])
         number_HW = seen.sum(dim=0)
         anomaly_day_HW = issue + torch.where(seen, value_days - issue, 0.0).sum(dim=0) / number_HW.clamp(min=1)
-        age_KHW = (target_days_K.double()[:, None, None].to(x_NCHW.device) - anomaly_day_HW).clamp(min=0)
+        age_KHW = (over_space(target_days_K.double(), anomaly_day_HW.ndim).to(x_NCHW.device) - anomaly_day_HW).clamp(min=0)
         lasting_KHW = (self.share * torch.exp(-age_KHW / self.decay_days)).to(x_NCHW.dtype)
         y_KCHW = background_KCHW + lasting_KHW[:, None] * anomaly_CHW
         return Parts(background_TCHW, background_KCHW, anomaly_CHW, anomaly_day_HW, y_KCHW)
@@ -240,9 +245,9 @@ class DecayingAnomaly(Pointwise):
 def _absolute_errors(parts: Parts, window: Any, decays_D: Tensor) -> Tensor:
     """Sum of absolute errors over the valid targets for each decay and each share 0, 0.1 ... 1, (D, 11) float64."""
     seen_KHW = window.target_valid_KHW > 0
-    missed_RC = (window.target_KCHW - parts.background_KCHW).permute(0, 2, 3, 1)[seen_KHW]
-    anomaly_RC = parts.anomaly_CHW.permute(1, 2, 0).expand(*seen_KHW.shape, -1)[seen_KHW]
-    age_R = (window.target_days_K.double()[:, None, None] - parts.anomaly_day_HW).clamp(min=0)[seen_KHW]
+    missed_RC = (window.target_KCHW - parts.background_KCHW).movedim(1, -1)[seen_KHW]
+    anomaly_RC = parts.anomaly_CHW.movedim(0, -1).expand(*seen_KHW.shape, -1)[seen_KHW]
+    age_R = (over_space(window.target_days_K.double(), parts.anomaly_day_HW.ndim) - parts.anomaly_day_HW).clamp(min=0)[seen_KHW]
     errors_DS = torch.zeros(len(decays_D), 11, dtype=torch.float64)
     for d, decay_days in enumerate(decays_D.tolist()):
         lasting_RC = torch.exp(-age_R / decay_days).float()[:, None] * anomaly_RC
@@ -284,14 +289,14 @@ class HarmonicRegression(Pointwise):
         index_U = torch.nonzero(usable_N).flatten()
         features_UJ = season_trend_features(days_N[index_U], issue_day, self.harmonics).to(x_NCHW.device)
         targets_KJ = season_trend_features(target_days_K, issue_day, self.harmonics).to(x_NCHW.device)
-        channels, height, width = x_NCHW.shape[1:]
+        channels, *space = x_NCHW.shape[1:]
         x_NCP, valid_NP = x_NCHW.flatten(2), valid_NHW.flatten(1)
-        y_KCP = x_NCHW.new_zeros(len(target_days_K), channels, height * width)
-        for start in range(0, height * width, BLOCK_PX):
+        y_KCP = x_NCHW.new_zeros(len(target_days_K), channels, math.prod(space))
+        for start in range(0, math.prod(space), BLOCK_PX):
             block = slice(start, start + BLOCK_PX)
             coefficients_PJC = self.coefficients(x_NCP[index_U, :, block], valid_NP[index_U, block], features_UJ)
             y_KCP[:, :, block] = torch.einsum("kj,pjc->kcp", targets_KJ, coefficients_PJC).to(x_NCHW.dtype)
-        return y_KCP.reshape(-1, channels, height, width)
+        return y_KCP.reshape(-1, channels, *space)
 
     def coefficients(self, x_UCP: Tensor, valid_UP: Tensor, features_UJ: Tensor) -> Tensor:
         """Ridge solution for each pixel, (P, J, C) float64; all 0 for a pixel without a value."""

@@ -6,15 +6,16 @@ corrects nothing.
 Shapes as in `models.cells.convlstm`; T context steps, K target steps, C output channels.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from models.cells.recurrent_stack import RecurrentStack, State
-from models.contract import Network, layer_flops
+from models.cells.recurrent_stack import CONVOLUTIONS, RecurrentStack, State
+from models.contract import Network, layer_flops, over_space
 
 TIME_FEATURES = 4  # season sine and cosine, elapsed since the previous step, offset from the issue date
 
@@ -26,29 +27,31 @@ class Channels:
     outputs: int  # C, channels that are forecast
     frame_channels: int  # of a context frame, without the mask
     future_channels: int  # known in advance of a target date
+    axes: int = field(default=2, kw_only=True)  # of space
 
 
 class ForecasterNetwork(Network):
-    """Encoder, forecaster and head. Works on images of any size: every layer has the resolution of the image."""
+    """Encoder, forecaster and head. Works on images (of 3 axes: volumes) of any size: every layer has their resolution."""
 
-    def __init__(self, encoder: RecurrentStack, forecaster: RecurrentStack, hidden: int, outputs: int, frame_dropout: float):
+    def __init__(
+        self, encoder: RecurrentStack, forecaster: RecurrentStack, hidden: int, channels: Channels, frame_dropout: float
+    ):
         super().__init__()
-        self.encoder, self.forecaster, self.frame_dropout = encoder, forecaster, frame_dropout
-        self.head = nn.Conv2d(hidden, outputs, 1)
+        self.encoder, self.forecaster, self.frame_dropout, self.axes = encoder, forecaster, frame_dropout, channels.axes
+        self.head = CONVOLUTIONS[self.axes](hidden, channels.outputs, 1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
     @property
     def stride_px(self) -> tuple[int, ...]:
-        return 1, 1
+        return (1,) * self.axes
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        """Operations for `shape` (B, T, C, H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
-        batch, context, _, height, width = shape
-        encoder, forecaster, head = (
-            layer_flops(part, height * width, rows=1) for part in (self.encoder, self.forecaster, self.head)
-        )
+        """Operations for `shape` (B, T, C, [D,] H, W) and K = `targets`; C is the network's own, whatever `shape` has."""
+        batch, context, _, *space = shape
+        parts = (self.encoder, self.forecaster, self.head)
+        encoder, forecaster, head = (layer_flops(part, math.prod(space), rows=1) for part in parts)
         return batch * (context * encoder + targets * (forecaster + head))
 
     @abstractmethod
@@ -75,4 +78,5 @@ class ForecasterNetwork(Network):
 def hide_frames(frames_BTCHW: Tensor, valid_BTHW: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """The frames and their mask with a random `share` of the frames of each sample masked as if cloudy."""
     kept_BT = torch.rand(valid_BTHW.shape[:2], device=valid_BTHW.device) >= share
-    return frames_BTCHW * kept_BT[:, :, None, None, None], valid_BTHW * kept_BT[:, :, None, None]
+    axes = valid_BTHW.ndim - 2
+    return frames_BTCHW * over_space(kept_BT, axes + 1), valid_BTHW * over_space(kept_BT, axes)

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack
 
 
 class ConvGRUCell(RecurrentCell):
-    def __init__(self, inputs: int, hidden: int, kernel: int = 3):
-        super().__init__(inputs, hidden, kernel)
-        self.gates = nn.Conv2d(inputs + hidden, 2 * hidden, kernel, padding=kernel // 2)  # z, r
-        self.candidate = nn.Conv2d(inputs + hidden, hidden, kernel, padding=kernel // 2)
+    def __init__(self, inputs: int, hidden: int, kernel: int = 3, axes: int = 2):
+        super().__init__(inputs, hidden, kernel, axes)
+        self.gates = self.convolution(inputs + hidden, 2 * hidden)  # z, r
+        self.candidate = self.convolution(inputs + hidden, hidden)
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
         (h_BDHW,) = state
@@ -33,5 +33,5 @@ class ConvGRUCell(RecurrentCell):
 
 
 class ConvGRU(RecurrentStack):
-    def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3):
-        super().__init__(ConvGRUCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))
+    def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3, axes: int = 2):
+        super().__init__(ConvGRUCell(before, after, kernel, axes) for before, after in pairwise([inputs, *hidden]))

@@ -23,6 +23,7 @@ i, f, o, g. All float32 unless the module was cast.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -30,6 +31,7 @@ import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack, where_valid
+from models.contract import over_space
 
 INITIAL_RATE = 1e-3  # decay per unit of elapsed time before training: 0.1 %
 
@@ -44,10 +46,10 @@ class ConvLSTMCell(RecurrentCell):
 
     def __init__(
         self, inputs: int, hidden: int, kernel: int = 3, *, peepholes: bool = False, forget_bias: float = 1.0,
-        time_features: int = 0,
+        time_features: int = 0, axes: int = 2,
     ):  # fmt: skip
-        super().__init__(inputs, hidden, kernel)
-        self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
+        super().__init__(inputs, hidden, kernel, axes)
+        self.gates = self.convolution(inputs + hidden, 4 * hidden)
         with torch.no_grad():
             assert self.gates.bias is not None
             self.gates.bias[hidden : 2 * hidden] += forget_bias
@@ -68,13 +70,13 @@ class ConvLSTMCell(RecurrentCell):
         """(h_BDHW, c_BDHW) after one step. `valid_B1HW` is 1 for valid pixels; None: all are valid."""
         h, c = self.initial_state(x_BCHW) if state is None else state
         if elapsed_B is not None:
-            keep = self.keep_BD(elapsed_B)[:, :, None, None]
+            keep = over_space(self.keep_BD(elapsed_B), self.axes)
             h, c = h * keep, c * keep
         gates = self.gates(torch.cat([x_BCHW, h], dim=1))
         if self.time is not None and time_BF is not None:
-            gates = gates + self.time(time_BF)[:, :, None, None]
+            gates = gates + over_space(self.time(time_BF), self.axes)
         i, f, o, g = gates.chunk(4, dim=1)
-        peephole = None if self.peephole_3D is None else self.peephole_3D[:, None, :, None, None]
+        peephole = None if self.peephole_3D is None else over_space(self.peephole_3D[:, None], self.axes)
         if peephole is not None:
             i, f = i + peephole[0] * c, f + peephole[1] * c
         c_new = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -86,10 +88,8 @@ class ConvLSTMCell(RecurrentCell):
 class ConvLSTM(RecurrentStack):
     def __init__(
         self, inputs: int, hidden: Sequence[int], kernel: int = 3, *, peepholes: bool = False, forget_bias: float = 1.0,
-        time_features: int = 0, dropout: float = 0.0,
+        time_features: int = 0, dropout: float = 0.0, axes: int = 2,
     ):  # fmt: skip
-        cells = (
-            ConvLSTMCell(before, after, kernel, peepholes=peepholes, forget_bias=forget_bias, time_features=time_features)
-            for before, after in pairwise([inputs, *hidden])
-        )
+        cell = partial(ConvLSTMCell, peepholes=peepholes, forget_bias=forget_bias, time_features=time_features, axes=axes)
+        cells = (cell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))
         super().__init__(cells, dropout)

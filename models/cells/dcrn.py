@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.cells.recurrent_stack import LayerState, RecurrentCell, RecurrentStack
 
 
 class DCRNCell(RecurrentCell):
-    def __init__(self, inputs: int, hidden: int, kernel: int = 3):
-        super().__init__(inputs, hidden, kernel)
-        self.from_input = nn.Conv2d(inputs, hidden, kernel, padding=kernel // 2)  # W_cx, b
-        self.from_state = nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, bias=False)  # W_rc
+    def __init__(self, inputs: int, hidden: int, kernel: int = 3, axes: int = 2):
+        super().__init__(inputs, hidden, kernel, axes)
+        self.from_input = self.convolution(inputs, hidden)  # W_cx, b
+        self.from_state = self.convolution(hidden, hidden, bias=False)  # W_rc
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
         return (torch.tanh(self.from_state(state[0]) + self.from_input(x_BCHW)),)
 
 
 class DCRN(RecurrentStack):
-    def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3):
-        super().__init__(DCRNCell(before, after, kernel) for before, after in pairwise([inputs, *hidden]))
+    def __init__(self, inputs: int, hidden: Sequence[int], kernel: int = 3, axes: int = 2):
+        super().__init__(DCRNCell(before, after, kernel, axes) for before, after in pairwise([inputs, *hidden]))

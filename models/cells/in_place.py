@@ -5,8 +5,10 @@ concatenated. All pointwise work is done in place in the convolution's output, o
 the processor's cache. tanh(a) = 2 sigmoid(2 a) - 1 everywhere, because PyTorch's sigmoid is four times as fast on a CPU
 (difference: one ulp of 1). The inner factor 2 of gate g is part of a copy of the weights.
 
-Shapes as in `models.cells.convlstm`; P = pixels of one sample (H x W), E = inputs + hidden.
+Shapes as in `models.cells.convlstm`; P = pixels of one sample (H x W, of volumes D x H x W), E = inputs + hidden.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from models.cells.convlstm import ConvLSTMCell
 from models.cells.recurrent_stack import LayerState, RecurrentStack, State
+from models.contract import over_space
 
 BLOCK_BYTES = 1 << 20  # of gates processed at once on a CPU; about half of a core's second-level cache
 
@@ -24,25 +27,26 @@ def convolve(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     On a CPU oneDNN is called directly: PyTorch would use another algorithm for small images, and a tile would then differ from
     the same pixels of the whole image in the last digit.
     """
+    padding = [side // 2 for side in weight.shape[2:]]
     if x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        padding = [weight.shape[-2] // 2, weight.shape[-1] // 2]
-        convolved: Tensor = torch.ops.aten.mkldnn_convolution(x_BCHW, weight, bias, padding, [1, 1], [1, 1], 1)
+        ones = [1] * len(padding)
+        convolved: Tensor = torch.ops.aten.mkldnn_convolution(x_BCHW, weight, bias, padding, ones, ones, 1)
         return convolved
-    return F.conv2d(x_BCHW, weight, bias, padding=(weight.shape[-2] // 2, weight.shape[-1] // 2))
+    return (F.conv2d if len(padding) == 2 else F.conv3d)(x_BCHW, weight, bias, padding=padding)
 
 
 class _Layer:
     def __init__(self, cell: ConvLSTMCell, like_BCHW: Tensor, state: LayerState | None):
-        batch, _, height, width = like_BCHW.shape
-        self.cell, self.pixels = cell, height * width
-        self.xh_BHWE = like_BCHW.new_zeros(batch, height, width, cell.inputs + cell.hidden)
+        batch, _, *space = like_BCHW.shape
+        self.cell, self.pixels = cell, math.prod(space)
+        self.xh_BHWE = like_BCHW.new_zeros(batch, *space, cell.inputs + cell.hidden)
         self.c_BPD = like_BCHW.new_zeros(batch, self.pixels, cell.hidden)
         flat_BPE = self.xh_BHWE.view(batch, self.pixels, -1)
         self.x_BPC, self.h_BPD = flat_BPE[..., : cell.inputs], flat_BPE[..., cell.inputs :]
         assert cell.gates.bias is not None
         self.double_G = torch.ones_like(cell.gates.bias)
         self.double_G[3 * cell.hidden :] = 2
-        self.weight = cell.gates.weight * self.double_G[:, None, None, None]
+        self.weight = cell.gates.weight * over_space(self.double_G, cell.axes + 1)
         self.bias = cell.gates.bias * self.double_G
         if state is not None:
             self.h_BPD.copy_(state[0].flatten(2).transpose(1, 2))
@@ -50,9 +54,8 @@ class _Layer:
 
     def state(self) -> LayerState:
         """(h_BDHW, c_BDHW), copies."""
-        batch, height, width, _ = self.xh_BHWE.shape
-        shape = (batch, height, width, self.cell.hidden)
-        return self.h_BPD.reshape(shape).permute(0, 3, 1, 2).clone(), self.c_BPD.view(shape).permute(0, 3, 1, 2).clone()
+        shape = (*self.xh_BHWE.shape[:-1], self.cell.hidden)
+        return self.h_BPD.reshape(shape).movedim(-1, 1).clone(), self.c_BPD.view(shape).movedim(-1, 1).clone()
 
     def step(self, valid_BP1: Tensor | None, elapsed_B: Tensor | None, time_BF: Tensor | None) -> None:
         """Advances h and c by one step; the input is already in `x_BPC`."""
@@ -61,7 +64,7 @@ class _Layer:
             keep_B1D = cell.keep_BD(elapsed_B)[:, None]
             self.h_BPD.mul_(keep_B1D)
             self.c_BPD.mul_(keep_B1D)
-        gates_BHWG = convolve(self.xh_BHWE.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1).to(self.c_BPD.dtype)
+        gates_BHWG = convolve(self.xh_BHWE.movedim(-1, 1), self.weight, self.bias).movedim(1, -1).to(self.c_BPD.dtype)
         gates_BPG = gates_BHWG.reshape(-1, self.pixels, 4 * hidden)
         bias_BG = cell.time(time_BF) * self.double_G if cell.time is not None and time_BF is not None else None
         size = max(BLOCK_BYTES // (16 * hidden), 64) if gates_BPG.device.type == "cpu" else self.pixels
@@ -110,14 +113,13 @@ class InPlaceRun:
         self, x_BCHW: Tensor, *, valid_B1HW: Tensor | None = None, elapsed_B: Tensor | None = None, time_BF: Tensor | None = None
     ) -> Tensor:
         """Output of the last layer, h_BDHW: a channels-last view that the next step overwrites."""
-        height, width = x_BCHW.shape[-2:]
         valid_BP1 = None if valid_B1HW is None else valid_B1HW.flatten(2).transpose(1, 2) > 0
         flowing_BPC = x_BCHW.flatten(2).transpose(1, 2)
         for layer in self.layers:
             layer.x_BPC.copy_(flowing_BPC)
             layer.step(valid_BP1, elapsed_B, time_BF)
             flowing_BPC = layer.h_BPD
-        h_BDHW: Tensor = flowing_BPC.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        h_BDHW: Tensor = flowing_BPC.unflatten(1, x_BCHW.shape[2:]).movedim(-1, 1)
         return h_BDHW
 
     def state(self) -> State:

@@ -1,7 +1,7 @@
 """What the recurrent convolutional cells share, and a stack of them.
 
 The state of a layer is a tuple of maps: (h_BDHW,) for ConvGRU and DCRN, (h_BDHW, c_BDHW) for ConvLSTM. Shapes as in
-`models.cells.convlstm`.
+`models.cells.convlstm`; `HW` stands for all axes of space, of volumes (D, H, W).
 """
 
 from collections.abc import Iterable
@@ -10,24 +10,32 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
+CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}  # by the axes of space
+DROPOUTS = {2: F.dropout2d, 3: F.dropout3d}  # of whole channels
 LayerState = tuple[Tensor, ...]
 State = tuple[LayerState, ...]  # of each layer
 
 
 class RecurrentCell(nn.Module):
-    """One layer: `forward` makes one step. `kernel` is odd; zero padding keeps the size. Invalid pixels keep their state."""
+    """One layer: `forward` makes one step. `kernel` is odd; zero padding keeps the size. Invalid pixels keep their state.
+
+    `axes` of space: 2 for images, 3 for volumes.
+    """
 
     maps = 1  # in the state
 
-    def __init__(self, inputs: int, hidden: int, kernel: int = 3):
+    def __init__(self, inputs: int, hidden: int, kernel: int = 3, axes: int = 2):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"the kernel must be odd to keep the size, got {kernel}")
-        self.inputs, self.hidden, self.kernel = inputs, hidden, kernel
+        self.inputs, self.hidden, self.kernel, self.axes = inputs, hidden, kernel, axes
+
+    def convolution(self, inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d | nn.Conv3d:
+        return CONVOLUTIONS[self.axes](inputs, outputs, self.kernel, padding=self.kernel // 2, bias=bias)
 
     def initial_state(self, x_BCHW: Tensor) -> LayerState:
         """Maps of zeros for an image like `x_BCHW`; they share no memory."""
-        shape = (x_BCHW.shape[0], self.hidden, *x_BCHW.shape[-2:])
+        shape = (x_BCHW.shape[0], self.hidden, *x_BCHW.shape[2:])
         return tuple(x_BCHW.new_zeros(shape) for _ in range(self.maps))
 
     def advance(self, x_BCHW: Tensor, state: LayerState) -> LayerState:
@@ -61,7 +69,7 @@ class RecurrentStack(nn.Module):
         output, after = x_BCHW, []
         for index, cell in enumerate(self.cells):
             after.append(cell(output, None if state is None else state[index], **known))
-            output = F.dropout2d(after[-1][0], self.dropout, self.training)
+            output = DROPOUTS[x_BCHW.ndim - 2](after[-1][0], self.dropout, self.training)
         return output, tuple(after)
 
     def forward(

@@ -12,7 +12,7 @@ from torch import Tensor
 from models.blocks.forecast import TIME_FEATURES, Channels, ForecasterNetwork
 from models.cells.conv_gru import ConvGRU
 from models.cells.recurrent_stack import State
-from models.contract import Description
+from models.contract import Description, over_space
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class ConvGRUSettings:
     kernel: int = 3
     frame_dropout: float = 0.0  # fraction of context frames hidden in training
 
-    def build(self, outputs: int, frame_channels: int, future_channels: int) -> "ConvGRUForecaster":
-        return ConvGRUForecaster(ConvGRUForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
+    def build(self, outputs: int, frame_channels: int, future_channels: int, axes: int = 2) -> "ConvGRUForecaster":
+        return ConvGRUForecaster(ConvGRUForecasterConfig(outputs, frame_channels, future_channels, axes=axes, **vars(self)))
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ConvGRUForecasterConfig(ConvGRUSettings, Channels):
 
 class ConvGRUForecaster(ForecasterNetwork):
     def __init__(self, config: ConvGRUForecasterConfig):
-        encoder = ConvGRU(config.frame_channels + 1 + TIME_FEATURES, config.hidden, config.kernel)
-        forecaster = ConvGRU(config.future_channels + TIME_FEATURES, config.hidden, config.kernel)
-        super().__init__(encoder, forecaster, config.hidden[-1], config.outputs, config.frame_dropout)
+        encoder = ConvGRU(config.frame_channels + 1 + TIME_FEATURES, config.hidden, config.kernel, config.axes)
+        forecaster = ConvGRU(config.future_channels + TIME_FEATURES, config.hidden, config.kernel, config.axes)
+        super().__init__(encoder, forecaster, config.hidden[-1], config, config.frame_dropout)
         self.config = config
 
     def halo_px(self, steps: int) -> tuple[int, ...]:
@@ -44,7 +44,7 @@ class ConvGRUForecaster(ForecasterNetwork):
         gate), except the first frame's into the first layer, where there is no state yet.
         """
         radius = (self.config.kernel // 2) * (2 * (steps + len(self.config.hidden)) - 3)
-        return radius, radius
+        return (radius,) * self.axes
 
     def describe(self) -> Description:
         return {"kind": "convgru", **asdict(self.config)}
@@ -64,4 +64,5 @@ class ConvGRUForecaster(ForecasterNetwork):
 
 def as_channels(time_BTF: Tensor, like_BTCHW: Tensor) -> Tensor:
     """(B, T, F, H, W): every time feature as a constant image of the size of `like_BTCHW`, views."""
-    return time_BTF[..., None, None].expand(-1, -1, -1, *like_BTCHW.shape[-2:]).to(like_BTCHW.dtype)
+    space = like_BTCHW.shape[3:]
+    return over_space(time_BTF, len(space)).expand(-1, -1, -1, *space).to(like_BTCHW.dtype)

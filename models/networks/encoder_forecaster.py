@@ -26,8 +26,8 @@ class ConvLSTMSettings:
     dropout: float = 0.0
     frame_dropout: float = 0.0  # fraction of context frames hidden in training
 
-    def build(self, outputs: int, frame_channels: int, future_channels: int) -> "EncoderForecaster":
-        return EncoderForecaster(EncoderForecasterConfig(outputs, frame_channels, future_channels, **vars(self)))
+    def build(self, outputs: int, frame_channels: int, future_channels: int, axes: int = 2) -> "EncoderForecaster":
+        return EncoderForecaster(EncoderForecasterConfig(outputs, frame_channels, future_channels, axes=axes, **vars(self)))
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class EncoderForecasterConfig(ConvLSTMSettings, Channels):
 
 class EncoderForecaster(ForecasterNetwork):
     def __init__(self, config: EncoderForecasterConfig):
-        options = {name: getattr(config, name) for name in ("peepholes", "forget_bias", "dropout")}
+        options = {name: getattr(config, name) for name in ("peepholes", "forget_bias", "dropout", "axes")}
         encoder, forecaster = (
             ConvLSTM(inputs, config.hidden, config.kernel, time_features=TIME_FEATURES, **options)
             for inputs in (config.frame_channels + 1, config.future_channels)
         )
-        super().__init__(encoder, forecaster, config.hidden[-1], config.outputs, config.frame_dropout)
+        super().__init__(encoder, forecaster, config.hidden[-1], config, config.frame_dropout)
         self.config = config
 
     def halo_px(self, steps: int) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class EncoderForecaster(ForecasterNetwork):
         convolution, `kernel // 2` pixels wide.
         """
         radius = (self.config.kernel // 2) * (steps - 1 + len(self.config.hidden))
-        return radius, radius
+        return (radius,) * self.axes
 
     def describe(self) -> Description:
         """The config. It has no kind: a forecaster's network described without one is of this class."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines.calendar import median_step_days
 from pipelines.cube import store
+from pipelines.grid import Grid, PatientFrame
 
 BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
@@ -49,7 +50,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
     """
     cube = store.open_cube(uri, snapshot)
     grid = store.grid_of(cube)
-    count, bands, height, width = cube[store.IMAGE].shape
+    count = cube.sizes["time"]
     times, fractions = cube["time"].values, cube["valid_fraction"].values
     dates = [
         {"time": str(time.astype("datetime64[s]")), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
@@ -59,7 +60,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "uri": uri,
         "snapshot": snapshot or store.head_snapshot(uri),
         "versions": len(list_versions(uri)),
-        "shape": {"time": count, "band": bands, "y": height, "x": width},
+        "shape": {str(dim): cube.sizes[dim] for dim in cube[store.IMAGE].dims},
         "chunks": list(cube[store.IMAGE].encoding["chunks"]),
         "dtype": str(cube[store.IMAGE].dtype),
         "pixel_bytes": int(cube[store.IMAGE].nbytes + cube["valid"].nbytes),
@@ -69,10 +70,18 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "median_step_days": round(median_step_days(times), 6) if count > 1 else None,
         "mean_valid_fraction": round(float(np.mean(fractions)), 4) if dates else None,
         "bands": [{key: store.band_as_json(band)[key] for key in BAND_KEYS} for band in store.bands_of(cube)],
-        "grid": {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in ("transform", "resolution_xy", "bounds_xy")}},
-        "format": store.FORMAT,
+        "grid": _describe_grid(grid),
+        "format": cube.attrs["driftline_format"],
         "dates": dates,
     }
+
+
+def _describe_grid(grid: Grid) -> dict[str, Any]:
+    if isinstance(grid.frame, PatientFrame):
+        frame = {"patient_frame": "LPS", "frame_of_reference_uid": grid.frame.uid}
+        return {**frame, **{key: list(getattr(grid, key)) for key in ("transform", "spacing", "bounds")}}
+    keys = ("transform", "spacing", "bounds") if grid.is_volume else ("transform", "resolution_xy", "bounds_xy")
+    return {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in keys}}
 
 
 def collect_garbage(uri: str) -> int:

@@ -259,8 +259,8 @@ def _matching_grid(uri: str, grid: Grid | None, source: Source) -> Grid:
     existing = store.grid_of(cube)
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
-            f"the cube at {uri} has the grid {existing.crs}, {existing.transform}, {existing.shape_yx} (y, x); "
-            f"requested {grid.crs}, {grid.transform}, {grid.shape_yx}: omit the grid, or name a new cube (cube.uri)"
+            f"the cube at {uri} has the grid {existing.frame}, {existing.transform}, {existing.shape}; "
+            f"requested {grid.frame}, {grid.transform}, {grid.shape}: omit the grid, or name a new cube (cube.uri)"
         )
     remedy = "name a new cube (cube.uri) or use the bands of this one"
     if cube[IMAGE].dtype != source.dtype():

@@ -16,6 +16,7 @@ from zarr.types import AnyArray
 from pipelines.cube.plan import KnownRefusal, Step
 from pipelines.cube.store import IMAGE, STEP_TEXTS, STEP_TIMES, VALID
 from pipelines.errors import ArtefactDamaged
+from pipelines.tiles import Box
 
 PIXEL_ARRAYS = (IMAGE, VALID)
 MOVES_AT_ONCE = 32
@@ -71,25 +72,28 @@ def resize_time(root: zarr.Group, count: int) -> None:
 
 def write_rows(root: zarr.Group, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
     """Writes `rows` (whole chunks) of the date at `index`; dates can be written in parallel."""
-    _write_chunks(array_of(root, IMAGE), index, rows, image_BYX)
-    _write_chunks(array_of(root, VALID), index, rows, valid_YX)
+    _write_chunks(array_of(root, IMAGE), index, rows, image_BYX, valid_YX.ndim)
+    _write_chunks(array_of(root, VALID), index, rows, valid_YX, valid_YX.ndim)
 
 
-def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray) -> None:
-    """`array[index, ..., rows, :] = values`, compressed in this thread: zarr would pass every chunk to another one.
+def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray, axes: int) -> None:
+    """`array[index, ..., rows] = values`, compressed in this thread: zarr would pass every chunk to another one.
 
-    `values` is (y, x) or (band, y, x) with all bands in one chunk. Chunks of only the fill value are not stored.
+    `values` has `axes` of space, and before them maybe all bands, which lie in one chunk. `rows` are along the first axis of
+    space. Chunks of only the fill value are not stored.
     """
-    height, width = array.chunks[-2:]
-    if rows.start % height or (rows.stop % height and rows.stop != array.shape[-2]):
-        raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {height}")
+    bands = array.shape[1 : array.ndim - axes]
+    chunk, whole = array.chunks[1 + len(bands) :], array.shape[1 + len(bands) :]
+    if rows.start % chunk[0] or (rows.stop % chunk[0] and rows.stop != whole[0]):
+        raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {chunk[0]}")
     fill = array.fill_value
     is_nan = isinstance(fill, np.floating) and np.isnan(fill)
     chunks: dict[str, Buffer | None] = {}
-    for row, column in itertools.product(range(0, values.shape[-2], height), range(0, values.shape[-1], width)):
-        part = values[..., row : row + height, column : column + width]
+    for box in Box.whole(values.shape[len(bands) :]).cut(chunk):
+        part = values[(*(slice(None) for _ in bands), *box.slices)]
         is_empty = np.isnan(part).all() if is_nan else part.flat[0] == fill and (part == fill).all()
-        position = "/".join(map(str, (*((0,) if array.ndim == 4 else ()), (rows.start + row) // height, column // width)))
+        place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), chunk, strict=True))
+        position = "/".join(map(str, (*(0 for _ in bands), *place)))
         chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else _encode(array, part)
     sync(_set_chunks(array.store_path.store, chunks))
 

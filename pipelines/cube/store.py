@@ -14,21 +14,20 @@ import icechunk
 import numpy as np
 import xarray as xr
 import zarr
-from affine import Affine
 from rasterio.crs import CRS
 from zarr.codecs import BloscCodec
 from zarr.core.common import JSON
 
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
-from pipelines.grid import Grid, parse_crs
+from pipelines.grid import Grid, PatientFrame, parse_crs
 from pipelines.scene import Band, fill_value
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
 
 BRANCH = "main"
-FORMAT = 1  # of the layout below; increased when older readers would misread it
+FORMATS = {2: 1, 3: 2}  # axes of space -> of the layout below; increased when older readers would misread it
 IMAGE, VALID = "image", "valid"
 STEP_TEXTS = ("scene_id", "content_hash", "source", "fingerprint")  # one string per date
 STEP_TIMES = ("time", "ingested_utc")  # one time per date
@@ -156,30 +155,30 @@ def create_arrays(
 ) -> zarr.Group:
     """An empty cube (no dates) in `store`: arrays, coordinates of the grid, attributes. Nothing is committed."""
     bands, dtype = tuple(bands), np.dtype(dtype)
-    height, width = grid.shape_yx
-    chunk_yx = min(chunk_px, height), min(chunk_px, width)
+    side = round(chunk_px ** (2 / len(grid.shape)))  # a chunk of a volume has as many voxels as one of an image has pixels
+    chunk = tuple(min(side, size) for size in grid.shape)
     root = zarr.create_group(store, overwrite=True)
-    root.attrs.update({"Conventions": "CF-1.11", "driftline_format": FORMAT, "coordinates": " ".join(COORDINATES)})
-    root.attrs.update({**geozarr_attributes(grid), **attributes})
+    layout: dict[str, JSON] = {"driftline_format": FORMATS[len(grid.shape)], "coordinates": " ".join(COORDINATES)}
+    root.attrs.update({"Conventions": "CF-1.11", **layout, **geozarr_attributes(grid), **attributes})
     image = root.create_array(
         IMAGE,
-        shape=(0, len(bands), height, width),
-        chunks=(1, len(bands), *chunk_yx),
+        shape=(0, len(bands), *grid.shape),
+        chunks=(1, len(bands), *chunk),
         dtype=dtype,
         fill_value=missing_value(bands, dtype),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize),
-        dimension_names=("time", "band", "y", "x"),
+        dimension_names=("time", "band", *grid.dims),
         attributes={"bands": json.dumps([band_as_json(band) for band in bands]), "grid_mapping": "spatial_ref"},
     )
     image.attrs["long_name"] = "image as stored; physical = stored * scale + offset (see bands)"
     root.create_array(
         VALID,
-        shape=(0, height, width),
-        chunks=(1, chunk_yx[0], min(VALID_WIDTH * chunk_px, width)),
+        shape=(0, *grid.shape),
+        chunks=(1, *chunk[:-1], min(VALID_WIDTH * side, grid.shape[-1])),
         dtype=bool,
         fill_value=False,
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=1),
-        dimension_names=("time", "y", "x"),
+        dimension_names=("time", *grid.dims),
         attributes={"long_name": "pixels that may be used", "grid_mapping": "spatial_ref"},
     )
     _write_coordinates(root, grid, bands)
@@ -198,19 +197,40 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
     create_column("valid_fraction", "float64", {"long_name": "share of pixels that may be used"})
     names = np.array([band.name for band in bands], dtype=object)
     root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",))[:] = names
-    for name, centres in (("y", grid.centres("y")), ("x", grid.centres("x"))):
-        attributes: dict[str, JSON] = {"standard_name": f"projection_{name}_coordinate", "axis": name.upper()}
+    for name in grid.dims:
+        centres, attributes = _axis(grid, name)
         array = root.create_array(name, shape=centres.shape, dtype="float64", dimension_names=(name,), attributes=attributes)
         array[:] = centres
-    # CF-1.11, appendix F, and GDAL's GeoTransform, which is text in another order; `affine` holds the exact numbers
-    a, b, c, d, e, f = grid.transform
+    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=_frame_attributes(grid))
+
+
+def _axis(grid: Grid, name: str) -> tuple[np.ndarray, dict[str, JSON]]:
+    """Coordinates of the centres along an axis, and their attributes; of rotated volumes the distance from the first corner."""
+    if not (grid.is_straight or not grid.is_volume):
+        step, size = grid.spacing[grid.dims.index(name)], grid.shape[grid.dims.index(name)]
+        return step * (np.arange(size) + 0.5), {"long_name": "distance along a rotated axis; spatial_ref has the position"}
+    if isinstance(grid.frame, PatientFrame):
+        return grid.centres(name), {"long_name": f"patient coordinate {name} (LPS)", "units": "mm", "axis": name.upper()}
+    of_crs = {"x": "projection_x_coordinate", "y": "projection_y_coordinate", "z": "height"}
+    return grid.centres(name), {"standard_name": of_crs[name], "axis": name.upper()}
+
+
+def _frame_attributes(grid: Grid) -> dict[str, JSON]:
+    """What the coordinates are in, and `affine`, the exact transform of the grid."""
+    exact: dict[str, JSON] = {"affine": list(grid.transform)}
+    if isinstance(grid.frame, PatientFrame):
+        return {"patient_frame": "LPS", "units": "mm", "frame_of_reference_uid": grid.frame.uid, **exact}
     frame: dict[str, JSON] = {"crs_wkt": grid.wkt, "spatial_ref": grid.wkt}
-    frame |= {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e))), "affine": list(grid.transform)}
-    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=frame)
+    if not grid.is_volume:  # CF-1.11, appendix F, and GDAL's GeoTransform, which is text in another order
+        a, b, c, d, e, f = grid.transform
+        frame["GeoTransform"] = " ".join(map(repr, (c, a, b, f, d, e)))
+    return frame | exact
 
 
 def geozarr_attributes(grid: Grid) -> dict[str, JSON]:
-    """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr."""
+    """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr; {} for what has none."""
+    if grid.is_volume or isinstance(grid.frame, PatientFrame):
+        return {}
     crs = parse_crs(grid.crs)
     authority = crs.to_authority()
     is_exact = authority is not None and CRS.from_authority(*authority) == crs  # PROJ also returns near matches
@@ -244,7 +264,7 @@ def band_as_json(band: Band) -> dict[str, JSON]:
 
 
 def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
-    """The cube as a lazy Dataset: `image(time, band, y, x)` as stored, `valid(time, y, x)` bool, dates sorted.
+    """The cube as a lazy Dataset: `image(time, band, [z,] y, x)` as stored, `valid(time, [z,] y, x)` bool, dates sorted.
 
     `snapshot` names an older version (`history`); default: the newest. Pixels are read on access, without Dask.
 
@@ -260,9 +280,10 @@ def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
         raise MissingInput(f"the cube at {uri} holds no finished version yet; run `driftline ingest` again")
     dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
     found = dataset.attrs.get("driftline_format")
-    if found != FORMAT:
+    if found not in FORMATS.values():
+        known = " and ".join(map(str, FORMATS.values()))
         raise CubeMismatch(
-            f"the cube at {uri} has format {found}, this driftline reads {FORMAT}: ingest again or update driftline"
+            f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
         )
     dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
     texts = {name: (dataset[name].dims, dataset[name].values.astype(object)) for name in (*STEP_TEXTS, "band")}
@@ -284,12 +305,16 @@ def has_layout(store: icechunk.IcechunkStore) -> bool:
 def grid_of(dataset: xr.Dataset) -> Grid:
     """The grid of a cube, from its `spatial_ref`. Raises ArtefactDamaged for a CRS that PROJ cannot parse."""
     attributes = dataset["spatial_ref"].attrs
+    transform = tuple(map(float, attributes["affine"]))
+    shape = tuple(dataset.sizes[dim] for dim in space_dims(dataset))
+    if "patient_frame" in attributes:
+        return Grid(PatientFrame(attributes["frame_of_reference_uid"]), transform, shape)
     crs = dataset.attrs.get("proj:code") or attributes["crs_wkt"]
     try:
         parse_crs(crs)  # refuses file names and addresses, which a damaged cube may hold
     except ValueError as e:
         raise ArtefactDamaged(f"the cube's spatial_ref holds no CRS that PROJ can parse: {e}; ingest it again") from e
-    return Grid.from_affine(crs, Affine(*attributes["affine"]), (dataset.sizes["y"], dataset.sizes["x"]))
+    return Grid(crs, transform, shape)
 
 
 def space_dims(dataset: xr.Dataset) -> tuple[str, ...]:

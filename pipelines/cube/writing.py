@@ -51,7 +51,7 @@ def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Ca
         # the known hash belongs to the date of the scene, so its pixels may be replaced in place
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
-        write_rows(root, slot, slice(0, reader.grid.shape_yx[0]), found.image_BYX, found.valid_YX)
+        write_rows(root, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
         return Written(work, slot, found.content_hash, fraction)
     except SceneRefused as e:
         return Written(work, refused=e)
@@ -66,7 +66,7 @@ def _write_scene_in_strips(root: zarr.Group, reader: SceneReader, work: Work, sl
     Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
     content hash is that of the strips' hashes, so it differs from that of the whole.
     """
-    height = reader.grid.shape_yx[0]
+    height = reader.grid.shape[0]
     strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
     def write_strip(rows: slice) -> tuple[str, int, bool]:

@@ -50,14 +50,13 @@ def decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x_NCYX float32 physical values, 0 where invalid; valid_NYX bool) of stored values, new arrays.
 
-    `image_NBYX` has one plane per entry of `bands`. A pixel-date is valid if `valid_NYX` is True and every variable can be
-    computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
+    `image_NBYX` has an image (or volume) per entry of `bands`. A pixel-date is valid if `valid_NYX` is True and every variable can
+    be computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
     with a denominator of zero is invalid.
     """
     valid = valid_NYX.astype(bool, copy=True)
     planes = {bands[i].name: physical(image_NBYX[:, i], bands[i], valid) for i in used_bands(bands, variables)}
-    n, _, height, width = image_NBYX.shape
-    x_NCYX = np.empty((n, len(variables), height, width), np.float32)
+    x_NCYX = np.empty((len(image_NBYX), len(variables), *valid.shape[1:]), np.float32)
     for channel, variable in enumerate(variables):
         x_NCYX[:, channel] = compute_variable(variable, planes, valid)
     np.copyto(x_NCYX, 0, where=~valid[:, None])

@@ -1,12 +1,13 @@
 """Reads scenes on the cube's grid, with their validity mask and content hash. Refuses what does not fit; casts nothing."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.errors import SceneRefused
-from pipelines.grid import Grid
+from pipelines.grid import Grid, PatientFrame
 from pipelines.scene import Band, Scene
 from pipelines.sources.opening import files_kept_open
 from pipelines.sources.quality import QualityMask
@@ -44,49 +45,49 @@ class SceneReader:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of pixels of all bands, the validity mask and the quality band."""
-        return self.grid.shape_yx[1] * (len(self.source.bands) * self.source.dtype().itemsize + 2)
+        """Bytes of one row of pixels (of volumes: one slice) of all bands, the validity mask and the quality band."""
+        return math.prod(self.grid.shape[1:]) * (len(self.source.bands) * self.source.dtype().itemsize + 2)
 
     @property
     def scene_bytes(self) -> int:
-        return self.row_bytes * self.grid.shape_yx[0]
+        return self.row_bytes * self.grid.shape[0]
 
     def read(self, scene: Scene) -> Slice:
         """The whole scene. Raises SceneRefused(wrong-crs, wrong-grid, no-overlap, all-nodata, ...)."""
-        image_BYX, valid_YX, is_data_YX = self.read_rows(scene, slice(0, self.grid.shape_yx[0]))
+        image_BYX, valid_YX, is_data_YX = self.read_rows(scene, slice(0, self.grid.shape[0]))
         if not is_data_YX.any():
             raise all_nodata(scene)
         return Slice(image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
 
     def read_rows(self, scene: Scene, rows: slice) -> Pixels:
-        """`rows` of the grid, equal to the same rows of the whole scene, also without data. Raises SceneRefused."""
+        """`rows` of the grid's first axis, equal to the same rows of the whole scene, also without data. Raises SceneRefused."""
         if not scene.id:
             raise SceneRefused("(no id)", "no-date", f"a scene without an id, observed at {scene.observed_utc}")
         if np.isnat(scene.observed_utc):  # it could never be found again
             raise SceneRefused(scene.id, "no-date", "its date could not be read; check the date pattern of the source")
         with files_kept_open():
             pixels = self._read_parts(scene, rows)
-        self._check_arrays(scene, *pixels[:2], (rows.stop - rows.start, self.grid.shape_yx[1]))
+        self._check_arrays(scene, *pixels[:2], (rows.stop - rows.start, *self.grid.shape[1:]))
         return pixels
 
     def valid_fraction(self, scene: Scene, valid_px: int) -> float:
         """The share of the grid's pixels that are valid. Raises SceneRefused(all-cloud, few-usable)."""
         if valid_px == 0:
             raise SceneRefused(scene.id, "all-cloud", "no pixel is usable (quality mask and valid range)")
-        fraction = valid_px / (self.grid.shape_yx[0] * self.grid.shape_yx[1])
+        fraction = valid_px / math.prod(self.grid.shape)
         if fraction < self.min_valid_fraction:
             required = f"cube.min_valid_fraction requires {self.min_valid_fraction:.2%}"
             raise SceneRefused(scene.id, "few-usable", f"{fraction:.2%} of the pixels are usable, {required}")
         return fraction
 
-    def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, shape_yx: tuple[int, int]) -> None:
+    def _check_arrays(self, scene: Scene, image_BYX: np.ndarray, valid_YX: np.ndarray, shape: tuple[int, ...]) -> None:
         bands, dtype = self.source.bands, self.source.dtype()
-        if image_BYX.ndim != 3 or image_BYX.shape[0] != len(bands):
+        if image_BYX.ndim != 1 + len(shape) or image_BYX.shape[0] != len(bands):
             expected = f"the cube has {len(bands)} bands ({', '.join(band.name for band in bands)})"
             raise SceneRefused(scene.id, "missing-band", f"{expected}, read {image_BYX.shape}")
-        if image_BYX.shape[1:] != shape_yx or valid_YX.shape != shape_yx:
-            found = f"read {image_BYX.shape[1:]} with a mask of {valid_YX.shape}"
-            raise SceneRefused(scene.id, "wrong-grid", f"the cube's grid has {shape_yx} pixels (y, x), {found}")
+        if image_BYX.shape[1:] != shape or valid_YX.shape != shape:
+            found, axes = f"read {image_BYX.shape[1:]} with a mask of {valid_YX.shape}", ", ".join(self.grid.dims)
+            raise SceneRefused(scene.id, "wrong-grid", f"the cube's grid has {shape} pixels ({axes}), {found}")
         if image_BYX.dtype != dtype:
             raise SceneRefused(scene.id, "wrong-dtype", f"the cube stores {dtype}, the scene is {image_BYX.dtype}")
         if valid_YX.dtype != np.bool_:
@@ -111,7 +112,7 @@ class SceneReader:
             image_BYX[:, is_taken_YX] = layer_BYX[:, is_taken_YX]
             mosaic = image_BYX, valid_YX | usable_YX, is_data_YX | holds_YX
         if mosaic is None:
-            detail = f"none of its {len(scene.parts)} parts overlaps the grid {self.grid.bounds_xy}"
+            detail = f"none of its {len(scene.parts)} parts overlaps the grid {self.grid.bounds}"
             raise SceneRefused(scene.id, "no-overlap", detail)
         return mosaic
 
@@ -161,11 +162,12 @@ class SceneReader:
     def _usable(self, quality_mask: QualityMask, scene: Scene, rows: slice) -> np.ndarray:
         """(rows, x) usable by the quality mask, False outside the quality band; reads extra rows for the mask's distance."""
         away_px = quality_mask.away_px
-        around = slice(max(rows.start - away_px, 0), min(rows.stop + away_px, self.grid.shape_yx[0]))
+        around = slice(max(rows.start - away_px, 0), min(rows.stop + away_px, self.grid.shape[0]))
         quality_YX = self.source.read(scene, self.grid, (quality_mask.band,), "nearest", around)[0]
         usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
         there = self.source.grid_of(scene, quality_mask.band)
-        return usable_YX if lattice_offset(there, self.grid) == (0, 0) else usable_YX & covered(there, self.grid, rows)
+        is_inside = there.is_aligned(self.grid) or lattice_offset(there, self.grid) == (0, 0)
+        return usable_YX if is_inside else usable_YX & covered(there, self.grid, rows)
 
 
 def all_nodata(scene: Scene) -> SceneRefused:
@@ -186,15 +188,17 @@ def _difference(there: Grid, grid: Grid) -> str:
 
 
 def _outline(grid: Grid) -> str:
-    """A grid in one line: CRS, shape, resolution and bounds."""
-    crs = grid.crs if len(grid.crs) < 40 else grid.crs.replace('"', "'").split(",")[0] + "...]"
-    bounds = ", ".join(f"{v:.10g}" for v in grid.bounds_xy)
-    height, width = grid.shape_yx
-    return f"{crs} {height} x {width} pixels of {abs(grid.resolution_xy[0]):.9g} at ({bounds})"
+    """A grid in one line: CRS or patient, shape, resolution and bounds."""
+    bounds = ", ".join(f"{v:.10g}" for v in (grid.bounds if grid.is_volume else grid.bounds_xy))
+    frame, shape = grid.frame, " x ".join(map(str, grid.shape))
+    if isinstance(frame, PatientFrame):
+        return f"patient frame {frame.uid or 'without a UID'} {shape} voxels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} mm"
+    crs = frame if len(frame) < 40 else frame.replace('"', "'").split(",")[0] + "...]"
+    return f"{crs} {shape} pixels of {abs(grid.resolution_xy[0]):.9g} at ({bounds})"
 
 
 def _covers_same_area(there: Grid, grid: Grid) -> bool:
     if not there.has_same_frame(grid):
         return False
-    tolerance = 0.5 * max(abs(there.resolution_xy[0]), abs(grid.resolution_xy[0]))
-    return all(abs(a - b) <= tolerance for a, b in zip(there.bounds_xy, grid.bounds_xy, strict=True))
+    tolerance = 0.5 * max(there.spacing[-1], grid.spacing[-1])
+    return all(abs(a - b) <= tolerance for a, b in zip(there.bounds, grid.bounds, strict=True))

@@ -44,7 +44,7 @@ def test_every_package_is_shipped() -> None:
 def test_no_module_has_the_name_of_a_dependency_or_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {re.split(r"[^A-Za-z0-9_.-]", line)[0].replace("-", "_") for line in project["dependencies"]}
-    dependencies = required | {"yaml", "sklearn", "skimage", "PIL", "odc"}
+    dependencies = required | {"yaml", "sklearn", "skimage", "PIL"}
     inner = {path.stem for path in MODULES if path.name != "__init__.py"} | {
         p.parent.name for p in MODULES if p.parent.parent != ROOT
     }
