@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from pipelines.calendar import median_step_days
+from pipelines.cube.store import space_dims
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
 from pipelines.samples.cache import check_fits, decoded_blocks, windows_of_tiles
@@ -34,9 +35,9 @@ class SampleSettings:
 
 def plan_cube(dataset: xr.Dataset, settings: SampleSettings) -> WindowPlan:
     """Every window of the cube. Raises RequestError if blocks or dates do not suffice."""
-    shape_yx = dataset.sizes["y"], dataset.sizes["x"]
+    shape = tuple(dataset.sizes[dim] for dim in space_dims(dataset))
     times, steps = dataset["time"].values, settings.steps
-    return plan_windows(times, shape_yx, settings.split, steps, settings.context, settings.horizon, settings.stride)
+    return plan_windows(times, shape, settings.split, steps, settings.context, settings.horizon, settings.stride)
 
 
 def step_days(dataset: xr.Dataset, settings: SampleSettings) -> float:

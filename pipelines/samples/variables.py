@@ -50,8 +50,8 @@ def decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x_NCYX float32 physical values, 0 where invalid; valid_NYX bool) of stored values, new arrays.
 
-    `image_NBYX` has an image (or volume) per entry of `bands`. A pixel-date is valid if `valid_NYX` is True and every variable can
-    be computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
+    `image_NBYX` has an image (or volume) per entry of `bands`. A pixel-date is valid if `valid_NYX` is True and every variable
+    can be computed from stored values that are not nodata and within range, is finite and within its own `valid_range`. An index
     with a denominator of zero is invalid.
     """
     valid = valid_NYX.astype(bool, copy=True)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipelines.errors import RequestError
-from pipelines.grid import Grid
+from pipelines.grid import Grid, PatientFrame
 
 if TYPE_CHECKING:
     from pyproj import Geod, Transformer
@@ -48,8 +48,13 @@ class Space:
 
     @classmethod
     def of_grid(cls, grid: Grid) -> Space:
-        """A map. Raises RequestError where the CRS is not of the Earth."""
-        _geod_of(grid)
+        """A map, or a patient in mm. Raises RequestError for a CRS that is not of the Earth, and for volumes in a CRS."""
+        if isinstance(grid.frame, PatientFrame):
+            order = [*reversed(range(len(grid.shape)))]  # from (column, row[, slice]) to the order of the array
+            centre = grid.to_world([0.5] * len(grid.shape))
+            world = np.column_stack([grid.matrix[:, order], centre]).tolist()
+            return cls(grid.spacing, "mm", tuple(map(tuple, world)))
+        _geod_of(grid.require_2d("tracking in a CRS"))
         a, b, c, d, e, f = grid.transform
         world = ((b, a, c + 0.5 * (a + b)), (e, d, f + 0.5 * (d + e)))
         return cls((float(np.hypot(b, e)), float(np.hypot(a, d))), "m", world, grid)
