@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from driftline.runs import display, read_evaluation
-from driftline.training import Variables, bands_used, make_config, merged, variable_configs
+from driftline.training import BASELINES, Variables, bands_used, make_config, merged, variable_configs
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.notebook import html_table
 
@@ -43,6 +43,7 @@ def train(
     horizon: int = 5,
     epochs: int = 30,
     crs: str | None = None,
+    baselines: Sequence[str] = BASELINES,
     settings: Mapping[str, object] | None = None,
     progress: bool = False,
 ) -> Forecaster:
@@ -50,8 +51,9 @@ def train(
 
     dataset: variables (time, y, x), or a DataArray (time, [band,] y, x), with dates, evenly spaced x and y and a CRS; NaN where
     missing. variable: the name of one, or {"name": "ndvi", "formula": "normalized_difference", "bands": ["B8", "B4"]}, or a list
-    of these; default: the only one. context, horizon: dates in, dates out. crs: for data without a grid mapping. settings: any
-    other section of a config (docs/config.md), e.g. {"model": {"hidden": [8]}, "split": {"test_from": "2020-01-01"}}.
+    of these; default: the only one. context, horizon: dates in, dates out. crs: for data without a grid mapping. baselines:
+    what the model is measured beside; gradient boosting takes longest. settings: any other section of a config (docs/config.md),
+    e.g. {"model": {"hidden": [8]}, "split": {"test_from": "2020-01-01"}}.
 
     Dates are taken as they are: the last fifth is for test, the one before it for validation. Without two years of dates to
     learn the seasons from, the network corrects persistence. Files lie in a temporary folder until `save`. Raises RequestError
@@ -71,7 +73,8 @@ def train(
     runs = Path(mkdtemp(prefix="driftline-"))
     try:
         lengths = {"context": context, "horizon": horizon, "epochs": epochs}
-        config = merged(make_config(source, variables, **lengths, name=NAME, runs=str(runs)), settings or {})
+        config = make_config(source, variables, **lengths, baselines=baselines, name=NAME, runs=str(runs))
+        config = merged(config, settings or {})
         invocation = open_invocation(config, display=display(progress), inputs_must_exist=False, source=source)
         with remembering_folder(invocation):
             for verb in ("ingest", "train", "evaluate"):
@@ -93,20 +96,25 @@ def load_model(folder: str | Path) -> Forecaster:
     Traceback (most recent call last):
     pipelines.errors.MissingInput: runs/no-such-run has no config.yaml: expected runs/NAME of a forecast, or a saved model
     """
-    path = Path(folder)
-    for name in ("config.yaml", "model/model.json", "evaluation.json"):
-        if not (path / name).is_file():
-            raise MissingInput(f"{path} has no {name}: expected runs/NAME of a forecast, or a saved model")
     from configs.load import load_run
     from configs.tasks.forecast import ForecastRun
     from flows.folder import RunFolder
 
+    path = Path(folder)
+    _require_file(path, "config.yaml")
     run = load_run(path / "config.yaml", inputs_must_exist=False)
     if not isinstance(run, ForecastRun):
         raise RequestError(f"{path} is a run of `task: {run.task}`, whose model makes no forecast")
+    for name in ("model/model.safetensors", "model/model.json", "evaluation.json"):
+        _require_file(path, name)
     forecaster = Forecaster(run, RunFolder(path, run.cube.uri or str(path / "cube"), run.task))
     forecaster.require_whole()
     return forecaster
+
+
+def _require_file(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise MissingInput(f"{folder} has no {name}: expected runs/NAME of a forecast, or a saved model")
 
 
 def predict(

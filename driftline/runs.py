@@ -134,7 +134,7 @@ class Run:
     def open(self) -> Products:
         """The published rasters and vectors by file name; empty where nothing is published. Each is opened when it is asked for.
 
-        open_run("runs/demo").open()["20200705.tif"].ndvi_forecast
+        open_run("runs/demo").open()["forecast_2020-07-05.tif"].ndvi
         """
         names = self.summary["products"]["files"]
         return Products(self.folder, tuple(name for name in names if Path(name).suffix in RASTERS + VECTORS))

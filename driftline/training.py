@@ -18,6 +18,7 @@ HELD_OUT = 0.2  # of the dates, for validation and again for test
 BLOCKS_PER_AXIS = 4
 SMALLEST_BLOCK_PX, LARGEST_BLOCK_PX = 8, 64
 SEASONS_DAYS = 2 * 365  # of training dates, from which a seasonal baseline is learnt
+BASELINES = ("persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting")
 Variables = str | Mapping[str, object] | Sequence[str | Mapping[str, object]]
 
 
@@ -48,7 +49,15 @@ def bands_used(variables: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def make_config(
-    source: MemorySource, variables: list[dict[str, object]], *, context: int, horizon: int, epochs: int, name: str, runs: str
+    source: MemorySource,
+    variables: list[dict[str, object]],
+    *,
+    context: int,
+    horizon: int,
+    epochs: int,
+    baselines: Sequence[str],
+    name: str,
+    runs: str,
 ) -> dict[str, object]:
     """The config of a forecast of `source`: the last fifth of the dates for test, the one before it for validation.
 
@@ -58,8 +67,7 @@ def make_config(
     times, size = source.usable_times(), min(source.images.sizes["y"], source.images.sizes["x"])
     validation_from, test_from = split_dates(times, context, horizon)
     has_seasons = (validation_from - _as_datetime(times[0])).days >= SEASONS_DAYS
-    seasonal: dict[str, object] = {"model": {"baseline": "decaying_anomaly"}}
-    plain: dict[str, object] = {"model": {"baseline": "persistence"}, "evaluation": {"must_beat": ["persistence"]}}
+    corrected, to_beat = ("decaying_anomaly", BASELINES[:2]) if has_seasons else ("persistence", BASELINES[:1])
     block_px = int(np.clip(round(size / BLOCKS_PER_AXIS), SMALLEST_BLOCK_PX, LARGEST_BLOCK_PX))
     bands = [{key: value for key, value in asdict(band).items() if value is not None} for band in source.bands]
     return {
@@ -74,8 +82,9 @@ def make_config(
             "validation_from": validation_from,
             "test_from": test_from,
         },
+        "model": {"baseline": corrected},
         "training": {"epochs": epochs},
-        **(seasonal if has_seasons else plain),
+        "evaluation": {"baselines": [*baselines], "must_beat": [one for one in to_beat if one in baselines]},
     }
 
 

@@ -20,7 +20,7 @@ def cell_text(value: object) -> str:
 def html_table(title: str, rows: Iterable[Sequence[object]], head: Sequence[str] = (), notes: Iterable[str] = ()) -> str:
     """A table with a title above it, an optional line of column names, and notes below it.
 
-    >>> html_table("a < b", [("error", 0.5)])[:22]
+    >>> html_table("a < b", [("error", 0.5)])[:20]
     '<div><b>a &lt; b</b>'
     """
 
