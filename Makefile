@@ -71,7 +71,7 @@ build/venv-%/.installed: requirements-dev.lock
 check: env  ## ruff, type checker, import directions
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy flows configs pipelines models benchmarks
+	@$(BIN)/mypy driftline flows configs pipelines models benchmarks
 	@$(BIN)/lint-imports
 
 format: env  ## put the code into its one format

@@ -15,6 +15,7 @@ import numpy as np
 
 from configs import sources
 from configs.run import CubeRun, LandsatQuality, MaskQuality, Run, SclQuality, VariableConfig
+from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.scene import Band
 
@@ -50,8 +51,10 @@ def build_request(run: Run) -> BandRequest:
 
 
 def build_source(run: CubeRun) -> Source:
-    """The source of scenes; it opens files only when asked."""
+    """The source of scenes; it opens files only when asked. Raises RequestError for scenes that were in memory."""
     source, same_date, requested = run.source, run.cube.same_date, build_request(run)
+    if isinstance(source, sources.MemorySource):
+        raise RequestError(f"the scenes of {run.name} were in memory (`kind: memory`): pass them to driftline.train again")
     path = Path(source.path)
     match source:
         case sources.NetcdfSource():

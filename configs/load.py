@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def load_run(
-    path: str | Path,
+    path: str | Path | Mapping[str, object],
     overrides: Sequence[str] = (),
     *,
     inputs_must_exist: bool = True,
     notify: Notify = log.warning,
     exists: Callable[[Path], bool] = Path.exists,
 ) -> AnyRun:
-    """The run in the YAML file at `path`; its `task` selects the kind of run.
+    """The run in the YAML file at `path`, or in a mapping with the content of one; its `task` selects the kind of run.
 
     `overrides` are `key.key=value` strings that replace values of the file (value in YAML), their paths relative to the working
     folder. `inputs_must_exist=False` is for verbs that do not read the source (evaluate, report...). `notify` shows notes, e.g.
@@ -44,7 +44,7 @@ def load_run(
 
     Raises MissingInput if there is no such file and ConfigError with every mistake found.
     """
-    document = parse_yaml(_read_text(Path(path)), str(path))
+    document = _parse_mapping(path) if isinstance(path, Mapping) else parse_yaml(_read_text(Path(path)), str(path))
     for override in overrides:
         _apply_override(document, override)
     apply_renamed(document, notify)
@@ -93,6 +93,16 @@ def write_resolved(run: AnyRun, path: Path) -> None:
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, head + text, flush=False)
+
+
+def _parse_mapping(content: Mapping[str, object]) -> Document:
+    """A config that was never a file; its lines are those of the YAML that it would be, its paths in the working folder."""
+    try:
+        text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as e:
+        kinds = "text, numbers, dates (datetime), lists and mappings"
+        raise RequestError(f"a config holds {kinds} only: {str(e).splitlines()[0]}") from e
+    return parse_yaml(text, "config")
 
 
 def _read_text(path: Path) -> str:

@@ -135,7 +135,17 @@ class StackSource(SourceDefaults):
             yield from missing_file(("source", "dates"), path / self.dates)
 
 
-Source = Annotated[NetcdfSource | FolderSource | StackSource, Field(discriminator="kind")]
+class MemorySource(SourceDefaults):
+    """An xarray Dataset that was passed to the Python API (`driftline.train`), which writes this config; no file holds it."""
+
+    kind: Literal["memory"]
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        remedy = "name a source of files, or call driftline.train(dataset, ...) again"
+        yield Finding(("source", "kind"), "the scenes were in memory and are not there any more", remedy)
+
+
+Source = Annotated[NetcdfSource | FolderSource | StackSource | MemorySource, Field(discriminator="kind")]
 
 
 def quality_band(sections: Sections) -> str | None:

@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -121,7 +121,7 @@ def text_of(one: NamedPath) -> str:
 
 
 def load_run_within_limits(
-    config: str | Path,
+    config: str | Path | Mapping[str, object],
     overrides: Sequence[str] = (),
     *,
     inputs_must_exist: bool = True,
@@ -137,9 +137,9 @@ def load_run_within_limits(
     if limits is None and not is_deployed:
         return load_run(config, overrides, inputs_must_exist=inputs_must_exist, notify=notify)
     exists = limits.sees if limits is not None else Path.exists
-    itself = NamedPath(("config",), str(config), "read")
     require = limits.require if limits is not None else require_absolute
-    require([itself])
+    if not isinstance(config, Mapping):
+        require([NamedPath(("config",), str(config), "read")])
     run = load_run(config, overrides, inputs_must_exist=False, notify=notify, exists=exists)
     require(named_paths(run))
     if limits is not None:

@@ -25,6 +25,7 @@ from pipelines.products.section import Section
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from pipelines.cube.ingest import IngestReport
+    from pipelines.sources.source import Source
 
 Record = Json  # what a stage leaves in stages/NAME.json: JSON values
 
@@ -35,7 +36,8 @@ Record = Json  # what a stage leaves in stages/NAME.json: JSON values
 class Invocation:
     """One call of a verb: the run's config, its folder, and how its steps are carried out and shown.
 
-    `run` is a Run, MonitorRun or ChangeRun: the stages of a task know which one is theirs.
+    `run` is a Run, MonitorRun or ChangeRun: the stages of a task know which one is theirs. `source`: scenes that are in memory,
+    in place of those that the config names.
     """
 
     run: Any
@@ -43,6 +45,7 @@ class Invocation:
     steps: Steps
     even_if_worse: bool = False
     restart: bool = False
+    source: Source | None = None
 
     def finish(self, stage: str, record: Record) -> Record:
         """Leaves a stage's record, which says whose it is, and the config that it was made with; a refusal leaves neither."""
@@ -53,7 +56,7 @@ class Invocation:
 
 
 def open_invocation(
-    config: str | Path,
+    config: str | Path | Mapping[str, object],
     overrides: Sequence[str] = (),
     display: Display | None = None,
     *,
@@ -63,14 +66,16 @@ def open_invocation(
     is_deployed: bool = False,
     even_if_worse: bool = False,
     restart: bool = False,
+    source: Source | None = None,
 ) -> Invocation:
-    """Reads the config (raises ConfigError, MissingInput, and RequestError for a path that the run may not touch)."""
+    """Reads the config, a file or its content (raises ConfigError, MissingInput, and RequestError for a path that the run may
+    not touch)."""
     shown = display or Silent()
     run = load_run_within_limits(
         config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, notify=shown.log
     )
     folder = RunFolder.of(run)
-    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart)
+    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart, source)
 
 
 @contextmanager
@@ -198,7 +203,8 @@ def ingest_scenes(context: Invocation) -> Record:
     from pipelines.cube.ingest import ingest
 
     run, folder = context.run, context.folder
-    source, mask, grid = build.build_source(run), build.build_quality_mask(run), build.build_grid(run)
+    source = build.build_source(run) if context.source is None else context.source
+    mask, grid = build.build_quality_mask(run), build.build_grid(run)
     settings = build.build_ingest_settings(run, folder.refused)
     report = context.steps.do(
         "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)

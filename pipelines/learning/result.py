@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipelines.learning.intervals import Interval, Outcome, Unit
+from pipelines.notebook import html_table
 
 NOT_TO_BE_PUBLISHED = "Not to be published:"
 Figure = float | int | str | None
@@ -111,6 +112,13 @@ class Evaluation:
         criteria = [{key: value for key, value in one.items() if key != "is_met"} for one in content["criteria"]]
         known = {name: content[name] for name in ("shipped", "methods", "details", "protocol")}
         return cls(**known, verdict=verdict, criteria=tuple(Criterion(**one) for one in criteria), notes=tuple(content["notes"]))
+
+    def _repr_html_(self) -> str:
+        """The figures of all methods, the published one first, and the verdict."""
+        names = sorted(self.methods, key=lambda name: name != self.shipped)
+        figures = list(dict.fromkeys(key for name in names for key in self.methods[name]))
+        rows = [(name, *(self.methods[name].get(figure) for figure in figures)) for name in names]
+        return html_table("Evaluation", rows, ["", *figures], [self.verdict.sentence])
 
 
 # ---------------------------------------------------------------- verdicts

@@ -7,7 +7,7 @@ import pytest
 
 grimp = pytest.importorskip("grimp")  # comes with import-linter
 
-PACKAGES = ("flows", "configs", "pipelines", "models")
+PACKAGES = ("driftline", "flows", "configs", "pipelines", "models")
 
 
 def find_cycle(*packages: str) -> list[str]:

@@ -14,7 +14,7 @@ import yaml
 from flows.tasks import FLOWS, entrypoint_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("flows", "configs", "pipelines", "models")
+PACKAGES = ("driftline", "flows", "configs", "pipelines", "models")
 MODULES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
 
 

@@ -1,0 +1,191 @@
+"""`import driftline`: runs by config, forecasters and change of data in memory, on tiny series."""
+
+import subprocess
+import sys
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+import driftline
+from pipelines.errors import ArtefactDamaged, ConfigError, MissingInput, RequestError
+
+pytestmark = pytest.mark.torch
+QUICK = {"crs": "EPSG:32635", "context": 3, "horizon": 2, "epochs": 1, "baselines": ["persistence"]}
+TINY_NET = {"model": {"hidden": [4]}, "training": {"accelerator": "cpu"}}
+
+
+def make_series(dates: int = 40, size: int = 16) -> xr.Dataset:
+    """A season with noise, and a few missing pixels."""
+    rng, steps = np.random.default_rng(0), np.arange(dates)
+    season = 0.5 + 0.3 * np.sin(2 * np.pi * steps / 36)
+    values = season[:, None, None] + rng.normal(0, 0.02, (dates, size, size))
+    values[rng.random(values.shape) < 0.02] = np.nan
+    at = 10.0 * np.arange(size)
+    times = np.datetime64("2020-01-01", "ns") + steps * np.timedelta64(10, "D")
+    return xr.Dataset({"ndvi": (("time", "y", "x"), values)}, {"time": times, "y": 5_000_000.1 - at, "x": 500_000.3 + at})
+
+
+@pytest.fixture(scope="module")
+def trained() -> driftline.Forecaster:
+    return driftline.train(make_series(), settings=TINY_NET, **QUICK)
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import driftline; "
+        "heavy = {'torch', 'xarray', 'numpy', 'pydantic', 'rasterio', 'pipelines', 'flows', 'configs', 'models'}; "
+        "print(sorted(heavy & (set(sys.modules) - before)), len(dir(driftline)) == len(driftline.__all__))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "[] True"
+
+
+def test_every_public_name_is_there_and_others_are_not() -> None:
+    assert all(getattr(driftline, name) is not None for name in driftline.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'forecast'; it has: Forecaster"):
+        _ = driftline.forecast  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- forecasters
+
+
+def test_a_forecast_is_on_the_coordinates_of_the_series(trained: driftline.Forecaster) -> None:
+    series, forecast = make_series(), trained.predict()
+    assert forecast["forecast"].dims == ("time", "y", "x")
+    assert all(np.array_equal(forecast[axis], series[axis]) for axis in ("x", "y"))
+    steps = series["time"].values[-1] + np.array([10, 20], "timedelta64[D]")
+    np.testing.assert_array_equal(forecast["time"], steps)
+    assert forecast["forecast"].notnull().all()
+    assert (forecast["lower"] <= forecast["forecast"]).all()
+    assert (forecast["forecast"] <= forecast["upper"]).all()
+    assert forecast.rio.crs.to_epsg() == 32635
+    assert forecast.attrs["verdict"] == trained.evaluation.verdict.sentence
+
+
+def test_a_saved_forecaster_predicts_the_same_from_the_same_data(trained: driftline.Forecaster, tmp_path: Path) -> None:
+    folder = trained.save(tmp_path / "model")
+    again = driftline.predict(folder, make_series(), crs="EPSG:32635")
+    xr.testing.assert_identical(again, trained.predict())
+    assert driftline.load_model(folder).evaluation == trained.evaluation
+    with pytest.raises(RequestError, match="is there already"):
+        trained.save(folder)
+    with pytest.raises(MissingInput, match="has no cube of its own: pass a dataset"):
+        driftline.predict(folder)
+
+
+def test_scores_of_another_model_are_not_shown(trained: driftline.Forecaster, tmp_path: Path) -> None:
+    folder = trained.save(tmp_path / "model")
+    path = folder / "evaluation.json"
+    path.write_text(path.read_text().replace(trained.predict().attrs["model_hash"], "0" * 64))
+    with pytest.raises(ArtefactDamaged, match="holds another model"):
+        driftline.load_model(folder)
+
+
+def test_dates_and_issue_can_be_chosen(trained: driftline.Forecaster) -> None:
+    series = make_series()
+    chosen = trained.predict(dates=["2021-02-20"], issue="2021-01-31")
+    cut = trained.predict(series.sel(time=slice(None, "2021-01-31")), ["2021-02-20"], crs="EPSG:32635")
+    np.testing.assert_array_equal(chosen["forecast"], cut["forecast"])
+    assert chosen.attrs["issued_utc"] == "2021-01-25T00:00:00Z"
+    for dates, message in ((["2020-02-01"], "later than the issue date"), ([], "1 to 2"), (["soon"], "not a date")):
+        with pytest.raises(RequestError, match=message):
+            trained.predict(dates=dates)
+
+
+def test_tables_for_notebooks_are_escaped(trained: driftline.Forecaster) -> None:
+    html = trained._repr_html_()
+    assert "persistence" in html
+    assert escape(trained.evaluation.verdict.sentence) in html
+    assert "<script>" not in driftline.Run(Path("runs/<script>"))._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"variable": "evi"}, "is called evi; there are: ndvi"),
+        ({"variable": {"name": "evi"}}, "names no bands"),
+        ({"context": 36}, "40 dates with data are too few .* context \\+ 3 x horizon = 42 are needed"),
+        ({"crs": None}, "no CRS"),
+        ({"settings": {"model": {"hiden": [4]}}}, "hiden"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_any_work(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        driftline.train(make_series(), **{**QUICK, **changed})
+
+
+def test_one_of_several_variables_must_be_named() -> None:
+    several = make_series().assign(evi=make_series()["ndvi"])
+    with pytest.raises(RequestError, match="which of ndvi, evi is to be forecast"):
+        driftline.train(several, **QUICK)
+
+
+# ---------------------------------------------------------------- change
+
+
+def test_change_is_found_where_it_was_made() -> None:
+    rng = np.random.default_rng(0)
+    bands = {name: (("y", "x"), rng.random((40, 40)).cumsum(0).cumsum(1) / 400 + rng.random((40, 40))) for name in ("red", "nir")}
+    at = 10.0 * np.arange(40)
+    before = xr.Dataset(bands, {"y": -at, "x": at})
+    after = before + rng.normal(0, 0.02, (40, 40))
+    after["nir"][10:20, 10:20] += 1.5
+    after["red"][0, 0] = np.nan
+    found = driftline.find_change(before, after, crs="EPSG:32635")
+    assert bool(found["changed"][13:17, 13:17].all())
+    assert float(found["changed"][25:, 25:].mean()) == 0
+    assert np.isnan(found["score"][0, 0])
+    assert not found["changed"][0, 0]
+    assert float(driftline.find_change(before, after, 100, crs="EPSG:32635")["changed"].sum()) == 0
+    for other, message in ((after.isel(x=slice(1, None)), "on different grids.*reproject_match"), (after[["red"]], "after red")):
+        with pytest.raises(RequestError, match=message):
+            driftline.find_change(before, other, crs="EPSG:32635")
+    with pytest.raises(RequestError, match="before has 2 dates"):
+        driftline.find_change(xr.concat([before, after], "time"), after, crs="EPSG:32635")
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_run_is_what_the_command_line_leaves(tiny_run: Path) -> None:
+    run = driftline.run(yaml.safe_load(tiny_run.read_text()), {"training.batch": 64})
+    assert (run.name, run.folder, run.report) == ("tiny", Path("runs/tiny"), Path("runs/tiny/report.html"))
+    assert run.summary["verdict"]["sentence"] == run.verdict.sentence
+    assert driftline.open_run("runs/tiny") == run
+    assert escape(run.verdict.sentence) in run._repr_html_()
+
+    products = run.open()
+    published, predicted = products[next(iter(products))], driftline.predict("runs/tiny")  # from the run's own cube
+    assert list(published.data_vars) == ["red", "red_lower", "red_upper"]
+    for band, role in (("red", "forecast"), ("red_lower", "lower"), ("red_upper", "upper")):
+        np.testing.assert_allclose(predicted[role][0], published[band], rtol=1e-6)
+    with pytest.raises(KeyError, match="there are: "):
+        products["none.tif"]
+
+    again = driftline.run(str(tiny_run), ["training.batch=64"])
+    assert again.summary["products"] == run.summary["products"]
+
+
+def test_rasters_and_vectors_of_a_monitoring_run_are_opened(tiny_run: Path) -> None:
+    products = driftline.run(tiny_run.with_name("watched.yaml"), verb="monitor").open()
+    opened = {name: products[name] for name in products}
+    assert {type(one).__name__ for one in opened.values()} == {"Dataset", "GeoDataFrame"}
+    assert all(one.rio.crs.to_epsg() == 32635 for one in opened.values() if isinstance(one, xr.Dataset))
+    with pytest.raises(RequestError, match="task: monitor"):
+        driftline.load_model("runs/watched")
+
+
+def test_mistakes_in_a_mapping_are_those_of_a_file(tiny_run: Path) -> None:
+    config = yaml.safe_load(tiny_run.read_text())
+    with pytest.raises(ConfigError, match=r"config:\d+  training.epochs: "):
+        driftline.run({**config, "training": {"epochs": 0}})
+    with pytest.raises(RequestError, match="a config holds text, numbers, dates"):
+        driftline.run({**config, "name": object()})
+    with pytest.raises(RequestError, match="expected a list"):
+        driftline.run(config, "training.epochs=5")
+    with pytest.raises(ConfigError, match="in memory and are not there any more"):
+        driftline.run({**config, "source": {"kind": "memory", "bands": ["red"]}})
