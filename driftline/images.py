@@ -38,7 +38,7 @@ def find_change(
     from models.baselines.change_indices import ChangeVector
     from pipelines.change.pairs import measure_site, prepare, site_of_cube
     from pipelines.sources.memory import memory_source
-    from pipelines.tiles import Tile
+    from pipelines.tiles import Box
 
     if not threshold > 0:
         raise RequestError(f"threshold is {threshold}; expected standard deviations above 0, for example 1.5")
@@ -50,7 +50,7 @@ def find_change(
         site = site_of_cube("images", open_cube(cube))
         frame = measure_site(site)
         rows, columns = site.shape_yx
-        x_TCHW, valid_THW = (torch.from_numpy(one) for one in prepare(*site.read(Tile(0, rows, 0, columns)), frame))
+        x_TCHW, valid_THW = (torch.from_numpy(one) for one in prepare(*site.read(Box.whole((rows, columns))), frame))
     score_HW = ChangeVector().fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW).numpy()
     return _as_dataset(pair, source.crs, score_HW, threshold, frame.shift_T_yx[-1], (*frame.notes, *frame.warnings))
 
