@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from configs.schema import Strict
+from configs.run import ModelConfig
 
 if TYPE_CHECKING:
     from models.residual_forecaster import Settings
@@ -15,7 +15,7 @@ Channels = Annotated[int, Field(ge=1, le=4096)]
 CorrectedBaseline = Literal["none", "persistence", "climatology", "decaying_anomaly"]
 
 
-class ConvLSTMModel(Strict):
+class ConvLSTMModel(ModelConfig):
     """ConvLSTM encoder-forecaster that corrects a baseline; what `model` without a `kind` means."""
 
     kind: Literal["convlstm"] = "convlstm"
@@ -29,7 +29,7 @@ class ConvLSTMModel(Strict):
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
 
 
-class ConvGRUModel(Strict):
+class ConvGRUModel(ModelConfig):
     """ConvGRU encoder-forecaster that corrects a baseline: one state map a layer, half of the ConvLSTM's."""
 
     kind: Literal["convgru"]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.paths import CONNECT, WRITE
-from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
+from configs.paths import CONNECT, READ, WRITE
+from configs.schema import CubeUri, Finding, ModelPath, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
 from configs.sources import Source, SourceDefaults
 from configs.yaml_positions import Key
 
@@ -112,9 +112,35 @@ class VariableConfig(Strict):
                 yield Finding((*key, "bands", position), f"unknown band {band!r}", remedy)
 
 
+class ModelConfig(Strict):
+    """What every model has: it is trained, or one that was trained before is used."""
+
+    # not written out while they are the defaults: a model that is trained here does not depend on them
+    use: Annotated[ModelPath | None, READ] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="a model that was trained before, used as it is: runs/NAME, its folder `model`, or s3://bucket/prefix; "
+        "what belongs to it (bands, variables, steps, architecture) need not be stated again",
+    )
+    as_is: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="of `use`: even if values or steps of the images are not like those that it was trained on",
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        if self.as_is and self.use is None and getattr(sections.get("training"), "start_from", None) is None:
+            yield Finding(("model", "as_is"), "says how a model is used, and none is named", "add model.use, or take it out")
+
+
 class TrainingDefaults(Strict):
     """What every training has."""
 
+    start_from: Annotated[ModelPath | None, READ] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="a trained model (as of `model.use`) from whose weights training begins; of the same architecture",
+    )
     clip: float = Field(1.0, gt=0, description="largest gradient norm; a larger one is scaled down to it")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="of the arithmetic; mixed: for GPUs")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one")

@@ -69,12 +69,20 @@ def _as_path(text: str) -> str:
 
 def _as_local(text: str) -> str:
     if is_uri(text):
-        raise ValueError("a path on this machine (of all that a run reads and writes, only cube.uri may be s3://bucket/prefix)")
+        raise ValueError(
+            "a path on this machine (of what a run names, only the cube and a trained model may be s3://bucket/prefix)"
+        )
     return text
 
 
 def _as_cube(text: str) -> str:
     if is_uri(text) and not text.startswith(("s3://", "file://")):
+        raise ValueError("a folder, or s3://bucket/prefix")
+    return text
+
+
+def _as_model(text: str) -> str:
+    if is_uri(text) and not text.startswith("s3://"):
         raise ValueError("a folder, or s3://bucket/prefix")
     return text
 
@@ -85,6 +93,7 @@ LocalPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_local)]
 InputPath = Annotated[LocalPath, READ]
 OutputPath = Annotated[LocalPath, WRITE]
 CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_cube)]
+ModelPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_model)]
 UtcDate = Annotated[datetime, BeforeValidator(_is_iso), AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, torch and scikit-learn all take
 

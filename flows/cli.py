@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from flows import verbs
+from flows.cli_models import models
+from flows.cli_options import AsJson, DryRun, Model, ModelAsIs, Overrides, with_model
 from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
 
@@ -29,12 +31,6 @@ app = typer.Typer(
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
 Cube = Annotated[str, typer.Argument(metavar="CUBE", help="a cube: a folder such as runs/demo/cube, or s3://bucket/prefix")]
 Snapshot = Annotated[str | None, typer.Option(help="an older version (see `driftline history CUBE`); default: the newest")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5; may be repeated"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
@@ -123,7 +119,10 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
 
 
 @command(short_help="Evaluate the model and its baselines on held-out data.")
-def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
+def evaluate(
+    config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False, dry_run: DryRun = False,
+    json_: AsJson = False,
+) -> int | None:  # fmt: skip
     """Evaluate the model and its baselines: a forecast on held-out blocks and dates, labelled change on held-out sites,
     monitoring on simulated breaks of known size and date.
 
@@ -132,24 +131,27 @@ def evaluate(config: Config, overrides: Overrides = None, dry_run: DryRun = Fals
       driftline evaluate my-run.yaml
       driftline evaluate my-run.yaml --json | jq .verdict
     """
-    return verbs.stage("evaluate", config, overrides, dry_run, json_)
+    return verbs.stage("evaluate", config, with_model(overrides, model, model_as_is), dry_run, json_)
 
 
 @command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
-    config: Config, overrides: Overrides = None, even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False
-) -> int | None:
+    config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
+    even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False,
+) -> int | None:  # fmt: skip
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
-    It replaces what the run had published. Another `name` keeps both; it is another run, which must be trained first.
+    It replaces what the run had published. Another `name` keeps both; it is another run, which must be trained first, or given
+    a model that was trained before: --model compares it with these images, scores it where there is truth, and predicts.
 
     \b
     Examples:
       driftline predict my-run.yaml
+      driftline predict other-place.yaml --model runs/my-run
       driftline predict my-run.yaml --set prediction.issue=2020-06-05
       driftline run my-run.yaml --set prediction.issue=2020-06-05 --set name=june
     """
-    return verbs.stage("predict", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+    return verbs.stage("predict", config, with_model(overrides, model, model_as_is), dry_run, json_, even_if_worse=even_if_worse)
 
 
 @command(short_help="Ingest new scenes, update change maps, raise alerts.")
@@ -171,8 +173,9 @@ def monitor(
 
 @command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
-    config: Config, overrides: Overrides = None, even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False
-) -> int | None:
+    config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
+    even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False,
+) -> int | None:  # fmt: skip
     """Run all stages of the task and the report, skipping what is up to date.
 
     \b
@@ -180,19 +183,23 @@ def run(
       driftline run my-run.yaml --dry-run
       driftline run my-run.yaml
       driftline run my-run.yaml --even-if-worse
+      driftline run other-place.yaml --model runs/my-run
     """
-    return verbs.stage("run", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+    return verbs.stage("run", config, with_model(overrides, model, model_as_is), dry_run, json_, even_if_worse=even_if_worse)
 
 
 @command()
-def report(config: Config, overrides: Overrides = None, json_: AsJson = False) -> int | None:
+def report(config: Config, overrides: Overrides = None, model: Model = None, json_: AsJson = False) -> int | None:
     """Rewrite summary.json and the report of a finished run.
 
     \b
     Examples:
       driftline report my-run.yaml
     """
-    return verbs.stage("report", config, overrides, False, json_)
+    return verbs.stage("report", config, with_model(overrides, model, False), False, json_)
+
+
+command(short_help="List trained models: on what they were trained, how good they are.")(models)
 
 
 @command(short_help="Track every object of a series of masks: size, position, events.")

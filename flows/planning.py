@@ -12,6 +12,7 @@ from pathlib import Path
 from configs import build
 from configs.run import CubeConfig, CubeRun
 from configs.tasks import AnyRun
+from configs.trained import used_by
 from flows import Json
 from flows.folder import RunFolder, finished
 from flows.stage import stages_of
@@ -66,7 +67,10 @@ def make_plan(run: AnyRun, verb: str) -> Json:
     folder = RunFolder.of(run)
     task = task_of(run.task)
     stages_of(task, verb)  # a verb that the task has
-    extent, steps = task.plan(run, folder, verb)
+    extent, steps = task.plan(run, folder, "run" if verb == "predict" and used_by(run) is not None else verb)
+    if used_by(run) is not None:
+        copied = PlannedStep("train", "check the model and copy it; nothing is trained", STARTUP_S, 1.0, STARTUP_MB)
+        steps = [copied if step.stage == "train" else step for step in steps]
     existing = folder.path
     while not existing.exists():
         existing = existing.parent

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.load import config_hash, write_resolved
-from flows import code
+from flows import code, trained
 from flows.folder import RunFolder, code_version, fingerprints, finished, first_altered, readable, require
 from flows.steps import read_records, stage_costs
 from flows.task import Building, Findings, Invocation, Record, Task, key_of
@@ -42,7 +42,8 @@ def publish(task: Task, context: Invocation, stage: str) -> Record:
     if is_new or reported is None or first_altered(folder, reported):  # a kill leaves those of the run before
         report(task, context)
     findings = task.find(context, evaluation, finished(folder, stage) or {})
-    notes = [*record.get("notes", ()), *record.get("notified", ())]
+    of_model = trained.notes(folder, is_evaluated=evaluation is not None)
+    notes = [*of_model, *record.get("notes", ()), *record.get("notified", ())]
     return {**record, "lines": [record["message"], *notes, *lines_of(folder, findings)], "skipped": not is_new}
 
 
@@ -59,7 +60,7 @@ def standing(task: Task, context: Invocation) -> tuple[Evaluation | None, Record
     if why := misfit(task, folder, record, evaluation):
         withdraw(context, stage, why)
         record = None
-    if task.is_gated and evaluation is None:
+    if task.is_gated and evaluation is None and not is_unscored(task, context):
         raise MissingInput(f"{folder.path} has no evaluation of this model and config; run `driftline evaluate CONFIG` first")
     return evaluation, record or {}
 
@@ -68,9 +69,17 @@ def current_evaluation(task: Task, context: Invocation) -> Evaluation | None:
     """The evaluation whose key is the one that config and model give, None where there is none; the cube may have grown since."""
     folder = context.folder
     record = finished(folder, "evaluate")
-    if record is None or first_altered(folder, record) or record["key"] != key_of(task, context, "evaluate", record["snapshot"]):
+    if record is None or not record["files"] or first_altered(folder, record):
+        return None
+    if record["key"] != key_of(task, context, "evaluate", record["snapshot"]):
         return None
     return read_evaluation(folder)
+
+
+def is_unscored(task: Task, context: Invocation) -> bool:
+    """True if `evaluate` found nothing to score the model by, for the model and config that are there."""
+    record = finished(context.folder, "evaluate")
+    return record is not None and not record["files"] and record["key"] == key_of(task, context, "evaluate", record["snapshot"])
 
 
 def read_evaluation(folder: RunFolder) -> Evaluation:
@@ -232,7 +241,8 @@ def write_summary_of(content: ReportContent) -> None:
     summary = Summary(
         name=run.name,
         task=run.task,
-        sentence=findings.sentence,
+        sentence=" ".join([findings.sentence, *trained.notes(folder, is_evaluated=evaluation is not None)[:1]]),
+        trained=dict(trained.used_record(folder)),
         verdict=evaluation.verdict if evaluation else None,
         criteria=evaluation.criteria if evaluation else (),
         shipped=evaluation.shipped if evaluation else "",
@@ -268,6 +278,7 @@ def write_report_of(content: ReportContent) -> None:
             cube=findings.cube,
             settings=findings.settings,
             notes=[
+                *trained.notes(folder, is_evaluated=evaluation is not None),
                 *publication_notes(evaluation, predicted),
                 *altered_notes(folder, predicted),
                 *(evaluation.notes if evaluation else ()),

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flows import publish
+from configs.trained import used_by
+from flows import publish, trained
 from flows.folder import fingerprints, finished, first_altered, require
 from flows.task import Invocation, Record, Task, TrainedTask, key_of
 from flows.tasks import task_of
 from pipelines.errors import RequestError
 from pipelines.files import write_json
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, NoTruth
 
 logger = logging.getLogger(__name__)
 NOTHING_TO_DO = "nothing to do: everything is up to date"
@@ -30,7 +31,7 @@ def carry_out(context: Invocation, verb: str) -> Record:
     task = task_of(context.run.task)
     if verb == "report":
         return publish.report(task, context)
-    records = {stage: run_stage(task, context, stage) for stage in stages_of(task, verb)}
+    records = {stage: run_stage(task, context, stage) for stage in stages_needed(task, context, verb)}
     result = list(records.values())[-1]
     is_skipped = all(record["skipped"] for record in records.values())
     if len(records) > 1 and is_skipped:
@@ -46,6 +47,15 @@ def stages_of(task: Task, verb: str) -> tuple[str, ...]:
         known = ", ".join([*task.verbs, "report"])
         raise RequestError(f"`driftline {verb}` is not for runs with `task: {task.name}`, whose verbs are {known}")
     return task.verbs[verb]
+
+
+def stages_needed(task: Task, context: Invocation, verb: str) -> tuple[str, ...]:
+    """As `stages_of`; `predict` with a model that was trained before needs no call of another verb first."""
+    stages = stages_of(task, verb)
+    if verb == "predict" and used_by(context.run) is not None:
+        is_there = finished(context.folder, "ingest") is not None
+        return tuple(stage for stage in task.stages if stage != "ingest" or not is_there)
+    return stages
 
 
 def run_stage(task: Task, context: Invocation, stage: str) -> Record:
@@ -74,14 +84,15 @@ def ingest(task: Task, context: Invocation) -> Record:
 
 
 def train(task: TrainedTask, context: Invocation) -> Record:
-    """A trained model in the run's folder."""
+    """A trained model in the run's folder: trained here, or taken from where `model.use` says."""
     key = key_of(task, context, "train")
     record = finished(context.folder, "train", key)
     if record is not None and task.is_whole(context, "train", record):
         context.steps.skip("train", "up to date")
         return {**record, "skipped": True}
     made_from = task.inputs(context, "train")
-    record = context.finish("train", {"key": key, "made_from": made_from, **task.fit(context, key)})
+    made = task.fit(context, key) if used_by(context.run) is None else trained.take_over(task, context)
+    record = context.finish("train", {"key": key, "made_from": made_from, **made})
     logger.info("trained %s: %s", context.run.name, record["model_hash"])
     return {**record, "skipped": False}
 
@@ -92,9 +103,15 @@ def evaluate(task: Task, context: Invocation) -> Record:
     record = finished(folder, "evaluate", key)
     if record is not None and not first_altered(folder, record) and task.is_whole(context, "evaluate", record):
         context.steps.skip("evaluate", "up to date")
-        return {**record, **headline(publish.read_evaluation(folder)), "skipped": True}
-    evaluation, made_from = task.evaluate(context)
+        figures = headline(publish.read_evaluation(folder)) if record["files"] else {}
+        return {**record, **figures, "skipped": True}
+    try:
+        evaluation, made_from = task.evaluate(context)
+    except NoTruth as e:
+        return leave_unscored(context, key, e)
     write_json(folder.evaluation, {**evaluation.to_json(), **made_from})
+    if isinstance(task, TrainedTask) and used_by(context.run) is None:
+        trained.keep_scores(folder)
     record = {
         "key": key,
         **made_from,
@@ -104,6 +121,19 @@ def evaluate(task: Task, context: Invocation) -> Record:
     }
     context.steps.log(evaluation.verdict.sentence)
     return {**context.finish("evaluate", record), **headline(evaluation), "skipped": False}
+
+
+def leave_unscored(context: Invocation, key: str, reason: NoTruth) -> Record:
+    """The record of a model that was trained elsewhere and cannot be scored here; it may be published, with a note."""
+    folder, train = context.folder, require(context.folder, "train")
+    if "used" not in train:
+        raise reason
+    message = f"not evaluated here: {reason}"
+    context.steps.log(f"evaluate: {message}")
+    folder.evaluation.unlink(missing_ok=True)
+    made_from = {"snapshot": train["snapshot"], "model_hash": train["model_hash"]}
+    record = {"key": key, **made_from, "is_publishable": True, "message": message, "files": {}}
+    return {**context.finish("evaluate", record), "skipped": False}
 
 
 def headline(evaluation: Evaluation) -> dict[str, Any]:
@@ -118,6 +148,11 @@ def require_unchanged(context: Invocation, task: Task) -> Record:
     """
     record, wanted = require(context.folder, "train"), task.inputs(context, "train")
     made_from = record.get("made_from", wanted)
+    if "used" in record and used_by(context.run) is None:
+        where = record["used"]["path"]
+        raise RequestError(
+            f"{context.folder.model} holds the model of {where}: add --model {where}, or run `driftline train CONFIG`"
+        )
     for section, values in wanted.items():
         if section == "snapshot" or made_from.get(section) == values:
             continue

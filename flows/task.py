@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from configs import build
 from configs.load import write_resolved
+from configs.trained import digests, with_model
 from flows import Json, code
 from flows.folder import RunFolder, exclusive_run, sweep
 from flows.limits import load_run_within_limits
@@ -24,7 +25,9 @@ from pipelines.products.section import Section
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
+    from models.checkpoint import Checkpoint
     from pipelines.cube.ingest import IngestReport
+    from pipelines.learning.reuse import Inputs
     from pipelines.sources.source import Source
 
 Record = Json  # what a stage leaves in stages/NAME.json: JSON values
@@ -74,6 +77,7 @@ def open_invocation(
     run = load_run_within_limits(
         config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, notify=shown.log
     )
+    run = with_model(run)
     folder = RunFolder.of(run)
     return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart, source)
 
@@ -174,11 +178,21 @@ class Task(Protocol):
 
 @runtime_checkable
 class TrainedTask(Task, Protocol):
-    """A task with the stage `train`; the others have no `fit`. What it publishes is a prediction of the trained model."""
+    """A task with the stage `train`; the others have no `fit`. What it publishes is a prediction of the trained model.
+
+    `describes`: section of the config -> its keys (none: all) that belong to the model and go with it (`flows.trained`).
+    """
 
     stages: tuple[str, ...] = ("ingest", "train", "evaluate", "predict")
     verbs: Mapping[str, tuple[str, ...]] = {**{stage: (stage,) for stage in stages}, "run": stages}
     is_gated: bool = True
+    describes: Mapping[str, tuple[str, ...]]
+
+    def checkpoint(self) -> Checkpoint[Any]:
+        """How its models are stored."""
+
+    def measure(self, context: Invocation, *, is_training: bool = False) -> Inputs:
+        """What the images offer to the model; `is_training`: of that part alone which a model learns from."""
 
     def fit(self, context: Invocation, key: str) -> Record:
         """A trained model in the run's folder: `snapshot`, `model_hash`, `message`."""
@@ -192,6 +206,8 @@ def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> s
     inputs = task.inputs(context, stage)
     if snapshot and "snapshot" in inputs:
         inputs["snapshot"] = snapshot
+    if stage == "train":
+        inputs |= digests(context.run)
     return code.key(inputs, task.code[stage])
 
 

@@ -66,9 +66,10 @@ def perform_tracked(verb: str, config: str, overrides: list[str], display: Bars,
 
 def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
     from configs.load import load_run
+    from configs.trained import with_model
     from flows.planning import make_plan, plan_lines
 
-    run = load_run(config, overrides, inputs_must_exist=verb in READS_SOURCE)
+    run = with_model(load_run(config, overrides, inputs_must_exist=verb in READS_SOURCE))
     content = make_plan(run, verb)
     return show(content, plan_lines(content), as_json)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from configs.build import build_request
 from configs.paths import BELOW_SOURCE
-from configs.run import CubeConfig, Run, TrainingDefaults
+from configs.run import CubeConfig, ModelConfig, Run, TrainingDefaults
 from configs.schema import Finding, Fraction, InputPath, Name, Sections, Strict, check_must_beat, missing_folder, suggest
 from configs.sources import SourceDefaults
 from configs.yaml_positions import Key
@@ -100,7 +100,7 @@ class PairsConfig(Strict):
     max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not applied, and noted")
 
 
-class ChangeModel(Strict):
+class ChangeModel(ModelConfig):
     """The network, and the change index that it is fused with."""
 
     kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = Field(
@@ -166,6 +166,10 @@ class ChangeEvaluation(Strict):
                     yield Finding(("evaluation", "groups", index), problem, "a site belongs to one group, or to none")
                 seen.add(site)
         yield from check_must_beat(self.must_beat, self.references, "references")
+        uses = getattr(sections.get("model"), "use", None)
+        if self.compare and (uses or any(one.use for one in self.compare)):
+            problem = "trains other models, and the model of this run was trained before" if uses else "are trained here"
+            yield Finding(("evaluation", "compare"), problem, "leave it out")
 
 
 class ChangePrediction(Strict):
@@ -214,7 +218,8 @@ def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:
     yield from _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
     labels: LabelsConfig | None = sections.get("labels")
     label_files = [root / labels.path.replace("{site}", site) for site in there] if labels is not None else []
-    if label_files and not any(path.exists() for path in label_files):
+    is_trained = getattr(sections.get("model"), "use", None) is not None  # then nothing is learnt from labels
+    if label_files and not is_trained and not any(path.exists() for path in label_files):
         yield Finding(("labels", "path"), f"no site has a label; the first would be {label_files[0]}", "correct the path")
 
 
@@ -264,7 +269,7 @@ def label_file(run: ChangeRun, site: str) -> Path | None:
     try:
         return site_file(Path(run.source.path), run.labels.path, site, "labels.path")
     except MissingInput as e:
-        if site in (run.prediction.sites or ()):
+        if site in (run.prediction.sites or ()) or run.model.use is not None:
             return None
         raise MissingInput(f"{e}. A site that is only to be predicted needs none: name it in prediction.sites") from e
 

@@ -46,7 +46,7 @@ class StepsConfig(Strict):
 class SamplesConfig(Strict):
     """What a network sees and what it must forecast."""
 
-    variables: list[VariableConfig] = Field(min_length=1, description="what is forecast")
+    variables: list[VariableConfig] = Field([], description="what is forecast; needed unless `model.use` brings it")
     context: int = Field(10, ge=1, description="steps before the issue date that a forecast is made from")
     horizon: int = Field(5, ge=1, description="steps after the issue date that are forecast")
     stride: int = Field(1, ge=1, description="steps between the issue dates of consecutive training windows")
@@ -54,6 +54,8 @@ class SamplesConfig(Strict):
     min_valid_fraction: float = Field(0.1, ge=0, le=1, description="windows with a smaller share of usable targets are left out")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
+        if not self.variables and getattr(sections.get("model"), "use", None) is None:
+            yield Finding(("samples", "variables"), "nothing to forecast", "for example [{name: red, bands: [red]}]")
         names: set[str] = set()
         for index, variable in enumerate(self.variables):
             key: Key = ("samples", "variables", index)
@@ -200,6 +202,11 @@ def build_samples(run: ForecastRun) -> SampleSettings:
     samples, split, sampling = run.samples, Split(**run.split.model_dump()), Sampling(**run.samples.steps.model_dump())
     lengths = {name: getattr(samples, name) for name in ("context", "horizon", "stride", "min_valid_fraction")}
     return SampleSettings(build_variables(samples.variables), split, sampling, **lengths)
+
+
+def bands_used(run: ForecastRun) -> list[str]:
+    """The bands of the variables, each once."""
+    return list(dict.fromkeys(band for variable in run.samples.variables for band in variable.bands))
 
 
 # ---------------------------------------------------------------- models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -13,10 +14,13 @@ from configs import build
 from configs.load import config_hash
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
+from configs.trained import used_by
 from flows import code
 from flows.folder import RunFolder, code_version, finished, require, require_model
 from flows.stage import require_unchanged
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_refusals, format_report
+from flows.tasks.change_models import bands_seen, begun_from, pixel_areas, save, score_as_it_is
+from flows.trained import check_start
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json, write_text
 from pipelines.learning.result import Evaluation
@@ -25,11 +29,13 @@ from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
+    from models.checkpoint import Checkpoint
     from pipelines.change.site_scores import SiteScores
-    from pipelines.change.sites import SiteFiles, Sites
-    from pipelines.predictors import ChangeDetector
+    from pipelines.change.sites import SiteFiles
+    from pipelines.learning.reuse import Inputs
     from pipelines.sources.sites import SiteSource
 
+NOT_TRAINED = "The model was trained elsewhere and is used with its own threshold; the change indices get theirs from sites here."
 TRAINED = ("flows.tasks.change:Change.fit",)
 CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
 
@@ -38,6 +44,7 @@ class Change(TrainedTask):
     """Labelled change. See `flows.task.Task`."""
 
     name = "change"
+    describes: Mapping[str, tuple[str, ...]] = {"pairs": (), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "train": TRAINED,
         "evaluate": ("flows.tasks.change:Change.evaluate",),
@@ -107,6 +114,19 @@ class Change(TrainedTask):
                 return False
         return stage != "evaluate" or context.folder.evaluation_table.exists()
 
+    def checkpoint(self) -> Checkpoint[Any]:
+        from models.checkpoint import DETECTOR
+
+        return DETECTOR
+
+    def measure(self, context: Invocation, *, is_training: bool = False) -> Inputs:
+        from pipelines.cube.store import open_cube
+        from pipelines.learning.reuse import measure
+
+        files = site_files(context)
+        cubes = {name: open_cube(one.cube_uri, one.snapshot) for name, one in files.items() if one.label or not is_training}
+        return measure(cubes, bands_seen(context.run))
+
     # ------------------------------------------------------------ stages
 
     def ingest(self, context: Invocation) -> Record:
@@ -133,7 +153,7 @@ class Change(TrainedTask):
                 context.steps.log(f"ingest: {name} is left out: {e}")
         if problems:
             raise refuse_sites(problems, list(sites))
-        if not any(site["label_sha256"] for site in sites.values()):
+        if not any(site["label_sha256"] for site in sites.values()) and used_by(context.run) is None:
             raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
         new = sum(site.pop("is_new") for site in sites.values())
         many = counted(len(sites), "site")
@@ -150,11 +170,14 @@ class Change(TrainedTask):
         run, folder, steps = context.run, context.folder, context.steps
         snapshot, scores = require(folder, "ingest")["snapshot"], open_scores(context, "train")
         sites, recipe = scores.sites, build_recipe(run, run.model, run.training.seed)
+        if run.training.start_from is not None:
+            check_start(self, context)
+            recipe = begun_from(self, context, recipe)
         if sites.grouping.note:
             steps.log(f"  {sites.grouping.note}")
         do = partial(steps.do, "train")
         detector, threshold, networks = train_detector(scores, recipe, folder.networks, do)
-        model_hash = steps.do("train", "save the model", lambda progress: save(context, sites, detector, snapshot))
+        model_hash = steps.do("train", "save the model", lambda progress: save(self, context, sites, detector, snapshot))
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
@@ -168,16 +191,24 @@ class Change(TrainedTask):
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
-        """Models, change indices with a chosen threshold, and those with a threshold without labels, on groups left out."""
+        """Models, change indices with a chosen threshold, and those with a threshold without labels, on groups left out.
+
+        A model that was trained elsewhere is scored on every site as it is. Raises NoTruth where it has no labelled site here.
+        """
         from configs.tasks.change_detectors import build_indices, build_methods
         from pipelines.change.method_comparison import conclude, markdown_table, score_detectors, score_indices
 
         run, folder, do = context.run, context.folder, partial(context.steps.do, "evaluate")
         trained, scores = require(folder, "train"), open_scores(context, "evaluate")
-        detectors = score_detectors(scores, build_methods(run), folder.networks, do)
+        if used_by(run) is None:
+            detectors = score_detectors(scores, build_methods(run), folder.networks, do)
+        else:
+            detectors = score_as_it_is(context, scores)
         scored = {**detectors, **score_indices(scores, build_indices(run), do)}
         work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
         evaluation: Evaluation = do("compare", work)
+        if used_by(run) is not None:
+            evaluation = replace(evaluation, protocol=f"{NOT_TRAINED} {evaluation.protocol}")
         table = markdown_table(evaluation.details["methods"], evaluation.shipped)
         write_text(folder.evaluation_table, "\n".join(table) + "\n")
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
@@ -190,23 +221,22 @@ class Change(TrainedTask):
         from pipelines.change.sites import choose_sites
         from pipelines.products.site_products import SiteProducts, write_sites
 
-        assert evaluation is not None
         run, folder, steps = context.run, context.folder, context.steps
         ingested, model_hash = require(folder, "ingest"), require(folder, "train")["model_hash"]
         left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
         scores = open_scores(context, "predict")
         names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
         detector, _ = steps.do("predict", "load the model", lambda progress: DETECTOR.load(folder.model))
-        fused, found = build_fused_index(detector.fuse_with), {}
+        fused, found, has_seen = build_fused_index(detector.fuse_with), {}, used_by(run) is None
         for name in names:
-            work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name)
+            work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name, has_seen=has_seen)
             found[name] = steps.do("predict", f"find change in {name}", work)
         settings = SiteProducts(
             run=run.name,
             threshold=detector.threshold,
             min_area_px=run.prediction.min_area_px,
-            measured=evaluation.details["methods"][evaluation.shipped],
-            are_strips=bool(evaluation.details["note"]),
+            measured=evaluation.details["methods"][evaluation.shipped] if evaluation else {"pooled": {}, "sites": {}},
+            are_strips=has_seen and bool(evaluation and evaluation.details["note"]),
             model_hash=model_hash,
             config_hash=config_hash(run),
             code_version=code_version(),
@@ -318,45 +348,19 @@ def site_files(context: Invocation) -> dict[str, SiteFiles]:
         label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
         made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
         uri, decoded = folder.cube_of(name), folder.samples / name
-        files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"])
+        bands = () if used_by(context.run) is None else tuple(bands_seen(context.run))
+        made_from |= {"bands": list(bands)} if bands else {}
+        files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"], bands)
     return files
-
-
-def save(context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: str) -> str:
-    """The hash of the saved model."""
-    from models.change_detector import ChangeDetector as Saved
-    from models.checkpoint import DETECTOR
-
-    run = context.run
-    assert isinstance(detector, Saved)
-    metadata = {
-        "run": run.name,
-        "task": run.task,
-        "bands": [band.name for band in run.source.bands],
-        "pairs": run.pairs.model_dump(mode="json"),
-        "left_out": sites.grouping.describe(),
-        "cube_snapshot": snapshot,
-        "training": run.training.model_dump(mode="json"),
-        "config_sha256": config_hash(run),
-        "code_version": code_version(),
-    }
-    return DETECTOR.save(detector, context.folder.model, metadata)
 
 
 # ---------------------------------------------------------------- evaluation and report
 
 
-def pixel_areas(sites: Sites) -> dict[str, float]:
-    """labelled site -> area of its central pixel, m²."""
-    from pipelines.cube.store import grid_of, open_cube
-    from pipelines.tracking.objects import Space
-
-    grids = {name: grid_of(open_cube(sites.files[name].cube_uri, sites.files[name].snapshot)) for name in sites.labelled}
-    return {name: Space.of_grid(grid).central_pixel for name, grid in grids.items()}
-
-
 def settings_of(run: ChangeRun, trained: Record) -> dict[str, str | float]:
     """The few settings that a reader of the report must know."""
+    if "used" in trained:
+        return {"model": f"{run.model.kind}, widths {run.model.widths}, of {trained['used']['path']}, {trained['used']['about']}"}
     return {
         "model": f"{run.model.kind}, widths {run.model.widths}, fused with {run.model.fuse_with}",
         "left out in turn": ", ".join(trained["groups"]),

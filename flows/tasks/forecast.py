@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from configs.load import config_hash
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
+from configs.trained import find_model
 from flows import code
 from flows.folder import RunFolder, code_version, require, require_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from pipelines.errors import ArtefactDamaged, StateError
+from flows.trained import check_start, start
+from flows.trained import describe as describe_training
+from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.files import write_json
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.products.section import Picture, Section
 from pipelines.wording import counted
 
@@ -25,8 +28,10 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     import xarray as xr
 
     from flows.planning import Extent, PlannedStep
+    from models.checkpoint import Checkpoint
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
+    from pipelines.learning.reuse import Inputs
     from pipelines.learning.training import TrainingReport
     from pipelines.predictors import Forecaster
     from pipelines.products.predicted import ForecastFields
@@ -38,9 +43,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
-TRAIN_FLOP_S = 30e9  # of convolution, forward and backward, two cores
-PREDICT_FLOP_S = 25e9
-CACHE_BYTES_S = 60e6
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
@@ -48,6 +50,7 @@ class Forecast(TrainedTask):
     """`task: forecast`, see `flows.task.Task`."""
 
     name = "forecast"
+    describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.forecast:Forecast.fit",),
         "evaluate": ("flows.tasks.forecast:Forecast.evaluate",),
@@ -56,6 +59,7 @@ class Forecast(TrainedTask):
 
     def plan(self, run: ForecastRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import measure, plan_ingest
+        from flows.tasks.forecast_plan import plan_evaluate, plan_predict, plan_train
 
         extent = measure(run, folder, run.split.validation_from, reads_source="ingest" in self.verbs[verb])
         plans = {"train": plan_train, "evaluate": plan_evaluate, "predict": plan_predict}
@@ -103,6 +107,24 @@ class Forecast(TrainedTask):
         except FileNotFoundError:
             return False
 
+    def checkpoint(self) -> Checkpoint[ResidualForecaster]:
+        from models.checkpoint import FORECASTER
+
+        return FORECASTER
+
+    def measure(self, context: Invocation, *, is_training: bool = False) -> Inputs:
+        from pipelines.calendar import to_days
+        from pipelines.cube.store import head_snapshot, open_cube
+        from pipelines.learning.reuse import measure
+        from pipelines.samples.prepare import step_days
+
+        run, uri = context.run, context.folder.cube_uri
+        cube, samples = open_cube(uri, head_snapshot(uri)), config.build_samples(run)
+        days = step_days(cube, samples)
+        if is_training:
+            cube = cube.isel(time=to_days(cube["time"].values) < samples.split.train_until_day)
+        return measure({run.name: cube}, config.bands_used(run), days)
+
     def fit(self, context: Invocation, key: str) -> Record:
         from pipelines.learning.member import frame_weight
         from pipelines.learning.training import train
@@ -125,6 +147,9 @@ class Forecast(TrainedTask):
             return train(forecaster, training, validation, loss, settings, folder, show, key=key, **learnt)
 
         forecaster = do("fit the baseline", prepare)
+        if run.training.start_from is not None:
+            check_start(self, context)
+            do("load the weights to begin from", lambda _: start(self, context, forecaster))
         cache = do("cut windows", lambda show: cut(context, snapshot, dataset, plan, forecaster, show))
         report = do("train the networks", train_networks)  # epochs that a killed run finished are not repeated
         validation = partial(cache.batches, "validation", run.training.batch)
@@ -148,9 +173,12 @@ class Forecast(TrainedTask):
         snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
 
         def reopen(show: Progress) -> SampleCache:
-            """What training used; cut again if it has been removed since."""
-            dataset, plan, _ = plan_samples(context, snapshot)
-            return cut(context, snapshot, dataset, plan, forecaster, show)
+            """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
+            try:
+                dataset, plan, _ = plan_samples(context, snapshot)
+                return cut(context, snapshot, dataset, plan, forecaster, show)
+            except RequestError as e:
+                raise NoTruth(str(e)) from e
 
         def fit_baselines(show: Progress) -> dict[str, Forecaster]:
             return config.build_baselines(run, lambda: every_nth(training, len(training)), show)
@@ -171,19 +199,17 @@ class Forecast(TrainedTask):
         from pipelines.products.cog import Lineage
         from pipelines.products.predicted import ForecastFields, publish_forecast
 
-        assert evaluation is not None, "a gated task is evaluated first"
         run, folder, do, chosen = context.run, context.folder, partial(context.steps.do, "predict"), context.run.prediction
         model_hash = require(folder, "train")["model_hash"]
         forecaster, metadata = do("load the model", lambda _: load_model(context))
-        intervals = Intervals.from_json(evaluation.details["calibration"])
+        intervals = Intervals.from_json(calibration_of(context, evaluation))
         request = do("choose dates", lambda _: choose_request(context))
         lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
         settings = folder.staging, chosen.tile_px, chosen.workers, model_hash
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
-        figures = {
-            name: value for name, value in evaluation.methods[evaluation.shipped].items() if isinstance(value, int | float)
-        }
+        measured = evaluation.methods[evaluation.shipped] if evaluation else {}
+        figures = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         fields = ForecastFields(run.name, request, staged, lineage, run.evaluation.interval, figures)
         card = describe(context, fields, forecaster, metadata)
         write = partial(publish_forecast, fields, card, building.products, building.pictures, at=folder.products)
@@ -221,12 +247,14 @@ class Forecast(TrainedTask):
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
         from pipelines.products.report_sections import intervals_section, scores_section, split_section
 
-        assert evaluation is not None, "a gated task is evaluated first"
-        folder, details = context.folder, evaluation.details
+        folder = context.folder
         quicklook = [Picture(folder.quicklook, "The forecast")] if predicted and folder.quicklook.exists() else []
-        _, plan, found = plan_samples(context, require(folder, "train")["snapshot"])
+        maps = Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook)
+        if evaluation is None:
+            return [maps]
+        details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
         return [
-            Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook),
+            maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
             intervals_section(details.get("intervals"), drafts),
             split_section(plan, found, drafts),
@@ -270,17 +298,12 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
     """The hash of the saved model."""
     from models.checkpoint import FORECASTER
 
-    run, content = context.run, context.run.model_dump(mode="json")
+    content = context.run.model_dump(mode="json")
     metadata = {
-        "run": run.name,
-        "task": run.task,
+        **describe_training(Forecast(), context, snapshot),
         "variables": content["samples"]["variables"],
-        "bands": [band.name for band in run.source.bands],
         "statistics": asdict(statistics),
-        "cube_snapshot": snapshot,
-        **{section: content[section] for section in ("samples", "split", "training")},
-        "config_sha256": config_hash(run),
-        "code_version": code_version(),
+        **{section: content[section] for section in ("samples", "split")},
     }
     return FORECASTER.save(forecaster, context.folder.model, metadata)
 
@@ -297,6 +320,16 @@ def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]
         return FORECASTER.load(folder)
     except (CheckpointDamaged, FileNotFoundError) as e:
         raise ArtefactDamaged(f"{e} (delete {folder} and run `driftline train CONFIG`)") from e
+
+
+def calibration_of(context: Invocation, evaluation: Evaluation | None) -> dict[str, Any]:
+    """The intervals: calibrated here, else by the run that trained the model. Raises RequestError where none are known."""
+    scores = evaluation.details if evaluation else (find_model(context.folder.model).scores or {}).get("details", {})
+    if "calibration" not in scores:
+        raise RequestError(
+            f"the model in {context.folder.model} has no prediction intervals, and here are too few dates for them"
+        )
+    return dict(scores["calibration"])
 
 
 def choose_request(context: Invocation) -> Request:
@@ -319,7 +352,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     from pipelines.products.cog import iso
     from pipelines.products.stac import ModelCard
 
-    run, request = context.run, fields.request
+    run, request, inputs = context.run, fields.request, find_model(context.folder.model).inputs
     return ModelCard(
         name=fields.name,
         model_hash=fields.lineage.model_hash,
@@ -328,11 +361,11 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         context=len(request.steps.context_T),
         horizon=run.samples.horizon,
         parameters=sum(p.numel() for p in forecaster.parameters()),
-        trained_from=iso(request.dataset["time"].values[0]),
-        trained_to=f"{run.split.test_from:%Y-%m-%dT%H:%M:%SZ}",  # where the test period begins
+        trained_from=inputs.first_utc or iso(request.dataset["time"].values[0]),
+        trained_to=inputs.last_utc or f"{run.split.test_from:%Y-%m-%dT%H:%M:%SZ}",
         cube_snapshot=metadata["cube_snapshot"],
         framework_version=version("torch"),
-        hyperparameters={name: getattr(run, name).model_dump(mode="json") for name in ("model", "training")},
+        hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
         weights=context.folder.model / TENSORS,
     )
 
@@ -355,46 +388,3 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
         "test period": f"from {run.split.test_from:%Y-%m-%d}",
     }
-
-
-# ---------------------------------------------------------------- --dry-run
-
-
-def plan_train(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
-
-    channels, steps = len(run.samples.variables), run.samples.context + run.samples.horizon
-    share = 1 - run.split.test_fraction - run.split.validation_fraction
-    starts = max(extent.train_dates // run.samples.stride - steps, 1)
-    pixel_steps = extent.pixels * share * starts * steps
-    flops = 3 * flop_per_pixel_step(run) * pixel_steps * run.training.epochs * run.model.members
-    cached = extent.pixels * (extent.dates * (4 * channels + 1) + starts * steps * channels * 4 * 2)
-    seconds = flops / TRAIN_FLOP_S + cached / CACHE_BYTES_S
-    batch = run.training.batch * run.split.block_px**2 * steps * sum(run.model.hidden) * 4 * 12
-    what = f"{counted(run.model.members, 'network')}, at most {counted(run.training.epochs, 'epoch')} each"
-    return estimate("train", what, seconds, cached / 1e6, batch / 1e6)
-
-
-def plan_evaluate(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
-
-    windows, baselines = extent.pixels * run.split.test_fraction * max(extent.dates, 1), len(run.evaluation.baselines)
-    seconds = windows * (1 + baselines) * run.samples.horizon / 2e6 + 10
-    block = extent.dates * run.split.block_px**2 * 4 * 20
-    return estimate("evaluate", f"the model beside {counted(baselines, 'baseline')}", seconds, 1.0, block / 1e6)
-
-
-def plan_predict(run: ForecastRun, extent: Extent) -> PlannedStep:
-    from flows.planning import estimate
-
-    horizon, steps = run.samples.horizon, run.samples.context + run.samples.horizon
-    flops = extent.pixels * steps * flop_per_pixel_step(run) * run.model.members
-    seconds, disk = flops / PREDICT_FLOP_S + extent.bytes / 50e6, 2 * extent.pixels * horizon * len(run.samples.variables) * 3 * 4
-    band = extent.dates * extent.shape_yx[1] * min(run.prediction.tile_px, extent.shape_yx[0]) * 5 / 1e6
-    return estimate("predict", f"{counted(horizon, 'date')} x (value, lower, upper bound)", seconds, disk / 1e6, min(band, 768))
-
-
-def flop_per_pixel_step(run: ForecastRun) -> float:
-    """Multiplications and additions of one step of every layer at one pixel: four gates of a convolution over input and state."""
-    inputs = [4 * len(run.samples.variables) + 4, *run.model.hidden]
-    return sum(2 * 4 * h * (i + h) * run.model.kernel**2 for i, h in zip(inputs, run.model.hidden, strict=False))

@@ -16,8 +16,9 @@ from pipelines.change.intervals import Groups, f1_difference
 from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.networks import Do, NamedIndex, Recipe, TrainedNetwork, train_networks
 from pipelines.change.site_scores import SiteScores
-from pipelines.change.sites import Sites
+from pipelines.change.sites import Sites, key_of
 from pipelines.learning.result import Criterion, Evaluation, Figure, detection_verdict
+from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
 
 AREA_SAMPLE_PX = 1000  # pixels of a site that its area estimate is drawn from
@@ -68,6 +69,22 @@ def evaluate_detector(
             logits = [(i, scores.logits(region.site, one.detector, 0, one.key)) for i, one in enumerate(members)]
             p_HW = fused_probability(detector, logits, scores.fused_index(region.site, recipe.fused))
             method.add(region, p_HW, threshold.value, sites.truths[region.site])
+    return method
+
+
+def evaluate_trained(
+    scores: SiteScores, detector: ChangeDetector, model_hash: str, fused: NamedIndex | None, progress: Progress
+) -> MethodScores:
+    """A detector that was trained on other sites, all its networks and its threshold as they are, on every group."""
+    sites, method = scores.sites, MethodScores(reliability=Reliability())
+    for done, (name, group) in enumerate(zip(sites.grouping.names, sites.grouping.groups, strict=True)):
+        progress(done, len(sites.grouping))
+        method.thresholds[name] = detector.threshold
+        for region in group:
+            keys = [key_of(detector=model_hash, member=i, sites=sites.key) for i in range(len(detector.members))]
+            logits = [(i, scores.logits(region.site, detector, i, key)) for i, key in enumerate(keys)]
+            p_HW = fused_probability(detector, logits, scores.fused_index(region.site, fused))
+            method.add(region, p_HW, detector.threshold, sites.truths[region.site])
     return method
 
 

@@ -13,7 +13,7 @@ Shapes: T dates, C bands, H rows, W columns.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,11 @@ class Site:
     read: Read
 
 
-def site_of_cube(name: str, dataset: xr.Dataset) -> Site:
-    """All bands and dates of a cube (`open_cube`). Raises RequestError if it has fewer than two dates."""
+def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = ()) -> Site:
+    """The chosen bands, in that order (none: all), and all dates of a cube (`open_cube`).
+
+    Raises RequestError if it has fewer than two dates, or lacks a band.
+    """
     bands = bands_of(dataset)
     if dataset.sizes["time"] < 2:
         there = ", ".join(str(one) for one in dataset["scene_id"].values) or "none"
@@ -58,14 +61,14 @@ def site_of_cube(name: str, dataset: xr.Dataset) -> Site:
             f"the site {name} has {dataset.sizes['time']} usable date(s) ({there}), change needs two; "
             "see refused.json for what was left out, or leave the site out of source.sites"
         )
-    variables = tuple(Variable(band.name, "band", (band.name,)) for band in bands)
+    variables = tuple(Variable(band, "band", (band,)) for band in chosen or [band.name for band in bands])
 
     def read(tile: Box) -> Dates:
         part = dataset.isel(y=tile.rows, x=tile.columns)
         return decode(part["image"].values, part["valid"].values.astype(bool, copy=False), bands, variables)
 
     shape_yx, days_T = (dataset.sizes["y"], dataset.sizes["x"]), to_days(dataset["time"].values)
-    return Site(name, shape_yx, days_T, tuple(band.name for band in bands), read)
+    return Site(name, shape_yx, days_T, tuple(one.name for one in variables), read)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,17 @@ def predict_site(
     fused: NamedIndex | None,
     folder: Path,
     progress: Progress,
+    *,
+    has_seen: bool = True,
 ) -> SiteChange:
     """Change in a site, written to `folder`. `model_hash` names the detector, `fused` is the index that it is fused with.
 
-    A part that was learnt from is predicted by the network that has not seen it, everything else by all networks.
+    A part that was learnt from is predicted by the network that has not seen it, everything else by all networks; so is all of
+    it if the detector was trained on other sites (not `has_seen`).
     """
     shape_yx = scores.sites.all[name].shape_yx
-    members = members_of(scores.sites.grouping, name, shape_yx, len(detector.members))
+    grouping = scores.sites.grouping if has_seen else Grouping((), ())
+    members = members_of(grouping, name, shape_yx, len(detector.members))
     needed, logits = sorted({i for chosen in members.values() for i in chosen}), {}
     for done, i in enumerate(needed):
         progress(done, len(needed))

@@ -66,7 +66,7 @@ class SiteScores:
         files, (height, width) = self.sites.files[name], self.sites.all[name].shape_yx
 
         def fill(out_HW: np.ndarray) -> None:
-            source = site_of_cube(name, open_cube(files.cube_uri, files.snapshot))
+            source = site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
             dates = read_prepared(source, frame_of(files.decoded).pair, Box.whole((height, width)))
             out_HW[:] = named.index.score(*(torch.from_numpy(array) for array in dates)).numpy()
 

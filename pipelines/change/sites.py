@@ -37,7 +37,7 @@ class SiteFiles:
     """Where a site lies: its cube at version `snapshot`, and its label (.npy on the cube's grid; None: only predicted).
 
     `decoded` is the folder of what networks see, `made_from` what that depends on (JSON values). `changed_fraction` is of the
-    label's known pixels.
+    label's known pixels. `bands`: those that networks see, in their order; none: all of the cube.
     """
 
     cube_uri: str
@@ -46,6 +46,7 @@ class SiteFiles:
     decoded: Path
     made_from: Mapping[str, object]
     changed_fraction: float | None = None
+    bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def open_sites(
             "l_unet, or leave dates out of the site's folder"
         )
     labelled = tuple(name for name, one in files.items() if one.label)
+    if not labelled:  # of a model that was trained elsewhere
+        return Sites(sites, files, (), Grouping((), ()), key_of(sites={name: dict(one.made_from) for name, one in files.items()}))
     shapes = {name: sites[name].shape_yx for name in labelled}
     grouping = group_sites(shapes, settings.together, least_px=settings.window_px // 2, gap_px=STRIP_GAP_PX)
     for name, group in zip(grouping.names, grouping.groups, strict=True):
@@ -144,7 +147,7 @@ def choose_sites(sites: Sequence[str], requested: Sequence[str] | None, refused:
 
 def decode_site(name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None]) -> LabelledSite:
     """Measures a site and writes what networks see of it. Raises as `open_sites`."""
-    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot))
+    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
     pair = pairs.measure_site(site, settings)
     for line in (*pair.notes, *(f"WARNING {warning}" for warning in pair.warnings)):
         notify(f"  {line}")

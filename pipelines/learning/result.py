@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pipelines.errors import RequestError
 from pipelines.learning.intervals import Interval, Outcome, Unit
 from pipelines.notebook import html_table
 
@@ -24,6 +25,10 @@ SHORT: dict[Outcome, str] = {
     "not distinguishable": "is not distinguishable from {}",
     "loses": "loses to {}",
 }
+
+
+class NoTruth(RequestError):
+    """Nothing is known here to score a model by; one that was trained elsewhere is used all the same."""
 
 
 @dataclass(frozen=True)

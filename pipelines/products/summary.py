@@ -59,7 +59,8 @@ class Summary:
     sentence: what is expected or has changed, where, when and how sure, for a person who knows none of the terms. verdict: None
     before the first evaluation. methods: name -> flat figures; `shipped` is the one that is published. found: facts about what
     was found (patches, area, dates). largest, alerts, sites: rows of tables. computed: counts of what was done. evaluation: all
-    else that was measured; its keys belong to the task. products: see `Published`. refused: what did not enter the cube.
+    else that was measured; its keys belong to the task. trained: of a model that was trained elsewhere: on what, and what does
+    not fit; empty for one that was trained here. products: see `Published`. refused: what did not enter the cube.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Summary:
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
     computed: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    trained: dict[str, Any] = field(default_factory=dict)
     products: Published = Published()
     stages: tuple[StageCost, ...] = ()
     refused: tuple[Refusal, ...] = ()

@@ -1,0 +1,211 @@
+"""Models that were trained before: where they lie, what they say of themselves, and the config of a run that uses one.
+
+Only the description (JSON) is read here, so that a verb that reads a config does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from configs.paths import models_in
+from configs.run import ModelConfig
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+
+if TYPE_CHECKING:
+    from configs.tasks import AnyRun
+    from pipelines.learning.reuse import Inputs
+
+WEIGHTS, DESCRIPTION, SCORES = "model.safetensors", "model.json", "scores.json"
+KEPT = {"use", "as_is"}  # keys of `model` that are the run's own
+PREFIX = "driftline-"  # of `format` in a description
+EXPECTED = "expected runs/NAME, its folder `model`, or model.safetensors in one"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint by its folder and its description. What an earlier version did not write is unknown: {}, None or ""."""
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """`forecaster`, `change-detector`..."""
+        return str(self.content["format"]).removeprefix(PREFIX)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        return dict(self.content[self.kind])
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return dict(self.content["metadata"])
+
+    @property
+    def name(self) -> str:
+        """Of the run that trained it."""
+        return str(self.metadata.get("run", ""))
+
+    @property
+    def task(self) -> str:
+        return str(self.metadata.get("task", ""))
+
+    @property
+    def hash(self) -> str:
+        """As `models.checkpoint.Checkpoint.hash`."""
+        return hashlib.sha256((self.folder / WEIGHTS).read_bytes() + (self.folder / DESCRIPTION).read_bytes()).hexdigest()
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """The evaluation of this model by the run that trained it; None: unknown."""
+        for path in (self.folder / SCORES, self.folder.parent / "evaluation.json"):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(content, dict) and content.get("model_hash") == self.hash:
+                return content
+        return None
+
+    @property
+    def bands(self) -> list[str]:
+        """Names of the bands that it needs, in its order."""
+        variables = self.sections.get("samples", {}).get("variables") or self.sections.get("variables") or []
+        return list(dict.fromkeys(band for one in variables for band in one["bands"])) or list(self.metadata.get("bands", ()))
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it was trained on, as far as it is known."""
+        from pipelines.learning.reuse import BandRange, Inputs
+
+        if "inputs" in self.metadata:
+            return Inputs.from_json(self.metadata["inputs"])
+        step_days = self.architecture.get("scaling", {}).get("step_days")
+        return Inputs(tuple(BandRange(name) for name in self.bands), step_days)
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """Sections of a config -> the values that belong to the model, so that no other can be used with it."""
+        if "config" in self.metadata:
+            return dict(self.metadata["config"])
+        earlier = {"samples": ("variables", "context", "horizon", "steps"), "pairs": ("normalise", "coregister", "max_shift_px")}
+        found: dict[str, Any] = {}
+        for section, names in earlier.items():
+            if section in self.metadata:
+                found[section] = {name: self.metadata[section][name] for name in names if name in self.metadata[section]}
+        return {**found, "model": self._model_section()}
+
+    def _model_section(self) -> dict[str, Any]:
+        """`model` of the config, from the description: checkpoints before 0.2 do not hold it."""
+        whole = self.architecture
+        members = whole.get("members", [])
+        network = (
+            {"kind": "convlstm"} | members[0] if self.kind == "forecaster" and members else dict(members[0] if members else {})
+        )
+        corrected = whole.get("baseline", whole.get("guide"))  # version 0.1.0: guide
+        of_forecaster = {"baseline": corrected["kind"], "members": len(members)} if corrected else {}
+        return {**network, **of_forecaster, **({"fuse_with": whole["fuse_with"]} if "fuse_with" in whole else {})}
+
+
+def find_model(path: str | Path) -> Trained:
+    """The model at `path`: a run's folder, its model folder, one of its files, or s3://bucket/prefix of such a folder.
+
+    Raises MissingInput, and ArtefactDamaged for a description that cannot be read.
+    """
+    given = Path(download(str(path)).name) if str(path).startswith("s3://") else Path(path).expanduser()
+    folder = given.parent if given.is_file() else given
+    for candidate in (folder / "model", folder):
+        if all((candidate / name).is_file() for name in (WEIGHTS, DESCRIPTION)):
+            try:
+                content = json.loads((candidate / DESCRIPTION).read_text(encoding="utf-8"))
+                trained = Trained(candidate, content)
+                _ = trained.architecture, trained.metadata, trained.sections
+                return trained
+            except (ValueError, KeyError, TypeError, AttributeError) as e:
+                raise ArtefactDamaged(f"{candidate / DESCRIPTION} does not describe a model ({e}): train it again") from e
+    raise MissingInput(f"no model at {given}: {EXPECTED}")
+
+
+@cache
+def download(uri: str) -> TemporaryDirectory[str]:
+    """The files of a model below s3://bucket/prefix, until this process ends; region and keys from the usual AWS_* variables.
+
+    Raises MissingInput where they cannot be read.
+    """
+    from pyarrow import ArrowException, fs
+
+    folder = TemporaryDirectory(prefix="driftline-model-")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
+    above = {f"{bucket}/{prefix}", f"{bucket}/{prefix}/model"}
+    try:
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        store = fs.S3FileSystem(endpoint_override=endpoint, region=region)
+        there = store.get_file_info(fs.FileSelector(f"{bucket}/{prefix}", recursive=True, allow_not_found=True))
+        for one in there:
+            if one.is_file and one.base_name in (WEIGHTS, DESCRIPTION, SCORES) and str(Path(one.path).parent) in above:
+                with store.open_input_stream(one.path) as stream:
+                    Path(folder.name, one.base_name).write_bytes(stream.read())
+    except (OSError, ArrowException) as e:
+        raise MissingInput(f"no model can be read at {uri}: {str(e).splitlines()[0]}") from e
+    return folder
+
+
+# ---------------------------------------------------------------- the config of a run that uses one
+
+
+def used_by(run: object) -> ModelConfig | None:
+    """`model` of a run that uses a model which was trained before; None for every other run."""
+    model = getattr(run, "model", None)
+    return model if isinstance(model, ModelConfig) and model.use is not None else None
+
+
+def digests(run: AnyRun) -> dict[str, str]:
+    """What a training depends on beside its own config: the model that is used, or begun from. {} for none."""
+    used, start = used_by(run), getattr(getattr(run, "training", None), "start_from", None)
+    found = {"used": used.use if used else None, "start_from": start}
+    return {name: find_model(path).hash for name, path in found.items() if path is not None}
+
+
+def with_model(run: AnyRun) -> AnyRun:
+    """The run with what belongs to the model that it uses (`model.use`) in place of defaults; others come back as they are.
+
+    Raises MissingInput, ArtefactDamaged, and RequestError for a model of another task, for bands that the source lacks, and for
+    values of the config that are not those of the model.
+    """
+    from pipelines.learning.reuse import require_bands
+
+    chosen = used_by(run)
+    if chosen is None or chosen.use is None:
+        return run
+    trained = find_model(chosen.use)
+    if trained.task and trained.task != run.task:
+        raise RequestError(f"{chosen.use} holds a model of `task: {trained.task}`, this run has `task: {run.task}`")
+    require_bands(trained.bands, [band.name for band in run.source.bands])
+    sections = {name: filled(run, name, values, str(chosen.use)) for name, values in trained.sections.items()}
+    return run.model_copy(update=sections)
+
+
+def filled(run: AnyRun, section: str, values: Mapping[str, Any], origin: str) -> object:
+    """A section of the run with the model's `values`. Raises RequestError where the config states others."""
+    own, annotation = getattr(run, section), type(run).model_fields[section].rebuild_annotation()
+    known = {name for one in models_in(annotation) for name in one.model_fields}
+    kept = own.model_dump(mode="json", include=KEPT if section == "model" else None)
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    whole = adapter.validate_python({**kept, **{name: value for name, value in values.items() if name in known}})
+    stated, trained = own.model_dump(mode="json"), whole.model_dump(mode="json")
+    for name in sorted(own.model_fields_set - KEPT & values.keys()):
+        if stated.get(name) != trained.get(name):
+            problem = f"the config says {section}.{name} = {stated.get(name)}, the model in {origin} was trained with"
+            raise RequestError(f"{problem} {trained.get(name)}; leave it out of the config, or train a model of its own")
+    return whole

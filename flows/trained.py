@@ -1,0 +1,178 @@
+"""Models that were trained elsewhere: the stage `train` of a run that uses one, weights to begin from, and what is said of them.
+
+For every task with the stage `train`: a task only says what it was trained on (`TrainedTask.measure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from configs.load import config_hash
+from configs.trained import DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, used_by
+from flows.folder import RunFolder, code_version, finished, require
+from flows.task import Invocation, Record, TrainedTask
+from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from models.contract import Ensemble
+
+# ---------------------------------------------------------------- what a checkpoint says
+
+
+def describe(task: TrainedTask, context: Invocation, snapshot: str) -> dict[str, Any]:
+    """The metadata that the checkpoints of every task hold; the task adds its own."""
+    run = context.run
+    content = run.model_dump(mode="json")
+    sections = {
+        section: {name: value for name, value in content[section].items() if not names or name in names}
+        for section, names in task.describes.items()
+    }
+    inputs = context.steps.do(
+        "train", "describe what it was trained on", lambda progress: task.measure(context, is_training=True)
+    )
+    return {
+        "run": run.name,
+        "task": run.task,
+        "bands": [band.name for band in inputs.bands],
+        "config": sections,
+        "inputs": inputs.to_json(),
+        "cube": context.folder.cube_uri,
+        "cube_snapshot": snapshot,
+        "training": content["training"],
+        "config_sha256": config_hash(run),
+        "code_version": code_version(),
+    }
+
+
+def keep_scores(folder: RunFolder) -> None:
+    """The evaluation goes with the model that was trained here, so that they travel together."""
+    write_bytes(folder.model / SCORES, folder.evaluation.read_bytes())
+
+
+# ---------------------------------------------------------------- a run that uses a model
+
+
+def take_over(task: TrainedTask, context: Invocation) -> Record:
+    """The model that `model.use` names, compared with the run's images and copied into its folder, in place of training.
+
+    Raises RequestError where it does not fit, MissingInput, ArtefactDamaged.
+    """
+    run, folder = context.run, context.folder
+    chosen = used_by(run)
+    assert chosen is not None
+    assert chosen.use is not None
+    trained, snapshot = find_model(chosen.use), require(folder, "ingest")["snapshot"]
+    warnings = match(task, context, trained, as_is=chosen.as_is)
+    folder.model.mkdir(parents=True, exist_ok=True)
+    if trained.folder.resolve() != folder.model.resolve():
+        for name in (WEIGHTS, DESCRIPTION):  # the description last: it names the weights
+            write_bytes(folder.model / name, (trained.folder / name).read_bytes())
+        scores = trained.scores
+        (folder.model / SCORES).unlink(missing_ok=True)
+        if scores is not None:
+            write_json(folder.model / SCORES, scores)
+    model_hash = check_whole(task, folder)
+    about = about_training(trained)
+    for line in (f"the model of {chosen.use}: {about}", *(f"WARNING {warning}" for warning in warnings)):
+        context.steps.log(f"train: {line}")
+    used = {"path": chosen.use, "run": trained.name, "about": about, "warnings": list(warnings), "as_is": chosen.as_is}
+    message = f"uses the model of {chosen.use}, {about}"
+    return {"snapshot": snapshot, "model_hash": model_hash, "used": used, "message": message}
+
+
+def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bool) -> tuple[str, ...]:
+    """What a user must know of the model on these images. Raises RequestError where it does not fit, unless `as_is`."""
+    from pipelines.learning.reuse import compare, known_areas
+
+    here = context.steps.do("train", "compare with the images of training", lambda progress: task.measure(context))
+    of_training = trained.inputs
+    warnings = compare(of_training, here).require(as_is=as_is)
+    known = known_areas(of_training, here)
+    if known and here.first_utc <= of_training.last_utc and of_training.first_utc <= here.last_utc:
+        until = of_training.last_utc[:10]
+        text = f"{', '.join(known)}: the model has seen this area, on dates up to {until}; scores there are not of unseen places"
+        return (*warnings, text)
+    return warnings
+
+
+def check_whole(task: TrainedTask, folder: RunFolder) -> str:
+    """The hash of the copy, after it has been read. Raises ArtefactDamaged."""
+    from models.checkpoint import CheckpointDamaged
+
+    checkpoint = task.checkpoint()
+    try:
+        checkpoint.load(folder.model)
+    except (CheckpointDamaged, FileNotFoundError) as e:
+        raise ArtefactDamaged(str(e)) from e
+    return str(checkpoint.hash(folder.model))
+
+
+def about_training(trained: Trained) -> str:
+    """`trained on demo (140 dates, 2015-08-01 to 2018-12-31), not trained here`."""
+    inputs = trained.inputs
+    dates = f"{inputs.dates} dates, " if inputs.dates else ""
+    period = f"{dates}{inputs.first_utc[:10]} to {inputs.last_utc[:10]}" if inputs.first_utc else "dates unknown"
+    return f"trained on {trained.name or 'an unknown run'} ({period}), not trained here"
+
+
+# ---------------------------------------------------------------- weights to begin from
+
+
+def check_start(task: TrainedTask, context: Invocation) -> None:
+    """Compares the images with those of the model to begin from. Raises RequestError where they do not fit."""
+    from pipelines.learning.reuse import require_bands
+
+    trained, run = find_model(context.run.training.start_from), context.run
+    require_bands(trained.bands, [band.name for band in run.source.bands])
+    for warning in match(task, context, trained, as_is=run.model.as_is):
+        context.steps.log(f"train: WARNING begun from {run.training.start_from}: {warning}")
+
+
+def start(task: TrainedTask, context: Invocation, model: Ensemble, first: int = 0) -> None:
+    """The untrained networks of `model` get the weights of those of `training.start_from`, one after the other from `first` on.
+
+    Raises RequestError where the architectures differ; it names the fields.
+    """
+    origin, _ = open_model(task, context.run.training.start_from)
+    others = origin.describe_members()
+    for number, own in enumerate(model.describe_members()):
+        other = others[(first + number) % len(others)]
+        names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
+        if differing := [f"{name} = {own.get(name)} (there {other.get(name)})" for name in names]:
+            raise RequestError(
+                f"training.start_from: {context.run.training.start_from} has another architecture: {', '.join(differing)}; "
+                "make the model of this run the same"
+            )
+        model.members[number].load_state_dict(origin.members[(first + number) % len(others)].state_dict())
+
+
+def open_model(task: TrainedTask, path: str) -> tuple[Any, Trained]:
+    """(the model at `path`, its description). Raises MissingInput, ArtefactDamaged, RequestError for one of another task."""
+    from models.checkpoint import CheckpointDamaged
+
+    trained = find_model(path)
+    if trained.task and trained.task != task.name:
+        raise RequestError(f"{path} holds a model of `task: {trained.task}`, expected one of `task: {task.name}`")
+    try:
+        return task.checkpoint().load(trained.folder)[0], trained
+    except CheckpointDamaged as e:
+        raise ArtefactDamaged(str(e)) from e
+
+
+# ---------------------------------------------------------------- what summary and report say
+
+
+def used_record(folder: RunFolder) -> Mapping[str, Any]:
+    """What the stage `train` says of a model that was trained elsewhere; {} for one that was trained here."""
+    return (finished(folder, "train") or {}).get("used") or {}
+
+
+def notes(folder: RunFolder, *, is_evaluated: bool) -> Sequence[str]:
+    """What a reader must see first of a model that was trained elsewhere."""
+    used = used_record(folder)
+    if not used:
+        return []
+    scored = "" if is_evaluated else ", not evaluated here: nothing says how good it is on these images"
+    return [f"The model was {used['about']}{scored}.", *(f"{warning[0].upper()}{warning[1:]}." for warning in used["warnings"])]
