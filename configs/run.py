@@ -136,16 +136,21 @@ class ModelConfig(Strict):
 class TrainingDefaults(Strict):
     """What every training has."""
 
-    start_from: Annotated[ModelPath | None, READ] = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="a trained model (as of `model.use`) from whose weights training begins; of the same architecture",
-    )
     clip: float = Field(1.0, gt=0, description="largest gradient norm; a larger one is scaled down to it")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="of the arithmetic; mixed: for GPUs")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one")
     devices: int = Field(1, ge=1, description="GPUs, or processes on CPUs, that share each batch")
     seed: Seed = Field(0, description="of all that is random in training")
+
+
+class StartedTraining(TrainingDefaults):
+    """What a training has that can begin from a trained model."""
+
+    start_from: Annotated[ModelPath | None, READ] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="a trained model (as of `model.use`) from whose weights training begins; of the same architecture",
+    )
 
 
 class Run(Strict):

@@ -123,10 +123,11 @@ def predict(
     dates: Sequence[Date] | None = None,
     *,
     crs: str | None = None,
+    as_is: bool = False,
 ) -> xr.Dataset:
     """The forecast of `model` (a forecaster, a saved one, or runs/NAME) from `dataset`; see `Forecaster.predict`."""
     forecaster = model if isinstance(model, Forecaster) else load_model(model)
-    return forecaster.predict(dataset, dates, crs=crs)
+    return forecaster.predict(dataset, dates, crs=crs, as_is=as_is)
 
 
 class Forecaster:
@@ -154,12 +155,14 @@ class Forecaster:
         *,
         issue: Date | None = None,
         crs: str | None = None,
+        as_is: bool = False,
     ) -> xr.Dataset:
         """`forecast`, `lower` and `upper` (time, [variable,] y, x), float32, NaN where no date shows the pixel.
 
         dataset: with the bands that the model was trained on; default: the data of training. dates: what to forecast, at most
         `horizon` dates after the last one; default: the next `horizon`, at the median interval. issue: the last date that may
-        be used. A dataset of other bands is refused; that its values have the units of training is not checked.
+        be used. A dataset that lacks a band is refused, and one whose values, units or steps are unlike those of training, unless
+        `as_is`; other pixels are noted (attribute `notes`, as of `driftline predict --model`).
 
         lower and upper hold the nominal share of the observations (attribute `interval`); `verdict` says how good the model is.
         Raises RequestError, and NotPublished where tiles of a network without a finite halo do not agree.
@@ -174,7 +177,9 @@ class Forecaster:
         source = memory_source(dataset, bands_used(variables), crs)
         with TemporaryDirectory(prefix="driftline-") as folder:
             write(source, Path(folder) / "cube")
-            return self._predict_cube(str(Path(folder) / "cube"), source, dates, issue)
+            notes = self._compare(str(Path(folder) / "cube"), as_is)
+            forecast = self._predict_cube(str(Path(folder) / "cube"), source, dates, issue)
+            return forecast.assign_attrs(notes="; ".join(notes)) if notes else forecast
 
     def save(self, folder: str | Path) -> Path:
         """The folder, with weights, config and scores (no pickle, and not the data of training), for `load_model`.
@@ -204,6 +209,20 @@ class Forecaster:
                 f"{self.folder.model} holds another model than {self.folder.evaluation} speaks of: "
                 "run `driftline evaluate CONFIG` again, or save the forecaster again"
             )
+
+    def _compare(self, uri: str, as_is: bool) -> tuple[str, ...]:
+        """What a user must know of the model on the images in a cube. Raises RequestError where it does not fit them."""
+        from configs.tasks.forecast import bands_used as bands_of
+        from configs.tasks.forecast import build_samples
+        from configs.trained import find_model
+        from pipelines.cube.store import open_cube
+        from pipelines.learning.reuse import compare, measure
+        from pipelines.samples.prepare import step_days
+
+        cube = open_cube(uri)
+        days = step_days(cube, build_samples(self.run)) if cube.sizes["time"] > 1 else None
+        here = measure({"dataset": cube}, bands_of(self.run), days)
+        return compare(find_model(self.folder.model).inputs, here).require(as_is=as_is)
 
     def _predict_cube(
         self, uri: str, source: MemorySource | None, dates: Sequence[Date] | None, issue: Date | None

@@ -92,7 +92,7 @@ def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bo
     known = known_areas(of_training, here)
     if known and here.first_utc <= of_training.last_utc and of_training.first_utc <= here.last_utc:
         until = of_training.last_utc[:10]
-        text = f"{', '.join(known)}: the model has seen this area, on dates up to {until}; scores there are not of unseen places"
+        text = f"the model has seen this area ({', '.join(known)}) on dates up to {until}: scores here are not of unseen places"
         return (*warnings, text)
     return warnings
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from configs.build import build_request
 from configs.paths import BELOW_SOURCE
-from configs.run import CubeConfig, ModelConfig, Run, TrainingDefaults
+from configs.run import CubeConfig, ModelConfig, Run, StartedTraining
 from configs.schema import Finding, Fraction, InputPath, Name, Sections, Strict, check_must_beat, missing_folder, suggest
 from configs.sources import SourceDefaults
 from configs.yaml_positions import Key
@@ -100,7 +100,7 @@ class PairsConfig(Strict):
     max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not applied, and noted")
 
 
-class ChangeModel(ModelConfig):
+class ChangeModel(Strict):
     """The network, and the change index that it is fused with."""
 
     kind: Literal["siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef"] = Field(
@@ -116,7 +116,11 @@ class ChangeModel(ModelConfig):
     )
 
 
-class ChangeTraining(TrainingDefaults):
+class UsedChangeModel(ModelConfig, ChangeModel):
+    """The network, and the change index that it is fused with; trained here, or before."""
+
+
+class ChangeTraining(StartedTraining):
     """How the networks are trained."""
 
     epochs: int = Field(10, ge=1, description="most passes, of `windows` windows each")
@@ -166,9 +170,8 @@ class ChangeEvaluation(Strict):
                     yield Finding(("evaluation", "groups", index), problem, "a site belongs to one group, or to none")
                 seen.add(site)
         yield from check_must_beat(self.must_beat, self.references, "references")
-        uses = getattr(sections.get("model"), "use", None)
-        if self.compare and (uses or any(one.use for one in self.compare)):
-            problem = "trains other models, and the model of this run was trained before" if uses else "are trained here"
+        if self.compare and getattr(sections.get("model"), "use", None) is not None:
+            problem = "trains other models, and the model of this run was trained before"
             yield Finding(("evaluation", "compare"), problem, "leave it out")
 
 
@@ -192,7 +195,7 @@ class ChangeRun(Run):
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
     labels: LabelsConfig
     pairs: PairsConfig = PairsConfig()
-    model: ChangeModel = ChangeModel()
+    model: UsedChangeModel = UsedChangeModel()
     training: ChangeTraining = ChangeTraining()
     evaluation: ChangeEvaluation = ChangeEvaluation()
     prediction: ChangePrediction = ChangePrediction()

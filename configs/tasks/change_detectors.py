@@ -41,7 +41,7 @@ def name_models(run: ChangeRun) -> dict[str, ChangeModel]:
     """A name for each different model, the published one first: its kind, with a number where a kind comes twice."""
     named: dict[str, ChangeModel] = {}
     for model in (run.model, *run.evaluation.compare):
-        if model in named.values():
+        if any(model.model_dump() == other.model_dump() for other in named.values()):
             continue
         count = sum(other.kind == model.kind for other in named.values())
         named[model.kind if not count else f"{model.kind}-{count + 1}"] = model

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
-from configs.run import CubeRun, TrainingDefaults, VariableConfig
+from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
 
@@ -55,7 +55,7 @@ class SamplesConfig(Strict):
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if not self.variables and getattr(sections.get("model"), "use", None) is None:
-            yield Finding(("samples", "variables"), "nothing to forecast", "for example [{name: red, bands: [red]}]")
+            yield Finding(("samples", "variables"), "is required and missing", "for example [{name: red, bands: [red]}]")
         names: set[str] = set()
         for index, variable in enumerate(self.variables):
             key: Key = ("samples", "variables", index)
@@ -102,7 +102,7 @@ class SplitConfig(Strict):
             yield Finding(("split", "buffer_px"), problem, f"at most {(self.block_px - 1) // 2}")
 
 
-class TrainingConfig(TrainingDefaults):
+class TrainingConfig(StartedTraining):
     """How the networks are trained."""
 
     epochs: int = Field(30, ge=1, description="most passes over the training windows")
@@ -183,7 +183,7 @@ class ForecastRun(CubeRun):
     """A forecast: what comes in, what is learnt, what goes out."""
 
     task: Literal["forecast"] = "forecast"
-    samples: SamplesConfig
+    samples: SamplesConfig = Field(SamplesConfig(), description="what a network sees and what it must forecast")
     split: SplitConfig
     model: Model = Field(ConvLSTMModel(), description="the network, and the baseline that it corrects")
     training: TrainingConfig = TrainingConfig()

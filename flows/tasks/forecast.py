@@ -154,7 +154,7 @@ class Forecast(TrainedTask):
         report = do("train the networks", train_networks)  # epochs that a killed run finished are not repeated
         validation = partial(cache.batches, "validation", run.training.batch)
         scale_K = do("scale the correction", lambda _: forecaster.fit_residual_scale(validation()))
-        model_hash = do("save the model", lambda _: save(context, forecaster, snapshot, statistics))
+        model_hash = do("save the model", lambda _: save(self, context, forecaster, snapshot, statistics))
         return {
             "snapshot": snapshot,
             "model_hash": model_hash,
@@ -294,13 +294,15 @@ def cut(
     return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
 
 
-def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics) -> str:
+def save(
+    task: TrainedTask, context: Invocation, forecaster: ResidualForecaster, snapshot: str, statistics: ChannelStatistics
+) -> str:
     """The hash of the saved model."""
     from models.checkpoint import FORECASTER
 
     content = context.run.model_dump(mode="json")
     metadata = {
-        **describe_training(Forecast(), context, snapshot),
+        **describe_training(task, context, snapshot),
         "variables": content["samples"]["variables"],
         "statistics": asdict(statistics),
         **{section: content[section] for section in ("samples", "split")},

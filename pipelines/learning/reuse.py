@@ -117,7 +117,7 @@ def require_bands(needed: Sequence[str], there: Sequence[str]) -> None:
     if missing := [name for name in needed if name not in there]:
         noun = "the band" if len(missing) == 1 else "the bands"
         remedy = "a band of another name is another band: where it is the same, name it so in source.bands (name, source)"
-        raise RequestError(f"the model needs {noun} {', '.join(missing)}, there are {', '.join(there)}; {remedy}")
+        raise RequestError(f"the model needs {noun} {', '.join(missing)}; the images have {', '.join(there)}: {remedy}")
 
 
 def sample(cube: xr.Dataset, bands: Sequence[str]) -> Iterator[np.ndarray]:

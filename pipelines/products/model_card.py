@@ -17,7 +17,11 @@ from pipelines.products.json_values import Json, plain
 from pipelines.products.report import number
 
 UNKNOWN = "unknown"
-TASKS = {"forecast": "regression", "change": "semantic-segmentation", "segment": "semantic-segmentation"}  # names of the extension
+TASKS = {
+    "forecast": "regression",
+    "change": "semantic-segmentation",
+    "segment": "semantic-segmentation",
+}  # names of the extension
 FIRST = {"forecast": ("mae", "mean absolute error"), "change": ("f1", "F1")}
 DATETIME_UNKNOWN = "1970-01-01T00:00:00Z"  # the specification wants a date; `driftline:dates` says that it is none
 

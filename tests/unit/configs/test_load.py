@@ -62,7 +62,7 @@ def test_a_model_without_a_kind_is_the_convlstm(folder: Path) -> None:
 
 def test_each_kind_of_model_has_its_own_keys(mistakes: Mistakes) -> None:
     found = mistakes(GOOD + "model: {kind: convgru, peepholes: true}\n")
-    known = "kind, hidden, kernel, frame_dropout, baseline, members"
+    known = "use, as_is, kind, hidden, kernel, frame_dropout, baseline, members"
     assert found == {"model.peepholes": ("run.yaml:13", "unknown key", f"valid keys here: {known}")}
 
 

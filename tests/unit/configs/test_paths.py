@@ -46,9 +46,9 @@ def load(config: str | Path, path: str, *overrides: str) -> tuple[AnyRun, list[s
 
 def test_every_input_of_every_task_is_known() -> None:
     assert {task: input_keys(tree) for task, tree in TASKS.items()} == {
-        "forecast": [("source", "path")],
+        "forecast": [("source", "path"), ("model", "use"), ("training", "start_from")],
         "monitor": [("source", "path"), ("monitoring", "model", "run")],
-        "change": [("source", "path")],
+        "change": [("source", "path"), ("model", "use"), ("training", "start_from")],
     }
 
 
