@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -23,8 +23,11 @@ from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 
 if TYPE_CHECKING:
     from configs.tasks import AnyRun
+    from models.checkpoint import Checkpoint
+    from models.contract import Network
     from pipelines.learning.reuse import Inputs
 
+Model = TypeVar("Model", bound="Network")
 WEIGHTS, DESCRIPTION, SCORES = "model.safetensors", "model.json", "scores.json"
 KEPT = {"use", "as_is"}  # keys of `model` that are the run's own
 PREFIX = "driftline-"  # of `format` in a description
@@ -73,7 +76,8 @@ class Trained:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            if isinstance(content, dict) and content.get("model_hash") == self.hash:
+            is_known = isinstance(content, dict) and {"methods", "shipped", "verdict"} <= content.keys()  # 0.1.0: others
+            if is_known and content.get("model_hash") == self.hash:
                 return content
         return None
 
@@ -134,6 +138,22 @@ def find_model(path: str | Path) -> Trained:
             except (ValueError, KeyError, TypeError, AttributeError) as e:
                 raise ArtefactDamaged(f"{candidate / DESCRIPTION} does not describe a model ({e}): train it again") from e
     raise MissingInput(f"no model at {given}: {EXPECTED}")
+
+
+def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tuple[Model, Trained]:
+    """(the model at `path`, its description), for a `task`: `load_model("runs/oscd", DETECTOR, "change")`.
+
+    Raises MissingInput, ArtefactDamaged, RequestError for a model of another task.
+    """
+    from models.checkpoint import CheckpointDamaged
+
+    trained = find_model(path)
+    if trained.task and trained.task != task:
+        raise RequestError(f"{path} holds a model of `task: {trained.task}`, expected one of `task: {task}`")
+    try:
+        return checkpoint.load(trained.folder)[0], trained
+    except CheckpointDamaged as e:
+        raise ArtefactDamaged(str(e)) from e
 
 
 @cache

@@ -5,11 +5,12 @@ For every task with the stage `train`: a task only says what it was trained on (
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
-from configs.trained import DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, used_by
+from configs.trained import DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, load_model, used_by
 from flows.folder import RunFolder, code_version, finished, require
 from flows.task import Invocation, Record, TrainedTask
 from pipelines.errors import ArtefactDamaged, RequestError
@@ -135,9 +136,9 @@ def start(task: TrainedTask, context: Invocation, model: Ensemble, first: int = 
 
     Raises RequestError where the architectures differ; it names the fields.
     """
-    origin, _ = open_model(task, context.run.training.start_from)
-    others = origin.describe_members()
-    for number, own in enumerate(model.describe_members()):
+    origin, _ = load_model(context.run.training.start_from, task.checkpoint(), task.name)
+    mine, others = (json.loads(json.dumps(one.describe_members())) for one in (model, origin))
+    for number, own in enumerate(mine):
         other = others[(first + number) % len(others)]
         names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
         if differing := [f"{name} = {own.get(name)} (there {other.get(name)})" for name in names]:
@@ -146,19 +147,6 @@ def start(task: TrainedTask, context: Invocation, model: Ensemble, first: int = 
                 "make the model of this run the same"
             )
         model.members[number].load_state_dict(origin.members[(first + number) % len(others)].state_dict())
-
-
-def open_model(task: TrainedTask, path: str) -> tuple[Any, Trained]:
-    """(the model at `path`, its description). Raises MissingInput, ArtefactDamaged, RequestError for one of another task."""
-    from models.checkpoint import CheckpointDamaged
-
-    trained = find_model(path)
-    if trained.task and trained.task != task.name:
-        raise RequestError(f"{path} holds a model of `task: {trained.task}`, expected one of `task: {task.name}`")
-    try:
-        return task.checkpoint().load(trained.folder)[0], trained
-    except CheckpointDamaged as e:
-        raise ArtefactDamaged(str(e)) from e
 
 
 # ---------------------------------------------------------------- what summary and report say

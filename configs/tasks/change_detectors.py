@@ -76,7 +76,7 @@ def build_recipe(run: ChangeRun, model: ChangeModel, seed: int) -> Recipe:
 
 
 def build_training_settings(training: ChangeTraining, seed: int) -> TrainingSettings:
-    return TrainingSettings(**training.model_dump(exclude=WINDOWS | {"loss", "seed"}), seed=seed)
+    return TrainingSettings(**training.model_dump(exclude=WINDOWS | {"loss", "seed", "start_from"}), seed=seed)
 
 
 def build_learner(model: ChangeModel, bands: int, seed: int) -> ChangeDetector:

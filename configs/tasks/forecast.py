@@ -55,7 +55,11 @@ class SamplesConfig(Strict):
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if not self.variables and getattr(sections.get("model"), "use", None) is None:
-            yield Finding(("samples", "variables"), "is required and missing", "for example [{name: red, bands: [red]}]")
+            yield Finding(
+                ("samples", "variables"),
+                "is required and missing",
+                "for example [{name: red, bands: [red]}], or a trained model (--model)",
+            )
         names: set[str] = set()
         for index, variable in enumerate(self.variables):
             key: Key = ("samples", "variables", index)
@@ -304,7 +308,7 @@ def build_target(run: ForecastRun) -> Callable[[dict[str, Tensor]], Tensor]:
 def build_training_settings(run: ForecastRun) -> TrainingSettings:
     from pipelines.learning.training import TrainingSettings
 
-    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates"}))
+    return TrainingSettings(**run.training.model_dump(exclude={"loss", "augment", "centre_dates", "start_from"}))
 
 
 # ---------------------------------------------------------------- evaluation

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from pipelines.learning.reuse import Inputs
     from pipelines.sources.sites import SiteSource
 
-NOT_TRAINED = "The model was trained elsewhere and is used with its own threshold; the change indices get theirs from sites here."
+TRAINED_ELSEWHERE = (
+    "The model was trained elsewhere and is scored on every labelled site as it is, with its own threshold. The threshold of "
+    "every change index is chosen on the other groups of sites (strips, where sites are too few) here."
+)
 TRAINED = ("flows.tasks.change:Change.fit",)
 CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
 
@@ -208,7 +211,7 @@ class Change(TrainedTask):
         work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
         evaluation: Evaluation = do("compare", work)
         if used_by(run) is not None:
-            evaluation = replace(evaluation, protocol=f"{NOT_TRAINED} {evaluation.protocol}")
+            evaluation = replace(evaluation, protocol=TRAINED_ELSEWHERE)
         table = markdown_table(evaluation.details["methods"], evaluation.shipped)
         write_text(folder.evaluation_table, "\n".join(table) + "\n")
         return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
@@ -236,6 +239,7 @@ class Change(TrainedTask):
             threshold=detector.threshold,
             min_area_px=run.prediction.min_area_px,
             measured=evaluation.details["methods"][evaluation.shipped] if evaluation else {"pooled": {}, "sites": {}},
+            is_own=has_seen,
             are_strips=has_seen and bool(evaluation and evaluation.details["note"]),
             model_hash=model_hash,
             config_hash=config_hash(run),
@@ -279,8 +283,18 @@ class Change(TrainedTask):
         found = []
         if predicted:
             pictures = {name: context.folder.path / picture_name(name) for name in predicted["sites"]}
-            found.append(change_section(predicted["sites"], predicted["largest"], pictures, predicted["threshold"]))
-        return found if evaluation is None else [*found, evaluation_section(evaluation, drafts)]
+            found.append(
+                change_section(
+                    predicted["sites"],
+                    predicted["largest"],
+                    pictures,
+                    predicted["threshold"],
+                    is_own=used_by(context.run) is None,
+                )
+            )
+        return (
+            found if evaluation is None else [*found, evaluation_section(evaluation, drafts, is_own=used_by(context.run) is None)]
+        )
 
 
 # ---------------------------------------------------------------- plan

@@ -93,18 +93,27 @@ def audit_facts(audit: Audit) -> dict[str, Any]:
     return {**shared, "least distance in pixels": audit.facts["least_distance_px"], **gaps}
 
 
-def change_section(sites: Mapping[str, Json], largest: Sequence[Json], pictures: Mapping[str, Path], threshold: float) -> Section:
-    """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks."""
+def change_section(
+    sites: Mapping[str, Json], largest: Sequence[Json], pictures: Mapping[str, Path], threshold: float, *, is_own: bool = True
+) -> Section:
+    """Maps, sites and largest patches. `sites`: name -> facts; `pictures`: site -> file; `threshold` of the published masks.
+
+    is_own: the model was trained by this run.
+    """
     note = (
         f"With the shipped threshold ({threshold:.3f}), which was chosen on all labelled sites together. The figures under "
         "Evaluation have thresholds chosen without the site or strip, so areas and F1 differ from those of the maps."
     )
-    maps = [Picture(path, name, MAP_CAPTION) for name, path in pictures.items() if path.exists()]
+    caption = MAP_CAPTION
+    if not is_own:
+        note = f"With the threshold of the model ({threshold:.3f}), which was chosen where it was trained."
+        caption = "Before and after with the change outlined, and how likely it is; the model was trained elsewhere."
+    maps = [Picture(path, name, caption) for name, path in pictures.items() if path.exists()]
     patches = patch_table(largest, sum(facts["patches"] for facts in sites.values()))
     return Section("change", "What changed", pictures=maps, tables=[site_table(sites, note), patches])
 
 
-def evaluation_section(evaluation: Evaluation, drafts: Path) -> Section:
+def evaluation_section(evaluation: Evaluation, drafts: Path, *, is_own: bool = True) -> Section:
     """Every method side by side, areas and curves; the curves are drawn into `drafts`."""
     details, shipped = evaluation.details, evaluation.shipped
     part = "strip" if details["note"] else "site"
@@ -114,7 +123,7 @@ def evaluation_section(evaluation: Evaluation, drafts: Path) -> Section:
         tables.append(area_table(details["area"], details["confidence"]))
     draw_f1(details["methods"], shipped, drafts / "f1.png")
     caption = (
-        f"The threshold too is chosen on other {part}s. Pooled over all pixels, with its "
+        f"The threshold{' too' if is_own else ' of every index'} is chosen on other {part}s. Pooled over all pixels, with its "
         f"{details['confidence'] * 100:g} % interval ({method['f1_interval'].get('basis', 'blocks')}); "
         f"no method has seen the {part} that it is scored on."
     )

@@ -34,7 +34,7 @@ class SiteProducts:
     """How sites are published. `measured`: figures of the method on what was left out (`describe_method`), which were strips of
     the sites where `are_strips`.
 
-    `model_hash`, `config_hash`, `code_version`: the lineage that every file carries.
+    is_own: the model was trained by this run. `model_hash`, `config_hash`, `code_version`: the lineage that every file carries.
     """
 
     run: str
@@ -45,6 +45,7 @@ class SiteProducts:
     model_hash: str
     config_hash: str
     code_version: str
+    is_own: bool = True
 
 
 def write_sites(
@@ -124,11 +125,13 @@ def draw_site(
     text, measured = "found by all networks", settings.measured["sites"].get(name)
     if measured is not None:  # it has a label
         text = "found by a network that has not seen this site"
-        if settings.are_strips:
+        if not settings.is_own:
+            text = "found by a model that was trained elsewhere"
+        elif settings.are_strips:
             text = "each strip found by networks that have not seen it"
         if measured["f1"] is not None:
             part = "strips" if settings.are_strips else "sites"
-            text += f"; F1 {measured['f1']:.2f}, threshold chosen on the other {part}"
+            text += f"; F1 {measured['f1']:.2f}, threshold {f'chosen on the other {part}' if settings.is_own else 'of the model'}"
     draw_pair_quicklook(maps, path, f"{settings.run}: {name}", text)
 
 

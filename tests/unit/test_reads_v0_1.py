@@ -16,9 +16,12 @@ import torch
 from typer.testing import CliRunner
 
 from configs.load import load_run
+from configs.trained import with_model
 from flows.cli import app
+from flows.models import card_of
 from models.checkpoint import DETECTOR, FORECASTER
 from pipelines.cube.store import open_cube
+from pipelines.products.model_card import item, markdown
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v0_1"
 RUNS = {"forecast": "field", "change": "towns", "monitor": "forest"}
@@ -138,3 +141,16 @@ def test_every_key_and_every_choice_of_a_config_is_read(name: str) -> None:
     assert load_run(path, inputs_must_exist=False).name == name
     for choice in CHOICES[name]:
         load_run(path, [choice], inputs_must_exist=False)
+
+
+@pytest.mark.parametrize("name", ["forecast", "change"])
+def test_a_model_says_what_it_does_not_know(unpack: Unpack, name: str) -> None:
+    folder = unpack(name)
+    card = card_of(folder)
+    assert card.inputs.bands
+    assert card.inputs.bands[0].median is None
+    assert "| unknown | unknown | unknown |" in markdown(card)
+    assert item(card)["properties"]["driftline:dates"] == "unknown"
+    own = load_run(folder / "config.yaml", inputs_must_exist=False)
+    used = own.model_copy(update={"model": type(own.model)(use=str(folder))})  # type: ignore[union-attr]
+    assert with_model(used).model.model_dump(exclude={"use"}) == own.model.model_dump(exclude={"use"})  # type: ignore[union-attr]
