@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="Network")
 WEIGHTS, DESCRIPTION, SCORES = "model.safetensors", "model.json", "scores.json"
+CARDS = ("card.md", "card.json")
 KEPT = {"use", "as_is"}  # keys of `model` that are the run's own
 PREFIX = "driftline-"  # of `format` in a description
 EXPECTED = "expected runs/NAME, its folder `model`, or model.safetensors in one"
@@ -69,14 +70,24 @@ class Trained:
         return hashlib.sha256((self.folder / WEIGHTS).read_bytes() + (self.folder / DESCRIPTION).read_bytes()).hexdigest()
 
     @property
+    def taken_from(self) -> str:
+        """Where the run took the model from in whose folder it lies; "" for a run that trained it, and for no run."""
+        try:
+            record = json.loads((self.folder.parent / "stages" / "train.json").read_text(encoding="utf-8"))
+            return str((record.get("used") or {}).get("path", ""))
+        except (OSError, ValueError, AttributeError):
+            return ""
+
+    @property
     def scores(self) -> dict[str, Any] | None:
         """The evaluation of this model by the run that trained it; None: unknown."""
-        for path in (self.folder / SCORES, self.folder.parent / "evaluation.json"):
+        beside = () if self.taken_from else (self.folder.parent / "evaluation.json",)
+        for path in (self.folder / SCORES, *beside):
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            is_known = isinstance(content, dict) and {"methods", "shipped", "verdict"} <= content.keys()  # 0.1.0: others
+            is_known = {"methods", "shipped", "verdict"} <= set(content)  # version 0.1.0 had other keys
             if is_known and content.get("model_hash") == self.hash:
                 return content
         return None
@@ -137,7 +148,7 @@ def find_model(path: str | Path) -> Trained:
                 return trained
             except (ValueError, KeyError, TypeError, AttributeError) as e:
                 raise ArtefactDamaged(f"{candidate / DESCRIPTION} does not describe a model ({e}): train it again") from e
-    raise MissingInput(f"no model at {given}: {EXPECTED}")
+    raise MissingInput(f"no model at {path}: {EXPECTED}")
 
 
 def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tuple[Model, Trained]:

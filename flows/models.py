@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.trained import DESCRIPTION, WEIGHTS, Trained, find_model
+from configs.trained import CARDS, DESCRIPTION, WEIGHTS, Trained, find_model
 from flows import Json
 from pipelines.errors import ArtefactDamaged
 from pipelines.files import write_json, write_text
 from pipelines.products.model_card import Card, figures, item, markdown
-
-UNKNOWN = "unknown"
 
 
 def list_models(folder: Path) -> list[Json]:
@@ -33,6 +31,7 @@ def row_of(trained: Trained) -> Json:
     return {
         "path": str(trained.folder.parent),
         "run": trained.name,
+        "taken_from": trained.taken_from,
         "task": trained.task or trained.kind,
         "predicts": card.predicts,
         "bands": [band.name for band in inputs.bands],
@@ -57,10 +56,11 @@ def row_lines(row: Json) -> list[str]:
     pixel = f"{row['pixel_m']:.4g} m pixels" if row["pixel_m"] else "pixel size unknown"
     scores = "; ".join(f"{name}: {text}" for name, text in row["scores"].items()) or "not known"
     may = {True: "may be published", False: "not to be published", None: "no verdict"}[row["is_publishable"]]
+    copy = f" (taken from {row['taken_from']})" if row["taken_from"] else ""
     return [
-        f"{row['path']}  {row['task']}: {row['predicts']} from {', '.join(row['bands']) or UNKNOWN}",
-        f"    trained on {row['run'] or UNKNOWN}, {period}, {pixel}",
-        f"    on data held out: {scores} ({may})",
+        f"{row['path']}{copy}  {row['task']}: {row['predicts']} from {', '.join(row['bands']) or 'unknown bands'}",
+        f"    trained on {row['run'] or 'an unknown run'}, {period}, {pixel}",
+        f"    on data held out where it was trained: {scores} ({may})",
     ]
 
 
@@ -106,7 +106,7 @@ def count_numbers(path: Path) -> int:
 
 def write_card(card: Card) -> list[Path]:
     """card.md and card.json beside the weights."""
-    paths = [card.folder / "card.md", card.folder / "card.json"]
+    paths = [card.folder / name for name in CARDS]
     write_text(paths[0], markdown(card))
     write_json(paths[1], item(card), is_strict=True)
     return paths

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
-from configs.trained import DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, load_model, used_by
+from configs.trained import CARDS, DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, load_model, used_by
 from flows.folder import RunFolder, code_version, finished, require
 from flows.task import Invocation, Record, TrainedTask
 from pipelines.errors import ArtefactDamaged, RequestError
@@ -50,6 +50,12 @@ def describe(task: TrainedTask, context: Invocation, snapshot: str) -> dict[str,
 def keep_scores(folder: RunFolder) -> None:
     """The evaluation goes with the model that was trained here, so that they travel together."""
     write_bytes(folder.model / SCORES, folder.evaluation.read_bytes())
+
+
+def drop_card(folder: RunFolder) -> None:
+    """Removes the card of the model that another takes the place of."""
+    for name in CARDS:
+        (folder.model / name).unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- a run that uses a model
