@@ -27,7 +27,7 @@ def models(
       driftline models runs/my-run
       driftline models runs/my-run --json | jq .properties
     """
-    from flows.models import card_of, lines_of, list_models, write_card
+    from flows.model_cards import card_of, lines_of, list_models, write_card
     from flows.terminal import show
     from pipelines.products.model_card import item, markdown
 

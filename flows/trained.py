@@ -49,13 +49,14 @@ def describe(task: TrainedTask, context: Invocation, snapshot: str) -> dict[str,
 
 def keep_scores(folder: RunFolder) -> None:
     """The evaluation goes with the model that was trained here, so that they travel together."""
-    write_bytes(folder.model / SCORES, folder.evaluation.read_bytes())
+    if folder.model.is_dir():
+        write_bytes(folder.model / SCORES, folder.evaluation.read_bytes())
 
 
 def drop_card(folder: RunFolder) -> None:
     """Removes the card of the model that another takes the place of."""
-    for name in CARDS:
-        (folder.model / name).unlink(missing_ok=True)
+    for path in (folder.model / name for name in CARDS if folder.model.is_dir()):
+        path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- a run that uses a model

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from configs.load import load_run
 from configs.trained import with_model
 from flows.cli import app
-from flows.models import card_of
+from flows.model_cards import card_of
 from models.checkpoint import DETECTOR, FORECASTER
 from pipelines.cube.store import open_cube
 from pipelines.products.model_card import item, markdown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ class Fake:
     }
     code: Mapping[str, tuple[str, ...]] = dict.fromkeys(("train", "evaluate", "predict"), ("pipelines.progress",))
     is_gated = True
+    describes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -73,6 +75,12 @@ class Fake:
         refused = [{"scene_id": "a", "reason": "all-cloud", "detail": "b"}]
         is_new = not context.folder.done("ingest").exists()
         return {"snapshot": "S1", "refused": refused, "message": "1 added", "lines": ["  refused: a"], "is_new": is_new}
+
+    def checkpoint(self) -> Any:
+        raise NotImplementedError
+
+    def measure(self, context: Invocation, *, is_training: bool = False) -> Any:
+        raise NotImplementedError
 
     def fit(self, context: Invocation, key: str) -> Record:
         self.done.append("train")
