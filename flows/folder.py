@@ -85,8 +85,9 @@ def readable(path: Path) -> Json:
 
 
 def digest_of(record: Json) -> str:
-    """SHA-256 (hex) of what a record says, its own `digest` left out."""
-    text = json.dumps({name: value for name, value in record.items() if name != "digest"}, sort_keys=True, default=str)
+    """SHA-256 (hex) of what a record says, its own `digest` left out; the same before it is written and after it is read."""
+    stored = json.loads(json.dumps({name: value for name, value in record.items() if name != "digest"}, default=str))
+    text = json.dumps(stored, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
