@@ -1,0 +1,53 @@
+"""Two images without a label, prepared as the sites of labelled change are; their change index and a map of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from pipelines.change.groups import Grouping
+from pipelines.change.metrics import UNKNOWN
+from pipelines.change.networks import NamedIndex
+from pipelines.change.pairs import PairSettings
+from pipelines.change.site_prediction import SiteChange
+from pipelines.change.site_scores import SiteScores
+from pipelines.change.sites import SiteFiles, Sites, about_site, decode_site, key_of, open_site
+from pipelines.errors import RequestError
+from pipelines.wording import share_text
+
+
+def open_pair(name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None]) -> Sites:
+    """Both images as the one site of a run without labels, decoded where they are not.
+
+    Raises RequestError: a date with hardly a usable pixel, or with nothing but one value.
+    """
+    is_there = about_site(files.decoded) == files.made_from
+    site = open_site(files.decoded)[0] if is_there else decode_site(name, files, settings, notify)
+    return Sites({name: site}, {name: files}, (), Grouping((), ()), key_of(sites={name: dict(files.made_from)}))
+
+
+def map_index(scores: SiteScores, name: str, index: NamedIndex, threshold: float) -> SiteChange:
+    """The index of a comparable kind (in standard deviations of the site) and where it is at least `threshold`."""
+    score_HW = scores.index(name, index)
+    mask_HW = np.where(np.isnan(score_HW), UNKNOWN, np.nan_to_num(score_HW) >= threshold).astype(np.uint8)
+    return SiteChange(score_HW, mask_HW)
+
+
+def check_differ(dataset: xr.Dataset) -> None:
+    """Raises RequestError for two images of equal pixels: somebody named one image twice."""
+    if len({str(digest) for digest in dataset["content_hash"].values}) == 1:
+        raise RequestError("BEFORE and AFTER hold the same values in every band, so nothing changed: is it one image twice?")
+
+
+def describe_missing(dataset: xr.Dataset) -> list[str]:
+    """How much of each image is missing (nodata, mask, NaN, or outside of AFTER) in some band and left out."""
+    pixels = dataset.sizes["y"] * dataset.sizes["x"]
+    shares = zip(("BEFORE", "AFTER"), dataset["valid_fraction"].values, strict=True)
+    missing = {word: round((1 - float(share)) * pixels) for word, share in shares}
+    return [
+        f"{word}: {count} pixels ({share_text(count / pixels)}) are missing and left out"
+        for word, count in missing.items()
+        if count
+    ]
