@@ -65,7 +65,7 @@ class PairRun(Strict):
     name: Name = Field(description="the name of the run, and of its folder below `runs`")
     task: Literal["pair"]
     images: PairImages
-    cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
+    cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear", workers=1)
     pairs: PairsConfig = PairsConfig()
     detection: PairDetection = PairDetection()
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")

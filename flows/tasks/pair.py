@@ -116,8 +116,9 @@ class Pair(Task):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Score, map, patches and a picture."""
-        from pipelines.change.pair_map import open_pair
+        from pipelines.change.pair_map import describe_levels, open_pair
         from pipelines.change.site_scores import SiteScores
+        from pipelines.change.sites import frame_of
         from pipelines.products.layers import CHANGE_LAYERS, SCORE_LAYERS
         from pipelines.products.site_products import SiteProducts, write_sites
 
@@ -146,7 +147,7 @@ class Pair(Task):
             "model_hash": ingested["model_hash"],
             "threshold": threshold,
             "message": pair_sentence(run, published["sites"][run.name]),
-            "notes": [basis_of(run, threshold)],
+            "notes": [basis_of(run, threshold), *describe_levels(frame_of(files.decoded).pair, ingested["bands"])],
             **published,
         }
 
@@ -167,7 +168,7 @@ class Pair(Task):
             computed={"threshold": predicted["threshold"], "bands": ingested["bands"]},
             cube={run.name: images if ingested["is_dated"] else {**images, "dates": "unknown"}},
             settings={"rule": run.detection.model or "change vector analysis", "threshold": round(predicted["threshold"], 3)},
-            notes=(*warnings_of(files), *ingested["notes"]),
+            notes=(*warnings_of(files), *predicted["notes"][1:], *ingested["notes"]),
             lines=tuple(lines_of(context.folder, predicted)),
         )
 
@@ -262,7 +263,6 @@ def pair_sentence(run: PairRun, facts: Mapping[str, Any]) -> str:
     dates = [str(facts[key])[:10] for key in ("from_utc", "to_utc") if facts[key]]
     when = f" between {dates[0]} and {dates[1]}" if dates else ""
     patches, area = counted(facts["patches"], "patch", "patches"), facts["area_m2"] / 10_000
-    seen, changed = share_text(facts["seen"]), share_text(facts["changed"])
-    return (
-        f"{run.name}: {patches} ({area:.3g} ha) mapped as changed{when}, {changed} of the {seen} of pixels seen in both images."
-    )
+    seen = "" if facts["seen"] == 1 else f" ({share_text(facts['seen'])} of all)"
+    share = f"{share_text(facts['changed'])} of the pixels that both images show{seen}"
+    return f"{run.name}: {patches} ({area:.3g} ha) mapped as changed{when}, {share}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -10,12 +10,14 @@ import xarray as xr
 from pipelines.change.groups import Grouping
 from pipelines.change.metrics import UNKNOWN
 from pipelines.change.networks import NamedIndex
-from pipelines.change.pairs import PairSettings
+from pipelines.change.pairs import PairSettings, SiteFrame
 from pipelines.change.site_prediction import SiteChange
 from pipelines.change.site_scores import SiteScores
 from pipelines.change.sites import SiteFiles, Sites, about_site, decode_site, key_of, open_site
 from pipelines.errors import RequestError
 from pipelines.wording import share_text
+
+MOST_FACTOR = 3.0  # between means of one band on two dates; sun, season and sensor explain less
 
 
 def open_pair(name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None]) -> Sites:
@@ -39,6 +41,16 @@ def check_differ(dataset: xr.Dataset) -> None:
     """Raises RequestError for two images of equal pixels: somebody named one image twice."""
     if len({str(digest) for digest in dataset["content_hash"].values}) == 1:
         raise RequestError("BEFORE and AFTER hold the same values in every band, so nothing changed: is it one image twice?")
+
+
+def describe_levels(frame: SiteFrame, names: Sequence[str]) -> list[str]:
+    """Bands whose mean differs by more than `MOST_FACTOR` between the images, as values of other units do."""
+    notes = []
+    for name, first, last in zip(names, frame.mean_TC[0], frame.mean_TC[-1], strict=True):
+        low, high = sorted((abs(first), abs(last)))
+        if high > MOST_FACTOR * low:
+            notes.append(f"{name}: the mean is {first:.3g} in BEFORE and {last:.3g} in AFTER: values of another kind? Check them")
+    return notes
 
 
 def describe_missing(dataset: xr.Dataset) -> list[str]:

@@ -136,7 +136,7 @@ def draw_site(
         if measured["f1"] is not None:
             part = "strips" if settings.are_strips else "sites"
             text += f"; F1 {measured['f1']:.2f}, threshold chosen on the other {part}"
-    draw_pair_quicklook(maps, path, f"{settings.run}: {name}", text)
+    draw_pair_quicklook(maps, path, name if name == settings.run else f"{settings.run}: {name}", text)
 
 
 def observation_of(dataset: xr.Dataset, index: int) -> Observation:

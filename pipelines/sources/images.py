@@ -133,14 +133,16 @@ def read_bands(file: Path, name: str, nodata: float | None) -> Iterator[tuple[st
     with open_raster(file) as dataset:
         alpha = [n for n in dataset.indexes if dataset.colorinterp[n - 1] == ColorInterp.alpha]
         indexes = [n for n in dataset.indexes if n not in alpha]
-        for n in indexes:
-            try:
-                layer = open_raster_layer(dataset, n, BandRequest(()), name, file.name)
-            except SceneRefused as e:
-                problem = "has no CRS" if e.reason == "wrong-crs" else "has no position on Earth"
-                remedy = "write it into the file, e.g. gdal_edit -a_srs EPSG:32635 -a_ullr LEFT TOP RIGHT BOTTOM"
-                raise RequestError(f"{file} {problem}; {remedy}") from e
-            own = (dataset.descriptions[n - 1] or "").strip()
+        try:
+            layers = {n: open_raster_layer(dataset, n, BandRequest(()), name, file.name) for n in indexes}
+        except SceneRefused as e:
+            problem = "has no CRS" if e.reason == "wrong-crs" else "has no position on Earth"
+            remedy = "write it into the file, e.g. gdal_edit -a_srs EPSG:32635 -a_ullr LEFT TOP RIGHT BOTTOM"
+            raise RequestError(f"{file} {problem}; {remedy}") from e
+        with rasterio.open(file, driver=dataset.driver, sharing=False) as whole:  # OVERVIEW_LEVEL hides descriptions
+            descriptions = whole.descriptions
+        for n, layer in layers.items():
+            own = (descriptions[n - 1] or "").strip()
             numbered = f"{name}{n}" if name and len(indexes) > 1 else name or str(n)
             is_masked = bool(alpha) or MaskFlags.per_dataset in dataset.mask_flag_enums[n - 1]
             stated = layer.nodata if nodata is None else nodata
