@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from configs.schema import Finding, InputPath, Name, OutputPath, Sections, Stric
 from configs.tasks.change import PairsConfig
 
 if TYPE_CHECKING:
+    from models.baselines.change_indices import ChangeVector
     from models.change_detector import ChangeDetector
     from pipelines.change.pairs import PairSettings
     from pipelines.cube.ingest import IngestSettings
@@ -96,6 +97,13 @@ def build_pair_ingest(run: PairRun) -> IngestSettings:
     from pipelines.cube.ingest import IngestSettings
 
     return IngestSettings(**run.cube.model_dump(exclude={"uri"}))
+
+
+def build_change_vector(spread_C: Sequence[float]) -> ChangeVector:
+    """The change index of images without a model; `spread_C`: as `pipelines.change.pair_map.map_index` measures it."""
+    from models.baselines.change_indices import ChangeVector
+
+    return ChangeVector(spread_C=tuple(spread_C))
 
 
 def model_folder(path: Path) -> Path:

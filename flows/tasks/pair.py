@@ -224,7 +224,7 @@ def files_of(context: Invocation) -> SiteFiles:
 
 def find_change(context: Invocation, scores: SiteScores) -> tuple[SiteChange, float]:
     """The score, the map and its threshold: of the change vector, or of the model."""
-    from configs.tasks.change_detectors import build_fused_index, build_named_index
+    from configs.tasks.change_detectors import build_fused_index
     from pipelines.change.pair_map import map_index
     from pipelines.change.site_prediction import predict_site
 
@@ -232,14 +232,14 @@ def find_change(context: Invocation, scores: SiteScores) -> tuple[SiteChange, fl
     threshold = run.detection.threshold
     if run.detection.model is None:
         threshold = configs.THRESHOLD if threshold is None else threshold
-        index = build_named_index("change_vector")
-        return do("compare the images", lambda progress: map_index(scores, run.name, index, threshold)), threshold
+        work = partial(map_index, scores, run.name, configs.build_change_vector, threshold)
+        return do("compare the images", lambda progress: work()), threshold
     detector, _, model_hash = configs.load_detector(Path(run.detection.model))
     if threshold is not None:
         detector.set_threshold(threshold)
     staging, fused = context.folder.staging / run.name, build_fused_index(detector.fuse_with)
-    work = partial(predict_site, run.name, scores, detector, model_hash, fused, staging)
-    return do("apply the model", work), detector.threshold
+    apply = partial(predict_site, run.name, scores, detector, model_hash, fused, staging)
+    return do("apply the model", apply), detector.threshold
 
 
 def remove_others(run: PairRun, folder: RunFolder, key: str) -> None:

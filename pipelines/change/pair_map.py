@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 import xarray as xr
 
 from pipelines.change.groups import Grouping
 from pipelines.change.metrics import UNKNOWN
-from pipelines.change.networks import NamedIndex
-from pipelines.change.pairs import PairSettings, SiteFrame
+from pipelines.change.pairs import PairSettings, SiteFrame, read_prepared, site_of_cube
 from pipelines.change.site_prediction import SiteChange
-from pipelines.change.site_scores import SiteScores
-from pipelines.change.sites import SiteFiles, Sites, about_site, decode_site, key_of, open_site
+from pipelines.change.site_scores import SiteScores, score_file
+from pipelines.change.sites import SiteFiles, Sites, about_site, decode_site, frame_of, key_of, open_site
+from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
+from pipelines.predictors import ChangeIndex
+from pipelines.tiles import Box
 from pipelines.wording import share_text
 
 MOST_FACTOR = 3.0  # between means of one band on two dates; sun, season and sensor explain less
@@ -30,9 +33,28 @@ def open_pair(name: str, files: SiteFiles, settings: PairSettings, notify: Calla
     return Sites({name: site}, {name: files}, (), Grouping((), ()), key_of(sites={name: dict(files.made_from)}))
 
 
-def map_index(scores: SiteScores, name: str, index: NamedIndex, threshold: float) -> SiteChange:
-    """The index of a comparable kind (in standard deviations of the site) and where it is at least `threshold`."""
-    score_HW = scores.index(name, index)
+def map_index(
+    scores: SiteScores, name: str, build_index: Callable[[Sequence[float]], ChangeIndex], threshold: float
+) -> SiteChange:
+    """A change index of the prepared dates, and where it is at least `threshold`; in tiles with their halo.
+
+    `build_index(spread_C)`: the index in units of how much each band's difference, without its low-frequency component, spreads
+    over the site. Networks see dates that lack that component already; the index removes it itself, and once only.
+    """
+    files, sites = scores.sites.files[name], scores.sites
+    site, frame = site_of_cube(name, open_cube(files.cube_uri, files.snapshot)), frame_of(files.decoded)
+    index = build_index(frame.spread_C.tolist())
+
+    def fill(out_HW: np.ndarray) -> None:
+        halo_px = max(index.halo_px(len(site.days_T)) or site.shape_yx)
+        for tile in Box.whole(site.shape_yx).cut(scores.tile_px):
+            window = tile.grown(halo_px, site.shape_yx)
+            dates = (torch.from_numpy(array) for array in read_prepared(site, frame.pair, window))
+            rows, columns = tile.within(window)
+            out_HW[tile.rows, tile.columns] = index.score(*dates).numpy()[rows, columns]
+
+    path = scores.folder / f"{name}-{key_of(index=repr(index), sites=sites.key)[:16]}.npy"
+    score_HW = score_file(path, site.shape_yx, fill)
     mask_HW = np.where(np.isnan(score_HW), UNKNOWN, np.nan_to_num(score_HW) >= threshold).astype(np.uint8)
     return SiteChange(score_HW, mask_HW)
 
