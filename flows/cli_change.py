@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +84,10 @@ def default_name(before: Path, after: Path) -> str:
     >>> default_name(Path("oscd/paris/imgs_1"), Path("oscd/paris/imgs_2")), default_name(Path("a/B04.tif"), Path("b/B04.tif"))
     ('paris-imgs_1-imgs_2', 'a-b-B04')
     """
-    (folder, stem), (other, last) = ((path.absolute().parent.name, verbs.default_name(path)) for path in (before, after))
+    (folder, stem), (other, last) = (
+        (path.parent.name, re.sub(r"\.(tiff?|jp2|j2k)$", "", path.name, flags=re.IGNORECASE))
+        for path in (before.absolute(), after.absolute())
+    )
     parts = [folder, stem, last] if folder == other else [folder, other, stem] if stem == last else [stem, last]
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in "-".join(parts)).strip("-_.")
     return kept[:100] or "change"

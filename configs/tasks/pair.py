@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from configs.paths import READ
 from configs.run import CubeConfig
-from configs.schema import Finding, InputPath, Name, OutputPath, Sections, Strict, UtcDate
+from configs.schema import Finding, InputPath, LocalPath, Name, OutputPath, Sections, Strict, UtcDate
 from configs.tasks.change import PairsConfig
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PairImages(Strict):
 class PairDetection(Strict):
     """How change is found."""
 
-    model: InputPath | None = Field(
+    model: Annotated[LocalPath | None, READ] = Field(
         None, description="a run of labelled change (runs/NAME), its model or a checkpoint file; default: change vector analysis"
     )
     threshold: float | None = Field(

@@ -19,6 +19,7 @@ from flows.tasks.change import lines_of
 from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
+from pipelines.wording import counted, share_text
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
@@ -109,7 +110,7 @@ class Pair(Task):
             "is_dated": source.is_dated,
             "bands": list(source.names),
             "model_hash": model_hash_of(run),
-            "message": f"2 images, {len(source.names)} bands: {format_report(report)}",
+            "message": f"2 images, {counted(len(source.names), 'band')}: {format_report(report)}",
             "lines": tuple(f"  {note}" for note in notes),
             "is_new": report.is_new,
         }
@@ -258,8 +259,6 @@ def basis_of(run: PairRun, threshold: float) -> str:
 
 def pair_sentence(run: PairRun, facts: Mapping[str, Any]) -> str:
     """What is mapped as changed, where and when."""
-    from pipelines.wording import counted, share_text
-
     dates = [str(facts[key])[:10] for key in ("from_utc", "to_utc") if facts[key]]
     when = f" between {dates[0]} and {dates[1]}" if dates else ""
     patches, area = counted(facts["patches"], "patch", "patches"), facts["area_m2"] / 10_000
