@@ -27,7 +27,7 @@ def change(
         str | None, typer.Option(metavar="BEFORE,AFTER", help="e.g. 2018-06-05,2020-06-09; default: those in the names")
     ] = None,
     bands: Annotated[
-        str | None, typer.Option(metavar="B02,B03,...", help="compare only these; default: all that are in both images")
+        str | None, typer.Option(metavar="B02,B03,...", help="compare only these; default: the finest that are in both images")
     ] = None,
     threshold: Annotated[
         float | None,
@@ -47,7 +47,7 @@ def change(
     \b
     Examples:
       driftline change before.tif after.tif
-      driftline change paris/imgs_1 paris/imgs_2 --dates 2016-11-30,2017-11-07 --bands B02,B03,B04,B08
+      driftline change paris/imgs_1 paris/imgs_2 --dates 2016-11-30,2017-11-07
       driftline change before.tif after.tif --model runs/oscd
     """
     config = {

@@ -30,7 +30,7 @@ class PairImages(Strict):
     after: InputPath = Field(description="the later image")
     dates: tuple[UtcDate, UtcDate] | None = Field(None, description="of both images; default: those in the names, if any")
     bands: list[str] | None = Field(
-        None, min_length=1, description="names of the bands to compare; default: all that are in both images"
+        None, min_length=1, description="names of the bands to compare; default: those of the finest pixels that are in both"
     )
     nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
 

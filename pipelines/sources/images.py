@@ -28,6 +28,7 @@ from pipelines.sources.source import Listing, Resampling
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
 NO_MEASUREMENT = re.compile(r"SCL|QA_PIXEL|BQA|CLD\w*|MSK\w*|TCI|AOT|WVP", re.IGNORECASE)  # codes, composites, atmosphere
+FEWEST_BANDS = 3  # that are compared, where there are so many
 UNKNOWN_DATES = (np.datetime64("1970-01-01", "ns"), np.datetime64("1970-01-02", "ns"))  # of images without a date
 
 # ---------------------------------------------------------------- one image
@@ -294,16 +295,32 @@ def common_bands(before: Image, after: Image, wanted: Sequence[str] | None) -> t
         for word, has in known.items():
             if missing := [name for name in wanted if canonical(name) not in has]:
                 raise RequestError(f"{word} lacks {', '.join(missing)}: {there}")
-    names = tuple(wanted or (name for name in before.bands if canonical(name) in known["AFTER"]))
-    if not names:
+    both = {name: band.grid.pixel_size for name, band in before.bands.items() if canonical(name) in known["AFTER"]}
+    if not both:
         raise RequestError(f"no band is in both images: {there}; bands are matched by their descriptions or file names")
+    names = tuple(wanted or finest_bands(both))
     used, notes = {canonical(name) for name in names}, []
+    if coarser := [name for name in both if canonical(name) not in used and wanted is None]:
+        notes.append(f"only bands of the finest pixels are compared; --bands adds coarser ones: {', '.join(coarser)}")
     if before.is_numbered and after.is_numbered:
         notes.append("the files name no bands: they are matched by their numbers")
     for word, one in images.items():
         if rest := [*(name for name in one.bands if canonical(name) not in used), *one.left_out]:
             notes.append(f"not compared, of {word}: {', '.join(rest)}")
     return names, notes
+
+
+def finest_bands(pixel_sizes: Mapping[str, float]) -> list[str]:
+    """The bands of the finest pixel size that `FEWEST_BANDS` of them reach; all where it takes all.
+
+    A coarser band, resampled, blurs the change and weighs as much as a fine one; a lone panchromatic band sees too little.
+
+    >>> finest_bands({"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B11": 20}), finest_bands({"B8": 15, "B4": 30, "B5": 30})
+    (['B02', 'B03', 'B04'], ['B8', 'B4', 'B5'])
+    """
+    sizes = sorted(pixel_sizes.values())
+    largest = sizes[min(FEWEST_BANDS, len(sizes)) - 1] * 1.01
+    return [name for name, size in pixel_sizes.items() if size <= largest]
 
 
 def compare_values(source: PairSource) -> list[str]:
