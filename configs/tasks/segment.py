@@ -84,7 +84,7 @@ class ClassSplitConfig(Strict):
 class ClassModel(Strict):
     """The network. Per pixel: gru, lstm, l_tae. Over space too: u_tae, unet_convgru, unet_convlstm."""
 
-    kind: Literal["gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm"] = Field("gru", description="the network")
+    kind: Literal["gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm"] = Field("l_tae", description="the network")
     hidden: int = Field(32, ge=2, le=1024, description="channels of gru, lstm and l_tae")
     widths: Widths = Field([16, 32], min_length=1, description="channels of each scale of the others, finest first")
     heads: int = Field(4, ge=1, description="of the attention of l_tae and u_tae; divides the channels")
@@ -119,13 +119,13 @@ class ClassTraining(TrainingDefaults):
     loss: Literal["cross_entropy", "focal", "dice"] = Field("cross_entropy", description="over labelled pixels")
     class_weights: bool = Field(True, description="rare classes weigh more, so that all weigh alike")
     window_px: int = Field(16, ge=4, description="side of the crops of networks over space")
-    windows: int = Field(2000, ge=1, description="windows an epoch, at most one per label")
+    windows: int = Field(512, ge=1, description="windows an epoch; labels repeat, differently augmented, where they are fewer")
     augment: ClassAugmentConfig = ClassAugmentConfig()
-    epochs: int = Field(40, ge=1, description="at most")
-    batch: int = Field(32, ge=1, description="windows of one step")
+    epochs: int = Field(30, ge=1, description="at most")
+    batch: int = Field(64, ge=1, description="windows of one step")
     learning_rate: float = Field(5e-3, gt=0, description="largest one of the cycle")
     weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
-    patience: int = Field(12, ge=1, description="epochs without a smaller validation loss after which training ends")
+    patience: int = Field(15, ge=1, description="epochs without a smaller validation loss after which training ends")
 
 
 class ClassEvaluationConfig(Strict):

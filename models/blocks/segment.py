@@ -63,7 +63,7 @@ class PixelNetwork(Pointwise, SegmentNetwork):
         seen_PT = valid_BTHW.permute(0, 2, 3, 1).flatten(0, 2)
         years_PT = years_BT[:, None].expand(batch, height * width, dates).flatten(0, 1).to(x_BTCHW.dtype)
         logit_PK = self.classify(frames_PTE, seen_PT, years_PT)
-        logit_BHWK: Tensor = logit_PK.unflatten(0, (batch, height, width))  # type: ignore[no-untyped-call]
+        logit_BHWK: Tensor = logit_PK.unflatten(0, (batch, height, width))
         return logit_BHWK.permute(0, 3, 1, 2)
 
 
@@ -145,15 +145,12 @@ class TimeAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.keys = nn.Linear(width, heads * key)
         self.query_GD = nn.Parameter(torch.randn(heads, key) * math.sqrt(2 / key))
-        rate = torch.logspace(0, 6, width // 2, base=2.0) * math.pi
-        self.register_buffer("rate_F", rate, persistent=False)
-
-    rate_F: Tensor
 
     def forward(self, x_PTE: Tensor, seen_PT: Tensor, years_PT: Tensor) -> tuple[Tensor, Tensor]:
         """(values_PTD, attention_PTG): what the dates hold, and the weight of each date for each head; sums over T are 1."""
         embedded_PTD = self.norm(self.embed(x_PTE))
-        angle_PTF = years_PT[..., None] * self.rate_F.to(x_PTE.dtype)
+        rate_F = math.pi * 2.0 ** torch.linspace(0, 6, self.width // 2, dtype=x_PTE.dtype, device=x_PTE.device)
+        angle_PTF = years_PT[..., None] * rate_F
         timed_PTD = embedded_PTD + torch.cat([angle_PTF.sin(), angle_PTF.cos()], dim=-1)
         key_PTGD = self.keys(timed_PTD).unflatten(-1, (self.heads, self.key))
         score_PTG = (key_PTGD * self.query_GD).sum(-1) / math.sqrt(self.key)

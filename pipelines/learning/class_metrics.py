@@ -171,16 +171,23 @@ def reliability(probability_PK: np.ndarray, true_P: np.ndarray) -> dict[str, Any
 
 
 def fit_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> float:
-    """The temperature that makes softmax(logit / temperature) most likely (Guo et al. 2017, section 4.2); 1.0 without labels."""
+    """The temperature that makes softmax(logit / temperature) most likely (Guo et al. 2017, section 4.2); 1.0 without labels.
+
+    A few labels that are all right would make it 0, so that the network is never unsure: as in Platt 1999 each true class has the
+    probability (n + 1) / (n + K) and each other one 1 / (n + K), as if one more label had been seen of every class.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
     if not len(true_P):
         return 1.0
-    at = np.arange(len(true_P)), true_P
+    count, classes = logit_PK.shape
+    share_PK = np.full(logit_PK.shape, 1 / (count + classes))
+    share_PK[np.arange(count), true_P] = (count + 1) / (count + classes)
 
     def surprise(log_temperature: float) -> float:
-        return float(-log_softmax(logit_PK.astype(np.float64) / math.exp(log_temperature), axis=1)[at].mean())
+        log_p_PK = log_softmax(logit_PK.astype(np.float64) / math.exp(log_temperature), axis=1)
+        return float(-(share_PK * log_p_PK).sum(axis=1).mean())
 
     low, high = (math.log(bound) for bound in TEMPERATURES)
     return math.exp(float(minimize_scalar(surprise, bounds=(low, high), method="bounded").x))

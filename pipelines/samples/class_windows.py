@@ -31,7 +31,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """`window_px`: side of a crop (1: a pixel). windows: at most so many an epoch. class_weights: rare classes weigh more."""
+    """`window_px`: side of a crop (1: a pixel). windows: so many an epoch. class_weights: rare classes weigh more."""
 
     window_px: int
     windows: int
@@ -41,8 +41,9 @@ class WindowSettings:
 class ClassWindows:
     """The labels `part_P` (indices) of the samples as a `WindowSet`; `std_C` scales the noise. Without augmentation all is fixed.
 
-    One window per label, or `windows` of them drawn in every epoch, of each span its share. Labels of the window that are not
-    of the part weigh nothing.
+    For training `windows` of them an epoch: as often as it takes where there are fewer labels, else some drawn in every epoch, of
+    each span its share. Without augmentation one per label, at most `windows`. Labels of the window that are not of the part weigh
+    nothing.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class ClassWindows:
         self.weight_K = np.where(counts_K > 0, balanced_K if settings.class_weights else 1.0, 0.0).astype(np.float32)
         span_P = labels.span_P[part_P]
         self.of_span = {int(s): np.flatnonzero(span_P == s) for s in np.unique(span_P)}
-        share = min(1.0, settings.windows / max(len(part_P), 1))
+        share = settings.windows / max(len(part_P), 1)
+        share = share if augment is not None else min(1.0, share)
         self.items = [(s, n) for s, members in self.of_span.items() for n in range(max(1, round(share * len(members))))]
         self._draw()
 
@@ -85,7 +87,7 @@ class ClassWindows:
         """Which label each item stands for in this epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         drawn = {s: members if self.augment is None else rng.permutation(members) for s, members in self.of_span.items()}
-        self.chosen = [int(self.part_P[drawn[s][n]]) for s, n in self.items]
+        self.chosen = [int(self.part_P[drawn[s][n % len(drawn[s])]]) for s, n in self.items]
 
     def gather(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """x_TCHW, valid_THW, years_T, target (1 H W) and weight (1 H W) of equal windows, with a leading B."""
