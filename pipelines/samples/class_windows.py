@@ -39,11 +39,10 @@ class WindowSettings:
 
 
 class ClassWindows:
-    """The labels `part_P` (indices) of the samples as a `WindowSet`; `std_C` scales the noise. Without augmentation all is fixed.
+    """The labels `part_P` (indices) of the samples as a `WindowSet`; `std_C` scales the noise. Fixed without augmentation.
 
-    For training `windows` of them an epoch: as often as it takes where there are fewer labels, else some drawn in every epoch, of
-    each span its share. Without augmentation one per label, at most `windows`. Labels of the window that are not of the part weigh
-    nothing.
+    For training `windows` of them an epoch: labels repeat where they are fewer, else some are drawn in every epoch, of
+    each span its share. Without augmentation one per label, at most `windows`. Labels of other parts weigh nothing.
     """
 
     def __init__(

@@ -52,7 +52,8 @@ def test_a_class_that_is_not_mapped_has_the_area_that_was_missed():
 
 def test_a_mapped_class_without_a_sample_widens_the_interval_by_its_area():
     first, second = estimate_areas([[50, 0], [0, 0]], [900.0, 100.0])
-    assert first.high == 1000 and second.high > 100
+    assert first.high == 1000
+    assert second.high > 100
 
 
 def test_rare_classes_get_their_least_and_no_more_than_they_have():
@@ -65,7 +66,8 @@ def test_rare_classes_get_their_least_and_no_more_than_they_have():
 
 def test_jeffreys_bounds_lie_inside_0_and_1_and_close_where_all_or_none_were_found():
     low, high = jeffreys(np.array([0, 5, 10]), np.array([10, 10, 10]))
-    assert low[0] == 0 and high[2] == 1
+    assert low[0] == 0
+    assert high[2] == 1
     assert np.allclose([low[1], high[1]], [0.224, 0.776], atol=2e-3)  # Brown, Cai & DasGupta 2001, Table 5: 0.224, 0.776
 
 

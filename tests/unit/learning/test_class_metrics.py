@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from pipelines.learning.class_metrics import (
-    Predicted, accuracy_difference, accuracy_of, block_confusions, describe, fit_temperature, over_blocks, reliability,
+    Predicted,
+    accuracy_difference,
+    accuracy_of,
+    block_confusions,
+    describe,
+    fit_temperature,
+    over_blocks,
+    reliability,
 )  # fmt: skip
 
 TRUE = np.array([0, 0, 1, 1, 1, 0, 1, 0])
@@ -28,7 +35,9 @@ def test_the_interval_of_accuracy_leaves_out_one_block_after_the_other():
 
 def test_a_perfect_score_on_few_blocks_is_not_certain():
     found = over_blocks(block_confusions(TRUE, TRUE, BLOCK, 2), accuracy_of, 0.95)
-    assert found.value == 1 and found.high == 1 and found.low < 0.6
+    assert found.value == 1
+    assert found.high == 1
+    assert found.low < 0.6
 
 
 def test_a_method_does_not_differ_from_itself():

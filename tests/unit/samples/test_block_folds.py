@@ -19,7 +19,8 @@ def test_no_block_and_so_no_pixel_is_in_two_parts(seed, block_px, folds):
         assert len(set(fold_P[block_P == block])) == 1
     for fold in range(folds):
         is_validation_P = validation_part(block_P, class_P, fold_P, fold, 0)
-        assert is_validation_P.any() and not is_validation_P[fold_P == fold].any()
+        assert is_validation_P.any()
+        assert not is_validation_P[fold_P == fold].any()
         assert not set(block_P[is_validation_P]) & set(block_P[~is_validation_P & (fold_P != fold)])
 
 
@@ -33,5 +34,5 @@ def test_rare_classes_are_spread_over_the_folds():
 
 
 def test_too_few_blocks_are_refused():
-    with pytest.raises(RequestError, match="labels lie in 2 blocks, too few for 5 folds; set a smaller split.block_px"):
+    with pytest.raises(RequestError, match=r"labels lie in 2 blocks, too few for 5 folds; set a smaller split.block_px"):
         assign_folds(np.array([0, 0, 1]), np.array([0, 1, 1]), 5, 0)

@@ -4,6 +4,8 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.warp import transform
 from shapely.geometry import box
 
 from pipelines.errors import MissingInput, RequestError
@@ -52,8 +54,10 @@ def test_a_pixel_may_have_another_class_at_another_time_but_not_at_an_overlappin
 
 def test_points_in_degrees_fall_on_the_pixel_that_holds_them(tmp_path):
     path = tmp_path / "points.csv"
-    lon, lat = rasterio.warp.transform(GRID.crs, "EPSG:4326", [500_015.0, 500_059.9], [7_999_985.0, 7_999_960.1])
-    path.write_text("\n".join(["longitude,latitude,label", *(f"{x},{y},k{i}" for i, (x, y) in enumerate(zip(lon, lat)))]))
+    lon, lat = transform(GRID.crs, "EPSG:4326", [500_015.0, 500_059.9], [7_999_985.0, 7_999_960.1])
+    path.write_text(
+        "\n".join(["longitude,latitude,label", *(f"{x},{y},k{i}" for i, (x, y) in enumerate(zip(lon, lat, strict=True)))])
+    )
     given = read_points(path, Fields(), "EPSG:4326", GRID, YEAR)
     assert (given.row_P.tolist(), given.column_P.tolist()) == ([1, 3], [1, 5])
 
@@ -69,9 +73,9 @@ def test_polygons_label_the_pixels_whose_centre_they_hold(tmp_path):
     assert "2 polygons cover 7 pixels" in labels.notes[0]
 
 
-def write_raster(path, codes, transform, crs="EPSG:32721"):
+def write_raster(path, codes, affine, crs="EPSG:32721"):
     with rasterio.open(path, "w", driver="GTiff", height=codes.shape[0], width=codes.shape[1], count=1, dtype="uint8", crs=crs,
-                       transform=transform) as raster:  # fmt: skip
+                       transform=affine) as raster:  # fmt: skip
         raster.write(codes, 1)
 
 
@@ -85,9 +89,9 @@ def test_a_label_raster_on_a_coarser_grid_is_read_by_the_nearest_pixel_and_says_
 
 
 def test_a_label_raster_without_a_place_is_refused_until_it_is_said_to_be_on_the_cube(tmp_path):
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+    with pytest.warns(NotGeoreferencedWarning):
         write_raster(tmp_path / "a.tif", np.array([[1, 2, 1, 1, 1, 1]] * 4, np.uint8), rasterio.Affine.identity(), None)
-    with pytest.raises(RequestError, match="no georeferencing; set labels.on_cube_grid"):
+    with pytest.raises(RequestError, match=r"no georeferencing; set labels.on_cube_grid"):
         read_raster(tmp_path / "a.tif", {1: "a", 2: "b"}, GRID, YEAR)
     assert len(read_raster(tmp_path / "a.tif", {1: "a", 2: "b"}, GRID, YEAR, on_grid=True).names) == 24
     with pytest.raises(RequestError, match=r"none of the codes 7, 8 on the images, only 1, 2; correct labels.codes"):
