@@ -72,11 +72,11 @@ class Segmenter(Ensemble):
         return torch.softmax(self.logits(i, x_BTCHW, valid_BTHW, years_BT) / self.temperature_M[i], dim=1)
 
     @torch.no_grad()
-    def predict(self, x_TCHW: Tensor, valid_THW: Tensor, years_T: Tensor) -> Tensor:
-        """p_KHW, the mean of all members; NaN where no date is valid."""
+    def predict_members(self, x_TCHW: Tensor, valid_THW: Tensor, years_T: Tensor) -> Tensor:
+        """p_MKHW of every member, calibrated; NaN where no date is valid. What is mapped is their mean."""
         inputs = x_TCHW[None], valid_THW[None], years_T[None]
-        p_KHW = torch.stack([self.probability(i, *inputs)[0] for i in range(len(self.members))]).mean(0)
-        return torch.where(valid_THW.any(0), p_KHW, torch.nan)
+        p_MKHW = torch.cat([self.probability(i, *inputs) for i in range(len(self.members))])
+        return torch.where(valid_THW.any(0), p_MKHW, torch.nan)
 
 
 def build_segmenter(description: Description, classes: Sequence[str], members: int, seed: int) -> Segmenter:

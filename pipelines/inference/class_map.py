@@ -34,7 +34,7 @@ class SegmentModel(Protocol):
     def stride_px(self) -> tuple[int, ...]: ...
     def halo_px(self, steps: int) -> tuple[int, ...] | None: ...
     def probability(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor: ...
-    def predict(self, x_TCHW: Tensor, valid_THW: Tensor, years_T: Tensor) -> Tensor: ...
+    def predict_members(self, x_TCHW: Tensor, valid_THW: Tensor, years_T: Tensor) -> Tensor: ...
 
 
 class Reference(Protocol):
@@ -46,12 +46,16 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class ClassMap:
-    """`class_HW` uint8 (codes, NOT_OBSERVED where no date is usable), `confidence_HW` float32 (NaN there), as memory maps."""
+    """`class_HW` uint8 (codes, NOT_OBSERVED where no date is usable), `confidence_HW` float32 (NaN there), as memory maps.
+
+    `pixels_MK`: how many pixels each member alone gives to each class.
+    """
 
     span: Span
     dates: int
     class_HW: np.ndarray
     confidence_HW: np.ndarray
+    pixels_MK: np.ndarray
 
 
 def predict_map(
@@ -66,18 +70,19 @@ def predict_map(
     folder.mkdir(parents=True, exist_ok=True)
     class_HW = np.lib.format.open_memmap(folder / "class.npy", "w+", np.uint8, shape)
     confidence_HW = np.lib.format.open_memmap(folder / "confidence.npy", "w+", np.float32, shape)
-    tiles, halo_px = Box.whole(shape).cut(tile_px), model.halo_px(dates)
+    tiles, halo_px, counts = Box.whole(shape).cut(tile_px), model.halo_px(dates), []
     for done, tile in enumerate(tiles):
         window = _window(tile, halo_px, shape, model.stride_px)
         images = read_span(dataset, span, variables, window)
-        p_KHW = model.predict(*_tensors(images, Box.whole(window.shape))).numpy()[:, *tile.within(window)]
-        is_seen_HW = np.isfinite(p_KHW[0])
-        filled_KHW = np.where(is_seen_HW, p_KHW, 0)
+        p_MKHW = model.predict_members(*_tensors(images, Box.whole(window.shape))).numpy()[..., *tile.within(window)]
+        is_seen_HW, classes = np.isfinite(p_MKHW[0, 0]), p_MKHW.shape[1]
+        filled_KHW = np.where(is_seen_HW, p_MKHW.mean(axis=0), 0)
+        counts.append([np.bincount(p_KHW.argmax(axis=0)[is_seen_HW], minlength=classes) for p_KHW in p_MKHW])
         class_HW[tile.slices] = np.where(is_seen_HW, filled_KHW.argmax(axis=0) + 1, NOT_OBSERVED)
         confidence_HW[tile.slices] = np.where(is_seen_HW, filled_KHW.max(axis=0), np.nan)
         if progress is not None:
             progress(done + 1, len(tiles))
-    return ClassMap(span, dates, class_HW, confidence_HW)
+    return ClassMap(span, dates, class_HW, confidence_HW, np.sum(counts, axis=0))
 
 
 def held_out_scores(samples: ClassSamples, model: SegmentModel, tile_px: int, cut: int | None = None) -> Predicted:

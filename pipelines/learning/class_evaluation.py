@@ -83,10 +83,8 @@ def criteria_of(
     named = "overall accuracy" if asked.min_accuracy else "overall accuracy (the commonest class everywhere has that)"
     found = [Criterion(named, accuracy, least)]
     for name in asked.must_equal:
-        upper = differences[name].high
-        found.append(
-            Criterion(f"accuracy minus that of {name}, upper bound", differences[name].value if upper is None else upper, 0.0)
-        )
+        upper = differences[name].value if differences[name].high is None else differences[name].high
+        found.append(Criterion(f"accuracy minus that of {name}, upper bound", upper, -asked.margin))
     gaps = [clue.gap for clue in audit.clues if clue.gap is not None and (clue.accuracy or 0) >= audit.chance + audit.near]
     if gaps:
         found.append(Criterion("balanced accuracy minus that of metadata alone", min(gaps), audit.near))

@@ -75,7 +75,7 @@ def write_class_map(
     layers = class_layers(settings.classes)
     arrays = {"class": found.class_HW, "confidence": found.confidence_HW}
     rasters = write_layers(arrays, layers, grid, "", settings.lineage, folder)
-    areas, patches = class_areas(found.class_HW, grid, settings), outline_classes(found, grid, settings)
+    areas, patches = class_areas(found, grid, settings), outline_classes(found, grid, settings)
     vectors = write_polygons(patches, folder, "classes", layer="classes")
     observed = float(np.count_nonzero(found.class_HW) / found.class_HW.size)
     first = f"{found.span.start.astype('datetime64[s]')}Z"
@@ -111,15 +111,17 @@ def outline_classes(found: ClassMap, grid: Grid, settings: ClassProducts) -> Geo
     return GeoDataFrame(joined, geometry="geometry", crs=frames[0].crs)
 
 
-def class_areas(class_HW: np.ndarray, grid: Grid, settings: ClassProducts) -> list[dict[str, Any]]:
+def class_areas(found: ClassMap, grid: Grid, settings: ClassProducts) -> list[dict[str, Any]]:
     """Rows of the classes: mapped area, area corrected by the held-out labels, and its interval, m2; a map class is a stratum.
 
-    A class whose map class holds no held-out label is said to have none (`labels` 0) and widens every interval.
+    The labels were held out from single members, so strata are the areas that members map alone, on average: the mean of all,
+    which is published, errs less, and has learnt from all labels. A stratum without such a label has `labels` 0 and widens all
+    intervals.
     """
     pixel_m2 = Space.of_grid(grid).central_pixel
-    pixels_K = np.bincount(np.asarray(class_HW).ravel(), minlength=len(settings.classes) + 1)[1:]
-    sample_SK = settings.confusion_KK.T  # rows: what was said, as the map says it
-    estimates = estimate_areas(sample_SK, pixels_K * pixel_m2, settings.confidence)
+    pixels_K = np.bincount(np.asarray(found.class_HW).ravel(), minlength=len(settings.classes) + 1)[1:]
+    sample_SK = settings.confusion_KK.T  # rows: what was said
+    estimates = estimate_areas(sample_SK, found.pixels_MK.mean(axis=0) * pixel_m2, settings.confidence)
     return [
         {
             "class": name,
