@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from pipelines.errors import RequestError
 from pipelines.inference.tiling import window_of
@@ -23,6 +21,9 @@ from pipelines.samples.class_samples import ClassSamples, SpanImages, common_ste
 from pipelines.samples.labels import Span
 from pipelines.samples.variables import Variable
 from pipelines.tiles import Box
+
+if TYPE_CHECKING:
+    from torch import Tensor  # products, which need no torch, read this module
 
 NOT_OBSERVED = 0  # code of a pixel without a usable date; class k has the code k + 1
 
@@ -74,7 +75,8 @@ def predict_map(
     for done, tile in enumerate(tiles):
         window = _window(tile, halo_px, shape, model.stride_px)
         images = read_span(dataset, span, variables, window)
-        p_MKHW = model.predict_members(*_tensors(images, Box.whole(window.shape))).numpy()[..., *tile.within(window)]
+        p_MKHW = model.predict_members(*_tensors(images, Box.whole(window.shape))).numpy()
+        p_MKHW = p_MKHW[:, :, *tile.within(window)]
         is_seen_HW, classes = np.isfinite(p_MKHW[0, 0]), p_MKHW.shape[1]
         filled_KHW = np.where(is_seen_HW, p_MKHW.mean(axis=0), 0)
         counts.append([np.bincount(p_KHW.argmax(axis=0)[is_seen_HW], minlength=classes) for p_KHW in p_MKHW])
@@ -111,7 +113,7 @@ def _score_pixels(
         window = _window(tile, halo_px, images.shape_yx, model.stride_px)
         x_TCHW, valid_THW, years_T = _tensors(images, window)
         if cut is not None:
-            valid_THW = valid_THW & (torch.arange(len(years_T)) < cut)[:, None, None]
+            valid_THW[cut:] = False
         p_KHW = model.probability(member, x_TCHW[None], valid_THW[None], years_T[None])[0].numpy()
         found_PK[here] = p_KHW[:, row_P[here] - window.start[0], column_P[here] - window.start[1]].T
     return found_PK
@@ -125,6 +127,8 @@ def _window(tile: Box, halo_px: tuple[int, ...] | None, shape: tuple[int, ...], 
 
 
 def _tensors(images: SpanImages, window: Box) -> tuple[Tensor, Tensor, Tensor]:
+    import torch
+
     x_TCHW, valid_THW = images.x_TCHW[:, :, *window.slices], images.valid_THW[:, *window.slices]
     return torch.from_numpy(x_TCHW.copy()), torch.from_numpy(valid_THW.copy()), torch.from_numpy(images.years_T)
 

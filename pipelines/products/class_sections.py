@@ -52,8 +52,8 @@ def map_section(predicted: Json, picture: Path, confidence: float) -> Section:
     """The map, areas of the classes and the largest patches."""
     note = (
         "Mapped: by the mean of all networks. Corrected: what single networks map, with what the labels that each has not seen "
-        f"show of each mapped class, and the {confidence:.0%} interval (Jeffreys in each mapped class, joined by MOVER). It holds "
-        "as far as labels are a random sample of what is mapped so."
+        f"say of each mapped class, and the {confidence:.0%} interval (Jeffreys in each mapped class, joined by MOVER). It "
+        "holds as far as labels are a random sample of what is mapped so."
     )
     tables = [Table("Areas", AREAS, predicted["areas"], note), Table("The largest patches", PATCHES, predicted["largest"][:15])]
     caption = f"The most likely class of every pixel in {predicted['span']}, and its calibrated probability."
