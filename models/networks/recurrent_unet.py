@@ -33,9 +33,8 @@ class RecurrentUNet(ScaledNetwork):
         self.bottleneck = STACKS[config.kind](config.widths[-1], [config.widths[-1]], config.kernel)
 
     def lateral_cells(self, dates: int) -> int:
-        """One convolution a date; two for a ConvGRU, whose candidate looks at the reset state of its neighbours."""
-        convolutions = 2 if self.config.kind == "unet_convgru" else 1
-        return convolutions * (self.config.kernel // 2) * dates
+        """One convolution a date; two of a ConvGRU, whose candidate reads the reset state, after the first date."""
+        return (self.config.kernel // 2) * (2 * dates - 1 if self.config.kind == "unet_convgru" else dates)
 
     def joining_flops(self, pixels: int, dates: int) -> int:
         return dates * layer_flops(self.bottleneck, pixels >> 2 * (len(self.config.widths) - 1))

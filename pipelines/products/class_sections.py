@@ -41,18 +41,24 @@ def class_sentence(name: str, areas: Sequence[Json], span: str, evaluation: Eval
     if not areas:
         return f"No class map of {name} is published{'; ' + measured if measured else ''}."
     shown = [
-        f"{row['class']} {row['value'] / HECTARE_M2:.3g} ha ({row['low'] / HECTARE_M2:.3g} to {row['high'] / HECTARE_M2:.3g})"
+        f"{row['class']} {_hectares(row['value'])} ha ({_hectares(row['low'])} to {_hectares(row['high'])})"
         for row in sorted(areas, key=lambda row: -row["value"])[:4]
     ]
     more = f" and {len(areas) - 4} more classes" if len(areas) > 4 else ""
     return f"{name}, {span}: {', '.join(shown)}{more}; {measured}."
 
 
+def _hectares(area_m2: float) -> str:
+    """`1850`, `12.3`: three digits, and all before the point."""
+    hectares = area_m2 / HECTARE_M2
+    return f"{hectares:.0f}" if hectares >= 100 else f"{hectares:.3g}"
+
+
 def map_section(predicted: Json, picture: Path, confidence: float) -> Section:
     """The map, areas of the classes and the largest patches."""
     note = (
         "Mapped: by the mean of all networks. Corrected: what single networks map, with what the labels that each has not seen "
-        f"say of each mapped class, and the {confidence:.0%} interval (Jeffreys in each mapped class, joined by MOVER). It "
+        f"say of each mapped class, and the {100 * confidence:g} % interval (Jeffreys in each mapped class, joined by MOVER). It "
         "holds as far as labels are a random sample of what is mapped so."
     )
     tables = [Table("Areas", AREAS, predicted["areas"], note), Table("The largest patches", PATCHES, predicted["largest"][:15])]
