@@ -1,4 +1,4 @@
-"""Crops from MODIS and 222 points, as the ready-made config describes them; and all seasons split by pixel, which must not pass."""
+"""Crops from MODIS and 222 points, as the ready-made config says; and all seasons split by pixel, which must not pass."""
 
 import json
 from collections.abc import Callable
