@@ -27,6 +27,7 @@ def run(
     verb: str = "run",
     *,
     even_if_worse: bool = False,
+    even_if_confounded: bool = False,
     restart: bool = False,
     progress: bool = False,
 ) -> Run:
@@ -53,6 +54,7 @@ def run(
         display(progress),
         inputs_must_exist=verb in READS_SOURCE,
         even_if_worse=even_if_worse,
+        even_if_confounded=even_if_confounded,
         restart=restart,
     )
     with remembering_folder(invocation):

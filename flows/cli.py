@@ -38,6 +38,9 @@ Restart = Annotated[
 IfWorse = Annotated[
     bool, typer.Option("--even-if-worse", help="publish a model that is not better than evaluation.must_beat; the report says so")
 ]
+IfConfounded = Annotated[
+    bool, typer.Option("--even-if-confounded", help="publish a model of which metadata alone is as good; the report says so")
+]
 
 
 def command(**options: Any) -> Callable[[Work], Work]:
@@ -138,7 +141,7 @@ def evaluate(
 @command(short_help="Predict the whole raster; publish GeoTIFFs, STAC and pictures.")
 def predict(
     config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
-    even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False,
+    even_if_worse: IfWorse = False, even_if_confounded: IfConfounded = False, dry_run: DryRun = False, json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Predict the whole raster and publish it: COGs, STAC, pictures, report; a forecast with intervals, or change with polygons.
 
@@ -152,7 +155,8 @@ def predict(
       driftline predict my-run.yaml --set prediction.issue=2020-06-05
       driftline run my-run.yaml --set prediction.issue=2020-06-05 --set name=june
     """
-    return verbs.stage("predict", config, with_model(overrides, model, model_as_is), dry_run, json_, even_if_worse=even_if_worse)
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    return verbs.stage("predict", config, with_model(overrides, model, model_as_is), dry_run, json_, **forced)
 
 
 @command(short_help="Ingest new scenes, update change maps, raise alerts.")
@@ -178,7 +182,7 @@ command(short_help="Map what changed between two images, without labels or a con
 @command(short_help="Run all stages and the report, skipping what is up to date.")
 def run(
     config: Config, overrides: Overrides = None, model: Model = None, model_as_is: ModelAsIs = False,
-    even_if_worse: IfWorse = False, dry_run: DryRun = False, json_: AsJson = False,
+    even_if_worse: IfWorse = False, even_if_confounded: IfConfounded = False, dry_run: DryRun = False, json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Run all stages of the task and the report, skipping what is up to date.
 
@@ -189,7 +193,8 @@ def run(
       driftline run my-run.yaml --even-if-worse
       driftline run other-place.yaml --model runs/my-run
     """
-    return verbs.stage("run", config, with_model(overrides, model, model_as_is), dry_run, json_, even_if_worse=even_if_worse)
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    return verbs.stage("run", config, with_model(overrides, model, model_as_is), dry_run, json_, **forced)
 
 
 @command()

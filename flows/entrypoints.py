@@ -28,9 +28,12 @@ def evaluate_flow(config: str, overrides: list[str] | None = None) -> Any:
 
 
 @flow(name="predict", **OPTIONS)
-def predict_flow(config: str, overrides: list[str] | None = None, even_if_worse: bool = False) -> Any:
+def predict_flow(
+    config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False
+) -> Any:
     """Forecaster + cube -> published forecast. `config` is a path as the worker sees it."""
-    return carry_out(config, overrides, "predict", even_if_worse=even_if_worse, inputs_must_exist=False)
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    return carry_out(config, overrides, "predict", **forced, inputs_must_exist=False)
 
 
 @flow(name="monitor", **OPTIONS)
@@ -40,6 +43,9 @@ def monitor_flow(config: str, overrides: list[str] | None = None, restart: bool 
 
 
 @flow(name="run", **OPTIONS)
-def run_flow(config: str, overrides: list[str] | None = None, even_if_worse: bool = False) -> Any:
+def run_flow(
+    config: str, overrides: list[str] | None = None, even_if_worse: bool = False, even_if_confounded: bool = False
+) -> Any:
     """Ingest to report. `config` is a path as the worker sees it."""
-    return carry_out(config, overrides, "run", even_if_worse=even_if_worse)
+    forced = {"even_if_worse": even_if_worse, "even_if_confounded": even_if_confounded}
+    return carry_out(config, overrides, "run", **forced)

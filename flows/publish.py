@@ -101,7 +101,8 @@ def misfit(task: Task, folder: RunFolder, record: Record | None, evaluation: Eva
         return "another model has been trained since"
     if not task.is_gated or evaluation is None:
         return ""
-    if not (evaluation.verdict.is_publishable or record.get("even_if_worse")):
+    insisted = {name: bool(record.get(name)) for name in ("even_if_worse", "even_if_confounded")}
+    if not evaluation.verdict.allows(**insisted):
         return "the verdict on the model that made it does not allow it"
     return "" if record.get("evaluated") == evaluated_key(folder) else "the model has been evaluated otherwise since"
 
@@ -112,9 +113,11 @@ def evaluated_key(folder: RunFolder) -> str:
 
 def require_publishable(task: Task, context: Invocation, stage: str, evaluation: Evaluation) -> None:
     """Raises NotPublished, with the report written, at a shut gate."""
-    if evaluation.verdict.is_publishable or context.even_if_worse:
+    if context.allows(evaluation.verdict):
         return
-    context.steps.skip(stage, "not published: the model does not beat what it must beat")
+    confounded = evaluation.verdict.confounded_by
+    why = f"CONFOUNDED by {', '.join(confounded)}" if confounded else "the model does not beat what it must beat"
+    context.steps.skip(stage, f"not published: {why}")
     withdraw(context, stage, "the verdict on the model that made it does not allow it")
     report(task, context)
     raise NotPublished(f"{evaluation.verdict.gate} The report says why: {context.folder.report}")
@@ -138,7 +141,8 @@ def write_products(task: Task, context: Invocation, stage: str, key: str, evalua
         raise NotPublished(f"{e}. To publish all the same: --even-if-worse") from e
     products = [f"{folder.products.name}/{path.name}" for path in sorted(building.products.iterdir())]
     pictures = sorted(path.name for path in building.pictures.iterdir())
-    about |= {"products": [*products, *pictures], "even_if_worse": context.even_if_worse, "evaluated": evaluated_key(folder)}
+    insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
+    about |= {"products": [*products, *pictures], **insisted, "evaluated": evaluated_key(folder)}
     return put_in_place(context, stage, {"key": key, **about}, building, pictures)
 
 
@@ -237,6 +241,7 @@ def write_summary_of(content: ReportContent) -> None:
         issued_utc=predicted.get("issued_utc", ""),
         target_utc=tuple(predicted.get("target_utc", ())),
         even_if_worse=predicted.get("even_if_worse", False),
+        even_if_confounded=predicted.get("even_if_confounded", False),
     )
     summary = Summary(
         name=run.name,
@@ -293,6 +298,9 @@ def publication_notes(evaluation: Evaluation | None, predicted: Record) -> list[
     """What a reader must see first: whether the verdict and what is published go together."""
     if evaluation is None or evaluation.verdict.is_publishable:
         return []
+    if by := ", ".join(evaluation.verdict.confounded_by):
+        known = f"CONFOUNDED: {by} gives the labels away as well as the model does"
+        return [f"{known}. This was published all the same (--even-if-confounded)." if predicted else f"{known}. Not published."]
     if predicted:
         return ["This was published although the model does not beat what it must beat (--even-if-worse)."]
     return ["This model was not published: it does not beat what it must beat."]

@@ -20,7 +20,7 @@ from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import SceneRefused
 from pipelines.files import write_json
-from pipelines.learning.result import Evaluation
+from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Invocation:
     even_if_worse: bool = False
     restart: bool = False
     source: Source | None = None
+    even_if_confounded: bool = False
+
+    def allows(self, verdict: Verdict) -> bool:
+        """Whether this call may publish a model of that verdict."""
+        return verdict.allows(even_if_worse=self.even_if_worse, even_if_confounded=self.even_if_confounded)
 
     def finish(self, stage: str, record: Record) -> Record:
         """Leaves a stage's record, which says whose it is, and the config that it was made with; a refusal leaves neither."""
@@ -71,6 +76,7 @@ def open_invocation(
     even_if_worse: bool = False,
     restart: bool = False,
     source: Source | None = None,
+    even_if_confounded: bool = False,
 ) -> Invocation:
     """Reads the config, a file or its content (raises ConfigError, MissingInput, and RequestError for a path that the run may
     not touch)."""
@@ -80,7 +86,8 @@ def open_invocation(
     )
     run = with_model(run)
     folder = RunFolder.of(run)
-    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart, source)
+    steps = Steps(folder.steps, shown, call, flow_run)
+    return Invocation(run, folder, steps, even_if_worse, restart, source, even_if_confounded)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows import Json
 from flows.terminal import DONE, SOME_REFUSED, Bars, show
@@ -39,10 +39,8 @@ def perform(verb: str, config: Config, overrides: list[str], display: Bars, opti
     from flows.stage import carry_out
     from flows.task import open_invocation, remembering_folder
 
-    forced, restart = (options.get(name, False) for name in ("even_if_worse", "restart"))
-    invocation = open_invocation(
-        config, overrides, display, inputs_must_exist=verb in READS_SOURCE, even_if_worse=forced, restart=restart
-    )
+    chosen: Any = options
+    invocation = open_invocation(config, overrides, display, inputs_must_exist=verb in READS_SOURCE, **chosen)
     with remembering_folder(invocation):
         return carry_out(invocation, verb)
 

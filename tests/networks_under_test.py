@@ -15,17 +15,21 @@ from models.contract import Network
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
+from models.networks.l_tae import LTAE, LTAEConfig
 from models.networks.l_unet import LUNet, LUNetConfig
+from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
+from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from models.networks.residual_gru import ResidualGRU, ResidualGRUConfig
 from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
+from models.networks.u_tae import UTAE, UTAEConfig
 
 Inputs = dict[str, Tensor]  # arguments of `forward`; those that end in HW are images
-BANDS, TARGETS = 2, 1
+BANDS, TARGETS, CLASSES = 2, 1, 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the kind of inputs that its `forward` takes: "forecast", "change" or "rows"."""
+    """A network, and the kind of inputs that its `forward` takes: "forecast", "change", "segment" or "rows"."""
 
     build: Callable[[], Network]
     kind: str
@@ -51,9 +55,11 @@ class Case:
         def noise(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-        if self.kind == "change":
+        if self.kind in ("change", "segment"):
             valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
             x = noise(1, steps, BANDS, *shape_yx) * valid[:, :, None]
+            if self.kind == "segment":
+                return {"x_BTCHW": x, "valid_BTHW": valid, "years_BT": torch.linspace(0, 1, steps, dtype=dtype)[None]}
             return {"x_BTCHW": x, "valid_BTHW": valid, "elapsed_BT": torch.zeros(1, steps, dtype=dtype)}
         if self.kind == "rows":
             valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
@@ -98,6 +104,10 @@ def _convgru(hidden: tuple[int, ...], kernel: int) -> Case:
     return Case(lambda: ConvGRUForecaster(ConvGRUForecasterConfig(BANDS, BANDS, BANDS, hidden, kernel)), "forecast")
 
 
+def _unet(kind: str) -> Case:
+    return Case(lambda: RecurrentUNet(RecurrentUNetConfig(kind, BANDS, CLASSES, 0.0, (3, 4, 4))), "segment")
+
+
 CASES = {
     "convlstm": _convlstm((3,), 3),
     "convlstm, two layers": _convlstm((3, 4), 3),
@@ -115,5 +125,11 @@ CASES = {
     "siamese convgru": _siamese("convgru", 3),
     "siamese dcrn": _siamese("dcrn", 5),
     "siamese, pointwise": _siamese("convlstm", 1),
+    "gru": Case(lambda: PixelRecurrent(PixelRecurrentConfig("gru", BANDS, CLASSES, 0.0, 4)), "segment"),
+    "lstm": Case(lambda: PixelRecurrent(PixelRecurrentConfig("lstm", BANDS, CLASSES, 0.0, 4)), "segment"),
+    "l_tae": Case(lambda: LTAE(LTAEConfig("l_tae", BANDS, CLASSES, 0.0, 8, 2)), "segment"),
+    "u_tae": Case(lambda: UTAE(UTAEConfig("u_tae", BANDS, CLASSES, 0.0, (4, 4, 4), 2)), "segment"),
+    "unet_convgru": _unet("unet_convgru"),
+    "unet_convlstm": _unet("unet_convlstm"),
     "residual": Case(lambda: ResidualGRU(ResidualGRUConfig(BANDS)), "rows"),
 }

@@ -4,10 +4,17 @@ from configs.tasks.change import ChangeRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
+from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun
-Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun] | type[PairRun]
-TASKS: dict[str, Tree] = {"forecast": ForecastRun, "monitor": MonitorRun, "change": ChangeRun, "pair": PairRun}
+AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun
+Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun] | type[PairRun] | type[SegmentRun]
+TASKS: dict[str, Tree] = {
+    "forecast": ForecastRun,
+    "monitor": MonitorRun,
+    "change": ChangeRun,
+    "pair": PairRun,
+    "segment": SegmentRun,
+}
 DEFAULT = "forecast"
 
 

@@ -11,6 +11,7 @@ TASKS = {
     "change": "flows.tasks.change:Change",
     "monitor": "flows.tasks.monitor:Monitor",
     "pair": "flows.tasks.pair:Pair",
+    "segment": "flows.tasks.segment:Segment",
 }
 FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # in flows.entrypoints; `report` takes seconds: no flow
 

@@ -174,27 +174,28 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the coarsest scale up: double the size, concatenate the features of the scale, one block; at the end one logit.
+    """From the coarsest scale up: double the size, concatenate the features of the scale, one block; at the end the logits.
 
-    `inputs` are the channels of the features of every scale, finest first; `widths` those of the blocks.
+    `inputs` are the channels of the features of every scale, finest first; `widths` those of the blocks. `outputs`: logits per
+    pixel; the one of change begins at `CHANGED_PRIOR`, those of several classes at equal probabilities.
     """
 
-    def __init__(self, inputs: Sequence[int], widths: Sequence[int], dropout: float):
+    def __init__(self, inputs: Sequence[int], widths: Sequence[int], dropout: float, outputs: int = 1):
         super().__init__()
         scales = len(widths)
         deeper = [*widths[1:-1], inputs[-1]] if scales > 1 else []
         self.blocks = nn.ModuleList(ConvolutionBlock(deeper[s] + inputs[s], widths[s], dropout) for s in range(scales - 1))
-        self.head = nn.Conv2d(widths[0] if scales > 1 else inputs[0], 1, 1)
+        self.head = nn.Conv2d(widths[0] if scales > 1 else inputs[0], outputs, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         assert self.head.bias is not None
-        nn.init.constant_(self.head.bias, math.log(CHANGED_PRIOR / (1 - CHANGED_PRIOR)))
+        nn.init.constant_(self.head.bias, math.log(CHANGED_PRIOR / (1 - CHANGED_PRIOR)) if outputs == 1 else 0.0)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = features[-1]
         for s in reversed(range(len(self.blocks))):
             x = self.blocks[s](torch.cat([doubled(x), features[s]], dim=1))
-        logit_B1HW: Tensor = self.head(x)
-        return logit_B1HW
+        logit_BKHW: Tensor = self.head(x)
+        return logit_BKHW
 
     def flops(self, pixels: int) -> int:
         return sum(layer_flops(block, pixels >> 2 * s) for s, block in enumerate(self.blocks)) + layer_flops(self.head, pixels)

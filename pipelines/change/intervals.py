@@ -11,13 +11,12 @@ interval holds for **these** sites only.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipelines.change.metrics import CHANGED, usable_pixels
-from pipelines.learning.intervals import Interval, student_interval
+from pipelines.learning.intervals import Interval, Statistic, jackknife, within
 
 TRUE, FALSE, MISSED = 0, 1, 2  # columns of counts_B3
 LEAST_SITES = 3  # Student's t of two sites is 12.7 standard errors wide on either side
@@ -27,7 +26,6 @@ NO_CHANGE = "no usable pixel is labelled changed"
 
 Blocks = Mapping[str, np.ndarray]  # site -> its counts_B3
 Groups = Sequence[Sequence[str]]  # sites that touch or share a scene count as one
-Statistic = Callable[[np.ndarray], np.ndarray]  # sums (R, columns) -> (R,), NaN where no pixel is labelled changed
 
 
 def block_counts(
@@ -75,23 +73,8 @@ def _interval(blocks: Blocks, groups: Groups, statistic: Statistic, limits: tupl
     sums_GX = np.stack(list(sums.values()))
     value = float(statistic(sums_GX.sum(axis=0, keepdims=True))[0])
     if len(sums_GX) >= LEAST_SITES:
-        found = _jackknife(value, sums_GX, statistic, confidence)
-    else:
-        found = _draw_blocks(value, blocks, statistic, confidence)
-    if found.low is None or found.high is None:
-        return found
-    return replace(found, low=max(found.low, limits[0]), high=min(found.high, limits[1]))
-
-
-def _jackknife(value: float, sums_GX: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
-    sites = len(sums_GX)
-    if math.isnan(value):
-        return Interval(None, None, None, "sites", sites, reason=NO_CHANGE)
-    without_G = statistic(sums_GX.sum(axis=0) - sums_GX)
-    if np.isnan(without_G).any():
-        return Interval(value, None, None, "sites", sites, reason="only one site holds change")
-    error = math.sqrt((sites - 1) / sites * float(((without_G - value) ** 2).sum()))
-    return Interval(value, *student_interval(value, error, sites - 1, confidence), "sites", sites)
+        return jackknife(sums_GX, statistic, confidence, "sites", limits, (NO_CHANGE, "only one site holds change"))
+    return within(_draw_blocks(value, blocks, statistic, confidence), limits)
 
 
 def _draw_blocks(value: float, blocks: Blocks, statistic: Statistic, confidence: float) -> Interval:

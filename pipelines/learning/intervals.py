@@ -10,13 +10,15 @@ are taken in their order; unequal gaps between them are not used.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 Unit = Literal["dates", "sites", "blocks"]
 Outcome = Literal["beats", "equal", "not distinguishable", "loses"]
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums (R, columns) -> (R,), NaN where a sum does not define it
 
 LEAST_DATES = 5  # the correction of the lag-1 autocorrelation divides by dates - 4
 LEAST_INDEPENDENT = 3.0  # less adds no safety at 9 to 25 dates (simulated) and hides real gains: t(1) is 12.7 errors wide
@@ -87,6 +89,41 @@ def student_interval(value: float, standard_error: float, freedom: float, confid
 
     reach = float(student_t.ppf((1 + confidence) / 2, freedom)) * standard_error
     return value - reach, value + reach
+
+
+def jackknife(
+    sums_GX: np.ndarray, statistic: Statistic, confidence: float, unit: Unit, limits: tuple[float, float] = (0.0, 1.0),
+    undefined: tuple[str, str] = ("no label", "only one of them defines it"),
+) -> Interval:  # fmt: skip
+    """A statistic of counts that add up over independent groups (sites, blocks): each group is left out in turn.
+
+    `sums_GX`: counts of each group. Student's t with groups - 1 degrees of freedom, cut at `limits`. `undefined`: why there is
+    no value, and why there is no interval, where the statistic is NaN with all groups, or without one of them.
+
+    >>> share = lambda sums_R2: sums_R2[:, 0] / sums_R2.sum(axis=1)
+    >>> found = jackknife(np.array([[8.0, 2.0], [9.0, 1.0], [7.0, 3.0]]), share, 0.95, "blocks")
+    >>> round(found.low, 3), found.value
+    (0.552, 0.8)
+    """
+    sums_GX = np.asarray(sums_GX, np.float64)
+    groups = len(sums_GX)
+    value = float(statistic(sums_GX.sum(axis=0, keepdims=True))[0])
+    if math.isnan(value):
+        return Interval(None, None, None, unit, groups, reason=undefined[0])
+    if groups < 2:
+        return Interval(value, None, None, unit, groups, reason=undefined[1])
+    without_G = statistic(sums_GX.sum(axis=0) - sums_GX)
+    if np.isnan(without_G).any():
+        return Interval(value, None, None, unit, groups, reason=undefined[1])
+    error = math.sqrt((groups - 1) / groups * float(((without_G - value) ** 2).sum()))
+    return within(Interval(value, *student_interval(value, error, groups - 1, confidence), unit, groups), limits)
+
+
+def within(interval: Interval, limits: tuple[float, float]) -> Interval:
+    """The interval without what its statistic cannot reach."""
+    if interval.low is None or interval.high is None:
+        return interval
+    return replace(interval, low=max(interval.low, limits[0]), high=min(interval.high, limits[1]))
 
 
 def paired_skill(model_D: np.ndarray, baseline_D: np.ndarray, *, confidence: float = 0.95) -> Interval:

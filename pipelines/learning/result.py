@@ -59,6 +59,8 @@ class Criterion:
 class Verdict:
     """`outcomes` per baseline or other method, at `confidence`, for differences of at least `margin`.
 
+    confounded_by: metadata that give the labels away as the model does (`pipelines.learning.shortcuts`): not publishable.
+
     is_publishable: against everything in `must_beat` the model is better by at least the margin (`publish_if` "smaller_error"),
     or its outcome is `beats` ("beyond_doubt"). margin: a share of the baseline's error, or a difference of F1. unit: what the
     intervals count as independent, so what the outcomes hold for.
@@ -72,6 +74,11 @@ class Verdict:
     margin: float
     confidence: float
     best_baseline: str | None = None
+    confounded_by: tuple[str, ...] = ()
+
+    def allows(self, *, even_if_worse: bool = False, even_if_confounded: bool = False) -> bool:
+        """Whether the model may be published, with what the user insists on; of a confounded one nothing else counts."""
+        return self.is_publishable or (even_if_confounded if self.confounded_by else even_if_worse)
 
     @property
     def gate(self) -> str:
@@ -113,7 +120,9 @@ class Evaluation:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
         """What `to_json` wrote. Raises KeyError or TypeError for anything else."""
-        verdict = Verdict(**{**content["verdict"], "must_beat": tuple(content["verdict"]["must_beat"])})
+        plain = content["verdict"]
+        tuples = {name: tuple(plain.get(name, ())) for name in ("must_beat", "confounded_by")}
+        verdict = Verdict(**{**plain, **tuples})
         criteria = [{key: value for key, value in one.items() if key != "is_met"} for one in content["criteria"]]
         known = {name: content[name] for name in ("shipped", "methods", "details", "protocol")}
         return cls(**known, verdict=verdict, criteria=tuple(Criterion(**one) for one in criteria), notes=tuple(content["notes"]))

@@ -162,21 +162,21 @@ def draw_f1(methods: Mapping[str, Json], shipped: str, path: Path) -> None:
             figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 7), frameon=False, fontsize=8.5)
 
 
-def draw_reliability(bins: Sequence[Json], path: Path) -> None:
+def draw_reliability(bins: Sequence[Json], path: Path, happened: str = "share really changed", of: str = "change") -> None:
     """Writes a PNG: how often pixels really changed (`happened`) against the probability they were given (`claimed`), per bin,
-    and how many `pixels` there were of each."""
+    and how many `pixels` there were of each. `happened` and `of` name what, in the axes' labels."""
     with drawing(path, (5.2, 4.9)) as figure:
         axes, counts = figure.subplots(2, 1, height_ratios=[3.2, 1], sharex=True)
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)), label="perfectly calibrated")
         shown = [(one["claimed"], one["happened"]) for one in bins if one["pixels"] and np.isfinite(one["happened"])]
         if shown:
             axes.plot(*zip(*shown, strict=True), "o-", color=COLOURS[0], lw=1.8, ms=5, label="measured")
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share really changed")
+        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel=happened)
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
         title(axes, "Reliability")
         heights = np.maximum([one["pixels"] for one in bins], 0.5)
         counts.bar([one["claimed"] for one in bins], heights, width=0.8 / max(len(bins), 1), color=COLOURS[0], alpha=0.75)
-        counts.set(yscale="log", ylabel="pixels", xlabel="probability of change", ylim=(0.5, None))
+        counts.set(yscale="log", ylabel="pixels", xlabel=f"probability of {of}", ylim=(0.5, None))
         for panel in (axes, counts):
             tidy(panel, None)
             panel.tick_params(length=2.5, width=0.6)

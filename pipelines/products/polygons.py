@@ -240,7 +240,7 @@ def strongest_pixel(outline: shapely.MultiPolygon, grid: Grid, evidence: Rows) -
 # ---------------------------------------------------------------- files
 
 
-def write_polygons(frame: GeoDataFrame, folder: Path, stem: str) -> list[Path]:
+def write_polygons(frame: GeoDataFrame, folder: Path, stem: str, layer: str = LAYER) -> list[Path]:
     """Writes `STEM.gpkg`, `STEM.parquet` and `STEM.geojson`; returns their paths in this order. Empty frames give empty files.
 
     GeoPackage and GeoParquet keep the frame's CRS; GeoJSON is longitude and latitude of WGS 84 with rings by the right-hand rule
@@ -250,7 +250,7 @@ def write_polygons(frame: GeoDataFrame, folder: Path, stem: str) -> list[Path]:
     size = 4096 + 3 * 4096 * len(frame)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".polygons-") as name, naming_full_disk(folder, size):
         drafts = [Path(name) / f"{stem}{suffix}" for suffix in (".gpkg", ".parquet", ".geojson")]
-        _write_geopackage(frame, drafts[0])
+        _write_geopackage(frame, drafts[0], layer)
         frame.to_parquet(drafts[1], index=False, compression="zstd", write_covering_bbox=True)
         write_geojson(frame, drafts[2])
         for draft in drafts:
@@ -258,13 +258,13 @@ def write_polygons(frame: GeoDataFrame, folder: Path, stem: str) -> list[Path]:
     return [folder / draft.name for draft in drafts]
 
 
-def _write_geopackage(frame: GeoDataFrame, path: Path) -> None:
+def _write_geopackage(frame: GeoDataFrame, path: Path, layer: str) -> None:
     """OGR writes the current time into a GeoPackage unless told another (https://gdal.org/en/stable/drivers/vector/gpkg.html)."""
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": GPKG_EPOCH})
     try:
         pyogrio.write_dataframe(
-            frame, path, layer=LAYER, driver="GPKG", geometry_type="MultiPolygon", promote_to_multi=True,
+            frame, path, layer=layer, driver="GPKG", geometry_type="MultiPolygon", promote_to_multi=True,
             layer_options={"FID": "fid", "GEOMETRY_NAME": "geom", "SPATIAL_INDEX": "YES"},
         )  # fmt: skip
     finally:

@@ -111,6 +111,8 @@ def headline(summary: Json) -> str:
     verdict, criteria = summary["verdict"], summary["criteria"]
     if verdict is None:
         return "Not evaluated. `driftline evaluate CONFIG` measures how far the result can be trusted."
+    if verdict["confounded_by"]:
+        return f"CONFOUNDED by {listed(verdict['confounded_by'])}."
     if verdict["must_beat"]:
         if not verdict["is_publishable"] or tone_of(summary) == "good":
             return f"The model {'beats' if verdict['is_publishable'] else 'does not beat'} what it must beat."

@@ -81,9 +81,9 @@ def forecast_item(
 
 def change_item(
     name: str, title: str, grid: Grid, start_utc: str, layers: Sequence[Layer], rasters: Mapping[str, Path],
-    vectors: Sequence[Path], unit: str, lineage: Lineage, facts: Json,
+    vectors: Sequence[Path], unit: str, lineage: Lineage, facts: Json, patches: str = "Changed patches",
 ) -> dict[str, Any]:  # fmt: skip
-    """The STAC item of one site. `rasters` is layer name -> COG, `vectors` and they lie in the collection's folder.
+    """The STAC item of one site or map. `rasters` is layer name -> COG, `vectors` and they lie in the collection's folder.
 
     Change was looked for from `start_utc` (ISO 8601) to `lineage.issued_utc`; `facts` (flat, finite) become properties
     `driftline:KEY`, for instance the changed area; `unit` is the variable's.
@@ -101,7 +101,7 @@ def change_item(
             assets[f"{layer.name}_names"] = _asset(names, "application/xml", text, "metadata")
     for path in vectors:
         kind, title_of_kind = VECTOR_TYPES[path.suffix]
-        assets[f"patches_{path.suffix[1:]}"] = _asset(path, kind, f"Changed patches, {title_of_kind}")
+        assets[f"patches_{path.suffix[1:]}"] = _asset(path, kind, f"{patches}, {title_of_kind}")
     times = {"start_datetime": start_utc, "end_datetime": lineage.issued_utc}
     own = {f"driftline:{key}": value for key, value in facts.items()}
     return _item(name, title, grid, lineage.issued_utc, times, CLASSIFICATION, lineage, assets, own)

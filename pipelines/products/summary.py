@@ -50,6 +50,7 @@ class Published:
     issued_utc: str = ""
     target_utc: tuple[str, ...] = ()
     even_if_worse: bool = False
+    even_if_confounded: bool = False
 
 
 @dataclass(frozen=True)

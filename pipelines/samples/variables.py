@@ -69,7 +69,8 @@ def physical(stored_NYX: np.ndarray, band: Band, valid_NYX: np.ndarray) -> np.nd
         valid_NYX &= stored_NYX != band.nodata
     if band.valid_range is not None:
         valid_NYX &= (stored_NYX >= band.valid_range[0]) & (stored_NYX <= band.valid_range[1])
-    value = stored_NYX.astype(np.float32)
+    with np.errstate(over="ignore"):  # a nodata of -1.7e308 becomes inf, which is not valid
+        value = stored_NYX.astype(np.float32)
     if band.scale != 1.0:
         value *= np.float32(band.scale)
     if band.offset != 0.0:

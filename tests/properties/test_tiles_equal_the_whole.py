@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.networks_under_test import CASES, Case
 
-CHANGE = {name: case for name, case in CASES.items() if case.kind == "change"}
+CHANGE = {name: case for name, case in CASES.items() if case.kind in ("change", "segment")}
 POOLING = {name: case for name, case in CHANGE.items() if case.build().stride_px != (1, 1)}
 
 

@@ -219,7 +219,7 @@ def test_the_version_is_release_and_code() -> None:
 
 
 @pytest.mark.parametrize(("words", "offered"), [
-    ("driftline in", ["init", "ingest", "info"]), ("driftline run --even", ["--even-if-worse"]),
+    ("driftline in", ["init", "ingest", "info"]), ("driftline run --even", ["--even-if-worse", "--even-if-confounded"]),
     ("driftline --vers", ["--version"]),
 ])  # fmt: skip
 def test_bash_completes_commands_and_options(tmp_path: Path, words: str, offered: list[str]) -> None:

@@ -17,9 +17,10 @@ from models.checkpoint import FORECASTER, rebuild_forecaster, rebuild_forecaster
 from models.contract import Ensemble, Network, Pointwise, layer_flops
 from models.networks.residual_gru import ResidualEnsemble, ResidualGRUConfig
 from models.residual_forecaster import ResidualForecaster, Scaling, build_forecaster
+from models.segmenter import Segmenter
 from tests.networks_under_test import CASES, TARGETS
 
-CONTAINERS = {ResidualForecaster, ChangeDetector, ResidualEnsemble}  # they combine what their members state
+CONTAINERS = {ResidualForecaster, ChangeDetector, ResidualEnsemble, Segmenter}  # they combine what their members state
 SCALING = Scaling((0.4,), (0.3,), ("none",), 16.0)
 STATED = ("halo_px", "stride_px", "flops", "describe")
 

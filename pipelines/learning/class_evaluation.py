@@ -1,0 +1,175 @@
+"""Scores of labels that were held out -> evaluation: methods side by side, verdict, and what so many labels can show.
+
+The gate of a class map: an overall accuracy of at least what is asked for, no reference better beyond its interval, and no
+shortcut (`pipelines.learning.shortcuts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.learning.class_metrics import Predicted, accuracy_difference, block_confusions, describe, flat_figures
+from pipelines.learning.intervals import Interval, Outcome
+from pipelines.learning.result import NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+from pipelines.learning.shortcuts import Audit
+from pipelines.samples.class_samples import ClassSamples
+from pipelines.wording import counted
+
+EARLY_SHARE = 0.3  # of the dates; where these give nearly all, the class may be known from something else than its course
+FEW_BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the model: see `configs.tasks.segment`."""
+
+    model: str
+    must_equal: tuple[str, ...]
+    min_accuracy: float | None
+    margin: float
+    confidence: float
+
+
+def conclude(
+    samples: ClassSamples, predicted: Mapping[str, Predicted], by_dates: Sequence[Mapping[str, Any]], audit: Audit, asked: Asked,
+    split: Mapping[str, Any],
+) -> Evaluation:  # fmt: skip
+    """The evaluation; `by_dates`: rows of `dates` and the accuracy of each method; `split`: how the labels were divided."""
+    labels, true_P = samples.labels, samples.labels.class_P
+    described = {
+        name: describe(one, true_P, samples.block_P, labels.classes, asked.confidence) for name, one in predicted.items()
+    }
+    counts = {
+        name: block_confusions(true_P, one.class_P, samples.block_P, len(labels.classes)) for name, one in predicted.items()
+    }
+    ours = counts.pop(asked.model)
+    differences = {name: accuracy_difference(ours, theirs, asked.confidence) for name, theirs in counts.items()}
+    reached = described[asked.model]["accuracy"]
+    criteria = criteria_of(reached["value"], differences, audit, true_P, asked)
+    verdict = class_verdict(described, differences, audit, criteria, asked)
+    details = {
+        "classes": list(labels.classes),
+        "methods": described,
+        "differences": {name: one.to_json() for name, one in differences.items()},
+        "by_dates": [dict(row) for row in by_dates],
+        "audit": audit.to_json(),
+        "labels": {"given": labels.given, "used": len(labels), "dropped": dict(labels.dropped), "classes": labels.counts()},
+        "spans": [span.text for span in labels.spans],
+        "split": dict(split),
+        "confidence": asked.confidence,
+    }
+    notes = [*limits_of(samples, reached, asked.confidence), *early_notes(by_dates, asked), *audit.notes]
+    methods = {name: flat_figures(one) for name, one in described.items()}
+    protocol = (
+        f"{counted(len(labels), 'label')} in {counted(len(np.unique(samples.block_P)), 'block')} of {split['block_px']} x "
+        f"{split['block_px']} pixels, in {samples.folds} folds of whole blocks: every label is predicted once, by a network that "
+        "has not seen its block; a fifth of the other blocks chose the network's epoch and temperature. The references have "
+        "learnt from all other blocks. What is published is the mean of the networks of all folds. Networks see images around a "
+        "label, those of other blocks too, but no label of its block."
+    )
+    return Evaluation(asked.model, methods, verdict, criteria, details, tuple(notes), protocol)
+
+
+def criteria_of(
+    accuracy: float, differences: Mapping[str, Interval], audit: Audit, true_P: np.ndarray, asked: Asked
+) -> tuple[Criterion, ...]:
+    """What opens the gate; without `min_accuracy` the model must be better than saying the commonest class everywhere."""
+    commonest = float(np.bincount(true_P).max() / len(true_P))
+    least = max(asked.min_accuracy or 0.0, commonest)
+    named = "overall accuracy" if asked.min_accuracy else "overall accuracy (the commonest class everywhere has that)"
+    found = [Criterion(named, accuracy, least)]
+    for name in asked.must_equal:
+        upper = differences[name].value if differences[name].high is None else differences[name].high
+        found.append(Criterion(f"accuracy minus that of {name}, upper bound", upper, -asked.margin))
+    gaps = [clue.gap for clue in audit.clues if clue.gap is not None and (clue.accuracy or 0) >= audit.chance + audit.near]
+    if gaps:
+        found.append(Criterion("balanced accuracy minus that of metadata alone", min(gaps), audit.near))
+    return tuple(found)
+
+
+def class_verdict(
+    described: Mapping[str, Any], differences: Mapping[str, Interval], audit: Audit, criteria: Sequence[Criterion], asked: Asked
+) -> Verdict:
+    """The verdict over the differences of overall accuracy to every reference."""
+    outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in differences.items()}
+    reached, mean_f1 = described[asked.model]["accuracy"], flat_figures(described[asked.model])["mean_f1"] or 0.0
+    between = _between(reached, asked.confidence)
+    sentences = [
+        f"On blocks that it has not seen {asked.model} has overall accuracy {reached['value']:.3f}{between}, "
+        f"mean F1 {mean_f1:.3f}."
+    ]
+    for name, one in differences.items():
+        theirs, between = described[name]["accuracy"]["value"], _between(one.to_json(), asked.confidence)
+        sentences.append(f"{name}: {theirs:.3f}, difference {one.value:+.3f}{between}: {SAID[outcomes[name]]}.")
+    sentences.append(audit.sentence)
+    missed = [criterion.name for criterion in criteria if not criterion.is_met]
+    if audit.confounded_by:
+        sentences.append(
+            f"{NOT_TO_BE_PUBLISHED} nobody can say what the model has learnt. --even-if-confounded publishes it and says so."
+        )
+    elif missed:
+        sentences.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
+    best = max(differences, key=lambda name: described[name]["accuracy"]["value"], default=None)
+    is_publishable, confounded = not (missed or audit.confounded_by), audit.confounded_by
+    told = " ".join(sentences)
+    return Verdict(outcomes, (), is_publishable, told, "blocks", asked.margin, asked.confidence, best, confounded)
+
+
+SAID: dict[Outcome, str] = {
+    "beats": "the model is better",
+    "equal": "equal, the difference is immaterial",
+    "not distinguishable": "equal within the interval",
+    "loses": "the model is worse",
+}
+
+
+def _between(interval: Mapping[str, Any], confidence: float) -> str:
+    if interval["low"] is None or interval["high"] is None:
+        return ""
+    return f" ({confidence * 100:g} % interval {interval['low']:.3f} to {interval['high']:.3f}, {interval['basis']})"
+
+
+def limits_of(samples: ClassSamples, reached: Mapping[str, Any], confidence: float) -> list[str]:
+    """What so many labels can and cannot show."""
+    labels, blocks = samples.labels, len(np.unique(samples.block_P))
+    can = f"{counted(len(labels), 'label')} in {counted(blocks, 'block')} can show how the model does on blocks like these"
+    if reached["low"] is not None:
+        can += f": overall accuracy between {reached['low']:.2f} and {reached['high']:.2f} with {confidence * 100:g} % confidence"
+    spans = f"the span {labels.spans[0].text}" if len(labels.spans) == 1 else f"the {len(labels.spans)} spans of the labels"
+    cannot = (
+        f"They cannot show differences between methods that are smaller than the interval of the difference, anything of times "
+        f"outside {spans}, of land far from the labelled blocks, or of what is none of the classes: every pixel of the map gets "
+        "one of them. Labels that were not drawn at random give areas that hold only if the map errs alike elsewhere."
+    )
+    notes = [f"{can}. {cannot}"]
+    if blocks < FEW_BLOCKS:
+        notes.append(f"{blocks} blocks are few: the intervals rest on {blocks - 1} degrees of freedom.")
+    few = [f"{name} ({n})" for k, name in enumerate(labels.classes) if 0 < (n := _blocks_of_class(samples, k)) < 3]
+    if few:
+        notes.append(f"Classes with labels in one or two blocks, of which little can be said: {listed(few)}.")
+    return notes
+
+
+def _blocks_of_class(samples: ClassSamples, k: int) -> int:
+    return len(np.unique(samples.block_P[samples.labels.class_P == k]))
+
+
+def early_notes(by_dates: Sequence[Mapping[str, Any]], asked: Asked) -> list[str]:
+    """A note where the first dates alone give nearly the whole accuracy; None of the methods should know a crop that early."""
+    if len(by_dates) < 3:
+        return []
+    whole = by_dates[-1]
+    early = [row for row in by_dates[:-1] if row["dates"] <= EARLY_SHARE * whole["dates"]]
+    for name in (key for key in whole if key != "dates"):
+        best = max(early, key=lambda row: row[name], default=None)
+        if best is not None and whole[name] - best[name] < 0.03:
+            return [
+                f"The first {best['dates']} of {whole['dates']} dates give {name} {best[name]:.3f} of its {whole[name]:.3f}: "
+                "much of the class is known before its season. Fields that keep their neighbours, soils and the year can be the "
+                "reason; other seasons would tell."
+            ]
+    return []

@@ -1,0 +1,121 @@
+"""Sections of the report on a class map, and its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.learning.result import Evaluation
+from pipelines.products.charts import draw_reliability
+from pipelines.products.class_charts import draw_by_dates, draw_confusion
+from pipelines.products.json_values import Json
+from pipelines.products.section import Column, Picture, Section, Table
+
+HECTARE_M2 = 1e4
+AREAS = (
+    Column("class", "class", "text"), Column("mapped_m2", "mapped", "area"), Column("value", "corrected", "area"),
+    Column("low", "from", "area"), Column("high", "to", "area"), Column("labels", "held-out labels mapped so", "whole"),
+)  # fmt: skip
+PATCHES = (
+    Column("class", "class", "text"), Column("id", "patch", "name"), Column("area_m2", "area", "area"),
+    Column("confidence", "confidence", "share"), Column("lon", "longitude", "degrees"), Column("lat", "latitude", "degrees"),
+)  # fmt: skip
+METHODS = (
+    Column("method", "method", "text"), Column("accuracy", "overall accuracy", "number", "high"), Column("accuracy_low", "from"),
+    Column("accuracy_high", "to"), Column("balanced_accuracy", "balanced", "number", "high"),
+    Column("mean_f1", "mean F1", "number", "high"), Column("calibration_error", "calibration error", "number", "low"),
+)  # fmt: skip
+CLUES = (
+    Column("name", "metadata alone", "text"), Column("accuracy", "balanced accuracy"), Column("gap", "model minus metadata"),
+    Column("low", "from"), Column("high", "to"), Column("said", "shortcut", "text"),
+)  # fmt: skip
+
+
+def class_sentence(name: str, areas: Sequence[Json], span: str, evaluation: Evaluation | None) -> str:
+    """What covers how much, and how sure, in one sentence."""
+    measured = ""
+    if evaluation is not None:
+        reached = evaluation.details["methods"][evaluation.shipped]["accuracy"]
+        measured = f"{reached['value'] * 100:.0f} % of the labels in blocks that the model had not seen are named rightly"
+    if not areas:
+        return f"No class map of {name} is published{'; ' + measured if measured else ''}."
+    shown = [
+        f"{row['class']} {_hectares(row['value'])} ha ({_hectares(row['low'])} to {_hectares(row['high'])})"
+        for row in sorted(areas, key=lambda row: -row["value"])[:4]
+    ]
+    more = f" and {len(areas) - 4} more classes" if len(areas) > 4 else ""
+    return f"{name}, {span}: {', '.join(shown)}{more}; {measured}."
+
+
+def _hectares(area_m2: float) -> str:
+    """`1850`, `12.3`: three digits, and all before the point."""
+    hectares = area_m2 / HECTARE_M2
+    return f"{hectares:.0f}" if hectares >= 100 else f"{hectares:.3g}"
+
+
+def map_section(predicted: Json, picture: Path, confidence: float) -> Section:
+    """The map, areas of the classes and the largest patches."""
+    note = (
+        "Mapped: by the mean of all networks. Corrected: what single networks map, with what the labels that each has not seen "
+        f"say of each mapped class, and the {100 * confidence:g} % interval (Jeffreys in each mapped class, joined by MOVER). It "
+        "holds as far as labels are a random sample of what is mapped so."
+    )
+    tables = [Table("Areas", AREAS, predicted["areas"], note), Table("The largest patches", PATCHES, predicted["largest"][:15])]
+    caption = f"The most likely class of every pixel in {predicted['span']}, and its calibrated probability."
+    return Section("map", "Class map", pictures=[Picture(picture, "Class map", caption)], tables=tables)
+
+
+def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
+    """Methods, classes, confusion, calibration, accuracy by dates; curves are drawn into `drafts`."""
+    details, shipped = evaluation.details, evaluation.shipped
+    ours = details["methods"][shipped]
+    rows = [{"method": name, **figures} for name, figures in evaluation.methods.items()]
+    figures = ("precision", "recall", "f1")
+    columns = [Column("class", "class", "text"), Column("labels", "labels", "whole"), Column("blocks", "blocks", "whole")]
+    for key in figures:
+        columns += [Column(key, key if key != "f1" else "F1"), Column(f"{key}_shown", "interval", "text")]
+    classes = [{**row, **{f"{key}_shown": _between(row, key) for key in figures}} for row in ours["classes"]]
+    tables = [Table("Methods", METHODS, rows, strong=[shipped]), Table(f"Classes, {shipped}", columns, classes)]
+    draw_confusion(ours["confusion"], details["classes"], drafts / "confusion.png")
+    pictures = [Picture(drafts / "confusion.png", "Confusion", "Held-out labels: true class in rows, what was said in columns.")]
+    if reliability := ours.get("reliability"):
+        draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
+        caption = f"After calibration by temperature on other blocks; off by {reliability['expected_error']:.3f} on average."
+        pictures.append(Picture(drafts / "reliability.png", "Stated probability against what is true", caption))
+    if len(details["by_dates"]) > 1:
+        draw_by_dates(details["by_dates"], shipped, drafts / "dates.png")
+        caption = "Accuracy with the first dates only. References are fitted anew for each number; the network is the same one."
+        pictures.append(Picture(drafts / "dates.png", "Accuracy by dates seen", caption))
+    return Section("scores", "Scores on blocks left out", [evaluation.protocol], pictures=pictures, tables=tables)
+
+
+def audit_section(evaluation: Evaluation) -> Section:
+    """What metadata alone can say, and the labels that were used and dropped."""
+    audit, labels = evaluation.details["audit"], evaluation.details["labels"]
+    rows = [{**clue, "said": _said(clue)} for clue in audit["clues"]]
+    text = [
+        "A random forest on metadata alone, on the same folds. It is a shortcut if its balanced accuracy is less than "
+        f"{audit['near']:g} below the model's ({audit['model']:.3f}) and at least {audit['near']:g} above chance "
+        f"({audit['chance']:.3f})."
+    ]
+    counts = [{"what": name, "labels": number} for name, number in labels["classes"].items()]
+    dropped = [{"what": f"dropped: {reason}", "labels": number} for reason, number in labels["dropped"].items()]
+    columns = (Column("what", "labels", "text"), Column("labels", "number", "whole"))
+    spans = "; ".join(evaluation.details["spans"])
+    tables = [
+        Table("", CLUES, rows),
+        Table(f"{labels['used']} of {labels['given']} labels used ({spans})", columns, [*counts, *dropped]),
+    ]
+    return Section("audit", "Shortcuts and labels", text, tables=tables)
+
+
+def _said(clue: Json) -> str:
+    if clue["is_constant"]:
+        return "no: the same for all labels"
+    return "YES" if clue["is_shortcut"] else "cannot be excluded" if clue["could_be"] else "no"
+
+
+def _between(row: Mapping[str, Any], key: str) -> str:
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    return "–" if low is None or high is None else f"{low:.2f} to {high:.2f}"

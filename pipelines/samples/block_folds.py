@@ -1,0 +1,49 @@
+"""Folds of spatial blocks: what is tested lies in blocks of which nothing was trained on."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from pipelines.errors import RequestError
+
+VALIDATION_PARTS = 5  # one in so many of the blocks that are left chooses epoch and temperature
+
+
+def blocks_of(row_P: np.ndarray, column_P: np.ndarray, block_px: int) -> np.ndarray:
+    """block_P: the number of the N x N block that holds each pixel, from 0, in order of rows and columns."""
+    both_2P = np.stack([row_P // block_px, column_P // block_px])
+    block_P: np.ndarray = np.unique(both_2P, axis=1, return_inverse=True)[1].ravel()
+    return block_P
+
+
+def assign_folds(block_P: np.ndarray, class_P: np.ndarray, folds: int, seed: int, key: str = "split") -> np.ndarray:
+    """fold_P: whole blocks at random, so that every fold has about the same share of every class (Stratified group k-fold).
+
+    Raises RequestError where there are fewer blocks than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    blocks = len(np.unique(block_P))
+    if blocks < folds:
+        raise RequestError(
+            f"labels lie in {blocks} blocks, too few for {folds} folds; set a smaller {key}.block_px or {key}.folds"
+        )
+    fold_P = np.empty(len(block_P), np.int64)
+    chosen = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a rare class has fewer labels than there are folds: its figures say so
+        for fold, (_, test) in enumerate(chosen.split(class_P, class_P, block_P)):
+            fold_P[test] = fold
+    return fold_P
+
+
+def validation_part(block_P: np.ndarray, class_P: np.ndarray, fold_P: np.ndarray, fold: int, seed: int) -> np.ndarray:
+    """bool_P: the blocks outside `fold` that choose epoch and temperature of its network; at least one block."""
+    others = np.flatnonzero(fold_P != fold)
+    parts = min(VALIDATION_PARTS, len(np.unique(block_P[others])))
+    inner = assign_folds(block_P[others], class_P[others], parts, seed + fold)
+    is_validation_P = np.zeros(len(block_P), bool)
+    is_validation_P[others[inner == 0]] = True
+    return is_validation_P
