@@ -17,10 +17,13 @@ import numpy as np
 import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.sources import cf
+from pipelines.sources.cf import cf_crs, cf_times, cf_transform, float_attribute, text_attribute
 from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
-from pipelines.sources.layers import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
+from pipelines.sources.layers import check_degrees
 from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 
 Value = TypeVar("Value")
@@ -101,13 +104,22 @@ def _read_cube(path: Path) -> tuple[str, list[str], np.ndarray]:
             for name, item in file.items():
                 if isinstance(item, h5py.Dataset) and item.ndim == 1 and "since" in text_attribute(item, "units"):
                     dates = cf_times(hdf5_data_set(file, name, path.name), path.name)
-                    sets = [n for n in hdf5_data_sets(file) if file[n].ndim == 3 and file[n].shape[0] == len(dates)]
+                    sets = [n for n in hdf5_data_sets(file) if _counts(file[n], len(dates), path.name)]
                     if sets:
                         return name, sets, dates
                     break
     except SceneRefused as error:
         raise RequestError(f"{path.name} is not a readable cube: {error.detail}") from error
     raise RequestError(f"{path.name} has no variable (time, y, x) with a CF time coordinate; no config can be proposed")
+
+
+def _counts(data: h5py.Dataset, dates: int, label: str) -> bool:
+    """True if the planes of a data set are as many as the dates."""
+    try:
+        axes = cf.axes_of(data, label)
+    except SceneRefused:
+        return False
+    return axes.plane is not None and axes.planes(data) == dates
 
 
 def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
@@ -123,8 +135,9 @@ def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
 def _inspect_hdf5(path: Path, name: str) -> BandSample:
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
-        layer = Hdf5Layer(data, 0, None)  # type: ignore[arg-type]  # the grid is not used
-        return BandSample(layer.dtype, data.shape[-2:], layer.nodata, *layer.scale_offset)
+        nodata, _ = cf.stated(data)
+        shape_yx = cf.axes_of(data, path.name).shape_yx(data)
+        return BandSample(cf.value_dtype(data), shape_yx, next(iter(nodata), None), *cf.packing(data))
 
 
 def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -> list[SourceLine]:
@@ -133,9 +146,14 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
     lines: list[SourceLine] = []
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
-        if cf_crs(file, data) is None:
+        axes = cf.axes_of(data, path.name)
+        crs = cf_crs(file, data, axes)
+        transform = cf_transform(data, axes, crs, path.name)
+        if crs is None:
             lines.append(("crs", product.crs if product else "EPSG:4326", guessed))
-        if cf_transform(data, path.name) is None:
+            if transform is not None and product is None:
+                check_degrees(Grid("EPSG:4326", transform, axes.shape_yx(data)), path.name)
+        if transform is None:
             remark = f"{guessed}: (column, row) of a corner to x, y" if guessed else ""
             lines.append(("transform", product.transform if product else [1, 0, 0, 0, -1, 0], remark))
     return lines

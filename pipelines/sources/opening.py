@@ -1,8 +1,8 @@
 """Safe opening of untrusted raster and HDF5 files.
 
 A file is opened with the one driver that its first bytes identify, never with GDAL's guess (a VRT named scene.tif can
-read other files and fetch URLs). Sidecar files (.aux.xml, .ovr, .msk, .tfw, .j2w) are ignored: only the file itself and
-the config count. Overviews are ignored, since some are blank. Sizes are checked before memory is allocated. GDAL reads
+read other files and fetch URLs). Of sidecar files only masks (.msk) are read, by `layered`; .aux.xml, .ovr, .tfw and .j2w are
+not: the file itself and the config count. Overviews are ignored, since some are blank. Sizes are checked before memory is allocated. GDAL reads
 some truncated files without an error, so every tile or strip must end inside the file. HDF5 links, external storage and
 virtual data sets, which refer to other files, are refused.
 """
@@ -51,7 +51,7 @@ def open_raster(
     with rasterio.Env(**GDAL_OPTIONS):
         try:
             with _kept_or_opened(str(path), lambda: _raster_dataset(path, label)) as dataset:
-                _check_raster(dataset, path, label, indexes)
+                check_raster(dataset, path, label, indexes)
                 yield dataset
         except RasterioError as error:
             raise SceneRefused(label, "unreadable", f"{path.name} cannot be read: {_cause(error)}") from error
@@ -123,7 +123,8 @@ def _first_bytes(path: Path, label: str) -> bytes:
         raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
 
 
-def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
+def check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
+    """Raises SceneRefused(missing-band, wrong-dtype, too-large, truncated) for the 1-based bands `indexes` (None: all)."""
     check_size(label, path.name, (dataset.height, dataset.width))
     is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
     indexes = indexes or dataset.indexes

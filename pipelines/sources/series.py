@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
+from pipelines.sources.cf import axes_of, cf_times
 from pipelines.sources.dates import read_dates
 from pipelines.sources.layered import LayeredSource
-from pipelines.sources.layers import BandRequest, cf_times
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 
@@ -28,6 +30,7 @@ class NetcdfSource(LayeredSource):
     requested: BandRequest
     time: str = "time"
     same_date: SameDate = "refuse"
+    planes_are_bands: ClassVar[bool] = False
 
     def list_scenes(self) -> Listing:
         """The scenes of the file. Raises MissingInput (no file), RequestError (not a cube with the requested variables)."""
@@ -55,10 +58,11 @@ class NetcdfSource(LayeredSource):
                 there = ", ".join(found) or "none"
                 raise RequestError(f"{self.path.name} has no variable {', '.join(missing)}; it has: {there}")
             for name in variables:
-                shape = hdf5_data_set(file, name, self.path.name).shape
-                if len(shape) != 3 or shape[0] != len(times):
+                data = hdf5_data_set(file, name, self.path.name)
+                axes = axes_of(data, self.path.name)
+                if axes.plane is None or axes.planes(data) != len(times):
                     expected = f"expected (time, y, x) with {len(times)} times"
-                    raise RequestError(f"{name!r} in {self.path.name} has the shape {shape}; {expected}")
+                    raise RequestError(f"{name!r} in {self.path.name} has the shape {data.shape}; {expected}")
         return times
 
 
@@ -74,6 +78,7 @@ class StackSource(LayeredSource):
     files: Mapping[str, str] = field(hash=False)
     dates: str
     same_date: SameDate = "refuse"
+    planes_are_bands: ClassVar[bool] = False
 
     def list_scenes(self) -> Listing:
         """The scenes of the stacks. Raises MissingInput, RequestError (band without file; unequal counts)."""
