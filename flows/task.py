@@ -217,7 +217,8 @@ def ingest_scenes(context: Invocation) -> Record:
         "unchanged": len(report.unchanged),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": format_report(report),
-        "lines": tuple(format_refusals(report.refused, folder.refused)),
+        "notes": list(report.notes),
+        "lines": (*(f"  note: {note}" for note in report.notes), *format_refusals(report.refused, folder.refused)),
         "is_new": report.is_new,
     }
 

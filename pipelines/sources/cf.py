@@ -200,7 +200,8 @@ def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
     if "This is a netCDF dimension but not" in text_attribute(scale, "NAME"):
         return None
     factor, offset = packing(hdf5_data_set(scale.file, str(scale.name), str(scale.name)))
-    return scale[:].astype(float) * factor + offset
+    centres: np.ndarray = scale[:].astype(float) * factor + offset
+    return centres
 
 
 def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) -> float:
@@ -227,9 +228,9 @@ def cf_crs(file: h5py.File, data: h5py.Dataset, axes: Axes) -> str | None:
     mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
     for group in [data.parent, file] if mapping else []:
         link = group.get(mapping, getlink=True)
-        if isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset):
-            if wkt := _mapping_wkt(group[mapping]):
-                return wkt
+        is_there = isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset)
+        if is_there and (wkt := _mapping_wkt(group[mapping])):
+            return wkt
     units = [text_attribute(scale, "units") if (scale := _scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
 
@@ -268,11 +269,12 @@ def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
     if "since" not in units:
         raise SceneRefused(label, "no-date", f"{data.name!r} has the units {units or None!r}; expected 'days since ...'")
     if calendar.lower() not in STANDARD_CALENDARS:
-        raise SceneRefused(label, "no-date", (
-            f"{data.name!r} counts in the calendar {calendar!r}, whose dates are not those of the standard calendar; give every step "
-            "its date: write the planes as files with the date in their names (kind: folder), or as a raster beside a text file "
-            "with a date for each band (kind: stack)"
-        ))  # fmt: skip
+        remedy = (
+            "give every step its date: write the planes as files with the date in their names (kind: folder), or as a raster "
+            "beside a text file with a date for each band (kind: stack)"
+        )
+        detail = f"{data.name!r} counts in the calendar {calendar!r}, whose days are not those of the standard calendar"
+        raise SceneRefused(label, "no-date", f"{detail}; {remedy}")
     missing, _ = stated(data)
     scale, offset = packing(data)
     values = data[:].astype(np.float64) if (scale, offset) != (1, 0) or data.dtype.kind == "f" else data[:].astype(np.int64)

@@ -104,11 +104,12 @@ def why_not(facts: FileFacts, band: Band, dtype: np.dtype) -> tuple[str, str] | 
         return "wrong-dtype", f"band {band.name} holds {facts.dtype}, the other scenes {dtype}; convert or remove it"
     if facts.unit and band.unit and facts.unit != band.unit:
         return "wrong-unit", f"band {band.name} is in {facts.unit!r}, the cube in {band.unit!r}; convert it, or state source.unit"
-    if dtype.kind != "f" and not all(abs(part - round(part)) < 1e-4 for part in step_to(facts, band)):
-        return "wrong-scale", (
-            f"band {band.name} has scale {facts.scale:g} and offset {facts.offset:g}, the cube {band.scale:g} and {band.offset:g}; "
-            f"stored values would not stay whole numbers: convert it, or state source.scale and source.offset"
-        )
+    factor, shift = step_to(facts, band)
+    is_whole = round(factor) != 0 and abs(factor - round(factor)) < RELATIVE and abs(shift - round(shift)) < 1e-3
+    if dtype.kind != "f" and not is_whole:
+        there = f"band {band.name} has scale {facts.scale:g} and offset {facts.offset:g}"
+        remedy = "stored values would not stay whole numbers: convert it, or state source.scale and source.offset"
+        return "wrong-scale", f"{there}, the cube {band.scale:g} and {band.offset:g}; {remedy}"
     return None
 
 

@@ -40,6 +40,7 @@ class FolderSource(LayeredSource):
     def list_scenes(self) -> Listing:
         """The scenes found. Raises MissingInput (no folder), RequestError (the pattern is wrong or matches nothing)."""
         paths, misnamed = take_text_names(list_files(self.path))
+        linked, _ = take_text_names(linked_folders(self.path))
         pattern = FilePattern(self.pattern)
         bands = self.requested.names_in_files if pattern.has_band else ()
         strict, loose = pattern.regex(bands), pattern.regex(bands, any_date=True)
@@ -60,7 +61,11 @@ class FolderSource(LayeredSource):
                 scenes.append(self._scene(key, files, pattern))
             except SceneRefused as refusal:
                 refused.append(refusal)
-        return resolve_dates(scenes, [*refused, *(undated[key] for key in sorted(undated)), *misnamed], self.same_date)
+        used = {path for files in found.values() for path, _ in files.values()}
+        unused = [f"{path} (a folder that is a link)" for path in linked]
+        unused += [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
+        refused += [*(undated[key] for key in sorted(undated)), *misnamed]
+        return resolve_dates(scenes, refused, self.same_date, unused)
 
     def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
         any_band = {name.band for path in paths if (name := pattern.match(path))}
@@ -107,6 +112,15 @@ def list_files(folder: Path) -> list[str]:
         relative = Path(here).relative_to(folder)
         paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
     return sorted(paths)
+
+
+def linked_folders(folder: Path) -> list[str]:
+    """Paths of the folders below `folder` that are links, with /, sorted: they are not searched."""
+    found = []
+    for here, folders, _ in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [(Path(here) / name).relative_to(folder).as_posix() for name in folders if (Path(here) / name).is_symlink()]
+    return sorted(found)
 
 
 def take_text_names(paths: list[str]) -> tuple[list[str], list[SceneRefused]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
 from pipelines.sources.layers import check_degrees
-from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.opening import band_descriptions, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 
 Value = TypeVar("Value")
 SourceLine = tuple[str, object, str]  # key, value and comment of a line of the config
@@ -186,7 +186,7 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
 def _band_names(path: Path, pattern: str) -> tuple[str, ...]:
     """Names for the bands of a file: their descriptions if valid as names, else (of one band) what `pattern` says, or b1..."""
     with open_raster(path, (1,)) as dataset:
-        found = tuple(_as_name(text or "") for text in dataset.descriptions)
+        found = tuple(map(_as_name, band_descriptions(dataset)))
     known = [part for part in SEPARATORS.split(pattern) if KNOWN_BAND.fullmatch(part)]
     found = (tuple(known[:1]) or found) if found == ("",) else found
     return found if all(found) and len(set(found)) == len(found) else tuple(f"b{i}" for i in range(1, len(found) + 1))
@@ -285,13 +285,13 @@ def _stack(path: Path, paths: list[str]) -> DetectedFormat | None:
     """Multi-band rasters and a text file with as many dates; None if there is no such pair."""
     for text in paths:
         is_text = Path(text).suffix.lower() in ("", ".txt", ".csv", ".dat") and (path / text).stat().st_size < 1 << 20
-        dates = _or_none(read_dates, path / text) if is_text else None
+        dates, _ = (_or_none(read_dates, path / text) if is_text else None) or ((), ())
         if dates and len(dates) >= 3 and (files := _rasters_with(len(dates), path, paths)):
             return _detected_stack(path, text, dates, files)
     return None
 
 
-def _detected_stack(path: Path, text: str, dates: list[np.datetime64 | None], files: dict[str, str]) -> DetectedFormat:
+def _detected_stack(path: Path, text: str, dates: Sequence[np.datetime64 | None], files: dict[str, str]) -> DetectedFormat:
     known = np.unique(np.array([date for date in dates if date is not None]))
     lines: tuple[SourceLine, ...] = (("path", str(path), ""), ("dates", text, f"{len(dates)} dates"), ("files", files, ""))
     middle = max(1, len(dates) // 2)

@@ -20,10 +20,10 @@ from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.facts import convert
 from pipelines.sources.layers import BandRequest, Hdf5Layer, Layer, alpha_of, open_hdf5_layer, open_raster_layer
-from pipelines.sources.opening import check_inside, check_raster, open_hdf5, open_raster
+from pipelines.sources.opening import band_descriptions, check_inside, check_raster, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
 from pipelines.sources.source import Listing, Resampling
-from pipelines.sources.survey import Seen, SourceInfo, look_at, refusals_of, remarks_on, summarise
+from pipelines.sources.survey import SourceInfo, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
 
@@ -137,7 +137,8 @@ class LayeredSource(ABC):
         Raises SceneRefused(missing-band) if that is not clear.
         """
         beside, alpha = self._beside(scene, asset), alpha_of(dataset)
-        described = [plain_name(text or "") for text in dataset.descriptions]
+        descriptions = band_descriptions(dataset)
+        described = [plain_name(text) for text in descriptions]
         places: dict[str, int] = {}
         for one, in_file in beside.items():
             if in_file.isdigit():
@@ -149,9 +150,7 @@ class LayeredSource(ABC):
         if name not in places:
             has_one_each = len(beside) == 1 and "{band}" in getattr(self, "pattern", "")
             if by_description or not (has_one_each or count == len(beside)):
-                raise SceneRefused(
-                    scene.id, "missing-band", unclear_bands(Path(asset.path).name, count, dataset.descriptions, beside)
-                )
+                raise SceneRefused(scene.id, "missing-band", unclear_bands(Path(asset.path).name, count, descriptions, beside))
             places[name] = asset.index
         taken = {*places.values()} | ({*range(1, len(beside) + 1)} if len(places) < len(beside) else set())
         return places[name], None if alpha in taken else alpha
@@ -185,7 +184,7 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.casefold()).strip("_") or "?"
 
 
-def unclear_bands(file: str, count: int, descriptions: Sequence[str | None], beside: Mapping[str, str]) -> str:
+def unclear_bands(file: str, count: int, descriptions: Sequence[str], beside: Mapping[str, str]) -> str:
     called = ", ".join(text or "without a name" for text in descriptions) if any(descriptions) else "without names"
     first = next(iter(beside))
     remedy = f'write the number of each: {{name: {first}, source: "1"}}'

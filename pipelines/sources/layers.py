@@ -23,7 +23,7 @@ from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, is_storable
 from pipelines.sources import cf
 from pipelines.sources.facts import FileFacts, numbers_in, stated_values
-from pipelines.sources.opening import hdf5_data_set
+from pipelines.sources.opening import band_descriptions, hdf5_data_set
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class RasterLayer:
             valid_range,
             ", ".join(name for name, is_there in masks.items() if is_there),
             self.dataset.units[at] or "",
-            self.dataset.descriptions[at] or "",
+            "" if self.dataset.count == 1 else band_descriptions(self.dataset)[at],
             self.dataset.count - (self.alpha is not None),
         )
 
@@ -271,7 +271,7 @@ def open_raster_layer(
     return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as, alpha, mask_file)
 
 
-_Placed = tuple[cf.Axes, str | None, tuple[float, ...] | None]  # axes, CRS and affine, as far as the file states them
+_Placed = tuple[cf.Axes, str | None, cf.Transform | None]  # axes, CRS and affine, as far as the file states them
 _known: dict[tuple[object, ...], _Placed] = {}  # reading it takes milliseconds
 
 

@@ -31,7 +31,7 @@ def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling
     Missing pixels are never averaged. Outside, and where it is missing after a warp, the data are the first value of
     `facts.nodata`; without one NaN, and 0 in integers.
     """
-    dtype, nodata = facts.dtype, first_nodata(facts)
+    nodata = first_nodata(facts)
     offset = lattice_offset(layer.grid, grid)
     if offset is not None:
         return _copy(layer, facts, grid, rows, offset)
@@ -41,17 +41,18 @@ def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling
     is_plain = not facts.mask and facts.valid_range is None and len(facts.nodata) <= 1
     if is_plain:
         options |= {} if nodata is None else {"src_nodata": nodata}
-        warp = _warp_file if isinstance(layer, RasterLayer) and layer.read_as is None else _warp_array
-        warped = warp(layer, grid, strips, 0 if nodata is None else nodata, options)
+        fill = 0 if nodata is None else nodata
+        if isinstance(layer, RasterLayer) and layer.read_as is None:
+            warped = _warp_file(layer, grid, strips, fill, options)
+        else:
+            warped = _warp_values(layer.window(*_whole(layer)), grid, strips, fill, options)
     else:
-        warped = _warp_masked(layer, facts, grid, strips, 0 if nodata is None else nodata, options)
+        masked = _warp_masked(layer, facts, grid, strips, options)
+        return masked[rows.start - strips[0].start : rows.stop - strips[0].start]
     warped = warped[rows.start - strips[0].start : rows.stop - strips[0].start]
-    if isinstance(warped, np.ma.MaskedArray):
-        return warped
     missing = facts.is_missing(warped)
     if nodata is None:  # integers: the outside cannot be told from data
         missing |= ~covered(layer.grid, grid, rows)
-    assert warped.dtype == dtype
     return np.ma.MaskedArray(warped, missing)
 
 
@@ -93,7 +94,7 @@ def _copy(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, offset: tuple
         return masked_window(layer, facts, rows, slice(0, width))
     nodata = first_nodata(facts)
     shape = (rows.stop - rows.start, grid.shape_yx[1])
-    out = np.ma.MaskedArray(np.full(shape, 0 if nodata is None else nodata, facts.dtype), np.ones(shape, bool))
+    out, missing = np.full(shape, 0 if nodata is None else nodata, facts.dtype), np.ones(shape, bool)
     row0, column0 = offset[0] + rows.start, offset[1]
     inner_rows = slice(max(row0, 0), min(row0 + out.shape[0], height))
     inner_columns = slice(max(column0, 0), min(column0 + out.shape[1], width))
@@ -101,8 +102,8 @@ def _copy(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, offset: tuple
         there = masked_window(layer, facts, inner_rows, inner_columns)
         at_row, at_column = inner_rows.start - row0, inner_columns.start - column0
         at = slice(at_row, at_row + there.shape[0]), slice(at_column, at_column + there.shape[1])
-        out.data[at], out.mask[at] = np.ma.getdata(there), np.ma.getmaskarray(there)
-    return out
+        out[at], missing[at] = np.ma.getdata(there), np.ma.getmaskarray(there)
+    return np.ma.MaskedArray(out, missing)
 
 
 def _strips(rows: slice, height: int) -> list[slice]:
@@ -148,16 +149,12 @@ def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float,
     return out
 
 
-def _warp_array(layer: Layer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
-    """(rows of all strips, x): the whole layer is read once."""
-    return _warp_values(layer.window(*_whole(layer)), grid, strips, fill, options)
-
-
 def _whole(layer: Layer) -> tuple[slice, slice]:
     return slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1])
 
 
 def _warp_values(values: np.ndarray, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
+    """(rows of all strips, x) of the `values` of a whole layer."""
     outside = {"dst_nodata": fill} if "src_nodata" in options else {}
     warped = []
     for strip in strips:
@@ -169,9 +166,9 @@ def _warp_values(values: np.ndarray, grid: Grid, strips: list[slice], fill: floa
 
 
 def _warp_masked(
-    layer: Layer, facts: FileFacts, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]
+    layer: Layer, facts: FileFacts, grid: Grid, strips: list[slice], options: dict[str, object]
 ) -> np.ma.MaskedArray:
-    """As `_warp_array` where several values, or a mask, mean missing: as one value of a wider dtype that no pixel has."""
+    """(rows of all strips, x) where several values, or a mask, mean missing: as one value of a wider dtype that no pixel has."""
     values = masked_window(layer, facts, *_whole(layer))
     is_narrow = facts.dtype.kind != "f" and facts.dtype.itemsize <= 2
     wide = np.dtype("int32") if is_narrow else np.dtype("float64")
@@ -179,10 +176,12 @@ def _warp_masked(
     options = {**options, "src_nodata": stand_in}
     warped = _warp_values(np.ma.filled(values.astype(wide), stand_in), grid, strips, stand_in, options)
     missing = np.isnan(warped) if np.isnan(stand_in) else warped == stand_in
+    nodata = first_nodata(facts)
+    filled = np.where(missing, 0 if nodata is None else nodata, warped)
     if facts.dtype.kind != "f":
-        limits = np.iinfo(facts.dtype)
-        warped = np.clip(np.where(missing, fill, np.rint(warped)), limits.min, limits.max)
-    return np.ma.MaskedArray(np.where(missing, fill, warped).astype(facts.dtype), missing)
+        lowest, highest = np.iinfo(facts.dtype.name).min, np.iinfo(facts.dtype.name).max
+        filled = np.clip(np.rint(filled), lowest, highest)
+    return np.ma.MaskedArray(filled.astype(facts.dtype), missing)
 
 
 def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:

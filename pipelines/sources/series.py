@@ -16,6 +16,7 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.cf import axes_of, cf_times
 from pipelines.sources.dates import read_dates
+from pipelines.sources.folder import list_files
 from pipelines.sources.layered import LayeredSource
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
@@ -47,7 +48,14 @@ class NetcdfSource(LayeredSource):
                 continue
             assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
             scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date)
+        return resolve_dates(scenes, refused, self.same_date, self._unused_variables(len(times)))
+
+    def _unused_variables(self, dates: int) -> list[str]:
+        """Variables with a value for every date that are no band."""
+        with open_hdf5(self.path) as file:
+            names = [name for name in hdf5_data_sets(file) if file[name].ndim > 2 and dates in file[name].shape]
+        used = {name.strip("/") for name in self.requested.names_in_files}
+        return [f"variable {name}" for name in names if name not in used]
 
     def _read_times(self) -> np.ndarray:
         """datetime64[ns] of the steps. Raises SceneRefused, RequestError (a variable is missing or has other axes)."""
@@ -84,7 +92,7 @@ class StackSource(LayeredSource):
         """The scenes of the stacks. Raises MissingInput, RequestError (band without file; unequal counts)."""
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
-        dates = read_dates(self.path / self.dates)
+        dates, notes = read_dates(self.path / self.dates)
         paths = {name: self._file(name, len(dates)) for name in self.requested.names}
         scenes, refused = [], []
         for index, observed_utc in enumerate(dates, start=1):
@@ -94,7 +102,9 @@ class StackSource(LayeredSource):
                 continue
             assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
             scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date)
+        used = {self.dates, *(self.files[self.requested.name_in_file(name)] for name in self.requested.names)}
+        unused = [path for path in list_files(self.path) if path not in used and path.removesuffix(".msk") not in used]
+        return resolve_dates(scenes, refused, self.same_date, unused, notes)
 
     def _file(self, name: str, dates: int) -> Path:
         in_file = self.requested.name_in_file(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,17 +66,21 @@ def look_at(source: Opens, scenes: Sequence[Scene]) -> list[Seen]:
     def look(scene: Scene) -> Seen:
         facts = {}
         try:
-            with files_kept_open():
-                for band in source.requested.bands:
-                    with source.open_layer(scene, band.name) as layer:
-                        facts[band.name] = layer.facts
+            for band in source.requested.bands:
+                with source.open_layer(scene, band.name) as layer:
+                    facts[band.name] = layer.facts
         except SceneRefused as refusal:
             return Seen(scene, {}, refusal)
         return Seen(scene, facts)
 
+    def look_at_all(alike: list[Scene]) -> list[Seen]:
+        with files_kept_open():
+            return [look(scene) for scene in alike]
+
     parts = [part for scene in scenes for part in (scene.parts or (scene,))]
+    groups = [list(alike) for _, alike in itertools.groupby(parts, lambda part: {asset.path for asset in part.assets.values()})]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(look, parts))
+        return [one for seen in pool.map(look_at_all, groups) for one in seen]
 
 
 def most_frequent(values: Sequence[Value]) -> Value:

@@ -66,7 +66,7 @@ def test_band_metadata_is_completed_from_the_files(tmp_path):
     assert (band.nodata, band.scale, band.offset) == (7, 2, 1)
     (band,) = FolderSource(tmp_path, BandRequest((Band("dbz", scale=0.5),)), "{date:%Y%m%d}.tif").bands
     assert band.offset == -32  # a scale does not hide the offset
-    with pytest.raises(RequestError, match="scale 2 of band dbz contradicts the file, which states scale 0.5 and offset -32"):
+    with pytest.raises(RequestError, match=r"scale 2 of band dbz contradicts the file, which states scale 0.5 and offset -32"):
         FolderSource(tmp_path, BandRequest((Band("dbz", scale=2),)), "{date:%Y%m%d}.tif").bands  # noqa: B018
 
 
