@@ -65,11 +65,30 @@ class SourceDefaults(Strict):
         if self.transform and self.transform[0] * self.transform[4] == self.transform[1] * self.transform[3]:
             remedy = "order: a, b, c, d, e, f with x = a*column + b*row + c and y = d*column + e*row + f"
             yield Finding(("source", "transform"), "this affine has no area", remedy)
+        elif self.transform and (order := order_of(self.transform)):
+            problem = f"as an affine these numbers make sheared pixels; they are in the order of {order[0]}"
+            yield Finding(("source", "transform"), problem, f"write {list(order[1])}")
         yield from schema.check_crs(("source", "crs"), self.crs)
 
     def names_in_files(self) -> dict[Key, str]:
         """Key -> how the band is called in the files."""
         return {("source", "bands", index): band.source or band.name for index, band in enumerate(self.bands)}
+
+
+def order_of(numbers: tuple[float, ...]) -> tuple[str, tuple[float, ...]] | None:
+    """(whose order it is, the numbers as an affine) of six numbers that make right-angled pixels in another order only."""
+
+    def is_square(a: float, b: float, d: float, e: float) -> bool:
+        return abs(a * b + d * e) <= 1e-3 * abs(a * e - b * d)
+
+    a, b, c, d, e, f = numbers
+    if is_square(a, b, d, e):
+        return None
+    if is_square(b, c, e, f):
+        return "GDAL (c, a, b, f, d, e)", (b, c, a, e, f, d)
+    if is_square(a, c, b, d):
+        return "a world file (a, d, b, e, c, f of the centre)", (a, c, e - (a + c) / 2, b, d, f - (b + d) / 2)
+    return None
 
 
 class NetcdfSource(SourceDefaults):

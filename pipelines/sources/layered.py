@@ -61,15 +61,18 @@ class LayeredSource(ABC):
         fitted.__dict__["_info"] = SourceInfo(bands, dtype, grid)
         return fitted
 
-    def remarks(self, scenes: Sequence[Scene]) -> tuple[list[str], list[SceneRefused]]:
-        """(what differs between the files of `scenes` and the bands, in words; the scenes that are refused for it)."""
+    def remarks(self, scenes: Sequence[Scene], only_on: Grid | None = None) -> tuple[list[str], list[SceneRefused]]:
+        """(what differs between the files of `scenes` and the bands, in words; the scenes that are refused for it).
+
+        only_on: the grid that scenes must be on, where they are not reprojected.
+        """
         if not scenes:
             return [], []
         info, known = self._info, self.__dict__.get("_seen")
         wanted = {part.id for scene in scenes for part in (scene.parts or (scene,))}
         seen = look_at(self, scenes) if known is None else [one for one in known if one.scene.id in wanted]
         lines = remarks_on(seen, info, self.requested, counts_planes=self.planes_are_bands)
-        return lines, refusals_of(seen, info, self.requested)
+        return lines, refusals_of(seen, info, self.requested, only_on)
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None

@@ -172,15 +172,15 @@ def _warp_masked(
     values = masked_window(layer, facts, *_whole(layer))
     is_narrow = facts.dtype.kind != "f" and facts.dtype.itemsize <= 2
     wide = np.dtype("int32") if is_narrow else np.dtype("float64")
-    stand_in = float(np.iinfo(wide).min) if is_narrow else np.nan
+    stand_in = float(np.iinfo(np.int32).min) if is_narrow else np.nan
     options = {**options, "src_nodata": stand_in}
     warped = _warp_values(np.ma.filled(values.astype(wide), stand_in), grid, strips, stand_in, options)
     missing = np.isnan(warped) if np.isnan(stand_in) else warped == stand_in
     nodata = first_nodata(facts)
     filled = np.where(missing, 0 if nodata is None else nodata, warped)
     if facts.dtype.kind != "f":
-        lowest, highest = np.iinfo(facts.dtype.name).min, np.iinfo(facts.dtype.name).max
-        filled = np.clip(np.rint(filled), lowest, highest)
+        limits = np.iinfo(np.dtype(facts.dtype).name)
+        filled = np.clip(np.rint(filled), limits.min, limits.max)
     return np.ma.MaskedArray(filled.astype(facts.dtype), missing)
 
 

@@ -140,7 +140,7 @@ def _usual_grid(grids: Sequence[Grid]) -> list[Grid]:
 # ---------------------------------------------------------------- what differs
 
 
-def refusals_of(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest) -> list[SceneRefused]:
+def refusals_of(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, only_on: Grid | None) -> list[SceneRefused]:
     """The scenes that reading will refuse for what their files say."""
     refused = []
     for one in seen:
@@ -150,6 +150,8 @@ def refusals_of(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest) 
         reasons = (info.why_not(one.facts[band.name], band, requested.band(band.name)) for band in info.bands)
         if reason := next(filter(None, reasons), None):
             refused.append(SceneRefused(one.scene.id, *reason))
+        elif only_on is not None and any(not facts.grid.is_aligned(only_on) for facts in one.facts.values()):
+            refused.append(SceneRefused(one.scene.id, "wrong-grid", "it is on another grid; set cube.on_other_grid: reproject"))
     return refused
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.grid import Grid
 from pipelines.products.cog import write_forecast_cogs
-from pipelines.products.stac import box, duration, footprint, forecast_item, projection, write_collection
+from pipelines.products.footprint import box, footprint
+from pipelines.products.stac import duration, forecast_item, projection, write_collection
 
 
 @pytest.fixture
