@@ -201,8 +201,10 @@ def _check_date_form(key: Key, form: str) -> Iterator[Finding]:
         yield Finding(key, "{date} needs its form", "for example {date:%Y%m%d} for 20200630")
     elif not wrong:
         has = set(directives)
-        if not has & {"Y", "y"} or not ("j" in has or (has & {"m", "b", "B"})):
-            yield Finding(key, f"{{date:{form}}} does not name a day", "it needs a year and a day: %Y%m%d, or %Y%j")
+        if not has & {"Y", "y"}:
+            yield Finding(
+                key, f"{{date:{form}}} has no year", "it needs a year, and a day where the names have one: %Y%m%d, or %Y%j"
+            )
 
 
 def _check_names(source: FolderSource, quality: str | None) -> Iterator[Finding]:

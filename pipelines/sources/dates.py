@@ -14,10 +14,13 @@ DIRECTIVES = {
     "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%b": r"[A-Za-z]{3}", "%%": "%",
 }  # fmt: skip
 FORMATS = (  # longest first: a longer run of digits must not match as a shorter date
-    "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
+    "%Y%jT%H%M%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
     "%Y%m%dT%H%M%S", "%Y%m%d_%H%M%S", "%Y%m%d-%H%M%S", "%Y%m%d%H%M%S", "%Y%m%dT%H%M", "%Y%m%d_%H%M", "%Y%m%d%H%M",
     "%Y-%m-%d", "%Y_%m_%d", "%Y.%m.%d", "%Y/%m/%d", "%Y%m%d", "%Y%j",
 )  # fmt: skip
+DAY_FIRST = ("%d%m%Y", "%d%b%Y", "%d-%m-%Y", "%d.%m.%Y", "%d_%m_%Y")
+COARSE = ("%Y-%m", "%Y_%m", "%b%Y", "%Y%b", "%Y%m", "%Y")  # in names without a day: the first day of the month or year
+LANDSAT_DAY = re.compile(r"(?<=L[COTEM][1-9]\d{6})\d{7}(?=[A-Z]{3}\d\d)")  # LE71820322012273ASN00, before the collections
 FIRST_YEAR, LAST_YEAR = 1950, 2100
 DATE_HEADING = r"date|time|acqui|observ|sensed|sensing|day|^t$"  # of a column of dates
 LATER_HEADING = r"process|creat|publish|updat|ingest|download|modif"  # of one with other dates than those of acquisition
@@ -49,17 +52,21 @@ def parse_date(text: str, date_format: str) -> np.datetime64 | None:
 
 
 def find_dates(text: str) -> list[tuple[str, slice]]:
-    """(format, position) of the dates in `text`, from left to right, without overlaps.
+    """(format, position) of the dates in `text`, from left to right, without overlaps; months and years only without any day.
 
     >>> find_dates("S2A_20180605_B04.tif")
     [('%Y%m%d', slice(4, 12, None))]
     """
-    found: list[tuple[str, slice]] = []
-    for date_format in FORMATS:
-        for match in re.finditer(rf"(?<!\d){format_regex(date_format)}(?!\d)", text):
-            is_free = all(match.end() <= other.start or other.stop <= match.start() for _, other in found)
-            if is_free and parse_date(match.group(), date_format) is not None:
-                found.append((date_format, slice(*match.span())))
+    found: list[tuple[str, slice]] = [("%Y%j", slice(*match.span())) for match in LANDSAT_DAY.finditer(text)]
+    for formats in (FORMATS, DAY_FIRST, COARSE):
+        for date_format in formats:
+            word = r"A-Za-z\d" if "%b" in date_format else r"\d"
+            for match in re.finditer(rf"(?<![{word}]){format_regex(date_format)}(?![{word}])", text):
+                is_free = all(match.end() <= other.start or other.stop <= match.start() for _, other in found)
+                if is_free and parse_date(match.group(), date_format) is not None:
+                    found.append((date_format, slice(*match.span())))
+        if found:
+            break
     return sorted(found, key=lambda item: item[1].start)
 
 

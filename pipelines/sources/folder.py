@@ -10,6 +10,7 @@ Links that point out of the folder are refused; folders that are links are not s
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,13 @@ class FolderSource(LayeredSource):
         unused = [f"{path} (a folder that is a link)" for path in linked]
         unused += [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
         refused += [*(undated[key] for key in sorted(undated)), *misnamed]
-        return resolve_dates(scenes, refused, self.same_date, unused)
+        has_day = re.search(r"%[djHMS]", pattern.date_format)
+        notes = (
+            []
+            if has_day
+            else [f"the pattern {self.pattern!r} has no day: scenes are dated to the first day of the month or year"]
+        )
+        return resolve_dates(scenes, refused, self.same_date, unused, notes)
 
     def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
         any_band = {name.band for path in paths if (name := pattern.match(path))}

@@ -25,11 +25,11 @@ from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, File
 from pipelines.sources.folder import list_files
 from pipelines.sources.layers import check_degrees
 from pipelines.sources.opening import band_descriptions, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.products import Product, mask_band, product_of, products_in
 
 Value = TypeVar("Value")
 SourceLine = tuple[str, object, str]  # key, value and comment of a line of the config
 
-QUALITY_KINDS = {"SCL": "scl", "BQA": "landsat", "QA_PIXEL": "landsat"}
 HDF5_SUFFIXES = (".nc", ".nc4", ".h5", ".hdf5", ".he5")
 
 
@@ -57,10 +57,12 @@ class DetectedFormat:
     source_lines: tuple[SourceLine, ...] = ()
     shares_dates: bool = False
     differs_in_grid: bool = False
+    product: Product | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def quality(self) -> str | None:
-        return next((band for band in self.bands if band.upper() in QUALITY_KINDS), None)
+        return mask_band(self.bands)
 
 
 def detect_format(path: Path) -> DetectedFormat:
@@ -174,19 +176,28 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
         found = _hdf5_folder(path, first, known, lines)
     else:
         by_band = {parsed.band: file for file, parsed in reversed(matched.items())}
-        bands = names.bands or _band_names(first, names.pattern)
+        bands = names.bands or _band_names(first, names.pattern, product_of([first.relative_to(path).as_posix()]))
         position = {name: (by_band[name], 1) if names.bands else (first, index) for index, name in enumerate(bands, start=1)}
         first_of_scene = list({parsed.key: file for file, parsed in matched.items()}.values())
         grids = {_or_none(_georeferencing_of, file) for file in first_of_scene[:: max(1, len(first_of_scene) // 5)][:6]}
         found = DetectedFormat("folder", path, bands, known, lambda name: _inspect_raster(*position[name]), tuple(lines))
-        found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1)
-    return dataclasses.replace(found, shares_dates=len(known) < len(dates))
+        product = product_of([name.relative_to(path).as_posix() for name in matched])
+        found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1, product=product)
+    kinds = products_in([name.relative_to(path).as_posix() for name in matched])
+    notes = [f"the names are of several products ({', '.join(kinds)}), whose bands differ: take one"] if len(kinds) > 1 else []
+    if unplaced := [name for name in paths if path / name not in matched]:
+        notes.append(f"the pattern does not match {len(unplaced)} of {len(paths)} files: {show_some(unplaced)}")
+    if not re.search(r"%[djHMS]", names.pattern):
+        notes.append("the names have no day: scenes are dated to the first day of the month or year")
+    return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))
 
 
-def _band_names(path: Path, pattern: str) -> tuple[str, ...]:
+def _band_names(path: Path, pattern: str, product: Product | None) -> tuple[str, ...]:
     """Names for the bands of a file: their descriptions if valid as names, else (of one band) what `pattern` says, or b1..."""
     with open_raster(path, (1,)) as dataset:
         found = tuple(map(_as_name, band_descriptions(dataset)))
+    of_product = next((names for names in (product.in_file if product else ()) if len(names) == len(found)), ())
+    found = of_product if of_product and not any(found) else found
     known = [part for part in SEPARATORS.split(pattern) if KNOWN_BAND.fullmatch(part)]
     found = (tuple(known[:1]) or found) if found == ("",) else found
     return found if all(found) and len(set(found)) == len(found) else tuple(f"b{i}" for i in range(1, len(found) + 1))
