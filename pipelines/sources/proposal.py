@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.calendar import format_span
-from pipelines.errors import RequestError
+from pipelines.errors import RequestError, SceneRefused
 from pipelines.scene import is_storable
 from pipelines.sources.dates import format_date
 from pipelines.sources.file_names import natural_key
@@ -45,7 +45,10 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     `task` is forecast or monitor; `written_as` is how the config names `folder`, where that differs. The config is valid as it
     is; every guess has a comment. Raises MissingInput, RequestError (nothing readable, or fewer than 5 dates).
     """
-    detected = detect_format(Path(folder))
+    try:
+        detected = detect_format(Path(folder))
+    except SceneRefused as error:
+        raise RequestError(f"no config can be proposed for {folder}: {error}") from error
     dates = detected.dates
     if len(dates) < FEWEST_DATES:
         needs = f"{'a forecast' if task == 'forecast' else 'a monitoring run'} needs at least {FEWEST_DATES}"

@@ -1,5 +1,7 @@
 """What files say of their values, bands, axes and places: compared over all scenes, converted or refused, and said."""
 
+import os
+import time
 from pathlib import Path
 
 import h5py
@@ -222,6 +224,23 @@ def test_nothing_new_opens_no_file(tmp_path, monkeypatch):
     ingested(folder(tmp_path), tmp_path)
     monkeypatch.setattr(rasterio, "open", lambda *_, **__: pytest.fail("a file was opened"))
     assert not ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings()).is_new
+
+
+def test_a_file_that_changed_after_it_was_read_is_read_again_whatever_its_time_says(tmp_path):
+    def ingested():
+        return ingest(folder(tmp_path), None, uri, None, IngestSettings())
+
+    uri, path = str(tmp_path / "cube"), tmp_path / "20200105.tif"
+    for start in (1, 2):
+        write_tiff(path, ramp(start=start))
+        os.utime(path, (1.6e9, 1.6e9))
+        time.sleep(0.02)  # the clock of the file system is coarser than that of the process
+        report = ingested()
+        assert report.is_new
+        assert open_cube(uri).image.values[0, 0, 0, 0] == start
+    os.utime(path, (1.6e9, 1.6e9))
+    time.sleep(0.02)
+    assert (ingested().unchanged, ingested().is_new) == (("20200105",), False)
 
 
 # ---------------------------------------------------------------- what is not used
