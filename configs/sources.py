@@ -38,10 +38,10 @@ class SourceDefaults(Strict):
     bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
         min_length=1, description="names, or mappings where a band differs from the defaults below"
     )
-    scale: float = Field(1.0, description="physical value = stored * scale + offset")
-    offset: float = Field(0.0, description="physical value = stored * scale + offset")
-    nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
-    unit: str = Field("", description="of the physical values, e.g. mm; for tables and pictures")
+    scale: float = Field(1.0, description="physical value = stored * scale + offset; 1: what the files say")
+    offset: float = Field(0.0, description="physical value = stored * scale + offset; 0: what the files say")
+    nodata: float | None = Field(None, description="stored value of missing pixels, beside what the files call missing")
+    unit: str = Field("", description="of the physical values, e.g. mm; for tables and pictures; default: what the files say")
     valid_range: tuple[float, float] | None = Field(None, description="inclusive, in stored values; outside is not valid")
     read_as: Literal["int16", "uint16", "uint8", "int32", "float32"] | None = Field(
         None, description="reinterpret the stored bits as this dtype of the same size, for files with a wrongly declared dtype"
@@ -106,7 +106,8 @@ class FolderSource(SourceDefaults):
     """A folder of GeoTIFF, JPEG2000 or HDF5 files, date (and band) in the file name.
 
     `pattern` is matched against the path below `path`: `{date:%Y%m%d}`, `{band}` and `*` (anything but `/`).
-    A file that holds several bands has no `{band}`; `bands` then names them in file order.
+    A file that holds several bands has no `{band}`; they are found by their descriptions, by number (`source: "4"`), or in file
+    order where `bands` names all of them.
     """
 
     kind: Literal["folder"]
@@ -132,7 +133,7 @@ class StackSource(SourceDefaults):
     path: InputPath = Field(description="the folder of the rasters")
     files: Annotated[dict[Name, LocalPath], BELOW_SOURCE] = Field(description="band -> file name below `path`")
     dates: Annotated[LocalPath, BELOW_SOURCE] = Field(
-        description="text or CSV file below `path`; the first column that parses as dates is used"
+        description="text or CSV file below `path`; of several columns of dates the one whose heading says so"
     )
 
     def check(self, sections: Sections) -> Iterator[Finding]:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MB = 2**20
 CONFLICT_TRIES = 5
+RECORDED = "driftline_records"  # attribute of cubes whose scenes were all read by the record of their own files
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,14 @@ class _Ingest:
         known = ((), ()) if root is None else (read_steps(root), read_refusals(root))
         self.changed_utc = {scene.id: changed_at(scene) for scene in scenes}
         plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
+        if root is not None and RECORDED not in root.attrs and (doubted := _doubted(reader.source, scenes, plan.unchanged)):
+            self.remarks = (
+                f"{len(doubted)} scenes of an earlier version are read again, by what their files say: {doubted[0]} ...",
+            )
+            self.changed_utc |= dict.fromkeys(doubted, self.started_utc)
+            plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
         if isinstance(reader.source, LayeredSource):
-            self.remarks = tuple(reader.source.remarks([work.scene for work in plan.works])[0])
+            self.remarks += tuple(reader.source.remarks([work.scene for work in plan.works])[0])
         for scene_id in plan.unchanged:
             self.outcome.setdefault(scene_id, "unchanged")
         self.refused |= {e.scene_id: e for e in plan.refused}
@@ -256,7 +263,7 @@ class _Ingest:
             sort_dates(root, [index for _, index in positioned])
             write_steps(root, [step for step, _ in positioned])
             write_refusals(root, _refusals_to_keep(read_refusals(root), written))
-            root.attrs.update(self.settings.attributes)
+            root.attrs.update({**self.settings.attributes, **({RECORDED: 1} if is_last else {})})
             verify(root)
             message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(dropped)} dropped, {len(refused)} refused"
             changed = {"added": added, "replaced": replaced, "dropped": dropped}
@@ -307,6 +314,14 @@ def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid
         found = f"the cube at {uri} has the bands (name, scale, offset, nodata) {here}"
         raise CubeMismatch(f"{found}, the source has {there}: {remedy}")
     return source, existing
+
+
+def _doubted(source: Source, scenes: list[Scene], unchanged: tuple[str, ...]) -> list[str]:
+    """Ids of the unchanged scenes that an earlier version may have read wrongly."""
+    if not isinstance(source, LayeredSource):
+        return []
+    kept = set(unchanged)
+    return source.to_read_again([scene for scene in scenes if scene.id in kept])
 
 
 def _comparable(band: Band) -> tuple[str, float, float, str]:

@@ -23,7 +23,7 @@ from pipelines.sources.layers import BandRequest, Hdf5Layer, Layer, alpha_of, op
 from pipelines.sources.opening import band_descriptions, check_inside, check_raster, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
 from pipelines.sources.source import Listing, Resampling
-from pipelines.sources.survey import SourceInfo, look_at, refusals_of, remarks_on, summarise
+from pipelines.sources.survey import SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
 
@@ -73,6 +73,11 @@ class LayeredSource(ABC):
         seen = look_at(self, scenes) if known is None else [one for one in known if one.scene.id in wanted]
         lines = remarks_on(seen, info, self.requested, counts_planes=self.planes_are_bands)
         return lines, refusals_of(seen, info, self.requested, only_on)
+
+    def to_read_again(self, scenes: Sequence[Scene]) -> list[str]:
+        """Ids of the scenes that a version before the record of each file (`FileFacts`) may have read wrongly."""
+        plain = {one.scene.id for one in look_at(self, scenes) if is_plain(one, self._info, self.requested)}
+        return [scene.id for scene in scenes if not all(part.id in plain for part in (scene.parts or (scene,)))]
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
@@ -175,7 +180,7 @@ class LayeredSource(ABC):
         """The most frequent properties of all scenes. Raises RequestError if no scene can be read, or bands differ in dtype."""
         listing = self.list_scenes()
         seen = self.__dict__["_seen"] = look_at(self, listing.scenes)
-        return summarise(seen, self.requested, listing.refused, self.path.name)
+        return summarise(seen, self.requested, listing.refused, self.path.name, are_described=self.planes_are_bands)
 
 
 def plain_name(text: str) -> str:

@@ -15,11 +15,11 @@ import numpy as np
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.cf import axes_of, cf_times
-from pipelines.sources.dates import read_dates
+from pipelines.sources.dates import detect_date, format_date, read_dates
 from pipelines.sources.folder import list_files
 from pipelines.sources.layered import LayeredSource
 from pipelines.sources.layers import BandRequest
-from pipelines.sources.opening import check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.opening import band_descriptions, check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 
 
@@ -93,7 +93,7 @@ class StackSource(LayeredSource):
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
         dates, notes = read_dates(self.path / self.dates)
-        paths = {name: self._file(name, len(dates)) for name in self.requested.names}
+        paths = {name: self._file(name, dates) for name in self.requested.names}
         scenes, refused = [], []
         for index, observed_utc in enumerate(dates, start=1):
             if observed_utc is None:
@@ -106,7 +106,7 @@ class StackSource(LayeredSource):
         unused = [path for path in list_files(self.path) if path not in used and path.removesuffix(".msk") not in used]
         return resolve_dates(scenes, refused, self.same_date, unused, notes)
 
-    def _file(self, name: str, dates: int) -> Path:
+    def _file(self, name: str, dates: list[np.datetime64 | None]) -> Path:
         in_file = self.requested.name_in_file(name)
         if in_file not in self.files:
             raise RequestError(f"band {in_file!r} has no file in source.files; there are: {', '.join(self.files) or 'none'}")
@@ -114,9 +114,17 @@ class StackSource(LayeredSource):
         try:
             check_inside(self.path, path, path.name)
             with open_raster(path, (1,)) as dataset:
-                count = dataset.count
+                count, stated = dataset.count, [detect_date(text) for text in band_descriptions(dataset)]
         except SceneRefused as error:
             raise RequestError(f"the file of band {name} cannot be used: {error}") from error
-        if count != dates:
-            raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; expected equal numbers")
+        if count != len(dates):
+            raise RequestError(
+                f"{path.name} has {count} raster bands, {self.dates} has {len(dates)} dates; expected equal numbers"
+            )
+        for index, (said, listed) in enumerate(zip(stated, dates, strict=True), start=1):
+            if said is not None and listed is not None and said != listed:
+                other = (
+                    f"band {index} of {path.name} is described as {format_date(said)}, {self.dates} says {format_date(listed)}"
+                )
+                raise RequestError(f"{other}; put the dates in the order of the bands")
         return path

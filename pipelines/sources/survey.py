@@ -88,8 +88,12 @@ def most_frequent(values: Sequence[Value]) -> Value:
     return Counter(values).most_common(1)[0][0]
 
 
-def summarise(seen: Sequence[Seen], requested: BandRequest, unlisted: Sequence[SceneRefused], where: str) -> SourceInfo:
+def summarise(
+    seen: Sequence[Seen], requested: BandRequest, unlisted: Sequence[SceneRefused], where: str, *, are_described: bool
+) -> SourceInfo:
     """Bands, dtype and grid of most scenes; values that the config states count for all.
+
+    are_described: descriptions in the files are those of bands (in stacks they are of dates).
 
     Raises RequestError if no scene can be read, bands differ in dtype, or a nodata does not fit into it.
     """
@@ -110,7 +114,8 @@ def summarise(seen: Sequence[Seen], requested: BandRequest, unlisted: Sequence[S
         if all(texts := [facts[band.name].contradiction(band) for facts in alike]):
             raise RequestError(texts[0])
     bands = tuple(_band(band, [facts[band.name] for facts in alike], dtype) for band in requested.bands)
-    described = {b.name: most_frequent([facts[b.name].description for facts in alike]) for b in requested.bands}
+    usual = {band.name: most_frequent([facts[band.name].description for facts in alike]) for band in requested.bands}
+    described = usual if are_described else {}
     return SourceInfo(bands, dtype, _usual_grid([facts[first].grid for facts in alike])[0], described)
 
 
@@ -175,6 +180,17 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
             f"the scenes lie on {len(grids)} different grids; the most frequent is {grids[0].shape} at {grids[0].bounds_xy}"
         )
     return lines
+
+
+def is_plain(one: Seen, info: SourceInfo, requested: BandRequest) -> bool:
+    """True if the scene is read right without its own record: by the cube's values alone."""
+    if one.refused is not None:
+        return False
+    for band in info.bands:
+        facts, asked = one.facts[band.name], requested.band(band.name)
+        if info.why_not(facts, band, asked) or any(tell(facts, band, asked) for tell in (_packing, _nodata, _range, _mask)):
+            return False
+    return True
 
 
 def _share(count: int, total: int, first: str) -> str:

@@ -108,6 +108,8 @@ def test_all_mistakes_are_reported_with_line_key_and_remedy(mistakes: Mistakes) 
         ("split.test_fraction=0.9", "split.test_fraction", "no block to train on"),
         ('source.pattern="{band}.tif"', "source.pattern", "has no {date}"),
         ('source.pattern="{date:%H}.tif"', "source.pattern", "has no year"),
+        ("source.transform=[500000, 10, 0, 5000000, 0, -10]", "source.transform", "in the order of GDAL"),
+        ("source.transform=[10, 0, 0, -10, 500005, 4999995]", "source.transform", "in the order of a world file"),
         ('source.pattern="{dat:%Y%j}.tif"', "source.pattern", "unknown field {dat}|has no {date}"),
         ("source.crs=EPSG:999999", "source.crs", "PROJ does not know the CRS"),
         ("source.bands=[B4, B8, B8]", "source.bands.2", "listed twice"),

@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from rasterio.enums import ColorInterp
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
-from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
-from pipelines.cube.store import open_cube
+from pipelines.cube.ingest import RECORDED, IngestReport, IngestSettings, ingest
+from pipelines.cube.store import open_cube, open_repository
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.scene import Band
@@ -216,6 +217,23 @@ def test_new_scenes_are_compared_with_the_cube_that_is_there(tmp_path):
     assert (len(report.added), report.refused) == (4, ())
     assert (cube.image.values[:, 0][cube.valid.values] == 3000).all()
     assert cube.valid.values[3:].mean(axis=(1, 2)).tolist() == [0.8] * 4
+
+
+def test_scenes_that_an_earlier_version_read_wrongly_are_read_again(tmp_path, monkeypatch):
+    for index, day in enumerate(MONTHS):
+        is_new = index >= 4
+        tagged(tmp_path / f"{day}.tif", flat(4000 if is_new else 3000), scale=1e-4, offset=-0.1 if is_new else 0.0, nodata=0)
+    with monkeypatch.context() as before:
+        before.setattr("pipelines.sources.layered.convert", lambda values, *_: values)
+        ingested(folder(tmp_path), tmp_path)
+    session = open_repository(str(tmp_path / "cube")).writable_session("main")
+    del zarr.open_group(session.store).attrs[RECORDED]
+    session.commit("as an earlier version left it")
+    report = ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings(workers=1))
+    assert (len(report.replaced), len(report.unchanged)) == (3, 4)
+    assert any("3 scenes of an earlier version are read again" in note for note in report.notes)
+    assert (open_cube(str(tmp_path / "cube")).image.values == 3000).all()
+    assert not ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings()).is_new
 
 
 def test_nothing_new_opens_no_file(tmp_path, monkeypatch):
