@@ -32,8 +32,8 @@ class Listing:
     def remarks(self) -> list[str]:
         """The notes, the number of unused files with the first of them, and dates that belong to one overpass."""
         shown = f"{', '.join(self.unused[:3])}{f' and {len(self.unused) - 3} more' if len(self.unused) > 3 else ''}"
-        count = f"{len(self.unused)} file{'s are' if len(self.unused) != 1 else ' is'} not used"
-        return [*self.notes, *([f"{count}: {shown}"] if self.unused else []), *seconds_apart(self.scenes)]
+        unused = [f"not used: {len(self.unused)} files, folders or variables: {shown}"] if self.unused else []
+        return [*self.notes, *unused, *seconds_apart(self.scenes)]
 
 
 class Source(Protocol):
