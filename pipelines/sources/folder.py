@@ -17,7 +17,7 @@ from pathlib import Path
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
-from pipelines.sources.file_names import FilePattern, Named, named, propose_pattern, show_some
+from pipelines.sources.file_names import FilePattern, Named, named, natural_key, propose_pattern, show_some
 from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.source import Listing, SameDate, resolve_dates
@@ -63,16 +63,19 @@ class FolderSource(LayeredSource):
             except SceneRefused as refusal:
                 refused.append(refusal)
         used = {path for files in found.values() for path, _ in files.values()}
-        unused = [f"{path} (a folder that is a link)" for path in linked]
-        unused += [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
+        rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
+        others = {path: name.band for path in rest if pattern.has_band and (name := pattern.match(path))}
+        unused = [*(f"{path} (a folder that is a link)" for path in linked), *(path for path in rest if path not in others)]
         refused += [*(undated[key] for key in sorted(undated)), *misnamed]
-        has_day = re.search(r"%[djHMS]", pattern.date_format)
-        notes = (
-            []
-            if has_day
-            else [f"the pattern {self.pattern!r} has no day: scenes are dated to the first day of the month or year"]
-        )
-        return resolve_dates(scenes, refused, self.same_date, unused, notes)
+        return resolve_dates(scenes, refused, self.same_date, unused, self._notes(pattern, set(others.values()), len(others)))
+
+    def _notes(self, pattern: FilePattern, others: set[str], count: int) -> list[str]:
+        notes = []
+        if not re.search(r"%[djHMS]", pattern.date_format):
+            notes.append(f"the pattern {self.pattern!r} has no day: scenes are dated to the first day of the month or year")
+        if others:
+            notes.append(f"not used: {count} files of other bands ({', '.join(sorted(others, key=natural_key))})")
+        return notes
 
     def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
         any_band = {name.band for path in paths if (name := pattern.match(path))}

@@ -273,7 +273,11 @@ def test_what_is_not_used_is_counted_and_named(tmp_path):
     (below / "notes.txt").write_text("hello")
     listing = folder(below).list_scenes()
     assert listing.unused == ["2021 (a folder that is a link)", "notes.txt"]
-    assert "2 files are not used: 2021 (a folder that is a link), notes.txt" in listing.remarks()
+    assert listing.remarks() == ["not used: 2 files, folders or variables: 2021 (a folder that is a link), notes.txt"]
+    write_tiff(below / "bands" / "20200105_B4.tif")
+    write_tiff(below / "bands" / "20200105_B8.tif")
+    one = FolderSource(below / "bands", BandRequest((Band("B4"),)), "{date:%Y%m%d}_{band}.tif").list_scenes()
+    assert one.remarks() == ["not used: 1 files of other bands (B8)"]
 
 
 def test_dates_seconds_apart_are_noted(tmp_path):
