@@ -64,7 +64,7 @@ class FolderSource(LayeredSource):
                 refused.append(refusal)
         used = {path for files in found.values() for path, _ in files.values()}
         rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
-        others = {path: name.band for path in rest if pattern.has_band and (name := pattern.match(path))}
+        others = {path: of.band for path in rest if pattern.has_band and (of := pattern.match(path))}
         unused = [*(f"{path} (a folder that is a link)" for path in linked), *(path for path in rest if path not in others)]
         refused += [*(undated[key] for key in sorted(undated)), *misnamed]
         return resolve_dates(scenes, refused, self.same_date, unused, self._notes(pattern, set(others.values()), len(others)))
