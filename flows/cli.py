@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from flows import verbs
+from flows.cli_change import change
+from flows.cli_options import AsJson, DryRun, Overrides
 from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
 
@@ -29,12 +31,6 @@ app = typer.Typer(
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
 Cube = Annotated[str, typer.Argument(metavar="CUBE", help="a cube: a folder such as runs/demo/cube, or s3://bucket/prefix")]
 Snapshot = Annotated[str | None, typer.Option(help="an older version (see `driftline history CUBE`); default: the newest")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="replace a value of the config, e.g. training.epochs=5; may be repeated"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON object on stdout; progress stays on stderr")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan (steps, disk, peak memory, time) and change nothing")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
@@ -167,6 +163,9 @@ def monitor(
       driftline monitor forest.yaml --restart
     """
     return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart)
+
+
+command(short_help="Map what changed between two images, without labels or a config.")(change)
 
 
 @command(short_help="Run all stages and the report, skipping what is up to date.")

@@ -49,6 +49,7 @@ def test_every_input_of_every_task_is_known() -> None:
         "forecast": [("source", "path")],
         "monitor": [("source", "path"), ("monitoring", "model", "run")],
         "change": [("source", "path")],
+        "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
     }
 
 
