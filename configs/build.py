@@ -105,6 +105,19 @@ def build_grid(run: CubeRun) -> Grid | None:
     return Grid(run.grid.crs, (size, 0.0, left, 0.0, -size, top), (max(rows, 1), max(columns, 1)))
 
 
+def grid_notes(run: CubeRun) -> list[str]:
+    """A line if the grid that the config asks for is not exactly within its bounds."""
+    grid = build_grid(run)
+    if grid is None or run.grid is None:
+        return []
+    asked = tuple(run.grid.bounds)
+    if max(abs(one - other) for one, other in zip(asked, grid.bounds_xy, strict=True)) <= 1e-6 * run.grid.resolution:
+        return []
+    size = " x ".join(f"{extent:.10g}" for extent in (asked[2] - asked[0], asked[3] - asked[1]))
+    taken = ", ".join(f"{edge:.10g}" for edge in grid.bounds_xy)
+    return [f"grid.bounds: {size} is no multiple of the resolution {run.grid.resolution:g}; the grid has the bounds {taken}"]
+
+
 def build_variables(variables: Iterable[VariableConfig]) -> tuple[Variable, ...]:
     """What is computed from the bands, in the order of the config."""
     from pipelines.samples.variables import Variable

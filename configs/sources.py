@@ -38,10 +38,10 @@ class SourceDefaults(Strict):
     bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
         min_length=1, description="names, or mappings where a band differs from the defaults below"
     )
-    scale: float = Field(1.0, description="physical value = stored * scale + offset")
-    offset: float = Field(0.0, description="physical value = stored * scale + offset")
-    nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
-    unit: str = Field("", description="of the physical values, e.g. mm; for tables and pictures")
+    scale: float = Field(1.0, description="physical value = stored * scale + offset; 1: what the files say")
+    offset: float = Field(0.0, description="physical value = stored * scale + offset; 0: what the files say")
+    nodata: float | None = Field(None, description="stored value of missing pixels, beside what the files call missing")
+    unit: str = Field("", description="of the physical values, e.g. mm; for tables and pictures; default: what the files say")
     valid_range: tuple[float, float] | None = Field(None, description="inclusive, in stored values; outside is not valid")
     read_as: Literal["int16", "uint16", "uint8", "int32", "float32"] | None = Field(
         None, description="reinterpret the stored bits as this dtype of the same size, for files with a wrongly declared dtype"
@@ -65,11 +65,30 @@ class SourceDefaults(Strict):
         if self.transform and self.transform[0] * self.transform[4] == self.transform[1] * self.transform[3]:
             remedy = "order: a, b, c, d, e, f with x = a*column + b*row + c and y = d*column + e*row + f"
             yield Finding(("source", "transform"), "this affine has no area", remedy)
+        elif self.transform and (order := order_of(self.transform)):
+            problem = f"as an affine these numbers make sheared pixels; they are in the order of {order[0]}"
+            yield Finding(("source", "transform"), problem, f"write {list(order[1])}")
         yield from schema.check_crs(("source", "crs"), self.crs)
 
     def names_in_files(self) -> dict[Key, str]:
         """Key -> how the band is called in the files."""
         return {("source", "bands", index): band.source or band.name for index, band in enumerate(self.bands)}
+
+
+def order_of(numbers: tuple[float, ...]) -> tuple[str, tuple[float, ...]] | None:
+    """(whose order it is, the numbers as an affine) of six numbers that make right-angled pixels in another order only."""
+
+    def is_square(a: float, b: float, d: float, e: float) -> bool:
+        return abs(a * b + d * e) <= 1e-3 * abs(a * e - b * d)
+
+    a, b, c, d, e, f = numbers
+    if is_square(a, b, d, e):
+        return None
+    if is_square(b, c, e, f):
+        return "GDAL (c, a, b, f, d, e)", (b, c, a, e, f, d)
+    if is_square(a, c, b, d):
+        return "a world file (a, d, b, e, c, f of the centre)", (a, c, e - (a + c) / 2, b, d, f - (b + d) / 2)
+    return None
 
 
 class NetcdfSource(SourceDefaults):
@@ -87,7 +106,8 @@ class FolderSource(SourceDefaults):
     """A folder of GeoTIFF, JPEG2000 or HDF5 files, date (and band) in the file name.
 
     `pattern` is matched against the path below `path`: `{date:%Y%m%d}`, `{band}` and `*` (anything but `/`).
-    A file that holds several bands has no `{band}`; `bands` then names them in file order.
+    A file that holds several bands has no `{band}`; they are found by their descriptions, by number (`source: "4"`), or in file
+    order where `bands` names all of them.
     """
 
     kind: Literal["folder"]
@@ -113,7 +133,7 @@ class StackSource(SourceDefaults):
     path: InputPath = Field(description="the folder of the rasters")
     files: Annotated[dict[Name, LocalPath], BELOW_SOURCE] = Field(description="band -> file name below `path`")
     dates: Annotated[LocalPath, BELOW_SOURCE] = Field(
-        description="text or CSV file below `path`; the first column that parses as dates is used"
+        description="text or CSV file below `path`; of several columns of dates the one whose heading says so"
     )
 
     def check(self, sections: Sections) -> Iterator[Finding]:
@@ -182,8 +202,10 @@ def _check_date_form(key: Key, form: str) -> Iterator[Finding]:
         yield Finding(key, "{date} needs its form", "for example {date:%Y%m%d} for 20200630")
     elif not wrong:
         has = set(directives)
-        if not has & {"Y", "y"} or not ("j" in has or (has & {"m", "b", "B"})):
-            yield Finding(key, f"{{date:{form}}} does not name a day", "it needs a year and a day: %Y%m%d, or %Y%j")
+        if not has & {"Y", "y"}:
+            yield Finding(
+                key, f"{{date:{form}}} has no year", "it needs a year, and a day where the names have one: %Y%m%d, or %Y%j"
+            )
 
 
 def _check_names(source: FolderSource, quality: str | None) -> Iterator[Finding]:

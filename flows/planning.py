@@ -3,11 +3,15 @@
 The rates were measured on two idle cores without a GPU. Training often ends before its last epoch, which no plan knows.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs import build
 from configs.run import CubeConfig, CubeRun
@@ -17,8 +21,12 @@ from flows import Json
 from flows.folder import RunFolder, finished
 from flows.stage import stages_of
 from flows.tasks import task_of
-from pipelines.errors import MissingInput
+from pipelines.errors import MissingInput, RequestError
 from pipelines.wording import counted
+
+if TYPE_CHECKING:
+    from pipelines.grid import Grid
+    from pipelines.sources.source import Listing, Source
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
@@ -52,6 +60,7 @@ class Extent:
     bands: int
     itemsize: int
     sites: int = 1  # whose pixels `shape_yx` counts as those of one
+    notes: tuple[str, ...] = ()  # what ingest would convert, doubt, refuse or not use
 
     @property
     def pixels(self) -> int:
@@ -86,6 +95,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
             "bands": extent.bands,
             "sites": extent.sites,
         },
+        "notes": list(extent.notes),
         "finished_before": [step.stage for step in steps if finished(folder, step.stage)],
         "steps": [asdict(step) for step in steps],
         "seconds": round(sum(step.seconds for step in steps)),
@@ -103,8 +113,10 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         source = build.build_source(run)
         listing = source.list_scenes()
         grid = build.build_grid(run) or source.native_grid()
-        dates = [scene.observed_utc for scene in listing.scenes]
-        return Extent(len(dates), count_before(dates, until), grid.shape_yx, len(source.bands), source.dtype().itemsize)
+        notes, refused = check_scenes(run, source, listing, grid)
+        dates = [scene.observed_utc for scene in listing.scenes if scene.id not in refused]
+        size = grid.shape_yx, len(source.bands), source.dtype().itemsize
+        return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes))
     from pipelines.cube.store import open_cube
 
     try:
@@ -113,6 +125,28 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         raise MissingInput(f"{e} (there is nothing to plan from)") from e
     times, sizes = list(image["time"].values), image.sizes
     return Extent(len(times), count_before(times, until), (sizes["y"], sizes["x"]), sizes["band"], image.dtype.itemsize)
+
+
+def check_scenes(run: CubeRun, source: Source, listing: Listing, grid: Grid) -> tuple[list[str], set[str]]:
+    """(what ingest would say of the scenes, the ids of those that it would refuse without reading pixels).
+
+    Raises RequestError if it would refuse all of them.
+    """
+    from pipelines.sources.layered import LayeredSource
+
+    notes, refused = [*listing.remarks(), *build.grid_notes(run)], list(listing.refused)
+    if isinstance(source, LayeredSource):
+        only_on = None if run.cube.on_other_grid == "reproject" else grid
+        lines, of_files = source.remarks(listing.scenes, only_on)
+        notes, refused = [*notes, *lines], [*refused, *of_files]
+    ids = {error.scene_id for error in refused}
+    if refused and not any(scene.id not in ids for scene in listing.scenes):
+        shown = "\n".join(f"  {error}" for error in refused[:3])
+        raise RequestError(f"all {counted(len(refused), 'scene')} would be refused; the first:\n{shown}")
+    reasons = Counter(error.reason for error in refused)
+    first = {error.reason: error for error in reversed(refused)}
+    notes += [f"{counted(count, 'scene')} would be refused; the first: {first[reason]}" for reason, count in reasons.items()]
+    return notes, ids
 
 
 def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
@@ -131,6 +165,7 @@ def plan_lines(content: Json) -> list[str]:
     dates, bands, sites = counted(extent["dates"], "date"), counted(extent["bands"], "band"), extent["sites"]
     pixels = f"{extent['y']} x {extent['x']} pixels" if sites == 1 else f"{extent['y'] * extent['x']} pixels in {sites} sites"
     lines.append(f"  {dates}, {pixels}, {bands} -> {Path(content['folder'])}")
+    lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
     for step in content["steps"]:
         done = " (finished before; skipped if nothing changed)" if step["stage"] in content["finished_before"] else ""

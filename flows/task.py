@@ -233,6 +233,7 @@ def ingest_scenes(context: Invocation) -> Record:
     report = context.steps.do(
         "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)
     )
+    notes = [*build.grid_notes(run), *report.notes]
     return {
         "snapshot": report.snapshot,
         "added": len(report.added),
@@ -241,7 +242,8 @@ def ingest_scenes(context: Invocation) -> Record:
         "unchanged": len(report.unchanged),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": format_report(report),
-        "lines": tuple(format_refusals(report.refused, folder.refused)),
+        "notes": notes,
+        "lines": (*(f"  note: {note}" for note in notes), *format_refusals(report.refused, folder.refused)),
         "is_new": report.is_new,
     }
 

@@ -65,8 +65,8 @@ DAMAGED = {"unreadable", "truncated", "driver"}  # the file cannot be read: a cu
 class SceneRefused(DriftlineError):
     """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
-    Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, missing-band, no-date,
-    duplicate-date, all-nodata, all-cloud, few-usable, too-large.
+    Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, wrong-scale, wrong-unit, missing-band,
+    no-date, duplicate-date, all-nodata, all-cloud, few-usable, too-large.
     """
 
     def __init__(self, scene_id: str, reason: str, detail: str):

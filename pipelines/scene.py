@@ -1,6 +1,6 @@
 """Scenes: one acquisition of an area, its bands and where they are stored, and the values that fill what is missing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,16 @@ class Band:
     nodata: float | None = None
     unit: str = ""
     valid_range: tuple[float, float] | None = None  # inclusive, in stored values; values outside are invalid
+
+    def completed(self, other: "Band") -> "Band":
+        """This band, with the scale, offset, nodata and unit of `other` where its own are 1, 0, None and ""."""
+        return replace(
+            self,
+            scale=other.scale if self.scale == 1 else self.scale,
+            offset=other.offset if self.offset == 0 else self.offset,
+            nodata=other.nodata if self.nodata is None else self.nodata,
+            unit=self.unit or other.unit,
+        )
 
 
 @dataclass(frozen=True)

@@ -325,7 +325,7 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
     label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
-    for line in [*label.notes, *format_refusals(report.refused, listed_in)]:
+    for line in [*label.notes, *report.notes, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
     before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
     is_new = report.is_new or label.label_sha256 != before

@@ -21,6 +21,7 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.files import replacing
 from pipelines.grid import Grid
 from pipelines.progress import Progress
+from pipelines.sources.facts import FileFacts
 from pipelines.sources.layers import canonical_crs
 from pipelines.sources.opening import open_raster
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
@@ -147,7 +148,8 @@ def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid |
     height, width = grid.shape_yx
     if lattice_offset(there, grid) is None:
         notes.append(f"{path.name} was warped (nearest) onto the cube's grid of {height} x {width} pixels")
-    label_YX = resample(_Classes(classes_YX, there), grid, slice(0, height), UNKNOWN, UNKNOWN, "nearest")
+    facts = FileFacts(classes_YX.dtype, there, nodata=(UNKNOWN,))
+    label_YX = np.ma.getdata(resample(_Classes(classes_YX, there, facts), facts, grid, slice(0, height), "nearest"))
     return label_YX, [*notes, *_check_classes(path, label_YX, others)]
 
 
@@ -161,15 +163,13 @@ class _Classes:
 
     classes_YX: np.ndarray
     grid: Grid
-    nodata: float | None = UNKNOWN
-    scale_offset: tuple[float, float] = (1.0, 0.0)
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.classes_YX.dtype
+    facts: FileFacts
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         return self.classes_YX[rows, columns]
+
+    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
+        return None
 
 
 def _read_codes(path: Path, settings: LabelSettings) -> tuple[np.ndarray, Grid | None, dict[float, int]]:

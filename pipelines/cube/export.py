@@ -10,7 +10,7 @@ import zarr
 from numcodecs import Blosc
 from zarr.types import AnyArray
 
-from pipelines.cube.store import IMAGE, STEP_TEXTS, VALID, bands_of, is_remote, missing_value, open_cube
+from pipelines.cube.store import IMAGE, STEP_TEXTS, VALID, bands_of, grid_of, is_remote, missing_value, open_cube
 from pipelines.errors import RequestError
 
 
@@ -25,7 +25,7 @@ def export_zarr(uri: str, target: str | Path, snapshot: str | None = None) -> Pa
 
     Written to a temporary folder and renamed when complete. One date is in memory at a time.
 
-    Raises RequestError if `target` exists.
+    Raises RequestError if `target` exists, or for a rotated grid, which GDAL would read as a straight one.
     """
     if is_remote(str(target)):
         raise RequestError(f"{target}: export to a local folder, then copy it")
@@ -33,6 +33,9 @@ def export_zarr(uri: str, target: str | Path, snapshot: str | None = None) -> Pa
     if target.exists():
         raise RequestError(f"{target} exists and is not overwritten: remove it or choose another path")
     cube = open_cube(uri, snapshot)
+    if not (grid := grid_of(cube)).is_straight and not grid.is_volume:
+        remedy = "ingest it onto a straight one (grid: with crs, resolution and bounds, and cube.on_other_grid: reproject)"
+        raise RequestError(f"the grid of {uri} is rotated, which readers of plain Zarr do not see: {remedy}, then export that")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
-from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
+from pipelines.cube.plan import KnownRefusal, Step, changed_at, fingerprint_scene, plan_ingest
 from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
@@ -26,6 +26,7 @@ from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.progress import Progress
 from pipelines.scene import Band, Scene
+from pipelines.sources.layered import LayeredSource
 from pipelines.sources.quality import QualityMask
 from pipelines.sources.reading import SceneReader
 from pipelines.sources.source import Listing, OnOtherGrid, Resampling, SameDate, Source, resolve_dates
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MB = 2**20
 CONFLICT_TRIES = 5
+RECORDED = "driftline_records"  # attribute of cubes whose scenes were all read by the record of their own files
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class IngestReport:
     dropped: tuple[str, ...]  # in the cube before, refused now
     refused: tuple[SceneRefused, ...]
     seconds: float
+    notes: tuple[str, ...] = ()  # what was converted, doubted or not used, one line each
 
     @property
     def is_new(self) -> bool:
@@ -93,10 +96,11 @@ def ingest(
     """
     started = time.monotonic()
     listing = source.list_scenes()
+    unused, notes = listing.unused, listing.notes
     # most sources resolve their dates themselves; here for those that do not
     if settings.same_date == "mosaic" and not any(scene.parts for scene in listing.scenes):
         listing = resolve_dates(listing.scenes, listing.refused, "mosaic")
-    listing = resolve_dates(listing.scenes, listing.refused, "refuse")
+    listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
     with store.exclusive_writer(uri), _storage_errors(uri):
@@ -111,7 +115,8 @@ def ingest(
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
-    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started)
+    noted = (*listing.remarks(), *run.remarks)
+    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, noted)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
@@ -136,6 +141,10 @@ class _Ingest:
     refused: dict[str, SceneRefused]
     outcome: dict[str, Outcome] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    started_utc: np.datetime64 = field(default_factory=lambda: np.datetime64(time.time_ns(), "ns"))
+    changed_utc: dict[str, np.datetime64] = field(default_factory=dict)
+    read_again: dict[str, str] = field(default_factory=dict)  # id -> fingerprint of scenes whose files changed, not their pixels
 
     def write_all(self) -> str:
         """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
@@ -146,7 +155,16 @@ class _Ingest:
         context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
         fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
         known = ((), ()) if root is None else (read_steps(root), read_refusals(root))
-        plan = plan_ingest(scenes, fingerprints, *known)
+        self.changed_utc = {scene.id: changed_at(scene) for scene in scenes}
+        plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
+        if root is not None and RECORDED not in root.attrs and (doubted := _doubted(reader.source, scenes, plan.unchanged)):
+            self.remarks = (
+                f"{len(doubted)} scenes of an earlier version are read again, by what their files say: {doubted[0]} ...",
+            )
+            self.changed_utc |= dict.fromkeys(doubted, self.started_utc)
+            plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
+        if isinstance(reader.source, LayeredSource):
+            self.remarks += tuple(reader.source.remarks([work.scene for work in plan.works])[0])
         for scene_id in plan.unchanged:
             self.outcome.setdefault(scene_id, "unchanged")
         self.refused |= {e.scene_id: e for e in plan.refused}
@@ -170,9 +188,12 @@ class _Ingest:
 
     def _reader(self, root: zarr.Group | None) -> SceneReader:
         """Reads scenes for the cube, or for a new one. Raises CubeMismatch unless the source and the grid fit the cube."""
-        grid = _matching_grid(self.uri, self.grid, self.source) if root is not None else self.grid or self.source.native_grid()
-        how = self.settings
-        return SceneReader(self.source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)
+        source, how = self.source, self.settings
+        if root is None:
+            grid = self.grid or source.native_grid()
+        else:
+            source, grid = _matching(self.uri, self.grid, source)
+        return SceneReader(source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)
 
     def _write_batch(
         self,
@@ -186,14 +207,14 @@ class _Ingest:
         settings = self.settings
         session = repository.writable_session(BRANCH)
         if not store.has_layout(session.store):
-            dtype = np.dtype(self.source.dtype())
-            store.create_arrays(session.store, reader.grid, self.source.bands, dtype, settings.chunk_px, settings.attributes)
+            dtype = np.dtype(reader.source.dtype())
+            store.create_arrays(session.store, reader.grid, reader.source.bands, dtype, settings.chunk_px, settings.attributes)
             if settings.dask is not None:  # workers write to forks, and only a clean session can be forked
                 session.commit("create cube")
                 session = repository.writable_session(BRANCH)
         root = zarr.open_group(session.store, mode="r+")
         steps = read_steps(root)
-        works = list(plan_ingest(scenes, fingerprints, steps).works)
+        works = list(plan_ingest(scenes, fingerprints, steps, (), self.changed_utc).works)
         if works and settings.dask is not None:
             results = write_with_dask(session, reader, works, len(steps), settings.memory_mb, settings.dask)
         else:
@@ -203,10 +224,17 @@ class _Ingest:
         for one in results:
             written.append(one)
             yield
-        self._finish_batch(session, root, steps, sorted(written, key=lambda one: one.work.scene.observed_utc), is_last)
+        written.sort(key=lambda one: one.work.scene.observed_utc)
+        self._finish_batch(session, root, steps, written, reader.source.bands, is_last)
 
     def _finish_batch(
-        self, session: icechunk.Session, root: zarr.Group, steps: tuple[Step, ...], written: list[Written], is_last: bool
+        self,
+        session: icechunk.Session,
+        root: zarr.Group,
+        steps: tuple[Step, ...],
+        written: list[Written],
+        of_source: tuple[Band, ...],
+        is_last: bool,
     ) -> None:
         """Sorts the dates, describes them and commits; without changes the session is discarded. The last batch drops dates."""
         outcome = {one.work.scene.id: one.outcome for one in written if one.refused is None}
@@ -215,12 +243,19 @@ class _Ingest:
         self.refused |= refused
         added, replaced = ([scene_id for scene_id, kind in outcome.items() if kind == which] for which in ("added", "replaced"))
         dropped = [step.scene_id for step in steps if is_last and self._is_stale(step)]
-        now = np.datetime64(time.time_ns(), "ns")
+        now = self.started_utc  # a file that changes from here on is read again
         new = [(_step_of(one, now), one.slot) for one in written if one.slot is not None]
+        self.read_again |= {
+            one.work.scene.id: one.work.fingerprint for one in written if one.slot is None and one.refused is None
+        }
         gone, taken = {one.work.replaces for one in written if one.slot is not None}, {step.time for step, _ in new}
         stay = [(step, n) for n, step in enumerate(steps) if not (n in gone or step.time in taken or step.scene_id in dropped)]
+        again = {
+            step.scene_id: replace(step, fingerprint=self.read_again.get(step.scene_id, ""), ingested_utc=now) for step in steps
+        }
+        stay = [(again[step.scene_id] if step.scene_id in self.read_again else step, n) for step, n in stay]
         positioned = sorted([*stay, *new], key=lambda pair: pair[0].time)
-        bands, image = [store.band_as_json(band) for band in self.source.bands], array_of(root, IMAGE)
+        bands, image = [store.band_as_json(band) for band in of_source], array_of(root, IMAGE)
         is_changed = bool(new or dropped) or json.loads(str(image.attrs["bands"])) != bands
         if positioned and is_changed:
             image.attrs["bands"] = json.dumps(bands)
@@ -228,7 +263,7 @@ class _Ingest:
             sort_dates(root, [index for _, index in positioned])
             write_steps(root, [step for step, _ in positioned])
             write_refusals(root, _refusals_to_keep(read_refusals(root), written))
-            root.attrs.update(self.settings.attributes)
+            root.attrs.update({**self.settings.attributes, **({RECORDED: 1} if is_last else {})})
             verify(root)
             message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(dropped)} dropped, {len(refused)} refused"
             changed = {"added": added, "replaced": replaced, "dropped": dropped}
@@ -250,26 +285,43 @@ def _newest(repository: icechunk.Repository) -> zarr.Group | None:
     return zarr.open_group(head, mode="r") if store.has_layout(head) else None
 
 
-def _matching_grid(uri: str, grid: Grid | None, source: Source) -> Grid:
-    """The grid of the existing cube.
+def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid]:
+    """The source, whose scenes become those of the existing cube, and the cube's grid.
 
-    Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may.
+    Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may. Of a
+    source of files only what the config states must be equal: what a file says is compared, scene by scene, when it is read.
     """
     cube = store.open_cube(uri)
-    existing = store.grid_of(cube)
+    existing, bands, dtype = store.grid_of(cube), store.bands_of(cube), cube[IMAGE].dtype
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
             f"the cube at {uri} has the grid {existing.frame}, {existing.transform}, {existing.shape}; "
             f"requested {grid.frame}, {grid.transform}, {grid.shape}: omit the grid, or name a new cube (cube.uri)"
         )
+    if isinstance(source, LayeredSource):
+        asked = source.requested
+        stored = asked.read_as or dtype
+        by_name = {band.name: band for band in bands}
+        wanted = tuple(band.completed(by_name.get(band.name, band)) for band in asked.bands)
+        source = source.for_cube(wanted, dtype, existing)
+    else:
+        stored, wanted = source.dtype(), source.bands
     remedy = "name a new cube (cube.uri) or use the bands of this one"
-    if cube[IMAGE].dtype != source.dtype():
-        raise CubeMismatch(f"the cube at {uri} stores {cube[IMAGE].dtype}, the source has {source.dtype()}: {remedy}")
-    here, there = ([_comparable(band) for band in bands] for bands in (store.bands_of(cube), source.bands))
+    if dtype != stored:
+        raise CubeMismatch(f"the cube at {uri} stores {dtype}, the source has {stored}: {remedy}")
+    here, there = ([_comparable(band) for band in of] for of in (bands, wanted))
     if here != there:
         found = f"the cube at {uri} has the bands (name, scale, offset, nodata) {here}"
         raise CubeMismatch(f"{found}, the source has {there}: {remedy}")
-    return existing
+    return source, existing
+
+
+def _doubted(source: Source, scenes: list[Scene], unchanged: tuple[str, ...]) -> list[str]:
+    """Ids of the unchanged scenes that an earlier version may have read wrongly."""
+    if not isinstance(source, LayeredSource):
+        return []
+    kept = set(unchanged)
+    return source.to_read_again([scene for scene in scenes if scene.id in kept])
 
 
 def _comparable(band: Band) -> tuple[str, float, float, str]:

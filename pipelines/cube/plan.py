@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,32 +55,57 @@ class Plan:
 
 
 def plan_ingest(
-    scenes: list[Scene], fingerprints: dict[str, str], steps: tuple[Step, ...], known_refusals: tuple[KnownRefusal, ...] = ()
+    scenes: list[Scene],
+    fingerprints: dict[str, str],
+    steps: tuple[Step, ...],
+    known_refusals: tuple[KnownRefusal, ...] = (),
+    changed_utc: Mapping[str, np.datetime64] | None = None,
 ) -> Plan:
     """What to do with each scene, by its id and date.
 
     If the id is in the cube, the fingerprint decides whether the scene is read again, and the content hash whether it is
     written again. A scene replaces another id that has its date: what the source lists decides, not what came first. An empty
-    fingerprint never matches.
+    fingerprint never matches, and neither does that of a scene of which a file changed (`changed_utc`, by id) after it was read:
+    name, size and time of change may be those of the file before.
     """
+    changed_utc = changed_utc or {}
+    last_utc = max((step.ingested_utc for step in steps), default=np.datetime64(0, "ns"))
     by_id = {step.scene_id: index for index, step in enumerate(steps)}
     by_time = {step.time: index for index, step in enumerate(steps)}
     refused_before = {(r.scene_id, r.fingerprint): r for r in known_refusals if r.fingerprint}
     works, unchanged, refused = [], [], []
     for scene in sorted(scenes, key=lambda scene: (scene.observed_utc, scene.id)):
         fingerprint = fingerprints.get(scene.id, "")
-        known = refused_before.get((scene.id, fingerprint))
+        changed = changed_utc.get(scene.id, np.datetime64(0, "ns"))
+        known = refused_before.get((scene.id, fingerprint)) if changed <= last_utc else None
         existing, same_date = by_id.get(scene.id), by_time.get(scene.observed_utc)
         before = steps[existing] if existing is not None and existing == same_date else None
         if known is not None:
             refused.append(SceneRefused(known.scene_id, known.reason, known.detail))
-        elif before is not None and fingerprint and fingerprint == before.fingerprint:
+        elif before is not None and fingerprint == before.fingerprint and _is_since(before, changed):
             unchanged.append(scene.id)
         else:
             # if only the date changed, the pixels move too: an equal hash must not skip the scene
             replaces = same_date if existing is None else existing
             works.append(Work(scene, fingerprint, replaces, before.content_hash if before else ""))
     return Plan(tuple(works), tuple(unchanged), tuple(refused))
+
+
+def _is_since(step: Step, changed: np.datetime64) -> bool:
+    return bool(step.fingerprint) and bool(changed <= step.ingested_utc)
+
+
+def changed_at(scene: Scene) -> np.datetime64:
+    """When the status of a file of the scene last changed (ctime), which no copy and no tool sets back; 0 for what is no file."""
+    latest = 0
+    for part in scene.parts or (scene,):
+        for asset in part.assets.values():
+            for path in (asset.path, f"{asset.path}.msk"):
+                try:
+                    latest = max(latest, Path(path).stat().st_ctime_ns)
+                except OSError:
+                    continue
+    return np.datetime64(latest, "ns")
 
 
 def fingerprint_scene(scene: Scene, context: str) -> str:

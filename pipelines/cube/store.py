@@ -205,8 +205,8 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
 
 
 def _axis(grid: Grid, name: str) -> tuple[np.ndarray, dict[str, JSON]]:
-    """Coordinates of the centres along an axis, and their attributes; of rotated volumes the distance from the first corner."""
-    if not (grid.is_straight or not grid.is_volume):
+    """Coordinates of the centres along an axis, and their attributes; of rotated grids the distance from the first corner."""
+    if not grid.is_straight:
         step, size = grid.spacing[grid.dims.index(name)], grid.shape[grid.dims.index(name)]
         return step * (np.arange(size) + 0.5), {"long_name": "distance along a rotated axis; spatial_ref has the position"}
     if isinstance(grid.frame, PatientFrame):

@@ -27,6 +27,7 @@ MEAN_TO_SIGMA = math.sqrt(math.pi / 2)  # mean absolute deviation of a normal di
 BISQUARE = 4.685  # 95 % efficiency on clean normal data
 ITERATIONS = 10
 SEASON_RANGE = (0.5, 3.0)  # the spread of a season, in spreads of the year
+LEAST_SHARE = 0.02  # of the spread of the values themselves: the least spread around the curve, also while it is fitted
 LEAST_RELATIVE_SPREAD = 1e-3  # of the level: a series without any noise must not see a change in rounding
 CHUNK_PX = 4096  # pixels whose weights and residuals are in memory at once
 
@@ -89,19 +90,22 @@ class HarmonicModel(Constant):
     def _fit_chunk(self, x_PN: np.ndarray, valid_PN: np.ndarray, features_NJ: np.ndarray, waves_NS: np.ndarray) -> Arrays:
         """(P, ...) float64 arrays of the names in `fit`, by reweighting from the plain ridge fit."""
         weight_PN = valid_PN.astype(np.float64)
+        # without a floor the curve through most values of a series without noise rejects all others, and moves away from them
+        distance_PN = np.abs(x_PN - masked_median(x_PN, valid_PN)[:, None])
+        least_P = np.maximum(LEAST_SHARE * MAD_TO_SIGMA * masked_median(distance_PN, valid_PN), max(self.least_spread, 1e-9))
         for step in range(ITERATIONS + 1):
             normal_PJJ = penalised(weight_PN, features_NJ, self.ridge)
             coefficients_PJ = np.linalg.solve(normal_PJJ, ((weight_PN * x_PN) @ features_NJ)[..., None])[..., 0]
             residual_PN = np.where(valid_PN, x_PN - coefficients_PJ @ features_NJ.T, 0)
             scale_P = MAD_TO_SIGMA * masked_median(np.abs(residual_PN), valid_PN)
             if step < ITERATIONS:
-                u_PN = residual_PN / (BISQUARE * np.maximum(scale_P, 1e-9))[:, None]
+                u_PN = residual_PN / (BISQUARE * np.maximum(scale_P, least_P))[:, None]
                 weight_PN = np.where(valid_PN, np.clip(1 - u_PN**2, 0, None) ** 2, 0)
         inverse_PJJ = np.linalg.inv(normal_PJJ)
         # A curve of J numbers lies closer to its N values than the truth does.
         count_P = valid_PN.sum(axis=1)
         inflation_P = np.sqrt(count_P / np.maximum(count_P - features_NJ.shape[1], 1))
-        floor_P = np.maximum(self.least_spread, LEAST_RELATIVE_SPREAD * np.abs(coefficients_PJ[:, 0]))
+        floor_P = np.maximum(least_P, LEAST_RELATIVE_SPREAD * np.abs(coefficients_PJ[:, 0]))
         spread_P = np.maximum(scale_P * inflation_P, floor_P)
         seen_P = count_P > 0
         return {

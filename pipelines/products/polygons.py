@@ -32,6 +32,7 @@ from pipelines.errors import MissingInput, RequestError
 from pipelines.files import naming_full_disk, publish
 from pipelines.grid import Grid
 from pipelines.products.cog import check_shapes, row_bands
+from pipelines.products.footprint import cut_at_180, wrap_longitude
 from pipelines.products.json_values import plain
 from pipelines.products.layers import Rows
 
@@ -217,12 +218,19 @@ def measure(outlines: GeoSeries, grid: Grid) -> tuple[np.ndarray, np.ndarray, np
     if geod is None:
         raise RequestError(f"{grid.crs}: not a place on Earth, so a patch has no area in m² here; use a grid with a geodetic CRS")
     pixel = min(abs(v) for v in grid.resolution_xy)
+    if crs.is_geographic:  # pixels whose centres lie on a pole end there
+        outlines = GeoSeries(shapely.transform(outlines.to_numpy(), _clip_to_poles), crs=outlines.crs)
     geographic = outlines.segmentize(SEGMENT_PX * pixel).to_crs(crs.geodetic_crs)
     measured = [geod.geometry_area_perimeter(shapely.orient_polygons(outline)) for outline in geographic]
     centres = outlines.centroid if crs.is_projected else shapely.centroid(outlines.to_numpy())
     lonlat = GeoSeries(centres, crs=grid.crs).to_crs("EPSG:4326")
     area, perimeter = np.array(measured, np.float64).reshape(-1, 2).T
-    return np.abs(area), perimeter, lonlat.x.to_numpy(np.float64), lonlat.y.to_numpy(np.float64)
+    lon = wrap_longitude(lonlat.x.to_numpy(np.float64))
+    return np.abs(area), perimeter, lon, lonlat.y.to_numpy(np.float64)
+
+
+def _clip_to_poles(xy: np.ndarray) -> np.ndarray:
+    return np.column_stack([xy[:, 0], np.clip(xy[:, 1], -90, 90)])
 
 
 def strongest_pixel(outline: shapely.MultiPolygon, grid: Grid, evidence: Rows) -> tuple[int, int]:
@@ -274,7 +282,8 @@ def _write_geopackage(frame: GeoDataFrame, path: Path, layer: str) -> None:
 def write_geojson(frame: GeoDataFrame, path: Path) -> None:
     """Written by hand: dates become ISO 8601 and missing numbers null, which drivers do each in their way."""
     rounded = shapely.set_precision(frame.geometry.to_crs("EPSG:4326").to_numpy(), 1e-8, mode="pointwise")
-    outlines = shapely.orient_polygons(np.array([_cut_at_180(outline) for outline in rounded], object))
+    is_wrapped = not (frame.crs is not None and frame.crs.is_geographic)
+    outlines = shapely.orient_polygons(np.array([_cut(outline, is_wrapped=is_wrapped) for outline in rounded], object))
     rows = frame.drop(columns=frame.geometry.name).to_dict("records")
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -285,19 +294,14 @@ def write_geojson(frame: GeoDataFrame, path: Path) -> None:
         file.write("\n]}\n")
 
 
-def _cut_at_180(outline: shapely.MultiPolygon) -> shapely.MultiPolygon:
-    """The outline in longitudes -180 to 180, in two parts where it crosses that line (RFC 7946, 3.1.9)."""
+def _cut(outline: shapely.MultiPolygon, *, is_wrapped: bool) -> shapely.MultiPolygon:
+    """The outline cut at the 180th meridian; `is_wrapped`: a projection gave its corners on either side of it."""
     left, _, right, _ = outline.bounds
-    if right - left > 180:  # its corners were wrapped on either side
+    if is_wrapped and right - left > 180:
         outline = shapely.transform(
             outline, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
         )
-    if outline.bounds[2] <= 180:
-        return outline
-    west, east = (outline.intersection(shapely.box(x, -90, x + 180, 90)) for x in (0, 180))
-    east = shapely.transform(east, lambda xy: xy - np.array([360.0, 0.0]))
-    pieces = shapely.get_parts([west, east])
-    return shapely.MultiPolygon([part for piece in pieces for part in shapely.get_parts(piece) if part.geom_type == "Polygon"])
+    return shapely.MultiPolygon([*shapely.get_parts(cut_at_180(outline))])
 
 
 def read_patches(folder: Path, stem: str = "changes") -> tuple[dict[str, Any], list[dict[str, Any]]]:

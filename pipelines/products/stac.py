@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.warp import transform_geom
 
 from pipelines.calendar import to_days
 from pipelines.files import write_json
 from pipelines.grid import Grid, parse_crs
 from pipelines.inference.staging import Field
 from pipelines.products.cog import Lineage, band_name, date_for_name, iso, sidecar
+from pipelines.products.footprint import box, footprint, joined_box
 from pipelines.products.json_values import Json
 from pipelines.products.layers import Class, Layer
 
@@ -124,7 +124,7 @@ def write_collection(
     about: list[dict[str, Any]] = [item["properties"] for item in items]
     issued = about[0].get("forecast:reference_datetime")
     boxes = [item["bbox"] for item in (items[:1] if issued else items)]  # the dates of a forecast share theirs
-    whole = [*(min(b[k] for b in boxes) for k in (0, 1)), *(max(b[k] for b in boxes) for k in (2, 3))]
+    whole = joined_box(boxes)
     start, end = min(one.get("start_datetime", one["datetime"]) for one in about), max(one["datetime"] for one in about)
     shared = {key: about[0][key] for key in LINEAGE if all(one[key] == about[0][key] for one in about)}
     content = {
@@ -194,24 +194,6 @@ def projection(grid: Grid) -> dict[str, Any]:
     authority = crs.to_authority(confidence_threshold=100)
     code = {"proj:code": ":".join(authority)} if authority else {"proj:code": None, "proj:wkt2": crs.to_wkt(version="WKT2_2019")}
     return code | {"proj:shape": list(grid.shape_yx), "proj:transform": list(grid.transform), "proj:bbox": list(grid.bounds_xy)}
-
-
-def footprint(grid: Grid) -> dict[str, Any]:
-    """GeoJSON polygon of the outer pixel edges in longitude and latitude, each edge in 8 parts, counter-clockwise."""
-    height, width = grid.shape_yx
-    steps = np.linspace(0, 1, 9)
-    edge = [(0, t * height) for t in steps] + [(t * width, height) for t in steps[1:]]
-    edge += [(width, (1 - t) * height) for t in steps[1:]] + [((1 - t) * width, 0) for t in steps[1:]]
-    ring = [grid.affine * corner for corner in edge]
-    polygon = transform_geom(parse_crs(grid.crs), "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=7)
-    rings = polygon["coordinates"]
-    return {"type": "Polygon", "coordinates": [[[float(x), float(y)] for x, y in ring] for ring in rings]}
-
-
-def box(geometry: Json) -> list[float]:
-    """[west, south, east, north] of a polygon."""
-    xs, ys = zip(*geometry["coordinates"][0], strict=True)
-    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def duration(days: float) -> str:

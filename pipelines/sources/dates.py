@@ -14,11 +14,17 @@ DIRECTIVES = {
     "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%b": r"[A-Za-z]{3}", "%%": "%",
 }  # fmt: skip
 FORMATS = (  # longest first: a longer run of digits must not match as a shorter date
-    "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
+    "%Y%jT%H%M%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
     "%Y%m%dT%H%M%S", "%Y%m%d_%H%M%S", "%Y%m%d-%H%M%S", "%Y%m%d%H%M%S", "%Y%m%dT%H%M", "%Y%m%d_%H%M", "%Y%m%d%H%M",
     "%Y-%m-%d", "%Y_%m_%d", "%Y.%m.%d", "%Y/%m/%d", "%Y%m%d", "%Y%j",
 )  # fmt: skip
+DAY_FIRST = ("%d%m%Y", "%d%b%Y", "%d-%m-%Y", "%d.%m.%Y", "%d_%m_%Y")
+COARSE = ("%Y-%m", "%Y_%m", "%b%Y", "%Y%b", "%Y%m", "%Y")  # in names without a day: the first day of the month or year
+LANDSAT_DAY = re.compile(r"(?<=L[COTEM][1-9]\d{6})\d{7}(?=[A-Z]{3}\d\d)")  # LE71820322012273ASN00, before the collections
 FIRST_YEAR, LAST_YEAR = 1950, 2100
+DATE_HEADING = r"date|time|acqui|observ|sensed|sensing|day|^t$"  # of a column of dates
+LATER_HEADING = r"process|creat|publish|updat|ingest|download|modif"  # of one with other dates than those of acquisition
+ID_HEADING = r"#|(?:[a-z]+_)?(?:id|fid|gid|uid|index|idx|nr|no|num|number|row|count)"  # of one that numbers the lines
 
 
 def format_regex(date_format: str) -> str:
@@ -46,17 +52,21 @@ def parse_date(text: str, date_format: str) -> np.datetime64 | None:
 
 
 def find_dates(text: str) -> list[tuple[str, slice]]:
-    """(format, position) of the dates in `text`, from left to right, without overlaps.
+    """(format, position) of the dates in `text`, from left to right, without overlaps; months and years only without any day.
 
     >>> find_dates("S2A_20180605_B04.tif")
     [('%Y%m%d', slice(4, 12, None))]
     """
-    found: list[tuple[str, slice]] = []
-    for date_format in FORMATS:
-        for match in re.finditer(rf"(?<!\d){format_regex(date_format)}(?!\d)", text):
-            is_free = all(match.end() <= other.start or other.stop <= match.start() for _, other in found)
-            if is_free and parse_date(match.group(), date_format) is not None:
-                found.append((date_format, slice(*match.span())))
+    found: list[tuple[str, slice]] = [("%Y%j", slice(*match.span())) for match in LANDSAT_DAY.finditer(text)]
+    for formats in (FORMATS, DAY_FIRST, COARSE):
+        for date_format in formats:
+            word = r"A-Za-z\d" if "%b" in date_format else r"\d"
+            for match in re.finditer(rf"(?<![{word}]){format_regex(date_format)}(?![{word}])", text):
+                is_free = all(match.end() <= other.start or other.stop <= match.start() for _, other in found)
+                if is_free and parse_date(match.group(), date_format) is not None:
+                    found.append((date_format, slice(*match.span())))
+        if found:
+            break
     return sorted(found, key=lambda item: item[1].start)
 
 
@@ -67,11 +77,12 @@ def detect_date(text: str) -> np.datetime64 | None:
     return next((date for date in dates if date is not None), None)
 
 
-def read_dates(path: Path) -> list[np.datetime64 | None]:
-    """The dates of a text or CSV file, one per line, from the first column with dates; None for lines without a date.
+def read_dates(path: Path) -> tuple[list[np.datetime64 | None], list[str]]:
+    """(the dates of a text or CSV file, one per line, None for lines without a date; notes on the column they come from).
 
-    A first line without a date is a heading if any other line has one. Empty lines at the end are ignored.
-    Raises MissingInput, RequestError (no column holds dates).
+    A first line without a date is a heading if any other line has one. Empty lines at the end are ignored. Of several columns
+    that can be read as dates the one whose heading says so is taken; one whose heading says that it numbers lines is not.
+    Raises MissingInput, RequestError (no column holds dates, or several do and differ).
     """
     if not path.is_file():
         raise MissingInput(f"no such dates file: {path}")
@@ -79,11 +90,26 @@ def read_dates(path: Path) -> list[np.datetime64 | None]:
     delimiter = next((mark for mark in (",", ";", "\t") if mark in text), ",")
     rows = list(csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True))
     width = max((len(row) for row in rows), default=0)
+    columns: dict[str, list[np.datetime64 | None]] = {}
     for column in range(width):
         dates = [detect_date(row[column]) if column < len(row) else None for row in rows]
         known = sum(date is not None for date in dates)
-        if known and known >= (len(rows) - 1) / 2:
-            return dates if dates[0] is not None else dates[1:]
+        heading = rows[0][column].strip() if rows and column < len(rows[0]) and dates[0] is None else ""
+        if known and known >= (len(rows) - 1) / 2 and not re.fullmatch(ID_HEADING, heading, re.IGNORECASE):
+            columns[heading or f"column {column + 1}"] = dates if dates[0] is not None else dates[1:]
+    if columns:
+        named = [name for name in columns if re.search(DATE_HEADING, name, re.IGNORECASE)]
+        named = [name for name in named if not re.search(LATER_HEADING, name, re.IGNORECASE)] or named
+        chosen = columns[(named or [*columns])[0]]
+        rivals = [name for name in named or columns if columns[name] != chosen]
+        if rivals:
+            several = ", ".join(repr(name) for name in named or columns)
+            raise RequestError(f"{path.name} has several columns of dates that differ ({several}); keep one of them")
+        others = [repr(name) for name in columns if columns[name] != chosen]
+        note = (
+            f"{path.name}: the dates are those of {named[0]!r}; {', '.join(others)} could be read as dates too" if others else ""
+        )
+        return chosen, [note] if note else []
     shown = text.splitlines()[0][:60] if text else "nothing"
     raise RequestError(f"{path.name} has no column of dates; it begins with {shown!r}; write one per line, such as 2018-06-05")
 

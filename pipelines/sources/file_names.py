@@ -14,15 +14,18 @@ from functools import cached_property
 
 from pipelines.errors import RequestError
 from pipelines.sources.dates import find_dates, format_regex
+from pipelines.sources.products import BESIDE, COMPOUND
 
 TOKEN = re.compile(r"\{date:([^{}]+)\}|\{(band|site|step)\}|(\*)|(\{[^{}]*\})")
 SITE_FIELDS = ("site", "step", "band")
-RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4")
+RASTER_SUFFIXES = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4")
 KNOWN_BAND = re.compile(
-    r"B\d{1,2}A?|BQA|QA_PIXEL|SR_B\d|ST_B\d+|SCL|CLD|MSK|AOT|WVP|TCI|NDVI|EVI|NDWI|LAI|BLUE|GREEN|RED|NIR|SWIR\d?|MIR|TIR|VV|VH|HH|HV|LST",
+    r"B\d{1,2}A?|BAND\d{1,2}|BQA|SCL|CMASK|CLM|FMASK|QA60|UDM2?|DN_UDM|ANALYTICMS\w*|CLD|MSK|AOT|WVP|TCI|NDVI|EVI|NDWI|LAI|BLUE|GREEN|RED|NIR|SWIR\d?|MIR|TIR|VV|VH|HH|HV|LST",
     re.IGNORECASE,
 )
 SEPARATORS = re.compile(r"([_./-])")
+INSIDE = {mark: chr(0xE000 + number) for number, mark in enumerate("_./-")}  # separators inside the name of a band
+OUTSIDE = {ord(inside): mark for mark, inside in INSIDE.items()}
 DATE_FIELD = re.compile(r"\{date:[^{}]*\}")
 MAX_BANDS = 40
 
@@ -141,7 +144,7 @@ class FileNames:
 
 def propose_pattern(paths: list[str]) -> FileNames | None:
     """The pattern that matches most of `paths` (relative, with /); None if no raster among them has a date in its name."""
-    rasters = [path for path in paths if path.lower().endswith(RASTER_SUFFIXES)]
+    rasters = [path for path in paths if path.lower().endswith(RASTER_SUFFIXES) and not BESIDE.search(path)]
     groups: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
     for tokens in filter(None, map(_tokens, rasters)):
         groups[tuple("" if index % 2 == 0 else token for index, token in enumerate(tokens))].append(tokens)
@@ -165,8 +168,18 @@ def _tokens(path: str) -> list[str] | None:
         return None
     base = path.rfind("/") + 1
     date_format, position = next(((f, p) for f, p in dates if p.start >= base), dates[0])
-    before, after = SEPARATORS.split(path[: position.start]), SEPARATORS.split(path[position.stop :])
+    before, after = _split(path[: position.start]), _split(path[position.stop :])
     return [*before[:-1], f"{before[-1]}{{date:{date_format}}}{after[0]}", *after[1:]]
+
+
+def _split(text: str) -> list[str]:
+    """`text` split at separators, which stay at odd positions; those inside the name of a band do not split it."""
+    kept = COMPOUND.sub(lambda match: SEPARATORS.sub(lambda mark: INSIDE[mark.group()], match.group()), text)
+    return [part.translate(OUTSIDE) for part in SEPARATORS.split(kept)]
+
+
+def is_known_band(text: str) -> bool:
+    return bool(COMPOUND.fullmatch(text) or KNOWN_BAND.fullmatch(text))
 
 
 def _band_position(names: list[list[str]]) -> int | None:
@@ -177,8 +190,9 @@ def _band_position(names: list[list[str]]) -> int | None:
         if not 2 <= len(values) <= MAX_BANDS or any("{date:" in value for value in values):
             continue
         rest = {tuple(tokens[:position] + tokens[position + 1 :]) for tokens in names}
-        looks_like_band = sum(bool(KNOWN_BAND.fullmatch(value)) for value in values) >= len(values) / 2
-        is_complete = len(names) >= 0.8 * len(values) * len(rest)
+        looks_like_band = sum(map(is_known_band, values)) >= len(values) / 2
+        is_compound = all(COMPOUND.fullmatch(value) for value in values)  # B04_10m is not in R20m
+        is_complete = is_compound or len(names) >= 0.8 * len(values) * len(rest)
         if is_complete and (looks_like_band or len(rest) > 1):
             candidates.append((looks_like_band, -len(rest), position))
     return max(candidates)[2] if candidates else None

@@ -10,13 +10,14 @@ Links that point out of the folder are refused; folders that are links are not s
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
-from pipelines.sources.file_names import FilePattern, Named, named, propose_pattern, show_some
+from pipelines.sources.file_names import FilePattern, Named, named, natural_key, propose_pattern, show_some
 from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.source import Listing, SameDate, resolve_dates
@@ -40,6 +41,7 @@ class FolderSource(LayeredSource):
     def list_scenes(self) -> Listing:
         """The scenes found. Raises MissingInput (no folder), RequestError (the pattern is wrong or matches nothing)."""
         paths, misnamed = take_text_names(list_files(self.path))
+        linked, _ = take_text_names(linked_folders(self.path))
         pattern = FilePattern(self.pattern)
         bands = self.requested.names_in_files if pattern.has_band else ()
         strict, loose = pattern.regex(bands), pattern.regex(bands, any_date=True)
@@ -60,7 +62,20 @@ class FolderSource(LayeredSource):
                 scenes.append(self._scene(key, files, pattern))
             except SceneRefused as refusal:
                 refused.append(refusal)
-        return resolve_dates(scenes, [*refused, *(undated[key] for key in sorted(undated)), *misnamed], self.same_date)
+        used = {path for files in found.values() for path, _ in files.values()}
+        rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
+        others = {path: of.band for path in rest if pattern.has_band and (of := pattern.match(path))}
+        unused = [*(f"{path} (a folder that is a link)" for path in linked), *(path for path in rest if path not in others)]
+        refused += [*(undated[key] for key in sorted(undated)), *misnamed]
+        return resolve_dates(scenes, refused, self.same_date, unused, self._notes(pattern, set(others.values()), len(others)))
+
+    def _notes(self, pattern: FilePattern, others: set[str], count: int) -> list[str]:
+        notes = []
+        if not re.search(r"%[djHMS]", pattern.date_format):
+            notes.append(f"the pattern {self.pattern!r} has no day: scenes are dated to the first day of the month or year")
+        if others:
+            notes.append(f"not used: {count} files of other bands ({', '.join(sorted(others, key=natural_key))})")
+        return notes
 
     def _nothing_found(self, pattern: FilePattern, paths: list[str]) -> str:
         any_band = {name.band for path in paths if (name := pattern.match(path))}
@@ -107,6 +122,15 @@ def list_files(folder: Path) -> list[str]:
         relative = Path(here).relative_to(folder)
         paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
     return sorted(paths)
+
+
+def linked_folders(folder: Path) -> list[str]:
+    """Paths of the folders below `folder` that are links, with /, sorted: they are not searched."""
+    found = []
+    for here, folders, _ in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [(Path(here) / name).relative_to(folder).as_posix() for name in folders if (Path(here) / name).is_symlink()]
+    return sorted(found)
 
 
 def take_text_names(paths: list[str]) -> tuple[list[str], list[SceneRefused]]:

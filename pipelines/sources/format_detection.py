@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,16 +17,19 @@ import numpy as np
 import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
+from pipelines.grid import Grid
+from pipelines.sources import cf
+from pipelines.sources.cf import cf_crs, cf_times, cf_transform, float_attribute, text_attribute
 from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
-from pipelines.sources.layers import Hdf5Layer, cf_crs, cf_times, cf_transform, float_attribute, text_attribute
-from pipelines.sources.opening import hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.layers import check_degrees
+from pipelines.sources.opening import band_descriptions, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.products import Product, mask_band, product_of, products_in
 
 Value = TypeVar("Value")
 SourceLine = tuple[str, object, str]  # key, value and comment of a line of the config
 
-QUALITY_KINDS = {"SCL": "scl", "BQA": "landsat", "QA_PIXEL": "landsat"}
 HDF5_SUFFIXES = (".nc", ".nc4", ".h5", ".hdf5", ".he5")
 
 
@@ -54,10 +57,12 @@ class DetectedFormat:
     source_lines: tuple[SourceLine, ...] = ()
     shares_dates: bool = False
     differs_in_grid: bool = False
+    product: Product | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def quality(self) -> str | None:
-        return next((band for band in self.bands if band.upper() in QUALITY_KINDS), None)
+        return mask_band(self.bands)
 
 
 def detect_format(path: Path) -> DetectedFormat:
@@ -101,13 +106,22 @@ def _read_cube(path: Path) -> tuple[str, list[str], np.ndarray]:
             for name, item in file.items():
                 if isinstance(item, h5py.Dataset) and item.ndim == 1 and "since" in text_attribute(item, "units"):
                     dates = cf_times(hdf5_data_set(file, name, path.name), path.name)
-                    sets = [n for n in hdf5_data_sets(file) if file[n].ndim == 3 and file[n].shape[0] == len(dates)]
+                    sets = [n for n in hdf5_data_sets(file) if _counts(file[n], len(dates), path.name)]
                     if sets:
                         return name, sets, dates
                     break
     except SceneRefused as error:
         raise RequestError(f"{path.name} is not a readable cube: {error.detail}") from error
     raise RequestError(f"{path.name} has no variable (time, y, x) with a CF time coordinate; no config can be proposed")
+
+
+def _counts(data: h5py.Dataset, dates: int, label: str) -> bool:
+    """True if the planes of a data set are as many as the dates."""
+    try:
+        axes = cf.axes_of(data, label)
+    except SceneRefused:
+        return False
+    return axes.plane is not None and axes.planes(data) == dates
 
 
 def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
@@ -123,8 +137,9 @@ def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
 def _inspect_hdf5(path: Path, name: str) -> BandSample:
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
-        layer = Hdf5Layer(data, 0, None)  # type: ignore[arg-type]  # the grid is not used
-        return BandSample(layer.dtype, data.shape[-2:], layer.nodata, *layer.scale_offset)
+        nodata, _ = cf.stated(data)
+        shape_yx = cf.axes_of(data, path.name).shape_yx(data)
+        return BandSample(cf.value_dtype(data), shape_yx, next(iter(nodata), None), *cf.packing(data))
 
 
 def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -> list[SourceLine]:
@@ -133,9 +148,14 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
     lines: list[SourceLine] = []
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
-        if cf_crs(file, data) is None:
+        axes = cf.axes_of(data, path.name)
+        crs = cf_crs(file, data, axes)
+        transform = cf_transform(data, axes, crs, path.name)
+        if crs is None:
             lines.append(("crs", product.crs if product else "EPSG:4326", guessed))
-        if cf_transform(data, path.name) is None:
+            if transform is not None and product is None:
+                check_degrees(Grid("EPSG:4326", transform, axes.shape_yx(data)), path.name)
+        if transform is None:
             remark = f"{guessed}: (column, row) of a corner to x, y" if guessed else ""
             lines.append(("transform", product.transform if product else [1, 0, 0, 0, -1, 0], remark))
     return lines
@@ -156,19 +176,28 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
         found = _hdf5_folder(path, first, known, lines)
     else:
         by_band = {parsed.band: file for file, parsed in reversed(matched.items())}
-        bands = names.bands or _band_names(first, names.pattern)
+        bands = names.bands or _band_names(first, names.pattern, product_of([first.relative_to(path).as_posix()]))
         position = {name: (by_band[name], 1) if names.bands else (first, index) for index, name in enumerate(bands, start=1)}
         first_of_scene = list({parsed.key: file for file, parsed in matched.items()}.values())
         grids = {_or_none(_georeferencing_of, file) for file in first_of_scene[:: max(1, len(first_of_scene) // 5)][:6]}
         found = DetectedFormat("folder", path, bands, known, lambda name: _inspect_raster(*position[name]), tuple(lines))
-        found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1)
-    return dataclasses.replace(found, shares_dates=len(known) < len(dates))
+        product = product_of([name.relative_to(path).as_posix() for name in matched])
+        found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1, product=product)
+    kinds = products_in([name.relative_to(path).as_posix() for name in matched])
+    notes = [f"the names are of several products ({', '.join(kinds)}), whose bands differ: take one"] if len(kinds) > 1 else []
+    if unplaced := [name for name in paths if path / name not in matched]:
+        notes.append(f"the pattern does not match {len(unplaced)} of {len(paths)} files: {show_some(unplaced)}")
+    if not re.search(r"%[djHMS]", names.pattern):
+        notes.append("the names have no day: scenes are dated to the first day of the month or year")
+    return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))
 
 
-def _band_names(path: Path, pattern: str) -> tuple[str, ...]:
+def _band_names(path: Path, pattern: str, product: Product | None) -> tuple[str, ...]:
     """Names for the bands of a file: their descriptions if valid as names, else (of one band) what `pattern` says, or b1..."""
     with open_raster(path, (1,)) as dataset:
-        found = tuple(_as_name(text or "") for text in dataset.descriptions)
+        found = tuple(map(_as_name, band_descriptions(dataset)))
+    of_product = next((names for names in (product.in_file if product else ()) if len(names) == len(found)), ())
+    found = of_product if of_product and not any(found) else found
     known = [part for part in SEPARATORS.split(pattern) if KNOWN_BAND.fullmatch(part)]
     found = (tuple(known[:1]) or found) if found == ("",) else found
     return found if all(found) and len(set(found)) == len(found) else tuple(f"b{i}" for i in range(1, len(found) + 1))
@@ -267,13 +296,13 @@ def _stack(path: Path, paths: list[str]) -> DetectedFormat | None:
     """Multi-band rasters and a text file with as many dates; None if there is no such pair."""
     for text in paths:
         is_text = Path(text).suffix.lower() in ("", ".txt", ".csv", ".dat") and (path / text).stat().st_size < 1 << 20
-        dates = _or_none(read_dates, path / text) if is_text else None
+        dates, _ = (_or_none(read_dates, path / text) if is_text else None) or ((), ())
         if dates and len(dates) >= 3 and (files := _rasters_with(len(dates), path, paths)):
             return _detected_stack(path, text, dates, files)
     return None
 
 
-def _detected_stack(path: Path, text: str, dates: list[np.datetime64 | None], files: dict[str, str]) -> DetectedFormat:
+def _detected_stack(path: Path, text: str, dates: Sequence[np.datetime64 | None], files: dict[str, str]) -> DetectedFormat:
     known = np.unique(np.array([date for date in dates if date is not None]))
     lines: tuple[SourceLine, ...] = (("path", str(path), ""), ("dates", text, f"{len(dates)} dates"), ("files", files, ""))
     middle = max(1, len(dates) // 2)

@@ -20,6 +20,7 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.dates import find_dates, parse_date
+from pipelines.sources.facts import FileFacts
 from pipelines.sources.file_names import KNOWN_BAND, show_some
 from pipelines.sources.layers import BandRequest, open_raster_layer
 from pipelines.sources.opening import check_inside, open_raster
@@ -146,11 +147,12 @@ def read_bands(file: Path, name: str, nodata: float | None) -> Iterator[tuple[st
             own = (descriptions[n - 1] or "").strip()
             numbered = f"{name}{n}" if name and len(indexes) > 1 else name or str(n)
             is_masked = bool(alpha) or MaskFlags.per_dataset in dataset.mask_flag_enums[n - 1]
-            stated = layer.nodata if nodata is None else nodata
+            facts = layer.facts
+            stated = next(iter(facts.nodata), None) if nodata is None else nodata
             unit = (dataset.units[n - 1] or "").strip()
             yield (
                 own or numbered,
-                ImageBand(str(file), n, layer.grid, layer.dtype.name, stated, *layer.scale_offset, unit, is_masked),
+                ImageBand(str(file), n, layer.grid, facts.dtype.name, stated, facts.scale, facts.offset, unit, is_masked),
             )
 
 
@@ -217,7 +219,8 @@ class PairSource:
         for name in names:
             band = self._band(scene, name)
             with open_raster(band.path, (band.index,), scene.id) as dataset:
-                planes.append(resample(PhysicalLayer(dataset, band), grid, rows, np.nan, np.nan, resampling))
+                layer = PhysicalLayer(dataset, band)
+                planes.append(np.ma.getdata(resample(layer, layer.facts, grid, rows, resampling)))  # NaN where missing
         return np.stack(planes)
 
     def _band(self, scene: Scene, name: str) -> ImageBand:
@@ -241,16 +244,11 @@ class PhysicalLayer:
         return self.band.grid
 
     @property
-    def dtype(self) -> np.dtype:
-        return np.dtype("float32")
+    def facts(self) -> FileFacts:
+        return FileFacts(np.dtype("float32"), self.grid)
 
-    @property
-    def nodata(self) -> float:
-        return float("nan")
-
-    @property
-    def scale_offset(self) -> tuple[float, float]:
-        return 1.0, 0.0
+    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
+        return None  # NaN in `window`
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         window, band = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start), self.band

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
+import copy
+import re
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
+import rasterio
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
-from pipelines.scene import Asset, Band, Scene, fill_value, is_storable
-from pipelines.sources.layers import BandRequest, Layer, open_hdf5_layer, open_raster_layer
-from pipelines.sources.opening import check_inside, open_hdf5, open_raster
+from pipelines.scene import Asset, Band, Scene
+from pipelines.sources.facts import convert
+from pipelines.sources.layers import BandRequest, Hdf5Layer, Layer, alpha_of, open_hdf5_layer, open_raster_layer
+from pipelines.sources.opening import band_descriptions, check_inside, check_raster, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
 from pipelines.sources.source import Listing, Resampling
-
-log = logging.getLogger(__name__)
+from pipelines.sources.survey import SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
-PROBED_SCENES = 7  # spread over the series; the most frequent dtype wins
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """Properties of a series of files: bands with their nodata, the dtype, and the grid of the first readable scene."""
-
-    bands: tuple[Band, ...]
-    dtype: np.dtype
-    grid: Grid
 
 
 class LayeredSource(ABC):
-    """Implements `Source` for scenes in raster and HDF5 files; a kind of source adds its fields and `list_scenes`."""
+    """Implements `Source` for scenes in raster and HDF5 files; a kind of source adds its fields and `list_scenes`.
+
+    `planes_are_bands`: what lies beside a band in the same file is another band, not another date.
+    """
 
     path: Path
     requested: BandRequest
+    planes_are_bands: ClassVar[bool] = True
 
     @abstractmethod
     def list_scenes(self) -> Listing: ...
@@ -57,32 +52,63 @@ class LayeredSource(ABC):
         return self._info.grid
 
     def grid_of(self, scene: Scene, name: str) -> Grid:
-        with self._open(scene, name) as layer:
+        with self.open_layer(scene, name) as layer:
             return layer.grid
+
+    def for_cube(self, bands: tuple[Band, ...], dtype: np.dtype, grid: Grid) -> Self:
+        """This source, whose scenes become those of a cube that is there; no file is opened for it."""
+        fitted = copy.copy(self)
+        fitted.__dict__["_info"] = SourceInfo(bands, dtype, grid)
+        return fitted
+
+    def remarks(self, scenes: Sequence[Scene], only_on: Grid | None = None) -> tuple[list[str], list[SceneRefused]]:
+        """(what differs between the files of `scenes` and the bands, in words; the scenes that are refused for it).
+
+        only_on: the grid that scenes must be on, where they are not reprojected.
+        """
+        if not scenes:
+            return [], []
+        info, known = self._info, self.__dict__.get("_seen")
+        wanted = {part.id for scene in scenes for part in (scene.parts or (scene,))}
+        seen = look_at(self, scenes) if known is None else [one for one in known if one.scene.id in wanted]
+        lines = remarks_on(seen, info, self.requested, counts_planes=self.planes_are_bands)
+        return lines, refusals_of(seen, info, self.requested, only_on)
+
+    def to_read_again(self, scenes: Sequence[Scene]) -> list[str]:
+        """Ids of the scenes that a version before the record of each file (`FileFacts`) may have read wrongly."""
+        plain = {one.scene.id for one in look_at(self, scenes) if is_plain(one, self._info, self.requested)}
+        return [scene.id for scene in scenes if not all(part.id in plain for part in (scene.parts or (scene,)))]
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
-    ) -> np.ndarray:
-        """(names, rows, x) as `Source.read` specifies. Raises SceneRefused, RequestError (more than MAX_READ_BYTES)."""
+    ) -> np.ma.MaskedArray:
+        """(names, rows, x) as `Source.read` specifies, masked where it is missing or outside.
+
+        Raises SceneRefused, RequestError (more than MAX_READ_BYTES).
+        """
         if scene.parts:
             raise ValueError(f"{scene.id} is a mosaic: read its parts")
         rows = slice(*(rows or slice(None)).indices(grid.shape_yx[0]))
         size = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * self.dtype().itemsize
         if size > MAX_READ_BYTES:
             raise RequestError(f"one read of {size / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows")
-        bands = {band.name: band for band in self.bands}
-        planes = []
-        for name in names:
-            with self._open(scene, name) as layer:
-                if name in bands and layer.dtype.newbyteorder("=") != self.dtype():
-                    detail = f"band {name} holds {layer.dtype}, the other scenes {self.dtype()}; convert or remove it"
-                    raise SceneRefused(scene.id, "wrong-dtype", detail)
-                nodata = bands[name].nodata if name in bands else layer.nodata
-                planes.append(resample(layer, grid, rows, fill_value(nodata, layer.dtype), nodata, resampling))
-        return planes[0][None] if len(planes) == 1 else np.stack(planes)
+        planes = [self._read_plane(scene, name, grid, rows, resampling) for name in names]
+        return planes[0][None] if len(planes) == 1 else np.ma.stack(planes)
+
+    def _read_plane(self, scene: Scene, name: str, grid: Grid, rows: slice, resampling: Resampling) -> np.ma.MaskedArray:
+        band = next((band for band in self.bands if band.name == name), None)
+        with self.open_layer(scene, name) as layer:
+            facts = layer.facts
+            if band is None:  # the quality band, whose values the quality mask interprets
+                return resample(layer, facts, grid, rows, resampling)
+            asked = self.requested.band(name)
+            if refused := self._info.why_not(facts, band, asked):
+                raise SceneRefused(scene.id, *refused)
+            facts = facts.with_request(replace(asked, nodata=band.nodata))
+            return convert(resample(layer, facts, grid, rows, resampling), facts, band, scene.id)
 
     @contextmanager
-    def _open(self, scene: Scene, name: str) -> Iterator[Layer]:
+    def open_layer(self, scene: Scene, name: str) -> Iterator[Layer]:
         """Band `name` of a scene, on its own grid or the requested one. Raises SceneRefused."""
         asset = scene.assets.get(name)
         if asset is None:
@@ -90,78 +116,87 @@ class LayeredSource(ABC):
         try:
             if asset.variable:
                 with open_hdf5(asset.path, scene.id) as file:
-                    yield open_hdf5_layer(file, asset.variable, asset.index, self.requested, name, scene.id)
+                    layer = open_hdf5_layer(file, asset.variable, asset.index, self.requested, name, scene.id)
+                    self._check_planes(layer, scene, name, asset)
+                    yield layer
             else:
-                with open_raster(asset.path, (asset.index,), scene.id) as dataset:
-                    yield open_raster_layer(dataset, asset.index, self.requested, name, scene.id)
+                with ExitStack() as stack:
+                    dataset = stack.enter_context(open_raster(asset.path, (asset.index,) if self._is_placed else (1,), scene.id))
+                    index, alpha = (asset.index, None) if self._is_placed else self._choose_band(dataset, scene, name, asset)
+                    check_raster(dataset, Path(asset.path), scene.id, (index,))
+                    mask = Path(f"{asset.path}.msk")
+                    mask_file = stack.enter_context(open_raster(mask, None, scene.id)) if mask.is_file() else None
+                    yield open_raster_layer(dataset, index, self.requested, name, scene.id, alpha, mask_file)
         except MissingInput as error:
             raise SceneRefused(scene.id, "unreadable", f"{error}; it existed when the scenes were listed") from error
 
+    @property
+    def _is_placed(self) -> bool:
+        return not self.planes_are_bands
+
+    def _beside(self, scene: Scene, asset: Asset) -> dict[str, str]:
+        """Name -> name in the files, of the bands that are requested from the same array of the same file."""
+        same = [n for n, other in scene.assets.items() if (other.path, other.variable) == (asset.path, asset.variable)]
+        return {name: self.requested.name_in_file(name) for name in same}
+
+    def _choose_band(self, dataset: rasterio.DatasetReader, scene: Scene, name: str, asset: Asset) -> tuple[int, int | None]:
+        """(1-based band of the file, its alpha band unless that is requested itself): by number, description or position.
+
+        Raises SceneRefused(missing-band) if that is not clear.
+        """
+        beside, alpha = self._beside(scene, asset), alpha_of(dataset)
+        descriptions = band_descriptions(dataset)
+        described = [plain_name(text) for text in descriptions]
+        places: dict[str, int] = {}
+        for one, in_file in beside.items():
+            if in_file.isdigit():
+                places[one] = int(in_file)
+            elif described.count(plain_name(in_file)) == 1:
+                places[one] = described.index(plain_name(in_file)) + 1
+        by_description = [one for one in places if not beside[one].isdigit()]
+        count = dataset.count - (alpha is not None and dataset.count > len(beside))
+        if name not in places:
+            has_one_each = len(beside) == 1 and "{band}" in getattr(self, "pattern", "")
+            if by_description or not (has_one_each or count == len(beside)):
+                raise SceneRefused(scene.id, "missing-band", unclear_bands(Path(asset.path).name, count, descriptions, beside))
+            places[name] = asset.index
+        taken = {*places.values()} | ({*range(1, len(beside) + 1)} if len(places) < len(beside) else set())
+        return places[name], None if alpha in taken else alpha
+
+    def _check_planes(self, layer: Hdf5Layer, scene: Scene, name: str, asset: Asset) -> None:
+        """Raises SceneRefused(missing-band) for a data set with other planes than the requested bands."""
+        beside, planes = self._beside(scene, asset), layer.facts.planes
+        if self.planes_are_bands and planes != len(beside) and not beside[name].isdigit():
+            text = f"{asset.variable!r} in {Path(asset.path).name} has {planes} planes, the config names {len(beside)}"
+            remedy = "write the number of the plane as the band's source (1 is the first), or read its times with kind: netcdf"
+            raise SceneRefused(scene.id, "missing-band", f"{text} of it ({', '.join(beside)}); {remedy}")
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without `_seen`, what the files of every scene say: only the process that planned the work needs it."""
+        return {key: value for key, value in self.__dict__.items() if key != "_seen"}
+
     @cached_property
     def _info(self) -> SourceInfo:
-        """From a few scenes: their most frequent dtype, and the first grid and nodata found with it.
-
-        Raises RequestError if none of the scenes can be read, or if their bands differ in dtype.
-        """
+        """The most frequent properties of all scenes. Raises RequestError if no scene can be read, or bands differ in dtype."""
         listing = self.list_scenes()
-        scenes = [part for scene in listing.scenes for part in (scene.parts or (scene,))]
-        picks = np.unique(np.linspace(0, len(scenes) - 1, PROBED_SCENES).round().astype(int)).tolist() if scenes else []
-        dtypes: dict[int, np.dtype] = {}
-        problems = list(listing.refused)
-        for index in [*picks, *(index for index in range(len(scenes)) if index not in picks)]:
-            if dtypes and index not in picks:
-                break
-            try:
-                dtypes[index] = self._dtype_of(scenes[index])
-            except SceneRefused as refusal:
-                problems.append(refusal)
-        if not dtypes:
-            shown = "\n".join(f"  {problem}" for problem in problems[:3]) or "  there are no scenes"
-            total = len(scenes) + len(listing.refused)
-            raise RequestError(f"none of the {total} scenes of {self.path.name} can be read:\n{shown}")
-        dtype = Counter(dtypes.values()).most_common(1)[0][0]
-        for scene in scenes:
-            try:
-                if self._dtype_of(scene) == dtype:
-                    return self._describe(scene, [scenes[index] for index in picks if scenes[index] is not scene], dtype)
-            except SceneRefused as refusal:
-                log.debug("%s is not used to describe the series: %s", scene.id, refusal)
-        names, problem = ", ".join(self.requested.names), problems[0] if problems else ""
-        raise RequestError(f"no scene of {self.path.name} has all of the bands {names}:\n  {problem}")
+        seen = self.__dict__["_seen"] = look_at(self, listing.scenes)
+        return summarise(seen, self.requested, listing.refused, self.path.name, are_described=self.planes_are_bands)
 
-    def _dtype_of(self, scene: Scene) -> np.dtype:
-        with self._open(scene, self.requested.bands[0].name) as layer:
-            return layer.dtype.newbyteorder("=")
 
-    def _describe(self, scene: Scene, others: list[Scene], dtype: np.dtype) -> SourceInfo:
-        """The bands with nodata, scale (1) and offset (0) completed from the files of `scene`, and its grid."""
-        bands, grids = [], []
-        for band in self.requested.bands:
-            with self._open(scene, band.name) as layer:
-                if layer.dtype.newbyteorder("=") != dtype:
-                    raise RequestError(
-                        f"bands differ in dtype: {self.requested.bands[0].name} is {dtype}, {band.name} is {layer.dtype} in "
-                        f"{scene.id}; a cube has one dtype: remove one of them"
-                    )
-                is_packed = (band.scale, band.offset) != (1.0, 0.0)
-                scale, offset = (band.scale, band.offset) if is_packed else layer.scale_offset
-                grids.append(layer.grid)
-            nodata = self._stated_nodata(band.name, [scene, *others], dtype) if band.nodata is None else band.nodata
-            if nodata is not None and not is_storable(nodata, dtype):
-                raise RequestError(f"nodata {nodata:g} of band {band.name} does not fit into {dtype}, the dtype of the files")
-            bands.append(dataclasses.replace(band, nodata=nodata, scale=scale, offset=offset))
-        return SourceInfo(tuple(bands), dtype, grids[0])
+def plain_name(text: str) -> str:
+    """A band's name for comparison: letters and digits only, small.
 
-    def _stated_nodata(self, name: str, scenes: list[Scene], dtype: np.dtype) -> float | None:
-        """The nodata of the first file that states one, if it is a value of `dtype`.
+    >>> plain_name("SR_B4 ") == plain_name("sr-b4")
+    True
+    """
+    return re.sub(r"[^a-z0-9]+", "_", text.casefold()).strip("_") or "?"
 
-        A crop without fill pixels may state none; then the fill of the next scene would count as data.
-        """
-        for scene in scenes:
-            with suppress(SceneRefused), self._open(scene, name) as layer:
-                if layer.nodata is not None and np.isfinite(layer.nodata) and is_storable(layer.nodata, dtype):
-                    return float(layer.nodata)
-        return None
+
+def unclear_bands(file: str, count: int, descriptions: Sequence[str], beside: Mapping[str, str]) -> str:
+    called = ", ".join(text or "without a name" for text in descriptions) if any(descriptions) else "without names"
+    first = next(iter(beside))
+    remedy = f'write the number of each: {{name: {first}, source: "1"}}'
+    return f"{file} has {count} bands ({called}), the config names {', '.join(beside.values())} of it; {remedy}"
 
 
 def locate_bands(folder: Path, requested: BandRequest, files: Mapping[str, str], label: str) -> dict[str, Asset]:

@@ -1,4 +1,4 @@
-"""One band of one scene in a raster or HDF5 file: what is requested of it, where it lies, and windows of its pixels."""
+"""One band of one scene in a raster or HDF5 file: what is requested of it, what the file says, and windows of its pixels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +14,16 @@ import h5py
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
-from pipelines.scene import Band
-from pipelines.sources.opening import hdf5_data_set
+from pipelines.scene import Band, is_storable
+from pipelines.sources import cf
+from pipelines.sources.facts import FileFacts, numbers_in, stated_values
+from pipelines.sources.opening import band_descriptions, hdf5_data_set
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class BandRequest:
     @property
     def names_in_files(self) -> tuple[str, ...]:
         return tuple(self.name_in_file(name) for name in self.names)
+
+    def band(self, name: str) -> Band:
+        """The band as the config asks for it."""
+        return next(band for band in self.bands if band.name == name)
 
     def name_in_file(self, name: str) -> str:
         return self.in_file.get(name, name)
@@ -76,9 +84,24 @@ class BandRequest:
             raise SceneRefused(label, "wrong-grid", detail)
         a, b, c, d, e, f = (float(v) for v in transform)
         try:
-            return Grid(canonical_crs(crs), (a, b, c, d, e, f), shape_yx)
+            grid = Grid(canonical_crs(crs), (a, b, c, d, e, f), shape_yx)
+            is_degrees = parse_crs(grid.crs).is_geographic
         except RasterioError as error:
             raise SceneRefused(label, "wrong-crs", f"PROJ cannot parse {crs[:80]!r}: {error}") from error
+        if is_degrees:
+            check_degrees(grid, label)
+        return grid
+
+
+def check_degrees(grid: Grid, label: str) -> None:
+    """Raises SceneRefused(wrong-crs) if centres of pixels have no place on Earth: latitudes to 90, longitudes -360 to 540."""
+    half_x, half_y = (abs(step) / 2 for step in (grid.spacing[-1], grid.spacing[-2]))
+    left, bottom, right, top = grid.bounds_xy
+    slack = 1e-6 * max(half_x, half_y)
+    if top - half_y > 90 + slack or bottom + half_y < -90 - slack or left + half_x < -360 - slack or right - half_x > 540 + slack:
+        place = f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"
+        detail = f"the CRS {grid.crs[:40]} is in degrees, the pixels lie at {place}; set source.crs to the CRS that they are in"
+        raise SceneRefused(label, "wrong-crs", detail)
 
 
 @functools.lru_cache(maxsize=256)
@@ -104,180 +127,168 @@ def _projection(crs: CRS) -> list[str]:
 
 
 class Layer(Protocol):
-    """One band of one scene, open for reading: its grid, dtype, nodata and packing, and windows of its pixels."""
+    """One band of one scene, open for reading: what the file says of it, and windows of its pixels."""
 
     @property
     def grid(self) -> Grid: ...
     @property
-    def dtype(self) -> np.dtype: ...
-    @property
-    def nodata(self) -> float | None: ...
-    @property
-    def scale_offset(self) -> tuple[float, float]: ...
+    def facts(self) -> FileFacts: ...
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         """(rows, columns), stored dtype."""
+
+    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
+        """(rows, columns) bool: missing by the mask beside the values, whatever they are; None without such a mask."""
 
 
 @dataclass(frozen=True)
 class RasterLayer:
-    """A band of an open GDAL raster; `read_as` reinterprets the stored bits."""
+    """A band of an open GDAL raster; `read_as` reinterprets the stored bits.
+
+    Missing are also pixels where its internal mask, the band `alpha` (1-based) or `mask_file` (an open `.msk` file) is 0.
+    """
 
     dataset: rasterio.DatasetReader
     index: int
     grid: Grid
     read_as: np.dtype | None = None
+    alpha: int | None = None
+    mask_file: rasterio.DatasetReader | None = None
+
+    @cached_property
+    def facts(self) -> FileFacts:
+        at = self.index - 1
+        stored = np.dtype(self.dataset.dtypes[at])
+        nodata, valid_range = stated_values(lambda key: numbers_in(self.dataset.tags(self.index).get(key, "")))
+        declared = self.dataset.nodatavals[at]
+        nodata = nodata if declared is None else (declared, *(value for value in nodata if value != declared))
+        masks = {"mask band": self._has_mask_band, "alpha band": self.alpha is not None, "mask file": self.mask_file is not None}
+        return FileFacts(
+            self.read_as or stored,
+            self.grid,
+            self.dataset.scales[at],
+            self.dataset.offsets[at],
+            same_bits(nodata, stored, self.read_as),
+            valid_range,
+            ", ".join(name for name, is_there in masks.items() if is_there),
+            self.dataset.units[at] or "",
+            "" if self.dataset.count == 1 else band_descriptions(self.dataset)[at],
+            self.dataset.count - (self.alpha is not None),
+        )
 
     @property
-    def dtype(self) -> np.dtype:
-        return self.read_as or np.dtype(self.dataset.dtypes[self.index - 1])
-
-    @property
-    def nodata(self) -> float | None:
-        return None if self.read_as else self.dataset.nodatavals[self.index - 1]
-
-    @property
-    def scale_offset(self) -> tuple[float, float]:
-        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+    def _has_mask_band(self) -> bool:
+        flags = self.dataset.mask_flag_enums[self.index - 1]
+        return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
-        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-        return reinterpret(self.dataset.read(self.index, window=window), self.read_as)
+        return reinterpret(self.dataset.read(self.index, window=_window(rows, columns)), self.read_as)
+
+    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
+        window = _window(rows, columns)
+        visible = [self.dataset.read_masks(self.index, window=window)] if self._has_mask_band else []
+        if self.alpha is not None:
+            visible.append(self.dataset.read(self.alpha, window=window))
+        if self.mask_file is not None:
+            band = self.index if self.index <= self.mask_file.count else 1
+            visible.append(self.mask_file.read(band, window=window))
+        return np.logical_or.reduce([plane == 0 for plane in visible]) if visible else None
+
+
+def _window(rows: slice, columns: slice) -> Window:
+    return Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+
+
+def alpha_of(dataset: rasterio.DatasetReader) -> int | None:
+    """The 1-based band that is an alpha channel."""
+    return next((index for index, kind in enumerate(dataset.colorinterp, start=1) if kind == ColorInterp.alpha), None)
 
 
 @dataclass(frozen=True)
 class Hdf5Layer:
-    """One (y, x) plane of an open data set of 2 or 3 axes; `index` is the zero-based position along the first of 3."""
+    """One (y, x) plane of an open data set; `index` is its zero-based position along the axis of planes."""
 
     data: h5py.Dataset
     index: int
     grid: Grid
+    axes: cf.Axes
     read_as: np.dtype | None = None
 
-    @property
-    def dtype(self) -> np.dtype:
-        return self.read_as or self.data.dtype.newbyteorder("=")
-
-    @property
-    def nodata(self) -> float | None:
-        values = [float_attribute(self.data, key) for key in ("_FillValue", "missing_value")]
-        known = [value for value in values if value is not None]
-        return known[0] if known and self.read_as is None else None
-
-    @property
-    def scale_offset(self) -> tuple[float, float]:
-        """CF packing: physical = stored * scale_factor + add_offset."""
-        scale, offset = float_attribute(self.data, "scale_factor"), float_attribute(self.data, "add_offset")
-        return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+    @cached_property
+    def facts(self) -> FileFacts:
+        stored = cf.value_dtype(self.data)
+        nodata, valid_range = cf.stated(self.data)
+        unit = cf.text_attribute(self.data, "units")
+        return FileFacts(
+            self.read_as or stored,
+            self.grid,
+            *cf.packing(self.data),
+            same_bits(nodata, stored, self.read_as),
+            valid_range,
+            unit="" if unit == "1" else unit,
+            planes=self.axes.planes(self.data),
+        )
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
-        plane = self.data[rows, columns] if self.data.ndim == 2 else self.data[self.index, rows, columns]
-        return reinterpret(plane, self.read_as)
+        stored = self.axes.window(self.data, self.index, rows, columns)
+        unsigned = cf.value_dtype(self.data)
+        return reinterpret(stored, self.read_as or (unsigned if unsigned.kind != stored.dtype.kind else None))
+
+    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
+        return None
 
 
 def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
     """`stored` in native byte order, its bits read as `read_as` if given."""
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    native = np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
     return native if read_as is None else native.view(read_as)
 
 
-def open_raster_layer(dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str) -> RasterLayer:
+def same_bits(values: tuple[float, ...], stored: np.dtype, read_as: np.dtype | None) -> tuple[float, ...]:
+    """`values` of `stored` as their bits read as `read_as`; those that the dtype cannot hold are left out.
+
+    >>> same_bits((32768, -9999), np.dtype("uint16"), np.dtype("int16"))
+    (-32768.0, -9999.0)
+    """
+    if read_as is None:
+        return tuple(float(value) for value in values if is_storable(value, stored))
+    bits = {v: np.array([v], stored).view(read_as)[0] for v in values if is_storable(v, stored)}
+    return tuple(float(bits.get(value, value)) for value in values if value in bits or is_storable(value, read_as))
+
+
+def open_raster_layer(
+    dataset: rasterio.DatasetReader, index: int, requested: BandRequest, name: str, label: str,
+    alpha: int | None = None, mask_file: rasterio.DatasetReader | None = None,
+) -> RasterLayer:  # fmt: skip
     """Raster band `index`, on the requested grid or its own. Raises SceneRefused(wrong-crs, wrong-grid)."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
     affine = dataset.transform
     is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL returns either if the file states no transform
     transform = tuple(affine)[:6] if is_georeferenced else None
     read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
-    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as)
+    if mask_file is not None and mask_file.shape != dataset.shape:
+        detail = f"the mask file has {mask_file.shape} pixels, the raster {dataset.shape}; make it again or remove it"
+        raise SceneRefused(label, "wrong-grid", detail)
+    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as, alpha, mask_file)
 
 
-Georeferencing = tuple[str | None, tuple[float, ...] | None]  # CRS and affine, as far as the file states them
-_known_georeferencing: dict[tuple[str, int, str, bool], Georeferencing] = {}  # reading it takes milliseconds
+_Placed = tuple[cf.Axes, str | None, cf.Transform | None]  # axes, CRS and affine, as far as the file states them
+_known: dict[tuple[object, ...], _Placed] = {}  # reading it takes milliseconds
 
 
 def open_hdf5_layer(file: h5py.File, name: str, index: int, requested: BandRequest, band: str, label: str) -> Hdf5Layer:
     """Plane `index` of data set `name`, with its grid from the request or from CF metadata. Raises SceneRefused."""
     data = hdf5_data_set(file, name, label)
-    if data.ndim not in (2, 3):
-        raise SceneRefused(label, "wrong-grid", f"{name!r} has the shape {data.shape}; expected (y, x) or (time, y, x)")
-    if data.ndim == 3 and not 0 <= index < data.shape[0]:
-        raise SceneRefused(label, "missing-band", f"{name!r} has {data.shape[0]} planes, no plane {index}")
-    shape_yx = (int(data.shape[-2]), int(data.shape[-1]))
-    key = (file.filename, Path(file.filename).stat().st_mtime_ns, data.name, requested.transform is None)
-    if key not in _known_georeferencing:
-        if len(_known_georeferencing) > 10_000:
-            _known_georeferencing.clear()
-        _known_georeferencing[key] = (cf_crs(file, data), None if requested.transform else cf_transform(data, label))
-    crs, transform = _known_georeferencing[key]
-    return Hdf5Layer(data, index, requested.grid(crs, transform, shape_yx, label), requested.bits_of(band, data.dtype))
-
-
-def cf_transform(data: h5py.Dataset, label: str) -> tuple[float, ...] | None:
-    """The affine from the 1-D coordinates of the last two axes (pixel centres); None without such coordinates.
-
-    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel.
-    """
-    y, x = (_coordinate(data, axis) for axis in (-2, -1))
-    if y is None or x is None:
-        return None
-    steps = []
-    for name, centres in (("y", y), ("x", x)):
-        step = (centres[-1] - centres[0]) / (len(centres) - 1)
-        even = centres[0] + step * np.arange(len(centres))
-        if step == 0 or not np.allclose(centres, even, rtol=0, atol=1e-3 * abs(step)):
-            detail = f"the {name} coordinates of {data.name} are not evenly spaced; resample it first"
-            raise SceneRefused(label, "wrong-grid", detail)
-        steps.append(float(step))
-    return steps[1], 0.0, float(x[0]) - steps[1] / 2, 0.0, steps[0], float(y[0]) - steps[0] / 2
-
-
-def _coordinate(data: h5py.Dataset, axis: int) -> np.ndarray | None:
-    """The coordinate of an axis from its HDF5 dimension scale, float64; None if there is none with at least two values."""
-    scales = data.dims[data.ndim + axis]
-    if len(scales) == 0 or scales[0].shape != (data.shape[axis],) or data.shape[axis] < 2 or scales[0].dtype.kind not in "iuf":
-        return None
-    is_placeholder = "This is a netCDF dimension but not" in text_attribute(scales[0], "NAME")
-    return None if is_placeholder else scales[0][:].astype(float)
-
-
-def cf_crs(file: h5py.File, data: h5py.Dataset) -> str | None:
-    """The WKT of the CF grid mapping, EPSG:4326 for axes in degrees, else None."""
-    mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
-    for group in [data.parent, file] if mapping else []:
-        link = group.get(mapping, getlink=True)
-        if isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset):
-            for key in ("crs_wkt", "spatial_ref"):
-                if wkt := text_attribute(group[mapping], key):
-                    return wkt
-    scales = [data.dims[data.ndim + axis] for axis in (-2, -1)]
-    units = [text_attribute(scale[0], "units") if len(scale) else "" for scale in scales]
-    return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
-
-
-def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
-    """datetime64[ns] of a CF time coordinate; NaT for missing values. Raises SceneRefused(no-date)."""
-    import xarray as xr
-
-    attributes = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
-    if "since" not in attributes.get("units", ""):
-        detail = f"{data.name!r} has the units {attributes.get('units')!r}; expected 'days since ...'"
-        raise SceneRefused(label, "no-date", detail)
-    try:
-        return xr.decode_cf(xr.Dataset({"t": ("t", data[:], attributes)}))["t"].values.astype("datetime64[ns]")
-    except (ValueError, OverflowError, TypeError) as error:
-        raise SceneRefused(label, "no-date", f"{data.name!r} cannot be read as dates: {error}") from error
-
-
-def text_attribute(item: h5py.HLObject, key: str) -> str:
-    """The attribute as text; "" if it is missing or not text."""
-    value = item.attrs.get(key)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").rstrip("\0")
-    return value if isinstance(value, str) else ""
-
-
-def float_attribute(item: h5py.HLObject, key: str) -> float | None:
-    """The attribute as a number; None if it is missing or not a number."""
-    value = np.asarray(item.attrs[key]).reshape(-1) if key in item.attrs else np.empty(0)
-    return float(value[0]) if value.size and value.dtype.kind in "iuf" else None
+    status = Path(file.filename).stat()
+    key = (file.filename, status.st_mtime_ns, status.st_ctime_ns, data.name, requested.crs, requested.transform is None)
+    if key not in _known:
+        if len(_known) > 10_000:
+            _known.clear()
+        axes = cf.axes_of(data, label)
+        crs = cf.cf_crs(file, data, axes)
+        transform = None if requested.transform else cf.cf_transform(data, axes, requested.crs or crs, label)
+        _known[key] = axes, crs, transform
+    axes, crs, transform = _known[key]
+    if not 0 <= index < axes.planes(data):
+        raise SceneRefused(label, "missing-band", f"{name!r} has {axes.planes(data)} planes, no plane {index}")
+    grid = requested.grid(crs, transform, axes.shape_yx(data), label)
+    return Hdf5Layer(data, index, grid, axes, requested.bits_of(band, cf.value_dtype(data)))

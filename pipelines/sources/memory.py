@@ -12,6 +12,7 @@ import xarray as xr
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene, is_storable
+from pipelines.sources.facts import stated_values
 from pipelines.sources.layers import canonical_crs
 from pipelines.sources.source import Listing, Resampling, compact_date
 
@@ -191,6 +192,12 @@ def common_dtype(images: xr.Dataset) -> np.dtype:
 def _band_of(images: xr.Dataset, name: str) -> Band:
     attributes, dtype = images[name].attrs, common_dtype(images)
     scale, offset = float(attributes.get("scale_factor", 1.0)), float(attributes.get("add_offset", 0.0))
-    nodata = float(attributes.get("_FillValue", attributes.get("missing_value", np.nan)))
+    missing, valid_range = stated_values(lambda key: np.atleast_1d(attributes.get(key, [])).astype(float).tolist())
+    nodata = missing[0] if missing else np.nan
+    if len(missing) > 1 or valid_range is not None:
+        remedy = "dataset.where(...) makes them NaN; drop the attributes then"
+        raise RequestError(
+            f"{name} states several missing values or a valid range, which a run from memory cannot keep: {remedy}"
+        )
     is_value = np.isfinite(nodata) and is_storable(nodata, dtype)
     return Band(name, scale, offset, nodata if is_value else None, str(attributes.get("units", "")))

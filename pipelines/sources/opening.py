@@ -1,14 +1,15 @@
 """Safe opening of untrusted raster and HDF5 files.
 
 A file is opened with the one driver that its first bytes identify, never with GDAL's guess (a VRT named scene.tif can
-read other files and fetch URLs). Sidecar files (.aux.xml, .ovr, .msk, .tfw, .j2w) are ignored: only the file itself and
-the config count. Overviews are ignored, since some are blank. Sizes are checked before memory is allocated. GDAL reads
-some truncated files without an error, so every tile or strip must end inside the file. HDF5 links, external storage and
-virtual data sets, which refer to other files, are refused.
+read other files and fetch URLs). Of sidecar files only masks (.msk) are read, by `layered`; .aux.xml, .ovr, .tfw and .j2w
+are not: the file itself and the config count. Overviews are ignored, since some are blank. Sizes are checked before memory
+is allocated. GDAL reads some truncated files without an error, so every tile or strip must end inside the file. HDF5 links,
+external storage and virtual data sets, which refer to other files, are refused.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import struct
@@ -51,7 +52,7 @@ def open_raster(
     with rasterio.Env(**GDAL_OPTIONS):
         try:
             with _kept_or_opened(str(path), lambda: _raster_dataset(path, label)) as dataset:
-                _check_raster(dataset, path, label, indexes)
+                check_raster(dataset, path, label, indexes)
                 yield dataset
         except RasterioError as error:
             raise SceneRefused(label, "unreadable", f"{path.name} cannot be read: {_cause(error)}") from error
@@ -75,6 +76,23 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
             return rasterio.open(path, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE", GEOREF_SOURCES="INTERNAL")
     except RasterioError as error:
         raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
+
+
+def band_descriptions(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
+    """What an open raster calls its bands, "" where it does not say.
+
+    A dataset that was opened without overviews has lost them (GDAL's GDALOverviewDataset), so the file is opened once more.
+    """
+    status = Path(dataset.name).stat()
+    return _band_descriptions(dataset.name, dataset.driver, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _band_descriptions(path: str, driver: str, mtime_ns: int, ctime_ns: int) -> tuple[str, ...]:
+    with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, driver=driver, sharing=False) as dataset:
+            return tuple(text or "" for text in dataset.descriptions)
 
 
 _Kept = tuple[ExitStack, dict[str, Any]]
@@ -123,7 +141,8 @@ def _first_bytes(path: Path, label: str) -> bytes:
         raise SceneRefused(label, "unreadable", f"{path.name}: {error.strerror}") from error
 
 
-def _check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
+def check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
+    """Raises SceneRefused(missing-band, wrong-dtype, too-large, truncated) for the 1-based bands `indexes` (None: all)."""
     check_size(label, path.name, (dataset.height, dataset.width))
     is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
     indexes = indexes or dataset.indexes

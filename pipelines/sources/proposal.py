@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.calendar import format_span
-from pipelines.errors import RequestError
+from pipelines.errors import RequestError, SceneRefused
+from pipelines.scene import is_storable
 from pipelines.sources.dates import format_date
-from pipelines.sources.format_detection import QUALITY_KINDS, BandSample, DetectedFormat, detect_format
+from pipelines.sources.file_names import natural_key
+from pipelines.sources.format_detection import BandSample, DetectedFormat, detect_format
+from pipelines.sources.products import MASK_BANDS, band_word
 
 RED = ("B4", "B04", "red", "RED", "Red", "SR_B4")
 NIR = ("B8", "B08", "B8A", "nir", "NIR", "Nir", "SR_B5")
@@ -23,7 +26,7 @@ YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 FEWEST_DATES = 5
 YEAR_DAYS = 366
 HISTORY_YEARS = 2  # needed to calibrate a threshold
-HISTORY_DATES, HISTORY_DAYS = 12, 183  # needed to monitor at all: monitoring.min_history, and some of a season
+HISTORY_DATES, LEAST_HISTORY, HISTORY_DAYS = 12, 6, 183  # usual (monitoring.min_history), least, and some of a season
 AWAY_M = 60  # around clouds, but at most 2 pixels
 
 
@@ -42,7 +45,10 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     `task` is forecast or monitor; `written_as` is how the config names `folder`, where that differs. The config is valid as it
     is; every guess has a comment. Raises MissingInput, RequestError (nothing readable, or fewer than 5 dates).
     """
-    detected = detect_format(Path(folder))
+    try:
+        detected = detect_format(Path(folder))
+    except SceneRefused as error:
+        raise RequestError(f"no config can be proposed for {folder}: {error}") from error
     dates = detected.dates
     if len(dates) < FEWEST_DATES:
         needs = f"{'a forecast' if task == 'forecast' else 'a monitoring run'} needs at least {FEWEST_DATES}"
@@ -52,8 +58,8 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     sample = detected.inspect_band(variable.bands[0])
     history_end, test_from = (dates[int(len(dates) * share)] for share in (0.6, 0.8))
     history_days, known = float((history_end - dates[0]) / np.timedelta64(1, "D")), int((dates < history_end).sum())
-    if task == "monitor" and (known < HISTORY_DATES or history_days < HISTORY_DAYS):
-        needs = f"monitoring needs a history of at least {HISTORY_DATES} dates in {HISTORY_DAYS} days"
+    if task == "monitor" and (known < LEAST_HISTORY or history_days < HISTORY_DAYS):
+        needs = f"monitoring needs a history of at least {LEAST_HISTORY} dates in {HISTORY_DAYS} days"
         raise RequestError(
             f"{needs}; the first 60 % of the {len(dates)} dates in {folder} are {known} in {history_days:.0f} days"
         )
@@ -66,14 +72,16 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
         folder=str(folder),
         name=_name(name),
         task=task,
+        notes=[*detected.notes, *([detected.product.remark] if detected.product and detected.product.remark else [])],
         detected=detected,
         dates=dates,
         sample=sample,
         variable=_write_variable(variable),
         quality=detected.quality,
-        quality_kind=QUALITY_KINDS[detected.quality.upper()] if detected.quality else None,
+        mask=MASK_BANDS[band_word(detected.quality).upper()] if detected.quality else None,
         chunk_px=max(16, *sample.shape_yx) if min(sample.shape_yx) < 128 else None,
         history_end=history_end,
+        min_history=known if known < HISTORY_DATES else None,
         test_from=test_from,
         has_short_history=float((dates[-1] - dates[0]) / np.timedelta64(1, "D")) / YEAR_DAYS * 0.6 < HISTORY_YEARS,
         has_full_year=history_days >= YEAR_DAYS,
@@ -95,14 +103,23 @@ def choose_variable(detected: DetectedFormat) -> Variable:
         raise RequestError(f"{detected.path} holds the quality band {detected.quality} and no other band")
     is_thermal = {"B10", "B11", "B5"} <= set(bands) and "B12" not in bands
     is_landsat = (detected.quality or "").upper() in ("BQA", "QA_PIXEL") or is_thermal
+    product = detected.product
+    if product and product.red and (both := [_band_of(bands, name) for name in (product.nir, product.red)]) and all(both):
+        return Variable("ndvi", "normalized_difference", tuple(both))
     red = next((band for band in RED if band in bands), None)
     nir = "B5" if is_landsat and "B5" in bands else next((band for band in NIR if band in bands), None)
     if red and nir:
         return Variable("ndvi", "normalized_difference", (nir, red))
-    index = next((band for band in bands if INDICES.fullmatch(band)), None)
-    index = next((band for band in bands if band.lower() == "ndvi"), index)
+    index = next((band for band in bands if INDICES.fullmatch(band_word(band))), None)
+    index = next((band for band in bands if band_word(band).lower() == "ndvi"), index)
     chosen = index or bands[0]
     return Variable(_name(chosen.lower()), "band", (chosen,))
+
+
+def _band_of(bands: Sequence[str], name: str) -> str:
+    """The band that is called so, whatever its resolution; the finest of several. "" without one."""
+    found = [band for band in bands if band_word(band) == name]
+    return min(found, key=natural_key, default="")
 
 
 def _beside(folder: str, inside: Path) -> str:
@@ -134,17 +151,26 @@ def _source(detected: DetectedFormat, variable: Variable, written_as: str | None
 def _values(detected: DetectedFormat, variable: Variable, sample: BandSample) -> dict[str, object]:
     """Scale, nodata, valid range and read_as: from the files, else the usual values of such products."""
     is_integer = sample.dtype.kind in "iu"
-    is_index = is_integer and bool(INDICES.fullmatch(variable.bands[0]))
+    is_index = is_integer and bool(INDICES.fullmatch(band_word(variable.bands[0])))
     is_reflectance = is_integer and variable.formula == "normalized_difference"
-    is_sentinel2 = is_reflectance and (detected.quality or "").upper() == "SCL"
+    is_sentinel2 = is_reflectance and band_word(detected.quality or "").upper() == "SCL"
     is_usual_scale = sample.scale == 1 and (is_index or is_sentinel2)
-    scale = 1e-4 if is_usual_scale else sample.scale
+    scale, offset, nodata, of_product = 1e-4 if is_usual_scale else sample.scale, sample.offset, sample.nodata, ""
+    product = detected.product
+    if product and is_reflectance and (sample.scale, sample.offset) == (1, 0) and product.scale != 1:
+        scale, offset, of_product = product.scale, product.offset, product.name
+        is_usual_scale = False
+    if product and nodata is None:
+        nodata = product.nodata
     return {
+        "offset": offset,
+        "of_product": of_product,
+        "is_nodata_stated": sample.nodata is not None,
         "is_reflectance": is_reflectance,
         "is_usual_scale": is_usual_scale,
         "scale": scale if scale != 1 else None,
-        "has_baseline_offset": is_usual_scale and is_sentinel2 and detected.dates[-1] >= np.datetime64("2022-01-25"),
-        "nodata": None if sample.nodata is None or not np.isfinite(sample.nodata) else _number(sample.nodata),
+        "has_baseline_offset": scale == 1e-4 and is_sentinel2 and detected.dates[-1] >= np.datetime64("2022-01-25"),
+        "nodata": None if nodata is None or not np.isfinite(nodata) or not is_storable(nodata, sample.dtype) else _number(nodata),
         "is_packed_index": is_index and scale == 1e-4,
         "may_be_packed": is_integer and scale == 1 and variable.formula == "band" and sample.dtype != np.uint8,
     }

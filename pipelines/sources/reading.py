@@ -143,18 +143,22 @@ class SceneReader:
             holds_YX &= self._holds_data(scene, band, plane_YX, rows)
             if band.valid_range is not None:
                 low, high = band.valid_range
-                valid_YX &= (plane_YX >= low) & (plane_YX <= high)
+                values_YX = np.ma.getdata(plane_YX)
+                valid_YX &= (values_YX >= low) & (values_YX <= high)
         valid_YX &= holds_YX
         if self.quality_mask is not None:
             valid_YX &= self._usable(self.quality_mask, scene, rows)
-        return image_BYX, valid_YX, holds_YX
+        return np.ma.getdata(image_BYX), valid_YX, holds_YX
 
     def _holds_data(self, scene: Scene, band: Band, plane_YX: np.ndarray, rows: slice) -> np.ndarray:
-        is_float = plane_YX.dtype.kind == "f"
-        if band.nodata is None and not is_float:
+        is_float, is_data_YX = plane_YX.dtype.kind == "f", np.ones(plane_YX.shape, bool)
+        if isinstance(plane_YX, np.ma.MaskedArray):  # the source knows what is missing, and what is outside
+            is_data_YX, plane_YX = ~np.ma.getmaskarray(plane_YX), np.ma.getdata(plane_YX)
+        elif is_float:
+            is_data_YX = np.isfinite(plane_YX)
+        elif band.nodata is None:
             there = self.source.grid_of(scene, band.name)
-            return np.ones(plane_YX.shape, bool) if there.is_aligned(self.grid) else covered(there, self.grid, rows)
-        is_data_YX: np.ndarray = np.isfinite(plane_YX) if is_float else np.ones(plane_YX.shape, bool)
+            return is_data_YX if there.is_aligned(self.grid) else covered(there, self.grid, rows)
         if band.nodata is not None:
             is_data_YX &= plane_YX != (plane_YX.dtype.type(band.nodata) if is_float else band.nodata)
         return is_data_YX
@@ -163,7 +167,7 @@ class SceneReader:
         """(rows, x) usable by the quality mask, False outside the quality band; reads extra rows for the mask's distance."""
         away_px = quality_mask.away_px
         around = slice(max(rows.start - away_px, 0), min(rows.stop + away_px, self.grid.shape[0]))
-        quality_YX = self.source.read(scene, self.grid, (quality_mask.band,), "nearest", around)[0]
+        quality_YX = np.ma.getdata(self.source.read(scene, self.grid, (quality_mask.band,), "nearest", around))[0]
         usable_YX = quality_mask.usable(quality_YX)[rows.start - around.start : rows.stop - around.start]
         there = self.source.grid_of(scene, quality_mask.band)
         is_inside = there.is_aligned(self.grid) or lattice_offset(there, self.grid) == (0, 0)

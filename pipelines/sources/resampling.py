@@ -14,6 +14,8 @@ from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
 from pipelines.grid import Grid
+from pipelines.scene import is_storable
+from pipelines.sources.facts import FileFacts
 from pipelines.sources.layers import Layer, RasterLayer
 from pipelines.sources.source import Resampling
 
@@ -23,24 +25,48 @@ WARP_ROWS = 512
 MIN_WARP_ROWS = 256
 
 
-def resample(layer: Layer, grid: Grid, rows: slice, fill: float, nodata: float | None, resampling: Resampling) -> np.ndarray:
-    """(rows, x) of `layer` on `grid`, its dtype, `fill` outside it. Pixels equal to `nodata` are never averaged.
+def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling: Resampling) -> np.ma.MaskedArray:
+    """(rows, x) of `layer` on `grid`, its dtype, masked outside it and where `facts` or the layer's mask say missing.
 
-    Without `nodata` (integers only; floats use NaN) the outside cannot be told from data: use `covered`.
+    Missing pixels are never averaged. Outside, and where it is missing after a warp, the data are the first value of
+    `facts.nodata`; without one NaN, and 0 in integers.
     """
-    if nodata is None and layer.dtype.kind == "f":
-        nodata = np.nan
+    nodata = first_nodata(facts)
     offset = lattice_offset(layer.grid, grid)
     if offset is not None:
-        return _copy(layer, grid, rows, fill, offset)
+        return _copy(layer, facts, grid, rows, offset)
     strips = _strips(rows, grid.shape_yx[0])
     options = {"src_crs": layer.grid.crs, "src_transform": layer.grid.affine, "resampling": GdalResampling[resampling]}
-    options |= warp_scale(layer.grid, grid) | ({} if nodata is None else {"src_nodata": nodata})
-    if isinstance(layer, RasterLayer) and layer.read_as is None:
-        warped = _warp_file(layer, grid, strips, fill, options)
+    options |= warp_scale(layer.grid, grid)
+    is_plain = not facts.mask and facts.valid_range is None and len(facts.nodata) <= 1
+    if is_plain:
+        options |= {} if nodata is None else {"src_nodata": nodata}
+        fill = 0 if nodata is None else nodata
+        if isinstance(layer, RasterLayer) and layer.read_as is None:
+            warped = _warp_file(layer, grid, strips, fill, options)
+        else:
+            warped = _warp_values(layer.window(*_whole(layer)), grid, strips, fill, options)
     else:
-        warped = _warp_array(layer, grid, strips, fill, options)
-    return warped[rows.start - strips[0].start : rows.stop - strips[0].start]
+        masked = _warp_masked(layer, facts, grid, strips, options)
+        return masked[rows.start - strips[0].start : rows.stop - strips[0].start]
+    warped = warped[rows.start - strips[0].start : rows.stop - strips[0].start]
+    missing = facts.is_missing(warped)
+    if nodata is None:  # integers: the outside cannot be told from data
+        missing |= ~covered(layer.grid, grid, rows)
+    return np.ma.MaskedArray(warped, missing)
+
+
+def first_nodata(facts: FileFacts) -> float | None:
+    """The first missing value that the dtype can hold; without one NaN for floats, None for integers."""
+    known = next((value for value in facts.nodata if is_storable(value, facts.dtype)), None)
+    return np.nan if known is None and facts.dtype.kind == "f" else known
+
+
+def masked_window(layer: Layer, facts: FileFacts, rows: slice, columns: slice) -> np.ma.MaskedArray:
+    """(rows, columns) as stored, masked where missing."""
+    values, masked = layer.window(rows, columns), layer.masked(rows, columns)
+    missing = facts.is_missing(values)
+    return np.ma.MaskedArray(values, missing if masked is None else missing | masked)
 
 
 def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tuple[int, int] | None:
@@ -62,19 +88,22 @@ def lattice_offset(source: Grid, target: Grid, tolerance_px: float = 1e-3) -> tu
     return row, column
 
 
-def _copy(layer: Layer, grid: Grid, rows: slice, fill: float, offset: tuple[int, int]) -> np.ndarray:
+def _copy(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, offset: tuple[int, int]) -> np.ma.MaskedArray:
     height, width = layer.grid.shape_yx
     if offset == (0, 0) and layer.grid.shape_yx == grid.shape_yx:
-        return layer.window(rows, slice(0, width))
-    out = np.full((rows.stop - rows.start, grid.shape_yx[1]), fill, layer.dtype)
+        return masked_window(layer, facts, rows, slice(0, width))
+    nodata = first_nodata(facts)
+    shape = (rows.stop - rows.start, grid.shape_yx[1])
+    out, missing = np.full(shape, 0 if nodata is None else nodata, facts.dtype), np.ones(shape, bool)
     row0, column0 = offset[0] + rows.start, offset[1]
     inner_rows = slice(max(row0, 0), min(row0 + out.shape[0], height))
     inner_columns = slice(max(column0, 0), min(column0 + out.shape[1], width))
     if inner_rows.start < inner_rows.stop and inner_columns.start < inner_columns.stop:
-        there = layer.window(inner_rows, inner_columns)
+        there = masked_window(layer, facts, inner_rows, inner_columns)
         at_row, at_column = inner_rows.start - row0, inner_columns.start - column0
-        out[at_row : at_row + there.shape[0], at_column : at_column + there.shape[1]] = there
-    return out
+        at = slice(at_row, at_row + there.shape[0]), slice(at_column, at_column + there.shape[1])
+        out[at], missing[at] = np.ma.getdata(there), np.ma.getmaskarray(there)
+    return np.ma.MaskedArray(out, missing)
 
 
 def _strips(rows: slice, height: int) -> list[slice]:
@@ -112,7 +141,7 @@ def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float,
     height, width = grid.shape_yx
     outside = {"nodata": fill} if "src_nodata" in options else {}
     frame = {"crs": grid.crs, "transform": grid.affine, "width": width, "height": height}
-    out = np.empty((strips[-1].stop - strips[0].start, width), layer.dtype)
+    out = np.empty((strips[-1].stop - strips[0].start, width), layer.facts.dtype)
     with WarpedVRT(layer.dataset, **frame, **outside, **options) as warped:
         for strip in strips:
             part = out[strip.start - strips[0].start : strip.stop - strips[0].start]
@@ -120,17 +149,39 @@ def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float,
     return out
 
 
-def _warp_array(layer: Layer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
-    """(rows of all strips, x): the whole layer is read once."""
-    source = layer.window(slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1]))
+def _whole(layer: Layer) -> tuple[slice, slice]:
+    return slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1])
+
+
+def _warp_values(values: np.ndarray, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
+    """(rows of all strips, x) of the `values` of a whole layer."""
     outside = {"dst_nodata": fill} if "src_nodata" in options else {}
     warped = []
     for strip in strips:
         part = grid.window(strip, slice(0, grid.shape_yx[1]))
-        out = np.full(part.shape_yx, fill, layer.dtype)
-        reproject(source, out, dst_crs=grid.crs, dst_transform=part.affine, **outside, **options)
+        out = np.full(part.shape_yx, fill, values.dtype)
+        reproject(values, out, dst_crs=grid.crs, dst_transform=part.affine, **outside, **options)
         warped.append(out)
     return np.concatenate(warped)
+
+
+def _warp_masked(
+    layer: Layer, facts: FileFacts, grid: Grid, strips: list[slice], options: dict[str, object]
+) -> np.ma.MaskedArray:
+    """(rows of all strips, x) where several values, or a mask, mean missing: as one value of a wider dtype that no pixel has."""
+    values = masked_window(layer, facts, *_whole(layer))
+    is_narrow = facts.dtype.kind != "f" and facts.dtype.itemsize <= 2
+    wide = np.dtype("int32") if is_narrow else np.dtype("float64")
+    stand_in = float(np.iinfo(np.int32).min) if is_narrow else np.nan
+    options = {**options, "src_nodata": stand_in}
+    warped = _warp_values(np.ma.filled(values.astype(wide), stand_in), grid, strips, stand_in, options)
+    missing = np.isnan(warped) if np.isnan(stand_in) else warped == stand_in
+    nodata = first_nodata(facts)
+    filled = np.where(missing, 0 if nodata is None else nodata, warped)
+    if facts.dtype.kind != "f":
+        limits = np.iinfo(np.dtype(facts.dtype).name)
+        filled = np.clip(np.rint(filled), limits.min, limits.max)
+    return np.ma.MaskedArray(filled.astype(facts.dtype), missing)
 
 
 def covered(source: Grid, target: Grid, rows: slice) -> np.ndarray:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
-from pipelines.sources.dates import read_dates
+from pipelines.sources.cf import axes_of, cf_times
+from pipelines.sources.dates import detect_date, format_date, read_dates
+from pipelines.sources.folder import list_files
 from pipelines.sources.layered import LayeredSource
-from pipelines.sources.layers import BandRequest, cf_times
-from pipelines.sources.opening import check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
+from pipelines.sources.layers import BandRequest
+from pipelines.sources.opening import band_descriptions, check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
 
 
@@ -28,6 +31,7 @@ class NetcdfSource(LayeredSource):
     requested: BandRequest
     time: str = "time"
     same_date: SameDate = "refuse"
+    planes_are_bands: ClassVar[bool] = False
 
     def list_scenes(self) -> Listing:
         """The scenes of the file. Raises MissingInput (no file), RequestError (not a cube with the requested variables)."""
@@ -44,7 +48,14 @@ class NetcdfSource(LayeredSource):
                 continue
             assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
             scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date)
+        return resolve_dates(scenes, refused, self.same_date, self._unused_variables(len(times)))
+
+    def _unused_variables(self, dates: int) -> list[str]:
+        """Variables with a value for every date that are no band."""
+        with open_hdf5(self.path) as file:
+            names = [name for name in hdf5_data_sets(file) if file[name].ndim > 2 and dates in file[name].shape]
+        used = {name.strip("/") for name in self.requested.names_in_files}
+        return [f"variable {name}" for name in names if name not in used]
 
     def _read_times(self) -> np.ndarray:
         """datetime64[ns] of the steps. Raises SceneRefused, RequestError (a variable is missing or has other axes)."""
@@ -55,10 +66,11 @@ class NetcdfSource(LayeredSource):
                 there = ", ".join(found) or "none"
                 raise RequestError(f"{self.path.name} has no variable {', '.join(missing)}; it has: {there}")
             for name in variables:
-                shape = hdf5_data_set(file, name, self.path.name).shape
-                if len(shape) != 3 or shape[0] != len(times):
+                data = hdf5_data_set(file, name, self.path.name)
+                axes = axes_of(data, self.path.name)
+                if axes.plane is None or axes.planes(data) != len(times):
                     expected = f"expected (time, y, x) with {len(times)} times"
-                    raise RequestError(f"{name!r} in {self.path.name} has the shape {shape}; {expected}")
+                    raise RequestError(f"{name!r} in {self.path.name} has the shape {data.shape}; {expected}")
         return times
 
 
@@ -74,13 +86,14 @@ class StackSource(LayeredSource):
     files: Mapping[str, str] = field(hash=False)
     dates: str
     same_date: SameDate = "refuse"
+    planes_are_bands: ClassVar[bool] = False
 
     def list_scenes(self) -> Listing:
         """The scenes of the stacks. Raises MissingInput, RequestError (band without file; unequal counts)."""
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
-        dates = read_dates(self.path / self.dates)
-        paths = {name: self._file(name, len(dates)) for name in self.requested.names}
+        dates, notes = read_dates(self.path / self.dates)
+        paths = {name: self._file(name, dates) for name in self.requested.names}
         scenes, refused = [], []
         for index, observed_utc in enumerate(dates, start=1):
             if observed_utc is None:
@@ -89,9 +102,11 @@ class StackSource(LayeredSource):
                 continue
             assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
             scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date)
+        used = {self.dates, *(self.files[self.requested.name_in_file(name)] for name in self.requested.names)}
+        unused = [path for path in list_files(self.path) if path not in used and path.removesuffix(".msk") not in used]
+        return resolve_dates(scenes, refused, self.same_date, unused, notes)
 
-    def _file(self, name: str, dates: int) -> Path:
+    def _file(self, name: str, dates: list[np.datetime64 | None]) -> Path:
         in_file = self.requested.name_in_file(name)
         if in_file not in self.files:
             raise RequestError(f"band {in_file!r} has no file in source.files; there are: {', '.join(self.files) or 'none'}")
@@ -99,9 +114,17 @@ class StackSource(LayeredSource):
         try:
             check_inside(self.path, path, path.name)
             with open_raster(path, (1,)) as dataset:
-                count = dataset.count
+                count, stated = dataset.count, [detect_date(text) for text in band_descriptions(dataset)]
         except SceneRefused as error:
             raise RequestError(f"the file of band {name} cannot be used: {error}") from error
-        if count != dates:
-            raise RequestError(f"{path.name} has {count} raster bands, {self.dates} has {dates} dates; expected equal numbers")
+        if count != len(dates):
+            raise RequestError(
+                f"{path.name} has {count} raster bands, {self.dates} has {len(dates)} dates; expected equal numbers"
+            )
+        for index, (said, listed) in enumerate(zip(stated, dates, strict=True), start=1):
+            if said is not None and listed is not None and said != listed:
+                other = (
+                    f"band {index} of {path.name} is described as {format_date(said)}, {self.dates} says {format_date(listed)}"
+                )
+                raise RequestError(f"{other}; put the dates in the order of the bands")
         return path

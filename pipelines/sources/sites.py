@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -118,7 +118,8 @@ class SiteSource(LayeredSource):
             listing = self._list_steps(pattern)
         else:
             of_site = self.pattern.replace("{site}", self.site)
-            listing = FolderSource(self.path, self.requested, of_site, same_date=self.same_date).list_scenes()
+            found = FolderSource(self.path, self.requested, of_site, same_date=self.same_date).list_scenes()
+            listing = replace(found, unused=[])  # most of them are of other sites
         if len(listing.scenes) < 2:
             there = ", ".join(scene.id for scene in listing.scenes) or "none"
             refused = "".join(f"\n  {error}" for error in listing.refused[:5])

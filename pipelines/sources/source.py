@@ -13,14 +13,27 @@ from pipelines.scene import Band, Scene
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 SameDate = Literal["refuse", "mosaic"]
 OnOtherGrid = Literal["reproject", "refuse"]
+OVERPASS_S = 1800  # scenes that follow each other within this time are of one overpass,
+OVERPASS_SCENES = 10  # unless so many do that this is the interval of the series
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source found: `scenes` sorted by (date, id), one per date; `refused`: scenes left out, with the reason."""
+    """What a source found: `scenes` sorted by (date, id), one per date; `refused`: scenes left out, with the reason.
+
+    `unused`: files and variables that no scene needs, and folders that were not searched. `notes`: readings that may be doubted.
+    """
 
     scenes: list[Scene] = field(default_factory=list)
     refused: list[SceneRefused] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def remarks(self) -> list[str]:
+        """The notes, the number of unused files with the first of them, and dates that belong to one overpass."""
+        shown = f"{', '.join(self.unused[:3])}{f' and {len(self.unused) - 3} more' if len(self.unused) > 3 else ''}"
+        unused = [f"not used: {len(self.unused)} files, folders or variables: {shown}"] if self.unused else []
+        return [*self.notes, *unused, *seconds_apart(self.scenes)]
 
 
 class Source(Protocol):
@@ -51,7 +64,10 @@ class Source(Protocol):
         """
 
 
-def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate) -> Listing:
+def resolve_dates(
+    scenes: Sequence[Scene], refused: Sequence[SceneRefused], same_date: SameDate,
+    unused: Sequence[str] = (), notes: Sequence[str] = (),
+) -> Listing:  # fmt: skip
     """The listing with one scene per date (and id): later ones are refused, or all of a date become parts of a mosaic.
 
     A mosaic is named after its date, even with one part, so that a part that arrives late replaces the mosaic in the cube
@@ -62,7 +78,7 @@ def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same
         by_date.setdefault(scene.observed_utc, []).append(scene)
     if same_date == "mosaic":
         mosaics = [Scene(f"mosaic_{compact_date(date)}", date, {}, tuple(parts)) for date, parts in by_date.items()]
-        return Listing(mosaics, list(refused))
+        return Listing(mosaics, list(refused), list(unused), list(notes))
     kept: dict[str, Scene] = {}
     duplicates = []
     for date, of_date in by_date.items():
@@ -78,7 +94,22 @@ def resolve_dates(scenes: Sequence[Scene], refused: Sequence[SceneRefused], same
                     "if they are adjacent, set cube.same_date: mosaic; if one is obsolete, remove it"
                 )
             duplicates.append(SceneRefused(scene.id, "duplicate-date", detail))
-    return Listing(list(kept.values()), [*refused, *duplicates])
+    return Listing(list(kept.values()), [*refused, *duplicates], list(unused), list(notes))
+
+
+def seconds_apart(scenes: Sequence[Scene]) -> list[str]:
+    """A line if scenes of one overpass, minutes or less apart, stay dates of their own; series of such intervals are none."""
+    times = np.array(sorted(scene.observed_utc for scene in scenes), "datetime64[s]").astype(np.int64)
+    groups = np.split(times, np.flatnonzero(np.diff(times) > OVERPASS_S) + 1)
+    sizes = [len(group) for group in groups]
+    if len(groups) < 2 or not 1 < max(sizes) <= OVERPASS_SCENES:
+        return []
+    several = [group for group in groups if len(group) > 1]
+    widest = max(int(group[-1] - group[0]) for group in several)
+    return [
+        f"{len(several)} times, scenes lie at most {widest} seconds apart and stay dates of their own; if they are one overpass, "
+        "take the time out of the date ({date:%Y%m%d} and *) and set cube.same_date: mosaic"
+    ]
 
 
 def compact_date(date: np.datetime64) -> str:

@@ -102,7 +102,8 @@ class Space:
     def lonlat(self, index_ND: np.ndarray) -> np.ndarray:
         """Longitude and latitude (WGS 84, degrees) of places on a map, (N, 2)."""
         x, y = self.world(index_ND).T
-        return np.stack(self._to_lonlat.transform(x, y), axis=1)
+        lon, lat = self._to_lonlat.transform(x, y)
+        return np.stack([np.where(np.abs(lon) > 180, np.mod(lon + 180, 360) - 180, lon), lat], axis=1)
 
     @cached_property
     def _to_lonlat(self) -> Transformer:
@@ -127,7 +128,8 @@ class Space:
 
         def shifted(d_row: float, d_column: float) -> tuple[np.ndarray, np.ndarray]:
             world = self.world(np.stack([row.ravel() + d_row, column.ravel() + d_column], axis=1))
-            return to_lonlat.transform(world[:, 0], world[:, 1])
+            y = np.clip(world[:, 1], -90, 90) if crs.is_geographic else world[:, 1]  # pixels centred on a pole end there
+            return to_lonlat.transform(world[:, 0], y)
 
         down, _, height = geod.inv(*shifted(-0.5, 0), *shifted(0.5, 0))
         across, _, width = geod.inv(*shifted(0, -0.5), *shifted(0, 0.5))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from affine import Affine
 
 from pipelines.cube.export import export_zarr
 from pipelines.cube.ingest import IngestSettings, ingest
@@ -123,3 +124,17 @@ def test_an_export_is_read_by_xarray_rioxarray_and_gdal(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["plain.zarr"]
     with pytest.raises(RequestError, match="is not overwritten: remove it or choose another path"):
         export_zarr(uri, target)
+
+
+def test_a_rotated_cube_has_no_coordinates_of_the_world_and_is_not_exported(tmp_path):
+    turned = Affine.translation(500_000, 5_000_000) @ Affine.rotation(30) @ Affine.scale(10, -10)
+    uri = str(tmp_path / "cube")
+    grid = Grid.from_affine("EPSG:32633", turned, FakeSource().shape_yx)
+    turned_source = type("TurnedSource", (FakeSource,), {"native_grid": lambda self: grid})
+    ingest(turned_source(dates=2), None, uri, None, IngestSettings(chunk_px=16))
+    cube = open_cube(uri)
+    assert cube.x.values[:2].tolist() == pytest.approx([5, 15])
+    assert "distance along a rotated axis" in cube.x.attrs["long_name"]
+    assert grid_of(cube).is_aligned(grid)
+    with pytest.raises(RequestError, match="is rotated, which readers of plain Zarr do not see"):
+        export_zarr(uri, tmp_path / "out.zarr")

@@ -64,6 +64,24 @@ def test_a_season_that_the_history_lacks_is_judged_with_caution():
     assert predict(value_model, fitted, january)[1] > 1.5 * predict(value_model, fitted, january + 182)[1]
 
 
+def test_a_series_without_noise_and_with_a_gap_is_as_expected():
+    """Half of the values lie so near to the curve that a scale of theirs would reject the season beside the gap."""
+    days = 17534.0 + 16 * np.arange(110)
+    values = np.round(0.6 + 0.2 * np.sin(2 * np.pi * (np.mod(days, 365.2422) - 80) / 365.2422), 4)
+    season = np.mod(days, 365.2422)
+    seen = (season > 60) & (season < 330)
+    history = days < days[55]
+    x, valid = (one[history, None, None] for one in (values.astype(np.float32), seen))
+    value_model = HarmonicModel()
+    fitted = value_model.fit(np.where(valid, x, np.float32(0)), valid, days[history])
+    later = [
+        (value, *predict(value_model, fitted, day))
+        for day, value in zip(days[~history & seen], values[~history & seen], strict=True)
+    ]
+    assert max(abs(value - expected) / spread for value, expected, spread in later) < 3
+    assert max(abs(value - expected) for value, expected, _ in later) < 0.01
+
+
 def test_the_trend_is_followed_only_where_asked():
     rising = 0.3 + 0.1 * (DAYS - DAYS[0]) / 365.2422
     later = DAYS[-1] + 365.2422

@@ -55,6 +55,21 @@ def test_a_cell_of_one_degree_has_its_area_on_the_ellipsoid(north):
     assert frame.lat[0] == pytest.approx(north - 0.5)
 
 
+@pytest.mark.parametrize(("left", "lon"), [(200.0, -159.95), (359.0, -0.95), (-190.0, 170.05)])
+def test_longitudes_of_patches_are_those_of_the_world(left, lon, tmp_path):
+    grid = Grid("EPSG:4326", (0.01, 0, left, 0, -0.01, 10.0), (10, 10))
+    frame = outline_changes(np.ones((10, 10), bool), grid)
+    assert frame.lon[0] == pytest.approx(lon)
+    (feature,) = json.loads(write_polygons(frame, tmp_path, "changes")[2].read_text())["features"]
+    ring = np.array(feature["geometry"]["coordinates"][0][0])
+    assert np.abs(ring[:, 0].mean() - lon) < 0.1
+
+
+def test_pixels_centred_on_a_pole_end_there():
+    frame = outline_changes(mask(np.s_[0:1, 0:4], shape_yx=(37, 72)), Grid("EPSG:4326", (5.0, 0, -2.5, 0, -5.0, 92.5), (37, 72)))
+    assert frame.area_m2[0] == pytest.approx(2 * np.pi * 6.371e6**2 * (1 - np.sin(np.radians(87.5))) * 4 / 72, rel=0.02)
+
+
 def test_web_mercator_does_not_inflate_the_area():
     grid = Grid("EPSG:3857", (20.0, 0, 1e6, 0, -20.0, 8.4e6), (10, 10))  # near 60 degrees north: lengths are doubled
     frame = outline_changes(np.ones((10, 10), bool), grid)

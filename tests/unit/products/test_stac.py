@@ -4,10 +4,13 @@ import numpy as np
 import pystac
 import pystac.validation
 import pytest
+import shapely
+from pyproj import Transformer
 
 from pipelines.grid import Grid
 from pipelines.products.cog import write_forecast_cogs
-from pipelines.products.stac import box, duration, footprint, forecast_item, projection, write_collection
+from pipelines.products.footprint import box, footprint, joined_box
+from pipelines.products.stac import duration, forecast_item, projection, write_collection
 
 
 @pytest.fixture
@@ -82,6 +85,48 @@ def test_the_footprint_holds_the_place():
     assert (ring[0] == ring[-1]).all()
     x, y = ring[:, 0], ring[:, 1]
     assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() > 0  # counter-clockwise (RFC 7946, 3.1.6)
+
+
+EDGE_X, EDGE_Y = Transformer.from_crs("EPSG:4326", "EPSG:32660", always_xy=True).transform(180.0, 16.0)
+PLACES = [  # grid, box, kind
+    (Grid("EPSG:32660", (10.0, 0, EDGE_X - 240, 0, -10.0, EDGE_Y + 160), (32, 60)), None, "MultiPolygon"),
+    (Grid("EPSG:4326", (0.5, 0, 200.0, 0, -0.5, 20.0), (4, 6)), [-160, 18, -157, 20], "Polygon"),
+    (Grid("EPSG:4326", (0.5, 0, 179.0, 0, -0.5, 20.0), (4, 6)), [179, 18, -178, 20], "MultiPolygon"),
+    (Grid("EPSG:4326", (5.0, 0, -2.5, 0, -5.0, 92.5), (37, 72)), [-180, -90, 180, 90], "Polygon"),
+    (Grid("EPSG:4326", (5.0, 0, -180.0, 0, 5.0, -90.0), (36, 72)), [-180, -90, 180, 90], "Polygon"),
+    (Grid("EPSG:3413", (25e3, 0, -1e6, 0, -25e3, 1e6), (80, 80)), None, None),  # the pole lies inside
+]
+
+
+@pytest.mark.parametrize(("grid", "bounds", "kind"), PLACES)
+def test_footprints_keep_to_longitudes_and_latitudes_and_to_the_grid(grid, bounds, kind):
+    found = footprint(grid)
+    west, south, east, north = box(found)
+    assert kind in (None, found["type"])
+    assert bounds is None or box(found) == pytest.approx(bounds)
+    assert -180 <= west <= 180
+    assert -180 <= east <= 180
+    assert -90 <= south < north <= 90
+    outline = shapely.geometry.shape(found)
+    assert outline.is_valid
+    height, width = grid.shape_yx
+    inside = [grid.affine @ (width * share, height * share) for share in (0.1, 0.45, 0.9)]
+    lon, lat = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform(*zip(*inside, strict=True))
+    assert all(outline.covers(shapely.Point((x + 180) % 360 - 180, y)) for x, y in zip(lon, lat, strict=True))
+    if west > east:
+        assert all(x >= west or x <= east for x in ((x + 180) % 360 - 180 for x in lon))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "whole"),
+    [
+        ([[1, 2, 3, 4], [2, 1, 5, 3]], [1, 1, 5, 4]),
+        ([[179, 0, -179, 1], [178, 0, 179.5, 1]], [178, 0, -179, 1]),
+        ([[179, 0, -179, 1], [-179.5, 0, -178, 1]], [179, 0, -178, 1]),
+    ],
+)
+def test_boxes_are_joined_across_the_180th_meridian(boxes, whole):
+    assert joined_box(boxes) == whole
 
 
 @pytest.mark.parametrize(("days", "text"), [(10, "P10D"), (5 / 1440, "PT5M"), (1.25, "P1DT6H"), (0, "P0D")])

@@ -62,8 +62,12 @@ def test_band_metadata_is_completed_from_the_files(tmp_path):
         file.scales, file.offsets = [0.5], [-32.0]
     (band,) = FolderSource(tmp_path, BandRequest((Band("dbz"),)), "{date:%Y%m%d}.tif").bands
     assert (band.nodata, band.scale, band.offset) == (-5, 0.5, -32.0)
-    (band,) = FolderSource(tmp_path, BandRequest((Band("dbz", scale=2, nodata=7),)), "{date:%Y%m%d}.tif").bands
-    assert (band.nodata, band.scale, band.offset) == (7, 2, 0)
+    (band,) = FolderSource(tmp_path, BandRequest((Band("dbz", scale=2, offset=1, nodata=7),)), "{date:%Y%m%d}.tif").bands
+    assert (band.nodata, band.scale, band.offset) == (7, 2, 1)
+    (band,) = FolderSource(tmp_path, BandRequest((Band("dbz", scale=0.5),)), "{date:%Y%m%d}.tif").bands
+    assert band.offset == -32  # a scale does not hide the offset
+    with pytest.raises(RequestError, match=r"scale 2 of band dbz contradicts the file, which states scale 0.5 and offset -32"):
+        FolderSource(tmp_path, BandRequest((Band("dbz", scale=2),)), "{date:%Y%m%d}.tif").bands  # noqa: B018
 
 
 def test_nodata_of_a_later_file_applies_to_all(tmp_path):
@@ -215,7 +219,8 @@ def test_hdf5_files_by_data_set(tmp_path):
     np.testing.assert_array_equal(source.read(scene, UTM, ("rain",), "nearest")[0], ramp())
     moved = source.read(scene, shifted(UTM, 3, 2), ("rain",), "nearest")[0]
     np.testing.assert_array_equal(moved[:-2, :-3], ramp()[2:, 3:])
-    assert (moved[-2:] == 65535).all()
+    assert (np.ma.getdata(moved)[-2:] == 65535).all()
+    assert moved.mask[-2:].all()
     with pytest.raises(RequestError, match="there are: image1/data"):
         FolderSource(tmp_path, requested, "{date:%Y%m%d}.h5", variable="image2").dtype()
     with pytest.raises(RequestError, match="neither GeoTIFF nor JPEG2000"):

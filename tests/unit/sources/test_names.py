@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pipelines.errors import RequestError
-from pipelines.sources.dates import detect_date, find_dates, parse_date
+from pipelines.sources.dates import detect_date, find_dates, parse_date, read_dates
 from pipelines.sources.file_names import FilePattern, propose_pattern
+from pipelines.sources.products import mask_band, product_of
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,14 @@ def test_dates_in_every_format(text, date):
         ("LC08_L1TP_013032_20180131_20180207_01_T1", ["%Y%m%d", "%Y%m%d"]),
         ("x_2018-06-05_y", ["%Y-%m-%d"]),
         ("123456789", []),
+        ("HLS.S30.T13TEF.2020005T175659.v2.0.B04", ["%Y%jT%H%M%S"]),
+        ("LE71820322012273ASN00_B3", ["%Y%j"]),
+        ("LC08_L1TP_200012_20180131_20180207_01_T1", ["%Y%m%d", "%Y%m%d"]),
+        ("ndvi_05062016", ["%d%m%Y"]),
+        ("ndvi_05Jun2016", ["%d%b%Y"]),
+        ("ndvi_2016-06", ["%Y-%m"]),
+        ("ndvi_201606", ["%Y%m"]),
+        ("ndvi_2016", ["%Y"]),
     ],
 )
 def test_dates_in_names(name, formats):
@@ -79,6 +88,79 @@ def test_patterns_are_proposed(paths, pattern, bands):
     names = propose_pattern(["README.md", *paths])
     assert names is not None
     assert (names.pattern, names.bands, names.matched) == (pattern, bands, len(paths))
+
+
+DAYS, DOYS = ("20200105", "20200121", "20200206"), ("2020005", "2020021", "2020037")
+SAFE = "S2A_MSIL2A_{0}T093041_N0214_R136_T34TGR_{0}T1225.SAFE/GRANULE/L2A_T34TGR/IMG_DATA/R{2}/T34TGR_{0}T093041_{1}_{2}.jp2"
+STANDARD = [  # name, dates, bands, pattern, mask band, product
+    ("LC08_L2SP_182032_{0}_20200301_02_T1_{1}.TIF", DAYS, ("SR_B4", "SR_B5", "QA_PIXEL", "SR_QA_AEROSOL"),
+     "LC08_L2SP_182032_{date:%Y%m%d}_20200301_02_T1_{band}.TIF", "QA_PIXEL", "Landsat Collection 2 level 2 (OLI)"),
+    ("LE07_L2SP_182032_{0}_20200301_02_T1_{1}.TIF", DAYS, ("SR_B3", "SR_B4", "QA_PIXEL"),
+     "LE07_L2SP_182032_{date:%Y%m%d}_20200301_02_T1_{band}.TIF", "QA_PIXEL", "Landsat Collection 2 level 2 (TM, ETM+)"),
+    ("LC08_L1TP_200012_{0}_20200301_01_T1_{1}.TIF", DAYS, ("B4", "B5", "BQA"),
+     "LC08_L1TP_200012_{date:%Y%m%d}_20200301_01_T1_{band}.TIF", "BQA", "Landsat level 1 (OLI)"),
+    ("LE7182032{0}ASN00_{1}.TIF", DOYS, ("B3", "B4"), "LE7182032{date:%Y%j}ASN00_{band}.TIF", None, "Landsat level 1 (TM, ETM+)"),
+    ("HLS.S30.T13TEF.{0}T175659.v2.0.{1}.tif", DOYS, ("B04", "B8A", "Fmask"),
+     "HLS.S30.T13TEF.{date:%Y%jT%H%M%S}.v2.0.{band}.tif", "Fmask", "HLS S30"),
+    ("S2A_34TGR_{0}_0_L2A/{1}.tif", DAYS, ("B02", "B04", "B08", "SCL"),
+     "S2A_34TGR_{date:%Y%m%d}_0_L2A/{band}.tif", "SCL", "Sentinel-2"),
+    ("MOD13Q1.006__{1}_doy{0}_aid0001.tif", DOYS, ("250m_16_days_NDVI", "250m_16_days_pixel_reliability"),
+     "MOD13Q1.006__{band}_doy{date:%Y%j}_aid0001.tif", "250m_16_days_pixel_reliability", "MODIS or VIIRS vegetation indices"),
+    ("VNP13A1.A{0}.h12v10.001.2020300123456.{1}.tif", DOYS, ("500m_16_days_NDVI", "500m_16_days_EVI"),
+     "VNP13A1.A{date:%Y%j}.h12v10.001.2020300123456.{band}.tif", None, "MODIS or VIIRS vegetation indices"),
+    ("{0}_093041_1040_3B_{1}.tif", DAYS, ("AnalyticMS_SR", "udm2"),
+     "{date:%Y%m%d_%H%M%S}_1040_3B_AnalyticMS_SR.tif", None, "PlanetScope"),
+    ("S1A_IW_{0}T043041_DVP_RTC30_G_gpuned_1A3B_{1}.tif", DAYS, ("VV", "VH"),
+     "S1A_IW_{date:%Y%m%dT%H%M%S}_DVP_RTC30_G_gpuned_1A3B_{band}.tif", None, "Sentinel-1 RTC"),
+    ("CBERS_4A_WFI_{0}_207_140_L4_{1}.tif", DAYS, ("BAND15", "BAND16", "CMASK"),
+     "CBERS_4A_WFI_{date:%Y%m%d}_207_140_L4_{band}.tif", "CMASK", "CBERS (WFI, AWFI)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "dates", "bands", "pattern", "mask", "product"), STANDARD)
+def test_standard_products_are_known_by_their_names(template, dates, bands, pattern, mask, product):
+    paths = [template.format(date, band) for date in dates for band in bands]
+    names = propose_pattern(paths)
+    assert names.pattern == pattern
+    assert set(names.bands) == (set(bands) if "{band}" in pattern else set())
+    assert (mask_band(names.bands), product_of(paths).name) == (mask, product)
+
+
+def test_a_safe_folder_has_bands_of_several_resolutions():
+    sizes = {"10m": ("B02", "B04", "B08"), "20m": ("B04", "B8A", "SCL"), "60m": ("B01", "SCL")}
+    paths = [SAFE.format(day, band, size) for day in DAYS for size, bands in sizes.items() for band in bands]
+    names = propose_pattern(paths)
+    assert names.matched == len(paths)
+    assert names.pattern.endswith(".SAFE/GRANULE/L2A_T34TGR/IMG_DATA/*/T34TGR_{date:%Y%m%dT%H%M%S}_{band}.jp2")
+    assert {"B04_10m", "B08_10m", "SCL_20m"} <= set(names.bands)
+
+
+COLUMNS = [
+    ("id,acquired\n2019001,2020-01-05\n2019002,2020-02-05\n", "2020-01-05"),
+    ("acquired,processed\n2020-01-05,2021-03-01\n2020-02-05,2021-03-02\n", "2020-01-05"),
+    ("scene,when,date\na,2019-01-01,2020-01-05\nb,2019-01-02,2020-02-05\n", "2020-01-05"),
+    ("2020-01-05,0.5\n2020-02-05,0.6\n", "2020-01-05"),
+]
+
+
+@pytest.mark.parametrize(("text", "first"), COLUMNS)
+def test_the_column_of_dates_is_chosen_by_its_heading(tmp_path, text, first):
+    (tmp_path / "dates.csv").write_text(text)
+    dates, _ = read_dates(tmp_path / "dates.csv")
+    assert [str(date)[:10] for date in dates] == [first, "2020-02-05"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("start,end\n2020-01-05,2020-01-09\n2020-02-05,2020-02-09\n", "several columns of dates that differ"),
+        ("id,value\n2019001,1.5\n2019002,2.5\n", "no column of dates"),
+    ],
+)
+def test_columns_that_are_not_clear_are_refused(tmp_path, text, message):
+    (tmp_path / "dates.csv").write_text(text)
+    with pytest.raises(RequestError, match=message):
+        read_dates(tmp_path / "dates.csv")
 
 
 def test_nothing_is_proposed_for_names_without_dates():

@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -89,6 +90,39 @@ def test_names_that_yaml_would_change_are_quoted(tmp_path):
     assert (run.name, run.source.pattern) == ("my_run_1", "no # '{date:%Y%m%d}'.tif")
 
 
+def test_landsat_is_proposed_with_its_packing_and_mask(tmp_path):
+    for month in range(1, 13):
+        for band in ("SR_B4", "SR_B5", "QA_PIXEL"):
+            write_tiff(tmp_path / f"LC08_L2SP_182032_2020{month:02d}05_20210120_02_T1_{band}.TIF")
+    (tmp_path / "MTL.txt").write_text("hello")
+    text = propose_run(tmp_path, "try", "monitor")
+    run = yaml.safe_load(text)
+    assert (run["source"]["scale"], run["source"]["offset"], run["source"]["nodata"]) == (2.75e-5, -0.2, 0)
+    assert run["quality"] == {"kind": "landsat", "band": "QA_PIXEL", "collection": 2, "away_px": 2}
+    assert run["variable"]["bands"] == ["SR_B5", "SR_B4"]
+    assert run["monitoring"]["min_history"] == 7
+    assert "# the pattern does not match 1 of 37 files: MTL.txt" in text
+
+
+def test_masks_of_bit_fields_become_lists_of_values(tmp_path):
+    for doy in range(1, 180, 16):
+        for band in ("B04", "B8A", "Fmask"):
+            write_tiff(tmp_path / f"HLS.S30.T13TEF.2020{doy:03d}T175659.v2.0.{band}.tif", ramp(dtype="uint8"))
+    run = proposed(tmp_path)
+    assert run.source.pattern == "HLS.S30.T13TEF.{date:%Y%jT%H%M%S}.v2.0.{band}.tif"
+    assert run.quality.band == "Fmask"
+    assert {0, 32, 64, 192} <= set(run.quality.valid_values)
+    assert not {2, 4, 8, 16} & set(run.quality.valid_values)
+
+
+def test_a_guess_is_checked_against_the_data(tmp_path):
+    path = write_cube(tmp_path / "c.nc", {"red": np.stack([ramp()] * 12)}, [10.0 * i for i in range(12)])
+    with h5py.File(path, "r+") as file:
+        del file["crs"]
+    with pytest.raises(RequestError, match="is in degrees, the pixels lie at x 500000"):
+        propose_run(path, "try")
+
+
 def test_unreadable_inputs_state_what_was_found(tmp_path):
     with pytest.raises(MissingInput, match="no such folder or file"):
         propose_run(tmp_path / "nowhere", "try")
@@ -107,7 +141,7 @@ def test_a_monitoring_run_is_proposed(tmp_path):
     for day in DAYS:
         for band in ("B04", "B08"):
             write_tiff(tmp_path / f"{day}_{band}.tif", nodata=0)
-    with pytest.raises(RequestError, match=r"history of at least 12 dates in 183 days; .* of the 12 dates .* are 7 in 69 days"):
+    with pytest.raises(RequestError, match=r"history of at least 6 dates in 183 days; .* of the 12 dates .* are 7 in 69 days"):
         propose_run(tmp_path, "try", "monitor")
     for day in DAYS:
         for band in ("B04", "B08"):

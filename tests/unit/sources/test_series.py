@@ -1,6 +1,7 @@
 import h5py
 import numpy as np
 import pytest
+import rasterio
 from source_rasters import UTM, ramp, write_cube, write_tiff
 
 from pipelines.errors import MissingInput, RequestError
@@ -82,3 +83,19 @@ def test_inconsistent_stacks_raise_request_errors(tmp_path):
         StackSource(tmp_path, source.requested, source.files, "when.txt").list_scenes()
     with pytest.raises(MissingInput, match="no such file"):
         StackSource(tmp_path, source.requested, {"ndvi": "other.tif"}, "dates.txt").list_scenes()
+
+
+def test_descriptions_that_contradict_the_dates_are_refused(tmp_path):
+    source = stack(tmp_path)
+    with rasterio.open(tmp_path / "ndvi.tif", "r+") as file:
+        for index, day in enumerate(("2018-01-05", "2018-01-15", "2018-01-25"), start=1):
+            file.set_band_description(index, day)
+    assert len(source.list_scenes().scenes) == 3
+    assert source.bands[0].name == "ndvi"
+    with pytest.raises(RequestError, match=r"band 2 of ndvi.tif is described as 2018-01-15, dates.txt says 2018-01-16"):
+        stack_dates(tmp_path, "2018-01-05\n2018-01-16\n2018-01-25\n").list_scenes()
+
+
+def stack_dates(folder, dates):
+    (folder / "dates.txt").write_text(dates)
+    return StackSource(folder, BandRequest((Band("ndvi"),)), {"ndvi": "ndvi.tif"}, "dates.txt")

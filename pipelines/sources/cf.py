@@ -1,0 +1,310 @@
+"""What HDF5 and netCDF-4 files say in CF attributes: missing values, packing, axes, coordinates, CRS and times (CF-1.11)."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from pipelines.errors import SceneRefused
+from pipelines.grid import parse_crs
+from pipelines.sources.facts import stated_values
+from pipelines.sources.opening import hdf5_data_set
+
+Transform = tuple[float, float, float, float, float, float]
+STANDARD_CALENDARS = ("", "standard", "gregorian", "proleptic_gregorian")
+METRES = {  # what files call their units of length
+    "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0, "kilometer": 1000.0,
+    "kilometres": 1000.0, "kilometers": 1000.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048,
+    "us_survey_foot": 1200 / 3937, "us-ft": 1200 / 3937,
+}  # fmt: skip
+DEGREES = re.compile(r"degrees?(?:_?(?:north|south|east|west|[nsew]))?|°", re.IGNORECASE)
+RADIANS = ("rad", "radian", "radians")
+NAMES = {
+    "y": ("y", "yc", "lat", "latitude", "nav_lat", "northing", "northings", "rlat", "row", "rows"),
+    "x": ("x", "xc", "lon", "long", "longitude", "nav_lon", "easting", "eastings", "rlon", "column", "columns", "col"),
+    "t": ("time", "t", "date"),
+}
+STANDARD_NAMES = {
+    "projection_y_coordinate": "y", "latitude": "y", "grid_latitude": "y", "projection_x_coordinate": "x", "longitude": "x",
+    "grid_longitude": "x", "projection_y_angular_coordinate": "y", "projection_x_angular_coordinate": "x", "time": "t",
+}  # fmt: skip
+NETCDF_FILLS = {
+    "f4": 9.969209968386869e36,
+    "f8": 9.969209968386869e36,
+    "i2": -32767.0,
+    "i4": -2147483647.0,
+    "u2": 65535.0,
+    "u4": 4294967295.0,
+}
+
+
+# ---------------------------------------------------------------- values
+
+
+def value_dtype(data: h5py.Dataset) -> np.dtype:
+    """The dtype of the values in native byte order; with `_Unsigned` that of the same bits without a sign."""
+    dtype: np.dtype = data.dtype.newbyteorder("=")
+    is_unsigned = text_attribute(data, "_Unsigned").lower() == "true" and dtype.kind == "i"
+    return np.dtype(f"u{dtype.itemsize}") if is_unsigned else dtype
+
+
+def stated(data: h5py.Dataset) -> tuple[tuple[float, ...], tuple[float, float] | None]:
+    """(every missing value, valid range or None), both as stored values of `value_dtype`.
+
+    A range of another kind of number than the packed values is one of unpacked values (netCDF Users Guide, A.1).
+    """
+    dtype, (scale, offset) = value_dtype(data), packing(data)
+
+    def numbers_of(key: str) -> list[float]:
+        values = np.asarray(data.attrs[key]).reshape(-1) if key in data.attrs else np.empty(0)
+        if values.dtype.kind not in "iuf":
+            return []
+        if dtype.kind == "u" and values.dtype.kind == "i" and values.dtype.itemsize == dtype.itemsize:
+            values = values.view(dtype)
+        if key.startswith("valid_") and values.dtype.kind == "f" and dtype.kind != "f" and "scale_factor" in data.attrs:
+            return sorted(((values.astype(float) - offset) / scale).tolist())
+        return [float(value) for value in values]
+
+    missing, valid_range = stated_values(numbers_of)
+    default = NETCDF_FILLS.get(data.dtype.str[1:])  # of values that were never written
+    if "_FillValue" not in data.attrs and default is not None and float(data.fillvalue) == np.dtype(data.dtype).type(default):
+        missing = (*missing, float(np.dtype(data.dtype).type(default)))
+    return missing, valid_range
+
+
+def packing(data: h5py.Dataset) -> tuple[float, float]:
+    """(scale_factor, add_offset)."""
+    scale, offset = float_attribute(data, "scale_factor"), float_attribute(data, "add_offset")
+    return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+
+
+# ---------------------------------------------------------------- axes
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Which axis of a data set is y, which x, and which counts planes (None: there is no such axis). Others have one entry."""
+
+    y: int
+    x: int
+    plane: int | None = None
+
+    def planes(self, data: h5py.Dataset) -> int:
+        return 1 if self.plane is None else int(data.shape[self.plane])
+
+    def shape_yx(self, data: h5py.Dataset) -> tuple[int, int]:
+        return int(data.shape[self.y]), int(data.shape[self.x])
+
+    def window(self, data: h5py.Dataset, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """(rows, columns) of plane `index`."""
+        chosen: list[slice | int] = [0] * data.ndim
+        chosen[self.y], chosen[self.x] = rows, columns
+        if self.plane is not None:
+            chosen[self.plane] = index
+        values: np.ndarray = data[tuple(chosen)]
+        return values if self.y < self.x else values.T
+
+
+def axes_of(data: h5py.Dataset, label: str) -> Axes:
+    """The axes by what their coordinates say (axis, standard_name, units, name), unnamed ones by position: planes, y, x.
+
+    Raises SceneRefused(wrong-grid): fewer than two axes, two of one kind, or a further axis with several entries.
+    """
+    if data.ndim < 2:
+        raise SceneRefused(label, "wrong-grid", f"{data.name!r} has the shape {data.shape}; expected (y, x) or (time, y, x)")
+    found: dict[str, int] = {}
+    for number in range(data.ndim):
+        kind = _kind_of(data, number)
+        if kind and kind in found:
+            raise SceneRefused(
+                label, "wrong-grid", f"{data.name!r} has two axes that call themselves {kind}; correct their attributes"
+            )
+        if kind:
+            found[kind] = number
+    free = [number for number in range(data.ndim) if number not in found.values()]
+    for kind in ("x", "y"):
+        if kind not in found:
+            if not free:
+                raise SceneRefused(label, "wrong-grid", f"none of the axes of {data.name!r} is {kind}: its shape is {data.shape}")
+            found[kind] = free.pop()
+    several = [number for number in free if data.shape[number] > 1]
+    plane = found.get("t", several.pop(0) if several else next(iter(free), None))
+    if several:
+        sizes = " x ".join(str(size) for size in data.shape)
+        raise SceneRefused(
+            label, "wrong-grid", f"{data.name!r} has {data.ndim} axes ({sizes}); expected (time, y, x): select a level first"
+        )
+    return Axes(found["y"], found["x"], plane)
+
+
+def _kind_of(data: h5py.Dataset, number: int) -> str:
+    """ "x", "y", "t", or "" for an axis whose coordinate does not say."""
+    scale = _scale_of(data, number)
+    label = data.dims[number].label
+    if scale is None:
+        return _kind_by_name(label)
+    axis, units = text_attribute(scale, "axis").lower(), text_attribute(scale, "units")
+    if axis in ("x", "y", "t"):
+        return axis
+    if kind := STANDARD_NAMES.get(text_attribute(scale, "standard_name")):
+        return kind
+    if re.fullmatch(r"degrees?_?(n|north)", units, re.IGNORECASE):
+        return "y"
+    if re.fullmatch(r"degrees?_?(e|east)", units, re.IGNORECASE):
+        return "x"
+    return "t" if " since " in units else _kind_by_name(str(scale.name).rpartition("/")[2] or label)
+
+
+def _kind_by_name(name: str) -> str:
+    return next((kind for kind, names in NAMES.items() if name.lower() in names), "")
+
+
+def _scale_of(data: h5py.Dataset, number: int) -> h5py.Dataset | None:
+    scales = data.dims[number]
+    return scales[0] if len(scales) else None
+
+
+# ---------------------------------------------------------------- coordinates
+
+
+def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) -> Transform | None:
+    """The affine of the outer pixel corners, in units of `crs`, from 1-D coordinates of centres; None without such coordinates.
+
+    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel, or in units that the CRS does not have.
+    """
+    y, x = (_coordinate(data, number) for number in (axes.y, axes.x))
+    if y is None or x is None:
+        return None
+    steps = []
+    for name, centres in (("y", y), ("x", x)):
+        step = (centres[-1] - centres[0]) / (len(centres) - 1)
+        even = centres[0] + step * np.arange(len(centres))
+        if step == 0 or not np.allclose(centres, even, rtol=0, atol=1e-3 * abs(step)):
+            detail = f"the {name} coordinates of {data.name} are not evenly spaced; resample it first"
+            raise SceneRefused(label, "wrong-grid", detail)
+        steps.append(float(step))
+    to_y, to_x = (_to_crs_units(data, number, crs, label) for number in (axes.y, axes.x))
+    dy, dx = steps[0] * to_y, steps[1] * to_x
+    return dx, 0.0, float(x[0]) * to_x - dx / 2, 0.0, dy, float(y[0]) * to_y - dy / 2
+
+
+def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
+    """Unpacked values of the coordinate of an axis, float64; None if there is none with at least two values."""
+    scale = _scale_of(data, number)
+    if scale is None or scale.shape != (data.shape[number],) or data.shape[number] < 2 or scale.dtype.kind not in "iuf":
+        return None
+    if "This is a netCDF dimension but not" in text_attribute(scale, "NAME"):
+        return None
+    factor, offset = packing(hdf5_data_set(scale.file, str(scale.name), str(scale.name)))
+    centres: np.ndarray = scale[:].astype(float) * factor + offset
+    return centres
+
+
+def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) -> float:
+    """What a coordinate is multiplied with to be in units of `crs`. Raises SceneRefused(wrong-grid)."""
+    scale = _scale_of(data, number)
+    units = "" if scale is None else text_attribute(scale, "units").strip()
+    if units in ("", "1") or crs is None:
+        return 1.0
+    parsed = parse_crs(crs)
+    if parsed.is_geographic and DEGREES.fullmatch(units):
+        return 1.0
+    if parsed.is_geographic and units in RADIANS:
+        return math.degrees(1)
+    if parsed.is_projected and units.lower() in METRES:
+        return METRES[units.lower()] / float(parsed.linear_units_factor[1])
+    kind = "degrees" if parsed.is_geographic else str(parsed.linear_units)
+    name = "" if scale is None else scale.name
+    detail = f"the coordinate {name} is in {units!r}, the CRS in {kind}; convert it, or set source.crs and source.transform"
+    raise SceneRefused(label, "wrong-grid", detail)
+
+
+def cf_crs(file: h5py.File, data: h5py.Dataset, axes: Axes) -> str | None:
+    """The WKT of the CF grid mapping (CF-1.11, appendix F), EPSG:4326 for axes in degrees, else None."""
+    mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
+    for group in [data.parent, file] if mapping else []:
+        link = group.get(mapping, getlink=True)
+        is_there = isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset)
+        if is_there and (wkt := _mapping_wkt(group[mapping])):
+            return wkt
+    units = [text_attribute(scale, "units") if (scale := _scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
+    return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
+
+
+def _mapping_wkt(mapping: h5py.Dataset) -> str:
+    for key in ("crs_wkt", "spatial_ref"):
+        if wkt := text_attribute(mapping, key):
+            return wkt
+    if not (name := text_attribute(mapping, "grid_mapping_name")):
+        return ""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    numbers = {key: value for key in mapping.attrs if (value := _numbers(mapping, key))}
+    parameters = {key: value[0] if len(value) == 1 else value for key, value in numbers.items()}
+    try:
+        return str(CRS.from_cf({**parameters, "grid_mapping_name": name}).to_wkt())
+    except (CRSError, KeyError, TypeError, ValueError):
+        return ""
+
+
+def _numbers(item: h5py.HLObject, key: str) -> list[float]:
+    values = np.asarray(item.attrs[key]).reshape(-1)
+    return [float(value) for value in values] if values.dtype.kind in "iuf" else []
+
+
+# ---------------------------------------------------------------- times
+
+
+def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
+    """datetime64[ns] of a CF time coordinate; NaT for missing values. Raises SceneRefused(no-date)."""
+    import xarray as xr
+
+    attributes: dict[str, object] = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
+    units, calendar = str(attributes.get("units", "")), str(attributes.get("calendar", ""))
+    if "since" not in units:
+        raise SceneRefused(label, "no-date", f"{data.name!r} has the units {units or None!r}; expected 'days since ...'")
+    if calendar.lower() not in STANDARD_CALENDARS:
+        remedy = (
+            "give every step its date: write the planes as files with the date in their names (kind: folder), or as a raster "
+            "beside a text file with a date for each band (kind: stack)"
+        )
+        detail = f"{data.name!r} counts in the calendar {calendar!r}, whose days are not those of the standard calendar"
+        raise SceneRefused(label, "no-date", f"{detail}; {remedy}")
+    missing, _ = stated(data)
+    scale, offset = packing(data)
+    values = data[:].astype(np.float64) if (scale, offset) != (1, 0) or data.dtype.kind == "f" else data[:].astype(np.int64)
+    is_missing = np.isin(data[:], missing) | ~np.isfinite(values)
+    values = np.where(is_missing, 0, values) * (values.dtype.type(scale)) + values.dtype.type(offset)
+    try:
+        times: np.ndarray = xr.decode_cf(xr.Dataset({"t": ("t", values, attributes)}))["t"].values.astype("datetime64[ns]")
+    except (ValueError, OverflowError, TypeError, ImportError) as error:
+        expected = "expected seconds, minutes, hours or days since a date of the standard calendar"
+        raise SceneRefused(
+            label, "no-date", f"{data.name!r} with the units {units!r} cannot be read as dates; {expected}"
+        ) from error
+    times[is_missing] = np.datetime64("NaT")
+    return times
+
+
+# ---------------------------------------------------------------- attributes
+
+
+def text_attribute(item: h5py.HLObject, key: str) -> str:
+    """The attribute as text; "" if it is missing or not text."""
+    value = item.attrs.get(key)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").rstrip("\0")
+    return value if isinstance(value, str) else ""
+
+
+def float_attribute(item: h5py.HLObject, key: str) -> float | None:
+    """The attribute as a number; None if it is missing or not a number."""
+    value = np.asarray(item.attrs[key]).reshape(-1) if key in item.attrs else np.empty(0)
+    return float(value[0]) if value.size and value.dtype.kind in "iuf" else None

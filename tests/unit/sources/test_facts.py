@@ -1,0 +1,420 @@
+"""What files say of their values, bands, axes and places: compared over all scenes, converted or refused, and said."""
+
+import os
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+import zarr
+from rasterio.enums import ColorInterp
+from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
+
+from pipelines.cube.ingest import RECORDED, IngestReport, IngestSettings, ingest
+from pipelines.cube.store import open_cube, open_repository
+from pipelines.errors import RequestError
+from pipelines.grid import Grid
+from pipelines.scene import Band
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.layers import BandRequest
+from pipelines.sources.series import NetcdfSource
+
+PATTERN = "{date:%Y%m%d}.tif"
+MONTHS = [f"2020{month:02d}05" for month in range(1, 8)]
+
+
+def flat(value: float, dtype: str = "uint16") -> np.ndarray:
+    return np.full(UTM.shape_yx, value, dtype)
+
+
+def holed(value: float, hole: float, dtype: str = "int16") -> np.ndarray:
+    """`value`, `hole` in the first eight rows."""
+    plane = flat(value, dtype)
+    plane[:8] = hole
+    return plane
+
+
+def tagged(path: Path, *planes: np.ndarray, scale: float = 1, offset: float = 0, names: tuple[str, ...] = (), **options) -> Path:
+    write_tiff(path, *planes, **options)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [scale] * len(planes), [offset] * len(planes)
+        for index, name in enumerate(names, start=1):
+            file.set_band_description(index, name)
+    return path
+
+
+def folder(path: Path, *bands: str | Band, **request) -> FolderSource:
+    wanted = tuple(band if isinstance(band, Band) else Band(band) for band in bands or ("v",))
+    return FolderSource(path, BandRequest(wanted, **request), PATTERN)
+
+
+def ingested(source, where: Path, **settings) -> tuple[IngestReport, np.ndarray, np.ndarray]:
+    """(report, physical values, valid), (time, band, y, x) and (time, y, x)."""
+    report = ingest(source, None, str(where / "cube"), None, IngestSettings(workers=2, **settings))
+    cube = open_cube(str(where / "cube"))
+    physical = cube["image"].values.astype(float)
+    for index, band in enumerate(source.bands):
+        physical[:, index] = physical[:, index] * band.scale + band.offset
+    return report, physical, cube["valid"].values
+
+
+# ---------------------------------------------------------------- values of rasters
+
+
+def test_each_scene_is_converted_by_its_own_scale_and_offset(tmp_path):
+    for index, day in enumerate(MONTHS):
+        is_new = index >= 4
+        tagged(tmp_path / f"{day}.tif", flat(4000 if is_new else 3000), scale=1e-4, offset=-0.1 if is_new else 0.0, nodata=0)
+    report, physical, valid = ingested(folder(tmp_path), tmp_path)
+    np.testing.assert_allclose(physical, 0.3)
+    assert valid.all()
+    assert any(
+        "3 of 7 scenes (first 20200505) have scale 0.0001 and offset -0.1, the cube 0.0001 and 0" in n for n in report.notes
+    )
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(3e-4, 0.0), (1e-4, -0.10004)])
+def test_packing_that_is_no_whole_step_is_refused_for_integers_and_converted_for_floats(tmp_path, scale, offset):
+    for dtype in ("uint16", "float32"):
+        for day in MONTHS[:3]:
+            tagged(tmp_path / dtype / f"{day}.tif", flat(3000, dtype), scale=2e-4)
+        tagged(tmp_path / dtype / f"{MONTHS[3]}.tif", flat(3000, dtype), scale=scale, offset=offset)
+    report, _, _ = ingested(folder(tmp_path / "uint16"), tmp_path / "uint16")
+    assert [(one.scene_id, one.reason) for one in report.refused] == [(MONTHS[3], "wrong-scale")]
+    _, physical, _ = ingested(folder(tmp_path / "float32"), tmp_path / "float32")
+    np.testing.assert_allclose(physical[3], 3000 * scale + offset, rtol=1e-6)
+
+
+def test_converted_values_that_do_not_fit_are_missing(tmp_path):
+    for day in MONTHS[:2]:
+        tagged(tmp_path / f"{day}.tif", flat(3000), scale=1e-4, nodata=0)
+    tagged(tmp_path / f"{MONTHS[2]}.tif", holed(4000, 900, "uint16"), scale=1e-4, offset=-0.1, nodata=0)
+    _, _, valid = ingested(folder(tmp_path), tmp_path)
+    assert not valid[2, :8].any()
+    assert valid[2, 8:].all()
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("by_scene", [(-9999, -32768), (-9999, None), (None, -9999), (None, None, -9999)])
+def test_nodata_of_every_scene_counts(tmp_path, by_scene, resampling):
+    for day, nodata in zip(MONTHS, by_scene, strict=False):
+        write_tiff(tmp_path / f"{day}.tif", holed(3000, -9999 if nodata is None else nodata), nodata=nodata)
+    moved = shifted(UTM, 0.0 if resampling == "nearest" else 0.5, 0.0)
+    settings = IngestSettings(workers=2, on_other_grid="reproject", resampling=resampling)
+    ingest(folder(tmp_path), None, str(tmp_path / "cube"), moved, settings)
+    cube = open_cube(str(tmp_path / "cube"))
+    assert not cube.valid.values[:, :8].any()
+    assert (cube.image.values[:, 0][cube.valid.values] == 3000).all()
+    assert (cube.image.values[:, 0, :8] == -9999).all()
+
+
+def test_bits_keep_the_nodata_of_the_file(tmp_path):
+    for day in MONTHS[:2]:
+        write_tiff(tmp_path / f"{day}.tif", holed(3000, -32768).view("uint16"), nodata=32768)
+    source = folder(tmp_path, read_as="int16")
+    _, _, valid = ingested(source, tmp_path)
+    assert source.bands[0].nodata == -32768
+    assert not valid[:, :8].any()
+
+
+def write_masked(path: Path, kind: str) -> None:
+    mask, planes = np.where(np.arange(40)[:, None] < 8, 0, 255).astype("uint8") + np.zeros(56, "uint8"), [flat(0, "uint8")]
+    planes = [*planes, mask] if kind == "alpha" else planes
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal"):
+        write_tiff(path, *planes)
+        with rasterio.open(path, "r+") as file:
+            if kind == "alpha":
+                file.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+            else:
+                file.write_mask(mask)
+
+
+@pytest.mark.parametrize("shift", [0, 0.5], ids=["copied", "warped"])
+@pytest.mark.parametrize("kind", ["internal", "external", "alpha"])
+def test_a_mask_is_a_mask(tmp_path, kind, shift):
+    write_masked(tmp_path / f"{MONTHS[0]}.tif", kind)
+    assert (tmp_path / f"{MONTHS[0]}.tif.msk").exists() == (kind == "external")
+    settings = IngestSettings(workers=1, on_other_grid="reproject")
+    report = ingest(folder(tmp_path), None, str(tmp_path / "cube"), shifted(UTM, shift, 0), settings)
+    np.testing.assert_array_equal(open_cube(str(tmp_path / "cube")).valid.values[0, :, :-1].all(axis=1), np.arange(40) >= 8)
+    assert any("masked pixels are missing" in note for note in report.notes)
+    assert not any("not used" in note for note in report.notes)
+
+
+def test_a_fourth_band_of_bytes_that_is_requested_is_no_mask(tmp_path):
+    planes = [flat(value, "uint8") for value in (10, 20, 30, 0)]
+    write_tiff(tmp_path / f"{MONTHS[0]}.tif", *planes)  # GDAL takes four bands of bytes for RGBA
+    _, physical, valid = ingested(folder(tmp_path, "blue", "green", "red", "nir"), tmp_path)
+    assert physical[0, :, 0, 0].tolist() == [10, 20, 30, 0]
+    assert valid.all()
+
+
+def test_text_tags_of_a_conversion_from_netcdf_count(tmp_path):
+    write_tiff(tmp_path / f"{MONTHS[0]}.tif", holed(3000, -28672))
+    with rasterio.open(tmp_path / f"{MONTHS[0]}.tif", "r+") as file:
+        file.update_tags(1, valid_range="{-2000,10000}")
+    _, _, valid = ingested(folder(tmp_path), tmp_path)
+    assert not valid[0, :8].any()
+
+
+# ---------------------------------------------------------------- bands
+
+
+def test_bands_are_found_by_their_descriptions_in_any_order(tmp_path):
+    for index, day in enumerate(MONTHS):
+        planes, names = [flat(500), flat(4000)], ("Red", "NIR")
+        order = slice(None, None, -1 if index % 2 else 1)
+        tagged(tmp_path / f"{day}.tif", *planes[order], names=names[order])
+    _, physical, _ = ingested(folder(tmp_path, "red", "nir"), tmp_path)
+    assert (physical[:, 0] == 500).all()
+    assert (physical[:, 1] == 4000).all()
+
+
+def test_bands_that_are_not_clear_are_refused(tmp_path):
+    for index, day in enumerate(MONTHS[:3]):
+        names = ("nir", "red") if index == 2 else ("red", "nir")
+        tagged(tmp_path / "numbered" / f"{day}.tif", flat(500), flat(4000), names=names)
+        tagged(tmp_path / "eight" / f"{day}.tif", *[flat(value) for value in range(1, 9)])
+    report, _, _ = ingested(folder(tmp_path / "numbered", "a", "b", in_file={"a": "1", "b": "2"}), tmp_path)
+    assert [(one.scene_id, one.reason) for one in report.refused] == [(MONTHS[2], "missing-band")]
+    with pytest.raises(RequestError, match=r'has 8 bands \(without names\), the config names red, nir .* source: "1"'):
+        folder(tmp_path / "eight", "red", "nir").native_grid()
+    with pytest.raises(RequestError, match=r"has 2 bands \(red, nir\), the config names red, swir"):
+        folder(tmp_path / "numbered", "red", "swir").native_grid()
+
+
+def test_units_that_differ_are_refused(tmp_path):
+    for day, unit in zip(MONTHS, ("K", "K", "degC"), strict=False):
+        write_tiff(tmp_path / f"{day}.tif")
+        with rasterio.open(tmp_path / f"{day}.tif", "r+") as file:
+            file.units = [unit]
+    report, _, _ = ingested(folder(tmp_path), tmp_path)
+    assert [one.reason for one in report.refused] == ["wrong-unit"]
+    assert folder(tmp_path, Band("v", unit="K")).bands[0].unit == "K"
+
+
+def test_the_grid_is_that_of_most_scenes(tmp_path):
+    for index, day in enumerate(MONTHS):
+        write_tiff(tmp_path / f"{day}.tif", grid=shifted(UTM, 7, 7) if index == 0 else UTM)
+    report, _, _ = ingested(folder(tmp_path), tmp_path)
+    assert [(one.scene_id, one.reason) for one in report.refused] == [(MONTHS[0], "wrong-grid")]
+    assert any("2 different grids" in note for note in report.notes)
+
+
+# ---------------------------------------------------------------- a cube that is there
+
+
+def test_new_scenes_are_compared_with_the_cube_that_is_there(tmp_path):
+    for day in MONTHS[:3]:
+        tagged(tmp_path / f"{day}.tif", flat(3000), scale=1e-4, nodata=0)
+    ingested(folder(tmp_path), tmp_path)
+    for day in MONTHS[3:]:  # now most files say something else
+        tagged(tmp_path / f"{day}.tif", holed(4000, 65535, "uint16"), scale=1e-4, offset=-0.1, nodata=65535)
+    report = ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings(workers=1))
+    cube = open_cube(str(tmp_path / "cube"))
+    assert (len(report.added), report.refused) == (4, ())
+    assert (cube.image.values[:, 0][cube.valid.values] == 3000).all()
+    assert cube.valid.values[3:].mean(axis=(1, 2)).tolist() == [0.8] * 4
+
+
+def test_scenes_that_an_earlier_version_read_wrongly_are_read_again(tmp_path, monkeypatch):
+    for index, day in enumerate(MONTHS):
+        is_new = index >= 4
+        tagged(tmp_path / f"{day}.tif", flat(4000 if is_new else 3000), scale=1e-4, offset=-0.1 if is_new else 0.0, nodata=0)
+    with monkeypatch.context() as before:
+        before.setattr("pipelines.sources.layered.convert", lambda values, *_: values)
+        ingested(folder(tmp_path), tmp_path)
+    session = open_repository(str(tmp_path / "cube")).writable_session("main")
+    del zarr.open_group(session.store).attrs[RECORDED]
+    session.commit("as an earlier version left it")
+    report = ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings(workers=1))
+    assert (len(report.replaced), len(report.unchanged)) == (3, 4)
+    assert any("3 scenes of an earlier version are read again" in note for note in report.notes)
+    assert (open_cube(str(tmp_path / "cube")).image.values == 3000).all()
+    assert not ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings()).is_new
+
+
+def test_nothing_new_opens_no_file(tmp_path, monkeypatch):
+    for day in MONTHS[:3]:
+        write_tiff(tmp_path / f"{day}.tif")
+    ingested(folder(tmp_path), tmp_path)
+    monkeypatch.setattr(rasterio, "open", lambda *_, **__: pytest.fail("a file was opened"))
+    assert not ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings()).is_new
+
+
+def test_a_file_that_changed_after_it_was_read_is_read_again_whatever_its_time_says(tmp_path):
+    def ingested():
+        return ingest(folder(tmp_path), None, uri, None, IngestSettings())
+
+    uri, path = str(tmp_path / "cube"), tmp_path / "20200105.tif"
+    for start in (1, 2):
+        write_tiff(path, ramp(start=start))
+        os.utime(path, (1.6e9, 1.6e9))
+        time.sleep(0.02)  # the clock of the file system is coarser than that of the process
+        report = ingested()
+        assert report.is_new
+        assert open_cube(uri).image.values[0, 0, 0, 0] == start
+    os.utime(path, (1.6e9, 1.6e9))
+    time.sleep(0.02)
+    assert (ingested().unchanged, ingested().is_new) == (("20200105",), False)
+
+
+# ---------------------------------------------------------------- what is not used
+
+
+def test_what_is_not_used_is_counted_and_named(tmp_path):
+    below, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for day in MONTHS[:2]:
+        write_tiff(below / f"{day}.tif")
+    write_tiff(elsewhere / f"{MONTHS[2]}.tif")
+    (below / "2021").symlink_to(elsewhere)
+    (below / "notes.txt").write_text("hello")
+    listing = folder(below).list_scenes()
+    assert listing.unused == ["2021 (a folder that is a link)", "notes.txt"]
+    assert listing.remarks() == ["not used: 2 files, folders or variables: 2021 (a folder that is a link), notes.txt"]
+    write_tiff(below / "bands" / "20200105_B4.tif")
+    write_tiff(below / "bands" / "20200105_B8.tif")
+    one = FolderSource(below / "bands", BandRequest((Band("B4"),)), "{date:%Y%m%d}_{band}.tif").list_scenes()
+    assert one.remarks() == ["not used: 1 files of other bands (B8)"]
+
+
+def test_dates_seconds_apart_are_noted(tmp_path):
+    for day in MONTHS[:3]:
+        for seconds in ("101000", "101017"):
+            write_tiff(tmp_path / f"{day}T{seconds}.tif")
+    (note,) = FolderSource(tmp_path, BandRequest((Band("v"),)), "{date:%Y%m%dT%H%M%S}.tif").list_scenes().remarks()
+    assert note.startswith("3 times, scenes lie at most 17 seconds apart")
+    for minute in range(0, 60, 5):
+        write_tiff(tmp_path / "radar" / f"20200105T10{minute:02d}.tif")
+    radar = FolderSource(tmp_path / "radar", BandRequest((Band("v"),)), "{date:%Y%m%dT%H%M}.tif")
+    assert radar.list_scenes().remarks() == []
+
+
+# ---------------------------------------------------------------- CF
+
+
+CUBE = np.stack([holed(3000, -28672)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("cube", "attributes"),
+    [
+        (CUBE, {"valid_range": np.array([-2000, 10000], "i2")}),
+        (CUBE, {"valid_min": np.int16(-2000)}),
+        (CUBE, {"scale_factor": 1e-4, "valid_range": np.array([-0.2, 1.0])}),
+        (CUBE, {"_FillValue": np.int16(-1), "missing_value": np.int16(-28672)}),
+        (CUBE, {"missing_value": np.array([-28672, -28671], "i2")}),
+        (CUBE, {"_Unsigned": b"true", "_FillValue": np.int16(-28672)}),
+        (np.where(CUBE < 0, 1e20, CUBE).astype("f4"), {"_FillValue": np.float32(1e20)}),
+    ],
+)
+def test_every_cf_attribute_of_missing_values_counts(tmp_path, cube, attributes):
+    path = write_cube(tmp_path / "c.nc", {"v": cube}, [0, 10, 20], **attributes)
+    _, _, valid = ingested(NetcdfSource(path, BandRequest((Band("v"),))), tmp_path)
+    np.testing.assert_array_equal(valid.all(axis=(0, 2)), np.arange(40) >= 8)
+
+
+def relabel(path: Path, axis: str, **attributes: object) -> None:
+    with h5py.File(path, "r+") as file:
+        for key, value in attributes.items():
+            if key == "values":
+                file[axis][:] = value
+            else:
+                file[axis].attrs[key] = value
+
+
+def test_axes_go_by_what_they_say(tmp_path):
+    path = tmp_path / "c.nc"
+    with h5py.File(path, "w") as file:
+        scales = {"lon": 10 + np.arange(5) * 0.1, "lat": 50 - np.arange(4) * 0.1, "when": np.arange(3.0)}
+        for name, values in scales.items():
+            file[name] = values
+            file[name].make_scale(name)
+        file["when"].attrs["units"] = "days since 2018-01-01"
+        file["lon"].attrs["units"], file["lat"].attrs["units"] = "degrees_east", "degrees_north"
+        data = file.create_dataset("v", data=np.arange(60, dtype="f4").reshape(5, 4, 3))
+        for axis, name in enumerate(scales):
+            data.dims[axis].attach_scale(file[name])
+    source = NetcdfSource(path, BandRequest((Band("v"),)), time="when")
+    grid = source.native_grid()
+    assert (grid.crs, grid.shape_yx) == ("EPSG:4326", (4, 5))
+    np.testing.assert_allclose(grid.bounds_xy, (9.95, 49.65, 10.45, 50.05))
+    image = source.read(source.list_scenes().scenes[1], grid, ("v",), "nearest")[0]
+    np.testing.assert_array_equal(image, np.arange(60).reshape(5, 4, 3)[:, :, 1].T)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ({"units": "km", "values": UTM.centres("x") / 1000}, {"units": "km", "values": UTM.centres("y") / 1000}),
+        ({"scale_factor": 0.5, "add_offset": 9.0, "values": (UTM.centres("x") - 9) * 2}, {"units": "metre"}),
+    ],
+)
+def test_coordinates_are_read_with_units_and_packing(tmp_path, x, y):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    relabel(path, "x", **x)
+    relabel(path, "y", **y)
+    assert NetcdfSource(path, BandRequest((Band("v"),))).native_grid().is_aligned(UTM)
+
+
+@pytest.mark.parametrize(
+    ("crs", "unit", "message"),
+    [(None, "rad", "in 'rad', the CRS in metre"), ("EPSG:4326", "", r"is in degrees, the pixels lie at x 500000 to 500560")],
+)
+def test_coordinates_that_contradict_the_crs_are_refused(tmp_path, crs, unit, message):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    relabel(path, "x", units=unit)
+    with pytest.raises(RequestError, match=message):
+        NetcdfSource(path, BandRequest((Band("v"),), crs=crs)).native_grid()
+
+
+@pytest.mark.parametrize("calendar", ["360_day", "noleap", "julian"])
+def test_other_calendars_are_named_with_a_remedy_of_driftline(tmp_path, calendar):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    relabel(path, "time", calendar=calendar)
+    with pytest.raises(RequestError, match=rf"calendar '{calendar}'.*kind: folder") as error:
+        NetcdfSource(path, BandRequest((Band("v"),))).list_scenes()
+    assert "cftime" not in str(error.value)
+
+
+def test_missing_and_packed_times(tmp_path):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, -1])
+    relabel(path, "time", scale_factor=2.0, _FillValue=-1.0)
+    listing = NetcdfSource(path, BandRequest((Band("v"),))).list_scenes()
+    assert [str(scene.observed_utc)[:10] for scene in listing.scenes] == ["2018-01-01", "2018-01-21"]
+    assert [one.reason for one in listing.refused] == ["no-date"]
+
+
+def test_files_with_several_times_are_refused_by_the_number_of_their_planes(tmp_path):
+    write_cube(tmp_path / "20180101.nc", {"v": CUBE}, [0, 10, 20])
+    source = FolderSource(tmp_path, BandRequest((Band("v"),)), "{date:%Y%m%d}.nc", variable="v")
+    with pytest.raises(RequestError, match="has 3 planes, the config names 1"):
+        source.native_grid()
+
+
+def test_a_grid_mapping_without_wkt_is_read(tmp_path):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    with h5py.File(path, "r+") as file:
+        del file["crs"].attrs["crs_wkt"]
+        file["crs"].attrs.update(
+            grid_mapping_name="transverse_mercator", longitude_of_central_meridian=15.0, latitude_of_projection_origin=0.0,
+            scale_factor_at_central_meridian=0.9996, false_easting=500_000.0, false_northing=0.0,
+            semi_major_axis=6378137.0, inverse_flattening=298.257223563,
+        )  # fmt: skip
+    grid = NetcdfSource(path, BandRequest((Band("v"),))).native_grid()
+    np.testing.assert_allclose(
+        rasterio.warp.transform(grid.crs, "EPSG:4326", *[[value] for value in grid.bounds_xy[:2]]),
+        rasterio.warp.transform(UTM.crs, "EPSG:4326", *[[value] for value in UTM.bounds_xy[:2]]),
+        atol=1e-7,
+    )
+
+
+def test_global_grids_and_longitudes_beyond_180_have_a_place(tmp_path):
+    for grid in (
+        Grid("EPSG:4326", (5.0, 0.0, -2.5, 0.0, -5.0, 92.5), (37, 72)),
+        Grid("EPSG:4326", (0.1, 0.0, 200.0, 0.0, -0.1, 20.0), (37, 72)),
+    ):
+        write_tiff(tmp_path / str(grid.shape_yx[0] + grid.transform[2]) / f"{MONTHS[0]}.tif", ramp((37, 72)), grid=grid)
+    assert [folder(path).native_grid().crs for path in sorted(tmp_path.iterdir())] == ["EPSG:4326"] * 2
