@@ -25,7 +25,7 @@ from pipelines.sources.facts import FileFacts
 from pipelines.sources.layers import canonical_crs
 from pipelines.sources.opening import open_raster
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
-from pipelines.sources.resampling import lattice_offset, overlaps, resample
+from pipelines.sources.resampling import ArrayLayer, lattice_offset, overlaps, resample
 from pipelines.sources.sites import SiteSource
 from pipelines.sources.source import Source
 
@@ -149,27 +149,12 @@ def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid |
     if lattice_offset(there, grid) is None:
         notes.append(f"{path.name} was warped (nearest) onto the cube's grid of {height} x {width} pixels")
     facts = FileFacts(classes_YX.dtype, there, nodata=(UNKNOWN,))
-    label_YX = np.ma.getdata(resample(_Classes(classes_YX, there, facts), facts, grid, slice(0, height), "nearest"))
+    label_YX = np.ma.getdata(resample(ArrayLayer(classes_YX, facts), facts, grid, slice(0, height), "nearest"))
     return label_YX, [*notes, *_check_classes(path, label_YX, others)]
 
 
 def _bounds(grid: Grid) -> str:
     return f"({', '.join(f'{v:.9g}' for v in grid.bounds_xy)}) in {grid.crs[:40]}"
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """Classes in memory as a `resampling.Layer`."""
-
-    classes_YX: np.ndarray
-    grid: Grid
-    facts: FileFacts
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        return self.classes_YX[rows, columns]
-
-    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
-        return None
 
 
 def _read_codes(path: Path, settings: LabelSettings) -> tuple[np.ndarray, Grid | None, dict[float, int]]:

@@ -175,9 +175,10 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
 
     `on_grid`: it has no georeferencing and lies on the cube's grid. Raises MissingInput, RequestError.
     """
+    from pipelines.sources.facts import FileFacts
     from pipelines.sources.layers import canonical_crs
     from pipelines.sources.opening import open_raster
-    from pipelines.sources.resampling import resample
+    from pipelines.sources.resampling import ArrayLayer, resample
 
     try:
         with open_raster(path, (band,)) as raster:
@@ -196,30 +197,14 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
     own = grid if on_grid else Grid.from_affine(canonical_crs(crs.to_wkt()), affine, stored.shape)
     notes = () if own.is_aligned(grid) else (f"{path.name} lies on another grid: each pixel has the label nearest to its centre",)
     if notes:
-        number_YX = resample(_Codes(number_YX, own), grid, slice(0, grid.shape_yx[0]), NO_CODE, NO_CODE, "nearest")
+        facts = FileFacts(number_YX.dtype, own, nodata=(NO_CODE,))
+        number_YX = np.ma.getdata(resample(ArrayLayer(number_YX, facts), facts, grid, slice(0, grid.shape_yx[0]), "nearest"))
     rows, columns = np.nonzero(number_YX != NO_CODE)
     if not rows.size:
         found = ", ".join(f"{code:g}" for code in np.unique(stored)[:8])
         asked = ", ".join(map(str, codes))
         raise RequestError(f"the labels {path} have none of the codes {asked} on the images, only {found}; correct labels.codes")
     return Given(rows, columns, [span] * rows.size, [codes[listed[n]] for n in number_YX[rows, columns]], notes)
-
-
-@dataclass(frozen=True)
-class _Codes:
-    """Numbers of codes in memory as a `resampling.Layer`."""
-
-    codes_YX: np.ndarray
-    grid: Grid
-    nodata: float | None = NO_CODE
-    scale_offset: tuple[float, float] = (1.0, 0.0)
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.codes_YX.dtype
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        return self.codes_YX[rows, columns]
 
 
 def _span_of(row: Mapping[str, object], fields: Fields, span: Span | None, where: str) -> Span:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import rasterio
@@ -23,6 +24,24 @@ from pipelines.sources.source import Resampling
 # that are requested. GDAL warps windows of few rows block by block (512x128) with other rounding: hence the minimum.
 WARP_ROWS = 512
 MIN_WARP_ROWS = 256
+
+
+@dataclass(frozen=True)
+class ArrayLayer:
+    """Values in memory, whole, as a layer: codes of a label raster."""
+
+    values_YX: np.ndarray
+    facts: FileFacts
+
+    @property
+    def grid(self) -> Grid:
+        return self.facts.grid
+
+    def window(self, rows: slice, columns: slice) -> np.ndarray:
+        return self.values_YX[rows, columns]
+
+    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
+        return None
 
 
 def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling: Resampling) -> np.ma.MaskedArray:
