@@ -1,14 +1,11 @@
 """Ingests scenes: plans what is new, writes each scene, commits. Readers see either the previous or the new version."""
 
-import errno
 import json
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,12 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
+from pipelines.cube.integrity import naming_damage, storage_errors
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
 from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
-from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
+from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError
 from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.progress import Progress
@@ -99,7 +97,7 @@ def ingest(
     listing = resolve_dates(listing.scenes, listing.refused, "refuse")
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
-    with store.exclusive_writer(uri), _storage_errors(uri):
+    with store.exclusive_writer(uri), storage_errors(uri):
         refused = {refusal.scene_id: refusal for refusal in listing.refused}
         run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress, refused)
         for attempt in range(CONFLICT_TRIES):
@@ -141,7 +139,7 @@ class _Ingest:
         """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
         settings, scenes = self.settings, self.listing.scenes
         repository = store.open_or_create_repository(self.uri)
-        root = _newest(repository)
+        root = _newest(repository, self.uri)
         reader = self._reader(root)
         context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
         fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
@@ -159,7 +157,7 @@ class _Ingest:
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
-        newest = _newest(repository)
+        newest = _newest(repository, self.uri)
         has_dates = newest is not None and any(not self._is_stale(step) for step in read_steps(newest))
         return repository.lookup_branch(BRANCH) if has_dates else ""
 
@@ -232,7 +230,7 @@ class _Ingest:
             verify(root)
             message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(dropped)} dropped, {len(refused)} refused"
             changed = {"added": added, "replaced": replaced, "dropped": dropped}
-            session.commit(message, {"driftline": _version(), **changed, "refused": refusals_as_json(refused.values())})
+            session.commit(message, {"driftline": store.release(), **changed, "refused": refusals_as_json(refused.values())})
             self.dropped = (*self.dropped, *dropped)
         else:
             session.discard_changes()
@@ -245,9 +243,10 @@ class _Ingest:
         return tuple(sorted(self.refused.values(), key=lambda refusal: rank.get(refusal.scene_id, -1)))
 
 
-def _newest(repository: icechunk.Repository) -> zarr.Group | None:
-    head = repository.readonly_session(BRANCH).store
-    return zarr.open_group(head, mode="r") if store.has_layout(head) else None
+def _newest(repository: icechunk.Repository, uri: str) -> zarr.Group | None:
+    with naming_damage(uri):
+        head = repository.readonly_session(BRANCH).store
+        return zarr.open_group(head, mode="r") if store.has_layout(head) else None
 
 
 def _matching_grid(uri: str, grid: Grid | None, source: Source) -> Grid:
@@ -255,7 +254,7 @@ def _matching_grid(uri: str, grid: Grid | None, source: Source) -> Grid:
 
     Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may.
     """
-    cube = store.open_cube(uri)
+    cube = store.open_cube(uri, accept_damaged=True)
     existing = store.grid_of(cube)
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
@@ -294,30 +293,5 @@ def _refusals_to_keep(known: tuple[KnownRefusal, ...], written: list[Written]) -
     return [*(refusal for refusal in known if refusal.scene_id not in seen), *fresh]
 
 
-def _version() -> str:
-    try:
-        return version("driftline")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
-
-
 def refusals_as_json(refused: Iterable[SceneRefused]) -> list[dict[str, str]]:
     return [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in refused]
-
-
-@contextmanager
-def _storage_errors(uri: str) -> Iterator[None]:
-    """Converts Icechunk errors, which hold the system's error as text: StorageFull for a full disk, else StateError."""
-    try:
-        yield
-    except (icechunk.IcechunkError, OSError) as e:
-        if isinstance(e, icechunk.ConflictError):
-            raise
-        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        texts = [text for code in codes for text in (f"os error {code}", os.strerror(code))]
-        if getattr(e, "errno", None) in codes or any(text in str(e) for text in texts):
-            raise StorageFull(
-                f"no space left for the cube at {uri}; what was committed before is intact. "
-                "Free space and run the same command again: it resumes"
-            ) from e
-        raise StateError(f"the cube at {uri} could not be written: {store.first_line(e)}") from e
