@@ -73,6 +73,9 @@ class CubeConfig(Strict):
         "refuse", description="what happens to a scene whose CRS or grid differs from the cube's"
     )
     same_date: Literal["refuse", "mosaic"] = Field("refuse", description="what happens to a second scene on a date")
+    on_missing: Literal["keep", "drop"] = Field(
+        "keep", description="what happens to a scene of the cube whose file is gone: it stays, or the cube follows the source"
+    )
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest")
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")

@@ -45,6 +45,7 @@ class Invocation:
     steps: Steps
     even_if_worse: bool = False
     restart: bool = False
+    retry_refused: bool = False
     source: Source | None = None
 
     def finish(self, stage: str, record: Record) -> Record:
@@ -66,6 +67,7 @@ def open_invocation(
     is_deployed: bool = False,
     even_if_worse: bool = False,
     restart: bool = False,
+    retry_refused: bool = False,
     source: Source | None = None,
 ) -> Invocation:
     """Reads the config, a file or its content (raises ConfigError, MissingInput, and RequestError for a path that the run may
@@ -75,7 +77,7 @@ def open_invocation(
         config, overrides, inputs_must_exist=inputs_must_exist, is_deployed=is_deployed, notify=shown.log
     )
     folder = RunFolder.of(run)
-    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart, source)
+    return Invocation(run, folder, Steps(folder.steps, shown, call, flow_run), even_if_worse, restart, retry_refused, source)
 
 
 @contextmanager
@@ -205,7 +207,7 @@ def ingest_scenes(context: Invocation) -> Record:
     run, folder = context.run, context.folder
     source = build.build_source(run) if context.source is None else context.source
     mask, grid = build.build_quality_mask(run), build.build_grid(run)
-    settings = build.build_ingest_settings(run, folder.refused)
+    settings = build.build_ingest_settings(run, folder.refused, retry_refused=context.retry_refused)
     report = context.steps.do(
         "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)
     )
@@ -215,9 +217,10 @@ def ingest_scenes(context: Invocation) -> Record:
         "replaced": len(report.replaced),
         "dropped": len(report.dropped),
         "unchanged": len(report.unchanged),
+        "missing": list(report.missing),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": format_report(report),
-        "lines": tuple(format_refusals(report.refused, folder.refused)),
+        "lines": (*format_missing(report, run.cube.on_missing), *format_refusals(report.refused, folder.refused)),
         "is_new": report.is_new,
     }
 
@@ -227,6 +230,14 @@ def format_report(report: IngestReport) -> str:
     parts = {name: len(getattr(report, name)) for name in ("added", "replaced", "dropped", "unchanged", "refused")}
     text = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
     return (text or "no scenes") + ("" if report.is_new else " (nothing new)")
+
+
+def format_missing(report: IngestReport, policy: str) -> Iterator[str]:
+    """The scenes of the cube that the source no longer lists, in one line."""
+    if report.missing:
+        more = f" (and {len(report.missing) - 1} more)" if len(report.missing) > 1 else ""
+        fate = "taken out of the cube" if policy == "drop" else "the cube keeps them"
+        yield f"  no longer in the source: {report.missing[0]}{more}; {fate} (cube.on_missing: {policy})"
 
 
 def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:

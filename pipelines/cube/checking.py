@@ -13,7 +13,8 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
-from pipelines.cube.integrity import box_text, chunks_of, damaged_chunks, naming_damage
+from pipelines.cube.history import list_versions
+from pipelines.cube.integrity import box_text, chunks_of, damaged_chunks, first_line, naming_damage
 from pipelines.cube.plan import Step
 from pipelines.cube.steps import array_of, read_steps
 from pipelines.errors import ArtefactDamaged
@@ -51,7 +52,7 @@ class CheckReport:
     @property
     def scene_ids(self) -> tuple[str, ...]:
         """The scenes with damage, in order of date."""
-        return tuple(dict.fromkeys(damage.scene_id for damage in self.damages))
+        return tuple(dict.fromkeys(damage.scene_id for damage in self.damages if damage.scene_id))
 
 
 def check_cube(uri: str, progress: Progress | None = None) -> CheckReport:
@@ -65,7 +66,7 @@ def check_cube(uri: str, progress: Progress | None = None) -> CheckReport:
         session = store.open_repository(uri).readonly_session(snapshot_id=snapshot)
         root = zarr.open_group(session.store, mode="r")
         steps = read_steps(root)
-        damages: list[Damage] = []
+        damages = _damages_of_history(uri)
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # zarr decodes in threads of its own
             for done, found in enumerate(pool.map(partial(_damages_of, root), range(len(steps)), steps), 1):
                 damages += found
@@ -73,6 +74,14 @@ def check_cube(uri: str, progress: Progress | None = None) -> CheckReport:
                     progress(done, len(steps))
         chunks = sum(int(np.prod(array_of(root, name).cdata_shape)) for name in (store.IMAGE, store.VALID))
     return CheckReport(snapshot, len(steps), chunks, tuple(damages))
+
+
+def _damages_of_history(uri: str) -> list[Damage]:
+    try:
+        list_versions(uri)
+    except ArtefactDamaged as e:
+        return [Damage("earlier versions", "", "", "history", first_line(e.__cause__ or e))]
+    return []
 
 
 def _damages_of(root: zarr.Group, index: int, step: Step) -> list[Damage]:

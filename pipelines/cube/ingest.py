@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import icechunk
 import numpy as np
@@ -16,7 +16,17 @@ import zarr
 from pipelines.cube import store
 from pipelines.cube.integrity import naming_damage, storage_errors
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
-from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
+from pipelines.cube.steps import (
+    array_of,
+    read_dropped,
+    read_refusals,
+    read_steps,
+    resize_time,
+    sort_dates,
+    verify,
+    write_refusals,
+    write_steps,
+)
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
 from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError
@@ -31,6 +41,7 @@ from pipelines.sources.source import Listing, OnOtherGrid, Resampling, SameDate,
 log = logging.getLogger(__name__)
 
 MB = 2**20
+OnMissing = Literal["keep", "drop"]
 CONFLICT_TRIES = 5
 
 
@@ -48,6 +59,8 @@ class IngestSettings:
     dask: str | None = None  # scheduler address; default: threads of this process
     attributes: dict[str, Any] = field(default_factory=dict, hash=False)  # written to the cube: resolved config, its hash
     refused_json: Path | None = None  # an additional file for the refusals
+    on_missing: OnMissing = "keep"  # what becomes of scenes of the cube that the source no longer lists
+    retry_refused: bool = False  # reads scenes again that were refused before and have not changed
     commit_scenes: int = 64  # a killed ingest loses at most this many scenes,
     commit_mb: int = 4096  # or this much of pixels, whichever is less
 
@@ -63,6 +76,7 @@ class IngestReport:
     dropped: tuple[str, ...]  # in the cube before, refused now
     refused: tuple[SceneRefused, ...]
     seconds: float
+    missing: tuple[str, ...] = ()  # in the cube before, no longer listed by the source; dropped if `on_missing` says so
 
     @property
     def is_new(self) -> bool:
@@ -84,10 +98,12 @@ def ingest(
     moment the cube is in one of its versions, and the same call completes the work.
 
     What can be read of the source is in the cube as it would be in a new one, whatever was ingested before: a scene that is
-    refused for what it holds is dropped. Dates of scenes that are no longer listed or cannot be read stay, unless another scene
-    has that date.
+    refused for what it holds is dropped. Dates of scenes that cannot be read stay, unless another scene has that date; so do
+    those of scenes that are no longer listed (`on_missing`). Scenes that were taken out by hand are refused ("dropped"). Dates
+    that are marked as damaged are written again.
 
-    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (no date would be left).
+    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), ArtefactDamaged, StateError (no date would be left, or
+    `on_missing: drop` would drop more than half of them).
     """
     started = time.monotonic()
     listing = source.list_scenes()
@@ -109,7 +125,7 @@ def ingest(
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
-    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started)
+    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, run.missing)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
@@ -134,16 +150,18 @@ class _Ingest:
     refused: dict[str, SceneRefused]
     outcome: dict[str, Outcome] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def write_all(self) -> str:
         """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
-        settings, scenes = self.settings, self.listing.scenes
+        settings = self.settings
         repository = store.open_or_create_repository(self.uri)
         root = _newest(repository, self.uri)
         reader = self._reader(root)
+        scenes = self._scenes_wanted(root)
         context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
         fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
-        known = ((), ()) if root is None else (read_steps(root), read_refusals(root))
+        known = ((), ()) if root is None else (read_steps(root), () if settings.retry_refused else read_refusals(root))
         plan = plan_ingest(scenes, fingerprints, *known)
         for scene_id in plan.unchanged:
             self.outcome.setdefault(scene_id, "unchanged")
@@ -161,8 +179,26 @@ class _Ingest:
         has_dates = newest is not None and any(not self._is_stale(step) for step in read_steps(newest))
         return repository.lookup_branch(BRANCH) if has_dates else ""
 
+    def _scenes_wanted(self, root: zarr.Group | None) -> list[Scene]:
+        """The listed scenes but those that were taken out by hand. Notes which scenes of the cube are not listed any more."""
+        scenes = self.listing.scenes
+        if root is None:
+            return scenes
+        steps, dropped, listed = read_steps(root), set(read_dropped(root)), {scene.id for scene in scenes} | self.refused.keys()
+        self.missing = tuple(step.scene_id for step in steps if step.scene_id not in listed)
+        if self.settings.on_missing == "drop" and 2 * len(self.missing) > len(steps):
+            raise StateError(
+                f"the source no longer lists {len(self.missing)} of the {len(steps)} scenes of {self.uri} (first "
+                f"{self.missing[0]}), and cube.on_missing: drop would drop them: check that its folder is complete, or say keep"
+            )
+        detail = f"taken out of the cube by hand; `driftline drop {self.uri} SCENE --undo` accepts it again"
+        self.refused |= {scene.id: SceneRefused(scene.id, "dropped", detail) for scene in scenes if scene.id in dropped}
+        return [scene for scene in scenes if scene.id not in dropped]
+
     def _is_stale(self, step: Step) -> bool:
         """True for a date of the cube whose scene is refused for what it holds. Known when every scene has been read."""
+        if step.scene_id in self.missing:
+            return self.settings.on_missing == "drop"
         refusal = self.refused.get(step.scene_id)
         return refusal is not None and refusal.reason not in DAMAGED and step.scene_id not in self.outcome
 

@@ -162,7 +162,7 @@ def damaged_chunks(array: AnyArray, places: Iterator[tuple[int, ...]]) -> Iterat
             with naming_damage(""):
                 array[box_of(array, place)]
         except ArtefactDamaged as e:
-            yield place, first_line(e.__cause__ or e)
+            yield place, first_line(e.__cause__ or e).partition(". Stored: ")[0]
 
 
 def box_of(array: AnyArray, place: tuple[int, ...]) -> tuple[slice, ...]:
