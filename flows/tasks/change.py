@@ -14,7 +14,7 @@ from configs.load import config_hash
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from flows import code
-from flows.folder import RunFolder, code_version, finished, require, require_model
+from flows.folder import RunFolder, code_version, finished, load_checkpoint, require, require_model
 from flows.stage import require_unchanged
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_missing, format_refusals, format_report
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -196,7 +196,7 @@ class Change(TrainedTask):
         left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
         scores = open_scores(context, "predict")
         names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
-        detector, _ = steps.do("predict", "load the model", lambda progress: DETECTOR.load(folder.model))
+        detector, _ = steps.do("predict", "load the model", lambda progress: load_checkpoint(DETECTOR.load, folder))
         fused, found = build_fused_index(detector.fuse_with), {}
         for name in names:
             work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name)

@@ -13,9 +13,9 @@ from configs.load import config_hash
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from flows import code
-from flows.folder import RunFolder, code_version, require, require_model
+from flows.folder import RunFolder, code_version, load_checkpoint, require, require_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from pipelines.errors import ArtefactDamaged, StateError
+from pipelines.errors import StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Picture, Section
@@ -290,13 +290,9 @@ def save(context: Invocation, forecaster: ResidualForecaster, snapshot: str, sta
 
 def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
     """(forecaster, metadata) of the run. Raises ArtefactDamaged."""
-    from models.checkpoint import FORECASTER, CheckpointDamaged
+    from models.checkpoint import FORECASTER
 
-    folder = context.folder.model
-    try:
-        return FORECASTER.load(folder)
-    except (CheckpointDamaged, FileNotFoundError) as e:
-        raise ArtefactDamaged(f"{e} (delete {folder} and run `driftline train CONFIG`)") from e
+    return load_checkpoint(FORECASTER.load, context.folder)
 
 
 def choose_request(context: Invocation) -> Request:

@@ -36,9 +36,11 @@ def pixel_codecs(item_bytes: int) -> tuple[BloscCodec, Crc32cCodec]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, without Icechunk's box drawing and context."""
+    """What went wrong and its first cause, in one line, without Icechunk's box drawing and context."""
     lines = [line.strip(" \t│|×x") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
+    what = next((line for line in lines if line), type(error).__name__)
+    causes = [line.lstrip("`->╰─▶├ ") for line in lines if line.startswith(("`->", "╰─▶"))]
+    return f"{what}: {causes[-1]}" if causes and causes[-1] not in what else what
 
 
 def remedy_for(uri: str) -> str:
@@ -53,7 +55,9 @@ def naming_damage(uri: str, what: str = "cannot be read") -> Iterator[None]:
     """
     try:
         yield
-    except DriftlineError:
+    except DriftlineError as e:
+        if isinstance(e, ArtefactDamaged) and uri not in str(e):
+            raise ArtefactDamaged(f"the cube at {uri}: {e}") from e
         raise
     except BaseException as e:
         is_of_machine = isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno is not None)
@@ -77,7 +81,8 @@ def storage_errors(uri: str) -> Iterator[None]:
                 f"no space left for the cube at {uri}; what was committed before is intact. "
                 "Free space and run the same command again: it resumes"
             ) from e
-        raise StateError(f"the cube at {uri} could not be written: {first_line(e)}") from e
+        remedy = f"what was committed before stays; `driftline check {uri}` says whether it is damaged"
+        raise StateError(f"the cube at {uri} could not be written: {first_line(e)}; {remedy}") from e
 
 
 # ---------------------------------------------------------------- the seal of a version

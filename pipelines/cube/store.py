@@ -117,7 +117,7 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     if path.exists():
         if not path.is_dir():
             raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
-        if icechunk.Repository.exists(storage_of(uri)):
+        if icechunk.Repository.exists(storage_of(uri)) or (path / "snapshots").is_dir():
             return open_repository(uri)
         if foreign := sorted(entry.name for entry in path.iterdir()):
             raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
@@ -297,8 +297,8 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         dataset.attrs.pop(SEAL, None)
         dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
         texts = {name: (dataset[name].dims, dataset[name].values.astype(object)) for name in (*STEP_TEXTS, "band")}
-        dataset = dataset.assign_coords(texts)
         _require_layout(dataset)
+        dataset = dataset.assign_coords(texts)
         if not accept_damaged:
             _require_whole(dataset, uri)
         return with_named_reads(dataset, root, (IMAGE, VALID), uri)
@@ -321,6 +321,8 @@ def _require_layout(dataset: xr.Dataset) -> None:
     dims = {IMAGE: ("time", "band", *space), VALID: ("time", *space)}
     if wrong := [name for name, expected in dims.items() if dataset[name].dims != expected]:
         raise ValueError(f"{wrong[0]} has the axes {dataset[wrong[0]].dims}, expected {dims[wrong[0]]}")
+    if numeric := [name for name in STEP_TEXTS if dataset[name].dtype.kind not in "OUT"]:
+        raise ValueError(f"{numeric[0]} holds {dataset[numeric[0]].dtype}, expected text")
     if len(bands_of(dataset)) != dataset.sizes["band"]:
         raise ValueError(f"{dataset.sizes['band']} bands are stored and {len(bands_of(dataset))} described")
     if not (np.diff(dataset["time"].values) > np.timedelta64(0)).all():

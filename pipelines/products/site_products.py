@@ -16,6 +16,7 @@ from pipelines.change.metrics import count_changes
 from pipelines.change.site_prediction import SiteChange
 from pipelines.change.sites import SiteFiles, Sites, frame_of
 from pipelines.cube.store import bands_of, grid_of, open_cube
+from pipelines.errors import ArtefactDamaged
 from pipelines.products.before_after import Observation, PairMaps, draw_pair_quicklook
 from pipelines.products.cog import Lineage, iso, write_layers
 from pipelines.products.frames import read_variables, thin_rows
@@ -94,13 +95,19 @@ def write_site(
     first, last = iso(times[0]), iso(times[-1])
     scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
     lineage = Lineage(snapshot, settings.model_hash, settings.config_hash, settings.code_version, last, scenes)
+    is_seen = change.mask_HW != NOT_SEEN
+    if is_seen.any() and not np.isfinite(change.probability_HW[is_seen]).any():
+        raise ArtefactDamaged(
+            f"the change of {name} has no number on any pixel that was seen: the model is damaged, run `driftline train CONFIG`; "
+            "nothing was published"
+        )
     layers = {"probability": change.probability_HW, "mask": change.mask_HW}
     rasters = write_layers(layers, CHANGE_LAYERS, grid, "", lineage, folder, prefix=f"{name}-")
     patches = outline_changes(
         change.mask_HW, grid, {"confidence": change.probability_HW}, min_area_px=settings.min_area_px
     ).rename(columns={"confidence": "probability"})  # of a rank it has nothing: it is calibrated
     vectors = write_polygons(patches, folder, f"{name}-changes")
-    seen, changed = (int(np.count_nonzero(is_so)) for is_so in (change.mask_HW != NOT_SEEN, change.mask_HW == 1))
+    seen, changed = (int(np.count_nonzero(is_so)) for is_so in (is_seen, change.mask_HW == 1))
     facts = {
         "from_utc": first, "to_utc": last, "seen": seen / change.mask_HW.size, "changed": changed / max(seen, 1),
         "patches": len(patches), "area_m2": float(patches["area_m2"].sum()),
