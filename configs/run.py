@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.paths import CONNECT, WRITE
-from configs.schema import CubeUri, Finding, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
+from configs.schema import Address, CubeUri, Finding, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
 from configs.sources import Source, SourceDefaults
 from configs.yaml_positions import Key
 
@@ -79,7 +79,7 @@ class CubeConfig(Strict):
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest")
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
-    dask: Annotated[str | None, CONNECT] = Field(
+    dask: Annotated[Address | None, CONNECT] = Field(
         None, description="address of a Dask scheduler; default: threads of this process"
     )
 

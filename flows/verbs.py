@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows import Json
 from flows.terminal import DONE, SOME_REFUSED, Bars, show
 from pipelines.errors import HARMLESS, MissingInput, RequestError
-from pipelines.wording import counted
+from pipelines.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     from pipelines.cube.history import Version
@@ -31,11 +31,15 @@ def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as
 def perform(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
+    if secret := [one for one in overrides if without_secrets(one) != one]:  # Prefect's database keeps what a flow is called with
+        raise RequestError(f"--set {without_secrets(secret[0])}: no credentials in URIs; set the variables AWS_* instead")
     url = server_url()
     if url is not None and verb != "report":
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)
-        display.log(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
+        display.log(
+            f"the Prefect server at {without_secrets(url)} does not answer: going on without it (steps.jsonl records every step)"
+        )
     from flows.stage import carry_out
     from flows.task import open_invocation, remembering_folder
 

@@ -32,6 +32,7 @@ from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInp
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, PatientFrame, parse_crs
 from pipelines.scene import Band, fill_value
+from pipelines.wording import without_secrets
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error,icechunk::repository=off")
@@ -79,6 +80,9 @@ def storage_of(uri: str) -> icechunk.Storage:
     """A local folder, or `s3://bucket/prefix` with region, endpoint and credentials from the usual AWS_* variables."""
     if not is_remote(uri):
         return icechunk.local_filesystem_storage(str(local_path(uri)))
+    if without_secrets(uri) != uri:
+        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and leave user, password and query out of the URI"
+        raise MissingInput(f"{without_secrets(uri)}: credentials are not read from URIs; {remedy}")
     scheme, bucket, prefix, _, _ = urlsplit(uri)
     if scheme != "s3" or not bucket or not prefix.strip("/"):
         raise MissingInput(f"{uri}: expected a folder or s3://bucket/prefix")
