@@ -300,7 +300,8 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
         dataset.attrs.pop(SEAL, None)
         dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
-        texts = {name: (dataset[name].dims, dataset[name].values.astype(object)) for name in (*STEP_TEXTS, "band")}
+        columns = {name: dataset[name].variable for name in (*STEP_TEXTS, "band")}
+        texts = {name: (column.dims, column.values.astype(object), column.attrs) for name, column in columns.items()}
         _require_layout(dataset)
         dataset = dataset.assign_coords(texts)
         if not accept_damaged:
