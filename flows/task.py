@@ -199,6 +199,8 @@ def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> s
 
 # ---------------------------------------------------------------- scenes into the one cube of a run
 
+MOST_DRIFT = 5  # lines
+
 
 def ingest_scenes(context: Invocation) -> Record:
     """New and reprocessed scenes into the cube, as `Task.ingest` returns it; with nothing new the snapshot stays."""
@@ -220,7 +222,8 @@ def ingest_scenes(context: Invocation) -> Record:
         "missing": list(report.missing),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": format_report(report),
-        "lines": (*format_missing(report, run.cube.on_missing), *format_refusals(report.refused, folder.refused)),
+        "drift": list(report.drift),
+        "lines": (*format_findings(report, run.cube.on_missing), *format_refusals(report.refused, folder.refused)),
         "is_new": report.is_new,
     }
 
@@ -232,12 +235,17 @@ def format_report(report: IngestReport) -> str:
     return (text or "no scenes") + ("" if report.is_new else " (nothing new)")
 
 
-def format_missing(report: IngestReport, policy: str) -> Iterator[str]:
-    """The scenes of the cube that the source no longer lists, in one line."""
+def format_findings(report: IngestReport, on_missing: str) -> Iterator[str]:
+    """The scenes of the cube that the source no longer lists, in one line; new scenes that look unlike the others, some lines."""
     if report.missing:
         more = f" (and {len(report.missing) - 1} more)" if len(report.missing) > 1 else ""
-        fate = "taken out of the cube" if policy == "drop" else "the cube keeps them"
-        yield f"  no longer in the source: {report.missing[0]}{more}; {fate} (cube.on_missing: {policy})"
+        fate = "taken out of the cube" if on_missing == "drop" else "the cube keeps them"
+        yield f"  no longer in the source: {report.missing[0]}{more}; {fate} (cube.on_missing: {on_missing})"
+    for line in report.drift[:MOST_DRIFT]:
+        yield f"  unlike the other scenes: {line}"
+    if report.drift:
+        more = f"{len(report.drift) - MOST_DRIFT} more in stages/ingest.json; " if len(report.drift) > MOST_DRIFT else ""
+        yield f"  {more}look at them, and take bad ones out: `driftline drop CUBE SCENE`"
 
 
 def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:

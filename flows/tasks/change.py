@@ -16,7 +16,7 @@ from configs.tasks.change import ChangeRun
 from flows import code
 from flows.folder import RunFolder, code_version, finished, load_checkpoint, require, require_model
 from flows.stage import require_unchanged
-from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_missing, format_refusals, format_report
+from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_findings, format_refusals, format_report
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json, write_text
 from pipelines.learning.result import Evaluation
@@ -284,7 +284,7 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
     read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
     label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
-    for line in [*label.notes, *format_missing(report, run.cube.on_missing), *format_refusals(report.refused, listed_in)]:
+    for line in [*label.notes, *format_findings(report, run.cube.on_missing), *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
     before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
     is_new = report.is_new or label.label_sha256 != before

@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
+from pipelines.cube.drift import find_outliers, known_figures
 from pipelines.cube.integrity import naming_damage, storage_errors
 from pipelines.cube.plan import KnownRefusal, Step, fingerprint_scene, plan_ingest
 from pipelines.cube.steps import (
@@ -77,6 +78,7 @@ class IngestReport:
     refused: tuple[SceneRefused, ...]
     seconds: float
     missing: tuple[str, ...] = ()  # in the cube before, no longer listed by the source; dropped if `on_missing` says so
+    drift: tuple[str, ...] = ()  # new scenes that look unlike those of the cube, one line each
 
     @property
     def is_new(self) -> bool:
@@ -125,7 +127,8 @@ def ingest(
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
-    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, run.missing)
+    drift = find_drift(uri, {*outcomes[0], *outcomes[1]}, source.bands)
+    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, run.missing, drift)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
@@ -134,6 +137,14 @@ def ingest(
         count = len(report.refused)
         raise StateError(f"none of the {count} scenes was accepted, so no cube was written; the first refusals:\n{shown}")
     return report
+
+
+def find_drift(uri: str, new: set[str], bands: tuple[Band, ...]) -> tuple[str, ...]:
+    """Lines about new scenes whose values are far from those of the cube's other scenes."""
+    if not new:
+        return ()
+    with naming_damage(uri):
+        return tuple(find_outliers(known_figures(store.open_repository(uri), BRANCH), new, bands))
 
 
 @dataclass
@@ -266,7 +277,9 @@ class _Ingest:
             verify(root)
             message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(dropped)} dropped, {len(refused)} refused"
             changed = {"added": added, "replaced": replaced, "dropped": dropped}
-            session.commit(message, {"driftline": store.release(), **changed, "refused": refusals_as_json(refused.values())})
+            figures = {one.work.scene.id: one.figures for one in written if one.slot is not None}
+            about = {"driftline": store.release(), **changed, "refused": refusals_as_json(refused.values()), "figures": figures}
+            session.commit(message, about)
             self.dropped = (*self.dropped, *dropped)
         else:
             session.discard_changes()
