@@ -54,7 +54,7 @@ def find_outliers(known: Mapping[str, Figures], new: Collection[str], bands: Seq
     values_NB2 = np.array(list(of_scenes.values()))
     usual_B2 = np.median(values_NB2, axis=0)
     apart_B2 = 1.4826 * np.median(np.abs(values_NB2 - usual_B2), axis=0)
-    apart_B2 = np.maximum(apart_B2, 0.02 * np.abs(usual_B2[:, :1]) + 1e-12)  # series that hardly vary
+    apart_B2 = np.maximum(apart_B2, 0.02 * np.abs(usual_B2) + 1e-12)  # series that hardly vary
     lines: list[tuple[float, str]] = []
     for name in (name for name in of_scenes if name in new):
         far_B2 = np.abs(np.array(of_scenes[name]) - usual_B2) / apart_B2
