@@ -196,7 +196,8 @@ class _Ingest:
         if root is None:
             return scenes
         steps, dropped, listed = read_steps(root), set(read_dropped(root)), {scene.id for scene in scenes} | self.refused.keys()
-        self.missing = tuple(step.scene_id for step in steps if step.scene_id not in listed)
+        taken = {scene.observed_utc for scene in scenes}  # by other scenes, which replace what has their date
+        self.missing = tuple(step.scene_id for step in steps if step.scene_id not in listed and step.time not in taken)
         if self.settings.on_missing == "drop" and 2 * len(self.missing) > len(steps):
             raise StateError(
                 f"the source no longer lists {len(self.missing)} of the {len(steps)} scenes of {self.uri} (first "

@@ -148,7 +148,9 @@ class NamedReads(ZarrArrayWrapper):
                 raise
             place, why = damaged
             where = f"{array.name.strip('/')} of {self.when[place[0]]}, {box_text(array, place)}"
-            remedy = f"run `driftline check {self.uri} --repair CONFIG`, which finds all damage and reads those scenes again"
+            remedy = (
+                f"run `driftline check {self.uri} --repair CONFIG`, which reads damaged scenes again, then `driftline run CONFIG`"
+            )
             raise ArtefactDamaged(f"the cube at {self.uri} is damaged: {where} ({why}); {remedy}") from e
 
 
