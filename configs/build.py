@@ -86,13 +86,14 @@ def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:
             return ValueMask(q.band, tuple(q.valid_values), q.away_px)
 
 
-def build_ingest_settings(run: Run, refused_json: Path) -> IngestSettings:
+def build_ingest_settings(run: Run, refused_json: Path, *, retry_refused: bool = False) -> IngestSettings:
     """How scenes are written; the cube carries the part of the config that made it."""
     from pipelines.cube.ingest import IngestSettings
 
     made_by = run.model_dump(mode="json", include={"source", "quality", "grid", "cube"})
     attributes = {"driftline_config": json.dumps(made_by, sort_keys=True)}
-    return IngestSettings(**run.cube.model_dump(exclude={"uri"}), attributes=attributes, refused_json=refused_json)
+    how = run.cube.model_dump(exclude={"uri"})
+    return IngestSettings(**how, attributes=attributes, refused_json=refused_json, retry_refused=retry_refused)
 
 
 def build_grid(run: CubeRun) -> Grid | None:

@@ -11,6 +11,7 @@ from configs.paths import models_in
 from configs.tasks import DEFAULT, TASKS, Tree, tree_of
 from configs.yaml_positions import Document, Key, dotted
 from pipelines.errors import Mistake
+from pipelines.wording import without_secrets
 
 Error = Mapping[str, Any]  # as pydantic describes one
 Complaint = tuple[Key, Error]  # with the key in the file
@@ -121,7 +122,7 @@ def _shown(value: object) -> str:
         return f"kind {value['kind']!r}" if "kind" in value else "a mapping"
     if value is None:
         return "nothing"
-    text = value.isoformat() if isinstance(value, date) else repr(value)
+    text = value.isoformat() if isinstance(value, date) else without_secrets(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -11,7 +11,20 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.paths import CONNECT, READ, WRITE
-from configs.schema import CubeUri, Finding, ModelPath, Name, OutputPath, Sections, Seed, Strict, check_crs, check_range, suggest
+from configs.schema import (
+    Address,
+    CubeUri,
+    Finding,
+    ModelPath,
+    Name,
+    OutputPath,
+    Sections,
+    Seed,
+    Strict,
+    check_crs,
+    check_range,
+    suggest,
+)
 from configs.sources import Source, SourceDefaults
 from configs.yaml_positions import Key
 
@@ -73,10 +86,13 @@ class CubeConfig(Strict):
         "refuse", description="what happens to a scene whose CRS or grid differs from the cube's"
     )
     same_date: Literal["refuse", "mosaic"] = Field("refuse", description="what happens to a second scene on a date")
+    on_missing: Literal["keep", "drop"] = Field(
+        "keep", description="what happens to a scene of the cube whose file is gone: it stays, or the cube follows the source"
+    )
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest")
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
-    dask: Annotated[str | None, CONNECT] = Field(
+    dask: Annotated[Address | None, CONNECT] = Field(
         None, description="address of a Dask scheduler; default: threads of this process"
     )
 

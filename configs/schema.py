@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from configs.paths import READ, WRITE, is_uri
 from configs.yaml_positions import Key
+from pipelines.wording import without_secrets
 
 RELATIVE_TO = "inputs are relative to the config, data/... and runs/... to the working folder"
 Sections = Mapping[str, Any]  # the fields of a run -> their values; None for one that is wrong in itself
@@ -75,6 +76,13 @@ def _as_local(text: str) -> str:
     return text
 
 
+def _without_secrets(text: str) -> str:
+    """Refuses what config.yaml, steps.jsonl and messages would repeat, and what nothing reads."""
+    if without_secrets(text) != text:
+        raise ValueError("a URI without user, password and query; credentials are read from the variables AWS_*")
+    return text
+
+
 def _as_cube(text: str) -> str:
     if is_uri(text) and not text.startswith(("s3://", "file://")):
         raise ValueError("a folder, or s3://bucket/prefix")
@@ -92,8 +100,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 LocalPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_local)]
 InputPath = Annotated[LocalPath, READ]
 OutputPath = Annotated[LocalPath, WRITE]
-CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_cube)]
-ModelPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_as_model)]
+CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_cube)]
+ModelPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_model)]
+Address = Annotated[str, AfterValidator(_without_secrets)]
 UtcDate = Annotated[datetime, BeforeValidator(_is_iso), AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, torch and scikit-learn all take
 

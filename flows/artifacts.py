@@ -135,7 +135,7 @@ def artifact_key(name: str) -> str:
 def overview_markdown(invocation: Invocation, ending: str) -> str:
     """One page: how it ended, what every step did and cost, the verdict, what was refused, where everything lies."""
     folder = invocation.folder
-    lines = [f"# {invocation.run.name}", "", f"**{markdown_text(ending)}**"]
+    lines = [f"# {markdown_text(invocation.run.name)}", "", f"**{markdown_text(ending)}**"]
     if figures := report_markdown(folder):
         lines += ["", "## Result", "", figures.replace("\n## ", "\n### ")]
     if folder.quicklook.exists():
@@ -156,7 +156,7 @@ def step_rows(record: Path, invocation: str) -> list[str]:
         status = "stopped" if line["status"] == "started" else line["status"]
         what = markdown_text(f"{status}: {line['detail']}" if line["detail"] else status)
         costs = "| |" if line["status"] in ("skipped", "started") else f"{line['seconds']:.1f} | {line['peak_mb']:.0f} |"
-        rows.append(f"| {line['stage']} | {line['step']} | {what} | {costs}")
+        rows.append(f"| {markdown_text(line['stage'])} | {markdown_text(line['step'])} | {what} | {costs}")
     return rows
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import verbs
+from flows import cli_cube, verbs
 from flows.cli_change import change
 from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Model, ModelAsIs, Overrides, with_model
@@ -30,8 +30,6 @@ app = typer.Typer(
 )
 
 Config = Annotated[str, typer.Argument(metavar="RUN.yaml", help="the run's config; `driftline init FOLDER` writes one")]
-Cube = Annotated[str, typer.Argument(metavar="CUBE", help="a cube: a folder such as runs/demo/cube, or s3://bucket/prefix")]
-Snapshot = Annotated[str | None, typer.Option(help="an older version (see `driftline history CUBE`); default: the newest")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="remove the saved state (not the alerts) and start again from the history")
 ]
@@ -97,15 +95,24 @@ def init(
 
 
 @command()
-def ingest(config: Config, overrides: Overrides = None, dry_run: DryRun = False, json_: AsJson = False) -> int | None:
+def ingest(
+    config: Config,
+    overrides: Overrides = None,
+    retry_refused: Annotated[
+        bool, typer.Option("--retry-refused", help="read the scenes again that were refused before, whatever their files say")
+    ] = False,
+    dry_run: DryRun = False,
+    json_: AsJson = False,
+) -> int | None:
     """Write the source's scenes into the cube. Doing it again changes nothing; new scenes are added at their dates.
 
     \b
     Examples:
       driftline ingest my-run.yaml
+      driftline ingest my-run.yaml --retry-refused
       driftline ingest my-run.yaml --set cube.workers=2 --dry-run
     """
-    return verbs.stage("ingest", config, overrides, dry_run, json_)
+    return verbs.stage("ingest", config, overrides, dry_run, json_, retry_refused=retry_refused)
 
 
 @command()
@@ -260,55 +267,11 @@ def track(
     return show(record, record["lines"], json_)
 
 
-@command(short_help="Show what a cube holds: grid, bands, dates, usable share.")
-def info(cube: Cube, snapshot: Snapshot = None, json_: AsJson = False) -> int | None:
-    """Show what a cube holds: grid, bands, dates, usable share, size.
-
-    \b
-    Examples:
-      driftline info runs/demo/cube
-      driftline info s3://bucket/cubes/demo --json
-    """
-    from pipelines.cube.history import describe
-
-    content = describe(cube, snapshot)
-    return show(content, [] if json_ else list(verbs.info_lines(content)), json_)
-
-
-@command(short_help="List the versions of a cube and what each one changed.")
-def history(cube: Cube, json_: AsJson = False) -> int | None:
-    """List the versions of a cube, newest first, with what each one added or replaced.
-
-    \b
-    Examples:
-      driftline history runs/demo/cube
-    """
-    from dataclasses import asdict
-
-    from pipelines.cube.history import list_versions
-
-    versions = list_versions(cube)
-    content = {"cube": cube, "versions": [asdict(version) for version in versions]}
-    return show(content, list(verbs.history_lines(versions)), json_)
-
-
-@command(short_help="Write a plain Zarr copy of a cube for other tools.")
-def export(
-    cube: Cube,
-    target: Annotated[Path, typer.Argument(metavar="TARGET.zarr", help="a path that does not exist yet")],
-    snapshot: Snapshot = None,
-    json_: AsJson = False,
-) -> int | None:
-    """Write a plain Zarr copy of a cube that xarray, rioxarray and GDAL can open.
-
-    \b
-    Examples:
-      driftline export runs/demo/cube demo.zarr
-    """
-    from pipelines.cube.export import export_zarr
-
-    export_zarr(cube, target, snapshot)
-    return show({"target": str(target)}, [f"wrote {target}"], json_)
+command(short_help="Show what a cube holds: grid, bands, dates, usable share.")(cli_cube.info)
+command(short_help="List the versions of a cube and what each one changed.")(cli_cube.history)
+command(short_help="Read all of a cube and name what is damaged.")(cli_cube.check)
+command(short_help="Take a scene out of a cube, for good.")(cli_cube.drop)
+command(short_help="Write a plain Zarr copy of a cube for other tools.")(cli_cube.export)
 
 
 @command(short_help="Prefect server, UI, deployments and workers on this machine.")

@@ -10,9 +10,9 @@ OPTIONS: dict[str, Any] = {"flow_run_name": name_of_run, "validate_parameters": 
 
 
 @flow(name="ingest", **OPTIONS)
-def ingest_flow(config: str, overrides: list[str] | None = None) -> Any:
+def ingest_flow(config: str, overrides: list[str] | None = None, retry_refused: bool = False) -> Any:
     """Scenes -> cube. `config` is a path as the worker sees it."""
-    return carry_out(config, overrides, "ingest")
+    return carry_out(config, overrides, "ingest", retry_refused=retry_refused)
 
 
 @flow(name="train", **OPTIONS)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.tasks import AnyRun
 from flows import Json
 from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
 
+Loaded = TypeVar("Loaded")
 PUBLISHED = {"key": str, "model_hash": str, "products": list, "snapshot": str, "files": dict}  # by the last stage of a task
 NEEDED: dict[str, dict[str, type]] = {  # what others read of a stage's record; without it the stage counts as not finished
     "ingest": {"snapshot": str, "refused": list},
@@ -156,6 +157,16 @@ def require_model(folder: RunFolder, trained: Json, hash_of: Callable[[Path], st
             f"{folder.model} holds the model {found[:12]}, but {trained['model_hash'][:12]} was trained here: "
             "run `driftline train CONFIG`, which makes it anew, or put it back"
         )
+
+
+def load_checkpoint(load: Callable[[Path], Loaded], folder: RunFolder) -> Loaded:
+    """What `load` makes of the run's model. Raises ArtefactDamaged, with the remedy."""
+    from models.checkpoint import CheckpointDamaged
+
+    try:
+        return load(folder.model)
+    except (CheckpointDamaged, FileNotFoundError) as e:
+        raise ArtefactDamaged(f"{e} (delete {folder.model} and run `driftline train CONFIG`)") from e
 
 
 def read_json(path: Path, remedy: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from flows import Json
 from pipelines.monitoring.alerts import AlertLog, mark_sent
+from pipelines.wording import without_secrets
 
 logger = logging.getLogger(__name__)
 MOST_LINES = 20
@@ -36,7 +37,11 @@ def send_alerts(
         return alert_log, notes
     url = server_url()
     if url is None or not is_reachable(url):
-        why = f"the Prefect server at {url} does not answer" if url else "no Prefect server is configured (PREFECT_API_URL)"
+        why = (
+            without_secrets(f"the Prefect server at {url} does not answer")
+            if url
+            else "no Prefect server is configured (PREFECT_API_URL)"
+        )
         count = max(len(alert_log.unsent(slug)) for slug in waiting)
         notes.append(f"{count_of(count)} in {listed_in} not sent yet: {why}; the next run that finds one sends them")
         return alert_log, notes

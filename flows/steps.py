@@ -20,6 +20,7 @@ import psutil
 
 from flows import Json
 from pipelines.progress import Progress
+from pipelines.wording import without_secrets
 
 Result = TypeVar("Result")
 
@@ -86,13 +87,13 @@ class Steps:
                 with self.display.step(stage, name) as progress:
                     return self.call(stage, name, lambda: work(progress))
             except BaseException as e:
-                status, detail = "failed", f"{type(e).__name__}: {e}"
+                status, detail = "failed", without_secrets(f"{type(e).__name__}: {e}")
                 raise
             finally:
                 self._note(stage, name, status, time.monotonic() - started, memory.peak_mb(), detail)
 
     def skip(self, stage: str, why: str) -> None:
-        self._note(stage, "", "skipped", detail=why)
+        self._note(stage, "", "skipped", detail=without_secrets(why))
         self.display.log(f"{stage}: {why}")
 
     def log(self, text: str) -> None:

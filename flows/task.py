@@ -48,6 +48,7 @@ class Invocation:
     steps: Steps
     even_if_worse: bool = False
     restart: bool = False
+    retry_refused: bool = False
     source: Source | None = None
     even_if_confounded: bool = False
 
@@ -75,6 +76,7 @@ def open_invocation(
     is_deployed: bool = False,
     even_if_worse: bool = False,
     restart: bool = False,
+    retry_refused: bool = False,
     source: Source | None = None,
     even_if_confounded: bool = False,
 ) -> Invocation:
@@ -87,7 +89,7 @@ def open_invocation(
     run = with_model(run)
     folder = RunFolder.of(run)
     steps = Steps(folder.steps, shown, call, flow_run)
-    return Invocation(run, folder, steps, even_if_worse, restart, source, even_if_confounded)
+    return Invocation(run, folder, steps, even_if_worse, restart, retry_refused, source, even_if_confounded)
 
 
 @contextmanager
@@ -221,6 +223,8 @@ def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> s
 
 # ---------------------------------------------------------------- scenes into the one cube of a run
 
+MOST_DRIFT = 5  # lines
+
 
 def ingest_scenes(context: Invocation) -> Record:
     """New and reprocessed scenes into the cube, as `Task.ingest` returns it; with nothing new the snapshot stays."""
@@ -229,7 +233,7 @@ def ingest_scenes(context: Invocation) -> Record:
     run, folder = context.run, context.folder
     source = build.build_source(run) if context.source is None else context.source
     mask, grid = build.build_quality_mask(run), build.build_grid(run)
-    settings = build.build_ingest_settings(run, folder.refused)
+    settings = build.build_ingest_settings(run, folder.refused, retry_refused=context.retry_refused)
     report = context.steps.do(
         "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)
     )
@@ -240,10 +244,16 @@ def ingest_scenes(context: Invocation) -> Record:
         "replaced": len(report.replaced),
         "dropped": len(report.dropped),
         "unchanged": len(report.unchanged),
+        "missing": list(report.missing),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": format_report(report),
         "notes": notes,
-        "lines": (*(f"  note: {note}" for note in notes), *format_refusals(report.refused, folder.refused)),
+        "drift": list(report.drift),
+        "lines": (
+            *(f"  note: {note}" for note in notes),
+            *format_findings(report, run.cube.on_missing),
+            *format_refusals(report.refused, folder.refused),
+        ),
         "is_new": report.is_new,
     }
 
@@ -253,6 +263,19 @@ def format_report(report: IngestReport) -> str:
     parts = {name: len(getattr(report, name)) for name in ("added", "replaced", "dropped", "unchanged", "refused")}
     text = ", ".join(f"{count} {name}" for name, count in parts.items() if count)
     return (text or "no scenes") + ("" if report.is_new else " (nothing new)")
+
+
+def format_findings(report: IngestReport, on_missing: str) -> Iterator[str]:
+    """The scenes of the cube that the source no longer lists, in one line; new scenes that look unlike the others, some lines."""
+    if report.missing:
+        more = f" (and {len(report.missing) - 1} more)" if len(report.missing) > 1 else ""
+        fate = "taken out of the cube" if on_missing == "drop" else "the cube keeps them"
+        yield f"  no longer in the source: {report.missing[0]}{more}; {fate} (cube.on_missing: {on_missing})"
+    for line in report.drift[:MOST_DRIFT]:
+        yield f"  unlike the other scenes: {line}"
+    if report.drift:
+        more = f"{len(report.drift) - MOST_DRIFT} more in stages/ingest.json; " if len(report.drift) > MOST_DRIFT else ""
+        yield f"  {more}look at them, and take bad ones out: `driftline drop CUBE SCENE`"
 
 
 def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 from flows import Json
 from pipelines.errors import ConfigError, CubeBusy, DriftlineError, RequestError, RunBusy
 from pipelines.progress import Progress
+from pipelines.wording import printable, without_secrets
 
 DONE, FAILED, WRONG_REQUEST, SOME_REFUSED, BUSY, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,7 +44,7 @@ class Bars:
 
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Progress]:
-        started = time.monotonic()
+        started, name = time.monotonic(), one_line(name)
         if not self.console.is_terminal:
             self.console.print(f"{stage}: {name} ...", markup=False)
             yield Milestones(self.console, stage, name)
@@ -67,9 +67,14 @@ class Bars:
         return rich.Progress(*columns, *left, console=self.console, transient=True, refresh_per_second=5)
 
 
+def safe(text: str) -> str:
+    """What any text becomes before it is shown: no escape sequences (of file names), no passwords and tokens (of URIs)."""
+    return printable(without_secrets(text))
+
+
 def one_line(text: str) -> str:
-    """The text without control characters: a file name may contain a newline or an escape sequence."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """As `safe`, with line breaks written out too."""
+    return safe(text).replace("\n", "\\n")
 
 
 class Milestones:
@@ -164,19 +169,8 @@ def run_action(action: Callable[[], object], as_json: bool) -> int:
         sys.stdout = None
         return DONE
     except Exception as e:
-        text = explain_os_error(e) if isinstance(e, OSError) else explain_lost_object(e)
+        text = explain_os_error(e) if isinstance(e, OSError) else None
         return _report_error(text, FAILED, as_json) if text else _report_unexpected(e, as_json)
-
-
-def explain_lost_object(error: Exception) -> str | None:
-    """Message for a cube with a missing file. Handled at the outermost level: cubes are read lazily, from anywhere."""
-    lost = re.search(r"Object at location (\S.*?) not found", str(error))
-    if lost is None or not type(error).__module__.startswith(("icechunk", "_icechunk")):
-        return None
-    return (
-        f"the cube is damaged: {lost[1]} is missing; restore the cube from a copy, or remove its folder "
-        "and run `driftline ingest CONFIG`, which writes every scene again"
-    )
 
 
 def explain_os_error(error: OSError) -> str | None:
@@ -197,7 +191,7 @@ def _report_unexpected(e: Exception, as_json: bool) -> int:
 def write_traceback(error: Exception) -> Path:
     """The file with the traceback: `error.log` in the run's folder during a run, else a temporary file."""
     folder: Path | None = getattr(error, "driftline_folder", None)
-    text = "".join(traceback.format_exception(error))
+    text = without_secrets("".join(traceback.format_exception(error)))
     if folder is not None:
         with suppress(OSError):  # the disk may be full or read-only; then the temporary folder
             folder.mkdir(parents=True, exist_ok=True)
@@ -212,12 +206,12 @@ def write_traceback(error: Exception) -> Path:
 def _report_error(text: str, code: int, as_json: bool, **more: object) -> int:
     if as_json:
         status = "interrupted" if code in (INTERRUPTED, TERMINATED) else "failed"
-        print(json.dumps({"status": status, "exit_code": code, "error": text, **more}))
-    print(f"driftline: {text}", file=sys.stderr)
+        print(without_secrets(json.dumps({"status": status, "exit_code": code, "error": text, **more})))
+    print(f"driftline: {safe(text)}", file=sys.stderr)
     return code
 
 
 def show(result: Json, lines: list[str], as_json: bool) -> int:
-    """Prints the result of a verb to stdout: one JSON object, or `lines` for people. The exit code."""
-    print(json.dumps(result, default=str) if as_json else "\n".join(lines))
+    """Prints the result of a verb to stdout: one JSON object (ASCII), or `lines` for people. The exit code."""
+    print(without_secrets(json.dumps(result, default=str)) if as_json else safe("\n".join(lines)))
     return DONE

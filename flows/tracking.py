@@ -22,6 +22,7 @@ from flows.steps import Display, Silent
 from flows.task import open_invocation, remembering_folder
 from pipelines.errors import DriftlineError, RequestError, StateError
 from pipelines.progress import Progress
+from pipelines.wording import without_secrets
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
                 outcome.result = stage.carry_out(invocation, verb)
             ending = outcome.result.get("message", "done")
         except Exception as e:
-            ending = f"failed: {e}"
+            ending = without_secrets(f"failed: {e}")
             raise
         finally:
             if is_server_there():
@@ -226,8 +227,8 @@ def carry_out(config: str, overrides: list[str] | None, verb: str, **options: An
         return Completed(message=ending)
     except DriftlineError as e:
         outcome.error = e
-        ProgressArtifact().fail(str(e))
-        return Failed(message=str(e))
+        ProgressArtifact().fail(without_secrets(str(e)))
+        return Failed(message=without_secrets(str(e)))
     except Exception as e:
         outcome.error = e
         raise

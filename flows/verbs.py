@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows import Json
 from flows.terminal import DONE, SOME_REFUSED, Bars, show
-from pipelines.errors import CLOUDED, MissingInput, RequestError
+from pipelines.errors import HARMLESS, MissingInput, RequestError
+from pipelines.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     from pipelines.cube.history import Version
@@ -25,22 +26,26 @@ def stage(verb: str, config: Config, overrides: list[str] | None, dry_run: bool,
     result = perform(verb, config, overrides or [], Bars(), options)
     show(result, result.get("lines") or [result.get("message", "done")], as_json)
     refused = [one["reason"] for one in result.get("refused") or ()]
-    return SOME_REFUSED if set(refused) - CLOUDED else DONE  # nothing is wrong with a scene in clouds
+    return SOME_REFUSED if set(refused) - HARMLESS else DONE
 
 
 def perform(verb: str, config: Config, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
+    if secret := [one for one in overrides if without_secrets(one) != one]:  # Prefect's database keeps what a flow is called with
+        raise RequestError(f"--set {without_secrets(secret[0])}: no credentials in URIs; set the variables AWS_* instead")
     url = server_url()
     if url is not None and verb != "report" and isinstance(config, str):
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)
-        display.log(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
+        display.log(
+            f"the Prefect server at {without_secrets(url)} does not answer: going on without it (steps.jsonl records every step)"
+        )
     from flows.stage import carry_out
     from flows.task import open_invocation, remembering_folder
 
-    chosen: Any = options
-    invocation = open_invocation(config, overrides, display, inputs_must_exist=verb in READS_SOURCE, **chosen)
+    asked: Any = options
+    invocation = open_invocation(config, overrides, display, inputs_must_exist=verb in READS_SOURCE, **asked)
     with remembering_folder(invocation):
         return carry_out(invocation, verb)
 
@@ -149,6 +154,10 @@ def info_lines(cube: Json) -> Iterator[str]:
         yield f"{'bands:' if not number else '':<11}{format_band(band)}"
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
     yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
+    for label, scenes in (("damaged:", cube["damaged"]), ("kept out:", cube["kept_out"]), ("refused:", cube["refused"])):
+        if scenes:
+            first = scenes[0] if isinstance(scenes[0], str) else f"{scenes[0]['scene_id']}, {scenes[0]['reason']}"
+            yield f"{label:<11}{counted(len(scenes), 'scene')}: {first}{' ... (all: --json)' * (len(scenes) > 1)}"
     if shape["time"]:
         yield "latest (all: --json):"
     for date in cube["dates"][-LATEST:]:
@@ -167,8 +176,8 @@ def history_lines(versions: "Sequence[Version]") -> Iterator[str]:
     """Lines about a cube's versions, newest first: one each, then the scenes added, replaced, dropped or refused."""
     for version in versions:
         yield f"{version.snapshot}  {version.written_utc:%Y-%m-%d %H:%M:%S} UTC  {version.message}"
-        for word, scenes in (("added", version.added), ("replaced", version.replaced), ("dropped", version.dropped)):
-            if scenes:
+        for word in ("added", "replaced", "dropped", "damaged"):
+            if scenes := getattr(version, word):
                 shown = ", ".join(scenes) if len(scenes) <= LATEST else f"{scenes[0]}, {scenes[1]} ... {scenes[-1]}"
                 yield f"  {word}: {shown}"
         for scene_id, reason, detail in version.refused[:LATEST]:

@@ -25,6 +25,7 @@ from models.networks.residual_gru import ResidualEnsemble, rebuild_residual
 from models.residual_forecaster import BASELINES, Baseline, ResidualForecaster, Scaling
 
 VERSION = 1
+LARGEST = 1e9  # of a weight, scale or other number of a model: larger ones are no result of training
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 EARLIER_TENSORS = {"shrink_K": "residual_scale_K", "rule_scale_bias": "index_scale_bias"}  # names in checkpoints of 0.1.0
 
@@ -57,6 +58,7 @@ class Checkpoint(Generic[Model]):
             )
         description = model.describe()
         self._check_rebuilds(model, description)
+        _require_sane(state, description)
         tensors = tensors_to_bytes(state)
         whole = {
             "format": f"driftline-{self.kind}",
@@ -91,7 +93,7 @@ class Checkpoint(Generic[Model]):
         tensors, text = self._read_files(folder)
         where = folder / DESCRIPTION
         try:
-            whole = json.loads(text)
+            whole = json.loads(text, parse_constant=_refuse_constant)
             if whole["format"] != f"driftline-{self.kind}" or whole["version"] != VERSION:
                 found = f"{whole['format']} version {whole['version']}"
                 raise CheckpointDamaged(
@@ -104,6 +106,7 @@ class Checkpoint(Generic[Model]):
             with torch.device("meta"):  # no memory is allocated before the shapes are checked
                 model = self.rebuild(whole[self.kind])
             state = {EARLIER_TENSORS.get(name, name): tensor for name, tensor in tensors_from_bytes(tensors).items()}
+            _require_sane(state, whole[self.kind])
             model.load_state_dict(state, strict=True, assign=True)
             return model.eval(), whole["metadata"]
         except CheckpointDamaged:
@@ -118,6 +121,24 @@ class Checkpoint(Generic[Model]):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"no {self.kind} in {folder}: {name} is missing; train one first")
         return (folder / TENSORS).read_bytes(), (folder / DESCRIPTION).read_bytes()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number that a model may hold")
+
+
+def _require_sane(state: dict[str, torch.Tensor], description: object) -> None:
+    """Raises ValueError for tensors and numbers that are not finite or absurdly large: they would publish a map of NaN."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool((tensor.abs() <= LARGEST).all()):  # NaN is not smaller either
+            raise ValueError(f"{name} holds NaN or values beyond {LARGEST:g}")
+    parts = [description]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict | list):
+            parts += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, float) and not abs(part) <= LARGEST:
+            raise ValueError(f"its description holds {part:g}, beyond {LARGEST:g}")
 
 
 def rebuild_forecaster(description: Description) -> ResidualForecaster:

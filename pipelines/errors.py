@@ -59,6 +59,7 @@ class CubeMismatch(RequestError):
 
 
 CLOUDED = {"all-cloud", "few-usable"}  # reasons to refuse a scene with which nothing is wrong
+HARMLESS = {*CLOUDED, "dropped"}  # nobody needs to look into these: clouds, and what was taken out by hand
 DAMAGED = {"unreadable", "truncated", "driver"}  # the file cannot be read: a cube keeps what it has of the scene
 
 
@@ -66,7 +67,7 @@ class SceneRefused(DriftlineError):
     """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
     Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, wrong-scale, wrong-unit, missing-band,
-    no-date, duplicate-date, all-nodata, all-cloud, few-usable, too-large.
+    no-date, duplicate-date, all-nodata, all-cloud, few-usable, too-large, dropped.
     """
 
     def __init__(self, scene_id: str, reason: str, detail: str):

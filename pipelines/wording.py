@@ -1,4 +1,9 @@
-"""Counts and shares as people write them."""
+"""Counts and shares as people write them, and text from outside that may be shown or written."""
+
+import re
+
+_USER = re.compile(r"(?i)\b((?!file:)[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@")  # to the last @: secrets of AWS contain slashes
+_QUERY = re.compile(r"(?i)\b((?!file:)[a-z][a-z0-9+.-]*://[^\s'\"<>?]*)\?[^\s'\"<>]+")
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -18,3 +23,21 @@ def share_text(share: float) -> str:
     """
     rounds_away = round(100 * share) in (0, 100) and share not in (0, 1)
     return f"{min(max(100 * share, 0.1), 99.9):.1f} %" if rounds_away else f"{100 * share:.0f} %"
+
+
+def without_secrets(text: str) -> str:
+    """The text, its URIs without user, password and query, where keys and tokens stand.
+
+    >>> without_secrets("no bucket at s3://KEY:se/cret@bucket/prefix?X-Amz-Signature=abc; try again")
+    'no bucket at s3://***@bucket/prefix?*** try again'
+    """
+    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text))
+
+
+def printable(text: str) -> str:
+    """The text with control and other unprintable characters written out, but for line breaks: a file name may hold anything.
+
+    >>> printable("a\x1b[31mb\u202ec")
+    'a\\\\x1b[31mb\\\\u202ec'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -16,9 +16,9 @@ from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from configs.trained import used_by
 from flows import code
-from flows.folder import RunFolder, code_version, finished, require, require_model
+from flows.folder import RunFolder, code_version, finished, load_checkpoint, require, require_model
 from flows.stage import require_unchanged
-from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_refusals, format_report
+from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_findings, format_refusals, format_report
 from flows.tasks.change_models import bands_seen, begun_from, pixel_areas, save, score_as_it_is
 from flows.trained import check_start
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -229,7 +229,7 @@ class Change(TrainedTask):
         left_out = [one["scene_id"] for one in ingested["refused"] if one["reason"] == "site"]
         scores = open_scores(context, "predict")
         names = choose_sites(list(scores.sites.all), run.prediction.sites, left_out, folder.refused)
-        detector, _ = steps.do("predict", "load the model", lambda progress: DETECTOR.load(folder.model))
+        detector, _ = steps.do("predict", "load the model", lambda progress: load_checkpoint(DETECTOR.load, folder))
         fused, found, has_seen = build_fused_index(detector.fuse_with), {}, used_by(run) is None
         for name in names:
             work = partial(predict_site, name, scores, detector, model_hash, fused, folder.staging / name, has_seen=has_seen)
@@ -320,12 +320,16 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
 
     run, folder, steps = context.run, context.folder, context.steps
     listed_in, uri = folder.labels / f"{name}-refused.json", folder.cube_of(name)
-    settings, mask = build.build_ingest_settings(run, listed_in), build.build_quality_mask(run)
+    settings, mask = (
+        build.build_ingest_settings(run, listed_in, retry_refused=context.retry_refused),
+        build.build_quality_mask(run),
+    )
     report = steps.do("ingest", f"write scenes of {name}", partial(ingest_site, source, mask, uri, settings))
     read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
     label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
     steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
-    for line in [*label.notes, *report.notes, *format_refusals(report.refused, listed_in)]:
+    found = [*report.notes, *format_findings(report, run.cube.on_missing)]
+    for line in [*label.notes, *found, *format_refusals(report.refused, listed_in)]:
         steps.log(f"  {line.strip()}")
     before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
     is_new = report.is_new or label.label_sha256 != before

@@ -14,11 +14,11 @@ from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.trained import find_model
 from flows import code
-from flows.folder import RunFolder, code_version, require, require_model
+from flows.folder import RunFolder, code_version, load_checkpoint, require, require_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
-from pipelines.errors import ArtefactDamaged, RequestError, StateError
+from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, NoTruth
 from pipelines.products.section import Picture, Section
@@ -315,13 +315,9 @@ def save(
 
 def load_model(context: Invocation) -> tuple[ResidualForecaster, dict[str, Any]]:
     """(forecaster, metadata) of the run. Raises ArtefactDamaged."""
-    from models.checkpoint import FORECASTER, CheckpointDamaged
+    from models.checkpoint import FORECASTER
 
-    folder = context.folder.model
-    try:
-        return FORECASTER.load(folder)
-    except (CheckpointDamaged, FileNotFoundError) as e:
-        raise ArtefactDamaged(f"{e} (delete {folder} and run `driftline train CONFIG`)") from e
+    return load_checkpoint(FORECASTER.load, context.folder)
 
 
 def calibration_of(context: Invocation, evaluation: Evaluation | None) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Versions and present state of a cube, and removal of unused chunks."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import zarr
 
 from pipelines.calendar import median_step_days
 from pipelines.cube import store
+from pipelines.cube.integrity import naming_damage
+from pipelines.cube.plan import Step
+from pipelines.cube.steps import read_steps
 from pipelines.grid import Grid, PatientFrame
 
 BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
@@ -24,31 +29,43 @@ class Version:
     replaced: tuple[str, ...]
     dropped: tuple[str, ...]
     refused: tuple[tuple[str, str, str], ...]
+    damaged: tuple[str, ...] = ()  # found by `driftline check`
 
 
 def list_versions(uri: str) -> list[Version]:
     """Every version of the cube, newest first, without the one that created the empty repository."""
-    return [
-        Version(
-            snapshot=entry.id,
-            written_utc=entry.written_at,
-            message=entry.message,
-            added=tuple(entry.metadata.get("added", ())),
-            replaced=tuple(entry.metadata.get("replaced", ())),
-            dropped=tuple(entry.metadata.get("dropped", ())),
-            refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
-        )
-        for entry in store.open_repository(uri).ancestry(branch=store.BRANCH)
-        if entry.parent_id is not None
-    ]
+    with naming_damage(uri, "has a damaged history"):
+        return [
+            Version(
+                snapshot=entry.id,
+                written_utc=entry.written_at,
+                message=entry.message,
+                added=tuple(entry.metadata.get("added", ())),
+                replaced=tuple(entry.metadata.get("replaced", ())),
+                dropped=tuple(entry.metadata.get("dropped", ())),
+                refused=tuple((r["scene_id"], r["reason"], r["detail"]) for r in entry.metadata.get("refused", ())),
+                damaged=tuple(entry.metadata.get("damaged", ())),
+            )
+            for entry in store.open_repository(uri).ancestry(branch=store.BRANCH)
+            if entry.parent_id is not None
+        ]
+
+
+def steps_of(uri: str) -> tuple[Step, ...]:
+    """The dates of the newest version, also damaged ones. Raises MissingInput, ArtefactDamaged."""
+    store.open_cube(uri, accept_damaged=True)
+    with naming_damage(uri):
+        return read_steps(zarr.open_group(store.open_repository(uri).readonly_session(store.BRANCH).store, mode="r"))
 
 
 def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
-    """Summary of a cube, ready for JSON: shape, dates with their valid fraction, bands, grid, bytes, snapshot.
+    """Summary of a cube, ready for JSON: shape, dates with their valid fraction, bands, grid, bytes, snapshot; the ids of
+    scenes that are damaged or kept out by `driftline drop`, and what ingest refused and does not read again.
 
     `stored_bytes` is the size of the chunks of all versions; `pixel_bytes` the uncompressed size of this version.
     """
-    cube = store.open_cube(uri, snapshot)
+    cube = store.open_cube(uri, snapshot, accept_damaged=True)
+    listed = cube["scene_id"].attrs
     grid = store.grid_of(cube)
     count = cube.sizes["time"]
     times, fractions = cube["time"].values, cube["valid_fraction"].values
@@ -64,7 +81,7 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "chunks": list(cube[store.IMAGE].encoding["chunks"]),
         "dtype": str(cube[store.IMAGE].dtype),
         "pixel_bytes": int(cube[store.IMAGE].nbytes + cube["valid"].nbytes),
-        "stored_bytes": int(store.open_repository(uri).chunk_storage_stats().native_bytes),
+        "stored_bytes": _stored_bytes(uri),
         "first": dates[0]["time"] if dates else None,
         "last": dates[-1]["time"] if dates else None,
         "median_step_days": round(median_step_days(times), 6) if count > 1 else None,
@@ -72,8 +89,16 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "bands": [{key: store.band_as_json(band)[key] for key in BAND_KEYS} for band in store.bands_of(cube)],
         "grid": _describe_grid(grid),
         "format": cube.attrs["driftline_format"],
+        "damaged": cube["scene_id"].values[cube["content_hash"].values == ""].tolist(),
+        "kept_out": json.loads(listed.get("dropped", "[]")),
+        "refused": json.loads(listed.get("refused", "[]")),
         "dates": dates,
     }
+
+
+def _stored_bytes(uri: str) -> int:
+    with naming_damage(uri):
+        return int(store.open_repository(uri).chunk_storage_stats().native_bytes)
 
 
 def _describe_grid(grid: Grid) -> dict[str, Any]:

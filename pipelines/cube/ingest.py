@@ -1,27 +1,36 @@
 """Ingests scenes: plans what is new, writes each scene, commits. Readers see either the previous or the new version."""
 
-import errno
 import json
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import icechunk
 import numpy as np
 import zarr
 
 from pipelines.cube import store
+from pipelines.cube.drift import find_outliers, known_figures
+from pipelines.cube.integrity import naming_damage, storage_errors
 from pipelines.cube.plan import KnownRefusal, Step, changed_at, fingerprint_scene, plan_ingest
-from pipelines.cube.steps import array_of, read_refusals, read_steps, resize_time, sort_dates, verify, write_refusals, write_steps
+from pipelines.cube.steps import (
+    array_of,
+    read_dropped,
+    read_refusals,
+    read_steps,
+    resize_time,
+    sort_dates,
+    verify,
+    write_refusals,
+    write_steps,
+)
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
-from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError, StorageFull
+from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError
 from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.progress import Progress
@@ -34,6 +43,7 @@ from pipelines.sources.source import Listing, OnOtherGrid, Resampling, SameDate,
 log = logging.getLogger(__name__)
 
 MB = 2**20
+OnMissing = Literal["keep", "drop"]
 CONFLICT_TRIES = 5
 RECORDED = "driftline_records"  # attribute of cubes whose scenes were all read by the record of their own files
 
@@ -52,6 +62,8 @@ class IngestSettings:
     dask: str | None = None  # scheduler address; default: threads of this process
     attributes: dict[str, Any] = field(default_factory=dict, hash=False)  # written to the cube: resolved config, its hash
     refused_json: Path | None = None  # an additional file for the refusals
+    on_missing: OnMissing = "keep"  # what becomes of scenes of the cube that the source no longer lists
+    retry_refused: bool = False  # reads scenes again that were refused before and have not changed
     commit_scenes: int = 64  # a killed ingest loses at most this many scenes,
     commit_mb: int = 4096  # or this much of pixels, whichever is less
 
@@ -68,6 +80,8 @@ class IngestReport:
     refused: tuple[SceneRefused, ...]
     seconds: float
     notes: tuple[str, ...] = ()  # what was converted, doubted or not used, one line each
+    missing: tuple[str, ...] = ()  # in the cube before, no longer listed by the source; dropped if `on_missing` says so
+    drift: tuple[str, ...] = ()  # new scenes that look unlike those of the cube, one line each
 
     @property
     def is_new(self) -> bool:
@@ -89,10 +103,12 @@ def ingest(
     moment the cube is in one of its versions, and the same call completes the work.
 
     What can be read of the source is in the cube as it would be in a new one, whatever was ingested before: a scene that is
-    refused for what it holds is dropped. Dates of scenes that are no longer listed or cannot be read stay, unless another scene
-    has that date.
+    refused for what it holds is dropped. Dates of scenes that cannot be read stay, unless another scene has that date; so do
+    those of scenes that are no longer listed (`on_missing`). Scenes that were taken out by hand are refused ("dropped"). Dates
+    that are marked as damaged are written again.
 
-    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), StateError (no date would be left).
+    Raises CubeBusy, CubeMismatch, StorageFull, MissingInput (no scenes), ArtefactDamaged, StateError (no date would be left, or
+    `on_missing: drop` would drop more than half of them).
     """
     started = time.monotonic()
     listing = source.list_scenes()
@@ -103,7 +119,7 @@ def ingest(
     listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
-    with store.exclusive_writer(uri), _storage_errors(uri):
+    with store.exclusive_writer(uri), storage_errors(uri):
         refused = {refusal.scene_id: refusal for refusal in listing.refused}
         run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress, refused)
         for attempt in range(CONFLICT_TRIES):
@@ -115,8 +131,9 @@ def ingest(
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
+    drift = find_drift(uri, {*outcomes[0], *outcomes[1]}, source.bands)
     noted = (*listing.remarks(), *run.remarks)
-    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, noted)
+    report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, noted, run.missing, drift)
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
@@ -125,6 +142,14 @@ def ingest(
         count = len(report.refused)
         raise StateError(f"none of the {count} scenes was accepted, so no cube was written; the first refusals:\n{shown}")
     return report
+
+
+def find_drift(uri: str, new: set[str], bands: tuple[Band, ...]) -> tuple[str, ...]:
+    """Lines about new scenes whose values are far from those of the cube's other scenes."""
+    if not new:
+        return ()
+    with naming_damage(uri):
+        return tuple(find_outliers(known_figures(store.open_repository(uri), BRANCH), new, bands))
 
 
 @dataclass
@@ -145,16 +170,18 @@ class _Ingest:
     started_utc: np.datetime64 = field(default_factory=lambda: np.datetime64(time.time_ns(), "ns"))
     changed_utc: dict[str, np.datetime64] = field(default_factory=dict)
     read_again: dict[str, str] = field(default_factory=dict)  # id -> fingerprint of scenes whose files changed, not their pixels
+    missing: tuple[str, ...] = ()
 
     def write_all(self) -> str:
         """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
-        settings, scenes = self.settings, self.listing.scenes
+        settings = self.settings
         repository = store.open_or_create_repository(self.uri)
-        root = _newest(repository)
+        root = _newest(repository, self.uri)
         reader = self._reader(root)
+        scenes = self._scenes_wanted(root)
         context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
         fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
-        known = ((), ()) if root is None else (read_steps(root), read_refusals(root))
+        known = ((), ()) if root is None else (read_steps(root), () if settings.retry_refused else read_refusals(root))
         self.changed_utc = {scene.id: changed_at(scene) for scene in scenes}
         plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
         if root is not None and RECORDED not in root.attrs and (doubted := _doubted(reader.source, scenes, plan.unchanged)):
@@ -177,12 +204,31 @@ class _Ingest:
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
-        newest = _newest(repository)
+        newest = _newest(repository, self.uri)
         has_dates = newest is not None and any(not self._is_stale(step) for step in read_steps(newest))
         return repository.lookup_branch(BRANCH) if has_dates else ""
 
+    def _scenes_wanted(self, root: zarr.Group | None) -> list[Scene]:
+        """The listed scenes but those that were taken out by hand. Notes which scenes of the cube are not listed any more."""
+        scenes = self.listing.scenes
+        if root is None:
+            return scenes
+        steps, dropped, listed = read_steps(root), set(read_dropped(root)), {scene.id for scene in scenes} | self.refused.keys()
+        taken = {scene.observed_utc for scene in scenes}  # by other scenes, which replace what has their date
+        self.missing = tuple(step.scene_id for step in steps if step.scene_id not in listed and step.time not in taken)
+        if self.settings.on_missing == "drop" and 2 * len(self.missing) > len(steps):
+            raise StateError(
+                f"the source no longer lists {len(self.missing)} of the {len(steps)} scenes of {self.uri} (first "
+                f"{self.missing[0]}), and cube.on_missing: drop would drop them: check that its folder is complete, or say keep"
+            )
+        detail = f"taken out of the cube by hand; `driftline drop {self.uri} SCENE --undo` accepts it again"
+        self.refused |= {scene.id: SceneRefused(scene.id, "dropped", detail) for scene in scenes if scene.id in dropped}
+        return [scene for scene in scenes if scene.id not in dropped]
+
     def _is_stale(self, step: Step) -> bool:
         """True for a date of the cube whose scene is refused for what it holds. Known when every scene has been read."""
+        if step.scene_id in self.missing:
+            return self.settings.on_missing == "drop"
         refusal = self.refused.get(step.scene_id)
         return refusal is not None and refusal.reason not in DAMAGED and step.scene_id not in self.outcome
 
@@ -267,7 +313,9 @@ class _Ingest:
             verify(root)
             message = f"ingest: {len(added)} added, {len(replaced)} replaced, {len(dropped)} dropped, {len(refused)} refused"
             changed = {"added": added, "replaced": replaced, "dropped": dropped}
-            session.commit(message, {"driftline": _version(), **changed, "refused": refusals_as_json(refused.values())})
+            figures = {one.work.scene.id: one.figures for one in written if one.slot is not None}
+            about = {"driftline": store.release(), **changed, "refused": refusals_as_json(refused.values()), "figures": figures}
+            session.commit(message, about)
             self.dropped = (*self.dropped, *dropped)
         else:
             session.discard_changes()
@@ -280,9 +328,10 @@ class _Ingest:
         return tuple(sorted(self.refused.values(), key=lambda refusal: rank.get(refusal.scene_id, -1)))
 
 
-def _newest(repository: icechunk.Repository) -> zarr.Group | None:
-    head = repository.readonly_session(BRANCH).store
-    return zarr.open_group(head, mode="r") if store.has_layout(head) else None
+def _newest(repository: icechunk.Repository, uri: str) -> zarr.Group | None:
+    with naming_damage(uri):
+        head = repository.readonly_session(BRANCH).store
+        return zarr.open_group(head, mode="r") if store.has_layout(head) else None
 
 
 def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid]:
@@ -291,7 +340,7 @@ def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid
     Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may. Of a
     source of files only what the config states must be equal: what a file says is compared, scene by scene, when it is read.
     """
-    cube = store.open_cube(uri)
+    cube = store.open_cube(uri, accept_damaged=True)
     existing, bands, dtype = store.grid_of(cube), store.bands_of(cube), cube[IMAGE].dtype
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
@@ -346,30 +395,5 @@ def _refusals_to_keep(known: tuple[KnownRefusal, ...], written: list[Written]) -
     return [*(refusal for refusal in known if refusal.scene_id not in seen), *fresh]
 
 
-def _version() -> str:
-    try:
-        return version("driftline")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
-
-
 def refusals_as_json(refused: Iterable[SceneRefused]) -> list[dict[str, str]]:
     return [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in refused]
-
-
-@contextmanager
-def _storage_errors(uri: str) -> Iterator[None]:
-    """Converts Icechunk errors, which hold the system's error as text: StorageFull for a full disk, else StateError."""
-    try:
-        yield
-    except (icechunk.IcechunkError, OSError) as e:
-        if isinstance(e, icechunk.ConflictError):
-            raise
-        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        texts = [text for code in codes for text in (f"os error {code}", os.strerror(code))]
-        if getattr(e, "errno", None) in codes or any(text in str(e) for text in texts):
-            raise StorageFull(
-                f"no space left for the cube at {uri}; what was committed before is intact. "
-                "Free space and run the same command again: it resumes"
-            ) from e
-        raise StateError(f"the cube at {uri} could not be written: {store.first_line(e)}") from e

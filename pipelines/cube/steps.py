@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numcodecs.checksum32 import CRC32C
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.types import AnyArray
 
+from pipelines.cube.integrity import write_seal
 from pipelines.cube.plan import KnownRefusal, Step
 from pipelines.cube.store import IMAGE, STEP_TEXTS, STEP_TIMES, VALID
 from pipelines.errors import ArtefactDamaged
@@ -62,6 +64,15 @@ def write_refusals(root: zarr.Group, refusals: list[KnownRefusal]) -> None:
     array_of(root, "scene_id").attrs["refused"] = json.dumps([vars(refusal) for refusal in refusals])
 
 
+def read_dropped(root: zarr.Group) -> list[str]:
+    """Ids of the scenes that were taken out by hand (`driftline drop`)."""
+    return list(json.loads(str(array_of(root, "scene_id").attrs.get("dropped", "[]"))))
+
+
+def write_dropped(root: zarr.Group, scene_ids: list[str]) -> None:
+    array_of(root, "scene_id").attrs["dropped"] = json.dumps(scene_ids)
+
+
 def resize_time(root: zarr.Group, count: int) -> None:
     """Sets the number of dates of the pixel arrays to `count`; pixels of further dates are dropped."""
     for name in PIXEL_ARRAYS:
@@ -86,12 +97,11 @@ def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray, 
     chunk, whole = array.chunks[1 + len(bands) :], array.shape[1 + len(bands) :]
     if rows.start % chunk[0] or (rows.stop % chunk[0] and rows.stop != whole[0]):
         raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {chunk[0]}")
-    fill = array.fill_value
-    is_nan = isinstance(fill, np.floating) and np.isnan(fill)
+    fill = np.asarray(array.fill_value, array.dtype).tobytes()  # as bytes: of -0.0 and of some NaN others would come back
     chunks: dict[str, Buffer | None] = {}
     for box in Box.whole(values.shape[len(bands) :]).cut(chunk):
         part = values[(*(slice(None) for _ in bands), *box.slices)]
-        is_empty = np.isnan(part).all() if is_nan else part.flat[0] == fill and (part == fill).all()
+        is_empty = part.flat[0].tobytes() == fill and part.tobytes() == fill * part.size
         place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), chunk, strict=True))
         position = "/".join(map(str, (*(0 for _ in bands), *place)))
         chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else _encode(array, part)
@@ -100,15 +110,18 @@ def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray, 
 
 def _encode(array: AnyArray, part: np.ndarray) -> Buffer:
     """The bytes of the chunk of `array` that `part` fills; at the edges padded with the fill value. Compressed with Blosc."""
-    codecs = array.metadata.codecs  # type: ignore[union-attr]
-    if len(codecs) != 2 or not isinstance(codecs[1], BloscCodec):
+    codecs = array.metadata.codecs[1:]  # type: ignore[union-attr]  # after the order of bytes
+    blosc, has_checksum = codecs[0], len(codecs) > 1  # older cubes have none
+    if not isinstance(blosc, BloscCodec) or not all(isinstance(codec, Crc32cCodec) for codec in codecs[1:]):
         raise ArtefactDamaged(f"the cube's {array.name} has unexpected codecs: {codecs}")
     shape, dtype = array.chunks[1:], array.dtype.newbyteorder("<")
     whole = part
     if part.shape != shape:
         whole = np.full(shape, array.fill_value, dtype)
         whole[tuple(slice(size) for size in part.shape)] = part
-    encoded = codecs[1]._blosc_codec.encode(np.ascontiguousarray(whole, dtype))
+    encoded = blosc._blosc_codec.encode(np.ascontiguousarray(whole, dtype))
+    if has_checksum:
+        encoded = CRC32C(location="end").encode(encoded)
     return default_buffer_prototype().buffer.from_bytes(encoded)
 
 
@@ -155,7 +168,7 @@ async def _move_chunks(store: Store, prefix: str, position: str, moves: list[tup
 
 
 def verify(root: zarr.Group) -> None:
-    """Checks the dates before a commit. Raises ArtefactDamaged; then nothing is committed."""
+    """Checks the dates before a commit and seals the version. Raises ArtefactDamaged; then nothing is committed."""
     steps = read_steps(root)
     times = [step.time for step in steps]
     if any(later <= earlier for earlier, later in itertools.pairwise(times)):
@@ -166,3 +179,4 @@ def verify(root: zarr.Group) -> None:
         if array_of(root, name).shape[0] != len(steps):
             found = array_of(root, name).shape[0]
             raise ArtefactDamaged(f"{name} has {found} dates, expected {len(steps)}; nothing was committed")
+    write_seal(root)

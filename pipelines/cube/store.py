@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,16 +16,26 @@ import numpy as np
 import xarray as xr
 import zarr
 from rasterio.crs import CRS
-from zarr.codecs import BloscCodec
 from zarr.core.common import JSON
 
+from pipelines.cube.integrity import (
+    COLUMN_CODECS,
+    SEAL,
+    first_line,
+    naming_damage,
+    pixel_codecs,
+    remedy_for,
+    require_seal,
+    with_named_reads,
+)
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, PatientFrame, parse_crs
 from pipelines.scene import Band, fill_value
+from pipelines.wording import without_secrets
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
-icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
+icechunk.set_logs_filter("warn,icechunk::storage::object_store=error,icechunk::repository=off")
 
 BRANCH = "main"
 FORMATS = {2: 1, 3: 2}  # axes of space -> of the layout below; increased when older readers would misread it
@@ -69,6 +80,9 @@ def storage_of(uri: str) -> icechunk.Storage:
     """A local folder, or `s3://bucket/prefix` with region, endpoint and credentials from the usual AWS_* variables."""
     if not is_remote(uri):
         return icechunk.local_filesystem_storage(str(local_path(uri)))
+    if without_secrets(uri) != uri:
+        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and leave user, password and query out of the URI"
+        raise MissingInput(f"{without_secrets(uri)}: credentials are not read from URIs; {remedy}")
     scheme, bucket, prefix, _, _ = urlsplit(uri)
     if scheme != "s3" or not bucket or not prefix.strip("/"):
         raise MissingInput(f"{uri}: expected a folder or s3://bucket/prefix")
@@ -88,15 +102,15 @@ def open_repository(uri: str) -> icechunk.Repository:
     """The repository of an existing cube. Raises MissingInput, ArtefactDamaged."""
     if not is_remote(uri) and not local_path(uri).is_dir():
         raise MissingInput(f"no cube at {uri}; create one with `driftline ingest CONFIG`")
-    try:
-        storage = storage_of(uri)
+    storage = storage_of(uri)
+    with naming_damage(uri, "cannot be opened"):
         if not icechunk.Repository.exists(storage):
             below = [] if is_remote(uri) else [*Path(uri).glob("cube"), *sorted(Path(uri).glob("cubes/*"))]  # of a run's folder
             remedy = f"did you mean {below[0]}?" if below else "create one with `driftline ingest CONFIG`"
+            if not is_remote(uri) and (local_path(uri) / "snapshots").is_dir():
+                raise ArtefactDamaged(f"the cube at {uri} is damaged: it has no branch {BRANCH}; {remedy_for(uri)}")
             raise MissingInput(f"{uri} holds no cube (no Icechunk repository); {remedy}")
         return icechunk.Repository.open(storage)
-    except icechunk.IcechunkError as e:
-        raise ArtefactDamaged(f"the cube at {uri} cannot be opened: {first_line(e)}") from e
 
 
 def open_or_create_repository(uri: str) -> icechunk.Repository:
@@ -107,7 +121,7 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     if path.exists():
         if not path.is_dir():
             raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
-        if icechunk.Repository.exists(storage_of(uri)):
+        if icechunk.Repository.exists(storage_of(uri)) or (path / "snapshots").is_dir():
             return open_repository(uri)
         if foreign := sorted(entry.name for entry in path.iterdir()):
             raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
@@ -118,12 +132,6 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     icechunk.Repository.create(icechunk.local_filesystem_storage(str(staging)))
     staging.rename(path)
     return open_repository(uri)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an Icechunk error, without its box drawing and context."""
-    lines = [line.strip(" \t│|×x") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
 
 
 @contextmanager
@@ -166,7 +174,7 @@ def create_arrays(
         chunks=(1, len(bands), *chunk),
         dtype=dtype,
         fill_value=missing_value(bands, dtype),
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize),
+        compressors=pixel_codecs(dtype.itemsize),
         dimension_names=("time", "band", *grid.dims),
         attributes={"bands": json.dumps([band_as_json(band) for band in bands]), "grid_mapping": "spatial_ref"},
     )
@@ -177,7 +185,7 @@ def create_arrays(
         chunks=(1, *chunk[:-1], min(VALID_WIDTH * side, grid.shape[-1])),
         dtype=bool,
         fill_value=False,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=1),
+        compressors=pixel_codecs(1),
         dimension_names=("time", *grid.dims),
         attributes={"long_name": "pixels that may be used", "grid_mapping": "spatial_ref"},
     )
@@ -187,8 +195,8 @@ def create_arrays(
 
 def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) -> None:
     def create_column(name: str, dtype: str | type, attributes: dict[str, JSON] | None = None) -> None:
-        chunks, axes = (STEPS_PER_CHUNK,), ("time",)
-        root.create_array(name, shape=(0,), chunks=chunks, dtype=dtype, dimension_names=axes, attributes=attributes)
+        how: dict[str, Any] = {"chunks": (STEPS_PER_CHUNK,), "compressors": COLUMN_CODECS}
+        root.create_array(name, shape=(0,), dtype=dtype, dimension_names=("time",), attributes=attributes, **how)
 
     for name in STEP_TEXTS:
         create_column(name, str)
@@ -196,11 +204,11 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
         create_column(name, "int64", {**NANOSECONDS, "standard_name": "time"} if name == "time" else {**NANOSECONDS})
     create_column("valid_fraction", "float64", {"long_name": "share of pixels that may be used"})
     names = np.array([band.name for band in bands], dtype=object)
-    root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",))[:] = names
+    root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",), compressors=COLUMN_CODECS)[:] = names
     for name in grid.dims:
         centres, attributes = _axis(grid, name)
-        array = root.create_array(name, shape=centres.shape, dtype="float64", dimension_names=(name,), attributes=attributes)
-        array[:] = centres
+        how: dict[str, Any] = {"dimension_names": (name,), "attributes": attributes, "compressors": COLUMN_CODECS}
+        root.create_array(name, shape=centres.shape, dtype="float64", **how)[:] = centres
     root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=_frame_attributes(grid))
 
 
@@ -263,36 +271,93 @@ def band_as_json(band: Band) -> dict[str, JSON]:
 # ---------------------------------------------------------------- reading
 
 
-def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
+def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = False) -> xr.Dataset:
     """The cube as a lazy Dataset: `image(time, band, [z,] y, x)` as stored, `valid(time, [z,] y, x)` bool, dates sorted.
 
-    `snapshot` names an older version (`history`); default: the newest. Pixels are read on access, without Dask.
+    `snapshot` names an older version (`history`); default: the newest. Pixels are read on access, without Dask; their checksums
+    are checked then, those of everything else here. accept_damaged: also with dates that `driftline check` found damaged.
+
+    Raises MissingInput, CubeMismatch (of another version of driftline), ArtefactDamaged.
 
         cube = open_cube("runs/demo/cube")
         cube.image.isel(time=-1).values
     """
     repository = open_repository(uri)
+    with naming_damage(uri):
+        session = _session_at(repository, uri, snapshot)
+        if not has_layout(session.store):
+            if any(entry.parent_id for entry in repository.ancestry(snapshot_id=session.snapshot_id)):
+                raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")
+            raise MissingInput(f"the cube at {uri} holds no finished version yet; run `driftline ingest` again")
+        root = zarr.open_group(session.store, mode="r")
+        found = root.attrs.get("driftline_format")
+        if found not in FORMATS.values():
+            known = " and ".join(map(str, FORMATS.values()))
+            raise CubeMismatch(
+                f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
+            )
+        require_seal(root, uri)
+        dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
+        dataset.attrs.pop(SEAL, None)
+        dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
+        columns = {name: dataset[name].variable for name in (*STEP_TEXTS, "band")}
+        texts = {name: (column.dims, column.values.astype(object), column.attrs) for name, column in columns.items()}
+        _require_layout(dataset)
+        dataset = dataset.assign_coords(texts)
+        if not accept_damaged:
+            _require_whole(dataset, uri)
+        return with_named_reads(dataset, root, (IMAGE, VALID), uri)
+
+
+def _session_at(repository: icechunk.Repository, uri: str, snapshot: str | None) -> icechunk.Session:
+    if not snapshot:
+        return repository.readonly_session(BRANCH)
     try:
-        session = repository.readonly_session(snapshot_id=snapshot) if snapshot else repository.readonly_session(BRANCH)
+        return repository.readonly_session(snapshot_id=snapshot)
     except (icechunk.IcechunkError, ValueError) as e:
+        if any(entry.id == snapshot for entry in repository.ancestry(branch=BRANCH)):
+            raise
         raise MissingInput(f"{uri} has no version {snapshot}; `driftline history {uri}` lists them ({first_line(e)})") from e
-    if not has_layout(session.store):
-        raise MissingInput(f"the cube at {uri} holds no finished version yet; run `driftline ingest` again")
-    dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
-    found = dataset.attrs.get("driftline_format")
-    if found not in FORMATS.values():
-        known = " and ".join(map(str, FORMATS.values()))
-        raise CubeMismatch(
-            f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
+
+
+def _require_layout(dataset: xr.Dataset) -> None:
+    """Raises ValueError unless the arrays fit each other and the dates ascend, and whatever a wrong attribute raises."""
+    space = grid_of(dataset).dims
+    dims = {IMAGE: ("time", "band", *space), VALID: ("time", *space)}
+    if wrong := [name for name, expected in dims.items() if dataset[name].dims != expected]:
+        raise ValueError(f"{wrong[0]} has the axes {dataset[wrong[0]].dims}, expected {dims[wrong[0]]}")
+    if numeric := [name for name in STEP_TEXTS if dataset[name].dtype.kind not in "OUT"]:
+        raise ValueError(f"{numeric[0]} holds {dataset[numeric[0]].dtype}, expected text")
+    if len(bands_of(dataset)) != dataset.sizes["band"]:
+        raise ValueError(f"{dataset.sizes['band']} bands are stored and {len(bands_of(dataset))} described")
+    if not (np.diff(dataset["time"].values) > np.timedelta64(0)).all():
+        raise ValueError("the dates do not ascend")
+
+
+def _require_whole(dataset: xr.Dataset, uri: str) -> None:
+    """Raises ArtefactDamaged if `driftline check` has marked dates as damaged (no content hash)."""
+    damaged = np.flatnonzero(dataset["content_hash"].values == "")
+    if damaged.size:
+        when = np.datetime_as_string(dataset["time"].values[damaged[0]], "s")
+        more = f" and {damaged.size - 1} more" if damaged.size > 1 else ""
+        raise ArtefactDamaged(
+            f"the cube at {uri} is damaged: {when} (scene {dataset['scene_id'].values[damaged[0]]}){more}; run "
+            f"`driftline ingest CONFIG`, which reads what is damaged again, or take it out: `driftline drop {uri} SCENE`"
         )
-    dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
-    texts = {name: (dataset[name].dims, dataset[name].values.astype(object)) for name in (*STEP_TEXTS, "band")}
-    return dataset.assign_coords(texts)
+
+
+def release() -> str:
+    """The release of driftline that writes, for the metadata of versions."""
+    try:
+        return version("driftline")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
 
 
 def head_snapshot(uri: str) -> str:
     """The id of the newest version. Raises MissingInput."""
-    return open_repository(uri).lookup_branch(BRANCH)
+    with naming_damage(uri):
+        return open_repository(uri).lookup_branch(BRANCH)
 
 
 def has_layout(store: icechunk.IcechunkStore) -> bool:

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -13,6 +13,7 @@ import icechunk
 import numpy as np
 import zarr
 
+from pipelines.cube.drift import MOST_PX, Figures, figures_of, sample_pixels
 from pipelines.cube.plan import Work
 from pipelines.cube.steps import array_of, resize_time, write_rows
 from pipelines.cube.store import IMAGE
@@ -34,6 +35,7 @@ class Written:
     content_hash: str = ""
     valid_fraction: float = 0.0
     refused: SceneRefused | None = None
+    figures: Figures = field(default_factory=list)
 
     @property
     def outcome(self) -> Outcome:
@@ -52,7 +54,9 @@ def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Ca
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
         write_rows(root, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
-        return Written(work, slot, found.content_hash, fraction)
+        return Written(
+            work, slot, found.content_hash, fraction, figures=figures_of(sample_pixels(found.image_BYX, found.valid_YX))
+        )
     except SceneRefused as e:
         return Written(work, refused=e)
     finally:
@@ -69,21 +73,23 @@ def _write_scene_in_strips(root: zarr.Group, reader: SceneReader, work: Work, sl
     height = reader.grid.shape[0]
     strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
-    def write_strip(rows: slice) -> tuple[str, int, bool]:
+    def write_strip(rows: slice) -> tuple[str, int, bool, np.ndarray]:
         image_BYX, valid_YX, is_data_YX = reader.read_rows(work.scene, rows)
         write_rows(root, slot, rows, image_BYX, valid_YX)
-        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), bool(is_data_YX.any())
+        sample_BN = sample_pixels(image_BYX, valid_YX, MOST_PX // len(strips))
+        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), bool(is_data_YX.any()), sample_BN
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            hashes, valid_px, has_data = zip(*pool.map(write_strip, strips), strict=True)
+            hashes, valid_px, has_data, samples = zip(*pool.map(write_strip, strips), strict=True)
         if not any(has_data):
             raise all_nodata(work.scene)
         fraction = reader.valid_fraction(work.scene, sum(valid_px))
     except SceneRefused as e:
         return Written(work, refused=e)
     content_hash = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return Written(work, None if content_hash == work.previous_hash else slot, content_hash, fraction)
+    figures = figures_of(np.concatenate(samples, axis=1))
+    return Written(work, None if content_hash == work.previous_hash else slot, content_hash, fraction, figures=figures)
 
 
 class SlotOrder:

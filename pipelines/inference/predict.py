@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from pipelines.errors import CubeBusy, NotPublished, StateError
+from pipelines.errors import ArtefactDamaged, CubeBusy, NotPublished, StateError
 from pipelines.inference.job import Intervals, Prediction, Request, plan_job
 from pipelines.inference.staging import Field, Record, Staged, append_record, read_header, read_records, start_ledger
 from pipelines.inference.window import Strip, blend
@@ -113,7 +113,7 @@ def open_staging(prediction: Prediction) -> list[Box]:
 
 
 def finish(prediction: Prediction) -> Staged:
-    """The finished fields. Raises StateError if the ledger lacks a region."""
+    """The finished fields. Raises StateError if the ledger lacks a region, ArtefactDamaged if a forecast is NaN everywhere."""
     finished = {record.region for record in read_records(prediction.folder)}
     regions = [region.key for region in prediction.job.batches()]
     missing = [region for region in regions if region not in finished]
@@ -121,7 +121,14 @@ def finish(prediction: Prediction) -> Staged:
         raise StateError(
             f"{prediction.folder}: {len(missing)} of {len(regions)} regions are not predicted, first {missing[0]}; run again"
         )
-    return prediction.staged
+    staged, job = prediction.staged, prediction.job
+    for field in (field for field in staged.fields if field.role == "forecast"):
+        if not any(np.isfinite(staged.read(field, region.slices[0])).any() for region in job.batches()):
+            raise ArtefactDamaged(
+                f"the forecast of {field.variable} for target {field.target + 1} has no number on any pixel: no date that may be "
+                "used shows one, or the model is damaged (then run `driftline train CONFIG`); nothing was published"
+            )
+    return staged
 
 
 def predict_batch(prediction: Prediction, region: Box) -> Record:

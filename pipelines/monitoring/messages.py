@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import CLOUDED, DAMAGED
+from pipelines.errors import DAMAGED, HARMLESS
 from pipelines.learning.result import Criterion
 from pipelines.monitoring.alerts import Updates
 from pipelines.monitoring.areas import MonitoredCube
@@ -66,7 +66,7 @@ def standing_notes(
     if context.expected.fallback:
         notes.append(f"monitored with the harmonic baseline instead of what the config asks for: {context.expected.fallback}")
     damaged = [one for one in refused if one["reason"] in DAMAGED]
-    missing = [one for one in refused if one["reason"] not in CLOUDED | DAMAGED]
+    missing = [one for one in refused if one["reason"] not in HARMLESS | DAMAGED]
     for ones, what in (
         (missing, counted(len(missing), "scene was refused and is missing here", "scenes were refused and are missing here")),
         (

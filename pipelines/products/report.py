@@ -18,6 +18,7 @@ from pipelines.files import write_text
 from pipelines.learning.result import listed
 from pipelines.products.json_values import Json, plain
 from pipelines.products.section import Section, Table
+from pipelines.wording import printable
 
 MOST_ROWS = 50  # of a table in report.md, which ends up in Prefect's database
 FACTS = {  # what keys of summary.json are called where people read them
@@ -222,7 +223,12 @@ def markdown_text(text: str) -> str:
     >>> markdown_text("[a](http://x.y) | www.x.y")
     '\\\\[a\\\\](http:&#47;&#47;x.y) \\\\| www&#46;x.y'
     """
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in " ".join(str(text).split()))
-    for mark, entity in (("<", "&lt;"), ("://", ":&#47;&#47;"), ("@", "&#64;")):  # renderers make links of bare addresses too
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in printable(" ".join(str(text).split())))
+    for mark, entity in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("://", ":&#47;&#47;"),
+        ("@", "&#64;"),
+    ):  # renderers make links of bare addresses too
         escaped = escaped.replace(mark, entity)
     return re.sub(r"(?i)\b(www)\.", r"\1&#46;", escaped)

@@ -16,6 +16,7 @@ from pipelines.change.metrics import count_changes
 from pipelines.change.site_prediction import SiteChange
 from pipelines.change.sites import SiteFiles, Sites, frame_of
 from pipelines.cube.store import bands_of, grid_of, open_cube
+from pipelines.errors import ArtefactDamaged
 from pipelines.products.before_after import Observation, PairMaps, draw_pair_quicklook
 from pipelines.products.cog import Lineage, iso, write_layers
 from pipelines.products.frames import read_variables, thin_rows
@@ -100,6 +101,12 @@ def write_site(
     first, last = iso(times[0]), iso(times[-1])
     scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
     lineage = Lineage(snapshot, settings.model_hash, settings.config_hash, settings.code_version, last, scenes)
+    is_seen = change.mask_HW != NOT_SEEN
+    if is_seen.any() and not np.isfinite(change.probability_HW[is_seen]).any():
+        raise ArtefactDamaged(
+            f"the change of {name} has no number on any pixel that was seen: the model is damaged, run `driftline train CONFIG`; "
+            "nothing was published"
+        )
     score = settings.layers[0].name
     layers = {score: change.probability_HW, "mask": change.mask_HW}
     rasters = write_layers(layers, settings.layers, grid, "", lineage, folder, prefix=f"{name}-")
@@ -107,7 +114,7 @@ def write_site(
         change.mask_HW, grid, {"confidence": change.probability_HW}, min_area_px=settings.min_area_px
     ).rename(columns={"confidence": score})  # of a rank it has nothing: it is calibrated
     vectors = write_polygons(patches, folder, f"{name}-changes")
-    seen, changed = (int(np.count_nonzero(is_so)) for is_so in (change.mask_HW != NOT_SEEN, change.mask_HW == 1))
+    seen, changed = (int(np.count_nonzero(is_so)) for is_so in (is_seen, change.mask_HW == 1))
     dates = {"from_utc": first, "to_utc": last} if settings.is_dated else {"from_utc": "", "to_utc": ""}
     facts: dict[str, Any] = {
         **dates, "seen": seen / change.mask_HW.size, "changed": changed / max(seen, 1),

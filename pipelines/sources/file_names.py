@@ -27,7 +27,9 @@ SEPARATORS = re.compile(r"([_./-])")
 INSIDE = {mark: chr(0xE000 + number) for number, mark in enumerate("_./-")}  # separators inside the name of a band
 OUTSIDE = {ord(inside): mark for mark, inside in INSIDE.items()}
 DATE_FIELD = re.compile(r"\{date:[^{}]*\}")
+STAR = "[^/]*?"
 MAX_BANDS = 40
+MAX_FIELDS = 8  # of a pattern: each may be matched anew for each length of those before it
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class FilePattern:
         Raises RequestError if there is neither, or an unknown field.
         """
         formats = []
+        if sum(not star for _, _, star, _ in TOKEN.findall(self.text)) > MAX_FIELDS:
+            raise RequestError(f"the pattern {self.text!r} has more than {MAX_FIELDS} fields; write * for what need not be read")
         for date_format, field, _, unknown in TOKEN.findall(self.text):
             if unknown or (field and field not in self.fields):
                 known = ", ".join(["{date:%Y%m%d}", *(f"{{{name}}}" for name in self.fields)])
@@ -90,7 +94,8 @@ class FilePattern:
         """Matches whole paths. `bands` limits what {band} matches; `any_date` accepts any text as a date."""
         assert self.date_format or self.has("step")
         band = "|".join(re.escape(name) for name in sorted(bands, key=len, reverse=True)) or "[^/]+?"
-        parts, position, dates = [], 0, 0
+        parts: list[str] = []
+        position, dates = 0, 0
         seen: Counter[str] = Counter()
         for match in TOKEN.finditer(self.text):
             parts.append(re.escape(self.text[position : match.start()]))
@@ -103,14 +108,28 @@ class FilePattern:
                 text = f"(?P={field}0)" if seen[field] else band if field == "band" else "[^/]+?"
                 parts.append(f"(?P<{field}{seen[field]}>{text})")
                 seen[field] += 1
+            elif parts[-2:] == [STAR, ""]:  # several * in a row are one
+                parts.pop()
             else:
-                parts.append("[^/]*?")
-        return re.compile("".join(parts) + re.escape(self.text[position:]))
+                parts.append(STAR)
+        return re.compile("".join(_without_backtracking([*parts, re.escape(self.text[position:])])))
 
     def match(self, path: str, bands: tuple[str, ...] = (), any_date: bool = False) -> Named | None:
         """`path` (relative to the folder, with /) parsed, or None if it does not match the pattern."""
         match = self.regex(bands, any_date).fullmatch(path)
         return named(match) if match else None
+
+
+def _without_backtracking(parts: list[str]) -> list[str]:
+    """A literal between two `*` is matched where it comes first, for good: what lies behind belongs to the next `*` in any case.
+
+    Otherwise a name that does not match takes years with 36 `*`. `parts` are literals at even places, fields and `*` between.
+    """
+    parts = list(parts)
+    for n in range(1, len(parts) - 2, 2):
+        if parts[n] == STAR == parts[n + 2]:
+            parts[n : n + 2] = [f"(?>{STAR}{parts[n + 1]})", ""]
+    return parts
 
 
 def named(match: re.Match[str]) -> Named:

@@ -46,6 +46,8 @@ COMMANDS = (
     "run",
     "info",
     "history",
+    "check",
+    "drop",
     "export",
     "report",
     "change",
@@ -141,18 +143,6 @@ def test_errors_of_the_machine_have_a_remedy(number: int, words: str, capsys: py
     assert "runs/x" in text
     assert words in text
     assert "unexpected" not in text
-
-
-def test_a_missing_file_of_a_cube_has_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
-    lost = type("IcechunkError", (Exception,), {"__module__": "icechunk"})
-
-    def action() -> None:
-        raise lost("object store error Object at location runs/x/cube/chunks/ABC not found: No such file")
-
-    assert guard(action, as_json=False) == 1
-    text = capsys.readouterr().err
-    assert "the cube is damaged: runs/x/cube/chunks/ABC is missing" in text
-    assert "driftline ingest CONFIG" in text
 
 
 def test_sigterm_is_reported_and_the_handler_restored(capsys: pytest.CaptureFixture[str]) -> None:

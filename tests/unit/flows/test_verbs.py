@@ -18,6 +18,9 @@ RADAR = {
     "last": "2010-08-26T04:55:00",
     "median_step_days": 0.003472,
     "mean_valid_fraction": 0.7827,
+    "damaged": [],
+    "kept_out": ["RAD_201008260100"],
+    "refused": [],
     "bands": [{"name": "rain", "scale": 0.01, "offset": 0.0, "nodata": 65535.0, "unit": "mm"}],
     "grid": {
         "crs": "+proj=stere +lat_0=90 +lat_ts=60 +a=6378137 +b=6356752 +units=m",

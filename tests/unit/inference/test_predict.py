@@ -6,7 +6,7 @@ import torch
 
 from pipelines.calendar import to_days
 from pipelines.cube.store import bands_of
-from pipelines.errors import CubeBusy, MissingInput, NotPublished, RequestError, StateError
+from pipelines.errors import ArtefactDamaged, CubeBusy, MissingInput, NotPublished, RequestError, StateError
 from pipelines.inference.predict import SeamError, check_seam, finish, open_staging, predict_batch, seam_error
 from pipelines.inference.staging import Field, Staged
 from pipelines.samples.variables import decode
@@ -288,3 +288,9 @@ def test_each_band_of_rows_is_read_once(run, cube, conv, monkeypatch):
     assert len(loaded) > 3
     assert all(stop == start for (_, stop), (start, _) in pairwise(loaded))
     assert all(stop % 16 == 0 for _, stop in loaded)
+
+
+def test_a_forecast_without_a_number_is_not_finished(run, cube, conv):
+    conv.second.bias.data[0] = float("nan")
+    with pytest.raises(ArtefactDamaged, match=r"forecast of ndvi for target 1 has no number on any pixel.*driftline train"):
+        run(cube(20, 20), conv, tile_px=16)

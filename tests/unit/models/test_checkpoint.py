@@ -1,7 +1,10 @@
+import hashlib
 import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
 from models.checkpoint import FORECASTER, CheckpointDamaged
@@ -108,6 +111,8 @@ def test_tensors_of_another_model_are_detected(forecaster, tmp_path):
         (("forecaster", "baseline"), {"kind": "oracle"}),
         (("forecaster", "baseline"), {"kind": "climatology", "colour": "red"}),
         (("forecaster", "scaling", "std"), [0.0, 1.0]),
+        (("forecaster", "scaling", "std"), [float("nan"), 1.0]),
+        (("forecaster", "scaling", "mean"), [1e30, 1.0]),
         (("forecaster", "scaling", "step_days"), "monthly"),
         (("forecaster", "horizon"), 4),
         (("forecaster", "horizon"), None),
@@ -142,6 +147,20 @@ def test_a_diverged_model_is_not_saved(forecaster, tmp_path):
     with pytest.raises(ValueError, match=r"not finite \(training diverged\?\), first in members\.1\.head\.weight"):
         FORECASTER.save(forecaster, tmp_path / "model", METADATA)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e30])
+def test_absurd_weights_are_refused_on_load(weight, forecaster, tmp_path):
+    FORECASTER.save(forecaster, tmp_path, METADATA)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["members.0.head.weight"].flatten()[0] = weight
+    content = to_bytes(tensors)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["tensors_sha256"] = hashlib.sha256(content).hexdigest()  # made by a program, not by a damaged disk
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointDamaged, match=r"members\.0\.head\.weight holds NaN or values beyond 1e\+09\): train again"):
+        FORECASTER.load(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_model(forecaster, tmp_path, monkeypatch):

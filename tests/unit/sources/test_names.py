@@ -1,5 +1,9 @@
 """Dates and bands in file names: detected, matched, proposed."""
 
+import random
+import re
+import time
+
 import numpy as np
 import pytest
 
@@ -64,6 +68,40 @@ def test_patterns_match_whole_paths():
     assert pattern.match("B4/x1_2018/156_B8.tif", ("B4", "B8")) is None
     assert pattern.match("B4/x1/y_2018/156_B4.tif") is None
     assert FilePattern("a.{date:%Y}").match("ax2018") is None
+
+
+@pytest.mark.parametrize("text", ["*a" * 36, "*" * 36, "*{band}" + "*a" * 30, "*a_" * 18 + "{band}" + "*a" * 18])
+@pytest.mark.parametrize("name", ["a" * 250, "a_" * 120, "/".join(["a" * 20] * 10)])
+def test_a_name_that_does_not_match_many_stars_is_refused_at_once(text, name):
+    started = time.perf_counter()
+    assert FilePattern(text + "x{date:%Y}.tif").match(name) is None
+    assert time.perf_counter() - started < 1
+
+
+def test_stars_match_what_they_matched_with_backtracking():
+    draw = random.Random(5)
+    pieces, letters = ["*", "*", "a", "b", "ab", "/", "_", "{band}"], "aab/_"
+    matched = 0
+    for _ in range(3000):
+        parts = [draw.choice(pieces) for _ in range(draw.randrange(1, 8))]
+        name = "".join(draw.choice(letters) for _ in range(draw.randrange(12)))
+        count, plain = 0, ""
+        for part in parts:
+            is_band = part == "{band}"
+            plain += "[^/]*?" if part == "*" else "(?P=band0)" if is_band and count else "(?P<band0>[^/]+?)" if is_band else part
+            count += is_band
+        expected = re.fullmatch(f"{plain}([0-9]{{4}})", name + "2020")
+        found = FilePattern("".join(parts) + "{date:%Y}").match(name + "2020")
+        assert (found is None) == (expected is None), (parts, name)
+        if found is not None:
+            assert found.band == (expected["band0"] if count else "")
+            matched += 1
+    assert matched > 100
+
+
+def test_too_many_fields_are_refused():
+    with pytest.raises(RequestError, match="more than 8 fields"):
+        FilePattern("{date:%Y}" + "*{band}" * 8).match("2020")
 
 
 def test_a_format_without_a_year_is_refused():

@@ -1,0 +1,200 @@
+"""What tells damage from data: checksums in the codecs, the seal of a version, and errors that say where (docs/design/012)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core import indexing
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.types import AnyArray
+
+from pipelines.errors import ArtefactDamaged, DriftlineError, StateError, StorageFull
+
+SEAL = "seal"
+COLUMN_CODECS = (ZstdCodec(level=0, checksum=False), Crc32cCodec())
+PANIC = "PanicException"  # of Icechunk's Rust, which is no Exception
+
+
+def pixel_codecs(item_bytes: int) -> tuple[BloscCodec, Crc32cCodec]:
+    """Compression and checksum of the chunks of pixels. Blosc itself detects 3 of 40 flipped bits."""
+    return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=item_bytes), Crc32cCodec()
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong and its first cause, in one line, without Icechunk's box drawing and context."""
+    lines = [line.strip(" \t│|×x") for line in str(error).splitlines()]
+    what = next((line for line in lines if line), type(error).__name__)
+    causes = [line.lstrip("`->╰─▶├ ") for line in lines if line.startswith(("`->", "╰─▶"))]
+    return f"{what}: {causes[-1]}" if causes and causes[-1] not in what else what
+
+
+def remedy_for(uri: str) -> str:
+    return f"restore it from a copy, or remove {uri} and run `driftline ingest CONFIG`, which writes every scene again"
+
+
+@contextmanager
+def naming_damage(uri: str, what: str = "cannot be read") -> Iterator[None]:
+    """Whatever goes wrong with the storage, its metadata or its values becomes an ArtefactDamaged that names the cube.
+
+    Errors of driftline, and of the machine (permissions, too many open files), stay what they are.
+    """
+    try:
+        yield
+    except DriftlineError as e:
+        if isinstance(e, ArtefactDamaged) and uri not in str(e):
+            raise ArtefactDamaged(f"the cube at {uri}: {e}") from e
+        raise
+    except BaseException as e:
+        is_of_machine = isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno is not None)
+        if is_of_machine or not (isinstance(e, Exception) or type(e).__name__ == PANIC):
+            raise
+        raise ArtefactDamaged(f"the cube at {uri} {what} ({first_line(e)}); {remedy_for(uri)}") from e
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Converts Icechunk errors, which hold the system's error as text: StorageFull for a full disk, else StateError."""
+    try:
+        yield
+    except (icechunk.IcechunkError, OSError) as e:
+        if isinstance(e, icechunk.ConflictError):
+            raise
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        texts = [text for code in codes for text in (f"os error {code}", os.strerror(code))]
+        if getattr(e, "errno", None) in codes or any(text in str(e) for text in texts):
+            raise StorageFull(
+                f"no space left for the cube at {uri}; what was committed before is intact. "
+                "Free space and run the same command again: it resumes"
+            ) from e
+        remedy = f"what was committed before stays; `driftline check {uri}` says whether it is damaged"
+        raise StateError(f"the cube at {uri} could not be written: {first_line(e)}; {remedy}") from e
+
+
+# ---------------------------------------------------------------- the seal of a version
+
+
+def seal_of(root: zarr.Group) -> str:
+    """SHA-256 (hex) over the metadata of a cube's group and arrays, and over the values of all arrays but those of pixels."""
+    store = root.store_path.store
+    digest = hashlib.sha256()
+    for name in ("", *sorted(sync(_names_in(store)))):
+        digest.update(json.dumps(_metadata(store, name), sort_keys=True).encode())
+        array = root[name] if name else None
+        if isinstance(array, zarr.Array) and array.ndim == 1:
+            digest.update(json.dumps(np.asarray(array[:]).tolist()).encode())
+    return digest.hexdigest()
+
+
+def write_seal(root: zarr.Group) -> None:
+    root.attrs[SEAL] = ""  # so that the attributes are those that `seal_of` will find
+    root.attrs[SEAL] = seal_of(root)
+
+
+def require_seal(root: zarr.Group, uri: str) -> None:
+    """Raises ArtefactDamaged unless metadata and coordinates are as they were written. Older cubes have no seal."""
+    sealed = root.attrs.get(SEAL)
+    if sealed is not None and sealed != seal_of(root):
+        raise ArtefactDamaged(f"the cube at {uri} is damaged: its metadata or coordinates have changed; {remedy_for(uri)}")
+
+
+async def _names_in(store: Store) -> list[str]:
+    """The arrays; `root.array_keys()` opens all at once, and damaged ones then end in asyncio's log too."""
+    return [name async for name in store.list_dir("") if name != "zarr.json"]
+
+
+def _metadata(store: Store, name: str) -> Any:
+    """The content of `zarr.json` of the group or of an array, without the seal."""
+    found = sync(store.get(f"{name}/zarr.json" if name else "zarr.json", default_buffer_prototype()))
+    content = json.loads(found.to_bytes()) if found is not None else {}
+    content.get("attributes", {}).pop(SEAL, None)
+    return content
+
+
+# ---------------------------------------------------------------- reads that say where
+
+
+class NamedReads(ZarrArrayWrapper):
+    """An array of pixels, for xarray. A chunk that cannot be read is an ArtefactDamaged with date, scene and box."""
+
+    __slots__ = ("uri", "when")
+
+    def __init__(self, array: AnyArray, uri: str, when: list[str]):
+        super().__init__(array)  # type: ignore[no-untyped-call]
+        self.uri, self.when = uri, when
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        try:
+            with naming_damage(self.uri):
+                return super().__getitem__(key)  # type: ignore[no-untyped-call]
+        except ArtefactDamaged as e:
+            array: AnyArray = self._array
+            damaged = next(damaged_chunks(array, chunks_of(array, key.tuple)), None)
+            if damaged is None:
+                raise
+            place, why = damaged
+            where = f"{array.name.strip('/')} of {self.when[place[0]]}, {box_text(array, place)}"
+            remedy = (
+                f"run `driftline check {self.uri} --repair CONFIG`, which reads damaged scenes again, then `driftline run CONFIG`"
+            )
+            raise ArtefactDamaged(f"the cube at {self.uri} is damaged: {where} ({why}); {remedy}") from e
+
+
+def chunks_of(array: AnyArray, key: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
+    """Positions of the chunks that an index (integers, slices, arrays) touches."""
+    touched = []
+    for one, size, chunk in zip(key, array.shape, array.chunks, strict=True):
+        touched.append(np.unique(np.atleast_1d(np.arange(size)[one]) // chunk).tolist())
+    yield from itertools.product(*touched)
+
+
+def damaged_chunks(array: AnyArray, places: Iterator[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], str]]:
+    """(position, reason) of those chunks that cannot be read."""
+    for place in places:
+        try:
+            with naming_damage(""):
+                array[box_of(array, place)]
+        except ArtefactDamaged as e:
+            yield place, first_line(e.__cause__ or e).partition(". Stored: ")[0]
+
+
+def box_of(array: AnyArray, place: tuple[int, ...]) -> tuple[slice, ...]:
+    edges = zip(place, array.chunks, array.shape, strict=True)
+    return tuple(slice(n * chunk, min((n + 1) * chunk, size)) for n, chunk, size in edges)
+
+
+def box_text(array: AnyArray, place: tuple[int, ...]) -> str:
+    """The box of a chunk: `rows 0 to 255, columns 256 to 511`; first and last are inside, counted from 0."""
+    names = {"z": "slices", "y": "rows", "x": "columns"}
+    dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
+    boxes = zip(dims, box_of(array, place), strict=True)
+    return ", ".join(f"{names[dim]} {box.start} to {box.stop - 1}" for dim, box in boxes if dim in names)
+
+
+def with_named_reads(dataset: xr.Dataset, root: zarr.Group, names: tuple[str, ...], uri: str) -> xr.Dataset:
+    """The dataset, of which the arrays `names` say what is damaged where they are read."""
+    scenes = zip(dataset["time"].values, dataset["scene_id"].values, strict=True)
+    when = [f"{np.datetime_as_string(time, 's')} (scene {scene})" for time, scene in scenes]
+    named = {}
+    for name in names:
+        array = root[name]
+        assert isinstance(array, zarr.Array)
+        lazy: Any = indexing.LazilyIndexedArray(NamedReads(array, uri, when))
+        cached = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))  # type: ignore[no-untyped-call]  # as xarray does
+        known = dataset[name].variable
+        named[name] = xr.Variable(known.dims, cached, known.attrs, known.encoding, fastpath=True)
+    return dataset.assign(named)
