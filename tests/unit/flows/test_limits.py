@@ -72,7 +72,8 @@ def test_every_path_key_states_its_access(task: str) -> None:
             is_marked = any(isinstance(one, Named) for one in info.metadata)
             assert is_marked or not holds_path(info.rebuild_annotation()), (model.__name__, name)
             marked |= {name} if is_marked else set()
-    assert {"path", "uri", "dask", "runs"} <= marked
+    inputs = {"before", "after", "model"} if task == "pair" else {"path"}
+    assert {*inputs, "uri", "dask", "runs"} <= marked
 
 
 def test_the_locations_of_a_run(here: Path) -> None:
