@@ -1,5 +1,6 @@
 """Scenes: one acquisition of an area, its bands and where they are stored, and the values that fill what is missing."""
 
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,16 @@ class Band:
     nodata: float | None = None
     unit: str = ""
     valid_range: tuple[float, float] | None = None  # inclusive, in stored values; values outside are invalid
+
+
+def bands_from_json(text: str) -> tuple[Band, ...]:
+    """The bands that a cube states in the attribute `bands` of its image."""
+    bands = []
+    for entry in json.loads(text):
+        nodata, valid_range = entry["nodata"], entry.get("valid_range")
+        entry |= {"nodata": None if nodata is None else float(nodata), "valid_range": tuple(valid_range) if valid_range else None}
+        bands.append(Band(**entry))
+    return tuple(bands)
 
 
 @dataclass(frozen=True)

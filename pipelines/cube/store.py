@@ -21,7 +21,7 @@ from zarr.core.common import JSON
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, PatientFrame, parse_crs
-from pipelines.scene import Band, fill_value
+from pipelines.scene import Band, bands_from_json, fill_value
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
@@ -324,9 +324,4 @@ def space_dims(dataset: xr.Dataset) -> tuple[str, ...]:
 
 def bands_of(dataset: xr.Dataset) -> tuple[Band, ...]:
     """The bands of a cube, in its order."""
-    bands = []
-    for entry in json.loads(dataset[IMAGE].attrs["bands"]):
-        nodata, valid_range = entry["nodata"], entry.get("valid_range")
-        entry |= {"nodata": None if nodata is None else float(nodata), "valid_range": tuple(valid_range) if valid_range else None}
-        bands.append(Band(**entry))
-    return tuple(bands)
+    return bands_from_json(dataset[IMAGE].attrs["bands"])
