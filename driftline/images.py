@@ -18,7 +18,7 @@ ON_ONE_GRID = "after = after.rio.reproject_match(before), with rioxarray"
 
 
 def find_change(
-    before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, threshold: float = 1.5, *, crs: str | None = None
+    before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, threshold: float = 1.5, *, crs: str | int | None = None
 ) -> xr.Dataset:
     """`score(y, x)` float32, NaN where not seen on both, and `changed(y, x)` bool: score >= threshold, False where not seen.
 
@@ -40,8 +40,8 @@ def find_change(
     from pipelines.sources.memory import memory_source
     from pipelines.tiles import Box
 
-    if not threshold > 0:
-        raise RequestError(f"threshold is {threshold}; expected standard deviations above 0, for example 1.5")
+    if not (isinstance(threshold, int | float | np.number) and threshold > 0):
+        raise RequestError(f"threshold is {threshold!r}; expected standard deviations above 0, for example 1.5")
     pair = pair_of(before, after, crs)
     source = memory_source(pair, crs=crs)
     with TemporaryDirectory(prefix="driftline-") as folder:
@@ -55,7 +55,7 @@ def find_change(
     return _as_dataset(pair, source.crs, score_HW, threshold, frame.shift_T_yx[-1], (*frame.notes, *frame.warnings))
 
 
-def pair_of(before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, crs: str | None) -> xr.Dataset:
+def pair_of(before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, crs: str | int | None) -> xr.Dataset:
     """Both images on an axis time. Raises RequestError unless bands, CRS and pixels are the same."""
     import xarray as xr
 

@@ -239,7 +239,7 @@ def check_positions(data: xr.Dataset, transform: Sequence[float], crs: str) -> N
     parsed, pixel = parse_crs(crs), min(abs(transform[0]), abs(transform[4]))
     least, most = ([float(end(data[axis].values)) for axis in ("x", "y")] for end in (np.min, np.max))
     is_on_globe = all(-limit <= low and high <= limit for limit, low, high in zip((360, 90), least, most, strict=True))
-    is_degrees = is_on_globe and -180 <= least[0] and most[0] <= 180 and pixel < DEGREES_PX
+    is_degrees = is_on_globe and least[0] >= -180 and most[0] <= 180 and pixel < DEGREES_PX
     where = f"x from {least[0]:.8g} to {most[0]:.8g}, y from {least[1]:.8g} to {most[1]:.8g}"
     if parsed.is_geographic and not is_on_globe:
         raise RequestError(f'{crs} is in degrees, the data have {where}: state the CRS that these are in, e.g. crs="EPSG:32635"')
