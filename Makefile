@@ -14,6 +14,9 @@ LOCKED := --require-hashes --only-binary=:all: --no-deps --requirement
 UV := uv==0.13.9
 RESOLVE = build/uv/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
   --generate-hashes --no-annotate --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
+# Whole files to each process, so that what a file's tests share is made once. JOBS=0: one after the other, in this process.
+JOBS ?= 2
+PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
@@ -41,10 +44,10 @@ demo-change: env  ## real Sentinel-2 data -> map of a forest's felling, polygons
 	@$(BIN)/driftline demo --change
 
 test: env  ## the whole test suite
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-fast: env  ## without the slow and the server tests
-	@$(BIN)/python -m pytest -q -m "not slow and not server"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not server"
 
 golden: env  ## both demos in full against their golden values (tests/golden/full.json)
 	@$(BIN)/python -m tests.golden record build/golden.json --full

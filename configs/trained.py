@@ -222,7 +222,8 @@ def with_model(run: AnyRun) -> AnyRun:
     trained = find_model(chosen.use)
     if trained.task and trained.task != run.task:
         raise RequestError(f"{chosen.use} holds a model of `task: {trained.task}`, this run has `task: {run.task}`")
-    require_bands(trained.bands, [band.name for band in run.source.bands])
+    source: Any = getattr(run, "source", None)  # every run with a model has one
+    require_bands(trained.bands, [band.name for band in source.bands])
     sections = {name: filled(run, name, values, str(chosen.use)) for name, values in trained.sections.items()}
     return run.model_copy(update=sections)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import verbs
+from flows.cli_change import change
 from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Model, ModelAsIs, Overrides, with_model
 from flows.terminal import DONE, FAILED, Bars, guard, show
@@ -169,6 +170,9 @@ def monitor(
       driftline monitor forest.yaml --restart
     """
     return verbs.stage("monitor", config, overrides, dry_run, json_, restart=restart)
+
+
+command(short_help="Map what changed between two images, without labels or a config.")(change)
 
 
 @command(short_help="Run all stages and the report, skipping what is up to date.")

@@ -69,6 +69,8 @@ def finished(folder: RunFolder, stage: str, key: str | None = None) -> Json | No
     record = readable(folder.done(stage))
     if not all(isinstance(record.get(name), kind) for name, kind in NEEDED.get(stage, PUBLISHED).items()):
         return None  # a stage without a usable record is simply not finished; it runs again
+    if record.get("digest", digest_of(record)) != digest_of(record):
+        return None  # edited or damaged since; version 0.1.0 writes no digest
     is_ours = record.get("task", folder.task) == folder.task  # version 0.1.0 does not name the task
     return record if is_ours and (key is None or record["key"] == key) else None
 
@@ -80,6 +82,13 @@ def readable(path: Path) -> Json:
     except (FileNotFoundError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def digest_of(record: Json) -> str:
+    """SHA-256 (hex) of what a record says, its own `digest` left out; the same before it is written and after it is read."""
+    stored = json.loads(json.dumps({name: value for name, value in record.items() if name != "digest"}, default=str))
+    text = json.dumps(stored, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fingerprints(folder: RunFolder, names: Iterable[str]) -> dict[str, list[int | str]]:

@@ -15,7 +15,7 @@ from configs import build
 from configs.load import write_resolved
 from configs.trained import digests, with_model
 from flows import Json, code
-from flows.folder import RunFolder, exclusive_run, sweep
+from flows.folder import RunFolder, digest_of, exclusive_run, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
 from pipelines.errors import SceneRefused
@@ -53,6 +53,7 @@ class Invocation:
     def finish(self, stage: str, record: Record) -> Record:
         """Leaves a stage's record, which says whose it is, and the config that it was made with; a refusal leaves neither."""
         record = {**record, "task": self.folder.task}
+        record["digest"] = digest_of(record)
         write_resolved(self.run, self.folder.config)
         write_json(self.folder.done(stage), record)
         return record

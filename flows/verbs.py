@@ -1,7 +1,7 @@
 """What the larger commands do, without the command line: each returns an exit code and prints its result; and a cube in words."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,14 @@ from pipelines.errors import CLOUDED, MissingInput, RequestError
 if TYPE_CHECKING:
     from pipelines.cube.history import Version
 
+Config = str | Mapping[str, object]  # a file, or its content
 INIT_TASKS = ["forecast", "monitor"]
 READS_SOURCE = ("ingest", "run", "monitor")
 LATEST = 5  # dates, and scenes of a version, that are listed
 
 
-def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as_json: bool, **options: bool) -> int:
-    """A stage, or all of them: through Prefect if a server is configured and answers, else plainly."""
+def stage(verb: str, config: Config, overrides: list[str] | None, dry_run: bool, as_json: bool, **options: bool) -> int:
+    """A stage, or all of them: through Prefect if a server is configured and answers, else plainly; so a config without file."""
     if dry_run:
         return plan(verb, config, overrides or [], as_json)
     result = perform(verb, config, overrides or [], Bars(), options)
@@ -27,11 +28,11 @@ def stage(verb: str, config: str, overrides: list[str] | None, dry_run: bool, as
     return SOME_REFUSED if set(refused) - CLOUDED else DONE  # nothing is wrong with a scene in clouds
 
 
-def perform(verb: str, config: str, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
+def perform(verb: str, config: Config, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
     url = server_url()
-    if url is not None and verb != "report":
+    if url is not None and verb != "report" and isinstance(config, str):
         if is_reachable(url):
             return perform_tracked(verb, config, overrides, display, options)
         display.log(f"the Prefect server at {url} does not answer: going on without it (steps.jsonl records every step)")
@@ -64,7 +65,7 @@ def perform_tracked(verb: str, config: str, overrides: list[str], display: Bars,
     return call_flow(load_flow(verb), display, config=config, overrides=overrides, **options)
 
 
-def plan(verb: str, config: str, overrides: list[str], as_json: bool) -> int:
+def plan(verb: str, config: Config, overrides: list[str], as_json: bool) -> int:
     from configs.load import load_run
     from configs.trained import with_model
     from flows.planning import make_plan, plan_lines

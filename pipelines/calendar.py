@@ -1,5 +1,6 @@
 """Dates as numbers, and regular time steps over irregular observations."""
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -21,6 +22,11 @@ def to_days(dates: np.ndarray) -> np.ndarray:
 def from_days(days: np.ndarray) -> np.ndarray:
     """datetime64[ns] of `days` since 1970-01-01 UTC: the inverse of `to_days`, to the microsecond."""
     return (np.round(np.asarray(days, np.float64) * 86_400e6).astype("datetime64[us]")).astype("datetime64[ns]")
+
+
+def iso_date(day: float) -> str:
+    """`2020-06-25`, from days since 1970-01-01."""
+    return str(np.datetime64(math.floor(day), "D"))
 
 
 def median_step_days(dates: np.ndarray) -> float:

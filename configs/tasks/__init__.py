@@ -3,10 +3,11 @@
 from configs.tasks.change import ChangeRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
+from configs.tasks.pair import PairRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun
-Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun]
-TASKS: dict[str, Tree] = {"forecast": ForecastRun, "monitor": MonitorRun, "change": ChangeRun}
+AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun
+Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun] | type[PairRun]
+TASKS: dict[str, Tree] = {"forecast": ForecastRun, "monitor": MonitorRun, "change": ChangeRun, "pair": PairRun}
 DEFAULT = "forecast"
 
 

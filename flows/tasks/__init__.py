@@ -10,6 +10,7 @@ TASKS = {
     "forecast": "flows.tasks.forecast:Forecast",
     "change": "flows.tasks.change:Change",
     "monitor": "flows.tasks.monitor:Monitor",
+    "pair": "flows.tasks.pair:Pair",
 }
 FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # in flows.entrypoints; `report` takes seconds: no flow
 

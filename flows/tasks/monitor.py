@@ -18,7 +18,6 @@ from configs.tasks.monitor import MonitorRun
 from flows.folder import RunFolder, code_version, finished, read_json, require
 from flows.task import Building, Findings, Invocation, Record, Task
 from pipelines.errors import RequestError
-from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Figure
 from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.wording import counted
@@ -154,7 +153,7 @@ class Monitor(Task):
         digest = hashlib.sha256(context.folder.alerts.read_bytes()).hexdigest()
         kept = {**record, "notified": notified, "alerts_sha256": digest}
         if is_new or digest != record.get("alerts_sha256"):
-            write_json(context.folder.done("monitor"), kept)
+            kept = context.finish("monitor", kept)
         reported = kept if is_new or was_unreported else {**kept, **nothing_new(kept)}
         for line in [*reported["notes"], *notified]:
             context.steps.log(f"monitor: {line}")

@@ -26,6 +26,7 @@ from pipelines.sources.opening import open_raster
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 from pipelines.sources.resampling import lattice_offset, overlaps, resample
 from pipelines.sources.sites import SiteSource
+from pipelines.sources.source import Source
 
 QualityMask = SclMask | LandsatMask | ValueMask | None
 MOST_PROBLEMS = 12  # sites of which a message says what is wrong with them
@@ -61,7 +62,7 @@ class LabelFacts:
 
 
 def ingest_site(
-    source: SiteSource, quality_mask: QualityMask, uri: str, settings: IngestSettings, progress: Progress
+    source: Source, quality_mask: QualityMask, uri: str, settings: IngestSettings, progress: Progress
 ) -> IngestReport:
     """The site's scenes into its cube. Raises RequestError: fewer than two dates can be used, or a CRS of no site on Earth."""
     report = ingest(source, quality_mask, uri, None, settings, progress)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipelines.calendar import iso_date
 from pipelines.errors import RequestError
 from pipelines.monitoring.detector import CONFIDENCE_LEVELS, NOT_MONITORED, Calibration, Detector, Observations, monitoring
 from pipelines.monitoring.stable import choose_stable, year_levels
@@ -83,11 +84,6 @@ def calibrate(
     )
     report = CalibrationReport(int(use_YX.sum()), years, float(limit) if math.isfinite(limit) else None)
     return replace(detector, calibration=calibration), report
-
-
-def iso_date(day: float) -> str:
-    """`2020-06-25`, from days since 1970-01-01."""
-    return str(np.datetime64(math.floor(day), "D"))
 
 
 def left_out_years(days_N: np.ndarray, start_day: float) -> list[tuple[float, np.ndarray]]:

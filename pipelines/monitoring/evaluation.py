@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.calendar import iso_date
 from pipelines.errors import RequestError
-from pipelines.monitoring.calibration import YEAR_DAYS, calibrate, iso_date, reached_by
+from pipelines.monitoring.calibration import YEAR_DAYS, calibrate, reached_by
 from pipelines.monitoring.detector import NOT_MONITORED, Calibration, Detector, Direction, Observations, monitoring
 from pipelines.monitoring.sequential_test import Arrays
 from pipelines.monitoring.stable import YearLevels, choose_stable, first_change_year, year_levels
@@ -27,6 +28,7 @@ RESAMPLES = 2000
 REPEATS = 4  # breaks that each pixel goes through, one at a time
 WITHIN_DAYS = YEAR_DAYS
 PATCH_PX = 8  # neighbours change together, as a felling does
+FITTING_SHARES = (0.02, 5.0)  # a break, of the range of 90 % of the values; outside of these it is in other units
 Scores = dict[str, Any]  # JSON values
 
 
@@ -101,7 +103,10 @@ def evaluate_monitor(
         "season_months": list(levels.months),
         "stable_pixels": int(stable_YX.sum()),
         "monitored_pixels": int(enough_YX.sum()),
-        "notes": _notes(levels, int(stable_YX.sum()), int(enough_YX.sum()), settings.limit, years),
+        "notes": [
+            *_notes(levels, int(stable_YX.sum()), int(enough_YX.sum()), settings.limit, years),
+            *_size_notes(series, settings.drops),
+        ],
         "methods": methods,
     }
 
@@ -128,6 +133,21 @@ def _notes(levels: YearLevels, stable: int, monitored: int, limit: float, years:
     if years < 1:
         notes.append(f"only {years:.2f} years are monitored: breaks cannot be followed for a whole year")
     return notes
+
+
+def _size_notes(series: Observations, drops: tuple[float, ...]) -> list[str]:
+    """Whether the sizes of the injected breaks fit the values, for instance fractions beside values times 10 000."""
+    if not series.valid_NYX.any():
+        return []
+    low, high = np.quantile(series.x_NYX[series.valid_NYX], (0.05, 0.95))
+    spread = float(high - low)
+    if spread == 0 or FITTING_SHARES[0] * spread <= max(drops) <= FITTING_SHARES[1] * spread:
+        return []
+    sizes = ", ".join(f"{drop:g}" for drop in drops)
+    return [
+        f"the injected breaks ({sizes}) do not fit the values: 90 % of these lie between {low:.3g} and {high:.3g}; set "
+        "evaluation.drops in the units of the variable, or give the source a scale"
+    ]
 
 
 def calibrate_references(

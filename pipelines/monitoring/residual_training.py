@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from pipelines.calendar import iso_date
 from pipelines.errors import RequestError
 from pipelines.learning.member import Batch
 from pipelines.learning.training import Loss, TrainingSettings, train
 from pipelines.monitoring.areas import MonitoredCube, read_dates
-from pipelines.monitoring.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, iso_date, left_out_years, stable_history
+from pipelines.monitoring.calibration import LEAST_PIXELS, SPREADS, YEAR_DAYS, left_out_years, stable_history
 from pipelines.monitoring.detector import Observations
 from pipelines.monitoring.harmonic_model import HarmonicModel
 from pipelines.monitoring.recurrent_model import network_inputs, standardise

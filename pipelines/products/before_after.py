@@ -76,6 +76,7 @@ class PairMaps:
     threshold: float | None = None
     truth: np.ndarray | None = None
     counts: Counts | None = None  # of the whole place, where there is a truth: the arrays here may be thinned
+    is_score: bool = False  # `probability` holds a change score, in standard deviations of the site
 
 
 def draw_change_quicklook(maps: ChangeMaps, path: Path, title: str, subtitle: str = "") -> None:
@@ -218,15 +219,18 @@ def _draw_probability(axes: Axes, maps: PairMaps) -> None:
     """Where change is rare probabilities are small: the colours end where few pixels are left; the threshold is in the bar."""
     seen = maps.probability[np.isfinite(maps.probability)]
     high = max(float(np.percentile(seen, 99.5)) if seen.size else 1.0, 2 * (maps.threshold or 0.0), 0.01)
-    bar = canvas.draw_values(axes, maps.probability, Shades("viridis", 0, min(high, 1.0)), maps.grid, "probability")
-    canvas.title(axes, "Probability of change", pad=5)
+    title, unit = ("Change score", "standard\ndeviations") if maps.is_score else ("Probability of change", "probability")
+    shades = Shades("viridis", 0, high if maps.is_score else min(high, 1.0))
+    bar = canvas.draw_values(axes, maps.probability, shades, maps.grid, unit)
+    canvas.title(axes, title, pad=5)
     if bar is not None and maps.threshold is not None:
         bar.ax.axhline(maps.threshold, color=OUTLINE, lw=1.8)
 
 
 def _draw_mask(axes: Axes, maps: PairMaps) -> None:
     canvas.draw_changed(axes, maps.mask, maps.mask == 1, Shades("autumn", 0, 4), maps.grid, maps.mask != NOT_SEEN)
-    text = "" if maps.threshold is None else f" (probability above {maps.threshold:.2g})"
+    score = "score" if maps.is_score else "probability"
+    text = "" if maps.threshold is None else f" ({score} above {maps.threshold:.2g})"
     canvas.title(axes, f"Mapped as changed{text}", pad=5)
 
 

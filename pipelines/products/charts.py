@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from pipelines.calendar import iso_date
 from pipelines.products.canvas import FAINT, INK, MUTED, drawing, label, tidy, title
 from pipelines.products.json_values import Json
 from pipelines.tiles import Box
@@ -254,13 +255,13 @@ def _draw_pixel(axes: Axes, one: Series, start_day: float) -> None:
     text = []
     if np.isfinite(one.change_day):
         axes.axvline(one.change_day, color=CHANGE, lw=1.6, zorder=2.5)
-        text.append(f"change {_date(one.change_day)}")
+        text.append(f"change {iso_date(one.change_day)}")
     if np.isfinite(one.detected_day):
         axes.axvline(one.detected_day, color=ALARM, lw=1.6, ls=(0, (4, 2)), zorder=2.5)
         days = one.detected_day - one.change_day
-        text.append(f"alarm {_date(one.detected_day)}" + (f", {days:.0f} days later" if days > 0 else ""))
+        text.append(f"alarm {iso_date(one.detected_day)}" + (f", {days:.0f} days later" if days > 0 else ""))
     if np.isfinite(one.recovered_day):
-        text.append(f"as expected again since {_date(one.recovered_day)}")
+        text.append(f"as expected again since {iso_date(one.recovered_day)}")
     axes.set_title(one.title, size=9.5, weight="bold", loc="left", pad=4)
     axes.set_title("; ".join(text) or "nothing found", size=8.5, loc="right", pad=4, color=INK if text else MUTED)
     tidy(axes)
@@ -296,7 +297,3 @@ def _legend(figure: Figure) -> None:
         handles=handles, loc="center left", bbox_to_anchor=(0.12 / size_x, 1 - 0.52 / size_y), ncols=len(handles), frameon=False,
         fontsize=8.5, handlelength=1.5, columnspacing=1.4,
     )  # fmt: skip
-
-
-def _date(day: float) -> str:
-    return str(np.datetime64(int(np.floor(day)), "D"))

@@ -143,8 +143,13 @@ MONITOR_LAYERS = (
     _number("score", "Test statistic", "the largest value of the sequential test so far, in standard deviations", "1"),
 )  # fmt: skip
 
+MASK = Layer("mask", "Changed or not", "mask", "uint8", NOT_SEEN,
+             (LayerBand("mask", "0 unchanged, 1 changed, 255 not observed", "", as_code),), MASK_CLASSES)  # fmt: skip
 CHANGE_LAYERS = (
     _number("probability", "Probability of change", "calibrated probability that the pixel changed between the dates", "1"),
-    Layer("mask", "Changed or not", "mask", "uint8", NOT_SEEN,
-          (LayerBand("mask", "0 unchanged, 1 changed, 255 not observed", "", as_code),), MASK_CLASSES),
-)  # fmt: skip
+    MASK,
+)
+SCORE_LAYERS = (  # of two images without a model
+    _number("score", "Change score", "length of the change vector, in standard deviations of the site", "1"),
+    MASK,
+)

@@ -20,7 +20,7 @@ from pipelines.products.before_after import Observation, PairMaps, draw_pair_qui
 from pipelines.products.cog import Lineage, iso, write_layers
 from pipelines.products.frames import read_variables, thin_rows
 from pipelines.products.json_values import Json
-from pipelines.products.layers import CHANGE_LAYERS, NOT_SEEN
+from pipelines.products.layers import CHANGE_LAYERS, NOT_SEEN, Layer
 from pipelines.products.polygons import MOST_LARGEST, outline_changes, write_polygons
 from pipelines.products.stac import change_item, write_collection
 from pipelines.progress import Progress
@@ -34,7 +34,9 @@ class SiteProducts:
     """How sites are published. `measured`: figures of the method on what was left out (`describe_method`), which were strips of
     the sites where `are_strips`.
 
-    is_own: the model was trained by this run. `model_hash`, `config_hash`, `code_version`: the lineage that every file carries.
+    `model_hash`, `config_hash`, `code_version`: the lineage that every file carries. `layers`: score and mask; `subtitle`: of
+    pictures of sites without a label; without `is_dated` the dates of the cube stand for unknown ones and are not shown.
+    is_own: the model was trained by this run.
     """
 
     run: str
@@ -45,6 +47,9 @@ class SiteProducts:
     model_hash: str
     config_hash: str
     code_version: str
+    layers: tuple[Layer, ...] = CHANGE_LAYERS
+    subtitle: str = "found by all networks"
+    is_dated: bool = True
     is_own: bool = True
 
 
@@ -95,19 +100,21 @@ def write_site(
     first, last = iso(times[0]), iso(times[-1])
     scenes = tuple(str(scene) for scene in dataset["scene_id"].values)
     lineage = Lineage(snapshot, settings.model_hash, settings.config_hash, settings.code_version, last, scenes)
-    layers = {"probability": change.probability_HW, "mask": change.mask_HW}
-    rasters = write_layers(layers, CHANGE_LAYERS, grid, "", lineage, folder, prefix=f"{name}-")
+    score = settings.layers[0].name
+    layers = {score: change.probability_HW, "mask": change.mask_HW}
+    rasters = write_layers(layers, settings.layers, grid, "", lineage, folder, prefix=f"{name}-")
     patches = outline_changes(
         change.mask_HW, grid, {"confidence": change.probability_HW}, min_area_px=settings.min_area_px
-    ).rename(columns={"confidence": "probability"})  # of a rank it has nothing: it is calibrated
+    ).rename(columns={"confidence": score})  # of a rank it has nothing: it is calibrated
     vectors = write_polygons(patches, folder, f"{name}-changes")
     seen, changed = (int(np.count_nonzero(is_so)) for is_so in (change.mask_HW != NOT_SEEN, change.mask_HW == 1))
-    facts = {
-        "from_utc": first, "to_utc": last, "seen": seen / change.mask_HW.size, "changed": changed / max(seen, 1),
+    dates = {"from_utc": first, "to_utc": last} if settings.is_dated else {"from_utc": "", "to_utc": ""}
+    facts: dict[str, Any] = {
+        **dates, "seen": seen / change.mask_HW.size, "changed": changed / max(seen, 1),
         "patches": len(patches), "area_m2": float(patches["area_m2"].sum()),
     }  # fmt: skip
-    title = f"Change in {name}"
-    item = change_item(name, title, grid, first, CHANGE_LAYERS, rasters, vectors, "", lineage, _numbers(facts))
+    title = f"Change in {name}" + ("" if settings.is_dated else " (dates unknown: those given are placeholders)")
+    item = change_item(name, title, grid, first, settings.layers, rasters, vectors, "", lineage, _numbers(facts))
     rows = patches.drop(columns="geometry").head(MOST_LARGEST)
     return item, facts, rows.astype(object).where(rows.notna(), None).to_dict("records")
 
@@ -117,12 +124,13 @@ def draw_site(
 ) -> None:
     """Before and after with the change outlined, the probability, and where there is a label the comparison with it."""
     mask_HW = np.asarray(change.mask_HW)
-    before, after = observation_of(dataset, 0), observation_of(dataset, -1)
+    before, after = (replace(observation_of(dataset, i), when="" if settings.is_dated else "date unknown") for i in (0, -1))
     maps = PairMaps(before, after, thin_rows(change.probability_HW), thin_rows(mask_HW), grid_of(dataset), settings.threshold)
+    maps = replace(maps, is_score=settings.layers is not CHANGE_LAYERS)
     if truth is not None:
         counts = count_changes(mask_HW == 1, truth.label_HW, mask_HW != NOT_SEEN)
         maps = replace(maps, truth=thin_rows(truth.label_HW), counts=counts)
-    text, measured = "found by all networks", settings.measured["sites"].get(name)
+    text, measured = settings.subtitle, settings.measured["sites"].get(name)
     if measured is not None:  # it has a label
         text = "found by a network that has not seen this site"
         if not settings.is_own:
@@ -132,7 +140,7 @@ def draw_site(
         if measured["f1"] is not None:
             part = "strips" if settings.are_strips else "sites"
             text += f"; F1 {measured['f1']:.2f}, threshold {f'chosen on the other {part}' if settings.is_own else 'of the model'}"
-    draw_pair_quicklook(maps, path, f"{settings.run}: {name}", text)
+    draw_pair_quicklook(maps, path, name if name == settings.run else f"{settings.run}: {name}", text)
 
 
 def observation_of(dataset: xr.Dataset, index: int) -> Observation:

@@ -28,7 +28,7 @@ PATCHES = (
     Column("site", "site", "name"), Column("id", "patch", "name"), Column("area_m2", "area", "area"),
     Column("median_date", "changed (median)", "date"), Column("detected", "alarm", "date"), Column("magnitude", "magnitude"),
     Column("direction", "direction", "text"), Column("confidence", "confidence", "sure"),
-    Column("probability", "probability", "share"), Column("lon", "longitude", "degrees"),
+    Column("probability", "probability", "share"), Column("score", "mean score"), Column("lon", "longitude", "degrees"),
     Column("lat", "latitude", "degrees"),
 )  # fmt: skip
 NUMBER, NOTIFIED = Column("number", "alert", "whole"), Column("notified", "notified", "text")

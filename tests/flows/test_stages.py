@@ -64,6 +64,8 @@ def check_damage_is_mended(config: Path, folder: Path) -> None:
     (folder / "evaluation.json").write_text('{"metrics": {')
     (folder / "split.json").write_text("[]")
     (folder / "stages" / "report.json").write_text("{}")
+    predicted = folder / "stages" / "predict.json"
+    predicted.write_text(predicted.read_text().replace('"target_utc"', '"edited by hand"'))
     (folder / "steps.jsonl").write_text('3\n{"status": "done"}\n{"st')
     (folder / "model" / "model.safetensors").write_bytes(b"damaged")
     (folder / "stages" / ".train.json.123").write_text("left by a killed process")

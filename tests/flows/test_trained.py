@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 import xarray as xr
 import yaml
@@ -140,7 +141,9 @@ def test_models_are_listed_with_their_scores_and_have_a_card(trained: str) -> No
     assert "trained on tiny" in call("models")
     assert "Unknown" not in call("models", trained)
     assert {"card.md", "card.json"} <= {path.name for path in Path(trained, "model").iterdir()}
-    properties = json.loads(call("models", f"{trained}/model/model.safetensors", "--json"))["properties"]
+    item = json.loads(call("models", f"{trained}/model/model.safetensors", "--json"))
+    assert pystac.Item.from_dict({**item, "stac_extensions": []}).validate()  # the schemas of extensions lie on the network
+    properties = item["properties"]
     assert properties["mlm:input"][0]["bands"] == ["red"]
     assert properties["driftline:scores"]["model"]["mae"] > 0
     call("models", "runs/nothing", code=2)

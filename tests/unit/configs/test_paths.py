@@ -49,6 +49,7 @@ def test_every_input_of_every_task_is_known() -> None:
         "forecast": [("source", "path"), ("model", "use"), ("training", "start_from")],
         "monitor": [("source", "path"), ("monitoring", "model", "run")],
         "change": [("source", "path"), ("model", "use"), ("training", "start_from")],
+        "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
     }
 
 

@@ -48,6 +48,7 @@ COMMANDS = (
     "history",
     "export",
     "report",
+    "change",
     "serve",
     "doctor",
     "demo",

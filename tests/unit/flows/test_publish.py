@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows.folder import require
 from flows.stage import carry_out
 from flows.task import Invocation
 from pipelines.errors import MissingInput, NotPublished
@@ -100,8 +101,8 @@ def test_an_evaluation_under_another_config_counts_for_nothing(verb: str, fake: 
 
 def test_an_evaluation_counts_after_the_cube_has_grown(fake: Any, open_fake: Open) -> None:
     carry_out(open_fake(), "run")
-    ingested = open_fake().folder.done("ingest")
-    ingested.write_text(ingested.read_text().replace("S1", "S2"))
+    context = open_fake()
+    context.finish("ingest", {**require(context.folder, "ingest"), "snapshot": "S2"})
     carry_out(open_fake(), "report")
     assert_consistent(open_fake())
     assert len(published(open_fake())) == 3

@@ -187,3 +187,10 @@ def test_of_a_short_series_the_first_half_breaks():
     days, valid = np.array([0.0, 10, 20, 30]), np.ones((4, 1), bool)
     assert break_choices(days, valid, within_days=365).tolist() == [0, 10]
     assert break_choices(days, ~valid, within_days=365).tolist() == []
+
+
+def test_breaks_in_other_units_than_the_values_are_said():
+    x, valid = forest((9, 9))
+    notes = {scale: judge({"m": monitor()}, (x * scale).astype(np.float32), valid)["notes"] for scale in (1, 10_000)}
+    assert not any("do not fit" in note for note in notes[1])
+    assert any("the injected breaks (0.2, 0.4) do not fit the values" in note for note in notes[10_000])

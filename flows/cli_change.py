@@ -1,0 +1,93 @@
+"""`driftline change BEFORE AFTER`: two images and nothing else. The config of the run is written from the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import verbs
+from flows.cli_options import AsJson, DryRun, Overrides
+from pipelines.errors import RequestError
+
+IMAGE = "a GeoTIFF or JPEG2000 file, or a folder with one per band"
+
+
+def change(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help=f"the earlier image: {IMAGE}")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="the later image, likewise")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="a run of labelled change (runs/NAME) or its model; default: change vector analysis"),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="of the run; default: from the names of the images")] = None,
+    dates: Annotated[
+        str | None, typer.Option(metavar="BEFORE,AFTER", help="e.g. 2018-06-05,2020-06-09; default: those in the names")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(metavar="B02,B03,...", help="compare only these; default: the finest that are in both images")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="least score of a changed pixel; default: 1.5 standard deviations of the site, or the model's own"),
+    ] = None,
+    nodata: Annotated[float | None, typer.Option(help="value of missing pixels; default: what the files say")] = None,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="where the run's folder NAME is made")] = "runs",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    json_: AsJson = False,
+) -> int | None:
+    """Map what changed between two images of one place: score, map, polygons, picture, report. No labels, no config.
+
+    Bands are matched by name. Clouds, seasons and the angle of the sun look like change. Doing it again does nothing;
+    `driftline run OUT/NAME/config.yaml` is the same run.
+
+    \b
+    Examples:
+      driftline change before.tif after.tif
+      driftline change paris/imgs_1 paris/imgs_2 --dates 2016-11-30,2017-11-07
+      driftline change before.tif after.tif --model runs/oscd
+    """
+    config = {
+        "name": name or default_name(before, after),
+        "task": "pair",
+        "images": {
+            "before": str(before),
+            "after": str(after),
+            "dates": None if dates is None else two_of(dates, "--dates"),
+            "bands": None if bands is None else listed(bands),
+            "nodata": nodata,
+        },
+        "detection": {"model": model, "threshold": threshold},
+        "runs": out,
+    }
+    return verbs.stage("run", config, overrides, dry_run, json_)
+
+
+def listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def two_of(text: str, option: str) -> list[str]:
+    """Two values. Raises RequestError."""
+    values = listed(text)
+    if len(values) != 2:
+        raise RequestError(f"{option} {text}: expected BEFORE,AFTER, for example 2018-06-05,2020-06-09")
+    return values
+
+
+def default_name(before: Path, after: Path) -> str:
+    """From the images' names and folders, so that imgs_1 and imgs_2 of two cities are two runs.
+
+    >>> default_name(Path("oscd/paris/imgs_1"), Path("oscd/paris/imgs_2")), default_name(Path("a/B04.tif"), Path("b/B04.tif"))
+    ('paris-imgs_1-imgs_2', 'a-b-B04')
+    """
+    (folder, stem), (other, last) = (
+        (path.parent.name, re.sub(r"\.(tiff?|jp2|j2k)$", "", path.name, flags=re.IGNORECASE))
+        for path in (before.absolute(), after.absolute())
+    )
+    parts = [folder, stem, last] if folder == other else [folder, other, stem] if stem == last else [stem, last]
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in "-".join(parts)).strip("-_.")
+    return kept[:100] or "change"
