@@ -249,7 +249,7 @@ class Forecaster:
         try:
             snapshot = head_snapshot(uri)
         except MissingInput as e:
-            raise MissingInput(f"{self.folder.path} has no cube of its own: pass a dataset to predict from ({e})") from e
+            raise MissingInput(f"{self.folder.path} has no cube of its own: pass a dataset to predict from") from e
         last = None if issue is None else _as_datetime(issue)
         targets = None if dates is None else [_as_datetime(date) for date in dates]
         step_days = find_model(self.folder.model).inputs.step_days

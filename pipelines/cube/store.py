@@ -106,11 +106,13 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     path = local_path(uri)
     if path.exists():
         if not path.is_dir():
-            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
+            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (in a config cube.uri)")
         if icechunk.Repository.exists(storage_of(uri)):
             return open_repository(uri)
         if foreign := sorted(entry.name for entry in path.iterdir()):
-            raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
+            raise CubeMismatch(
+                f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (in a config cube.uri)"
+            )
     # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -285,9 +287,13 @@ def open_cube(uri: str, snapshot: str | None = None) -> xr.Dataset:
         raise CubeMismatch(
             f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
         )
-    dataset = dataset.set_coords([name for name in COORDINATES if name in dataset])
     texts = {name: (dataset[name].dims, dataset[name].values.astype(object)) for name in (*STEP_TEXTS, "band")}
-    return dataset.assign_coords(texts)
+    names = [name for name in (*dataset[IMAGE].dims, *COORDINATES) if name in dataset]  # in one order, whatever the store lists
+    return xr.Dataset(
+        {name: dataset[name].variable for name in (IMAGE, VALID)},
+        {name: texts.get(str(name), dataset[name].variable) for name in names},
+        dataset.attrs,
+    )
 
 
 def head_snapshot(uri: str) -> str:

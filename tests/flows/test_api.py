@@ -12,6 +12,7 @@ import yaml
 
 import driftline
 from pipelines.errors import ArtefactDamaged, ConfigError, MissingInput, RequestError
+from pipelines.grid import parse_crs
 
 pytestmark = pytest.mark.torch
 QUICK = {"crs": "EPSG:32635", "context": 3, "horizon": 2, "epochs": 1, "baselines": ["persistence"]}
@@ -184,6 +185,19 @@ def test_change_is_found_where_it_was_made() -> None:
     for other, message in ((after.isel(x=slice(1, None)), "on different grids.*reproject_match"), (after[["red"]], "after red")):
         with pytest.raises(RequestError, match=message):
             driftline.find_change(before, other, crs="EPSG:32635")
+    flat, unseen, here = xr.full_like(after, 7.0), after.where(False), before.assign_coords(spatial_ref=0)
+    here["spatial_ref"].attrs["crs_wkt"] = parse_crs("EPSG:32635").to_wkt()
+    for first, last, crs, message in (
+        (before, flat, 32635, r"after holds nothing but one value \(7, 7 in nir, red\)"),
+        (before, after.where(after["x"] < 10), 32635, "after has 39 usable pixels, at least 64 are needed"),
+        (before, unseen, 32635, "no pixel of after has data in every band"),
+        (here, after, None, "after: the data have no CRS"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            driftline.find_change(first, last, crs=crs)
+    with pytest.warns(UserWarning, match="after: red holds one value everywhere"):
+        found = driftline.find_change(before, after.assign(red=xr.full_like(after["red"], 7.0)), crs=32635)
+    assert "after: red holds one value everywhere" in found.attrs["notes"]
     with pytest.raises(RequestError, match="threshold is 'high'; expected standard deviations above 0"):
         driftline.find_change(before, after, "high", crs=32635)
     with pytest.raises(RequestError, match="before has 2 dates"):
@@ -199,6 +213,9 @@ def test_a_run_is_what_the_command_line_leaves(tiny_run: Path) -> None:
     assert run.summary["verdict"]["sentence"] == run.verdict.sentence
     assert driftline.open_run("runs/tiny") == run
     assert escape(run.verdict.sentence) in run._repr_html_()
+    assert repr(run) == f"Run('runs/tiny': {run.summary['sentence']})"
+    assert repr(run.evaluation) == f"Evaluation(model, {run.verdict.sentence!r})"
+    assert repr(driftline.load_model("runs/tiny").run) == "ForecastRun('tiny', task='forecast')"
 
     products = run.open()
     published, predicted = products[next(iter(products))], driftline.predict("runs/tiny")  # from the run's own cube
