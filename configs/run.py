@@ -166,6 +166,8 @@ class Run(Strict):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, task={self.task!r})"
 
+    __str__ = __repr__
+
 
 class CubeRun(Run):
     """A run over the one cube of one source."""

@@ -52,7 +52,7 @@ def ingest(
     from pipelines.sources.memory import memory_source
 
     source = memory_source(dataset, bands, crs)
-    before = require_same(source, path)
+    before = require_same(source, path, [str(axis) for axis in dataset.dims])
     notes = (*source.notes, *describe(write(source, path), source, before))
     if not notes:
         return open_cube(path)
@@ -69,8 +69,11 @@ def write(source: MemorySource, path: str | Path) -> IngestReport:
     return ingest_scenes(source, None, str(path), None, IngestSettings())
 
 
-def require_same(source: MemorySource, path: str | Path) -> set[np.datetime64]:
-    """The dates of the cube at `path`; none if there is no cube. Raises CubeMismatch where the dataset does not fit it."""
+def require_same(source: MemorySource, path: str | Path, axes: Sequence[str]) -> set[np.datetime64]:
+    """The dates of the cube at `path`; none if there is no cube. axes: what the dataset calls them.
+
+    Raises CubeMismatch where the dataset does not fit the cube.
+    """
     from pipelines.cube.store import bands_of, grid_of
 
     try:
@@ -79,7 +82,7 @@ def require_same(source: MemorySource, path: str | Path) -> set[np.datetime64]:
         return set()
     here, there = grid_of(cube), source.native_grid()
     if not there.is_aligned(here):
-        raise CubeMismatch(_explain_grids(there, here, path))
+        raise CubeMismatch(_explain_grids(there, here, path, axes))
     remedy = "write to another path, or convert the dataset"
     if cube["image"].dtype != source.dtype():
         raise CubeMismatch(f"the cube at {path} stores {cube['image'].dtype}, the dataset gives {source.dtype()}: {remedy}")
@@ -92,18 +95,20 @@ def require_same(source: MemorySource, path: str | Path) -> set[np.datetime64]:
     return set(cube["time"].values)
 
 
-def _explain_grids(there: Grid, here: Grid, path: str | Path) -> str:
+def _explain_grids(there: Grid, here: Grid, path: str | Path, axes: Sequence[str]) -> str:
     """How the grid of a dataset differs from that of a cube, and what brings it there."""
+    from pipelines.sources.memory import AXES
+
     remedy = f"dataset.rio.reproject_match(driftline.open_cube({str(path)!r})), with rioxarray and dataset.rio.write_crs first"
     if not there.has_same_frame(here):
         found, wanted = (str(grid.frame) for grid in (there, here))
         return f"the dataset is in {found}, the cube at {path} in {wanted}: {remedy}; nothing was written"
-    flips = {axis: there.flipped(axis) for axis in ("y", "x")}
-    for axis, grid in flips.items():
-        if grid.is_aligned(here):
+    for axis in ("y", "x"):
+        if there.flipped(axis).is_aligned(here):
             falls = here.resolution_xy["xy".index(axis)] < 0
-            remedy = f'dataset.sortby("{axis}"{", ascending=False" * falls})'
-            return f"the axis {axis} of the dataset runs against that of the cube at {path}: {remedy}; nothing was written"
+            name = next((one for one in (axis, *AXES[axis]) if one in axes), axis)
+            remedy = f'dataset.sortby("{name}"{", ascending=False" * falls})'
+            return f"the axis {name} of the dataset runs against that of the cube at {path}: {remedy}; nothing was written"
     return f"the dataset has {_text_of(there)}; the cube at {path} has {_text_of(here)}: {remedy}; nothing was written"
 
 

@@ -22,6 +22,7 @@ def series(**replaced: np.ndarray) -> xr.Dataset:
 
 OTHERS = {
     "flipped": (series().sortby("y"), r'axis y .* runs against .*sortby\("y", ascending=False\); nothing was written'),
+    "flipped lat": (series().sortby("y").rename(y="lat", x="lon"), r'axis lat .*sortby\("lat", ascending=False\)'),
     "subset": (
         series().isel(x=slice(1, None)),
         r"4 x 4 pixels .*x 500010 to .*; the cube .*4 x 5 .*x 500000 to .*reproject_match",
