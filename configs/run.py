@@ -179,6 +179,11 @@ class Run(Strict):
     cube: CubeConfig = CubeConfig()
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, task={self.task!r})"
+
+    __str__ = __repr__
+
 
 class CubeRun(Run):
     """A run over the one cube of one source."""

@@ -6,6 +6,7 @@ Everything goes through the code of runs: the Dataset becomes a temporary cube, 
 from __future__ import annotations
 
 import shutil
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from driftline.runs import display, read_evaluation
-from driftline.training import BASELINES, Variables, bands_used, make_config, merged, variable_configs
+from driftline.training import BASELINES, Variables, bands_used, check_lengths, make_config, merged, variable_configs
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.notebook import html_table
 
@@ -42,8 +43,8 @@ def train(
     context: int = 10,
     horizon: int = 5,
     epochs: int = 30,
-    crs: str | None = None,
-    baselines: Sequence[str] = BASELINES,
+    crs: str | int | None = None,
+    baselines: str | Sequence[str] = BASELINES,
     settings: Mapping[str, object] | None = None,
     progress: bool = False,
 ) -> Forecaster:
@@ -66,12 +67,16 @@ def train(
     from flows.task import open_invocation, remembering_folder
     from pipelines.sources.memory import as_dataset, memory_source
 
+    check_lengths(context=context, horizon=horizon, epochs=epochs)
     whole = as_dataset(dataset)
     there = [str(name) for name, one in whole.data_vars.items() if {"time", "y", "x"} <= set(one.dims)]
     variables = variable_configs(variable, there)
     source = memory_source(whole, bands_used(variables), crs)
+    if source.notes:
+        warnings.warn("; ".join(source.notes), stacklevel=2)
     runs = Path(mkdtemp(prefix="driftline-"))
     try:
+        baselines = [baselines] if isinstance(baselines, str) else baselines
         lengths = {"context": context, "horizon": horizon, "epochs": epochs}
         config = make_config(source, variables, **lengths, baselines=baselines, name=NAME, runs=str(runs))
         config = merged(config, settings or {})
@@ -120,9 +125,9 @@ def _require_file(folder: Path, name: str) -> None:
 def predict(
     model: Forecaster | str | Path,
     dataset: xr.Dataset | xr.DataArray | None = None,
-    dates: Sequence[Date] | None = None,
+    dates: Date | Sequence[Date] | None = None,
     *,
-    crs: str | None = None,
+    crs: str | int | None = None,
     as_is: bool = False,
 ) -> xr.Dataset:
     """The forecast of `model` (a forecaster, a saved one, or runs/NAME) from `dataset`; see `Forecaster.predict`."""
@@ -151,18 +156,19 @@ class Forecaster:
     def predict(
         self,
         dataset: xr.Dataset | xr.DataArray | None = None,
-        dates: Sequence[Date] | None = None,
+        dates: Date | Sequence[Date] | None = None,
         *,
         issue: Date | None = None,
-        crs: str | None = None,
+        crs: str | int | None = None,
         as_is: bool = False,
     ) -> xr.Dataset:
         """`forecast`, `lower` and `upper` (time, [variable,] y, x), float32, NaN where no date shows the pixel.
 
         dataset: with the bands that the model was trained on; default: the data of training. dates: what to forecast, at most
-        `horizon` dates after the last one; default: the next `horizon`, at the median interval. issue: the last date that may
-        be used. A dataset that lacks a band is refused, and one whose values, units or steps are unlike those of training, unless
-        `as_is`; other pixels are noted (attribute `notes`, as of `driftline predict --model`).
+        `horizon` dates after the last one, at most 1.5 times as far ahead as the horizon; default: the next `horizon`, at the
+        median interval. issue: the last date that may be used. A dataset that lacks a band is refused, and one whose values,
+        units or steps are unlike those of training, unless `as_is`; other pixels, a context that is not whole and last dates
+        without data are noted (attribute `notes`).
 
         lower and upper hold the nominal share of the observations (attribute `interval`); `verdict` says how good the model is.
         Raises RequestError, and NotPublished where tiles of a network without a finite halo do not agree.
@@ -178,8 +184,7 @@ class Forecaster:
         with TemporaryDirectory(prefix="driftline-") as folder:
             write(source, Path(folder) / "cube")
             notes = self._compare(str(Path(folder) / "cube"), as_is)
-            forecast = self._predict_cube(str(Path(folder) / "cube"), source, dates, issue)
-            return forecast.assign_attrs(notes="; ".join(notes)) if notes else forecast
+            return self._predict_cube(str(Path(folder) / "cube"), source, dates, issue, (*source.notes, *notes))
 
     def save(self, folder: str | Path) -> Path:
         """The folder, with weights, config and scores (no pickle, and not the data of training), for `load_model`.
@@ -225,9 +230,11 @@ class Forecaster:
         return compare(find_model(self.folder.model).inputs, here).require(as_is=as_is)
 
     def _predict_cube(
-        self, uri: str, source: MemorySource | None, dates: Sequence[Date] | None, issue: Date | None
-    ) -> xr.Dataset:
+        self, uri: str, source: MemorySource | None, dates: Date | Sequence[Date] | None, issue: Date | None,
+        known: Sequence[str] = (),
+    ) -> xr.Dataset:  # fmt: skip
         from configs.tasks.forecast import build_samples
+        from configs.trained import find_model
         from models.checkpoint import FORECASTER, CheckpointDamaged
         from pipelines.cube.store import head_snapshot, open_cube
         from pipelines.inference.job import choose_dates
@@ -235,20 +242,27 @@ class Forecaster:
         from pipelines.learning.conformal import Intervals
 
         chosen, evaluation = self.run.prediction, self.evaluation
+        if isinstance(dates, str | datetime | np.datetime64):
+            dates = [dates]
         if dates is not None and not 0 < len(dates) <= self.run.samples.horizon:
             raise RequestError(f"dates: {len(dates)} are asked for, the model forecasts 1 to {self.run.samples.horizon}")
         try:
             snapshot = head_snapshot(uri)
         except MissingInput as e:
-            raise MissingInput(f"{self.folder.path} has no cube of its own: pass a dataset to predict from ({e})") from e
+            raise MissingInput(f"{self.folder.path} has no cube of its own: pass a dataset to predict from") from e
         last = None if issue is None else _as_datetime(issue)
         targets = None if dates is None else [_as_datetime(date) for date in dates]
-        request = choose_dates(open_cube(uri, snapshot), snapshot, build_samples(self.run), issue=last, dates=targets)
+        step_days = find_model(self.folder.model).inputs.step_days
+        cube, settings = open_cube(uri, snapshot), build_samples(self.run)
+        request = choose_dates(cube, snapshot, settings, issue=last, dates=targets, step_days=step_days)
+        notes = [*known, *request.notes, *([] if source is None else later_dates(request, source, last))]
         try:
             forecaster, _ = FORECASTER.load(self.folder.model)
         except (CheckpointDamaged, FileNotFoundError) as e:
             raise ArtefactDamaged(f"{e} ({self.folder.model})") from e
         model_hash, intervals = FORECASTER.hash(self.folder.model), Intervals.from_json(evaluation.details["calibration"])
+        if (lead_K := request.steps.lead_K) is not None:
+            forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         with TemporaryDirectory(prefix="driftline-") as folder:
             how = (Path(folder), chosen.tile_px, chosen.workers, model_hash)
             staged = predict_fields(request, forecaster, intervals, *how)
@@ -258,6 +272,7 @@ class Forecaster:
                 "interval": self.run.evaluation.interval,
                 "model_hash": model_hash,
                 "verdict": evaluation.verdict.sentence,
+                **({"notes": "; ".join(notes)} if notes else {}),
             }
             return as_dataset(request, staged, self.variables, source).assign_attrs(attributes)
 
@@ -273,6 +288,14 @@ class Forecaster:
 
     def __repr__(self) -> str:
         return f"Forecaster({', '.join(self.variables)}, horizon={self.run.samples.horizon}, folder={str(self.folder.path)!r})"
+
+
+def later_dates(request: Request, source: MemorySource, issue: datetime | None) -> list[str]:
+    """A note on the dates of `source` after the issue date, up to `issue`, of which no pixel is usable."""
+    times, issued = source.images["time"].values.astype("datetime64[ns]"), request.dataset["time"].values[request.steps.issue]
+    later = int(np.count_nonzero((times > issued) & (True if issue is None else times <= np.datetime64(issue))))
+    have = "the later date has" if later == 1 else f"the {later} later dates have"
+    return [f"issued from {request.issued_utc}: {have} no usable pixel"] if later else []
 
 
 def as_dataset(request: Request, staged: Staged, variables: Sequence[str], source: MemorySource | None) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,18 +15,20 @@ if TYPE_CHECKING:
     import xarray as xr
 
 BEFORE_AND_AFTER = np.array(["2000-01-01", "2000-01-02"], "datetime64[ns]")  # the order is all that counts
+IMAGES = ("before", "after")
 ON_ONE_GRID = "after = after.rio.reproject_match(before), with rioxarray"
 
 
 def find_change(
-    before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, threshold: float = 1.5, *, crs: str | None = None
+    before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, threshold: float = 1.5, *, crs: str | int | None = None
 ) -> xr.Dataset:
     """`score(y, x)` float32, NaN where not seen on both, and `changed(y, x)` bool: score >= threshold, False where not seen.
 
     before, after: variables (y, x) of the same names, or DataArrays ([band,] y, x), on the same grid, NaN where missing. The
     second is moved onto the first to a fraction of a pixel, both are normalised per band, haze and season (what is wider than 61
     pixels) are removed; `score` is the change vector in standard deviations of these images. threshold: 1.5 was the best fixed
-    one on labelled cities (docs/design/009). attributes: `shift_px` (down, right) of `after`, `notes`.
+    one on labelled cities (docs/design/009). attributes: `shift_px` (down, right) of `after`, `notes`; a UserWarning says what
+    makes it doubtful that the two can be compared.
 
     Nothing says that the change is one that you look for: no label is used. Raises RequestError for other grids or bands.
 
@@ -40,22 +43,28 @@ def find_change(
     from pipelines.sources.memory import memory_source
     from pipelines.tiles import Box
 
-    if not threshold > 0:
-        raise RequestError(f"threshold is {threshold}; expected standard deviations above 0, for example 1.5")
+    if not (isinstance(threshold, int | float | np.number) and threshold > 0):
+        raise RequestError(f"threshold is {threshold!r}; expected standard deviations above 0, for example 1.5")
     pair = pair_of(before, after, crs)
     source = memory_source(pair, crs=crs)
+    if unseen := [name for name, date in zip(IMAGES, BEFORE_AND_AFTER, strict=True) if date not in source.usable_times()]:
+        raise RequestError(f"no pixel of {' and of '.join(unseen)} has data in every band: check the values and `_FillValue`")
     with TemporaryDirectory(prefix="driftline-") as folder:
         cube = Path(folder) / "cube"
         write(source, cube)
-        site = site_of_cube("images", open_cube(cube))
+        site = site_of_cube("images", open_cube(cube), images=IMAGES)
         frame = measure_site(site)
         rows, columns = site.shape_yx
         x_TCHW, valid_THW = (torch.from_numpy(one) for one in prepare(*site.read(Box.whole((rows, columns))), frame))
+    if frame.warnings:
+        warnings.warn("; ".join(frame.warnings), stacklevel=2)
     score_HW = ChangeVector().fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW).numpy()
-    return _as_dataset(pair, source.crs, score_HW, threshold, frame.shift_T_yx[-1], (*frame.notes, *frame.warnings))
+    return _as_dataset(
+        pair, source.crs, score_HW, threshold, frame.shift_T_yx[-1], (*source.notes, *frame.notes, *frame.warnings)
+    )
 
 
-def pair_of(before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, crs: str | None) -> xr.Dataset:
+def pair_of(before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray, crs: str | int | None) -> xr.Dataset:
     """Both images on an axis time. Raises RequestError unless bands, CRS and pixels are the same."""
     import xarray as xr
 
@@ -66,9 +75,15 @@ def pair_of(before: xr.Dataset | xr.DataArray, after: xr.Dataset | xr.DataArray,
     if not names or names != others:
         remedy = "give both the same variables (y, x)"
         raise RequestError(f"before has the bands {', '.join(names) or 'none'}, after {', '.join(others) or 'none'}: {remedy}")
-    if (here_crs := find_crs(first, crs)) != (there_crs := find_crs(last, crs)):
+    places = {}
+    for which, image in zip(IMAGES, (first, last), strict=True):
+        try:
+            places[which] = find_crs(image, crs), transform_of(image)
+        except RequestError as e:
+            raise RequestError(f"{which}: {e}") from e
+    (here_crs, here), (there_crs, there) = places.values()
+    if here_crs != there_crs:
         raise RequestError(f"before is in {here_crs}, after in {there_crs}: {ON_ONE_GRID}")
-    here, there = transform_of(first), transform_of(last)
     sizes = [tuple(image.sizes[axis] for axis in ("y", "x")) for image in (first, last)]
     if sizes[0] != sizes[1] or not np.allclose(here, there, rtol=0, atol=EVEN_PX * min(abs(here[0]), abs(here[4]))):
         found = f"{sizes[0]} and {sizes[1]} pixels (y, x), {here} and {there}"

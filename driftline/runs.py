@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import MissingInput, RequestError
+from pipelines.errors import DriftlineError, MissingInput, RequestError
 from pipelines.notebook import html_table
 
 if TYPE_CHECKING:
@@ -140,6 +140,13 @@ class Run:
         """
         names = self.summary["products"]["files"]
         return Products(self.folder, tuple(name for name in names if Path(name).suffix in RASTERS + VECTORS))
+
+    def __repr__(self) -> str:
+        try:
+            said = f": {self.summary['sentence']}"
+        except (DriftlineError, KeyError):
+            said = ""
+        return f"Run({str(self.folder)!r}{said})"
 
     def _repr_html_(self) -> str:
         rows: list[tuple[str, object]] = [("folder", self.folder)]

@@ -48,6 +48,13 @@ def bands_used(variables: Sequence[Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def check_lengths(**lengths: object) -> None:
+    """Raises RequestError for what is not a whole number above 0."""
+    for name, value in lengths.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise RequestError(f"{name} is {value!r}; expected a whole number from 1 on")
+
+
 def make_config(
     source: MemorySource,
     variables: list[dict[str, object]],

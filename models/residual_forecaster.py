@@ -7,6 +7,7 @@ Shapes: N dates, T context steps, K target steps, C channels, H rows, W columns,
 `HW` stands for all axes of space: of volumes (D, H, W).
 """
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -248,6 +249,12 @@ class ResidualForecaster(Ensemble):
         batch = self.prepare(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
         with evaluating(self):
             return self.compute({name: values[None].to(self.mean_C.device) for name, values in batch.items()})[0].cpu()
+
+    def of_leads(self, lead_K: Iterable[int]) -> "ResidualForecaster":
+        """A copy that scales its residuals as those of these leads, from 0, in that order; leads beyond the last use that."""
+        twin, last = copy.deepcopy(self), len(self.residual_scale_K) - 1
+        twin.residual_scale_K = self.residual_scale_K[[min(int(lead), last) for lead in lead_K]]
+        return twin
 
     @torch.no_grad()
     def fit_residual_scale(self, batches: Iterable[dict[str, Tensor]]) -> Tensor:

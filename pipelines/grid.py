@@ -212,6 +212,13 @@ class Grid:
         matrix = np.column_stack([self.matrix[:, :-1], corner])
         return Grid(self.frame, tuple(matrix.ravel().tolist()), tuple(one.stop - one.start for one in slices))
 
+    def flipped(self, dim: str) -> Grid:
+        """The same pixels, in the opposite order along `dim`."""
+        axis, matrix = "xyz".index(dim), self.matrix.copy()
+        matrix[:, -1] += matrix[:, axis] * self.shape[-1 - axis]
+        matrix[:, axis] *= -1
+        return Grid(self.frame, tuple(matrix.ravel().tolist()), self.shape)
+
     def is_aligned(self, other: Grid, tolerance_px: float = 1e-3) -> bool:
         """True if frame and shape are equal and the corners differ by at most `tolerance_px` pixels."""
         if self.shape != other.shape or not self.has_same_frame(other):

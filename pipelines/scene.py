@@ -1,5 +1,6 @@
 """Scenes: one acquisition of an area, its bands and where they are stored, and the values that fill what is missing."""
 
+import json
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +26,16 @@ class Band:
             nodata=other.nodata if self.nodata is None else self.nodata,
             unit=self.unit or other.unit,
         )
+
+
+def bands_from_json(text: str) -> tuple[Band, ...]:
+    """The bands that a cube states in the attribute `bands` of its image."""
+    bands = []
+    for entry in json.loads(text):
+        nodata, valid_range = entry["nodata"], entry.get("valid_range")
+        entry |= {"nodata": None if nodata is None else float(nodata), "valid_range": tuple(valid_range) if valid_range else None}
+        bands.append(Band(**entry))
+    return tuple(bands)
 
 
 @dataclass(frozen=True)

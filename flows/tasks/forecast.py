@@ -204,6 +204,8 @@ class Forecast(TrainedTask):
         forecaster, metadata = do("load the model", lambda _: load_model(context))
         intervals = Intervals.from_json(calibration_of(context, evaluation))
         request = do("choose dates", lambda _: choose_request(context))
+        if (lead_K := request.steps.lead_K) is not None:
+            forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
         settings = folder.staging, chosen.tile_px, chosen.workers, model_hash
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
@@ -221,6 +223,7 @@ class Forecast(TrainedTask):
             "target_utc": request.targets_iso,
             "course": asdict(course),
             "message": f"forecast for {counted(len(request.target_utc), 'date')}",
+            **({"notes": list(request.notes)} if request.notes else {}),
             **({"seam": asdict(seam)} if seam.count else {}),
         }
 
@@ -240,7 +243,7 @@ class Forecast(TrainedTask):
             computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
-            notes=tuple(scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill)),
+            notes=(*scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill), *predicted.get("notes", ())),
             lines=(*[("map", path) for path in maps[:1]], *([("picture", folder.quicklook)] if maps else [])),
         )
 
@@ -338,9 +341,11 @@ def choose_request(context: Invocation) -> Request:
     run, uri = context.run, context.folder.cube_uri
     issue, snapshot = run.prediction.issue, head_snapshot(uri)
     cube, samples = open_cube(uri, snapshot), config.build_samples(run)
-    request = choose_dates(cube, snapshot, samples, issue=None if issue == "latest" else issue, dates=run.prediction.dates)
-    if request.note:
-        context.steps.log(f"predict: {request.note}")
+    last, dates = None if issue == "latest" else issue, run.prediction.dates
+    known = find_model(context.folder.model).inputs
+    request = choose_dates(cube, snapshot, samples, issue=last, dates=dates, step_days=known.step_days)
+    for note in request.notes:
+        context.steps.log(f"predict: {note}")
     return request
 
 

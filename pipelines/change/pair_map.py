@@ -20,6 +20,7 @@ from pipelines.predictors import ChangeIndex
 from pipelines.tiles import Box
 from pipelines.wording import share_text
 
+IMAGES = ("BEFORE", "AFTER")
 MOST_FACTOR = 3.0  # between means of one band on two dates; sun, season and sensor explain less
 
 
@@ -29,7 +30,7 @@ def open_pair(name: str, files: SiteFiles, settings: PairSettings, notify: Calla
     Raises RequestError: a date with hardly a usable pixel, or with nothing but one value.
     """
     is_there = about_site(files.decoded) == files.made_from
-    site = open_site(files.decoded)[0] if is_there else decode_site(name, files, settings, notify)
+    site = open_site(files.decoded)[0] if is_there else decode_site(name, files, settings, notify, IMAGES)
     return Sites({name: site}, {name: files}, (), Grouping((), ()), key_of(sites={name: dict(files.made_from)}))
 
 
@@ -78,7 +79,7 @@ def describe_levels(frame: SiteFrame, names: Sequence[str]) -> list[str]:
 def describe_missing(dataset: xr.Dataset) -> list[str]:
     """How much of each image is missing (nodata, mask, NaN, or outside of AFTER) in some band and left out."""
     pixels = dataset.sizes["y"] * dataset.sizes["x"]
-    shares = zip(("BEFORE", "AFTER"), dataset["valid_fraction"].values, strict=True)
+    shares = zip(IMAGES, dataset["valid_fraction"].values, strict=True)
     missing = {word: round((1 - float(share)) * pixels) for word, share in shares}
     return [
         f"{word}: {count} pixels ({share_text(count / pixels)}) are missing and left out"

@@ -40,17 +40,25 @@ Read = Callable[[Box], Dates]
 
 @dataclass(frozen=True)
 class Site:
-    """What is read of a site: `read(tile)` is (x_TCHW float32 physical, 0 where invalid; valid_THW bool)."""
+    """What is read of a site: `read(tile)` is (x_TCHW float32 physical, 0 where invalid; valid_THW bool).
+
+    `images`: what the dates are called where they are two images and no site of a config.
+    """
 
     name: str
     shape_yx: tuple[int, int]
     days_T: np.ndarray
     bands: tuple[str, ...]
     read: Read
+    images: tuple[str, ...] = ()
+
+    def date(self, number: int) -> str:
+        """What a message calls the date, from 0."""
+        return self.images[number] if self.images else f"{self.name}, date {number + 1}"
 
 
-def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = ()) -> Site:
-    """The chosen bands, in that order (none: all), and all dates of a cube (`open_cube`).
+def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = (), images: Sequence[str] = ()) -> Site:
+    """The chosen bands, in that order (none: all), and all dates of a cube (`open_cube`); see `Site` for `images`.
 
     Raises RequestError if it has fewer than two dates, or lacks a band.
     """
@@ -68,7 +76,7 @@ def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = ()) -> 
         return decode(part["image"].values, part["valid"].values.astype(bool, copy=False), bands, variables)
 
     shape_yx, days_T = (dataset.sizes["y"], dataset.sizes["x"]), to_days(dataset["time"].values)
-    return Site(name, shape_yx, days_T, tuple(one.name for one in variables), read)
+    return Site(name, shape_yx, days_T, tuple(one.name for one in variables), read, tuple(images))
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFra
     shift_T_yx, gain_T = np.zeros((dates, 2)), np.zeros(dates)
     windows = [site.read(tile) for tile in _windows(site)]
     for date in range(1, dates):
-        pairs, which = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows], f"{site.name}, date {date + 1}"
+        pairs, which = [Pair(x[0], x[date], seen[0], seen[date]) for x, seen in windows], site.date(date)
         if settings.coregister:
             shift = estimate_shift(pairs, settings.max_shift_px)
             shift_T_yx[date], gain_T[date] = shift.yx, shift.gain
@@ -137,15 +145,17 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
     warnings = []
     for date, is_flat_C in enumerate(is_flat_TC):
         if is_flat_C.all():
-            values = ", ".join(f"{value:g}" for value in mean_TC[date])
-            raise RequestError(
-                f"the site {site.name} holds nothing but one value on date {date + 1} of {len(is_flat_TC)} ({values} in "
-                f"{', '.join(site.bands)}): there is nothing to compare; fetch the file again, state source.nodata if this is "
-                "it, or leave the site out of source.sites"
+            values = f"{', '.join(f'{value:g}' for value in mean_TC[date])} in {', '.join(site.bands)}"
+            what, remedy = (
+                f"the site {site.name} holds nothing but one value on date {date + 1} of {len(is_flat_TC)}",
+                ("fetch the file again, state source.nodata if this is it, or leave the site out of source.sites"),
             )
+            if site.images:
+                what, remedy = f"{site.date(date)} holds nothing but one value", "is it the nodata value, or the wrong image?"
+            raise RequestError(f"{what} ({values}): there is nothing to compare; {remedy}")
         if is_flat_C.any():
             names = ", ".join(band for band, is_flat in zip(site.bands, is_flat_C, strict=True) if is_flat)
-            warnings.append(f"{site.name}, date {date + 1}: {names} holds one value everywhere and has no information")
+            warnings.append(f"{site.date(date)}: {names} holds one value everywhere and has no information")
     return warnings
 
 
@@ -165,9 +175,12 @@ def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
         square_TC = square_TC + here_square_TC + delta_TC**2 * count_T[:, None] * share_T1
         mean_TC, count_T = mean_TC + delta_TC * share_T1, total_T
     if (few := np.flatnonzero(count_T < MIN_SEEN_PX)).size:
+        count, needed = f"{int(count_T[few[0]])} usable pixels", f"at least {MIN_SEEN_PX} are needed"
+        if site.images:
+            raise RequestError(f"{site.date(int(few[0]))} has {count}, {needed}; check its nodata value and its mask")
         raise RequestError(
-            f"the site {site.name} has {int(count_T[few[0]])} usable pixels on date {few[0] + 1} of {len(count_T)}, at least "
-            f"{MIN_SEEN_PX} are needed; check nodata and quality, or set cube.min_valid_fraction to leave such scenes out"
+            f"the site {site.name} has {count} on date {few[0] + 1} of {len(count_T)}, {needed}; check nodata and quality, or "
+            "set cube.min_valid_fraction to leave such scenes out"
         )
     return mean_TC, np.sqrt(square_TC / count_T[:, None])
 

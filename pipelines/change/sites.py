@@ -145,9 +145,11 @@ def choose_sites(sites: Sequence[str], requested: Sequence[str] | None, refused:
 # ---------------------------------------------------------------- decoded sites on disk
 
 
-def decode_site(name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None]) -> LabelledSite:
-    """Measures a site and writes what networks see of it. Raises as `open_sites`."""
-    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
+def decode_site(
+    name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None], images: Sequence[str] = ()
+) -> LabelledSite:
+    """Measures a site, or two `images`, and writes what networks see of it. Raises as `open_sites`."""
+    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands, images)
     pair = pairs.measure_site(site, settings)
     for line in (*pair.notes, *(f"WARNING {warning}" for warning in pair.warnings)):
         notify(f"  {line}")

@@ -31,7 +31,7 @@ from pipelines.cube.integrity import (
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, PatientFrame, parse_crs
-from pipelines.scene import Band, fill_value
+from pipelines.scene import Band, bands_from_json, fill_value
 from pipelines.wording import without_secrets
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
@@ -120,11 +120,13 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
     path = local_path(uri)
     if path.exists():
         if not path.is_dir():
-            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (cube.uri)")
+            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (in a config cube.uri)")
         if icechunk.Repository.exists(storage_of(uri)) or (path / "snapshots").is_dir():
             return open_repository(uri)
         if foreign := sorted(entry.name for entry in path.iterdir()):
-            raise CubeMismatch(f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (cube.uri)")
+            raise CubeMismatch(
+                f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (in a config cube.uri)"
+            )
     # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -306,6 +308,9 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         dataset = dataset.assign_coords(texts)
         if not accept_damaged:
             _require_whole(dataset, uri)
+        order = [name for name in (*dataset[IMAGE].dims, *COORDINATES) if name in dataset]  # whatever the store lists
+        arrays = {name: dataset[name].variable for name in (IMAGE, VALID)}
+        dataset = xr.Dataset(arrays, {name: dataset[name].variable for name in order}, dataset.attrs)
         return with_named_reads(dataset, root, (IMAGE, VALID), uri)
 
 
@@ -389,9 +394,4 @@ def space_dims(dataset: xr.Dataset) -> tuple[str, ...]:
 
 def bands_of(dataset: xr.Dataset) -> tuple[Band, ...]:
     """The bands of a cube, in its order."""
-    bands = []
-    for entry in json.loads(dataset[IMAGE].attrs["bands"]):
-        nodata, valid_range = entry["nodata"], entry.get("valid_range")
-        entry |= {"nodata": None if nodata is None else float(nodata), "valid_range": tuple(valid_range) if valid_range else None}
-        bands.append(Band(**entry))
-    return tuple(bands)
+    return bands_from_json(dataset[IMAGE].attrs["bands"])

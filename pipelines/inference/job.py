@@ -34,7 +34,7 @@ class Request:
     """One forecast of a cube's version. `steps` are the forecaster's arguments; `scene_ids` those of the context, oldest first.
 
     target_utc: one date per lead. issued_utc: the last date of the context (ISO 8601). units: variable -> unit of its band, ""
-    for an index of bands. note: what a person must know of the choice, "" for nothing.
+    for an index of bands. notes: what a person must know of the choice.
     """
 
     dataset: xr.Dataset
@@ -46,7 +46,7 @@ class Request:
     issued_utc: str
     scene_ids: tuple[str, ...]
     units: dict[str, str]
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def targets_iso(self) -> list[str]:
@@ -55,18 +55,21 @@ class Request:
 
 def choose_dates(
     dataset: xr.Dataset, snapshot: str, settings: SampleSettings, *, issue: datetime | None = None,
-    dates: Sequence[datetime] | None = None,
+    dates: Sequence[datetime] | None = None, step_days: float | None = None,
 ) -> Request:  # fmt: skip
     """The forecast from the last date up to `issue` (default: the last of all) for `dates` (default: the next steps).
 
-    Raises RequestError as `steps_from` does.
+    step_days: the step that the model was trained on. Raises RequestError as `steps_from` does.
     """
-    times = dataset["time"].values
-    steps = steps_from(times, settings.steps, settings.context, settings.horizon, issue, dates)
-    last, note = times[steps.issue], ""
+    times, notes = dataset["time"].values, []
+    steps = steps_from(times, settings.steps, settings.context, settings.horizon, issue, dates, step_days)
+    last, seen = times[steps.issue], np.flatnonzero(steps.context_T >= 0)
     issued = f"{last.astype('datetime64[s]')}Z"
     if issue is not None and np.datetime64(issue) - last > np.timedelta64(1, "D"):
-        note = f"issued from {issued}, the last date up to {issue:%Y-%m-%d}, which was asked for"
+        notes.append(f"issued from {issued}, the last date up to {issue:%Y-%m-%d}, which was asked for")
+    if seen[0] > 0 and steps.context_T[seen[0]] == 0:
+        covered = f"{settings.context - seen[0]} of the {settings.context} steps of context"
+        notes.append(f"the dates cover {covered}: scores and intervals are of forecasts from all of it")
     units = {band.name: band.unit for band in bands_of(dataset)}
     return Request(
         dataset=dataset,
@@ -78,7 +81,7 @@ def choose_dates(
         issued_utc=issued,
         scene_ids=tuple(str(dataset["scene_id"].values[i]) for i in steps.context_T if i >= 0),
         units={v.name: units.get(v.bands[0], "") if v.formula == "band" else "" for v in settings.variables},
-        note=note,
+        notes=tuple(notes),
     )
 
 

@@ -19,7 +19,7 @@ Axes: K leads, C variables, H rows, W columns; what follows C may be anything el
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import length_hint
 from typing import Any
 
@@ -55,6 +55,11 @@ class Intervals:
         shape = (len(y_KCHW), -1, *[1] * (y_KCHW.ndim - 2))
         below, above = (np.array(margin)[: len(y_KCHW)].reshape(shape) for margin in (self.below_KC, self.above_KC))
         return (y_KCHW - below).astype(np.float32), (y_KCHW + above).astype(np.float32)
+
+    def of_leads(self, lead_K: np.ndarray) -> "Intervals":
+        """The intervals of these leads, from 0, in that order."""
+        below, above = (tuple(margins[lead] for lead in lead_K) for margins in (self.below_KC, self.above_KC))
+        return replace(self, below_KC=below, above_KC=above)
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), **{name: [list(row) for row in getattr(self, name)] for name in ("below_KC", "above_KC")}}

@@ -127,6 +127,9 @@ class Evaluation:
         known = {name: content[name] for name in ("shipped", "methods", "details", "protocol")}
         return cls(**known, verdict=verdict, criteria=tuple(Criterion(**one) for one in criteria), notes=tuple(content["notes"]))
 
+    def __repr__(self) -> str:
+        return f"Evaluation({self.shipped}, {self.verdict.sentence!r})"
+
     def _repr_html_(self) -> str:
         """The figures of all methods, the published one first, and the verdict."""
         names = sorted(self.methods, key=lambda name: name != self.shipped)

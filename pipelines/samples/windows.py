@@ -17,6 +17,7 @@ from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, a
 from pipelines.tiles import Box
 
 SMALLEST_BLOCK_PX = 8  # that split.block_px may be
+REACH = 1.5  # horizons: dates farther ahead are not forecast
 MAX_STEPS = 1_000_000
 
 
@@ -228,33 +229,69 @@ class ForecastSteps:
     usable_N: np.ndarray  # bool
     target_days_K: np.ndarray  # float64 days since 1970
     issue: int
+    lead_K: np.ndarray | None = None  # int64: the lead, from 0, whose errors are those of each target; None: in their order
 
 
 def steps_from(
-    times: np.ndarray, steps: Sampling, context: int, horizon: int, issue: object = None, dates: Sequence[object] | None = None
-) -> ForecastSteps:
+    times: np.ndarray, steps: Sampling, context: int, horizon: int, issue: object = None, dates: Sequence[object] | None = None,
+    step_days: float | None = None,
+) -> ForecastSteps:  # fmt: skip
     """Context and targets of a forecast issued at the last date not after `issue` (default: the last date).
 
     Targets are `dates`, else the next `horizon` observed dates (mode observed, as far as the cube has them), continued at the
-    median interval of the dates; or the next regular steps. Raises RequestError if there is no date to issue from, or a
-    target is not later.
+    median interval of the dates; or the next regular steps. step_days: the step of training, for a cube of one date.
+
+    Raises RequestError if there is no date to issue from, `dates` do not rise, are not later or are out of reach, or nothing
+    states the step.
     """
     days = to_days(times)
     last = len(times) - 1 if issue is None else int(np.searchsorted(times, as_utc(issue), side="right")) - 1
     if last < 0:
         raise RequestError(f"prediction.issue is {issue}, but the cube begins at {day_text(days[0])}: choose a later date")
+    every, lead_K = forecast_step(times, steps, step_days if dates is not None else None), None
     if dates is not None:
-        target = np.sort(to_days(np.array([as_utc(date) for date in dates])))
-        if target.size == 0 or target[0] <= days[last]:
-            raise RequestError(f"prediction.dates must be later than the issue date {day_text(days[last])}")
+        target = to_days(np.array([as_utc(date) for date in dates], "datetime64[ns]"))
+        lead_K = leads_of(target, days[last], every, horizon)
     elif steps.mode == "observed":
         known = days[last + 1 : last + 1 + horizon]
-        every = median_step_days(times) if len(times) > 1 else 1.0
         start = known[-1] if len(known) else days[last]
         target = np.concatenate([known, start + every * np.arange(1, horizon - len(known) + 1)])
     else:
-        target = days[last] + resolve_steps(times, steps)[0] * np.arange(1, horizon + 1)
-    return ForecastSteps(context_before(times, steps, context, last), np.arange(len(times)) <= last, target, last)
+        target = days[last] + every * np.arange(1, horizon + 1)
+    return ForecastSteps(context_before(times, steps, context, last), np.arange(len(times)) <= last, target, last, lead_K)
+
+
+def forecast_step(times: np.ndarray, steps: Sampling, step_days: float | None) -> float:
+    """Days from one target to the next; of a single date `step_days`. Raises RequestError where nothing states it."""
+    if steps.mode == "regular" and (len(times) > 1 or steps.every_days is not None or step_days is None):
+        return resolve_steps(times, steps)[0]
+    if len(times) > 1:
+        return median_step_days(times)
+    if step_days is None:
+        raise RequestError(
+            "there is one date with data, which states no step: give more dates, or say what to forecast (dates, in a config "
+            "prediction.dates)"
+        )
+    return step_days
+
+
+def leads_of(target_days_K: np.ndarray, issue_day: float, every_days: float, horizon: int) -> np.ndarray:
+    """The lead, from 0, that is nearest in time to each target, int64. Raises RequestError for dates that cannot be forecast.
+
+    >>> leads_of(np.array([104.0, 121.0]), 100.0, 10.0, 3)
+    array([0, 1])
+    """
+    if target_days_K.size == 0 or target_days_K[0] <= issue_day:
+        raise RequestError(f"the dates to forecast (prediction.dates) must be later than the issue date {day_text(issue_day)}")
+    if (np.diff(target_days_K) <= 0).any():
+        shown = ", ".join(map(day_text, target_days_K))
+        raise RequestError(f"the dates to forecast (prediction.dates) must rise and not repeat, they are {shown}: sort them")
+    if (ahead := target_days_K[-1] - issue_day) > REACH * horizon * every_days:
+        raise RequestError(
+            f"{day_text(target_days_K[-1])} is {ahead:g} days after the issue date {day_text(issue_day)}; the model forecasts "
+            f"{horizon} steps of {every_days:g} days: choose dates up to {day_text(issue_day + REACH * horizon * every_days)}"
+        )
+    return np.clip(np.rint((target_days_K - issue_day) / every_days), 1, horizon).astype(np.int64) - 1
 
 
 def context_before(times: np.ndarray, steps: Sampling, context: int, last: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import yaml
 
 import driftline
 from pipelines.errors import ArtefactDamaged, ConfigError, MissingInput, RequestError
+from pipelines.grid import parse_crs
 
 pytestmark = pytest.mark.torch
 QUICK = {"crs": "EPSG:32635", "context": 3, "horizon": 2, "epochs": 1, "baselines": ["persistence"]}
@@ -91,9 +92,47 @@ def test_dates_and_issue_can_be_chosen(trained: driftline.Forecaster) -> None:
     cut = trained.predict(series.sel(time=slice(None, "2021-01-31")), ["2021-02-20"], crs="EPSG:32635")
     np.testing.assert_array_equal(chosen["forecast"], cut["forecast"])
     assert chosen.attrs["issued_utc"] == "2021-01-25T00:00:00Z"
-    for dates, message in ((["2020-02-01"], "later than the issue date"), ([], "1 to 2"), (["soon"], "not a date")):
+    for dates, message in (
+        (["2020-02-01"], "later than the issue date"),
+        ([], "1 to 2"),
+        ("soon", "not a date"),
+        (["2021-02-10", "2021-02-05"], "must rise and not repeat"),
+        ("2021-05-01", "the model forecasts 2 steps of 10 days: choose dates up to 2021-02-24"),
+    ):
         with pytest.raises(RequestError, match=message):
-            trained.predict(dates=dates)
+            trained.predict(dates=dates, issue="2021-01-25")
+
+
+def test_a_date_has_the_interval_of_the_lead_nearest_in_time(trained: driftline.Forecaster) -> None:
+    wanted = trained.predict()
+    second = trained.predict(dates=str(wanted["time"].values[1]))
+    widths = [one["upper"] - one["lower"] for one in (wanted, second)]
+    np.testing.assert_allclose(widths[1][0], widths[0][1], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(widths[0][0], widths[0][1], rtol=1e-3)
+
+
+def test_a_forecast_says_what_it_could_not_use(trained: driftline.Forecaster) -> None:
+    series = make_series()
+    series["ndvi"][-2:] = np.nan
+    forecast = trained.predict(series, crs=32635)
+    assert "issued from 2021-01-05T00:00:00Z: the 2 later dates have no usable pixel" in forecast.attrs["notes"]
+    short = trained.predict(make_series().isel(time=[-2, -1]), crs=32635)
+    assert "the dates cover 2 of the 3 steps of context" in short.attrs["notes"]
+    with pytest.raises(RequestError, match="one date with data, which states no step"):
+        trained.predict(make_series().isel(time=[-1]), crs=32635)
+    assert trained.predict(make_series().isel(time=[-1]), "2021-02-05", crs=32635).sizes["time"] == 1
+
+
+def test_a_cube_is_forecast_in_physical_values(tmp_path: Path) -> None:
+    packed = (make_series() * 10_000).round().fillna(-32_768).astype("int16").assign_coords(make_series().coords)
+    packed["ndvi"].attrs = {"scale_factor": 1e-4, "_FillValue": -32_768}
+    cube = driftline.ingest(packed, tmp_path / "cube", crs=32635)
+    trained = driftline.train(cube, settings=TINY_NET, **QUICK)
+    from_cube, from_memory = trained.predict(cube), trained.predict(packed, crs=32635)
+    np.testing.assert_array_equal(from_cube["forecast"], from_memory["forecast"])
+    assert 0.1 < float(from_cube["forecast"].mean()) < 0.9
+    with pytest.raises(RequestError, match="pass the cube"):
+        trained.predict(cube["image"])
 
 
 def test_tables_for_notebooks_are_escaped(trained: driftline.Forecaster) -> None:
@@ -108,6 +147,8 @@ def test_tables_for_notebooks_are_escaped(trained: driftline.Forecaster) -> None
     [
         ({"variable": "evi"}, "is called evi; there are: ndvi"),
         ({"variable": {"name": "evi"}}, "names no bands"),
+        ({"horizon": 0}, "horizon is 0; expected a whole number from 1 on"),
+        ({"context": 2.5}, "context is 2.5; expected a whole number from 1 on"),
         ({"context": 36}, "40 dates with data are too few .* context \\+ 3 x horizon = 42 are needed"),
         ({"crs": None}, "no CRS"),
         ({"settings": {"model": {"hiden": [4]}}}, "hiden"),
@@ -144,6 +185,21 @@ def test_change_is_found_where_it_was_made() -> None:
     for other, message in ((after.isel(x=slice(1, None)), "on different grids.*reproject_match"), (after[["red"]], "after red")):
         with pytest.raises(RequestError, match=message):
             driftline.find_change(before, other, crs="EPSG:32635")
+    flat, unseen, here = xr.full_like(after, 7.0), after.where(False), before.assign_coords(spatial_ref=0)
+    here["spatial_ref"].attrs["crs_wkt"] = parse_crs("EPSG:32635").to_wkt()
+    for first, last, crs, message in (
+        (before, flat, 32635, r"after holds nothing but one value \(7, 7 in nir, red\)"),
+        (before, after.where(after["x"] < 10), 32635, "after has 39 usable pixels, at least 64 are needed"),
+        (before, unseen, 32635, "no pixel of after has data in every band"),
+        (here, after, None, "after: the data have no CRS"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            driftline.find_change(first, last, crs=crs)
+    with pytest.warns(UserWarning, match="after: red holds one value everywhere"):
+        found = driftline.find_change(before, after.assign(red=xr.full_like(after["red"], 7.0)), crs=32635)
+    assert "after: red holds one value everywhere" in found.attrs["notes"]
+    with pytest.raises(RequestError, match="threshold is 'high'; expected standard deviations above 0"):
+        driftline.find_change(before, after, "high", crs=32635)
     with pytest.raises(RequestError, match="before has 2 dates"):
         driftline.find_change(xr.concat([before, after], "time"), after, crs="EPSG:32635")
 
@@ -157,6 +213,9 @@ def test_a_run_is_what_the_command_line_leaves(tiny_run: Path) -> None:
     assert run.summary["verdict"]["sentence"] == run.verdict.sentence
     assert driftline.open_run("runs/tiny") == run
     assert escape(run.verdict.sentence) in run._repr_html_()
+    assert repr(run) == f"Run('runs/tiny': {run.summary['sentence']})"
+    assert repr(run.evaluation) == f"Evaluation(model, {run.verdict.sentence!r})"
+    assert repr(driftline.load_model("runs/tiny").run) == "ForecastRun('tiny', task='forecast')"
 
     products = run.open()
     published, predicted = products[next(iter(products))], driftline.predict("runs/tiny")  # from the run's own cube

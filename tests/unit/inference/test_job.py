@@ -31,11 +31,16 @@ def test_by_default_the_next_steps_after_the_last_date(dated: xr.Dataset) -> Non
     assert request.issued_utc == "2020-02-20T00:00:00Z"
     assert request.targets_iso == ["2020-03-01T00:00:00Z", "2020-03-11T00:00:00Z"]
     assert request.scene_ids == ("scene 3", "scene 4", "scene 5")
-    assert (request.units, request.note) == ({"red": "1", "ndvi": ""}, "")
+    assert (request.units, request.notes) == ({"red": "1", "ndvi": ""}, ())
 
 
 def test_an_issue_long_after_the_last_date_before_it_is_noted(dated: xr.Dataset) -> None:
     request = choose_dates(dated, "S1", SETTINGS, issue=datetime(2020, 1, 29), dates=[datetime(2020, 2, 1)])
-    assert request.note == "issued from 2020-01-21T00:00:00Z, the last date up to 2020-01-29, which was asked for"
+    assert request.notes == ("issued from 2020-01-21T00:00:00Z, the last date up to 2020-01-29, which was asked for",)
     assert request.targets_iso == ["2020-02-01T00:00:00Z"]
-    assert choose_dates(dated, "S1", SETTINGS, issue=datetime(2020, 1, 21, 12)).note == ""
+    assert choose_dates(dated, "S1", SETTINGS, issue=datetime(2020, 1, 21, 12)).notes == ()
+
+
+def test_a_context_that_the_dates_do_not_cover_is_noted(dated: xr.Dataset) -> None:
+    request = choose_dates(dated.isel(time=slice(2)), "S1", SETTINGS)
+    assert request.notes == ("the dates cover 2 of the 3 steps of context: scores and intervals are of forecasts from all of it",)

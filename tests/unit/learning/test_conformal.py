@@ -103,3 +103,10 @@ def test_a_forecast_of_another_shape_is_told_whose_it_is():
 
     with pytest.raises(ValueError, match=r"Wrong forecast \(1, 1, 1, 2\); the target is \(1, 1, 2, 2\)"):
         calibrate(Wrong(0.0), windows_of([1.0]))
+
+
+def test_intervals_of_chosen_leads():
+    intervals = Intervals(0.9, ((1.0,), (2.0,), (3.0,)), ((1.0,), (2.0,), (3.0,)), 19)
+    lower, upper = intervals.of_leads(np.array([2, 0])).bounds(np.zeros((2, 1, 1, 1), np.float32))
+    assert upper.ravel().tolist() == [3.0, 1.0]
+    assert lower.ravel().tolist() == [-3.0, -1.0]

@@ -86,6 +86,7 @@ def test_the_ensemble_is_the_scaled_mean_of_its_members(make_window):
     want = baseline + made.residual_scale_K.view(-1, 1, 1, 1) * (alone[0] + alone[1] + alone[2]) / 3
     torch.testing.assert_close(made.compute(batch), want, atol=1e-6, rtol=0)
     assert torch.equal(made.compute(batch)[:, 2], baseline[:, 2])
+    assert torch.equal(made.of_leads([2, 9, 2]).compute(batch), baseline)
 
 
 def test_members_differ_and_keep_the_global_random_state():

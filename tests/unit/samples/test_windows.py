@@ -120,9 +120,23 @@ def test_a_short_history_is_padded_without_observations():
 def test_impossible_forecast_requests_are_refused():
     with pytest.raises(RequestError, match=r"prediction\.issue is 2019-01-01, but the cube begins at 2020-01-01"):
         steps_from(DAILY, Sampling(), 3, 2, issue="2019-01-01")
-    with pytest.raises(RequestError, match=r"prediction\.dates must be later than the issue date 2020-01-12"):
-        steps_from(DAILY, Sampling(), 3, 2, dates=["2020-01-12"])
+    for dates, message in (
+        (["2020-01-12"], r"\(prediction\.dates\) must be later than the issue date 2020-01-12"),
+        (["2020-01-14", "2020-01-13"], "must rise and not repeat, they are 2020-01-14, 2020-01-13"),
+        (["2020-01-13", "2020-01-13"], "must rise and not repeat"),
+        (["2020-01-16"], "2020-01-16 is 4 days after .*; the model forecasts 2 steps of 1 days: choose dates up to 2020-01-15"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            steps_from(DAILY, Sampling(), 3, 2, dates=dates)
     with pytest.raises(RequestError, match=r"every_days 1e-300 makes more than 1000000 steps of \d+ days: set at least"):
         nearest_steps(DAILY, Sampling("regular", every_days=1e-300))
     with pytest.raises(RequestError, match=r"one date, which gives no interval of steps: set samples\.steps\.every_days"):
         steps_from(DAILY[:1], Sampling("regular"), 3, 2)
+    with pytest.raises(RequestError, match="one date with data, which states no step"):
+        steps_from(DAILY[:1], Sampling(), 3, 2)
+
+
+def test_a_date_that_is_asked_for_has_the_lead_nearest_in_time():
+    assert steps_from(DAILY, Sampling(), 3, 4).lead_K is None
+    assert steps_from(DAILY, Sampling(), 3, 4, dates=["2020-01-15", "2020-01-17T06:00"]).lead_K.tolist() == [2, 3]
+    assert steps_from(DAILY[:1], Sampling(), 3, 4, dates=["2020-01-05"], step_days=2.0).lead_K.tolist() == [1]

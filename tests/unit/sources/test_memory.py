@@ -94,9 +94,11 @@ def test_a_data_array_has_bands_by_its_coordinate_or_its_name() -> None:
     assert [band.name for band in memory_source(series(), ["nir"]).bands] == ["nir"]
 
 
-def test_a_crs_that_is_given_counts_more_than_none_or_another() -> None:
+def test_a_crs_is_given_where_there_is_none_and_may_not_contradict_the_data() -> None:
     assert memory_source(series().drop_vars("spatial_ref"), crs="EPSG:3035").crs == "EPSG:3035"
-    assert memory_source(series(), crs="EPSG:3035").crs == "EPSG:3035"
+    assert memory_source(series(), crs=32635).crs == "EPSG:32635"
+    with pytest.raises(RequestError, match="crs=3035 is not the CRS that the data state, EPSG:32635: leave crs out"):
+        memory_source(series(), crs=3035)
     with pytest.raises(RequestError, match="file names are not read"):  # GDAL would open it
         memory_source(series(), crs="/etc/passwd")
 
@@ -110,7 +112,9 @@ REFUSED = {
     "uneven x": (series(x=[0.0, 10.0, 20.0, 30.0, 45.0]), "coordinate x is not evenly spaced: 30 is followed by 45"),
     "one column": (series().isel(x=[0]), "axis x has 1 pixel"),
     "no coordinate": (series().drop_vars("y"), "no coordinate y"),
-    "other names": (series().rename(x="lon", y="lat"), r"no variable has the axes \(time, y, x\).*rename"),
+    "metres in degrees": (series().assign_coords(spatial_ref=mapping("EPSG:4326")), "EPSG:4326 is in degrees, .* x from 500005"),
+    "degrees in metres": (series(x=25 + X / 1e9, y=45 + Y / 1e9), 'EPSG:32635 is in metre, .* look like degrees: .*"EPSG:4326"'),
+    "other names": (series().rename(x="easting", y="northing"), r"no variable has the axes \(time, y, x\).*rename"),
     "no CRS": (series().drop_vars("spatial_ref"), r'no CRS .*crs="EPSG:32635".*rio.write_crs'),
     "text": (series().assign(red=series()["red"].astype(str)), "red holds <U.*, expected numbers"),
 }
@@ -125,4 +129,25 @@ def test_what_a_run_could_not_use_is_refused_with_the_remedy(case: str) -> None:
 
 def test_an_unknown_band_is_refused_with_those_there_are() -> None:
     with pytest.raises(RequestError, match=re.escape("no variable (time, y, x) is called blue; there are: red, nir")):
-        memory_source(series(), ["blue"])
+        memory_source(series(), "blue")
+    with pytest.raises(RequestError, match=re.escape('did you mean nir? dataset.rename({"nir": "NIR"})')):
+        memory_source(series(), ["NIR"])
+    with pytest.raises(RequestError, match=re.escape('the DataArray has no name: array.rename("ndvi")')):
+        memory_source(series()["red"].rename(None), ["ndvi"])
+
+
+@pytest.mark.parametrize("names", [("latitude", "longitude"), ("lat", "lon")])
+def test_latitude_and_longitude_are_y_and_x_as_float32_rounds_them(names: tuple[str, str]) -> None:
+    lat, lon = names
+    places = {"y": (45 - 1e-4 * np.arange(4)).astype("float32"), "x": (25 + 1e-4 * np.arange(5)).astype("float32")}
+    data = series(**places).assign_coords(spatial_ref=mapping("EPSG:4326")).rename(y=lat, x=lon)
+    grid = memory_source(data).native_grid()
+    assert grid.crs == "EPSG:4326"
+    np.testing.assert_allclose(grid.resolution_xy, (1e-4, -1e-4), rtol=0.02)
+
+
+def test_a_scale_that_stays_on_values_of_floating_point_is_said() -> None:
+    data = series()
+    data["red"].attrs = {"scale_factor": 0.001}
+    assert memory_source(data).notes == ("red: scale_factor 0.001 of its attributes was applied",)
+    assert memory_source(data.astype("uint16")).notes == ()
