@@ -131,7 +131,7 @@ def ingest(
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
-    drift = find_drift(uri, {*outcomes[0], *outcomes[1]}, source.bands)
+    drift = find_drift(uri, {*outcomes[0], *outcomes[1]})
     noted = (*listing.remarks(), *run.remarks)
     report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, noted, run.missing, drift)
     if settings.refused_json is not None:
@@ -144,11 +144,12 @@ def ingest(
     return report
 
 
-def find_drift(uri: str, new: set[str], bands: tuple[Band, ...]) -> tuple[str, ...]:
+def find_drift(uri: str, new: set[str]) -> tuple[str, ...]:
     """Lines about new scenes whose values are far from those of the cube's other scenes."""
     if not new:
         return ()
     with naming_damage(uri):
+        bands = store.bands_of(store.open_cube(uri, accept_damaged=True))
         return tuple(find_outliers(known_figures(store.open_repository(uri), BRANCH), new, bands))
 
 

@@ -13,6 +13,7 @@ from rasterio.enums import ColorInterp
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
 from pipelines.cube.ingest import RECORDED, IngestReport, IngestSettings, ingest
+from pipelines.cube.integrity import SEAL
 from pipelines.cube.store import open_cube, open_repository
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
@@ -227,7 +228,8 @@ def test_scenes_that_an_earlier_version_read_wrongly_are_read_again(tmp_path, mo
         before.setattr("pipelines.sources.layered.convert", lambda values, *_: values)
         ingested(folder(tmp_path), tmp_path)
     session = open_repository(str(tmp_path / "cube")).writable_session("main")
-    del zarr.open_group(session.store).attrs[RECORDED]
+    for name in (RECORDED, SEAL):
+        del zarr.open_group(session.store).attrs[name]
     session.commit("as an earlier version left it")
     report = ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings(workers=1))
     assert (len(report.replaced), len(report.unchanged)) == (3, 4)
