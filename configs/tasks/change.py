@@ -160,6 +160,7 @@ class ChangeEvaluation(Strict):
     )
     margin: Fraction = Field(0.01, description="smallest difference of F1 that matters; a smaller one is called equal")
     confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
+    near: Fraction = Field(0.05, description="metadata alone this near to the model's balanced accuracy makes it CONFOUNDED")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         seen: set[str] = set()

@@ -19,7 +19,7 @@ from flows import code
 from flows.folder import RunFolder, code_version, finished, load_checkpoint, require, require_model
 from flows.stage import require_unchanged
 from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_findings, format_refusals, format_report
-from flows.tasks.change_models import bands_seen, begun_from, pixel_areas, save, score_as_it_is
+from flows.tasks.change_models import audit_of, bands_seen, begun_from, pixel_areas, save, score_as_it_is
 from flows.trained import check_start
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json, write_text
@@ -208,7 +208,9 @@ class Change(TrainedTask):
         else:
             detectors = score_as_it_is(context, scores)
         scored = {**detectors, **score_indices(scores, build_indices(run), do)}
-        work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites))
+        audit_shipped = partial(audit_of, run, scores.sites, next(iter(scored.values()))[0])
+        audit = do("audit shortcuts", audit_shipped) if used_by(run) is None else None
+        work = partial(conclude, scored, configs.build_comparison(run), scores.sites, pixel_areas(scores.sites), audit)
         evaluation: Evaluation = do("compare", work)
         if used_by(run) is not None:
             evaluation = replace(evaluation, protocol=TRAINED_ELSEWHERE)
@@ -277,7 +279,7 @@ class Change(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.report_sections import change_section, evaluation_section
+        from pipelines.products.report_sections import change_section, evaluation_section, shortcut_section
         from pipelines.products.site_products import picture_name
 
         found = []
@@ -292,9 +294,10 @@ class Change(TrainedTask):
                     is_own=used_by(context.run) is None,
                 )
             )
-        return (
-            found if evaluation is None else [*found, evaluation_section(evaluation, drafts, is_own=used_by(context.run) is None)]
-        )
+        if evaluation is None:
+            return found
+        audit = [shortcut_section(one)] if (one := evaluation.details.get("audit")) else []
+        return [*found, evaluation_section(evaluation, drafts, is_own=used_by(context.run) is None), *audit]
 
 
 # ---------------------------------------------------------------- plan

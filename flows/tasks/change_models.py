@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pipelines.change.networks import Recipe
     from pipelines.change.site_scores import SiteScores
     from pipelines.change.sites import Sites
+    from pipelines.learning.shortcuts import Audit
     from pipelines.predictors import ChangeDetector
+    from pipelines.progress import Progress
 
 
 def bands_seen(run: ChangeRun) -> list[str]:
@@ -53,6 +55,16 @@ def score_as_it_is(context: Invocation, scores: SiteScores) -> dict[str, list[Me
     fused, model_hash = build_fused_index(detector.fuse_with), require(folder, "train")["model_hash"]
     work = partial(evaluate_trained, scores, detector, model_hash, fused)
     return {context.run.model.kind: [do("evaluate the model as it is", work)]}
+
+
+def audit_of(run: ChangeRun, sites: Sites, method: MethodScores, _progress: Progress) -> Audit:
+    """Whether metadata alone give the labels away as well as the method does."""
+    from models.baselines.class_references import MetadataForest
+    from pipelines.change.shortcut_audit import audit_change
+
+    near, confidence, seed = run.evaluation.near, run.evaluation.confidence, run.training.seed
+    build = partial(MetadataForest, 2, seed)
+    return audit_change(sites, method.audited, method.said, build, near=near, confidence=confidence)
 
 
 def save(task: TrainedTask, context: Invocation, sites: Sites, detector: ChangeDetector, snapshot: str) -> str:

@@ -87,7 +87,10 @@ def standardised(score_HW: np.ndarray, seen_HW: np.ndarray) -> np.ndarray:
 
 @dataclass
 class MethodScores:
-    """One method over all left-out groups. `blocks_B3` per site are what intervals are drawn from."""
+    """One method over all left-out groups. `blocks_B3` per site are what intervals are drawn from.
+
+    `said`: left-out region -> what was said (bool_P) of the `audited` pixels there ((P, 2) rows and columns in the site).
+    """
 
     counts: dict[str, Counts] = field(default_factory=dict)
     blocks_B3: dict[str, np.ndarray] = field(default_factory=dict)
@@ -95,10 +98,14 @@ class MethodScores:
     histogram: ScoreHistogram = field(default_factory=ScoreHistogram)
     histograms: dict[str, ScoreHistogram] = field(default_factory=dict)
     reliability: Reliability | None = None  # of scores that are probabilities
+    audited: Mapping[Region, np.ndarray] = field(default_factory=dict)
+    said: dict[Region, np.ndarray] = field(default_factory=dict)
 
     def add(self, region: Region, score_HW: np.ndarray, threshold: float, truth: Truth) -> None:
         """One left-out region; `score_HW` (>= 0) covers the whole site."""
         site, own = region.site, self.histograms.setdefault(region.site, ScoreHistogram())
+        if (pixels_P2 := self.audited.get(region)) is not None:
+            self.said[region] = np.asarray(score_HW[*pixels_P2.T] >= threshold)
         tallies = [one for one in (self.histogram, own, self.reliability) if one is not None]
         for part_HW, known in parts_of(region, score_HW, truth):
             usable = known.seen_HW & ~np.isnan(part_HW)

@@ -15,9 +15,11 @@ from pipelines.change.evaluation import MethodScores, evaluate_index
 from pipelines.change.intervals import Groups, f1_difference
 from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.networks import Do, NamedIndex, Recipe, TrainedNetwork, train_networks
+from pipelines.change.shortcut_audit import sample_pixels
 from pipelines.change.site_scores import SiteScores
 from pipelines.change.sites import Sites, key_of
 from pipelines.learning.result import Criterion, Evaluation, Figure, detection_verdict
+from pipelines.learning.shortcuts import Audit
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
 
@@ -58,7 +60,7 @@ def evaluate_detector(
     scores: SiteScores, recipe: Recipe, networks: Mapping[tuple[int, ...], TrainedNetwork], progress: Progress
 ) -> MethodScores:
     """Each group scored by those `networks` (key: the two groups left out) that have not seen it, fitted on the other groups."""
-    sites, method = scores.sites, MethodScores(reliability=Reliability())
+    sites, method = scores.sites, MethodScores(reliability=Reliability(), audited=sample_pixels(scores.sites))
     for outer, (name, group) in enumerate(zip(sites.grouping.names, sites.grouping.groups, strict=True)):
         progress(outer, len(sites.grouping))
         others = [g for g in range(len(sites.grouping)) if g != outer]
@@ -121,20 +123,24 @@ def conclude(
     asked: Comparison,
     sites: Sites,
     pixel_m2: Mapping[str, float],
+    audit: Audit | None,
     _progress: Progress,
 ) -> Evaluation:
     """Everything measured, and the verdict on the first method. `scored`: name -> its scores, one for each seed.
 
-    `pixel_m2`: site -> area of a pixel. The first seed counts; the others show the spread. Of each site the changed area is
-    mapped, labelled, and estimated from a sample of pixels as if only these had been labelled.
+    `audit`: of shortcuts; None for a model that has not learnt from these labels. `pixel_m2`: site -> area of a pixel. The first
+    seed counts; the others show the spread. Of each site the changed area is mapped, labelled, and estimated from a sample of
+    pixels as if only these had been labelled.
     """
     shipped, note, margin = next(iter(scored)), sites.grouping.note, asked.margin
     methods = {name: describe_method(seeds, asked.confidence, asked.groups) for name, seeds in scored.items()}
     ours, others = scored[shipped][0], {name: seeds[0].blocks_B3 for name, seeds in scored.items() if name != shipped}
     differences = {name: f1_difference(ours.blocks_B3, other, asked.groups, asked.confidence) for name, other in others.items()}
+    confounded_by, confounded = (audit.confounded_by, audit.sentence) if audit else ((), "")
     verdict = detection_verdict(
-        shipped, methods, differences, asked.must_beat, margin=margin, confidence=asked.confidence, are_strips=bool(note)
-    )
+        shipped, methods, differences, asked.must_beat, margin=margin, confidence=asked.confidence, are_strips=bool(note),
+        confounded_by=confounded_by, confounded=confounded,
+    )  # fmt: skip
     details = {
         "groups": sites.grouping.describe(),
         "note": note,
@@ -145,14 +151,16 @@ def conclude(
             name: estimate_area(ours.counts[name], area_m2, AREA_SAMPLE_PX, asked.confidence)
             for name, area_m2 in pixel_m2.items()
         },
+        "audit": audit.to_json() if audit else None,
     }
+    asked_of = [Criterion(f"F1 above {name}", differences[name].value, margin) for name in asked.must_beat]
     return Evaluation(
         shipped=shipped,
         methods={name: figures_of(method) for name, method in methods.items()},
         verdict=verdict,
-        criteria=tuple(Criterion(f"F1 above {name}", differences[name].value, margin) for name in asked.must_beat),
+        criteria=(*asked_of, *(audit.criteria if audit else ())),
         details=details,
-        notes=(note,) if note else (),
+        notes=(*([note] if note else []), *(audit.notes if audit else ())),
         protocol=PROTOCOL,
     )
 

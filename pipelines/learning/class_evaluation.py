@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.learning.class_metrics import Predicted, accuracy_difference, block_confusions, describe, flat_figures
 from pipelines.learning.intervals import Interval, Outcome
-from pipelines.learning.result import NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
+from pipelines.learning.result import CONFOUNDED, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
 from pipelines.learning.shortcuts import Audit
 from pipelines.samples.class_samples import ClassSamples
 from pipelines.wording import counted
@@ -85,10 +85,7 @@ def criteria_of(
     for name in asked.must_equal:
         upper = differences[name].value if differences[name].high is None else differences[name].high
         found.append(Criterion(f"accuracy minus that of {name}, upper bound", upper, -asked.margin))
-    gaps = [clue.gap for clue in audit.clues if clue.gap is not None and (clue.accuracy or 0) >= audit.chance + audit.near]
-    if gaps:
-        found.append(Criterion("balanced accuracy minus that of metadata alone", min(gaps), audit.near))
-    return tuple(found)
+    return (*found, *audit.criteria)
 
 
 def class_verdict(
@@ -108,9 +105,7 @@ def class_verdict(
     sentences.append(audit.sentence)
     missed = [criterion.name for criterion in criteria if not criterion.is_met]
     if audit.confounded_by:
-        sentences.append(
-            f"{NOT_TO_BE_PUBLISHED} nobody can say what the model has learnt. --even-if-confounded publishes it and says so."
-        )
+        sentences.append(CONFOUNDED)
     elif missed:
         sentences.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
     best = max(differences, key=lambda name: described[name]["accuracy"]["value"], default=None)

@@ -12,6 +12,7 @@ from pipelines.learning.intervals import Interval, Outcome, Unit
 from pipelines.notebook import html_table
 
 NOT_TO_BE_PUBLISHED = "Not to be published:"
+CONFOUNDED = f"{NOT_TO_BE_PUBLISHED} nobody can say what the model has learnt. --even-if-confounded publishes it and says so."
 Figure = float | int | str | None
 CLAIMS: dict[Outcome, str] = {
     "beats": "the model beats it",
@@ -163,11 +164,11 @@ def forecast_verdict(
 
 def detection_verdict(
     shipped: str, methods: Mapping[str, Mapping[str, Any]], differences: Mapping[str, Interval], must_beat: Sequence[str], *,
-    margin: float, confidence: float, are_strips: bool = False,
+    margin: float, confidence: float, are_strips: bool = False, confounded_by: tuple[str, ...] = (), confounded: str = "",
 ) -> Verdict:  # fmt: skip
     """The verdict over the differences of pooled F1 to each other method. `methods` as in evaluation.json.
 
-    are_strips: what was left out were strips of sites, not whole sites.
+    are_strips: what was left out were strips of sites, not whole sites. confounded: the sentence on what it is `confounded_by`.
     """
     outcomes = {name: difference.outcome(margin) for name, difference in differences.items()}
     wanting = failing(differences, must_beat, margin)
@@ -182,8 +183,10 @@ def detection_verdict(
     f1_of = {name: methods[name]["pooled"]["f1"] for name in must_beat}
     sentences += [_f1_sentence(name, f1_of[name], differences[name], margin, confidence) for name in must_beat]
     bar = f"by at least {margin:g}"
-    sentences += _gate_sentences(outcomes, must_beat, wanting, f"{bar} in F1", f"F1 is larger {bar}")
-    return Verdict(outcomes, tuple(must_beat), not wanting, " ".join(sentences), interval["unit"], margin, confidence)
+    gate = _gate_sentences(outcomes, must_beat, wanting, f"{bar} in F1", f"F1 is larger {bar}")
+    told = " ".join([*sentences, *([confounded, CONFOUNDED] if confounded_by else gate)])
+    is_publishable, must, unit = not (wanting or confounded_by), tuple(must_beat), interval["unit"]
+    return Verdict(outcomes, must, is_publishable, told, unit, margin, confidence, confounded_by=confounded_by)
 
 
 def failing(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.learning.class_metrics import accuracy_difference, balanced_accuracy_of, block_confusions
-from pipelines.learning.result import listed
+from pipelines.learning.result import Criterion, listed
 
 ALL = "all together"
 AND = " with "
@@ -85,6 +85,12 @@ class Audit:
             f"Metadata that could be a shortcut (the interval of the gap reaches below {self.near:g}): {listed(doubtful)}. "
             "Larger blocks or more of them would tell.",
         )
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What the gap to the best metadata must be; none where metadata say nothing."""
+        gaps = [clue.gap for clue in self.clues if clue.gap is not None and (clue.accuracy or 0) >= self.chance + self.near]
+        return (Criterion("balanced accuracy minus that of metadata alone", min(gaps), self.near),) if gaps else ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "clues": [asdict(clue) for clue in self.clues], "confounded_by": list(self.confounded_by)}

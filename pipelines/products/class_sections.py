@@ -10,6 +10,7 @@ from pipelines.learning.result import Evaluation
 from pipelines.products.charts import draw_reliability
 from pipelines.products.class_charts import draw_by_dates, draw_confusion
 from pipelines.products.json_values import Json
+from pipelines.products.report_sections import shortcut_section
 from pipelines.products.section import Column, Picture, Section, Table
 
 HECTARE_M2 = 1e4
@@ -25,10 +26,6 @@ METHODS = (
     Column("method", "method", "text"), Column("accuracy", "overall accuracy", "number", "high"), Column("accuracy_low", "from"),
     Column("accuracy_high", "to"), Column("balanced_accuracy", "balanced", "number", "high"),
     Column("mean_f1", "mean F1", "number", "high"), Column("calibration_error", "calibration error", "number", "low"),
-)  # fmt: skip
-CLUES = (
-    Column("name", "metadata alone", "text"), Column("accuracy", "balanced accuracy"), Column("gap", "model minus metadata"),
-    Column("low", "from"), Column("high", "to"), Column("said", "shortcut", "text"),
 )  # fmt: skip
 
 
@@ -92,28 +89,17 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
 
 def audit_section(evaluation: Evaluation) -> Section:
     """What metadata alone can say, and the labels that were used and dropped."""
-    audit, labels = evaluation.details["audit"], evaluation.details["labels"]
-    rows = [{**clue, "said": _said(clue)} for clue in audit["clues"]]
-    text = [
-        "A random forest on metadata alone, on the same folds. It is a shortcut if its balanced accuracy is less than "
-        f"{audit['near']:g} below the model's ({audit['model']:.3f}) and at least {audit['near']:g} above chance "
-        f"({audit['chance']:.3f})."
-    ]
+    labels = evaluation.details["labels"]
+    shortcuts = shortcut_section(evaluation.details["audit"])
     counts = [{"what": name, "labels": number} for name, number in labels["classes"].items()]
     dropped = [{"what": f"dropped: {reason}", "labels": number} for reason, number in labels["dropped"].items()]
     columns = (Column("what", "labels", "text"), Column("labels", "number", "whole"))
     spans = "; ".join(evaluation.details["spans"])
     tables = [
-        Table("", CLUES, rows),
+        *shortcuts.tables,
         Table(f"{labels['used']} of {labels['given']} labels used ({spans})", columns, [*counts, *dropped]),
     ]
-    return Section("audit", "Shortcuts and labels", text, tables=tables)
-
-
-def _said(clue: Json) -> str:
-    if clue["is_constant"]:
-        return "no: the same for all labels"
-    return "YES" if clue["is_shortcut"] else "cannot be excluded" if clue["could_be"] else "no"
+    return Section("audit", "Shortcuts and labels", shortcuts.text, tables=tables)
 
 
 def _between(row: Mapping[str, Any], key: str) -> str:

@@ -21,6 +21,11 @@ MAP_CAPTION = (
     "made on other sites or strips. Figures on the last panel: of the map as published, with the shipped threshold."
 )
 
+CLUES = (
+    Column("name", "metadata alone", "text"), Column("accuracy", "balanced accuracy"), Column("gap", "model minus metadata"),
+    Column("low", "from"), Column("high", "to"), Column("said", "shortcut", "text"),
+)  # fmt: skip
+
 
 def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> Section:
     """Errors by lead and skill against every baseline. `details`: metrics and skill, as in evaluation.json."""
@@ -136,3 +141,20 @@ def evaluation_section(evaluation: Evaluation, drafts: Path, *, is_own: bool = T
         )
         curves.append(Picture(drafts / "reliability.png", "Stated probability against what happened", caption))
     return Section("evaluation", "Evaluation", text=[evaluation.protocol], pictures=curves, tables=tables)
+
+
+def shortcut_section(audit: Json) -> Section:
+    """What metadata alone reaches (`pipelines.learning.shortcuts`, as JSON)."""
+    text = (
+        "A random forest on metadata alone, on the same folds. It is a shortcut if its balanced accuracy is less than "
+        f"{audit['near']:g} below the model's ({audit['model']:.3f}) and at least {audit['near']:g} above chance "
+        f"({audit['chance']:.3f})."
+    )
+    rows = [{**clue, "said": _said(clue)} for clue in audit["clues"]]
+    return Section("audit", "Shortcuts", [text], tables=[Table("", CLUES, rows)])
+
+
+def _said(clue: Json) -> str:
+    if clue["is_constant"]:
+        return "no: the same for all labels"
+    return "YES" if clue["is_shortcut"] else "cannot be excluded" if clue["could_be"] else "no"

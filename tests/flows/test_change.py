@@ -64,10 +64,18 @@ def test_a_run_finds_the_squares_and_a_second_one_does_nothing(workplace: Path) 
         "siamese_dcrn", "siamese_dcrn alone", "change_vector", "ir_mad", "change_vector, Otsu", "ir_mad, chi square, 1 %",
     ]  # fmt: skip
     assert min(evaluation["methods"][name]["f1"] for name in ("siamese_dcrn", "change_vector")) > 0.8
+    clues = {clue["name"] for clue in evaluation["details"]["audit"]["clues"]}
+    assert {"date", "season", "position", "size", "missing share", "site"} <= clues
+    assert evaluation["verdict"]["confounded_by"] == []
     assert evaluation["details"]["area"]["alpha"]["labelled_m2"] == pytest.approx(64 * 100, rel=2e-3)  # on the ellipsoid
     assert summary["sentence"].startswith("In 3 sites 3 patches (2.2 ha) have changed between 2018-06-01 and 2019-06-01; on")
     report = (FOLDER / "report.html").read_text()
-    for text in ("Stated probability against what happened", "48 x 48 pixels of 10, EPSG:32635", "2.78 % changed"):
+    for text in (
+        "Stated probability against what happened",
+        "48 x 48 pixels of 10, EPSG:32635",
+        "2.78 % changed",
+        "metadata alone",
+    ):
         assert text in report, text
     assert first["sites"]["alpha"]["patches"] >= 1
     assert first["largest"][0]["first_date"] is None  # of a pair nobody knows when: no NaT, which a report would print
@@ -148,7 +156,7 @@ def check_a_loser_is_withdrawn(config: Path) -> None:
     """Nothing can beat the index by 0.9: what the model before it published is withdrawn, until somebody insists."""
     lost = ("evaluation.must_beat=[change_vector]", "evaluation.margin=0.9")
     assert not carry_out("evaluate", config, *lost)["is_publishable"]
-    (criterion,) = read("evaluation.json")["criteria"]
+    criterion, *_ = read("evaluation.json")["criteria"]
     assert (criterion["name"], criterion["requested"], criterion["is_met"]) == ("F1 above change_vector", 0.9, False)
     assert criterion["value"] < 0.1
     (FOLDER / "report.html").unlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_run
+from flows import disaster
 from flows.demo import DATA
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,3 +36,11 @@ def test_the_data_of_the_demos_lie_in_the_working_folder(name, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
     assert (Path(run.source.path).parent, run.runs) == (DATA, "runs")
+
+
+def test_the_made_disaster_is_where_its_module_writes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, products in (("disaster-segment", disaster.SEGMENT), ("disaster-monitor", disaster.MONITOR)):
+        run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
+        assert Path(run.source.path).parent == disaster.FOLDER
+        assert Path(run.runs, run.name) == products.parent
