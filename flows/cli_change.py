@@ -33,7 +33,7 @@ def change(
         float | None,
         typer.Option(help="least score of a changed pixel; default: 1.5 standard deviations of the site, or the model's own"),
     ] = None,
-    nodata: Annotated[float | None, typer.Option(help="value of missing pixels; default: what the files say")] = None,
+    nodata: Annotated[float | None, typer.Option(help="value of missing pixels, beside those in the files")] = None,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="where the run's folder NAME is made")] = "runs",
     overrides: Overrides = None,
     dry_run: DryRun = False,

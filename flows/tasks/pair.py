@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.change.site_prediction import SiteChange
     from pipelines.change.site_scores import SiteScores
     from pipelines.change.sites import SiteFiles
-    from pipelines.sources.images import PairSource
+    from pipelines.sources.image_pair import PairSource
 
 PREDICTED = ("flows.tasks.pair:Pair.predict",)
 LOOKS_LIKE_CHANGE = "Clouds, seasons and the angle of the sun look like change."
