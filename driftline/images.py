@@ -48,7 +48,7 @@ def find_change(
         cube = Path(folder) / "cube"
         write(source, cube)
         site = site_of_cube("images", open_cube(cube))
-        frame = measure_site(site)
+        frame = measure_site(site, is_pair=True)
         rows, columns = site.shape_yx
         x_TCHW, valid_THW = (torch.from_numpy(one) for one in prepare(*site.read(Box.whole((rows, columns))), frame))
     score_HW = ChangeVector().fit(x_TCHW, valid_THW).score(x_TCHW, valid_THW).numpy()

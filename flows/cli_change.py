@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +24,7 @@ def change(
         str | None,
         typer.Option(metavar="PATH", help="a run of labelled change (runs/NAME) or its model; default: change vector analysis"),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="of the run; default: from the names of the images")] = None,
+    name: Annotated[str | None, typer.Option(help="of the run; default: from the images' names, with a number if taken")] = None,
     dates: Annotated[
         str | None, typer.Option(metavar="BEFORE,AFTER", help="e.g. 2018-06-05,2020-06-09; default: those in the names")
     ] = None,
@@ -50,8 +52,12 @@ def change(
       driftline change paris/imgs_1 paris/imgs_2 --dates 2016-11-30,2017-11-07
       driftline change before.tif after.tif --model runs/oscd
     """
+    if name is None:
+        name = free_name(Path(out), default_name(before, after), (before, after))
+    elif (other := images_of(Path(out) / name)) not in (None, placed(before, after)):
+        typer.echo(f"{Path(out) / name} held {' and '.join(map(str, other or ('another run',)))}: replaced", err=True)
     config = {
-        "name": name or default_name(before, after),
+        "name": name,
         "task": "pair",
         "images": {
             "before": str(before),
@@ -76,6 +82,29 @@ def two_of(text: str, option: str) -> list[str]:
     if len(values) != 2:
         raise RequestError(f"{option} {text}: expected BEFORE,AFTER, for example 2018-06-05,2020-06-09")
     return values
+
+
+def placed(*images: Path) -> tuple[Path, ...]:
+    return tuple(Path(os.path.abspath(image)) for image in images)
+
+
+def images_of(folder: Path) -> tuple[Path, ...] | None:
+    """BEFORE and AFTER of the run in a folder; () for a run of another task, None where there is none."""
+    import yaml
+
+    try:
+        images = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["images"]
+        return placed(Path(images["before"]), Path(images["after"]))
+    except OSError:
+        return None
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def free_name(runs: Path, name: str, images: tuple[Path, Path]) -> str:
+    """The name, or the first of NAME-2, NAME-3 ... whose folder holds no run of other images."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if images_of(runs / one) in (None, placed(*images)))
 
 
 def default_name(before: Path, after: Path) -> str:

@@ -34,6 +34,8 @@ MIN_SEEN_PX = 64  # fewer usable pixels of a date have no mean worth the name
 LEAST_LIKENESS = 0.1  # of the edges of two dates; below it they are hardly pictures of one site
 LOW_FREQUENCY_PX = 61  # odd; what is wider than this is season or haze
 LEAST_SPREAD = 1e-6  # of values in standard deviations; a band that does not differ at all stays at 0
+OF_SITE = "state source.nodata if this is it, or leave the site out of source.sites"
+OF_PAIR = "or state it with --nodata VALUE if it means missing"
 Dates = tuple[np.ndarray, np.ndarray]  # (x_TCHW float32, 0 where invalid; valid_THW bool)
 Read = Callable[[Box], Dates]
 
@@ -105,11 +107,15 @@ class SiteFrame:
 # ---------------------------------------------------------------- comparable dates
 
 
-def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFrame:
-    """The constants of a site. Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value."""
-    mean_TC, std_TC = _moments(site)
+def measure_site(site: Site, settings: PairSettings = PairSettings(), *, is_pair: bool = False) -> SiteFrame:
+    """The constants of a site; those of two images without a label (`is_pair`) are over the pixels that both dates show.
+
+    Else a date that shows other ground too would be scaled by it. Raises RequestError where a date has hardly a usable pixel, or
+    holds nothing but one value.
+    """
+    mean_TC, std_TC = _moments(site, is_pair)
     is_flat_TC = ~(std_TC > 1e-12 * np.abs(mean_TC))
-    warnings = _check_flat(site, is_flat_TC, mean_TC)
+    warnings = _check_flat(site, is_flat_TC, mean_TC, OF_PAIR if is_pair else OF_SITE)
     std_TC = np.where(is_flat_TC, 1.0, std_TC)  # a band of one value stays at 0
     if settings.normalise == "none":
         mean_TC, std_TC = np.zeros_like(mean_TC), np.ones_like(std_TC)
@@ -132,7 +138,7 @@ def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFra
     return SiteFrame(mean_TC, std_TC, shift_T_yx, gain_T, tuple(notes), tuple(warnings))
 
 
-def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list[str]:
+def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray, remedy: str) -> list[str]:
     """A warning for every band of one value. Raises RequestError for a date that has no other."""
     warnings = []
     for date, is_flat_C in enumerate(is_flat_TC):
@@ -140,8 +146,7 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
             values = ", ".join(f"{value:g}" for value in mean_TC[date])
             raise RequestError(
                 f"the site {site.name} holds nothing but one value on date {date + 1} of {len(is_flat_TC)} ({values} in "
-                f"{', '.join(site.bands)}): there is nothing to compare; fetch the file again, state source.nodata if this is "
-                "it, or leave the site out of source.sites"
+                f"{', '.join(site.bands)}): there is nothing to compare; fetch the file again, {remedy}"
             )
         if is_flat_C.any():
             names = ", ".join(band for band, is_flat in zip(site.bands, is_flat_C, strict=True) if is_flat)
@@ -149,11 +154,16 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
     return warnings
 
 
-def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
-    """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1)."""
+def _moments(site: Site, is_pair: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1).
+
+    `is_pair`: of the pixels that all dates show.
+    """
     count_T, (mean_TC, square_TC) = np.zeros(len(site.days_T)), np.zeros((2, len(site.days_T), len(site.bands)))
     for tile in Box.whole(site.shape_yx).cut(_square_px(site, 1)):
         x_TCHW, valid_THW = site.read(tile)
+        if is_pair:
+            valid_THW = np.broadcast_to(valid_THW.all(0), valid_THW.shape)
         n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
         here_TC, here_square_TC = np.zeros((2, *mean_TC.shape))
         for date, seen_HW in enumerate(valid_THW):
@@ -165,6 +175,9 @@ def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
         square_TC = square_TC + here_square_TC + delta_TC**2 * count_T[:, None] * share_T1
         mean_TC, count_T = mean_TC + delta_TC * share_T1, total_T
     if (few := np.flatnonzero(count_T < MIN_SEEN_PX)).size:
+        if is_pair:
+            problem = f"BEFORE and AFTER show {int(count_T[0])} pixels in common, at least {MIN_SEEN_PX} are needed"
+            raise RequestError(f"{problem}; check --nodata and the masks of the files, or name images that overlap more")
         raise RequestError(
             f"the site {site.name} has {int(count_T[few[0]])} usable pixels on date {few[0] + 1} of {len(count_T)}, at least "
             f"{MIN_SEEN_PX} are needed; check nodata and quality, or set cube.min_valid_fraction to leave such scenes out"

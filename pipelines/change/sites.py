@@ -145,10 +145,12 @@ def choose_sites(sites: Sequence[str], requested: Sequence[str] | None, refused:
 # ---------------------------------------------------------------- decoded sites on disk
 
 
-def decode_site(name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None]) -> LabelledSite:
+def decode_site(
+    name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None], *, is_pair: bool = False
+) -> LabelledSite:
     """Measures a site and writes what networks see of it. Raises as `open_sites`."""
     site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
-    pair = pairs.measure_site(site, settings)
+    pair = pairs.measure_site(site, settings, is_pair=is_pair)
     for line in (*pair.notes, *(f"WARNING {warning}" for warning in pair.warnings)):
         notify(f"  {line}")
     frame = pairs.measure_change_frame(site, pair)

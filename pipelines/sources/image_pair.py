@@ -78,6 +78,12 @@ class PairSource:
                 planes.append(np.ma.getdata(resample(layer, layer.facts, grid, rows, resampling)))  # NaN where missing
         return np.stack(planes)
 
+    def stored(self, date: int, x_CN: np.ndarray) -> np.ndarray:
+        """The values in the files of BEFORE (0) or AFTER (1), float64, of physical values x_CN of the bands."""
+        facts = [band.facts for band in self._of((self.before, self.after)[date])]
+        x_CN = np.stack([(x_N.astype(np.float64) - f.offset) / (f.scale or 1) for x_N, f in zip(x_CN, facts, strict=True)])
+        return np.rint(x_CN) if all(f.dtype.kind != "f" for f in facts) else x_CN
+
     def _band(self, scene: Scene, name: str) -> ImageBand:
         image = self.before if scene.id.startswith("before/") else self.after
         return self._of(image)[self.names.index(name)]

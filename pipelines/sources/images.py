@@ -98,9 +98,8 @@ def read_image(path: Path, nodata: float | None = None) -> Image:
     if not kept:
         raise RequestError(f"{path} holds {', '.join(left_out)} only, which are no measurements to compare")
     is_numbered = set(kept) == set(map(str, range(1, len(kept) + 1)))
-    is_coloured = (
-        len(files) == 1 and set(COLOURS.values()) <= set(kept) and not any(about.facts.description for about in kept.values())
-    )
+    is_described = any(about.facts.description for about in kept.values())
+    is_coloured = len(files) == 1 and set(COLOURS.values()) <= set(kept) and not is_described
     return Image(path, kept, date_of(path, files), left_out, is_numbered, is_coloured)
 
 
