@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -85,7 +84,7 @@ def two_of(text: str, option: str) -> list[str]:
 
 
 def placed(*images: Path) -> tuple[Path, ...]:
-    return tuple(Path(os.path.abspath(image)) for image in images)
+    return tuple(image.resolve() for image in images)
 
 
 def images_of(folder: Path) -> tuple[Path, ...] | None:
@@ -94,7 +93,7 @@ def images_of(folder: Path) -> tuple[Path, ...] | None:
 
     try:
         images = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["images"]
-        return placed(Path(images["before"]), Path(images["after"]))
+        return placed(*(folder / images[word] for word in ("before", "after")))
     except OSError:
         return None
     except (yaml.YAMLError, ValueError, KeyError, TypeError):

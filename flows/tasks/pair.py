@@ -164,15 +164,16 @@ class Pair(Task):
         files, facts = {run.name: files_of(context)}, predicted["sites"][run.name]
         images = {"before": run.images.before, "after": run.images.after, **describe_site(files[run.name])}
         basis = basis_of(run, predicted["threshold"])
+        notes = [*warnings_of(files), *predicted["notes"][1:], *ingested["notes"]]
         return Findings(
             sentence=f"{pair_sentence(run, facts)} {basis}",
             found={key: facts[key] for key in ("patches", "area_m2", "changed", "seen")},
             largest=tuple(predicted["largest"]),
             sites=predicted["sites"],
-            computed={"threshold": predicted["threshold"], "bands": ingested["bands"]},
+            computed={"threshold": predicted["threshold"], "bands": ingested["bands"], "notes": notes},
             cube={run.name: images if ingested["is_dated"] else {**images, "dates": "unknown"}},
             settings={"rule": run.detection.model or "change vector analysis", "threshold": round(predicted["threshold"], 3)},
-            notes=(*warnings_of(files), *predicted["notes"][1:], *ingested["notes"]),
+            notes=tuple(notes),
             lines=tuple(lines_of(context.folder, predicted)),
         )
 

@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects, label
 
 from pipelines.change.groups import Grouping
 from pipelines.change.metrics import CHANGED, UNKNOWN
-from pipelines.change.pairs import PairSettings, SiteFrame, read_prepared, site_of_cube
+from pipelines.change.pairs import PairSettings, SiteFrame, common_ground, read_prepared, site_of_cube
 from pipelines.change.site_prediction import SiteChange
 from pipelines.change.site_scores import SiteScores, score_file
 from pipelines.change.sites import SiteFiles, Sites, about_site, decode_site, frame_of, key_of, open_site
@@ -25,7 +25,7 @@ from pipelines.wording import counted, share_text
 
 LEAST_OVERLAP = 0.1  # of the pixels of BEFORE; with fewer the images hardly show one place
 LEAST_FILL = 0.01  # of the pixels; so many of one value in all bands are rarely measured
-MOST_DEVIATIONS = 50.0  # of a band's difference; a lone value that is wrong, not change
+MOST_DEVIATIONS = 30.0  # of a band's difference; a lone value that is wrong, not change
 TILE_PX = 512  # squares of this side are read at a time
 MOST_FACTOR = 3.0  # between means of one band on two dates; sun, season and sensor explain less
 
@@ -49,7 +49,8 @@ def map_index(
     over the site. Networks see dates that lack that component already; the index removes it itself, and once only.
     """
     files, sites = scores.sites.files[name], scores.sites
-    site, frame = site_of_cube(name, open_cube(files.cube_uri, files.snapshot)), frame_of(files.decoded)
+    site = common_ground(site_of_cube(name, open_cube(files.cube_uri, files.snapshot)))
+    frame = frame_of(files.decoded)
     index = build_index(frame.spread_C.tolist())
 
     def fill(out_HW: np.ndarray) -> None:

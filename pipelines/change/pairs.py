@@ -14,7 +14,7 @@ Shapes: T dates, C bands, H rows, W columns.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -42,13 +42,17 @@ Read = Callable[[Box], Dates]
 
 @dataclass(frozen=True)
 class Site:
-    """What is read of a site: `read(tile)` is (x_TCHW float32 physical, 0 where invalid; valid_THW bool)."""
+    """What is read of a site: `read(tile)` is (x_TCHW float32 physical, 0 where invalid; valid_THW bool).
+
+    `is_pair`: two images without a label, of which only common pixels are read (`common_ground`).
+    """
 
     name: str
     shape_yx: tuple[int, int]
     days_T: np.ndarray
     bands: tuple[str, ...]
     read: Read
+    is_pair: bool = False
 
 
 def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = ()) -> Site:
@@ -71,6 +75,17 @@ def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = ()) -> 
 
     shape_yx, days_T = (dataset.sizes["y"], dataset.sizes["x"]), to_days(dataset["time"].values)
     return Site(name, shape_yx, days_T, tuple(one.name for one in variables), read)
+
+
+def common_ground(site: Site) -> Site:
+    """The pixels that all dates show: a date that shows other ground too would be scaled, and its background taken, by that."""
+
+    def read(tile: Box) -> Dates:
+        x_TCHW, valid_THW = site.read(tile)
+        both_HW = valid_THW.all(0)
+        return np.where(both_HW, x_TCHW, np.float32(0)), np.broadcast_to(both_HW, valid_THW.shape)
+
+    return replace(site, read=read, is_pair=True)
 
 
 @dataclass(frozen=True)
@@ -107,15 +122,11 @@ class SiteFrame:
 # ---------------------------------------------------------------- comparable dates
 
 
-def measure_site(site: Site, settings: PairSettings = PairSettings(), *, is_pair: bool = False) -> SiteFrame:
-    """The constants of a site; those of two images without a label (`is_pair`) are over the pixels that both dates show.
-
-    Else a date that shows other ground too would be scaled by it. Raises RequestError where a date has hardly a usable pixel, or
-    holds nothing but one value.
-    """
-    mean_TC, std_TC = _moments(site, is_pair)
+def measure_site(site: Site, settings: PairSettings = PairSettings()) -> SiteFrame:
+    """The constants of a site. Raises RequestError where a date has hardly a usable pixel, or holds nothing but one value."""
+    mean_TC, std_TC = _moments(site)
     is_flat_TC = ~(std_TC > 1e-12 * np.abs(mean_TC))
-    warnings = _check_flat(site, is_flat_TC, mean_TC, OF_PAIR if is_pair else OF_SITE)
+    warnings = _check_flat(site, is_flat_TC, mean_TC, OF_PAIR if site.is_pair else OF_SITE)
     std_TC = np.where(is_flat_TC, 1.0, std_TC)  # a band of one value stays at 0
     if settings.normalise == "none":
         mean_TC, std_TC = np.zeros_like(mean_TC), np.ones_like(std_TC)
@@ -154,16 +165,11 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray, remedy:
     return warnings
 
 
-def _moments(site: Site, is_pair: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1).
-
-    `is_pair`: of the pixels that all dates show.
-    """
+def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
+    """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1)."""
     count_T, (mean_TC, square_TC) = np.zeros(len(site.days_T)), np.zeros((2, len(site.days_T), len(site.bands)))
     for tile in Box.whole(site.shape_yx).cut(_square_px(site, 1)):
         x_TCHW, valid_THW = site.read(tile)
-        if is_pair:
-            valid_THW = np.broadcast_to(valid_THW.all(0), valid_THW.shape)
         n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
         here_TC, here_square_TC = np.zeros((2, *mean_TC.shape))
         for date, seen_HW in enumerate(valid_THW):
@@ -175,7 +181,7 @@ def _moments(site: Site, is_pair: bool) -> tuple[np.ndarray, np.ndarray]:
         square_TC = square_TC + here_square_TC + delta_TC**2 * count_T[:, None] * share_T1
         mean_TC, count_T = mean_TC + delta_TC * share_T1, total_T
     if (few := np.flatnonzero(count_T < MIN_SEEN_PX)).size:
-        if is_pair:
+        if site.is_pair:
             problem = f"BEFORE and AFTER show {int(count_T[0])} pixels in common, at least {MIN_SEEN_PX} are needed"
             raise RequestError(f"{problem}; check --nodata and the masks of the files, or name images that overlap more")
         raise RequestError(

@@ -150,7 +150,9 @@ def decode_site(
 ) -> LabelledSite:
     """Measures a site and writes what networks see of it. Raises as `open_sites`."""
     site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
-    pair = pairs.measure_site(site, settings, is_pair=is_pair)
+    if is_pair:
+        site = pairs.common_ground(site)
+    pair = pairs.measure_site(site, settings)
     for line in (*pair.notes, *(f"WARNING {warning}" for warning in pair.warnings)):
         notify(f"  {line}")
     frame = pairs.measure_change_frame(site, pair)
