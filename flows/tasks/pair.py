@@ -271,8 +271,11 @@ def compare_model(run: PairRun, dataset: xr.Dataset) -> list[str]:
     if run.detection.model is None:
         return []
     trained = find_model(run.detection.model).inputs
-    match = compare(trained, measure({run.name: dataset}, [band.name for band in trained.bands]))
-    return [f"WARNING of the model: {text}" for text in (*match.problems, *match.warnings)]
+    names, notes = [band.name for band in trained.bands], list[str]()
+    for date, word in enumerate(("BEFORE", "AFTER")):
+        match = compare(trained, measure({word: dataset.isel(time=[date])}, names))
+        notes += [f"WARNING of the model, {word}: {text}" for text in (*match.problems, *match.warnings)]
+    return notes
 
 
 def remove_others(run: PairRun, folder: RunFolder, key: str) -> None:

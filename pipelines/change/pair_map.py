@@ -151,7 +151,7 @@ def describe_outliers(site: LabelledSite, names: Sequence[str]) -> list[str]:
         x_TCHW, seen_HW = site.x_TCHW[..., tile.rows, tile.columns], site.valid_THW[:, tile.rows, tile.columns].all(0)
         difference_CHW = np.where(seen_HW, np.abs(x_TCHW[-1] - x_TCHW[0]), 0)
         if (here := float(difference_CHW.max())) > largest:
-            band, row, column = np.unravel_index(difference_CHW.argmax(), difference_CHW.shape)
+            band, row, column = map(int, np.unravel_index(difference_CHW.argmax(), difference_CHW.shape))
             at = f"row {tile.rows.start + row}, column {tile.columns.start + column}"
             largest, where = here, f"{names[band]} differs by {here:.0f} standard deviations at {at}"
     text = "one such value widens the deviations, so that other change is missed: a wrong value? --nodata VALUE leaves it out"

@@ -260,6 +260,11 @@ def test_a_trained_detector_is_applied_with_its_own_bands(images: Any, tmp_path:
     checkpoint = "runs/tiny/model/model.safetensors"
     assert change("unseen/1", "unseen/2", "--model", checkpoint)[0] == 0
     assert np.array_equal(layer("mask") == 1, found)
+    for path in sorted(Path("unseen/2").iterdir()):
+        with rasterio.open(path, "r+") as file:
+            file.scales = [1e-4] * file.count
+    assert change("unseen/1", "unseen/2", "--model", "runs/tiny")[0] == 0
+    assert [note for note in notes() if note.startswith("WARNING of the model, AFTER: values of")]
     for arguments, message in [
         (("before.tif", "after.tif", "--model", "runs/tiny"), "BEFORE lacks red, nir"),
         (("unseen/1", "unseen/2", "--model", "runs/none"), "no model at runs/none"),
