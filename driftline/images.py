@@ -39,7 +39,7 @@ def find_change(
 
     from driftline.cubes import open_cube, write
     from models.baselines.change_indices import ChangeVector
-    from pipelines.change.pairs import measure_site, prepare, site_of_cube
+    from pipelines.change.pairs import common_ground, measure_site, prepare, site_of_cube
     from pipelines.sources.memory import memory_source
     from pipelines.tiles import Box
 
@@ -52,7 +52,7 @@ def find_change(
     with TemporaryDirectory(prefix="driftline-") as folder:
         cube = Path(folder) / "cube"
         write(source, cube)
-        site = site_of_cube("images", open_cube(cube), images=IMAGES)
+        site = common_ground(site_of_cube("images", open_cube(cube)), IMAGES)
         frame = measure_site(site)
         rows, columns = site.shape_yx
         x_TCHW, valid_THW = (torch.from_numpy(one) for one in prepare(*site.read(Box.whole((rows, columns))), frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ def change(
         str | None,
         typer.Option(metavar="PATH", help="a run of labelled change (runs/NAME) or its model; default: change vector analysis"),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="of the run; default: from the names of the images")] = None,
+    name: Annotated[str | None, typer.Option(help="of the run; default: from the images' names, with a number if taken")] = None,
     dates: Annotated[
         str | None, typer.Option(metavar="BEFORE,AFTER", help="e.g. 2018-06-05,2020-06-09; default: those in the names")
     ] = None,
@@ -33,7 +34,7 @@ def change(
         float | None,
         typer.Option(help="least score of a changed pixel; default: 1.5 standard deviations of the site, or the model's own"),
     ] = None,
-    nodata: Annotated[float | None, typer.Option(help="value of missing pixels; default: what the files say")] = None,
+    nodata: Annotated[float | None, typer.Option(help="value of missing pixels, beside those in the files")] = None,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="where the run's folder NAME is made")] = "runs",
     overrides: Overrides = None,
     dry_run: DryRun = False,
@@ -50,8 +51,12 @@ def change(
       driftline change paris/imgs_1 paris/imgs_2 --dates 2016-11-30,2017-11-07
       driftline change before.tif after.tif --model runs/oscd
     """
+    if name is None:
+        name = free_name(Path(out), default_name(before, after), (before, after))
+    elif (other := images_of(Path(out) / name)) not in (None, placed(before, after)):
+        typer.echo(f"{Path(out) / name} held {' and '.join(map(str, other or ('another run',)))}: replaced", err=True)
     config = {
-        "name": name or default_name(before, after),
+        "name": name,
         "task": "pair",
         "images": {
             "before": str(before),
@@ -76,6 +81,29 @@ def two_of(text: str, option: str) -> list[str]:
     if len(values) != 2:
         raise RequestError(f"{option} {text}: expected BEFORE,AFTER, for example 2018-06-05,2020-06-09")
     return values
+
+
+def placed(*images: Path) -> tuple[Path, ...]:
+    return tuple(image.resolve() for image in images)
+
+
+def images_of(folder: Path) -> tuple[Path, ...] | None:
+    """BEFORE and AFTER of the run in a folder; () for a run of another task, None where there is none."""
+    import yaml
+
+    try:
+        images = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["images"]
+        return placed(*(folder / images[word] for word in ("before", "after")))
+    except OSError:
+        return None
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def free_name(runs: Path, name: str, images: tuple[Path, Path]) -> str:
+    """The name, or the first of NAME-2, NAME-3 ... whose folder holds no run of other images."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if images_of(runs / one) in (None, placed(*images)))
 
 
 def default_name(before: Path, after: Path) -> str:

@@ -91,7 +91,7 @@ def score_monitor(truth_YX: np.ndarray, products: Path = MONITOR) -> list[str]:
     for code, begin in day_of.items():
         is_found_YX = (truth_YX == code) & in_span_YX & (alarm_YX >= begin)
         late, early = np.median(alarm_YX[is_found_YX] - begin), np.mean(change_YX[is_found_YX] < begin)
-        share = is_found_YX.sum() / (truth_YX == code).sum()
+        share = np.count_nonzero(is_found_YX) / np.count_nonzero(truth_YX == code)
         lines.append(
             f"monitor: {CLASSES[code]}: {share:.3f} alarmed, {late:.0f} days after it began (median); of these {early:.3f} "
             "are dated before it began"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from configs.tasks import AnyRun
 from flows import Json
-from pipelines.errors import ArtefactDamaged, MissingInput, RunBusy
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, RunBusy
 
 Loaded = TypeVar("Loaded")
 PUBLISHED = {"key": str, "model_hash": str, "products": list, "snapshot": str, "files": dict}  # by the last stage of a task
@@ -112,9 +112,16 @@ def first_altered(folder: RunFolder, record: Json) -> str:
 
 @contextmanager
 def exclusive_run(folder: RunFolder) -> Iterator[None]:
-    """Holds the run's folder; the lock dies with its owner. Raises RunBusy at once if another process has it."""
+    """Holds the run's folder; the lock dies with its owner.
+
+    Raises RunBusy at once if another process has it, RequestError where no folder can be made.
+    """
     from pipelines.files import Held, exclusive_owner
 
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as e:  # as below /proc
+        raise RequestError(f"no folder can be made at {folder.path}; name another place (--out, in a config `runs`)") from e
     try:
         with exclusive_owner(folder.path / ".run.lock", folder.path / ".run.writer.json"):
             yield

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models.change_detector import ChangeDetector
     from pipelines.change.pairs import PairSettings
     from pipelines.cube.ingest import IngestSettings
-    from pipelines.sources.images import PairSource
+    from pipelines.sources.image_pair import PairSource
 
 THRESHOLD = 1.5  # docs/design/009-geometry-models-api.md compares it with rules that estimate a threshold
 
@@ -32,7 +32,7 @@ class PairImages(Strict):
     bands: list[str] | None = Field(
         None, min_length=1, description="names of the bands to compare; default: those of the finest pixels that are in both"
     )
-    nodata: float | None = Field(None, description="stored value of missing pixels; default: what the files say")
+    nodata: float | None = Field(None, description="stored value of missing pixels, beside those that the files state")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.dates is not None and self.dates[0] >= self.dates[1]:
@@ -80,7 +80,8 @@ def build_pair_source(run: PairRun, wanted: list[str] | None = None) -> PairSour
     """Both images, checked against each other. `wanted`: the bands of a model. Raises RequestError, MissingInput."""
     import numpy as np
 
-    from pipelines.sources.images import pair_images, read_image
+    from pipelines.sources.image_pair import pair_images
+    from pipelines.sources.images import read_image
 
     images = run.images
     before, after = (read_image(Path(path), images.nodata) for path in (images.before, images.after))

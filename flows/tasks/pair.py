@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from configs.load import config_hash
 from configs.tasks import pair as configs
 from configs.tasks.pair import PairRun
+from configs.trained import find_model
 from flows import code
 from flows.folder import RunFolder, code_version, require
 from flows.task import Building, Findings, Invocation, Record, Task, format_report
@@ -22,12 +23,14 @@ from pipelines.products.section import Section
 from pipelines.wording import counted, share_text
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from flows.planning import Extent, PlannedStep
     from pipelines.change.pairs import PairSettings
     from pipelines.change.site_prediction import SiteChange
     from pipelines.change.site_scores import SiteScores
     from pipelines.change.sites import SiteFiles
-    from pipelines.sources.images import PairSource
+    from pipelines.sources.image_pair import PairSource
 
 PREDICTED = ("flows.tasks.pair:Pair.predict",)
 LOOKS_LIKE_CHANGE = "Clouds, seasons and the angle of the sun look like change."
@@ -89,7 +92,7 @@ class Pair(Task):
 
     def ingest(self, context: Invocation) -> Record:
         """Both images into a cube of their own. Raises RequestError where they cannot be compared."""
-        from pipelines.change.pair_map import check_differ, describe_missing
+        from pipelines.change.pair_map import check_differ, describe_fill, describe_missing, describe_overlap
         from pipelines.change.site_ingest import ingest_site
         from pipelines.cube.store import open_cube
 
@@ -101,7 +104,8 @@ class Pair(Task):
         remove_others(run, folder, key)
         dataset = open_cube(uri, report.snapshot)
         check_differ(dataset)
-        notes = [*source.notes, *describe_missing(dataset)]
+        doubts = [*describe_overlap(dataset), *compare_model(run, dataset)]
+        notes = [*doubts, *source.notes, *describe_missing(dataset), *describe_fill(dataset, source.stored)]
         return {
             "snapshot": report.snapshot,
             "cube": uri,
@@ -117,9 +121,8 @@ class Pair(Task):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Score, map, patches and a picture."""
-        from pipelines.change.pair_map import describe_levels, open_pair
+        from pipelines.change.pair_map import open_pair
         from pipelines.change.site_scores import SiteScores
-        from pipelines.change.sites import frame_of
         from pipelines.products.layers import CHANGE_LAYERS, SCORE_LAYERS
         from pipelines.products.site_products import SiteProducts, write_sites
 
@@ -148,7 +151,7 @@ class Pair(Task):
             "model_hash": ingested["model_hash"],
             "threshold": threshold,
             "message": pair_sentence(run, published["sites"][run.name]),
-            "notes": [basis_of(run, threshold), *describe_levels(frame_of(files.decoded).pair, ingested["bands"])],
+            "notes": [basis_of(run, threshold), *notes_of(run, files, change, ingested["bands"])],
             **published,
         }
 
@@ -161,15 +164,16 @@ class Pair(Task):
         files, facts = {run.name: files_of(context)}, predicted["sites"][run.name]
         images = {"before": run.images.before, "after": run.images.after, **describe_site(files[run.name])}
         basis = basis_of(run, predicted["threshold"])
+        notes = [*warnings_of(files), *predicted["notes"][1:], *ingested["notes"]]
         return Findings(
             sentence=f"{pair_sentence(run, facts)} {basis}",
             found={key: facts[key] for key in ("patches", "area_m2", "changed", "seen")},
             largest=tuple(predicted["largest"]),
             sites=predicted["sites"],
-            computed={"threshold": predicted["threshold"], "bands": ingested["bands"]},
+            computed={"threshold": predicted["threshold"], "bands": ingested["bands"], "notes": notes},
             cube={run.name: images if ingested["is_dated"] else {**images, "dates": "unknown"}},
             settings={"rule": run.detection.model or "change vector analysis", "threshold": round(predicted["threshold"], 3)},
-            notes=(*warnings_of(files), *predicted["notes"][1:], *ingested["notes"]),
+            notes=tuple(notes),
             lines=tuple(lines_of(context.folder, predicted)),
         )
 
@@ -241,6 +245,37 @@ def find_change(context: Invocation, scores: SiteScores) -> tuple[SiteChange, fl
     staging, fused = context.folder.staging / run.name, build_fused_index(detector.fuse_with)
     apply = partial(predict_site, run.name, scores, detector, model_hash, fused, staging)
     return do("apply the model", apply), detector.threshold
+
+
+def notes_of(run: PairRun, files: SiteFiles, change: SiteChange, names: Sequence[str]) -> list[str]:
+    """What a reader of the map must know of how it was measured."""
+    from pipelines.change.pair_map import describe_levels, describe_outliers, describe_shift, describe_width
+    from pipelines.change.sites import open_site
+    from pipelines.cube.store import grid_of, open_cube
+    from pipelines.learning.reuse import pixel_metres
+
+    site, frame = open_site(files.decoded)
+    remedy = "" if run.detection.model else f"; --set pairs.max_shift_px={2 * run.pairs.max_shift_px:g} allows it"
+    return [
+        *describe_levels(frame.pair, names),
+        *describe_shift(frame.pair, remedy),
+        *describe_width(change.mask_HW, frame.low_frequency_px, pixel_metres(grid_of(open_cube(files.cube_uri, files.snapshot)))),
+        *describe_outliers(site, names),
+    ]
+
+
+def compare_model(run: PairRun, dataset: xr.Dataset) -> list[str]:
+    """Warnings where the values of the images are not like those that the model was trained on."""
+    from pipelines.learning.reuse import compare, measure
+
+    if run.detection.model is None:
+        return []
+    trained = find_model(run.detection.model).inputs
+    names, notes = [band.name for band in trained.bands], list[str]()
+    for date, word in enumerate(("BEFORE", "AFTER")):
+        match = compare(trained, measure({word: dataset.isel(time=[date])}, names))
+        notes += [f"WARNING of the model, {word}: {text}" for text in (*match.problems, *match.warnings)]
+    return notes
 
 
 def remove_others(run: PairRun, folder: RunFolder, key: str) -> None:

@@ -14,7 +14,7 @@ Shapes: T dates, C bands, H rows, W columns.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -42,7 +42,8 @@ Read = Callable[[Box], Dates]
 class Site:
     """What is read of a site: `read(tile)` is (x_TCHW float32 physical, 0 where invalid; valid_THW bool).
 
-    `images`: what the dates are called where they are two images and no site of a config.
+    `images`: what the dates are called where they are two images and no site of a config; of these only common pixels are read
+    (`common_ground`).
     """
 
     name: str
@@ -57,8 +58,8 @@ class Site:
         return self.images[number] if self.images else f"{self.name}, date {number + 1}"
 
 
-def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = (), images: Sequence[str] = ()) -> Site:
-    """The chosen bands, in that order (none: all), and all dates of a cube (`open_cube`); see `Site` for `images`.
+def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = ()) -> Site:
+    """The chosen bands, in that order (none: all), and all dates of a cube (`open_cube`).
 
     Raises RequestError if it has fewer than two dates, or lacks a band.
     """
@@ -76,7 +77,18 @@ def site_of_cube(name: str, dataset: xr.Dataset, chosen: Sequence[str] = (), ima
         return decode(part["image"].values, part["valid"].values.astype(bool, copy=False), bands, variables)
 
     shape_yx, days_T = (dataset.sizes["y"], dataset.sizes["x"]), to_days(dataset["time"].values)
-    return Site(name, shape_yx, days_T, tuple(one.name for one in variables), read, tuple(images))
+    return Site(name, shape_yx, days_T, tuple(one.name for one in variables), read)
+
+
+def common_ground(site: Site, images: Sequence[str]) -> Site:
+    """The pixels that both `images` show: one that shows other ground too would be scaled by that, and its background taken."""
+
+    def read(tile: Box) -> Dates:
+        x_TCHW, valid_THW = site.read(tile)
+        both_HW = valid_THW.all(0)
+        return np.where(both_HW, x_TCHW, np.float32(0)), np.broadcast_to(both_HW, valid_THW.shape)
+
+    return replace(site, read=read, images=tuple(images))
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
             values = f"{', '.join(f'{value:g}' for value in mean_TC[date])} in {', '.join(site.bands)}"
             what, remedy = (
                 f"the site {site.name} holds nothing but one value on date {date + 1} of {len(is_flat_TC)}",
-                ("fetch the file again, state source.nodata if this is it, or leave the site out of source.sites"),
+                "fetch the file again, state source.nodata if this is it, or leave the site out of source.sites",
             )
             if site.images:
                 what, remedy = f"{site.date(date)} holds nothing but one value", "is it the nodata value, or the wrong image?"
@@ -177,7 +189,8 @@ def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
     if (few := np.flatnonzero(count_T < MIN_SEEN_PX)).size:
         count, needed = f"{int(count_T[few[0]])} usable pixels", f"at least {MIN_SEEN_PX} are needed"
         if site.images:
-            raise RequestError(f"{site.date(int(few[0]))} has {count}, {needed}; check its nodata value and its mask")
+            problem = f"{' and '.join(site.images)} show {int(count_T[0])} pixels in common, {needed}"
+            raise RequestError(f"{problem}; check their nodata values and masks, or take images that overlap more")
         raise RequestError(
             f"the site {site.name} has {count} on date {few[0] + 1} of {len(count_T)}, {needed}; check nodata and quality, or "
             "set cube.min_valid_fraction to leave such scenes out"

@@ -149,7 +149,9 @@ def decode_site(
     name: str, files: SiteFiles, settings: PairSettings, notify: Callable[[str], None], images: Sequence[str] = ()
 ) -> LabelledSite:
     """Measures a site, or two `images`, and writes what networks see of it. Raises as `open_sites`."""
-    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands, images)
+    site = pairs.site_of_cube(name, open_cube(files.cube_uri, files.snapshot), files.bands)
+    if images:
+        site = pairs.common_ground(site, images)
     pair = pairs.measure_site(site, settings)
     for line in (*pair.notes, *(f"WARNING {warning}" for warning in pair.warnings)):
         notify(f"  {line}")

@@ -1,60 +1,58 @@
-"""A file or a folder as one image, its bands by name; and two images as a source of two scenes.
-
-What two images of one place state of their values (dtype, nodata, scale, offset, unit) may differ, so both are read as physical
-values, float32, NaN where a pixel is missing: nodata, not finite, or masked by the file's own mask or alpha band.
-"""
+"""A file or a folder as one image, its bands by name."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.windows import Window
+from pyproj import CRS
+from rasterio.enums import ColorInterp
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
-from pipelines.scene import Asset, Band, Scene
+from pipelines.scene import Band
 from pipelines.sources.dates import find_dates, parse_date
 from pipelines.sources.facts import FileFacts
 from pipelines.sources.file_names import KNOWN_BAND, show_some
-from pipelines.sources.layers import BandRequest, open_raster_layer
-from pipelines.sources.opening import check_inside, open_raster
-from pipelines.sources.resampling import overlaps, resample
-from pipelines.sources.source import Listing, Resampling
+from pipelines.sources.layers import BandRequest, RasterLayer, alpha_of, open_raster_layer
+from pipelines.sources.opening import band_descriptions, check_inside, open_raster
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k")
-NO_MEASUREMENT = re.compile(r"SCL|QA_PIXEL|BQA|CLD\w*|MSK\w*|TCI|AOT|WVP", re.IGNORECASE)  # codes, composites, atmosphere
-FEWEST_BANDS = 3  # that are compared, where there are so many
-UNKNOWN_DATES = (np.datetime64("1970-01-01", "ns"), np.datetime64("1970-01-02", "ns"))  # of images without a date
-
-# ---------------------------------------------------------------- one image
+NO_MEASUREMENT = re.compile(r"SCL|QA_PIXEL|BQA|CLD\w*|MSK\w*|TCI\d?|AOT|WVP", re.IGNORECASE)  # codes, composites, atmosphere
+COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
+POSITION = "write it into the file, e.g. gdal_edit -a_srs EPSG:32635 -a_ullr LEFT TOP RIGHT BOTTOM"
 
 
 @dataclass(frozen=True)
 class ImageBand:
-    """Where a band lies, and what its file states. Physical value = stored value * scale + offset."""
+    """Where a band lies, what its file states (`facts`), and what masks it: the band `alpha` (1-based), the file `mask_path`."""
 
     path: str
     index: int
     grid: Grid
-    dtype: str
-    nodata: float | None = None
-    scale: float = 1.0
-    offset: float = 0.0
-    unit: str = ""
-    is_masked: bool = False  # by a mask or an alpha band in the file
+    facts: FileFacts
+    alpha: int | None = None
+    mask_path: str = ""
+
+    @contextmanager
+    def open(self, label: str) -> Iterator[RasterLayer]:
+        """The band, open for reading. Raises SceneRefused."""
+        with open_raster(self.path, (self.index,), label) as dataset, open_mask(self.mask_path, label) as mask_file:
+            yield open_raster_layer(dataset, self.index, BandRequest(()), "", label, self.alpha, mask_file)
 
 
 @dataclass(frozen=True)
 class Image:
     """The bands of a file or folder by name. `is_numbered`: the files name no bands, so these are the numbers 1, 2, ...
 
-    `left_out`: bands that are no measurements. `date`: from the name; None if it holds none.
+    `left_out`: bands that are no measurements. `date`: from the name; None if it holds none. `is_coloured`: nothing but their
+    colour interpretation names the bands.
     """
 
     path: Path
@@ -62,6 +60,7 @@ class Image:
     date: np.datetime64 | None = None
     left_out: tuple[str, ...] = ()
     is_numbered: bool = False
+    is_coloured: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -70,30 +69,38 @@ class Image:
 
 
 def read_image(path: Path, nodata: float | None = None) -> Image:
-    """What the file, or the files directly in the folder, state. `nodata`: in place of what they state.
+    """What the file, or the files directly in the folder, state. `nodata`: missing too, beside what they state.
 
-    Raises MissingInput (nothing there, no raster in the folder), RequestError (unreadable, without a position, a band twice).
+    Raises MissingInput (nothing there, no raster in the folder), RequestError (unreadable, without a position, a band twice,
+    files of several dates).
     """
-    files, bands, origin = image_files(path), dict[str, ImageBand](), dict[str, str]()
+    files, bands, origin = image_files(path), dict[str, ImageBand](), dict[str, tuple[str, str]]()
     names = band_names([file.stem for file in files])
     for file, name in zip(files, names, strict=True):
         try:
-            check_inside(path if path.is_dir() else path.parent, file, file.name)
-            found = dict(read_bands(file, name, nodata))
+            if path.is_dir():  # a link that is named itself is followed
+                check_inside(path, file, file.name)
+            found = list(read_bands(file, name, nodata))
         except SceneRefused as e:
             raise RequestError(f"{file}: {e.detail}") from e
-        for band, about in found.items():
+        for band, about in found:
             if canonical(band) in origin:
                 other = origin[canonical(band)]
+                twice = f"bands {bands[other[1]].index} and {about.index} of {file.name}"
+                both = twice if other[0] == file.name else f"{other[0]} and {file.name}"
                 remedy = "an image holds each band once: name the files of one date, or a folder that holds no others"
-                raise RequestError(f"{path}: {other} and {file.name} both hold band {band}; {remedy}")
-            origin[canonical(band)], bands[band] = file.name, about
+                if len(files) == 1:
+                    remedy = "an image holds each band once: correct the descriptions of the bands"
+                raise RequestError(f"{path}: {both} both hold band {band}; {remedy}")
+            origin[canonical(band)], bands[band] = (file.name, band), about
     left_out = tuple(band for band in bands if NO_MEASUREMENT.fullmatch(band))
     kept = {band: about for band, about in bands.items() if band not in left_out}
     if not kept:
         raise RequestError(f"{path} holds {', '.join(left_out)} only, which are no measurements to compare")
     is_numbered = set(kept) == set(map(str, range(1, len(kept) + 1)))
-    return Image(path, kept, date_of(path, files), left_out, is_numbered)
+    is_described = any(about.facts.description for about in kept.values())
+    is_coloured = len(files) == 1 and set(COLOURS.values()) <= set(kept) and not is_described
+    return Image(path, kept, date_of(path, files), left_out, is_numbered, is_coloured)
 
 
 def image_files(path: Path) -> list[Path]:
@@ -128,245 +135,62 @@ def band_names(stems: Sequence[str]) -> list[str]:
 
 
 def read_bands(file: Path, name: str, nodata: float | None) -> Iterator[tuple[str, ImageBand]]:
-    """(name, band) of a file, without alpha bands: its description, else `name`, with a number where there are several.
+    """(name, band) of a file, without its alpha band: its description, else `name`, else its colour, else its number.
 
-    Raises SceneRefused, RequestError (no position on Earth).
+    Raises SceneRefused, RequestError (no position on Earth, colours of a palette).
     """
-    with open_raster(file) as dataset:
-        alpha = [n for n in dataset.indexes if dataset.colorinterp[n - 1] == ColorInterp.alpha]
-        indexes = [n for n in dataset.indexes if n not in alpha]
-        try:
-            layers = {n: open_raster_layer(dataset, n, BandRequest(()), name, file.name) for n in indexes}
-        except SceneRefused as e:
-            problem = "has no CRS" if e.reason == "wrong-crs" else "has no position on Earth"
-            remedy = "write it into the file, e.g. gdal_edit -a_srs EPSG:32635 -a_ullr LEFT TOP RIGHT BOTTOM"
-            raise RequestError(f"{file} {problem}; {remedy}") from e
-        with rasterio.open(file, driver=dataset.driver, sharing=False) as whole:  # OVERVIEW_LEVEL hides descriptions
-            descriptions = whole.descriptions
-        for n, layer in layers.items():
-            own = (descriptions[n - 1] or "").strip()
-            numbered = f"{name}{n}" if name and len(indexes) > 1 else name or str(n)
-            is_masked = bool(alpha) or MaskFlags.per_dataset in dataset.mask_flag_enums[n - 1]
-            facts = layer.facts
-            stated = next(iter(facts.nodata), None) if nodata is None else nodata
-            unit = (dataset.units[n - 1] or "").strip()
-            yield (
-                own or numbered,
-                ImageBand(str(file), n, layer.grid, facts.dtype.name, stated, facts.scale, facts.offset, unit, is_masked),
-            )
+    mask = Path(f"{file}.msk")
+    mask_path = str(mask) if mask.is_file() else ""
+    with open_raster(file) as dataset, open_mask(mask_path, file.name) as mask_file:
+        alpha = alpha_of(dataset)
+        indexes, kinds = [n for n in dataset.indexes if n != alpha], dataset.colorinterp
+        if ColorInterp.palette in kinds:
+            remedy = "values of a palette are no measurements; compare the original, or gdal_translate -expand rgb"
+            raise RequestError(f"{file} holds numbers of colours in a palette; {remedy}")
+        for n in indexes:
+            layer = open_layer(file, dataset, n, alpha, mask_file)
+            own = band_descriptions(dataset)[n - 1].strip()
+            numbered = f"{name}{n}" if name and len(indexes) > 1 else name or COLOURS.get(kinds[n - 1], str(n))
+            facts = dataclasses.replace(layer.facts.with_request(Band("", nodata=nodata)), description=own)
+            yield own or numbered, ImageBand(str(file), n, layer.grid, facts, alpha, mask_path)
+
+
+def open_layer(
+    file: Path, dataset: rasterio.DatasetReader, index: int, alpha: int | None, mask_file: rasterio.DatasetReader | None
+) -> RasterLayer:
+    """Raises RequestError (no position on Earth), SceneRefused (a mask of another size)."""
+    try:
+        layer = open_raster_layer(dataset, index, BandRequest(()), "", file.name, alpha, mask_file)
+    except SceneRefused as e:
+        if dataset.crs and (e.reason == "wrong-crs" or mask_file is not None):
+            raise SceneRefused(e.scene_id, e.reason, e.detail.replace("; set source.crs to the CRS that they are in", "")) from e
+        raise RequestError(f"{file} {'has no position on Earth' if dataset.crs else 'has no CRS'}; {POSITION}") from e
+    if CRS.from_user_input(layer.grid.crs).get_geod() is None:
+        raise RequestError(f"the CRS of {file} is of no place on Earth ({layer.grid.crs[:60]}); {POSITION}")
+    return layer
+
+
+@contextmanager
+def open_mask(path: str, label: str) -> Iterator[rasterio.DatasetReader | None]:
+    """The mask beside a raster, None for ""."""
+    with ExitStack() as stack:
+        yield stack.enter_context(open_raster(path, None, label)) if path else None
 
 
 def date_of(path: Path, files: Sequence[Path]) -> np.datetime64 | None:
-    """The first date in the name of the folder or of the first file; None if there is none."""
-    for text in dict.fromkeys([path.name, files[0].name]):
-        for form, place in find_dates(text):
-            return parse_date(text[place], form)
-    return None
+    """The first date in the name of the folder or of the files; None if there is none. Raises RequestError for several."""
+    of_files = {file.name: date for file in files if (date := first_date(file.name)) is not None}
+    by_day = {str(date)[:10]: name for name, date in of_files.items()}
+    if len(by_day) > 1:
+        shown = show_some([f"{day} ({name})" for day, name in sorted(by_day.items())], 5)
+        raise RequestError(f"the names in {path} hold different dates: {shown}; name a folder that holds the files of one date")
+    return first_date(path.name) or next(iter(of_files.values()), None)
+
+
+def first_date(text: str) -> np.datetime64 | None:
+    return next((parse_date(text[place], form) for form, place in find_dates(text)), None)
 
 
 def canonical(band: str) -> str:
     """B4, b4 and B04 are one band."""
     return re.sub(r"(?<=[a-z])0+(?=\d)", "", band.casefold())
-
-
-# ---------------------------------------------------------------- two images
-
-
-@dataclass(frozen=True)
-class PairSource:
-    """Two scenes, on the grid of the finest compared band of `before`. `names`: the compared bands, as they are called there.
-
-    `notes`: what a reader must know of the comparison. It implements `pipelines.sources.source.Source`.
-    """
-
-    before: Image
-    after: Image
-    names: tuple[str, ...]
-    dates: tuple[np.datetime64, np.datetime64]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        return tuple(Band(name, unit=band.unit) for name, band in zip(self.names, self._of(self.before), strict=True))
-
-    def dtype(self) -> np.dtype:
-        return np.dtype("float32")
-
-    def native_grid(self) -> Grid:
-        return min((band.grid for band in self._of(self.before)), key=lambda grid: grid.pixel_size)
-
-    @property
-    def is_dated(self) -> bool:
-        """False where nobody knows when the images were taken."""
-        return self.dates != UNKNOWN_DATES
-
-    def list_scenes(self) -> Listing:
-        scenes = []
-        for word, image, date in zip(("before", "after"), (self.before, self.after), self.dates, strict=True):
-            files = zip(self.names, self._of(image), strict=True)
-            scenes.append(Scene(f"{word}/{image.path.name}", date, {name: Asset(b.path, "", b.index) for name, b in files}))
-        return Listing(scenes)
-
-    def grid_of(self, scene: Scene, name: str) -> Grid:
-        return self._band(scene, name).grid
-
-    def read(
-        self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
-    ) -> np.ndarray:
-        """(names, rows, x) as `Source.read` specifies, physical values."""
-        rows = slice(*(rows or slice(None)).indices(grid.shape_yx[0]))
-        planes = []
-        for name in names:
-            band = self._band(scene, name)
-            with open_raster(band.path, (band.index,), scene.id) as dataset:
-                layer = PhysicalLayer(dataset, band)
-                planes.append(np.ma.getdata(resample(layer, layer.facts, grid, rows, resampling)))  # NaN where missing
-        return np.stack(planes)
-
-    def _band(self, scene: Scene, name: str) -> ImageBand:
-        image = self.before if scene.id.startswith("before/") else self.after
-        return self._of(image)[self.names.index(name)]
-
-    def _of(self, image: Image) -> list[ImageBand]:
-        by_name = {canonical(name): band for name, band in image.bands.items()}
-        return [by_name[canonical(name)] for name in self.names]
-
-
-@dataclass(frozen=True)
-class PhysicalLayer:
-    """A band as physical values (`pipelines.sources.layers.Layer`): float32, NaN where missing."""
-
-    dataset: rasterio.DatasetReader
-    band: ImageBand
-
-    @property
-    def grid(self) -> Grid:
-        return self.band.grid
-
-    @property
-    def facts(self) -> FileFacts:
-        return FileFacts(np.dtype("float32"), self.grid)
-
-    def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
-        return None  # NaN in `window`
-
-    def window(self, rows: slice, columns: slice) -> np.ndarray:
-        window, band = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start), self.band
-        stored = self.dataset.read(band.index, window=window)
-        is_missing = ~np.isfinite(stored)
-        if band.nodata is not None:
-            is_missing |= stored == band.nodata
-        if band.is_masked:
-            is_missing |= self.dataset.read_masks(band.index, window=window) == 0
-        values = np.where(is_missing, np.nan, stored) * band.scale + band.offset
-        return values.astype(np.float32)
-
-
-def pair_images(
-    before: Image, after: Image, wanted: Sequence[str] | None = None, dates: Sequence[np.datetime64] | None = None
-) -> PairSource:
-    """The source of both images. `wanted`: the bands to compare, in this order; default: all that both have.
-
-    Raises RequestError: no band in common or one of `wanted` missing, other units, no overlap, AFTER before BEFORE.
-    """
-    names, notes = common_bands(before, after, wanted)
-    if not overlaps(after.grid, before.grid):
-        raise RequestError(
-            f"{before.path} and {after.path} do not overlap: they lie at {_outline(before.grid)} and {_outline(after.grid)}; "
-            "name two images of one place"
-        )
-    chosen, text = choose_dates(before, after, dates)
-    source = PairSource(before, after, names, chosen)
-    notes = [*notes, *compare_values(source), *compare_grids(source), *text]
-    return PairSource(before, after, names, chosen, tuple(notes))
-
-
-def common_bands(before: Image, after: Image, wanted: Sequence[str] | None) -> tuple[tuple[str, ...], list[str]]:
-    """(the bands to compare, what is left out)."""
-    images = {"BEFORE": before, "AFTER": after}
-    there = "; ".join(f"{word} ({one.path}) has {', '.join(one.bands)}" for word, one in images.items())
-    known = {word: {canonical(name) for name in one.bands} for word, one in images.items()}
-    if before.is_numbered and after.is_numbered and len(before.bands) != len(after.bands):
-        remedy = "give the bands names (descriptions) in the files"
-        raise RequestError(f"the files name no bands, and their numbers differ, so they cannot be matched: {there}; {remedy}")
-    if wanted is not None:
-        for word, has in known.items():
-            if missing := [name for name in wanted if canonical(name) not in has]:
-                raise RequestError(f"{word} lacks {', '.join(missing)}: {there}")
-    both = {name: band.grid.pixel_size for name, band in before.bands.items() if canonical(name) in known["AFTER"]}
-    if not both:
-        raise RequestError(f"no band is in both images: {there}; bands are matched by their descriptions or file names")
-    names = tuple(wanted or finest_bands(both))
-    used, notes = {canonical(name) for name in names}, []
-    if coarser := [name for name in both if canonical(name) not in used and wanted is None]:
-        notes.append(f"only bands of the finest pixels are compared; --bands adds coarser ones: {', '.join(coarser)}")
-    if before.is_numbered and after.is_numbered:
-        notes.append("the files name no bands: they are matched by their numbers")
-    for word, one in images.items():
-        if rest := [*(name for name in one.bands if canonical(name) not in used), *one.left_out]:
-            notes.append(f"not compared, of {word}: {', '.join(rest)}")
-    return names, notes
-
-
-def finest_bands(pixel_sizes: Mapping[str, float]) -> list[str]:
-    """The bands of the finest pixel size that `FEWEST_BANDS` of them reach; all where it takes all.
-
-    A coarser band, resampled, blurs the change and weighs as much as a fine one; a lone panchromatic band sees too little.
-
-    >>> finest_bands({"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B11": 20}), finest_bands({"B8": 15, "B4": 30, "B5": 30})
-    (['B02', 'B03', 'B04'], ['B8', 'B4', 'B5'])
-    """
-    sizes = sorted(pixel_sizes.values())
-    largest = sizes[min(FEWEST_BANDS, len(sizes)) - 1] * 1.01
-    return [name for name, size in pixel_sizes.items() if size <= largest]
-
-
-def compare_values(source: PairSource) -> list[str]:
-    """How the stored values of both images differ. Raises RequestError for other units, which nothing here converts."""
-    notes: dict[str, list[str]] = {}
-    for name, one, other in zip(source.names, source._of(source.before), source._of(source.after), strict=True):
-        if one.unit and other.unit and one.unit != other.unit:
-            remedy = "convert one of them, or compare other bands with --bands"
-            raise RequestError(f"band {name} is in {one.unit} in {one.path} and in {other.unit} in {other.path}; {remedy}")
-        stated = [(f"scale {b.scale:g}, offset {b.offset:g}", f"stored as {b.dtype}") for b in (one, other)]
-        for first, then in zip(*stated, strict=True):
-            if first != then:
-                what = "physical values are compared" if first.startswith("scale") else "each date is normalised by itself"
-                notes.setdefault(f"{first} in BEFORE, {then} in AFTER: {what}", []).append(name)
-    return [f"{', '.join(names)}: {text}" for text, names in notes.items()]
-
-
-def compare_grids(source: PairSource) -> list[str]:
-    """Which bands are resampled onto the grid of the finest one of BEFORE."""
-    grid, notes = source.native_grid(), []
-    for word, image in (("BEFORE", source.before), ("AFTER", source.after)):
-        other: dict[str, list[str]] = {}
-        for name, band in zip(source.names, source._of(image), strict=True):
-            if not band.grid.is_aligned(grid):
-                other.setdefault(_outline(band.grid), []).append(name)
-        notes += [f"{word}: {', '.join(names)} resampled (bilinear) from {text}" for text, names in other.items()]
-    return [*notes, f"the grid is that of BEFORE's finest band: {_outline(grid)}"] if notes else []
-
-
-def choose_dates(
-    before: Image, after: Image, dates: Sequence[np.datetime64] | None
-) -> tuple[tuple[np.datetime64, np.datetime64], list[str]]:
-    """(both dates, what is to be said of them): those given, else those in the names, else UNKNOWN_DATES."""
-    if dates is not None:
-        first, last = dates
-    elif before.date is None or after.date is None or before.date == after.date:
-        remedy = "--dates BEFORE,AFTER states them"
-        return UNKNOWN_DATES, [f"the names do not date the images, so rasters and STAC carry 1970-01-01 and 1970-01-02; {remedy}"]
-    else:
-        first, last = before.date, after.date
-    if first >= last:
-        days = [str(day)[:10] for day in (first, last)]
-        remedy = "change their order, or state the dates with --dates BEFORE,AFTER"
-        raise RequestError(f"BEFORE ({before.path}) is of {days[0]}, AFTER ({after.path}) of {days[1]}; {remedy}")
-    text = "the dates are those in the names, which may be of processing; --dates BEFORE,AFTER states others"
-    return (first, last), [] if dates is not None else [text]
-
-
-def _outline(grid: Grid) -> str:
-    shape, bounds = " x ".join(map(str, grid.shape_yx)), ", ".join(f"{edge:.7g}" for edge in grid.bounds_xy)
-    return f"{shape} pixels of {grid.resolution_xy[0]:.6g} in {grid.crs[:40]} ({bounds})"

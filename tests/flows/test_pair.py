@@ -1,6 +1,7 @@
 """Two images and nothing else, from the command line to the map: what is compared, what is said, what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def write(
     with rasterio.open(path, "w", driver="GTiff", **shape, **{k: v for k, v in where.items() if v is not None}) as file:
         file.write(values)
         if names:
-            file.descriptions = (*names, "")[: len(values)]
+            file.descriptions = (*names, "", "")[: len(values)]
     return path
 
 
@@ -125,21 +126,23 @@ def test_values_stored_otherwise_are_compared_as_physical_values_and_it_is_said(
     np.testing.assert_allclose(layer("score"), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("how", ["nodata", "nan", "mask", "alpha", "option"])
+@pytest.mark.parametrize("how", ["nodata", "nan", "mask", "alpha", "alpha of 5", "sidecar", "option", "both"])
 def test_missing_pixels_are_left_out_and_counted(images: Any, how: str) -> None:
     after = images[1].astype(np.float32) if how == "nan" else images[1].copy()
     seen = np.full((1, SIDE_PX, SIDE_PX), 255, after.dtype)
     seen[:, :8] = 0
-    options: list[str] = ["--nodata", "7"] if how == "option" else []
-    if how in ("nodata", "nan", "option"):
+    options: list[str] = ["--nodata", "7"] if how in ("option", "both") else []
+    if how in ("nodata", "nan", "option", "both"):
         after[1, :8] = np.nan if how == "nan" else 7
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        whole = np.concatenate([after, seen]) if how == "alpha" else after
-        write(Path("holes.tif"), whole, BANDS, nodata=7 if how == "nodata" else None)
+    if how == "both":
+        after[1, :4] = 9
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=how == "mask"):
+        whole = np.concatenate([after, after[:1], seen] if how == "alpha of 5" else [after, seen] if how == "alpha" else [after])
+        write(Path("holes.tif"), whole, BANDS, nodata={"nodata": 7, "both": 9}.get(how))
         with rasterio.open("holes.tif", "r+") as file:
-            if how == "alpha":
-                file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
-            if how == "mask":
+            if how.startswith("alpha"):
+                file.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (len(whole) - 2) + [ColorInterp.alpha]
+            if how in ("mask", "sidecar"):
                 file.write_mask(seen[0])
     code, _, said = change("before.tif", "holes.tif", *options)
     assert code == 0, said
@@ -194,7 +197,11 @@ def test_dates_come_from_names_or_from_the_command_and_are_else_said_to_be_unkno
         ("other.tif", "no band is in both images: BEFORE (before.tif) has B02, B04, B08; AFTER (other.tif) has red"),
         ("nowhere.tif", "nowhere.tif has no CRS; write it into the file"),
         ("feet.tif", "B02 is in metre in unit.tif and in foot in feet.tif"),
-        ("flat.tif", "nothing but one value"),
+        ("flat.tif", "or state it with --nodata VALUE"),
+        ("twice.tif", "bands 1 and 2 of twice.tif both hold band B2"),
+        ("palette.tif", "numbers of colours in a palette"),
+        ("dated", "different dates: 2018-01-01 (x_20180101_B02.tif), 2019-01-01 (x_20190101_B04.tif)"),
+        ("local.tif", "is of no place on Earth"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_words(images: Any, after: str, message: str) -> None:
@@ -203,6 +210,12 @@ def test_what_cannot_be_compared_is_refused_in_words(images: Any, after: str, me
     write(Path("other.tif"), values[:1], ("red",))
     write(Path("flat.tif"), np.full_like(values, 5))
     write(Path("nowhere.tif"), values, crs=None, transform=None)
+    write(Path("twice.tif"), values, ("B02", "B2", "B08"))
+    write(Path("local.tif"), values, crs='LOCAL_CS["x",UNIT["metre",1]]')
+    write(Path("dated/x_20180101_B02.tif"), values[:1], ())
+    write(Path("dated/x_20190101_B04.tif"), values[:1], ())
+    with rasterio.open(write(Path("palette.tif"), (values[:1] % 20).astype(np.uint8)), "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255)})
     for name, unit in (("unit.tif", "metre"), ("feet.tif", "foot")):
         with rasterio.open(write(Path(name), values), "r+") as file:
             file.units = [unit] * 3
@@ -224,6 +237,7 @@ def test_other_bands_under_the_same_name_are_compared_anew(images: Any) -> None:
     code, answer, _ = change("before.tif", "after.tif", "--bands", "B11")
     assert code == 2
     assert "BEFORE lacks B11" in answer["error"]
+    assert "B4 is named twice" in change("before.tif", "after.tif", "--bands", "B04,B4")[1]["error"]
 
 
 @pytest.mark.torch
@@ -246,6 +260,11 @@ def test_a_trained_detector_is_applied_with_its_own_bands(images: Any, tmp_path:
     checkpoint = "runs/tiny/model/model.safetensors"
     assert change("unseen/1", "unseen/2", "--model", checkpoint)[0] == 0
     assert np.array_equal(layer("mask") == 1, found)
+    for path in sorted(Path("unseen/2").iterdir()):
+        with rasterio.open(path, "r+") as file:
+            file.scales = [1e-4] * file.count
+    assert change("unseen/1", "unseen/2", "--model", "runs/tiny")[0] == 0
+    assert [note for note in notes() if note.startswith("WARNING of the model, AFTER: values of")]
     for arguments, message in [
         (("before.tif", "after.tif", "--model", "runs/tiny"), "BEFORE lacks red, nir"),
         (("unseen/1", "unseen/2", "--model", "runs/none"), "no model at runs/none"),
@@ -268,3 +287,115 @@ def test_bands_of_coarser_pixels_are_left_out_and_named(images: Any) -> None:
     assert (code, summary["computed"]["bands"]) == (0, list(BANDS))
     assert "--bands adds coarser ones: B01" in Path("runs/two/report.html").read_text()
     assert change("before", "after", "--bands", "B01,B02")[0] == 0
+
+
+def notes() -> list[str]:
+    """What the summary tells a reader; the report has the same."""
+    found: list[str] = json.loads(Path("runs/two/summary.json").read_text())["computed"]["notes"]
+    return found
+
+
+def test_common_ground_alone_decides_how_dates_are_normalised(images: Any) -> None:
+    """BEFORE is six times as bright where AFTER shows nothing."""
+    before = images[0].copy()
+    before[:, :, 48:] *= 6
+    write(Path("wide.tif"), before)
+    write(Path("part.tif"), images[1][:, :, :48])
+    change("wide.tif", "part.tif")
+    wide = layer("score")[:, :48]
+    write(Path("same.tif"), before[:, :, :48])
+    code, _, said = change("same.tif", "part.tif")
+    assert code == 0, said
+    np.testing.assert_allclose(wide, layer("score"), atol=1e-3)
+    assert "resampled" not in said
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("shifted", "exceeds max_shift_px 2; not moved; --set pairs.max_shift_px=4 allows it"),
+        ("filled", "AFTER: 512 pixels (12 %) hold 0 in every band; if it means missing: --nodata 0"),
+        ("outlier", "B02 differs by "),
+        ("little", "WARNING only 6"),
+        ("wide", "change wider than 610 m (61 pixels) is missed in its middle and is mapped as a ring"),
+    ],
+)
+def test_what_is_doubtful_is_in_the_summary_and_the_report(images: Any, how: str, expected: str) -> None:
+    after, x = images[1].astype(np.float32), 500_000.0
+    if how == "shifted":
+        after = np.roll(images[0] * 1.3, 3, 1).astype(np.float32)
+    elif how == "filled":
+        after[:, :8] = 0
+    elif how == "outlier":
+        after[0, 5, 5] = 1e6
+    elif how == "little":
+        after, x = after[:, :, :4], 500_600.0
+    write(Path("doubtful.tif"), after.astype(np.float32), x=x)
+    code, _, said = change("before.tif", "doubtful.tif")
+    assert code == 0, said
+    assert [note for note in notes() if expected in note], notes()
+    assert expected.split("'")[0] in Path("runs/two/report.html").read_text()
+
+
+def test_colours_name_bands_that_have_no_description(images: Any) -> None:
+    for name, image in zip(("rgb.tif", "bgr.tif"), images, strict=True):
+        colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+        is_turned = name == "bgr.tif"
+        path = write(Path(name), image[::-1].copy() if is_turned else image, (), photometric="minisblack")
+        with rasterio.open(path, "r+") as file:
+            file.colorinterp = colours[::-1] if is_turned else colours
+    change("before.tif", "after.tif")
+    expected = layer("score")
+    code, _, said = change("rgb.tif", "bgr.tif")
+    assert code == 0, said
+    np.testing.assert_allclose(layer("score"), expected, atol=1e-5)
+    write(Path("numbered.tif"), images[1], ())
+    _, _, said = change("rgb.tif", "numbered.tif")
+    assert "matched by their numbers" in said
+    np.testing.assert_allclose(layer("score"), expected, atol=1e-5)
+
+
+def test_longitudes_of_another_turn_are_one_place(images: Any) -> None:
+    for before, after in ((-10, 350), (350, -10)):
+        for name, image, left in zip(("one.tif", "other.tif"), images, (before, after), strict=True):
+            write(Path(name), image, crs="EPSG:4326", transform=rasterio.Affine(1e-4, 0, left, 0, -1e-4, 40))
+        code, _, said = change("one.tif", "other.tif")
+        assert code == 0, said
+        assert found_share() > 0.6
+        west, _, east, _ = json.loads(Path("runs/two/products/two.json").read_text())["bbox"]
+        assert (west, east) == pytest.approx((-10, -9.9936))
+
+
+def test_a_file_edited_in_place_is_read_again(images: Any) -> None:
+    change("before.tif", "after.tif")
+    known, size = Path("after.tif").stat(), Path("after.tif").stat().st_size
+    edited = images[1].copy()
+    edited[:, *SQUARE] -= 1500
+    write(Path("after.tif"), edited)
+    os.utime("after.tif", ns=(known.st_atime_ns, known.st_mtime_ns))
+    assert Path("after.tif").stat().st_size == size
+    code, answer, _ = change("before.tif", "after.tif")
+    assert (code, answer["skipped"]) == (0, False)
+    assert found_share() == 0
+
+
+def test_names_of_runs_and_links_and_places_that_cannot_be(images: Any, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        return str(CliRunner().invoke(app, ["change", *arguments, "--json"]).output)
+
+    name = f"{tmp_path.name}-before-after"
+    Path("elsewhere").mkdir()
+    shutil.move("after.tif", "elsewhere/after.tif")
+    Path("after.tif").symlink_to("elsewhere/after.tif")
+    run("before.tif", "after.tif")
+    written = Path("runs", name, "summary.json").read_text()
+    write(Path("new/before.tif"), images[1])
+    Path("new", tmp_path.name).mkdir()
+    for image in ("before", "after"):
+        write(Path("new", tmp_path.name, f"{image}.tif"), images[image == "before"])
+    run(f"new/{tmp_path.name}/before.tif", f"new/{tmp_path.name}/after.tif")
+    run(f"new/{tmp_path.name}/before.tif", f"new/{tmp_path.name}/after.tif")
+    assert sorted(path.name for path in Path("runs").iterdir()) == [name, f"{name}-2"]
+    assert Path("runs", name, "summary.json").read_text() == written
+    assert "replaced" in run(f"new/{tmp_path.name}/before.tif", f"new/{tmp_path.name}/after.tif", "--name", name)
+    assert "no folder can be made" in run("before.tif", "after.tif", "--out", "/proc/nope")
