@@ -97,7 +97,7 @@ def score_monitor(truth_YX: np.ndarray, products: Path = MONITOR) -> list[str]:
             "are dated before it began"
         )
     elsewhere = np.count_nonzero(in_span_YX & (truth_YX == 0))
-    drawn = 1 - elsewhere / max(np.count_nonzero(in_span_YX), 1)
+    drawn = 1 - elsewhere / max(int(np.count_nonzero(in_span_YX)), 1)
     return [
         *lines,
         f"monitor: {drawn:.3f} of the alarms in this time are on drawn pixels, {elsewhere} are not (real felling too)",
