@@ -189,7 +189,7 @@ def test_change_is_found_where_it_was_made() -> None:
     here["spatial_ref"].attrs["crs_wkt"] = parse_crs("EPSG:32635").to_wkt()
     for first, last, crs, message in (
         (before, flat, 32635, r"after holds nothing but one value \(7, 7 in nir, red\)"),
-        (before, after.where(after["x"] < 10), 32635, "after has 39 usable pixels, at least 64 are needed"),
+        (before, after.where(after["x"] < 10), 32635, "before and after show 39 pixels in common, at least 64 are needed"),
         (before, unseen, 32635, "no pixel of after has data in every band"),
         (here, after, None, "after: the data have no CRS"),
     ):

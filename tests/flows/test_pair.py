@@ -197,7 +197,7 @@ def test_dates_come_from_names_or_from_the_command_and_are_else_said_to_be_unkno
         ("other.tif", "no band is in both images: BEFORE (before.tif) has B02, B04, B08; AFTER (other.tif) has red"),
         ("nowhere.tif", "nowhere.tif has no CRS; write it into the file"),
         ("feet.tif", "B02 is in metre in unit.tif and in foot in feet.tif"),
-        ("flat.tif", "or state it with --nodata VALUE"),
+        ("flat.tif", "is it the nodata value, or the wrong image"),
         ("twice.tif", "bands 1 and 2 of twice.tif both hold band B2"),
         ("palette.tif", "numbers of colours in a palette"),
         ("dated", "different dates: 2018-01-01 (x_20180101_B02.tif), 2019-01-01 (x_20190101_B04.tif)"),
