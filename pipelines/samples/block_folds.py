@@ -21,7 +21,7 @@ def blocks_of(row_P: np.ndarray, column_P: np.ndarray, block_px: int) -> np.ndar
 def assign_folds(block_P: np.ndarray, class_P: np.ndarray, folds: int, seed: int, key: str = "split") -> np.ndarray:
     """fold_P: whole blocks at random, so that every fold has about the same share of every class (Stratified group k-fold).
 
-    Raises RequestError where there are fewer blocks than folds.
+    Raises RequestError where there are fewer blocks than folds, or fewer labels of the commonest class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -29,6 +29,10 @@ def assign_folds(block_P: np.ndarray, class_P: np.ndarray, folds: int, seed: int
     if blocks < folds:
         raise RequestError(
             f"labels lie in {blocks} blocks, too few for {folds} folds; set a smaller {key}.block_px or {key}.folds"
+        )
+    if (most := int(np.bincount(class_P).max())) < folds:
+        raise RequestError(
+            f"no class has more than {most} labels, too few for {folds} folds; add labels, or set a smaller {key}.folds"
         )
     fold_P = np.empty(len(block_P), np.int64)
     chosen = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -42,7 +46,8 @@ def assign_folds(block_P: np.ndarray, class_P: np.ndarray, folds: int, seed: int
 def validation_part(block_P: np.ndarray, class_P: np.ndarray, fold_P: np.ndarray, fold: int, seed: int) -> np.ndarray:
     """bool_P: the blocks outside `fold` that choose epoch and temperature of its network; at least one block."""
     others = np.flatnonzero(fold_P != fold)
-    parts = min(VALIDATION_PARTS, len(np.unique(block_P[others])))
+    commonest = int(np.bincount(class_P[others]).max())
+    parts = max(min(VALIDATION_PARTS, len(np.unique(block_P[others])), commonest), 2)
     inner = assign_folds(block_P[others], class_P[others], parts, seed + fold)
     is_validation_P = np.zeros(len(block_P), bool)
     is_validation_P[others[inner == 0]] = True

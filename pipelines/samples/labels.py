@@ -6,6 +6,7 @@ Every kind becomes a list of labelled pixels: row, column, time span, class. A p
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ Instant = np.datetime64
 NO_CODE = 255  # of a label raster
 VECTORS = (".gpkg", ".geojson", ".json")  # other formats may refer to other files
 WHY = {
+    "no class": "without a class",
     "outside": "outside the grid",
     "other class": "of a class that is not listed",
     "other span": "of another time span than asked for",
@@ -115,23 +117,52 @@ def read_points(path: Path, fields: Fields, crs: str, grid: Grid, span: Span | N
     """A CSV with one point a line, in `crs`; `span` for lines without their own. Raises MissingInput, RequestError (line)."""
     if not path.is_file():
         raise MissingInput(f"no labels at {path}; correct labels.path")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise RequestError(f"{path.name} holds no labels; expected a heading and a line for each point")
+    rows = _read_table(path)
     needed = [fields.x, fields.y, fields.label, *(() if span else (fields.start, fields.stop))]
     if missing := [name for name in needed if name not in rows[0]]:
         raise RequestError(
             f"{path.name} has no column {missing[0]!r}, only {', '.join(rows[0])}; name it in labels.columns"
-            + ("" if missing[0] in (fields.x, fields.y, fields.label) else ", or set labels.from and labels.until")
+            + ("" if missing[0] in (fields.x, fields.y, fields.label) else ", or set labels.start and labels.stop")
         )
-    try:
-        xy_P2 = np.array([(float(row[fields.x]), float(row[fields.y])) for row in rows])
-    except (TypeError, ValueError) as e:
-        raise RequestError(f"{path.name}: {e}; expected numbers in {fields.x} and {fields.y}") from e
+    xy_P2 = np.array([_position_of(row, fields, f"{path.name}:{n}") for n, row in enumerate(rows, start=2)])
     spans = [_span_of(row, fields, span, f"{path.name}:{n}") for n, row in enumerate(rows, start=2)]
     row_P, column_P = _pixels(xy_P2, crs, grid)
-    return Given(row_P, column_P, spans, [str(row[fields.label]) for row in rows])
+    return Given(row_P, column_P, spans, [_name_of(row[fields.label]) for row in rows])
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV by heading; separated by commas, semicolons or tabs. Raises RequestError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise RequestError(f"{path.name} is not UTF-8 ({e.reason} at byte {e.start}); save it as UTF-8") from e
+    heading = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count))
+    names, rows = list(reader.fieldnames or ()), list(reader)
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise RequestError(f"{path.name} has two columns {repeated[0]!r}; rename one")
+    if not rows:
+        raise RequestError(f"{path.name} holds no labels; expected a heading and a line for each point")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise RequestError(f"{path.name}:{number}: {len(names)} columns in the heading, more or fewer in this line")
+    return rows
+
+
+def _position_of(row: Mapping[str, str], fields: Fields, where: str) -> tuple[float, float]:
+    """(x, y). Raises RequestError for what is no finite number."""
+    try:
+        found = float(row[fields.x]), float(row[fields.y])
+    except ValueError as e:
+        raise RequestError(f"{where}: {e}; expected numbers such as 45.14 in {fields.x} and {fields.y}") from e
+    if not np.isfinite(found).all():
+        raise RequestError(f"{where}: {fields.x} {found[0]}, {fields.y} {found[1]} is no position")
+    return found
+
+
+def _name_of(value: object) -> str:
+    """The class, "" for none."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, layer: str | None = None) -> Given:
@@ -150,7 +181,9 @@ def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, lay
         raise RequestError(
             f"{path.name} has no field {fields.label!r}, only {', '.join(frame.columns)}; set labels.columns.label"
         )
-    inside = [(geometry, row) for geometry, row in zip(frame.to_crs(grid.crs).geometry, frame.to_dict("records"), strict=True)]
+    placed = frame.to_crs(grid.crs).geometry
+    crossing, empty = ~placed.is_valid & placed.notna(), placed.isna() | placed.is_empty
+    inside = list(zip(placed.where(~crossing, placed.make_valid()), frame.to_dict("records"), strict=True))
     parts: list[tuple[np.ndarray, np.ndarray, Span, str]] = []
     for number, (geometry, row) in enumerate(inside, start=1):
         own = _span_of(row, fields, span, f"{path.name}, feature {number}")
@@ -161,13 +194,17 @@ def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, lay
         if not rows.size:  # smaller than a pixel or outside: the pixel of its centre, perhaps outside the grid
             centre = geometry.representative_point()
             rows, columns = _pixels(np.array([[centre.x, centre.y]]), grid.crs, grid)
-        parts.append((rows, columns, own, str(row[fields.label])))
+        parts.append((rows, columns, own, _name_of(row[fields.label])))
     if not parts:
         raise RequestError(f"{path.name} holds no polygon")
     spans = [own for rows, _, own, _ in parts for _ in rows]
     names = [name for rows, _, _, name in parts for _ in rows]
-    note = f"{len(parts)} polygons cover {len(spans)} pixels (those whose centre lies in them)"
-    return Given(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), spans, names, (note,))
+    notes = [f"{len(parts)} polygons cover {len(spans)} pixels (those whose centre lies in them)"]
+    if crossing.any():
+        notes.append(f"{int(crossing.sum())} polygons cross themselves and were taken apart (shapely.make_valid)")
+    if empty.any():
+        notes.append(f"{int(empty.sum())} features without a geometry were left out")
+    return Given(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), spans, names, tuple(notes))
 
 
 def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, band: int = 1, *, on_grid: bool = False) -> Given:
@@ -183,6 +220,8 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
     try:
         with open_raster(path, (band,)) as raster:
             stored, crs, affine = raster.read(band), raster.crs, raster.transform
+            unlabelled = raster.read_masks(band) == 0
+            nodata = raster.nodatavals[band - 1]
     except SceneRefused as e:
         raise RequestError(f"the labels {path} cannot be used: {e.detail}") from e
     has_place = crs is not None and affine.determinant != 0 and not affine.is_identity
@@ -194,6 +233,10 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
     number_YX = np.full(stored.shape, NO_CODE, np.uint8)
     for number, code in enumerate(listed):
         number_YX[stored == code] = number
+    if nodata in codes:
+        named = f"{codes[int(nodata)]!r}"
+        raise RequestError(f"{path} says that {nodata:g} means no data, labels.codes that it is {named}; correct one of them")
+    number_YX[unlabelled] = NO_CODE
     own = grid if on_grid else Grid.from_affine(canonical_crs(crs.to_wkt()), affine, stored.shape)
     notes = () if own.is_aligned(grid) else (f"{path.name} lies on another grid: each pixel has the label nearest to its centre",)
     if notes:
@@ -211,11 +254,17 @@ def _span_of(row: Mapping[str, object], fields: Fields, span: Span | None, where
     """The span of a line. Raises RequestError."""
     if fields.start not in row or fields.stop not in row:
         if span is None:
-            raise RequestError(f"{where}: no fields {fields.start} and {fields.stop}; set labels.from and labels.until")
+            raise RequestError(f"{where}: no fields {fields.start} and {fields.stop}; set labels.start and labels.stop")
         return span
-    start, stop = row[fields.start], row[fields.stop]
+    start, stop = (_name_of(row[name]) for name in (fields.start, fields.stop))
+    if not (start or stop):
+        if span is None:
+            raise RequestError(
+                f"{where}: {fields.start} and {fields.stop} are empty; fill them in, or set labels.start and labels.stop"
+            )
+        return span
     try:
-        found = Span(*(Instant(str(text)[:19].replace(" ", "T"), "s") for text in (start, stop)))
+        found = Span(*(Instant(text[:19].replace(" ", "T"), "s") for text in (start, stop)))
     except ValueError as e:
         raise RequestError(f"{where}: {start!r} to {stop!r} are no dates; write them as 2011-09-01") from e
     if not found.start < found.stop:
@@ -233,6 +282,12 @@ def _pixels(xy_P2: np.ndarray, crs: str, grid: Grid) -> tuple[np.ndarray, np.nda
     return index_P2[:, 1], index_P2[:, 0]
 
 
+def _bounds(grid: Grid) -> str:
+    """Where to look for mistakes of `crs` and `columns`."""
+    edges = ", ".join(f"{edge:.7g}" for edge in grid.bounds_xy)
+    return f"{edges} (x, y of the lower left and the upper right corner, {grid.crs[:30]}): check labels.crs and labels.columns"
+
+
 # ---------------------------------------------------------------- to one list
 
 
@@ -241,7 +296,7 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
 
     Raises RequestError where fewer than two classes are left.
     """
-    known = tuple(classes) or tuple(sorted(set(given.names)))
+    known = tuple(classes) or tuple(sorted(set(given.names) - {""}))
     spans = tuple(sorted(set(given.spans)))
     of_class, of_span = ({one: i for i, one in enumerate(values)} for values in (known, spans))
     class_P = np.array([of_class.get(name, -1) for name in given.names], np.int64)
@@ -250,6 +305,7 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
     height, width = grid.shape_yx
     inside_P = (labels.row_P >= 0) & (labels.row_P < height) & (labels.column_P >= 0) & (labels.column_P < width)
     labels = labels.keep(inside_P, "outside")
+    labels = labels.keep(np.array([bool(name) for name in given.names])[inside_P], "no class")
     labels = labels.keep(labels.class_P >= 0, "other class")
     if within is not None:
         fits_S = np.array([within.start <= span.start and span.stop <= within.stop for span in spans])
@@ -257,8 +313,9 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
     labels = _unique(labels, width)
     found = [name for name, number in labels.counts().items() if number]
     if len(found) < 2:
+        place = f"; the images lie at {_bounds(grid)}" if labels.dropped.get("outside") else ""
         raise RequestError(
-            f"{labels.sentence}; a class map needs labels of two classes, there are of {', '.join(found) or 'none'}"
+            f"{labels.sentence}; a class map needs labels of two classes, there are of {', '.join(found) or 'none'}{place}"
         )
     return labels
 

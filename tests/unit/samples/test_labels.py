@@ -6,7 +6,7 @@ import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform
-from shapely.geometry import box
+from shapely.geometry import Polygon, box
 
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
@@ -102,7 +102,10 @@ def test_a_label_raster_without_a_place_is_refused_until_it_is_said_to_be_on_the
     ("text", "message"),
     [
         ("x,y,label\n1,2,a", "no column 'from', only x, y, label; name it in labels.columns, or set"),
-        ("x,y,from,to,label\nleft,2,2020-01-01,2021-01-01,a", "expected numbers in x and y"),
+        ("x,y,from,to,label\nleft,2,2020-01-01,2021-01-01,a", r"points.csv:2: .* expected numbers such as 45.14 in x and y"),
+        ("x,y,label,label\n1,2,a,b", "two columns 'label'"),
+        ("x;y;from;to;label\n1;2;2020-01-01", "points.csv:2: 5 columns in the heading"),
+        ("x;y;from;to;label\n1,5;2;2020-01-01;2021-01-01;a", "expected numbers such as 45.14"),
         ("x,y,from,to,label\n1,2,2020-01-01,2019-01-01,a", r"points.csv:2: the span 2020-01-01 to 2019-01-01 ends before"),
         ("x,y,from,to,label\n1,2,spring,2019-01-01,a", "are no dates; write them as"),
         ("x,y,from,to,label", "holds no labels"),
@@ -117,5 +120,34 @@ def test_a_wrong_table_is_refused_with_its_line_and_remedy(tmp_path, text, messa
 def test_missing_files_and_a_single_class_are_refused(tmp_path):
     with pytest.raises(MissingInput, match="no labels at"):
         read_points(tmp_path / "none.csv", FIELDS, GRID.crs, GRID, None)
+    (tmp_path / "latin.csv").write_text("x,y,label\n1,2,Grünland", encoding="latin-1")
+    with pytest.raises(RequestError, match="is not UTF-8"):
+        read_points(tmp_path / "latin.csv", FIELDS, GRID.crs, GRID, YEAR)
     with pytest.raises(RequestError, match="needs labels of two classes, there are of soy"):
         resolve_labels(points(tmp_path, line(0, 0, "soy"), line(1, 0, "soy")), GRID)
+
+
+def test_labels_without_a_class_are_dropped_and_names_are_stripped(tmp_path):
+    labels = resolve_labels(points(tmp_path, line(0, 0, " maize "), line(0, 1, "maize"), line(1, 0, ""), line(1, 1, "soy")), GRID)
+    assert (labels.classes, labels.counts(), labels.dropped) == (("maize", "soy"), {"maize": 2, "soy": 1}, {"no class": 1})
+
+
+def test_polygons_that_cannot_be_used_as_they_are_are_counted(tmp_path):
+    crossing = Polygon([(500_000, 8_000_000), (500_040, 7_999_960), (500_040, 8_000_000), (500_000, 7_999_960)])
+    frame = geopandas.GeoDataFrame(
+        {"label": ["a", "b", None]}, geometry=[crossing, None, box(500_040, 7_999_960, 500_060, 8_000_000)]
+    )
+    frame.set_crs(GRID.crs).to_file(tmp_path / "areas.gpkg")
+    given = read_polygons(tmp_path / "areas.gpkg", FIELDS, GRID, YEAR)
+    assert any("1 polygons cross themselves" in note for note in given.notes)
+    assert any("1 features without a geometry" in note for note in given.notes)
+    assert set(given.names) == {"a", ""}
+
+
+def test_a_code_that_is_the_nodata_value_of_its_raster_is_refused(tmp_path):
+    path, where = tmp_path / "codes.tif", {"crs": GRID.crs, "transform": GRID.affine}
+    with rasterio.open(path, "w", driver="GTiff", count=1, height=4, width=6, dtype="uint8", nodata=0, **where) as file:
+        file.write(np.eye(4, 6, dtype=np.uint8), 1)
+    with pytest.raises(RequestError, match=r"0 means no data, labels.codes that it is 'wheat'"):
+        read_raster(path, {0: "wheat", 1: "soy"}, GRID, YEAR)
+    assert len(read_raster(path, {1: "soy", 2: "lake"}, GRID, YEAR).names) == 4
