@@ -15,7 +15,7 @@ from configs.tasks.segment import SegmentRun
 from flows.folder import RunFolder, code_version, fingerprints, require, require_model
 from flows.stage import require_unchanged
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from pipelines.errors import ArtefactDamaged, MissingInput
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 from pipelines.wording import counted
@@ -83,6 +83,9 @@ class Segment(TrainedTask):
         require(context.folder, "ingest")
         if stage == "train":
             return
+        if require(context.folder, "train").get("made_from", {}).get("label file") != label_digest(context.run):
+            problem = f"{context.run.labels.path} has changed since the model was trained"
+            raise RequestError(f"{problem}; run `driftline train CONFIG` first, or put it back")
         trained = require_unchanged(context, self)
         if stage != "report":
             from models.segmenter import SEGMENTER
