@@ -167,5 +167,5 @@ def test_a_changed_label_file_asks_for_another_training(made: np.ndarray) -> Non
     carry_out("ingest", config)
     carry_out("train", config)
     Path("points.csv").write_text("\n".join(Path("points.csv").read_text().splitlines()[:-20]))
-    with pytest.raises(RequestError, match="points.csv has changed since the model was trained"):
+    with pytest.raises(RequestError, match=r"points.csv has changed since the model was trained"):
         carry_out("evaluate", config)
