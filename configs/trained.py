@@ -31,6 +31,7 @@ Model = TypeVar("Model", bound="Network")
 WEIGHTS, DESCRIPTION, SCORES = "model.safetensors", "model.json", "scores.json"
 CARDS = ("card.md", "card.json")
 KEPT = {"use", "as_is"}  # keys of `model` that are the run's own
+REMEDY = "take another copy of it, or another model"
 PREFIX = "driftline-"  # of `format` in a description
 EXPECTED = "expected runs/NAME, its folder `model`, or model.safetensors in one"
 
@@ -147,7 +148,7 @@ def find_model(path: str | Path) -> Trained:
                 _ = trained.architecture, trained.metadata, trained.sections
                 return trained
             except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise ArtefactDamaged(f"{candidate / DESCRIPTION} does not describe a model ({e}): train it again") from e
+                raise ArtefactDamaged(f"{candidate / DESCRIPTION} does not describe a model ({e}): {REMEDY}") from e
     raise MissingInput(f"no model at {path}: {EXPECTED}")
 
 
@@ -164,7 +165,8 @@ def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tu
     try:
         return checkpoint.load(trained.folder)[0], trained
     except CheckpointDamaged as e:
-        raise ArtefactDamaged(str(e)) from e
+        problem = str(e).partition(": train again")[0]  # whoever was given a model cannot
+        raise ArtefactDamaged(f"the model of {path} cannot be used: {problem}; {REMEDY}") from e
 
 
 @cache

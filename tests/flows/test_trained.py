@@ -1,6 +1,8 @@
 """Models that travel, through the command line on tiny runs: used elsewhere, refused, begun from, listed."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pystac
 import pytest
 import xarray as xr
 import yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -32,6 +34,10 @@ def call(*arguments: str, code: int = 0) -> str:
 
 def read(path: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def files(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
 
 
 def write(name: str, content: dict[str, Any], **changes: Any) -> str:
@@ -84,6 +90,25 @@ def test_what_does_not_fit_is_refused_before_it_is_used(trained: str, change: di
     text = " ".join(call("predict", write("other", OTHER, **change), "--model", trained, code=2).split())
     assert message in text
     assert not Path("runs/other/model").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "huge"])
+def test_a_damaged_model_leaves_that_of_the_run_alone(trained: str, tiny_run: Path, damage: str) -> None:
+    shutil.copytree(f"{trained}/model", "broken")
+    path = Path("broken", "model.safetensors")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        save_file({name: np.full_like(tensor, 1e30) for name, tensor in load_file(path).items()}, path)
+        content = {**read("broken/model.json"), "tensors_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        Path("broken", "model.json").write_text(json.dumps(content))
+    call("models", trained)
+    before = files(f"{trained}/model")
+    config = write("tiny", OTHER)
+    text = " ".join(call("predict", config, "--model", "broken", code=1).split())
+    assert "the model of broken cannot be used" in text
+    assert "train again" not in text
+    assert files(f"{trained}/model") == before
 
 
 def test_another_scale_is_taken_if_the_user_insists(trained: str) -> None:
