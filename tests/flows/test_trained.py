@@ -122,7 +122,9 @@ def test_a_model_that_cannot_be_scored_here_says_so(trained: str) -> None:
     with xr.open_dataset("tiny.nc", engine="h5netcdf") as series:
         series.isel(time=slice(0, 9)).to_netcdf("short.nc", engine="h5netcdf")
     config = write("short", OTHER, source={**TINY["source"], "path": "short.nc"})
-    assert "not evaluated here" in call("predict", config, "--model", trained)
+    text = call("predict", config, "--model", trained)
+    assert "not evaluated here" in text
+    assert "lower samples.context" not in text
     summary = read("runs/short/summary.json")
     assert summary["verdict"] is None
     assert len(summary["products"]["target_utc"]) == 2
@@ -160,6 +162,10 @@ def test_training_begins_from_the_weights_of_a_model_of_the_same_architecture(tr
     call("ingest", write("wider", begun, model={**TINY["model"], "hidden": [6]}))
     text = " ".join(call("train", "wider.yaml", code=2).split())
     assert "another architecture: hidden = [6] (there [4])" in text
+    unlike = ("--set", "model.members=2", "--set", "samples.context=3")
+    call("ingest", "begun.yaml", *unlike)
+    text = " ".join(call("train", "begun.yaml", *unlike, code=2).split())
+    assert "model.members = 2 (there 1), samples.context = 3 (there 4)" in text
 
 
 def test_models_are_listed_with_their_scores_and_have_a_card(trained: str) -> None:
@@ -172,6 +178,26 @@ def test_models_are_listed_with_their_scores_and_have_a_card(trained: str) -> No
     assert properties["mlm:input"][0]["bands"] == ["red"]
     assert properties["driftline:scores"]["model"]["mae"] > 0
     call("models", "runs/nothing", code=2)
+    for number, name in enumerate(("cut", "odd", "half", "bare")):
+        shutil.copytree(f"{trained}/model", f"runs/{name}/model")
+        description, tensors = (Path("runs", name, "model", file) for file in ("model.json", "model.safetensors"))
+        content = read(str(description))
+        odd = json.dumps({**content, "metadata": {**content["metadata"], "inputs": "foo"}})
+        description.write_text((description.read_text()[:50], odd, json.dumps(content), odd)[number])
+        tensors.write_bytes(tensors.read_bytes()[: -1 if name == "half" else None])
+    Path("runs/bare/model/model.safetensors").unlink()
+    assert call("models").count("cannot be read: ") == 4
+    assert "trained on tiny" in call("models")
+    assert "cannot be read" in call("models", "runs/odd", code=1)
+
+
+def test_a_model_of_classes_names_them(tmp_path: Path) -> None:
+    from models.segmenter import SEGMENTER, build_segmenter
+
+    model = build_segmenter({"kind": "gru", "dropout": 0.0, "hidden": 4, "bands": 1}, ["water", "field"], members=1, seed=0)
+    SEGMENTER.save(model, tmp_path / "crops" / "model", {"task": "segment", "bands": ["red"], "config": {}})
+    assert "segment: the classes water, field from red" in call("models", str(tmp_path))
+    assert "Map of the classes water, field" in call("models", str(tmp_path / "crops"))
 
 
 # ---------------------------------------------------------------- a detector
