@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,8 +32,22 @@ Model = TypeVar("Model", bound="Network")
 WEIGHTS, DESCRIPTION, SCORES = "model.safetensors", "model.json", "scores.json"
 CARDS = ("card.md", "card.json")
 KEPT = {"use", "as_is"}  # keys of `model` that are the run's own
+REMEDY = "take another copy of it, or another model"
+ALIKE = {
+    "samples": {"variables", "context", "horizon"},
+    "model": {"baseline", "members"},
+}  # keys; of training that begins from one
 PREFIX = "driftline-"  # of `format` in a description
 EXPECTED = "expected runs/NAME, its folder `model`, or model.safetensors in one"
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Makes errors of content that is not as expected in a model's files ArtefactDamaged."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
+        raise ArtefactDamaged(f"the model in {folder} cannot be read ({type(e).__name__}: {e}): {REMEDY}") from e
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,9 @@ class Trained:
                 content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            is_known = {"methods", "shipped", "verdict"} <= set(content)  # version 0.1.0 had other keys
+            is_known = isinstance(content, dict) and {"methods", "shipped", "verdict"} <= set(
+                content
+            )  # version 0.1.0 had other keys
             if is_known and content.get("model_hash") == self.hash:
                 return content
         return None
@@ -95,18 +112,20 @@ class Trained:
     @property
     def bands(self) -> list[str]:
         """Names of the bands that it needs, in its order."""
-        variables = self.sections.get("samples", {}).get("variables") or self.sections.get("variables") or []
-        return list(dict.fromkeys(band for one in variables for band in one["bands"])) or list(self.metadata.get("bands", ()))
+        with reading(self.folder):
+            variables = self.sections.get("samples", {}).get("variables") or self.sections.get("variables") or []
+            return list(dict.fromkeys(band for one in variables for band in one["bands"])) or list(self.metadata.get("bands", ()))
 
     @property
     def inputs(self) -> Inputs:
-        """What it was trained on, as far as it is known."""
+        """What it was trained on, as far as it is known. Raises ArtefactDamaged."""
         from pipelines.learning.reuse import BandRange, Inputs
 
-        if "inputs" in self.metadata:
-            return Inputs.from_json(self.metadata["inputs"])
-        step_days = self.architecture.get("scaling", {}).get("step_days")
-        return Inputs(tuple(BandRange(name) for name in self.bands), step_days)
+        with reading(self.folder):
+            if "inputs" in self.metadata:
+                return Inputs.from_json(self.metadata["inputs"])
+            step_days = self.architecture.get("scaling", {}).get("step_days")
+            return Inputs(tuple(BandRange(name) for name in self.bands), step_days)
 
     @property
     def sections(self) -> dict[str, Any]:
@@ -141,13 +160,11 @@ def find_model(path: str | Path) -> Trained:
     folder = given.parent if given.is_file() else given
     for candidate in (folder / "model", folder):
         if all((candidate / name).is_file() for name in (WEIGHTS, DESCRIPTION)):
-            try:
+            with reading(candidate):
                 content = json.loads((candidate / DESCRIPTION).read_text(encoding="utf-8"))
                 trained = Trained(candidate, content)
                 _ = trained.architecture, trained.metadata, trained.sections
-                return trained
-            except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise ArtefactDamaged(f"{candidate / DESCRIPTION} does not describe a model ({e}): train it again") from e
+            return trained
     raise MissingInput(f"no model at {path}: {EXPECTED}")
 
 
@@ -164,7 +181,8 @@ def load_model(path: str | Path, checkpoint: Checkpoint[Model], task: str) -> tu
     try:
         return checkpoint.load(trained.folder)[0], trained
     except CheckpointDamaged as e:
-        raise ArtefactDamaged(str(e)) from e
+        problem = str(e).partition(": train again")[0]  # whoever was given a model cannot
+        raise ArtefactDamaged(f"the model of {path} cannot be used: {problem}; {REMEDY}") from e
 
 
 @cache
@@ -230,14 +248,31 @@ def with_model(run: AnyRun) -> AnyRun:
 
 def filled(run: AnyRun, section: str, values: Mapping[str, Any], origin: str) -> object:
     """A section of the run with the model's `values`. Raises RequestError where the config states others."""
-    own, annotation = getattr(run, section), type(run).model_fields[section].rebuild_annotation()
-    known = {name for one in models_in(annotation) for name in one.model_fields}
-    kept = own.model_dump(mode="json", include=KEPT if section == "model" else None)
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    whole = adapter.validate_python({**kept, **{name: value for name, value in values.items() if name in known}})
+    own, whole = getattr(run, section), of_model(run, section, values)
     stated, trained = own.model_dump(mode="json"), whole.model_dump(mode="json")
     for name in sorted(own.model_fields_set - KEPT & values.keys()):
         if stated.get(name) != trained.get(name):
             problem = f"the config says {section}.{name} = {stated.get(name)}, the model in {origin} was trained with"
             raise RequestError(f"{problem} {trained.get(name)}; leave it out of the config, or train a model of its own")
     return whole
+
+
+def of_model(run: AnyRun, section: str, values: Mapping[str, Any]) -> Any:  # a section: a model of pydantic
+    """A section of the run in which the model's `values` replace its own."""
+    own, annotation = getattr(run, section), type(run).model_fields[section].rebuild_annotation()
+    known = {name for one in models_in(annotation) for name in one.model_fields}
+    kept = own.model_dump(mode="json", include=KEPT if section == "model" else None)
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    return adapter.validate_python({**kept, **{name: value for name, value in values.items() if name in known}})
+
+
+def require_alike(run: AnyRun, trained: Trained, origin: str) -> None:
+    """Raises RequestError where training that begins from the weights of `trained` would be of another use of them."""
+    found = []
+    for section, values in trained.sections.items():
+        names = ALIKE.get(section, set()) & values.keys() & set(type(getattr(run, section)).model_fields)
+        there = of_model(run, section, values).model_dump(mode="json") if names else {}
+        here = getattr(run, section).model_dump(mode="json")
+        found += [f"{section}.{name} = {here[name]} (there {there[name]})" for name in sorted(names) if here[name] != there[name]]
+    if found:
+        raise RequestError(f"training.start_from: {origin} differs from this run: {', '.join(found)}; make them the same")

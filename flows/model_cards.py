@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.trained import CARDS, DESCRIPTION, WEIGHTS, Trained, find_model
+from configs.trained import CARDS, DESCRIPTION, WEIGHTS, Trained, find_model, reading
 from flows import Json
-from pipelines.errors import ArtefactDamaged
+from pipelines.errors import ArtefactDamaged, MissingInput
 from pipelines.files import write_json, write_text
 from pipelines.products.model_card import Card, figures, item, markdown
 
@@ -20,9 +20,10 @@ def list_models(folder: Path) -> list[Json]:
     rows = []
     for path in sorted(folder.glob(f"*/model/{DESCRIPTION}")):
         try:
-            rows.append(row_of(find_model(path.parent)))
-        except ArtefactDamaged as e:
-            rows.append({"path": str(path.parents[1]), "problem": str(e)})
+            with reading(path.parent):
+                rows.append(row_of(find_model(path.parent)))
+        except (ArtefactDamaged, MissingInput) as e:
+            rows.append({"path": str(path.parents[1]), "problem": f"cannot be read: {e}"})
     return rows
 
 
@@ -67,14 +68,23 @@ def row_lines(row: Json) -> list[str]:
 def card_of(path: str | Path) -> Card:
     """The card of the model at `path`. Raises MissingInput, ArtefactDamaged."""
     trained = find_model(path)
+    with reading(trained.folder):
+        return _card(trained)
+
+
+def _card(trained: Trained) -> Card:
+    if hashlib.sha256((trained.folder / WEIGHTS).read_bytes()).hexdigest() != trained.content["tensors_sha256"]:
+        raise ValueError(f"{WEIGHTS} is not the file that {DESCRIPTION} describes")
     metadata, whole = trained.metadata, trained.architecture
     variables = (trained.sections.get("samples") or {}).get("variables") or []
+    classes = f"the classes {', '.join(whole['classes'])}" if "classes" in whole else ""
     return Card(
         name=trained.name or str(trained.folder.parent.name),
-        task=trained.task or {"forecaster": "forecast", "change-detector": "change"}.get(trained.kind, trained.kind),
+        task=trained.task
+        or {"forecaster": "forecast", "change-detector": "change", "segmenter": "segment"}.get(trained.kind, trained.kind),
         kind=trained.kind,
         model_hash=trained.hash,
-        predicts=", ".join(one["name"] for one in variables) or "change",
+        predicts=classes or ", ".join(one["name"] for one in variables) or "change",
         inputs=trained.inputs,
         context=whole.get("context"),
         horizon=whole.get("horizon"),
@@ -92,7 +102,7 @@ def card_of(path: str | Path) -> Card:
 def count_numbers(path: Path) -> int:
     """How many numbers the networks in a safetensors file hold, from its header (https://github.com/huggingface/safetensors)."""
     with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
+        length = int.from_bytes(file.read(8), "little")
         header: Mapping[str, Any] = json.loads(file.read(length))
     total = 0
     for name, tensor in header.items():

@@ -91,8 +91,8 @@ def train(task: TrainedTask, context: Invocation) -> Record:
         context.steps.skip("train", "up to date")
         return {**record, "skipped": True}
     made_from = task.inputs(context, "train")
-    trained.drop_card(context.folder)
     made = task.fit(context, key) if used_by(context.run) is None else trained.take_over(task, context)
+    trained.drop_card(context.folder)
     record = context.finish("train", {"key": key, "made_from": made_from, **made})
     logger.info("trained %s: %s", context.run.name, record["model_hash"])
     return {**record, "skipped": False}

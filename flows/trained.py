@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
-from configs.trained import CARDS, DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, load_model, used_by
+from configs.trained import CARDS, DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, load_model, require_alike, used_by
 from flows.folder import RunFolder, code_version, finished, require
 from flows.task import Invocation, Record, TrainedTask
-from pipelines.errors import ArtefactDamaged, RequestError
+from pipelines.errors import RequestError
 from pipelines.files import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def take_over(task: TrainedTask, context: Invocation) -> Record:
     chosen = used_by(run)
     assert chosen is not None
     assert chosen.use is not None
-    trained, snapshot = find_model(chosen.use), require(folder, "ingest")["snapshot"]
+    snapshot = require(folder, "ingest")["snapshot"]
+    _, trained = load_model(chosen.use, task.checkpoint(), task.name)  # before anything of the run's own is replaced
     warnings = match(task, context, trained, as_is=chosen.as_is)
     folder.model.mkdir(parents=True, exist_ok=True)
     if trained.folder.resolve() != folder.model.resolve():
@@ -81,13 +82,12 @@ def take_over(task: TrainedTask, context: Invocation) -> Record:
         (folder.model / SCORES).unlink(missing_ok=True)
         if scores is not None:
             write_json(folder.model / SCORES, scores)
-    model_hash = check_whole(task, folder)
     about = about_training(trained)
     for line in (f"the model of {chosen.use}: {about}", *(f"WARNING {warning}" for warning in warnings)):
         context.steps.log(f"train: {line}")
     used = {"path": chosen.use, "run": trained.name, "about": about, "warnings": list(warnings), "as_is": chosen.as_is}
     message = f"uses the model of {chosen.use}, {about}"
-    return {"snapshot": snapshot, "model_hash": model_hash, "used": used, "message": message}
+    return {"snapshot": snapshot, "model_hash": str(task.checkpoint().hash(folder.model)), "used": used, "message": message}
 
 
 def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bool) -> tuple[str, ...]:
@@ -103,18 +103,6 @@ def match(task: TrainedTask, context: Invocation, trained: Trained, *, as_is: bo
         text = f"the model has seen this area ({', '.join(known)}) on dates up to {until}: scores here are not of unseen places"
         return (*warnings, text)
     return warnings
-
-
-def check_whole(task: TrainedTask, folder: RunFolder) -> str:
-    """The hash of the copy, after it has been read. Raises ArtefactDamaged."""
-    from models.checkpoint import CheckpointDamaged
-
-    checkpoint = task.checkpoint()
-    try:
-        checkpoint.load(folder.model)
-    except (CheckpointDamaged, FileNotFoundError) as e:
-        raise ArtefactDamaged(str(e)) from e
-    return str(checkpoint.hash(folder.model))
 
 
 def about_training(trained: Trained) -> str:
@@ -134,6 +122,7 @@ def check_start(task: TrainedTask, context: Invocation) -> None:
 
     trained, run = find_model(context.run.training.start_from), context.run
     require_bands(trained.bands, [band.name for band in run.source.bands])
+    require_alike(run, trained, run.training.start_from)
     for warning in match(task, context, trained, as_is=run.model.as_is):
         context.steps.log(f"train: WARNING begun from {run.training.start_from}: {warning}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from configs.load import config_hash
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
-from configs.trained import find_model
+from configs.trained import find_model, used_by
 from flows import code
 from flows.folder import RunFolder, code_version, load_checkpoint, require, require_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
@@ -168,6 +168,7 @@ class Forecast(TrainedTask):
         from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
         from pipelines.samples.prepare import every_nth
+        from pipelines.samples.windows import LOWER
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
         snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
@@ -178,7 +179,8 @@ class Forecast(TrainedTask):
                 dataset, plan, _ = plan_samples(context, snapshot)
                 return cut(context, snapshot, dataset, plan, forecaster, show)
             except RequestError as e:
-                raise NoTruth(str(e)) from e
+                text = str(e) if used_by(run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
+                raise NoTruth(text) from e
 
         def fit_baselines(show: Progress) -> dict[str, Forecaster]:
             return config.build_baselines(run, lambda: every_nth(training, len(training)), show)

@@ -22,6 +22,7 @@ TASKS = {
     "change": "semantic-segmentation",
     "segment": "semantic-segmentation",
 }  # names of the extension
+WORDS = {"forecast": "Forecast", "change": "Map", "segment": "Map"}  # `... of ...`
 FIRST = {"forecast": ("mae", "mean absolute error"), "change": ("f1", "F1")}
 DATETIME_UNKNOWN = "1970-01-01T00:00:00Z"  # the specification wants a date; `driftline:dates` says that it is none
 
@@ -83,7 +84,7 @@ def _lines(card: Card) -> Iterator[str]:
     yield from (
         f"# Model {card.name}",
         "",
-        f"{card.task.capitalize()} of {card.predicts}; {card.parameters:,} numbers.".replace(",", " "),
+        f"{WORDS.get(card.task, card.task.capitalize())} of {card.predicts}; {f'{card.parameters:,}'.replace(',', ' ')} numbers.",
         "",
     )
     yield from ("| what | value |", "|---|---|")

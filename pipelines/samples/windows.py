@@ -19,6 +19,7 @@ from pipelines.tiles import Box
 SMALLEST_BLOCK_PX = 8  # that split.block_px may be
 REACH = 1.5  # horizons: dates farther ahead are not forecast
 MAX_STEPS = 1_000_000
+LOWER = "lower samples.context or samples.horizon"  # a remedy; they belong to a model that was trained before
 
 
 def plan_windows(
@@ -171,7 +172,7 @@ def assign_issues(
     if count < context + horizon or len(times) < 2:
         raise RequestError(
             f"a window needs samples.context + samples.horizon = {context} + {horizon} = {context + horizon} steps, "
-            f"but the cube's {len(times)} dates give {count}: lower samples.context or samples.horizon, or ingest more scenes"
+            f"but the cube's {len(times)} dates give {count}: {LOWER}, or ingest more scenes"
         )
     days_N, assigned = to_days(times), {part: list[Issue]() for part in PARTS}
     for issue in list_issues(times, steps, context, horizon):
@@ -186,7 +187,7 @@ def assign_issues(
 def explain_no_issue(part: str, times: np.ndarray, split: Split, steps: Sampling, context: int, horizon: int) -> str:
     """Message for a part without an issue date: what it needs, what there is, what to change."""
     index, days = nearest_steps(times, steps)
-    lower, needed = "or lower samples.context or samples.horizon", horizon
+    lower, needed = f"or {LOWER}", horizon
     if part == "train":
         inside, needed = int((days < split.train_until_day).sum()), context + horizon
         requested = days[context + horizon] if len(days) > context + horizon else days[-1]

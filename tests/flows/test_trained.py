@@ -1,6 +1,8 @@
 """Models that travel, through the command line on tiny runs: used elsewhere, refused, begun from, listed."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pystac
 import pytest
 import xarray as xr
 import yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -32,6 +34,10 @@ def call(*arguments: str, code: int = 0) -> str:
 
 def read(path: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def files(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
 
 
 def write(name: str, content: dict[str, Any], **changes: Any) -> str:
@@ -86,6 +92,25 @@ def test_what_does_not_fit_is_refused_before_it_is_used(trained: str, change: di
     assert not Path("runs/other/model").exists()
 
 
+@pytest.mark.parametrize("damage", ["truncated", "huge"])
+def test_a_damaged_model_leaves_that_of_the_run_alone(trained: str, tiny_run: Path, damage: str) -> None:
+    shutil.copytree(f"{trained}/model", "broken")
+    path = Path("broken", "model.safetensors")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        save_file({name: np.full_like(tensor, 1e30) for name, tensor in load_file(path).items()}, path)
+        content = {**read("broken/model.json"), "tensors_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        Path("broken", "model.json").write_text(json.dumps(content))
+    call("models", trained)
+    before = files(f"{trained}/model")
+    config = write("tiny", OTHER)
+    text = " ".join(call("predict", config, "--model", "broken", code=1).split())
+    assert "the model of broken cannot be used" in text
+    assert "train again" not in text
+    assert files(f"{trained}/model") == before
+
+
 def test_another_scale_is_taken_if_the_user_insists(trained: str) -> None:
     config = write("other", OTHER, source={**TINY["source"], "scale": 1.0})
     text = call("run", config, "--model", trained, "--model-as-is", "--even-if-worse")
@@ -97,7 +122,9 @@ def test_a_model_that_cannot_be_scored_here_says_so(trained: str) -> None:
     with xr.open_dataset("tiny.nc", engine="h5netcdf") as series:
         series.isel(time=slice(0, 9)).to_netcdf("short.nc", engine="h5netcdf")
     config = write("short", OTHER, source={**TINY["source"], "path": "short.nc"})
-    assert "not evaluated here" in call("predict", config, "--model", trained)
+    text = call("predict", config, "--model", trained)
+    assert "not evaluated here" in text
+    assert "lower samples.context" not in text
     summary = read("runs/short/summary.json")
     assert summary["verdict"] is None
     assert len(summary["products"]["target_utc"]) == 2
@@ -135,6 +162,10 @@ def test_training_begins_from_the_weights_of_a_model_of_the_same_architecture(tr
     call("ingest", write("wider", begun, model={**TINY["model"], "hidden": [6]}))
     text = " ".join(call("train", "wider.yaml", code=2).split())
     assert "another architecture: hidden = [6] (there [4])" in text
+    unlike = ("--set", "model.members=2", "--set", "samples.context=3")
+    call("ingest", "begun.yaml", *unlike)
+    text = " ".join(call("train", "begun.yaml", *unlike, code=2).split())
+    assert "model.members = 2 (there 1), samples.context = 3 (there 4)" in text
 
 
 def test_models_are_listed_with_their_scores_and_have_a_card(trained: str) -> None:
@@ -147,6 +178,26 @@ def test_models_are_listed_with_their_scores_and_have_a_card(trained: str) -> No
     assert properties["mlm:input"][0]["bands"] == ["red"]
     assert properties["driftline:scores"]["model"]["mae"] > 0
     call("models", "runs/nothing", code=2)
+    for number, name in enumerate(("cut", "odd", "half", "bare")):
+        shutil.copytree(f"{trained}/model", f"runs/{name}/model")
+        description, tensors = (Path("runs", name, "model", file) for file in ("model.json", "model.safetensors"))
+        content = read(str(description))
+        odd = json.dumps({**content, "metadata": {**content["metadata"], "inputs": "foo"}})
+        description.write_text((description.read_text()[:50], odd, json.dumps(content), odd)[number])
+        tensors.write_bytes(tensors.read_bytes()[: -1 if name == "half" else None])
+    Path("runs/bare/model/model.safetensors").unlink()
+    assert call("models").count("cannot be read: ") == 4
+    assert "trained on tiny" in call("models")
+    assert "cannot be read" in call("models", "runs/odd", code=1)
+
+
+def test_a_model_of_classes_names_them(tmp_path: Path) -> None:
+    from models.segmenter import SEGMENTER, build_segmenter
+
+    model = build_segmenter({"kind": "gru", "dropout": 0.0, "hidden": 4, "bands": 1}, ["water", "field"], members=1, seed=0)
+    SEGMENTER.save(model, tmp_path / "crops" / "model", {"task": "segment", "bands": ["red"], "config": {}})
+    assert "segment: the classes water, field from red" in call("models", str(tmp_path))
+    assert "Map of the classes water, field" in call("models", str(tmp_path / "crops"))
 
 
 # ---------------------------------------------------------------- a detector
