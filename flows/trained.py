@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
-from configs.trained import CARDS, DESCRIPTION, SCORES, WEIGHTS, Trained, find_model, load_model, require_alike, used_by
+from configs.trained import CARDS, DESCRIPTION, SCORES, WEIGHTS, Trained, load_model, require_alike, used_by
 from flows.folder import RunFolder, code_version, finished, require
 from flows.task import Invocation, Record, TrainedTask
 from pipelines.errors import RequestError
@@ -120,7 +120,8 @@ def check_start(task: TrainedTask, context: Invocation) -> None:
     """Compares the images with those of the model to begin from. Raises RequestError where they do not fit."""
     from pipelines.learning.reuse import require_bands
 
-    trained, run = find_model(context.run.training.start_from), context.run
+    run = context.run
+    _, trained = load_model(run.training.start_from, task.checkpoint(), task.name)
     require_bands(trained.bands, [band.name for band in run.source.bands])
     require_alike(run, trained, run.training.start_from)
     for warning in match(task, context, trained, as_is=run.model.as_is):
