@@ -25,7 +25,7 @@ LEAVES = (
     "products/two.json", "products/two-score.tif", "products/two-mask.tif", "products/two-changes.gpkg",
 )  # fmt: skip
 # rasterio warns where a file without a position is written on purpose
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
 
 
 def write(
@@ -240,7 +240,6 @@ def test_other_bands_under_the_same_name_are_compared_anew(images: Any) -> None:
     assert "B4 is named twice" in change("before.tif", "after.tif", "--bands", "B04,B4")[1]["error"]
 
 
-@pytest.mark.torch
 def test_a_trained_detector_is_applied_with_its_own_bands(images: Any, tmp_path: Path) -> None:
     invocation = open_invocation(write_sites(tmp_path))
     with remembering_folder(invocation):
