@@ -1,6 +1,7 @@
 """Counts and shares as people write them, and text from outside that may be shown or written."""
 
 import re
+from unicodedata import category
 
 _USER = re.compile(r"(?i)\b((?!file:)[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@")  # to the last @: secrets of AWS contain slashes
 _QUERY = re.compile(r"(?i)\b((?!file:)[a-z][a-z0-9+.-]*://[^\s'\"<>?]*)\?[^\s'\"<>]+")
@@ -35,9 +36,10 @@ def without_secrets(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control and other unprintable characters written out, but for line breaks: a file name may hold anything.
+    """The text with control and other unprintable characters written out, but for spaces and line breaks: a file name may hold
+    anything.
 
-    >>> printable("a\x1b[31mb\u202ec")
-    'a\\\\x1b[31mb\\\\u202ec'
+    >>> printable("a\x1b[31mb\u202ec"), printable("140\u202f813") == "140\u202f813"
+    ('a\\\\x1b[31mb\\\\u202ec', True)
     """
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c == "\n" or category(c) == "Zs" else ascii(c)[1:-1] for c in text)
