@@ -96,7 +96,7 @@ def class_verdict(
     reached, mean_f1 = described[asked.model]["accuracy"], flat_figures(described[asked.model])["mean_f1"] or 0.0
     between = _between(reached, asked.confidence)
     sentences = [
-        f"On blocks that it has not seen {asked.model} has overall accuracy {reached['value']:.3f}{between}, "
+        f"On blocks that it has not seen, the {asked.model} has overall accuracy {reached['value']:.3f}{between}, "
         f"mean F1 {mean_f1:.3f}."
     ]
     for name, one in differences.items():

@@ -174,8 +174,10 @@ def draw_reliability(bins: Sequence[Json], path: Path, happened: str = "share re
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel=happened)
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
         title(axes, "Reliability")
-        heights = np.maximum([one["pixels"] for one in bins], 0.5)
-        counts.bar([one["claimed"] for one in bins], heights, width=0.8 / max(len(bins), 1), color=COLOURS[0], alpha=0.75)
+        filled = sorted((one["claimed"], one["pixels"]) for one in bins if one["pixels"])
+        centres, heights = zip(*filled, strict=True) if filled else ((), ())
+        width = 0.8 * float(np.diff(centres).min()) if len(centres) > 1 else 0.08
+        counts.bar(centres, np.maximum(heights, 0.5), width=min(width, 0.08), color=COLOURS[0], alpha=0.75)
         counts.set(yscale="log", ylabel="pixels", xlabel=f"probability of {of}", ylim=(0.5, None))
         for panel in (axes, counts):
             tidy(panel, None)

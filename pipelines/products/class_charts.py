@@ -93,7 +93,7 @@ def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, path: Path) -
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
-    """Writes a PNG: labels of each true class (rows) by the class that was said (columns), shaded by the share of the row."""
+    """Writes a PNG: labels of each true class (rows) by the predicted class (columns), shaded by the share of the row."""
     counts_KK = np.asarray(confusion, np.float64)
     share_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
     side = 1.6 + 0.75 * len(classes)
@@ -104,6 +104,6 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], p
             axes.text(column, row, str(number), ha="center", va="center", color="white" if share_KK[row, column] > 0.55 else INK)
         axes.set_xticks(range(len(classes)), list(classes), rotation=35, ha="right")
         axes.set_yticks(range(len(classes)), list(classes))
-        axes.set_xlabel("said", color=MUTED)
+        axes.set_xlabel("predicted", color=MUTED)
         axes.set_ylabel("true", color=MUTED)
         tidy(axes, None, ("top", "right", "left", "bottom"))

@@ -75,7 +75,9 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     classes = [{**row, **{f"{key}_shown": _between(row, key) for key in figures}} for row in ours["classes"]]
     tables = [Table("Methods", METHODS, rows, strong=[shipped]), Table(f"Classes, {shipped}", columns, classes)]
     draw_confusion(ours["confusion"], details["classes"], drafts / "confusion.png")
-    pictures = [Picture(drafts / "confusion.png", "Confusion", "Held-out labels: true class in rows, what was said in columns.")]
+    pictures = [
+        Picture(drafts / "confusion.png", "Confusion", "Held-out labels: true class in rows, predicted class in columns.")
+    ]
     if reliability := ours.get("reliability"):
         draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
         caption = f"After calibration by temperature on other blocks; off by {reliability['expected_error']:.3f} on average."
