@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pipelines.privacy import tables, values
@@ -125,6 +126,7 @@ def _clean_standard(source: Dataset, tag: int, cleaning: Cleaning, place: str) -
     return action, None if value is None else DataElement(tag, of_vr, value)
 
 
+@cache
 def known_vr(tag: int) -> tuple[str, ...] | None:
     """The VRs that the data dictionary has for a tag; None for an unknown one."""
     from pydicom.datadict import dictionary_VR
@@ -222,6 +224,8 @@ def _by_lists(source: Dataset, tag: int, vrs: tuple[str, ...], cleaning: Cleanin
         return removed
     if vr in TEXT_NUMBERS:
         return _by_numbers(source, tag, vr, values.is_number, cleaning)
+    if vr in BINARY_NUMBERS and values.is_text(source.get_item(tag).value):
+        return removed
     if vr in BINARY_NUMBERS:
         element = read(source, tag, cleaning)
         is_whole = element.VR in BINARY_NUMBERS and _has_known_count(tag, element.VM)
@@ -247,7 +251,7 @@ def _has_known_count(tag: int, count: int) -> bool:
     from pydicom.datadict import dictionary_VM
 
     last = dictionary_VM(tag).split("-")[-1]
-    return not last.isdigit() or count <= int(last)
+    return count <= int(last) if last.isdigit() else True
 
 
 def _by_terms(source: Dataset, tag: int, cleaning: Cleaning) -> tuple[str, object | None, str]:

@@ -57,7 +57,8 @@ def check_burned_in(source: Dataset, masks: tuple[Mask, ...], cleaning: Cleaning
         return
     reason = suspected_text(source)
     if reason is not None:
-        remedy = "look at it; then name a rectangle (privacy.masks, --mask), or state that none shows text (privacy.burned_in: checked, --checked)"
+        stated = "state that none shows any (privacy.burned_in: checked, --checked)"
+        remedy = f"look at the images; then name a rectangle (privacy.masks, --mask), or {stated}"
         raise cleaning.refuse("burned-in", f"may show text: {reason}; {remedy}")
 
 

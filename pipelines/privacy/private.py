@@ -10,8 +10,8 @@ from pipelines.privacy import tables, values
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+TINY, HUGE = 1e-12, 1e9  # letters, read as a floating-point number, are mostly outside
 FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
-MOST_VALUES = 4096
 
 
 def creator_of(source: Dataset, tag: int) -> str:
@@ -34,7 +34,7 @@ def private_value(source: Dataset, tag: int) -> tuple[str, str, object] | None:
         found = _read(source, tag, row.vr)
     except Exception:  # the value is not of this form; the message of the library would quote it
         return None
-    if not found or len(found) > MOST_VALUES or (row.terms and not set(map(str, found)) <= row.terms):
+    if not found or len(found) > row.most or (row.terms and not set(map(str, found)) <= row.terms):
         return None
     return row.creator, row.vr, found
 
@@ -43,13 +43,16 @@ def _read(source: Dataset, tag: int, vr: str) -> list[object]:
     """The values in the form of the VR, whatever the file says that they are (UN after a passage through an archive)."""
     raw = source.get_item(tag)
     value = getattr(raw, "value", None)
+    if getattr(raw, "VR", None) not in (None, "UN", vr) or (vr in FORMATS and values.is_text(value)):
+        return []
     if not isinstance(value, bytes):
         value = [] if value is None else value if type(value).__name__ in ("MultiValue", "list") else [value]
         texts = [str(getattr(one, "original_string", one)) for one in value]
     elif vr in FORMATS:
         order = "<" if getattr(raw, "is_little_endian", True) else ">"
         count, rest = divmod(len(value), struct.calcsize(FORMATS[vr]))
-        return [] if rest else list(struct.unpack(f"{order}{count}{FORMATS[vr]}", value))
+        numbers = struct.unpack(f"{order}{count}{FORMATS[vr]}", value)
+        return [] if rest or not all(number == 0 or TINY < abs(number) < HUGE for number in numbers) else list(numbers)
     else:
         texts = [text.strip(" \0") for text in value.decode("ascii").split("\\")]
     if vr == "CS":

@@ -26,10 +26,13 @@ class Row:
 
 @dataclass(frozen=True)
 class PrivateRow:
-    """A private element that is kept: its creator as the maker writes it, its VR, and the allowed values if they are terms."""
+    """A private element that is kept: its creator as the maker writes it, its VR, how many
+    values it may have, and which ones if they are terms.
+    """
 
     creator: str
     vr: str
+    most: int
     terms: frozenset[str]
     what: str
 
@@ -57,7 +60,7 @@ def private_rows() -> dict[tuple[str, int, int], PrivateRow]:
     """(creator in upper case, group, last byte of the element) -> what is kept there."""
     return {
         (row["creator"].upper(), int(row["group"], 16), int(row["element"], 16)): PrivateRow(
-            row["creator"], row["vr"], frozenset(filter(None, row["terms"].split("|"))), row["what"]
+            row["creator"], row["vr"], int(row["most"]), frozenset(filter(None, row["terms"].split("|"))), row["what"]
         )
         for row in csv.DictReader(_lines("private.csv"))
     }

@@ -12,6 +12,7 @@ TIME = re.compile(r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 AGE = re.compile(r"(\d{3})([DWMY])")
 OLDEST_YEARS = 89
+LEAST_TEXT = 12
 DUMMIES = {  # of attributes that may not be empty, by VR
     **dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR"), "REMOVED"),
     "PN": "REMOVED", "CS": "REMOVED", "AS": "000D", "DA": "19000101", "DT": "19000101000000", "TM": "000000",
@@ -75,6 +76,11 @@ def capped_age(text: str) -> str | None:
         return None
     days = int(match[1]) * {"D": 1, "W": 7, "M": 30.4375, "Y": 365.25}[match[2]]
     return f"{OLDEST_YEARS:03d}Y" if days >= (OLDEST_YEARS + 1) * 365.25 else match[0]
+
+
+def is_text(raw: object) -> bool:
+    """Whether the bytes of numbers are text: all of them printable, and so many that numbers are not so by chance."""
+    return isinstance(raw, bytes) and len(raw) >= LEAST_TEXT and all(32 <= byte < 127 for byte in raw.rstrip(b"\0"))
 
 
 def is_number(text: str) -> bool:
