@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from pipelines.privacy import tables, values
@@ -38,8 +38,9 @@ FIXED_TEXT = {
 }
 MANUFACTURER, RESCALE_TYPE, STACK_ID, CODE_VALUE = 0x00080070, 0x00281054, 0x00209056, 0x00080100
 MAKERS = (
-    "SIEMENS", "GE MEDICAL SYSTEMS", "PHILIPS", "TOSHIBA", "CANON", "HITACHI", "FUJIFILM", "BRUKER", "UNITED IMAGING", "HOLOGIC",
-    "SAMSUNG", "SONOSITE", "MINDRAY", "ESAOTE", "AGFA", "KODAK", "CARESTREAM", "ELSCINT", "MARCONI", "PICKER", "ACUSON",
+    "SIEMENS", "GE MEDICAL SYSTEMS", "GE HEALTHCARE", "PHILIPS", "TOSHIBA", "CANON", "HITACHI", "FUJIFILM", "BRUKER", "HOLOGIC",
+    "UNITED IMAGING", "SAMSUNG", "SONOSITE", "MINDRAY", "ESAOTE", "AGFA", "KODAK", "CARESTREAM", "ELSCINT", "MARCONI", "PICKER",
+    "ACUSON",
 )  # fmt: skip
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010, 0x7FE00001, 0x7FE00002)
 LOOKUP_TABLES = {0x00281201: 0x00281101, 0x00281202: 0x00281102, 0x00281203: 0x00281103, 0x00283006: 0x00283002}  # -> descriptor
@@ -58,9 +59,13 @@ class Cleaning:
     done: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (path of tags, VR, action)
     keeps_private: bool = False
 
-    @property
+    @cached_property
     def days(self) -> int:
         return self.settings.key.shift_days(self.patient, self.settings.shift_days)
+
+    @cached_property
+    def pseudonym(self) -> str:
+        return self.settings.key.pseudonym(self.patient)
 
     def refuse(self, reason: str, detail: str) -> PrivacyRefusal:
         return PrivacyRefusal(self.file_id, reason, detail)
@@ -159,10 +164,9 @@ def _by_profile(
     source: Dataset, row: tables.Row, tag: int, vr: str, cleaning: Cleaning, place: str
 ) -> tuple[str, object | None, str]:
     """(action, new value or None, its VR) of an element that is in table E.1-1."""
-    settings, pseudonym = cleaning.settings, cleaning.settings.key.pseudonym(cleaning.patient)
     if tag in (PATIENT_ID, PATIENT_NAME):
-        return "pseudonym", pseudonym, vr
-    if tag in (CHARACTERISTICS[name] for name in settings.keep):
+        return "pseudonym", cleaning.pseudonym, vr
+    if tag in (CHARACTERISTICS[name] for name in cleaning.settings.keep):
         value = _characteristic(read(source, tag, cleaning))
         return ("removed", None, vr) if value is None else ("kept", value, vr)
     if row.shifts_dates and vr in DATES:

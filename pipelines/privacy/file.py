@@ -103,7 +103,7 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
     series = key.name("series", str(source.get("SeriesInstanceUID", "") or ""))
     instance = key.name("instance", str(source.SOPInstanceUID))
     claimed = str(source.get("PatientIdentityRemoved", "") or "").upper() == "YES"
-    return CleanFile(_written(cleaned), f"{key.pseudonym(patient)}/{series}/{instance}.dcm", cleaning.done, claimed)
+    return CleanFile(_written(cleaned), f"{cleaning.pseudonym}/{series}/{instance}.dcm", cleaning.done, claimed)
 
 
 def _read(data: bytes, file_id: str) -> Dataset:
@@ -154,6 +154,7 @@ def _state_methods(cleaned: Dataset, cleaning: Cleaning, *, is_masked: bool) -> 
     used += ["113101"] if is_masked else []
     used += ["113108"] if any(CHARACTERISTICS[name] in cleaned for name in settings.keep) else []
     used += ["113111"] if cleaning.keeps_private else []
+    cleaned.PatientID = cleaned.PatientName = cleaning.pseudonym  # also where there was none
     cleaned.PatientIdentityRemoved = "YES"
     cleaned.DeidentificationMethod = f"driftline: PS3.15 {EDITION} E.1-1, dates moved by days"
     cleaned.DeidentificationMethodCodeSequence = [code_item(code, "DCM", METHODS[code]) for code in sorted(used)]

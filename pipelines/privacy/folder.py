@@ -182,8 +182,10 @@ class _Copying:
         old = self.before.get(file_id)
         if old is None or (old["state"], old["settings"]) != (state, self.digest):
             return None
-        target = old.get("target")
-        return old if target is None or (self.target / target).is_file() else None
+        if (target := old.get("target")) is None:
+            return old
+        path = self.target / target
+        return old if path.is_file() and path.stat().st_size == old["bytes"] else None
 
     def _count_again(self, old: Record) -> None:
         if old["status"] == "refused":
@@ -204,10 +206,11 @@ class _Copying:
         self.owners[clean.name] = file_id
         self.manifest.add(clean)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, clean.content, mark="partial")
+        # not flushed, which takes as long as all the rest: `_unchanged` compares the size, and a lost copy is made again
+        write_bytes(path, clean.content, flush=False, mark="partial")
         self.manifest.copied += 1
         elements = [[*what, count] for what, count in sorted(clean.done.items())]
-        return {"file": file_id, "status": "copied", "target": clean.name, "elements": elements}
+        return {"file": file_id, "status": "copied", "target": clean.name, "bytes": len(clean.content), "elements": elements}
 
     def _remove_earlier(self, file_id: str, target: str | None) -> None:
         """Removes the copy that this file had before, if it has another one now, or none."""

@@ -84,12 +84,12 @@ def test_an_interrupted_copy_goes_on(scans: Path, tmp_path: Path, monkeypatch: p
     deidentify_folder(scans, whole, SETTINGS)
     write, calls = folders.write_bytes, []
 
-    def killed_at_the_third(path: Path, content: bytes, mark: str) -> None:
+    def killed_at_the_third(path: Path, content: bytes, flush: bool, mark: str) -> None:
         calls.append(path)
         if len(calls) == 3:
             path.with_name(f".{path.name}.{mark}").write_bytes(content[:100])
             raise KeyboardInterrupt
-        write(path, content, mark=mark)
+        write(path, content, flush=flush, mark=mark)
 
     monkeypatch.setattr(folders, "write_bytes", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
