@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from configs.schema import Finding, OutputPath, Sections, Strict
+from pipelines.errors import RequestError
+from pipelines.progress import Progress
 
 if TYPE_CHECKING:
+    from pipelines.privacy.folder import Manifest
     from pipelines.privacy.settings import PrivacySettings
 
 OF_PLACES = ("netcdf", "folder", "stack", "memory")  # kinds of source
@@ -81,3 +85,25 @@ def build_privacy(config: PrivacyConfig, *, makes_key: bool = True) -> PrivacySe
     key = load_key(path) if makes_key or path.exists() else Key(secrets.token_bytes(32))
     masks = tuple(Mask(mask.rows, mask.columns, mask.modality) for mask in config.masks)
     return PrivacySettings(key, config.burned_in, masks, config.ocr, tuple(config.keep), config.shift_days)
+
+
+def path_to_read(
+    config: PrivacyConfig | None, source: Path, copy: Path, progress: Progress | None = None
+) -> tuple[Path, Manifest | None]:
+    """(the path that a reader of DICOM may open, what was done): the de-identified copy, which is brought up to date first.
+
+    The original only where the config says so, with a reason. Raises RequestError, with the reasons, if no image could be passed
+    on, and what `deidentify_folder` raises.
+    """
+    from pipelines.privacy.folder import deidentify_folder
+
+    settings = build_privacy(config or PrivacyConfig())
+    if settings is None:
+        return source, None
+    manifest = deidentify_folder(source, copy, settings, progress)
+    if not (manifest.copied or manifest.unchanged):
+        reasons = Counter(f"{one.reason}: {one.detail}" for one in manifest.refused)
+        listed = "".join(f"\n  {count} x {reason}" for reason, count in reasons.most_common())
+        remedy = "`driftline deidentify FOLDER --audit --names` shows which files these are"
+        raise RequestError(f"no image could be de-identified{': ' + listed if listed else ', there is no DICOM file'}\n{remedy}")
+    return copy, manifest

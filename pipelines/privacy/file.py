@@ -41,6 +41,8 @@ METHODS = {
     "113108": "Retain Patient Characteristics Option",
     "113111": "Retain Safe Private Option",
 }
+DEFLATED = "1.2.840.10008.1.2.1.99"
+UNDEFINED_LENGTH, END_MARK_BYTES = 0xFFFFFFFF, 8
 CUT_OFF = ("end of file", "eof", "unexpected end", "truncat")
 
 
@@ -112,9 +114,22 @@ def _read(data: bytes, file_id: str) -> Dataset:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         source = dcmread(io.BytesIO(data))
-    if any(sign in str(one.message).lower() for one in caught for sign in CUT_OFF):
+    warned = any(sign in str(one.message).lower() for one in caught for sign in CUT_OFF)
+    if warned or _ends_within_an_element(source, len(data)):
         raise PrivacyRefusal(file_id, "truncated", "the file ends within an element, or something else follows its end")
     return source
+
+
+def _ends_within_an_element(source: Dataset, size: int) -> bool:
+    """Whether the last element is longer than the file, which pydicom does not say; of compressed pixels the end mark counts."""
+    from pydicom.dataelem import RawDataElement
+
+    last = source.get_item(max(source.keys(), default=0)) if len(source) else None
+    if not isinstance(last, RawDataElement) or source.file_meta.get("TransferSyntaxUID", "") == DEFLATED:
+        return False  # a deflated stream that is cut off does not unpack
+    if last.length == UNDEFINED_LENGTH:
+        return last.value_tell + len(last.value or b"") + END_MARK_BYTES > size
+    return last.value_tell + last.length > size
 
 
 def _require_image(source: Dataset, file_id: str) -> tuple[str, str]:

@@ -54,6 +54,8 @@ class Manifest:
 def deidentify_folder(source: Path, target: Path, settings: PrivacySettings, progress: Progress | None = None) -> Manifest:
     """Writes a de-identified copy of all DICOM images below `source` to `target`, and `target/manifest.jsonl`.
 
+    `source` may also be one file, or a DICOMDIR, which stands for its folder.
+
     Copies are `PSEUDONYM/SERIES/INSTANCE.dcm`. A file is there as a whole or not at all; one whose original and settings did not
     change is not written again; a copy of a file that is refused now is removed. Interrupted, it goes on where it was.
 
@@ -73,9 +75,8 @@ def deidentify_folder(source: Path, target: Path, settings: PrivacySettings, pro
 def audit_folder(source: Path, settings: PrivacySettings, progress: Progress | None = None) -> Manifest:
     """What `deidentify_folder` would do, without writing anything. Raises MissingInput."""
     require_pydicom()
-    _require_folder(source)
+    source, paths = _files_of(source)
     manifest = Manifest()
-    paths = sorted(list_files(source))
     for number, path in enumerate(paths):
         name = path.relative_to(source).as_posix()
         file_id = settings.key.name("file", name)
@@ -100,19 +101,25 @@ def list_files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in names if (Path(parent) / name).is_file())
 
 
-def _require_folder(source: Path) -> None:
-    if not source.is_dir():
-        raise MissingInput(f"{source} is no folder; name the folder of the DICOM files")
+def _files_of(source: Path) -> tuple[Path, list[Path]]:
+    """(the folder that names are relative to, its files in order); of one file its folder and the file alone."""
+    if source.is_dir():
+        return source, sorted(list_files(source))
+    if not source.is_file():
+        raise MissingInput(f"no file or folder at {source}; name the folder of the DICOM files")
+    if source.name.upper() == "DICOMDIR":
+        return source.parent, sorted(list_files(source.parent))
+    return source.parent, [source]
 
 
 def _require_apart(source: Path, target: Path) -> tuple[Path, Path]:
-    _require_folder(source)
-    one, other = source.resolve(), target.resolve()
-    if one == other or one in other.parents or other in one.parents:
+    root, _ = _files_of(source)
+    one, other = root.resolve(), target.resolve()
+    if one == other or other in one.parents or (one in other.parents and source.is_dir()):
         raise RequestError(f"the copy {target} and its originals {source} are within each other; name a folder beside them")
     if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists() and not (target / ".lock").exists():
         raise RequestError(f"{target} holds files that are not of a de-identified copy; name a new folder")
-    return one, target
+    return source.resolve(), target
 
 
 def _content(path: Path, file_id: str) -> bytes | None:
@@ -129,22 +136,21 @@ class _Copying:
     """One pass over a folder: what the manifest of the last one says, and what this one adds to it."""
 
     def __init__(self, source: Path, target: Path, settings: PrivacySettings):
-        self.source, self.target, self.settings = source, target, settings
+        (self.source, self.paths), self.target, self.settings = _files_of(source), target, settings
         self.digest, self.manifest = settings.digest(), Manifest()
         self.before = {record["file"]: record for record in read_manifest(target)}
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
         self.now: dict[str, Record] = {}
 
     def run(self, progress: Progress | None) -> Manifest:
-        paths = sorted(list_files(self.source))
         with naming_full_disk(self.target), (self.target / MANIFEST).open("a", encoding="ascii") as journal:
-            for number, path in enumerate(paths):
+            for number, path in enumerate(self.paths):
                 record = self._file(path)
                 if record is not None:
                     journal.write(json.dumps(record) + "\n")
                     journal.flush()
                 if progress:
-                    progress(number + 1, len(paths))
+                    progress(number + 1, len(self.paths))
         gone = {file_id: record for file_id, record in self.before.items() if file_id not in self.now}
         self.manifest.gone = sum(bool(record.get("target")) for record in gone.values())
         lines = [json.dumps(record) for _, record in sorted((gone | self.now).items())]

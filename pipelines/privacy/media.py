@@ -11,6 +11,7 @@ import math
 import struct
 from pathlib import Path
 
+from pipelines.errors import RequestError
 from pipelines.files import replacing, write_bytes
 from pipelines.privacy.settings import PrivacyRefusal
 
@@ -66,8 +67,10 @@ def clean_video(source: Path, target: Path) -> None:
     Packets are copied, not coded again. Title, comment, location, chapters, sound, subtitles, attached pictures and data, and the
     encoder's messages within H.264 and HEVC are left out. Text in the pictures themselves stays: mask it. Raises PrivacyRefusal.
     """
-    import av
-
+    try:
+        import av
+    except ModuleNotFoundError as e:
+        raise RequestError("videos need PyAV: install the extra, `pip install 'driftline[video]'`") from e
     try:
         with (
             replacing(target, mark=f"partial{target.suffix}") as draft,

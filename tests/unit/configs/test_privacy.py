@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.privacy import PrivacyConfig, build_privacy
+from configs.privacy import PrivacyConfig, build_privacy, path_to_read
 from configs.sources import MemorySource
+from pipelines.errors import RequestError
 
 
 def problems(section: dict[str, object]) -> list[str]:
@@ -49,3 +50,20 @@ def test_settings_are_on_by_default_and_the_key_is_made_once(tmp_path: Path, mon
     masked = build_privacy(PrivacyConfig.model_validate({"masks": [{"rows": [0, 4], "columns": [0, 8]}]}))
     assert masked is not None
     assert masked.digest() != first.digest()
+
+
+def test_a_reader_gets_the_copy_or_with_a_reason_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pydicom")
+    from tests.unit.privacy.planted import as_bytes, image
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    source, copy = tmp_path / "in", tmp_path / "copy"
+    source.mkdir()
+    (source / "report.dcm").write_bytes(as_bytes(image()).replace(b"1.2.840.10008.5.1.4.1.1.4\0", b"1.2.840.10008.5.1.4.1.1.9\0"))
+    with pytest.raises(RequestError, match=r"1 x no-image: .*only images are passed on"):
+        path_to_read(None, source, copy)
+    (source / "image.dcm").write_bytes(as_bytes(image()))
+    path, manifest = path_to_read(None, source, copy)
+    assert manifest is not None
+    assert (path, manifest.copied, len(manifest.refused)) == (copy, 1, 1)
+    assert path_to_read(PrivacyConfig(deidentify=False, reason="phantoms"), source, copy) == (source, None)

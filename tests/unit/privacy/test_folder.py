@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,26 @@ def test_the_manifest_names_elements_and_no_values(scans: Path, tmp_path: Path) 
     assert [word for word in ("Doe", "Jane", "ID-1", "20200301", "1.2.3") if word in text] == []
 
 
+def test_one_file_and_a_dicomdir(scans: Path, tmp_path: Path) -> None:
+    assert deidentify_folder(scans / "Doe1.dcm", tmp_path / "one", SETTINGS).copied == 1
+    (scans / "DICOMDIR").write_bytes(
+        as_bytes(image()).replace(b"1.2.840.10008.5.1.4.1.1.4\0", b"1.2.840.10008.1.3.10".ljust(26, b"\0"))
+    )
+    manifest = deidentify_folder(scans / "DICOMDIR", tmp_path / "all", SETTINGS)
+    assert (manifest.copied, [one.reason for one in manifest.refused]) == (3, ["directory"])
+
+
+def test_a_file_that_only_says_that_it_is_anonymous(scans: Path, tmp_path: Path) -> None:
+    made = image(instance="1.2.3.50")
+    made.PatientIdentityRemoved, made.InstitutionName = "YES", "St. Elsewhere"
+    for place in range(179):
+        made.private_block(0x0019, "ACME", create=True).add_new(place + 1, "LO", "Jane")
+    (scans / "anonymous.dcm").write_bytes(as_bytes(made))
+    manifest = deidentify_folder(scans, tmp_path / "copy", SETTINGS)
+    assert (manifest.copied, manifest.claimed) == (4, 1)
+    assert not any(word in data for data in copies(tmp_path / "copy").values() for word in (b"Elsewhere", b"Jane", b"ACME"))
+
+
 def test_folders_that_are_refused(scans: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="within each other"):
         deidentify_folder(scans, scans / "copy", SETTINGS)
@@ -124,6 +145,18 @@ def test_folders_that_are_refused(scans: Path, tmp_path: Path) -> None:
     target = tmp_path / "busy"
     with exclusive_owner(target / ".lock", target / ".owner"), pytest.raises(RunBusy):
         deidentify_folder(scans, target, SETTINGS)
+
+
+@pytest.mark.parametrize(("library", "extra"), [("pydicom", "medical"), ("av", "video")])
+def test_a_missing_library_is_named_with_its_extra(
+    library: str, extra: str, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(RequestError, match=rf"driftline\[{extra}\]"):
+        if library == "av":
+            clean_video(scans / "a.mp4", tmp_path / "b.mp4")
+        else:
+            deidentify_folder(scans, tmp_path / "copy", SETTINGS)
 
 
 def test_the_commands(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
