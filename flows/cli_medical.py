@@ -113,7 +113,7 @@ def summary(manifest: Manifest, target: Path | None, *, shows_names: bool) -> Js
 
 
 def name_of(tag: str) -> str:
-    """The standard's name of a tag in 8 hexadecimal digits; private ones have none that is safe to show."""
+    """The standard's name of a tag in 8 hexadecimal digits; "" of private and unknown ones."""
     from pydicom.datadict import dictionary_description
 
     from pipelines.privacy.tables import profile
@@ -122,7 +122,7 @@ def name_of(tag: str) -> str:
         number = int(tag, 16)
         return profile()[number].name if number in profile() else dictionary_description(number)
     except (KeyError, ValueError):
-        return "private" if tag[3:4] in "13579bdf" else ""
+        return ""
 
 
 def summary_lines(manifest: Manifest, target: Path | None, *, shows_names: bool) -> list[str]:

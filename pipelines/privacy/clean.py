@@ -17,8 +17,29 @@ from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 DATES = ("DA", "DT", "TM")
+KNOWN_VRS = {
+    *values.DUMMIES,
+    "AT",
+    "FL",
+    "FD",
+    "OB",
+    "OD",
+    "OF",
+    "OL",
+    "OV",
+    "OW",
+    "SL",
+    "SQ",
+    "SS",
+    "SV",
+    "UI",
+    "UL",
+    "US",
+    "UV",
+}
 BINARY_NUMBERS = ("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD")
 TEXT_NUMBERS = ("DS", "IS")
 PATIENT_NAME, PATIENT_ID = 0x00100010, 0x00100020
@@ -81,7 +102,7 @@ def clean_dataset(source: Dataset, cleaning: Cleaning, path: str = "") -> Datase
 
     cleaned = Dataset()
     for tag in sorted(source.keys()):
-        place = f"{path}{tag:08x}"
+        place = path + _shown(tag)
         element = None
         if tag.is_private:
             action = _clean_private(source, cleaned, int(tag), cleaning)
@@ -95,8 +116,14 @@ def clean_dataset(source: Dataset, cleaning: Cleaning, path: str = "") -> Datase
     return cleaned
 
 
+def _shown(tag: BaseTag) -> str:
+    """How a tag is recorded: those of private and of unknown elements are not, since a damaged file has text in their place."""
+    return "private" if tag.is_private else f"{tag:08x}" if known_vr(int(tag)) or int(tag) in tables.profile() else "unknown"
+
+
 def _declared_vr(source: Dataset, tag: int) -> str:
-    return str(source.get_item(tag).VR or "UN")
+    vr = str(source.get_item(tag).VR or "UN")
+    return vr if vr in KNOWN_VRS else "UN"
 
 
 def _clean_private(source: Dataset, cleaned: Dataset, tag: int, cleaning: Cleaning) -> str:
@@ -210,11 +237,15 @@ def _by_lists(source: Dataset, tag: int, vrs: tuple[str, ...], cleaning: Cleanin
     is_imaging = tag >> 16 in IMAGING_GROUPS or tag in REAL_WORLD_VALUES
     if tag in FIXED_TEXT:
         return "dummy", FIXED_TEXT[tag], vr
+    if tag in PIXELS and "/" in place:  # of an icon or a reference; what is kept of pixels are those of the image
+        return removed
     if tag in PIXELS:
         element = read(source, tag, cleaning)
         return "kept", element.value, element.VR
     if vr == "UI":
         return _by_uid(source, tag, cleaning)
+    if (vr in BINARY_NUMBERS or tag in LOOKUP_TABLES) and values.is_text(source.get_item(tag).value):
+        return removed
     if tag in LOOKUP_TABLES:
         return _by_lookup_table(source, tag, cleaning)
     if vr == "SQ" and is_imaging:
@@ -228,8 +259,6 @@ def _by_lists(source: Dataset, tag: int, vrs: tuple[str, ...], cleaning: Cleanin
         return removed
     if vr in TEXT_NUMBERS:
         return _by_numbers(source, tag, vr, values.is_number, cleaning)
-    if vr in BINARY_NUMBERS and values.is_text(source.get_item(tag).value):
-        return removed
     if vr in BINARY_NUMBERS:
         element = read(source, tag, cleaning)
         is_whole = element.VR in BINARY_NUMBERS and _has_known_count(tag, element.VM)

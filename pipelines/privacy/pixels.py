@@ -105,12 +105,13 @@ def clean_pixels(source: Dataset, cleaned: Dataset, cleaning: Cleaning) -> None:
 
     Raises PrivacyRefusal for pixels that are missing, cut off, or of a form whose text cannot be found.
     """
+    offsets = [bytes(cleaned.pop(tag).value or b"") for tag in OFFSET_TABLES if tag in cleaned]
     present = [name for name in ("PixelData", *FLOAT_PIXELS) if name in cleaned]
     if len(present) != 1:
         raise cleaning.refuse("truncated", "its pixels are missing: the file is cut off, or holds no image")
     element = cleaned[present[0]]
     if cleaned.file_meta.TransferSyntaxUID.is_compressed and not cleaned.file_meta.TransferSyntaxUID.is_deflated:
-        _clean_frames(source, cleaned, cleaning)
+        _clean_frames(source, cleaned, offsets, cleaning)
         return
     expected = _expected_bytes(cleaned, present[0], cleaning)
     data = element.value
@@ -155,14 +156,13 @@ def _without_unused_bits(cleaned: Dataset, data: bytes) -> bytes:
     return bytes(cut.astype(pixels.dtype).tobytes())
 
 
-def _clean_frames(source: Dataset, cleaned: Dataset, cleaning: Cleaning) -> None:
+def _clean_frames(source: Dataset, cleaned: Dataset, tables: list[bytes], cleaning: Cleaning) -> None:
     """Compressed frames: what no decoder reads becomes zero, one fragment each, with a new offset table."""
     from pydicom.encaps import encapsulate, generate_frames
     from pydicom.uid import RLELossless
 
     if _has_embedded_overlay(source):
         raise cleaning.refuse("overlay", "an overlay may be within its compressed pixels; store it uncompressed first")
-    tables = [bytes(cleaned.pop(tag).value or b"") for tag in OFFSET_TABLES if tag in cleaned]
     expected = int(cleaned.get("NumberOfFrames", 1) or 1)
     try:
         if cleaned.file_meta.TransferSyntaxUID == RLELossless:  # bytes between its segments are read by nobody: stored plainly

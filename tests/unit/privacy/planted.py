@@ -118,6 +118,12 @@ def plant_everywhere(made: Dataset, canaries: Canaries) -> None:
             continue  # numbers that describe images are kept
         elif (value := canaries.value(vr)) is not None:
             made.add(DataElement(tag, vr.split(" or ")[0], value))
+    inside = Dataset()
+    inside.add(DataElement(0x7FE00010, "OB", canaries.text().encode() + b"\0"))
+    inside.add(DataElement(0x00283006, "OW", canaries.text().encode() + b"\0"))
+    inside.add(DataElement(0x00283002, "US", [64, 0, 16]))
+    made.add(DataElement(0x00283010, "SQ", [inside]))
+    made.add(DataElement(0x7FE00001, "OV", canaries.text().encode() + bytes(5)))
     for group, creator in enumerate(("", "ACME 1.1", "SIEMENS CSA HEADER", "Philips MR Imaging DD 001", "GEMS_PARM_01"), 0x0015):
         plant_private(made, 0x0009 + 2 * (group - 0x0015), creator, canaries)
     for group in (0x0019, 0x0021, 0x0029, 0x0043, 0x2001, 0x2005):

@@ -13,13 +13,16 @@ import pytest
 pytest.importorskip("pydicom")
 
 from pydicom import dcmread
+from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from flows.cli import app
+from pipelines.privacy import tables
 from pipelines.privacy.csa import csa_numbers
 from pipelines.privacy.file import deidentify_bytes
+from pipelines.privacy.folder import read_manifest
 from pipelines.privacy.keys import Key
 from pipelines.privacy.settings import PrivacySettings
 from tests.unit.privacy.planted import (
@@ -125,6 +128,13 @@ def test_no_planted_value_is_left(
     logged = [record.getMessage() + str(record.exc_info) for record in caplog.records] + [str(one.message) for one in recwarn]
     assert found_in(canaries, [*outputs, *logged], [left]) == {}
     answer = json.loads(outputs[-2])
+    paths = [element[0] for one in read_manifest(left / "copy") for element in one.get("elements", ())]
+    recorded = {tag for path in paths for tag in path.split("/") if tag}
+    known = {f"{tag:08x}" for tag in (*DicomDictionary, *tables.profile())}
+    assert {tag for tag in recorded - known if not tag.startswith(("50", "60"))} == {
+        "private",
+        "unknown",
+    }  # bytes behind the end are read as tags
     assert answer["unchanged"] == 7
     assert sorted(one["reason"] for one in answer["refused"]) == ["no-image", "no-image", "truncated", "truncated", "unreadable"]
     assert found_in(canaries, [], [tmp_path / "scans"]).keys() > set(canaries.planted[100:-100])  # the search does find them

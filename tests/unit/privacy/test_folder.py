@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,11 +153,13 @@ def test_a_missing_library_is_named_with_its_extra(
     library: str, extra: str, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
+    copy = (
+        partial(clean_video, scans, tmp_path / "b.mp4")
+        if library == "av"
+        else partial(deidentify_folder, scans, tmp_path / "copy", SETTINGS)
+    )
     with pytest.raises(RequestError, match=rf"driftline\[{extra}\]"):
-        if library == "av":
-            clean_video(scans / "a.mp4", tmp_path / "b.mp4")
-        else:
-            deidentify_folder(scans, tmp_path / "copy", SETTINGS)
+        copy()
 
 
 def test_the_commands(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
