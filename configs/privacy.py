@@ -6,11 +6,12 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema import Finding, OutputPath, Sections, Strict
+from configs.paths import WRITE
+from configs.schema import Finding, LocalPath, Sections, Strict
 from pipelines.errors import RequestError
 from pipelines.progress import Progress
 
@@ -35,7 +36,7 @@ class PrivacyConfig(Strict):
 
     deidentify: bool = Field(True, description="false reads the originals, and needs `reason`")
     reason: str | None = Field(None, description="of `deidentify: false`: why; it is recorded, e.g. public data without names")
-    key_file: OutputPath | None = Field(
+    key_file: Annotated[LocalPath | None, WRITE] = Field(
         None, description="the secret key, made at first use; default: driftline/privacy.key in the data folder of your account"
     )
     burned_in: Literal["quarantine", "checked"] = Field(
