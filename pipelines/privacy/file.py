@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +44,7 @@ METHODS = {
     "113111": "Retain Safe Private Option",
 }
 DEFLATED = "1.2.840.10008.1.2.1.99"
+META_BYTES, MOST_INFLATED_BYTES = 4096, 2 << 30
 UNDEFINED_LENGTH, END_MARK_BYTES = 0xFFFFFFFF, 8
 CUT_OFF = ("end of file", "eof", "unexpected end", "truncat")
 
@@ -111,6 +114,8 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
 def _read(data: bytes, file_id: str) -> Dataset:
     from pydicom import dcmread
 
+    if DEFLATED.encode() in data[PREAMBLE_BYTES:][:META_BYTES] and _inflates_beyond(data):
+        raise PrivacyRefusal(file_id, "too-large", f"it unpacks to more than {MOST_INFLATED_BYTES >> 30} GiB")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         source = dcmread(io.BytesIO(data))
@@ -118,6 +123,14 @@ def _read(data: bytes, file_id: str) -> Dataset:
     if warned or _ends_within_an_element(source, len(data)):
         raise PrivacyRefusal(file_id, "truncated", "the file ends within an element, or something else follows its end")
     return source
+
+
+def _inflates_beyond(data: bytes) -> bool:
+    """Whether a deflated data set unpacks to more than the memory should hold; its size is stated nowhere."""
+    (length,) = struct.unpack_from("<I", data, PREAMBLE_BYTES + 12)  # of the file meta information, after its own element
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    stream.decompress(data[PREAMBLE_BYTES + 16 + length :], MOST_INFLATED_BYTES)
+    return bool(stream.unconsumed_tail)
 
 
 def _ends_within_an_element(source: Dataset, size: int) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.privacy.compressed import blank_text
-from pipelines.privacy.settings import Mask, PrivacySettings
+from pipelines.privacy.settings import Mask, PrivacyRefusal, PrivacySettings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -23,6 +23,7 @@ BURNS_IN = {"US", "IVUS", "XC", "ES", "GM", "OP", "OPT", "OT", "SC", "DG", "BI",
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 FLOAT_PIXELS = {"FloatPixelData": 4, "DoubleFloatPixelData": 8}
+MOST_DECODED_BYTES = 4 << 30
 OCR_LETTERS = 4  # so many letters or digits in a frame are text
 
 
@@ -92,6 +93,7 @@ def decode(cleaned: Dataset, cleaning: Cleaning) -> np.ndarray:
     """Pixels as (frame, row, column[, sample]); colours as RGB. Raises PrivacyRefusal."""
     from pydicom.pixels.utils import pixel_array
 
+    _require_bounded(cleaned, cleaning)
     try:
         frames = np.array(pixel_array(cleaned))
     except Exception:  # the library's message may quote values
@@ -123,6 +125,13 @@ def clean_pixels(source: Dataset, cleaned: Dataset, cleaning: Cleaning) -> None:
     if _has_embedded_overlay(source):
         element.value = _without_unused_bits(cleaned, element.value)
         cleaning.done["7fe00010", str(element.VR), "overlay in pixels cleared"] += 1
+
+
+def _require_bounded(cleaned: Dataset, cleaning: Cleaning) -> None:
+    """Raises PrivacyRefusal for a small file that states so many pixels that decoding them would fill the memory."""
+    name = next((one for one in FLOAT_PIXELS if one in cleaned), "PixelData")
+    if _expected_bytes(cleaned, name, cleaning) > MOST_DECODED_BYTES:
+        raise cleaning.refuse("too-large", f"its pixels would take more than {MOST_DECODED_BYTES >> 30} GiB to decode")
 
 
 def _expected_bytes(cleaned: Dataset, name: str, cleaning: Cleaning) -> int:
@@ -166,11 +175,14 @@ def _clean_frames(source: Dataset, cleaned: Dataset, tables: list[bytes], cleani
     expected = int(cleaned.get("NumberOfFrames", 1) or 1)
     try:
         if cleaned.file_meta.TransferSyntaxUID == RLELossless:  # bytes between its segments are read by nobody: stored plainly
+            _require_bounded(cleaned, cleaning)
             cleaned.decompress(as_rgb=False, generate_instance_uid=False)
             return
         offsets = (tables[0], tables[1]) if len(tables) == 2 else None
         frames = list(generate_frames(cleaned.PixelData, number_of_frames=expected, extended_offsets=offsets))
         blanked = [blank_text(frame) for frame in frames]
+    except PrivacyRefusal:
+        raise
     except Exception:  # the library's message may quote values
         raise cleaning.refuse("unreadable", "a compressed frame is damaged, cut off or of an unknown form") from None
     if len(frames) != expected:

@@ -15,7 +15,11 @@ Characteristic = Literal["age", "sex", "size", "weight"]
 
 
 class PrivacyRefusal(SceneRefused):
-    """A file that is not passed on. Its id is a keyed one; reason and detail hold nothing of the file."""
+    """A file that is not passed on. Its id is a keyed one; reason and detail hold nothing of the file.
+
+    Codes: unreadable, truncated, too-large, no-image, directory, burned-in, mask-outside, overlay, no-ocr, duplicate-uid,
+    unexpected.
+    """
 
 
 @dataclass(frozen=True)

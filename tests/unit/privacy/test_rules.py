@@ -14,7 +14,7 @@ pytest.importorskip("pydicom")
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, RLELossless, UltrasoundMultiFrameImageStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, UltrasoundMultiFrameImageStorage
 
 from pipelines.errors import MissingInput, RequestError
 from pipelines.privacy import tables, values
@@ -169,6 +169,19 @@ def test_files_that_are_refused(change: dict[str, object], reason: str) -> None:
         else:
             setattr(made, name, value)
     assert refusal(made) == reason
+
+
+def test_small_files_that_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = image(frames=2)
+    made.compress(RLELossless, generate_instance_uid=False)
+    made.NumberOfFrames, made.Rows, made.Columns = 1000, 65535, 65535
+    assert refusal(made) == "too-large"
+    monkeypatch.setattr("pipelines.privacy.file.MOST_INFLATED_BYTES", 100)
+    made = image()
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert refusal(made) == "too-large"
+    monkeypatch.undo()
+    assert clean(made).Rows == 8
 
 
 def test_text_in_the_picture_is_masked_or_stated_to_be_none() -> None:
