@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.paths import CONNECT, READ, WRITE
+from configs.privacy import PrivacyConfig
 from configs.schema import (
     Address,
     CubeUri,
@@ -190,3 +191,8 @@ class CubeRun(Run):
 
     source: Source = Field(description="where the scenes come from")
     grid: GridConfig | None = Field(None, description="default: the grid of the first readable scene")
+    privacy: PrivacyConfig | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # runs on images of places do not depend on it
+        description="of sources of patients' images; default: they are de-identified, with the defaults of this section",
+    )
