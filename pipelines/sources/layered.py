@@ -19,16 +19,17 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.facts import convert
+from pipelines.sources.isolation import isolated
 from pipelines.sources.layers import BandRequest, Hdf5Layer, Layer, alpha_of, open_hdf5_layer, open_raster_layer
 from pipelines.sources.opening import band_descriptions, check_inside, check_raster, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
-from pipelines.sources.source import Listing, Resampling
+from pipelines.sources.source import DecodesFiles, Listing, Resampling
 from pipelines.sources.survey import SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
 
 
-class LayeredSource(ABC):
+class LayeredSource(DecodesFiles, ABC):
     """Implements `Source` for scenes in raster and HDF5 files; a kind of source adds its fields and `list_scenes`.
 
     `planes_are_bands`: what lies beside a band in the same file is another band, not another date.
@@ -52,6 +53,10 @@ class LayeredSource(ABC):
         return self._info.grid
 
     def grid_of(self, scene: Scene, name: str) -> Grid:
+        paths = [scene.assets[name].path] if name in scene.assets else []
+        return isolated(self._grid_of, scene, name, label=scene.id, paths=paths)
+
+    def _grid_of(self, scene: Scene, name: str) -> Grid:
         with self.open_layer(scene, name) as layer:
             return layer.grid
 

@@ -35,7 +35,7 @@ GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files
     "GDAL_PAM_ENABLED": False,  # no .aux.xml, neither read nor written
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",  # no network
-    "GDAL_CACHEMAX": 128,  # MB of decoded tiles, of all threads together; GDAL's default is 5 % of the machine's memory
+    "GDAL_CACHEMAX": 64,  # MB of decoded tiles, of one process; GDAL's default is 5 % of the machine's memory
 }
 
 
