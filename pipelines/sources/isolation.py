@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ import psutil
 
 from pipelines.errors import DriftlineError, SceneRefused, StateError
 from pipelines.sources import worker as of_worker
-from pipelines.sources.worker import NUMBER, Answer, Call, receive, send
+from pipelines.sources.worker import NOT_ENDED, NUMBER, Answer, Call, receive, send
 
 BASE_S, BYTES_PER_S = 60.0, 1e6  # far below what any disk or decoder in order needs
 OVERHEAD_BYTES = 128 << 20  # GDAL's cache, decoders, projections
@@ -36,6 +37,10 @@ TICK_S = 1.0
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from pipelines.sources.worker import serve; serve(int(sys.argv[1]))"
 )
+DAMAGED = "the file may be damaged: download it again"
+OUT_OF_MEMORY = "the system does that when memory runs out: lower cube.memory_mb or cube.workers"
+RAISE_IT = "raise cube.memory_mb"
+SPLIT_IT = "that is most of this machine's memory: split the file"
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -63,29 +68,25 @@ def isolated(
     if of_worker.is_worker:
         return function(*args)
     whole = limits.memory_bytes or int(MOST_OF_MACHINE * psutil.virtual_memory().total)
-    names = _names(paths)
     seconds = limits.seconds or BASE_S + sum(map(_size, set(paths))) / BYTES_PER_S
-    end = ""
+    names, problem, again = _names(paths), "", "; ingest --retry-refused tries again" if limits.memory_bytes else ""
     for is_alone in (False, True):
         memory_bytes = OVERHEAD_BYTES + (whole if is_alone else whole // limits.shared_by)
         try:
             answer = _POOL.call(Call(function, args, str(Path.cwd()), memory_bytes), seconds, is_alone)
         except TimeoutError:
-            remedy = "the file may be damaged: download it again"
-            raise SceneRefused(label, "unreadable", f"reading {names} took longer than {seconds:.3g} s; {remedy}") from None
-        except _Died as died:
-            end = f"the decoder was killed by {died} while reading {names}"
-            continue
-        if answer.kind == "memory":
-            end = f"reading {names} needed more than {memory_bytes / 2**20:.0f} MB"
-            if limits.shared_by > 1:
-                continue
+            problem = f"reading {names} took longer than {round(seconds, 1):g} s; {DAMAGED}{again}"
             break
-        return cast(Result, _value_of(answer))
-    raise SceneRefused(label, "unreadable", f"{end}; {REMEDIES[end.startswith('reading')]}")
-
-
-REMEDIES = ("the file may be damaged: download it again", "raise cube.memory_mb if it is to be read, then ingest --retry-refused")
+        except _Died as died:
+            problem = f"the decoder {died} while reading {names}; {OUT_OF_MEMORY if died.is_killed else DAMAGED}{again}"
+        else:
+            if answer.kind != "memory":
+                return cast(Result, _value_of(answer))
+            remedy = RAISE_IT if limits.memory_bytes else SPLIT_IT
+            problem = f"reading {names} needed more than {memory_bytes / 2**20:.0f} MB; {remedy}{again}"
+            if limits.shared_by == 1:
+                break
+    raise SceneRefused(label, "unreadable", problem)
 
 
 def isolate(function: Callable[Concatenate[Path, P], Result]) -> Callable[Concatenate[Path, P], Result]:
@@ -122,7 +123,12 @@ def _size(path: str | Path) -> int:
 
 
 class _Died(Exception):
-    """A worker ended during a call; the text says how."""
+    """A worker ended during a call, with this exit code (negative: the signal); None: not known."""
+
+    def __init__(self, code: int | None):
+        self.is_killed = code == -signal.SIGKILL
+        how = "" if code is None else f" with exit code {code}"
+        super().__init__(f"was killed by signal {-code}" if code is not None and code < 0 else f"ended{how}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class _Pool:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._running = 0
+        self._is_alone = False
         self._waiting_alone = 0
         self._idle: list[_Worker] = []
         self._asking = threading.Lock()
@@ -158,8 +165,8 @@ class _Pool:
                 return answer
             except TimeoutError:
                 raise
-            except (EOFError, OSError) as error:
-                raise _Died(self._end(worker)) from error
+            except (EOFError, OSError):
+                raise _Died(self._end(worker)) from None
             finally:
                 if is_kept:
                     with self._changed:
@@ -171,19 +178,19 @@ class _Pool:
     def _turn(self, is_alone: bool) -> Iterator[None]:
         """One that runs alone waits for the others, and keeps new ones out."""
         with self._changed:
-            if is_alone:
-                self._waiting_alone += 1
-                self._changed.wait_for(lambda: self._running == 0)
-                self._waiting_alone -= 1
-                self._running = -1
-            else:
-                self._changed.wait_for(lambda: self._running >= 0 and not self._waiting_alone)
-                self._running += 1
+            self._waiting_alone += is_alone
+            try:
+                self._changed.wait_for(lambda: not self._is_alone and not (self._running if is_alone else self._waiting_alone))
+            finally:
+                self._waiting_alone -= is_alone
+            self._running += 1
+            self._is_alone = is_alone
         try:
             yield
         finally:
             with self._changed:
-                self._running -= -1 if is_alone else 1
+                self._running -= 1
+                self._is_alone = False
                 self._changed.notify_all()
 
     def _take(self, is_new: bool) -> _Worker:
@@ -200,16 +207,16 @@ class _Pool:
             theirs.close()
         return _Worker(pid, ours)
 
-    def _end(self, worker: _Worker) -> str:
-        """How the worker ended, which is killed if it has not."""
+    def _end(self, worker: _Worker) -> int | None:
+        """The exit code of the worker, which is killed if it has not ended; None if that is not known."""
         if worker.channel.fileno() < 0:
-            return ""
+            return None
         worker.channel.close()
         try:
             code = self._ask(worker.pid, None)
-        except StateError:
-            return "an unknown cause"
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
+        except StateError:  # the server has died, and its workers with it
+            return None
+        return None if code == NOT_ENDED else code
 
     def _ask(self, number: int, channel: socket.socket | None) -> int:
         """The server's answer; a server that died is replaced, once, when a worker is asked for. Raises StateError."""
@@ -225,6 +232,9 @@ class _Pool:
                         return int(NUMBER.unpack(answer)[0])
                 except OSError:
                     pass
+                except BaseException:  # its answer would be taken for that to the next question
+                    self._stop()
+                    raise
                 self._stop()
                 if is_last:
                     break
@@ -250,6 +260,14 @@ class _Pool:
                 self._server.wait()
         self._control = self._server = None
 
+    def leave(self) -> None:
+        """Closes this process's ends, without a word to the server."""
+        for channel in (self._control, *(worker.channel for worker in self._idle)):
+            if channel is not None:
+                channel.close()
+        if self._server is not None:
+            self._server.returncode = 0  # it is no child of this process
+
     def close(self) -> None:
         """Ends all workers."""
         with self._changed:
@@ -266,10 +284,7 @@ _POOL = _Pool()
 def _forget() -> None:
     """In a fork of this process the workers are those of the parent."""
     global _POOL
-    for worker in _POOL._idle:
-        worker.channel.close()
-    if _POOL._control is not None:
-        _POOL._control.close()
+    _POOL.leave()
     _POOL = _Pool()
 
 

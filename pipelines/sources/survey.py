@@ -17,7 +17,7 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene, is_storable
 from pipelines.sources.facts import FileFacts, is_close, why_not
-from pipelines.sources.isolation import isolated
+from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
 
@@ -65,11 +65,13 @@ class SourceInfo:
 def look_at(source: Opens, scenes: Sequence[Scene]) -> list[Seen]:
     """What the files of `scenes` (of mosaics: of their parts) say, in their order."""
 
+    threads = (os.cpu_count() or 1) + 1
+
     def look(groups: list[list[Scene]]) -> list[Seen]:
         paths = [path for group in groups for scene in group for path in scene.paths]
         label = groups[0][0].id
         try:
-            return isolated(_look_at_groups, source, groups, label=label, paths=paths)
+            return isolated(_look_at_groups, source, groups, label=label, paths=paths, limits=Limits(shared_by=threads))
         except SceneRefused as refusal:
             if len(groups) > 1:  # one of the files ended the worker
                 return [one for group in groups for one in look([group])]
@@ -78,7 +80,7 @@ def look_at(source: Opens, scenes: Sequence[Scene]) -> list[Seen]:
     parts = [part for scene in scenes for part in (scene.parts or (scene,))]
     groups = [list(alike) for _, alike in itertools.groupby(parts, lambda part: {asset.path for asset in part.assets.values()})]
     batches = [groups[first : first + BATCH] for first in range(0, len(groups), BATCH)]
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         return [one for seen in pool.map(look, batches) for one in seen]
 
 

@@ -20,6 +20,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ DECODERS = (  # imported by the server, so that a new worker takes milliseconds
 )
 NUMBER = struct.Struct("<q")
 PR_SET_PDEATHSIG = 1
+OOM_SCORE = "500"
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to whole groups of processes; the program decides
 CHECK_S = 2.0
+MOST_PARTS = 1 << 16  # of a message
+NOT_ENDED = 1 << 16
 
 is_worker = False
 
@@ -75,6 +79,8 @@ def receive(channel: socket.socket, allocate: Callable[[int], Any] = bytearray, 
     Raises EOFError (the other end is closed), TimeoutError.
     """
     (count,) = NUMBER.unpack(_fill(channel, bytearray(NUMBER.size), seconds))
+    if not 0 < count <= MOST_PARTS:
+        raise EOFError("the other end writes no messages any more")
     sizes = struct.unpack(f"<{count}q", _fill(channel, bytearray(NUMBER.size * count), seconds))
     message, *buffers = (_fill(channel, allocate(size), seconds) for size in sizes)
     return message, buffers
@@ -131,14 +137,27 @@ def serve(descriptor: int) -> None:
                     _work_until_closed(descriptors[0])
                 workers.add(answer)
                 os.close(descriptors[0])
-            else:
+            elif number in workers:
                 workers.discard(number)
                 os.kill(number, signal.SIGKILL)  # without effect on how it ended, if it has
-                answer = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+                answer = _exit_code_of(number)
+            else:  # a worker of a server before this one; another process may have its id
+                answer = NOT_ENDED
             control.sendall(NUMBER.pack(answer))
     for worker in workers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
+    for worker in workers:
+        _exit_code_of(worker)
+
+
+def _exit_code_of(worker: int) -> int:
+    """Of a worker that was killed; NOT_ENDED if it waits for a disk that does not answer, where no signal reaches it."""
+    for _ in range(500):
+        ended, status = os.waitpid(worker, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return NOT_ENDED
 
 
 # ---------------------------------------------------------------- a worker
@@ -151,6 +170,8 @@ def _work_until_closed(descriptor: int) -> None:
     try:
         _end_with(os.getppid())
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):  # where memory runs out, a worker goes before the program
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
         own_bytes = data_bytes()
         with socket.socket(fileno=descriptor) as channel:
             channel.settimeout(None)
