@@ -50,7 +50,7 @@ RECORDED = "driftline_records"  # attribute of cubes whose scenes were all read 
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreter (about 150 MB)."""
+    """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreters (about 150 MB, 30 MB a worker)."""
 
     chunk_px: int = 256
     resampling: Resampling = "nearest"

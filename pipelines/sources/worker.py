@@ -113,6 +113,7 @@ def serve(descriptor: int) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # what decoders log is in the exception, too
+    sys.modules["boto3"] = None  # type: ignore[assignment]  # rasterio imports it for clouds, which takes longer than GDAL
     for name in DECODERS:
         importlib.import_module(name)
     gc.collect()
