@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.scene import Scene
+
+COMMIT_SHARE = 1 / 8  # of the dates of a cube: the largest batch
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,19 @@ def plan_ingest(
             replaces = same_date if existing is None else existing
             works.append(Work(scene, fingerprint, replaces, before.content_hash if before else ""))
     return Plan(tuple(works), tuple(unchanged), tuple(refused))
+
+
+def cut_batches(total: int, dates: int, size: int, most: int, *, may_be_empty: bool) -> Iterator[slice]:
+    """The works of each commit: `size` or a COMMIT_SHARE of the cube's dates, but no more than `most`.
+
+    A commit describes all dates, so that batches of one size would cost more and more of the time. may_be_empty: one batch even
+    without works, which may drop dates.
+    """
+    first = 0
+    while first < total or may_be_empty:
+        part = slice(first, first + min(most, max(size, int(COMMIT_SHARE * (dates + first)))))
+        yield part
+        first, may_be_empty = part.stop, False
 
 
 def _is_since(step: Step, changed: np.datetime64) -> bool:

@@ -15,8 +15,7 @@ import zarr
 
 from pipelines.cube.drift import MOST_PX, Figures, figures_of, sample_pixels
 from pipelines.cube.plan import Work
-from pipelines.cube.steps import array_of, resize_time, write_rows
-from pipelines.cube.store import IMAGE
+from pipelines.cube.steps import PixelArrays, pixel_arrays, resize_time, write_rows
 from pipelines.errors import SceneRefused
 from pipelines.sources.reading import COPIES, IsolatedReader, SceneReader, all_nodata, hash_content
 
@@ -40,7 +39,7 @@ class Written:
         return "unchanged" if self.slot is None else "added" if self.work.replaces is None else "replaced"
 
 
-def write_scene(root: zarr.Group, isolated: IsolatedReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
+def write_scene(arrays: PixelArrays, isolated: IsolatedReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
     """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once."""
     has_asked, reader = False, isolated.reader
     try:
@@ -51,7 +50,7 @@ def write_scene(root: zarr.Group, isolated: IsolatedReader, work: Work, take_slo
         # the known hash belongs to the date of the scene, so its pixels may be replaced in place
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
-        write_rows(root, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
+        write_rows(arrays, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
         return Written(
             work, slot, found.content_hash, fraction, figures=figures_of(sample_pixels(found.image_BYX, found.valid_YX))
         )
@@ -62,7 +61,7 @@ def write_scene(root: zarr.Group, isolated: IsolatedReader, work: Work, take_slo
             take_slot(False)
 
 
-def _write_scene_in_strips(root: zarr.Group, isolated: IsolatedReader, work: Work, slot: int, rows_px: int) -> Written:
+def _write_scene_in_strips(arrays: PixelArrays, isolated: IsolatedReader, work: Work, slot: int, rows_px: int) -> Written:
     """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), some at a time.
 
     Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
@@ -74,7 +73,7 @@ def _write_scene_in_strips(root: zarr.Group, isolated: IsolatedReader, work: Wor
 
     def write_strip(rows: slice) -> tuple[str, int, bool, np.ndarray]:
         image_BYX, valid_YX, is_data_YX = isolated.read_rows(work.scene, rows)
-        write_rows(root, slot, rows, image_BYX, valid_YX)
+        write_rows(arrays, slot, rows, image_BYX, valid_YX)
         sample_BN = sample_pixels(image_BYX, valid_YX, MOST_PX // len(strips))
         return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), bool(is_data_YX.any()), sample_BN
 
@@ -122,11 +121,11 @@ def write_in_threads(
     if at_once < 1:
         yield from _write_large(root, reader, works, first_slot, memory_mb, requested)
         return
-    slot_order, isolated = SlotOrder(first_slot), IsolatedReader(reader, memory_mb * MB, at_once)
+    slot_order, arrays, isolated = SlotOrder(first_slot), pixel_arrays(root), IsolatedReader(reader, memory_mb * MB, at_once)
     with ThreadPoolExecutor(at_once) as pool:
         # a pool starts its jobs in the order of submission, as SlotOrder requires
         takes = (partial(slot_order.take, ticket) for ticket in range(len(works)))
-        futures = [pool.submit(write_scene, root, isolated, work, take) for work, take in zip(works, takes, strict=True)]
+        futures = [pool.submit(write_scene, arrays, isolated, work, take) for work, take in zip(works, takes, strict=True)]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -139,13 +138,14 @@ def _write_large(
     root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, requested: int
 ) -> Iterator[Written]:
     """One scene at a time, in strips of whole chunks. One strip is always allowed: nothing smaller can be written."""
-    chunk_px = array_of(root, IMAGE).chunks[2]
+    arrays = pixel_arrays(root)
+    chunk_px = arrays[0].chunks[2]
     strip_bytes = COPIES * reader.row_bytes * chunk_px
     at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
     chunks_per_strip = max(1, memory_mb * MB // (strip_bytes * at_once))
     slot, isolated = first_slot, IsolatedReader(reader, memory_mb * MB, at_once)
     for work in works:
-        written = _write_scene_in_strips(root, isolated, work, slot, chunks_per_strip * chunk_px)
+        written = _write_scene_in_strips(arrays, isolated, work, slot, chunks_per_strip * chunk_px)
         slot += written.slot is not None
         yield written
 
@@ -183,4 +183,4 @@ def _write_in_fork(
 ) -> tuple[icechunk.ForkSession, Written]:
     root = zarr.open_group(fork.store, mode="r+")
     resize_time(root, room)
-    return fork, write_scene(root, isolated, work, lambda needs_new: slot)
+    return fork, write_scene(pixel_arrays(root), isolated, work, lambda needs_new: slot)

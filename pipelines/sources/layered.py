@@ -150,6 +150,8 @@ class LayeredSource(DecodesFiles, ABC):
         Raises SceneRefused(missing-band) if that is not clear.
         """
         beside, alpha = self._beside(scene, asset), alpha_of(dataset)
+        if dataset.count == len(beside) == asset.index == 1 and not beside[name].isdigit():
+            return 1, None if alpha == 1 else alpha  # whatever it is called: reading that would open the file once more
         descriptions = band_descriptions(dataset)
         described = [plain_name(text) for text in descriptions]
         places: dict[str, int] = {}
