@@ -65,7 +65,7 @@ class IngestSettings:
     on_missing: OnMissing = "keep"  # what becomes of scenes of the cube that the source no longer lists
     retry_refused: bool = False  # reads scenes again that were refused before and have not changed
     commit_scenes: int = 64  # a killed ingest loses at most this many scenes (of a large cube an eighth),
-    commit_mb: int = 4096  # or this much of pixels, whichever is less
+    commit_mb: int = 1024  # or this much of pixels, whichever is less
 
 
 @dataclass(frozen=True)
