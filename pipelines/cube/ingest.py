@@ -333,8 +333,7 @@ def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid
     Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may. Of a
     source of files only what the config states must be equal: what a file says is compared, scene by scene, when it is read.
     """
-    cube = store.open_cube(uri, accept_damaged=True)
-    existing, bands, dtype = store.grid_of(cube), store.bands_of(cube), cube[IMAGE].dtype
+    existing, bands, dtype = store.read_layout(uri)
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
             f"the cube at {uri} has the grid {existing.frame}, {existing.transform}, {existing.shape}; "
