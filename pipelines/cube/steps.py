@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from pipelines.tiles import Box
 
 PIXEL_ARRAYS = (IMAGE, VALID)
 MOVES_AT_ONCE = 32
+MANY_BYTES = 32 << 20  # from here on the chunks of a scene are compressed in threads
 
 
 def array_of(root: zarr.Group, name: str) -> AnyArray:
@@ -107,14 +110,19 @@ def _chunks_of(array: AnyArray, index: int, rows: slice, values: np.ndarray, axe
     if rows.start % chunk[0] or (rows.stop % chunk[0] and rows.stop != whole[0]):
         raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {chunk[0]}")
     fill = np.asarray(array.fill_value, array.dtype).tobytes()  # as bytes: of -0.0 and of some NaN others would come back
-    chunks: dict[str, Buffer | None] = {}
-    for box in Box.whole(values.shape[len(bands) :]).cut(chunk):
+
+    def encode(box: Box) -> tuple[str, Buffer | None]:
         part = values[(*(slice(None) for _ in bands), *box.slices)]
         is_empty = part.flat[0].tobytes() == fill and part.tobytes() == fill * part.size
         place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), chunk, strict=True))
         position = "/".join(map(str, (*(0 for _ in bands), *place)))
-        chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else _encode(array, part)
-    return chunks
+        return f"{array.path}/c/{index}/{position}", None if is_empty else _encode(array, part)
+
+    boxes = Box.whole(values.shape[len(bands) :]).cut(chunk)
+    if values.nbytes < MANY_BYTES:
+        return dict(map(encode, boxes))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(pool.map(encode, boxes))
 
 
 def _encode(array: AnyArray, part: np.ndarray) -> Buffer:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -27,6 +29,7 @@ from pipelines.sources.source import DecodesFiles, Listing, Resampling
 from pipelines.sources.survey import SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
+MANY_BYTES = 32 << 20  # from here on the bands are read in threads
 
 
 class LayeredSource(DecodesFiles, ABC):
@@ -97,8 +100,17 @@ class LayeredSource(DecodesFiles, ABC):
         size = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * self.dtype().itemsize
         if size > MAX_READ_BYTES:
             raise RequestError(f"one read of {size / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows")
-        planes = [self._read_plane(scene, name, grid, rows, resampling) for name in names]
-        return planes[0][None] if len(planes) == 1 else np.ma.stack(planes)
+        read = partial(self._read_plane, scene, grid=grid, rows=rows, resampling=resampling)
+        if len(names) == 1:
+            return read(names[0])[None]
+        shape = (len(names), rows.stop - rows.start, *grid.shape_yx[1:])
+        image, missing = np.empty(shape, self.dtype()), np.empty(shape, bool)  # np.ma.stack would hold everything twice
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # where few scenes fit into memory, they alone would leave cores idle
+            for n, plane in enumerate((pool.map if size >= MANY_BYTES else map)(read, names)):
+                if plane.dtype != image.dtype:
+                    raise SceneRefused(scene.id, "wrong-dtype", f"{names[n]} holds {plane.dtype}, the bands {image.dtype}")
+                image[n], missing[n] = np.ma.getdata(plane), np.ma.getmaskarray(plane)
+        return np.ma.MaskedArray(image, missing)
 
     def _read_plane(self, scene: Scene, name: str, grid: Grid, rows: slice, resampling: Resampling) -> np.ma.MaskedArray:
         band = next((band for band in self.bands if band.name == name), None)

@@ -25,6 +25,7 @@ from pipelines.sources.source import Resampling
 # that are requested. GDAL warps windows of few rows block by block (512x128) with other rounding: hence the minimum.
 WARP_ROWS = 512
 MIN_WARP_ROWS = 256
+MOST_BYTES_AT_ONCE = 26 * 10**6  # of a warp, source and target
 KERNEL_PX = {"nearest": 1, "bilinear": 1, "cubic": 2, "average": 1}  # radius, in pixels of the coarser of the two grids
 MARGIN_PX = 16
 LATTICE = 33  # points along each axis
@@ -64,13 +65,14 @@ def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling
     strips = _strips(rows, grid.shape_yx[0])
     inner = slice(rows.start - strips[0].start, rows.stop - strips[0].start)
     options = {"src_crs": layer.grid.crs, "src_transform": layer.grid.affine, "resampling": GdalResampling[resampling]}
-    options |= warp_scale(layer.grid, grid)
+    scale = warp_scale(layer.grid, grid)
+    options |= scale
     is_plain = not facts.mask and facts.valid_range is None and len(facts.nodata) <= 1
     if is_plain:
         options |= {} if nodata is None else {"src_nodata": nodata}
         fill = 0 if nodata is None else nodata
         if isinstance(layer, RasterLayer) and layer.read_as is None:
-            warped = _warp_file(layer, grid, strips, fill, options)
+            warped = _warp_file(layer, grid, strips, fill, options, scale)
         else:
             warped = _warp_windows(layer.window, layer.grid, grid, strips, np.full((), fill, facts.dtype), options)
     else:
@@ -162,14 +164,26 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
 
 
-def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
-    """(rows of all strips, x): GDAL reads only the part of the file that it needs, and once: strips would share source rows."""
+def _warp_file(
+    layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object], scale: dict[str, float]
+) -> np.ndarray:
+    """(rows of all strips, x): GDAL reads only the part of the file that it needs.
+
+    Strips are warped together up to MOST_BYTES_AT_ONCE, since each needs source rows of the next one. It changes no pixel as long
+    as GDAL does not cut the window itself, which it does above 64 MB, across its longer side.
+    """
     height, width = grid.shape_yx
     outside = {"nodata": fill} if "src_nodata" in options else {}
     frame = {"crs": grid.crs, "transform": grid.affine, "width": width, "height": height}
     out = np.empty((strips[-1].stop - strips[0].start, width), layer.facts.dtype)
+    source_px = 1 / (scale.get("XSCALE", 1.0) * scale.get("YSCALE", 1.0))  # of one pixel of the grid
+    strip_bytes = (1 + source_px) * (1 + out.itemsize) * WARP_ROWS * width
+    at_once = max(1, int(MOST_BYTES_AT_ONCE / strip_bytes))
     with WarpedVRT(layer.dataset, **frame, **outside, **options) as warped:
-        warped.read(layer.index, window=Window(0, strips[0].start, width, out.shape[0]), out=out)
+        for first in range(0, len(strips), at_once):
+            group = strips[first : first + at_once]
+            part = out[group[0].start - strips[0].start : group[-1].stop - strips[0].start]
+            warped.read(layer.index, window=Window(0, group[0].start, width, part.shape[0]), out=part)
     return out
 
 
