@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -100,16 +100,19 @@ class LayeredSource(DecodesFiles, ABC):
         size = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * self.dtype().itemsize
         if size > MAX_READ_BYTES:
             raise RequestError(f"one read of {size / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows")
-        read = partial(self._read_plane, scene, grid=grid, rows=rows, resampling=resampling)
         if len(names) == 1:
-            return read(names[0])[None]
+            return self._read_plane(scene, names[0], grid, rows, resampling)[None]
         shape = (len(names), rows.stop - rows.start, *grid.shape_yx[1:])
         image, missing = np.empty(shape, self.dtype()), np.empty(shape, bool)  # np.ma.stack would hold everything twice
+
+        def fill(n: int) -> None:
+            plane = self._read_plane(scene, names[n], grid, rows, resampling)
+            if plane.dtype != image.dtype:
+                raise SceneRefused(scene.id, "wrong-dtype", f"{names[n]} holds {plane.dtype}, the bands {image.dtype}")
+            image[n], missing[n] = np.ma.getdata(plane), np.ma.getmaskarray(plane)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # where few scenes fit into memory, they alone would leave cores idle
-            for n, plane in enumerate((pool.map if size >= MANY_BYTES else map)(read, names)):
-                if plane.dtype != image.dtype:
-                    raise SceneRefused(scene.id, "wrong-dtype", f"{names[n]} holds {plane.dtype}, the bands {image.dtype}")
-                image[n], missing[n] = np.ma.getdata(plane), np.ma.getmaskarray(plane)
+            list((pool.map if size >= MANY_BYTES else map)(fill, range(len(names))))
         return np.ma.MaskedArray(image, missing)
 
     def _read_plane(self, scene: Scene, name: str, grid: Grid, rows: slice, resampling: Resampling) -> np.ma.MaskedArray:
