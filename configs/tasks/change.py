@@ -17,8 +17,8 @@ from configs.sources import SourceDefaults
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
+    from pipelines.change.label_codes import LabelSettings
     from pipelines.change.method_comparison import Comparison
-    from pipelines.change.site_ingest import LabelSettings
     from pipelines.change.sites import SiteSettings
     from pipelines.sources.sites import SiteSource
 
@@ -289,7 +289,7 @@ def is_only_predicted(run: ChangeRun, site: str) -> bool:
 
 
 def build_label_settings(run: ChangeRun) -> LabelSettings:
-    from pipelines.change.site_ingest import LabelSettings
+    from pipelines.change.label_codes import LabelSettings
 
     labels = run.labels
     return LabelSettings(tuple(labels.changed), tuple(labels.unchanged), labels.band, labels.grid_of)

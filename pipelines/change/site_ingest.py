@@ -5,15 +5,15 @@ differ by a pixel in size. Classes are never interpolated: a label that lies on 
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pyproj import CRS
 
+from pipelines.change.label_codes import LabelSettings, read_codes, show_codes
 from pipelines.change.metrics import CHANGED, UNCHANGED, UNKNOWN
 from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
@@ -22,8 +22,6 @@ from pipelines.files import replacing
 from pipelines.grid import Grid
 from pipelines.progress import Progress
 from pipelines.sources.facts import FileFacts
-from pipelines.sources.layers import canonical_crs
-from pipelines.sources.opening import open_raster
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 from pipelines.sources.resampling import ArrayLayer, lattice_offset, overlaps, resample
 from pipelines.sources.sites import SiteSource
@@ -32,18 +30,6 @@ from pipelines.sources.source import Source
 QualityMask = SclMask | LandsatMask | ValueMask | None
 MOST_PROBLEMS = 12  # sites of which a message says what is wrong with them
 MAX_SIZE_DIFFERENCE_PX = 1  # crops of one area, cut by coordinates, differ by this much; more is another area
-MAX_LABEL_PX = 1 << 30  # the whole label is held in memory, a byte a pixel
-STRIP_PX = 1 << 24  # of it read at a time
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """How a label raster is read: codes of both classes, its band, and whose grid it lies on (`own`: its georeferencing)."""
-
-    changed: tuple[int, ...]
-    unchanged: tuple[int, ...]
-    band: int = 1
-    grid_of: Literal["own", "first", "last"] = "own"
 
 
 @dataclass(frozen=True)
@@ -131,7 +117,10 @@ def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid |
     """
     if both := sorted(set(settings.changed) & set(settings.unchanged)):
         raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
-    classes_YX, own, others = _read_codes(path, settings)
+    try:
+        classes_YX, own, others = read_codes(path, settings)
+    except SceneRefused as error:
+        raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
     notes: list[str] = []
     if drawn_on is not None:
         classes_YX = _fit(classes_YX, drawn_on.shape_yx, path, notes)
@@ -157,49 +146,13 @@ def _bounds(grid: Grid) -> str:
     return f"({', '.join(f'{v:.9g}' for v in grid.bounds_xy)}) in {grid.crs[:40]}"
 
 
-def _read_codes(path: Path, settings: LabelSettings) -> tuple[np.ndarray, Grid | None, dict[float, int]]:
-    """(classes_YX uint8, the file's own grid, its codes in neither list with pixels), strip by strip. Raises as `read_label`."""
-    found: Counter[float] = Counter()
-    try:
-        with open_raster(path, (settings.band,)) as dataset:
-            height, width = dataset.shape
-            if height * width > MAX_LABEL_PX:
-                raise RequestError(f"the label {path} has {height} x {width} pixels, the bound is {MAX_LABEL_PX}; cut it up")
-            classes_YX = np.full((height, width), UNKNOWN, np.uint8)
-            rows = max(1, STRIP_PX // width)
-            for row in range(0, height, rows):
-                codes_YX = dataset.read(settings.band, window=((row, min(row + rows, height)), (0, width)))
-                part_YX = classes_YX[row : row + rows]
-                part_YX[np.isin(codes_YX, settings.unchanged)] = UNCHANGED
-                part_YX[np.isin(codes_YX, settings.changed)] = CHANGED
-                codes, counts = np.unique(codes_YX[~np.isnan(codes_YX)], return_counts=True)  # NaN is no code
-                found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
-            affine, crs, bands = dataset.transform, dataset.crs, dataset.count
-            nodata = dataset.nodatavals[settings.band - 1]
-            is_georeferenced = crs is not None and affine.determinant != 0 and not affine.is_identity
-            own = Grid.from_affine(canonical_crs(crs.to_wkt()), affine, dataset.shape) if is_georeferenced else None
-    except SceneRefused as error:
-        raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
-    except MissingInput as error:
-        raise MissingInput(f"no such label: {path}; correct labels.path, or leave the site out of source.sites") from error
-    requested = (*settings.changed, *settings.unchanged)
-    if not any(code in found for code in requested):
-        elsewhere = f", or labels.band to the right one of its {bands} bands" if bands > 1 else ""
-        raise RequestError(
-            f"the label {path} has none of the codes {', '.join(f'{code:g}' for code in sorted(requested))}; it holds "
-            f"{_shown(found)}: set labels.changed and labels.unchanged to what they mean{elsewhere}"
-        )
-    others = {code: count for code, count in found.items() if code not in (*requested, nodata)}
-    return classes_YX, own, others
-
-
 def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]) -> list[str]:
     """Notes on the classes. Raises RequestError where one is missing and may be among `others` (code -> pixels) or unknown."""
     counts = {name: int(np.count_nonzero(label_YX == code)) for name, code in (("changed", CHANGED), ("unchanged", UNCHANGED))}
     missing = " and no ".join(name for name, count in counts.items() if not count)
     unknown = label_YX.size - sum(counts.values())
     if missing and (others or not any(counts.values())):
-        held = f"; the file also holds the codes {_shown(others)}" if others else ""
+        held = f"; the file also holds the codes {show_codes(others)}" if others else ""
         raise RequestError(
             f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} "
             f"unchanged, {unknown} unknown){held}: correct labels.changed and labels.unchanged, or leave the site out of "
@@ -207,16 +160,9 @@ def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]
         )
     notes = [f"{path.name} has no {missing} pixel"] if missing else []
     if unknown:
-        codes = f"codes {_shown(others)} mean neither" if others else "nodata, or outside of the label"
+        codes = f"codes {show_codes(others)} mean neither" if others else "nodata, or outside of the label"
         notes.append(f"{path.name}: {unknown / label_YX.size:.1%} of the pixels are unknown and left out ({codes})")
     return notes
-
-
-def _shown(found: Mapping[float, int]) -> str:
-    """The most frequent codes, with how many pixels hold them."""
-    common = sorted(found.items(), key=lambda item: -item[1])
-    more = f" and {len(common) - 6} more" if len(common) > 6 else ""
-    return ", ".join(f"{code:g} ({count} px)" for code, count in common[:6]) + more
 
 
 def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path, notes: list[str]) -> np.ndarray:

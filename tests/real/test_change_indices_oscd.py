@@ -18,8 +18,9 @@ from models.baselines.change_indices import (
     chi_square_threshold,
     otsu_threshold,
 )
+from pipelines.change.label_codes import LabelSettings
 from pipelines.change.pairs import PairSettings, measure_site, read_prepared, site_of_cube
-from pipelines.change.site_ingest import LabelSettings, changed_fraction, read_label
+from pipelines.change.site_ingest import changed_fraction, read_label
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
 from pipelines.scene import Band

@@ -5,7 +5,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from pipelines.change.site_ingest import LabelSettings, changed_fraction
+from pipelines.change.label_codes import LabelSettings
+from pipelines.change.site_ingest import changed_fraction
 from pipelines.change.site_ingest import read_label as read_with
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
