@@ -14,7 +14,8 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
-from pipelines.sources.cf import axes_of, cf_times
+from pipelines.sources.cf import axes_of
+from pipelines.sources.cf_times import CfTimes, cf_times
 from pipelines.sources.dates import detect_date, format_date, read_dates
 from pipelines.sources.folder import list_files
 from pipelines.sources.layered import LayeredSource
@@ -42,13 +43,14 @@ class NetcdfSource(LayeredSource):
         except SceneRefused as error:
             raise RequestError(f"{self.path.name} is not a readable cube: {error.detail}") from error
         scenes, refused = [], []
-        for index, observed_utc in enumerate(times):
+        for index, observed_utc in enumerate(times.values):
             if np.isnat(observed_utc):
-                refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", f"{self.time}[{index}] is not a date"))
+                detail = f"{self.time}[{index}]{f': {times.problems[index]}' if index in times.problems else ' is not a date'}"
+                refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", detail))
                 continue
             assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
             scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date, self._unused_variables(len(times)))
+        return resolve_dates(scenes, refused, self.same_date, self._unused_variables(len(times.values)), times.notes)
 
     def _unused_variables(self, dates: int) -> list[str]:
         """Variables with a value for every date that are no band."""
@@ -57,8 +59,8 @@ class NetcdfSource(LayeredSource):
         used = {name.strip("/") for name in self.requested.names_in_files}
         return [f"variable {name}" for name in names if name not in used]
 
-    def _read_times(self) -> np.ndarray:
-        """datetime64[ns] of the steps. Raises SceneRefused, RequestError (a variable is missing or has other axes)."""
+    def _read_times(self) -> CfTimes:
+        """The times of the steps. Raises SceneRefused, RequestError (a variable is missing or has other axes)."""
         with open_hdf5(self.path) as file:
             times = cf_times(hdf5_data_set(file, self.time, self.path.name), self.path.name)
             found, variables = hdf5_data_sets(file), self.requested.names_in_files
@@ -68,8 +70,8 @@ class NetcdfSource(LayeredSource):
             for name in variables:
                 data = hdf5_data_set(file, name, self.path.name)
                 axes = axes_of(data, self.path.name)
-                if axes.plane is None or axes.planes(data) != len(times):
-                    expected = f"expected (time, y, x) with {len(times)} times"
+                if axes.plane is None or axes.planes(data) != len(times.values):
+                    expected = f"expected (time, y, x) with {len(times.values)} times"
                     raise RequestError(f"{name!r} in {self.path.name} has the shape {data.shape}; {expected}")
         return times
 

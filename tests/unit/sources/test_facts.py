@@ -372,15 +372,6 @@ def test_coordinates_that_contradict_the_crs_are_refused(tmp_path, crs, unit, me
         NetcdfSource(path, BandRequest((Band("v"),), crs=crs)).native_grid()
 
 
-@pytest.mark.parametrize("calendar", ["360_day", "noleap", "julian"])
-def test_other_calendars_are_named_with_a_remedy_of_driftline(tmp_path, calendar):
-    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
-    relabel(path, "time", calendar=calendar)
-    with pytest.raises(RequestError, match=rf"calendar '{calendar}'.*kind: folder") as error:
-        NetcdfSource(path, BandRequest((Band("v"),))).list_scenes()
-    assert "cftime" not in str(error.value)
-
-
 def test_missing_and_packed_times(tmp_path):
     path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, -1])
     relabel(path, "time", scale_factor=2.0, _FillValue=-1.0)
