@@ -86,11 +86,15 @@ def packing(data: h5py.Dataset) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Axes:
-    """Which axis of a data set is y, which x, and which counts planes (None: there is no such axis). Others have one entry."""
+    """Which axis of a data set is y, which x, and which counts planes (None: there is no such axis). Others have one entry.
+
+    is_time: the axis of planes says that it is time.
+    """
 
     y: int
     x: int
     plane: int | None = None
+    is_time: bool = False
 
     def planes(self, data: h5py.Dataset) -> int:
         return 1 if self.plane is None else int(data.shape[self.plane])
@@ -137,12 +141,12 @@ def axes_of(data: h5py.Dataset, label: str) -> Axes:
         raise SceneRefused(
             label, "wrong-grid", f"{data.name!r} has {data.ndim} axes ({sizes}); expected (time, y, x): select a level first"
         )
-    return Axes(found["y"], found["x"], plane)
+    return Axes(found["y"], found["x"], plane, "t" in found)
 
 
 def _kind_of(data: h5py.Dataset, number: int) -> str:
     """ "x", "y", "t", or "" for an axis whose coordinate does not say."""
-    scale = _scale_of(data, number)
+    scale = scale_of(data, number)
     label = data.dims[number].label
     if scale is None:
         return _kind_by_name(label)
@@ -162,7 +166,8 @@ def _kind_by_name(name: str) -> str:
     return next((kind for kind, names in NAMES.items() if name.lower() in names), "")
 
 
-def _scale_of(data: h5py.Dataset, number: int) -> h5py.Dataset | None:
+def scale_of(data: h5py.Dataset, number: int) -> h5py.Dataset | None:
+    """The coordinate of an axis, as the file attaches it; None where there is none."""
     scales = data.dims[number]
     return scales[0] if len(scales) else None
 
@@ -193,7 +198,7 @@ def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) ->
 
 def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
     """Unpacked values of the coordinate of an axis, float64; None if there is none with at least two values."""
-    scale = _scale_of(data, number)
+    scale = scale_of(data, number)
     if scale is None or scale.shape != (data.shape[number],) or data.shape[number] < 2 or scale.dtype.kind not in "iuf":
         return None
     if "This is a netCDF dimension but not" in text_attribute(scale, "NAME"):
@@ -205,7 +210,7 @@ def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
 
 def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) -> float:
     """What a coordinate is multiplied with to be in units of `crs`. Raises SceneRefused(wrong-grid)."""
-    scale = _scale_of(data, number)
+    scale = scale_of(data, number)
     units = "" if scale is None else text_attribute(scale, "units").strip()
     if units in ("", "1") or crs is None:
         return 1.0
@@ -230,7 +235,7 @@ def cf_crs(file: h5py.File, data: h5py.Dataset, axes: Axes) -> str | None:
         is_there = isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset)
         if is_there and (wkt := _mapping_wkt(group[mapping])):
             return wkt
-    units = [text_attribute(scale, "units") if (scale := _scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
+    units = [text_attribute(scale, "units") if (scale := scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
 
 

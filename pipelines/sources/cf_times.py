@@ -123,7 +123,7 @@ def _as_standard(date: cftime.datetime) -> np.datetime64:
     if not FIRST_YEAR <= date.year <= LAST_YEAR:
         raise ValueError(f"is outside of {FIRST_YEAR} to {LAST_YEAR}")
     try:
-        exact = datetime(date.year, date.month, date.day, date.hour, date.minute, date.second, date.microsecond)  # noqa: DTZ001
+        exact = datetime(date.year, date.month, date.day, date.hour, date.minute, date.second, date.microsecond)
     except ValueError as error:
         raise ValueError("is no date of the standard calendar") from error
     time = np.datetime64(exact, "ns")

@@ -117,6 +117,7 @@ class LayeredSource(ABC):
             if asset.variable:
                 with open_hdf5(asset.path, scene.id) as file:
                     layer = open_hdf5_layer(file, asset.variable, asset.index, self.requested, name, scene.id)
+                    layer = replace(layer, is_step=asset.is_step)
                     self._check_planes(layer, scene, name, asset)
                     yield layer
             else:

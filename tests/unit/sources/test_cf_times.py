@@ -22,14 +22,14 @@ def read(tmp_path: Path, values: list[float], units: str, calendar: str = "", dt
     [
         ("days since 2018-01-01", "", [0, 59.5], ["2018-01-01T00:00:00", "2018-03-01T12:00:00"], ""),
         ("days since 2020-01-01", "proleptic_gregorian", [59], ["2020-02-29T00:00:00"], ""),
-        ("days since 2020-01-01", "noleap", [58, 59], ["2020-02-28T00:00:00", "2020-03-01T00:00:00"], "dates are taken as they are"),
+        ("days since 2020-01-01", "noleap", [58, 59], ["2020-02-28T00:00:00", "2020-03-01T00:00:00"], "taken as they are"),
         ("days since 2020-01-01", "365_day", [365], ["2021-01-01T00:00:00"], "calendar 365_day"),
         ("hours since 2020-01-01", "360_day", [24 * 30 + 6], ["2020-02-01T06:00:00"], "calendar 360_day"),
         ("days since 2020-01-01", "all_leap", [60], ["2020-03-01T00:00:00"], "calendar all_leap"),
         ("days since 2019-12-19", "julian", [0], ["2020-01-01T00:00:00"], "were converted"),
         ("days since 0001-01-01", "proleptic_gregorian", [737424 + 1 / 24], ["2020-01-01T01:00:00"], ""),
         ("days since 0001-01-01", "standard", [737426 + 1 / 24], ["2020-01-01T01:00:00"], "Julian before 1582"),
-        ("months since 2000-01-15", "", [0, 13], ["2000-01-15T00:00:00", "2001-02-15T00:00:00"], "counted in months of the calendar"),
+        ("months since 2000-01-15", "", [0, 13], ["2000-01-15T00:00:00", "2001-02-15T00:00:00"], "counted in months"),
         ("years since 2000-02-01", "", [20], ["2020-02-01T00:00:00"], "counted in years"),
     ],
 )  # fmt: skip
@@ -72,5 +72,5 @@ def test_packed_times_of_another_calendar(tmp_path):
     ("units", "calendar"), [("days", ""), ("days since 2020-01-01", "none"), ("moons since 2020-01-01", "noleap")]
 )
 def test_units_and_calendars_that_nothing_is_known_of_are_refused(tmp_path, units, calendar):
-    with pytest.raises(SceneRefused, match="no-date.*expected"):
+    with pytest.raises(SceneRefused, match=r"no-date.*expected"):
         read(tmp_path, [1], units, calendar)

@@ -380,13 +380,6 @@ def test_missing_and_packed_times(tmp_path):
     assert [one.reason for one in listing.refused] == ["no-date"]
 
 
-def test_files_with_several_times_are_refused_by_the_number_of_their_planes(tmp_path):
-    write_cube(tmp_path / "20180101.nc", {"v": CUBE}, [0, 10, 20])
-    source = FolderSource(tmp_path, BandRequest((Band("v"),)), "{date:%Y%m%d}.nc", variable="v")
-    with pytest.raises(RequestError, match="has 3 planes, the config names 1"):
-        source.native_grid()
-
-
 def test_a_grid_mapping_without_wkt_is_read(tmp_path):
     path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
     with h5py.File(path, "r+") as file:
