@@ -54,7 +54,7 @@ def expand_times(
                 name: dataclasses.replace(a, index=index, is_step=True) if name in steps else a
                 for name, a in scene.assets.items()
             }
-            expanded.append(Scene(f"{scene.id}_{compact_date(time)}", time, assets))
+            expanded.append(Scene(f"{scene.id}_{compact_date(time)}", time, scene.assets | at_step))
     count = len(expanded)
     notes[f"the files hold several times each: {len(scenes)} files are {count} scenes, dated by their time coordinates"] = None
     return expanded, refused, list(notes)
