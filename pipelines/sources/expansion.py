@@ -50,10 +50,7 @@ def expand_times(
                 why = times.problems.get(index, "is not a date")
                 refused.append(SceneRefused(f"{scene.id}[{index}]", "no-date", f"step {index} of its time coordinate: {why}"))
                 continue
-            assets = {
-                name: dataclasses.replace(a, index=index, is_step=True) if name in steps else a
-                for name, a in scene.assets.items()
-            }
+            at_step = {name: dataclasses.replace(scene.assets[name], index=index, is_step=True) for name in steps}
             expanded.append(Scene(f"{scene.id}_{compact_date(time)}", time, scene.assets | at_step))
     count = len(expanded)
     notes[f"the files hold several times each: {len(scenes)} files are {count} scenes, dated by their time coordinates"] = None
