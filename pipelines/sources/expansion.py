@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -116,4 +117,5 @@ def _check_name(scene: Scene, times: np.ndarray, date_format: str) -> None:
 
 
 def _written(time: np.datetime64, date_format: str) -> str:
-    return time.astype("datetime64[us]").item().strftime(date_format)
+    moment: datetime = time.astype("datetime64[us]").item()
+    return moment.strftime(date_format)
