@@ -104,7 +104,7 @@ def check_lines(cube: str, report: "CheckReport", note: str) -> list[str]:
     files = f"; {counted(len(report.files), 'file')} of the cube" if report.files else ""
     damaged = f"{counted(len(report.scene_ids), 'scene')} of {read}{files}"
     lines = [f"  {one}" for one in (*report.damages, *report.files)]
-    return [f"damaged: {damaged}", *lines, *filter(None, [note]), remedy]
+    return [f"damaged: {damaged}", *lines, *filter(None, [note]), f"{remedy} (docs/validation.md)"]
 
 
 def _require_same_cube(config: str, cube: str) -> None:

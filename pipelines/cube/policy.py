@@ -64,10 +64,8 @@ class Policy:
             listed = read_list(folder / self.checksums)
             with ThreadPoolExecutor(THREADS) as pool:
                 digest = cache(_digest)
-                problems = pool.map(lambda scene: _checksum_problem(scene, listed, digest), scenes)
-                for scene, problem in zip(scenes, problems, strict=True):
-                    if problem:
-                        found[scene.id] = SceneRefused(scene.id, "checksum", f"{problem} ({self.checksums})")
+                checked = pool.map(lambda scene: _compare(scene, listed, digest), scenes)
+                found |= {refusal.scene_id: refusal for refusal in checked if refusal is not None}
         return list(found.values())
 
     def _of_facts(self, source: LayeredSource, scenes: Sequence[Scene]) -> Iterator[SceneRefused]:
@@ -120,22 +118,24 @@ def read_list(path: Path) -> dict[Path, str]:
     return listed
 
 
-def _checksum_problem(scene: Scene, listed: dict[Path, str], digest: Callable[[Path, str], str]) -> str:
-    """What is wrong with a file of the scene; "" for none."""
+def _compare(scene: Scene, listed: dict[Path, str], digest: Callable[[Path, str], str]) -> SceneRefused | None:
+    """The refusal of a scene with a file that is not as the list says; None for any other."""
     paths = {Path(asset.path) for part in (scene.parts or (scene,)) for asset in part.assets.values()}
     masks = {Path(f"{path}.msk") for path in paths}
     for path in sorted(paths | {mask for mask in masks if mask.is_file()}):
         expected = listed.get(path.resolve())
         if expected is None:
-            return f"{path.name} is not in the list of checksums"
+            return SceneRefused(scene.id, "checksum", f"{path.name} is not in the list of checksums")
         try:
             found = digest(path, ALGORITHMS[len(expected)])
         except OSError as error:
-            return f"{path.name}: {error.strerror}"
+            return SceneRefused(scene.id, "unreadable", f"{path.name}: {error.strerror}")
         if found != expected:
             kind = ALGORITHMS[len(expected)]
-            return f"{path.name} has the {kind} {found[:12]}..., the list says {expected[:12]}...; download it again"
-    return ""
+            there, here = f"{expected[:12]}...", f"{found[:12]}..."
+            detail = f"{path.name} has the {kind} {here}, the list of checksums says {there}; download it again"
+            return SceneRefused(scene.id, "checksum", detail)
+    return None
 
 
 def _digest(path: Path, algorithm: str) -> str:

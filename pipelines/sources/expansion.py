@@ -48,8 +48,10 @@ def expand_times(
         notes |= dict.fromkeys(times.notes)
         for index, time in enumerate(times.values):
             if np.isnat(time):
-                why = times.problems.get(index, "is not a date")
-                refused.append(SceneRefused(f"{scene.id}[{index}]", "no-date", f"step {index} of its time coordinate: {why}"))
+                why = times.problems.get(index, "its value is missing")
+                refused.append(
+                    SceneRefused(f"{scene.id}[{index}]", "no-date", f"step {index} of its time coordinate is no date: {why}")
+                )
                 continue
             at_step = {name: dataclasses.replace(scene.assets[name], index=index, is_step=True) for name in steps}
             expanded.append(Scene(f"{scene.id}_{compact_date(time)}", time, scene.assets | at_step))

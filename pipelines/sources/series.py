@@ -45,7 +45,7 @@ class NetcdfSource(LayeredSource):
         scenes, refused = [], []
         for index, observed_utc in enumerate(times.values):
             if np.isnat(observed_utc):
-                detail = f"{self.time}[{index}]{f': {times.problems[index]}' if index in times.problems else ' is not a date'}"
+                detail = f"step {index} of {self.time} is no date: {times.problems.get(index, 'its value is missing')}"
                 refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", detail))
                 continue
             assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}

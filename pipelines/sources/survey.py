@@ -234,4 +234,5 @@ def _range(facts: FileFacts, band: Band, asked: Band) -> str:
 
 
 def _mask(facts: FileFacts, band: Band, asked: Band) -> str:
-    return f"have a {facts.mask}: masked pixels are missing" if facts.mask else ""
+    article = "an" if facts.mask.startswith("a") else "a"
+    return f"have {article} {facts.mask}: masked pixels are missing" if facts.mask else ""

@@ -84,12 +84,10 @@ def test_lists_of_checksums_are_read_as_the_tools_write_them(kind, line):
     assert ingest("policy.checksums=SUMS", "policy.unused=refuse").exit_code == 0
     write("20200309")
     assert ingest("policy.checksums=SUMS").exit_code == 3
-    assert "s20200309.tif is not in the list of checksums (SUMS)" in Path("runs/field/refused.json").read_text()
+    assert "s20200309.tif is not in the list of checksums" in Path("runs/field/refused.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [(None, "no list of checksums at"), ("12 files\n", "SUMS:1: '12 files' is no line")]
-)
+@pytest.mark.parametrize(("text", "message"), [(None, "no list of checksums at"), ("12 files\n", "is no line of")])
 def test_a_list_that_is_none_ends_the_ingest(text, message):
     if text:
         Path("scenes/SUMS").write_text(text)
