@@ -174,6 +174,12 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     planes = {max(facts.planes for facts in one.facts.values()): one.scene.id for one in reversed(readable)}
     if counts_planes and (most := max(planes, default=1)) > len(requested.names):
         lines.append(f"files hold up to {most} bands or planes ({planes[most]}), of which {len(requested.names)} are used")
+    sizes = {band.name: readable[0].facts[band.name].grid.spacing for band in info.bands} if readable else {}
+    if len(set(sizes.values())) > 1:
+        each = ", ".join(f"{name} {' x '.join(f'{size:.6g}' for size in spacing)}" for name, spacing in sizes.items())
+        lines.append(
+            f"the bands have pixels of several sizes ({each}); without a grid in the config the cube has those of the first band"
+        )
     grids = _usual_grid([one.facts[info.bands[0].name].grid for one in readable])
     if len(grids) > 1:
         lines.append(
