@@ -29,7 +29,7 @@ def expand_times(
     be that of a step, as exactly as `date_format` says it. Files that share one variable among bands are left as they are, and so
     is a folder of which the first, the middle and the last file hold one time each.
     """
-    if not scenes or not any(_steps_of(scenes[at], requested) for at in {0, len(scenes) // 2, len(scenes) - 1}):
+    if not scenes or not any(_holds_several(scenes[at], requested) for at in {0, len(scenes) // 2, len(scenes) - 1}):
         return scenes, [], []
     expanded: list[Scene] = []
     refused: list[SceneRefused] = []
@@ -58,6 +58,13 @@ def expand_times(
     count = len(expanded)
     notes[f"the files hold several times each: {len(scenes)} files are {count} scenes, dated by their time coordinates"] = None
     return expanded, refused, list(notes)
+
+
+def _holds_several(scene: Scene, requested: BandRequest) -> bool:
+    try:
+        return bool(_steps_of(scene, requested))
+    except SceneRefused:  # of several times that cannot be read
+        return True
 
 
 def _steps_of(scene: Scene, requested: BandRequest) -> dict[str, CfTimes]:

@@ -128,7 +128,7 @@ def test_refused_files_are_linked_with_their_reason_and_stay_where_they_are():
     assert "s20209999.tif is not a date" in Path("aside/no-date/s20209999/reason.txt").read_text()
     write(DATES[1])
     Path("scenes/s20209999.tif").unlink()
-    assert ingest("cube.quarantine=aside").exit_code == 0
+    assert CliRunner().invoke(app, ["ingest", "run.yaml", "--quarantine", "aside"]).exit_code == 0
     assert [path.name for path in Path("aside").iterdir()] == ["ABOUT.txt"]
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from source_rasters import UTM, write_cube
@@ -68,6 +69,18 @@ def test_the_date_of_the_name_must_be_that_of_a_step(tmp_path, pattern, is_right
         assert "name says 2018-01-05T00:00:00, its times are 2018-01-02T00:00:00 to 2018-01-03" in listing.refused[0].detail
 
 
+def test_times_that_cannot_be_read_refuse_their_file_alone(tmp_path):
+    write(tmp_path / "20180101.nc", 0, 1)
+    write(tmp_path / "20180103.nc", 2, 3)
+    with h5py.File(tmp_path / "20180101.nc", "r+") as file:
+        file["time"].attrs["units"] = "moons since 2018-01-01"
+    listing = folder(tmp_path).list_scenes()
+    assert len(listing.scenes) == 2
+    (refusal,) = listing.refused
+    assert (refusal.scene_id, refusal.reason) == ("20180101", "no-date")
+    assert "cannot be read as dates" in refusal.detail
+
+
 def test_a_number_of_a_plane_is_still_that_plane(tmp_path):
     write(tmp_path / "20180101.nc", 0, 1)
     source = folder(tmp_path, in_file={"v": "2"})
@@ -77,8 +90,6 @@ def test_a_number_of_a_plane_is_still_that_plane(tmp_path):
 
 def test_planes_of_no_time_axis_are_refused_as_before(tmp_path):
     write(tmp_path / "20180101.nc", 0, 1)
-    import h5py
-
     with h5py.File(tmp_path / "20180101.nc", "r+") as file:
         del file["time"].attrs["units"]
         file.move("time", "level")
