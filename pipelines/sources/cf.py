@@ -144,9 +144,16 @@ def axes_of(data: h5py.Dataset, label: str) -> Axes:
     return Axes(found["y"], found["x"], plane, "t" in found)
 
 
+def times_of_planes(data: h5py.Dataset, axes: Axes) -> h5py.Dataset | None:
+    """The coordinate of an axis of several times; None for planes of another kind, or a single one."""
+    if axes.plane is None or not axes.is_time or axes.planes(data) < 2:
+        return None
+    return _scale_of(data, axes.plane)
+
+
 def _kind_of(data: h5py.Dataset, number: int) -> str:
     """ "x", "y", "t", or "" for an axis whose coordinate does not say."""
-    scale = scale_of(data, number)
+    scale = _scale_of(data, number)
     label = data.dims[number].label
     if scale is None:
         return _kind_by_name(label)
@@ -166,8 +173,7 @@ def _kind_by_name(name: str) -> str:
     return next((kind for kind, names in NAMES.items() if name.lower() in names), "")
 
 
-def scale_of(data: h5py.Dataset, number: int) -> h5py.Dataset | None:
-    """The coordinate of an axis, as the file attaches it; None where there is none."""
+def _scale_of(data: h5py.Dataset, number: int) -> h5py.Dataset | None:
     scales = data.dims[number]
     return scales[0] if len(scales) else None
 
@@ -198,7 +204,7 @@ def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) ->
 
 def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
     """Unpacked values of the coordinate of an axis, float64; None if there is none with at least two values."""
-    scale = scale_of(data, number)
+    scale = _scale_of(data, number)
     if scale is None or scale.shape != (data.shape[number],) or data.shape[number] < 2 or scale.dtype.kind not in "iuf":
         return None
     if "This is a netCDF dimension but not" in text_attribute(scale, "NAME"):
@@ -210,7 +216,7 @@ def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
 
 def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) -> float:
     """What a coordinate is multiplied with to be in units of `crs`. Raises SceneRefused(wrong-grid)."""
-    scale = scale_of(data, number)
+    scale = _scale_of(data, number)
     units = "" if scale is None else text_attribute(scale, "units").strip()
     if units in ("", "1") or crs is None:
         return 1.0
@@ -235,7 +241,7 @@ def cf_crs(file: h5py.File, data: h5py.Dataset, axes: Axes) -> str | None:
         is_there = isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset)
         if is_there and (wkt := _mapping_wkt(group[mapping])):
             return wkt
-    units = [text_attribute(scale, "units") if (scale := scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
+    units = [text_attribute(scale, "units") if (scale := _scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
 
 

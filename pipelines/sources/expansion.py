@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.errors import MissingInput, SceneRefused
 from pipelines.scene import Asset, Scene
-from pipelines.sources.cf import axes_of, scale_of
+from pipelines.sources.cf import axes_of, times_of_planes
 from pipelines.sources.cf_times import CfTimes, cf_times
 from pipelines.sources.dates import parse_date
 from pipelines.sources.layers import BandRequest
@@ -98,10 +98,7 @@ def _read_times(path: str, variable: str, stamp: tuple[int, ...]) -> CfTimes | N
     """Kept, since the files of a folder are listed several times in an ingest."""
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, variable, Path(path).name)
-        axes = axes_of(data, Path(path).name)
-        if not axes.is_time or axes.planes(data) < 2 or axes.plane is None:
-            return None
-        scale = scale_of(data, axes.plane)
+        scale = times_of_planes(data, axes_of(data, Path(path).name))
         return None if scale is None else cf_times(scale, Path(path).name)
 
 
