@@ -89,10 +89,11 @@ def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:
 def build_ingest_settings(run: Run, refused_json: Path, *, retry_refused: bool = False) -> IngestSettings:
     """How scenes are written; the cube carries the part of the config that made it."""
     from pipelines.cube.ingest import IngestSettings
+    from pipelines.cube.policy import Policy
 
-    made_by = run.model_dump(mode="json", include={"source", "quality", "grid", "cube"})
+    made_by = run.model_dump(mode="json", include={"source", "quality", "grid", "cube", "policy"})
     attributes = {"driftline_config": json.dumps(made_by, sort_keys=True)}
-    how = run.cube.model_dump(exclude={"uri"})
+    how = {**run.cube.model_dump(exclude={"uri"}), "policy": Policy(**run.policy.model_dump())}
     return IngestSettings(**how, attributes=attributes, refused_json=refused_json, retry_refused=retry_refused)
 
 

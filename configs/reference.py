@@ -104,8 +104,8 @@ Relative paths:
 `images.after`, `detection.model` | the folder of the config |
 | a config | inputs whose first part is `data` or `runs` (`./data` is a folder beside the config) \
 | the working folder, in which the command runs |
-| a config | what is written: `runs`, `cube.uri` | the working folder |
-| a config | `source.files`, `source.dates`, `labels.path` | `source.path` |
+| a config | what is written: `runs`, `cube.uri`, `cube.quarantine` | the working folder |
+| a config | `source.files`, `source.dates`, `labels.path`, `policy.checksums` | `source.path` |
 | `--set` | every key but those below `source.path` | the working folder |
 
 For one more version, an input that is there only relative to the working folder is read from there, with a note.

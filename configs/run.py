@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.paths import CONNECT, READ, WRITE
+from configs.paths import BELOW_SOURCE, CONNECT, READ, WRITE
 from configs.privacy import PrivacyConfig
 from configs.schema import (
     Address,
     CubeUri,
     Finding,
+    LocalPath,
     ModelPath,
     Name,
     OutputPath,
@@ -92,10 +93,46 @@ class CubeConfig(Strict):
     )
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest, and for decoding one scene")
+    quarantine: OutputPath | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="a folder of links to the files of refused scenes, each with its reason; every ingest writes it again",
+    )
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
     dask: Annotated[Address | None, CONNECT] = Field(
         None, description="address of a Dask scheduler; default: threads of this process"
     )
+
+
+class PolicyConfig(Strict):
+    """Rules for archives, stricter than driftline's own; the defaults add none. See validation.md."""
+
+    conversions: Literal["convert", "refuse"] = Field(
+        "convert", description="refuse: scenes whose scale or offset differs from the cube's are refused, not converted"
+    )
+    unused: Literal["list", "refuse"] = Field(
+        "list",
+        description="refuse: a file, folder or variable that no scene uses ends the ingest; scenes whose files hold more bands "
+        "than the config names are refused",
+    )
+    checksums: Annotated[LocalPath | None, BELOW_SOURCE] = Field(
+        None,
+        description="a list as sha256sum, sha512sum, sha1sum or md5sum writes it, below `source.path`; scenes with a file that "
+        "is not in it, or differs, are refused",
+    )
+    max_refused: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the scenes; where more are refused, the run ends with exit code 1 after the ingest. Clouds and "
+        "scenes that were taken out by hand do not count",
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        cube = sections.get("cube")
+        if self.conversions == "refuse" and cube is not None and cube.on_other_grid == "reproject":
+            problem = "cube.on_other_grid: reproject converts scenes to another grid, which policy.conversions refuses"
+            yield Finding(("policy", "conversions"), problem, "set cube.on_other_grid: refuse, or conversions: convert")
 
 
 class VariableConfig(Strict):
@@ -178,6 +215,8 @@ class Run(Strict):
     source: SourceDefaults
     quality: Quality | None = Field(None, description="the band that marks clouds; default: all data are usable")
     cube: CubeConfig = CubeConfig()
+    # not written out while it adds no rule: cubes and models do not depend on it
+    policy: PolicyConfig = Field(PolicyConfig(), exclude_if=lambda value: value == PolicyConfig())
     runs: OutputPath = Field("runs", description="folder under which runs/NAME/ is made")
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """The command line. Everything heavy is imported inside the verbs, so that `driftline --help` is there at once."""
 
+import json
 import os
 from collections.abc import Callable
 from functools import partial, wraps
@@ -101,6 +102,9 @@ def ingest(
     retry_refused: Annotated[
         bool, typer.Option("--retry-refused", help="read the scenes again that were refused before, whatever their files say")
     ] = False,
+    quarantine: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="link the files of refused scenes there, with reasons (cube.quarantine)")
+    ] = None,
     dry_run: DryRun = False,
     json_: AsJson = False,
 ) -> int | None:
@@ -109,9 +113,11 @@ def ingest(
     \b
     Examples:
       driftline ingest my-run.yaml
-      driftline ingest my-run.yaml --retry-refused
+      driftline ingest my-run.yaml --retry-refused --quarantine refused/
       driftline ingest my-run.yaml --set cube.workers=2 --dry-run
     """
+    if quarantine is not None:
+        overrides = [*(overrides or []), f"cube.quarantine={json.dumps(str(quarantine))}"]
     return verbs.stage("ingest", config, overrides, dry_run, json_, retry_refused=retry_refused)
 
 

@@ -76,29 +76,35 @@ def check(
     found, note = report.damages, ""
     if report.scene_ids:
         try:
-            mark_damaged(cube, report.scene_ids)
+            mark_damaged(cube, report.scene_ids, [one.file for one in report.files])
         except DriftlineError as e:
             note = f"not marked as damaged: {e}"
     if repair is not None and report.scene_ids:
         verbs.perform("ingest", repair, [], Bars(), {})
         with Bars().step("check", "read every chunk again") as progress:
             report = check_cube(cube, progress)
-    content = {"cube": cube, "ok": not report.damages, "note": note, "found": [asdict(one) for one in found]}
+    content = {"cube": cube, "ok": not (report.damages or report.files), "note": note, "found": [asdict(one) for one in found]}
     counts = {"snapshot": report.snapshot, "dates": report.dates, "chunks": report.chunks}
-    show({**content, **counts, "damages": [asdict(one) for one in report.damages]}, check_lines(cube, report, note), json_)
-    return FAILED if report.damages else DONE
+    damaged = {"damages": [asdict(one) for one in report.damages], "files": [asdict(one) for one in report.files]}
+    show({**content, **counts, **damaged}, check_lines(cube, report, note), json_)
+    return DONE if content["ok"] else FAILED
 
 
 def check_lines(cube: str, report: "CheckReport", note: str) -> list[str]:
     """What `driftline check` found, one line for each damage."""
     read = f"{counted(report.dates, 'date')}, {counted(report.chunks, 'chunk')}"
-    if not report.damages:
+    if not report.damages and not report.files:
         return [f"ok: {read} read; every checksum and content hash agrees"]
     remedy = f"run `driftline ingest CONFIG` or `driftline check {cube} --repair CONFIG`, which read these scenes again"
     if not report.scene_ids:
-        remedy = "the newest version is whole; earlier ones cannot be opened any more"
-    damaged = counted(len(report.scene_ids), "scene")
-    return [f"damaged: {damaged} of {read}", *(f"  {one}" for one in report.damages), *filter(None, [note]), remedy]
+        remedy = (
+            "the pixels of the newest version are whole: restore the file from a copy; one that only an earlier version needs "
+            "may be removed, and the next ingest forgets it"
+        )
+    files = f"; {counted(len(report.files), 'file')} of the cube" if report.files else ""
+    damaged = f"{counted(len(report.scene_ids), 'scene')} of {read}{files}"
+    lines = [f"  {one}" for one in (*report.damages, *report.files)]
+    return [f"damaged: {damaged}", *lines, *filter(None, [note]), f"{remedy} (docs/validation.md)"]
 
 
 def _require_same_cube(config: str, cube: str) -> None:

@@ -132,9 +132,15 @@ def check_scenes(run: CubeRun, source: Source, listing: Listing, grid: Grid) -> 
 
     Raises RequestError if it would refuse all of them.
     """
+    from pipelines.cube.policy import Policy
     from pipelines.sources.layered import LayeredSource
 
     notes, refused = [*listing.remarks(), *build.grid_notes(run)], list(listing.refused)
+    policy = Policy(**run.policy.model_dump())
+    policy.require_used(listing)
+    refused += policy.refusals(source, listing.scenes, reads_files=False)
+    if policy.checksums is not None:
+        notes.append(f"policy.checksums: files are compared with {policy.checksums} when they are ingested")
     if isinstance(source, LayeredSource):
         only_on = None if run.cube.on_other_grid == "reproject" else grid
         lines, of_files = source.remarks(listing.scenes, only_on)

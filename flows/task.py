@@ -287,4 +287,4 @@ def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterato
         more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
         yield f"  refused, {reason}: {group[0].scene_id}{more}: {group[0].detail}"
     if refused:
-        yield f"  all refusals: {listed_in}"
+        yield f"  all refusals: {listed_in} (what they mean: docs/validation.md)"

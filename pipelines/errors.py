@@ -69,8 +69,7 @@ DAMAGED = {"unreadable", "truncated", "driver"}  # the file cannot be read: a cu
 class SceneRefused(DriftlineError):
     """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
-    Codes: unreadable, truncated, driver, wrong-crs, wrong-grid, no-overlap, wrong-dtype, wrong-scale, wrong-unit, missing-band,
-    no-date, duplicate-date, all-nodata, all-cloud, few-usable, too-large, dropped.
+    The codes, and what they mean, are in `pipelines.refusals` and docs/validation.md.
     """
 
     def __init__(self, scene_id: str, reason: str, detail: str):

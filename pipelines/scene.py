@@ -43,11 +43,13 @@ class Asset:
     """Where one band of a scene is stored: a file, and the position in it.
 
     `index` is the 1-based raster band of a GeoTIFF, or the 0-based time index of a netCDF/HDF5 variable (`variable`).
+    is_step: of a file in a folder, `index` counts its times, not its bands.
     """
 
     path: str
     variable: str = ""
     index: int = 1
+    is_step: bool = False
 
 
 @dataclass(frozen=True)

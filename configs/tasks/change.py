@@ -258,9 +258,11 @@ def build_sites(run: ChangeRun) -> dict[str, SiteSource]:
     if unknown := [name for name in names if name not in found]:
         problem = f"which the pattern {source.pattern!r} does not find below {source.path}; it finds {', '.join(found)}"
         raise RequestError(f"source.sites names {', '.join(unknown)}, {problem}")
-    requested = build_request(run)
+    requested, path, labels = build_request(run), Path(source.path), run.labels.path
     return {
-        name: SiteSource(Path(source.path), requested, source.pattern, name, source.dates, run.cube.same_date)
+        name: SiteSource(
+            path, requested, source.pattern, name, source.dates, run.cube.same_date, (labels.replace("{site}", name),)
+        )
         for name in sorted(set(names))  # the order in which a config names them decides nothing
     }
 

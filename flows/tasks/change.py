@@ -327,6 +327,8 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Recor
         build.build_ingest_settings(run, listed_in, retry_refused=context.retry_refused),
         build.build_quality_mask(run),
     )
+    if settings.quarantine is not None:
+        settings = replace(settings, quarantine=str(Path(settings.quarantine) / name))
     report = steps.do("ingest", f"write scenes of {name}", partial(ingest_site, source, mask, uri, settings))
     read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
     label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))

@@ -93,7 +93,8 @@ def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: 
     drawn_on = None
     if settings.grid_of != "own":
         scene = source.list_scenes().scenes[0 if settings.grid_of == "first" else -1]
-        drawn_on = source.grid_of((scene.parts or (scene,))[0], source.bands[0].name)
+        part = (scene.parts or (scene,))[0]
+        drawn_on = {band.name: source.grid_of(part, band.name) for band in source.bands}
     label_YX, notes = read_label(file, grid_of(open_cube(uri)), settings, drawn_on)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target, flush=False, mark="partial") as draft, draft.open("wb") as opened:
@@ -107,13 +108,15 @@ def changed_fraction(label_YX: np.ndarray) -> float:
     return float(np.count_nonzero(label_YX == CHANGED) / known) if known else float("nan")
 
 
-def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid | None = None) -> tuple[np.ndarray, list[str]]:
+def read_label(
+    path: Path, grid: Grid, settings: LabelSettings, drawn_on: Mapping[str, Grid] | None = None
+) -> tuple[np.ndarray, list[str]]:
     """The label raster at `path` on `grid` (the cube's): label_YX uint8, and what had to be done to the file to get there.
 
-    Codes in neither list, the file's nodata and what lies outside are unknown. `drawn_on` is the grid whose pixels are the
-    label's (of a scene); None: the label has a georeference of its own. A site where nothing changed is one to learn from: one
-    class is accepted, and noted, unless the file holds other codes too, which then are likely to be the other class. Raises
-    MissingInput (no such file) and RequestError (not readable, not georeferenced, another shape, none of the codes).
+    Codes in neither list, the file's nodata and what lies outside are unknown. `drawn_on` are the grids of a scene's bands, of
+    which one has the label's pixels; None: the label has a georeference of its own. A site where nothing changed is one to learn
+    from: one class is accepted, and noted, unless the file holds other codes too, which then are likely to be the other class.
+    Raises MissingInput (no such file) and RequestError (not readable, not georeferenced, another shape, none of the codes).
     """
     if both := sorted(set(settings.changed) & set(settings.unchanged)):
         raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
@@ -122,9 +125,9 @@ def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid |
     except SceneRefused as error:
         raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
     notes: list[str] = []
+    there = own
     if drawn_on is not None:
-        classes_YX = _fit(classes_YX, drawn_on.shape_yx, path, notes)
-    there = drawn_on or own
+        classes_YX, there = _fit(classes_YX, drawn_on, path, notes)
     if there is None:
         raise RequestError(
             f"the label {path} has no georeferencing; set labels.grid_of to first or last: the scene on whose pixels it was drawn"
@@ -165,16 +168,35 @@ def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]
     return notes
 
 
-def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path, notes: list[str]) -> np.ndarray:
-    """The label cropped or padded with unknown, at its lower and right edges, to a scene's shape. Raises RequestError."""
-    (height, width), (rows, columns) = classes_YX.shape, shape_yx
-    if max(abs(height - rows), abs(width - columns)) > MAX_SIZE_DIFFERENCE_PX:
+def _shown(found: Mapping[float, int]) -> str:
+    """The most frequent codes, with how many pixels hold them."""
+    common = sorted(found.items(), key=lambda item: -item[1])
+    more = f" and {len(common) - 6} more" if len(common) > 6 else ""
+    return ", ".join(f"{code:g} ({count} px)" for code, count in common[:6]) + more
+
+
+def _fit(classes_YX: np.ndarray, drawn_on: Mapping[str, Grid], path: Path, notes: list[str]) -> tuple[np.ndarray, Grid]:
+    """The label cropped or padded with unknown, at its lower and right edges, to the band with the nearest shape, and its grid.
+
+    Raises RequestError if none is within a pixel.
+    """
+    height, width = classes_YX.shape
+    apart = {name: max(abs(height - one.shape_yx[0]), abs(width - one.shape_yx[1])) for name, one in drawn_on.items()}
+    band = min(apart, key=apart.__getitem__)
+    shapes: dict[tuple[int, ...], str] = {}
+    for name, one in drawn_on.items():
+        shapes.setdefault(one.shape_yx, name)
+    if apart[band] > MAX_SIZE_DIFFERENCE_PX:
+        has = ", ".join(f"{shape[0]} x {shape[1]}{f' ({name})' if len(shapes) > 1 else ''}" for shape, name in shapes.items())
         raise RequestError(
-            f"the label {path} has {height} x {width} pixels, its scene {rows} x {columns}; they may "
+            f"the label {path} has {height} x {width} pixels, its scene {has}; they may "
             "differ by one pixel: set labels.grid_of to the scene it was drawn on, or correct labels.path"
         )
+    rows, columns = drawn_on[band].shape_yx
+    if len(shapes) > 1:
+        notes.append(f"{path.name} has the pixels of band {band}, {rows} x {columns}; other bands have another resolution")
     if (height, width) != (rows, columns):
         notes.append(f"{path.name} has {height} x {width} pixels, its scene {rows} x {columns}: cut or padded with unknown")
     fitted_YX = np.full((rows, columns), UNKNOWN, np.uint8)
     fitted_YX[:height, :width] = classes_YX[:rows, :columns]
-    return fitted_YX
+    return fitted_YX, drawn_on[band]

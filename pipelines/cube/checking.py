@@ -11,8 +11,10 @@ from functools import partial
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec
 
 from pipelines.cube import store
+from pipelines.cube.checksums import FileDamage, damaged_files
 from pipelines.cube.history import list_versions
 from pipelines.cube.integrity import box_text, chunks_of, damaged_chunks, first_line, naming_damage
 from pipelines.cube.plan import Step
@@ -42,12 +44,13 @@ class Damage:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """`damages` are in order of date; several of one date are possible."""
+    """`damages` are in order of date; several of one date are possible. `files`: of whatever version."""
 
     snapshot: str
     dates: int
     chunks: int  # that can lie in the dates; chunks without data are not stored
     damages: tuple[Damage, ...]
+    files: tuple[FileDamage, ...] = ()
 
     @property
     def scene_ids(self) -> tuple[str, ...]:
@@ -56,7 +59,8 @@ class CheckReport:
 
 
 def check_cube(uri: str, progress: Progress | None = None) -> CheckReport:
-    """Every pixel of the newest version read and compared with its date's content hash. Changes nothing.
+    """Every pixel of the newest version read and compared with its date's content hash; of a local cube every file, those of
+    earlier versions too, with its checksum. Changes nothing.
 
     Raises MissingInput; ArtefactDamaged for a cube that cannot be opened (metadata or coordinates are damaged).
     """
@@ -66,14 +70,14 @@ def check_cube(uri: str, progress: Progress | None = None) -> CheckReport:
         session = store.open_repository(uri).readonly_session(snapshot_id=snapshot)
         root = zarr.open_group(session.store, mode="r")
         steps = read_steps(root)
-        damages = _damages_of_history(uri)
+        damages, files = _damages_of_history(uri), _damages_of_files(uri, root)
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # zarr decodes in threads of its own
             for done, found in enumerate(pool.map(partial(_damages_of, root), range(len(steps)), steps), 1):
                 damages += found
                 if progress is not None:
                     progress(done, len(steps))
         chunks = sum(int(np.prod(array_of(root, name).cdata_shape)) for name in (store.IMAGE, store.VALID))
-    return CheckReport(snapshot, len(steps), chunks, tuple(damages))
+    return CheckReport(snapshot, len(steps), chunks, tuple(damages), files)
 
 
 def _damages_of_history(uri: str) -> list[Damage]:
@@ -82,6 +86,14 @@ def _damages_of_history(uri: str) -> list[Damage]:
     except ArtefactDamaged as e:
         return [Damage("earlier versions", "", "", "history", first_line(e.__cause__ or e))]
     return []
+
+
+def _damages_of_files(uri: str, root: zarr.Group) -> tuple[FileDamage, ...]:
+    if store.is_remote(uri):
+        return ()
+    arrays = [array for _, array in root.arrays() if array.ndim]
+    have_checksums = all(isinstance(array.metadata.codecs[-1], Crc32cCodec) for array in arrays)  # type: ignore[union-attr]
+    return tuple(damaged_files(store.local_path(uri), have_checksums=have_checksums))
 
 
 def _damages_of(root: zarr.Group, index: int, step: Step) -> list[Damage]:

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
+from pipelines.cube.checksums import write_sums
 from pipelines.cube.integrity import storage_errors
 from pipelines.cube.plan import Step
 from pipelines.cube.steps import read_dropped, read_steps, resize_time, sort_dates, verify, write_dropped, write_steps
@@ -47,12 +48,14 @@ def undo_drop(uri: str, scene_id: str) -> None:
         _commit(session, root, f"drop: {scene_id} is accepted again")
 
 
-def mark_damaged(uri: str, scene_ids: Collection[str]) -> str:
+def mark_damaged(uri: str, scene_ids: Collection[str], files: Collection[str] = ()) -> str:
     """The snapshot of a new version, in which these scenes count as damaged: readers refuse it, the next ingest reads them again.
 
-    Raises CubeBusy, StorageFull, StateError.
+    files: chunks that are damaged, and known to be from now on. Raises CubeBusy, StorageFull, StateError.
     """
     with store.exclusive_writer(uri), _new_version(uri) as (session, root):
+        if not store.is_remote(uri):
+            write_sums(store.local_path(uri), [name for name in files if name.startswith("chunks/")])
         steps = [replace(s, content_hash="", fingerprint="") if s.scene_id in scene_ids else s for s in read_steps(root)]
         if list(read_steps(root)) == steps:
             return session.snapshot_id

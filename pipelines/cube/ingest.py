@@ -16,7 +16,10 @@ import zarr
 from pipelines.cube import store
 from pipelines.cube.drift import find_drift
 from pipelines.cube.integrity import naming_damage, storage_errors
+from pipelines.cube.matching import doubted, match_cube
 from pipelines.cube.plan import KnownRefusal, Step, changed_at, cut_batches, fingerprint_scene, plan_ingest
+from pipelines.cube.policy import NO_POLICY, Policy
+from pipelines.cube.quarantine import require_own_folder, write_quarantine
 from pipelines.cube.steps import (
     array_of,
     read_dropped,
@@ -30,7 +33,7 @@ from pipelines.cube.steps import (
 )
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
-from pipelines.errors import DAMAGED, CubeBusy, CubeMismatch, MissingInput, SceneRefused, StateError
+from pipelines.errors import DAMAGED, CubeBusy, MissingInput, SceneRefused, StateError
 from pipelines.files import write_text
 from pipelines.grid import Grid
 from pipelines.progress import Progress
@@ -62,6 +65,8 @@ class IngestSettings:
     dask: str | None = None  # scheduler address; default: threads of this process
     attributes: dict[str, Any] = field(default_factory=dict, hash=False)  # written to the cube: resolved config, its hash
     refused_json: Path | None = None  # an additional file for the refusals
+    quarantine: str | None = None  # a folder for links to the files of refused scenes
+    policy: Policy = NO_POLICY
     on_missing: OnMissing = "keep"  # what becomes of scenes of the cube that the source no longer lists
     retry_refused: bool = False  # reads scenes again that were refused before and have not changed
     commit_scenes: int = 64  # a killed ingest loses at most this many scenes (of a large cube an eighth),
@@ -111,14 +116,9 @@ def ingest(
     `on_missing: drop` would drop more than half of them).
     """
     started = time.monotonic()
-    listing = source.list_scenes()
-    unused, notes = listing.unused, listing.notes
-    # most sources resolve their dates themselves; here for those that do not
-    if settings.same_date == "mosaic" and not any(scene.parts for scene in listing.scenes):
-        listing = resolve_dates(listing.scenes, listing.refused, "mosaic")
-    listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
-    if not listing.scenes and not listing.refused:
-        raise MissingInput("the source lists no scenes: check its path and pattern")
+    if settings.quarantine is not None:
+        require_own_folder(Path(settings.quarantine), source)
+    listing = _list_scenes(source, settings)
     with store.exclusive_writer(uri), storage_errors(uri):
         refused = {refusal.scene_id: refusal for refusal in listing.refused}
         run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress, refused)
@@ -139,11 +139,28 @@ def ingest(
     if settings.refused_json is not None:
         settings.refused_json.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.refused_json, json.dumps(refusals_as_json(report.refused), indent=1) + "\n")
+    if settings.quarantine is not None:
+        write_quarantine(Path(settings.quarantine), report.refused, listing.scenes)
     if not snapshot:
         shown = "\n".join(f"  {e}" for e in report.refused[:5])
         count = len(report.refused)
         raise StateError(f"none of the {count} scenes was accepted, so no cube was written; the first refusals:\n{shown}")
+    settings.policy.require_few(report.refused, len(listing.scenes) + len(listing.refused), str(settings.refused_json or uri))
     return report
+
+
+def _list_scenes(source: Source, settings: IngestSettings) -> Listing:
+    """One scene per date. Raises MissingInput for a source without any, StateError for what the policy wants used."""
+    listing = source.list_scenes()
+    settings.policy.require_used(listing)
+    unused, notes = listing.unused, listing.notes
+    # most sources resolve their dates themselves; here for those that do not
+    if settings.same_date == "mosaic" and not any(scene.parts for scene in listing.scenes):
+        listing = resolve_dates(listing.scenes, listing.refused, "mosaic")
+    listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
+    if not listing.scenes and not listing.refused:
+        raise MissingInput("the source lists no scenes: check its path and pattern")
+    return listing
 
 
 @dataclass
@@ -174,16 +191,18 @@ class _Ingest:
         reader = self._reader(root)
         scenes = self._scenes_wanted(root)
         context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
+        context += settings.policy.of_scenes
         fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
         known = ((), ()) if root is None else (read_steps(root), () if settings.retry_refused else read_refusals(root))
         self.changed_utc = {scene.id: changed_at(scene) for scene in scenes}
         plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
-        if root is not None and RECORDED not in root.attrs and (doubted := _doubted(reader.source, scenes, plan.unchanged)):
-            self.remarks = (
-                f"{len(doubted)} scenes of an earlier version are read again, by what their files say: {doubted[0]} ...",
-            )
-            self.changed_utc |= dict.fromkeys(doubted, self.started_utc)
+        if root is not None and RECORDED not in root.attrs and (again := doubted(reader.source, scenes, plan.unchanged)):
+            self.remarks = (f"{len(again)} scenes of an earlier version are read again, by what their files say: {again[0]} ...",)
+            self.changed_utc |= dict.fromkeys(again, self.started_utc)
             plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
+        if against := settings.policy.refusals(reader.source, [work.scene for work in plan.works]):
+            self.refused |= {refusal.scene_id: refusal for refusal in against}
+            plan = replace(plan, works=tuple(work for work in plan.works if work.scene.id not in self.refused))
         if isinstance(reader.source, LayeredSource):
             self.remarks += tuple(reader.source.remarks([work.scene for work in plan.works])[0])
         for scene_id in plan.unchanged:
@@ -230,7 +249,7 @@ class _Ingest:
         if root is None:
             grid = self.grid or source.native_grid()
         else:
-            source, grid = _matching(self.uri, self.grid, source)
+            source, grid = match_cube(self.uri, self.grid, source)
         return SceneReader(source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)
 
     def _write_batch(
@@ -325,48 +344,6 @@ def _newest(repository: icechunk.Repository, uri: str) -> zarr.Group | None:
     with naming_damage(uri):
         head = repository.readonly_session(BRANCH).store
         return zarr.open_group(head, mode="r") if store.has_layout(head) else None
-
-
-def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid]:
-    """The source, whose scenes become those of the existing cube, and the cube's grid.
-
-    Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may. Of a
-    source of files only what the config states must be equal: what a file says is compared, scene by scene, when it is read.
-    """
-    existing, bands, dtype = store.read_layout(uri)
-    if grid is not None and not grid.is_aligned(existing):
-        raise CubeMismatch(
-            f"the cube at {uri} has the grid {existing.frame}, {existing.transform}, {existing.shape}; "
-            f"requested {grid.frame}, {grid.transform}, {grid.shape}: omit the grid, or name a new cube (cube.uri)"
-        )
-    if isinstance(source, LayeredSource):
-        asked = source.requested
-        stored = asked.read_as or dtype
-        by_name = {band.name: band for band in bands}
-        wanted = tuple(band.completed(by_name.get(band.name, band)) for band in asked.bands)
-        source = source.for_cube(wanted, dtype, existing)
-    else:
-        stored, wanted = source.dtype(), source.bands
-    remedy = "name a new cube (cube.uri) or use the bands of this one"
-    if dtype != stored:
-        raise CubeMismatch(f"the cube at {uri} stores {dtype}, the source has {stored}: {remedy}")
-    here, there = ([_comparable(band) for band in of] for of in (bands, wanted))
-    if here != there:
-        found = f"the cube at {uri} has the bands (name, scale, offset, nodata) {here}"
-        raise CubeMismatch(f"{found}, the source has {there}: {remedy}")
-    return source, existing
-
-
-def _doubted(source: Source, scenes: list[Scene], unchanged: tuple[str, ...]) -> list[str]:
-    """Ids of the unchanged scenes that an earlier version may have read wrongly."""
-    if not isinstance(source, LayeredSource):
-        return []
-    kept = set(unchanged)
-    return source.to_read_again([scene for scene in scenes if scene.id in kept])
-
-
-def _comparable(band: Band) -> tuple[str, float, float, str]:
-    return band.name, band.scale, band.offset, str(None if band.nodata is None else float(band.nodata))
 
 
 def _step_of(one: Written, now: np.datetime64) -> Step:

@@ -18,6 +18,7 @@ import numpy as np
 import zarr
 from zarr.core.common import JSON
 
+from pipelines.cube.checksums import require_sums, write_sums
 from pipelines.cube.georeference import describe_axis, frame_attributes, geozarr_attributes
 from pipelines.cube.integrity import (
     COLUMN_CODECS,
@@ -27,6 +28,7 @@ from pipelines.cube.integrity import (
     pixel_codecs,
     remedy_for,
     require_seal,
+    storage_errors,
 )
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
@@ -113,9 +115,8 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
         if icechunk.Repository.exists(storage_of(uri)) or (path / "snapshots").is_dir():
             return open_repository(uri)
         if foreign := sorted(entry.name for entry in path.iterdir()):
-            raise CubeMismatch(
-                f"{path} holds other files ({', '.join(foreign[:3])}): name an empty or new folder (in a config cube.uri)"
-            )
+            shown = ", ".join(foreign[:3])
+            raise CubeMismatch(f"{path} holds other files ({shown}): name an empty or new folder (in a config cube.uri)")
     # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -129,10 +130,10 @@ def open_or_create_repository(uri: str) -> icechunk.Repository:
 def exclusive_writer(uri: str) -> Iterator[None]:
     """Holds the cube for writing: Icechunk can lose commits of concurrent processes on a local disk (measured: 3 of 32).
 
-    The lock file is kept beside the cube (removing it would let two writers lock two files of one name). On S3 nothing is
-    locked: Icechunk detects a conflict at the commit.
+    The lock file is kept beside the cube (removing it would let two writers lock two files of one name). At the end the checksums
+    of new files are noted. On S3 nothing is locked: Icechunk detects a conflict at the commit.
 
-    Raises CubeBusy at once if another process or thread is writing; the message names it.
+    Raises CubeBusy at once if another process or thread is writing; the message names it. Raises StorageFull.
     """
     if is_remote(uri):
         yield
@@ -141,6 +142,8 @@ def exclusive_writer(uri: str) -> Iterator[None]:
     try:
         with exclusive_owner(path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")):
             yield
+            with storage_errors(uri):
+                write_sums(path)
     except Held as e:
         who = f"{e}; try again when it has finished (or stop that process: that releases its lock)"
         raise CubeBusy(f"the cube {path} is being written by {who}") from e
@@ -236,6 +239,8 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
     repository = open_repository(uri)
     with naming_damage(uri):
         session = _session_at(repository, uri, snapshot)
+        if not is_remote(uri):
+            require_sums(local_path(uri), repository, session.snapshot_id)
         if not has_layout(session.store):
             if any(entry.parent_id for entry in repository.ancestry(snapshot_id=session.snapshot_id)):
                 raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")

@@ -1,4 +1,4 @@
-"""What HDF5 and netCDF-4 files say in CF attributes: missing values, packing, axes, coordinates, CRS and times (CF-1.11)."""
+"""What HDF5 and netCDF-4 files say in CF attributes: missing values, packing, axes, coordinates and CRS (CF-1.11)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pipelines.sources.facts import stated_values
 from pipelines.sources.opening import hdf5_data_set
 
 Transform = tuple[float, float, float, float, float, float]
-STANDARD_CALENDARS = ("", "standard", "gregorian", "proleptic_gregorian")
 METRES = {  # what files call their units of length
     "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0, "kilometer": 1000.0,
     "kilometres": 1000.0, "kilometers": 1000.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048,
@@ -87,11 +86,15 @@ def packing(data: h5py.Dataset) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Axes:
-    """Which axis of a data set is y, which x, and which counts planes (None: there is no such axis). Others have one entry."""
+    """Which axis of a data set is y, which x, and which counts planes (None: there is no such axis). Others have one entry.
+
+    is_time: the axis of planes says that it is time.
+    """
 
     y: int
     x: int
     plane: int | None = None
+    is_time: bool = False
 
     def planes(self, data: h5py.Dataset) -> int:
         return 1 if self.plane is None else int(data.shape[self.plane])
@@ -138,7 +141,14 @@ def axes_of(data: h5py.Dataset, label: str) -> Axes:
         raise SceneRefused(
             label, "wrong-grid", f"{data.name!r} has {data.ndim} axes ({sizes}); expected (time, y, x): select a level first"
         )
-    return Axes(found["y"], found["x"], plane)
+    return Axes(found["y"], found["x"], plane, "t" in found)
+
+
+def times_of_planes(data: h5py.Dataset, axes: Axes) -> h5py.Dataset | None:
+    """The coordinate of an axis of several times; None for planes of another kind, or a single one."""
+    if axes.plane is None or not axes.is_time or axes.planes(data) < 2:
+        return None
+    return _scale_of(data, axes.plane)
 
 
 def _kind_of(data: h5py.Dataset, number: int) -> str:
@@ -255,40 +265,6 @@ def _mapping_wkt(mapping: h5py.Dataset) -> str:
 def _numbers(item: h5py.HLObject, key: str) -> list[float]:
     values = np.asarray(item.attrs[key]).reshape(-1)
     return [float(value) for value in values] if values.dtype.kind in "iuf" else []
-
-
-# ---------------------------------------------------------------- times
-
-
-def cf_times(data: h5py.Dataset, label: str) -> np.ndarray:
-    """datetime64[ns] of a CF time coordinate; NaT for missing values. Raises SceneRefused(no-date)."""
-    import xarray as xr
-
-    attributes: dict[str, object] = {key: text_attribute(data, key) for key in ("units", "calendar") if text_attribute(data, key)}
-    units, calendar = str(attributes.get("units", "")), str(attributes.get("calendar", ""))
-    if "since" not in units:
-        raise SceneRefused(label, "no-date", f"{data.name!r} has the units {units or None!r}; expected 'days since ...'")
-    if calendar.lower() not in STANDARD_CALENDARS:
-        remedy = (
-            "give every step its date: write the planes as files with the date in their names (kind: folder), or as a raster "
-            "beside a text file with a date for each band (kind: stack)"
-        )
-        detail = f"{data.name!r} counts in the calendar {calendar!r}, whose days are not those of the standard calendar"
-        raise SceneRefused(label, "no-date", f"{detail}; {remedy}")
-    missing, _ = stated(data)
-    scale, offset = packing(data)
-    values = data[:].astype(np.float64) if (scale, offset) != (1, 0) or data.dtype.kind == "f" else data[:].astype(np.int64)
-    is_missing = np.isin(data[:], missing) | ~np.isfinite(values)
-    values = np.where(is_missing, 0, values) * (values.dtype.type(scale)) + values.dtype.type(offset)
-    try:
-        times: np.ndarray = xr.decode_cf(xr.Dataset({"t": ("t", values, attributes)}))["t"].values.astype("datetime64[ns]")
-    except (ValueError, OverflowError, TypeError, ImportError) as error:
-        expected = "expected seconds, minutes, hours or days since a date of the standard calendar"
-        raise SceneRefused(
-            label, "no-date", f"{data.name!r} with the units {units!r} cannot be read as dates; {expected}"
-        ) from error
-    times[is_missing] = np.datetime64("NaT")
-    return times
 
 
 # ---------------------------------------------------------------- attributes

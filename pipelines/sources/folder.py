@@ -17,6 +17,7 @@ from pathlib import Path
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
+from pipelines.sources.expansion import expand_times
 from pipelines.sources.file_names import FilePattern, Named, named, natural_key, propose_pattern, show_some
 from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
@@ -29,7 +30,7 @@ class FolderSource(LayeredSource):
 
     Without `{band}` in the pattern every file holds all bands in the requested order, then the quality band; a band whose
     name in the files is a number is that raster band (1-based). `variable` is the data set in HDF5 files, where `{band}`
-    is replaced by the band's name in the files.
+    is replaced by the band's name in the files. A file whose data set has several times is one scene for each of them.
     """
 
     path: Path
@@ -62,12 +63,14 @@ class FolderSource(LayeredSource):
                 scenes.append(self._scene(key, files, pattern))
             except SceneRefused as refusal:
                 refused.append(refusal)
+        steps, of_steps, notes = expand_times(scenes, self.requested, pattern.date_format)
         used = {path for files in found.values() for path, _ in files.values()}
         rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
         others = {path: of.band for path in rest if pattern.has_band and (of := pattern.match(path))}
         unused = [*(f"{path} (a folder that is a link)" for path in linked), *(path for path in rest if path not in others)]
-        refused += [*(undated[key] for key in sorted(undated)), *misnamed]
-        return resolve_dates(scenes, refused, self.same_date, unused, self._notes(pattern, set(others.values()), len(others)))
+        refused += [*of_steps, *(undated[key] for key in sorted(undated)), *misnamed]
+        notes += self._notes(pattern, set(others.values()), len(others))
+        return resolve_dates(steps, refused, self.same_date, unused, notes)
 
     def _notes(self, pattern: FilePattern, others: set[str], count: int) -> list[str]:
         notes = []

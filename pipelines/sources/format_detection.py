@@ -19,7 +19,8 @@ import rasterio
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.sources import cf
-from pipelines.sources.cf import cf_crs, cf_times, cf_transform, float_attribute, text_attribute
+from pipelines.sources.cf import cf_crs, cf_transform, float_attribute, text_attribute
+from pipelines.sources.cf_times import cf_times
 from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
@@ -107,7 +108,7 @@ def _read_cube(path: Path) -> tuple[str, list[str], np.ndarray]:
         with open_hdf5(path) as file:
             for name, item in file.items():
                 if isinstance(item, h5py.Dataset) and item.ndim == 1 and "since" in text_attribute(item, "units"):
-                    dates = cf_times(hdf5_data_set(file, name, path.name), path.name)
+                    dates = cf_times(hdf5_data_set(file, name, path.name), path.name).values
                     sets = [n for n in hdf5_data_sets(file) if _counts(file[n], len(dates), path.name)]
                     if sets:
                         return name, sets, dates

@@ -26,7 +26,7 @@ from pipelines.sources.layers import BandRequest, Hdf5Layer, Layer, alpha_of, op
 from pipelines.sources.opening import band_descriptions, check_inside, check_raster, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
 from pipelines.sources.source import DecodesFiles, Listing, Resampling
-from pipelines.sources.survey import SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
+from pipelines.sources.survey import Seen, SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
 MANY_BYTES = 32 << 20  # from here on the bands are read in threads
@@ -76,11 +76,17 @@ class LayeredSource(DecodesFiles, ABC):
         """
         if not scenes:
             return [], []
-        info, known = self._info, self.__dict__.get("_seen")
-        wanted = {part.id for scene in scenes for part in (scene.parts or (scene,))}
-        seen = look_at(self, scenes) if known is None else [one for one in known if one.scene.id in wanted]
+        info, seen = self._info, self.look_at(scenes)
         lines = remarks_on(seen, info, self.requested, counts_planes=self.planes_are_bands)
         return lines, refusals_of(seen, info, self.requested, only_on)
+
+    def look_at(self, scenes: Sequence[Scene]) -> list[Seen]:
+        """What the files of `scenes` (of mosaics: of their parts) say; they are opened unless that is known."""
+        known = self.__dict__.get("_seen")
+        if known is None:
+            return look_at(self, scenes)
+        wanted = {part.id for scene in scenes for part in (scene.parts or (scene,))}
+        return [one for one in known if one.scene.id in wanted]
 
     def to_read_again(self, scenes: Sequence[Scene]) -> list[str]:
         """Ids of the scenes that a version before the record of each file (`FileFacts`) may have read wrongly."""
@@ -137,6 +143,7 @@ class LayeredSource(DecodesFiles, ABC):
             if asset.variable:
                 with open_hdf5(asset.path, scene.id) as file:
                     layer = open_hdf5_layer(file, asset.variable, asset.index, self.requested, name, scene.id)
+                    layer = replace(layer, is_step=asset.is_step)
                     self._check_planes(layer, scene, name, asset)
                     yield layer
             else:

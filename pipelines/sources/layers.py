@@ -212,6 +212,7 @@ class Hdf5Layer:
     grid: Grid
     axes: cf.Axes
     read_as: np.dtype | None = None
+    is_step: bool = False  # what lies beside this plane are other dates
 
     @cached_property
     def facts(self) -> FileFacts:
@@ -225,7 +226,7 @@ class Hdf5Layer:
             same_bits(nodata, stored, self.read_as),
             valid_range,
             unit="" if unit == "1" else unit,
-            planes=self.axes.planes(self.data),
+            planes=1 if self.is_step else self.axes.planes(self.data),
         )
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:

@@ -130,7 +130,8 @@ class SceneReader:
             if there.is_aligned(grid):
                 continue
             if self.on_other_grid != "reproject":
-                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {RESAMPLE_IT}"
+                first = f"list a band like {name} first, or " if _covers_same_area(there, grid) else ""  # of another resolution
+                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {first}{RESAMPLE_IT}"
                 raise SceneRefused(scene.id, _difference(there, grid), detail)
             if not overlaps(there, grid):
                 detail = f"band {name} is on {_outline(there)}, outside the cube's {_outline(grid)}"

@@ -14,7 +14,8 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
-from pipelines.sources.cf import axes_of, cf_times
+from pipelines.sources.cf import axes_of
+from pipelines.sources.cf_times import CfTimes, cf_times
 from pipelines.sources.dates import detect_date, format_date, read_dates
 from pipelines.sources.folder import list_files
 from pipelines.sources.isolation import isolate, isolated
@@ -49,16 +50,17 @@ class NetcdfSource(LayeredSource):
         except SceneRefused as error:
             raise RequestError(f"{self.path.name} is not a readable cube: {error.detail}") from error
         scenes, refused = [], []
-        for index, observed_utc in enumerate(times):
+        for index, observed_utc in enumerate(times.values):
             if np.isnat(observed_utc):
-                refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", f"{self.time}[{index}] is not a date"))
+                detail = f"step {index} of {self.time} is no date: {times.problems.get(index, 'its value is missing')}"
+                refused.append(SceneRefused(f"{self.path.stem}[{index}]", "no-date", detail))
                 continue
             assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
             scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date, unused)
+        return resolve_dates(scenes, refused, self.same_date, unused, times.notes)
 
-    def _read_times(self) -> tuple[np.ndarray, list[str]]:
-        """(datetime64[ns] of the steps, variables with a value for every date that are no band).
+    def _read_times(self) -> tuple[CfTimes, list[str]]:
+        """(times of the steps, variables with a value for every date that are no band).
 
         Raises SceneRefused, RequestError (a variable is missing or has other axes).
         """
@@ -71,10 +73,10 @@ class NetcdfSource(LayeredSource):
             for name in variables:
                 data = hdf5_data_set(file, name, self.path.name)
                 axes = axes_of(data, self.path.name)
-                if axes.plane is None or axes.planes(data) != len(times):
-                    expected = f"expected (time, y, x) with {len(times)} times"
+                if axes.plane is None or axes.planes(data) != len(times.values):
+                    expected = f"expected (time, y, x) with {len(times.values)} times"
                     raise RequestError(f"{name!r} in {self.path.name} has the shape {data.shape}; {expected}")
-            dated = [name for name in found if file[name].ndim > 2 and len(times) in file[name].shape]
+            dated = [name for name in found if file[name].ndim > 2 and len(times.values) in file[name].shape]
         used = {name.strip("/") for name in variables}
         return times, [f"variable {name}" for name in dated if name not in used]
 

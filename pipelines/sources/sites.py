@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -97,7 +97,8 @@ class SiteSource(LayeredSource):
     """The scenes of one site, one for each step or date.
 
     `pattern` is matched against the path relative to `path`. `dates` is the dates file of the steps, relative to `path`
-    (it may contain {site}); required if the pattern has {step}.
+    (it may contain {site}); required if the pattern has {step}. `others` are files of the site that are read elsewhere (its
+    label), relative to `path`.
     """
 
     path: Path
@@ -106,9 +107,12 @@ class SiteSource(LayeredSource):
     site: str
     dates: str | None = None
     same_date: SameDate = "refuse"
+    others: tuple[str, ...] = field(default=(), repr=False)  # fingerprints hash the repr
 
     def list_scenes(self) -> Listing:
-        """The scenes of the site. Raises MissingInput (folder, dates file) and RequestError.
+        """The scenes of the site, and the files below its folder that nothing uses.
+
+        Raises MissingInput (folder, dates file) and RequestError.
 
         RequestError: the pattern or the dates are wrong, fewer than two dates are left, or the scenes do not overlap.
         """
@@ -119,7 +123,7 @@ class SiteSource(LayeredSource):
         else:
             of_site = self.pattern.replace("{site}", self.site)
             found = FolderSource(self.path, self.requested, of_site, same_date=self.same_date).list_scenes()
-            listing = replace(found, unused=[])  # most of them are of other sites
+            listing = replace(found, unused=[path for path in found.unused if self._is_unused(path)])
         if len(listing.scenes) < 2:
             there = ", ".join(scene.id for scene in listing.scenes) or "none"
             refused = "".join(f"\n  {error}" for error in listing.refused[:5])
@@ -150,7 +154,28 @@ class SiteSource(LayeredSource):
                 scenes.append(self._scene(step, dates[step], [(path, name) for path, name in named if name.step == step]))
             except SceneRefused as refusal:
                 refused.append(refusal)
-        return resolve_dates(scenes, refused, self.same_date)
+        used = {path for path, _ in named}
+        rest = [path for path in paths if path not in used and path.removesuffix(".msk") not in used and self._is_unused(path)]
+        other = [path for path in rest if pattern.match(path)]
+        notes = [f"not used: {len(other)} files of other bands (first {other[0]})"] if other else []
+        return resolve_dates(scenes, refused, self.same_date, [path for path in rest if path not in other], notes)
+
+    def _is_unused(self, path: str) -> bool:
+        """True for a path below the site's folder that is neither its dates file nor read elsewhere."""
+        parts = self.pattern.split("/")[:-1]
+        last = max((index for index, part in enumerate(parts) if "{site}" in part), default=-1)
+        folders = [part.replace("{site}", self.site) for part in parts[: last + 1]]
+        there = path.split("/")[: last + 1]
+        is_of_site = (
+            bool(folders)
+            and len(there) == len(folders)
+            and all(
+                re.fullmatch(re.sub(r"\\\{[^{}]*\\\}|\\\*", "[^/]*", re.escape(folder)), part)
+                for folder, part in zip(folders, there, strict=True)
+            )
+        )
+        dates = "" if self.dates is None else self.dates.replace("{site}", self.site)
+        return is_of_site and path not in (dates, *self.others)
 
     def _nothing_found(self, pattern: FilePattern, paths: list[str], requested: tuple[str, ...]) -> str:
         any_band = [name for path in paths if (name := pattern.match(path))]

@@ -195,6 +195,13 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     planes = {max(facts.planes for facts in one.facts.values()): one.scene.id for one in reversed(readable)}
     if counts_planes and (most := max(planes, default=1)) > len(requested.names):
         lines.append(f"files hold up to {most} bands or planes ({planes[most]}), of which {len(requested.names)} are used")
+    spacings = {band.name: readable[0].facts[band.name].grid.spacing for band in info.bands} if readable else {}
+    sizes = {name: " x ".join(f"{size:.6g}" for size in spacing) for name, spacing in spacings.items()}
+    if len(set(sizes.values())) > 1:
+        each = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        lines.append(
+            f"the bands have pixels of several sizes ({each}); a cube without `grid` has those of the first: list that one first"
+        )
     grids = _usual_grid([one.facts[info.bands[0].name].grid for one in readable])
     if len(grids) > 1:
         lines.append(
@@ -255,4 +262,5 @@ def _range(facts: FileFacts, band: Band, asked: Band) -> str:
 
 
 def _mask(facts: FileFacts, band: Band, asked: Band) -> str:
-    return f"have a {facts.mask}: masked pixels are missing" if facts.mask else ""
+    article = "an" if facts.mask.startswith("a") else "a"
+    return f"have {article} {facts.mask}: masked pixels are missing" if facts.mask else ""

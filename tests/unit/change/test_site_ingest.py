@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 def read_label(path, grid, grid_of=None, **settings) -> SimpleNamespace:
-    label_YX, notes = read_with(path, grid, LabelSettings(**settings), grid_of)
+    label_YX, notes = read_with(path, grid, LabelSettings(**settings), None if grid_of is None else {"B02": grid_of})
     return SimpleNamespace(label_YX=label_YX, notes=tuple(notes))
 
 
@@ -99,6 +99,19 @@ def test_a_pixel_more_or_less_is_cut_or_unknown_and_said(tmp_path, shape):
     expected[:rows, :columns] = CLASSES[:rows, :columns]
     np.testing.assert_array_equal(label.label_YX, expected)
     assert "cut or padded with unknown" in label.notes[0]
+
+
+def test_a_label_is_put_on_the_band_whose_pixels_it_has(tmp_path):
+    path = write(tmp_path / "cm.tif")
+    a, b, c, d, e, f = UTM.transform
+    coarse = Grid(UTM.crs, (2 * a, b, c, d, 2 * e, f), (UTM.shape_yx[0] // 2, UTM.shape_yx[1] // 2))
+    bands = {"B05": coarse, "B02": UTM}
+    label_YX, notes = read_with(path, UTM, LabelSettings(**OSCD), bands)
+    expected, _ = read_with(path, UTM, LabelSettings(**OSCD), {"B02": UTM})
+    np.testing.assert_array_equal(label_YX, expected)
+    assert "has the pixels of band B02" in notes[0]
+    with pytest.raises(RequestError, match=r"its scene \d+ x \d+; they may"):
+        read_with(path, UTM, LabelSettings(**OSCD), {"B05": coarse})
 
 
 def test_nodata_of_the_label_is_unknown_unless_it_is_listed(tmp_path):

@@ -374,28 +374,12 @@ def test_coordinates_that_contradict_the_crs_are_refused(tmp_path, crs, unit, me
         NetcdfSource(path, BandRequest((Band("v"),), crs=crs)).native_grid()
 
 
-@pytest.mark.parametrize("calendar", ["360_day", "noleap", "julian"])
-def test_other_calendars_are_named_with_a_remedy_of_driftline(tmp_path, calendar):
-    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
-    relabel(path, "time", calendar=calendar)
-    with pytest.raises(RequestError, match=rf"calendar '{calendar}'.*kind: folder") as error:
-        NetcdfSource(path, BandRequest((Band("v"),))).list_scenes()
-    assert "cftime" not in str(error.value)
-
-
 def test_missing_and_packed_times(tmp_path):
     path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, -1])
     relabel(path, "time", scale_factor=2.0, _FillValue=-1.0)
     listing = NetcdfSource(path, BandRequest((Band("v"),))).list_scenes()
     assert [str(scene.observed_utc)[:10] for scene in listing.scenes] == ["2018-01-01", "2018-01-21"]
     assert [one.reason for one in listing.refused] == ["no-date"]
-
-
-def test_files_with_several_times_are_refused_by_the_number_of_their_planes(tmp_path):
-    write_cube(tmp_path / "20180101.nc", {"v": CUBE}, [0, 10, 20])
-    source = FolderSource(tmp_path, BandRequest((Band("v"),)), "{date:%Y%m%d}.nc", variable="v")
-    with pytest.raises(RequestError, match="has 3 planes, the config names 1"):
-        source.native_grid()
 
 
 def test_a_grid_mapping_without_wkt_is_read(tmp_path):

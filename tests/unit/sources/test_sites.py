@@ -111,6 +111,25 @@ def test_a_site_file_is_below_the_folder(tmp_path):
 # ---------------------------------------------------------------- scenes
 
 
+@pytest.mark.parametrize(
+    ("pattern", "dates"), [(PATTERN, DATES), ("{site}/imgs_*/S2A_{date:%Y%m%d}_{band}.tif", None)], ids=["steps", "dates"]
+)
+def test_files_of_the_site_that_nothing_uses_are_named(tmp_path, pattern, dates):
+    write_site(tmp_path, "rennes")
+    write_site(tmp_path)
+    if dates is None:
+        (tmp_path / "paris" / "imgs_2" / "S2A_20190101_B02.tif").rename(tmp_path / "paris" / "imgs_2" / "S2A_20200101_B02.tif")
+        (tmp_path / "paris" / "imgs_2" / "S2A_20190101_B08.tif").rename(tmp_path / "paris" / "imgs_2" / "S2A_20200101_B08.tif")
+        (tmp_path / "paris" / "dates.txt").unlink()
+    write_tiff(tmp_path / "paris" / "imgs_1" / "S2A_20190101_B11.tif")
+    for name in ("paris/cm.tif", "paris/preview.png", "readme.txt"):
+        (tmp_path / name).write_text("x")
+    listing = source(tmp_path, pattern=pattern, dates=dates, others=("paris/cm.tif",)).list_scenes()
+    assert listing.unused == ["paris/preview.png"]
+    assert [note[:34] for note in listing.notes] == ["not used: 1 files of other bands ("]
+    assert "others" not in repr(source(tmp_path, others=("paris/cm.tif",)))
+
+
 def test_a_step_is_dated_by_the_dates_file(tmp_path):
     write_site(tmp_path)
     listing = source(tmp_path).list_scenes()
