@@ -145,27 +145,30 @@ class SceneReader:
     def _read_part(self, scene: Scene, rows: slice) -> Pixels:
         bands = self.source.bands
         image_BYX = self.source.read(scene, self.grid, tuple(band.name for band in bands), self.resampling, rows)
-        holds_YX, valid_YX = np.ones(image_BYX.shape[1:], bool), np.ones(image_BYX.shape[1:], bool)
-        for band, plane_YX in zip(bands, image_BYX, strict=True):
+        holds_YX = self._holds_data(scene, bands[0], image_BYX[0], rows)
+        for band, plane_YX in zip(bands[1:], image_BYX[1:], strict=True):
             holds_YX &= self._holds_data(scene, band, plane_YX, rows)
+        valid_YX = holds_YX.copy()
+        for band, plane_YX in zip(bands, image_BYX, strict=True):
             if band.valid_range is not None:
                 low, high = band.valid_range
                 values_YX = np.ma.getdata(plane_YX)
                 valid_YX &= (values_YX >= low) & (values_YX <= high)
-        valid_YX &= holds_YX
         if self.quality_mask is not None:
             valid_YX &= self._usable(self.quality_mask, scene, rows)
         return np.ma.getdata(image_BYX), valid_YX, holds_YX
 
     def _holds_data(self, scene: Scene, band: Band, plane_YX: np.ndarray, rows: slice) -> np.ndarray:
-        is_float, is_data_YX = plane_YX.dtype.kind == "f", np.ones(plane_YX.shape, bool)
+        is_float = plane_YX.dtype.kind == "f"
         if isinstance(plane_YX, np.ma.MaskedArray):  # the source knows what is missing, and what is outside
             is_data_YX, plane_YX = ~np.ma.getmaskarray(plane_YX), np.ma.getdata(plane_YX)
         elif is_float:
             is_data_YX = np.isfinite(plane_YX)
         elif band.nodata is None:
             there = self.source.grid_of(scene, band.name)
-            return is_data_YX if there.is_aligned(self.grid) else covered(there, self.grid, rows)
+            return np.ones(plane_YX.shape, bool) if there.is_aligned(self.grid) else covered(there, self.grid, rows)
+        else:
+            is_data_YX = np.ones(plane_YX.shape, bool)
         if band.nodata is not None:
             is_data_YX &= plane_YX != (plane_YX.dtype.type(band.nodata) if is_float else band.nodata)
         return is_data_YX
