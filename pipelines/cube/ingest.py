@@ -150,7 +150,7 @@ def ingest(
 
 
 def _list_scenes(source: Source, settings: IngestSettings) -> Listing:
-    """One scene per date. Raises MissingInput for a source without any, StateError for what the policy wants used."""
+    """One scene per date. Raises MissingInput for a source without any, RequestError for what the policy wants used."""
     listing = source.list_scenes()
     settings.policy.require_used(listing)
     unused, notes = listing.unused, listing.notes
