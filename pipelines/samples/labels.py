@@ -18,6 +18,7 @@ import numpy as np
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
 from pipelines.sources.isolation import isolate
+from pipelines.wording import harmless
 
 if TYPE_CHECKING:
     import geopandas
@@ -168,8 +169,8 @@ def _position_of(row: Mapping[str, str], fields: Fields, where: str) -> tuple[fl
 
 
 def _name_of(value: object) -> str:
-    """The class, "" for none."""
-    return "" if value is None or value != value else str(value).strip()
+    """The class, "" for none; as one printable line, since it names bands, files and rows of tables."""
+    return "" if value is None or value != value else harmless(str(value))
 
 
 @isolate
