@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.hostile.batch import MEMORY_MB, Listener, Tally, run_batch
 from tests.hostile.case import Case
 from tests.hostile.corpus import all_cases, sample
+from tests.hostile.single import run_singles
 
 BATCH = 100
 
@@ -69,6 +70,10 @@ def main() -> int:
     cases = sample(cases, options.sample) if options.sample else cases
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         total = run_all(cases, Path(folder), verbose=True)
+        if not options.kind or options.kind == "single":
+            alone = run_singles(Path(folder) / "single")
+            print(f"one by one {alone.files}: {alone.line}", *alone.faults, sep="\n  ", flush=True)
+            total.add(alone)
     if options.reasons:
         print(*(f"{count:5d}  {reason}" for reason, count in sorted(total.reasons.items())), sep="\n")
     print(total.line)

@@ -195,7 +195,7 @@ class Ingest:
                     self.hung, self.open_files = self.peak_mb <= STOP_MB, open_scenes(process.pid)
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-                time.sleep(0.02)
+                time.sleep(0.05)
         self.code, self.seconds = int(process.returncode), time.monotonic() - started
         self.shown = err.read_text(encoding="utf-8", errors="replace")
         text = out.read_text(encoding="utf-8", errors="replace")

@@ -8,6 +8,7 @@ from tests.hostile.__main__ import run_all
 from tests.hostile.batch import MEMORY_MB
 from tests.hostile.case import Case
 from tests.hostile.corpus import all_cases, sample
+from tests.hostile.single import run_singles
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,10 @@ def test_no_hostile_file_ends_an_ingest_or_is_read_as_something_else(cases: list
     assert total.files == len(chosen) > 130
     assert total.refused > 0.4 * total.files
     assert total.peak_mb <= 1.5 * MEMORY_MB
+
+
+def test_cubes_stacks_and_labels_answer_with_values_or_a_refusal(tmp_path: Path) -> None:
+    total = run_singles(tmp_path, every=19)
+    assert total.is_clean, total.line + "\n" + "\n".join(total.faults)
+    assert total.refused > 0 < total.accepted
+    assert total.files > 20
