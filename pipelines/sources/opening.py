@@ -325,5 +325,9 @@ def _cause(error: BaseException) -> str:
 
 def check_inside(folder: Path, path: Path, label: str) -> None:
     """Raises SceneRefused(driver) for a symbolic link that points out of its folder (the folder itself may be a link)."""
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise SceneRefused(label, "driver", f"{path.name} is a link that leads nowhere; replace it with the file") from error
+    if is_outside:
         raise SceneRefused(label, "driver", f"{path.name} is a link that points out of {folder.name}; replace it with the file")
