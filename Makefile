@@ -20,7 +20,7 @@ PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change test test-fast test-without-torch golden check format bench lock clean
+.PHONY: help env demo demo-change test test-fast test-without-torch test-hostile golden check format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -48,6 +48,9 @@ test: env  ## the whole test suite
 
 test-fast: env  ## without the slow and the server tests
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not server"
+
+test-hostile: env  ## thousands of damaged and hostile files through ingest, with figures (HOSTILE="--kind cut" for some of them)
+	@$(BIN)/python -m tests.hostile $(HOSTILE)
 
 golden: env  ## both demos in full against their golden values (tests/golden/full.json)
 	@$(BIN)/python -m tests.golden record build/golden.json --full

@@ -108,11 +108,12 @@ def make_plan(run: AnyRun, verb: str) -> Json:
 def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: bool) -> Extent:
     """From the source where the verb reads it, else from the cube; `train_dates` are those before `until`."""
     from pipelines.calendar import count_before
+    from pipelines.grid import require_lonlat
 
     if reads_source:
         source = build.build_source(run)
         listing = source.list_scenes()
-        grid = build.build_grid(run) or source.native_grid()
+        grid = require_lonlat(build.build_grid(run) or source.native_grid())
         notes, refused = check_scenes(run, source, listing, grid)
         dates = [scene.observed_utc for scene in listing.scenes if scene.id not in refused]
         size = grid.shape_yx, len(source.bands), source.dtype().itemsize

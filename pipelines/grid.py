@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -231,3 +232,42 @@ class Grid:
         if isinstance(self.frame, PatientFrame) or isinstance(other.frame, PatientFrame):
             return self.frame == other.frame
         return self.crs == other.crs or parse_crs(self.crs) == parse_crs(other.crs)
+
+
+def require_lonlat(grid: Grid) -> Grid:
+    """`grid`, if every part of it has a longitude and latitude, or if it is a volume or of a patient.
+
+    Raises RequestError for images that reach beyond the edge of the Earth (a whole geostationary disk), or lie in a CRS that is
+    not of the Earth: areas, polygons and catalogues need the place of every pixel, and would fail when all work is done.
+    """
+    if grid.is_volume or isinstance(grid.frame, PatientFrame) or parse_crs(grid.frame).is_geographic:
+        return grid
+    if _has_lonlat(grid, 1.0):
+        return grid
+    share = next((share for share in np.arange(0.95, 0, -0.05) if _has_lonlat(grid, float(share))), None)
+    problem = f"the images lie in {grid.frame[:60]}, and pixels of theirs have no longitude and latitude"
+    if share is None:
+        raise RequestError(f"{problem}: this is no CRS of the Earth; state the right one in source.crs")
+    (height, width), margin = grid.shape_yx, (1 - float(share)) / 2
+    rows, columns = (slice(math.ceil(margin * side), math.floor((1 - margin) * side)) for side in (height, width))
+    bounds = ", ".join(f"{edge:.10g}" for edge in grid.window(rows, columns).bounds_xy)
+    raise RequestError(
+        f"{problem}, where products could not say where they are; take a part: grid: {{crs: ..., resolution: "
+        f"{grid.spacing[-1]:.10g}, bounds: [{bounds}]}}"
+    )
+
+
+def _has_lonlat(grid: Grid, share: float) -> bool:
+    """Whether all of the middle of a grid has longitudes and latitudes: `share` of its sides."""
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        to_lonlat = Transformer.from_crs(grid.wkt, "EPSG:4326", always_xy=True)
+    except ProjError:
+        return False
+    steps = 0.5 + share * np.linspace(-0.5, 0.5, 33)
+    index = np.stack(np.meshgrid(*(steps * side for side in grid.shape_yx[::-1])), axis=-1)
+    world = grid.to_world(index)
+    lon, lat = to_lonlat.transform(world[..., 0], world[..., 1])
+    return bool(np.isfinite(lon).all() and np.isfinite(lat).all())

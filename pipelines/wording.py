@@ -43,3 +43,13 @@ def printable(text: str) -> str:
     ('a\\\\x1b[31mb\\\\u202ec', True)
     """
     return "".join(c if c.isprintable() or c == "\n" or category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+
+
+def harmless(text: str, longest: int = 1000) -> str:
+    """A name or unit from a file as one printable line of at most `longest` characters, for other files and tables.
+
+    >>> harmless(" red\x1b[0m " + "a" * 9, 12)
+    'red\\\\x1b[0m …'
+    """
+    line = printable(text.strip()).replace("\n", "\\n")
+    return line if len(line) <= longest else line[: longest - 1] + "…"

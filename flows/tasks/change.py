@@ -306,8 +306,9 @@ class Change(TrainedTask):
 def extent_of(sources: Mapping[str, SiteSource]) -> Extent:
     """All sites as one of as many pixels, with the dates of the longest series."""
     from flows.planning import Extent
+    from pipelines.grid import require_lonlat
 
-    shapes, first = [source.native_grid().shape_yx for source in sources.values()], next(iter(sources.values()))
+    shapes, first = [require_lonlat(source.native_grid()).shape_yx for source in sources.values()], next(iter(sources.values()))
     pixels, width = sum(rows * columns for rows, columns in shapes), max(columns for _, columns in shapes)
     dates = max(len(source.list_scenes().scenes) for source in sources.values())
     return Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize, len(sources))

@@ -58,9 +58,10 @@ class Pair(Task):
 
     def plan(self, run: PairRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         from flows.planning import Extent, estimate, plan_ingest
+        from pipelines.grid import require_lonlat
 
         source = source_of(run)
-        extent = Extent(2, 2, source.native_grid().shape_yx, len(source.bands), source.dtype().itemsize)
+        extent = Extent(2, 2, require_lonlat(source.native_grid()).shape_yx, len(source.bands), source.dtype().itemsize)
         px = extent.pixels
         steps = {
             "ingest": plan_ingest(run.cube, extent),

@@ -35,7 +35,7 @@ from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
 from pipelines.errors import DAMAGED, CubeBusy, MissingInput, SceneRefused, StateError
 from pipelines.files import write_text
-from pipelines.grid import Grid
+from pipelines.grid import Grid, require_lonlat
 from pipelines.progress import Progress
 from pipelines.scene import Band, Scene
 from pipelines.sources.layered import LayeredSource
@@ -247,7 +247,7 @@ class _Ingest:
         """Reads scenes for the cube, or for a new one. Raises CubeMismatch unless the source and the grid fit the cube."""
         source, how = self.source, self.settings
         if root is None:
-            grid = self.grid or source.native_grid()
+            grid = require_lonlat(self.grid or source.native_grid())
         else:
             source, grid = match_cube(self.uri, self.grid, source)
         return SceneReader(source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)

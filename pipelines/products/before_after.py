@@ -20,7 +20,7 @@ from pipelines.change.metrics import Counts, count_changes
 from pipelines.grid import Grid
 from pipelines.products import canvas
 from pipelines.products.canvas import INK, MUTED, OUTLINE, STYLE, day, label, outline, panels
-from pipelines.products.frames import Frame, Shades, shades_for
+from pipelines.products.frames import Frame, Shades, extent_of, place_on_map, shades_for
 from pipelines.products.layers import CHANGED, DIRECTION_CLASSES, GREY, NOT_MONITORED, NOT_SEEN, WHITE
 
 # Okabe & Ito (2008): told apart with any colour vision
@@ -131,8 +131,9 @@ def draw_observations(panels: Sequence[Axes], observations: Sequence[Observation
 
 def _mark(axes: Axes, maps: ChangeMaps) -> None:
     for number, (row, column) in enumerate(maps.marked, start=1):
-        right, up = _inwards(row, column, maps.grid.shape_yx, number)
-        x, y = maps.grid.affine @ (column + 0.5, row + 0.5)
+        x, y = place_on_map(maps.grid, row + 0.5, column + 0.5)
+        left, right_edge, bottom, top = extent_of(maps.grid)
+        right, up = _inwards((x - left) / (right_edge - left), (top - y) / (top - bottom), number)
         box = {"boxstyle": "circle,pad=0.22", "fc": "white", "ec": INK, "lw": 0.8}
         axes.annotate(
             f"{number}", (x, y), (right, up), textcoords="offset points", size=8, weight="bold", ha="center", va="center",
@@ -141,9 +142,11 @@ def _mark(axes: Axes, maps: ChangeMaps) -> None:
         axes.plot(x, y, "o", ms=3.2, mfc="white", mec=INK, mew=0.8, zorder=3)
 
 
-def _inwards(row: int, column: int, shape_yx: tuple[int, int], number: int) -> tuple[int, int]:
-    """Where the number of a mark stands, (right, up) in points: each to another side, but away from an edge that is near."""
-    down, across = (row + 0.5) / shape_yx[0], (column + 0.5) / shape_yx[1]
+def _inwards(across: float, down: float, number: int) -> tuple[int, int]:
+    """Where the number of a mark stands, (right, up) in points: each to another side, but away from an edge that is near.
+
+    `across` and `down`: where the mark is, as shares of the map from its upper left corner.
+    """
     right, up = ((14, 14), (-14, 14), (14, -14), (-14, -14))[(number - 1) % 4]
     right = -14 if across > 1 - NEAR_EDGE else 14 if across < NEAR_EDGE else right
     up = 14 if down > 1 - NEAR_EDGE else -14 if down < NEAR_EDGE else up

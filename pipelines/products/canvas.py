@@ -28,7 +28,7 @@ from PIL import Image
 from pipelines.errors import RequestError
 from pipelines.files import replacing
 from pipelines.grid import Grid
-from pipelines.products.frames import Shades, crs_labels, extent_of, step_for
+from pipelines.products.frames import Shades, crs_labels, extent_of, image_extent, north_text, step_for
 from pipelines.products.layers import GREY, WHITE
 from pipelines.tracking.objects import Space
 
@@ -97,7 +97,7 @@ def panels(grid: Grid, rows: int, columns: int, text: str, subtitle: str, cell_i
     """A figure with `rows` x `columns` maps of the grid's shape, `cell_in` inches wide, first row first."""
     height, width = grid.shape_yx
     metres_xy = metres_per_unit(grid)
-    across, down = abs(grid.resolution_xy[0]) * width * metres_xy[0], abs(grid.resolution_xy[1]) * height * metres_xy[1]
+    across, down = grid.spacing[-1] * width * metres_xy[0], grid.spacing[-2] * height * metres_xy[1]
     cell = float(np.clip(cell_in * down / across, 1.6, 1.6 * cell_in))
     size = ((cell_in + GAP_IN) * columns + 0.2, (cell + ROW_IN) * rows + 1.05)
     figure = Figure(figsize=size, facecolor="white")
@@ -114,7 +114,7 @@ def panels(grid: Grid, rows: int, columns: int, text: str, subtitle: str, cell_i
 def draw_foot(figure: Figure, grid: Grid, note: str) -> None:
     crs, step = crs_labels(grid.crs)["crs"], step_for(grid.shape_yx)
     thinned = f"   One pixel in {step} along each axis is drawn." if step > 1 else ""
-    text = f"{note}   {crs}, north {'up' if grid.resolution_xy[1] < 0 else 'down'}.{thinned}"
+    text = f"{note}   {crs}, {north_text(grid)}.{thinned}"
     size_x, size_y = figure.get_size_inches()
     figure.text(0.2 / size_x, 0.17 / size_y, text, size=8, color=MUTED, va="center")
 
@@ -175,10 +175,13 @@ def draw_image(
     axes: Axes, values: np.ndarray, grid: Grid, colours: str | Colormap | None = None, low: float | None = None,
     high: float | None = None,
 ) -> AxesImage:  # fmt: skip
-    """One map without smoothing, its first row at the top."""
-    return axes.imshow(
-        values, cmap=colours, vmin=low, vmax=high, extent=extent_of(grid), interpolation="nearest", aspect=aspect_of(grid)
+    """One map without smoothing, north up whatever the order of its rows."""
+    left, right, bottom, top = extent_of(grid)
+    image = axes.imshow(
+        values, cmap=colours, vmin=low, vmax=high, extent=image_extent(grid), interpolation="nearest", aspect=aspect_of(grid)
     )
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    return image
 
 
 def draw_values(axes: Axes, values: np.ndarray, shades: Shades, grid: Grid, unit: str) -> Colorbar | None:
@@ -207,9 +210,9 @@ def outline(axes: Axes, mask: np.ndarray, grid: Grid, colour: str, width: float)
     """The edges of the True pixels along the pixels' borders, on a white seam so that they show on any ground."""
     if not mask.any():
         return
-    left, right, bottom, top = extent_of(grid)
-    x = np.linspace(left, right, mask.shape[1] + 1)
-    y = np.linspace(top, bottom, mask.shape[0] + 1)  # as images are drawn: the first row at the top
+    first_x, last_x, last_y, first_y = image_extent(grid)
+    x = np.linspace(first_x, last_x, mask.shape[1] + 1)
+    y = np.linspace(first_y, last_y, mask.shape[0] + 1)
     padded = np.pad(mask, 1)
     row, column = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
     across = np.stack([np.stack([x[column], y[row]], -1), np.stack([x[column + 1], y[row]], -1)], 1)

@@ -28,7 +28,7 @@ from pipelines.products.canvas import (
     title,
 )
 from pipelines.products.charts import COLOURS, MARKERS
-from pipelines.products.frames import Shades, extent_of, thin_rows
+from pipelines.products.frames import Shades, place_on_map, thin_rows
 from pipelines.products.layers import Class
 from pipelines.samples.labels import Labels
 
@@ -70,10 +70,8 @@ def draw_class_map(
 
 
 def _centres(row_P: np.ndarray, column_P: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Where pixels lie on a map that is drawn over `extent_of(grid)`, first row at the top."""
-    left, right, bottom, top = extent_of(grid)
-    height, width = grid.shape_yx
-    return left + (column_P + 0.5) * (right - left) / width, top - (row_P + 0.5) * (top - bottom) / height
+    """Where the centres of pixels lie on a map."""
+    return place_on_map(grid, row_P + 0.5, column_P + 0.5)
 
 
 def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, path: Path) -> None:

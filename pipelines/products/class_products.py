@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipelines.products.polygons import MOST_LARGEST, outline_changes, write_pol
 from pipelines.products.stac import change_item, write_collection
 from pipelines.samples.labels import Labels
 from pipelines.tracking.objects import Space
+from pipelines.wording import harmless
 
 # Okabe & Ito (2008), told apart with any colour vision; then the light ones of Tol (2021)
 PALETTE = (
@@ -72,6 +73,7 @@ def write_class_map(
 
     Returns `areas` (rows of the classes), `largest` polygons, `patches` and `observed` (share of the pixels).
     """
+    settings = replace(settings, classes=tuple(map(harmless, settings.classes)))
     layers = class_layers(settings.classes)
     arrays = {"class": found.class_HW, "confidence": found.confidence_HW}
     rasters = write_layers(arrays, layers, grid, "", settings.lineage, folder)

@@ -26,6 +26,7 @@ from pipelines.files import naming_full_disk, publish, write_text
 from pipelines.grid import Grid
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.layers import NOT_MONITORED, Class, Layer, LayerBand, Rows
+from pipelines.wording import harmless, printable
 
 BLOCK_PX = 512
 
@@ -126,7 +127,7 @@ def _write_layer(arrays: Mapping[str, Rows], layer: Layer, grid: Grid, unit: str
     ]
     if layer.classes:
         write_category_names(layer.classes, path)
-        tags = tags | {f"CLASS_{c.code}": c.name for c in layer.classes}
+        tags = tags | {f"CLASS_{c.code}": harmless(c.name) for c in layer.classes}
     write_bands(bands, grid, path, tags, layer.dtype, layer.nodata, {c.code: c.rgba for c in layer.classes})
 
 
@@ -145,7 +146,7 @@ def sidecar(path: Path) -> Path:
 def write_category_names(classes: Sequence[Class], path: Path) -> None:
     """Writes the names of the codes beside `path`, in one rename. GDAL numbers them from 0: a gap has an empty name."""
     names = {c.code: c.name for c in classes}
-    lines = "".join(f"      <Category>{escape(names.get(code, ''))}</Category>\n" for code in range(max(names) + 1))
+    lines = "".join(f"      <Category>{escape(harmless(names.get(code, '')))}</Category>\n" for code in range(max(names) + 1))
     text = (
         f'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n{lines}'
         "    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
@@ -176,12 +177,12 @@ def write_bands(
             if colours:
                 raster.write_colormap(1, colours)
             for number, band in enumerate(bands, start=1):
-                raster.set_band_description(number, band.name)
-                raster.set_band_unit(number, band.unit)
-                raster.update_tags(number, **band.tags)
+                raster.set_band_description(number, harmless(band.name))
+                raster.set_band_unit(number, harmless(band.unit))
+                raster.update_tags(number, **{key: printable(text) for key, text in band.tags.items()})
                 for rows in row_bands(height):
                     raster.write(band.read(rows), number, window=Window(0, rows.start, width, rows.stop - rows.start))
-            raster.update_tags(**tags)
+            raster.update_tags(**{key: printable(text) for key, text in tags.items()})
         with rasterio.Env(GDAL_CACHEMAX=64, GDAL_NUM_THREADS=1):
             copy_raster(
                 plain, cog, driver="COG", compress="DEFLATE", predictor=predictor, blocksize=BLOCK_PX,

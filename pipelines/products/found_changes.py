@@ -144,7 +144,7 @@ def series_of(found: Found, name: str, pixel: tuple[int, int]) -> Series:
     """One pixel's observations beside what was expected of it, and when its change was found; `name` is that of its patch."""
     cube, (row, column) = found.cube, pixel
     x, y = cube.grid.affine @ (column + 0.5, row + 0.5)
-    digits = 0 if abs(cube.grid.resolution_xy[0]) >= 1 else 5
+    digits = 0 if cube.grid.spacing[-1] >= 1 else 5
     title = f"{name}: pixel row {row}, column {column}; x {x:.{digits}f}, y {y:.{digits}f}"
     days = (float(found.layers.map(name)[row, column]) for name in ("change_day", "detected_day", "recovered_day"))
     return Series(title, follow_pixel(cube, found.context.monitoring.detector, row, column), *days)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -15,6 +16,7 @@ from pipelines.grid import Grid, parse_crs
 from pipelines.products.layers import Rows
 from pipelines.samples.variables import Variable, decode
 
+Values = TypeVar("Values", float, np.ndarray)
 MOST_PX = 700  # longer side of a thinned field
 
 
@@ -70,9 +72,38 @@ def crs_labels(text: str) -> dict[str, str]:
 
 
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) in CRS units, as matplotlib's `imshow` takes it."""
+    """(left, right, bottom, top) of a map in CRS units, as limits of its axes: north is up.
+
+    Rotated grids are drawn as they are stored: theirs are lengths along rows and columns, as in `image_extent`.
+    """
+    if not grid.is_straight:
+        return image_extent(grid)
     left, bottom, right, top = grid.bounds_xy
     return left, right, bottom, top
+
+
+def image_extent(grid: Grid) -> tuple[float, float, float, float]:
+    """(x of the first column's edge, of the last one's; y of the last row's edge, of the first one's), as `imshow` takes it."""
+    height, width = grid.shape_yx
+    if not grid.is_straight:
+        return 0.0, width * grid.spacing[-1], 0.0, height * grid.spacing[-2]
+    (left, top), (right, bottom) = (grid.affine @ corner for corner in ((0, 0), (width, height)))
+    return left, right, bottom, top
+
+
+def place_on_map(grid: Grid, row: Values, column: Values) -> tuple[Values, Values]:
+    """(x, y) on a map of `extent_of` where `image_extent` draws the pixel's outer corner; with .5 its centre."""
+    first_x, last_x, last_y, first_y = image_extent(grid)
+    height, width = grid.shape_yx
+    return first_x + column * ((last_x - first_x) / width), first_y + row * ((last_y - first_y) / height)
+
+
+def north_text(grid: Grid) -> str:
+    """How north lies on a map of `extent_of`."""
+    if grid.is_straight:
+        return "north up"
+    north = np.linalg.solve(grid.matrix[:, :-1], [0.0, 1.0]) * grid.spacing[::-1]  # (column, row) of a step along y
+    return f"a rotated grid: north is {math.degrees(math.atan2(north[0], -north[1])):.0f} degrees clockwise of up"
 
 
 def shades_for(variable: str, frames: Sequence[Frame]) -> Shades:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipelines.grid import Grid
 from pipelines.products.canvas import INK, MUTED, STYLE, day, draw_scale, drawing, heading, label, save_animation, write_on
-from pipelines.products.frames import Frame, Shades, crs_labels, extent_of, shades_for
+from pipelines.products.frames import Frame, Shades, crs_labels, extent_of, image_extent, north_text, shades_for
 from pipelines.products.layers import GREY
 from pipelines.products.report import shown
 
@@ -71,7 +71,11 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
         draw_scale(figure.axes[0], extent_of(maps.grid), unit)
-        notes = ["Grey: not observed.", flat_widths(maps), f"{crs}, ticks in {unit}"]
+        notes = [
+            "Grey: not observed.",
+            flat_widths(maps),
+            f"{crs}, ticks in {unit}{'' if maps.grid.is_straight else ', ' + north_text(maps.grid)}",
+        ]
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
 
@@ -156,10 +160,12 @@ def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, tic
     if frame is None or not np.isfinite(frame.values_YX).any():
         write_on(axes, "not known" if frame is None else "nothing observed")
         return None
-    return axes.imshow(
-        np.ma.masked_invalid(frame.values_YX), cmap=shades.colours, vmin=shades.low, vmax=shades.high, extent=extent,
-        interpolation="nearest", aspect="equal",
+    image = axes.imshow(
+        np.ma.masked_invalid(frame.values_YX), cmap=shades.colours, vmin=shades.low, vmax=shades.high,
+        extent=image_extent(grid), interpolation="nearest", aspect="equal",
     )  # fmt: skip
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    return image
 
 
 def draw_animation(maps: Maps, path: Path, title: str) -> None:

@@ -217,7 +217,7 @@ def measure(outlines: GeoSeries, grid: Grid) -> tuple[np.ndarray, np.ndarray, np
     geod = crs.get_geod()
     if geod is None:
         raise RequestError(f"{grid.crs}: not a place on Earth, so a patch has no area in m² here; use a grid with a geodetic CRS")
-    pixel = min(abs(v) for v in grid.resolution_xy)
+    pixel = min(grid.spacing)
     if crs.is_geographic:  # pixels whose centres lie on a pole end there
         outlines = GeoSeries(shapely.transform(outlines.to_numpy(), _clip_to_poles), crs=outlines.crs)
     geographic = outlines.segmentize(SEGMENT_PX * pixel).to_crs(crs.geodetic_crs)

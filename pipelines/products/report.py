@@ -13,6 +13,7 @@ from mimetypes import guess_type
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from pipelines.files import write_text
 from pipelines.learning.result import listed
@@ -78,7 +79,7 @@ def render_markdown(report: Report) -> str:
 def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("pipelines.products", "."), autoescape=name.endswith(".html"), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"),
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"), finalize=_without_control,
     )  # fmt: skip
     filters = {
         "duration": duration,
@@ -91,6 +92,13 @@ def _template(name: str) -> Template:
     }
     environment.filters |= filters
     return environment.get_template(name)
+
+
+def _without_control(value: object) -> object:
+    """What the templates show of a value: text of files without control characters, which no browser and terminal should get."""
+    if isinstance(value, Markup):
+        return Markup(printable(value))  # it was markup before
+    return printable(value) if isinstance(value, str) else value
 
 
 def tone_of(summary: Json) -> str:

@@ -169,7 +169,7 @@ def describe_site(files: SiteFiles) -> dict[str, str]:
     return {
         "dates": ", ".join(str(date)[:10] for date in dataset["time"].values),
         "bands": ", ".join(band.name for band in bands_of(dataset)),
-        "grid": f"{grid.shape_yx[0]} x {grid.shape_yx[1]} pixels of {grid.resolution_xy[0]:g}, {grid.crs[:60]}",
+        "grid": f"{grid.shape_yx[0]} x {grid.shape_yx[1]} pixels of {grid.spacing[-1]:g}, {grid.crs[:60]}",
         "moved (pixels)": "; ".join(moved) or "no date",
         "label": "none: predicted only" if files.changed_fraction is None else f"{100 * files.changed_fraction:.2f} % changed",
     }

@@ -174,7 +174,7 @@ def _band(
     crs, band = parse_crs(grid.crs), {"name": name, "description": description, "data_type": dtype, "nodata": nodata}
     band |= {"raster:sampling": "area"}
     if crs.is_projected:  # the extension wants metres
-        band |= {"raster:spatial_resolution": abs(grid.resolution_xy[0]) * crs.linear_units_factor[1]}
+        band |= {"raster:spatial_resolution": grid.spacing[-1] * crs.linear_units_factor[1]}
     codes = [
         {"value": c.code, "name": c.name, "description": c.description, "color_hint": c.colour[1:].upper()}
         | ({"nodata": True} if c.is_nodata else {})

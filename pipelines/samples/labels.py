@@ -17,7 +17,9 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
+from pipelines.samples.features import read_features
 from pipelines.sources.isolation import isolate
+from pipelines.wording import harmless
 
 if TYPE_CHECKING:
     import geopandas
@@ -145,7 +147,10 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         raise RequestError(f"{path.name} is not UTF-8 ({e.reason} at byte {e.start}); save it as UTF-8") from e
     heading = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count))
-    names, rows = list(reader.fieldnames or ()), list(reader)
+    try:
+        names, rows = list(reader.fieldnames or ()), list(reader)
+    except csv.Error as e:
+        raise RequestError(f"{path.name}:{reader.line_num}: {e}; is a quote not closed?") from e
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise RequestError(f"{path.name} has two columns {repeated[0]!r}; rename one")
     if not rows:
@@ -168,15 +173,13 @@ def _position_of(row: Mapping[str, str], fields: Fields, where: str) -> tuple[fl
 
 
 def _name_of(value: object) -> str:
-    """The class, "" for none."""
-    return "" if value is None or value != value else str(value).strip()
+    """The class, "" for none; as one printable line, since it names bands, files and rows of tables."""
+    return "" if value is None or value != value else harmless(str(value))
 
 
 @isolate
 def _read_vectors(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
-    import geopandas
-
-    return geopandas.read_file(path, layer=layer)
+    return read_features(path, layer)
 
 
 def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, layer: str | None = None) -> Given:
@@ -198,6 +201,12 @@ def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, lay
             f"{path.name} has no field {fields.label!r}, only {', '.join(frame.columns)}; set labels.columns.label"
         )
     placed = frame.to_crs(grid.crs).geometry
+    is_placed = placed.isna() | placed.is_empty | np.isfinite(placed.bounds).all(axis=1)
+    if not is_placed.all():
+        first = int((~is_placed).to_numpy().argmax()) + 1
+        raise RequestError(
+            f"{path.name}, feature {first}: it has no place in {grid.crs[:40]}; correct its coordinates or its CRS"
+        )
     crossing, empty = ~placed.is_valid & placed.notna(), placed.isna() | placed.is_empty
     inside = list(zip(placed.where(~crossing, placed.make_valid()), frame.to_dict("records"), strict=True))
     parts: list[tuple[np.ndarray, np.ndarray, Span, str]] = []

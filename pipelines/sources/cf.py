@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
+from h5py import h5a, h5t
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import parse_crs
 from pipelines.sources.facts import stated_values
 from pipelines.sources.opening import hdf5_data_set
 
+MOST_COORDINATES = 1_000_000
+MOST_VALUES = 1000  # that mean missing
 Transform = tuple[float, float, float, float, float, float]
 METRES = {  # what files call their units of length
     "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0, "kilometer": 1000.0,
@@ -55,11 +58,16 @@ def stated(data: h5py.Dataset) -> tuple[tuple[float, ...], tuple[float, float] |
     """(every missing value, valid range or None), both as stored values of `value_dtype`.
 
     A range of another kind of number than the packed values is one of unpacked values (netCDF Users Guide, A.1).
+
+    Raises SceneRefused(too-large) for more than MOST_VALUES values.
     """
     dtype, (scale, offset) = value_dtype(data), packing(data)
 
     def numbers_of(key: str) -> list[float]:
         values = np.asarray(data.attrs[key]).reshape(-1) if key in data.attrs else np.empty(0)
+        if values.size > MOST_VALUES:
+            detail = f"{data.name!r} states {values.size} values as {key}, the limit is {MOST_VALUES}; correct the attribute"
+            raise SceneRefused(str(data.name), "too-large", detail)
         if values.dtype.kind not in "iuf":
             return []
         if dtype.kind == "u" and values.dtype.kind == "i" and values.dtype.itemsize == dtype.itemsize:
@@ -102,13 +110,16 @@ class Axes:
     def shape_yx(self, data: h5py.Dataset) -> tuple[int, int]:
         return int(data.shape[self.y]), int(data.shape[self.x])
 
-    def window(self, data: h5py.Dataset, index: int, rows: slice, columns: slice) -> np.ndarray:
-        """(rows, columns) of plane `index`."""
+    def at(self, data: h5py.Dataset, index: int, rows: slice, columns: slice) -> tuple[slice | int, ...]:
+        """Where the window of plane `index` lies in `data`."""
         chosen: list[slice | int] = [0] * data.ndim
         chosen[self.y], chosen[self.x] = rows, columns
         if self.plane is not None:
             chosen[self.plane] = index
-        values: np.ndarray = data[tuple(chosen)]
+        return tuple(chosen)
+
+    def as_yx(self, values: np.ndarray) -> np.ndarray:
+        """(rows, columns) of a window, which has the order of the axes in the file."""
         return values if self.y < self.x else values.T
 
 
@@ -154,7 +165,7 @@ def times_of_planes(data: h5py.Dataset, axes: Axes) -> h5py.Dataset | None:
 def _kind_of(data: h5py.Dataset, number: int) -> str:
     """ "x", "y", "t", or "" for an axis whose coordinate does not say."""
     scale = _scale_of(data, number)
-    label = data.dims[number].label
+    label = str(data.dims[number].label) if _is_of(data, b"DIMENSION_LABELS", h5t.TypeStringID) else ""
     if scale is None:
         return _kind_by_name(label)
     axis, units = text_attribute(scale, "axis").lower(), text_attribute(scale, "units")
@@ -174,8 +185,20 @@ def _kind_by_name(name: str) -> str:
 
 
 def _scale_of(data: h5py.Dataset, number: int) -> h5py.Dataset | None:
+    if not _is_of(data, b"DIMENSION_LIST", h5t.TypeVlenID):
+        return None
     scales = data.dims[number]
     return scales[0] if len(scales) else None
+
+
+def _is_of(data: h5py.Dataset, key: bytes, kind: type) -> bool:
+    """Whether an attribute is there, of this type and with a value for each axis: of others HDF5 reads wild memory."""
+    if not h5a.exists(data.id, key):
+        return False
+    attribute = h5a.open(data.id, key)
+    stored = attribute.get_type()
+    holds_references = not isinstance(stored, h5t.TypeVlenID) or isinstance(stored.get_super(), h5t.TypeReferenceID)
+    return isinstance(stored, kind) and holds_references and attribute.shape == (data.ndim,)
 
 
 # ---------------------------------------------------------------- coordinates
@@ -186,7 +209,7 @@ def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) ->
 
     Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel, or in units that the CRS does not have.
     """
-    y, x = (_coordinate(data, number) for number in (axes.y, axes.x))
+    y, x = (_coordinate(data, number, label) for number in (axes.y, axes.x))
     if y is None or x is None:
         return None
     steps = []
@@ -202,25 +225,37 @@ def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) ->
     return dx, 0.0, float(x[0]) * to_x - dx / 2, 0.0, dy, float(y[0]) * to_y - dy / 2
 
 
-def _coordinate(data: h5py.Dataset, number: int) -> np.ndarray | None:
+def _coordinate(data: h5py.Dataset, number: int, label: str) -> np.ndarray | None:
     """Unpacked values of the coordinate of an axis, float64; None if there is none with at least two values."""
     scale = _scale_of(data, number)
     if scale is None or scale.shape != (data.shape[number],) or data.shape[number] < 2 or scale.dtype.kind not in "iuf":
         return None
     if "This is a netCDF dimension but not" in text_attribute(scale, "NAME"):
         return None
-    factor, offset = packing(hdf5_data_set(scale.file, str(scale.name), str(scale.name)))
+    scale = short_coordinate(hdf5_data_set(scale.file, str(scale.name), label), label)
+    factor, offset = packing(scale)
     centres: np.ndarray = scale[:].astype(float) * factor + offset
     return centres
 
 
+def short_coordinate(data: h5py.Dataset, label: str) -> h5py.Dataset:
+    """Raises SceneRefused(too-large) for a coordinate that is not read whole within a few MB."""
+    if data.size > MOST_COORDINATES:
+        detail = f"the coordinate {data.name!r} has {data.size} values, the limit is {MOST_COORDINATES}; split the file first"
+        raise SceneRefused(label, "too-large", detail)
+    return data
+
+
 def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) -> float:
-    """What a coordinate is multiplied with to be in units of `crs`. Raises SceneRefused(wrong-grid)."""
+    """What a coordinate is multiplied with to be in units of `crs`. Raises SceneRefused(wrong-grid, wrong-crs)."""
     scale = _scale_of(data, number)
     units = "" if scale is None else text_attribute(scale, "units").strip()
     if units in ("", "1") or crs is None:
         return 1.0
-    parsed = parse_crs(crs)
+    try:
+        parsed = parse_crs(crs)
+    except ValueError as error:
+        raise SceneRefused(label, "wrong-crs", f"PROJ cannot parse {crs[:80]!r}: {error}") from error
     if parsed.is_geographic and DEGREES.fullmatch(units):
         return 1.0
     if parsed.is_geographic and units in RADIANS:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from pipelines.errors import SceneRefused
-from pipelines.sources.cf import packing, stated, text_attribute
+from pipelines.sources.cf import packing, short_coordinate, stated, text_attribute
 
 if TYPE_CHECKING:
     import cftime
@@ -37,7 +37,7 @@ class CfTimes:
 
 
 def cf_times(data: h5py.Dataset, label: str) -> CfTimes:
-    """The times of a CF coordinate. Raises SceneRefused(no-date): units or calendar cannot be read.
+    """The times of a CF coordinate. Raises SceneRefused(no-date, too-large): units or calendar cannot be read.
 
     Dates of noleap, all_leap and 360_day are taken as they are; those that do not exist are problems. Julian dates become
     Gregorian ones. Months and years are those of the calendar, and must be whole.
@@ -45,7 +45,7 @@ def cf_times(data: h5py.Dataset, label: str) -> CfTimes:
     units, calendar = text_attribute(data, "units"), text_attribute(data, "calendar").lower() or "standard"
     if "since" not in units:
         raise SceneRefused(label, "no-date", f"{data.name!r} has the units {units or None!r}; expected 'days since ...'")
-    values, is_missing = _unpacked(data)
+    values, is_missing = _unpacked(short_coordinate(data, label))
     unit, _, start = (part.strip() for part in units.partition("since"))
     year = re.match(r"\d+", start)
     is_early = year is not None and int(year[0]) < GREGORIAN_SINCE

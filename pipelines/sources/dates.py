@@ -38,6 +38,9 @@ def format_regex(date_format: str) -> str:
     return "".join(parts)
 
 
+MOST_CELLS = 70_000  # of a list of dates: a TIFF has at most 65,535 bands
+
+
 def parse_date(text: str, date_format: str) -> np.datetime64 | None:
     """datetime64[ns] of `text`; None unless it is a date of that format between 1950 and 2100.
 
@@ -88,8 +91,13 @@ def read_dates(path: Path) -> tuple[list[np.datetime64 | None], list[str]]:
         raise MissingInput(f"no such dates file: {path}")
     text = path.read_bytes()[: 16 << 20].decode("utf-8-sig", "replace").rstrip()
     delimiter = next((mark for mark in (",", ";", "\t") if mark in text), ",")
-    rows = list(csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True))
+    try:
+        rows = list(csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise RequestError(f"{path.name} cannot be read as text with a date on each line: {error}") from error
     width = max((len(row) for row in rows), default=0)
+    if len(rows) * width > MOST_CELLS:
+        raise RequestError(f"{path.name} has {len(rows)} lines and {width} columns, too many for dates; keep one column of dates")
     columns: dict[str, list[np.datetime64 | None]] = {}
     for column in range(width):
         dates = [detect_date(row[column]) if column < len(row) else None for row in rows]

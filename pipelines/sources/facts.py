@@ -104,6 +104,9 @@ def why_not(facts: FileFacts, band: Band, dtype: np.dtype) -> tuple[str, str] | 
         return "wrong-dtype", f"band {band.name} holds {facts.dtype}, the other scenes {dtype}; convert or remove it"
     if facts.unit and band.unit and facts.unit != band.unit:
         return "wrong-unit", f"band {band.name} is in {facts.unit!r}, the cube in {band.unit!r}; convert it, or state source.unit"
+    if not (math.isfinite(facts.scale) and facts.scale and math.isfinite(facts.offset)):
+        stated = f"band {band.name} has scale {facts.scale:g} and offset {facts.offset:g}, which leave nothing of its values"
+        return "wrong-scale", f"{stated}; correct the file, or state source.scale and source.offset"
     factor, shift = step_to(facts, band)
     is_whole = round(factor) != 0 and abs(factor - round(factor)) < RELATIVE and abs(shift - round(shift)) < 1e-3
     if dtype.kind != "f" and not is_whole:

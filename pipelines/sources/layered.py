@@ -152,6 +152,7 @@ class LayeredSource(DecodesFiles, ABC):
                     index, alpha = (asset.index, None) if self._is_placed else self._choose_band(dataset, scene, name, asset)
                     check_raster(dataset, Path(asset.path), scene.id, (index,))
                     mask = Path(f"{asset.path}.msk")
+                    check_inside(self.path, mask, scene.id)
                     mask_file = stack.enter_context(open_raster(mask, None, scene.id)) if mask.is_file() else None
                     yield open_raster_layer(dataset, index, self.requested, name, scene.id, alpha, mask_file)
         except MissingInput as error:

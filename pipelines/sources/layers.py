@@ -23,7 +23,10 @@ from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, is_storable
 from pipelines.sources import cf
 from pipelines.sources.facts import FileFacts, numbers_in, stated_values
-from pipelines.sources.opening import band_descriptions, hdf5_data_set
+from pipelines.sources.hdf5_chunks import Unwritten, unwritten_chunks
+from pipelines.sources.opening import band_descriptions, block_bytes_of, decoding, hdf5_data_set
+from pipelines.sources.tiff_blocks import Blocks, blocks_of
+from pipelines.wording import harmless
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ class Layer(Protocol):
 class RasterLayer:
     """A band of an open GDAL raster; `read_as` reinterprets the stored bits.
 
-    Missing are also pixels where its internal mask, the band `alpha` (1-based) or `mask_file` (an open `.msk` file) is 0.
+    Missing are also pixels where its internal mask, the band `alpha` (1-based) or `mask_file` (an open `.msk` file) is 0, and
+    those of the `blocks` of a TIFF that were never written.
     """
 
     dataset: rasterio.DatasetReader
@@ -153,6 +157,7 @@ class RasterLayer:
     read_as: np.dtype | None = None
     alpha: int | None = None
     mask_file: rasterio.DatasetReader | None = None
+    blocks: Blocks | None = None
 
     @cached_property
     def facts(self) -> FileFacts:
@@ -162,6 +167,7 @@ class RasterLayer:
         declared = self.dataset.nodatavals[at]
         nodata = nodata if declared is None else (declared, *(value for value in nodata if value != declared))
         masks = {"mask band": self._has_mask_band, "alpha band": self.alpha is not None, "mask file": self.mask_file is not None}
+        masks["block that was never written"] = self.blocks is not None and self.blocks.unwritten(self.index) is not None
         return FileFacts(
             self.read_as or stored,
             self.grid,
@@ -170,7 +176,7 @@ class RasterLayer:
             same_bits(nodata, stored, self.read_as),
             valid_range,
             ", ".join(name for name, is_there in masks.items() if is_there),
-            self.dataset.units[at] or "",
+            harmless(self.dataset.units[at] or "", 100),
             "" if self.dataset.count == 1 else band_descriptions(self.dataset)[at],
             self.dataset.count - (self.alpha is not None),
         )
@@ -181,7 +187,8 @@ class RasterLayer:
         return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
-        return reinterpret(self.dataset.read(self.index, window=_window(rows, columns)), self.read_as)
+        with decoding(block_bytes_of(self.dataset, self.index)):
+            return reinterpret(self.dataset.read(self.index, window=_window(rows, columns)), self.read_as)
 
     def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
         window = _window(rows, columns)
@@ -191,7 +198,10 @@ class RasterLayer:
         if self.mask_file is not None:
             band = self.index if self.index <= self.mask_file.count else 1
             visible.append(self.mask_file.read(band, window=window))
-        return np.logical_or.reduce([plane == 0 for plane in visible]) if visible else None
+        hidden = [plane == 0 for plane in visible]
+        if self.blocks is not None and (unwritten := self.blocks.unwritten_pixels(self.index, rows, columns)) is not None:
+            hidden.append(unwritten)
+        return np.logical_or.reduce(hidden) if hidden else None
 
 
 def _window(rows: slice, columns: slice) -> Window:
@@ -213,29 +223,42 @@ class Hdf5Layer:
     axes: cf.Axes
     read_as: np.dtype | None = None
     is_step: bool = False  # what lies beside this plane are other dates
+    unwritten: Unwritten | None = None
 
     @cached_property
     def facts(self) -> FileFacts:
         stored = cf.value_dtype(self.data)
         nodata, valid_range = cf.stated(self.data)
-        unit = cf.text_attribute(self.data, "units")
+        unit = harmless(cf.text_attribute(self.data, "units"), 100)
         return FileFacts(
             self.read_as or stored,
             self.grid,
             *cf.packing(self.data),
             same_bits(nodata, stored, self.read_as),
             valid_range,
+            "chunk that was never written" if self._has_unwritten else "",
             unit="" if unit == "1" else unit,
             planes=1 if self.is_step else self.axes.planes(self.data),
         )
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
-        stored = self.axes.window(self.data, self.index, rows, columns)
+        stored = self.axes.as_yx(self.data[self.axes.at(self.data, self.index, rows, columns)])
         unsigned = cf.value_dtype(self.data)
         return reinterpret(stored, self.read_as or (unsigned if unsigned.kind != stored.dtype.kind else None))
 
     def masked(self, rows: slice, columns: slice) -> np.ndarray | None:
-        return None
+        if self.unwritten is None:
+            return None
+        return self.axes.as_yx(self.unwritten.pixels(self.axes.at(self.data, self.index, rows, columns)))
+
+    @property
+    def _has_unwritten(self) -> bool:
+        """Whether a chunk of this plane was never written."""
+        if self.unwritten is None:
+            return False
+        plane, chunks = self.axes.plane, self.unwritten.chunks
+        at = 0 if plane is None else self.index // self.unwritten.chunk_shape[plane]
+        return bool((chunks if plane is None else chunks.take(at, axis=plane)).any())
 
 
 def reinterpret(stored: np.ndarray, read_as: np.dtype | None) -> np.ndarray:
@@ -269,10 +292,12 @@ def open_raster_layer(
     if mask_file is not None and mask_file.shape != dataset.shape:
         detail = f"the mask file has {mask_file.shape} pixels, the raster {dataset.shape}; make it again or remove it"
         raise SceneRefused(label, "wrong-grid", detail)
-    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as, alpha, mask_file)
+    blocks = blocks_of(Path(dataset.name)) if dataset.driver == "GTiff" else None
+    return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as, alpha, mask_file, blocks)
 
 
-_Placed = tuple[cf.Axes, str | None, cf.Transform | None]  # axes, CRS and affine, as far as the file states them
+# axes, CRS and affine as far as the file states them, chunks that were never written
+_Placed = tuple[cf.Axes, str | None, cf.Transform | None, Unwritten | None]
 _known: dict[tuple[object, ...], _Placed] = {}  # reading it takes milliseconds
 
 
@@ -287,9 +312,9 @@ def open_hdf5_layer(file: h5py.File, name: str, index: int, requested: BandReque
         axes = cf.axes_of(data, label)
         crs = cf.cf_crs(file, data, axes)
         transform = None if requested.transform else cf.cf_transform(data, axes, requested.crs or crs, label)
-        _known[key] = axes, crs, transform
-    axes, crs, transform = _known[key]
+        _known[key] = axes, crs, transform, unwritten_chunks(data, cf.stated(data)[0], label)
+    axes, crs, transform, unwritten = _known[key]
     if not 0 <= index < axes.planes(data):
         raise SceneRefused(label, "missing-band", f"{name!r} has {axes.planes(data)} planes, no plane {index}")
     grid = requested.grid(crs, transform, axes.shape_yx(data), label)
-    return Hdf5Layer(data, index, grid, axes, requested.bits_of(band, cf.value_dtype(data)))
+    return Hdf5Layer(data, index, grid, axes, requested.bits_of(band, cf.value_dtype(data)), unwritten=unwritten)

@@ -10,12 +10,14 @@ external storage and virtual data sets, which refer to other files, are refused.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import stat
-import struct
+import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,16 @@ import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from pipelines.errors import MissingInput, SceneRefused
+from pipelines.errors import DriftlineError, MissingInput, SceneRefused
+from pipelines.sources.hdf5_chunks import has_endless_heap
+from pipelines.sources.tiff_blocks import DamagedDirectory, blocks_of
 
 MAX_BAND_PX = 60_000**2  # pixels of one band; a Sentinel-2 tile at 10 m has 0.12e9, this is 3.6e9
-MAX_BLOCK_BYTES = 1 << 30  # one tile or strip, which the decoder allocates in one piece
+MAX_BLOCK_BYTES = 1 << 28  # one tile, strip or chunk, which the decoder allocates in one piece
+LARGE_BYTES = 1 << 25  # of such large pieces one at a time is decoded, whatever the number of threads
 SUPPORTED_KINDS = "iuf"  # numpy kinds: integers and floats; other kinds are not measurements
+
+large_reads = threading.Lock()
 
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files
@@ -49,19 +56,41 @@ def open_raster(
     A read error inside the `with` block raises SceneRefused(unreadable) too.
     """
     path, label = Path(path), scene_id or Path(path).name
-    with nullcontext() if _kept.get() else rasterio.Env(**GDAL_OPTIONS):
-        try:
-            with _kept_or_opened(str(path), lambda: _raster_dataset(path, label)) as dataset:
-                check_raster(dataset, path, label, indexes)
-                yield dataset
-        except RasterioError as error:
-            raise SceneRefused(label, "unreadable", f"{path.name} cannot be read: {_cause(error)}") from error
+    with (
+        nullcontext() if _kept.get() else rasterio.Env(**GDAL_OPTIONS),
+        refusing(path, label, "rasterio"),
+        _kept_or_opened(str(path), lambda: _raster_dataset(path, label)) as dataset,
+    ):
+        check_raster(dataset, path, label, indexes)
+        yield dataset
+
+
+@contextmanager
+def refusing(path: Path, label: str, library: str) -> Iterator[None]:
+    """Inside the context every error that `library` raises on what is in the file becomes SceneRefused(unreadable).
+
+    Libraries answer damaged files with errors of many classes (KeyError, RuntimeError, UnicodeDecodeError, MemoryError...). An
+    error of the same classes that does not come out of the library is ours, and stays what it is.
+    """
+    try:
+        yield
+    except DriftlineError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError | RasterioError) and not _comes_from(error, library):
+            raise
+        raise SceneRefused(label, "unreadable", f"{path.name} cannot be read: {_cause(error)[:500]}") from error
+
+
+def _comes_from(error: Exception, library: str) -> bool:
+    frames = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(library in name for name in frames)
 
 
 def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
     head = _first_bytes(path, label)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        driver, problem = "GTiff", _directory_outside_file(path)
+        driver, problem = "GTiff", _damaged_directory(path)
     elif head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
         driver, problem = "JP2OpenJPEG", _jpeg2000_outside_file(path)
     else:
@@ -76,6 +105,30 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
             return rasterio.open(path, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE", GEOREF_SOURCES="INTERNAL")
     except RasterioError as error:
         raise SceneRefused(label, "unreadable", f"{path.name} cannot be read as {driver}: {_cause(error)}") from error
+
+
+def block_bytes_of(dataset: rasterio.DatasetReader, index: int) -> int:
+    """What one decoded block of the 1-based band takes, with the other bands that lie in it."""
+    rows, columns = dataset.block_shapes[index - 1]
+    in_block = dataset.count if _is_interleaved(dataset) else 1
+    return int(rows * columns * np.dtype(dataset.dtypes[index - 1]).itemsize * in_block)
+
+
+def _is_interleaved(dataset: rasterio.DatasetReader) -> bool:
+    return dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
+
+
+def decoding(block_bytes: int) -> AbstractContextManager[object]:
+    """Inside the context, blocks of so many bytes may be decoded: one thread at a time where they are large."""
+    return large_reads if block_bytes > LARGE_BYTES else nullcontext()
+
+
+def _damaged_directory(path: Path) -> str:
+    try:
+        blocks_of(path)
+    except DamagedDirectory as error:
+        return str(error)
+    return ""
 
 
 def band_descriptions(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
@@ -147,7 +200,7 @@ def _first_bytes(path: Path, label: str) -> bytes:
 def check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexes: tuple[int, ...] | None) -> None:
     """Raises SceneRefused(missing-band, wrong-dtype, too-large, truncated) for the 1-based bands `indexes` (None: all)."""
     check_size(label, path.name, (dataset.height, dataset.width))
-    is_interleaved = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
+    is_interleaved = _is_interleaved(dataset)
     indexes = indexes or dataset.indexes
     for index in indexes:
         if not 1 <= index <= dataset.count:
@@ -155,100 +208,39 @@ def check_raster(dataset: rasterio.DatasetReader, path: Path, label: str, indexe
         dtype = np.dtype(dataset.dtypes[index - 1])
         if dtype.kind not in SUPPORTED_KINDS:
             raise SceneRefused(label, "wrong-dtype", f"band {index} of {path.name} holds {dtype}; expected integers or floats")
-        rows, columns = dataset.block_shapes[index - 1]
-        block_bytes = rows * columns * dtype.itemsize * (dataset.count if is_interleaved else 1)
+        block_bytes = block_bytes_of(dataset, index)
         if block_bytes > MAX_BLOCK_BYTES:
-            detail = f"one block of {path.name} takes {block_bytes / 1e9:.1f} GB of memory"
-            limit = f"the limit is {MAX_BLOCK_BYTES / 1e9:.1f} GB; rewrite it in tiles (gdal_translate -of COG)"
+            detail = f"one block of {path.name} takes {block_bytes / 1e9:.2f} GB of memory"
+            limit = f"the limit is {MAX_BLOCK_BYTES / 1e9:.2f} GB; rewrite it in tiles (gdal_translate -of COG)"
             raise SceneRefused(label, "too-large", f"{detail}, {limit}")
     if dataset.driver == "GTiff":
-        status = path.stat()
+        blocks, size = blocks_of(path), path.stat().st_size
         for index in indexes[:1] if is_interleaved else indexes:
-            if problem := _block_outside_file(dataset, index, str(path), status.st_size, status.st_mtime_ns):
+            if problem := blocks.outside(index, size):
                 raise SceneRefused(label, "truncated", f"{path.name}: {problem}; download it again")
-
-
-_whole_bands: set[tuple[str, int, int, int]] = set()
-
-
-def _block_outside_file(dataset: rasterio.DatasetReader, index: int, path: str, size: int, mtime_ns: int) -> str:
-    """Message for the first tile or strip of the band that extends past the end of the file; "" if none does.
-
-    Offsets and byte counts as in TIFF 6.0, sections 8 and 15; blocks without an offset are sparse (GDAL: nodata).
-    """
-    key = (path, index, size, mtime_ns)
-    if key in _whole_bands:
-        return ""
-    block_rows, block_columns = dataset.block_shapes[index - 1]
-    for row in range(-(-dataset.height // block_rows)):
-        for column in range(-(-dataset.width // block_columns)):
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", index)
-            count = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", index)
-            end = int(offset or 0) + int(count or 0)
-            if end > size:
-                return f"block ({row}, {column}) of band {index} ends at byte {end}, the file has {size}"
-    if len(_whole_bands) > 100_000:
-        _whole_bands.clear()
-    _whole_bands.add(key)
-    return ""
-
-
-TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-
-
-def _directory_outside_file(path: Path) -> str:
-    """Message if the first image directory of a TIFF, or a value of its tags, extends past the end of the file; "" if not.
-
-    GDAL ignores tags whose values are truncated, and reads blank pixels. TIFF 6.0, section 2; BigTIFF (magic 43) has 8-byte
-    counts and offsets.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(16)
-        order, is_big = ("<" if head[:2] == b"II" else ">"), head[2:4] in (b"+\0", b"\0+")
-        count_format, offset_format, entry_bytes, inline = ("Q", "Q", 20, 8) if is_big else ("H", "I", 12, 4)
-        count_bytes = struct.calcsize(count_format)
-        if len(head) < (16 if is_big else 8):
-            return "the header is truncated"
-        (start,) = struct.unpack_from(order + offset_format, head, 8 if is_big else 4)
-        file.seek(min(start, size))
-        raw = file.read(count_bytes)
-        if len(raw) < count_bytes:
-            return f"the image directory begins at byte {start}, the file has {size}"
-        (count,) = struct.unpack(order + count_format, raw)
-        end = start + count_bytes + count * entry_bytes
-        if end > size:
-            return f"the image directory ends at byte {end}, the file has {size}"
-        entries = file.read(count * entry_bytes)
-    for at in range(0, len(entries), entry_bytes):
-        tag, kind, values = struct.unpack_from(order + "HH" + offset_format, entries, at)
-        length = values * TYPE_BYTES.get(kind, 1)
-        (position,) = struct.unpack_from(order + offset_format, entries, at + entry_bytes - inline)
-        if length > inline and position + length > size:
-            return f"the values of tag {tag} end at byte {position + length}, the file has {size}"
-    return ""
 
 
 def _jpeg2000_outside_file(path: Path) -> str:
     """Message if a box (ISO 15444-1, annex I) or the codestream extends past the end of the file; "" if not."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        position = 0
+        position, end = 0, 0
         if file.read(4) != b"\xff\x4f\xff\x51":
-            while position + 8 <= size:
+            while position < size:
                 file.seek(position)
                 header = file.read(16)
+                if len(header) < 8:
+                    return f"the header of a box at byte {position} is cut off"
                 length, kind = int.from_bytes(header[:4], "big"), header[4:8]
                 length = {0: size - position, 1: int.from_bytes(header[8:16], "big")}.get(length, length)
                 if length < 8 or position + length > size:
                     return f"box {kind!r} ends at byte {position + length}, the file has {size}"
                 position += length
                 if kind == b"jp2c":
-                    size = position
-                    break
-            else:
+                    end = position
+            if not end:
                 return "it holds no codestream"
-        file.seek(max(size - 2, 0))
+        file.seek(max((end or size) - 2, 0))
         return "" if file.read(2) == b"\xff\xd9" else "the codestream has no end marker"
 
 
@@ -266,11 +258,8 @@ def check_size(label: str, name: str, shape_yx: tuple[int, int]) -> None:
 def open_hdf5(path: str | Path, scene_id: str | None = None) -> Iterator[h5py.File]:
     """The HDF5 or netCDF-4 file at `path`, read-only. Raises MissingInput, SceneRefused(driver, truncated, unreadable)."""
     path, label = Path(path), scene_id or Path(path).name
-    with _kept_or_opened(str(path), lambda: _hdf5_file(path, label)) as file:
-        try:
-            yield file
-        except OSError as error:
-            raise SceneRefused(label, "unreadable", f"{path.name}: {error}") from error
+    with refusing(path, label, "h5py"), _kept_or_opened(str(path), lambda: _hdf5_file(path, label)) as file:
+        yield file
 
 
 def _hdf5_file(path: Path, label: str) -> h5py.File:
@@ -278,9 +267,11 @@ def _hdf5_file(path: Path, label: str) -> h5py.File:
     if head[:8] != b"\x89HDF\r\n\x1a\n":
         hint = "; this is classic netCDF: convert it with nccopy -k nc4" if head[:3] == b"CDF" else ""
         raise SceneRefused(label, "driver", f"{path.name} is not HDF5 (or netCDF-4), whatever its name says{hint}")
+    if has_endless_heap(path):
+        raise SceneRefused(label, "unreadable", f"{path.name} has a damaged global heap; download it again")
     try:
         return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 << 20)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = "truncated" if "truncated" in str(error) else "unreadable"
         raise SceneRefused(label, reason, f"{path.name} cannot be read as HDF5: {error}") from error
 
@@ -303,8 +294,9 @@ def hdf5_data_set(file: h5py.File, name: str, label: str) -> h5py.Dataset:
         raise SceneRefused(label, "driver", f"the pixels of {name!r} in {_file_name(file)} are stored in other files")
     if item.ndim >= 2:
         check_size(label, f"{name!r} in {_file_name(file)}", item.shape[-2:])
-    if item.chunks and int(np.prod(item.chunks)) * item.dtype.itemsize > MAX_BLOCK_BYTES:
-        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {item.chunks}; rewrite it")
+    if item.chunks and math.prod(item.chunks) * item.dtype.itemsize > MAX_BLOCK_BYTES:
+        limit = f"a chunk may take {MAX_BLOCK_BYTES / 1e6:.0f} MB of memory; rewrite it in smaller ones (h5repack -l CHUNK=...)"
+        raise SceneRefused(label, "too-large", f"a chunk of {name!r} in {_file_name(file)} is {item.chunks}; {limit}")
     return item
 
 
@@ -333,5 +325,9 @@ def _cause(error: BaseException) -> str:
 
 def check_inside(folder: Path, path: Path, label: str) -> None:
     """Raises SceneRefused(driver) for a symbolic link that points out of its folder (the folder itself may be a link)."""
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise SceneRefused(label, "driver", f"{path.name} is a link that leads nowhere; replace it with the file") from error
+    if is_outside:
         raise SceneRefused(label, "driver", f"{path.name} is a link that points out of {folder.name}; replace it with the file")

@@ -197,6 +197,7 @@ def _answer_to(message: Any, buffers: list[Any], own_bytes: int) -> tuple[bytes,
         if is_shortage(error):
             return _pickled(Answer("memory"))
         trace = traceback.format_exc()
+        error.__cause__ = error.__context__ = None  # GDAL's errors cannot be read back
         try:
             message, _ = _pickled(Answer("error", error, trace))
             pickle.loads(message)

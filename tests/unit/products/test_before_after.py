@@ -193,4 +193,4 @@ def test_recovered_pixels_have_their_own_colour_and_place_in_the_legend(tmp_path
     ("row", "column", "expected"), [(50, 50, (14, 14)), (50, 97, (-14, 14)), (2, 50, (14, -14)), (98, 1, (14, 14))]
 )
 def test_the_number_of_a_mark_stays_on_the_map(row, column, expected):
-    assert _inwards(row, column, (100, 100), 1) == expected
+    assert _inwards(column / 100, row / 100, 1) == expected

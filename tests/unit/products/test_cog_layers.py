@@ -11,7 +11,7 @@ from pipelines.calendar import to_days
 from pipelines.errors import ArtefactDamaged
 from pipelines.grid import Grid
 from pipelines.products.cog import Lineage, sidecar, write_layers
-from pipelines.products.layers import CHANGE_LAYERS, MONITOR_LAYERS, NO_DATE, as_calendar
+from pipelines.products.layers import CHANGE_LAYERS, MONITOR_LAYERS, NO_DATE, Class, Layer, LayerBand, as_calendar, as_code
 from pipelines.products.polygons import outline_changes
 
 LINEAGE = Lineage("SNAP", "DETECTOR", "CONFIG", "0.1.0", "2020-06-05T00:00:00Z", ("scene a",))
@@ -82,6 +82,16 @@ def test_numbers_come_back_and_are_nodata_where_nothing_was_monitored(cogs):
             np.testing.assert_array_equal(raster.read(1), expected)
             assert np.isnan(raster.nodata)
             assert raster.units == (unit,)
+
+
+def test_names_of_classes_are_printable_in_tags_and_beside_the_file(tmp_path):
+    classes = (Class(0, "none", "", "#888888", is_nodata=True), Class(1, "re\x1b[31md\nx", "", "#ff0000"))
+    layer = Layer("class", "", "class", "uint8", 0, (LayerBand("class", "", "", as_code),), classes)
+    written = write_layers({"class": np.ones((4, 5), np.uint8)}, [layer], grid(), "\x1b[2J", LINEAGE, tmp_path)
+    with rasterio.open(written["class"]) as raster:
+        assert raster.tags()["CLASS_1"] == "re\\x1b[31md\\nx"
+    names = [entry.text for entry in ElementTree.parse(sidecar(written["class"])).iter("Category")]
+    assert names == ["none", "re\\x1b[31md\\nx"]
 
 
 def test_classes_carry_colours_and_names(cogs):

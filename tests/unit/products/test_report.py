@@ -90,6 +90,12 @@ def test_what_comes_from_files_is_escaped_and_nothing_is_loaded(report: Report) 
     assert not re.search(r"url\(|@import", html)
 
 
+def test_control_characters_of_names_are_written_out(report: Report) -> None:
+    html = render_report(replace(report, notes=["class \x1b[31mred\x1b[0m \u202egnp"], config_yaml="name: \x9b31m"))
+    assert "class \\x1b[31mred" in html
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", html)
+
+
 def test_markdown_makes_neither_links_nor_html_nor_broken_tables_of_anything(report: Report) -> None:
     text = render_markdown(report)
     for live in ("<script", " [a](", "http://", "www.x"):

@@ -151,3 +151,17 @@ def test_a_code_that_is_the_nodata_value_of_its_raster_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"0 means no data, labels.codes that it is 'wheat'"):
         read_raster(path, {0: "wheat", 1: "soy"}, GRID, YEAR)
     assert len(read_raster(path, {1: "soy", 2: "lake"}, GRID, YEAR).names) == 4
+
+
+def test_a_vector_file_is_opened_by_what_it_holds(tmp_path):
+    path, square = tmp_path / "labels.geojson", box(500_000, 7_999_960, 500_020, 8_000_000)
+    path.write_text(
+        '<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>/etc/passwd</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>'
+    )
+    with pytest.raises(RequestError, match="cannot be read as GeoJSON"):
+        read_polygons(path, FIELDS, GRID, YEAR)
+    frame = geopandas.GeoDataFrame({"label": ["soy", "ma\x1b[31mize"]}, geometry=[square, square.buffer(1)], crs=GRID.crs)
+    frame.to_file(path, driver="GeoJSON")
+    given = read_polygons(path, FIELDS, GRID, YEAR)
+    assert set(given.names) == {"soy", "ma\\x1b[31mize"}  # a class names rasters, rows and tags: no control characters
+    assert len(given.names) == 16

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
-from source_rasters import UTM, ramp, write_tiff
+from source_rasters import UTM, ramp, write_cube, write_tiff
 
 from pipelines.errors import MissingInput, SceneRefused
 from pipelines.sources import opening
@@ -165,6 +165,32 @@ def test_hdf5_references_to_other_files_are_refused(tmp_path):
         np.testing.assert_array_equal(hdf5_data_set(file, "here", "a")[:], ramp())
     with pytest.raises(SceneRefused, match="there are: here"), open_hdf5(tmp_path / "a.h5") as file:
         hdf5_data_set(file, "nowhere", "a")
+
+
+def test_an_hdf5_heap_that_never_ends_is_refused(tmp_path):
+    """The library reads an object of no length in a global heap for ever."""
+    path = write_cube(tmp_path / "a.nc", {"b1": ramp()[None]}, [0])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL") + 16
+    while int.from_bytes(content[at : at + 2], "little"):
+        at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
+    content[at + 8 : at + 16] = bytes(8)  # the length of the free space
+    path.write_bytes(content)
+    with pytest.raises(SceneRefused, match="global heap"), open_hdf5(path):
+        pass
+
+
+def test_errors_of_our_own_are_no_refusals(tmp_path):
+    with pytest.raises(KeyError, match="ours"), open_raster(write_tiff(tmp_path / "a.tif")):
+        raise KeyError("ours")
+
+
+def test_overviews_must_be_complete_too(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", tiled=True, blockxsize=16, blockysize=16)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2])
+    path.write_bytes(path.read_bytes()[:-3])
+    assert reason_of(path) == "truncated"
 
 
 def test_broken_hdf5_is_refused(tmp_path):
