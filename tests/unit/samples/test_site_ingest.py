@@ -5,10 +5,10 @@ import pytest
 import rasterio
 from affine import Affine
 
-from pipelines.change.site_ingest import LabelSettings, changed_fraction
-from pipelines.change.site_ingest import read_label as read_with
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
+from pipelines.samples.site_ingest import change_labels, class_share
+from pipelines.samples.site_ingest import read_label as read_with
 
 UTM = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (4, 5))
 CODES = np.array([[1, 1, 2, 1, 1], [1, 2, 2, 1, 1], [1, 1, 1, 0, 0], [1, 1, 9, 1, 1]], np.uint8)
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 def read_label(path, grid, grid_of=None, **settings) -> SimpleNamespace:
-    label_YX, notes = read_with(path, grid, LabelSettings(**settings), grid_of)
+    label_YX, notes = read_with(path, grid, change_labels(**settings), grid_of)
     return SimpleNamespace(label_YX=label_YX, notes=tuple(notes))
 
 
@@ -35,7 +35,7 @@ def test_codes_become_unchanged_changed_unknown(tmp_path):
     label = read_label(write(tmp_path / "cm.tif"), UTM, **OSCD, grid_of=UTM)
     assert label.label_YX.dtype == np.uint8
     np.testing.assert_array_equal(label.label_YX, CLASSES)
-    assert changed_fraction(label.label_YX) == 3 / 17
+    assert class_share(label.label_YX) == 3 / 17
     assert label.notes == ("cm.tif: 15.0% of the pixels are unknown and left out (codes 0 (2 px), 9 (1 px) mean neither)",)
 
 

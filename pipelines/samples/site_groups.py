@@ -9,8 +9,8 @@ groups {g, h} serves both: it calibrates on h where g is scored, and on g where 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.change.windows import Region
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import Region
 from pipelines.tiles import Box
 
 LEAST_GROUPS = 3  # one to score, one to calibrate on, one to learn from
