@@ -12,7 +12,7 @@ from pydantic import Field
 from configs.build import build_request
 from configs.paths import BELOW_SOURCE
 from configs.run import Run
-from configs.schema import Finding, InputPath, Name, Sections, missing_folder, suggest
+from configs.schema import Finding, InputPath, Name, Sections, Strict, missing_folder, suggest
 from configs.sources import SourceDefaults
 from configs.yaml_positions import Key
 
@@ -64,7 +64,22 @@ class SitesSource(SourceDefaults):
         yield from no_folder or _check_sites(self, sections)
 
 
+class PairsConfig(Strict):
+    """What is done to the dates of a site before anything compares them."""
+
+    normalise: Literal["z_score", "none"] = Field("z_score", description="per site, date and band, over usable pixels")
+    coregister: bool = Field(True, description="move later dates onto the first by a fraction of a pixel, where that fits better")
+    max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not applied, and noted")
+
+
 # ---------------------------------------------------------------- checks
+
+
+def check_label_path(path: str, source: object) -> Iterator[Finding]:
+    """A finding for labels.path where every site would get the same label."""
+    if isinstance(source, SitesSource) and "{site}" in source.pattern and "{site}" not in path:
+        problem = "every site would get the same label"
+        yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
 
 
 def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:

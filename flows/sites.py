@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -21,6 +21,7 @@ from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from flows.planning import Extent
+    from pipelines.samples.decoded_sites import SiteFiles
     from pipelines.samples.site_ingest import LabelFacts, LabelSettings
     from pipelines.sources.sites import SiteSource
 
@@ -101,6 +102,23 @@ def ingest_one_site(context: Invocation, name: str, source: SiteSource, labels: 
     before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
     is_new = report.is_new or label.label_sha256 != before
     return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
+
+
+def site_files(context: Invocation, made_by: Mapping[str, object], bands: Sequence[str] = ()) -> dict[str, SiteFiles]:
+    """Where the sites of the last ingest lie. `made_by`: what decoded images depend on beside cube, label and bands.
+
+    Raises MissingInput.
+    """
+    from pipelines.samples.decoded_sites import SiteFiles
+
+    folder, files = context.folder, {}
+    for name, about in require(folder, "ingest")["sites"].items():
+        label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
+        made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
+        made_from |= {"bands": list(bands)} if bands else {}
+        uri, decoded = folder.cube_of(name), folder.samples / name
+        files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"], tuple(bands))
+    return files
 
 
 def labels_of(context: Invocation) -> dict[str, str]:

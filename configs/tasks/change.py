@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from configs import sites
+from configs.networks import PAIR_NETWORKS
 from configs.paths import BELOW_SOURCE
 from configs.run import CubeConfig, ModelConfig, Run, StartedTraining
 from configs.schema import Finding, Fraction, Name, Sections, Strict, check_must_beat
-from configs.sites import SitesSource
+from configs.sites import PairsConfig, SitesSource, check_label_path
 
 if TYPE_CHECKING:
     from pipelines.change.method_comparison import Comparison
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 # Packages are imported where they are needed: a verb that only reads a config must not wait for torch, which the builders of
 # detectors load (`configs.tasks.change_detectors`).
-
-PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # model.kind of those that compare exactly two dates
 
 # ---------------------------------------------------------------- schema
 
@@ -43,17 +42,7 @@ class LabelsConfig(Strict):
         if both:
             problem = f"the codes {both} mean changed and unchanged"
             yield Finding(("labels", "changed"), problem, "every code in one of the lists")
-        if source is not None and "{site}" in source.pattern and "{site}" not in self.path:
-            problem = "every site would get the same label"
-            yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
-
-
-class PairsConfig(Strict):
-    """What is done to the dates of a site before anything compares them."""
-
-    normalise: Literal["z_score", "none"] = Field("z_score", description="per site, date and band, over usable pixels")
-    coregister: bool = Field(True, description="move later dates onto the first by a fraction of a pixel, where that fits better")
-    max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not applied, and noted")
+        yield from check_label_path(self.path, source)
 
 
 class ChangeModel(Strict):

@@ -11,7 +11,7 @@ from pydantic import Field
 from configs.paths import READ
 from configs.run import CubeConfig
 from configs.schema import Finding, InputPath, LocalPath, Name, OutputPath, Sections, Strict, UtcDate
-from configs.tasks.change import PairsConfig
+from configs.sites import PairsConfig
 
 if TYPE_CHECKING:
     from models.baselines.change_indices import ChangeVector

@@ -13,14 +13,13 @@ from configs.sites import build_sites
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from configs.trained import used_by
-from flows import code
-from flows.folder import RunFolder, code_version, load_checkpoint, require, require_model
+from flows import code, sites
+from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sites import SiteLabels, extent_of, ingest_sites, labels_of
-from flows.stage import require_unchanged
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks.change_models import audit_of, bands_seen, begun_from, pixel_areas, save, score_as_it_is
 from flows.trained import check_start
-from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
+from pipelines.errors import RequestError
 from pipelines.files import write_text
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
@@ -77,19 +76,16 @@ class Change(TrainedTask):
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Raises MissingInput (cube or model gone), RequestError (other settings or labels), ArtefactDamaged (another model)."""
-        from models.checkpoint import DETECTOR
+        """Also raises RequestError for other labels."""
         from pipelines.samples.decoded_sites import check_cubes
 
         if stage != "report":
             check_cubes(site_files(context))
+        super().check(context, stage)
         if stage != "train":
-            trained = require_unchanged(context, self)
             labels = labels_of(context)
-            if trained.get("labels", labels) != labels:
+            if require(context.folder, "train").get("labels", labels) != labels:
                 raise RequestError("the labels have changed since the model was trained; run `driftline train CONFIG` first")
-            if stage != "report":
-                require_model(context.folder, trained, DETECTOR.hash)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, run = context.folder, context.run.model_dump(mode="json")
@@ -105,14 +101,9 @@ class Change(TrainedTask):
         return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
-        """True if the model of the record, or the table of its evaluation, is there."""
-        from models.checkpoint import DETECTOR
-
+        """Also whether the table of the evaluation is there."""
         if stage == "train":
-            try:
-                require_model(context.folder, record, DETECTOR.hash)
-            except (MissingInput, ArtefactDamaged):
-                return False
+            return super().is_whole(context, stage, record)
         return stage != "evaluate" or context.folder.evaluation_table.exists()
 
     def checkpoint(self) -> Checkpoint[Any]:
@@ -286,19 +277,8 @@ def open_scores(context: Invocation, stage: str) -> SiteScores:
 
 def site_files(context: Invocation) -> dict[str, SiteFiles]:
     """Where the sites of the last ingest lie. Raises MissingInput."""
-    from pipelines.samples.decoded_sites import SiteFiles
-
-    folder = context.folder
     made_by = {"pairs": context.run.pairs.model_dump(mode="json"), "code": code.digest(TRAINED)}
-    files = {}
-    for name, about in require(folder, "ingest")["sites"].items():
-        label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
-        made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
-        uri, decoded = folder.cube_of(name), folder.samples / name
-        bands = () if used_by(context.run) is None else tuple(bands_seen(context.run))
-        made_from |= {"bands": list(bands)} if bands else {}
-        files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"], bands)
-    return files
+    return sites.site_files(context, made_by, () if used_by(context.run) is None else bands_seen(context.run))
 
 
 # ---------------------------------------------------------------- evaluation and report

@@ -13,9 +13,7 @@ from pipelines.errors import RequestError
 from pipelines.progress import Progress
 from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, about_site, decode_site, key_of, open_site
 from pipelines.samples.pairs import PairSettings
-from pipelines.samples.site_groups import Grouping, group_sites
-
-STRIP_GAP_PX = 30  # between the strips of a site, so that windows do not share their surroundings
+from pipelines.samples.site_groups import STRIP_GAP_PX, Grouping, group_sites
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pipelines.learning.intervals import Interval, Statistic, jackknife
 
 CALIBRATION_BINS = 10
 TEMPERATURES = (0.05, 20.0)
+PASSES, CANDIDATES, WEIGHTS = 2, 101, (1e-6, 1e6)  # of the search for the weights of a decision
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ def class_figure_of(name: str, k: int, sums_RX: np.ndarray) -> np.ndarray:
             return _share(2 * right_R, labelled_R + mapped_R)
 
 
+def mean_f1_of(sums_RX: np.ndarray) -> np.ndarray:
+    """Mean F1 of the classes that are labelled or mapped, (R,)."""
+    f1_KR = np.stack([class_figure_of("f1", k, sums_RX) for k in range(math.isqrt(sums_RX.shape[1]))])
+    return _share(np.nansum(f1_KR, axis=0), np.isfinite(f1_KR).sum(axis=0))
+
+
 def _square(sums_RX: np.ndarray) -> np.ndarray:
     classes = math.isqrt(sums_RX.shape[1])
     return sums_RX.reshape(-1, classes, classes)
@@ -97,16 +104,16 @@ def over_blocks(counts_BKK: np.ndarray, statistic: Statistic, confidence: float,
     return replace(found, low=min(found.low, float(low)), high=max(found.value, float(high)))
 
 
-def accuracy_difference(ours_BKK: np.ndarray, theirs_BKK: np.ndarray, confidence: float, *, balanced: bool = False) -> Interval:
-    """Accuracy (overall, or balanced) of ours minus theirs, in pairs over the same blocks."""
-    cells, statistic = ours_BKK[0].size, balanced_accuracy_of if balanced else accuracy_of
+def difference(ours_BKK: np.ndarray, theirs_BKK: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
+    """The statistic of ours minus that of theirs, in pairs over the same blocks."""
+    cells = ours_BKK[0].size
 
-    def difference(sums_RX: np.ndarray) -> np.ndarray:
+    def gain(sums_RX: np.ndarray) -> np.ndarray:
         gain_R: np.ndarray = statistic(sums_RX[:, :cells]) - statistic(sums_RX[:, cells:])
         return gain_R
 
     both_BX = np.hstack([ours_BKK.reshape(len(ours_BKK), -1), theirs_BKK.reshape(len(theirs_BKK), -1)])
-    return jackknife(both_BX, difference, confidence, "blocks", (-1.0, 1.0))
+    return jackknife(both_BX, gain, confidence, "blocks", (-1.0, 1.0))
 
 
 # ---------------------------------------------------------------- description
@@ -130,6 +137,7 @@ def describe(
         "confusion": blocks_BKK.sum(axis=0).tolist(),
         "accuracy": over_blocks(blocks_BKK, accuracy_of, confidence).to_json(),
         "balanced_accuracy": over_blocks(blocks_BKK, balanced_accuracy_of, confidence).to_json(),
+        "mean_f1": over_blocks(blocks_BKK, mean_f1_of, confidence).to_json(),
         "classes": rows,
     }
     if predicted.probability_PK is not None:
@@ -139,14 +147,12 @@ def describe(
 
 def flat_figures(described: Mapping[str, Any]) -> dict[str, float | None]:
     """The figures of a method for tables over methods."""
-    rows = described["classes"]
-    known = [row["f1"] for row in rows if row["f1"] is not None]
     return {
         "accuracy": described["accuracy"]["value"],
         "accuracy_low": described["accuracy"]["low"],
         "accuracy_high": described["accuracy"]["high"],
         "balanced_accuracy": described["balanced_accuracy"]["value"],
-        "mean_f1": float(np.mean(known)) if known else None,
+        "mean_f1": described["mean_f1"]["value"],
         "calibration_error": described.get("reliability", {}).get("expected_error"),
     }
 
@@ -191,3 +197,41 @@ def fit_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> float:
 
     low, high = (math.log(bound) for bound in TEMPERATURES)
     return math.exp(float(minimize_scalar(surprise, bounds=(low, high), method="bounded").x))
+
+
+# ---------------------------------------------------------------- decision
+
+
+def decide(probability_PK: np.ndarray, weight_K: np.ndarray) -> np.ndarray:
+    """class_P: that of the largest weight x probability."""
+    class_P: np.ndarray = (probability_PK * weight_K).argmax(axis=1)
+    return class_P
+
+
+def choose_weights(probability_PK: np.ndarray, true_P: np.ndarray) -> np.ndarray:
+    """weight_K float64 for `decide` that give the largest mean F1 of the labelled classes; with two classes a threshold.
+
+    Class by class, the rarest first, `PASSES` times over; its weight is one at which some label of it changes sides.
+    """
+    classes = probability_PK.shape[1]
+    counts_K, weight_K = np.bincount(true_P, minlength=classes), np.ones(classes)
+    tiny = np.finfo(np.float64).tiny
+    for k in [*np.argsort(counts_K, kind="stable")] * PASSES:
+        weighted_PK = probability_PK.astype(np.float64) * weight_K
+        weighted_PK[:, k] = -1
+        other_P = weighted_PK.argmax(axis=1)
+        needed_P = weighted_PK.max(axis=1) / np.maximum(probability_PK[:, k], tiny)  # a larger weight of k makes it k
+        own = needed_P[(true_P == k) & np.isfinite(needed_P)]
+        if not own.size:
+            continue
+        tried = np.unique([weight_K[k], *np.quantile(own, np.linspace(0, 1, CANDIDATES)) * (1 + 1e-9)])
+        tried = tried[(tried > WEIGHTS[0]) & (tried < WEIGHTS[1])]
+        scores = [_mean_f1(true_P, np.where(weight > needed_P, k, other_P), classes) for weight in tried]
+        if len(scores):
+            weight_K[k] = tried[int(np.argmax(scores))]
+    return weight_K
+
+
+def _mean_f1(true_P: np.ndarray, said_P: np.ndarray, classes: int) -> float:
+    sums_RX = confusion(true_P, said_P, classes).reshape(1, -1)
+    return float(np.nanmean([class_figure_of("f1", k, sums_RX)[0] for k in np.unique(true_P)]))

@@ -30,35 +30,38 @@ from pipelines.products.canvas import (
 from pipelines.products.charts import COLOURS, MARKERS
 from pipelines.products.frames import Shades, extent_of, thin_rows
 from pipelines.products.layers import Class
-from pipelines.samples.labels import Labels
+
+MOST_DOTS = 2000  # more labels would hide the map
 
 
 def draw_class_map(
     found: ClassMap,
     classes: Sequence[Class],
-    labels: Labels,
+    labels_P3: np.ndarray,
     grid: Grid,
     path: Path,
     name: str,
     areas: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes a PNG: classes with a legend and the labelled pixels of the span, and the confidence. `classes[0]`: not observed."""
+    """Writes a PNG: classes with a legend, at most MOST_DOTS labels of the span (row, column, class), and the confidence.
+
+    `classes[0]`: not observed.
+    """
     class_HW, confidence_HW = thin_rows(found.class_HW), thin_rows(found.confidence_HW)
-    of_span = [s for s, span in enumerate(labels.spans) if span == found.span]
+    has_dots = 0 < len(labels_P3) <= MOST_DOTS
     with mpl.rc_context(STYLE):
         subtitle = f"{found.dates} dates from {found.span.text}"
         figure, (left, right) = panels(grid, 1, 2, f"{name}: most likely class", subtitle, 4.6)
         draw_image(left, class_HW, grid, ListedColormap([one.colour for one in classes]), -0.5, len(classes) - 0.5)
-        if of_span:
-            here_P = labels.span_P == of_span[0]
-            x, y = _centres(labels.row_P[here_P], labels.column_P[here_P], grid)
-            colours = [classes[k + 1].colour for k in labels.class_P[here_P]]
+        if has_dots:
+            x, y = _centres(labels_P3[:, 0], labels_P3[:, 1], grid)
+            colours = [classes[k + 1].colour for k in labels_P3[:, 2]]
             left.scatter(x, y, s=9, c=colours, edgecolors=INK, linewidths=0.5, zorder=3)
         shares = {row["class"]: row["pixels"] / max(sum(one["pixels"] for one in areas), 1) for row in areas}
         entries = [(one.colour, f"{one.name} {shares[one.name]:.0%}") for one in classes[1:]]
         missing = [(classes[0].colour, "not observed")] if not class_HW.all() else []
         left.set(xticks=[], yticks=[])
-        title(left, "Class (dots: labels)" if of_span else "Class")
+        title(left, "Class (dots: labels)" if has_dots else "Class")
         draw_metres(left, grid)
         draw_values(
             right, confidence_HW, Shades("viridis", min(0.5, float(np.nanmin(confidence_HW, initial=1.0))), 1.0), grid, "p"

@@ -15,6 +15,7 @@ from pipelines.tiles import Box
 
 LEAST_GROUPS = 3  # one to score, one to calibrate on, one to learn from
 STRIPS = 4
+STRIP_GAP_PX = 30  # between the strips of a site, so that windows do not share their surroundings
 
 
 @dataclass(frozen=True)
