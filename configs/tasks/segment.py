@@ -135,8 +135,8 @@ class ClassTraining(TrainingDefaults):
         "labels", description="what windows are drawn by: all labels alike, or equally many of each class, however rare"
     )
     decision: Literal["most_likely", "largest_f1"] = Field(
-        "most_likely", description="the class of a pixel; largest_f1: by weights (of two classes a threshold) with the largest "
-        "mean F1 on the blocks that validate",
+        "most_likely", description="the class of a pixel; largest_f1: by weights with the largest mean F1 of all classes but "
+        "the commonest on the blocks that validate (of two classes: a threshold)",
     )  # fmt: skip
     window_px: int = Field(16, ge=4, description="side of the crops of networks over space")
     windows: int = Field(512, ge=1, description="windows an epoch; labels repeat, differently augmented, where they are fewer")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -41,7 +42,7 @@ Builders = Mapping[str, Callable[[], Reference]]
 def calibrate(samples: ClassSamples, model: SegmentModel, recipe: ClassRecipe, tile_px: int, decision: str) -> list[float]:
     """Sets the temperature of each member, fitted on the blocks that validated it, and returns them.
 
-    `decision`: "most_likely", or "largest_f1": then the weights of the classes have the largest mean F1 on the blocks that
+    `decision`: "most_likely", or "largest_f1": then the weights of the classes (`choose_weights`) are those for the blocks that
     validated the members of a fold, each of which is scored by the member that has not learnt from it.
     """
     from scipy.special import softmax
@@ -134,29 +135,25 @@ def held_out_references(
     samples: ClassSamples, builders: Builders, p: np.ndarray, most: int, seed: int, cut: int | None = None
 ) -> dict[str, Predicted]:
     """Name -> what a reference says of the labels `p`, fitted on at most `most` labels of each class of the other folds."""
-    class_P, fold_P, steps_K = samples.labels.class_P, samples.fold_P, common_steps(samples)
-    steps_K = steps_K if cut is None else steps_K[:cut]
-    found: dict[str, Predicted] = {}
-    features_PF = series_features(samples, p, steps_K, cut) if builders else np.zeros((0, 0))
-    said = {name: np.zeros(len(p), np.int64) for name in builders}
-    votes: dict[str, np.ndarray | None] = {name: np.zeros((len(p), len(samples.labels.classes))) for name in builders}
-    for fold in range(samples.folds if builders else 0):
-        test_P = fold_P[p] == fold
-        known = samples.at_most(np.flatnonzero(fold_P != fold), most, seed)
-        known_PF = series_features(samples, known, steps_K, cut)
-        for name, build in builders.items():
-            fitted = build().fit(known_PF, class_P[known])
-            if not test_P.any():
-                continue
-            said[name][test_P] = fitted.predict(features_PF[test_P])
-            vote = getattr(fitted, "predict_probability", None)
-            if vote is None:
-                votes[name] = None
-            elif (own := votes[name]) is not None:
-                own[test_P] = vote(features_PF[test_P])
-    for name in builders:
-        found[name] = Predicted(said[name], votes[name])
-    return found
+    if not builders:
+        return {}
+    class_P, fold_P, steps_K = samples.labels.class_P, samples.fold_P, common_steps(samples)[:cut]
+    known = [samples.at_most(np.flatnonzero(fold_P != fold), most, seed) for fold in range(samples.folds)]
+    learnt = np.unique(np.concatenate(known))
+    learnt_PF = series_features(samples, learnt, steps_K, cut)
+    rows = [np.searchsorted(learnt, one) for one in known]
+    fitted = {name: [build().fit(learnt_PF[at], class_P[learnt[at]]) for at in rows] for name, build in builders.items()}
+    said_P = {name: np.zeros(len(p), np.int64) for name in builders}
+    vote_PK = {name: np.zeros((len(p), len(samples.labels.classes))) for name in builders}
+    for at in np.split(np.arange(len(p)), np.arange(AT_ONCE, len(p), AT_ONCE)):
+        features_PF = series_features(samples, p[at], steps_K, cut)
+        for name, fold in product(builders, np.unique(fold_P[p[at]])):
+            test, reference = fold_P[p[at]] == fold, fitted[name][fold]
+            said_P[name][at[test]] = reference.predict(features_PF[test])
+            if (vote := getattr(reference, "predict_probability", None)) is not None:
+                vote_PK[name][at[test]] = vote(features_PF[test])
+    has_votes = {name: hasattr(one[0], "predict_probability") for name, one in fitted.items()}
+    return {name: Predicted(said_P[name], vote_PK[name] if has_votes[name] else None) for name in builders}
 
 
 @dataclass(frozen=True)

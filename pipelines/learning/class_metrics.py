@@ -209,7 +209,10 @@ def decide(probability_PK: np.ndarray, weight_K: np.ndarray) -> np.ndarray:
 
 
 def choose_weights(probability_PK: np.ndarray, true_P: np.ndarray) -> np.ndarray:
-    """weight_K float64 for `decide` that give the largest mean F1 of the labelled classes; with two classes a threshold.
+    """weight_K float64 for `decide` that give the largest mean F1 of all labelled classes but the commonest one.
+
+    With two classes that is the threshold of the largest F1 of the rarer one. The commonest class would outvote rare ones that
+    are hard to tell: to map none of them costs its F1 nothing.
 
     Class by class, the rarest first, `PASSES` times over; its weight is one at which some label of it changes sides.
     """
@@ -226,12 +229,13 @@ def choose_weights(probability_PK: np.ndarray, true_P: np.ndarray) -> np.ndarray
             continue
         tried = np.unique([weight_K[k], *np.quantile(own, np.linspace(0, 1, CANDIDATES)) * (1 + 1e-9)])
         tried = tried[(tried > WEIGHTS[0]) & (tried < WEIGHTS[1])]
-        scores = [_mean_f1(true_P, np.where(weight > needed_P, k, other_P), classes) for weight in tried]
+        scores = [_rarer_f1(true_P, np.where(weight > needed_P, k, other_P), classes) for weight in tried]
         if len(scores):
             weight_K[k] = tried[int(np.argmax(scores))]
     return weight_K
 
 
-def _mean_f1(true_P: np.ndarray, said_P: np.ndarray, classes: int) -> float:
-    sums_RX = confusion(true_P, said_P, classes).reshape(1, -1)
-    return float(np.nanmean([class_figure_of("f1", k, sums_RX)[0] for k in np.unique(true_P)]))
+def _rarer_f1(true_P: np.ndarray, said_P: np.ndarray, classes: int) -> float:
+    sums_RX, known_K = confusion(true_P, said_P, classes).reshape(1, -1), np.unique(true_P)
+    rarer = [k for k in known_K if k != np.bincount(true_P).argmax()] or known_K
+    return float(np.nanmean([class_figure_of("f1", k, sums_RX)[0] for k in rarer]))
