@@ -3,8 +3,9 @@
 A pixel gets the class of the largest `decision_MK` x probability, averaged over members: the most likely one, unless the weights
 of the decision were chosen otherwise. With two classes they are a threshold: 1 and (1 - t) / t.
 
-Member i has the mean and standard deviation of its own training pixels, and softmax(logit / temperature) (Guo et al. 2017,
-arXiv:1706.04599), fitted on blocks that it did not learn from. The segmenter's probability is the members' mean.
+Member i has the mean and standard deviation of its own training pixels, and softmax(logit / temperature + bias) (Guo et al. 2017,
+arXiv:1706.04599; the bias is 0 unless a decision is chosen), both fitted on blocks that it did not learn from. The segmenter's
+probability is the members' mean.
 
 Shapes: B batch, T dates, C variables, K classes, H rows, W columns, M members.
 """
@@ -34,6 +35,7 @@ class Segmenter(Ensemble):
     mean_MC: Tensor
     std_MC: Tensor
     temperature_M: Tensor
+    bias_MK: Tensor
     decision_MK: Tensor
 
     def __init__(self, members: Sequence[SegmentNetwork], classes: Sequence[str]):
@@ -45,6 +47,7 @@ class Segmenter(Ensemble):
         self.register_buffer("mean_MC", torch.zeros(len(members), self.bands))
         self.register_buffer("std_MC", torch.ones(len(members), self.bands))
         self.register_buffer("temperature_M", torch.ones(len(members)))
+        self.register_buffer("bias_MK", torch.zeros(len(members), len(classes)))
         self.register_buffer("decision_MK", torch.ones(len(members), len(classes)))
 
     @property
@@ -58,11 +61,11 @@ class Segmenter(Ensemble):
         """Mean and standard deviation of the variables on the training pixels of member i."""
         self.mean_MC[i], self.std_MC[i] = mean_C, std_C
 
-    def set_temperature(self, i: int, temperature: float) -> None:
-        """Raises ValueError for a temperature that is not above 0."""
+    def set_calibration(self, i: int, temperature: float, bias_K: np.ndarray) -> None:
+        """The probability is softmax(logit / temperature + bias). Raises ValueError for a temperature of 0 or less."""
         if not temperature > 0:
             raise ValueError(f"a temperature must be above 0, got {temperature}")
-        self.temperature_M[i] = temperature
+        self.temperature_M[i], self.bias_MK[i] = temperature, torch.as_tensor(np.asarray(bias_K, np.float32))
 
     def set_decision(self, i: int, weight_K: np.ndarray) -> None:
         """Raises ValueError for weights that are not above 0."""
@@ -87,7 +90,7 @@ class Segmenter(Ensemble):
 
     def calibrated(self, i: int, logit: np.ndarray) -> np.ndarray:
         """Probabilities of member i from its logits (..., K), float32."""
-        p: np.ndarray = torch.softmax(torch.from_numpy(logit) / self.temperature_M[i], dim=-1).numpy()
+        p: np.ndarray = torch.softmax(torch.from_numpy(logit) / self.temperature_M[i] + self.bias_MK[i], dim=-1).numpy()
         return p
 
     def decision_of(self, i: int) -> np.ndarray:
@@ -104,7 +107,7 @@ def build_segmenter(description: Description, classes: Sequence[str], members: i
 def join_members(learners: Sequence[Segmenter]) -> Segmenter:
     """One segmenter with the members of all `learners`, and their statistics and temperatures."""
     joined = Segmenter([member for one in learners for member in one.networks], learners[0].classes)
-    for name in ("mean_MC", "std_MC", "temperature_M", "decision_MK"):
+    for name in ("mean_MC", "std_MC", "temperature_M", "bias_MK", "decision_MK"):
         getattr(joined, name).copy_(torch.cat([getattr(one, name) for one in learners]))
     return joined.eval()
 

@@ -142,7 +142,7 @@ class Segment(TrainedTask):
         """The networks and the references on the folds that they have not seen; by dates seen; and metadata alone."""
         from models.baselines.class_references import MetadataForest
         from pipelines.inference.class_scores import ClassComparison, audit_labels, score_early
-        from pipelines.learning.class_evaluation import conclude
+        from pipelines.learning.class_evaluation import STATISTICS, conclude
         from pipelines.learning.class_training import describe_parts
 
         run, do, is_own = context.run, partial(context.steps.do, "evaluate"), used_by(context.run) is None
@@ -154,7 +154,7 @@ class Segment(TrainedTask):
         known, tile_px = (samples, model, references, asked.most_labels, seed), run.prediction.tile_px
         methods = ClassComparison(config.MODEL, *known, tile_px, is_own)
         predicted = do("score the folds", lambda _: methods.score(methods.all_P, None))
-        by_dates = do("score with fewer dates", partial(score_early, samples, methods.score, seed))
+        by_dates = do("score with fewer dates", partial(score_early, samples, methods.score, STATISTICS[asked.measure], seed))
         audit, near = None, run.evaluation.near
         if is_own:
             forest, said_P = partial(MetadataForest, len(model.classes), seed), predicted[config.MODEL].class_P

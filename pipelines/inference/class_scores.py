@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pipelines.inference.class_map import SegmentModel, tensors_of, window_around
-from pipelines.learning.class_metrics import Predicted, choose_weights, decide, fit_temperature
+from pipelines.learning.class_metrics import Predicted, choose_weights, confusion, decide, fit_biased_temperature, fit_temperature
 from pipelines.learning.class_training import ClassRecipe, parts_of_fold
+from pipelines.learning.intervals import Statistic
 from pipelines.learning.shortcuts import Audit, Classifier, audit_shortcuts
 from pipelines.progress import Progress
 from pipelines.samples.class_samples import AT_ONCE, ClassSamples, SpanImages, common_steps, series_features
@@ -43,10 +44,9 @@ def calibrate(samples: ClassSamples, model: SegmentModel, recipe: ClassRecipe, t
     """Sets the temperature of each member, fitted on the blocks that validated it, and returns them.
 
     `decision`: "most_likely", or "largest_f1": then the weights of the classes (`choose_weights`) are those for the blocks that
-    validated the members of a fold, each of which is scored by the member that has not learnt from it.
+    validated the members of a fold, each of which is scored by the member that has not learnt from it; and a bias of each class
+    is fitted with the temperature, so that probabilities of rare classes can be compared between members.
     """
-    from scipy.special import softmax
-
     temperatures, class_P = [], samples.labels.class_P
     for fold in range(samples.folds):
         members = range(fold * recipe.networks, (fold + 1) * recipe.networks)
@@ -54,9 +54,14 @@ def calibrate(samples: ClassSamples, model: SegmentModel, recipe: ClassRecipe, t
         for turn, member in enumerate(members):
             p = parts_of_fold(samples, fold, recipe.seed, turn).validation_P
             logit_PK = score_labels(samples, p, model, member, tile_px, None)
-            temperatures.append(fit_temperature(logit_PK, class_P[p]))
-            model.set_temperature(member, temperatures[-1])
-            found.append((softmax(logit_PK / temperatures[-1], axis=1), class_P[p]))
+            bias_K = np.zeros(logit_PK.shape[1])
+            if decision == "largest_f1":
+                temperature, bias_K = fit_biased_temperature(logit_PK, class_P[p])
+            else:
+                temperature = fit_temperature(logit_PK, class_P[p])
+            model.set_calibration(member, temperature, bias_K)
+            temperatures.append(temperature)
+            found.append((model.calibrated(member, logit_PK), class_P[p]))
         if decision == "largest_f1":
             weight_K = choose_weights(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
             for member in members:
@@ -187,17 +192,18 @@ class ClassComparison:
 
 
 def score_early(
-    samples: ClassSamples, score: Callable[[np.ndarray, int | None], Mapping[str, Predicted]], seed: int, show: Progress
-) -> list[dict[str, Any]]:
-    """Rows of `dates` and the accuracy of each method with the first dates only, on at most SCORED_EARLY labels."""
-    count = len(samples.labels)
+    samples: ClassSamples, score: Callable[[np.ndarray, int | None], Mapping[str, Predicted]], statistic: Statistic, seed: int,
+    show: Progress,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of `dates` and the figure of each method with the first dates only, on at most SCORED_EARLY labels."""
+    count, classes = len(samples.labels), len(samples.labels.classes)
     p = np.arange(count)
     if count > SCORED_EARLY:
         p = np.sort(np.random.default_rng(seed).choice(count, SCORED_EARLY, replace=False))
     true_P, cuts, rows = samples.labels.class_P[p], cuts_of(samples), []
     for done, cut in enumerate(cuts):
-        said = {name: float((one.class_P == true_P).mean()) for name, one in score(p, cut).items()}
-        rows.append({"dates": cut, **said})
+        tables = {name: confusion(true_P, one.class_P, classes).reshape(1, -1) for name, one in score(p, cut).items()}
+        rows.append({"dates": cut, **{name: float(statistic(table_RX)[0]) for name, table_RX in tables.items()}})
         show(done + 1, len(cuts))
     return rows
 

@@ -52,7 +52,7 @@ def conclude(
     samples: ClassSamples, predicted: Mapping[str, Predicted], by_dates: Sequence[Mapping[str, Any]], audit: Audit | None,
     asked: Asked, split: Mapping[str, Any],
 ) -> Evaluation:  # fmt: skip
-    """The evaluation; `by_dates`: rows of `dates` and the accuracy of each method; `split`: how the labels were divided.
+    """The evaluation; `by_dates`: rows of `dates` and the measure of each method; `split`: how the labels were divided.
 
     `audit`: of shortcuts; None for a model that has not learnt from these labels.
     """
@@ -72,6 +72,7 @@ def conclude(
         "classes": list(labels.classes),
         "methods": described,
         "differences": {name: one.to_json() for name, one in differences.items()},
+        "measure": MEASURES[asked.measure],
         "by_dates": [dict(row) for row in by_dates],
         "audit": audit.to_json() if audit else None,
         "labels": {"given": labels.given, "used": len(labels), "dropped": dict(labels.dropped), "classes": labels.counts()},
@@ -212,7 +213,8 @@ def early_notes(by_dates: Sequence[Mapping[str, Any]], asked: Asked) -> list[str
         best = max(early, key=lambda row: row[name], default=None)
         if best is not None and whole[name] - best[name] < 0.03:
             return [
-                f"The first {best['dates']} of {whole['dates']} dates give {name} {best[name]:.3f} of its {whole[name]:.3f}: "
+                f"The first {best['dates']} of {whole['dates']} dates give {name} {best[name]:.3f} of its {whole[name]:.3f} in "
+                f"{MEASURES[asked.measure]}: "
                 "much of the class is known before its season. Fields that keep their neighbours, soils and the year can be the "
                 "reason; other seasons would tell."
             ]

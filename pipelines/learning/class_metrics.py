@@ -18,6 +18,7 @@ from pipelines.learning.intervals import Interval, Statistic, jackknife
 
 CALIBRATION_BINS = 10
 TEMPERATURES = (0.05, 20.0)
+BIAS = 30.0  # largest one of a class
 PASSES, CANDIDATES, WEIGHTS = 2, 101, (1e-6, 1e6)  # of the search for the weights of a decision
 
 
@@ -187,9 +188,7 @@ def fit_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> float:
 
     if not len(true_P):
         return 1.0
-    count, classes = logit_PK.shape
-    share_PK = np.full(logit_PK.shape, 1 / (count + classes))
-    share_PK[np.arange(count), true_P] = (count + 1) / (count + classes)
+    share_PK = _smoothed(true_P, logit_PK.shape[1])
 
     def surprise(log_temperature: float) -> float:
         log_p_PK = log_softmax(logit_PK.astype(np.float64) / math.exp(log_temperature), axis=1)
@@ -197,6 +196,38 @@ def fit_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> float:
 
     low, high = (math.log(bound) for bound in TEMPERATURES)
     return math.exp(float(minimize_scalar(surprise, bounds=(low, high), method="bounded").x))
+
+
+def fit_biased_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> tuple[float, np.ndarray]:
+    """(temperature, bias_K float64) that make softmax(logit / temperature + bias) most likely; bias_0 is 0.
+
+    Where classes were drawn or weighted alike in training, rare ones are given too much: no temperature mends that, a bias does
+    (Alexandari et al. 2020, arXiv:1901.06852, section 4). With two classes it is the scaling of Platt 1999.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    classes, logit_PK = logit_PK.shape[1], logit_PK.astype(np.float64)
+    share_PK = _smoothed(true_P, classes)
+
+    def surprise(x: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, bias_K = np.exp(-x[0]), np.append(0.0, x[1:])
+        log_p_PK = log_softmax(logit_PK * scale + bias_K, axis=1)
+        error_PK = (np.exp(log_p_PK) - share_PK) / len(true_P)
+        by_scale = float((error_PK * logit_PK).sum() * -scale)
+        return float(-(share_PK * log_p_PK).sum() / len(true_P)), np.append(by_scale, error_PK.sum(axis=0)[1:])
+
+    bounds = [tuple(np.log(TEMPERATURES)), *[(-BIAS, BIAS)] * (classes - 1)]
+    found = minimize(surprise, np.zeros(classes), jac=True, bounds=bounds, method="L-BFGS-B")
+    return float(np.exp(found.x[0])), np.append(0.0, found.x[1:])
+
+
+def _smoothed(true_P: np.ndarray, classes: int) -> np.ndarray:
+    """share_PK: see `fit_temperature`."""
+    count = len(true_P)
+    share_PK = np.full((count, classes), 1 / (count + classes))
+    share_PK[np.arange(count), true_P] = (count + 1) / (count + classes)
+    return share_PK
 
 
 # ---------------------------------------------------------------- decision

@@ -79,8 +79,8 @@ def _centres(row_P: np.ndarray, column_P: np.ndarray, grid: Grid) -> tuple[np.nd
     return left + (column_P + 0.5) * (right - left) / width, top - (row_P + 0.5) * (top - bottom) / height
 
 
-def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, path: Path) -> None:
-    """Writes a PNG: overall accuracy on held-out blocks against the number of first dates seen, a line per method."""
+def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, measure: str, path: Path) -> None:
+    """Writes a PNG: the measure on held-out blocks against the number of first dates seen, a line per method."""
     names = [shipped, *(key for key in rows[0] if key not in ("dates", shipped))]
     with drawing(path, (7.2, 3.4)) as figure:
         axes = figure.subplots()
@@ -89,7 +89,7 @@ def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, path: Path) -
             axes.plot(
                 *zip(*points, strict=True), f"{MARKERS[n]}-", color=COLOURS[n], lw=2.2 if n == 0 else 1.4, ms=5, label=method
             )
-        axes.set(ylabel="overall accuracy", xlabel="first dates seen", ylim=(None, 1.01))
+        axes.set(ylabel=measure, xlabel="first dates seen", ylim=(None, 1.01))
         axes.legend(frameon=False, fontsize=8.5, loc="lower right")
         title(axes, "When can it be known?")
         tidy(axes)

@@ -35,7 +35,8 @@ def class_sentence(name: str, areas: Sequence[Json], span: str, evaluation: Eval
     measured = ""
     if evaluation is not None:
         reached = evaluation.details["methods"][evaluation.shipped]["accuracy"]
-        measured = f"{reached['value'] * 100:.0f} % of the labels in blocks that the model had not seen are named rightly"
+        share = f"{reached['value'] * 100:.0f}" if reached["value"] < 0.995 else f"{reached['value'] * 100:.1f}"
+        measured = f"{share} % of the labels in blocks that the model had not seen are named rightly"
     if not areas:
         return f"No class map of {name} is published{'; ' + measured if measured else ''}."
     shown = [
@@ -89,8 +90,8 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
         caption = f"After calibration by temperature on other blocks; off by {reliability['expected_error']:.3f} on average."
         pictures.append(Picture(drafts / "reliability.png", "Stated probability against what is true", caption))
     if len(details["by_dates"]) > 1:
-        draw_by_dates(details["by_dates"], shipped, drafts / "dates.png")
-        caption = "Accuracy with the first dates only. References are fitted anew for each number; the network is the same one."
+        draw_by_dates(details["by_dates"], shipped, details["measure"], drafts / "dates.png")
+        caption = f"{details['measure'].capitalize()} with the first dates only. References are fitted anew for each number."
         pictures.append(Picture(drafts / "dates.png", "Accuracy by dates seen", caption))
     return Section("scores", "Scores on blocks left out", [evaluation.protocol], pictures=pictures, tables=tables)
 

@@ -11,6 +11,7 @@ from pipelines.learning.class_metrics import (
     decide,
     describe,
     difference,
+    fit_biased_temperature,
     fit_temperature,
     over_blocks,
     reliability,
@@ -59,6 +60,17 @@ def test_the_temperature_of_logits_is_found_and_calibrates_them(temperature):
     assert fit_temperature(temperature * logit, true) == pytest.approx(temperature, rel=0.05)
     assert reliability(p, true)["expected_error"] < 0.02
     assert reliability(p**4 / (p**4).sum(axis=1, keepdims=True), true)["expected_error"] > 0.1
+
+
+def test_a_bias_mends_what_drawing_classes_alike_did_to_a_rare_one():
+    rng, shares = np.random.default_rng(0), np.array([0.97, 0.03])
+    true = rng.choice(2, 20_000, p=shares)
+    logit = 2.0 * (rng.normal(0, 1, (len(true), 2)) + 2 * np.eye(2)[true])  # as if both classes were as common
+    temperature, bias = fit_biased_temperature(logit, true)
+    assert bias[1] == pytest.approx(np.log(shares[1] / shares[0]), abs=0.2)
+    p = np.exp(logit / temperature + bias) / np.exp(logit / temperature + bias).sum(axis=1, keepdims=True)
+    assert reliability(p, true)["expected_error"] < 0.01 < reliability(np.eye(2)[true] * 0 + 0.5, true)["expected_error"]
+    assert p[:, 1].mean() == pytest.approx(0.03, abs=0.003)
 
 
 def test_without_labels_nothing_is_calibrated():
