@@ -8,41 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs import sites
+from configs import labels
+from configs.labels import LabelsConfig
 from configs.networks import PAIR_NETWORKS
-from configs.paths import BELOW_SOURCE
 from configs.run import CubeConfig, ModelConfig, Run, StartedTraining
 from configs.schema import Finding, Fraction, Name, Sections, Strict, check_must_beat
-from configs.sites import PairsConfig, SitesSource, check_label_path
+from configs.sites import PairsConfig, SitesSource
 
 if TYPE_CHECKING:
     from pipelines.change.method_comparison import Comparison
     from pipelines.change.sites import SiteSettings
-    from pipelines.samples.site_ingest import LabelSettings
 
 # Packages are imported where they are needed: a verb that only reads a config must not wait for torch, which the builders of
 # detectors load (`configs.tasks.change_detectors`).
 
 # ---------------------------------------------------------------- schema
-
-
-class LabelsConfig(Strict):
-    """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
-
-    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
-    band: int = Field(1, ge=1, description="number of the label's band in its file")
-    changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
-    unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")
-    grid_of: Literal["own", "first", "last"] = Field(
-        "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
-    )
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        both, source = sorted(set(self.changed) & set(self.unchanged)), sections.get("source")
-        if both:
-            problem = f"the codes {both} mean changed and unchanged"
-            yield Finding(("labels", "changed"), problem, "every code in one of the lists")
-        yield from check_label_path(self.path, source)
 
 
 class ChangeModel(Strict):
@@ -151,11 +131,8 @@ class ChangeRun(Run):
 
 
 def label_file(run: ChangeRun, site: str) -> Path | None:
-    """Where the label of a site lies; None for one that is only predicted. Raises MissingInput, RequestError (labels.path)."""
-    if run.labels is None:
-        return None
-    is_needed = site not in (run.prediction.sites or ()) and run.model.use is None
-    return sites.label_file(run.source, run.labels.path, site, is_needed=is_needed)
+    """As `configs.labels.label_file`."""
+    return labels.label_file(run, run.labels, site, run.prediction.sites, is_used=run.model.use is not None)
 
 
 def is_only_predicted(run: ChangeRun, site: str) -> bool:
@@ -166,13 +143,6 @@ def is_only_predicted(run: ChangeRun, site: str) -> bool:
         return label_file(run, site) is None
     except RequestError:
         return False
-
-
-def build_label_settings(run: ChangeRun) -> LabelSettings | None:
-    from pipelines.samples.site_ingest import change_labels
-
-    labels = run.labels
-    return None if labels is None else change_labels(tuple(labels.changed), tuple(labels.unchanged), labels.band, labels.grid_of)
 
 
 def build_site_settings(run: ChangeRun) -> SiteSettings:

@@ -2,105 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from pathlib import Path
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs import sites
+from configs.labels import ClassLabelsConfig, SiteRasters
 from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, ClassModel
-from configs.paths import BELOW_SOURCE
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
-from configs.schema import Finding, Fraction, InputPath, Name, Sections, Seed, Strict, UtcDate, check_crs, missing_file
-from configs.sites import PairsConfig, SitesSource, check_label_path
+from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate
+from configs.sites import PairsConfig, SitesSource
 from configs.sources import Source
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from models.segmenter import Segmenter
-    from pipelines.grid import Grid
     from pipelines.learning.class_evaluation import Asked
     from pipelines.learning.class_training import ClassRecipe
-    from pipelines.samples.labels import Labels, Span
-    from pipelines.samples.site_ingest import LabelSettings
 
 MODEL = "model"  # its name beside the references in every table
 ReferenceName = Literal["random_forest", "nearest_mean_curve"]
 
 # ---------------------------------------------------------------- schema
-
-
-class ColumnsConfig(Strict):
-    """The columns of a CSV, or the fields of polygons."""
-
-    x: str = Field("longitude", description="of points, in labels.crs")
-    y: str = Field("latitude", description="of points, in labels.crs")
-    start: str = Field("from", description="first day of the time span")
-    stop: str = Field("to", description="the day after the last one of the time span")
-    label: str = Field("label", description="the class")
-
-
-class ClassLabelsConfig(Strict):
-    """What is known of which place and time."""
-
-    kind: Literal["points", "polygons", "raster"] = Field(description="CSV with a point a line; GPKG or GeoJSON; GeoTIFF")
-    path: InputPath = Field(description="the file")
-    columns: ColumnsConfig = ColumnsConfig()
-    crs: str = Field("EPSG:4326", description="of the coordinates of points")
-    layer: str | None = Field(None, description="of a GeoPackage; default: its first")
-    codes: dict[int, Name] = Field({}, description="code of a label raster -> class; other codes are unlabelled")
-    band: int = Field(1, ge=1, description="number of the band of a label raster")
-    on_cube_grid: bool = Field(False, description="a label raster without georeferencing, whose pixels are those of the cube")
-    start: UtcDate | None = Field(None, description="labels within `start` and `stop` count; the span of those without their own")
-    stop: UtcDate | None = Field(None, description="the day after the last one")
-    classes: list[str] = Field([], description="classes that count, in this order; default: all, sorted by name")
-    min_dates: int = Field(3, ge=1, description="labels with fewer usable dates in their span are dropped")
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        yield from check_crs(("labels", "crs"), self.crs)
-        if self.kind == "raster" and len(set(self.codes.values())) < 2:
-            yield Finding(
-                ("labels", "codes"), "a label raster needs the codes of two classes", "for example {1: forest, 2: water}"
-            )
-        if (self.start is None) != (self.stop is None):
-            yield Finding(("labels", "start"), "`start` and `stop` are given together or not at all")
-        if self.kind == "raster" and self.start is None:
-            yield Finding(("labels", "start"), "a label raster has no dates of its own", "set labels.start and labels.stop")
-        if self.start and self.stop and self.start >= self.stop:
-            yield Finding(("labels", "stop"), "the span ends before it begins")
-        if isinstance(sections.get("source"), SitesSource):
-            yield Finding(("labels", "kind"), "sites have a label raster each", "kind: site_rasters, with {site} in labels.path")
-
-    def check_files(self, sections: Sections) -> Iterator[Finding]:
-        yield from missing_file(("labels", "path"), Path(self.path))
-
-
-class SiteRasters(Strict):
-    """A label raster of each site; all dates of a site are its span."""
-
-    kind: Literal["site_rasters"] = Field(description="GeoTIFF of every site of `source: {kind: sites}`")
-    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
-    codes: dict[int, Name] = Field(description="code -> class; other codes are unlabelled")
-    band: int = Field(1, ge=1, description="number of the label's band in its file")
-    grid_of: Literal["own", "first", "last"] = Field(
-        "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
-    )
-    min_dates: int = Field(2, ge=1, description="labels with fewer usable dates are dropped")
-
-    @property
-    def classes(self) -> list[str]:
-        """In the order of the codes."""
-        return list(dict.fromkeys(self.codes.values()))
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        if len(self.classes) < 2:
-            yield Finding(("labels", "codes"), "two classes are needed", "for example {1: forest, 2: water}")
-        yield from check_label_path(self.path, source := sections.get("source"))
-        if sections.get("pairs") and any(one.formula != "band" for one in sections.get("variables") or ()):
-            yield Finding(("variables",), "indices of bands cannot be made comparable by `pairs`", "leave one of both out")
-        if source is not None and not isinstance(source, SitesSource):
-            yield Finding(("labels", "kind"), "site_rasters are of `source: {kind: sites}`", "kind: raster for one cube")
 
 
 class ClassSplitConfig(Strict):
@@ -212,53 +135,8 @@ class SegmentRun(CubeRun):
 # ---------------------------------------------------------------- objects
 
 
-def build_span(section: ClassLabelsConfig | ClassPrediction) -> Span | None:
-    import numpy as np
-
-    from pipelines.samples.labels import Span
-
-    if section.start is None or section.stop is None:
-        return None
-    return Span(np.datetime64(section.start, "s"), np.datetime64(section.stop, "s"))
-
-
 def name_variables(run: SegmentRun) -> list[VariableConfig]:
     return run.variables or [VariableConfig(name=band.name, bands=[band.name]) for band in run.source.bands]
-
-
-def read_labels(run: SegmentRun, grid: Grid, classes: Sequence[str] = ()) -> Labels:
-    """Every label on the cube's grid; `classes`: of a trained model. Raises MissingInput, RequestError."""
-    from pipelines.samples.labels import Fields, read_points, read_polygons, read_raster, resolve_labels
-
-    asked = run.labels
-    assert isinstance(asked, ClassLabelsConfig)
-    span, fields = build_span(asked), Fields(**asked.columns.model_dump())
-    match asked.kind:
-        case "points":
-            given = read_points(Path(asked.path), fields, asked.crs, grid, span)
-        case "polygons":
-            given = read_polygons(Path(asked.path), fields, grid, span, asked.layer)
-        case "raster":
-            assert span is not None, "checked with the config"
-            given = read_raster(Path(asked.path), asked.codes, grid, span, asked.band, on_grid=asked.on_cube_grid)
-    return resolve_labels(given, grid, classes or asked.classes, span)
-
-
-def label_file(run: SegmentRun, site: str) -> Path | None:
-    """The label raster of a site; None for one that is only predicted. Raises MissingInput, RequestError."""
-    assert isinstance(run.labels, SiteRasters)
-    is_needed = site not in (run.prediction.sites or ()) and run.model.use is None
-    return sites.label_file(run.source, run.labels.path, site, is_needed=is_needed)
-
-
-def build_label_settings(run: SegmentRun) -> LabelSettings | None:
-    from pipelines.samples.site_ingest import LabelSettings
-
-    if (asked := run.labels) is None:
-        return None
-    assert isinstance(asked, SiteRasters)
-    codes = tuple(tuple(code for code, of in asked.codes.items() if of == name) for name in asked.classes)
-    return LabelSettings(codes, tuple(asked.classes), "labels.codes", asked.band, asked.grid_of)
 
 
 def build_learner(run: SegmentRun, bands: int, classes: tuple[str, ...], number: int) -> Segmenter:

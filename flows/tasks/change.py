@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.labels import build_label_settings
 from configs.load import config_hash
 from configs.sites import build_sites
 from configs.tasks import change as configs
@@ -124,7 +125,7 @@ class Change(TrainedTask):
     def ingest(self, context: Invocation) -> Record:
         """Scenes and label of every site, see `flows.sites.ingest_sites`."""
         run = context.run
-        labels = SiteLabels(configs.build_label_settings(run), partial(configs.label_file, run), least_dates=2)
+        labels = SiteLabels(build_label_settings(run.labels), partial(configs.label_file, run), least_dates=2)
         return ingest_sites(context, labels, partial(configs.is_only_predicted, run))
 
     def fit(self, context: Invocation, key: str) -> Record:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs import build
+from configs import build, labels
 from configs.load import config_hash
 from configs.sites import build_sites, has_sites
 from configs.tasks import segment as config
@@ -105,8 +105,10 @@ class Segment(TrainedTask):
         run = context.run
         if not has_sites(run):
             return ingest_scenes(context)
-        labels = sites.SiteLabels(config.build_label_settings(run), partial(config.label_file, run), least_dates=1)
-        return sites.ingest_sites(context, labels, lambda name: config.label_file(run, name) is None)
+        used = used_by(run) is not None
+        file_of = partial(labels.label_file, run, run.labels, predicted=run.prediction.sites, is_used=used)
+        known = sites.SiteLabels(labels.build_label_settings(run.labels), file_of, least_dates=1)
+        return sites.ingest_sites(context, known, lambda name: file_of(name) is None)
 
     def fit(self, context: Invocation, key: str) -> Record:
         """Networks for each fold of blocks, or for each site; saved together."""

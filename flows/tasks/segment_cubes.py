@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import build
+from configs.labels import build_span, read_labels
 from configs.sites import has_sites
 from configs.tasks import segment as config
 from flows import code, sites
@@ -57,10 +58,8 @@ def map_cube(context: Invocation, site: str, cube: tuple[str, str], model: Segme
         whole = context.steps.do("predict", f"read {site}", lambda _: images.open(site, files[site]))
         mapped = Mapped(whole.span, len(whole.years_T), whole.shape_yx, whole.part)
     else:
-        labels = None if run.labels is None else config.read_labels(run, grid_of(dataset), model.classes)
-        mapped = mapped_span(
-            dataset, config.build_span(run.prediction), labels, build.build_variables(config.name_variables(run))
-        )
+        labels = None if run.labels is None else read_labels(run.labels, grid_of(dataset), model.classes)
+        mapped = mapped_span(dataset, build_span(run.prediction), labels, build.build_variables(config.name_variables(run)))
 
     def work(show: Progress) -> ClassMap:
         return predict_map(mapped, model, run.prediction.tile_px, context.folder.staging / (site or "map"), show)
@@ -84,7 +83,7 @@ def open_samples(context: Invocation, stage: str, classes: tuple[str, ...] = ())
         return samples
     ((uri, snapshot),) = cubes_of(context).values()
     dataset = open_cube(uri, snapshot)
-    labels = do("read the labels", lambda _: config.read_labels(run, grid_of(dataset), classes))
+    labels = do("read the labels", lambda _: read_labels(run.labels, grid_of(dataset), classes))
     variables = build.build_variables(config.name_variables(run))
     split = run.split.model_dump(include={"block_px", "folds", "seed"})
     made_from = {"snapshot": snapshot, "code": code.digest(DECODED_BY)}
