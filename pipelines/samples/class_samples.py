@@ -19,13 +19,12 @@ import xarray as xr
 
 from pipelines.cube.store import bands_of
 from pipelines.errors import RequestError
-from pipelines.files import replace_folder
+from pipelines.files import map_file, replace_folder
 from pipelines.progress import Progress
 from pipelines.samples.block_folds import assign_folds, blocks_of
 from pipelines.samples.decoded_sites import ABOUT, UNKNOWN, LabelledSite, about_site, write_images
 from pipelines.samples.labels import Instant, Labels, Span
 from pipelines.samples.pairs import square_px
-from pipelines.samples.sampling import map_file
 from pipelines.samples.site_groups import Grouping
 from pipelines.samples.variables import Variable, decode
 from pipelines.tiles import Box

@@ -17,10 +17,9 @@ import numpy as np
 
 from pipelines.cube.store import open_cube
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
-from pipelines.files import naming_full_disk, replace_folder
+from pipelines.files import map_file, naming_full_disk, replace_folder
 from pipelines.samples import pairs
 from pipelines.samples.pairs import ChangeFrame, Dates, PairSettings, Site, SiteFrame
-from pipelines.samples.sampling import map_file
 from pipelines.tiles import Box
 
 UNKNOWN = 255  # of a label raster
