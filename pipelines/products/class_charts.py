@@ -51,14 +51,16 @@ def draw_class_map(
     has_dots = 0 < len(labels_P3) <= MOST_DOTS
     with mpl.rc_context(STYLE):
         subtitle = f"{found.dates} dates from {found.span.text}"
-        figure, (left, right) = panels(grid, 1, 2, f"{name}: most likely class", subtitle, 4.6)
+        figure, (left, right) = panels(grid, 1, 2, f"{name}: classes", subtitle, 4.6)
         draw_image(left, class_HW, grid, ListedColormap([one.colour for one in classes]), -0.5, len(classes) - 0.5)
         if has_dots:
             x, y = _centres(labels_P3[:, 0], labels_P3[:, 1], grid)
             colours = [classes[k + 1].colour for k in labels_P3[:, 2]]
             left.scatter(x, y, s=9, c=colours, edgecolors=INK, linewidths=0.5, zorder=3)
         shares = {row["class"]: row["pixels"] / max(sum(one["pixels"] for one in areas), 1) for row in areas}
-        entries = [(one.colour, f"{one.name} {shares[one.name]:.0%}") for one in classes[1:]]
+        entries = [
+            (one.colour, f"{one.name} {shares[one.name]:{'.0%' if shares[one.name] >= 0.01 else '.1%'}}") for one in classes[1:]
+        ]
         missing = [(classes[0].colour, "not observed")] if not class_HW.all() else []
         left.set(xticks=[], yticks=[])
         title(left, "Class (dots: labels)" if has_dots else "Class")
