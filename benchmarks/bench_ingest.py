@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.criteria import verdict
+from benchmarks.measuring import cpu_seconds, run_measured
 
 SIZE_PX, SCENES, CHUNK_PX, RESOLUTION_M = 2048, 24, 256, 10.0
 TARGET_CRS = "EPSG:32633"
@@ -113,9 +113,10 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
 def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:
     """Seconds and peak memory of one run in a new process, without imports; the result stays in `out`."""
     out.mkdir()
-    command = [sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), str(out), resampling]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    costs = run_measured([sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), str(out), resampling])
+    if costs.returncode:
+        raise SystemExit(f"{kind}: exit code {costs.returncode}")
+    return json.loads(costs.stdout.splitlines()[-1]) | {"peak_gb": costs.peak_gb}
 
 
 def run_one(kind: str, scenes: Path, out: Path, resampling: str) -> None:
@@ -125,13 +126,9 @@ def run_one(kind: str, scenes: Path, out: Path, resampling: str) -> None:
     else:
         import rasterio.vrt  # noqa: F401
         import zarr  # noqa: F401
-    cpu, started = time.process_time(), time.monotonic()
+    cpu, started = cpu_seconds(), time.monotonic()
     (run_driftline if kind == "driftline" else run_peer)(scenes, out, resampling)
-    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
-    # Linux only: getrusage would count the parent's pages from before exec
-    status = Path("/proc/self/status").read_text()
-    peak_gb = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024 / 1e9
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": peak_gb}))
+    print(json.dumps({"seconds": time.monotonic() - started, "cpu_seconds": cpu_seconds() - cpu}))
 
 
 def differing_share(cube: Path, plain: Path) -> float:

@@ -17,8 +17,8 @@ from configs.sites import SitesSource, check_label_path
 
 if TYPE_CHECKING:
     from pipelines.grid import Grid
+    from pipelines.samples.label_codes import LabelSettings
     from pipelines.samples.labels import Labels, Span
-    from pipelines.samples.site_ingest import LabelSettings
 
 # ---------------------------------------------------------------- schema
 
@@ -165,7 +165,7 @@ def label_file(run: Run, labels: AnySiteLabels, site: str, predicted: Sequence[s
 
 def build_label_settings(asked: AnySiteLabels) -> LabelSettings | None:
     """How the label rasters of sites are read; None without any."""
-    from pipelines.samples.site_ingest import LabelSettings, change_labels
+    from pipelines.samples.label_codes import LabelSettings, change_labels
 
     match asked:
         case None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.paths import CONNECT, READ, WRITE
+from configs.privacy import PrivacyConfig
 from configs.schema import (
     Address,
     CubeUri,
@@ -90,7 +91,7 @@ class CubeConfig(Strict):
         "keep", description="what happens to a scene of the cube whose file is gone: it stays, or the cube follows the source"
     )
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
-    memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest")
+    memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest, and for decoding one scene")
     workers: int | None = Field(None, ge=1, description="threads of ingest; default: the number of cores")
     dask: Annotated[Address | None, CONNECT] = Field(
         None, description="address of a Dask scheduler; default: threads of this process"
@@ -193,3 +194,8 @@ class CubeRun(Run):
 
     source: Source = Field(description="where the scenes come from")
     grid: GridConfig | None = Field(None, description="default: the grid of the first readable scene")
+    privacy: PrivacyConfig | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # runs on images of places do not depend on it
+        description="of sources of patients' images; default: they are de-identified, with the defaults of this section",
+    )

@@ -232,11 +232,11 @@ def with_model(run: AnyRun) -> AnyRun:
     Raises MissingInput, ArtefactDamaged, and RequestError for a model of another task, for bands that the source lacks, and for
     values of the config that are not those of the model.
     """
-    from pipelines.learning.reuse import require_bands
-
     chosen = used_by(run)
     if chosen is None or chosen.use is None:
         return run
+    from pipelines.learning.reuse import require_bands
+
     trained = find_model(chosen.use)
     if trained.task and trained.task != run.task:
         raise RequestError(f"{chosen.use} holds a model of `task: {trained.task}`, this run has `task: {run.task}`")

@@ -22,7 +22,8 @@ from pipelines.wording import counted
 if TYPE_CHECKING:
     from flows.planning import Extent
     from pipelines.samples.decoded_sites import SiteFiles
-    from pipelines.samples.site_ingest import LabelFacts, LabelSettings
+    from pipelines.samples.label_codes import LabelSettings
+    from pipelines.samples.site_ingest import LabelFacts
     from pipelines.sources.sites import SiteSource
 
 

@@ -49,6 +49,9 @@ class ConfigError(RequestError):
         noun = "mistake" if len(mistakes) == 1 else "mistakes"
         super().__init__(f"{len(mistakes)} {noun} in the config:\n" + "\n".join(f"  {m}" for m in mistakes))
 
+    def __reduce__(self) -> tuple[type, tuple[list[Mistake]]]:
+        return type(self), (list(self.mistakes),)
+
 
 class MissingInput(RequestError):
     """A file, cube, model or run that the request names does not exist."""

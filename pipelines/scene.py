@@ -62,6 +62,11 @@ class Scene:
     assets: dict[str, Asset] = field(hash=False)
     parts: tuple["Scene", ...] = ()
 
+    @property
+    def paths(self) -> list[str]:
+        """The files of the scene, each once."""
+        return list(dict.fromkeys(asset.path for part in self.parts or (self,) for asset in part.assets.values()))
+
 
 def is_storable(value: float, dtype: np.dtype) -> bool:
     """True if `dtype` can hold `value`."""

@@ -11,8 +11,9 @@ from itertools import islice
 
 import icechunk
 import numpy as np
+import zarr
 
-from pipelines.scene import Band
+from pipelines.scene import Band, bands_from_json
 
 Figures = list[list[float]]  # per band [median, spread] of the usable pixels, as stored
 MOST_PX = 10_000  # of a scene; the median of so many is within 1 to 2 % of a standard deviation
@@ -44,6 +45,13 @@ def known_figures(repository: icechunk.Repository, branch: str) -> dict[str, Fig
         for scene_id, figures in (entry.metadata.get("figures") or {}).items():
             known.setdefault(scene_id, figures)
     return known
+
+
+def find_drift(repository: icechunk.Repository, branch: str, new: Collection[str]) -> list[str]:
+    """Lines about scenes of the newest version, whose ids are `new`, that look unlike its other scenes (`find_outliers`)."""
+    root = zarr.open_group(repository.readonly_session(branch).store, mode="r")
+    bands = bands_from_json(str(root["image"].attrs["bands"]))
+    return find_outliers(known_figures(repository, branch), new, bands)
 
 
 def find_outliers(known: Mapping[str, Figures], new: Collection[str], bands: Sequence[Band]) -> list[str]:

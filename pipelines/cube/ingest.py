@@ -14,9 +14,9 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
-from pipelines.cube.drift import find_outliers, known_figures
+from pipelines.cube.drift import find_drift
 from pipelines.cube.integrity import naming_damage, storage_errors
-from pipelines.cube.plan import KnownRefusal, Step, changed_at, fingerprint_scene, plan_ingest
+from pipelines.cube.plan import KnownRefusal, Step, changed_at, cut_batches, fingerprint_scene, plan_ingest
 from pipelines.cube.steps import (
     array_of,
     read_dropped,
@@ -50,7 +50,7 @@ RECORDED = "driftline_records"  # attribute of cubes whose scenes were all read 
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreter (about 150 MB)."""
+    """Settings of an ingest. `memory_mb` limits the pixel buffers, not the interpreters (about 150 MB, 30 MB a worker)."""
 
     chunk_px: int = 256
     resampling: Resampling = "nearest"
@@ -64,8 +64,8 @@ class IngestSettings:
     refused_json: Path | None = None  # an additional file for the refusals
     on_missing: OnMissing = "keep"  # what becomes of scenes of the cube that the source no longer lists
     retry_refused: bool = False  # reads scenes again that were refused before and have not changed
-    commit_scenes: int = 64  # a killed ingest loses at most this many scenes,
-    commit_mb: int = 4096  # or this much of pixels, whichever is less
+    commit_scenes: int = 64  # a killed ingest loses at most this many scenes (of a large cube an eighth),
+    commit_mb: int = 1024  # or this much of pixels, whichever is less
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def ingest(
         else:
             raise CubeBusy(f"{uri}: another writer committed first {CONFLICT_TRIES} times; try again when it has finished")
     outcomes = (run.ids("added"), run.ids("replaced"), run.ids("unchanged"), run.dropped)
-    drift = find_drift(uri, {*outcomes[0], *outcomes[1]})
+    new = {*outcomes[0], *outcomes[1]}
+    with naming_damage(uri):
+        drift = tuple(find_drift(store.open_repository(uri), BRANCH, new)) if new else ()
     noted = (*listing.remarks(), *run.remarks)
     report = IngestReport(snapshot, *outcomes, run.refusals(), time.monotonic() - started, noted, run.missing, drift)
     if settings.refused_json is not None:
@@ -142,15 +144,6 @@ def ingest(
         count = len(report.refused)
         raise StateError(f"none of the {count} scenes was accepted, so no cube was written; the first refusals:\n{shown}")
     return report
-
-
-def find_drift(uri: str, new: set[str]) -> tuple[str, ...]:
-    """Lines about new scenes whose values are far from those of the cube's other scenes."""
-    if not new:
-        return ()
-    with naming_damage(uri):
-        bands = store.bands_of(store.open_cube(uri, accept_damaged=True))
-        return tuple(find_outliers(known_figures(store.open_repository(uri), BRANCH), new, bands))
 
 
 @dataclass
@@ -196,12 +189,10 @@ class _Ingest:
         for scene_id in plan.unchanged:
             self.outcome.setdefault(scene_id, "unchanged")
         self.refused |= {e.scene_id: e for e in plan.refused}
-        total, done = len(plan.works), 0
-        size = max(1, min(settings.commit_scenes, settings.commit_mb * MB // reader.scene_bytes))
-        for first in range(0, max(total, int(root is not None)), size):  # an empty batch may drop dates
-            ids, is_last = {work.scene.id for work in plan.works[first : first + size]}, first + size >= total
-            batch = [scene for scene in scenes if scene.id in ids]
-            for _ in self._write_batch(repository, reader, batch, fingerprints, is_last):
+        total, done, most = len(plan.works), 0, max(1, settings.commit_mb * MB // reader.scene_bytes)
+        for part in cut_batches(total, len(known[0]), settings.commit_scenes, most, may_be_empty=root is not None):
+            batch = [work.scene for work in plan.works[part]]
+            for _ in self._write_batch(repository, reader, batch, fingerprints, is_last=part.stop >= total):
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
@@ -297,10 +288,11 @@ class _Ingest:
         }
         gone, taken = {one.work.replaces for one in written if one.slot is not None}, {step.time for step, _ in new}
         stay = [(step, n) for n, step in enumerate(steps) if not (n in gone or step.time in taken or step.scene_id in dropped)]
-        again = {
-            step.scene_id: replace(step, fingerprint=self.read_again.get(step.scene_id, ""), ingested_utc=now) for step in steps
-        }
-        stay = [(again[step.scene_id] if step.scene_id in self.read_again else step, n) for step, n in stay]
+        again = self.read_again
+        stay = [
+            (replace(step, fingerprint=again[step.scene_id], ingested_utc=now) if step.scene_id in again else step, n)
+            for step, n in stay
+        ]
         positioned = sorted([*stay, *new], key=lambda pair: pair[0].time)
         bands, image = [store.band_as_json(band) for band in of_source], array_of(root, IMAGE)
         is_changed = bool(new or dropped) or json.loads(str(image.attrs["bands"])) != bands
@@ -341,8 +333,7 @@ def _matching(uri: str, grid: Grid | None, source: Source) -> tuple[Source, Grid
     Raises CubeMismatch if `grid`, the dtype, or a band's name, scale, offset or nodata differs. Units and valid ranges may. Of a
     source of files only what the config states must be equal: what a file says is compared, scene by scene, when it is read.
     """
-    cube = store.open_cube(uri, accept_damaged=True)
-    existing, bands, dtype = store.grid_of(cube), store.bands_of(cube), cube[IMAGE].dtype
+    existing, bands, dtype = store.read_layout(uri)
     if grid is not None and not grid.is_aligned(existing):
         raise CubeMismatch(
             f"the cube at {uri} has the grid {existing.frame}, {existing.transform}, {existing.shape}; "

@@ -13,10 +13,7 @@ from typing import Any
 
 import icechunk
 import numpy as np
-import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core import indexing
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
@@ -128,32 +125,6 @@ def _metadata(store: Store, name: str) -> Any:
 # ---------------------------------------------------------------- reads that say where
 
 
-class NamedReads(ZarrArrayWrapper):
-    """An array of pixels, for xarray. A chunk that cannot be read is an ArtefactDamaged with date, scene and box."""
-
-    __slots__ = ("uri", "when")
-
-    def __init__(self, array: AnyArray, uri: str, when: list[str]):
-        super().__init__(array)  # type: ignore[no-untyped-call]
-        self.uri, self.when = uri, when
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        try:
-            with naming_damage(self.uri):
-                return super().__getitem__(key)  # type: ignore[no-untyped-call]
-        except ArtefactDamaged as e:
-            array: AnyArray = self._array
-            damaged = next(damaged_chunks(array, chunks_of(array, key.tuple)), None)
-            if damaged is None:
-                raise
-            place, why = damaged
-            where = f"{array.name.strip('/')} of {self.when[place[0]]}, {box_text(array, place)}"
-            remedy = (
-                f"run `driftline check {self.uri} --repair CONFIG`, which reads damaged scenes again, then `driftline run CONFIG`"
-            )
-            raise ArtefactDamaged(f"the cube at {self.uri} is damaged: {where} ({why}); {remedy}") from e
-
-
 def chunks_of(array: AnyArray, key: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
     """Positions of the chunks that an index (integers, slices, arrays) touches."""
     touched = []
@@ -183,18 +154,3 @@ def box_text(array: AnyArray, place: tuple[int, ...]) -> str:
     dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]
     boxes = zip(dims, box_of(array, place), strict=True)
     return ", ".join(f"{names[dim]} {box.start} to {box.stop - 1}" for dim, box in boxes if dim in names)
-
-
-def with_named_reads(dataset: xr.Dataset, root: zarr.Group, names: tuple[str, ...], uri: str) -> xr.Dataset:
-    """The dataset, of which the arrays `names` say what is damaged where they are read."""
-    scenes = zip(dataset["time"].values, dataset["scene_id"].values, strict=True)
-    when = [f"{np.datetime_as_string(time, 's')} (scene {scene})" for time, scene in scenes]
-    named = {}
-    for name in names:
-        array = root[name]
-        assert isinstance(array, zarr.Array)
-        lazy: Any = indexing.LazilyIndexedArray(NamedReads(array, uri, when))
-        cached = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))  # type: ignore[no-untyped-call]  # as xarray does
-        known = dataset[name].variable
-        named[name] = xr.Variable(known.dims, cached, known.attrs, known.encoding, fastpath=True)
-    return dataset.assign(named)

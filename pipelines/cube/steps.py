@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from pipelines.tiles import Box
 
 PIXEL_ARRAYS = (IMAGE, VALID)
 MOVES_AT_ONCE = 32
+MANY_BYTES = 32 << 20  # from here on the chunks of a scene are compressed in threads
 
 
 def array_of(root: zarr.Group, name: str) -> AnyArray:
@@ -81,14 +84,23 @@ def resize_time(root: zarr.Group, count: int) -> None:
             array.resize((count, *array.shape[1:]))
 
 
-def write_rows(root: zarr.Group, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
+PixelArrays = tuple[AnyArray, AnyArray]  # IMAGE, VALID
+
+
+def pixel_arrays(root: zarr.Group) -> PixelArrays:
+    """The arrays of pixels, opened once: zarr parses their metadata at every access."""
+    return array_of(root, IMAGE), array_of(root, VALID)
+
+
+def write_rows(arrays: PixelArrays, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
     """Writes `rows` (whole chunks) of the date at `index`; dates can be written in parallel."""
-    _write_chunks(array_of(root, IMAGE), index, rows, image_BYX, valid_YX.ndim)
-    _write_chunks(array_of(root, VALID), index, rows, valid_YX, valid_YX.ndim)
+    image, valid = arrays
+    chunks = _chunks_of(image, index, rows, image_BYX, valid_YX.ndim) | _chunks_of(valid, index, rows, valid_YX, valid_YX.ndim)
+    sync(_set_chunks(image.store_path.store, chunks))
 
 
-def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray, axes: int) -> None:
-    """`array[index, ..., rows] = values`, compressed in this thread: zarr would pass every chunk to another one.
+def _chunks_of(array: AnyArray, index: int, rows: slice, values: np.ndarray, axes: int) -> dict[str, Buffer | None]:
+    """The chunks of `array[index, ..., rows] = values`, compressed in this thread: zarr would pass each to another one.
 
     `values` has `axes` of space, and before them maybe all bands, which lie in one chunk. `rows` are along the first axis of
     space. Chunks of only the fill value are not stored.
@@ -98,14 +110,19 @@ def _write_chunks(array: AnyArray, index: int, rows: slice, values: np.ndarray, 
     if rows.start % chunk[0] or (rows.stop % chunk[0] and rows.stop != whole[0]):
         raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {chunk[0]}")
     fill = np.asarray(array.fill_value, array.dtype).tobytes()  # as bytes: of -0.0 and of some NaN others would come back
-    chunks: dict[str, Buffer | None] = {}
-    for box in Box.whole(values.shape[len(bands) :]).cut(chunk):
+
+    def encode(box: Box) -> tuple[str, Buffer | None]:
         part = values[(*(slice(None) for _ in bands), *box.slices)]
         is_empty = part.flat[0].tobytes() == fill and part.tobytes() == fill * part.size
         place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), chunk, strict=True))
         position = "/".join(map(str, (*(0 for _ in bands), *place)))
-        chunks[f"{array.path}/c/{index}/{position}"] = None if is_empty else _encode(array, part)
-    sync(_set_chunks(array.store_path.store, chunks))
+        return f"{array.path}/c/{index}/{position}", None if is_empty else _encode(array, part)
+
+    boxes = Box.whole(values.shape[len(bands) :]).cut(chunk)
+    if values.nbytes < MANY_BYTES:
+        return dict(map(encode, boxes))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(pool.map(encode, boxes))
 
 
 def _encode(array: AnyArray, part: np.ndarray) -> Buffer:

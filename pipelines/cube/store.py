@@ -1,23 +1,24 @@
 """Location, lock and layout of a cube: an Icechunk repository that holds one xarray Dataset (docs/design/001-spine.md)."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import icechunk
 import numpy as np
-import xarray as xr
 import zarr
-from rasterio.crs import CRS
 from zarr.core.common import JSON
 
+from pipelines.cube.georeference import describe_axis, frame_attributes, geozarr_attributes
 from pipelines.cube.integrity import (
     COLUMN_CODECS,
     SEAL,
@@ -26,13 +27,15 @@ from pipelines.cube.integrity import (
     pixel_codecs,
     remedy_for,
     require_seal,
-    with_named_reads,
 )
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, PatientFrame, parse_crs
 from pipelines.scene import Band, bands_from_json, fill_value
 from pipelines.wording import without_secrets
+
+if TYPE_CHECKING:  # with pandas and dask it takes longer to import than an ingest of nothing new
+    import xarray as xr
 
 # exclusive_writer ensures one committer at a time, as Icechunk's warning about local disks demands
 icechunk.set_logs_filter("warn,icechunk::storage::object_store=error,icechunk::repository=off")
@@ -46,20 +49,6 @@ COORDINATES = (*STEP_TEXTS, "ingested_utc", "valid_fraction", "spatial_ref")
 NANOSECONDS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 VALID_WIDTH = 8  # chunks of `valid` are up to this many times wider than those of `image`: they compress 50 times better
 STEPS_PER_CHUNK = 4096  # of the per-date coordinates: one small file each for ten years of scenes
-_CONVENTIONS = [  # https://github.com/zarr-conventions: a convention is registered by its UUID
-    {
-        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "name": "proj:",
-        "description": "Coordinate reference system information for geospatial data",
-        "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
-    },
-    {
-        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
-        "name": "spatial:",
-        "description": "Spatial coordinate information",
-        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
-    },
-]
 
 
 # ---------------------------------------------------------------- location
@@ -208,54 +197,10 @@ def _write_coordinates(root: zarr.Group, grid: Grid, bands: tuple[Band, ...]) ->
     names = np.array([band.name for band in bands], dtype=object)
     root.create_array("band", shape=names.shape, dtype=str, dimension_names=("band",), compressors=COLUMN_CODECS)[:] = names
     for name in grid.dims:
-        centres, attributes = _axis(grid, name)
+        centres, attributes = describe_axis(grid, name)
         how: dict[str, Any] = {"dimension_names": (name,), "attributes": attributes, "compressors": COLUMN_CODECS}
         root.create_array(name, shape=centres.shape, dtype="float64", **how)[:] = centres
-    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=_frame_attributes(grid))
-
-
-def _axis(grid: Grid, name: str) -> tuple[np.ndarray, dict[str, JSON]]:
-    """Coordinates of the centres along an axis, and their attributes; of rotated grids the distance from the first corner."""
-    if not grid.is_straight:
-        step, size = grid.spacing[grid.dims.index(name)], grid.shape[grid.dims.index(name)]
-        return step * (np.arange(size) + 0.5), {"long_name": "distance along a rotated axis; spatial_ref has the position"}
-    if isinstance(grid.frame, PatientFrame):
-        return grid.centres(name), {"long_name": f"patient coordinate {name} (LPS)", "units": "mm", "axis": name.upper()}
-    of_crs = {"x": "projection_x_coordinate", "y": "projection_y_coordinate", "z": "height"}
-    return grid.centres(name), {"standard_name": of_crs[name], "axis": name.upper()}
-
-
-def _frame_attributes(grid: Grid) -> dict[str, JSON]:
-    """What the coordinates are in, and `affine`, the exact transform of the grid."""
-    exact: dict[str, JSON] = {"affine": list(grid.transform)}
-    if isinstance(grid.frame, PatientFrame):
-        return {"patient_frame": "LPS", "units": "mm", "frame_of_reference_uid": grid.frame.uid, **exact}
-    frame: dict[str, JSON] = {"crs_wkt": grid.wkt, "spatial_ref": grid.wkt}
-    if not grid.is_volume:  # CF-1.11, appendix F, and GDAL's GeoTransform, which is text in another order
-        a, b, c, d, e, f = grid.transform
-        frame["GeoTransform"] = " ".join(map(repr, (c, a, b, f, d, e)))
-    return frame | exact
-
-
-def geozarr_attributes(grid: Grid) -> dict[str, JSON]:
-    """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr; {} for what has none."""
-    if grid.is_volume or isinstance(grid.frame, PatientFrame):
-        return {}
-    crs = parse_crs(grid.crs)
-    authority = crs.to_authority()
-    is_exact = authority is not None and CRS.from_authority(*authority) == crs  # PROJ also returns near matches
-    code = {"proj:code": ":".join(authority)} if authority and is_exact else {}
-    return {
-        "zarr_conventions": _CONVENTIONS,
-        **code,
-        "proj:wkt2": crs.to_wkt(version="WKT2_2019"),
-        "spatial:dimensions": ["y", "x"],
-        "spatial:transform_type": "affine",
-        "spatial:transform": list(grid.transform),
-        "spatial:shape": list(grid.shape_yx),
-        "spatial:bbox": list(grid.bounds_xy),
-        "spatial:registration": "pixel",
-    }
+    root.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=frame_attributes(grid))
 
 
 def missing_value(bands: Iterable[Band], dtype: np.dtype) -> Any:
@@ -284,6 +229,10 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         cube = open_cube("runs/demo/cube")
         cube.image.isel(time=-1).values
     """
+    import xarray as xr
+
+    from pipelines.cube.named_reads import with_named_reads
+
     repository = open_repository(uri)
     with naming_damage(uri):
         session = _session_at(repository, uri, snapshot)
@@ -292,12 +241,7 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
                 raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")
             raise MissingInput(f"the cube at {uri} holds no finished version yet; run `driftline ingest` again")
         root = zarr.open_group(session.store, mode="r")
-        found = root.attrs.get("driftline_format")
-        if found not in FORMATS.values():
-            known = " and ".join(map(str, FORMATS.values()))
-            raise CubeMismatch(
-                f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
-            )
+        _require_format(root, uri)
         require_seal(root, uri)
         dataset: xr.Dataset = xr.open_zarr(session.store, consolidated=False, chunks=None, mask_and_scale=False)
         dataset.attrs.pop(SEAL, None)
@@ -312,6 +256,32 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
         arrays = {name: dataset[name].variable for name in (IMAGE, VALID)}
         dataset = xr.Dataset(arrays, {name: dataset[name].variable for name in order}, dataset.attrs)
         return with_named_reads(dataset, root, (IMAGE, VALID), uri)
+
+
+def read_layout(uri: str) -> tuple[Grid, tuple[Band, ...], np.dtype]:
+    """Grid, bands and dtype of the newest version, whose dates may be damaged. Raises as `open_cube`, which it calls for older
+    cubes: a sealed one has been verified when it was written, and is as it was then.
+    """
+    with naming_damage(uri):
+        session = open_repository(uri).readonly_session(BRANCH)
+        root = zarr.open_group(session.store, mode="r") if has_layout(session.store) else None
+        if root is not None and SEAL in root.attrs:
+            _require_format(root, uri)
+            require_seal(root, uri)
+            image: Any = root[IMAGE]
+            grid = _grid(dict(root["spatial_ref"].attrs), dict(root.attrs), image.shape[2:])
+            return grid, bands_from_json(image.attrs["bands"]), image.dtype
+    cube = open_cube(uri, accept_damaged=True)
+    return grid_of(cube), bands_of(cube), cube[IMAGE].dtype
+
+
+def _require_format(root: zarr.Group, uri: str) -> None:
+    found = root.attrs.get("driftline_format")
+    if found not in FORMATS.values():
+        known = " and ".join(map(str, FORMATS.values()))
+        raise CubeMismatch(
+            f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
+        )
 
 
 def _session_at(repository: icechunk.Repository, uri: str, snapshot: str | None) -> icechunk.Session:
@@ -374,12 +344,15 @@ def has_layout(store: icechunk.IcechunkStore) -> bool:
 
 def grid_of(dataset: xr.Dataset) -> Grid:
     """The grid of a cube, from its `spatial_ref`. Raises ArtefactDamaged for a CRS that PROJ cannot parse."""
-    attributes = dataset["spatial_ref"].attrs
-    transform = tuple(map(float, attributes["affine"]))
     shape = tuple(dataset.sizes[dim] for dim in space_dims(dataset))
+    return _grid(dataset["spatial_ref"].attrs, dataset.attrs, shape)
+
+
+def _grid(attributes: Mapping[str, Any], of_cube: Mapping[str, Any], shape: tuple[int, ...]) -> Grid:
+    transform = tuple(map(float, attributes["affine"]))
     if "patient_frame" in attributes:
         return Grid(PatientFrame(attributes["frame_of_reference_uid"]), transform, shape)
-    crs = dataset.attrs.get("proj:code") or attributes["crs_wkt"]
+    crs = of_cube.get("proj:code") or attributes["crs_wkt"]
     try:
         parse_crs(crs)  # refuses file names and addresses, which a damaged cube may hold
     except ValueError as e:

@@ -15,13 +15,10 @@ import zarr
 
 from pipelines.cube.drift import MOST_PX, Figures, figures_of, sample_pixels
 from pipelines.cube.plan import Work
-from pipelines.cube.steps import array_of, resize_time, write_rows
-from pipelines.cube.store import IMAGE
+from pipelines.cube.steps import PixelArrays, pixel_arrays, resize_time, write_rows
 from pipelines.errors import SceneRefused
-from pipelines.sources.reading import SceneReader, all_nodata, hash_content
+from pipelines.sources.reading import COPIES, IsolatedReader, SceneReader, all_nodata, hash_content
 
-# how many times its own size a scene takes between file and chunks: read, resampled, encoded
-COPIES = 3
 MB = 2**20
 Outcome = Literal["added", "replaced", "unchanged"]
 
@@ -42,18 +39,18 @@ class Written:
         return "unchanged" if self.slot is None else "added" if self.work.replaces is None else "replaced"
 
 
-def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
+def write_scene(arrays: PixelArrays, isolated: IsolatedReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
     """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once."""
-    has_asked = False
+    has_asked, reader = False, isolated.reader
     try:
-        found = reader.read(work.scene)
+        found = isolated.read(work.scene)
         fraction = reader.valid_fraction(work.scene, int(np.count_nonzero(found.valid_YX)))
         if found.content_hash == work.previous_hash:
             return Written(work, None, found.content_hash, fraction)
         # the known hash belongs to the date of the scene, so its pixels may be replaced in place
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
-        write_rows(root, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
+        write_rows(arrays, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
         return Written(
             work, slot, found.content_hash, fraction, figures=figures_of(sample_pixels(found.image_BYX, found.valid_YX))
         )
@@ -64,23 +61,24 @@ def write_scene(root: zarr.Group, reader: SceneReader, work: Work, take_slot: Ca
             take_slot(False)
 
 
-def _write_scene_in_strips(root: zarr.Group, reader: SceneReader, work: Work, slot: int, rows_px: int, workers: int) -> Written:
-    """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), `workers` at a time.
+def _write_scene_in_strips(arrays: PixelArrays, isolated: IsolatedReader, work: Work, slot: int, rows_px: int) -> Written:
+    """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), some at a time.
 
     Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
     content hash is that of the strips' hashes, so it differs from that of the whole.
     """
+    reader = isolated.reader
     height = reader.grid.shape[0]
     strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
     def write_strip(rows: slice) -> tuple[str, int, bool, np.ndarray]:
-        image_BYX, valid_YX, is_data_YX = reader.read_rows(work.scene, rows)
-        write_rows(root, slot, rows, image_BYX, valid_YX)
+        image_BYX, valid_YX, is_data_YX = isolated.read_rows(work.scene, rows)
+        write_rows(arrays, slot, rows, image_BYX, valid_YX)
         sample_BN = sample_pixels(image_BYX, valid_YX, MOST_PX // len(strips))
         return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), bool(is_data_YX.any()), sample_BN
 
     try:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(isolated.at_once) as pool:
             hashes, valid_px, has_data, samples = zip(*pool.map(write_strip, strips), strict=True)
         if not any(has_data):
             raise all_nodata(work.scene)
@@ -123,11 +121,11 @@ def write_in_threads(
     if at_once < 1:
         yield from _write_large(root, reader, works, first_slot, memory_mb, requested)
         return
-    slot_order = SlotOrder(first_slot)
+    slot_order, arrays, isolated = SlotOrder(first_slot), pixel_arrays(root), IsolatedReader(reader, memory_mb * MB, at_once)
     with ThreadPoolExecutor(at_once) as pool:
         # a pool starts its jobs in the order of submission, as SlotOrder requires
         takes = (partial(slot_order.take, ticket) for ticket in range(len(works)))
-        futures = [pool.submit(write_scene, root, reader, work, take) for work, take in zip(works, takes, strict=True)]
+        futures = [pool.submit(write_scene, arrays, isolated, work, take) for work, take in zip(works, takes, strict=True)]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -140,13 +138,14 @@ def _write_large(
     root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, requested: int
 ) -> Iterator[Written]:
     """One scene at a time, in strips of whole chunks. One strip is always allowed: nothing smaller can be written."""
-    chunk_px = array_of(root, IMAGE).chunks[2]
+    arrays = pixel_arrays(root)
+    chunk_px = arrays[0].chunks[2]
     strip_bytes = COPIES * reader.row_bytes * chunk_px
     at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
     chunks_per_strip = max(1, memory_mb * MB // (strip_bytes * at_once))
-    slot = first_slot
+    slot, isolated = first_slot, IsolatedReader(reader, memory_mb * MB, at_once)
     for work in works:
-        written = _write_scene_in_strips(root, reader, work, slot, chunks_per_strip * chunk_px, at_once)
+        written = _write_scene_in_strips(arrays, isolated, work, slot, chunks_per_strip * chunk_px)
         slot += written.slot is not None
         yield written
 
@@ -165,7 +164,8 @@ def write_with_dask(
         threads = sum(client.nthreads().values())
         at_once = max(1, min(threads, memory_mb * MB // (COPIES * reader.scene_bytes)))
         room = first_slot + len(works)
-        jobs = ((session.fork(), reader, work, first_slot + k, room) for k, work in enumerate(works))
+        isolated = IsolatedReader(reader, memory_mb * MB, at_once)
+        jobs = ((session.fork(), isolated, work, first_slot + k, room) for k, work in enumerate(works))
         submit = partial(client.submit, _write_in_fork, pure=False)
         running = distributed.as_completed([submit(*job) for _, job in zip(range(at_once), jobs, strict=False)])
         for future in running:
@@ -179,8 +179,8 @@ def write_with_dask(
 
 
 def _write_in_fork(
-    fork: icechunk.ForkSession, reader: SceneReader, work: Work, slot: int, room: int
+    fork: icechunk.ForkSession, isolated: IsolatedReader, work: Work, slot: int, room: int
 ) -> tuple[icechunk.ForkSession, Written]:
     root = zarr.open_group(fork.store, mode="r+")
     resize_time(root, room)
-    return fork, write_scene(root, reader, work, lambda needs_new: slot)
+    return fork, write_scene(pixel_arrays(root), isolated, work, lambda needs_new: slot)

@@ -22,7 +22,8 @@ from pipelines.errors import RequestError
 from pipelines.files import map_file, replace_folder
 from pipelines.progress import Progress
 from pipelines.samples.block_folds import assign_folds, blocks_of
-from pipelines.samples.decoded_sites import ABOUT, UNKNOWN, LabelledSite, about_site, write_images
+from pipelines.samples.decoded_sites import ABOUT, LabelledSite, about_site, write_images
+from pipelines.samples.label_codes import UNKNOWN
 from pipelines.samples.labels import Instant, Labels, Span
 from pipelines.samples.pairs import square_px
 from pipelines.samples.site_groups import Grouping

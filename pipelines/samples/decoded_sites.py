@@ -19,10 +19,10 @@ from pipelines.cube.store import open_cube
 from pipelines.errors import ArtefactDamaged, RequestError, StateError
 from pipelines.files import map_file, naming_full_disk, replace_folder
 from pipelines.samples import pairs
+from pipelines.samples.label_codes import UNKNOWN
 from pipelines.samples.pairs import ChangeFrame, Dates, PairSettings, Site, SiteFrame
 from pipelines.tiles import Box
 
-UNKNOWN = 255  # of a label raster
 ABOUT = "site.json"
 
 

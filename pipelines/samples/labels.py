@@ -11,11 +11,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
+from pipelines.sources.isolation import isolate
+
+if TYPE_CHECKING:
+    import geopandas
+    from affine import Affine
+    from rasterio.crs import CRS
 
 Instant = np.datetime64
 NO_CODE = 255  # of a label raster
@@ -177,16 +184,25 @@ def _name_of(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 
+@isolate
+def _read_vectors(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
+    import geopandas
+
+    return geopandas.read_file(path, layer=layer)
+
+
 def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, layer: str | None = None) -> Given:
     """GeoPackage, GeoJSON or any vector file: every pixel whose centre lies in a polygon. Raises MissingInput, RequestError."""
-    import geopandas
     from rasterio.features import rasterize
 
     if not path.is_file():
         raise MissingInput(f"no labels at {path}; correct labels.path")
     if path.suffix.lower() not in VECTORS:
         raise RequestError(f"{path.name}: polygons are read from {', '.join(VECTORS)}; convert it with ogr2ogr")
-    frame = geopandas.read_file(path, layer=layer)
+    try:
+        frame = _read_vectors(path, layer)
+    except SceneRefused as e:
+        raise RequestError(f"the labels {path} cannot be used: {e.detail}") from e
     if frame.crs is None:
         raise RequestError(f"{path.name} has no CRS, so its polygons have no place; write it with one")
     if fields.label not in frame:
@@ -219,6 +235,15 @@ def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, lay
     return Given(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), spans, names, tuple(notes))
 
 
+@isolate
+def _read_codes(path: Path, band: int) -> tuple[np.ndarray, np.ndarray, CRS | None, Affine, float | None]:
+    """(values, which are masked, CRS, transform, nodata) of a raster's band."""
+    from pipelines.sources.opening import open_raster
+
+    with open_raster(path, (band,)) as raster:
+        return raster.read(band), raster.read_masks(band) == 0, raster.crs, raster.transform, raster.nodatavals[band - 1]
+
+
 def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, band: int = 1, *, on_grid: bool = False) -> Given:
     """A label raster, nearest pixel where its grid is another one (said in the notes); codes that are not listed are unlabelled.
 
@@ -226,14 +251,10 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
     """
     from pipelines.sources.facts import FileFacts
     from pipelines.sources.layers import canonical_crs
-    from pipelines.sources.opening import open_raster
     from pipelines.sources.resampling import ArrayLayer, resample
 
     try:
-        with open_raster(path, (band,)) as raster:
-            stored, crs, affine = raster.read(band), raster.crs, raster.transform
-            unlabelled = raster.read_masks(band) == 0
-            nodata = raster.nodatavals[band - 1]
+        stored, unlabelled, crs, affine, nodata = _read_codes(path, band)
     except SceneRefused as e:
         raise RequestError(f"the labels {path} cannot be used: {e.detail}") from e
     has_place = crs is not None and affine.determinant != 0 and not affine.is_identity
@@ -245,11 +266,11 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
     number_YX = np.full(stored.shape, NO_CODE, np.uint8)
     for number, code in enumerate(listed):
         number_YX[stored == code] = number
-    if nodata in codes:
+    if nodata is not None and nodata in codes:
         named = f"{codes[int(nodata)]!r}"
         raise RequestError(f"{path} says that {nodata:g} means no data, labels.codes that it is {named}; correct one of them")
     number_YX[unlabelled] = NO_CODE
-    own = grid if on_grid else Grid.from_affine(canonical_crs(crs.to_wkt()), affine, stored.shape)
+    own = grid if on_grid or crs is None else Grid.from_affine(canonical_crs(crs.to_wkt()), affine, stored.shape)
     notes = () if own.is_aligned(grid) else (f"{path.name} lies on another grid: each pixel has the label nearest to its centre",)
     if notes:
         facts = FileFacts(number_YX.dtype, own, nodata=(NO_CODE,))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pyproj import CRS
@@ -20,10 +20,8 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.files import replacing
 from pipelines.grid import Grid
 from pipelines.progress import Progress
-from pipelines.samples.decoded_sites import UNKNOWN
+from pipelines.samples.label_codes import UNKNOWN, LabelSettings, read_codes, show_codes
 from pipelines.sources.facts import FileFacts
-from pipelines.sources.layers import canonical_crs
-from pipelines.sources.opening import open_raster
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 from pipelines.sources.resampling import ArrayLayer, lattice_offset, overlaps, resample
 from pipelines.sources.sites import SiteSource
@@ -32,32 +30,6 @@ from pipelines.sources.source import Source
 QualityMask = SclMask | LandsatMask | ValueMask | None
 MOST_PROBLEMS = 12  # sites of which a message says what is wrong with them
 MAX_SIZE_DIFFERENCE_PX = 1  # crops of one area, cut by coordinates, differ by this much; more is another area
-MAX_LABEL_PX = 1 << 30  # the whole label is held in memory, a byte a pixel
-STRIP_PX = 1 << 24  # of it read at a time
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """How a label raster is read: the codes of each class, its band, and whose grid it lies on (`own`: its georeferencing).
-
-    Class k of `names` becomes k. `key`: what the config calls the codes. all_classes: a raster that lacks a class and holds
-    codes of none is taken for a mistake.
-    """
-
-    codes: tuple[tuple[int, ...], ...]
-    names: tuple[str, ...]
-    key: str
-    band: int = 1
-    grid_of: Literal["own", "first", "last"] = "own"
-    all_classes: bool = False
-
-
-def change_labels(
-    changed: tuple[int, ...], unchanged: tuple[int, ...], band: int = 1, grid_of: Literal["own", "first", "last"] = "own"
-) -> LabelSettings:
-    """Those of change: 0 unchanged, 1 changed."""
-    codes, key = (unchanged, changed), "labels.changed and labels.unchanged"
-    return LabelSettings(codes, ("unchanged", "changed"), key, band, grid_of, all_classes=True)
 
 
 @dataclass(frozen=True)
@@ -148,7 +120,10 @@ def read_label(path: Path, grid: Grid, settings: LabelSettings, drawn_on: Grid |
             name for name, own in zip(settings.names[::-1], settings.codes[::-1], strict=True) if both[0] in own
         )
         raise RequestError(f"labels: the codes {both} stand for {names}; keep each in one list")
-    classes_YX, own, others = _read_codes(path, settings)
+    try:
+        classes_YX, own, others = read_codes(path, settings)
+    except SceneRefused as error:
+        raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
     notes: list[str] = []
     if drawn_on is not None:
         classes_YX = _fit(classes_YX, drawn_on.shape_yx, path, notes)
@@ -174,42 +149,6 @@ def _bounds(grid: Grid) -> str:
     return f"({', '.join(f'{v:.9g}' for v in grid.bounds_xy)}) in {grid.crs[:40]}"
 
 
-def _read_codes(path: Path, settings: LabelSettings) -> tuple[np.ndarray, Grid | None, dict[float, int]]:
-    """(classes_YX uint8, the file's own grid, its codes in neither list with pixels), strip by strip. Raises as `read_label`."""
-    found: Counter[float] = Counter()
-    try:
-        with open_raster(path, (settings.band,)) as dataset:
-            height, width = dataset.shape
-            if height * width > MAX_LABEL_PX:
-                raise RequestError(f"the label {path} has {height} x {width} pixels, the bound is {MAX_LABEL_PX}; cut it up")
-            classes_YX = np.full((height, width), UNKNOWN, np.uint8)
-            rows = max(1, STRIP_PX // width)
-            for row in range(0, height, rows):
-                codes_YX = dataset.read(settings.band, window=((row, min(row + rows, height)), (0, width)))
-                part_YX = classes_YX[row : row + rows]
-                for number, own_codes in enumerate(settings.codes):
-                    part_YX[np.isin(codes_YX, own_codes)] = number
-                codes, counts = np.unique(codes_YX[~np.isnan(codes_YX)], return_counts=True)  # NaN is no code
-                found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
-            affine, crs, bands = dataset.transform, dataset.crs, dataset.count
-            nodata = dataset.nodatavals[settings.band - 1]
-            is_georeferenced = crs is not None and affine.determinant != 0 and not affine.is_identity
-            own = Grid.from_affine(canonical_crs(crs.to_wkt()), affine, dataset.shape) if is_georeferenced else None
-    except SceneRefused as error:
-        raise RequestError(f"the label {path} cannot be used: {error.detail}") from error
-    except MissingInput as error:
-        raise MissingInput(f"no such label: {path}; correct labels.path, or leave the site out of source.sites") from error
-    requested = [code for own_codes in settings.codes for code in own_codes]
-    if not any(code in found for code in requested):
-        elsewhere = f", or labels.band to the right one of its {bands} bands" if bands > 1 else ""
-        raise RequestError(
-            f"the label {path} has none of the codes {', '.join(f'{code:g}' for code in sorted(requested))}; it holds "
-            f"{_shown(found)}: set {settings.key} to what they mean{elsewhere}"
-        )
-    others = {code: count for code, count in found.items() if code not in (*requested, nodata)}
-    return classes_YX, own, others
-
-
 def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int], settings: LabelSettings) -> list[str]:
     """Notes on the classes. Raises RequestError where there is none, or where one is missing and may be among `others` (code ->
     pixels) and all are asked for."""
@@ -217,7 +156,7 @@ def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]
     missing = " and no ".join(name for name, count in counts.items() if not count)
     unknown = label_YX.size - sum(counts.values())
     if missing and ((others and settings.all_classes) or not any(counts.values())):
-        held = f"; the file also holds the codes {_shown(others)}" if others else ""
+        held = f"; the file also holds the codes {show_codes(others)}" if others else ""
         found = ", ".join(f"{count} {name}" for name, count in [*counts.items(), ("unknown", unknown)])
         raise RequestError(
             f"the label {path} has no {missing} pixel on the images ({found}){held}: correct {settings.key}, or leave the site "
@@ -225,17 +164,10 @@ def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]
         )
     notes = [f"{path.name} has no {missing} pixel"] if missing and settings.all_classes else []
     if unknown:
-        codes = f"codes {_shown(others)} mean {'neither' if len(counts) == 2 else 'none'}" if others else ""
+        codes = f"codes {show_codes(others)} mean {'neither' if len(counts) == 2 else 'none'}" if others else ""
         codes = codes or "nodata, or outside of the label"
         notes.append(f"{path.name}: {unknown / label_YX.size:.1%} of the pixels are unknown and left out ({codes})")
     return notes
-
-
-def _shown(found: Mapping[float, int]) -> str:
-    """The most frequent codes, with how many pixels hold them."""
-    common = sorted(found.items(), key=lambda item: -item[1])
-    more = f" and {len(common) - 6} more" if len(common) > 6 else ""
-    return ", ".join(f"{code:g} ({count} px)" for code, count in common[:6]) + more
 
 
 def _fit(classes_YX: np.ndarray, shape_yx: tuple[int, int], path: Path, notes: list[str]) -> np.ndarray:

@@ -129,6 +129,6 @@ def convert(values: np.ma.MaskedArray, facts: FileFacts, band: Band, label: str)
             exact = np.where(missing, data, exact)
         data = exact.astype(dtype)
     if band.nodata is not None and is_storable(band.nodata, dtype):
-        is_filled = missing & np.isfinite(data)
+        is_filled = missing & np.isfinite(data) if dtype.kind == "f" else missing
         data = np.where(is_filled, dtype.type(band.nodata), data) if is_filled.any() else data
     return np.ma.MaskedArray(data, missing)

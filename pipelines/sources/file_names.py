@@ -6,6 +6,7 @@ file gives the date of each step.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -116,8 +117,13 @@ class FilePattern:
 
     def match(self, path: str, bands: tuple[str, ...] = (), any_date: bool = False) -> Named | None:
         """`path` (relative to the folder, with /) parsed, or None if it does not match the pattern."""
-        match = self.regex(bands, any_date).fullmatch(path)
+        match = _regex(self, bands, any_date).fullmatch(path)
         return named(match) if match else None
+
+
+@functools.lru_cache(maxsize=256)
+def _regex(pattern: FilePattern, bands: tuple[str, ...], any_date: bool) -> re.Pattern[str]:
+    return pattern.regex(bands, any_date)
 
 
 def _without_backtracking(parts: list[str]) -> list[str]:

@@ -119,8 +119,9 @@ def list_files(folder: Path) -> list[str]:
     paths = []
     for here, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(here).relative_to(folder)
-        paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
+        relative = Path(here).relative_to(folder).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        paths += [prefix + name for name in files if not name.startswith(".")]
     return sorted(paths)
 
 

@@ -1,6 +1,6 @@
 """Detects what a folder or file holds: the kind of source, its bands, dates and quality band, and irregularities.
 
-Opens only a few files, all of them through `opening`.
+Opens only a few files, all of them through `opening`, in workers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipelines.sources.cf import cf_crs, cf_times, cf_transform, float_attribute
 from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
 from pipelines.sources.folder import list_files
+from pipelines.sources.isolation import isolate
 from pipelines.sources.layers import check_degrees
 from pipelines.sources.opening import band_descriptions, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.products import Product, mask_band, product_of, products_in
@@ -99,6 +100,7 @@ def _or_none(read: Callable[[Path], Value], path: Path) -> Value | None:
 # ---------------------------------------------------------------- netCDF cubes
 
 
+@isolate
 def _read_cube(path: Path) -> tuple[str, list[str], np.ndarray]:
     """(time coordinate, variables (time, y, x), dates) of a netCDF-4 file. Raises RequestError if it is not a cube."""
     try:
@@ -134,6 +136,7 @@ def _netcdf(path: Path, others: tuple[str, ...]) -> DetectedFormat:
     return DetectedFormat("netcdf", path, tuple(variables), known, lambda name: _inspect_hdf5(path, name), tuple(lines))
 
 
+@isolate
 def _inspect_hdf5(path: Path, name: str) -> BandSample:
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
@@ -142,6 +145,7 @@ def _inspect_hdf5(path: Path, name: str) -> BandSample:
         return BandSample(cf.value_dtype(data), shape_yx, next(iter(nodata), None), *cf.packing(data))
 
 
+@isolate
 def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -> list[SourceLine]:
     """`crs` and `transform` lines for an HDF5 file without CF georeferencing."""
     guessed = "" if product else "GUESSED: the file does not state it; set it"
@@ -192,6 +196,7 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))
 
 
+@isolate
 def _band_names(path: Path, pattern: str, product: Product | None) -> tuple[str, ...]:
     """Names for the bands of a file: their descriptions if valid as names, else (of one band) what `pattern` says, or b1..."""
     with open_raster(path, (1,)) as dataset:
@@ -207,11 +212,13 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-")
 
 
+@isolate
 def _georeferencing_of(path: Path) -> tuple[object, ...]:
     with open_raster(path, (1,)) as dataset:
         return dataset.crs.to_wkt() if dataset.crs else None, tuple(dataset.transform), dataset.shape
 
 
+@isolate
 def _inspect_raster(path: Path, index: int) -> BandSample:
     with open_raster(path, (index,)) as dataset:
         tags = " ".join(f"{key}={value}" for key, value in dataset.tags().items())
@@ -237,10 +244,15 @@ def _tag_value(tags: str, word: str, otherwise: Value) -> float | Value:
     return float(match.group(1)) if match and otherwise in (None, 0.0, 1.0) else otherwise
 
 
+@isolate
+def _image_sets(path: Path) -> tuple[list[str], _KnmiProduct | None]:
+    """The data sets of at least 8 x 8 values, and what the KNMI layout states."""
+    with open_hdf5(path) as file:
+        return [name for name in hdf5_data_sets(file) if min(file[name].shape[-2:]) >= 8], _knmi_product(file)
+
+
 def _hdf5_folder(path: Path, first: Path, dates: np.ndarray, lines: list[SourceLine]) -> DetectedFormat:
-    with open_hdf5(first) as file:
-        sets = [name for name in hdf5_data_sets(file) if min(file[name].shape[-2:]) >= 8]
-        product = _knmi_product(file)
+    sets, product = _image_sets(first)
     if not sets:
         raise RequestError(f"{first.name} holds no data set with at least 8 x 8 values; no config can be proposed")
     lines = [*lines, ("variable", sets[0], f"also there: {', '.join(sets[1:6])}" if len(sets) > 1 else "")]
@@ -322,6 +334,7 @@ def _rasters_with(bands: int, path: Path, paths: list[str]) -> dict[str, str]:
     return dict(zip(last, files.values(), strict=True)) if has_common_head and is_name else files
 
 
+@isolate
 def _count_bands(path: Path) -> int:
     with open_raster(path, (1,)) as dataset:
         return int(dataset.count)

@@ -19,7 +19,7 @@ from pipelines.sources.facts import FileFacts
 from pipelines.sources.images import Image, ImageBand, canonical
 from pipelines.sources.layers import RasterLayer
 from pipelines.sources.resampling import lattice_offset, masked_window, overlaps, resample
-from pipelines.sources.source import Listing, Resampling
+from pipelines.sources.source import DecodesFiles, Listing, Resampling
 
 FEWEST_BANDS = 3  # that are compared, where there are so many
 UNKNOWN_DATES = (np.datetime64("1970-01-01", "ns"), np.datetime64("1970-01-02", "ns"))  # of images without a date
@@ -28,7 +28,7 @@ METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
-class PairSource:
+class PairSource(DecodesFiles):
     """Two scenes, on the grid of the finest compared band of `before`. `names`: the compared bands, as they are called there.
 
     `notes`: what a reader must know of the comparison. It implements `pipelines.sources.source.Source`.

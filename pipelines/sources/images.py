@@ -20,6 +20,7 @@ from pipelines.scene import Band
 from pipelines.sources.dates import find_dates, parse_date
 from pipelines.sources.facts import FileFacts
 from pipelines.sources.file_names import KNOWN_BAND, show_some
+from pipelines.sources.isolation import isolate
 from pipelines.sources.layers import BandRequest, RasterLayer, alpha_of, open_raster_layer
 from pipelines.sources.opening import band_descriptions, check_inside, open_raster
 
@@ -80,7 +81,7 @@ def read_image(path: Path, nodata: float | None = None) -> Image:
         try:
             if path.is_dir():  # a link that is named itself is followed
                 check_inside(path, file, file.name)
-            found = list(read_bands(file, name, nodata))
+            found = read_bands(file, name, nodata)
         except SceneRefused as e:
             raise RequestError(f"{file}: {e.detail}") from e
         for band, about in found:
@@ -134,7 +135,8 @@ def band_names(stems: Sequence[str]) -> list[str]:
     return [band or rest for band, rest in zip(known, different, strict=True)]
 
 
-def read_bands(file: Path, name: str, nodata: float | None) -> Iterator[tuple[str, ImageBand]]:
+@isolate
+def read_bands(file: Path, name: str, nodata: float | None) -> list[tuple[str, ImageBand]]:
     """(name, band) of a file, without its alpha band: its description, else `name`, else its colour, else its number.
 
     Raises SceneRefused, RequestError (no position on Earth, colours of a palette).
@@ -147,12 +149,14 @@ def read_bands(file: Path, name: str, nodata: float | None) -> Iterator[tuple[st
         if ColorInterp.palette in kinds:
             remedy = "values of a palette are no measurements; compare the original, or gdal_translate -expand rgb"
             raise RequestError(f"{file} holds numbers of colours in a palette; {remedy}")
+        bands = []
         for n in indexes:
             layer = open_layer(file, dataset, n, alpha, mask_file)
             own = band_descriptions(dataset)[n - 1].strip()
             numbered = f"{name}{n}" if name and len(indexes) > 1 else name or COLOURS.get(kinds[n - 1], str(n))
             facts = dataclasses.replace(layer.facts.with_request(Band("", nodata=nodata)), description=own)
-            yield own or numbered, ImageBand(str(file), n, layer.grid, facts, alpha, mask_path)
+            bands.append((own or numbered, ImageBand(str(file), n, layer.grid, facts, alpha, mask_path)))
+        return bands
 
 
 def open_layer(

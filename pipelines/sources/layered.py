@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -19,16 +21,18 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.facts import convert
+from pipelines.sources.isolation import isolated
 from pipelines.sources.layers import BandRequest, Hdf5Layer, Layer, alpha_of, open_hdf5_layer, open_raster_layer
 from pipelines.sources.opening import band_descriptions, check_inside, check_raster, open_hdf5, open_raster
 from pipelines.sources.resampling import resample
-from pipelines.sources.source import Listing, Resampling
+from pipelines.sources.source import DecodesFiles, Listing, Resampling
 from pipelines.sources.survey import SourceInfo, is_plain, look_at, refusals_of, remarks_on, summarise
 
 MAX_READ_BYTES = 4 << 30  # one call of `read`
+MANY_BYTES = 32 << 20  # from here on the bands are read in threads
 
 
-class LayeredSource(ABC):
+class LayeredSource(DecodesFiles, ABC):
     """Implements `Source` for scenes in raster and HDF5 files; a kind of source adds its fields and `list_scenes`.
 
     `planes_are_bands`: what lies beside a band in the same file is another band, not another date.
@@ -52,6 +56,10 @@ class LayeredSource(ABC):
         return self._info.grid
 
     def grid_of(self, scene: Scene, name: str) -> Grid:
+        paths = [scene.assets[name].path] if name in scene.assets else []
+        return isolated(self._grid_of, scene, name, label=scene.id, paths=paths)
+
+    def _grid_of(self, scene: Scene, name: str) -> Grid:
         with self.open_layer(scene, name) as layer:
             return layer.grid
 
@@ -92,8 +100,20 @@ class LayeredSource(ABC):
         size = len(names) * (rows.stop - rows.start) * grid.shape_yx[1] * self.dtype().itemsize
         if size > MAX_READ_BYTES:
             raise RequestError(f"one read of {size / 1e9:.1f} GB, the limit is {MAX_READ_BYTES / 1e9:.1f} GB; read fewer rows")
-        planes = [self._read_plane(scene, name, grid, rows, resampling) for name in names]
-        return planes[0][None] if len(planes) == 1 else np.ma.stack(planes)
+        if len(names) == 1:
+            return self._read_plane(scene, names[0], grid, rows, resampling)[None]
+        shape = (len(names), rows.stop - rows.start, *grid.shape_yx[1:])
+        image, missing = np.empty(shape, self.dtype()), np.empty(shape, bool)  # np.ma.stack would hold everything twice
+
+        def fill(n: int) -> None:
+            plane = self._read_plane(scene, names[n], grid, rows, resampling)
+            if plane.dtype != image.dtype:
+                raise SceneRefused(scene.id, "wrong-dtype", f"{names[n]} holds {plane.dtype}, the bands {image.dtype}")
+            image[n], missing[n] = np.ma.getdata(plane), np.ma.getmaskarray(plane)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # where few scenes fit into memory, they alone would leave cores idle
+            list((pool.map if size >= MANY_BYTES else map)(fill, range(len(names))))
+        return np.ma.MaskedArray(image, missing)
 
     def _read_plane(self, scene: Scene, name: str, grid: Grid, rows: slice, resampling: Resampling) -> np.ma.MaskedArray:
         band = next((band for band in self.bands if band.name == name), None)
@@ -145,6 +165,8 @@ class LayeredSource(ABC):
         Raises SceneRefused(missing-band) if that is not clear.
         """
         beside, alpha = self._beside(scene, asset), alpha_of(dataset)
+        if dataset.count == len(beside) == asset.index == 1 and not beside[name].isdigit():
+            return 1, None if alpha == 1 else alpha  # whatever it is called: reading that would open the file once more
         descriptions = band_descriptions(dataset)
         described = [plain_name(text) for text in descriptions]
         places: dict[str, int] = {}

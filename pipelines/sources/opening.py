@@ -15,7 +15,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar files
     "GDAL_PAM_ENABLED": False,  # no .aux.xml, neither read nor written
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",  # no network
-    "GDAL_CACHEMAX": 128,  # MB of decoded tiles, of all threads together; GDAL's default is 5 % of the machine's memory
+    "GDAL_CACHEMAX": 64,  # MB of decoded tiles, of one process; GDAL's default is 5 % of the machine's memory
 }
 
 
@@ -49,7 +49,7 @@ def open_raster(
     A read error inside the `with` block raises SceneRefused(unreadable) too.
     """
     path, label = Path(path), scene_id or Path(path).name
-    with rasterio.Env(**GDAL_OPTIONS):
+    with nullcontext() if _kept.get() else rasterio.Env(**GDAL_OPTIONS):
         try:
             with _kept_or_opened(str(path), lambda: _raster_dataset(path, label)) as dataset:
                 check_raster(dataset, path, label, indexes)
@@ -101,11 +101,14 @@ _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 @contextmanager
 def files_kept_open() -> Iterator[None]:
-    """Inside the context, in this thread, every file is opened and checked once, at first use, and closed at the end."""
+    """Inside the context, in this thread, every file is opened and checked once, at first use, and closed at the end.
+
+    GDAL's options are set here, once: that takes as long as reading a small file.
+    """
     if _kept.get() is not None:
         yield
         return
-    with ExitStack() as stack:
+    with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
         token = _kept.set((stack, {}))
         try:
             yield

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 
 @dataclass(frozen=True)
@@ -69,5 +68,7 @@ def keep_away(is_bad: np.ndarray, away_px: int) -> np.ndarray:
     """
     if away_px <= 0 or not is_bad.any():
         return ~is_bad
+    from scipy import ndimage  # takes longer to import than everything else that reads a scene
+
     is_away: np.ndarray = ndimage.distance_transform_edt(~is_bad) > away_px
     return is_away

@@ -2,19 +2,25 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid, PatientFrame
 from pipelines.scene import Band, Scene
+from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.opening import files_kept_open
 from pipelines.sources.quality import QualityMask
 from pipelines.sources.resampling import covered, lattice_offset, overlaps
-from pipelines.sources.source import OnOtherGrid, Resampling, Source
+from pipelines.sources.source import DecodesFiles, OnOtherGrid, Resampling, Source
 
 Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]  # image_BYX as stored, valid_YX, is_data_YX
+Result = TypeVar("Result")
+# how many times its own size a scene takes between file and chunks: read, resampled, encoded
+COPIES = 3
 RESAMPLE_IT = "set cube.on_other_grid: reproject to resample it"
 
 
@@ -172,6 +178,30 @@ class SceneReader:
         there = self.source.grid_of(scene, quality_mask.band)
         is_inside = there.is_aligned(self.grid) or lattice_offset(there, self.grid) == (0, 0)
         return usable_YX if is_inside else usable_YX & covered(there, self.grid, rows)
+
+
+@dataclass(frozen=True)
+class IsolatedReader:
+    """Reads as `reader` does, in a worker if its source decodes files (`isolation`); `at_once` reads share `memory_bytes`."""
+
+    reader: SceneReader
+    memory_bytes: int
+    at_once: int
+
+    def read(self, scene: Scene) -> Slice:
+        return self._in_worker(self.reader.read, scene)
+
+    def read_rows(self, scene: Scene, rows: slice) -> Pixels:
+        return self._in_worker(self.reader.read_rows, scene, rows)
+
+    def _in_worker(self, read: Callable[..., Result], scene: Scene, rows: slice | None = None) -> Result:
+        args = (scene,) if rows is None else (scene, rows)
+        if not isinstance(self.reader.source, DecodesFiles):
+            return read(*args)
+        height = self.reader.grid.shape[0] if rows is None else rows.stop - rows.start
+        needed = COPIES * height * self.reader.row_bytes * self.at_once  # one strip is always allowed
+        limits = Limits(max(self.memory_bytes, needed), self.at_once)
+        return isolated(read, *args, label=scene.id, paths=scene.paths, limits=limits)
 
 
 def all_nodata(scene: Scene) -> SceneRefused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,13 @@ from pipelines.sources.source import Resampling
 # that are requested. GDAL warps windows of few rows block by block (512x128) with other rounding: hence the minimum.
 WARP_ROWS = 512
 MIN_WARP_ROWS = 256
+MOST_BYTES_AT_ONCE = 26 * 10**6  # of a warp, source and target
+KERNEL_PX = {"nearest": 1, "bilinear": 1, "cubic": 2, "average": 1}  # radius, in pixels of the coarser of the two grids
+MARGIN_PX = 16
+LATTICE = 33  # points along each axis
+SMOOTH = 0.02  # second difference of a lattice, of its range: 0.002 for a parabola
+MOST_WINDOW_PX = 16 * 2**20  # of a source, warped in one piece,
+WORTH_CUTTING = 0.7  # unless cutting it leaves each half more than this
 
 
 @dataclass(frozen=True)
@@ -55,20 +63,21 @@ def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling
     if offset is not None:
         return _copy(layer, facts, grid, rows, offset)
     strips = _strips(rows, grid.shape_yx[0])
+    inner = slice(rows.start - strips[0].start, rows.stop - strips[0].start)
     options = {"src_crs": layer.grid.crs, "src_transform": layer.grid.affine, "resampling": GdalResampling[resampling]}
-    options |= warp_scale(layer.grid, grid)
+    scale = warp_scale(layer.grid, grid)
+    options |= scale
     is_plain = not facts.mask and facts.valid_range is None and len(facts.nodata) <= 1
     if is_plain:
         options |= {} if nodata is None else {"src_nodata": nodata}
         fill = 0 if nodata is None else nodata
         if isinstance(layer, RasterLayer) and layer.read_as is None:
-            warped = _warp_file(layer, grid, strips, fill, options)
+            warped = _warp_file(layer, grid, strips, fill, options, scale)
         else:
-            warped = _warp_values(layer.window(*_whole(layer)), grid, strips, fill, options)
+            warped = _warp_windows(layer.window, layer.grid, grid, strips, np.full((), fill, facts.dtype), options)
     else:
-        masked = _warp_masked(layer, facts, grid, strips, options)
-        return masked[rows.start - strips[0].start : rows.stop - strips[0].start]
-    warped = warped[rows.start - strips[0].start : rows.stop - strips[0].start]
+        return _warp_masked(layer, facts, grid, strips, options)[inner]
+    warped = warped[inner]
     missing = facts.is_missing(warped)
     if nodata is None:  # integers: the outside cannot be told from data
         missing |= ~covered(layer.grid, grid, rows)
@@ -155,45 +164,117 @@ def warp_scale(source: Grid, target: Grid) -> dict[str, float]:
     return {name: 1.0 if 0.95 < step < 1.05 else 1 / step for name, step in zip(("XSCALE", "YSCALE"), steps, strict=True)}
 
 
-def _warp_file(layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
-    """(rows of all strips, x): GDAL reads only the part of the file that it needs."""
+def _warp_file(
+    layer: RasterLayer, grid: Grid, strips: list[slice], fill: float, options: dict[str, object], scale: dict[str, float]
+) -> np.ndarray:
+    """(rows of all strips, x): GDAL reads only the part of the file that it needs.
+
+    Strips are warped together up to MOST_BYTES_AT_ONCE, since each needs source rows of the next one. It changes no pixel as long
+    as GDAL does not cut the window itself, which it does above 64 MB, across its longer side.
+    """
     height, width = grid.shape_yx
     outside = {"nodata": fill} if "src_nodata" in options else {}
     frame = {"crs": grid.crs, "transform": grid.affine, "width": width, "height": height}
     out = np.empty((strips[-1].stop - strips[0].start, width), layer.facts.dtype)
+    source_px = 1 / (scale.get("XSCALE", 1.0) * scale.get("YSCALE", 1.0))  # of one pixel of the grid
+    strip_bytes = (1 + source_px) * (1 + out.itemsize) * WARP_ROWS * width
+    at_once = max(1, int(MOST_BYTES_AT_ONCE / strip_bytes))
     with WarpedVRT(layer.dataset, **frame, **outside, **options) as warped:
-        for strip in strips:
-            part = out[strip.start - strips[0].start : strip.stop - strips[0].start]
-            warped.read(layer.index, window=Window(0, strip.start, width, strip.stop - strip.start), out=part)
+        for first in range(0, len(strips), at_once):
+            group = strips[first : first + at_once]
+            part = out[group[0].start - strips[0].start : group[-1].stop - strips[0].start]
+            warped.read(layer.index, window=Window(0, group[0].start, width, part.shape[0]), out=part)
     return out
 
 
-def _whole(layer: Layer) -> tuple[slice, slice]:
-    return slice(0, layer.grid.shape_yx[0]), slice(0, layer.grid.shape_yx[1])
+def _warp_windows(
+    read: Callable[[slice, slice], np.ndarray],
+    source: Grid,
+    grid: Grid,
+    strips: list[slice],
+    fill: np.ndarray,
+    options: dict[str, object],
+) -> np.ndarray:
+    """(rows of all strips, x), of the dtype of `fill`, which is the value outside; `read` returns a window of `source`."""
+    outside = {"dst_nodata": float(fill)} if "src_nodata" in options else {}
+    kernel_px = KERNEL_PX[GdalResampling(options["resampling"]).name]
+    out = np.full((strips[-1].stop - strips[0].start, grid.shape_yx[1]), fill)
+    for rows, window in (piece for strip in strips for piece in _pieces(source, grid, strip, kernel_px)):
+        if all(side.start < side.stop for side in window):
+            part = out[rows.start - strips[0].start : rows.stop - strips[0].start]
+            affine = grid.window(rows, slice(0, out.shape[1])).affine
+            there = {**options, "src_transform": source.window(*window).affine}
+            reproject(read(*window), part, dst_crs=grid.crs, dst_transform=affine, **outside, **there)
+    return out
 
 
-def _warp_values(values: np.ndarray, grid: Grid, strips: list[slice], fill: float, options: dict[str, object]) -> np.ndarray:
-    """(rows of all strips, x) of the `values` of a whole layer."""
-    outside = {"dst_nodata": fill} if "src_nodata" in options else {}
-    warped = []
-    for strip in strips:
-        part = grid.window(strip, slice(0, grid.shape_yx[1]))
-        out = np.full(part.shape_yx, fill, values.dtype)
-        reproject(values, out, dst_crs=grid.crs, dst_transform=part.affine, **outside, **options)
-        warped.append(out)
-    return np.concatenate(warped)
+def _pieces(source: Grid, grid: Grid, rows: slice, kernel_px: int) -> list[tuple[slice, tuple[slice, slice]]]:
+    """`rows` cut until the window of `source` that each piece needs has at most MOST_WINDOW_PX, and that window.
+
+    Where they are cut depends on the grids only, not on the rows that are requested of a strip. What makes the windows hardly
+    smaller (the grids are rotated against each other) is not cut.
+    """
+    width, middle = grid.shape_yx[1], (rows.start + rows.stop) // 2
+    whole, *halves = (
+        source_window(source, grid.window(part, slice(0, width)), kernel_px)
+        for part in (rows, slice(rows.start, middle), slice(middle, rows.stop))
+        if part.start < part.stop
+    )
+    most_px = max(MOST_WINDOW_PX, WORTH_CUTTING * _count_px(whole))
+    if _count_px(whole) <= MOST_WINDOW_PX or len(halves) < 2 or any(_count_px(half) > most_px for half in halves):
+        return [(rows, whole)]
+    parts = slice(rows.start, middle), slice(middle, rows.stop)
+    return [piece for part in parts for piece in _pieces(source, grid, part, kernel_px)]
+
+
+def _count_px(window: tuple[slice, slice]) -> int:
+    rows, columns = (int(side.stop - side.start) for side in window)
+    return rows * columns
+
+
+def source_window(source: Grid, target: Grid, kernel_px: int) -> tuple[slice, slice]:
+    """(rows, columns) of `source` that the pixels of `target` are made from, of none if it is elsewhere.
+
+    kernel_px: radius of the kernel in pixels of the coarser of the two grids. The outline may be curved, so a lattice of points
+    is projected; between them a smooth curve leaves their range by less than their second difference. Where that is large (near
+    a pole, across the antimeridian) the lattice does not show the curve, and the window is all of the axis.
+    """
+    height, width = target.shape_yx
+    columns, lines = np.meshgrid(*(np.arange(LATTICE) * (size / (LATTICE - 1)) for size in (width, height)))
+    x, y = target.affine @ (columns, lines)
+    if not source.has_same_frame(target):
+        x, y = Transformer.from_crs(target.wkt, source.wkt, always_xy=True).transform(x, y)
+    column, row = ~source.affine @ (x, y)
+    return _span(row, source.shape_yx[0], target, kernel_px), _span(column, source.shape_yx[1], target, kernel_px)
+
+
+def _span(at_LL: np.ndarray, size: int, target: Grid, kernel_px: int) -> slice:
+    """The part of an axis of `size` pixels around the positions `at_LL` of a lattice over `target`; all of it where unsure."""
+    if not np.isfinite(at_LL).all():
+        return slice(0, size)
+    curve = sum(float(np.abs(np.diff(at_LL, 2, axis=axis)).max()) for axis in (0, 1))
+    if curve > max(MARGIN_PX / 2, SMOOTH * np.ptp(at_LL)):
+        return slice(0, size)
+    steps = [np.abs(np.diff(at_LL, axis=axis)).max() * (LATTICE - 1) / target.shape_yx[axis] for axis in (0, 1)]
+    around = curve + kernel_px * max(1.0, *steps) + MARGIN_PX
+    low, high = (min(max(float(end), 0.0), size) for end in (at_LL.min() - around, at_LL.max() + around))
+    return slice(int(np.floor(low)), int(np.ceil(high)))
 
 
 def _warp_masked(
     layer: Layer, facts: FileFacts, grid: Grid, strips: list[slice], options: dict[str, object]
 ) -> np.ma.MaskedArray:
     """(rows of all strips, x) where several values, or a mask, mean missing: as one value of a wider dtype that no pixel has."""
-    values = masked_window(layer, facts, *_whole(layer))
     is_narrow = facts.dtype.kind != "f" and facts.dtype.itemsize <= 2
     wide = np.dtype("int32") if is_narrow else np.dtype("float64")
     stand_in = float(np.iinfo(np.int32).min) if is_narrow else np.nan
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        values: np.ndarray = np.ma.filled(masked_window(layer, facts, rows, columns).astype(wide), stand_in)
+        return values
+
     options = {**options, "src_nodata": stand_in}
-    warped = _warp_values(np.ma.filled(values.astype(wide), stand_in), grid, strips, stand_in, options)
+    warped = _warp_windows(read, layer.grid, grid, strips, np.full((), stand_in, wide), options)
     missing = np.isnan(warped) if np.isnan(stand_in) else warped == stand_in
     nodata = first_nodata(facts)
     filled = np.where(missing, 0 if nodata is None else nodata, warped)

@@ -17,10 +17,17 @@ from pipelines.scene import Asset, Scene
 from pipelines.sources.cf import axes_of, cf_times
 from pipelines.sources.dates import detect_date, format_date, read_dates
 from pipelines.sources.folder import list_files
+from pipelines.sources.isolation import isolate, isolated
 from pipelines.sources.layered import LayeredSource
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.opening import band_descriptions, check_inside, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.source import Listing, SameDate, compact_date, resolve_dates
+
+
+@isolate
+def _descriptions(path: Path) -> tuple[str, ...]:
+    with open_raster(path, (1,)) as dataset:
+        return band_descriptions(dataset)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class NetcdfSource(LayeredSource):
         if not self.path.exists():
             raise MissingInput(f"no such file: {self.path}")
         try:
-            times = self._read_times()
+            times, unused = isolated(self._read_times, label=self.path.name, paths=[self.path])
         except SceneRefused as error:
             raise RequestError(f"{self.path.name} is not a readable cube: {error.detail}") from error
         scenes, refused = [], []
@@ -48,17 +55,13 @@ class NetcdfSource(LayeredSource):
                 continue
             assets = {n: Asset(str(self.path), self.requested.name_in_file(n), index) for n in self.requested.names}
             scenes.append(Scene(f"{self.path.stem}_{compact_date(observed_utc)}", observed_utc, assets))
-        return resolve_dates(scenes, refused, self.same_date, self._unused_variables(len(times)))
+        return resolve_dates(scenes, refused, self.same_date, unused)
 
-    def _unused_variables(self, dates: int) -> list[str]:
-        """Variables with a value for every date that are no band."""
-        with open_hdf5(self.path) as file:
-            names = [name for name in hdf5_data_sets(file) if file[name].ndim > 2 and dates in file[name].shape]
-        used = {name.strip("/") for name in self.requested.names_in_files}
-        return [f"variable {name}" for name in names if name not in used]
+    def _read_times(self) -> tuple[np.ndarray, list[str]]:
+        """(datetime64[ns] of the steps, variables with a value for every date that are no band).
 
-    def _read_times(self) -> np.ndarray:
-        """datetime64[ns] of the steps. Raises SceneRefused, RequestError (a variable is missing or has other axes)."""
+        Raises SceneRefused, RequestError (a variable is missing or has other axes).
+        """
         with open_hdf5(self.path) as file:
             times = cf_times(hdf5_data_set(file, self.time, self.path.name), self.path.name)
             found, variables = hdf5_data_sets(file), self.requested.names_in_files
@@ -71,7 +74,9 @@ class NetcdfSource(LayeredSource):
                 if axes.plane is None or axes.planes(data) != len(times):
                     expected = f"expected (time, y, x) with {len(times)} times"
                     raise RequestError(f"{name!r} in {self.path.name} has the shape {data.shape}; {expected}")
-        return times
+            dated = [name for name in found if file[name].ndim > 2 and len(times) in file[name].shape]
+        used = {name.strip("/") for name in variables}
+        return times, [f"variable {name}" for name in dated if name not in used]
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,12 @@ class StackSource(LayeredSource):
         path = self.path / self.files[in_file]
         try:
             check_inside(self.path, path, path.name)
-            with open_raster(path, (1,)) as dataset:
-                count, stated = dataset.count, [detect_date(text) for text in band_descriptions(dataset)]
+            stated = [detect_date(text) for text in _descriptions(path)]
         except SceneRefused as error:
             raise RequestError(f"the file of band {name} cannot be used: {error}") from error
-        if count != len(dates):
+        if len(stated) != len(dates):
             raise RequestError(
-                f"{path.name} has {count} raster bands, {self.dates} has {len(dates)} dates; expected equal numbers"
+                f"{path.name} has {len(stated)} raster bands, {self.dates} has {len(dates)} dates; expected equal numbers"
             )
         for index, (said, listed) in enumerate(zip(stated, dates, strict=True), start=1):
             if said is not None and listed is not None and said != listed:

@@ -36,6 +36,10 @@ class Listing:
         return [*self.notes, *unused, *seconds_apart(self.scenes)]
 
 
+class DecodesFiles:
+    """Marks sources that decode files: they are picklable, and their scenes are read in workers (`isolation`)."""
+
+
 class Source(Protocol):
     """Scenes of one area. Opens files only on demand; small enough to pickle to a Dask worker."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene, is_storable
 from pipelines.sources.facts import FileFacts, is_close, why_not
+from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
 
-THREADS = 8
+BATCH = 16  # groups of scenes that are looked at in one call of a worker
 Value = TypeVar("Value", bound=Hashable)
 
 
@@ -63,24 +65,43 @@ class SourceInfo:
 def look_at(source: Opens, scenes: Sequence[Scene]) -> list[Seen]:
     """What the files of `scenes` (of mosaics: of their parts) say, in their order."""
 
-    def look(scene: Scene) -> Seen:
-        facts = {}
-        try:
-            for band in source.requested.bands:
-                with source.open_layer(scene, band.name) as layer:
-                    facts[band.name] = layer.facts
-        except SceneRefused as refusal:
-            return Seen(scene, {}, refusal)
-        return Seen(scene, facts)
+    threads = (os.cpu_count() or 1) + 1
 
-    def look_at_all(alike: list[Scene]) -> list[Seen]:
-        with files_kept_open():
-            return [look(scene) for scene in alike]
+    def look(groups: list[list[Scene]]) -> list[Seen]:
+        paths = [path for group in groups for scene in group for path in scene.paths]
+        label = groups[0][0].id
+        try:
+            return isolated(_look_at_groups, source, groups, label=label, paths=paths, limits=Limits(shared_by=threads))
+        except SceneRefused as refusal:
+            if len(groups) > 1:  # one of the files ended the worker
+                return [one for group in groups for one in look([group])]
+            return [Seen(scene, {}, SceneRefused(scene.id, refusal.reason, refusal.detail)) for scene in groups[0]]
 
     parts = [part for scene in scenes for part in (scene.parts or (scene,))]
     groups = [list(alike) for _, alike in itertools.groupby(parts, lambda part: {asset.path for asset in part.assets.values()})]
-    with ThreadPoolExecutor(THREADS) as pool:
-        return [one for seen in pool.map(look_at_all, groups) for one in seen]
+    batches = [groups[first : first + BATCH] for first in range(0, len(groups), BATCH)]
+    with ThreadPoolExecutor(threads) as pool:
+        return [one for seen in pool.map(look, batches) for one in seen]
+
+
+def _look_at_groups(source: Opens, groups: list[list[Scene]]) -> list[Seen]:
+    """What the files say, each opened once for the scenes of a group."""
+    seen = []
+    for group in groups:
+        with files_kept_open():
+            seen += [_look_at_one(source, scene) for scene in group]
+    return seen
+
+
+def _look_at_one(source: Opens, scene: Scene) -> Seen:
+    facts = {}
+    try:
+        for band in source.requested.bands:
+            with source.open_layer(scene, band.name) as layer:
+                facts[band.name] = layer.facts
+    except SceneRefused as refusal:
+        return Seen(scene, {}, refusal)
+    return Seen(scene, facts)
 
 
 def most_frequent(values: Sequence[Value]) -> Value:

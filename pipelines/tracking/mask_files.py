@@ -14,6 +14,7 @@ from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid, parse_crs
 from pipelines.sources.dates import find_dates, parse_date
 from pipelines.sources.file_names import FilePattern
+from pipelines.sources.isolation import isolate
 from pipelines.sources.opening import open_raster
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
@@ -126,13 +127,12 @@ def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
         raise RequestError(f"{masks.folder} is a run on a map, and its sizes are in m²: leave --spacing-mm out")
     shapes = {}
     for file in masks:
-        with open_raster(file.path) as raster:
-            shapes[file.path.name] = raster.shape
-            if raster.crs is not None:
-                raise RequestError(
-                    f"{file.path.name} has a CRS and a place on Earth, so its sizes are in m²: leave --spacing-mm out (or, where "
-                    "that CRS is a mistake, write the mask out without it)"
-                )
+        shapes[file.path.name], has_crs = _shape(file.path)
+        if has_crs:
+            raise RequestError(
+                f"{file.path.name} has a CRS and a place on Earth, so its sizes are in m²: leave --spacing-mm out (or, where "
+                "that CRS is a mistake, write the mask out without it)"
+            )
     (first, expected), *rest = shapes.items()
     for name, shape in rest:
         if shape != expected:
@@ -140,6 +140,14 @@ def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
             raise RequestError(f"{sizes}; cut them alike first")
 
 
+@isolate
+def _shape(path: Path) -> tuple[tuple[int, int], bool]:
+    """(rows and columns, whether it has a CRS)."""
+    with open_raster(path) as raster:
+        return raster.shape, raster.crs is not None
+
+
+@isolate
 def _grid(path: Path) -> Grid:
     with open_raster(path) as raster:
         if raster.crs is None:
@@ -180,6 +188,7 @@ def read_masks(masks: list[MaskFile] | MonitorMasks, code: int | None = None) ->
         yield DatedMask(file.date, plain if code is None else values == code, None if seen.all() else seen, file.path.name)
 
 
+@isolate
 def _read_codes(path: Path, code: int | None) -> tuple[np.ndarray, np.ndarray, bool]:
     """(int64 codes, 0 where not seen; seen; whether 255 may stand for not seen). Raises RequestError: the values are no codes.
 
@@ -216,8 +225,7 @@ def _monitor_masks(run: MonitorMasks) -> Iterator[DatedMask]:
     recovered_day = _days(run.layer("recovered_date")) if run.layer("recovered_date").is_file() else np.inf
     seen = np.isfinite(changed_day)
     if run.layer("status").is_file():
-        with open_raster(run.layer("status"), (1,)) as raster:
-            seen = raster.read(1) != 0
+        seen = _values(run.layer("status"))[0] != 0
     days = np.unique(changed_day[np.isfinite(changed_day)])
     if days.size == 0:
         raise RequestError(f"{run.folder}: nothing has changed in this run so far, so there is nothing to follow")
@@ -229,6 +237,7 @@ def _monitor_masks(run: MonitorMasks) -> Iterator[DatedMask]:
         yield DatedMask(date, mask, None if seen.all() else seen, f"{run.folder.name} {day:g}")
 
 
+@isolate
 def _last_acquisition(path: Path) -> list[float]:
     """[whole days since 1970-01-01 of the last monitored date], as the file's tags say; [] if they do not."""
     with open_raster(path, (1,)) as raster:
@@ -236,8 +245,13 @@ def _last_acquisition(path: Path) -> list[float]:
     return [float(np.datetime64(acquired[:10], "D").astype(np.int64))] if acquired else []
 
 
+@isolate
+def _values(path: Path) -> tuple[np.ndarray, float | None]:
+    with open_raster(path, (1,)) as raster:
+        return raster.read(1), raster.nodata
+
+
 def _days(path: Path) -> np.ndarray:
     """Days since 1970-01-01 float64, inf where there is none."""
-    with open_raster(path, (1,)) as raster:
-        values, nodata = raster.read(1), raster.nodata
+    values, nodata = _values(path)
     return np.where(values != nodata, values, np.inf).astype(np.float64)

@@ -20,8 +20,9 @@ from models.baselines.change_indices import (
 )
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
+from pipelines.samples.label_codes import change_labels
 from pipelines.samples.pairs import PairSettings, measure_site, read_prepared, site_of_cube
-from pipelines.samples.site_ingest import change_labels, class_share, read_label
+from pipelines.samples.site_ingest import class_share, read_label
 from pipelines.scene import Band
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.sites import SiteSource, list_sites, site_file

@@ -16,7 +16,8 @@ from pipelines.samples.class_samples import (
     seen_dates,
 )
 from pipelines.samples.class_windows import Augmentation, ClassWindows, WindowSettings, evenly, training_statistics
-from pipelines.samples.decoded_sites import UNKNOWN, Region
+from pipelines.samples.decoded_sites import Region
+from pipelines.samples.label_codes import UNKNOWN
 from pipelines.samples.labels import Labels, Span
 from pipelines.samples.site_groups import Grouping, group_sites
 from pipelines.samples.variables import Variable

@@ -7,7 +7,8 @@ from affine import Affine
 
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
-from pipelines.samples.site_ingest import change_labels, class_share
+from pipelines.samples.label_codes import change_labels
+from pipelines.samples.site_ingest import class_share
 from pipelines.samples.site_ingest import read_label as read_with
 
 UTM = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (4, 5))

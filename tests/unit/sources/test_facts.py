@@ -225,6 +225,7 @@ def test_scenes_that_an_earlier_version_read_wrongly_are_read_again(tmp_path, mo
         is_new = index >= 4
         tagged(tmp_path / f"{day}.tif", flat(4000 if is_new else 3000), scale=1e-4, offset=-0.1 if is_new else 0.0, nodata=0)
     with monkeypatch.context() as before:
+        before.setattr("pipelines.sources.worker.is_worker", True)  # read in this process
         before.setattr("pipelines.sources.layered.convert", lambda values, *_: values)
         ingested(folder(tmp_path), tmp_path)
     session = open_repository(str(tmp_path / "cube")).writable_session("main")
@@ -242,6 +243,7 @@ def test_nothing_new_opens_no_file(tmp_path, monkeypatch):
     for day in MONTHS[:3]:
         write_tiff(tmp_path / f"{day}.tif")
     ingested(folder(tmp_path), tmp_path)
+    monkeypatch.setattr("pipelines.sources.worker.is_worker", True)  # read in this process
     monkeypatch.setattr(rasterio, "open", lambda *_, **__: pytest.fail("a file was opened"))
     assert not ingest(folder(tmp_path), None, str(tmp_path / "cube"), None, IngestSettings()).is_new
 
