@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.baselines.change_indices import ChangeVector, ImageDifference, IrMad, PlainChangeVector
+    from models.baselines.class_references import NearestMeanCurve, RandomForest
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
     from pipelines.sources.layers import BandRequest
@@ -151,3 +152,16 @@ def automatic_threshold(name: str, score_HW: np.ndarray | Tensor, bands: int) ->
     if name == "ir_mad":
         return "chi square, 1 %", chi_square_threshold(bands)
     return "Otsu", otsu_threshold(torch.from_numpy(np.array(score_HW)))
+
+
+def build_class_references(
+    names: Iterable[str], classes: int, seed: int
+) -> dict[str, Callable[[], RandomForest | NearestMeanCurve]]:
+    """What class maps are compared with, by name; each call makes an unfitted one."""
+    from models.baselines.class_references import NearestMeanCurve, RandomForest
+
+    known: dict[str, Callable[[], RandomForest | NearestMeanCurve]] = {
+        "random_forest": lambda: RandomForest(classes, seed),
+        "nearest_mean_curve": lambda: NearestMeanCurve(classes),
+    }
+    return {name: known[name] for name in names}

@@ -57,7 +57,7 @@ def load_run(
     mistakes = explain_all(document, errors) + [
         Mistake(document.position_of_value(one.key), dotted(one.key), one.problem, one.remedy)
         for one in findings
-        if one.key not in wrong
+        if one.key not in wrong and not (len(one.key) == 1 and any(key[:1] == one.key for key in wrong))
     ]
     reported = {mistake.position for mistake in document.mistakes}
     mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.position not in reported]

@@ -1,12 +1,14 @@
-"""The networks that a forecast can be made with: one class per network. `kind` says which one a config means."""
+"""The networks of forecasts, one class each, and those of class maps. `kind` says which one a config means."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from configs.run import ModelConfig
+from configs.schema import Finding, Sections
 
 if TYPE_CHECKING:
     from models.residual_forecaster import Settings
@@ -38,6 +40,44 @@ class ConvGRUModel(ModelConfig):
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="share of context frames hidden in training")
     baseline: CorrectedBaseline = Field("decaying_anomaly", description="the one that the network corrects")
     members: int = Field(1, ge=1, description="networks of the ensemble, one seed each")
+
+
+PIXEL_KINDS = ("gru", "lstm", "l_tae")
+PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # those that compare exactly two dates
+CHANGE_NETWORKS = ("siamese_dcrn", "l_unet", *PAIR_NETWORKS)  # those of `task: change`
+
+
+class ClassModel(ModelConfig):
+    """The network of a class map. Per pixel: gru, lstm, l_tae. Over space too: u_tae, unet_convgru, unet_convlstm.
+
+    Those of `task: change` tell two classes apart.
+    """
+
+    kind: Literal[
+        "gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm",
+        "siamese_dcrn", "l_unet", "fc_siam_diff", "fc_siam_conc", "fc_ef",
+    ] = Field("l_tae", description="the network")  # fmt: skip
+    hidden: int = Field(32, ge=2, le=1024, description="channels of gru, lstm and l_tae")
+    widths: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        [16, 32], min_length=1, description="channels of each scale of the others, finest first"
+    )
+    heads: int = Field(4, ge=1, description="of the attention of l_tae and u_tae; divides the channels")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of channels dropped in training")
+    recurrence: Literal["convlstm", "convgru", "dcrn"] = Field("convlstm", description="of siamese_dcrn, across the dates")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        widths = {"l_tae": [self.hidden], "u_tae": self.widths}.get(self.kind, [])
+        if any(width % self.heads or width % 2 for width in widths):
+            yield Finding(("model", "heads"), f"{self.heads} heads do not divide {widths} channels into even parts")
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What `models.segmenter.rebuild_network` takes, without the variables and classes of the data."""
+        own: dict[str, dict[str, Any]]
+        own = {"l_tae": {"heads": self.heads}, "u_tae": {"heads": self.heads}, "siamese_dcrn": {"recurrence": self.recurrence}}
+        size = {"hidden": self.hidden} if self.kind in PIXEL_KINDS else {"widths": list(self.widths)}
+        return {"kind": self.kind, "dropout": self.dropout, **size, **own.get(self.kind, {})}
 
 
 def _kind_of_model(value: object) -> Any:

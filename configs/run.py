@@ -185,6 +185,9 @@ class ModelConfig(Strict):
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.as_is and self.use is None and getattr(sections.get("training"), "start_from", None) is None:
             yield Finding(("model", "as_is"), "says how a model is used, and none is named", "add model.use, or take it out")
+        if self.use is None and sections.get("labels", self) is None:  # tasks without labels have no such section
+            remedy = "say where they are; only a run with a model that was trained before (model.use) needs none"
+            yield Finding(("labels",), "is required and missing", remedy)
 
 
 class TrainingDefaults(Strict):

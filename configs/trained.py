@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from configs.paths import models_in
 from configs.run import ModelConfig
@@ -249,6 +249,11 @@ def with_model(run: AnyRun) -> AnyRun:
 def filled(run: AnyRun, section: str, values: Mapping[str, Any], origin: str) -> object:
     """A section of the run with the model's `values`. Raises RequestError where the config states others."""
     own, whole = getattr(run, section), of_model(run, section, values)
+    if not isinstance(own, BaseModel) or not isinstance(whole, BaseModel):  # a list, or a section that need not be there
+        if own and plain(own) != plain(whole):
+            problem = f"the config states `{section}`, the model in {origin} was trained with {plain(whole)}"
+            raise RequestError(f"{problem}; leave it out of the config, or train a model of its own")
+        return whole
     stated, trained = own.model_dump(mode="json"), whole.model_dump(mode="json")
     for name in sorted(own.model_fields_set - KEPT & values.keys()):
         if stated.get(name) != trained.get(name):
@@ -257,9 +262,18 @@ def filled(run: AnyRun, section: str, values: Mapping[str, Any], origin: str) ->
     return whole
 
 
-def of_model(run: AnyRun, section: str, values: Mapping[str, Any]) -> Any:  # a section: a model of pydantic
+def plain(section: object) -> object:
+    """JSON values of a section, or of a list of such."""
+    if isinstance(section, list):
+        return [plain(one) for one in section]
+    return section.model_dump(mode="json") if isinstance(section, BaseModel) else section
+
+
+def of_model(run: AnyRun, section: str, values: Any) -> Any:  # a section: a model of pydantic, or a list of such
     """A section of the run in which the model's `values` replace its own."""
     own, annotation = getattr(run, section), type(run).model_fields[section].rebuild_annotation()
+    if not isinstance(values, Mapping) or own is None:
+        return TypeAdapter(annotation).validate_python(values)
     known = {name for one in models_in(annotation) for name in one.model_fields}
     kept = own.model_dump(mode="json", include=KEPT if section == "model" else None)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)

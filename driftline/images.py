@@ -39,7 +39,7 @@ def find_change(
 
     from driftline.cubes import open_cube, write
     from models.baselines.change_indices import ChangeVector
-    from pipelines.change.pairs import common_ground, measure_site, prepare, site_of_cube
+    from pipelines.samples.pairs import common_ground, measure_site, prepare, site_of_cube
     from pipelines.sources.memory import memory_source
     from pipelines.tiles import Box
 

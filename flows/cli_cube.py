@@ -110,13 +110,14 @@ def check_lines(cube: str, report: "CheckReport", note: str) -> list[str]:
 def _require_same_cube(config: str, cube: str) -> None:
     """Raises RequestError if the run of the config has another cube."""
     from configs.load import load_run
+    from configs.sites import has_sites
     from flows.folder import RunFolder
     from pipelines.cube.store import is_remote, local_path
 
     run = load_run(config, ())
     theirs = RunFolder.of(run).cube_uri
     here, there = (one.rstrip("/") if is_remote(one) else str(local_path(one).resolve()) for one in (cube, theirs))
-    if here != there and not (run.task == "change" and here.startswith(there)):
+    if here != there and not (has_sites(run) and here.startswith(there)):
         raise RequestError(f"{config} writes to the cube {theirs}, not to {cube}: name the config of this cube")
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from configs.sites import has_sites
 from configs.tasks import AnyRun
 from flows import Json
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, RunBusy
@@ -53,7 +54,7 @@ class RunFolder:
     @classmethod
     def of(cls, run: AnyRun) -> "RunFolder":
         path = Path(run.runs) / run.name
-        return cls(path, run.cube.uri or str(path / ("cubes" if run.task == "change" else "cube")), run.task)
+        return cls(path, run.cube.uri or str(path / ("cubes" if has_sites(run) else "cube")), run.task)
 
     def cube_of(self, site: str) -> str:
         """The URI of one site's cube, where a run has several."""

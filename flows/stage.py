@@ -140,32 +140,3 @@ def leave_unscored(context: Invocation, key: str, reason: NoTruth) -> Record:
 def headline(evaluation: Evaluation) -> dict[str, Any]:
     """Verdict and flat figures, for `--json`."""
     return {"verdict": evaluation.verdict.to_json(), "metrics": {name: dict(one) for name, one in evaluation.methods.items()}}
-
-
-def require_unchanged(context: Invocation, task: Task) -> Record:
-    """The record of the training that this config describes. Raises MissingInput, and RequestError for one of other settings.
-
-    A model trained with another split would be scored on blocks that it has seen.
-    """
-    record, wanted = require(context.folder, "train"), task.inputs(context, "train")
-    made_from = record.get("made_from", wanted)
-    if "used" in record and used_by(context.run) is None:
-        where = record["used"]["path"]
-        raise RequestError(
-            f"{context.folder.model} holds the model of {where}: add --model {where}, or run `driftline train CONFIG`"
-        )
-    for section, values in wanted.items():
-        if section == "snapshot" or made_from.get(section) == values:
-            continue
-        key, now, was = _first_difference(section, values, made_from.get(section))
-        problem = f"the model in {context.folder.model} was trained with {key} = {was}, the config says {now}"
-        raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
-    return record
-
-
-def _first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
-    """(key, value now, value then) of the first setting that differs."""
-    if isinstance(now, dict) and isinstance(was, dict):
-        name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
-        return _first_difference(f"{key}.{name}", now.get(name), was.get(name))
-    return key, now, was

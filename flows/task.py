@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from configs import build
 from configs.load import write_resolved
-from configs.trained import digests, with_model
+from configs.trained import digests, used_by, with_model
 from flows import Json, code
-from flows.folder import RunFolder, digest_of, exclusive_run, sweep
+from flows.folder import RunFolder, digest_of, exclusive_run, require, require_model, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
-from pipelines.errors import SceneRefused
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, SceneRefused
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
@@ -201,6 +201,22 @@ class TrainedTask(Task, Protocol):
     def checkpoint(self) -> Checkpoint[Any]:
         """How its models are stored."""
 
+    def check(self, context: Invocation, stage: str) -> None:
+        """Raises MissingInput (cube or model gone), RequestError (other settings), ArtefactDamaged (another model)."""
+        require(context.folder, "ingest")
+        if stage != "train":
+            trained = require_unchanged(context, self)
+            if stage != "report":
+                require_model(context.folder, trained, self.checkpoint().hash)
+
+    def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
+        """True if the model of the record is there."""
+        try:
+            require_model(context.folder, record, self.checkpoint().hash)
+        except (MissingInput, ArtefactDamaged):
+            return False
+        return True
+
     def measure(self, context: Invocation, *, is_training: bool = False) -> Inputs:
         """What the images offer to the model; `is_training`: of that part alone which a model learns from."""
 
@@ -219,6 +235,35 @@ def key_of(task: Task, context: Invocation, stage: str, snapshot: str = "") -> s
     if stage == "train":
         inputs |= digests(context.run)
     return code.key(inputs, task.code[stage])
+
+
+def require_unchanged(context: Invocation, task: Task) -> Record:
+    """The record of the training that this config describes. Raises MissingInput, and RequestError for one of other settings.
+
+    A model trained with another split would be scored on blocks that it has seen.
+    """
+    record, wanted = require(context.folder, "train"), task.inputs(context, "train")
+    made_from = record.get("made_from", wanted)
+    if "used" in record and used_by(context.run) is None:
+        where = record["used"]["path"]
+        raise RequestError(
+            f"{context.folder.model} holds the model of {where}: add --model {where}, or run `driftline train CONFIG`"
+        )
+    for section, values in wanted.items():
+        if section == "snapshot" or made_from.get(section) == values:
+            continue
+        key, now, was = _first_difference(section, values, made_from.get(section))
+        problem = f"the model in {context.folder.model} was trained with {key} = {was}, the config says {now}"
+        raise RequestError(f"{problem}; run `driftline train CONFIG` first, or set it back")
+    return record
+
+
+def _first_difference(key: str, now: object, was: object) -> tuple[str, object, object]:
+    """(key, value now, value then) of the first setting that differs."""
+    if isinstance(now, dict) and isinstance(was, dict):
+        name = next(name for name in {**now, **was} if now.get(name) != was.get(name))
+        return _first_difference(f"{key}.{name}", now.get(name), was.get(name))
+    return key, now, was
 
 
 # ---------------------------------------------------------------- scenes into the one cube of a run

@@ -27,8 +27,9 @@ def describe(task: TrainedTask, context: Invocation, snapshot: str) -> dict[str,
     run = context.run
     content = run.model_dump(mode="json")
     sections = {
-        section: {name: value for name, value in content[section].items() if not names or name in names}
+        section: {name: part[name] for name in part if not names or name in names} if isinstance(part, dict) else part
         for section, names in task.describes.items()
+        for part in [content[section]]
     }
     inputs = context.steps.do(
         "train", "describe what it was trained on", lambda progress: task.measure(context, is_training=True)

@@ -5,20 +5,32 @@ Shapes: `logit_BKHW`; `target_B1HW`, the number of the class, anything where `we
 are deterministic on every device, unlike gathers.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from models.losses import FOCUS, Loss, weighted_mean
+from models.losses import FOCUS, Loss, change_loss, weighted_mean
 
+TWO_CLASS_LOSSES = ("dice_focal", "lovasz")
 SMOOTH = 1.0  # pixels; keeps a class's Dice finite where a batch does not hold it
 
 
 def class_loss(kind: str) -> Loss:
-    """The loss of that name. Raises ValueError for an unknown name."""
+    """The loss of that name; those of rare change (`models.losses`) are for two classes. Raises ValueError."""
     known = {"cross_entropy": cross_entropy, "focal": focal, "dice": dice}
+    if kind in TWO_CLASS_LOSSES:
+        return partial(of_two_classes, change_loss(kind))
     if kind not in known:
-        raise ValueError(f"expected one of {', '.join(known)}, got the loss {kind!r}")
+        raise ValueError(f"expected one of {', '.join((*known, *TWO_CLASS_LOSSES))}, got the loss {kind!r}")
     return known[kind]
+
+
+def of_two_classes(loss: Loss, logit_BKHW: Tensor, target_B1HW: Tensor, weight_B1HW: Tensor) -> Tensor:
+    """A loss of the second class against the first. Raises ValueError for more classes."""
+    if logit_BKHW.shape[1] != 2:
+        raise ValueError(f"this loss is of two classes, there are {logit_BKHW.shape[1]}")
+    return loss(logit_BKHW[:, 1:] - logit_BKHW[:, :1], target_B1HW.float(), weight_B1HW)
 
 
 def cross_entropy(logit_BKHW: Tensor, target_B1HW: Tensor, weight_B1HW: Tensor) -> Tensor:

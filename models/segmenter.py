@@ -1,25 +1,32 @@
 """A segmenter: networks that each left a fold of blocks out, standardised inputs, calibrated by one temperature each.
 
-Member i has the mean and standard deviation of its own training pixels, and softmax(logit / temperature) (Guo et al. 2017,
-arXiv:1706.04599), fitted on blocks that it did not learn from. The segmenter's probability is the members' mean.
+A pixel gets the class of the largest `decision_MK` x probability, averaged over members: the most likely one, unless the weights
+of the decision were chosen otherwise. With two classes they are a threshold: 1 and (1 - t) / t.
+
+Member i has the mean and standard deviation of its own training pixels, and softmax(logit / temperature + bias) (Guo et al. 2017,
+arXiv:1706.04599; the bias is 0 unless a decision is chosen), both fitted on blocks that it did not learn from. The segmenter's
+probability is the members' mean.
 
 Shapes: B batch, T dates, C variables, K classes, H rows, W columns, M members.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.blocks.segment import SegmentNetwork
+from models.change_detector import KINDS as CHANGE_KINDS
 from models.checkpoint import Checkpoint
 from models.contract import Description, Ensemble, seeded
+from models.networks.change_as_classes import ChangeAsClasses, ChangeAsClassesConfig
 from models.networks.l_tae import LTAE, LTAEConfig
 from models.networks.pixel_recurrent import PixelRecurrent, PixelRecurrentConfig
 from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from models.networks.u_tae import UTAE, UTAEConfig
 
-KINDS = ("gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm")
+KINDS = ("gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm", *CHANGE_KINDS)
 
 
 class Segmenter(Ensemble):
@@ -28,6 +35,8 @@ class Segmenter(Ensemble):
     mean_MC: Tensor
     std_MC: Tensor
     temperature_M: Tensor
+    bias_MK: Tensor
+    decision_MK: Tensor
 
     def __init__(self, members: Sequence[SegmentNetwork], classes: Sequence[str]):
         super().__init__(members)
@@ -38,6 +47,8 @@ class Segmenter(Ensemble):
         self.register_buffer("mean_MC", torch.zeros(len(members), self.bands))
         self.register_buffer("std_MC", torch.ones(len(members), self.bands))
         self.register_buffer("temperature_M", torch.ones(len(members)))
+        self.register_buffer("bias_MK", torch.zeros(len(members), len(classes)))
+        self.register_buffer("decision_MK", torch.ones(len(members), len(classes)))
 
     @property
     def networks(self) -> tuple[SegmentNetwork, ...]:
@@ -50,11 +61,17 @@ class Segmenter(Ensemble):
         """Mean and standard deviation of the variables on the training pixels of member i."""
         self.mean_MC[i], self.std_MC[i] = mean_C, std_C
 
-    def set_temperature(self, i: int, temperature: float) -> None:
-        """Raises ValueError for a temperature that is not above 0."""
+    def set_calibration(self, i: int, temperature: float, bias_K: np.ndarray) -> None:
+        """The probability is softmax(logit / temperature + bias). Raises ValueError for a temperature of 0 or less."""
         if not temperature > 0:
             raise ValueError(f"a temperature must be above 0, got {temperature}")
-        self.temperature_M[i] = temperature
+        self.temperature_M[i], self.bias_MK[i] = temperature, torch.as_tensor(np.asarray(bias_K, np.float32))
+
+    def set_decision(self, i: int, weight_K: np.ndarray) -> None:
+        """Raises ValueError for weights that are not above 0."""
+        if not (np.asarray(weight_K) > 0).all():
+            raise ValueError(f"the weights of a decision must be above 0, got {weight_K}")
+        self.decision_MK[i] = torch.as_tensor(np.asarray(weight_K, np.float32))
 
     def logits(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
         """logit_BKHW of member i, not calibrated; `x_BTCHW` in physical values."""
@@ -67,16 +84,18 @@ class Segmenter(Ensemble):
         return self.logits(i, batch["x_TCHW"], batch["valid_THW"], batch["years_T"])
 
     @torch.no_grad()
-    def probability(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
-        """p_BKHW of member i, calibrated."""
-        return torch.softmax(self.logits(i, x_BTCHW, valid_BTHW, years_BT) / self.temperature_M[i], dim=1)
+    def member_logits(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor:
+        """`logits` for prediction."""
+        return self.logits(i, x_BTCHW, valid_BTHW, years_BT)
 
-    @torch.no_grad()
-    def predict_members(self, x_TCHW: Tensor, valid_THW: Tensor, years_T: Tensor) -> Tensor:
-        """p_MKHW of every member, calibrated; NaN where no date is valid. What is mapped is their mean."""
-        inputs = x_TCHW[None], valid_THW[None], years_T[None]
-        p_MKHW = torch.cat([self.probability(i, *inputs) for i in range(len(self.members))])
-        return torch.where(valid_THW.any(0), p_MKHW, torch.nan)
+    def calibrated(self, i: int, logit: np.ndarray) -> np.ndarray:
+        """Probabilities of member i from its logits (..., K), float32."""
+        p: np.ndarray = torch.softmax(torch.from_numpy(logit) / self.temperature_M[i] + self.bias_MK[i], dim=-1).numpy()
+        return p
+
+    def decision_of(self, i: int) -> np.ndarray:
+        """weight_K of member i."""
+        return self.decision_MK[i].numpy()
 
 
 def build_segmenter(description: Description, classes: Sequence[str], members: int, seed: int) -> Segmenter:
@@ -88,7 +107,7 @@ def build_segmenter(description: Description, classes: Sequence[str], members: i
 def join_members(learners: Sequence[Segmenter]) -> Segmenter:
     """One segmenter with the members of all `learners`, and their statistics and temperatures."""
     joined = Segmenter([member for one in learners for member in one.networks], learners[0].classes)
-    for name in ("mean_MC", "std_MC", "temperature_M"):
+    for name in ("mean_MC", "std_MC", "temperature_M", "bias_MK", "decision_MK"):
         getattr(joined, name).copy_(torch.cat([getattr(one, name) for one in learners]))
     return joined.eval()
 
@@ -105,6 +124,8 @@ def rebuild_network(description: Description) -> SegmentNetwork:
             return UTAE(UTAEConfig(**fields))
         case "unet_convgru" | "unet_convlstm":
             return RecurrentUNet(RecurrentUNetConfig(**fields))
+        case kind if kind in CHANGE_KINDS:
+            return ChangeAsClasses(ChangeAsClassesConfig(**fields))
     raise ValueError(f"expected one of {', '.join(KINDS)}, got the network {fields['kind']!r}")
 
 

@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.errors import StorageFull
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -147,3 +151,10 @@ def _owner(owner_path: Path) -> str:
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (OSError, ValueError, TypeError, KeyError):  # it holds the lock and has not written its name yet
         return "another process that has just started"
+
+
+def map_file(path: Path) -> np.ndarray:
+    """The array as a private memory map: changes stay in this process and never reach the file."""
+    import numpy as np
+
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

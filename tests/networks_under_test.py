@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.blocks.change import NetworkConfig
 from models.blocks.forecast import TIME_FEATURES
 from models.contract import Network
+from models.networks.change_as_classes import ChangeAsClasses, ChangeAsClassesConfig
 from models.networks.conv_gru_forecaster import ConvGRUForecaster, ConvGRUForecasterConfig
 from models.networks.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from models.networks.fully_convolutional import FCEF, FCSiamConc, FCSiamDiff
@@ -125,6 +126,7 @@ CASES = {
     "siamese convgru": _siamese("convgru", 3),
     "siamese dcrn": _siamese("dcrn", 5),
     "siamese, pointwise": _siamese("convlstm", 1),
+    "change as classes": Case(lambda: ChangeAsClasses(ChangeAsClassesConfig("l_unet", BANDS, 2, 0.0, (3, 4, 4))), "segment"),
     "gru": Case(lambda: PixelRecurrent(PixelRecurrentConfig("gru", BANDS, CLASSES, 0.0, 4)), "segment"),
     "lstm": Case(lambda: PixelRecurrent(PixelRecurrentConfig("lstm", BANDS, CLASSES, 0.0, 4)), "segment"),
     "l_tae": Case(lambda: LTAE(LTAEConfig("l_tae", BANDS, CLASSES, 0.0, 8, 2)), "segment"),

@@ -2,102 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.build import build_request
-from configs.paths import BELOW_SOURCE
+from configs import labels
+from configs.labels import LabelsConfig
+from configs.networks import PAIR_NETWORKS
 from configs.run import CubeConfig, ModelConfig, Run, StartedTraining
-from configs.schema import Finding, Fraction, InputPath, Name, Sections, Strict, check_must_beat, missing_folder, suggest
-from configs.sources import SourceDefaults
-from configs.yaml_positions import Key
+from configs.schema import Finding, Fraction, Name, Sections, Strict, check_must_beat
+from configs.sites import PairsConfig, SitesSource
 
 if TYPE_CHECKING:
-    from pipelines.change.label_codes import LabelSettings
     from pipelines.change.method_comparison import Comparison
     from pipelines.change.sites import SiteSettings
-    from pipelines.sources.sites import SiteSource
 
 # Packages are imported where they are needed: a verb that only reads a config must not wait for torch, which the builders of
 # detectors load (`configs.tasks.change_detectors`).
 
-FIELDS = ("site", "step", "band", "date")  # of source.pattern
-MOST_NAMES = 20  # that a message lists
-PAIR_NETWORKS = ("fc_siam_diff", "fc_siam_conc", "fc_ef")  # model.kind of those that compare exactly two dates
-
 # ---------------------------------------------------------------- schema
-
-
-class SitesSource(SourceDefaults):
-    """Folders of GeoTIFF or JPEG2000 files, one site each.
-
-    `pattern` is matched against the path below `path`: `{site}`, `{band}`, `*`, and either `{date:%Y%m%d}` or `{step}`,
-    which is looked up in the file `dates` (lines such as `date_1: 20150916`).
-    """
-
-    kind: Literal["sites"]
-    path: InputPath = Field(description="the folder of the sites")
-    pattern: str = Field(description="where site, band and date or step are in the path, see above")
-    dates: Annotated[str | None, BELOW_SOURCE] = Field(
-        None, description="path below `path` of the file that dates the steps, e.g. {site}/dates.txt"
-    )
-    sites: list[Name] | None = Field(
-        None, min_length=1, description="names of the sites to use; default: all that the pattern finds"
-    )
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        yield from super().check(sections)
-        key: Key = ("source", "pattern")
-        names = re.findall(r"\{([^{}:]*)(?::[^{}]*)?\}", self.pattern)
-        known = "{site}, {step}, {band}, {date:%Y%m%d}; * stands for the rest"
-        for name in names:
-            if name not in FIELDS:
-                yield Finding(key, f"unknown field {{{name}}}", suggest(name, FIELDS, known, "{{{}}}".format))
-        if "site" not in names:
-            yield Finding(key, "the pattern has no {site}", "for example {site}/imgs_{step}/*_{band}.tif")
-        if "step" in names and "date" in names:
-            yield Finding(key, "both {step} and {date} are in the pattern", "take {step} out, or {date} and name `dates`")
-        if "step" not in names and "date" not in names:
-            yield Finding(key, "nothing in the pattern distinguishes the dates", "add {step} and `dates`, or {date:%Y%m%d}")
-        if "step" in names and self.dates is None:
-            yield Finding(("source", "dates"), "steps need a file that dates them", "for example dates: '{site}/dates.txt'")
-
-    def check_files(self, sections: Sections) -> Iterator[Finding]:
-        no_folder = list(missing_folder(Path(self.path)))
-        yield from no_folder or _check_sites(self, sections)
-
-
-class LabelsConfig(Strict):
-    """Label rasters: which pixels changed. Codes that are in neither list are unknown and left out."""
-
-    path: Annotated[str, BELOW_SOURCE] = Field(description="path below source.path, e.g. {site}/{site}-cm.tif")
-    band: int = Field(1, ge=1, description="number of the label's band in its file")
-    changed: list[int] = Field([1], min_length=1, description="codes that mean changed")
-    unchanged: list[int] = Field([0], min_length=1, description="codes that mean not changed")
-    grid_of: Literal["own", "first", "last"] = Field(
-        "own", description="whose grid the label lies on: its own georeferencing, or the first or last scene's"
-    )
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        both, source = sorted(set(self.changed) & set(self.unchanged)), sections.get("source")
-        if both:
-            problem = f"the codes {both} mean changed and unchanged"
-            yield Finding(("labels", "changed"), problem, "every code in one of the lists")
-        if source is not None and "{site}" in source.pattern and "{site}" not in self.path:
-            problem = "every site would get the same label"
-            yield Finding(("labels", "path"), problem, "put {site} into it, e.g. '{site}/{site}-cm.tif'")
-
-
-class PairsConfig(Strict):
-    """What is done to the dates of a site before anything compares them."""
-
-    normalise: Literal["z_score", "none"] = Field("z_score", description="per site, date and band, over usable pixels")
-    coregister: bool = Field(True, description="move later dates onto the first by a fraction of a pixel, where that fits better")
-    max_shift_px: float = Field(2.0, gt=0, description="a larger shift is not applied, and noted")
 
 
 class ChangeModel(Strict):
@@ -194,7 +119,7 @@ class ChangeRun(Run):
     task: Literal["change"]
     source: SitesSource = Field(description="where the sites come from")
     cube: CubeConfig = CubeConfig(on_other_grid="reproject", resampling="bilinear")
-    labels: LabelsConfig
+    labels: LabelsConfig | None = Field(None, description="which pixels changed; not needed where `model.use` names a model")
     pairs: PairsConfig = PairsConfig()
     model: UsedChangeModel = UsedChangeModel()
     training: ChangeTraining = ChangeTraining()
@@ -202,82 +127,12 @@ class ChangeRun(Run):
     prediction: ChangePrediction = ChangePrediction()
 
 
-# ---------------------------------------------------------------- checks
-
-
-def _check_sites(source: SitesSource, sections: Sections) -> Iterator[Finding]:
-    """Findings for what the source and the labels name on disk, and for sites that are named and not there."""
-    from pipelines.errors import DriftlineError
-    from pipelines.sources.sites import list_sites
-
-    root = Path(source.path)
-    try:
-        there = list_sites(root, source.pattern)
-    except DriftlineError as e:
-        yield Finding(("source", "pattern"), str(e))
-        return
-    of_source: dict[Key, str] = {("source", "sites", i): name for i, name in enumerate(source.sites or ())}
-    yield from _unknown_sites(of_source, there, f"no site {{!r}} below {root}")
-    used = [name for name in there if source.sites is None or name in source.sites]
-    yield from _unknown_sites(_sites_named(sections), used, "names {!r}, which is no site of this run")
-    labels: LabelsConfig | None = sections.get("labels")
-    label_files = [root / labels.path.replace("{site}", site) for site in there] if labels is not None else []
-    is_trained = getattr(sections.get("model"), "use", None) is not None  # then nothing is learnt from labels
-    if label_files and not is_trained and not any(path.exists() for path in label_files):
-        yield Finding(("labels", "path"), f"no site has a label; the first would be {label_files[0]}", "correct the path")
-
-
-def _sites_named(sections: Sections) -> dict[Key, str]:
-    """Key -> the site that it names, in evaluation.groups and prediction.sites."""
-    evaluation: ChangeEvaluation | None = sections.get("evaluation")
-    prediction: ChangePrediction | None = sections.get("prediction")
-    named: dict[Key, str] = {}
-    for g, group in enumerate(evaluation.groups if evaluation else ()):
-        named |= {("evaluation", "groups", g, i): site for i, site in enumerate(group)}
-    return named | {("prediction", "sites", i): site for i, site in enumerate((prediction and prediction.sites) or ())}
-
-
-def _unknown_sites(named: dict[Key, str], there: list[str], problem: str) -> Iterator[Finding]:
-    shown = ", ".join(there[:MOST_NAMES]) + (f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else "")
-    for key, site in named.items():
-        if site not in there:
-            yield Finding(key, problem.format(site), suggest(site, there, f"the sites are {shown}"))
-
-
 # ---------------------------------------------------------------- objects
 
 
-def build_sites(run: ChangeRun) -> dict[str, SiteSource]:
-    """A source of scenes for each site, by name, sorted. Raises MissingInput, RequestError (none, an unknown one)."""
-    from pipelines.errors import RequestError
-    from pipelines.sources.sites import SiteSource, list_sites
-
-    source = run.source
-    found = list_sites(Path(source.path), source.pattern)
-    names = source.sites if source.sites is not None else found
-    if unknown := [name for name in names if name not in found]:
-        problem = f"which the pattern {source.pattern!r} does not find below {source.path}; it finds {', '.join(found)}"
-        raise RequestError(f"source.sites names {', '.join(unknown)}, {problem}")
-    requested, path, labels = build_request(run), Path(source.path), run.labels.path
-    return {
-        name: SiteSource(
-            path, requested, source.pattern, name, source.dates, run.cube.same_date, (labels.replace("{site}", name),)
-        )
-        for name in sorted(set(names))  # the order in which a config names them decides nothing
-    }
-
-
 def label_file(run: ChangeRun, site: str) -> Path | None:
-    """Where the label of a site lies; None for one that is only predicted. Raises MissingInput, RequestError (labels.path)."""
-    from pipelines.errors import MissingInput
-    from pipelines.sources.sites import site_file
-
-    try:
-        return site_file(Path(run.source.path), run.labels.path, site, "labels.path")
-    except MissingInput as e:
-        if site in (run.prediction.sites or ()) or run.model.use is not None:
-            return None
-        raise MissingInput(f"{e}. A site that is only to be predicted needs none: name it in prediction.sites") from e
+    """As `configs.labels.label_file`."""
+    return labels.label_file(run, run.labels, site, run.prediction.sites, is_used=run.model.use is not None)
 
 
 def is_only_predicted(run: ChangeRun, site: str) -> bool:
@@ -290,16 +145,9 @@ def is_only_predicted(run: ChangeRun, site: str) -> bool:
         return False
 
 
-def build_label_settings(run: ChangeRun) -> LabelSettings:
-    from pipelines.change.label_codes import LabelSettings
-
-    labels = run.labels
-    return LabelSettings(tuple(labels.changed), tuple(labels.unchanged), labels.band, labels.grid_of)
-
-
 def build_site_settings(run: ChangeRun) -> SiteSettings:
-    from pipelines.change.pairs import PairSettings
     from pipelines.change.sites import SiteSettings
+    from pipelines.samples.pairs import PairSettings
 
     kinds = [model.kind for model in (run.model, *run.evaluation.compare) if model.kind in PAIR_NETWORKS]
     return SiteSettings(PairSettings(**run.pairs.model_dump()), run.evaluation.groups, run.training.window_px, kinds)

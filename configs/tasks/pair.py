@@ -11,13 +11,13 @@ from pydantic import Field
 from configs.paths import READ
 from configs.run import CubeConfig
 from configs.schema import Finding, InputPath, LocalPath, Name, OutputPath, Sections, Strict, UtcDate
-from configs.tasks.change import PairsConfig
+from configs.sites import PairsConfig
 
 if TYPE_CHECKING:
     from models.baselines.change_indices import ChangeVector
     from models.change_detector import ChangeDetector
-    from pipelines.change.pairs import PairSettings
     from pipelines.cube.ingest import IngestSettings
+    from pipelines.samples.pairs import PairSettings
     from pipelines.sources.image_pair import PairSource
 
 THRESHOLD = 1.5  # docs/design/009-geometry-models-api.md compares it with rules that estimate a threshold
@@ -90,7 +90,7 @@ def build_pair_source(run: PairRun, wanted: list[str] | None = None) -> PairSour
 
 
 def build_pair_settings(run: PairRun) -> PairSettings:
-    from pipelines.change.pairs import PairSettings
+    from pipelines.samples.pairs import PairSettings
 
     return PairSettings(**run.pairs.model_dump())
 

@@ -1,106 +1,40 @@
-"""`task: segment`: a class map from a sequence, learnt from points, polygons or a label raster. Schema, checks, objects."""
+"""`task: segment`: class maps from sequences, learnt from points, polygons or label rasters. Schema, checks, objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator, Set
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from configs.build import build_variables
+from configs.labels import ClassLabelsConfig, SiteRasters
+from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, ClassModel
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
-from configs.schema import Finding, Fraction, InputPath, Name, Sections, Seed, Strict, UtcDate, check_crs, missing_file
+from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate
+from configs.sites import PairsConfig, SitesSource
+from configs.sources import Source
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
     from models.segmenter import Segmenter
-    from pipelines.grid import Grid
-    from pipelines.inference.class_map import Reference
     from pipelines.learning.class_evaluation import Asked
     from pipelines.learning.class_training import ClassRecipe
-    from pipelines.samples.labels import Labels, Span
-    from pipelines.samples.variables import Variable
 
 MODEL = "model"  # its name beside the references in every table
-PIXEL_KINDS = ("gru", "lstm", "l_tae")
-Widths = list[Annotated[int, Field(ge=1, le=1024)]]
 ReferenceName = Literal["random_forest", "nearest_mean_curve"]
 
 # ---------------------------------------------------------------- schema
 
 
-class ColumnsConfig(Strict):
-    """The columns of a CSV, or the fields of polygons."""
-
-    x: str = Field("longitude", description="of points, in labels.crs")
-    y: str = Field("latitude", description="of points, in labels.crs")
-    start: str = Field("from", description="first day of the time span")
-    stop: str = Field("to", description="the day after the last one of the time span")
-    label: str = Field("label", description="the class")
-
-
-class ClassLabelsConfig(Strict):
-    """What is known of which place and time."""
-
-    kind: Literal["points", "polygons", "raster"] = Field(description="CSV with a point a line; GPKG or GeoJSON; GeoTIFF")
-    path: InputPath = Field(description="the file")
-    columns: ColumnsConfig = ColumnsConfig()
-    crs: str = Field("EPSG:4326", description="of the coordinates of points")
-    layer: str | None = Field(None, description="of a GeoPackage; default: its first")
-    codes: dict[int, Name] = Field({}, description="code of a label raster -> class; other codes are unlabelled")
-    band: int = Field(1, ge=1, description="number of the band of a label raster")
-    on_cube_grid: bool = Field(False, description="a label raster without georeferencing, whose pixels are those of the cube")
-    start: UtcDate | None = Field(None, description="labels within `start` and `stop` count; the span of those without their own")
-    stop: UtcDate | None = Field(None, description="the day after the last one")
-    classes: list[str] = Field([], description="classes that count, in this order; default: all, sorted by name")
-    min_dates: int = Field(3, ge=1, description="labels with fewer usable dates in their span are dropped")
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        yield from check_crs(("labels", "crs"), self.crs)
-        if self.kind == "raster" and len(set(self.codes.values())) < 2:
-            yield Finding(
-                ("labels", "codes"), "a label raster needs the codes of two classes", "for example {1: forest, 2: water}"
-            )
-        if (self.start is None) != (self.stop is None):
-            yield Finding(("labels", "start"), "`start` and `stop` are given together or not at all")
-        if self.kind == "raster" and self.start is None:
-            yield Finding(("labels", "start"), "a label raster has no dates of its own", "set labels.start and labels.stop")
-        if self.start and self.stop and self.start >= self.stop:
-            yield Finding(("labels", "stop"), "the span ends before it begins")
-
-    def check_files(self, sections: Sections) -> Iterator[Finding]:
-        yield from missing_file(("labels", "path"), Path(self.path))
-
-
 class ClassSplitConfig(Strict):
-    """Blocks of N x N pixels, whole, in folds; each fold is tested by a network that was not trained on it."""
+    """Blocks of N x N pixels, whole, in folds; each fold is tested by networks that were not trained on it. Of several sites each
+    is a fold."""
 
     block_px: int = Field(8, ge=1, description="side of a block; 1 splits by pixel, which neighbours give away")
     folds: int = Field(5, ge=2, le=20, description="parts of the blocks; one network each")
     seed: Seed = Field(0, description="of the assignment of blocks")
-
-
-class ClassModel(Strict):
-    """The network. Per pixel: gru, lstm, l_tae. Over space too: u_tae, unet_convgru, unet_convlstm."""
-
-    kind: Literal["gru", "lstm", "l_tae", "u_tae", "unet_convgru", "unet_convlstm"] = Field("l_tae", description="the network")
-    hidden: int = Field(32, ge=2, le=1024, description="channels of gru, lstm and l_tae")
-    widths: Widths = Field([16, 32], min_length=1, description="channels of each scale of the others, finest first")
-    heads: int = Field(4, ge=1, description="of the attention of l_tae and u_tae; divides the channels")
-    dropout: float = Field(0.2, ge=0, lt=1, description="share of channels dropped in training")
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        widths = {"l_tae": [self.hidden], "u_tae": self.widths}.get(self.kind, [])
-        if any(width % self.heads or width % 2 for width in widths):
-            yield Finding(("model", "heads"), f"{self.heads} heads do not divide {widths} channels into even parts")
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What `models.segmenter.rebuild_network` takes, without the variables and classes of the data."""
-        attention = {"heads": self.heads} if self.kind in ("l_tae", "u_tae") else {}
-        size = {"hidden": self.hidden} if self.kind in PIXEL_KINDS else {"widths": list(self.widths)}
-        return {"kind": self.kind, "dropout": self.dropout, **size, **attention}
+    networks: int = Field(1, ge=1, description="networks of each fold, which other blocks (or sites) validate; their mean counts")
+    groups: list[list[Name]] = Field([], description="sites that are one fold together, since they touch or share a scene")
 
 
 class ClassAugmentConfig(Strict):
@@ -116,8 +50,17 @@ class ClassAugmentConfig(Strict):
 class ClassTraining(TrainingDefaults):
     """How the network of each fold is trained."""
 
-    loss: Literal["cross_entropy", "focal", "dice"] = Field("cross_entropy", description="over labelled pixels")
+    loss: Literal["cross_entropy", "focal", "dice", "dice_focal", "lovasz"] = Field(
+        "cross_entropy", description="over labelled pixels; the last two are of the second of two classes, as in `change`"
+    )
     class_weights: bool = Field(True, description="rare classes weigh more, so that all weigh alike")
+    draw: Literal["labels", "classes"] = Field(
+        "labels", description="what windows are drawn by: all labels alike, or equally many of each class, however rare"
+    )
+    decision: Literal["most_likely", "largest_f1"] = Field(
+        "most_likely", description="the class of a pixel; largest_f1: by weights with the largest mean F1 of all classes but "
+        "the commonest on the blocks that validate (of two classes: a threshold)",
+    )  # fmt: skip
     window_px: int = Field(16, ge=4, description="side of the crops of networks over space")
     windows: int = Field(512, ge=1, description="windows an epoch; labels repeat, differently augmented, where they are fewer")
     augment: ClassAugmentConfig = ClassAugmentConfig()
@@ -135,7 +78,14 @@ class ClassEvaluationConfig(Strict):
     must_equal: list[ReferenceName] = Field(
         ["random_forest"], description="references that may not be better beyond the interval"
     )
-    min_accuracy: Fraction | None = Field(None, description="smallest overall accuracy; default: that of the commonest class")
+    min_accuracy: Fraction | None = Field(None, description="smallest overall accuracy")
+    measure: Literal["accuracy", "mean_f1"] = Field(
+        "accuracy", description="what must be larger than if the commonest class were everywhere, and equal to `must_equal`; "
+        "mean_f1 where a class is rare",
+    )  # fmt: skip
+    most_labels: int = Field(
+        5000, ge=10, description="labels of a class that references learn from; of more so many are drawn at random"
+    )
     near: Fraction = Field(0.05, description="metadata alone this near to the model's balanced accuracy makes it CONFOUNDED")
     margin: Fraction = Field(0.01, description="smallest difference of accuracy that matters")
     confidence: Fraction = Field(0.95, description="of the intervals")
@@ -150,6 +100,7 @@ class ClassEvaluationConfig(Strict):
 class ClassPrediction(Strict):
     """What is mapped, and how."""
 
+    sites: list[Name] | None = Field(None, min_length=1, description="sites to map; default: all. They need no label")
     start: UtcDate | None = Field(None, description="of the span that is mapped; default: the latest one of the labels")
     stop: UtcDate | None = Field(None, description="the day after the last one")
     min_area_px: int = Field(1, ge=1, description="patches of fewer pixels become no polygon")
@@ -164,8 +115,16 @@ class SegmentRun(CubeRun):
     """A class map: what comes in, what is known, what is learnt, what goes out."""
 
     task: Literal["segment"]
+    source: Annotated[Source | SitesSource, Field(discriminator="kind")] = Field(  # type: ignore[assignment]
+        description="where the scenes come from; sites have a cube each"
+    )
     variables: list[VariableConfig] = Field([], description="what the model sees; default: every band as it is")
-    labels: ClassLabelsConfig
+    pairs: PairsConfig | None = Field(
+        None, description="the dates of a site are made comparable as for `task: change`; default: values as they are"
+    )
+    labels: Annotated[ClassLabelsConfig | SiteRasters, Field(discriminator="kind")] | None = Field(
+        None, description="what is known; not needed where `model.use` names a model"
+    )
     split: ClassSplitConfig = ClassSplitConfig()
     model: ClassModel = ClassModel()
     training: ClassTraining = ClassTraining()
@@ -176,42 +135,15 @@ class SegmentRun(CubeRun):
 # ---------------------------------------------------------------- objects
 
 
-def build_span(section: ClassLabelsConfig | ClassPrediction) -> Span | None:
-    import numpy as np
-
-    from pipelines.samples.labels import Span
-
-    if section.start is None or section.stop is None:
-        return None
-    return Span(np.datetime64(section.start, "s"), np.datetime64(section.stop, "s"))
+def name_variables(run: SegmentRun) -> list[VariableConfig]:
+    return run.variables or [VariableConfig(name=band.name, bands=[band.name]) for band in run.source.bands]
 
 
-def build_segment_variables(run: SegmentRun) -> tuple[Variable, ...]:
-    named = run.variables or [VariableConfig(name=band.name, bands=[band.name]) for band in run.source.bands]
-    return build_variables(named)
-
-
-def read_labels(run: SegmentRun, grid: Grid) -> Labels:
-    """Every label on the cube's grid. Raises MissingInput, RequestError."""
-    from pipelines.samples.labels import Fields, read_points, read_polygons, read_raster, resolve_labels
-
-    asked, span, fields = run.labels, build_span(run.labels), Fields(**run.labels.columns.model_dump())
-    match asked.kind:
-        case "points":
-            given = read_points(Path(asked.path), fields, asked.crs, grid, span)
-        case "polygons":
-            given = read_polygons(Path(asked.path), fields, grid, span, asked.layer)
-        case "raster":
-            assert span is not None, "checked with the config"
-            given = read_raster(Path(asked.path), asked.codes, grid, span, asked.band, on_grid=asked.on_cube_grid)
-    return resolve_labels(given, grid, asked.classes, span)
-
-
-def build_learner(run: SegmentRun, bands: int, classes: tuple[str, ...], fold: int) -> Segmenter:
-    """An untrained segmenter of one network, of that fold."""
+def build_learner(run: SegmentRun, bands: int, classes: tuple[str, ...], number: int) -> Segmenter:
+    """An untrained segmenter of one network, the one of that number."""
     from models.segmenter import build_segmenter
 
-    return build_segmenter({**run.model.description, "bands": bands}, classes, 1, run.training.seed * 100 + fold)
+    return build_segmenter({**run.model.description, "bands": bands}, classes, 1, run.training.seed * 100 + number)
 
 
 def build_recipe(run: SegmentRun) -> ClassRecipe:
@@ -220,25 +152,28 @@ def build_recipe(run: SegmentRun) -> ClassRecipe:
     from pipelines.learning.training import TrainingSettings
     from pipelines.samples.class_windows import Augmentation, WindowSettings
 
-    chosen = run.training
-    named = chosen.model_dump(exclude={"loss", "class_weights", "window_px", "windows", "augment", "seed"})
-    side = 1 if run.model.kind in PIXEL_KINDS else chosen.window_px
-    windows, augment = WindowSettings(side, chosen.windows, chosen.class_weights), Augmentation(**chosen.augment.model_dump())
-    return ClassRecipe(class_loss(chosen.loss), lambda seed: TrainingSettings(**named, seed=seed), windows, augment, chosen.seed)
+    chosen, own = run.training, {"loss", "class_weights", "draw", "decision", "window_px", "windows", "augment", "seed"}
+    named, side = chosen.model_dump(exclude=own), 1 if run.model.kind in PIXEL_KINDS else chosen.window_px
+    windows, augment = WindowSettings(side, chosen.windows, chosen.class_weights, chosen.draw), chosen.augment.model_dump()
+    return ClassRecipe(
+        class_loss(chosen.loss), lambda seed: TrainingSettings(**named, seed=seed), windows, Augmentation(**augment), chosen.seed,
+        run.split.networks,
+    )  # fmt: skip
 
 
-def build_references(run: SegmentRun, classes: int) -> dict[str, Callable[[], Reference]]:
-    from models.baselines.class_references import NearestMeanCurve, RandomForest
+def check_network(model: ClassModel, classes: int, dates: Set[int]) -> None:
+    """Raises RequestError where the network cannot tell so many classes apart, or read so many dates."""
+    from pipelines.errors import RequestError
 
-    known: dict[str, Callable[[], Reference]] = {
-        "random_forest": lambda: RandomForest(classes, run.training.seed),
-        "nearest_mean_curve": lambda: NearestMeanCurve(classes),
-    }
-    return {name: known[name] for name in run.evaluation.references}
+    if model.kind in CHANGE_NETWORKS and classes != 2:
+        raise RequestError(f"{model.kind} tells two classes apart, there are {classes}; set model.kind to u_tae or another")
+    if model.kind in PAIR_NETWORKS and dates != {2}:
+        found = ", ".join(map(str, sorted(dates)))
+        raise RequestError(f"{model.kind} compares exactly 2 dates, there are {found}; set model.kind to siamese_dcrn or l_unet")
 
 
 def build_asked(run: SegmentRun) -> Asked:
     from pipelines.learning.class_evaluation import Asked
 
-    chosen = run.evaluation
-    return Asked(MODEL, tuple(chosen.must_equal), chosen.min_accuracy, chosen.margin, chosen.confidence)
+    asked = run.evaluation.model_dump(include={"min_accuracy", "measure", "margin", "confidence", "most_labels"})
+    return Asked(model=MODEL, must_equal=tuple(run.evaluation.must_equal), seed=run.training.seed, **asked)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs import build
+from configs.labels import build_label_settings
 from configs.load import config_hash
+from configs.sites import build_sites
 from configs.tasks import change as configs
 from configs.tasks.change import ChangeRun
 from configs.trained import used_by
-from flows import code
-from flows.folder import RunFolder, code_version, finished, load_checkpoint, require, require_model
-from flows.stage import require_unchanged
-from flows.task import Building, Findings, Invocation, Record, TrainedTask, format_findings, format_refusals, format_report
+from flows import code, sites
+from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.sites import SiteLabels, extent_of, ingest_sites, labels_of
+from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.tasks.change_models import audit_of, bands_seen, begun_from, pixel_areas, save, score_as_it_is
 from flows.trained import check_start
-from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
-from pipelines.files import write_json, write_text
+from pipelines.errors import RequestError
+from pipelines.files import write_text
 from pipelines.learning.result import Evaluation
 from pipelines.products.section import Section
 from pipelines.wording import counted
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
     from models.checkpoint import Checkpoint
     from pipelines.change.site_scores import SiteScores
-    from pipelines.change.sites import SiteFiles
     from pipelines.learning.reuse import Inputs
-    from pipelines.sources.sites import SiteSource
+    from pipelines.samples.decoded_sites import SiteFiles
 
 TRAINED_ELSEWHERE = (
     "The model was trained elsewhere and is scored on every labelled site as it is, with its own threshold. The threshold of "
@@ -57,10 +55,10 @@ class Change(TrainedTask):
     def plan(self, run: ChangeRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
         """The extent over all sites (as one site of as many pixels) and the steps of a verb."""
         from flows.planning import estimate, plan_ingest
-        from pipelines.change.groups import count_networks
         from pipelines.change.networks import flop_per_pixel
+        from pipelines.samples.site_groups import count_networks
 
-        sources = configs.build_sites(run)
+        sources = build_sites(run)
         extent, chosen = extent_of(sources), run.training
         members = count_networks(list(sources), run.evaluation.groups)
         models, pairs = (1 + len(run.evaluation.compare)) * run.evaluation.seeds, members * (members - 1) // 2
@@ -79,19 +77,16 @@ class Change(TrainedTask):
         return extent, [steps[stage] for stage in self.verbs[verb]]
 
     def check(self, context: Invocation, stage: str) -> None:
-        """Raises MissingInput (cube or model gone), RequestError (other settings or labels), ArtefactDamaged (another model)."""
-        from models.checkpoint import DETECTOR
-        from pipelines.change.sites import check_cubes
+        """Also raises RequestError for other labels."""
+        from pipelines.samples.decoded_sites import check_cubes
 
         if stage != "report":
             check_cubes(site_files(context))
+        super().check(context, stage)
         if stage != "train":
-            trained = require_unchanged(context, self)
             labels = labels_of(context)
-            if trained.get("labels", labels) != labels:
+            if require(context.folder, "train").get("labels", labels) != labels:
                 raise RequestError("the labels have changed since the model was trained; run `driftline train CONFIG` first")
-            if stage != "report":
-                require_model(context.folder, trained, DETECTOR.hash)
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, run = context.folder, context.run.model_dump(mode="json")
@@ -107,14 +102,9 @@ class Change(TrainedTask):
         return {"snapshot": snapshot, "model": model, "evaluated": evaluated, "prediction": prediction}
 
     def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
-        """True if the model of the record, or the table of its evaluation, is there."""
-        from models.checkpoint import DETECTOR
-
+        """Also whether the table of the evaluation is there."""
         if stage == "train":
-            try:
-                require_model(context.folder, record, DETECTOR.hash)
-            except (MissingInput, ArtefactDamaged):
-                return False
+            return super().is_whole(context, stage, record)
         return stage != "evaluate" or context.folder.evaluation_table.exists()
 
     def checkpoint(self) -> Checkpoint[Any]:
@@ -133,37 +123,10 @@ class Change(TrainedTask):
     # ------------------------------------------------------------ stages
 
     def ingest(self, context: Invocation) -> Record:
-        """Scenes and label of every site. Raises RequestError, once all sites have been tried, where one cannot be used.
-
-        Without it another model would be trained and evaluated, so that is for the user to say. A site that is only predicted
-        is left out.
-        """
-        from pipelines.change.site_ingest import refuse_sites
-
-        sources = context.steps.do("ingest", "list the sites", lambda progress: configs.build_sites(context.run))
-        sites: dict[str, Record] = {}
-        refused: list[Record] = []
-        problems: dict[str, RequestError] = {}
-        for name, source in sources.items():
-            try:
-                sites[name] = ingest_one_site(context, name, source)
-                refused += sites[name].pop("refused")
-            except RequestError as e:
-                if not configs.is_only_predicted(context.run, name):
-                    problems[name] = e
-                    continue
-                refused.append({"scene_id": name, "reason": "site", "detail": str(e)})
-                context.steps.log(f"ingest: {name} is left out: {e}")
-        if problems:
-            raise refuse_sites(problems, list(sites))
-        if not any(site["label_sha256"] for site in sites.values()) and used_by(context.run) is None:
-            raise RequestError("no site has a label, so there is nothing to learn from; correct labels.path")
-        new = sum(site.pop("is_new") for site in sites.values())
-        many = counted(len(sites), "site")
-        message = f"{many}, {new} with new scenes or labels" if new else f"{many} (nothing new)"
-        digest = hashlib.sha256("".join(f"{n}{p['snapshot']}{p['label_sha256']}" for n, p in sites.items()).encode())
-        write_json(context.folder.refused, refused)
-        return {"snapshot": digest.hexdigest(), "sites": sites, "refused": refused, "message": message, "is_new": bool(new)}
+        """Scenes and label of every site, see `flows.sites.ingest_sites`."""
+        run = context.run
+        labels = SiteLabels(build_label_settings(run.labels), partial(configs.label_file, run), least_dates=2)
+        return ingest_sites(context, labels, partial(configs.is_only_predicted, run))
 
     def fit(self, context: Invocation, key: str) -> Record:
         """A network for each group of sites, trained on all others; calibrated, fused, with a threshold; saved."""
@@ -223,8 +186,8 @@ class Change(TrainedTask):
         from configs.tasks.change_detectors import build_fused_index
         from models.checkpoint import DETECTOR
         from pipelines.change.site_prediction import predict_site
-        from pipelines.change.sites import choose_sites
         from pipelines.products.site_products import SiteProducts, write_sites
+        from pipelines.samples.decoded_sites import choose_sites
 
         run, folder, steps = context.run, context.folder, context.steps
         ingested, model_hash = require(folder, "ingest"), require(folder, "train")["model_hash"]
@@ -300,54 +263,6 @@ class Change(TrainedTask):
         return [*found, evaluation_section(evaluation, drafts, is_own=used_by(context.run) is None), *audit]
 
 
-# ---------------------------------------------------------------- plan
-
-
-def extent_of(sources: Mapping[str, SiteSource]) -> Extent:
-    """All sites as one of as many pixels, with the dates of the longest series."""
-    from flows.planning import Extent
-    from pipelines.grid import require_lonlat
-
-    shapes, first = [require_lonlat(source.native_grid()).shape_yx for source in sources.values()], next(iter(sources.values()))
-    pixels, width = sum(rows * columns for rows, columns in shapes), max(columns for _, columns in shapes)
-    dates = max(len(source.list_scenes().scenes) for source in sources.values())
-    return Extent(dates, dates, (ceil(pixels / width), width), len(first.bands), first.dtype().itemsize, len(sources))
-
-
-# ---------------------------------------------------------------- ingest
-
-
-def ingest_one_site(context: Invocation, name: str, source: SiteSource) -> Record:
-    """What the record says of a site, with `refused` and `is_new`; its cube and label are written. Raises RequestError."""
-    from pipelines.change.site_ingest import ingest_label, ingest_site
-    from pipelines.cube.ingest import refusals_as_json
-
-    run, folder, steps = context.run, context.folder, context.steps
-    listed_in, uri = folder.labels / f"{name}-refused.json", folder.cube_of(name)
-    settings, mask = (
-        build.build_ingest_settings(run, listed_in, retry_refused=context.retry_refused),
-        build.build_quality_mask(run),
-    )
-    if settings.quarantine is not None:
-        settings = replace(settings, quarantine=str(Path(settings.quarantine) / name))
-    report = steps.do("ingest", f"write scenes of {name}", partial(ingest_site, source, mask, uri, settings))
-    read = partial(ingest_label, source, uri, configs.build_label_settings(run), folder.labels / f"{name}.npy")
-    label = steps.do("ingest", f"read the label of {name}", lambda progress: read(configs.label_file(run, name)))
-    steps.log(f"ingest: {name}: {format_report(report)}; {label.sentence}")
-    found = [*report.notes, *format_findings(report, run.cube.on_missing)]
-    for line in [*label.notes, *found, *format_refusals(report.refused, listed_in)]:
-        steps.log(f"  {line.strip()}")
-    before = (finished(folder, "ingest") or {}).get("sites", {}).get(name, {}).get("label_sha256")
-    is_new = report.is_new or label.label_sha256 != before
-    return {"snapshot": report.snapshot, "is_new": is_new, "refused": refusals_as_json(report.refused), **label.to_json()}
-
-
-def labels_of(context: Invocation) -> dict[str, str]:
-    """labelled site -> SHA-256 of its label, of the last ingest."""
-    sites = require(context.folder, "ingest")["sites"]
-    return {name: about["label_sha256"] for name, about in sites.items() if about["label_sha256"]}
-
-
 # ---------------------------------------------------------------- sites and models
 
 
@@ -363,19 +278,8 @@ def open_scores(context: Invocation, stage: str) -> SiteScores:
 
 def site_files(context: Invocation) -> dict[str, SiteFiles]:
     """Where the sites of the last ingest lie. Raises MissingInput."""
-    from pipelines.change.sites import SiteFiles
-
-    folder = context.folder
     made_by = {"pairs": context.run.pairs.model_dump(mode="json"), "code": code.digest(TRAINED)}
-    files = {}
-    for name, about in require(folder, "ingest")["sites"].items():
-        label = folder.labels / f"{name}.npy" if about["label_sha256"] else None
-        made_from = {"snapshot": about["snapshot"], "label": about["label_sha256"], **made_by}
-        uri, decoded = folder.cube_of(name), folder.samples / name
-        bands = () if used_by(context.run) is None else tuple(bands_seen(context.run))
-        made_from |= {"bands": list(bands)} if bands else {}
-        files[name] = SiteFiles(uri, about["snapshot"], label, decoded, made_from, about["changed_fraction"], bands)
-    return files
+    return sites.site_files(context, made_by, () if used_by(context.run) is None else bands_seen(context.run))
 
 
 # ---------------------------------------------------------------- evaluation and report

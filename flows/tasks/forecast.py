@@ -14,7 +14,7 @@ from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.trained import find_model, used_by
 from flows import code
-from flows.folder import RunFolder, code_version, load_checkpoint, require, require_model
+from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
@@ -67,19 +67,6 @@ class Forecast(TrainedTask):
             plan_ingest(run.cube, extent) if stage == "ingest" else plans[stage](run, extent) for stage in self.verbs[verb]
         ]
 
-    def check(self, context: Invocation, stage: str) -> None:
-        """Whether the model is the one that was trained here, and from the settings of this config."""
-        from flows.stage import require_unchanged
-
-        require(context.folder, "ingest")
-        if stage == "train":
-            return
-        trained = require_unchanged(context, self)
-        if stage != "report":
-            from models.checkpoint import FORECASTER
-
-            require_model(context.folder, trained, FORECASTER.hash)
-
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
         folder, content = context.folder, context.run.model_dump(mode="json")
         if stage == "train":
@@ -98,14 +85,6 @@ class Forecast(TrainedTask):
             "samples": content["samples"],
             "even_if_worse": context.even_if_worse,
         }
-
-    def is_whole(self, context: Invocation, stage: str, record: Record) -> bool:
-        from models.checkpoint import FORECASTER
-
-        try:
-            return bool(FORECASTER.hash(context.folder.model) == record["model_hash"])
-        except FileNotFoundError:
-            return False
 
     def checkpoint(self) -> Checkpoint[ResidualForecaster]:
         from models.checkpoint import FORECASTER

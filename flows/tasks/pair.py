@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from flows.planning import Extent, PlannedStep
-    from pipelines.change.pairs import PairSettings
     from pipelines.change.site_prediction import SiteChange
     from pipelines.change.site_scores import SiteScores
-    from pipelines.change.sites import SiteFiles
+    from pipelines.samples.decoded_sites import SiteFiles
+    from pipelines.samples.pairs import PairSettings
     from pipelines.sources.image_pair import PairSource
 
 PREDICTED = ("flows.tasks.pair:Pair.predict",)
@@ -94,8 +94,8 @@ class Pair(Task):
     def ingest(self, context: Invocation) -> Record:
         """Both images into a cube of their own. Raises RequestError where they cannot be compared."""
         from pipelines.change.pair_map import check_differ, describe_fill, describe_missing, describe_overlap
-        from pipelines.change.site_ingest import ingest_site
         from pipelines.cube.store import open_cube
+        from pipelines.samples.site_ingest import ingest_site
 
         run, folder, steps = context.run, context.folder, context.steps
         source = steps.do("ingest", "look at both images", lambda progress: source_of(run))
@@ -207,7 +207,7 @@ def model_hash_of(run: PairRun) -> str:
 
 def pair_settings(run: PairRun) -> PairSettings:
     """How the dates are made comparable: as the model was trained, else as the config says."""
-    from pipelines.change.pairs import PairSettings as Settings
+    from pipelines.samples.pairs import PairSettings as Settings
 
     if run.detection.model is None:
         return configs.build_pair_settings(run)
@@ -216,7 +216,7 @@ def pair_settings(run: PairRun) -> PairSettings:
 
 def files_of(context: Invocation) -> SiteFiles:
     """Where both images lie, and where they are decoded. Raises MissingInput."""
-    from pipelines.change.sites import SiteFiles
+    from pipelines.samples.decoded_sites import SiteFiles
 
     run, ingested = context.run, require(context.folder, "ingest")
     made_from = {
@@ -251,9 +251,9 @@ def find_change(context: Invocation, scores: SiteScores) -> tuple[SiteChange, fl
 def notes_of(run: PairRun, files: SiteFiles, change: SiteChange, names: Sequence[str]) -> list[str]:
     """What a reader of the map must know of how it was measured."""
     from pipelines.change.pair_map import describe_levels, describe_outliers, describe_shift, describe_width
-    from pipelines.change.sites import open_site
     from pipelines.cube.store import grid_of, open_cube
     from pipelines.learning.reuse import pixel_metres
+    from pipelines.samples.decoded_sites import open_site
 
     site, frame = open_site(files.decoded)
     remedy = "" if run.detection.model else f"; --set pairs.max_shift_px={2 * run.pairs.max_shift_px:g} allows it"

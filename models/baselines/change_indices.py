@@ -77,7 +77,7 @@ class ChangeVector(Pointwise):
 
     Relevant changes are small in space, so the low-frequency component of the difference (haze, season, illumination of slopes)
     is subtracted. Means are of valid pixels only; both widths are odd. `spread_C` is the standard deviation of that difference
-    over the whole site, per band, from `fit`; None: the dates already are in units of it (`pipelines.change.pairs`). `cap` is
+    over the whole site, per band, from `fit`; None: the dates already are in units of it (`pipelines.samples.pairs`). `cap` is
     the limit of a band's difference, in standard deviations: a car, a bright roof or a misaligned edge is very bright and one
     pixel wide, construction is moderately bright and wide. None: no cap.
 

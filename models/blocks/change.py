@@ -38,7 +38,31 @@ class NetworkConfig:
     dropout: float = 0.1
 
 
-class ChangeNetwork(Network):
+class UNetShaped(Network):
+    """A network of `Encoder` and `Decoder` with `scales` scales, and layers of a radius of `lateral_cells` between them."""
+
+    @property
+    @abstractmethod
+    def scales(self) -> int: ...
+
+    @property
+    def stride_px(self) -> tuple[int, ...]:
+        return (2 ** (self.scales - 1),) * 2
+
+    def halo_px(self, steps: int) -> tuple[int, ...]:
+        """Radius of the receptive field for a series of `steps` dates, a multiple of `stride_px`."""
+        return (receptive_radius(self.scales, self.lateral_cells(steps)),) * 2
+
+    def lateral_cells(self, dates: int) -> int:
+        """Radius, in cells of a scale, of the layers between encoder and decoder; 0: there are none."""
+        return 0
+
+    def padded_pixels(self, shape_yx: Sequence[int]) -> int:
+        """Pixels of a window, sides rounded up to multiples of `stride_px`."""
+        return math.prod(side + -side % stride for side, stride in zip(shape_yx, self.stride_px, strict=True))
+
+
+class ChangeNetwork(UNetShaped):
     """What all change networks share: encoder, perhaps layers between the dates at every scale, decoder. Works on images of any
     size; windows must start at multiples of `stride_px`. A network has a `kind` and its own `features`.
     """
@@ -70,19 +94,12 @@ class ChangeNetwork(Network):
         return {"kind": self.kind, **asdict(self.config)}
 
     @property
-    def stride_px(self) -> tuple[int, ...]:
-        stride = 2 ** (len(self.config.widths) - 1)
-        return stride, stride
-
-    def halo_px(self, steps: int) -> tuple[int, ...]:
-        """Radius of the receptive field for a series of `steps` dates, a multiple of `stride_px`."""
-        radius = receptive_radius(len(self.config.widths), self.lateral_cells(steps))
-        return radius, radius
+    def scales(self) -> int:
+        return len(self.config.widths)
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
         """Operations for `shape` (B, T, C, H, W): the encoder for every date, the layers between, and the decoder once."""
-        batch, dates, _, height, width = shape
-        pixels = math.prod(side + -side % stride for side, stride in zip((height, width), self.stride_px, strict=True))
+        batch, dates, pixels = *shape[:2], self.padded_pixels(shape[-2:])
         lateral = sum(layer_flops(layer, pixels >> 2 * s) for s, layer in enumerate(self.lateral_layers()))
         return batch * (self.encoder_passes(dates) * self.encoder.flops(pixels) + dates * lateral + self.decoder.flops(pixels))
 
@@ -93,10 +110,6 @@ class ChangeNetwork(Network):
     def lateral_layers(self) -> Sequence[RecurrentStack]:
         """The layers between encoder and decoder, applied to every date, finest scale first."""
         return ()
-
-    def lateral_cells(self, dates: int) -> int:
-        """Radius, in cells of a scale, of the layers between encoder and decoder; 0: there are none."""
-        return 0
 
     def read_dates(self, x_BTCHW: Tensor, valid_BTHW: Tensor) -> list[Tensor]:
         """The output h_BDHW of the lateral layer of every scale after the last date; each date goes through the encoder first.

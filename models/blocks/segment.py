@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from models.blocks.change import Decoder, Encoder, padded, receptive_radius
+from models.blocks.change import Decoder, Encoder, UNetShaped, padded
 from models.contract import Description, Network, Pointwise
 
 
@@ -72,7 +72,7 @@ class ScaledConfig(SegmentConfig):
     widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
 
 
-class ScaledNetwork(SegmentNetwork):
+class ScaledNetwork(UNetShaped, SegmentNetwork):
     """An encoder for every date, something that joins the dates at every scale, and a decoder (`models.blocks.change`)."""
 
     config: ScaledConfig
@@ -90,22 +90,12 @@ class ScaledNetwork(SegmentNetwork):
     def joining_flops(self, pixels: int, dates: int) -> int:
         """Operations of `join_dates` for one sample of `pixels` pixels at the finest scale."""
 
-    def lateral_cells(self, dates: int) -> int:
-        """Radius, in cells of a scale, of what joins the dates."""
-        return 0
-
     @property
-    def stride_px(self) -> tuple[int, ...]:
-        stride = 2 ** (len(self.config.widths) - 1)
-        return stride, stride
-
-    def halo_px(self, steps: int) -> tuple[int, ...]:
-        radius = receptive_radius(len(self.config.widths), self.lateral_cells(steps))
-        return radius, radius
+    def scales(self) -> int:
+        return len(self.config.widths)
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
-        batch, dates, _, height, width = shape
-        pixels = math.prod(side + -side % stride for side, stride in zip((height, width), self.stride_px, strict=True))
+        batch, dates, pixels = *shape[:2], self.padded_pixels(shape[-2:])
         each = dates * self.encoder.flops(pixels) + self.joining_flops(pixels, dates) + self.decoder.flops(pixels)
         return batch * each
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.change.groups import Grouping
 from pipelines.change.intervals import Groups, block_counts, f1_interval
 from pipelines.change.metrics import Counts, Reliability, ScoreHistogram, Threshold, count_changes, score_sites, usable_pixels
-from pipelines.change.windows import Region
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import Region
+from pipelines.samples.site_groups import Grouping
 from pipelines.tiles import Box
 
 STRIP_PX = 1 << 22

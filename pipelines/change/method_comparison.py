@@ -17,11 +17,12 @@ from pipelines.change.metrics import Counts, Reliability
 from pipelines.change.networks import Do, NamedIndex, Recipe, TrainedNetwork, train_networks
 from pipelines.change.shortcut_audit import sample_pixels
 from pipelines.change.site_scores import SiteScores
-from pipelines.change.sites import Sites, key_of
+from pipelines.change.sites import Sites
 from pipelines.learning.result import Criterion, Evaluation, Figure, detection_verdict
 from pipelines.learning.shortcuts import Audit
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
+from pipelines.samples.decoded_sites import key_of
 
 AREA_SAMPLE_PX = 1000  # pixels of a site that its area estimate is drawn from
 FIGURES = ("f1", "precision", "recall", "iou", "average_precision")

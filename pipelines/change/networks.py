@@ -9,11 +9,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from pipelines.change.sites import Sites, key_of
+from pipelines.change.sites import Sites
 from pipelines.change.windows import ChangeWindows, WindowSettings
 from pipelines.learning.training import Loss, TrainingSettings, train
 from pipelines.predictors import ChangeDetector, ChangeIndex
 from pipelines.progress import Progress
+from pipelines.samples.decoded_sites import key_of
 
 VALIDATION_WINDOWS = 48  # fixed windows of the training sites on which the loss is followed
 

@@ -10,16 +10,16 @@ import torch
 import xarray as xr
 from scipy.ndimage import find_objects, label
 
-from pipelines.change.groups import Grouping
 from pipelines.change.metrics import CHANGED, UNKNOWN
-from pipelines.change.pairs import PairSettings, SiteFrame, common_ground, read_prepared, site_of_cube
 from pipelines.change.site_prediction import SiteChange
 from pipelines.change.site_scores import SiteScores, score_file
-from pipelines.change.sites import SiteFiles, Sites, about_site, decode_site, frame_of, key_of, open_site
-from pipelines.change.windows import LabelledSite
+from pipelines.change.sites import Sites
 from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError
 from pipelines.predictors import ChangeIndex
+from pipelines.samples.decoded_sites import LabelledSite, SiteFiles, about_site, decode_site, frame_of, key_of, open_site
+from pipelines.samples.pairs import PairSettings, SiteFrame, common_ground, read_prepared, site_of_cube
+from pipelines.samples.site_groups import Grouping
 from pipelines.tiles import Box
 from pipelines.wording import counted, share_text
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from pipelines.change.metrics import CHANGED, UNCHANGED
 from pipelines.change.sites import Sites
-from pipelines.change.windows import LabelledSite, Region
 from pipelines.learning.shortcuts import Audit, Classifier, audit_shortcuts
+from pipelines.samples.decoded_sites import LabelledSite, Region
 
 SAMPLE_PX = 2000  # of each class, drawn from all sites together
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.change.decision import fused_probability
-from pipelines.change.groups import Grouping
 from pipelines.change.metrics import UNKNOWN
 from pipelines.change.networks import NamedIndex
 from pipelines.change.site_scores import SiteScores
-from pipelines.change.sites import key_of, new_array
 from pipelines.predictors import ChangeDetector
 from pipelines.progress import Progress
+from pipelines.samples.decoded_sites import key_of, new_array
+from pipelines.samples.site_groups import Grouping
 from pipelines.tiles import Box
 
 STRIP_PX = 1 << 22  # pixels that are fused at a time

@@ -14,14 +14,14 @@ import torch
 
 from pipelines.change.evaluation import HeldOut, standardised
 from pipelines.change.networks import NamedIndex, TrainedNetwork
-from pipelines.change.pairs import read_prepared, site_of_cube
-from pipelines.change.sites import Sites, frame_of, key_of, new_array
-from pipelines.change.windows import LabelledSite
+from pipelines.change.sites import Sites
 from pipelines.cube.store import open_cube
 from pipelines.errors import RequestError, StateError
 from pipelines.files import replacing
 from pipelines.inference.tiling import window_of
 from pipelines.predictors import ChangeDetector, ChangeIndex
+from pipelines.samples.decoded_sites import LabelledSite, frame_of, key_of, new_array
+from pipelines.samples.pairs import read_prepared, site_of_cube
 from pipelines.tiles import Box
 
 Score = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -8,55 +8,14 @@ Labels are uint8: 0 unchanged, 1 changed, 255 unknown. Shapes: T dates, C bands,
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 
 from pipelines.change.metrics import CHANGED, UNCHANGED, UNKNOWN
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import LabelledSite, Region
 from pipelines.samples.sampling import Batch, augmented
-from pipelines.tiles import Box
-
-
-@dataclass(frozen=True)
-class LabelledSite:
-    """A site as the networks see it, with its truth. Arrays may be memory maps; nothing writes to them.
-
-    `x_TCHW` float32, normalised, 0 where `valid_THW` (bool) is False; `days_T` float64 days since 1970-01-01, ascending;
-    `label_HW` uint8.
-    """
-
-    name: str
-    x_TCHW: np.ndarray
-    valid_THW: np.ndarray
-    days_T: np.ndarray
-    label_HW: np.ndarray
-
-    def __post_init__(self) -> None:
-        T, _, H, W = self.x_TCHW.shape
-        if self.valid_THW.shape != (T, H, W) or self.label_HW.shape != (H, W) or self.days_T.shape != (T,):
-            raise ValueError(
-                f"{self.name}: x has shape {self.x_TCHW.shape}, valid {self.valid_THW.shape}, label {self.label_HW.shape}, "
-                f"days {self.days_T.shape}; expected one (T, C, H, W)"
-            )
-
-    @property
-    def shape_yx(self) -> tuple[int, int]:
-        return self.label_HW.shape[0], self.label_HW.shape[1]
-
-    @cached_property
-    def elapsed_T(self) -> np.ndarray:
-        """Days since the date before, float32; 0 at the first."""
-        return np.diff(self.days_T, prepend=self.days_T[:1]).astype(np.float32)
-
-
-@dataclass(frozen=True, order=True)
-class Region:
-    """A part of a site, usually all of it, that is left out or learnt from as a whole."""
-
-    site: str
-    tile: Box
 
 
 def check_classes(sites: Iterable[LabelledSite], regions: Sequence[Region], what: str, is_strip: bool = False) -> None:

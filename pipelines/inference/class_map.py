@@ -1,12 +1,13 @@
-"""A segmenter over whole rasters, tile by tile: class and confidence of every pixel; and its scores of labelled pixels.
+"""A segmenter over whole rasters, tile by tile: class and confidence of every pixel.
 
-Shapes: T dates, C variables, K classes, H rows, W columns, P labels. A tile sees its whole halo, so tiles are the whole.
+Shapes: T dates, C variables, K classes, H rows, W columns, M members. A tile sees its whole halo, so tiles are the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,15 +16,14 @@ import xarray as xr
 
 from pipelines.errors import RequestError
 from pipelines.inference.tiling import window_of
-from pipelines.learning.class_metrics import Predicted
 from pipelines.progress import Progress
-from pipelines.samples.class_samples import ClassSamples, SpanImages, common_steps, read_span, series_features
-from pipelines.samples.labels import Span
+from pipelines.samples.class_samples import SpanImages, read_span, whole_span
+from pipelines.samples.labels import Labels, Span
 from pipelines.samples.variables import Variable
 from pipelines.tiles import Box
 
 if TYPE_CHECKING:
-    from torch import Tensor  # products, which need no torch, read this module
+    from torch import Tensor, nn  # products, which need no torch, read this module
 
 NOT_OBSERVED = 0  # code of a pixel without a usable date; class k has the code k + 1
 
@@ -32,17 +32,15 @@ class SegmentModel(Protocol):
     """What is called of a segmenter."""
 
     @property
+    def members(self) -> Sequence[nn.Module] | nn.ModuleList: ...
+    @property
     def stride_px(self) -> tuple[int, ...]: ...
     def halo_px(self, steps: int) -> tuple[int, ...] | None: ...
-    def probability(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor: ...
-    def predict_members(self, x_TCHW: Tensor, valid_THW: Tensor, years_T: Tensor) -> Tensor: ...
-
-
-class Reference(Protocol):
-    """A model of rows of features; `predict_probability` is there only for those that have one."""
-
-    def fit(self, features_PF: np.ndarray, class_P: np.ndarray) -> Reference: ...
-    def predict(self, features_PF: np.ndarray) -> np.ndarray: ...
+    def member_logits(self, i: int, x_BTCHW: Tensor, valid_BTHW: Tensor, years_BT: Tensor) -> Tensor: ...
+    def calibrated(self, i: int, logit_PK: np.ndarray) -> np.ndarray: ...
+    def decision_of(self, i: int) -> np.ndarray: ...
+    def set_calibration(self, i: int, temperature: float, bias_K: np.ndarray) -> None: ...
+    def set_decision(self, i: int, weight_K: np.ndarray) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -59,127 +57,68 @@ class ClassMap:
     pixels_MK: np.ndarray
 
 
-def predict_map(
-    dataset: xr.Dataset, span: Span, variables: tuple[Variable, ...], model: SegmentModel, tile_px: int, folder: Path,
-    progress: Progress | None = None,
-) -> ClassMap:  # fmt: skip
-    """The map of a span; a window of the cube is in memory at a time. Raises RequestError where the span has no date."""
-    dates = int(span.holds(dataset["time"].values).sum())
-    if not dates:
-        raise RequestError(f"the cube has no date from {span.text}; set prediction.from and prediction.until")
-    shape = dataset.sizes["y"], dataset.sizes["x"]
+@dataclass(frozen=True)
+class Mapped:
+    """What is mapped: a span of a cube, whose `read(window)` has its images of a window, in memory."""
+
+    span: Span
+    dates: int
+    shape_yx: tuple[int, int]
+    read: Callable[[Box], SpanImages]
+
+
+def mapped_span(dataset: xr.Dataset, asked: Span | None, labels: Labels | None, variables: tuple[Variable, ...]) -> Mapped:
+    """The span that is asked for, else the latest one of the labels, else all dates of the cube."""
+    times_T = dataset["time"].values
+    span = asked or (labels.latest if labels else whole_span(times_T))
+    shape_yx = dataset.sizes["y"], dataset.sizes["x"]
+    return Mapped(span, int(span.holds(times_T).sum()), shape_yx, partial(read_span, dataset, span, variables))
+
+
+def predict_map(mapped: Mapped, model: SegmentModel, tile_px: int, folder: Path, progress: Progress | None = None) -> ClassMap:
+    """The map of a span by all members; a window is in memory at a time. Raises RequestError where the span has no date."""
+    if not mapped.dates:
+        raise RequestError(f"the cube has no date from {mapped.span.text}; set prediction.start and prediction.stop")
     folder.mkdir(parents=True, exist_ok=True)
-    class_HW = np.lib.format.open_memmap(folder / "class.npy", "w+", np.uint8, shape)
-    confidence_HW = np.lib.format.open_memmap(folder / "confidence.npy", "w+", np.float32, shape)
-    tiles, halo_px, counts = Box.whole(shape).cut(tile_px), model.halo_px(dates), []
+    members = range(len(model.members))
+    class_HW = np.lib.format.open_memmap(folder / "class.npy", "w+", np.uint8, mapped.shape_yx)
+    confidence_HW = np.lib.format.open_memmap(folder / "confidence.npy", "w+", np.float32, mapped.shape_yx)
+    tiles, halo_px, counts = Box.whole(mapped.shape_yx).cut(tile_px), model.halo_px(mapped.dates), []
+    weight_MK11 = np.stack([model.decision_of(i) for i in members])[:, :, None, None]
     for done, tile in enumerate(tiles):
-        window = _window(tile, halo_px, shape, model.stride_px)
-        images = read_span(dataset, span, variables, window)
-        p_MKHW = model.predict_members(*_tensors(images, Box.whole(window.shape))).numpy()
-        p_MKHW = p_MKHW[:, :, *tile.within(window)]
-        is_seen_HW, classes = np.isfinite(p_MKHW[0, 0]), p_MKHW.shape[1]
-        filled_KHW = np.where(is_seen_HW, p_MKHW.mean(axis=0), 0)
-        counts.append([np.bincount(p_KHW.argmax(axis=0)[is_seen_HW], minlength=classes) for p_KHW in p_MKHW])
-        class_HW[tile.slices] = np.where(is_seen_HW, filled_KHW.argmax(axis=0) + 1, NOT_OBSERVED)
-        confidence_HW[tile.slices] = np.where(is_seen_HW, filled_KHW.max(axis=0), np.nan)
+        window = window_around(tile, halo_px, mapped.shape_yx, model.stride_px)
+        images = mapped.read(window)
+        inside, is_seen_HW = tile.within(window), images.valid_THW[:, *tile.within(window)].any(axis=0)
+        arrays = [one[None] for one in tensors_of(images.x_TCHW, images.valid_THW, images.years_T)]
+        logits = [model.member_logits(i, arrays[0], arrays[1], arrays[2])[0].numpy()[:, *inside] for i in members]
+        p_MKHW = np.stack([_calibrated_image(model, i, logit_KHW) for i, logit_KHW in zip(members, logits, strict=True)])
+        weighted_MKHW = p_MKHW * weight_MK11
+        chosen_HW, classes = weighted_MKHW.mean(axis=0).argmax(axis=0), p_MKHW.shape[1]
+        alone = [one_KHW.argmax(axis=0)[is_seen_HW] for one_KHW in weighted_MKHW]
+        counts.append([np.bincount(one, minlength=classes) for one in alone])
+        confidence = np.take_along_axis(p_MKHW.mean(axis=0), chosen_HW[None], axis=0)[0]
+        class_HW[tile.slices] = np.where(is_seen_HW, chosen_HW + 1, NOT_OBSERVED)
+        confidence_HW[tile.slices] = np.where(is_seen_HW, confidence, np.nan)
         if progress is not None:
             progress(done + 1, len(tiles))
-    return ClassMap(span, dates, class_HW, confidence_HW, np.sum(counts, axis=0))
+    return ClassMap(mapped.span, mapped.dates, class_HW, confidence_HW, np.sum(counts, axis=0))
 
 
-def held_out_scores(samples: ClassSamples, model: SegmentModel, tile_px: int, cut: int | None = None) -> Predicted:
-    """Every label by the member that has not seen its fold; `cut`: only the first dates count as seen."""
-    found_PK = np.zeros((len(samples.labels), len(samples.labels.classes)), np.float32)
-    for fold in range(samples.folds):
-        for s, images in enumerate(samples.images):
-            test_P = np.flatnonzero((samples.fold_P == fold) & (samples.labels.span_P == s))
-            if test_P.size:
-                found_PK[test_P] = _score_pixels(samples, images, test_P, model, fold, tile_px, cut)
-    return Predicted(found_PK.argmax(axis=1), found_PK)
+def _calibrated_image(model: SegmentModel, member: int, logit_KHW: np.ndarray) -> np.ndarray:
+    """p_KHW."""
+    p_HWK: np.ndarray = model.calibrated(member, np.moveaxis(logit_KHW, 0, -1))
+    return np.moveaxis(p_HWK, -1, 0)
 
 
-def _score_pixels(
-    samples: ClassSamples, images: SpanImages, p: np.ndarray, model: SegmentModel, member: int, tile_px: int, cut: int | None
-) -> np.ndarray:
-    """Probabilities (P, K) of the labels `p`, of one span, by one member; tiles without any of them are left out."""
-    row_P, column_P = samples.labels.row_P[p], samples.labels.column_P[p]
-    found_PK = np.zeros((len(p), len(samples.labels.classes)), np.float32)
-    halo_px = model.halo_px(len(images.years_T))
-    for tile in Box.whole(images.shape_yx).cut(tile_px):
-        here = (row_P >= tile.rows.start) & (row_P < tile.rows.stop) & (column_P >= tile.columns.start)
-        here &= column_P < tile.columns.stop
-        if not here.any():
-            continue
-        window = _window(tile, halo_px, images.shape_yx, model.stride_px)
-        x_TCHW, valid_THW, years_T = _tensors(images, window)
-        if cut is not None:
-            valid_THW[cut:] = False
-        p_KHW = model.probability(member, x_TCHW[None], valid_THW[None], years_T[None])[0].numpy()
-        found_PK[here] = p_KHW[:, row_P[here] - window.start[0], column_P[here] - window.start[1]].T
-    return found_PK
-
-
-def _window(tile: Box, halo_px: tuple[int, ...] | None, shape: tuple[int, ...], stride_px: tuple[int, ...]) -> Box:
+def window_around(tile: Box, halo_px: tuple[int, ...] | None, shape: tuple[int, ...], stride_px: tuple[int, ...]) -> Box:
     """Raises RequestError for a network without a finite halo, unless one tile is the whole raster."""
     if halo_px is None and tile.shape != tuple(shape):
         raise RequestError(f"this network needs the whole raster at once: set prediction.tile_px to at least {max(shape)}")
     return window_of(tile, halo_px or (0, 0), shape, stride_px)
 
 
-def _tensors(images: SpanImages, window: Box) -> tuple[Tensor, Tensor, Tensor]:
+def tensors_of(x_TCHW: np.ndarray, valid_THW: np.ndarray, years_T: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """The three as tensors of their own."""
     import torch
 
-    x_TCHW, valid_THW = images.x_TCHW[:, :, *window.slices], images.valid_THW[:, *window.slices]
-    return torch.from_numpy(x_TCHW.copy()), torch.from_numpy(valid_THW.copy()), torch.from_numpy(images.years_T)
-
-
-def held_out_references(
-    samples: ClassSamples, builders: Mapping[str, Callable[[], Reference]], cut: int | None = None
-) -> dict[str, Predicted]:
-    """Name -> what a reference says of every label, fitted on all labels of the other folds (the networks' validation too)."""
-    everything, class_P = np.arange(len(samples.labels)), samples.labels.class_P
-    steps_K = common_steps(samples)
-    features_PF = series_features(samples.series(everything, cut), steps_K if cut is None else steps_K[:cut])
-    found = {}
-    for name, build in builders.items():
-        said_P = np.zeros(len(class_P), np.int64)
-        p_PK: np.ndarray | None = np.zeros((len(class_P), len(samples.labels.classes)))
-        for fold in range(samples.folds):
-            test_P = samples.fold_P == fold
-            fitted = build().fit(features_PF[~test_P], class_P[~test_P])
-            said_P[test_P] = fitted.predict(features_PF[test_P])
-            votes = getattr(fitted, "predict_probability", None)
-            if votes is None or p_PK is None:
-                p_PK = None
-            else:
-                p_PK[test_P] = votes(features_PF[test_P])
-        found[name] = Predicted(said_P, p_PK)
-    return found
-
-
-def metadata_of(samples: ClassSamples) -> dict[str, np.ndarray]:
-    """What is known of each label beside its images, for the shortcut audit; (P,) or (P, 2) float64.
-
-    Size is the number of dates and the raster's sides; a run over one cube has one site.
-    """
-    labels, images = samples.labels, samples.images
-    start_S = np.array([span.start.astype("datetime64[D]").astype(np.int64) for span in labels.spans], np.float64)
-    of_year_S = np.array(
-        [(span.start.astype("datetime64[D]") - span.start.astype("datetime64[Y]")).astype(np.int64) for span in labels.spans]
-    )
-    size_S = np.array([(len(one.years_T), *one.shape_yx) for one in images], np.float64)
-    missing_P = [1 - valid_T.mean() if len(valid_T) else 1.0 for _, valid_T, _ in samples.series(np.arange(len(labels)))]
-    return {
-        "date": start_S[labels.span_P],
-        "season": of_year_S[labels.span_P],
-        "position": np.stack([labels.row_P, labels.column_P], axis=1).astype(np.float64),
-        "size": size_S[labels.span_P],
-        "missing share": np.array(missing_P),
-        "site": np.zeros(len(labels)),
-    }
-
-
-def cuts_of(samples: ClassSamples, most: int = 8) -> Sequence[int]:
-    """Numbers of first dates at which accuracy is measured, evenly spread, the last one all."""
-    dates = max(len(one.years_T) for one in samples.images)
-    return sorted({round(n) for n in np.linspace(1, dates, min(most, dates))})
+    return torch.from_numpy(np.array(x_TCHW)), torch.from_numpy(np.array(valid_THW)), torch.from_numpy(np.array(years_T))

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.learning.class_metrics import Predicted, accuracy_difference, block_confusions, describe, flat_figures
+from pipelines.learning.class_metrics import (
+    Predicted,
+    accuracy_of,
+    block_confusions,
+    confusion,
+    describe,
+    difference,
+    flat_figures,
+    mean_f1_of,
+)
 from pipelines.learning.intervals import Interval, Outcome
 from pipelines.learning.result import CONFOUNDED, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
 from pipelines.learning.shortcuts import Audit
@@ -21,6 +30,8 @@ from pipelines.wording import counted
 
 EARLY_SHARE = 0.3  # of the dates; where these give nearly all, the class may be known from something else than its course
 FEW_BLOCKS = 10
+MEASURES = {"accuracy": "overall accuracy", "mean_f1": "mean F1"}
+STATISTICS = {"accuracy": accuracy_of, "mean_f1": mean_f1_of}
 
 
 @dataclass(frozen=True)
@@ -30,15 +41,21 @@ class Asked:
     model: str
     must_equal: tuple[str, ...]
     min_accuracy: float | None
+    measure: str  # of MEASURES
     margin: float
     confidence: float
+    most_labels: int  # of a class that references learn from
+    seed: int
 
 
 def conclude(
-    samples: ClassSamples, predicted: Mapping[str, Predicted], by_dates: Sequence[Mapping[str, Any]], audit: Audit, asked: Asked,
-    split: Mapping[str, Any],
+    samples: ClassSamples, predicted: Mapping[str, Predicted], by_dates: Sequence[Mapping[str, Any]], audit: Audit | None,
+    asked: Asked, split: Mapping[str, Any],
 ) -> Evaluation:  # fmt: skip
-    """The evaluation; `by_dates`: rows of `dates` and the accuracy of each method; `split`: how the labels were divided."""
+    """The evaluation; `by_dates`: rows of `dates` and the measure of each method; `split`: how the labels were divided.
+
+    `audit`: of shortcuts; None for a model that has not learnt from these labels.
+    """
     labels, true_P = samples.labels, samples.labels.class_P
     described = {
         name: describe(one, true_P, samples.block_P, labels.classes, asked.confidence) for name, one in predicted.items()
@@ -47,51 +64,81 @@ def conclude(
         name: block_confusions(true_P, one.class_P, samples.block_P, len(labels.classes)) for name, one in predicted.items()
     }
     ours = counts.pop(asked.model)
-    differences = {name: accuracy_difference(ours, theirs, asked.confidence) for name, theirs in counts.items()}
+    differences = {name: difference(ours, theirs, STATISTICS[asked.measure], asked.confidence) for name, theirs in counts.items()}
     reached = described[asked.model]["accuracy"]
-    criteria = criteria_of(reached["value"], differences, audit, true_P, asked)
+    criteria = criteria_of(described[asked.model], differences, audit, true_P, asked)
     verdict = class_verdict(described, differences, audit, criteria, asked)
     details = {
         "classes": list(labels.classes),
         "methods": described,
         "differences": {name: one.to_json() for name, one in differences.items()},
+        "measure": MEASURES[asked.measure],
         "by_dates": [dict(row) for row in by_dates],
-        "audit": audit.to_json(),
+        "audit": audit.to_json() if audit else None,
         "labels": {"given": labels.given, "used": len(labels), "dropped": dict(labels.dropped), "classes": labels.counts()},
         "spans": [span.text for span in labels.spans],
         "split": dict(split),
         "confidence": asked.confidence,
     }
-    notes = [*limits_of(samples, reached, asked.confidence), *early_notes(by_dates, asked), *audit.notes]
+    notes = [*limits_of(samples, reached, asked.confidence), *early_notes(by_dates, asked), *capped_notes(samples, asked)]
+    notes += audit.notes if audit else ()
     methods = {name: flat_figures(one) for name, one in described.items()}
-    protocol = (
-        f"{counted(len(labels), 'label')} in {counted(len(np.unique(samples.block_P)), 'block')} of {split['block_px']} x "
-        f"{split['block_px']} pixels, in {samples.folds} folds of whole blocks: every label is predicted once, by a network that "
-        "has not seen its block; a fifth of the other blocks chose the network's epoch and temperature. The references have "
-        "learnt from all other blocks. What is published is the mean of the networks of all folds. Networks see images around a "
-        "label, those of other blocks too, but no label of its block."
-    )
+    protocol = protocol_of(samples, split, is_own=audit is not None)
     return Evaluation(asked.model, methods, verdict, criteria, details, tuple(notes), protocol)
 
 
+def protocol_of(samples: ClassSamples, split: Mapping[str, Any], *, is_own: bool) -> str:
+    """How the labels were divided, and who has seen what."""
+    labels, blocks = counted(len(samples.labels), "label"), len(np.unique(samples.block_P))
+    block_px, networks = split["block_px"], split["networks"]
+    blocked = f"{counted(blocks, 'block')} of {block_px} x {block_px} pixels, in {samples.folds} folds of whole blocks"
+    grouped = f"{counted(blocks, 'group')} of sites (or strips of them), each a fold"
+    divided = f"{labels} in {blocked if block_px else grouped}"
+    unit = "block" if block_px else "group"
+    if not is_own:
+        return (
+            f"{divided}. The model was trained elsewhere and is scored on all labels as it is. The references have learnt from "
+            f"labels here, of all other {unit}s."
+        )
+    by = f"by {'a network that has' if networks == 1 else f'{networks} networks that have'} not seen its {unit}"
+    return (
+        f"{divided}: every label is predicted once, {by}; a part of the other {unit}s chose the epoch, temperature and decision "
+        f"of a network. The references have learnt from all other {unit}s. What is published is the mean of the networks of all "
+        f"folds. Networks see images around a label, those of other {unit}s too, but no label of its {unit}."
+    )
+
+
+def capped_notes(samples: ClassSamples, asked: Asked) -> list[str]:
+    """A note where references and metadata have not learnt from all labels."""
+    if max(samples.labels.counts().values()) <= asked.most_labels:
+        return []
+    return [f"The references learn from at most {asked.most_labels} labels of each class, drawn at random (seed {asked.seed})."]
+
+
 def criteria_of(
-    accuracy: float, differences: Mapping[str, Interval], audit: Audit, true_P: np.ndarray, asked: Asked
+    ours: Mapping[str, Any], differences: Mapping[str, Interval], audit: Audit | None, true_P: np.ndarray, asked: Asked
 ) -> tuple[Criterion, ...]:
-    """What opens the gate; without `min_accuracy` the model must be better than saying the commonest class everywhere."""
-    commonest = float(np.bincount(true_P).max() / len(true_P))
-    least = max(asked.min_accuracy or 0.0, commonest)
-    named = "overall accuracy" if asked.min_accuracy else "overall accuracy (the commonest class everywhere has that)"
-    found = [Criterion(named, accuracy, least)]
+    """What opens the gate; the model must always be better than saying the commonest class everywhere."""
+    commonest_P = np.full(len(true_P), np.bincount(true_P).argmax())
+    trivial_RX = confusion(true_P, commonest_P, len(ours["classes"])).reshape(1, -1)
+    named, measured = MEASURES[asked.measure], float(STATISTICS[asked.measure](trivial_RX)[0])
+    found = [Criterion(f"{named} (the commonest class everywhere has that)", ours[asked.measure]["value"], measured)]
+    if asked.min_accuracy is not None:
+        found.append(Criterion("overall accuracy", ours["accuracy"]["value"], asked.min_accuracy))
     for name in asked.must_equal:
         upper = differences[name].value if differences[name].high is None else differences[name].high
-        found.append(Criterion(f"accuracy minus that of {name}, upper bound", upper, -asked.margin))
-    return (*found, *audit.criteria)
+        found.append(Criterion(f"{named} minus that of {name}, upper bound", upper, -asked.margin))
+    return (*found, *(audit.criteria if audit else ()))
 
 
 def class_verdict(
-    described: Mapping[str, Any], differences: Mapping[str, Interval], audit: Audit, criteria: Sequence[Criterion], asked: Asked
+    described: Mapping[str, Any],
+    differences: Mapping[str, Interval],
+    audit: Audit | None,
+    criteria: Sequence[Criterion],
+    asked: Asked,
 ) -> Verdict:
-    """The verdict over the differences of overall accuracy to every reference."""
+    """The verdict over the differences of the measure to every reference."""
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in differences.items()}
     reached, mean_f1 = described[asked.model]["accuracy"], flat_figures(described[asked.model])["mean_f1"] or 0.0
     between = _between(reached, asked.confidence)
@@ -100,16 +147,19 @@ def class_verdict(
         f"mean F1 {mean_f1:.3f}."
     ]
     for name, one in differences.items():
-        theirs, between = described[name]["accuracy"]["value"], _between(one.to_json(), asked.confidence)
-        sentences.append(f"{name}: {theirs:.3f}, difference {one.value:+.3f}{between}: {SAID[outcomes[name]]}.")
-    sentences.append(audit.sentence)
+        theirs, between = described[name][asked.measure]["value"], _between(one.to_json(), asked.confidence)
+        sentences.append(
+            f"{name}: {MEASURES[asked.measure]} {theirs:.3f}, difference {one.value:+.3f}{between}: {SAID[outcomes[name]]}."
+        )
+    confounded = audit.confounded_by if audit else ()
+    sentences += [audit.sentence] if audit else []
     missed = [criterion.name for criterion in criteria if not criterion.is_met]
-    if audit.confounded_by:
+    if confounded:
         sentences.append(CONFOUNDED)
     elif missed:
         sentences.append(f"{NOT_TO_BE_PUBLISHED} not met: {listed(missed)}. --even-if-worse publishes it all the same.")
-    best = max(differences, key=lambda name: described[name]["accuracy"]["value"], default=None)
-    is_publishable, confounded = not (missed or audit.confounded_by), audit.confounded_by
+    best = max(differences, key=lambda name: described[name][asked.measure]["value"], default=None)
+    is_publishable = not (missed or confounded)
     told = " ".join(sentences)
     return Verdict(outcomes, (), is_publishable, told, "blocks", asked.margin, asked.confidence, best, confounded)
 
@@ -163,7 +213,8 @@ def early_notes(by_dates: Sequence[Mapping[str, Any]], asked: Asked) -> list[str
         best = max(early, key=lambda row: row[name], default=None)
         if best is not None and whole[name] - best[name] < 0.03:
             return [
-                f"The first {best['dates']} of {whole['dates']} dates give {name} {best[name]:.3f} of its {whole[name]:.3f}: "
+                f"The first {best['dates']} of {whole['dates']} dates give {name} {best[name]:.3f} of its {whole[name]:.3f} in "
+                f"{MEASURES[asked.measure]}: "
                 "much of the class is known before its season. Fields that keep their neighbours, soils and the year can be the "
                 "reason; other seasons would tell."
             ]

@@ -18,6 +18,8 @@ from pipelines.learning.intervals import Interval, Statistic, jackknife
 
 CALIBRATION_BINS = 10
 TEMPERATURES = (0.05, 20.0)
+BIAS = 30.0  # largest one of a class
+PASSES, CANDIDATES, WEIGHTS = 2, 101, (1e-6, 1e6)  # of the search for the weights of a decision
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ def class_figure_of(name: str, k: int, sums_RX: np.ndarray) -> np.ndarray:
             return _share(2 * right_R, labelled_R + mapped_R)
 
 
+def mean_f1_of(sums_RX: np.ndarray) -> np.ndarray:
+    """Mean F1 of the classes that are labelled or mapped, (R,)."""
+    f1_KR = np.stack([class_figure_of("f1", k, sums_RX) for k in range(math.isqrt(sums_RX.shape[1]))])
+    return _share(np.nansum(f1_KR, axis=0), np.isfinite(f1_KR).sum(axis=0))
+
+
 def _square(sums_RX: np.ndarray) -> np.ndarray:
     classes = math.isqrt(sums_RX.shape[1])
     return sums_RX.reshape(-1, classes, classes)
@@ -97,16 +105,16 @@ def over_blocks(counts_BKK: np.ndarray, statistic: Statistic, confidence: float,
     return replace(found, low=min(found.low, float(low)), high=max(found.value, float(high)))
 
 
-def accuracy_difference(ours_BKK: np.ndarray, theirs_BKK: np.ndarray, confidence: float, *, balanced: bool = False) -> Interval:
-    """Accuracy (overall, or balanced) of ours minus theirs, in pairs over the same blocks."""
-    cells, statistic = ours_BKK[0].size, balanced_accuracy_of if balanced else accuracy_of
+def difference(ours_BKK: np.ndarray, theirs_BKK: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
+    """The statistic of ours minus that of theirs, in pairs over the same blocks."""
+    cells = ours_BKK[0].size
 
-    def difference(sums_RX: np.ndarray) -> np.ndarray:
+    def gain(sums_RX: np.ndarray) -> np.ndarray:
         gain_R: np.ndarray = statistic(sums_RX[:, :cells]) - statistic(sums_RX[:, cells:])
         return gain_R
 
     both_BX = np.hstack([ours_BKK.reshape(len(ours_BKK), -1), theirs_BKK.reshape(len(theirs_BKK), -1)])
-    return jackknife(both_BX, difference, confidence, "blocks", (-1.0, 1.0))
+    return jackknife(both_BX, gain, confidence, "blocks", (-1.0, 1.0))
 
 
 # ---------------------------------------------------------------- description
@@ -130,6 +138,7 @@ def describe(
         "confusion": blocks_BKK.sum(axis=0).tolist(),
         "accuracy": over_blocks(blocks_BKK, accuracy_of, confidence).to_json(),
         "balanced_accuracy": over_blocks(blocks_BKK, balanced_accuracy_of, confidence).to_json(),
+        "mean_f1": over_blocks(blocks_BKK, mean_f1_of, confidence).to_json(),
         "classes": rows,
     }
     if predicted.probability_PK is not None:
@@ -139,14 +148,12 @@ def describe(
 
 def flat_figures(described: Mapping[str, Any]) -> dict[str, float | None]:
     """The figures of a method for tables over methods."""
-    rows = described["classes"]
-    known = [row["f1"] for row in rows if row["f1"] is not None]
     return {
         "accuracy": described["accuracy"]["value"],
         "accuracy_low": described["accuracy"]["low"],
         "accuracy_high": described["accuracy"]["high"],
         "balanced_accuracy": described["balanced_accuracy"]["value"],
-        "mean_f1": float(np.mean(known)) if known else None,
+        "mean_f1": described["mean_f1"]["value"],
         "calibration_error": described.get("reliability", {}).get("expected_error"),
     }
 
@@ -181,9 +188,7 @@ def fit_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> float:
 
     if not len(true_P):
         return 1.0
-    count, classes = logit_PK.shape
-    share_PK = np.full(logit_PK.shape, 1 / (count + classes))
-    share_PK[np.arange(count), true_P] = (count + 1) / (count + classes)
+    share_PK = _smoothed(true_P, logit_PK.shape[1])
 
     def surprise(log_temperature: float) -> float:
         log_p_PK = log_softmax(logit_PK.astype(np.float64) / math.exp(log_temperature), axis=1)
@@ -191,3 +196,77 @@ def fit_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> float:
 
     low, high = (math.log(bound) for bound in TEMPERATURES)
     return math.exp(float(minimize_scalar(surprise, bounds=(low, high), method="bounded").x))
+
+
+def fit_biased_temperature(logit_PK: np.ndarray, true_P: np.ndarray) -> tuple[float, np.ndarray]:
+    """(temperature, bias_K float64) that make softmax(logit / temperature + bias) most likely; bias_0 is 0.
+
+    Where classes were drawn or weighted alike in training, rare ones are given too much: no temperature mends that, a bias does
+    (Alexandari et al. 2020, arXiv:1901.06852, section 4). With two classes it is the scaling of Platt 1999.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    classes, logit_PK = logit_PK.shape[1], logit_PK.astype(np.float64)
+    share_PK = _smoothed(true_P, classes)
+
+    def surprise(x: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, bias_K = np.exp(-x[0]), np.append(0.0, x[1:])
+        log_p_PK = log_softmax(logit_PK * scale + bias_K, axis=1)
+        error_PK = (np.exp(log_p_PK) - share_PK) / len(true_P)
+        by_scale = float((error_PK * logit_PK).sum() * -scale)
+        return float(-(share_PK * log_p_PK).sum() / len(true_P)), np.append(by_scale, error_PK.sum(axis=0)[1:])
+
+    bounds = [tuple(np.log(TEMPERATURES)), *[(-BIAS, BIAS)] * (classes - 1)]
+    found = minimize(surprise, np.zeros(classes), jac=True, bounds=bounds, method="L-BFGS-B")
+    return float(np.exp(found.x[0])), np.append(0.0, found.x[1:])
+
+
+def _smoothed(true_P: np.ndarray, classes: int) -> np.ndarray:
+    """share_PK: see `fit_temperature`."""
+    count = len(true_P)
+    share_PK = np.full((count, classes), 1 / (count + classes))
+    share_PK[np.arange(count), true_P] = (count + 1) / (count + classes)
+    return share_PK
+
+
+# ---------------------------------------------------------------- decision
+
+
+def decide(probability_PK: np.ndarray, weight_K: np.ndarray) -> np.ndarray:
+    """class_P: that of the largest weight x probability."""
+    class_P: np.ndarray = (probability_PK * weight_K).argmax(axis=1)
+    return class_P
+
+
+def choose_weights(probability_PK: np.ndarray, true_P: np.ndarray) -> np.ndarray:
+    """weight_K float64 for `decide` that give the largest mean F1 of all labelled classes but the commonest one.
+
+    With two classes that is the threshold of the largest F1 of the rarer one. The commonest class would outvote rare ones that
+    are hard to tell: to map none of them costs its F1 nothing.
+
+    Class by class, the rarest first, `PASSES` times over; its weight is one at which some label of it changes sides.
+    """
+    classes = probability_PK.shape[1]
+    counts_K, weight_K = np.bincount(true_P, minlength=classes), np.ones(classes)
+    tiny = np.finfo(np.float64).tiny
+    for k in [*np.argsort(counts_K, kind="stable")] * PASSES:
+        weighted_PK = probability_PK.astype(np.float64) * weight_K
+        weighted_PK[:, k] = -1
+        other_P = weighted_PK.argmax(axis=1)
+        needed_P = weighted_PK.max(axis=1) / np.maximum(probability_PK[:, k], tiny)  # a larger weight of k makes it k
+        own = needed_P[(true_P == k) & np.isfinite(needed_P)]
+        if not own.size:
+            continue
+        tried = np.unique([weight_K[k], *np.quantile(own, np.linspace(0, 1, CANDIDATES)) * (1 + 1e-9)])
+        tried = tried[(tried > WEIGHTS[0]) & (tried < WEIGHTS[1])]
+        scores = [_rarer_f1(true_P, np.where(weight > needed_P, k, other_P), classes) for weight in tried]
+        if len(scores):
+            weight_K[k] = tried[int(np.argmax(scores))]
+    return weight_K
+
+
+def _rarer_f1(true_P: np.ndarray, said_P: np.ndarray, classes: int) -> float:
+    sums_RX, known_K = confusion(true_P, said_P, classes).reshape(1, -1), np.unique(true_P)
+    rarer = [k for k in known_K if k != np.bincount(true_P).argmax()] or known_K
+    return float(np.nanmean([class_figure_of("f1", k, sums_RX)[0] for k in rarer]))

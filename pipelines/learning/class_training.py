@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from pipelines.errors import RequestError
-from pipelines.learning.class_metrics import fit_temperature
 from pipelines.learning.training import Loss, TrainingSettings, train
 from pipelines.predictors import Trainable
 from pipelines.progress import Progress
@@ -20,7 +19,6 @@ from pipelines.samples.block_folds import validation_part
 from pipelines.samples.class_samples import ClassSamples
 from pipelines.samples.class_windows import Augmentation, ClassWindows, WindowSettings, training_statistics
 
-CALIBRATION_BATCH = 64
 Result = TypeVar("Result")
 Learner = TypeVar("Learner", bound="ClassLearner")
 
@@ -29,7 +27,6 @@ class ClassLearner(Trainable, Protocol):
     """A segmenter of one network."""
 
     def set_statistics(self, i: int, mean_C: torch.Tensor, std_C: torch.Tensor) -> None: ...
-    def set_temperature(self, i: int, temperature: float) -> None: ...
     def eval(self) -> object: ...
 
 
@@ -48,6 +45,7 @@ class ClassRecipe:
     windows: WindowSettings
     augment: Augmentation
     seed: int
+    networks: int = 1  # of each fold
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,10 @@ class Parts:
     test_P: np.ndarray
 
 
-def parts_of_fold(samples: ClassSamples, fold: int, seed: int) -> Parts:
-    """Raises RequestError where nothing is left to learn from."""
+def parts_of_fold(samples: ClassSamples, fold: int, seed: int, turn: int = 0) -> Parts:
+    """Those of network number `turn` of the fold. Raises RequestError where nothing is left to learn from."""
     labels, is_test_P = samples.labels, samples.fold_P == fold
-    is_validation_P = validation_part(samples.block_P, labels.class_P, samples.fold_P, fold, seed)
+    is_validation_P = validation_part(samples.block_P, labels.class_P, samples.fold_P, fold, seed, turn)
     train_P = np.flatnonzero(~is_test_P & ~is_validation_P)
     if len(np.unique(labels.class_P[train_P])) < 2:
         blocks = len(np.unique(samples.block_P))
@@ -78,45 +76,28 @@ def train_folds(
 ) -> tuple[list[Learner], list[dict[str, Any]]]:
     """(the learner of each fold, how each was trained); goes on where an interrupted call stopped. Raises as `train`."""
     learners, reports = [], []
-    for fold in range(samples.folds):
-        learner = build(fold)
-        work = partial(_train_fold, samples, fold, learner, recipe, folder / f"fold-{fold + 1}", key)
-        reports.append(do(f"train without fold {fold + 1} of {samples.folds}", work))
+    for number in range(samples.folds * recipe.networks):
+        learner, (fold, turn) = build(number), divmod(number, recipe.networks)
+        which, again = f"fold {fold + 1} of {samples.folds}", f", network {turn + 1}" if turn else ""
+        work = partial(_train_fold, samples, fold, turn, learner, recipe, folder / f"fold-{number + 1}", key)
+        reports.append(do(f"train without {which}{again}", work))
         learners.append(learner)
     return learners, reports
 
 
 def _train_fold(
-    samples: ClassSamples, fold: int, learner: ClassLearner, recipe: ClassRecipe, folder: Path, key: str, progress: Progress
-) -> dict[str, Any]:
-    parts, seed = parts_of_fold(samples, fold, recipe.seed), recipe.seed + fold
-    mean_C, std_C = training_statistics(samples, parts.train_P)
+    samples: ClassSamples, fold: int, turn: int, learner: ClassLearner, recipe: ClassRecipe, folder: Path, key: str,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    parts, seed = parts_of_fold(samples, fold, recipe.seed, turn), recipe.seed + fold + turn * samples.folds
+    mean_C, std_C = training_statistics(samples, parts.train_P, seed)
     learner.set_statistics(0, torch.from_numpy(mean_C), torch.from_numpy(std_C))
     windows = ClassWindows(samples, parts.train_P, recipe.windows, std_C, recipe.augment, seed)
     fixed = ClassWindows(samples, parts.validation_P, recipe.windows, std_C, None, seed)
     report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), folder, progress, key=key)
     learner.eval()
-    temperature = fit_temperature(*window_logits(learner, fixed))
-    learner.set_temperature(0, temperature)
     counts = {name: len(getattr(parts, f"{name}_P")) for name in ("train", "validation", "test")}
-    return {"fold": fold + 1, "labels": counts, "temperature": temperature, **report.to_json()["members"][0]}
-
-
-@torch.no_grad()
-def window_logits(learner: ClassLearner, windows: ClassWindows) -> tuple[np.ndarray, np.ndarray]:
-    """(logit_PK, class_P) of the labelled pixels of the windows, a pixel in two windows twice."""
-    by_shape: dict[tuple[int, int, int], list[int]] = {}
-    for index, shape in enumerate(windows.shapes):
-        by_shape.setdefault(shape, []).append(index)
-    logits: list[np.ndarray] = []
-    classes: list[np.ndarray] = []
-    for indices in by_shape.values():
-        for start in range(0, len(indices), CALIBRATION_BATCH):
-            batch = windows.gather(indices[start : start + CALIBRATION_BATCH])
-            logit_BHWK, known_BHW = learner.compute_member(0, batch).movedim(1, -1), batch["weight"][:, 0] > 0
-            logits.append(logit_BHWK[known_BHW].float().numpy())
-            classes.append(batch["target"][:, 0][known_BHW].numpy())
-    return np.concatenate(logits), np.concatenate(classes)
+    return {"fold": fold + 1, "labels": counts, **report.to_json()["members"][0]}
 
 
 def describe_parts(samples: ClassSamples, seed: int) -> Sequence[dict[str, int]]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.learning.class_metrics import accuracy_difference, balanced_accuracy_of, block_confusions
+from pipelines.learning.class_metrics import balanced_accuracy_of, block_confusions, difference
 from pipelines.learning.result import Criterion, listed
 
 ALL = "all together"
@@ -151,7 +151,7 @@ class _Trial:
             said_P[~known_P] = self.build().fit(table_PF[known_P], self.class_P[known_P]).predict(table_PF[~known_P])
         theirs_BKK = self._counts(said_P)
         reached = _balanced(theirs_BKK)
-        gap = accuracy_difference(self.ours_BKK, theirs_BKK, self.confidence, balanced=True)
+        gap = difference(self.ours_BKK, theirs_BKK, balanced_accuracy_of, self.confidence)
         is_informed = reached >= self.chance + self.near
         could_be = is_informed and gap.low is not None and gap.low < self.near
         return Clue(name, reached, gap.value, gap.low, gap.high, is_informed and (gap.value or 0.0) < self.near, could_be)

@@ -30,35 +30,40 @@ from pipelines.products.canvas import (
 from pipelines.products.charts import COLOURS, MARKERS
 from pipelines.products.frames import Shades, place_on_map, thin_rows
 from pipelines.products.layers import Class
-from pipelines.samples.labels import Labels
+
+MOST_DOTS = 2000  # more labels would hide the map
 
 
 def draw_class_map(
     found: ClassMap,
     classes: Sequence[Class],
-    labels: Labels,
+    labels_P3: np.ndarray,
     grid: Grid,
     path: Path,
     name: str,
     areas: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes a PNG: classes with a legend and the labelled pixels of the span, and the confidence. `classes[0]`: not observed."""
+    """Writes a PNG: classes with a legend, at most MOST_DOTS labels of the span (row, column, class), and the confidence.
+
+    `classes[0]`: not observed.
+    """
     class_HW, confidence_HW = thin_rows(found.class_HW), thin_rows(found.confidence_HW)
-    of_span = [s for s, span in enumerate(labels.spans) if span == found.span]
+    has_dots = 0 < len(labels_P3) <= MOST_DOTS
     with mpl.rc_context(STYLE):
         subtitle = f"{found.dates} dates from {found.span.text}"
-        figure, (left, right) = panels(grid, 1, 2, f"{name}: most likely class", subtitle, 4.6)
+        figure, (left, right) = panels(grid, 1, 2, f"{name}: classes", subtitle, 4.6)
         draw_image(left, class_HW, grid, ListedColormap([one.colour for one in classes]), -0.5, len(classes) - 0.5)
-        if of_span:
-            here_P = labels.span_P == of_span[0]
-            x, y = _centres(labels.row_P[here_P], labels.column_P[here_P], grid)
-            colours = [classes[k + 1].colour for k in labels.class_P[here_P]]
+        if has_dots:
+            x, y = _centres(labels_P3[:, 0], labels_P3[:, 1], grid)
+            colours = [classes[k + 1].colour for k in labels_P3[:, 2]]
             left.scatter(x, y, s=9, c=colours, edgecolors=INK, linewidths=0.5, zorder=3)
         shares = {row["class"]: row["pixels"] / max(sum(one["pixels"] for one in areas), 1) for row in areas}
-        entries = [(one.colour, f"{one.name} {shares[one.name]:.0%}") for one in classes[1:]]
+        entries = [
+            (one.colour, f"{one.name} {shares[one.name]:{'.0%' if shares[one.name] >= 0.01 else '.1%'}}") for one in classes[1:]
+        ]
         missing = [(classes[0].colour, "not observed")] if not class_HW.all() else []
         left.set(xticks=[], yticks=[])
-        title(left, "Class (dots: labels)" if of_span else "Class")
+        title(left, "Class (dots: labels)" if has_dots else "Class")
         draw_metres(left, grid)
         draw_values(
             right, confidence_HW, Shades("viridis", min(0.5, float(np.nanmin(confidence_HW, initial=1.0))), 1.0), grid, "p"
@@ -74,8 +79,8 @@ def _centres(row_P: np.ndarray, column_P: np.ndarray, grid: Grid) -> tuple[np.nd
     return place_on_map(grid, row_P + 0.5, column_P + 0.5)
 
 
-def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, path: Path) -> None:
-    """Writes a PNG: overall accuracy on held-out blocks against the number of first dates seen, a line per method."""
+def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, measure: str, path: Path) -> None:
+    """Writes a PNG: the measure on held-out blocks against the number of first dates seen, a line per method."""
     names = [shipped, *(key for key in rows[0] if key not in ("dates", shipped))]
     with drawing(path, (7.2, 3.4)) as figure:
         axes = figure.subplots()
@@ -84,7 +89,7 @@ def draw_by_dates(rows: Sequence[Mapping[str, Any]], shipped: str, path: Path) -
             axes.plot(
                 *zip(*points, strict=True), f"{MARKERS[n]}-", color=COLOURS[n], lw=2.2 if n == 0 else 1.4, ms=5, label=method
             )
-        axes.set(ylabel="overall accuracy", xlabel="first dates seen", ylim=(None, 1.01))
+        axes.set(ylabel=measure, xlabel="first dates seen", ylim=(None, 1.01))
         axes.legend(frameon=False, fontsize=8.5, loc="lower right")
         title(axes, "When can it be known?")
         tidy(axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from geopandas import GeoDataFrame
 
+from pipelines.cube.store import grid_of
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
 from pipelines.inference.class_map import NOT_OBSERVED, ClassMap
 from pipelines.learning.area_estimates import estimate_areas
 from pipelines.products.class_charts import draw_class_map
-from pipelines.products.cog import Lineage, write_layers
+from pipelines.products.cog import Lineage, iso, write_layers
 from pipelines.products.layers import GREY, Class, Layer, LayerBand, as_code, as_number
 from pipelines.products.polygons import MOST_LARGEST, outline_changes, write_polygons
 from pipelines.products.stac import change_item, write_collection
-from pipelines.samples.labels import Labels
 from pipelines.tracking.objects import Space
 from pipelines.wording import harmless
 
@@ -34,15 +36,44 @@ KEPT = ("id", "class", "code", "pixels", "area_m2", "perimeter_m", "confidence",
 
 @dataclass(frozen=True)
 class ClassProducts:
-    """How a map is published. `confusion_KK`: true class by predicted class of labels that were held out."""
+    """How maps are published. `confusion_KK`: true class by predicted class of labels that were held out; None: there are none.
+
+    `model_hash`, `config_hash`, `code_version`: the lineage that every file carries.
+    """
 
     run: str
     classes: tuple[str, ...]
     min_area_px: int
-    confusion_KK: np.ndarray
+    confusion_KK: Sequence[Sequence[int]] | None
     confidence: float
     metrics: Mapping[str, float]
-    lineage: Lineage
+    model_hash: str
+    config_hash: str
+    code_version: str
+
+
+@dataclass(frozen=True)
+class MappedCube:
+    """The map of a cube at `snapshot`, and the labelled pixels in its span (row, column, class; (P, 3))."""
+
+    found: ClassMap
+    dataset: xr.Dataset
+    snapshot: str
+    labels_P3: np.ndarray
+
+    @property
+    def grid(self) -> Grid:
+        return grid_of(self.dataset)
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        inside_T = self.found.span.holds(self.dataset["time"].values)
+        return tuple(str(scene) for scene in self.dataset["scene_id"].values[inside_T])
+
+    @property
+    def issued_utc(self) -> str:
+        times_T = self.dataset["time"].values
+        return iso(times_T[self.found.span.holds(times_T)][-1])
 
 
 def classes_of(names: Sequence[str]) -> tuple[Class, ...]:
@@ -66,39 +97,70 @@ def class_layers(names: Sequence[str]) -> tuple[Layer, ...]:
     )  # fmt: skip
 
 
-def write_class_map(
-    found: ClassMap, labels: Labels, grid: Grid, settings: ClassProducts, folder: Path, picture: Path, linked: Path
+def write_class_maps(
+    maps: Mapping[str, MappedCube], settings: ClassProducts, folder: Path, pictures: Path, linked: Path
 ) -> dict[str, Any]:
-    """Rasters, polygons and collection into `folder`, the quicklook to `picture`, which will lie at `linked`.
+    """Rasters, polygons and collection into `folder`, quicklooks to `pictures`, which will lie in `linked`.
 
-    Returns `areas` (rows of the classes), `largest` polygons, `patches` and `observed` (share of the pixels).
+    `maps`: site -> its map; "" is that of a run over one cube. Returns `areas` (rows of the classes), `largest` polygons,
+    `patches` and `observed` (share of the pixels), `span`, and the last date of all maps.
     """
     settings = replace(settings, classes=tuple(map(harmless, settings.classes)))
-    layers = class_layers(settings.classes)
-    arrays = {"class": found.class_HW, "confidence": found.confidence_HW}
-    rasters = write_layers(arrays, layers, grid, "", settings.lineage, folder)
-    areas, patches = class_areas(found, grid, settings), outline_classes(found, grid, settings)
-    vectors = write_polygons(patches, folder, "classes", layer="classes")
-    observed = float(np.count_nonzero(found.class_HW) / found.class_HW.size)
-    first = f"{found.span.start.astype('datetime64[s]')}Z"
-    facts = {"observed": observed, "dates": found.dates, "patches": len(patches)}
-    title = f"Classes from {found.span.text}"
-    item = change_item(
-        "classes", title, grid, first, layers, rasters, vectors, "", settings.lineage, facts, "Patches of one class"
-    )
-    write_collection(
-        folder,
-        settings.run,
-        "segment",
-        f"driftline class map, {title}",
-        [item],
-        pictures={"Class map": linked},
-        metrics=settings.metrics,
-    )
-    draw_class_map(found, classes_of(settings.classes), labels, grid, picture, settings.run, areas)
-    rows = patches.drop(columns="geometry").head(MOST_LARGEST)
-    largest = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return {"areas": areas, "largest": largest, "patches": len(patches), "observed": observed, "span": found.span.text}
+    items, largest, shown, layers = [], [], {}, class_layers(settings.classes)
+    areas = class_areas(maps, settings)
+    for site, one in maps.items():
+        prefix, found, grid = f"{site}-" if site else "", one.found, one.grid
+        lineage = Lineage(
+            one.snapshot, settings.model_hash, settings.config_hash, settings.code_version, one.issued_utc, one.scenes
+        )
+        arrays = {"class": found.class_HW, "confidence": found.confidence_HW}
+        rasters = write_layers(arrays, layers, grid, "", lineage, folder, prefix=prefix)
+        patches = outline_classes(found, grid, settings)
+        vectors = write_polygons(patches, folder, f"{prefix}classes", layer="classes")
+        facts = {"observed": observed_share([found]), "dates": found.dates, "patches": len(patches)}
+        first, title = f"{found.span.start.astype('datetime64[s]')}Z", f"Classes from {found.span.text}"
+        items.append(
+            change_item(
+                site or "classes", f"{title}{f' in {site}' if site else ''}", grid, first, layers, rasters, vectors, "", lineage,
+                facts, "Patches of one class",
+            )
+        )  # fmt: skip
+        rows = patches.drop(columns="geometry").head(MOST_LARGEST)
+        records = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        largest += [{**({"site": site} if site else {}), **row} for row in records]
+        shown[f"Class map{f' of {site}' if site else ''}"] = linked / quicklook_name(site)
+        name, own = f"{settings.run}: {site}" if site else settings.run, class_areas({site: one}, settings)
+        draw_class_map(found, classes_of(settings.classes), one.labels_P3, grid, pictures / quicklook_name(site), name, own)
+    first_site = next(iter(maps))
+    if first_site:
+        shutil.copyfile(pictures / quicklook_name(first_site), pictures / quicklook_name(""))
+    text = "driftline class map, " + (f"{len(maps)} sites" if first_site else maps[""].found.span.text)
+    write_collection(folder, settings.run, "segment", text, items, pictures=shown, metrics=settings.metrics)
+    largest.sort(key=lambda row: -row["area_m2"])
+    dates = sorted({one.issued_utc for one in maps.values()})
+    return {
+        "areas": areas,
+        "largest": largest[:MOST_LARGEST],
+        "patches": sum(int(item["properties"]["driftline:patches"]) for item in items),
+        "observed": observed_share([one.found for one in maps.values()]),
+        "span": maps[first_site].found.span.text,
+        "sites": [site for site in maps if site],
+        "issued_utc": dates[-1],
+        "target_utc": dates,
+    }
+
+
+def no_labels() -> np.ndarray:
+    return np.zeros((0, 3), np.int64)
+
+
+def quicklook_name(site: str) -> str:
+    return f"quicklook-{site}.png" if site else "quicklook.png"
+
+
+def observed_share(maps: Sequence[ClassMap]) -> float:
+    """Share of the pixels of all maps with a usable date."""
+    return float(sum(np.count_nonzero(one.class_HW) for one in maps) / sum(one.class_HW.size for one in maps))
 
 
 def outline_classes(found: ClassMap, grid: Grid, settings: ClassProducts) -> GeoDataFrame:
@@ -113,24 +175,28 @@ def outline_classes(found: ClassMap, grid: Grid, settings: ClassProducts) -> Geo
     return GeoDataFrame(joined, geometry="geometry", crs=frames[0].crs)
 
 
-def class_areas(found: ClassMap, grid: Grid, settings: ClassProducts) -> list[dict[str, Any]]:
+def class_areas(maps: Mapping[str, MappedCube], settings: ClassProducts) -> list[dict[str, Any]]:
     """Rows of the classes: mapped area, area corrected by the held-out labels, and its interval, m2; a map class is a stratum.
 
     The labels were held out from single members, so strata are the areas that members map alone, on average: the mean of all,
     which is published, errs less, and has learnt from all labels. A stratum without such a label has `labels` 0 and widens all
-    intervals.
+    intervals. Without held-out labels there is no correction and no interval.
     """
-    pixel_m2 = Space.of_grid(grid).central_pixel
-    pixels_K = np.bincount(np.asarray(found.class_HW).ravel(), minlength=len(settings.classes) + 1)[1:]
-    sample_SK = settings.confusion_KK.T  # rows: what was said
-    estimates = estimate_areas(sample_SK, found.pixels_MK.mean(axis=0) * pixel_m2, settings.confidence)
-    return [
-        {
-            "class": name,
-            "pixels": int(pixels),
-            "mapped_m2": float(pixels * pixel_m2),
-            "labels": int(sample_SK[k].sum()),
-            **asdict(one),
-        }
-        for k, (name, pixels, one) in enumerate(zip(settings.classes, pixels_K, estimates, strict=True))
+    classes = len(settings.classes)
+    pixels_K, mapped_K, strata_K = np.zeros(classes, np.int64), np.zeros(classes), np.zeros(classes)
+    for one in maps.values():
+        pixel_m2 = Space.of_grid(one.grid).central_pixel
+        own_K = np.bincount(np.asarray(one.found.class_HW).ravel(), minlength=classes + 1)[1:]
+        pixels_K += own_K
+        mapped_K += own_K * pixel_m2
+        strata_K += one.found.pixels_MK.mean(axis=0) * pixel_m2
+    rows = [
+        {"class": name, "pixels": int(pixels), "mapped_m2": float(mapped)}
+        for name, pixels, mapped in zip(settings.classes, pixels_K, mapped_K, strict=True)
     ]
+    if settings.confusion_KK is None:
+        unknown = {"standard_error": None, "low": None, "high": None}
+        return [{**row, "labels": 0, "value": row["mapped_m2"], **unknown} for row in rows]
+    sample_SK = np.array(settings.confusion_KK).T  # rows: what was said
+    estimates = estimate_areas(sample_SK, strata_K, settings.confidence)
+    return [{**row, "labels": int(own.sum()), **asdict(one)} for row, own, one in zip(rows, sample_SK, estimates, strict=True)]

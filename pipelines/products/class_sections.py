@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.learning.result import Evaluation
 from pipelines.products.charts import draw_reliability
 from pipelines.products.class_charts import draw_by_dates, draw_confusion
+from pipelines.products.class_products import quicklook_name
 from pipelines.products.json_values import Json
 from pipelines.products.report_sections import shortcut_section
 from pipelines.products.section import Column, Picture, Section, Table
@@ -34,15 +35,20 @@ def class_sentence(name: str, areas: Sequence[Json], span: str, evaluation: Eval
     measured = ""
     if evaluation is not None:
         reached = evaluation.details["methods"][evaluation.shipped]["accuracy"]
-        measured = f"{reached['value'] * 100:.0f} % of the labels in blocks that the model had not seen are named rightly"
+        share = f"{reached['value'] * 100:.0f}" if reached["value"] < 0.995 else f"{reached['value'] * 100:.1f}"
+        measured = f"{share} % of the labels in blocks that the model had not seen are named rightly"
     if not areas:
         return f"No class map of {name} is published{'; ' + measured if measured else ''}."
     shown = [
-        f"{row['class']} {_hectares(row['value'])} ha ({_hectares(row['low'])} to {_hectares(row['high'])})"
+        f"{row['class']} {_hectares(row['value'])} ha{_between_areas(row)}"
         for row in sorted(areas, key=lambda row: -row["value"])[:4]
     ]
     more = f" and {len(areas) - 4} more classes" if len(areas) > 4 else ""
-    return f"{name}, {span}: {', '.join(shown)}{more}; {measured}."
+    return f"{name}, {span}: {', '.join(shown)}{more}{'; ' + measured if measured else ', as mapped'}."
+
+
+def _between_areas(row: Json) -> str:
+    return "" if row["low"] is None else f" ({_hectares(row['low'])} to {_hectares(row['high'])})"
 
 
 def _hectares(area_m2: float) -> str:
@@ -51,16 +57,17 @@ def _hectares(area_m2: float) -> str:
     return f"{hectares:.0f}" if hectares >= 100 else f"{hectares:.3g}"
 
 
-def map_section(predicted: Json, picture: Path, confidence: float) -> Section:
-    """The map, areas of the classes and the largest patches."""
+def map_section(predicted: Json, folder: Path, confidence: float) -> Section:
+    """The maps, areas of the classes and the largest patches; pictures lie in `folder`."""
     note = (
         "Mapped: by the mean of all networks. Corrected: what single networks map, with what the labels that each has not seen "
         f"say of each mapped class, and the {100 * confidence:g} % interval (Jeffreys in each mapped class, joined by MOVER). It "
         "holds as far as labels are a random sample of what is mapped so."
     )
     tables = [Table("Areas", AREAS, predicted["areas"], note), Table("The largest patches", PATCHES, predicted["largest"][:15])]
-    caption = f"The most likely class of every pixel in {predicted['span']}, and its calibrated probability."
-    return Section("map", "Class map", pictures=[Picture(picture, "Class map", caption)], tables=tables)
+    caption = f"The class of every pixel in {predicted['span']}, and its calibrated probability."
+    pictures = [Picture(folder / quicklook_name(site), site or "Class map", caption) for site in predicted["sites"] or [""]]
+    return Section("map", "Class map", pictures=pictures, tables=tables)
 
 
 def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
@@ -83,8 +90,8 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
         caption = f"After calibration by temperature on other blocks; off by {reliability['expected_error']:.3f} on average."
         pictures.append(Picture(drafts / "reliability.png", "Stated probability against what is true", caption))
     if len(details["by_dates"]) > 1:
-        draw_by_dates(details["by_dates"], shipped, drafts / "dates.png")
-        caption = "Accuracy with the first dates only. References are fitted anew for each number; the network is the same one."
+        draw_by_dates(details["by_dates"], shipped, details["measure"], drafts / "dates.png")
+        caption = f"{details['measure'].capitalize()} with the first dates only. References are fitted anew for each number."
         pictures.append(Picture(drafts / "dates.png", "Accuracy by dates seen", caption))
     return Section("scores", "Scores on blocks left out", [evaluation.protocol], pictures=pictures, tables=tables)
 
@@ -92,7 +99,8 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
 def audit_section(evaluation: Evaluation) -> Section:
     """What metadata alone can say, and the labels that were used and dropped."""
     labels = evaluation.details["labels"]
-    shortcuts = shortcut_section(evaluation.details["audit"])
+    audit = evaluation.details["audit"]
+    shortcuts = shortcut_section(audit) if audit else Section("audit", "Labels")
     counts = [{"what": name, "labels": number} for name, number in labels["classes"].items()]
     dropped = [{"what": f"dropped: {reason}", "labels": number} for reason, number in labels["dropped"].items()]
     columns = (Column("what", "labels", "text"), Column("labels", "number", "whole"))
@@ -101,7 +109,7 @@ def audit_section(evaluation: Evaluation) -> Section:
         *shortcuts.tables,
         Table(f"{labels['used']} of {labels['given']} labels used ({spans})", columns, [*counts, *dropped]),
     ]
-    return Section("audit", "Shortcuts and labels", shortcuts.text, tables=tables)
+    return Section("audit", "Shortcuts and labels" if audit else "Labels", shortcuts.text, tables=tables)
 
 
 def _between(row: Mapping[str, Any], key: str) -> str:

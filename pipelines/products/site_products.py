@@ -14,7 +14,7 @@ import xarray as xr
 from pipelines.change.evaluation import Truth
 from pipelines.change.metrics import count_changes
 from pipelines.change.site_prediction import SiteChange
-from pipelines.change.sites import SiteFiles, Sites, frame_of
+from pipelines.change.sites import Sites
 from pipelines.cube.store import bands_of, grid_of, open_cube
 from pipelines.errors import ArtefactDamaged
 from pipelines.products.before_after import Observation, PairMaps, draw_pair_quicklook
@@ -25,6 +25,7 @@ from pipelines.products.layers import CHANGE_LAYERS, NOT_SEEN, Layer
 from pipelines.products.polygons import MOST_LARGEST, outline_changes, write_polygons
 from pipelines.products.stac import change_item, write_collection
 from pipelines.progress import Progress
+from pipelines.samples.decoded_sites import SiteFiles, frame_of
 from pipelines.samples.variables import Variable
 
 TRUE_COLOURS = (("B04", "B03", "B02"), ("B4", "B3", "B2"), ("red", "green", "blue"))

@@ -43,12 +43,19 @@ def assign_folds(block_P: np.ndarray, class_P: np.ndarray, folds: int, seed: int
     return fold_P
 
 
-def validation_part(block_P: np.ndarray, class_P: np.ndarray, fold_P: np.ndarray, fold: int, seed: int) -> np.ndarray:
-    """bool_P: the blocks outside `fold` that choose epoch and temperature of its network; at least one block."""
+def validation_part(
+    block_P: np.ndarray, class_P: np.ndarray, fold_P: np.ndarray, fold: int, seed: int, turn: int = 0
+) -> np.ndarray:
+    """bool_P: the blocks outside `fold` that choose epoch and temperature of its network; at least one block.
+
+    `turn`: which of the parts, so that several networks of a fold are validated on different ones. Raises RequestError.
+    """
     others = np.flatnonzero(fold_P != fold)
     commonest = int(np.bincount(class_P[others]).max())
     parts = max(min(VALIDATION_PARTS, len(np.unique(block_P[others])), commonest), 2)
+    if turn >= parts:
+        raise RequestError(f"split.networks is larger than {parts}, the parts that the other blocks can be validated in")
     inner = assign_folds(block_P[others], class_P[others], parts, seed + fold)
     is_validation_P = np.zeros(len(block_P), bool)
-    is_validation_P[others[inner == 0]] = True
+    is_validation_P[others[inner == turn]] = True
     return is_validation_P

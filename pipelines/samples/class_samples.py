@@ -1,24 +1,37 @@
 """Labels with the images of their time spans: what a class map is learnt from and scored on.
 
+Images are memory maps, decoded once: what is in memory does not grow with the cube.
+
 Shapes: T dates of a span, C variables, H rows, W columns, P labels.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from pipelines.cube.store import bands_of
 from pipelines.errors import RequestError
+from pipelines.files import map_file, replace_folder
 from pipelines.progress import Progress
 from pipelines.samples.block_folds import assign_folds, blocks_of
-from pipelines.samples.labels import Labels, Span
+from pipelines.samples.decoded_sites import ABOUT, LabelledSite, about_site, write_images
+from pipelines.samples.label_codes import UNKNOWN
+from pipelines.samples.labels import Instant, Labels, Span
+from pipelines.samples.pairs import square_px
+from pipelines.samples.site_groups import Grouping
 from pipelines.samples.variables import Variable, decode
 from pipelines.tiles import Box
 
 DAYS_A_YEAR = 365.25
+AT_ONCE = 10_000  # labels whose series are in memory
 
 
 @dataclass(frozen=True)
@@ -29,89 +42,201 @@ class SpanImages:
     x_TCHW: np.ndarray
     valid_THW: np.ndarray
     years_T: np.ndarray
+    site: str = ""
 
     @property
     def shape_yx(self) -> tuple[int, int]:
         height, width = self.valid_THW.shape[-2:]
         return height, width
 
+    def part(self, box: Box) -> SpanImages:
+        """The window of `box`, in memory."""
+        x_TCHW, valid_THW = self.x_TCHW[:, :, *box.slices], self.valid_THW[:, *box.slices]
+        return replace(self, x_TCHW=np.array(x_TCHW), valid_THW=np.array(valid_THW))
+
 
 @dataclass(frozen=True)
 class ClassSamples:
-    """Labels, the images of each of their spans, and the block and fold of each label."""
+    """Labels, the images of each of their spans, and the block and fold of each label.
+
+    is_comparable: the images were made comparable (`pipelines.samples.pairs`): networks see them as they are.
+    """
 
     labels: Labels
     images: tuple[SpanImages, ...]
     block_P: np.ndarray
     fold_P: np.ndarray
+    is_comparable: bool = False
 
     @property
     def folds(self) -> int:
         return int(self.fold_P.max()) + 1
 
-    def series(self, p: np.ndarray, cut: int | None = None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def series(self, p: np.ndarray, cut: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(x_TC, valid_T, years_T) of the labels with these indices; `cut`: the first dates only count as seen."""
-        found = []
         for i in p:
             images = self.images[self.labels.span_P[i]]
             row, column = self.labels.row_P[i], self.labels.column_P[i]
             valid_T = images.valid_THW[:, row, column]
             if cut is not None:
                 valid_T = valid_T & (np.arange(len(valid_T)) < cut)
-            found.append((images.x_TCHW[:, :, row, column], valid_T, images.years_T))
-        return found
+            yield images.x_TCHW[:, :, row, column], valid_T, images.years_T
+
+    def at_most(self, p: np.ndarray, most: int, seed: int) -> np.ndarray:
+        """Of these indices at most so many of each class, drawn at random, in their order."""
+        return at_most(self.labels.class_P, p, most, seed)
+
+
+def at_most(class_P: np.ndarray, p: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """As `ClassSamples.at_most`."""
+    rng, kept = np.random.default_rng(seed), []
+    for k in np.unique(class_P[p]):
+        members = p[class_P[p] == k]
+        kept.append(members if len(members) <= most else rng.choice(members, most, replace=False))
+    return np.sort(np.concatenate(kept)) if kept else p
+
+
+# ---------------------------------------------------------------- images
 
 
 def read_span(dataset: xr.Dataset, span: Span, variables: tuple[Variable, ...], box: Box | None = None) -> SpanImages:
-    """The images of a span, of the whole raster or of `box`. T may be 0."""
+    """The images of a span, of the whole raster or of `box`, in memory. T may be 0."""
     at = np.flatnonzero(span.holds(dataset["time"].values))
     part = dataset.isel(time=at)
     if box is not None:
         part = part.isel(y=box.rows, x=box.columns)
     x_TCHW, valid_THW = decode(part["image"].values, part["valid"].values, bands_of(dataset), variables)
-    days_T = (dataset["time"].values[at] - span.start.astype("datetime64[ns]")) / np.timedelta64(1, "D")
-    return SpanImages(span, x_TCHW, valid_THW, (days_T / DAYS_A_YEAR).astype(np.float32))
+    return SpanImages(span, x_TCHW, valid_THW, years_since(span, dataset["time"].values[at]))
+
+
+def years_since(span: Span, times_T: np.ndarray) -> np.ndarray:
+    """years_T float32 since the begin of the span."""
+    days_T = (times_T - span.start.astype("datetime64[ns]")) / np.timedelta64(1, "D")
+    years_T: np.ndarray = (days_T / DAYS_A_YEAR).astype(np.float32)
+    return years_T
+
+
+def decode_span(
+    dataset: xr.Dataset, span: Span, variables: tuple[Variable, ...], folder: Path, made_from: Mapping[str, object],
+    site: str = "",
+) -> SpanImages:  # fmt: skip
+    """`read_span` of the whole raster as memory maps in `folder`, written where it was not made from the same. StorageFull."""
+    times_T = dataset["time"].values
+    times_T = times_T[span.holds(times_T)]
+    about = {**made_from, "span": span.text, "variables": [repr(one) for one in variables]}
+    shape = len(times_T), len(variables), dataset.sizes["y"], dataset.sizes["x"]
+    if not len(times_T):
+        return read_span(dataset, span, variables)
+    if about_site(folder) != about:
+        draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+
+        def read(tile: Box) -> tuple[np.ndarray, np.ndarray]:
+            images = read_span(dataset, span, variables, tile)
+            return images.x_TCHW, images.valid_THW
+
+        write_images(draft, shape, read, square_px(*shape[:2]))
+        (draft / ABOUT).write_text(json.dumps({"about": about}), encoding="utf-8")
+        replace_folder(draft, folder)
+    x_TCHW, valid_THW = (map_file(folder / f"{name}.npy") for name in ("x", "valid"))
+    return SpanImages(span, x_TCHW, valid_THW, years_since(span, times_T), site)
+
+
+def whole_span(times_T: np.ndarray) -> Span:
+    """The span of all dates of a cube, from its first one to a second after its last one."""
+    first, last = (time.astype("datetime64[s]") for time in (times_T[0], times_T[-1]))
+    return Span(Instant(first), Instant(last + np.timedelta64(1, "s")))
+
+
+def images_of_site(site: LabelledSite) -> SpanImages:
+    """A decoded site (`pipelines.samples.decoded_sites`), all of its dates."""
+    times_T = (site.days_T * 86400).astype("datetime64[s]").astype("datetime64[ns]")
+    span = whole_span(times_T)
+    return SpanImages(span, site.x_TCHW, site.valid_THW, years_since(span, times_T), site.name)
+
+
+# ---------------------------------------------------------------- samples
 
 
 def open_samples(
     dataset: xr.Dataset, labels: Labels, variables: tuple[Variable, ...], *, min_dates: int, block_px: int, folds: int, seed: int,
-    progress: Progress | None = None,
+    folder: Path, made_from: Mapping[str, object], progress: Progress | None = None,
 ) -> ClassSamples:  # fmt: skip
-    """Reads the images of every span and drops labels without enough dates. Raises RequestError if nothing is left."""
+    """Labels of one cube with the images of their spans, below `folder`. Raises RequestError if too few labels are left."""
     used = np.unique(labels.span_P)
     labels = replace(labels, spans=tuple(labels.spans[s] for s in used), span_P=np.searchsorted(used, labels.span_P))
     images = []
     for done, span in enumerate(labels.spans):
-        images.append(read_span(dataset, span, variables))
+        images.append(decode_span(dataset, span, variables, folder / f"span-{done}", made_from))
         if progress is not None:
             progress(done + 1, len(labels.spans))
     has_dates_S = np.array([len(one.years_T) > 0 for one in images])
     labels = labels.keep(has_dates_S[labels.span_P], "no dates")
-    seen_P = np.array(
-        [
-            np.count_nonzero(images[s].valid_THW[:, r, c])
-            for s, r, c in zip(labels.span_P, labels.row_P, labels.column_P, strict=True)
-        ]
-    )
-    labels = labels.keep(seen_P >= min_dates, "missing data")
-    if len(np.unique(labels.class_P)) < 2:
-        raise RequestError(
-            f"{labels.sentence}; labels of two classes are needed: check labels, quality mask and labels.min_dates"
-        )
+    labels = labels.keep(seen_dates(labels, images) >= min_dates, "missing data")
+    require_two_classes(labels)
     block_P = blocks_of(labels.row_P, labels.column_P, block_px)
     return ClassSamples(labels, tuple(images), block_P, assign_folds(block_P, labels.class_P, folds, seed))
 
 
-def series_features(series: list[tuple[np.ndarray, np.ndarray, np.ndarray]], steps_K: np.ndarray) -> np.ndarray:
+def samples_of_sites(
+    images: Sequence[SpanImages], rasters: Mapping[str, np.ndarray], classes: tuple[str, ...], grouping: Grouping, *,
+    min_dates: int, is_comparable: bool,
+) -> ClassSamples:  # fmt: skip
+    """Labelled pixels of sites: every group of sites (or strips of them) is a block, and a fold of its own.
+
+    `rasters`: site -> label_HW uint8, the number of the class, UNKNOWN: none. Raises RequestError if too few labels are left.
+    """
+    found, group_of = [], {region: g for g, group in enumerate(grouping.groups) for region in group}
+    for s, one in enumerate(images):
+        group_HW = np.full(one.shape_yx, -1, np.int64)
+        for region, g in group_of.items():
+            if region.site == one.site:
+                group_HW[region.tile.slices] = g
+        label_HW = rasters[one.site]
+        rows, columns = np.nonzero(label_HW != UNKNOWN)
+        found.append(np.stack([rows, columns, np.full(len(rows), s), label_HW[rows, columns], group_HW[rows, columns]]))
+    row_P, column_P, span_P, class_P, group_P = np.concatenate(found, axis=1).astype(np.int64)
+    labels = Labels(classes, tuple(one.span for one in images), row_P, column_P, span_P, class_P, len(row_P))
+    is_inside_P = group_P >= 0
+    labels, group_P = labels.keep(is_inside_P, "between strips"), group_P[is_inside_P]
+    is_seen_P = seen_dates(labels, images) >= min_dates
+    labels, group_P = labels.keep(is_seen_P, "missing data"), group_P[is_seen_P]
+    require_two_classes(labels)
+    return ClassSamples(labels, tuple(images), group_P, group_P, is_comparable)
+
+
+def seen_dates(labels: Labels, images: Sequence[SpanImages]) -> np.ndarray:
+    """How many usable dates each label has, int64."""
+    seen_P = np.zeros(len(labels), np.int64)
+    for s, one in enumerate(images):
+        members = np.flatnonzero(labels.span_P == s)
+        for p in np.split(members, np.arange(AT_ONCE, len(members), AT_ONCE)):
+            seen_P[p] = np.count_nonzero(one.valid_THW[:, labels.row_P[p], labels.column_P[p]], axis=0)
+    return seen_P
+
+
+def require_two_classes(labels: Labels) -> None:
+    """Raises RequestError where there are labels of fewer than two classes."""
+    if len(np.unique(labels.class_P)) < 2:
+        raise RequestError(
+            f"{labels.sentence}; labels of two classes are needed: check labels, quality mask and labels.min_dates"
+        )
+
+
+# ---------------------------------------------------------------- features
+
+
+def series_features(samples: ClassSamples, p: np.ndarray, steps_K: np.ndarray, cut: int | None = None) -> np.ndarray:
     """features (P, K C) float32: every variable at the times `steps_K` (years), linear between usable dates, constant beyond.
 
     A pixel without any usable date is 0 everywhere.
     """
-    features = np.zeros((len(series), len(steps_K) * series[0][0].shape[1] if series else 0), np.float32)
-    for p, (x_TC, valid_T, years_T) in enumerate(series):
+    features = np.zeros((len(p), len(steps_K) * samples.images[0].x_TCHW.shape[1]), np.float32)
+    for i, (x_TC, valid_T, years_T) in enumerate(samples.series(p, cut)):
         if valid_T.any():
             columns = [np.interp(steps_K, years_T[valid_T], x_T[valid_T]) for x_T in x_TC.T]
-            features[p] = np.concatenate(columns)
+            features[i] = np.concatenate(columns)
     return features
 
 

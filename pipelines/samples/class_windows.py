@@ -5,12 +5,15 @@ Shapes: T dates, C variables, H rows, W columns of a window; P labels.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pipelines.samples.class_samples import DAYS_A_YEAR, ClassSamples
+
+MEASURED = 20_000  # labels that mean and standard deviation are taken from
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,23 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """`window_px`: side of a crop (1: a pixel). windows: so many an epoch. class_weights: rare classes weigh more."""
+    """`window_px`: side of a crop (1: a pixel). windows: so many an epoch. class_weights: rare classes weigh more.
+
+    draw: "labels" alike, or "classes": equally many windows of each class, however rare.
+    """
 
     window_px: int
     windows: int
     class_weights: bool = True
+    draw: str = "labels"
 
 
 class ClassWindows:
     """The labels `part_P` (indices) of the samples as a `WindowSet`; `std_C` scales the noise. Fixed without augmentation.
 
     For training `windows` of them an epoch: labels repeat where they are fewer, else some are drawn in every epoch, of
-    each span its share. Without augmentation one per label, at most `windows`. Labels of other parts weigh nothing.
+    each span its share. Without augmentation one per label, at most `windows`, of each class alike. Labels of other parts weigh
+    nothing.
     """
 
     def __init__(
@@ -52,12 +60,15 @@ class ClassWindows:
         self.samples, self.part_P, self.settings, self.std_C = samples, part_P, settings, std_C
         self.augment, self.seed, self.epoch = augment, seed, 0
         labels = samples.labels
-        self.maps = [np.full(one.shape_yx, -1, np.int64) for one in samples.images]
-        for p in part_P:
-            self.maps[labels.span_P[p]][labels.row_P[p], labels.column_P[p]] = labels.class_P[p]
+        self.maps = [np.full(one.shape_yx, -1, np.int16) for one in samples.images]
+        for s, map_HW in enumerate(self.maps):
+            p = part_P[labels.span_P[part_P] == s]
+            map_HW[labels.row_P[p], labels.column_P[p]] = labels.class_P[p]
         counts_K = np.bincount(labels.class_P[part_P], minlength=len(labels.classes))
         balanced_K = len(part_P) / np.maximum(counts_K, 1) / max(int(np.count_nonzero(counts_K)), 1)
-        self.weight_K = np.where(counts_K > 0, balanced_K if settings.class_weights else 1.0, 0.0).astype(np.float32)
+        is_balanced = settings.draw == "classes" and settings.window_px == 1  # then the windows are
+        weighted = settings.class_weights and not is_balanced
+        self.weight_K = np.where(counts_K > 0, balanced_K if weighted else 1.0, 0.0).astype(np.float32)
         span_P = labels.span_P[part_P]
         self.of_span = {int(s): np.flatnonzero(span_P == s) for s in np.unique(span_P)}
         share = settings.windows / max(len(part_P), 1)
@@ -84,8 +95,18 @@ class ClassWindows:
 
     def _draw(self) -> None:
         """Which label each item stands for in this epoch."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        drawn = {s: members if self.augment is None else rng.permutation(members) for s, members in self.of_span.items()}
+        rng, class_P = np.random.default_rng([self.seed, self.epoch]), self.samples.labels.class_P[self.part_P]
+        counts = Counter(s for s, _ in self.items)
+        drawn: dict[int, np.ndarray] = {}
+        for s, members in self.of_span.items():
+            if self.augment is None:
+                drawn[s] = evenly(members, class_P[members], counts[s])
+            elif self.settings.draw == "labels":
+                drawn[s] = rng.permutation(members)
+            else:
+                of_class = [rng.permutation(members[class_P[members] == k]) for k in np.unique(class_P[members])]
+                turns = range(counts[s])
+                drawn[s] = np.array([(own := of_class[n % len(of_class)])[n // len(of_class) % len(own)] for n in turns])
         self.chosen = [int(self.part_P[drawn[s][n % len(drawn[s])]]) for s, n in self.items]
 
     def gather(self, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -104,7 +125,7 @@ class ClassWindows:
         x_TCHW, valid_THW = images.x_TCHW[:, :, *at], images.valid_THW[:, *at]
         class_HW, years_T = self.maps[s][at], images.years_T
         weight_HW = np.where(class_HW >= 0, self.weight_K[np.maximum(class_HW, 0)], 0).astype(np.float32)
-        target_HW = np.maximum(class_HW, 0)
+        target_HW = np.maximum(class_HW, 0).astype(np.int64)
         if self.augment is not None:
             x_TCHW, valid_THW, years_T = self._augmented(x_TCHW, valid_THW, years_T, self.augment, rng)
             if self.augment.symmetries and height == width:
@@ -142,8 +163,30 @@ def _turned(array: np.ndarray, turn: int, flip: bool) -> np.ndarray:
     return turned[..., ::-1] if flip else turned
 
 
-def training_statistics(samples: ClassSamples, part_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean_C, std_C) float32 of the variables over the usable dates of these labels; a constant one has std 1."""
+def evenly(members: np.ndarray, class_P: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the members in their order, of each class equally many as far as it has them, spread over all of it."""
+    if count >= len(members):
+        return members
+    kinds, sizes = np.unique(class_P, return_counts=True)
+    kept, left = [], count
+    for turn, k in enumerate(np.argsort(sizes, kind="stable")):
+        quota = min(int(sizes[k]), left // (len(kinds) - turn))
+        own = members[class_P == kinds[k]]
+        kept.append(own[np.linspace(0, len(own) - 1, quota).round().astype(np.int64)])
+        left -= quota
+    return np.sort(np.concatenate(kept))
+
+
+def training_statistics(samples: ClassSamples, part_P: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(mean_C, std_C) float32 of the variables over the usable dates of these labels; a constant one has std 1.
+
+    Of at most `MEASURED` labels, drawn at random. 0 and 1 for images that were made comparable.
+    """
+    if samples.is_comparable:
+        bands = samples.images[0].x_TCHW.shape[1]
+        return np.zeros(bands, np.float32), np.ones(bands, np.float32)
+    if len(part_P) > MEASURED:
+        part_P = np.sort(np.random.default_rng(seed).choice(part_P, MEASURED, replace=False))
     values = np.concatenate([x_TC[valid_T] for x_TC, valid_T, _ in samples.series(part_P)])
     mean_C, std_C = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
     std_C[std_C <= 1e-9 * np.abs(mean_C)] = 1.0

@@ -8,6 +8,9 @@ classed as water, which the demo's quality mask leaves out. Burnt land recovers,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
@@ -20,18 +23,31 @@ TARGETS = {  # reflectance x 10000: turbid water; charred ground and stems
     FLOOD: {"B2": 700, "B3": 850, "B4": 750, "B8": 450},
     FIRE: {"B2": 350, "B3": 400, "B4": 480, "B8": 950},
 }
-SHARE_OF_EVENTS = {FLOOD: 0.12, FIRE: 0.12}  # of all pixels; in many patches, or position alone would tell
-PATCH_PX = 3.5  # standard deviation of the field that patches are cut from
 SEES_GROUND = (4, 5, 6, 7)  # scene classes
 SEASON_DAYS = 45
 
 
-def draw_events(dataset: xr.Dataset, seed: int = 0) -> np.ndarray:
+@dataclass(frozen=True)
+class Drawing:
+    """`shares` of all pixels that are drawn; in many patches, or position alone would tell.
+
+    `patch_px`: standard deviation of the field that patches are cut from.
+    """
+
+    shares: Mapping[int, float]
+    patch_px: float
+
+
+LARGE = Drawing({FLOOD: 0.12, FIRE: 0.12}, 3.5)
+RARE = Drawing({FLOOD: 0.01, FIRE: 0.003}, 1.2)
+
+
+def draw_events(dataset: xr.Dataset, seed: int = 0, drawing: Drawing = LARGE) -> np.ndarray:
     """truth_YX (uint8, codes of `CLASSES`); bands of `dataset` (time, y, x; uint16, 0 missing; and SCL) are changed in place."""
     rng, shape = np.random.default_rng(seed), (dataset.sizes["y"], dataset.sizes["x"])
     truth_YX, share_YX = np.zeros(shape, np.uint8), np.zeros(shape)
-    for code, share in SHARE_OF_EVENTS.items():
-        field_YX = gaussian_filter(rng.normal(size=shape), PATCH_PX, mode="wrap")
+    for code, share in drawing.shares.items():
+        field_YX = gaussian_filter(rng.normal(size=shape), drawing.patch_px, mode="wrap")
         field_YX = np.where(truth_YX > 0, -np.inf, field_YX)
         edge = np.quantile(field_YX, 1 - share)
         inside_YX = field_YX > edge

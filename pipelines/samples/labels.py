@@ -36,6 +36,7 @@ WHY = {
     "other span": "of another time span than asked for",
     "no dates": "whose time span has no date in the cube",
     "missing data": "on pixels with too few usable dates",
+    "between strips": "between the strips that sites were cut into",
     "duplicate": "that repeat another one (same pixel, span and class)",
     "contradictory": "on pixels with two classes at one time",
 }
@@ -111,6 +112,17 @@ class Labels:
         """Labels of each class."""
         numbers = np.bincount(self.class_P, minlength=len(self.classes))
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
+
+    @property
+    def latest(self) -> Span:
+        """The latest span that has labels."""
+        return max(self.spans[int(s)] for s in np.unique(self.span_P))
+
+    def pixels_in(self, span: Span) -> np.ndarray:
+        """(P, 3) row, column and class of the labels of a span."""
+        is_in_P = np.array([one == span for one in self.spans])[self.span_P]
+        pixels_P3: np.ndarray = np.stack([self.row_P, self.column_P, self.class_P], axis=1)[is_in_P]
+        return pixels_P3
 
     @property
     def sentence(self) -> str:

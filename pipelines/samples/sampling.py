@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from pipelines.errors import ArtefactDamaged
+from pipelines.files import map_file
 from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
 from pipelines.tiles import Box
 
@@ -258,8 +259,3 @@ def check_file(path: Path, expected: dict[str, int]) -> None:
             checksum = zlib.crc32(content, checksum)
     if checksum != expected["crc32"]:
         raise ArtefactDamaged(f"the content of {path} differs from its recorded checksum")
-
-
-def map_file(path: Path) -> np.ndarray:
-    """The array as a private memory map: changes stay in this process and never reach the file."""
-    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -18,11 +18,11 @@ from models.baselines.change_indices import (
     chi_square_threshold,
     otsu_threshold,
 )
-from pipelines.change.label_codes import LabelSettings
-from pipelines.change.pairs import PairSettings, measure_site, read_prepared, site_of_cube
-from pipelines.change.site_ingest import changed_fraction, read_label
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
+from pipelines.samples.label_codes import change_labels
+from pipelines.samples.pairs import PairSettings, measure_site, read_prepared, site_of_cube
+from pipelines.samples.site_ingest import class_share, read_label
 from pipelines.scene import Band
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.sites import SiteSource, list_sites, site_file
@@ -55,7 +55,7 @@ def cities(shared_data, tmp_path_factory):
         cube = open_cube(uri)
         path = site_file(folder, "{site}/{site}-cm.tif", name, "labels.path")
         first = source.grid_of(source.list_scenes().scenes[0], "B02")
-        label_YX, notes = read_label(path, grid_of(cube), LabelSettings((2,), (1,)), first)
+        label_YX, notes = read_label(path, grid_of(cube), change_labels((2,), (1,)), first)
         assert notes == []
         found[name] = cube, label_YX
     return found
@@ -83,7 +83,7 @@ def test_cities_are_dated_by_their_file_and_labelled(cities):
     for name, (cube, label_YX) in cities.items():
         assert label_YX.shape == cube.valid.shape[1:]
         assert set(np.unique(label_YX)) == {0, 1}, name
-        assert 0.0025 < changed_fraction(label_YX) < 0.037
+        assert 0.0025 < class_share(label_YX) < 0.037
 
 
 def test_bordeaux_and_bercy_are_found_half_a_pixel_and_more_off(prepared):

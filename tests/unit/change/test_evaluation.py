@@ -13,13 +13,13 @@ from pipelines.change.evaluation import (
     parts_of,
     standardised,
 )
-from pipelines.change.groups import group_sites
 from pipelines.change.intervals import f1_difference
 from pipelines.change.method_comparison import describe_method, markdown_table
 from pipelines.change.metrics import Reliability
-from pipelines.change.windows import Region
 from pipelines.errors import RequestError
 from pipelines.learning.result import detection_verdict
+from pipelines.samples.decoded_sites import Region
+from pipelines.samples.site_groups import group_sites
 from pipelines.tiles import Box
 
 SIDE = 64

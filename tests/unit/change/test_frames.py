@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from pipelines.change.pairs import (
+from pipelines.errors import ArtefactDamaged
+from pipelines.samples.decoded_sites import about_site, open_site, write_site
+from pipelines.samples.pairs import (
     PairSettings,
     Site,
     measure_change_frame,
@@ -9,8 +11,6 @@ from pipelines.change.pairs import (
     read_frames,
     without_low_frequency,
 )
-from pipelines.change.sites import about_site, open_site, write_site
-from pipelines.errors import ArtefactDamaged
 from pipelines.tiles import Box
 
 SHAPE = 90, 110

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from models.baselines.class_references import MetadataForest
-from pipelines.change.groups import group_sites
 from pipelines.change.shortcut_audit import audit_change, sample_pixels
 from pipelines.change.sites import Sites
-from pipelines.change.windows import LabelledSite
 from pipelines.learning.result import NOT_TO_BE_PUBLISHED, detection_verdict
 from pipelines.learning.shortcuts import Audit
+from pipelines.samples.decoded_sites import LabelledSite
+from pipelines.samples.site_groups import group_sites
 
 SIDE, NAMES = 40, ("a", "b", "c", "d")
 POOLED = {"f1": 0.9, "precision": 0.9, "recall": 0.9}

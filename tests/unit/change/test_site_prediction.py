@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipelines.change.groups import count_networks, group_sites
 from pipelines.change.site_prediction import members_of, strips
-from pipelines.change.sites import choose_sites
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import choose_sites
+from pipelines.samples.site_groups import count_networks, group_sites
 from pipelines.tiles import Box
 
 SHAPE = 40, 50

@@ -7,8 +7,8 @@ import torch
 from models.baselines.change_indices import ChangeVector
 from models.change_detector import ChangeDetector, build_network
 from pipelines.change.site_scores import score_file, score_site
-from pipelines.change.windows import LabelledSite
 from pipelines.errors import RequestError, StateError
+from pipelines.samples.decoded_sites import LabelledSite
 
 SHAPE = 331, 290
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.change.windows import ChangeWindows, LabelledSite, Region, WindowSettings, check_classes
+from pipelines.change.windows import ChangeWindows, WindowSettings, check_classes
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import LabelledSite, Region
 from pipelines.tiles import Box
 
 WHOLE = Box.whole((40, 50))

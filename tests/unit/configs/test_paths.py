@@ -50,7 +50,7 @@ def test_every_input_of_every_task_is_known() -> None:
         "monitor": [("source", "path"), ("monitoring", "model", "run")],
         "change": [("source", "path"), ("model", "use"), ("training", "start_from")],
         "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
-        "segment": [("source", "path"), ("labels", "path")],
+        "segment": [("source", "path"), ("labels", "path"), ("model", "use")],
     }
 
 

@@ -12,9 +12,8 @@ import pytest
 from configs.run import Run
 from configs.sources import NetcdfSource
 from flows.folder import RunFolder, require, require_model
-from flows.stage import require_unchanged
 from flows.steps import Steps
-from flows.task import Building, Findings, Invocation, Record
+from flows.task import Building, Findings, Invocation, Record, require_unchanged
 from pipelines.errors import NotPublished
 from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section

@@ -3,10 +3,15 @@ import pytest
 
 from pipelines.learning.class_metrics import (
     Predicted,
-    accuracy_difference,
     accuracy_of,
     block_confusions,
+    choose_weights,
+    class_figure_of,
+    confusion,
+    decide,
     describe,
+    difference,
+    fit_biased_temperature,
     fit_temperature,
     over_blocks,
     reliability,
@@ -42,7 +47,7 @@ def test_a_perfect_score_on_few_blocks_is_not_certain():
 
 def test_a_method_does_not_differ_from_itself():
     blocks = block_confusions(TRUE, SAID, BLOCK, 2)
-    found = accuracy_difference(blocks, blocks, 0.95)
+    found = difference(blocks, blocks, accuracy_of, 0.95)
     assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
@@ -57,5 +62,46 @@ def test_the_temperature_of_logits_is_found_and_calibrates_them(temperature):
     assert reliability(p**4 / (p**4).sum(axis=1, keepdims=True), true)["expected_error"] > 0.1
 
 
+def test_a_bias_mends_what_drawing_classes_alike_did_to_a_rare_one():
+    rng, shares = np.random.default_rng(0), np.array([0.97, 0.03])
+    true = rng.choice(2, 20_000, p=shares)
+    logit = 2.0 * (rng.normal(0, 1, (len(true), 2)) + 2 * np.eye(2)[true])  # as if both classes were as common
+    temperature, bias = fit_biased_temperature(logit, true)
+    assert bias[1] == pytest.approx(np.log(shares[1] / shares[0]), abs=0.2)
+    p = np.exp(logit / temperature + bias) / np.exp(logit / temperature + bias).sum(axis=1, keepdims=True)
+    assert reliability(p, true)["expected_error"] < 0.01 < reliability(np.eye(2)[true] * 0 + 0.5, true)["expected_error"]
+    assert p[:, 1].mean() == pytest.approx(0.03, abs=0.003)
+
+
 def test_without_labels_nothing_is_calibrated():
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+
+
+def rarer_f1(true: np.ndarray, said: np.ndarray, classes: int) -> float:
+    sums = confusion(true, said, classes).reshape(1, -1)
+    return float(np.mean([class_figure_of("f1", k, sums)[0] for k in range(1, classes)]))
+
+
+@pytest.mark.parametrize("shares", [(0.98, 0.02), (0.8, 0.19, 0.01)])
+def test_the_weights_of_a_decision_find_a_rare_class(shares: tuple[float, ...]) -> None:
+    rng, classes = np.random.default_rng(0), len(shares)
+    true = rng.choice(classes, 20_000, p=shares)
+    score = rng.normal(0, 1, (len(true), classes)) + 2.5 * np.eye(classes)[true]
+    p = np.exp(score + np.log(shares)) / np.exp(score + np.log(shares)).sum(axis=1, keepdims=True)
+    learn, test = slice(0, 10_000), slice(10_000, None)
+    found = rarer_f1(true[test], decide(p[test], choose_weights(p[learn], true[learn])), classes)
+    assert found > rarer_f1(true[test], p[test].argmax(axis=1), classes) - 0.01
+    balanced = p / np.array(shares)  # of a network that learnt from classes drawn alike: it calls the rare one everywhere
+    balanced /= balanced.sum(axis=1, keepdims=True)
+    again = rarer_f1(true[test], decide(balanced[test], choose_weights(balanced[learn], true[learn])), classes)
+    assert again == pytest.approx(found, abs=0.02)
+    assert again > rarer_f1(true[test], balanced[test].argmax(axis=1), classes) + 0.1
+
+
+def test_of_two_classes_the_weights_are_the_best_threshold_even_where_all_are_poor() -> None:
+    rng = np.random.default_rng(1)
+    true = (rng.random(3000) < 0.03).astype(int)
+    p1 = np.clip(rng.normal(0.02 + 0.01 * true, 0.01), 1e-4, 1)
+    p = np.stack([1 - p1, p1], axis=1)
+    found = rarer_f1(true, decide(p, choose_weights(p, true)), 2)
+    assert found >= max(rarer_f1(true, (p1 >= t).astype(int), 2) for t in p1[true == 1]) - 0.01

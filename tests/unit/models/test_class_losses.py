@@ -38,5 +38,5 @@ def test_cross_entropy_is_the_usual_one():
 
 
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match="expected one of cross_entropy, focal, dice, got the loss 'hinge'"):
+    with pytest.raises(ValueError, match="expected one of cross_entropy, focal, dice, dice_focal, lovasz, got the loss 'hinge'"):
         class_loss("hinge")

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.change import pairs
-from pipelines.change.pairs import (
+from pipelines.cube.ingest import IngestSettings, ingest
+from pipelines.cube.store import open_cube
+from pipelines.errors import RequestError
+from pipelines.samples import pairs
+from pipelines.samples.decoded_sites import frame_of, write_site
+from pipelines.samples.pairs import (
     ChangeFrame,
     PairSettings,
     Site,
@@ -18,10 +22,6 @@ from pipelines.change.pairs import (
     read_prepared,
     site_of_cube,
 )
-from pipelines.change.sites import frame_of, write_site
-from pipelines.cube.ingest import IngestSettings, ingest
-from pipelines.cube.store import open_cube
-from pipelines.errors import RequestError
 from pipelines.tiles import Box
 
 _spec = importlib.util.spec_from_file_location("cube_sources", Path(__file__).parents[1] / "cube" / "cube_sources.py")

@@ -174,7 +174,7 @@ def _check_flat(site: Site, is_flat_TC: np.ndarray, mean_TC: np.ndarray) -> list
 def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
     """(mean_TC, std_TC), merged square by square (Chan, Golub, LeVeque 1983, eq. 2.1)."""
     count_T, (mean_TC, square_TC) = np.zeros(len(site.days_T)), np.zeros((2, len(site.days_T), len(site.bands)))
-    for tile in Box.whole(site.shape_yx).cut(_square_px(site, 1)):
+    for tile in Box.whole(site.shape_yx).cut(square_px(len(site.days_T), len(site.bands))):
         x_TCHW, valid_THW = site.read(tile)
         n_T = np.count_nonzero(valid_THW, axis=(1, 2)).astype(np.float64)
         here_TC, here_square_TC = np.zeros((2, *mean_TC.shape))
@@ -198,15 +198,15 @@ def _moments(site: Site) -> tuple[np.ndarray, np.ndarray]:
     return mean_TC, np.sqrt(square_TC / count_T[:, None])
 
 
-def _square_px(site: Site, squares: int) -> int:
-    """The side of squares of which `squares` fit into memory."""
-    pixel_bytes = len(site.days_T) * (4 * len(site.bands) + 1)
+def square_px(dates: int, bands: int, squares: int = 1) -> int:
+    """The side of squares of which `squares`, decoded, fit into memory."""
+    pixel_bytes = dates * (4 * bands + 1)
     return int(np.clip(np.sqrt(MEMORY_BYTES / squares / pixel_bytes), 128, MEASURED_PX))
 
 
 def _windows(site: Site) -> list[Box]:
     """At most nine squares, spread evenly; all of a small site."""
-    largest, per_axis = _square_px(site, WINDOWS_PER_AXIS**2), []
+    largest, per_axis = square_px(len(site.days_T), len(site.bands), WINDOWS_PER_AXIS**2), []
     for length in site.shape_yx:
         count = min(WINDOWS_PER_AXIS, -(-length // largest))
         size = min(largest, -(-length // count))

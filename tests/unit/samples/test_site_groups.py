@@ -1,8 +1,8 @@
 import pytest
 
-from pipelines.change.groups import group_sites
-from pipelines.change.windows import Region
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import Region
+from pipelines.samples.site_groups import group_sites
 from pipelines.tiles import Box
 
 FOUR = {"a": (10, 20), "b": (10, 20), "c": (10, 20), "d": (10, 20)}

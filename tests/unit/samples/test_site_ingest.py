@@ -5,11 +5,11 @@ import pytest
 import rasterio
 from affine import Affine
 
-from pipelines.change.label_codes import LabelSettings
-from pipelines.change.site_ingest import changed_fraction
-from pipelines.change.site_ingest import read_label as read_with
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
+from pipelines.samples.label_codes import change_labels
+from pipelines.samples.site_ingest import class_share
+from pipelines.samples.site_ingest import read_label as read_with
 
 UTM = Grid("EPSG:32633", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), (4, 5))
 CODES = np.array([[1, 1, 2, 1, 1], [1, 2, 2, 1, 1], [1, 1, 1, 0, 0], [1, 1, 9, 1, 1]], np.uint8)
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 def read_label(path, grid, grid_of=None, **settings) -> SimpleNamespace:
-    label_YX, notes = read_with(path, grid, LabelSettings(**settings), None if grid_of is None else {"B02": grid_of})
+    label_YX, notes = read_with(path, grid, change_labels(**settings), None if grid_of is None else {"B02": grid_of})
     return SimpleNamespace(label_YX=label_YX, notes=tuple(notes))
 
 
@@ -36,7 +36,7 @@ def test_codes_become_unchanged_changed_unknown(tmp_path):
     label = read_label(write(tmp_path / "cm.tif"), UTM, **OSCD, grid_of=UTM)
     assert label.label_YX.dtype == np.uint8
     np.testing.assert_array_equal(label.label_YX, CLASSES)
-    assert changed_fraction(label.label_YX) == 3 / 17
+    assert class_share(label.label_YX) == 3 / 17
     assert label.notes == ("cm.tif: 15.0% of the pixels are unknown and left out (codes 0 (2 px), 9 (1 px) mean neither)",)
 
 
@@ -106,12 +106,12 @@ def test_a_label_is_put_on_the_band_whose_pixels_it_has(tmp_path):
     a, b, c, d, e, f = UTM.transform
     coarse = Grid(UTM.crs, (2 * a, b, c, d, 2 * e, f), (UTM.shape_yx[0] // 2, UTM.shape_yx[1] // 2))
     bands = {"B05": coarse, "B02": UTM}
-    label_YX, notes = read_with(path, UTM, LabelSettings(**OSCD), bands)
-    expected, _ = read_with(path, UTM, LabelSettings(**OSCD), {"B02": UTM})
+    label_YX, notes = read_with(path, UTM, change_labels(**OSCD), bands)
+    expected, _ = read_with(path, UTM, change_labels(**OSCD), {"B02": UTM})
     np.testing.assert_array_equal(label_YX, expected)
     assert "has the pixels of band B02" in notes[0]
     with pytest.raises(RequestError, match=r"its scene \d+ x \d+; they may"):
-        read_with(path, UTM, LabelSettings(**OSCD), {"B05": coarse})
+        read_with(path, UTM, change_labels(**OSCD), {"B05": coarse})
 
 
 def test_nodata_of_the_label_is_unknown_unless_it_is_listed(tmp_path):

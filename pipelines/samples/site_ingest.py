@@ -5,22 +5,22 @@ differ by a pixel in size. Classes are never interpolated: a label that lies on 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pyproj import CRS
 
-from pipelines.change.label_codes import LabelSettings, read_codes, show_codes
-from pipelines.change.metrics import CHANGED, UNCHANGED, UNKNOWN
 from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.files import replacing
 from pipelines.grid import Grid
 from pipelines.progress import Progress
+from pipelines.samples.label_codes import UNKNOWN, LabelSettings, read_codes, show_codes
 from pipelines.sources.facts import FileFacts
 from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
 from pipelines.sources.resampling import ArrayLayer, lattice_offset, overlaps, resample
@@ -34,32 +34,28 @@ MAX_SIZE_DIFFERENCE_PX = 1  # crops of one area, cut by coordinates, differ by t
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What a record says of a site's label; the default is that of a site without a label."""
+    """What a record says of a site's label; the default is that of a site without one. `changed_fraction`: share of class 1."""
 
     label_sha256: str = ""
     changed_fraction: float | None = None
     notes: tuple[str, ...] = ()
+    sentence: str = "no label: predicted only"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "notes": list(self.notes)}
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.changed_fraction:.2%} of the label changed" if self.label_sha256 else "no label: predicted only"
+        return {"label_sha256": self.label_sha256, "changed_fraction": self.changed_fraction, "notes": list(self.notes)}
 
 
 def ingest_site(
-    source: Source, quality_mask: QualityMask, uri: str, settings: IngestSettings, progress: Progress
+    source: Source, quality_mask: QualityMask, uri: str, settings: IngestSettings, progress: Progress, *, least: int = 2
 ) -> IngestReport:
-    """The site's scenes into its cube. Raises RequestError: fewer than two dates can be used, or a CRS of no site on Earth."""
+    """The site's scenes into its cube. Raises RequestError: too few usable dates, a CRS of no site on Earth."""
     report = ingest(source, quality_mask, uri, None, settings, progress)
     cube = open_cube(uri)
     written = [str(scene) for scene in cube["scene_id"].values]
-    if len(written) < 2:
+    if len(written) < least:
         refused = "; ".join(str(error) for error in report.refused[:3])
-        raise RequestError(
-            f"{len(written)} of its dates can be used ({', '.join(written) or 'none'}), change needs two; {refused}"
-        )
+        needed = "change needs two" if least == 2 else f"at least {least} are needed"
+        raise RequestError(f"{len(written)} of its dates can be used ({', '.join(written) or 'none'}), {needed}; {refused}")
     crs = grid_of(cube).crs
     if CRS.from_user_input(crs).get_geod() is None:  # patches are measured in m² at the end of a long run
         raise RequestError(
@@ -99,13 +95,16 @@ def ingest_label(source: SiteSource, uri: str, settings: LabelSettings, target: 
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target, flush=False, mark="partial") as draft, draft.open("wb") as opened:
         np.save(opened, label_YX)
-    return LabelFacts(hashlib.sha256(label_YX.tobytes()).hexdigest(), changed_fraction(label_YX), tuple(notes))
+    shares = {name: class_share(label_YX, k) for k, name in enumerate(settings.names)}
+    said = f"{shares['changed']:.2%} of the label changed" if settings.all_classes else ""
+    said = said or "label: " + ", ".join(f"{share:.2%} {name}" for name, share in shares.items())
+    return LabelFacts(hashlib.sha256(label_YX.tobytes()).hexdigest(), class_share(label_YX), tuple(notes), said)
 
 
-def changed_fraction(label_YX: np.ndarray) -> float:
-    """Share of changed pixels among the known ones."""
+def class_share(label_YX: np.ndarray, number: int = 1) -> float:
+    """Share of the pixels of a class among the known ones; of 1, changed."""
     known = np.count_nonzero(label_YX != UNKNOWN)
-    return float(np.count_nonzero(label_YX == CHANGED) / known) if known else float("nan")
+    return float(np.count_nonzero(label_YX == number) / known) if known else float("nan")
 
 
 def read_label(
@@ -118,8 +117,12 @@ def read_label(
     from: one class is accepted, and noted, unless the file holds other codes too, which then are likely to be the other class.
     Raises MissingInput (no such file) and RequestError (not readable, not georeferenced, another shape, none of the codes).
     """
-    if both := sorted(set(settings.changed) & set(settings.unchanged)):
-        raise RequestError(f"labels: the codes {both} stand for changed and for unchanged; keep each in one list")
+    codes = Counter(code for one in settings.codes for code in set(one))
+    if both := sorted(code for code, times in codes.items() if times > 1):
+        names = " and for ".join(
+            name for name, own in zip(settings.names[::-1], settings.codes[::-1], strict=True) if both[0] in own
+        )
+        raise RequestError(f"labels: the codes {both} stand for {names}; keep each in one list")
     try:
         classes_YX, own, others = read_codes(path, settings)
     except SceneRefused as error:
@@ -142,28 +145,30 @@ def read_label(
         notes.append(f"{path.name} was warped (nearest) onto the cube's grid of {height} x {width} pixels")
     facts = FileFacts(classes_YX.dtype, there, nodata=(UNKNOWN,))
     label_YX = np.ma.getdata(resample(ArrayLayer(classes_YX, facts), facts, grid, slice(0, height), "nearest"))
-    return label_YX, [*notes, *_check_classes(path, label_YX, others)]
+    return label_YX, [*notes, *_check_classes(path, label_YX, others, settings)]
 
 
 def _bounds(grid: Grid) -> str:
     return f"({', '.join(f'{v:.9g}' for v in grid.bounds_xy)}) in {grid.crs[:40]}"
 
 
-def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int]) -> list[str]:
-    """Notes on the classes. Raises RequestError where one is missing and may be among `others` (code -> pixels) or unknown."""
-    counts = {name: int(np.count_nonzero(label_YX == code)) for name, code in (("changed", CHANGED), ("unchanged", UNCHANGED))}
+def _check_classes(path: Path, label_YX: np.ndarray, others: Mapping[float, int], settings: LabelSettings) -> list[str]:
+    """Notes on the classes. Raises RequestError where there is none, or where one is missing and may be among `others` (code ->
+    pixels) and all are asked for."""
+    counts = {name: int(np.count_nonzero(label_YX == k)) for k, name in reversed([*enumerate(settings.names)])}
     missing = " and no ".join(name for name, count in counts.items() if not count)
     unknown = label_YX.size - sum(counts.values())
-    if missing and (others or not any(counts.values())):
+    if missing and ((others and settings.all_classes) or not any(counts.values())):
         held = f"; the file also holds the codes {show_codes(others)}" if others else ""
+        found = ", ".join(f"{count} {name}" for name, count in [*counts.items(), ("unknown", unknown)])
         raise RequestError(
-            f"the label {path} has no {missing} pixel on the images ({counts['changed']} changed, {counts['unchanged']} "
-            f"unchanged, {unknown} unknown){held}: correct labels.changed and labels.unchanged, or leave the site out of "
-            "source.sites"
+            f"the label {path} has no {missing} pixel on the images ({found}){held}: correct {settings.key}, or leave the site "
+            "out of source.sites"
         )
-    notes = [f"{path.name} has no {missing} pixel"] if missing else []
+    notes = [f"{path.name} has no {missing} pixel"] if missing and settings.all_classes else []
     if unknown:
-        codes = f"codes {show_codes(others)} mean neither" if others else "nodata, or outside of the label"
+        codes = f"codes {show_codes(others)} mean {'neither' if len(counts) == 2 else 'none'}" if others else ""
+        codes = codes or "nodata, or outside of the label"
         notes.append(f"{path.name}: {unknown / label_YX.size:.1%} of the pixels are unknown and left out ({codes})")
     return notes
 

@@ -9,12 +9,13 @@ groups {g, h} serves both: it calibrates on h where g is scored, and on g where 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.change.windows import Region
 from pipelines.errors import RequestError
+from pipelines.samples.decoded_sites import Region
 from pipelines.tiles import Box
 
 LEAST_GROUPS = 3  # one to score, one to calibrate on, one to learn from
 STRIPS = 4
+STRIP_GAP_PX = 30  # between the strips of a site, so that windows do not share their surroundings
 
 
 @dataclass(frozen=True)
