@@ -69,6 +69,15 @@ def build_source(run: CubeRun) -> Source:
             from pipelines.sources.series import StackSource
 
             return StackSource(path, requested, files=source.files, dates=source.dates, same_date=same_date)
+        case sources.DicomSource():
+            from pipelines.sources.dicom import DicomSource
+
+            series = "" if source.series is None else str(source.series)
+            return DicomSource(path, requested.bands[0], series, source.frame_time)
+        case sources.NiftiSource():
+            from pipelines.sources.nifti import NiftiSource
+
+            return NiftiSource(path, requested.bands[0], source.pattern or "", source.frame_time, source.affine)
 
 
 def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:

@@ -24,13 +24,13 @@ def elapsed_seconds(moment: np.datetime64) -> float:
     return float((moment.astype("datetime64[ns]") - UNKNOWN_ORIGIN) / np.timedelta64(1, "s"))
 
 
-def elapsed_text(moment: np.datetime64) -> str:
-    """`24.5 s`, the time since the first frame, to the microsecond.
+def elapsed_text(moment: np.datetime64, digits: int = 4) -> str:
+    """`24.5 s`, the time since the first frame, to so many decimals.
 
     >>> elapsed_text(UNKNOWN_ORIGIN + np.timedelta64(24_500, "ms"))
     '24.5 s'
     """
-    text = f"{elapsed_seconds(moment):.6f}".rstrip("0").rstrip(".")
+    text = f"{elapsed_seconds(moment):.{digits}f}".rstrip("0").rstrip(".")
     return f"{text} s"
 
 
@@ -45,6 +45,12 @@ def iso_utc(moment: np.datetime64) -> str:
     exact = (moment.astype("datetime64[ns]") + np.timedelta64(500, "us")).astype("datetime64[ms]")
     seconds = exact.astype("datetime64[s]")
     return f"{seconds if seconds == exact else exact}Z"
+
+
+def date_text(date: datetime) -> str:
+    """`2020-06-30`, or `24.5 s` where only the time since the first frame is known."""
+    moment = np.datetime64(date, "ns")
+    return elapsed_text(moment, digits=6) if is_elapsed(moment) else f"{date:%Y-%m-%d}"
 
 
 def parse_utc(text: str) -> np.datetime64:

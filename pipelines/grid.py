@@ -128,6 +128,11 @@ class Grid:
         return wkt
 
     @property
+    def is_on_earth(self) -> bool:
+        """True if the coordinates are those of a CRS, False for those of a patient."""
+        return not isinstance(self.frame, PatientFrame)
+
+    @property
     def is_volume(self) -> bool:
         return len(self.shape) == 3
 
@@ -151,6 +156,13 @@ class Grid:
     def matrix(self) -> np.ndarray:
         """(n, n + 1) float64: world = matrix @ (column, row[, slice], 1), of outer corners."""
         return np.reshape(np.array(self.transform, float), (len(self.shape), -1))
+
+    @property
+    def matrix_of_centres(self) -> np.ndarray:
+        """(n, n + 1) float64, as `from_centres` takes it: an index gives the centre of its pixel or voxel."""
+        matrix = self.matrix
+        matrix[:, -1] += matrix[:, :-1].sum(axis=1) / 2
+        return matrix
 
     # ------------------------------------------------------------ where it is
 

@@ -18,6 +18,7 @@ from flows.folder import RunFolder, code_version, load_checkpoint, require, requ
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
+from pipelines.calendar import date_text, iso_utc
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, NoTruth
@@ -137,7 +138,7 @@ class Forecast(TrainedTask):
         days = step_days(dataset, samples)
 
         def prepare(show: Progress) -> ResidualForecaster:
-            return config.build_forecaster(run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days)
+            return config.build_forecaster(run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape))
 
         def train_networks(show: Progress) -> TrainingReport:
             training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
@@ -238,7 +239,7 @@ class Forecast(TrainedTask):
         course = Course(**predicted["course"]) if predicted else None
         skills = evaluation.details["skill"] if evaluation else {}
         skill = skills[run.model.baseline]["overall"]["skill"] if run.model.baseline in skills else None
-        maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
+        maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith((".tif", ".nii.gz"))]
         return Findings(
             sentence=summary_sentence(run.name, course, mae_of(evaluation, run), course.unit if course else ""),
             found=predicted.get("course", {}),
@@ -356,6 +357,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     from models.checkpoint import TENSORS
     from pipelines.products.cog import iso
     from pipelines.products.stac import ModelCard
+    from pipelines.samples.plan import as_utc
 
     run, request, inputs = context.run, fields.request, find_model(context.folder.model).inputs
     return ModelCard(
@@ -367,7 +369,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         horizon=run.samples.horizon,
         parameters=sum(p.numel() for p in forecaster.parameters()),
         trained_from=inputs.first_utc or iso(request.dataset["time"].values[0]),
-        trained_to=inputs.last_utc or f"{run.split.test_from:%Y-%m-%dT%H:%M:%SZ}",
+        trained_to=inputs.last_utc or iso_utc(as_utc(run.split.test_from)),
         cube_snapshot=metadata["cube_snapshot"],
         framework_version=version("torch"),
         hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
@@ -391,5 +393,5 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "forecast": ", ".join(variable.name for variable in samples.variables),
         "steps": f"{samples.context} of context, {samples.horizon} ahead, {samples.steps.mode}",
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
-        "test period": f"from {run.split.test_from:%Y-%m-%d}",
+        "test period": f"from {date_text(run.split.test_from)}",
     }

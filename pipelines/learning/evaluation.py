@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from pipelines.calendar import from_days
+from pipelines.calendar import from_days, iso_utc
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
@@ -173,7 +173,7 @@ def _labelled(overall_then_leads: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _by_date(table: ErrorTable, sums: dict[str, np.ndarray]) -> dict[str, Any]:
     """MAE of every forecaster on each target date, with the number of pixels that stand behind it."""
-    dates = [str(date) for date in np.datetime_as_string(from_days(table.days_D), unit="s")]
+    dates = [iso_utc(date).removesuffix("Z") for date in from_days(table.days_D)]
     totals = {name: total_DKS.sum(axis=1) for name, total_DKS in sums.items()}
     mae = {name: (total_DS[:, ABSOLUTE] / total_DS[:, PIXELS]).tolist() for name, total_DS in totals.items()}
     pixels = next(iter(totals.values()))[:, PIXELS].astype(int).tolist()

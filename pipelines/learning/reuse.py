@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipelines.calendar import iso_utc
 from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError
 from pipelines.grid import Grid, PatientFrame, parse_crs
@@ -104,7 +105,7 @@ def measure(cubes: Mapping[str, xr.Dataset], bands: Sequence[str], step_days: fl
                 of_band[name].append(values)
     ranges = tuple(range_of(name, units.get(name), of_band[name]) for name in bands)
     times = [cube["time"].values for cube in cubes.values() if cube.sizes["time"]]
-    first, last = (f"{end.astype('datetime64[s]')}Z" for end in (min(t.min() for t in times), max(t.max() for t in times)))
+    first, last = (iso_utc(end) for end in (min(t.min() for t in times), max(t.max() for t in times)))
     grids = {name: grid_of(cube) for name, cube in cubes.items()}
     sizes = [size for size in map(pixel_metres, grids.values()) if size is not None]
     areas = {name: area for name, grid in grids.items() if (area := area_of(grid)) is not None}

@@ -25,6 +25,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from pipelines.calendar import elapsed_text, is_elapsed
 from pipelines.errors import RequestError
 from pipelines.files import replacing
 from pipelines.grid import Grid
@@ -69,7 +70,9 @@ def label(variable: str, unit: str) -> str:
 
 
 def day(date: np.datetime64) -> str:
-    """`2020-06-15`, with the time of day where it is not midnight."""
+    """`2020-06-15`, with the time of day where it is not midnight; `24.5 s` where only the time since the first frame is known."""
+    if is_elapsed(date):
+        return elapsed_text(date)
     text = str(date.astype("datetime64[m]")).replace("T", " ")
     return text.removesuffix(" 00:00")
 

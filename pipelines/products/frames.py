@@ -69,6 +69,11 @@ def crs_labels(text: str) -> dict[str, str]:
     return {"crs": name, "crs_unit": "m" if unit == "metre" else unit}
 
 
+def frame_labels(grid: Grid) -> dict[str, str]:
+    """What `crs_labels` says of a CRS; of a patient `patient, LPS` and mm."""
+    return crs_labels(grid.crs) if grid.is_on_earth else {"crs": "patient", "crs_unit": "mm"}
+
+
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:
     """(left, right, bottom, top) in CRS units, as matplotlib's `imshow` takes it."""
     left, bottom, right, top = grid.bounds_xy

@@ -14,13 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from pipelines.grid import Grid
 from pipelines.products.canvas import INK, MUTED, STYLE, day, draw_scale, drawing, heading, label, save_animation, write_on
-from pipelines.products.frames import Frame, Shades, crs_labels, extent_of, shades_for
+from pipelines.products.frames import Frame, Shades, extent_of, frame_labels, shades_for
 from pipelines.products.layers import GREY
 from pipelines.products.report import shown
+from pipelines.products.slices import SliceView
 
 MOST_COLUMNS = 6
 
@@ -41,6 +43,7 @@ class Maps:
     width: tuple[Frame, ...] = ()
     interval: float | None = None
     context_dates: int = 0
+    note: str = ""  # which slice of a volume is shown
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
     rows = _rows(maps)
     columns = max(len(row.frames) for row in rows)
     left, right, bottom, top = extent_of(maps.grid)
-    crs, unit = crs_labels(maps.grid.crs).values()
+    crs, unit = frame_labels(maps.grid).values()
     cell_in = 2.05
     height_in = float(np.clip(cell_in * abs(top - bottom) / abs(right - left), 1.1, 3.4))
     size_x, size_y = 1.75 + cell_in * columns + 1.0, 1.15 + (height_in + 0.34) * len(rows) + 0.35
@@ -71,7 +74,7 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
         draw_scale(figure.axes[0], extent_of(maps.grid), unit)
-        notes = ["Grey: not observed.", flat_widths(maps), f"{crs}, ticks in {unit}"]
+        notes = ["Grey: not observed.", flat_widths(maps), f"{crs}, ticks in {unit}", maps.note]
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
 
@@ -162,6 +165,37 @@ def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, tic
     )  # fmt: skip
 
 
+def draw_three_planes(
+    planes: Sequence[tuple[SliceView, np.ndarray]], variable: str, unit: str, path: Path, title: str, subtitle: str
+) -> None:
+    """Writes a PNG: planes of one volume beside each other, to one scale in mm, with the sides of the patient."""
+    shades = shades_for(variable, [Frame(np.datetime64("NaT"), values_YX) for _, values_YX in planes])
+    extents = [extent_of(view.grid) for view, _ in planes]
+    ratios = [right - left for left, right, _, _ in extents]
+    height_in = 9.0 * max(top - bottom for *_, bottom, top in extents) / sum(ratios)
+    size_x, size_y = 10.6, float(np.clip(height_in, 1.5, 6.0)) + 1.7
+    with drawing(path, (size_x, size_y), layout=None) as figure:
+        heading(figure, 0.22, (0.32, 0.62), title, subtitle)
+        grid = GridSpec(1, 4, figure, width_ratios=[*ratios, 0.03 * sum(ratios)], wspace=0.08,
+                        left=0.02, right=0.92, top=1 - 1.1 / size_y, bottom=0.45 / size_y)  # fmt: skip
+        image = None
+        for column, (view, values_YX) in enumerate(planes):
+            axes = figure.add_subplot(grid[0, column])
+            image = draw_map(axes, Frame(np.datetime64("NaT"), values_YX), shades, view.grid) or image
+            axes.set_title(f"{view.sides[2]}   (slice {view.index + 1} along {view.dim})", size=9, pad=3, color=INK)
+            for x, text in ((0.02, view.sides[0]), (0.98, view.sides[1])):
+                axes.text(x, 0.5, text, transform=axes.transAxes, ha="left" if x < 0.5 else "right", va="center", weight="bold",
+                          color="white", path_effects=[withStroke(linewidth=2, foreground=INK)])  # fmt: skip
+        draw_scale(figure.axes[0], extents[0], "mm")
+        if image is not None:
+            bar = figure.colorbar(image, cax=figure.add_subplot(grid[0, 3]))
+            bar.outline.set_linewidth(0.4)
+            bar.ax.tick_params(labelsize=8, length=2, width=0.5)
+            bar.set_label(label(variable, unit), size=8.5)
+        note = "Letters: right, left, anterior, posterior, head, feet of the patient. Grey: not observed."
+        figure.text(0.22 / size_x, 0.16 / size_y, note, size=8, color=MUTED, va="center")
+
+
 def draw_animation(maps: Maps, path: Path, title: str) -> None:
     """Writes a GIF: the context's dates, then the forecast's, then a pause; date and kind stand in every frame."""
     shades = shades_for(maps.variable, [*maps.context, *maps.forecast])
@@ -180,7 +214,7 @@ def _animation_frame(maps: Maps, frame: Frame, kind: str, colour: str, shades: S
         image = draw_map(axes, frame, shades, maps.grid)
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2.5)
-        draw_scale(axes, extent_of(maps.grid), crs_labels(maps.grid.crs)["crs_unit"])
+        draw_scale(axes, extent_of(maps.grid), frame_labels(maps.grid)["crs_unit"])
         figure.text(0.2 / size_x, 1 - 0.22 / size_y, title, size=9, color=MUTED, va="center")
         figure.text(0.2 / size_x, 1 - 0.5 / size_y, day(frame.date), size=14, weight="bold", va="center")
         figure.text(4.3 / size_x, 1 - 0.5 / size_y, kind, size=12, weight="bold", color=colour, va="center", ha="right")

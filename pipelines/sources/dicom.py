@@ -116,7 +116,7 @@ class DicomSource:
         require_pydicom()
         paths = list_dicom_files(self.path)
         headers, refused = read_headers(paths)
-        chosen, notes = choose_series(headers, self.series, self.path.name)
+        chosen, notes = choose_series(headers, self.series)
         frames, faults = [], []
         for header in chosen:
             try:
@@ -139,19 +139,19 @@ def _asset(slot: Slot) -> Asset:
 # ---------------------------------------------------------------- which series
 
 
-def choose_series(headers: Sequence[Header], wanted: str, where: str) -> tuple[list[Header], list[str]]:
+def choose_series(headers: Sequence[Header], wanted: str) -> tuple[list[Header], list[str]]:
     """The headers of the one series, or of the one that is `wanted`, and what was not used. Raises RequestError, with a list."""
     by_uid: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
         by_uid[str(header.get("SeriesInstanceUID", ""))].append(header)
     if not by_uid:
-        raise RequestError(f"{where} holds DICOM files, and none with an image that can be read")
+        raise RequestError("there are DICOM files, and none with an image that can be read")
     all_of_uid = list(by_uid.items())
     listed = "\n".join(f"  #{k} {describe_series(found)}" for k, (_, found) in enumerate(all_of_uid, 1))
     if not wanted:
         if len(all_of_uid) > 1:
             remedy = "choose one by its number (source.series: 5), by its place (series: '#1') or by its SeriesInstanceUID"
-            raise RequestError(f"{where} holds {len(all_of_uid)} series: {remedy}:\n{listed}")
+            raise RequestError(f"there are {len(all_of_uid)} series: {remedy}:\n{listed}")
         return all_of_uid[0][1], []
     if wanted.startswith("#") and wanted[1:].isdigit() and 1 <= int(wanted[1:]) <= len(all_of_uid):
         found = [all_of_uid[int(wanted[1:]) - 1][1]]
@@ -162,7 +162,7 @@ def choose_series(headers: Sequence[Header], wanted: str, where: str) -> tuple[l
         found = [one for one in numbered if one]
     if len(found) != 1:
         problem = f"source.series {wanted[:20]!r} is none of them" if not found else f"{len(found)} series have the number {wanted}"
-        raise RequestError(f"{problem}; {where} holds:\n{listed}")
+        raise RequestError(f"{problem}; there are:\n{listed}")
     left = len(headers) - len(found[0])
     return found[0], [f"not used: {left} images of other series"] if left else []
 
