@@ -180,7 +180,9 @@ class VolumeDefaults(SourceDefaults):
         yield from super().check(sections)
         for name in ("read_as", "crs", "transform", "scale", "offset"):
             if name in self.model_fields_set:
-                yield Finding(("source", name), f"has no meaning for {getattr(self, 'kind', '')}: the files state it", "take it out")
+                yield Finding(
+                    ("source", name), f"has no meaning for {getattr(self, 'kind', '')}: the files state it", "take it out"
+                )
         for name in ("quality", "grid"):
             if sections.get(name) is not None:
                 yield Finding((name,), "is for images of places, not for volumes of a patient", "take it out")
@@ -206,7 +208,9 @@ class NiftiSource(VolumeDefaults):
     """A NIfTI file of three or four dimensions, or a folder of files of three, with dates or numbers in their names."""
 
     kind: Literal["nifti"]
-    pattern: str | None = Field(None, description="of a folder: where the date is in the names, e.g. `visit_{date:%Y%m%d}.nii.gz`")
+    pattern: str | None = Field(
+        None, description="of a folder: where the date is in the names, e.g. `visit_{date:%Y%m%d}.nii.gz`"
+    )
     affine: Literal["auto", "sform", "qform"] = Field(
         "auto", description="which counts where both contradict each other; auto refuses such a file"
     )

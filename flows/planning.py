@@ -130,7 +130,13 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
     except MissingInput as e:
         raise MissingInput(f"{e} (there is nothing to plan from)") from e
     times, sizes = list(image["time"].values), image.sizes
-    return Extent(len(times), count_before(times, until), tuple(sizes[dim] for dim in ("z", "y", "x") if dim in sizes), sizes["band"], image.dtype.itemsize)
+    return Extent(
+        len(times),
+        count_before(times, until),
+        tuple(sizes[dim] for dim in ("z", "y", "x") if dim in sizes),
+        sizes["band"],
+        image.dtype.itemsize,
+    )
 
 
 def check_scenes(run: CubeRun, source: Source, listing: Listing, grid: Grid) -> tuple[list[str], set[str]]:
@@ -170,7 +176,11 @@ def plan_lines(content: Json) -> list[str]:
     lines = [f"plan of `driftline {content['verb']}` for {content['run']} (nothing was changed)"]
     dates, bands, sites = counted(extent["dates"], "date"), counted(extent["bands"], "band"), extent["sites"]
     shape = " x ".join(str(extent[dim]) for dim in ("z", "y", "x") if dim in extent)
-    pixels = f"{shape} {'voxels' if 'z' in extent else 'pixels'}" if sites == 1 else f"{extent['y'] * extent['x']} pixels in {sites} sites"
+    pixels = (
+        f"{shape} {'voxels' if 'z' in extent else 'pixels'}"
+        if sites == 1
+        else f"{extent['y'] * extent['x']} pixels in {sites} sites"
+    )
     lines.append(f"  {dates}, {pixels}, {bands} -> {Path(content['folder'])}")
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")

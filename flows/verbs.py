@@ -159,7 +159,7 @@ def info_lines(cube: Json) -> Iterator[str]:
     if shape["time"]:
         yield "latest (all: --json):"
     for date in cube["dates"][-LATEST:]:
-        yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
+        yield f"  {format_date(date['time']):<24} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
 
 
 def _grid_lines(shape: Json, grid: Json) -> Iterator[str]:
@@ -171,7 +171,9 @@ def _grid_lines(shape: Json, grid: Json) -> Iterator[str]:
     if "crs" not in grid:
         spacing = " x ".join(f"{step:.6g}" for step in grid["spacing"])
         yield f"{noun}:    {sizes} ({axes}) of {spacing} mm"
-        yield "frame:     of the patient, LPS in mm" + (", a frame of reference is stated" if grid["frame_of_reference_uid"] else "")
+        yield "frame:     of the patient, LPS in mm" + (
+            ", a frame of reference is stated" if grid["frame_of_reference_uid"] else ""
+        )
         yield f"bounds:    {', '.join(f'{edge:.6g}' for edge in grid['bounds'])} (from x, y, z to x, y, z)"
         return
     words, edges = crs_labels(grid["crs"]), grid.get("bounds_xy") or grid["bounds"]

@@ -35,7 +35,7 @@ def elapsed_text(moment: np.datetime64, digits: int = 4) -> str:
 
 
 def iso_utc(moment: np.datetime64) -> str:
-    """`2020-06-05T10:15:59Z`, with milliseconds where there are some; `24.5 s` where only the time since the first frame is known.
+    """`2020-06-05T10:15:59Z`, with milliseconds where there are some; `24.5 s` of the time since the first frame.
 
     >>> iso_utc(np.datetime64("2020-06-05T10:15:59.5"))
     '2020-06-05T10:15:59.500Z'

@@ -22,7 +22,7 @@ from pipelines.calendar import date_text, iso_utc
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, NoTruth
-from pipelines.products.section import Picture, Section
+from pipelines.products.section import Section
 from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
@@ -138,7 +138,9 @@ class Forecast(TrainedTask):
         days = step_days(dataset, samples)
 
         def prepare(show: Progress) -> ResidualForecaster:
-            return config.build_forecaster(run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape))
+            return config.build_forecaster(
+                run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape)
+            )
 
         def train_networks(show: Progress) -> TrainingReport:
             training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
@@ -251,11 +253,10 @@ class Forecast(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.report_sections import intervals_section, scores_section, split_section
+        from pipelines.products.report_sections import intervals_section, maps_section, scores_section, split_section
 
         folder = context.folder
-        quicklook = [Picture(folder.quicklook, "The forecast")] if predicted and folder.quicklook.exists() else []
-        maps = Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook)
+        maps = maps_section(folder.quicklook, is_published=bool(predicted))
         if evaluation is None:
             return [maps]
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])

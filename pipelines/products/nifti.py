@@ -1,6 +1,6 @@
 """Volumes as NIfTI-1 (https://nifti.nimh.nih.gov/nifti-1): the grid's affine, in RAS, and the units of length and time.
 
-Arrays of driftline are (z, y, x) with x fastest, which is the order of NIfTI's voxels (x, y, z), so that slabs are copied as they are.
+Arrays of driftline are (z, y, x) with x fastest, which is the order of NIfTI's voxels (x, y, z): slabs are copied as they are.
 """
 
 from __future__ import annotations
@@ -8,33 +8,38 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
-from pipelines.calendar import is_elapsed, iso_utc
+from pipelines.calendar import elapsed_seconds, is_elapsed
 from pipelines.errors import RequestError
 from pipelines.files import replacing
 from pipelines.grid import Grid
+from pipelines.sources.volumes import LPS_TO_RAS
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 ALIGNED = 2  # NIFTI_XFORM_ALIGNED_ANAT: the coordinates of the input, whichever those were
+SHEAR = 1e-4  # of directions: text and float32 round them
 LEVEL = 4  # of gzip: close to the size of 9, at a third of the time
 
 
-def write_nifti(path: Path, slabs: Iterable[np.ndarray], grid: Grid, times_T: Sequence[np.datetime64], about: str = "") -> None:
+def write_nifti(
+    path: Path, slabs: Iterable[np.ndarray], grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: str = ""
+) -> None:
     """Writes float32 volumes (t, z, y, x) as one .nii.gz of (x, y, z, t); `slabs` (some slices, y, x) come in order of t and z.
 
-    sform and qform are the grid's affine; xyzt units are mm and s, `pixdim[4]` the median distance of the times and `toffset` the
-    first one, where times count from the first frame. The bytes depend on the arguments alone. Raises StorageFull.
+    sform and qform are the grid's affine; xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times, `toffset`
+    the first time where times count from the first frame. The bytes depend on the arguments alone. Raises StorageFull.
     """
-    header = _header(grid, times_T, about)
-    with replacing(path) as draft, draft.open("wb") as raw:
-        with gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed:
-            file = cast("IO[bytes]", packed)
-            file.write(header)
-            for slab_ZYX in slabs:
-                file.write(np.ascontiguousarray(slab_ZYX, "<f4").data)
+    header = _header(grid, times_T, step_s, about)
+    with (
+        replacing(path) as draft,
+        draft.open("wb") as raw,
+        gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed,
+    ):
+        packed.write(header)
+        for slab_ZYX in slabs:
+            packed.write(np.ascontiguousarray(slab_ZYX, "<f4").data)
 
 
 def affine_ras(grid: Grid) -> np.ndarray:
@@ -42,7 +47,7 @@ def affine_ras(grid: Grid) -> np.ndarray:
     return np.vstack([LPS_TO_RAS @ grid.matrix_of_centres, [0, 0, 0, 1]])
 
 
-def _header(grid: Grid, times_T: Sequence[np.datetime64], about: str) -> bytes:
+def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: str) -> bytes:
     """The header and the empty list of extensions, 352 bytes."""
     try:
         from nibabel.nifti1 import Nifti1Header
@@ -54,13 +59,10 @@ def _header(grid: Grid, times_T: Sequence[np.datetime64], about: str) -> bytes:
     header.set_xyzt_units("mm", "sec")
     affine = affine_ras(grid)
     header.set_sform(affine, code=ALIGNED)
-    try:
-        header.set_qform(affine, code=ALIGNED, strip_shears=False)
-    except ValueError:  # a quaternion has no shear
-        header["qform_code"] = 0
-    seconds = (np.array(times_T, "datetime64[ns]") - np.datetime64(times_T[0], "ns")).astype(np.int64) / 1e9
-    step = float(np.median(np.diff(seconds))) if len(times_T) > 1 else 0.0
-    header["pixdim"][1:5] = [*grid.spacing[::-1], step]
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(directions.T @ directions - np.eye(3)).max() < SHEAR:  # a quaternion has no shear
+        header.set_qform(affine, code=ALIGNED, strip_shears=True)
+    header["pixdim"][1:5] = [*grid.spacing[::-1], float(f"{step_s:.5g}")]  # days as float64 are exact to a microsecond
     header["toffset"] = _offset(times_T[0])
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["descrip"] = about.encode("ascii", "replace")[:79]
@@ -69,10 +71,4 @@ def _header(grid: Grid, times_T: Sequence[np.datetime64], about: str) -> bytes:
 
 
 def _offset(first: np.datetime64) -> float:
-    from pipelines.calendar import elapsed_seconds
-
-    return elapsed_seconds(first) if is_elapsed(first) else 0.0
-
-
-def time_texts(times_T: Sequence[np.datetime64]) -> list[str]:
-    return [iso_utc(moment) for moment in times_T]
+    return round(elapsed_seconds(first), 5) if is_elapsed(first) else 0.0

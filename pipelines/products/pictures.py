@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from pipelines.calendar import is_elapsed
 from pipelines.grid import Grid
 from pipelines.products.canvas import INK, MUTED, STYLE, day, draw_scale, drawing, heading, label, save_animation, write_on
 from pipelines.products.frames import Frame, Shades, extent_of, frame_labels, shades_for
@@ -25,6 +27,8 @@ from pipelines.products.report import shown
 from pipelines.products.slices import SliceView
 
 MOST_COLUMNS = 6
+MINUTE = np.timedelta64(60, "s")
+NOT_SEEN = "#2f4a6d"  # in images of a patient, which are grey themselves
 
 
 @dataclass(frozen=True)
@@ -74,25 +78,29 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
         draw_scale(figure.axes[0], extent_of(maps.grid), unit)
-        notes = ["Grey: not observed.", flat_widths(maps), f"{crs}, ticks in {unit}", maps.note]
+        missing = "Grey" if maps.grid.is_on_earth else "Blue"
+        frame = f"{crs}, ticks in {unit}" if maps.grid.is_on_earth else ""
+        notes = [f"{missing}: not observed.", flat_widths(maps), frame]
+        figure.text(0.22 / size_x, 1 - 0.86 / size_y, maps.note, size=8, color=MUTED, va="center")
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
 
 def _rows(maps: Maps) -> list[_Row]:
     known = [frame for frame in maps.truth if frame is not None]
-    shades = shades_for(maps.variable, [*maps.context, *maps.forecast, *known])
+    shades = shades_of(maps, known)
     columns = min(max(len(maps.forecast), 1), MOST_COLUMNS)
     picked = sorted({round(i) for i in np.linspace(0, len(maps.forecast) - 1, columns)})
     forecast, truth = [maps.forecast[i] for i in picked], [maps.truth[i] for i in picked]
     context = maps.context[-columns:]
-    part = f"\n({len(context)} of {maps.context_dates} dates)" if maps.context_dates > len(context) else ""
+    noun = "frames" if is_elapsed(maps.forecast[0].date) else "dates"
+    part = f"\n({len(context)} of {maps.context_dates} {noun})" if maps.context_dates > len(context) else ""
     offset = max(len(picked), len(context)) - len(context)
-    rows = [_Row(f"Context{part}", context, shades, _days(context), offset)] if context else []
-    rows.append(_Row("Forecast", forecast, shades, _days(forecast)))
+    rows = [_Row(f"Context{part}", context, shades, _days(maps, context), offset)] if context else []
+    rows.append(_Row("Forecast", forecast, shades, _days(maps, forecast)))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
         notes = ["" if error is None else f"MAE {shown(np.nanmean(np.abs(error.values_YX)), 'number')}" for error in errors]
-        rows.append(_Row("Observed", truth, shades, _days(truth)))
+        rows.append(_Row("Observed", truth, shades, _days(maps, truth)))
         seen = [np.abs(error.values_YX[np.isfinite(error.values_YX)]) for error in errors if error]
         largest = float(np.percentile(np.concatenate(seen), 98)) if seen else 1.0
         shades_of_errors = Shades("RdBu_r", -(largest or 1.0), largest or 1.0)
@@ -100,12 +108,21 @@ def _rows(maps: Maps) -> list[_Row]:
     if maps.width and not flat_widths(maps):
         width = [maps.width[i] for i in picked]
         text = f"Width of\nthe {f'{100 * maps.interval:g} %' if maps.interval else ''}\ninterval"
-        rows.append(_Row(text, width, replace(shades_for("", width), colours="cividis"), _days(width), extend="both"))
+        rows.append(_Row(text, width, replace(shades_for("", width), colours="cividis"), _days(maps, width), extend="both"))
     return rows
 
 
-def _days(frames: Sequence[Frame | None]) -> list[str]:
-    return [day(frame.date) if frame else "" for frame in frames]
+def shades_of(maps: Maps, known: Sequence[Frame] = ()) -> Shades:
+    """The colours of a variable; images of a patient are grey."""
+    shades = shades_for(maps.variable, [*maps.context, *maps.forecast, *known])
+    return shades if maps.grid.is_on_earth else replace(shades, colours="gray")
+
+
+def _days(maps: Maps, frames: Sequence[Frame | None]) -> list[str]:
+    """The dates; with seconds where frames lie less than a minute apart."""
+    dates = [frame.date for frame in (*maps.context, *maps.forecast)]
+    is_fast = any(later - earlier < MINUTE for earlier, later in pairwise(dates))
+    return [day(frame.date, exact=is_fast) if frame else "" for frame in frames]
 
 
 def flat_widths(maps: Maps) -> str:
@@ -148,7 +165,7 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
 def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, ticks: bool = False) -> AxesImage | None:
     """One map on `axes`, north up; returns the image, or None where there is nothing to show."""
     extent = extent_of(grid)
-    axes.set_facecolor(GREY)
+    axes.set_facecolor(GREY if grid.is_on_earth else NOT_SEEN)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     if ticks:
         axes.locator_params(nbins=2)
@@ -169,7 +186,7 @@ def draw_three_planes(
     planes: Sequence[tuple[SliceView, np.ndarray]], variable: str, unit: str, path: Path, title: str, subtitle: str
 ) -> None:
     """Writes a PNG: planes of one volume beside each other, to one scale in mm, with the sides of the patient."""
-    shades = shades_for(variable, [Frame(np.datetime64("NaT"), values_YX) for _, values_YX in planes])
+    shades = replace(shades_for(variable, [Frame(np.datetime64("NaT"), values_YX) for _, values_YX in planes]), colours="gray")
     extents = [extent_of(view.grid) for view, _ in planes]
     ratios = [right - left for left, right, _, _ in extents]
     height_in = 9.0 * max(top - bottom for *_, bottom, top in extents) / sum(ratios)
@@ -192,13 +209,13 @@ def draw_three_planes(
             bar.outline.set_linewidth(0.4)
             bar.ax.tick_params(labelsize=8, length=2, width=0.5)
             bar.set_label(label(variable, unit), size=8.5)
-        note = "Letters: right, left, anterior, posterior, head, feet of the patient. Grey: not observed."
+        note = "Letters: right, left, anterior, posterior, head, feet of the patient. Blue: not observed."
         figure.text(0.22 / size_x, 0.16 / size_y, note, size=8, color=MUTED, va="center")
 
 
 def draw_animation(maps: Maps, path: Path, title: str) -> None:
     """Writes a GIF: the context's dates, then the forecast's, then a pause; date and kind stand in every frame."""
-    shades = shades_for(maps.variable, [*maps.context, *maps.forecast])
+    shades = shades_of(maps)
     steps = [(frame, "observed", MUTED) for frame in maps.context] + [(frame, "forecast", "#b3400e") for frame in maps.forecast]
     pictures = [_animation_frame(maps, frame, kind, colour, shades, title) for frame, kind, colour in steps]
     save_animation(pictures, path, milliseconds=700, pause=3)

@@ -53,6 +53,8 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
     zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
     subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
+    if request.grid.is_volume:
+        subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, model {lineage.model_hash[:12]}"
     draw_quicklook(maps, pictures / QUICKLOOK, title, subtitle)
     draw_animation(maps, pictures / ANIMATION, title)
     if request.grid.is_volume:

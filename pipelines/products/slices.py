@@ -9,7 +9,11 @@ import xarray as xr
 
 from pipelines.grid import Grid
 
-TOWARDS = (("R", "L"), ("A", "P"), ("F", "H"))  # the two ends of each axis of LPS: right to left, anterior to posterior, feet to head
+TOWARDS = (
+    ("R", "L"),
+    ("A", "P"),
+    ("F", "H"),
+)  # the two ends of each axis of LPS: right to left, anterior to posterior, feet to head
 DOWN = (1, 1, -1)  # the direction along each axis of LPS that radiologists draw downwards; to the right it is 1 for all
 PLANES = ("z", "y", "x")
 

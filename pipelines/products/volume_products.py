@@ -58,10 +58,13 @@ def write_volumes(forecast: ForecastFields, card: ModelCard, folder: Path) -> li
     """
     request, staged, grid = forecast.request, forecast.staged, forecast.request.grid
     folder.mkdir(parents=True, exist_ok=True)
+    issued = request.dataset["time"].values[request.steps.issue]
+    step_s = float(np.median(np.diff([issued, *request.target_utc]) / np.timedelta64(1, "s")))
     files = []
     for variable, role in dict.fromkeys((field.variable, field.role) for field in staged.fields):
         name = f"{role}_{variable}.nii.gz"
-        write_nifti(folder / name, _values(staged, grid, variable, role), grid, request.target_utc, f"driftline {role} of {variable}")
+        values, about = _values(staged, grid, variable, role), f"driftline {role} of {variable}"
+        write_nifti(folder / name, values, grid, request.target_utc, step_s, about)
         files.append({"file": name, "variable": variable, "role": ROLES[role], "unit": request.units.get(variable, "")})
     rows = measure(forecast)
     write_text(folder / MEASUREMENTS, as_csv(rows))
@@ -149,6 +152,6 @@ def as_csv(rows: Sequence[Measured]) -> str:
     for row in rows:
         seconds = (row.time.astype("datetime64[ns]") - first) / np.timedelta64(1, "s")
         figures = ["" if value is None else f"{value:.7g}" for value in (row.mean, row.std, row.least, row.most)]
-        when = [iso_utc(row.time), f"{seconds:.6f}".rstrip("0").rstrip(".")]
+        when = [iso_utc(row.time), f"{seconds:.5f}".rstrip("0").rstrip(".")]
         writer.writerow([*when, row.kind, row.variable, row.unit, row.voxels, *figures])
     return text.getvalue()

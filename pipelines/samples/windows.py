@@ -216,7 +216,7 @@ def day_text(day: float) -> str:
     >>> day_text(0.5)
     '1970-01-01T12:00'
     """
-    moment: np.datetime64 = from_days(np.array(day))[()]
+    moment = from_days(np.array([day]))[0]
     return elapsed_text(moment) if is_elapsed(moment) else str(np.datetime_as_string(moment, unit="m")).removesuffix("T00:00")
 
 

@@ -33,7 +33,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Series:
-    """What a chosen series holds: `slots[t]` are the slices of time t, from the first along the normal; None where one is missing."""
+    """What a chosen series holds: `slots[t]` are the slices of time t, the first along the normal first; None: missing."""
 
     grid: Grid
     band: Band
@@ -161,7 +161,9 @@ def choose_series(headers: Sequence[Header], wanted: str) -> tuple[list[Header],
         numbered = [[one for one in of_uid if str(one.get("SeriesNumber", "")) == wanted] for _, of_uid in all_of_uid]
         found = [one for one in numbered if one]
     if len(found) != 1:
-        problem = f"source.series {wanted[:20]!r} is none of them" if not found else f"{len(found)} series have the number {wanted}"
+        problem = (
+            f"source.series {wanted[:20]!r} is none of them" if not found else f"{len(found)} series have the number {wanted}"
+        )
         raise RequestError(f"{problem}; there are:\n{listed}")
     left = len(headers) - len(found[0])
     return found[0], [f"not used: {left} images of other series"] if left else []
@@ -170,7 +172,7 @@ def choose_series(headers: Sequence[Header], wanted: str) -> tuple[list[Header],
 def describe_series(headers: Sequence[Header]) -> str:
     """Number, kind and size of a series: nothing that names a person."""
     numbers = sorted({str(header.get("SeriesNumber", "without number")) for header in headers})
-    modality, sizes = str(headers[0].get("Modality", "unknown"))[:4], defaultdict(int)
+    modality, sizes = str(headers[0].get("Modality", "unknown"))[:4], defaultdict[str, int](int)
     for header in headers:
         sizes[f"{header.content.Rows} x {header.content.Columns}"] += 1
     frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
@@ -193,13 +195,17 @@ def build_series(
         order = order_times(frames, slices.of_frame, depth, frame_time)
         if len(order.times_T) == 1 and 1 < depth < 3:
             raise RequestError(
-                f"missing slices: {depth} slices of one time, whose spacing nothing proves; a volume has at least 3, export all of them"
+                f"missing slices: {depth} of one time, and nothing proves their spacing; export all slices (at least 3)"
             )
     except RequestError as e:
         raise RequestError(f"series of {about}: {e}") from e
     notes = [*notes, *order.notes]
     if depth < 3:
-        what = "one slice; its thickness is taken for the size of a voxel" if depth == 1 else "2 slices, whose distance nothing else proves"
+        what = (
+            "one slice; its thickness is taken for the size of a voxel"
+            if depth == 1
+            else "2 slices, whose distance nothing else proves"
+        )
         notes.append(f"the volumes have {what}")
     slots = [[None] * depth for _ in order.times_T]
     for frame, k, t in zip(frames, slices.of_frame, order.of_frame, strict=True):
@@ -211,14 +217,22 @@ def build_series(
     is_converted = len(scaling) > 1
     first = frames[0].values
     if is_converted:
-        notes.append(f"scale and offset differ between images ({len(scaling)} pairs): values are converted to physical ones, float32")
+        notes.append(
+            f"scale and offset differ between images ({len(scaling)} pairs): values are converted to physical ones, float32"
+        )
     nodata = None if first.padding is None or is_converted else float(first.padding[0])
     scale, offset = (1.0, 0.0) if is_converted else (first.slope, first.intercept)
     band = completed_band(requested, scale, offset, nodata, first.unit)
     return Series(
-        slices.grid, band, CONVERTED if is_converted else np.dtype(first.dtype), order.times_T, tuple(tuple(one) for one in slots),
-        is_converted, tuple(notes), tuple([*refused, *_refusals(frames, order, depth)]),
-    )  # fmt: skip
+        grid=slices.grid,
+        band=band,
+        dtype=CONVERTED if is_converted else np.dtype(first.dtype),
+        times_T=order.times_T,
+        slots=tuple(tuple(of_time) for of_time in slots),
+        is_converted=is_converted,
+        notes=tuple(notes),
+        refused=(*refused, *_refusals(frames, order, depth)),
+    )
 
 
 def _refusals(frames: Sequence[Frame], order: Order, depth: int) -> list[SceneRefused]:
@@ -245,7 +259,7 @@ def decode_frames(path: Path, wanted: Sequence[tuple[int, Frame]], scene_id: str
 
     Raises SceneRefused(unreadable, driver).
     """
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     indices = sorted({frame.index for _, frame in wanted})
     file = wanted[0][1].file

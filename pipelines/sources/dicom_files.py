@@ -143,8 +143,8 @@ def _listed(directory: Path, content: Dataset) -> list[Path]:
             missing += 1
     if missing:
         raise RequestError(
-            f"the DICOMDIR lists {missing} files that are not there or no DICOM, and {len(paths)} that are: copy the whole medium, "
-            "or name the folder of the images in place of the DICOMDIR"
+            f"the DICOMDIR lists {missing} files that are not there or no DICOM, and {len(paths)} that are: copy the whole "
+            "medium, or name the folder of the images in place of the DICOMDIR"
         )
     return paths
 
@@ -212,7 +212,9 @@ def _fault_of_pixels(file: Any, content: Dataset, size: int) -> str:
     else:
         return "its pixel data have a wrong value representation"
     if syntax.is_encapsulated:
-        return _fault_of_fragments(file, content, size) if length == UNDEFINED else "its compressed pixel data are not in fragments"
+        return (
+            _fault_of_fragments(file, content, size) if length == UNDEFINED else "its compressed pixel data are not in fragments"
+        )
     expected, there = expected_bytes(content), size - file.tell()
     if length < expected:
         return f"it has {length} bytes of pixel data, rows, columns and frames make {expected}"

@@ -192,7 +192,7 @@ def _plain(of: Dataset, scaling: Dataset) -> Frame:
             ("inversion time", number(of, "InversionTime")),
             ("b-value", number(of, "DiffusionBValue")),
             ("diffusion direction", _direction(of)),
-            ("image type", _image_type(of)[2:] + ((str(of.get("ComplexImageComponent") or ""),))),
+            ("image type", (*_image_type(of)[2:], str(of.get("ComplexImageComponent") or ""))),
         ),
     )
 

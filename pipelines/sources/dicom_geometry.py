@@ -49,7 +49,9 @@ def place_slices(frames: Sequence[Frame], frame_uid: str) -> Slices:
         thickness = frames[0].thickness
         if len(frames) == 1 or not thickness:
             images = f"all {len(frames)} images lie" if len(frames) > 1 else "the one image lies"
-            raise RequestError(f"not a volume: {images} at one slice position{'' if thickness else ', and no thickness is stated'}")
+            raise RequestError(
+                f"not a volume: {images} at one slice position{'' if thickness else ', and no thickness is stated'}"
+            )
         step = normal * thickness
     else:
         step = _step(centres, normal, frames, of_frame)
@@ -60,7 +62,9 @@ def place_slices(frames: Sequence[Frame], frame_uid: str) -> Slices:
 def _check_alike(frames: Sequence[Frame]) -> None:
     localizers = sum("LOCALIZER" in frame.image_type for frame in frames)
     if localizers:
-        raise RequestError(f"localizer: {localizers} of {len(frames)} images are scouts to plan a scan on, no volume; choose another")
+        raise RequestError(
+            f"localizer: {localizers} of {len(frames)} images are scouts to plan a scan on, no volume; choose another"
+        )
     _only_one(frames, lambda frame: frame.shape_yx, "mixed sizes", "rows x columns", "{0[0]} x {0[1]}")
     unplaced = sum(frame.position is None or frame.orientation is None for frame in frames)
     if unplaced:
@@ -120,13 +124,14 @@ def _step(centres: np.ndarray, normal: np.ndarray, frames: Sequence[Frame], of_f
     holes = round(widest / least) - 1
     is_whole = holes >= 1 and np.abs(along / least - np.round(along / least)).max() < 0.05
     if is_whole and _has_gap(frames, of_frame, at):
+        lacking = int(np.round(along / least - 1).sum())
         raise RequestError(
-            f"missing slices: {int(np.round(along / least - 1).sum())} of {int(np.round(along / least).sum()) + 1} are not there; the "
-            f"first after slice {int(uneven.argmax() if uneven[at] else at) + 1}, where the numbers of the images have a gap too"
+            f"missing slices: {lacking} of {count + lacking} are not there; the widest gap follows slice {at + 1}, where the "
+            "numbers of the images have a gap too; export all slices"
         )
     guess = f", as if {holes} slice{'s' * (holes > 1)} were left out" if is_whole else ""
     raise RequestError(
-        f"uneven increments: the slices lie {least:.4g} to {widest:.4g} mm apart, the widest between slices {at + 1} and {at + 2} of "
+        f"uneven increments: the slices lie {least:.4g} to {widest:.4g} mm apart, widest between slices {at + 1} and {at + 2} of "
         f"{count}{guess}; export all slices, or resample the series to even ones first"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ HOW = "state the seconds between two frames as source.frame_time"
 
 @dataclass(frozen=True)
 class Order:
-    """`of_frame`: the index of the time of each frame. `times_T`: datetime64[ns], rising. `missing`: time -> slices without image.
+    """`of_frame`: the index of the time of each frame. `times_T`: datetime64[ns], rising. `missing`: time -> lacking slices.
 
     `notes` say what was concluded rather than read.
     """
@@ -60,7 +61,9 @@ def order_times(frames: Sequence[Frame], of_slice: np.ndarray, slices: int, fram
         moment = _least([frame.clues.acquired for frame in frames])
         is_known = moment is not None and not is_elapsed(moment)
         notes = () if is_known else ("no acquisition date is stated: the time is unknown",)
-        return Order(np.zeros(len(frames), np.int64), np.array([moment if is_known else UNKNOWN_ORIGIN], "datetime64[ns]"), {}, notes)
+        return Order(
+            np.zeros(len(frames), np.int64), np.array([moment if is_known else UNKNOWN_ORIGIN], "datetime64[ns]"), {}, notes
+        )
     _check_contrasts(frames, of_slice)
     for clue in CLUES:
         values = [clue.value(frame.clues) for frame in frames]
@@ -112,14 +115,16 @@ def _by_instance(
     if not is_numbered or (frame_time is None and not repetition):
         known = "no temporal position, trigger, reference, acquisition or content time tells them apart"
         if slices == 1:
-            raise RequestError(f"not a volume: all {most} images lie at one slice position, and {known}; if they are frames, {HOW}")
+            raise RequestError(
+                f"not a volume: all {most} images lie at one slice position, and {known}; if they are frames, {HOW}"
+            )
         remedy = f"; if they are frames, {HOW}" if is_numbered else ": remove the copies"
         raise RequestError(f"duplicate slices: up to {most} images lie at one position, and {known}{remedy}")
     if counts.min() != counts.max():
         few = int((counts < most).sum())
         raise RequestError(
-            f"missing slices: {few} of {slices} slice positions have fewer images than the {most} of the others, and nothing tells "
-            "which time they lack; export the whole series"
+            f"missing slices: {few} of {slices} slice positions have fewer images than the {most} of the others, and nothing "
+            "tells which time they lack; export the whole series"
         )
     return _dated(frames, of_slice, slices, _ranks(np.array(values), of_slice), INSTANCE, frame_time)
 
@@ -131,9 +136,13 @@ def _dated(
     frames: Sequence[Frame], of_slice: np.ndarray, slices: int, of_frame: np.ndarray, clue: Clue, frame_time: float | None
 ) -> Order:
     count = int(of_frame.max()) + 1
-    missing = {t: lacking for t in range(count) if (lacking := sorted(set(range(slices)) - set(of_slice[of_frame == t].tolist())))}
+    missing = {
+        t: lacking for t in range(count) if (lacking := sorted(set(range(slices)) - set(of_slice[of_frame == t].tolist())))
+    }
     if len(missing) == count:
-        raise RequestError(f"missing slices: each of the {count} times lacks some of the {slices} slices; export the whole series")
+        raise RequestError(
+            f"missing slices: each of the {count} times lacks some of the {slices} slices; export the whole series"
+        )
     times_T, notes = _times(frames, of_frame, count, clue, frame_time)
     return Order(of_frame, times_T, missing, notes)
 
@@ -149,7 +158,10 @@ def _times(
     origin = start.astype("datetime64[ns]") if is_dated else UNKNOWN_ORIGIN
     undated = () if is_dated else ("no acquisition date is stated: times are seconds since the first frame",)
     if frame_time is not None:
-        return origin + _nanoseconds(frame_time * np.arange(count)), (*undated, f"times by source.frame_time: {frame_time:g} s apart")
+        return origin + _nanoseconds(frame_time * np.arange(count)), (
+            *undated,
+            f"times by source.frame_time: {frame_time:g} s apart",
+        )
     for name in ("trigger_s", "reference_s"):
         seconds = [_mean([getattr(one, name) for one in of_time]) for of_time in clues]
         if _rises(seconds):
@@ -163,8 +175,9 @@ def _times(
     repetition = frames[0].clues.repetition_s
     if not repetition:
         raise RequestError(f"no frame times: {clue.text} orders the {count} times, and no element says when they were; {HOW}")
-    why = f"frames are ordered by {clue.text}, and no element says when each was: the repetition time, {repetition:g} s, is taken for"
-    return origin + _nanoseconds(repetition * np.arange(count)), (*undated, f"{why} their interval (else state source.frame_time)")
+    why = f"frames are ordered by {clue.text}, and no element says when each was"
+    taken = f"the repetition time, {repetition:g} s, is taken for their interval (else state source.frame_time)"
+    return origin + _nanoseconds(repetition * np.arange(count)), (*undated, f"{why}: {taken}")
 
 
 def _nanoseconds(seconds: np.ndarray) -> np.ndarray:
@@ -180,7 +193,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _rises(values: Sequence[Any]) -> bool:
-    return all(value is not None for value in values) and all(a < b for a, b in zip(values[:-1], values[1:], strict=True))
+    return all(value is not None for value in values) and all(a < b for a, b in pairwise(values))
 
 
 def describe_kinds(frames: Sequence[Frame]) -> str:

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -47,8 +48,8 @@ class Volumes:
 class NiftiSource:
     """The volumes of a file, or of the files of a folder, as scenes; each is named by the number of its time.
 
-    `pattern` has a `{date:...}` in the names of a folder's files; without it dates (20240131, 2024-01-31) are found in the names, else
-    their last number is the place in the series, `frame_time` seconds apart.
+    `pattern` has a `{date:...}` in the names of a folder's files; without it dates (20240131, 2024-01-31) are found in the names,
+    else their last number is the place in the series, `frame_time` seconds apart.
     """
 
     path: Path
@@ -130,7 +131,9 @@ def is_nifti(path: Path) -> bool:
 
 def _folder(source: NiftiSource) -> Volumes:
     """The files of a folder in order of time. Those on another grid, or that cannot be read, are refused."""
-    paths = sorted(filter(is_nifti, source.path.rglob("*")), key=lambda path: natural_key(path.relative_to(source.path).as_posix()))
+    paths = sorted(
+        filter(is_nifti, source.path.rglob("*")), key=lambda path: natural_key(path.relative_to(source.path).as_posix())
+    )
     if not paths:
         raise RequestError(f"{source.path} holds no NIfTI file ({' or '.join(SUFFIXES)})")
     files, notes = _dated(source, paths)
@@ -155,7 +158,9 @@ def _folder(source: NiftiSource) -> Volumes:
             "in the scanner, and volumes are not resampled here; register them to one grid first"
         )
     refused += [
-        SceneRefused(f"volume-{n:04d}", "wrong-grid", "it has another grid, type or scale than most; register it to their grid first")
+        SceneRefused(
+            f"volume-{n:04d}", "wrong-grid", "it has another grid, type or scale than most; register it to their grid first"
+        )
         for n in off
     ]
     notes += list(dict.fromkeys(note for one in kept for note in one[2].notes))
@@ -202,11 +207,13 @@ def _dated(source: NiftiSource, paths: list[Path]) -> tuple[list[tuple[Path, np.
         remedy = "state the seconds between two of them as source.frame_time"
         raise RequestError(f"the names of the {len(paths)} NIfTI files of the folder have numbers and no dates: {remedy}")
     first = min(order.values())
-    step = [(path, UNKNOWN_ORIGIN + np.timedelta64(round((n - first) * source.frame_time * 1e9), "ns")) for path, n in order.items()]
+    step = [
+        (path, UNKNOWN_ORIGIN + np.timedelta64(round((n - first) * source.frame_time * 1e9), "ns")) for path, n in order.items()
+    ]
     return _in_order(step), [UNDATED, f"files are ordered by the last number of their names, {source.frame_time:g} s apart"]
 
 
-def _in_order(files: list[tuple[Path, np.datetime64]]) -> list[tuple[Path, np.datetime64]]:
+def _in_order(files: Sequence[tuple[Path, np.datetime64]]) -> list[tuple[Path, np.datetime64]]:
     return sorted(files, key=lambda one: (one[1], str(one[0])))
 
 

@@ -66,7 +66,9 @@ def require_nibabel() -> None:
 
 
 def read_nifti_header(path: Path, label: str, affine: AffineChoice = "auto", frame_time: float | None = None) -> NiftiHeader:
-    """The header of a NIfTI-1 or NIfTI-2 file. Raises SceneRefused(unreadable, truncated, driver, wrong-grid, wrong-dtype, no-date).
+    """The header of a NIfTI-1 or NIfTI-2 file.
+
+    Raises SceneRefused(unreadable, truncated, too-large, driver, wrong-grid, wrong-unit, wrong-dtype, wrong-scale, no-date).
 
     frame_time: seconds between two volumes, in place of what the header says. affine: which of two that contradict each other.
     """
@@ -134,7 +136,9 @@ def _shape(header: Nifti1Header, label: str) -> tuple[int, int, int, int]:
     if len(sizes) < 3 or min(sizes) < 1:
         raise SceneRefused(label, "unreadable", f"it has the dimensions {sizes}; a volume has x, y, z, and t if it is a series")
     if any(size > 1 for size in sizes[4:]):
-        raise SceneRefused(label, "wrong-grid", f"it has {len(sizes)} dimensions {sizes}: vectors and tensors are no series in time")
+        raise SceneRefused(
+            label, "wrong-grid", f"it has {len(sizes)} dimensions {sizes}: vectors and tensors are no series in time"
+        )
     if np.prod([float(size) for size in sizes]) > MAX_VOXELS:
         raise SceneRefused(label, "too-large", f"it declares {sizes} voxels, the limit is {MAX_VOXELS}")
     x, y, z, t = (*sizes[:3], sizes[3] if len(sizes) > 3 else 1)
@@ -165,15 +169,19 @@ def _grid(header: Nifti1Header, shape_xyz: tuple[int, ...], label: str, choice: 
                 try:
                     known[name] = np.asarray(getattr(header, f"get_{name}")(), float)
                 except Exception:  # a quaternion that is none
-                    raise SceneRefused(label, "wrong-grid", f"its {name} is no affine; write a right one with nibabel or fslorient") from None
+                    raise SceneRefused(
+                        label, "wrong-grid", f"its {name} is no affine; write a right one with nibabel or fslorient"
+                    ) from None
     if choice != "auto" and choice not in known:
         there = " and ".join(known) or "none"
         raise SceneRefused(label, "wrong-grid", f"source.affine asks for the {choice}, and the file states {there}")
     if not known:
         remedy = "write one (nibabel, fslorient): nothing is assumed"
-        raise SceneRefused(label, "wrong-grid", f"it states no position in the patient (sform and qform have the code 0); {remedy}")
+        raise SceneRefused(
+            label, "wrong-grid", f"it states no position in the patient (sform and qform have the code 0); {remedy}"
+        )
     if len(known) == 2:
-        voxels = _difference(*known.values(), shape_xyz)
+        voxels = _difference(known["sform"], known["qform"], shape_xyz)
         if voxels > SAME_AFFINE and choice == "auto":
             detail = f"its sform and qform contradict each other by up to {voxels:.3g} voxels"
             raise SceneRefused(label, "wrong-grid", f"{detail}: say which counts, source.affine: sform or qform")
@@ -212,7 +220,9 @@ def _frame_time(header: Nifti1Header, frames: int, label: str, asked: float | No
         said = f"the header says {number:g} {'of an unknown unit' if unit == 'unknown' else unit}"
         return asked, [f"times by source.frame_time: {asked:g} s apart ({said})"]
     if unit not in SECONDS:
-        raise SceneRefused(label, "no-date", f"its fourth axis is in {unit}, which is no time: state source.frame_time if it is one")
+        raise SceneRefused(
+            label, "no-date", f"its fourth axis is in {unit}, which is no time: state source.frame_time if it is one"
+        )
     if not np.isfinite(number) or number <= 0:
         remedy = "state the seconds between two volumes as source.frame_time"
         raise SceneRefused(label, "no-date", f"the header states {number:g} for the time between its {frames} volumes: {remedy}")
@@ -221,7 +231,9 @@ def _frame_time(header: Nifti1Header, frames: int, label: str, asked: float | No
         meant = next((number * factor for factor in (1e-3, 1.0, 1e-6) if 0.05 <= number * factor <= 60), None)
         remedy = f"state the right one in seconds, as source.frame_time{f': {meant:g}' if meant else ''}"
         shown = f"{number:g} {'(of an unknown unit)' if unit == 'unknown' else unit}"
-        raise SceneRefused(label, "no-date", f"{shown} between two volumes cannot be ({SHORTEST_S} to {LONGEST_S:g} s can): {remedy}")
+        raise SceneRefused(
+            label, "no-date", f"{shown} between two volumes cannot be ({SHORTEST_S} to {LONGEST_S:g} s can): {remedy}"
+        )
     if unit == "unknown":
         return seconds, [f"the header states no unit of time: {number:g} is taken for seconds (else state source.frame_time)"]
     return seconds, []

@@ -17,7 +17,9 @@ def require_grid(scene: Scene, there: Grid, asked: Grid) -> None:
     """Raises SceneRefused(wrong-grid) unless the volume is on the grid that is asked for."""
     if not there.is_aligned(asked):
         sizes = (" x ".join(map(str, grid.shape)) for grid in (there, asked))
-        detail = "it has {} voxels at another position, the cube {}; volumes are not resampled: register them first".format(*sizes)
+        detail = "it has {} voxels at another position, the cube {}; volumes are not resampled: register them first".format(
+            *sizes
+        )
         raise SceneRefused(scene.id, "wrong-grid", detail)
 
 
