@@ -114,6 +114,10 @@ class DicomSource:
     def _series(self) -> Series:
         """Raises RequestError for a folder without a series of volumes, or with several and no choice."""
         require_pydicom()
+        with without_warnings():  # elements are converted when they are asked for
+            return self._read_series()
+
+    def _read_series(self) -> Series:
         paths = list_dicom_files(self.path)
         headers, refused = read_headers(paths)
         chosen, notes = choose_series(headers, self.series)

@@ -7,6 +7,7 @@ its place there. Errors name a file by its number in the list of files, since na
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
+STANDARD = "1.2.840.10008."  # begins every UID of the standard
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 PIXEL_DATA = (0x7FE0, 0x0010)
@@ -41,17 +43,21 @@ class Header:
     fault: str = ""
 
     def get(self, keyword: str, default: Any = None) -> Any:
-        """The value of an element; the default where it is absent or empty."""
-        value = self.content.get(keyword)
+        """The value of an element; the default where it is absent, empty or not valid."""
+        try:
+            value = self.content.get(keyword)
+        except (ValueError, TypeError, NotImplementedError):  # pydicom converts on access
+            return default
         return default if value is None or value == "" else value
 
 
 def require_pydicom() -> None:
-    """Raises RequestError, which names the extra, where pydicom is not installed."""
+    """Raises RequestError, which names the extra, where pydicom is not installed. Its log, which repeats values, is turned off."""
     try:
         import pydicom  # noqa: F401
     except ImportError as e:
         raise RequestError("DICOM files need pydicom: pip install 'driftline[medical]'") from e
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 @contextmanager
@@ -168,11 +174,12 @@ def read_headers(paths: list[Path]) -> tuple[list[Header], list[SceneRefused]]:
 
 
 def _should_be_image(content: Dataset) -> bool:
-    """True for a header that ends before its image: of an image class by name, or so short that it states no class."""
+    """True for a header that ends before its image: of a class of images, of none, or of a standard one that is not whole."""
     from pydicom.uid import UID
 
-    kind = str(content.get("SOPClassUID") or content.file_meta.get("MediaStorageSOPClassUID") or "")
-    return not kind or "Image Storage" in UID(kind).name
+    kind = UID(str(content.get("SOPClassUID") or content.file_meta.get("MediaStorageSOPClassUID") or ""))
+    is_cut = kind.name == kind and (kind.startswith(STANDARD) or STANDARD.startswith(kind))
+    return is_cut or "Image Storage" in kind.name
 
 
 # ---------------------------------------------------------------- pixel data
