@@ -59,7 +59,7 @@ def _is_iso(value: object) -> object:
         return value
     if isinstance(value, str) and (elapsed := re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?) s", value)):
         return UNKNOWN_ORIGIN.astype("datetime64[us]").item() + timedelta(seconds=float(elapsed[1]))
-    raise ValueError("a date such as 2020-06-30, or 24.5 s since the first frame of images without dates")
+    raise ValueError("a date such as 2020-06-30")
 
 
 def _date_text(value: datetime) -> str:

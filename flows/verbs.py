@@ -136,7 +136,7 @@ def info_lines(cube: Json) -> Iterator[str]:
     """Lines about a cube, from what `pipelines.cube.history.describe` returns."""
     from pipelines.calendar import format_span
 
-    shape, is_undated = cube["shape"], cube["time_origin"] == "unknown"
+    shape, is_undated = cube["shape"], cube.get("time_origin") == "unknown"
     yield f"cube:      {cube['uri']}"
     yield f"snapshot:  {cube['snapshot']}, {cube['versions']} version{'s' * (cube['versions'] != 1)}; see `driftline history`"
     if shape["time"]:

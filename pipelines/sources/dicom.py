@@ -143,15 +143,31 @@ def _asset(slot: Slot) -> Asset:
 # ---------------------------------------------------------------- which series
 
 
+def list_series(path: Path) -> list[str]:
+    """A line about each series below `path`. Raises RequestError where no file is DICOM."""
+    with without_warnings():
+        return describe_all(by_series(read_headers(list_dicom_files(path))[0]))
+
+
+def by_series(headers: Sequence[Header]) -> dict[str, list[Header]]:
+    """SeriesInstanceUID -> its headers, in the order of the files."""
+    found: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        found[str(header.get("SeriesInstanceUID", ""))].append(header)
+    return found
+
+
+def describe_all(found: Mapping[str, Sequence[Header]]) -> list[str]:
+    return [f"  #{k} {describe_series(headers)}" for k, headers in enumerate(found.values(), 1)]
+
+
 def choose_series(headers: Sequence[Header], wanted: str) -> tuple[list[Header], list[str]]:
     """The headers of the one series, or of the one that is `wanted`, and what was not used. Raises RequestError, with a list."""
-    by_uid: dict[str, list[Header]] = defaultdict(list)
-    for header in headers:
-        by_uid[str(header.get("SeriesInstanceUID", ""))].append(header)
+    by_uid = by_series(headers)
     if not by_uid:
         raise RequestError("there are DICOM files, and none with an image that can be read")
     all_of_uid = list(by_uid.items())
-    listed = "\n".join(f"  #{k} {describe_series(found)}" for k, (_, found) in enumerate(all_of_uid, 1))
+    listed = "\n".join(describe_all(by_uid))
     if not wanted:
         if len(all_of_uid) > 1:
             remedy = "choose one by its number (source.series: 5), by its place (series: '#1') or by its SeriesInstanceUID"

@@ -52,7 +52,7 @@ class Header:
 
 
 def require_pydicom() -> None:
-    """Raises RequestError, which names the extra, where pydicom is not installed. Its log, which repeats values, is turned off."""
+    """Raises RequestError, which names the extra, where pydicom is not installed. Turns off its log, which repeats values."""
     try:
         import pydicom  # noqa: F401
     except ImportError as e:

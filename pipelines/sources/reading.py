@@ -130,7 +130,8 @@ class SceneReader:
             if there.is_aligned(grid):
                 continue
             if self.on_other_grid != "reproject":
-                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {RESAMPLE_IT}"
+                remedy = "volumes are not resampled: register them first" if grid.is_volume else RESAMPLE_IT
+                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {remedy}"
                 raise SceneRefused(scene.id, _difference(there, grid), detail)
             if not overlaps(there, grid):
                 detail = f"band {name} is on {_outline(there)}, outside the cube's {_outline(grid)}"
@@ -226,7 +227,7 @@ def _outline(grid: Grid) -> str:
     bounds = ", ".join(f"{v:.10g}" for v in (grid.bounds if grid.is_volume else grid.bounds_xy))
     frame, shape = grid.frame, " x ".join(map(str, grid.shape))
     if isinstance(frame, PatientFrame):
-        return f"patient frame {frame.uid or 'without a UID'} {shape} voxels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} mm"
+        return f"a frame of a patient, {shape} voxels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} mm"
     crs = frame if len(frame) < 40 else frame.replace('"', "'").split(",")[0] + "...]"
     return f"{crs} {shape} pixels of {abs(grid.resolution_xy[0]):.9g} at ({bounds})"
 

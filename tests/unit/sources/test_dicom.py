@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-
-pytest.importorskip("pydicom")
 import nibabel
+import numpy as np
 import pydicom
+import pytest
+from made_dicom import classic, dataset, enhanced, mosaic, save, volumes, write_series
 from pydicom.uid import RLELossless
 
 from pipelines.calendar import UNKNOWN_ORIGIN
@@ -22,7 +21,6 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.products.nifti import affine_ras
 from pipelines.scene import Band
 from pipelines.sources.dicom import DicomSource
-from made_dicom import classic, dataset, enhanced, mosaic, save, volumes, write_series
 
 BAND = Band("bold")
 SECONDS = np.timedelta64(1, "s")

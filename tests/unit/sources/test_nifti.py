@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
-
-nibabel = pytest.importorskip("nibabel")
 
 from pipelines.calendar import UNKNOWN_ORIGIN
 from pipelines.cube.ingest import IngestSettings, ingest
@@ -151,7 +150,7 @@ def test_no_truncation_is_accepted(tmp_path: Path, suffix: str) -> None:
     for length in np.linspace(0, len(whole) - 1, 25).astype(int):
         path = tmp_path / f"cut-{length}{suffix}"
         path.write_bytes(whole[:length])
-        with pytest.raises((RequestError, SceneRefused), match="truncated|no NIfTI"):
+        with pytest.raises((RequestError, SceneRefused), match=r"truncated|no NIfTI"):
             read_all(NiftiSource(path, BAND))
 
 
