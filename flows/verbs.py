@@ -170,7 +170,11 @@ def _grid_lines(shape: Json, grid: Json) -> Iterator[str]:
     noun, axes = ("voxels", "slices x rows x columns") if "z" in shape else ("pixels", "rows x columns")
     if "crs" not in grid:
         spacing = " x ".join(f"{step:.6g}" for step in grid["spacing"])
-        yield f"{noun}:    {sizes} ({axes}) of {spacing} mm"
+        unit = grid.get("image_plane", "mm")
+        yield f"{noun}:    {sizes} ({axes}) of {spacing} {unit}"
+        if "image_plane" in grid:
+            yield "frame:     of the image alone: no file states its position"
+            return
         yield "frame:     of the patient, LPS in mm" + (
             ", a frame of reference is stated" if grid["frame_of_reference_uid"] else ""
         )

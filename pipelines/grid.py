@@ -67,12 +67,26 @@ class PatientFrame:
 
 
 @dataclass(frozen=True)
+class ImagePlane:
+    """Coordinates in an image whose position in the world no file states, such as ultrasound or video.
+
+    From its upper left corner, x to the right and y down, in `unit`: mm where the size of a pixel is known, else px.
+    """
+
+    unit: str = "px"
+
+
+Frame = str | PatientFrame | ImagePlane
+
+
+@dataclass(frozen=True)
 class Grid:
     """A regular grid: the position of each pixel or voxel of an array.
 
-    `frame` is what the world coordinates are in: a CRS (any string that `parse_crs` takes; `wkt` gives the canonical form) or a
-    `PatientFrame`. `transform` maps the index of a pixel's **outer corner** to the world, row by row, index order (column, row
-    [, slice]), world order (x, y[, z]): six numbers in two dimensions, the GDAL affine (a, b, c, d, e, f) as in `affine.Affine`
+    `frame` is what the world coordinates are in: a CRS (any string that `parse_crs` takes; `wkt` gives the canonical form), a
+    `PatientFrame` or an `ImagePlane`. `transform` maps the index of a pixel's **outer corner** to the world, row by row, index
+    order (column, row[, slice]), world order (x, y[, z]): six numbers in two dimensions, the GDAL affine (a, b, c, d, e, f) as in
+    `affine.Affine`
     (https://gdal.org/en/stable/tutorials/geotransforms_tut.html), twelve in three. `shape` is ([slices,] rows, columns).
 
     Raises ValueError if transform and shape do not fit each other.
@@ -85,7 +99,7 @@ class Grid:
     (('z', 'y', 'x'), (5.0, 1.0, 1.0), (-10.5, -20.5, 27.5))
     """
 
-    frame: str | PatientFrame
+    frame: Frame
     transform: tuple[float, ...]
     shape: tuple[int, ...]
 
@@ -99,7 +113,7 @@ class Grid:
         return cls(str(crs), tuple(float(v) for v in tuple(affine)[:6]), (int(shape_yx[0]), int(shape_yx[1])))
 
     @classmethod
-    def from_centres(cls, frame: str | PatientFrame, matrix: ArrayLike, shape: Sequence[int]) -> Grid:
+    def from_centres(cls, frame: Frame, matrix: ArrayLike, shape: Sequence[int]) -> Grid:
         """The grid whose `matrix` (n x (n + 1), rows as in `transform`) maps an index to the **centre** of its voxel.
 
         That is the convention of DICOM (PS3.3, C.7.6.2.1.1) and NIfTI; the corner is half a voxel before it on every axis.
@@ -117,10 +131,11 @@ class Grid:
 
     @property
     def crs(self) -> str:
-        """The CRS. Raises RequestError for the frame of a patient, which is not on Earth."""
-        if isinstance(self.frame, PatientFrame):
-            raise RequestError("this needs a position on Earth, but the images have the coordinates of a patient")
-        return self.frame
+        """The CRS. Raises RequestError for the frame of a patient or of an image, which is not on Earth."""
+        if isinstance(self.frame, str):
+            return self.frame
+        of = "a patient" if isinstance(self.frame, PatientFrame) else "their own plane"
+        raise RequestError(f"this needs a position on Earth, but the images have the coordinates of {of}")
 
     @property
     def wkt(self) -> str:
@@ -129,8 +144,13 @@ class Grid:
 
     @property
     def is_on_earth(self) -> bool:
-        """True if the coordinates are those of a CRS, False for those of a patient."""
-        return not isinstance(self.frame, PatientFrame)
+        """True if the coordinates are those of a CRS, False for those of a patient or of an image's own plane."""
+        return isinstance(self.frame, str)
+
+    @property
+    def unit(self) -> str:
+        """Of coordinates that are not on Earth: mm, or px where nothing states the size of a pixel."""
+        return self.frame.unit if isinstance(self.frame, ImagePlane) else "mm"
 
     @property
     def is_volume(self) -> bool:
@@ -240,6 +260,6 @@ class Grid:
         return bool(difference <= tolerance_px * np.abs(self.matrix[:, :-1]).max())
 
     def has_same_frame(self, other: Grid) -> bool:
-        if isinstance(self.frame, PatientFrame) or isinstance(other.frame, PatientFrame):
+        if not (self.is_on_earth and other.is_on_earth):
             return self.frame == other.frame
         return self.crs == other.crs or parse_crs(self.crs) == parse_crs(other.crs)

@@ -13,7 +13,7 @@ from pipelines.cube import store
 from pipelines.cube.integrity import naming_damage
 from pipelines.cube.plan import Step
 from pipelines.cube.steps import read_steps
-from pipelines.grid import Grid, PatientFrame
+from pipelines.grid import Grid, ImagePlane, PatientFrame
 
 BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
@@ -106,6 +106,8 @@ def _describe_grid(grid: Grid) -> dict[str, Any]:
     if isinstance(grid.frame, PatientFrame):
         frame = {"patient_frame": "LPS", "frame_of_reference_uid": grid.frame.uid}
         return {**frame, **{key: list(getattr(grid, key)) for key in ("transform", "spacing", "bounds")}}
+    if isinstance(grid.frame, ImagePlane):
+        return {"image_plane": grid.unit, **{key: list(getattr(grid, key)) for key in ("transform", "spacing", "bounds")}}
     keys = ("transform", "spacing", "bounds") if grid.is_volume else ("transform", "resolution_xy", "bounds_xy")
     return {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in keys}}
 

@@ -18,7 +18,7 @@ import xarray as xr
 from pipelines.calendar import iso_utc
 from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError
-from pipelines.grid import Grid, PatientFrame, parse_crs
+from pipelines.grid import Grid, parse_crs
 from pipelines.samples.variables import Variable, decode
 
 LEVEL_FACTOR = 3.0  # between medians of one band; values of another unit or scale differ by more
@@ -152,7 +152,9 @@ def range_of(name: str, unit: str | None, parts: Sequence[np.ndarray]) -> BandRa
 
 def pixel_metres(grid: Grid) -> float | None:
     """The side of a pixel in metres; None where the CRS has neither metres nor degrees."""
-    if isinstance(grid.frame, PatientFrame):
+    if not grid.is_on_earth:
+        if grid.unit != "mm":
+            return None
         return float(grid.pixel_size ** (1 / len(grid.shape))) / 1000
     crs, matrix = parse_crs(grid.crs), grid.matrix[:2, :2]
     side = math.sqrt(abs(float(np.linalg.det(matrix))))
@@ -167,7 +169,7 @@ def area_of(grid: Grid) -> list[float] | None:
     from rasterio.errors import CRSError
     from rasterio.warp import transform_bounds
 
-    if isinstance(grid.frame, PatientFrame) or grid.is_volume:
+    if not grid.is_on_earth or grid.is_volume:
         return None
     try:
         return [round(float(edge), 6) for edge in transform_bounds(parse_crs(grid.crs), "EPSG:4326", *grid.bounds_xy)]

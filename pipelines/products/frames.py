@@ -70,8 +70,8 @@ def crs_labels(text: str) -> dict[str, str]:
 
 
 def frame_labels(grid: Grid) -> dict[str, str]:
-    """What `crs_labels` says of a CRS; of a patient `patient, LPS` and mm."""
-    return crs_labels(grid.crs) if grid.is_on_earth else {"crs": "patient", "crs_unit": "mm"}
+    """What `crs_labels` says of a CRS; of a patient or an image its unit, mm or px."""
+    return crs_labels(grid.crs) if grid.is_on_earth else {"crs": "", "crs_unit": grid.unit}
 
 
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:

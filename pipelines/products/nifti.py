@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.calendar import elapsed_seconds, is_elapsed
 from pipelines.errors import RequestError
 from pipelines.files import replacing
-from pipelines.grid import Grid
+from pipelines.grid import Grid, PatientFrame
 from pipelines.sources.volumes import LPS_TO_RAS
 
 ALIGNED = 2  # NIFTI_XFORM_ALIGNED_ANAT: the coordinates of the input, whichever those were
@@ -26,9 +26,10 @@ LEVEL = 4  # of gzip: close to the size of 9, at a third of the time
 def write_nifti(
     path: Path, slabs: Iterable[np.ndarray], grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: str = ""
 ) -> None:
-    """Writes float32 volumes (t, z, y, x) as one .nii.gz of (x, y, z, t); `slabs` (some slices, y, x) come in order of t and z.
+    """Writes float32 volumes (t, z, y, x), or images (t, y, x), as one .nii.gz of (x, y, z, t).
 
-    sform and qform are the grid's affine; xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times, `toffset`
+    `slabs` (some slices, y, x), or (some rows, x), come in order of t and of the first axis. sform and qform are the grid's affine
+    (none where no file states a position); xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times, `toffset`
     the first time where times count from the first frame. The bytes depend on the arguments alone. Raises StorageFull.
     """
     header = _header(grid, times_T, step_s, about)
@@ -55,14 +56,17 @@ def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: 
         raise RequestError("products of volumes are NIfTI files, which need nibabel: pip install 'driftline[medical]'") from e
     header: Any = Nifti1Header(endianness="<")
     header.set_data_dtype(np.float32)
-    header.set_data_shape((*grid.shape[::-1], len(times_T)))
-    header.set_xyzt_units("mm", "sec")
-    affine = affine_ras(grid)
-    header.set_sform(affine, code=ALIGNED)
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    if np.abs(directions.T @ directions - np.eye(3)).max() < SHEAR:  # a quaternion has no shear
-        header.set_qform(affine, code=ALIGNED, strip_shears=True)
-    header["pixdim"][1:5] = [*grid.spacing[::-1], float(f"{step_s:.5g}")]  # days as float64 are exact to a microsecond
+    sizes, spacing = grid.shape[::-1], grid.spacing[::-1]
+    header.set_data_shape((*sizes, *[1] * (3 - len(sizes)), len(times_T)))
+    header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown", "sec")
+    if isinstance(grid.frame, PatientFrame):
+        affine = affine_ras(grid)
+        header.set_sform(affine, code=ALIGNED)
+        directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        if np.abs(directions.T @ directions - np.eye(3)).max() < SHEAR:  # a quaternion has no shear
+            header.set_qform(affine, code=ALIGNED, strip_shears=True)
+    spacing = (*spacing, *[1.0] * (3 - len(spacing)))
+    header["pixdim"][1:5] = [*spacing, float(f"{step_s:.5g}")]  # days as float64 are exact to a microsecond
     header["toffset"] = _offset(times_T[0])
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["descrip"] = about.encode("ascii", "replace")[:79]

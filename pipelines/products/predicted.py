@@ -53,12 +53,13 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
     zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
     subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
-    if request.grid.is_volume:
+    if not request.grid.is_on_earth:
         subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, model {lineage.model_hash[:12]}"
     draw_quicklook(maps, pictures / QUICKLOOK, title, subtitle)
     draw_animation(maps, pictures / ANIMATION, title)
     if request.grid.is_volume:
         draw_planes(forecast, pictures / PLANES, title, subtitle)
+    if not request.grid.is_on_earth:
         return course_of_volumes(write_volumes(forecast, card, folder))
     grid, dates, units, staged = request.grid, request.target_utc, request.units, forecast.staged
     cogs = write_forecast_cogs(staged, grid, dates, units, lineage, folder, interval=forecast.interval)

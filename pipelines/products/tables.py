@@ -163,7 +163,7 @@ def cube_facts(uri: str, snapshot: str | None = None) -> dict[str, str]:
     shape, usable, grid = cube["shape"], cube["mean_valid_fraction"], cube["grid"]
     sizes = " x ".join(str(shape[dim]) for dim in ("z", "y", "x") if dim in shape)
     steps = " x ".join(f"{abs(step):g}" for step in grid.get("resolution_xy") or grid["spacing"])
-    kind, unit = ("voxels" if "z" in shape else "pixels"), "" if "crs" in grid else " mm"
+    kind, unit = ("voxels" if "z" in shape else "pixels"), "" if "crs" in grid else f" {grid.get('image_plane', 'mm')}"
     dates = "frames" if cube["time_origin"] == "unknown" else "dates"
     first, last = (cube[end].replace("T", " ").removesuffix(" 00:00:00") for end in ("first", "last"))
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from pipelines.calendar import is_elapsed, iso_utc
 from pipelines.cube.store import bands_of
 from pipelines.files import write_json, write_text
-from pipelines.grid import Grid
+from pipelines.grid import Grid, PatientFrame
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.json_values import plain
 from pipelines.products.nifti import affine_ras, write_nifti
@@ -46,8 +47,8 @@ class Measured:
 
 
 def slabs(grid: Grid) -> list[slice]:
-    """Slices along z that hold at most `SLAB_VOXELS`."""
-    depth = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
+    """Parts of the first axis that hold at most `SLAB_VOXELS`."""
+    depth = max(1, SLAB_VOXELS // math.prod(grid.shape[1:]))
     return [slice(first, min(first + depth, grid.shape[0])) for first in range(0, grid.shape[0], depth)]
 
 
@@ -91,15 +92,22 @@ def _index(forecast: ForecastFields, card: ModelCard, files: Sequence[dict[str, 
         "time_origin": "unknown: seconds since the first frame" if undated else "UTC",
         "interval": forecast.interval,
         "grid": {
-            "shape_zyx": list(grid.shape),
-            "spacing_mm_zyx": list(grid.spacing),
-            "affine_ras_mm": affine_ras(grid).tolist(),
-            "affine_of": "voxel centres, index order x, y, z",
+            "axes": list(grid.dims),
+            "shape": list(grid.shape),
+            "spacing": list(grid.spacing),
+            "unit": grid.unit,
+            **_position(grid),
         },
         "lineage": asdict(lineage),
         "metrics": dict(forecast.metrics),
         "model": {**asdict(card), "weights": card.weights.name},
     }
+
+
+def _position(grid: Grid) -> dict[str, Any]:
+    if not isinstance(grid.frame, PatientFrame):
+        return {"position": "unknown: no file states one"}
+    return {"affine_ras_mm": affine_ras(grid).tolist(), "affine_of": "voxel centres, index order x, y, z"}
 
 
 # ---------------------------------------------------------------- measurements
@@ -125,7 +133,7 @@ def _observed(forecast: ForecastFields, index: int) -> Iterator[np.ndarray]:
     request = forecast.request
     bands = bands_of(request.dataset)
     for part in slabs(request.grid):
-        taken = request.dataset.isel(time=[index], z=part)
+        taken = request.dataset.isel({"time": [index], request.grid.dims[0]: part})
         x_NCZYX, valid_NZYX = decode(taken["image"].values, taken["valid"].values, bands, request.variables)
         yield np.where(valid_NZYX[0], x_NCZYX[0], np.nan)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy as np
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
+from pipelines.sources.dicom_cine import frame_times, is_cine, place_image
 from pipelines.sources.dicom_files import Header, keyed_uid, list_dicom_files, read_headers, require_pydicom, without_warnings
 from pipelines.sources.dicom_frames import Frame, UnreadableHeader, frames_of
-from pipelines.sources.dicom_geometry import place_slices
+from pipelines.sources.dicom_geometry import FEWEST, place_slices
 from pipelines.sources.dicom_times import Order, describe_kinds, order_times
 from pipelines.sources.source import Listing, Resampling
 from pipelines.sources.volumes import completed_band, require_grid, scene_of, stored_bytes
@@ -83,10 +84,11 @@ class DicomSource:
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
     ) -> np.ndarray:
-        """(names, z, y, x) as `Source.read` specifies; `rows` are slices. Raises SceneRefused."""
+        """(names, [z,] y, x) as `Source.read` specifies; `rows` are along the first axis of space. Raises SceneRefused."""
         series = self._series
         require_grid(scene, series.grid, grid)
-        slots = series.slots[int(scene.id.removeprefix("frame-"))][rows or slice(None)]
+        rows, is_volume = rows or slice(None), series.grid.is_volume
+        slots = series.slots[int(scene.id.removeprefix("frame-"))][rows if is_volume else slice(None)]
         of_file: dict[Path, list[tuple[int, Frame]]] = defaultdict(list)
         for k, slot in enumerate(slots):
             if slot is None:
@@ -96,7 +98,7 @@ class DicomSource:
         for path, wanted in of_file.items():
             for k, stored_YX in decode_frames(path, wanted, scene.id):
                 volume_ZYX[k] = self._as_cube(stored_YX, slots[k])
-        return volume_ZYX[None]
+        return volume_ZYX[None] if is_volume else volume_ZYX[:, rows]
 
     def _as_cube(self, stored_YX: np.ndarray, slot: Slot | None) -> np.ndarray:
         """Stored values of a file as those of the cube: the same, or physical ones; padding is the band's nodata, or NaN."""
@@ -207,52 +209,73 @@ def build_series(
     frames: Sequence[Frame], files: Mapping[int, Header], frame_uid: str, requested: Band, frame_time: float | None,
     refused: list[SceneRefused], notes: list[str],
 ) -> Series:  # fmt: skip
-    """The volumes of these frames. Raises RequestError, which begins with what the series is, where they make none."""
-    about = f"{len(frames)} images of {describe_kinds(frames)}"
+    """The volumes, or images, of these frames. Raises RequestError, which begins with what the series is, if they make none."""
+    about = f"series of {len(frames)} images of {describe_kinds(frames)}"
     try:
-        slices = place_slices(frames, frame_uid)
-        depth = slices.grid.shape[0]
-        order = order_times(frames, slices.of_frame, depth, frame_time)
-        if len(order.times_T) == 1 and 1 < depth < 3:
-            raise RequestError(
-                f"missing slices: {depth} of one time, and nothing proves their spacing; export all slices (at least 3)"
-            )
+        if is_cine(frames):
+            grid, of_slice, order, said = _as_images(frames, files, frame_time)
+        else:
+            grid, of_slice, order, said = _as_volumes(frames, frame_uid, frame_time)
+        units = {frame.values.unit for frame in frames}
+        if len(units) > 1:
+            raise RequestError(f"mixed units: {', '.join(sorted(unit or 'none' for unit in units))}; export one of them")
     except RequestError as e:
-        raise RequestError(f"series of {about}: {e}") from e
-    notes = [*notes, *order.notes]
-    if depth < 3:
-        what = (
-            "one slice; its thickness is taken for the size of a voxel"
-            if depth == 1
-            else "2 slices, whose distance nothing else proves"
-        )
-        notes.append(f"the volumes have {what}")
-    slots = [[None] * depth for _ in order.times_T]
-    for frame, k, t in zip(frames, slices.of_frame, order.of_frame, strict=True):
-        slots[int(t)][int(k)] = Slot(files[frame.file].path, frame)  # type: ignore[call-overload]
-    scaling = {(frame.values.slope, frame.values.intercept) for frame in frames}
-    units = {frame.values.unit for frame in frames}
-    if len(units) > 1:
-        raise RequestError(f"series of {about}: mixed units: {', '.join(sorted(unit or 'none' for unit in units))}")
-    is_converted = len(scaling) > 1
-    first = frames[0].values
-    if is_converted:
-        notes.append(
-            f"scale and offset differ between images ({len(scaling)} pairs): values are converted to physical ones, float32"
-        )
-    nodata = None if first.padding is None or is_converted else float(first.padding[0])
-    scale, offset = (1.0, 0.0) if is_converted else (first.slope, first.intercept)
-    band = completed_band(requested, scale, offset, nodata, first.unit)
+        raise RequestError(f"{about}: {e}") from e
+    depth = grid.shape[0] if grid.is_volume else 1
+    slots: list[list[Slot | None]] = [[None] * depth for _ in order.times_T]
+    for frame, k, t in zip(frames, of_slice, order.of_frame, strict=True):
+        slots[int(t)][int(k)] = Slot(files[frame.file].path, frame)
+    band, is_converted, how = _band_of(frames, requested)
     return Series(
-        grid=slices.grid,
+        grid=grid,
         band=band,
-        dtype=CONVERTED if is_converted else np.dtype(first.dtype),
+        dtype=CONVERTED if is_converted else np.dtype(frames[0].values.dtype),
         times_T=order.times_T,
         slots=tuple(tuple(of_time) for of_time in slots),
         is_converted=is_converted,
-        notes=tuple(notes),
+        notes=(*notes, *said, *how, *_colours(files.values())),
         refused=(*refused, *_refusals(frames, order, depth)),
     )
+
+
+Placed = tuple[Grid, np.ndarray, Order, list[str]]  # the grid, the slice of each frame, the times, notes
+
+
+def _as_images(frames: Sequence[Frame], files: Mapping[int, Header], frame_time: float | None) -> Placed:
+    header = files[frames[0].file]
+    grid, notes = place_image(header, frames)
+    times_T, said = frame_times(header, frames, frame_time)
+    return grid, np.zeros(len(frames), np.int64), Order(np.arange(len(frames)), times_T), [*notes, *said]
+
+
+def _as_volumes(frames: Sequence[Frame], frame_uid: str, frame_time: float | None) -> Placed:
+    slices = place_slices(frames, frame_uid)
+    depth = slices.grid.shape[0]
+    order = order_times(frames, slices.of_frame, depth, frame_time)
+    notes = list(order.notes)
+    if len(order.times_T) == 1 and 1 < depth < FEWEST:
+        problem = f"missing slices: {depth} of one time, and nothing proves their spacing"
+        raise RequestError(f"{problem}; export all slices (at least {FEWEST})")
+    if depth == 1:
+        notes.append("the volumes have one slice; its thickness is taken for the size of a voxel")
+    elif depth < FEWEST:
+        notes.append(f"the volumes have {depth} slices, whose distance nothing else proves")
+    return slices.grid, slices.of_frame, order, notes
+
+
+def _band_of(frames: Sequence[Frame], requested: Band) -> tuple[Band, bool, list[str]]:
+    """(the band, whether values must be converted to physical ones, notes)."""
+    scaling, first = {(frame.values.slope, frame.values.intercept) for frame in frames}, frames[0].values
+    if len(scaling) > 1:
+        note = f"scale and offset differ between images ({len(scaling)} pairs): values are converted to physical ones, float32"
+        return completed_band(requested, 1.0, 0.0, None, first.unit), True, [note]
+    nodata = None if first.padding is None else float(first.padding[0])
+    return completed_band(requested, first.slope, first.intercept, nodata, first.unit), False, []
+
+
+def _colours(headers: Iterable[Header]) -> list[str]:
+    is_colour = any(int(header.get("SamplesPerPixel", 1)) > 1 for header in headers)
+    return ["its colours are converted to grey (ITU-R BT.601)"] if is_colour else []
 
 
 def _refusals(frames: Sequence[Frame], order: Order, depth: int) -> list[SceneRefused]:

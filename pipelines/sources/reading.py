@@ -226,8 +226,9 @@ def _outline(grid: Grid) -> str:
     """A grid in one line: CRS or patient, shape, resolution and bounds."""
     bounds = ", ".join(f"{v:.10g}" for v in (grid.bounds if grid.is_volume else grid.bounds_xy))
     frame, shape = grid.frame, " x ".join(map(str, grid.shape))
-    if isinstance(frame, PatientFrame):
-        return f"a frame of a patient, {shape} voxels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} mm"
+    if not isinstance(frame, str):
+        what = "a frame of a patient" if isinstance(frame, PatientFrame) else "the plane of an image"
+        return f"{what}, {shape} pixels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} {grid.unit}"
     crs = frame if len(frame) < 40 else frame.replace('"', "'").split(",")[0] + "...]"
     return f"{crs} {shape} pixels of {abs(grid.resolution_xy[0]):.9g} at ({bounds})"
 

@@ -78,7 +78,8 @@ def _lines(
     test = min(max(validation + horizon, int(0.8 * count)), count - horizon)
     ends = f"{_moment(times[0])} to {_moment(times[-1])}"
     yield f"# Proposed from {TITLES[kind]}: {count} times, {ends}, {format_span(step)} apart;"
-    yield f"# {shape} voxels (z, y, x) of {spacing} mm. Every value may be changed."
+    noun = "voxels" if grid.is_volume else "pixels"
+    yield f"# {shape} {noun} ({', '.join(grid.dims)}) of {spacing} {grid.unit}. Every value may be changed."
     yield from (f"# note: {note}" for note in listing.notes)
     yield from (f"# refused: {refusal.reason}, {refusal.detail}" for refusal in listing.refused[:3])
     yield from (
@@ -99,7 +100,7 @@ def _lines(
     yield f"  horizon: {horizon}  # times that are forecast"
     yield from ("", "split:                 # blocks of voxels and ranges of time")
     yield f"  block_px: {int(np.clip(min(grid.shape_yx) // 4, 8, 64))}"
-    yield f"  buffer_px: {1 if grid.shape[0] >= 3 else 0}"
+    yield f"  buffer_px: {1 if grid.shape[0] > 2 else 0}"
     yield f"  validation_from: {_moment(times[validation])}"
     yield f"  test_from: {_moment(times[test])}"
     yield from (
