@@ -28,9 +28,11 @@ def write_nifti(
 ) -> None:
     """Writes float32 volumes (t, z, y, x), or images (t, y, x), as one .nii.gz of (x, y, z, t).
 
-    `slabs` (some slices, y, x), or (some rows, x), come in order of t and of the first axis. sform and qform are the grid's affine
-    (none where no file states a position); xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times, `toffset`
-    the first time where times count from the first frame. The bytes depend on the arguments alone. Raises StorageFull.
+    `slabs` (some slices, y, x), or (some rows, x), come in order of t and of the first axis. sform and qform are the affine of
+    `grid`, none where no file states a position; xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times,
+    and `toffset` the first time where times count from the first frame. The bytes depend on the arguments alone.
+
+    Raises StorageFull.
     """
     header = _header(grid, times_T, step_s, about)
     with (

@@ -48,7 +48,10 @@ class Space:
 
     @classmethod
     def of_grid(cls, grid: Grid) -> Space:
-        """A map, a patient in mm, or an image in its plane. Raises RequestError for a CRS not of the Earth, and volumes in one."""
+        """A map, a patient in mm, or an image in its plane.
+
+        Raises RequestError for a CRS that is not of the Earth, and for volumes in a CRS.
+        """
         if not grid.is_on_earth:
             order = [*reversed(range(len(grid.shape)))]  # from (column, row[, slice]) to the order of the array
             centre = grid.to_world([0.5] * len(grid.shape))

@@ -3,6 +3,7 @@
 import gc
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from made_dicom import classic, dataset, enhanced, mosaic, save, volumes, write_series
+from made_dicom import classic, dataset, enhanced, group, mosaic, save, volumes, write_series
 from pydicom.uid import RLELossless
 
 from pipelines.calendar import UNKNOWN_ORIGIN
@@ -333,6 +334,12 @@ def test_files_without_images_and_other_files_are_not_a_series(tmp_path: Path) -
         DicomSource(tmp_path, BAND).list_scenes()
 
 
+def test_without_pydicom_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(RequestError, match=r"pip install 'driftline\[medical\]'"):
+        DicomSource(tmp_path, BAND).list_scenes()
+
+
 def test_pixels_that_disappear_are_a_refusal(tmp_path: Path) -> None:
     folder = write_series(tmp_path, volumes())
     source = DicomSource(folder, BAND)
@@ -340,3 +347,74 @@ def test_pixels_that_disappear_are_a_refusal(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(SceneRefused, match="cannot be decoded"):
         source.read(scene, grid, ("bold",), "nearest")
+
+
+# ---------------------------------------------------------------- cines: images in their own plane
+
+
+def cine(folder: Path, **elements: Any) -> DicomSource:
+    """An ultrasound cine of four images of 6 x 5 pixels, 40 ms apart unless `elements` say otherwise."""
+    frames = volumes(times=1)[0].astype("uint8")
+    times = {"FrameTime": 40.0, "ContentDate": "20200131", "ContentTime": "100000", "Modality": "US"}
+    return DicomSource(save(dataset(frames, **(times | elements)), folder / "clip.dcm"), BAND)
+
+
+def region(x: int, y: int, delta_cm: float) -> Any:
+    edges = {"RegionLocationMinX0": 0, "RegionLocationMinY0": 0, "RegionLocationMaxX1": x, "RegionLocationMaxY1": y}
+    units = {"PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3, "RegionSpatialFormat": 1}
+    return group(PhysicalDeltaX=delta_cm, PhysicalDeltaY=2 * delta_cm, **edges, **units)[0]
+
+
+def test_a_cine_keeps_its_frames_and_frame_times(tmp_path: Path) -> None:
+    source = cine(tmp_path, FrameTimeVector=[0, 40, 30, 50], FrameTime=None)
+    np.testing.assert_array_equal(read_all(source), volumes(times=1)[0])
+    np.testing.assert_allclose(seconds(source), [0, 0.04, 0.07, 0.12])
+    assert source.list_scenes().scenes[0].observed_utc == np.datetime64("2020-01-31T10:00:00")
+    assert source.native_grid().dims == ("y", "x")
+    rows = source.read(source.list_scenes().scenes[1], source.native_grid(), ("bold",), "nearest", slice(2, 4))
+    np.testing.assert_array_equal(rows[0], volumes(times=1)[0, 1, 2:4])
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected", "note"),
+    [
+        ({}, ("px", 1.0, 1.0), "the size of a pixel is unknown"),
+        ({"PixelSpacing": [0.5, 0.25]}, ("mm", 0.5, 0.25), ""),
+        ({"ImagerPixelSpacing": [0.5, 0.25]}, ("px", 1.0, 1.0), "that of the detector"),
+        ({"SequenceOfUltrasoundRegions": [region(5, 6, 0.02)]}, ("mm", 0.4, 0.2), "that of the ultrasound region"),
+        ({"SequenceOfUltrasoundRegions": [region(9, 6, 0.02)]}, ("px", 1.0, 1.0), "an image of another size"),
+        (
+            {"SequenceOfUltrasoundRegions": [region(5, 3, 0.02), region(5, 6, 0.03)]},
+            ("px", 1.0, 1.0),
+            "2 regions state 2 different",
+        ),
+    ],
+    ids=["nothing", "spacing", "detector", "region", "of another size", "two sizes"],
+)
+def test_the_size_of_a_pixel_is_stated_or_unknown(tmp_path: Path, elements: dict[str, Any], expected: Any, note: str) -> None:
+    source = cine(tmp_path, **elements)
+    grid = source.native_grid()
+    assert (grid.unit, *grid.spacing) == pytest.approx(expected)
+    assert not note or any(note in line for line in source.list_scenes().notes)
+    uri = str(tmp_path / "cube")
+    ingest(source, None, uri, None, IngestSettings())
+    assert grid_of(open_cube(uri)) == grid
+
+
+def test_a_cine_without_frame_times_and_several_clips_are_refused(tmp_path: Path) -> None:
+    source = cine(tmp_path, FrameTime=None, CineRate=25)
+    with pytest.raises(RequestError, match=r"no frame times: .*rates of playback do not"):
+        source.list_scenes()
+    assert seconds(DicomSource(source.path, BAND, frame_time=0.5)) == [0, 0.5, 1, 1.5]
+    shutil.copy(source.path, tmp_path / "other.dcm")
+    with pytest.raises(RequestError, match="several clips: the series has 2 files"):
+        DicomSource(tmp_path, BAND).list_scenes()
+
+
+def test_a_real_echo_is_grey_and_its_region_is_of_another_size() -> None:
+    source = DicomSource(Path(pydicom.data.get_testdata_file("examples_ybr_color.dcm")), BAND)
+    listing = source.list_scenes()
+    assert (len(listing.scenes), source.native_grid().shape, source.native_grid().unit) == (30, (240, 320), "px")
+    assert any("converted to grey" in note for note in listing.notes)
+    frame = source.read(listing.scenes[3], source.native_grid(), ("bold",), "nearest")[0]
+    assert (frame.dtype, frame.max() > 100) == (np.uint8, True)
