@@ -122,6 +122,8 @@ class DicomSource:
     def _read_series(self) -> Series:
         paths = list_dicom_files(self.path)
         headers, refused = read_headers(paths)
+        if not headers and refused:
+            raise RequestError(f"no image can be read: {refused[0].reason}, {refused[0].detail}")
         chosen, notes = choose_series(headers, self.series)
         frames, faults = [], []
         for header in chosen:
@@ -243,8 +245,13 @@ Placed = tuple[Grid, np.ndarray, Order, list[str]]  # the grid, the slice of eac
 
 def _as_images(frames: Sequence[Frame], files: Mapping[int, Header], frame_time: float | None) -> Placed:
     header = files[frames[0].file]
-    grid, notes = place_image(header, frames)
-    times_T, said = frame_times(header, frames, frame_time)
+    try:
+        grid, notes = place_image(header, frames)
+        times_T, said = frame_times(header, frames, frame_time)
+    except RequestError:
+        raise
+    except Exception as e:  # pydicom converts on access and raises many kinds
+        raise RequestError(f"an element of geometry or time has no valid value ({type(e).__name__})") from None
     return grid, np.zeros(len(frames), np.int64), Order(np.arange(len(frames)), times_T), [*notes, *said]
 
 

@@ -46,7 +46,7 @@ class Header:
         """The value of an element; the default where it is absent, empty or not valid."""
         try:
             value = self.content.get(keyword)
-        except (ValueError, TypeError, NotImplementedError):  # pydicom converts on access
+        except Exception:  # pydicom converts on access and raises many kinds
             return default
         return default if value is None or value == "" else value
 
@@ -112,9 +112,7 @@ def list_dicom_files(path: Path) -> list[Path]:
         paths = [one for one in paths if one.name.upper() != "DICOMDIR" and _is_inside(path, one)]
     else:
         paths = [path] if is_dicom(path) else []
-        content = read_header(path)[0] if paths else None
-        if content is not None and str(content.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR_CLASS:
-            paths = _listed(path, content)
+        paths = _listed(path) if paths else []
     if not paths:
         raise RequestError(f"{path} holds no DICOM file (none has the DICOM preamble)")
     return paths
@@ -135,8 +133,14 @@ def _is_inside(folder: Path, path: Path) -> bool:
     return not path.is_symlink() or path.resolve().is_relative_to(folder.resolve())
 
 
-def _listed(directory: Path, content: Dataset) -> list[Path]:
-    """The files that the records of a DICOMDIR reference (PS3.3, F.3.2.2)."""
+def _listed(directory: Path) -> list[Path]:
+    """The files that the records of a DICOMDIR reference (PS3.3, F.3.2.2); another file is itself."""
+    try:
+        content = read_header(directory)[0]
+    except ValueError:
+        return [directory]  # `read_headers` says what is wrong with it
+    if str(content.file_meta.get("MediaStorageSOPClassUID", "")) != DICOMDIR_CLASS:
+        return [directory]
     paths, missing = [], 0
     for record in content.get("DirectoryRecordSequence") or ():
         parts = record.get("ReferencedFileID")
@@ -165,19 +169,20 @@ def read_headers(paths: list[Path]) -> tuple[list[Header], list[SceneRefused]]:
             detail = f"file {number} of {len(paths)} (in order of name) begins as DICOM and cannot be read ({e}): copy it again"
             refused.append(SceneRefused(f"file-{number:04d}", "unreadable", detail))
             continue
-        if all(content.get(keyword) is not None for keyword in IMAGE_NEEDS):
-            headers.append(Header(number, path, content, fault))
-        elif _should_be_image(content):
+        header = Header(number, path, content, fault)
+        if all(header.get(keyword) is not None for keyword in IMAGE_NEEDS):
+            headers.append(header)
+        elif _should_be_image(header):
             detail = f"file {number} of {len(paths)} (in order of name) ends inside its header: copy it again"
             refused.append(SceneRefused(f"file-{number:04d}", "truncated", detail))
     return headers, refused
 
 
-def _should_be_image(content: Dataset) -> bool:
+def _should_be_image(header: Header) -> bool:
     """True for a header that ends before its image: of a class of images, of none, or of a standard one that is not whole."""
     from pydicom.uid import UID
 
-    kind = UID(str(content.get("SOPClassUID") or content.file_meta.get("MediaStorageSOPClassUID") or ""))
+    kind = UID(str(header.get("SOPClassUID") or header.content.file_meta.get("MediaStorageSOPClassUID") or ""))
     is_cut = kind.name == kind and (kind.startswith(STANDARD) or STANDARD.startswith(kind))
     return is_cut or "Image Storage" in kind.name
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MILLISECOND = 1e-3
 NO_DAY = "18000101"  # of a time whose date was removed: `calendar.UNKNOWN_ORIGIN`
-FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,9 @@ def frames_of(header: Header) -> list[Frame]:
             return list(_mosaic(header))
         frame = replace(_plain(header.content, header.content), file=header.number, fault=header.fault)
         return [replace(frame, index=k) for k in range(frames_in(header.content))]
-    except FAULTS as e:
+    except UnreadableHeader:
+        raise
+    except Exception as e:  # pydicom converts on access and raises many kinds, whose texts may repeat values of the header
         raise UnreadableHeader(f"an element of geometry, time or pixels has no valid value ({type(e).__name__})") from None
 
 
