@@ -13,6 +13,7 @@ import pytest
 from configs.load import load_run
 from flows.stage import carry_out
 from flows.task import open_invocation
+from flows.track import track
 from models.baselines.pointwise import Persistence
 from models.networks.encoder_forecaster import ConvLSTMSettings
 from models.residual_forecaster import Scaling, build_forecaster
@@ -67,6 +68,26 @@ def test_a_series_without_dates_goes_in_and_its_forecast_comes_out(tmp_path: Pat
     assert summary["products"]["collection"] == "products/index.json"
     shown = "".join(path.read_text() for path in (folder / "report.md", folder / "config.yaml", folder / "summary.json"))
     assert not re.search(r"1[89][07]0-01-01", shown)  # neither 1800 nor 1970 for a person to see
+
+
+def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path) -> None:
+    masks = np.zeros((20, 18, 4, 3), "uint8")
+    for t in range(3):
+        masks[4 : 8 + t, 5:9, 1:3, t] = 1
+    image = nibabel.Nifti1Image(masks, AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = 1.5
+    nibabel.save(image, tmp_path / "masks.nii.gz")
+    record = track([tmp_path / "masks.nii.gz"], tmp_path / "out")
+    voxel = abs(np.linalg.det(AFFINE[:3, :3]))
+    assert (record["tracks"], record["events"]) == (1, {"grown": 2, "first seen": 1})
+    assert record["volume_mm3_on_last_date"] == pytest.approx(6 * 4 * 2 * voxel)
+    tracks = nibabel.load(tmp_path / "out" / "tracks.nii.gz")
+    np.testing.assert_array_equal(np.asarray(tracks.dataobj), masks)
+    np.testing.assert_allclose(tracks.affine, AFFINE, atol=1e-6)
+    rows = (tmp_path / "out" / "objects.csv").read_text().splitlines()
+    assert rows[0].startswith("step,track_id,event,parents,volume_mm3,surface_mm2")
+    assert rows[2].startswith("1,1,grown")
 
 
 @pytest.mark.parametrize("name", ["brain-pcasl", "spinal-cord-fmri"])
