@@ -6,9 +6,9 @@ as tiles of one image, which become frames too.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.privacy.csa import PLACES, csa_elements, csa_numbers
 from pipelines.sources.dicom_files import Header, frames_in
 
 if TYPE_CHECKING:
@@ -321,18 +322,23 @@ def _mosaic(header: Header) -> Iterator[Frame]:
 
 
 def _csa(content: Dataset) -> tuple[int, np.ndarray]:
-    """(number of tiles, unit normal of the slices, LPS) of the CSA header, which nibabel reads."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from nibabel.nicom import csareader
-
-            found = csareader.get_csa_header(content)
-            count, normal = (csareader.get_n_mosaic(found), csareader.get_slice_normal(found)) if found else (None, None)
-    except ImportError:
-        raise UnreadableHeader("it is a Siemens mosaic, which needs nibabel: pip install 'driftline[medical]'") from None
-    except Exception:  # the reader of a foreign binary format; its texts may repeat what is in it
-        count, normal = None, None
-    if not count or normal is None:
+    """(number of tiles, unit normal of the slices, LPS): of a de-identified file what was kept, else of its CSA header."""
+    known = csa_numbers(content)
+    if not known:
+        if importlib.util.find_spec("nibabel") is None:
+            raise UnreadableHeader("it is a Siemens mosaic, which needs nibabel: pip install 'driftline[medical]'")
+        known = _numbers_of_header(content)
+    count, normal = known.get("NumberOfImagesInMosaic", (0.0,)), known.get("SliceNormalVector", ())
+    if count[0] < 1 or len(normal) != 3 or not np.any(normal):
         raise UnreadableHeader("it is a Siemens mosaic without its CSA header (number of slices and slice normal)")
-    return int(count), np.array(normal, float) / np.linalg.norm(normal)
+    return int(count[0]), np.array(normal, float) / np.linalg.norm(normal)
+
+
+def _numbers_of_header(content: Dataset) -> dict[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    for element in range(0x10, 0x100):  # blocks of private creators
+        tag = (0x0029 << 16) | (element << 8) | 0x10
+        if tag in content:
+            elements = csa_elements(content, tag)
+            found |= {PLACES[place][0]: tuple(values) for place, values in elements.items()}
+    return found
