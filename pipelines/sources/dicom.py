@@ -154,11 +154,20 @@ def list_series(path: Path) -> list[str]:
 
 
 def by_series(headers: Sequence[Header]) -> dict[str, list[Header]]:
-    """SeriesInstanceUID -> its headers, in the order of the files."""
+    """SeriesInstanceUID -> its headers, in an order that a de-identified copy has too: by what the headers say, not by names."""
     found: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
         found[str(header.get("SeriesInstanceUID", ""))].append(header)
-    return found
+    return dict(sorted(found.items(), key=lambda one: _rank(one[1])))
+
+
+def _rank(headers: Sequence[Header]) -> tuple[float, str, int, str]:
+    numbers = [float(number) for header in headers if str(number := header.get("SeriesNumber", "")).lstrip("-").isdigit()]
+    facts = [
+        [str(header.get(name, "")) for name in ("AcquisitionTime", "ImagePositionPatient", "InstanceNumber", "Rows")]
+        for header in headers
+    ]
+    return min(numbers, default=float("inf")), str(headers[0].get("Modality", "")), len(headers), str(min(facts))
 
 
 def describe_all(found: Mapping[str, Sequence[Header]]) -> list[str]:

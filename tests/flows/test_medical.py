@@ -70,6 +70,21 @@ def test_a_series_without_dates_goes_in_and_its_forecast_comes_out(tmp_path: Pat
     assert not re.search(r"1[89][07]0-01-01", shown)  # neither 1800 nor 1970 for a person to see
 
 
+def test_dicom_files_are_read_from_a_deidentified_copy(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    config = {
+        "name": "scan", "runs": str(tmp_path / "runs"), "privacy": {"key_file": str(tmp_path / "key")},
+        "source": {"kind": "dicom", "path": str(shared_data("medical/dicom-series")), "series": 401},
+        "samples": {"variables": [{"name": "intensity", "bands": ["intensity"]}]},
+        "split": {"validation_from": "2001-01-01", "test_from": "2001-01-02"},
+    }  # fmt: skip
+    record = carry_out(open_invocation(config, []), "ingest")
+    cube = open_cube(str(tmp_path / "runs" / "scan" / "cube"))
+    assert (record["added"], cube.image.shape) == (4, (4, 1, 2, 80, 80))
+    assert str(cube.time.values[0])[10:19] == "T14:30:47"
+    assert not str(cube.time.values[0]).startswith("2016-03-09")
+    assert any("read from a de-identified copy" in note for note in record["notes"])
+
+
 def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path) -> None:
     masks = np.zeros((20, 18, 4, 3), "uint8")
     for t in range(3):
