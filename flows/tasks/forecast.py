@@ -123,7 +123,8 @@ class Forecast(TrainedTask):
         cube, samples = open_cube(uri, head_snapshot(uri)), config.build_samples(run)
         days = step_days(cube, samples)
         if is_training:
-            cube = cube.isel(time=to_days(cube["time"].values) < samples.split.train_until_day)
+            split = samples.split.from_first(cube["time"].values[0])
+            cube = cube.isel(time=to_days(cube["time"].values) < split.train_until_day)
         return measure({run.name: cube}, config.bands_used(run), days)
 
     def fit(self, context: Invocation, key: str) -> Record:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calendar import elapsed_text, format_span, is_elapsed, iso_utc
+from pipelines.calendar import UNKNOWN_ORIGIN, elapsed_text, format_span
 from pipelines.errors import RequestError
 from pipelines.scene import Band
 from pipelines.sources.dicom import DicomSource, list_series
@@ -76,7 +76,7 @@ def _lines(
     context = max(1, min(10, int(0.3 * count)))
     validation = min(max(context + horizon, int(0.6 * count)), count - 2 * horizon)
     test = min(max(validation + horizon, int(0.8 * count)), count - horizon)
-    ends = f"{_moment(times[0])} to {_moment(times[-1])}"
+    ends = f"over {_since(times, count - 1)}"  # no dates: they identify
     yield f"# Proposed from {TITLES[kind]}: {count} times, {ends}, {format_span(step)} apart;"
     noun = "voxels" if grid.is_volume else "pixels"
     yield f"# {shape} {noun} ({', '.join(grid.dims)}) of {spacing} {grid.unit}. Every value may be changed."
@@ -101,8 +101,8 @@ def _lines(
     yield from ("", "split:                 # blocks of voxels and ranges of time")
     yield f"  block_px: {int(np.clip(min(grid.shape_yx) // 4, 8, 64))}"
     yield f"  buffer_px: {1 if grid.shape[0] > 2 else 0}"
-    yield f"  validation_from: {_moment(times[validation])}"
-    yield f"  test_from: {_moment(times[test])}"
+    yield f"  validation_from: {_since(times, validation)}  # since the first frame: dates of patients are moved"
+    yield f"  test_from: {_since(times, test)}"
     yield from (
         "",
         "model:",
@@ -115,8 +115,6 @@ def _lines(
     yield "  must_beat: [persistence]"
 
 
-def _moment(time: np.datetime64) -> str:
-    """A time as the config takes it, never later than it was."""
-    if is_elapsed(time):
-        return elapsed_text(time.astype("datetime64[us]"), digits=6)
-    return iso_utc(time.astype("datetime64[ms]"))
+def _since(times: list[np.datetime64], index: int) -> str:
+    """How long after the first the time at `index` was, as the config takes it; never later than it was."""
+    return elapsed_text((UNKNOWN_ORIGIN + (times[index] - times[0])).astype("datetime64[us]"), digits=6)
