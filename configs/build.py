@@ -51,12 +51,15 @@ def build_request(run: Run) -> BandRequest:
     return BandRequest(bands=build_bands(source), in_file=in_file, quality=quality, **corrected)
 
 
-def build_source(run: CubeRun) -> Source:
-    """The source of scenes; it opens files only when asked. Raises RequestError for scenes that were in memory."""
+def build_source(run: CubeRun, path: Path | None = None) -> Source:
+    """The source of scenes; it opens files only when asked. Raises RequestError for scenes that were in memory.
+
+    path: where the scenes lie, in place of `source.path`.
+    """
     source, same_date, requested = run.source, run.cube.same_date, build_request(run)
     if isinstance(source, sources.MemorySource):
         raise RequestError(f"the scenes of {run.name} were in memory (`kind: memory`): pass them to driftline.train again")
-    path = Path(source.path)
+    path = path or Path(source.path)
     match source:
         case sources.NetcdfSource():
             from pipelines.sources.series import NetcdfSource
@@ -70,6 +73,15 @@ def build_source(run: CubeRun) -> Source:
             from pipelines.sources.series import StackSource
 
             return StackSource(path, requested, files=source.files, dates=source.dates, same_date=same_date)
+        case sources.DicomSource():
+            from pipelines.sources.dicom import DicomSource
+
+            series = "" if source.series is None else str(source.series)
+            return DicomSource(path, requested.bands[0], series, source.frame_time)
+        case sources.NiftiSource():
+            from pipelines.sources.nifti import NiftiSource
+
+            return NiftiSource(path, requested.bands[0], source.pattern or "", source.frame_time, source.affine)
 
 
 def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:

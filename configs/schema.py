@@ -7,15 +7,16 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from configs.paths import READ, WRITE, is_uri
 from configs.yaml_positions import Key
+from pipelines.calendar import UNKNOWN_ORIGIN, date_text
 from pipelines.wording import without_secrets
 
 RELATIVE_TO = "inputs are relative to the config, data/... and runs/... to the working folder"
@@ -53,10 +54,17 @@ def _to_naive_utc(date: datetime) -> datetime:
 
 
 def _is_iso(value: object) -> object:
-    """Refuses numbers, also as text: 20200625 would be seconds since 1970."""
+    """Refuses numbers, also as text: 20200625 would be seconds since 1970. `24.5 s` is the time since the first frame."""
     if isinstance(value, date) or (isinstance(value, str) and re.match(r"\d{4}-", value)):
         return value
+    if isinstance(value, str) and (elapsed := re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?) s", value)):
+        return UNKNOWN_ORIGIN.astype("datetime64[us]").item() + timedelta(seconds=float(elapsed[1]))
     raise ValueError("a date such as 2020-06-30")
+
+
+def _date_text(value: datetime) -> str:
+    text = date_text(value)
+    return text if text.endswith(" s") else value.isoformat()
 
 
 def _as_path(text: str) -> str:
@@ -103,7 +111,9 @@ OutputPath = Annotated[LocalPath, WRITE]
 CubeUri = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_cube)]
 ModelPath = Annotated[str, AfterValidator(_as_path), AfterValidator(_without_secrets), AfterValidator(_as_model)]
 Address = Annotated[str, AfterValidator(_without_secrets)]
-UtcDate = Annotated[datetime, BeforeValidator(_is_iso), AfterValidator(_to_naive_utc)]  # without a zone it is UTC already
+UtcDate = Annotated[  # without a zone it is UTC already
+    datetime, BeforeValidator(_is_iso), AfterValidator(_to_naive_utc), PlainSerializer(_date_text, str, when_used="json")
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy, torch and scikit-learn all take
 
 

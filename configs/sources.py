@@ -117,12 +117,12 @@ class FolderSource(SourceDefaults):
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check(sections)
-        yield from _check_pattern(self)
+        yield from _check_pattern(self.pattern)
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         no_folder = list(schema.missing_folder(Path(self.path)))
         yield from no_folder
-        if not no_folder and not any(_check_pattern(self)):
+        if not no_folder and not any(_check_pattern(self.pattern)):
             yield from _check_names(self, quality_band(sections))
 
 
@@ -165,7 +165,65 @@ class MemorySource(SourceDefaults):
         yield Finding(("source", "kind"), "the scenes were in memory and are not there any more", remedy)
 
 
-Source = Annotated[NetcdfSource | FolderSource | StackSource | MemorySource, Field(discriminator="kind")]
+class VolumeDefaults(SourceDefaults):
+    """What sources of volumes of a patient have: one band, and a position that the files state."""
+
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        [BandConfig(name="intensity")], min_length=1, max_length=1, description="the name of the one band, or a mapping"
+    )
+    path: InputPath = Field(description="a folder, or one file")
+    frame_time: float | None = Field(
+        None, gt=0, description="seconds between two volumes, where the files do not say it, or say it wrongly"
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        for name in ("read_as", "crs", "transform", "scale", "offset"):
+            if name in self.model_fields_set:
+                yield Finding(
+                    ("source", name), f"has no meaning for {getattr(self, 'kind', '')}: the files state it", "take it out"
+                )
+        for name in ("quality", "grid"):
+            if sections.get(name) is not None:
+                yield Finding((name,), "is for images of places, not for volumes of a patient", "take it out")
+        if getattr(sections.get("cube"), "on_other_grid", None) == "reproject":
+            yield Finding(("cube", "on_other_grid"), "volumes are not resampled", "take it out, and register the volumes first")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        path = Path(self.path)
+        if not path.exists():
+            yield from missing_file(("source", "path"), path)
+
+
+class DicomSource(VolumeDefaults):
+    """A series of DICOM files: a folder, a DICOMDIR or one file. Of several series one is chosen."""
+
+    kind: Literal["dicom"]
+    series: int | str | None = Field(
+        None, description="which of several: its number, its SeriesInstanceUID, or `#2` for the second of the list"
+    )
+
+
+class NiftiSource(VolumeDefaults):
+    """A NIfTI file of three or four dimensions, or a folder of files of three, with dates or numbers in their names."""
+
+    kind: Literal["nifti"]
+    pattern: str | None = Field(
+        None, description="of a folder: where the date is in the names, e.g. `visit_{date:%Y%m%d}.nii.gz`"
+    )
+    affine: Literal["auto", "sform", "qform"] = Field(
+        "auto", description="which counts where both contradict each other; auto refuses such a file"
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        if self.pattern is not None:
+            yield from _check_pattern(self.pattern)
+
+
+Source = Annotated[
+    NetcdfSource | FolderSource | StackSource | MemorySource | DicomSource | NiftiSource, Field(discriminator="kind")
+]
 
 
 def quality_band(sections: Sections) -> str | None:
@@ -174,9 +232,9 @@ def quality_band(sections: Sections) -> str | None:
     return None if quality is None else quality.band
 
 
-def _check_pattern(source: FolderSource) -> Iterator[Finding]:
+def _check_pattern(pattern: str) -> Iterator[Finding]:
     key: Key = ("source", "pattern")
-    fields = re.findall(r"\{([^{}:]*)(?::([^{}]*))?\}", source.pattern)
+    fields = re.findall(r"\{([^{}:]*)(?::([^{}]*))?\}", pattern)
     names = [name for name, _ in fields]
     if "date" not in names:
         yield Finding(key, "the pattern has no {date}, so scenes have no date", "for example {date:%Y%m%d}_{band}.tif")
@@ -186,7 +244,7 @@ def _check_pattern(source: FolderSource) -> Iterator[Finding]:
             yield Finding(key, f"unknown field {{{name}}}", suggest(name, ["date", "band"], known, "{{{}}}".format))
         elif name == "date":
             yield from _check_date_form(key, form)
-    if set("{}") & set(re.sub(r"\{[^{}]*\}", "", source.pattern)):
+    if set("{}") & set(re.sub(r"\{[^{}]*\}", "", pattern)):
         yield Finding(key, "a brace is not closed", "for example {date:%Y%m%d}_{band}.tif")
     if names.count("date") > 1 or names.count("band") > 1:
         yield Finding(key, "a field stands twice in the pattern", "replace the second one with *")

@@ -148,7 +148,9 @@ def drop(
         text = f"{scene} is accepted again: run `driftline ingest CONFIG`"
         return show({"cube": cube, "scene_id": scene, "kept_out": False}, [text], json_)
     found = find_scene(cube, steps_of(cube), scene)
-    when = verbs.format_date(f"{found.time.astype('datetime64[s]')}")
+    from pipelines.calendar import iso_utc
+
+    when = verbs.format_date(iso_utc(found.time).removesuffix("Z"))
     if not yes:
         if json_ or not sys.stdin.isatty():
             raise RequestError(f"this takes {found.scene_id} of {when} out of {cube}; add --yes if that is right")

@@ -5,6 +5,7 @@ The rates were measured on two idle cores without a GPU. Training often ends bef
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections import Counter
@@ -56,15 +57,19 @@ class Extent:
 
     dates: int
     train_dates: int  # before validation
-    shape_yx: tuple[int, int]
+    shape: tuple[int, ...]  # (y, x), of volumes (z, y, x)
     bands: int
     itemsize: int
-    sites: int = 1  # whose pixels `shape_yx` counts as those of one
+    sites: int = 1  # whose pixels `shape` counts as those of one
     notes: tuple[str, ...] = ()  # what ingest would convert, doubt, refuse or not use
 
     @property
     def pixels(self) -> int:
-        return self.shape_yx[0] * self.shape_yx[1]
+        return math.prod(self.shape)
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        return self.shape[-2], self.shape[-1]
 
     @property
     def bytes(self) -> int:
@@ -90,6 +95,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
         "cube": folder.cube_uri,
         "extent": {
             "dates": extent.dates,
+            **({"z": extent.shape[0]} if len(extent.shape) > 2 else {}),
             "y": extent.shape_yx[0],
             "x": extent.shape_yx[1],
             "bands": extent.bands,
@@ -116,7 +122,7 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
         grid = require_lonlat(build.build_grid(run) or source.native_grid())
         notes, refused = check_scenes(run, source, listing, grid)
         dates = [scene.observed_utc for scene in listing.scenes if scene.id not in refused]
-        size = grid.shape_yx, len(source.bands), source.dtype().itemsize
+        size = grid.shape, len(source.bands), source.dtype().itemsize
         return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes))
     from pipelines.cube.store import open_cube
 
@@ -125,7 +131,13 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
     except MissingInput as e:
         raise MissingInput(f"{e} (there is nothing to plan from)") from e
     times, sizes = list(image["time"].values), image.sizes
-    return Extent(len(times), count_before(times, until), (sizes["y"], sizes["x"]), sizes["band"], image.dtype.itemsize)
+    return Extent(
+        len(times),
+        count_before(times, until),
+        tuple(sizes[dim] for dim in ("z", "y", "x") if dim in sizes),
+        sizes["band"],
+        image.dtype.itemsize,
+    )
 
 
 def check_scenes(run: CubeRun, source: Source, listing: Listing, grid: Grid) -> tuple[list[str], set[str]]:
@@ -170,7 +182,12 @@ def plan_lines(content: Json) -> list[str]:
     extent = content["extent"]
     lines = [f"plan of `driftline {content['verb']}` for {content['run']} (nothing was changed)"]
     dates, bands, sites = counted(extent["dates"], "date"), counted(extent["bands"], "band"), extent["sites"]
-    pixels = f"{extent['y']} x {extent['x']} pixels" if sites == 1 else f"{extent['y'] * extent['x']} pixels in {sites} sites"
+    shape = " x ".join(str(extent[dim]) for dim in ("z", "y", "x") if dim in extent)
+    pixels = (
+        f"{shape} {'voxels' if 'z' in extent else 'pixels'}"
+        if sites == 1
+        else f"{extent['y'] * extent['x']} pixels in {sites} sites"
+    )
     lines.append(f"  {dates}, {pixels}, {bands} -> {Path(content['folder'])}")
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")

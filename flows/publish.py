@@ -235,7 +235,7 @@ def write_summary_of(content: ReportContent) -> None:
     made = predicted or evaluated
     products = Published(
         files=tuple(predicted.get("products", ())),
-        collection="products/collection.json" if predicted else "",
+        collection=index_of(predicted),
         cube_snapshot=predicted.get("snapshot", ""),
         model_hash=predicted.get("model_hash", ""),
         issued_utc=predicted.get("issued_utc", ""),
@@ -268,6 +268,12 @@ def write_summary_of(content: ReportContent) -> None:
         started_utc=records[0]["at_utc"] if records else "",
     )
     write_summary(summary, folder.summary)
+
+
+def index_of(predicted: Record) -> str:
+    """The file that lists the others: a STAC collection, of volumes a plain index; "" where nothing is published."""
+    volumes = "products/index.json"
+    return "" if not predicted else volumes if volumes in predicted.get("products", ()) else "products/collection.json"
 
 
 def write_report_of(content: ReportContent) -> None:

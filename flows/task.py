@@ -5,6 +5,7 @@ A new task is a file in flows/tasks, a file in configs/tasks and a line in the t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, SceneR
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
+from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
@@ -276,13 +278,13 @@ def ingest_scenes(context: Invocation) -> Record:
     from pipelines.cube.ingest import ingest
 
     run, folder = context.run, context.folder
-    source = build.build_source(run) if context.source is None else context.source
+    source, cleaned = source_to_read(context)
     mask, grid = build.build_quality_mask(run), build.build_grid(run)
     settings = build.build_ingest_settings(run, folder.refused, retry_refused=context.retry_refused)
     report = context.steps.do(
         "ingest", "write scenes into the cube", lambda progress: ingest(source, mask, folder.cube_uri, grid, settings, progress)
     )
-    notes = [*build.grid_notes(run), *report.notes]
+    notes = [*cleaned, *build.grid_notes(run), *report.notes]
     return {
         "snapshot": report.snapshot,
         "added": len(report.added),
@@ -301,6 +303,29 @@ def ingest_scenes(context: Invocation) -> Record:
         ),
         "is_new": report.is_new,
     }
+
+
+def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
+    """(the source, what de-identification did): of DICOM files the de-identified copy in the run's folder, made first.
+
+    Raises RequestError if no image could be passed on.
+    """
+    run = context.run
+    if context.source is not None or run.source.kind != "dicom":
+        return context.source or build.build_source(run), []
+    from configs.privacy import path_to_read
+
+    source, copy = Path(run.source.path), context.folder.path / "deidentified"
+    path, manifest = context.steps.do(
+        "ingest", "de-identify the images", lambda progress: path_to_read(run.privacy, source, copy, progress)
+    )
+    if manifest is None:
+        return build.build_source(run, path), ["the originals are read, as privacy.deidentify says: they are not de-identified"]
+    counts = Counter(one.reason for one in manifest.refused)
+    left = [f"de-identification left out {counted(n, 'file')}, {reason}" for reason, n in counts.items()]
+    left += [f"{counted(manifest.duplicates, 'file')} that are there twice are read once"] if manifest.duplicates else []
+    made = f"read from a de-identified copy of {counted(manifest.copied + manifest.unchanged, 'file')}"
+    return build.build_source(run, path), [made, *left]
 
 
 def format_report(report: IngestReport) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import yaml
 
 from flows import Json
@@ -16,6 +17,8 @@ from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from pipelines.products.track_files import Tables
+    from pipelines.sources.nifti import NiftiSource
+    from pipelines.tracking.mask_files import MaskFile, MonitorMasks
     from pipelines.tracking.objects import Space
     from pipelines.tracking.tracks import TrackSettings
 
@@ -35,6 +38,7 @@ def track(
 ) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
+    Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz in place of the outlines.
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
     With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
@@ -42,20 +46,12 @@ def track(
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
     from pipelines.products.track_files import TrackFiles
-    from pipelines.tracking.mask_files import MonitorMasks, check_shapes, find_masks, grid_of, read_masks
-    from pipelines.tracking.objects import Space
+    from pipelines.sources.nifti import NiftiSource
+    from pipelines.tracking.mask_files import MonitorMasks, read_masks
     from pipelines.tracking.tracks import Tracker, TrackSettings
+    from pipelines.tracking.volume_masks import read_volume_masks
 
-    for path in map(Path, paths if pattern is None else ()):
-        task = config_of(path).get("task", "monitor")  # of a run's folder
-        if task != "monitor":
-            raise RequestError(f"{path} is the folder of a {task} run: `driftline track` takes masks, or a monitoring run")
-    masks = find_masks([Path(path) for path in paths], pattern)
-    if spacing_mm is None:
-        space = Space.of_grid(grid_of(masks))
-    else:
-        space = Space.of_spacing(tuple(spacing_mm), "mm")
-        check_shapes(masks)
+    masks, space = masks_of([Path(path) for path in paths], pattern, spacing_mm)
     run = masks.folder if isinstance(masks, MonitorMasks) else None
     if min_size is None:
         min_size = least_size_of(run, space) if run else 0.0
@@ -63,20 +59,69 @@ def track(
     files = TrackFiles(space, outlines)
     tracker = Tracker(space, settings)
     total = len(masks) if isinstance(masks, list) else 0
-    for done, one in enumerate(read_masks(masks, code), start=1):
-        files.add(tracker.advance(one.mask_YX, one.date, one.seen_YX))
+    volumes = masks if isinstance(masks, NiftiSource) else None
+    ids: list[np.ndarray] = []  # of volumes: the track of every voxel
+    dated = read_volume_masks(masks, code) if isinstance(masks, NiftiSource) else read_masks(masks, code)
+    for done, one in enumerate(dated, start=1):
+        tracked = tracker.advance(one.mask_YX, one.date, one.seen_YX)
+        files.add(tracked)
+        ids += [np.array([0, *tracked.track_id_N], np.int32)[tracked.label]] if volumes else []
         progress(done, max(total, done))
     if not files.objects:
-        least = f" of at least {min_size:g} {space.unit}²" if min_size else ""
+        least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
         asked = f" with the code {code}" if code is not None else ""
         problem = f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}"
         remedy = "look at the files, lower --min-size or name another --code"
         raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
     folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
     tables, written = files.write(folder, f"Objects of {Path(paths[0]).name if len(paths) == 1 else f'{len(paths)} masks'}")
-    record = record_of(folder, tables, written, settings, space.unit)
+    (folder / TRACK_VOLUMES).unlink(missing_ok=True)
+    if volumes is not None:
+        written.append(write_track_volumes(folder, ids, volumes))
+    record = record_of(folder, tables, written, settings, unit_of_size(space))
     write_json(folder / "track.json", record)
     return record
+
+
+TRACK_VOLUMES = "tracks.nii.gz"
+
+
+def masks_of(
+    paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[float] | None
+) -> tuple[list[MaskFile] | MonitorMasks | NiftiSource, Space]:
+    """The masks that the paths name, and the space that they lie in. Raises MissingInput, RequestError."""
+    from pipelines.tracking.mask_files import check_shapes, find_masks, grid_of
+    from pipelines.tracking.objects import Space
+    from pipelines.tracking.volume_masks import find_volumes
+
+    for path in paths if pattern is None else ():
+        task = config_of(path).get("task", "monitor")  # of a run's folder
+        if task != "monitor":
+            raise RequestError(f"{path} is the folder of a {task} run: `driftline track` takes masks, or a monitoring run")
+    volumes = find_volumes(paths, pattern)
+    if volumes is not None:
+        if spacing_mm is not None:
+            raise RequestError("NIfTI files state the size of their voxels: leave --spacing-mm out")
+        return volumes, Space.of_grid(volumes.native_grid())
+    masks = find_masks(paths, pattern)
+    if spacing_mm is None:
+        return masks, Space.of_grid(grid_of(masks))
+    check_shapes(masks)
+    return masks, Space.of_spacing(tuple(spacing_mm), "mm")
+
+
+def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiSource) -> str:
+    """The name of the NIfTI file that says of every voxel and time which track it is of, 0 for none."""
+    from pipelines.products.nifti import write_nifti
+
+    times = [scene.observed_utc for scene in volumes.list_scenes().scenes]
+    step_s = float(np.median(np.diff(times) / np.timedelta64(1, "s")))
+    write_nifti(folder / TRACK_VOLUMES, ids, volumes.native_grid(), times, step_s, "driftline track of each voxel")
+    return TRACK_VOLUMES
+
+
+def unit_of_size(space: Space) -> str:
+    return f"{space.unit}{'²' if space.axes == 2 else '³'}"
 
 
 def least_size_of(run: Path, space: Space) -> float:
@@ -100,7 +145,7 @@ def record_of(out: Path, tables: Tables, written: Sequence[str], settings: Track
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
     tracks, last = len(tables.tracks), tables.last
     message = f"{counted(tracks, 'track')} through {counted(tables.dates, 'date')}"
-    least = f" (objects of at least {settings.least_size:.10g} {unit}²)" if settings.least_size else ""
+    least = f" (objects of at least {settings.least_size:.10g} {unit})" if settings.least_size else ""
     return {
         "message": message,
         "lines": [

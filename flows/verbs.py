@@ -135,25 +135,23 @@ def check_lines(served: Json) -> list[str]:
 def info_lines(cube: Json) -> Iterator[str]:
     """Lines about a cube, from what `pipelines.cube.history.describe` returns."""
     from pipelines.calendar import format_span
-    from pipelines.products.frames import crs_labels
 
-    shape, grid, words = cube["shape"], cube["grid"], crs_labels(cube["grid"]["crs"])
-    width, height = (abs(size) for size in grid["resolution_xy"])
+    shape, is_undated = cube["shape"], cube.get("time_origin") == "unknown"
     yield f"cube:      {cube['uri']}"
     yield f"snapshot:  {cube['snapshot']}, {cube['versions']} version{'s' * (cube['versions'] != 1)}; see `driftline history`"
     if shape["time"]:
         apart = f", {format_span(cube['median_step_days'])} apart (median)" if cube["median_step_days"] else ""
-        yield f"dates:     {shape['time']}, {format_date(cube['first'])} to {format_date(cube['last'])} UTC{apart}"
+        ends = f"{format_date(cube['first'])} to {format_date(cube['last'])}"
+        ends += " after the first frame (no file states a date)" if is_undated else " UTC"
+        yield f"{'frames' if is_undated else 'dates'}:{'':<{4 if is_undated else 5}}{shape['time']}, {ends}{apart}"
         yield f"usable:    {cube['mean_valid_fraction']:.0%} of the pixels on average"
     else:
         yield "dates:     none"
-    yield f"pixels:    {shape['y']} x {shape['x']} (rows x columns) of {width:g} x {height:g} {words['crs_unit']}"
-    yield f"CRS:       {words['crs']}"
-    yield f"bounds:    {', '.join(f'{edge:.10g}' for edge in grid['bounds_xy'])} (left, bottom, right, top)"
+    yield from _grid_lines(shape, cube["grid"])
     for number, band in enumerate(cube["bands"]):
         yield f"{'bands:' if not number else '':<11}{format_band(band)}"
     size = f"{cube['stored_bytes'] / 1e6:.1f} MB on disk, {cube['pixel_bytes'] / 1e6:.1f} MB uncompressed"
-    yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} (time, band, y, x), {size}"
+    yield f"stored:    {cube['dtype']}, chunks {' x '.join(str(n) for n in cube['chunks'])} ({', '.join(shape)}), {size}"
     for label, scenes in (("damaged:", cube["damaged"]), ("kept out:", cube["kept_out"]), ("refused:", cube["refused"])):
         if scenes:
             first = scenes[0] if isinstance(scenes[0], str) else f"{scenes[0]['scene_id']}, {scenes[0]['reason']}"
@@ -161,7 +159,33 @@ def info_lines(cube: Json) -> Iterator[str]:
     if shape["time"]:
         yield "latest (all: --json):"
     for date in cube["dates"][-LATEST:]:
-        yield f"  {format_date(date['time']):<20} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
+        yield f"  {format_date(date['time']):<24} {date['valid_fraction']:>4.0%} usable  {date['scene_id']}"
+
+
+def _grid_lines(shape: Json, grid: Json) -> Iterator[str]:
+    """How many pixels or voxels there are, how large, and where."""
+    from pipelines.products.frames import crs_labels
+
+    sizes = " x ".join(str(shape[dim]) for dim in ("z", "y", "x") if dim in shape)
+    noun, axes = ("voxels", "slices x rows x columns") if "z" in shape else ("pixels", "rows x columns")
+    if "crs" not in grid:
+        spacing = " x ".join(f"{step:.6g}" for step in grid["spacing"])
+        unit = grid.get("image_plane", "mm")
+        yield f"{noun}:    {sizes} ({axes}) of {spacing} {unit}"
+        if "image_plane" in grid:
+            yield "frame:     of the image alone: no file states its position"
+            return
+        yield "frame:     of the patient, LPS in mm" + (
+            ", a frame of reference is stated" if grid["frame_of_reference_uid"] else ""
+        )
+        yield f"bounds:    {', '.join(f'{edge:.6g}' for edge in grid['bounds'])} (from x, y, z to x, y, z)"
+        return
+    words, edges = crs_labels(grid["crs"]), grid.get("bounds_xy") or grid["bounds"]
+    spacing = " x ".join(f"{abs(step):g}" for step in grid.get("resolution_xy") or grid["spacing"])
+    yield f"{noun}:    {sizes} ({axes}) of {spacing} {words['crs_unit']}"
+    yield f"CRS:       {words['crs']}"
+    order = "(left, bottom, right, top)" if "bounds_xy" in grid else "(from x, y, z to x, y, z)"
+    yield f"bounds:    {', '.join(f'{edge:.10g}' for edge in edges)} {order}"
 
 
 def format_band(band: Json) -> str:

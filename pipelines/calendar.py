@@ -9,6 +9,60 @@ import numpy as np
 DAY = np.timedelta64(1, "D")
 TROPICAL_YEAR_DAYS = 365.2422
 
+# Stands for the moment of the first frame where no file states a date (NIfTI, cine, video): no image is older than 1850.
+UNKNOWN_ORIGIN = np.datetime64("1800-01-01", "ns")
+FIRST_IMAGES = np.datetime64("1850-01-01", "ns")
+
+
+def is_elapsed(moment: np.datetime64) -> bool:
+    """True for a time that counts from `UNKNOWN_ORIGIN`, so that only its distance from the first frame is known."""
+    return bool(moment < FIRST_IMAGES)
+
+
+def elapsed_seconds(moment: np.datetime64) -> float:
+    """Seconds since the first frame."""
+    return float((moment.astype("datetime64[ns]") - UNKNOWN_ORIGIN) / np.timedelta64(1, "s"))
+
+
+def elapsed_text(moment: np.datetime64, digits: int = 4) -> str:
+    """`24.5 s`, the time since the first frame, to so many decimals.
+
+    >>> elapsed_text(UNKNOWN_ORIGIN + np.timedelta64(24_500, "ms"))
+    '24.5 s'
+    """
+    text = f"{elapsed_seconds(moment):.{digits}f}".rstrip("0").rstrip(".")
+    return f"{text} s"
+
+
+def iso_utc(moment: np.datetime64) -> str:
+    """`2020-06-05T10:15:59Z`, with milliseconds where there are some; `24.5 s` of the time since the first frame.
+
+    >>> iso_utc(np.datetime64("2020-06-05T10:15:59.5"))
+    '2020-06-05T10:15:59.500Z'
+    """
+    if is_elapsed(moment):
+        return elapsed_text(moment)
+    exact = (moment.astype("datetime64[ns]") + np.timedelta64(500, "us")).astype("datetime64[ms]")
+    seconds = exact.astype("datetime64[s]")
+    return f"{seconds if seconds == exact else exact}Z"
+
+
+def date_text(date: datetime) -> str:
+    """`2020-06-30`, or `24.5 s` where only the time since the first frame is known."""
+    moment = np.datetime64(date, "ns")
+    return elapsed_text(moment, digits=6) if is_elapsed(moment) else f"{date:%Y-%m-%d}"
+
+
+def parse_utc(text: str) -> np.datetime64:
+    """The inverse of `iso_utc`, datetime64[ns].
+
+    >>> parse_utc("24.5 s") - UNKNOWN_ORIGIN
+    np.timedelta64(24500000000,'ns')
+    """
+    if text.endswith(" s"):
+        return UNKNOWN_ORIGIN + np.timedelta64(round(float(text.removesuffix(" s")) * 1e9), "ns")
+    return np.datetime64(text.rstrip("Z"), "ns")
+
 
 def to_days(dates: np.ndarray) -> np.ndarray:
     """Days since 1970-01-01T00:00 UTC, float64, with the fraction of the day. `dates`: datetime64, any shape.
@@ -17,6 +71,11 @@ def to_days(dates: np.ndarray) -> np.ndarray:
     1.5
     """
     return dates.astype("datetime64[ns]").astype(np.int64) / 86_400e9
+
+
+def seconds_of(days: np.ndarray | float) -> np.ndarray:
+    """Seconds since 1970-01-01 UTC, float64, to a tenth of a millisecond: equal for one date, other for the next frame."""
+    return np.round(np.asarray(days, np.float64) * 86_400, 4)
 
 
 def from_days(days: np.ndarray) -> np.ndarray:

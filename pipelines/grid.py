@@ -68,12 +68,26 @@ class PatientFrame:
 
 
 @dataclass(frozen=True)
+class ImagePlane:
+    """Coordinates in an image whose position in the world no file states, such as ultrasound or video.
+
+    From its upper left corner, x to the right and y down, in `unit`: mm where the size of a pixel is known, else px.
+    """
+
+    unit: str = "px"
+
+
+Frame = str | PatientFrame | ImagePlane
+
+
+@dataclass(frozen=True)
 class Grid:
     """A regular grid: the position of each pixel or voxel of an array.
 
-    `frame` is what the world coordinates are in: a CRS (any string that `parse_crs` takes; `wkt` gives the canonical form) or a
-    `PatientFrame`. `transform` maps the index of a pixel's **outer corner** to the world, row by row, index order (column, row
-    [, slice]), world order (x, y[, z]): six numbers in two dimensions, the GDAL affine (a, b, c, d, e, f) as in `affine.Affine`
+    `frame` is what the world coordinates are in: a CRS (any string that `parse_crs` takes; `wkt` gives the canonical form), a
+    `PatientFrame` or an `ImagePlane`. `transform` maps the index of a pixel's **outer corner** to the world, row by row, index
+    order (column, row[, slice]), world order (x, y[, z]): six numbers in two dimensions, the GDAL affine (a, b, c, d, e, f) as in
+    `affine.Affine`
     (https://gdal.org/en/stable/tutorials/geotransforms_tut.html), twelve in three. `shape` is ([slices,] rows, columns).
 
     Raises ValueError if transform and shape do not fit each other.
@@ -86,7 +100,7 @@ class Grid:
     (('z', 'y', 'x'), (5.0, 1.0, 1.0), (-10.5, -20.5, 27.5))
     """
 
-    frame: str | PatientFrame
+    frame: Frame
     transform: tuple[float, ...]
     shape: tuple[int, ...]
 
@@ -100,7 +114,7 @@ class Grid:
         return cls(str(crs), tuple(float(v) for v in tuple(affine)[:6]), (int(shape_yx[0]), int(shape_yx[1])))
 
     @classmethod
-    def from_centres(cls, frame: str | PatientFrame, matrix: ArrayLike, shape: Sequence[int]) -> Grid:
+    def from_centres(cls, frame: Frame, matrix: ArrayLike, shape: Sequence[int]) -> Grid:
         """The grid whose `matrix` (n x (n + 1), rows as in `transform`) maps an index to the **centre** of its voxel.
 
         That is the convention of DICOM (PS3.3, C.7.6.2.1.1) and NIfTI; the corner is half a voxel before it on every axis.
@@ -118,15 +132,26 @@ class Grid:
 
     @property
     def crs(self) -> str:
-        """The CRS. Raises RequestError for the frame of a patient, which is not on Earth."""
-        if isinstance(self.frame, PatientFrame):
-            raise RequestError("this needs a position on Earth, but the images have the coordinates of a patient")
-        return self.frame
+        """The CRS. Raises RequestError for the frame of a patient or of an image, which is not on Earth."""
+        if isinstance(self.frame, str):
+            return self.frame
+        of = "a patient" if isinstance(self.frame, PatientFrame) else "their own plane"
+        raise RequestError(f"this needs a position on Earth, but the images have the coordinates of {of}")
 
     @property
     def wkt(self) -> str:
         wkt: str = parse_crs(self.crs).to_wkt()
         return wkt
+
+    @property
+    def is_on_earth(self) -> bool:
+        """True if the coordinates are those of a CRS, False for those of a patient or of an image's own plane."""
+        return isinstance(self.frame, str)
+
+    @property
+    def unit(self) -> str:
+        """Of coordinates that are not on Earth: mm, or px where nothing states the size of a pixel."""
+        return self.frame.unit if isinstance(self.frame, ImagePlane) else "mm"
 
     @property
     def is_volume(self) -> bool:
@@ -152,6 +177,13 @@ class Grid:
     def matrix(self) -> np.ndarray:
         """(n, n + 1) float64: world = matrix @ (column, row[, slice], 1), of outer corners."""
         return np.reshape(np.array(self.transform, float), (len(self.shape), -1))
+
+    @property
+    def matrix_of_centres(self) -> np.ndarray:
+        """(n, n + 1) float64, as `from_centres` takes it: an index gives the centre of its pixel or voxel."""
+        matrix = self.matrix
+        matrix[:, -1] += matrix[:, :-1].sum(axis=1) / 2
+        return matrix
 
     # ------------------------------------------------------------ where it is
 
@@ -229,18 +261,18 @@ class Grid:
         return bool(difference <= tolerance_px * np.abs(self.matrix[:, :-1]).max())
 
     def has_same_frame(self, other: Grid) -> bool:
-        if isinstance(self.frame, PatientFrame) or isinstance(other.frame, PatientFrame):
+        if not (self.is_on_earth and other.is_on_earth):
             return self.frame == other.frame
         return self.crs == other.crs or parse_crs(self.crs) == parse_crs(other.crs)
 
 
 def require_lonlat(grid: Grid) -> Grid:
-    """`grid`, if every part of it has a longitude and latitude, or if it is a volume or of a patient.
+    """`grid`, if every part of it has a longitude and latitude, or if it is not on Earth.
 
     Raises RequestError for images that reach beyond the edge of the Earth (a whole geostationary disk), or lie in a CRS that is
     not of the Earth: areas, polygons and catalogues need the place of every pixel, and would fail when all work is done.
     """
-    if grid.is_volume or isinstance(grid.frame, PatientFrame) or parse_crs(grid.frame).is_geographic:
+    if not isinstance(grid.frame, str) or parse_crs(grid.frame).is_geographic:
         return grid
     if _has_lonlat(grid, 1.0):
         return grid

@@ -56,13 +56,15 @@ class Asset:
 class Scene:
     """One acquisition: its id, its time (UTC), and the asset of each band and of the quality band.
 
-    `parts` holds the scenes of one mosaic (adjacent scenes of one date); then `assets` is empty.
+    `parts` holds the scenes of one mosaic (adjacent scenes of one date); then `assets` is empty. `label`: what the cube stores as
+    its source, where the names of its files must not be stored.
     """
 
     id: str
     observed_utc: np.datetime64
     assets: dict[str, Asset] = field(hash=False)
     parts: tuple["Scene", ...] = ()
+    label: str = ""
 
     @property
     def paths(self) -> list[str]:

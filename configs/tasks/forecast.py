@@ -17,6 +17,7 @@ from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
+from pipelines.calendar import date_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +94,7 @@ class SplitConfig(Strict):
 
     def check(self, sections: Sections) -> Iterator[Finding]:
         if self.test_from <= self.validation_from:
-            problem = f"test_from ({self.test_from:%Y-%m-%d}) must be after validation_from ({self.validation_from:%Y-%m-%d})"
+            problem = f"test_from ({date_text(self.test_from)}) must be after validation_from ({date_text(self.validation_from)})"
             yield Finding(("split", "test_from"), problem, "time runs training, validation, test")
         elif (self.test_from - self.validation_from).days < self.gap_days:
             remedy = "a shorter gap or an earlier validation_from"
@@ -176,7 +177,7 @@ class PredictionConfig(Strict):
         if list(dates) != sorted(set(dates)):
             yield Finding(key, "the dates must rise and not repeat")
         if dates and self.issue != "latest" and min(dates) <= self.issue:
-            problem = f"{min(dates):%Y-%m-%d} is not after the issue date {self.issue:%Y-%m-%d}"
+            problem = f"{date_text(min(dates))} is not after the issue date {date_text(self.issue)}"
             yield Finding(key, problem, "a forecast looks ahead: later dates, or an earlier issue")
         if samples is not None and len(dates) > samples.horizon:
             problem = f"{len(dates)} dates, but the model forecasts {samples.horizon} steps"
@@ -217,11 +218,12 @@ def bands_used(run: ForecastRun) -> list[str]:
 
 
 def build_forecaster(
-    run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], statistics: ChannelStatistics, step_days: float
-) -> ResidualForecaster:
+    run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], statistics: ChannelStatistics, step_days: float,
+    axes: int = 2,
+) -> ResidualForecaster:  # fmt: skip
     """An untrained forecaster; the baseline that it corrects is fitted on `windows()`, some of the training part.
 
-    `statistics` are of the transformed variables over the training part.
+    `statistics` are of the transformed variables over the training part; `axes` of space: 2 of images, 3 of volumes.
     """
     from models.residual_forecaster import Scaling, build_forecaster
 
@@ -235,6 +237,7 @@ def build_forecaster(
         members=model.members,
         network=build_network(model),
         seed=run.training.seed,
+        axes=axes,
     )
 
 

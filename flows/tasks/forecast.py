@@ -18,10 +18,11 @@ from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
+from pipelines.calendar import date_text, iso_utc
 from pipelines.errors import RequestError, StateError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, NoTruth
-from pipelines.products.section import Picture, Section
+from pipelines.products.section import Section
 from pipelines.wording import counted
 
 if TYPE_CHECKING:  # packages are imported where they are needed: a verb that has nothing to do must be quick
@@ -101,7 +102,8 @@ class Forecast(TrainedTask):
         cube, samples = open_cube(uri, head_snapshot(uri)), config.build_samples(run)
         days = step_days(cube, samples)
         if is_training:
-            cube = cube.isel(time=to_days(cube["time"].values) < samples.split.train_until_day)
+            split = samples.split.from_first(cube["time"].values[0])
+            cube = cube.isel(time=to_days(cube["time"].values) < split.train_until_day)
         return measure({run.name: cube}, config.bands_used(run), days)
 
     def fit(self, context: Invocation, key: str) -> Record:
@@ -116,7 +118,9 @@ class Forecast(TrainedTask):
         days = step_days(dataset, samples)
 
         def prepare(show: Progress) -> ResidualForecaster:
-            return config.build_forecaster(run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days)
+            return config.build_forecaster(
+                run, lambda: windows_to_fit(dataset, plan, samples, show), statistics, days, len(plan.shape)
+            )
 
         def train_networks(show: Progress) -> TrainingReport:
             training = cache.part("train", augment=run.training.augment, seed=run.training.seed)
@@ -217,7 +221,7 @@ class Forecast(TrainedTask):
         course = Course(**predicted["course"]) if predicted else None
         skills = evaluation.details["skill"] if evaluation else {}
         skill = skills[run.model.baseline]["overall"]["skill"] if run.model.baseline in skills else None
-        maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
+        maps = [folder.path / name for name in predicted.get("products", ()) if name.endswith((".tif", ".nii.gz"))]
         return Findings(
             sentence=summary_sentence(run.name, course, mae_of(evaluation, run), course.unit if course else ""),
             found=predicted.get("course", {}),
@@ -229,11 +233,10 @@ class Forecast(TrainedTask):
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
-        from pipelines.products.report_sections import intervals_section, scores_section, split_section
+        from pipelines.products.report_sections import intervals_section, maps_section, scores_section, split_section
 
         folder = context.folder
-        quicklook = [Picture(folder.quicklook, "The forecast")] if predicted and folder.quicklook.exists() else []
-        maps = Section("maps", "Maps", [] if quicklook else ["No forecast is published."], pictures=quicklook)
+        maps = maps_section(folder.quicklook, is_published=bool(predicted))
         if evaluation is None:
             return [maps]
         details, (_, plan, found) = evaluation.details, plan_samples(context, require(folder, "train")["snapshot"])
@@ -335,6 +338,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
     from models.checkpoint import TENSORS
     from pipelines.products.cog import iso
     from pipelines.products.stac import ModelCard
+    from pipelines.samples.plan import as_utc
 
     run, request, inputs = context.run, fields.request, find_model(context.folder.model).inputs
     return ModelCard(
@@ -346,7 +350,7 @@ def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualFo
         horizon=run.samples.horizon,
         parameters=sum(p.numel() for p in forecaster.parameters()),
         trained_from=inputs.first_utc or iso(request.dataset["time"].values[0]),
-        trained_to=inputs.last_utc or f"{run.split.test_from:%Y-%m-%dT%H:%M:%SZ}",
+        trained_to=inputs.last_utc or iso_utc(as_utc(run.split.test_from)),
         cube_snapshot=metadata["cube_snapshot"],
         framework_version=version("torch"),
         hyperparameters={"model": run.model.model_dump(mode="json"), "training": metadata.get("training", {})},
@@ -370,5 +374,5 @@ def settings_of(run: ForecastRun) -> dict[str, str]:
         "forecast": ", ".join(variable.name for variable in samples.variables),
         "steps": f"{samples.context} of context, {samples.horizon} ahead, {samples.steps.mode}",
         "model": f"{model.members} x {model.kind}, corrected baseline: {model.baseline}",
-        "test period": f"from {run.split.test_from:%Y-%m-%d}",
+        "test period": f"from {date_text(run.split.test_from)}",
     }

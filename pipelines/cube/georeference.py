@@ -4,7 +4,7 @@ import numpy as np
 from rasterio.crs import CRS
 from zarr.core.common import JSON
 
-from pipelines.grid import Grid, PatientFrame, parse_crs
+from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
 
 _CONVENTIONS = [  # https://github.com/zarr-conventions: a convention is registered by its UUID
     {
@@ -29,6 +29,8 @@ def describe_axis(grid: Grid, name: str) -> tuple[np.ndarray, dict[str, JSON]]:
         return step * (np.arange(size) + 0.5), {"long_name": "distance along a rotated axis; spatial_ref has the position"}
     if isinstance(grid.frame, PatientFrame):
         return grid.centres(name), {"long_name": f"patient coordinate {name} (LPS)", "units": "mm", "axis": name.upper()}
+    if isinstance(grid.frame, ImagePlane):
+        return grid.centres(name), {"long_name": f"{name} in the image, from its upper left corner", "units": grid.unit}
     of_crs = {"x": "projection_x_coordinate", "y": "projection_y_coordinate", "z": "height"}
     return grid.centres(name), {"standard_name": of_crs[name], "axis": name.upper()}
 
@@ -38,6 +40,8 @@ def frame_attributes(grid: Grid) -> dict[str, JSON]:
     exact: dict[str, JSON] = {"affine": list(grid.transform)}
     if isinstance(grid.frame, PatientFrame):
         return {"patient_frame": "LPS", "units": "mm", "frame_of_reference_uid": grid.frame.uid, **exact}
+    if isinstance(grid.frame, ImagePlane):
+        return {"image_plane": grid.frame.unit, **exact}
     frame: dict[str, JSON] = {"crs_wkt": grid.wkt, "spatial_ref": grid.wkt}
     if not grid.is_volume:  # CF-1.11, appendix F, and GDAL's GeoTransform, which is text in another order
         a, b, c, d, e, f = grid.transform
@@ -47,7 +51,7 @@ def frame_attributes(grid: Grid) -> dict[str, JSON]:
 
 def geozarr_attributes(grid: Grid) -> dict[str, JSON]:
     """Georeferencing attributes of the group, in the `proj:` and `spatial:` conventions of GeoZarr; {} for what has none."""
-    if grid.is_volume or isinstance(grid.frame, PatientFrame):
+    if grid.is_volume or not grid.is_on_earth:
         return {}
     crs = parse_crs(grid.crs)
     authority = crs.to_authority()

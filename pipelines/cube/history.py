@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipelines.calendar import median_step_days
+from pipelines.calendar import iso_utc, median_step_days
 from pipelines.cube import store
 from pipelines.cube.integrity import naming_damage
 from pipelines.cube.plan import Step
 from pipelines.cube.steps import read_steps
-from pipelines.grid import Grid, PatientFrame
+from pipelines.grid import Grid, ImagePlane, PatientFrame
 
 BAND_KEYS = ("name", "scale", "offset", "nodata", "unit")
 
@@ -66,11 +66,11 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
     """
     cube = store.open_cube(uri, snapshot, accept_damaged=True)
     listed = cube["scene_id"].attrs
-    grid = store.grid_of(cube)
+    grid, is_undated = store.grid_of(cube), cube["time"].attrs.get("time_origin") == "unknown"
     count = cube.sizes["time"]
     times, fractions = cube["time"].values, cube["valid_fraction"].values
     dates = [
-        {"time": str(time.astype("datetime64[s]")), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
+        {"time": iso_utc(time).removesuffix("Z"), "scene_id": scene_id, "valid_fraction": round(float(fraction), 4)}
         for time, scene_id, fraction in zip(times, cube["scene_id"].values, fractions, strict=True)
     ]
     return {
@@ -82,9 +82,10 @@ def describe(uri: str, snapshot: str | None = None) -> dict[str, Any]:
         "dtype": str(cube[store.IMAGE].dtype),
         "pixel_bytes": int(cube[store.IMAGE].nbytes + cube["valid"].nbytes),
         "stored_bytes": _stored_bytes(uri),
+        "time_origin": "unknown" if is_undated else "UTC",
         "first": dates[0]["time"] if dates else None,
         "last": dates[-1]["time"] if dates else None,
-        "median_step_days": round(median_step_days(times), 6) if count > 1 else None,
+        "median_step_days": round(median_step_days(times), 11) if count > 1 else None,
         "mean_valid_fraction": round(float(np.mean(fractions)), 4) if dates else None,
         "bands": [{key: store.band_as_json(band)[key] for key in BAND_KEYS} for band in store.bands_of(cube)],
         "grid": _describe_grid(grid),
@@ -105,6 +106,8 @@ def _describe_grid(grid: Grid) -> dict[str, Any]:
     if isinstance(grid.frame, PatientFrame):
         frame = {"patient_frame": "LPS", "frame_of_reference_uid": grid.frame.uid}
         return {**frame, **{key: list(getattr(grid, key)) for key in ("transform", "spacing", "bounds")}}
+    if isinstance(grid.frame, ImagePlane):
+        return {"image_plane": grid.unit, **{key: list(getattr(grid, key)) for key in ("transform", "spacing", "bounds")}}
     keys = ("transform", "spacing", "bounds") if grid.is_volume else ("transform", "resolution_xy", "bounds_xy")
     return {"crs": grid.crs, **{key: list(getattr(grid, key)) for key in keys}}
 

@@ -349,8 +349,8 @@ def _newest(repository: icechunk.Repository, uri: str) -> zarr.Group | None:
 def _step_of(one: Written, now: np.datetime64) -> Step:
     scene = one.work.scene
     paths = sorted({os.path.basename(asset.path) for part in (scene.parts or (scene,)) for asset in part.assets.values()})  # noqa: PTH119
-    date = scene.observed_utc.astype("datetime64[ns]")
-    return Step(date, scene.id, one.content_hash, one.work.fingerprint, " ".join(paths), now, one.valid_fraction)
+    date, files = scene.observed_utc.astype("datetime64[ns]"), scene.label or " ".join(paths)
+    return Step(date, scene.id, one.content_hash, one.work.fingerprint, files, now, one.valid_fraction)
 
 
 def _refusals_to_keep(known: tuple[KnownRefusal, ...], written: list[Written]) -> list[KnownRefusal]:

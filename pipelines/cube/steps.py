@@ -16,6 +16,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.types import AnyArray
 
+from pipelines.calendar import is_elapsed
 from pipelines.cube.integrity import write_seal
 from pipelines.cube.plan import KnownRefusal, Step
 from pipelines.cube.store import IMAGE, STEP_TEXTS, STEP_TIMES, VALID
@@ -25,6 +26,10 @@ from pipelines.tiles import Box
 PIXEL_ARRAYS = (IMAGE, VALID)
 MOVES_AT_ONCE = 32
 MANY_BYTES = 32 << 20  # from here on the chunks of a scene are compressed in threads
+OF_UNKNOWN_ORIGIN = {
+    "time_origin": "unknown",
+    "comment": "times are exact relative to the first frame; no file states a date, and 1800-01-01 stands for it",
+}
 
 
 def array_of(root: zarr.Group, name: str) -> AnyArray:
@@ -51,6 +56,8 @@ def write_steps(root: zarr.Group, steps: list[Step]) -> None:
     columns: dict[str, Any] = {name: np.array([getattr(s, name) for s in steps], dtype=object) for name in STEP_TEXTS}
     columns |= {name: np.array([getattr(s, name) for s in steps], "datetime64[ns]").astype("int64") for name in STEP_TIMES}
     columns["valid_fraction"] = np.array([s.valid_fraction for s in steps], "float64")
+    if steps and is_elapsed(steps[0].time):
+        array_of(root, "time").attrs.update(OF_UNKNOWN_ORIGIN)
     for name, values in columns.items():
         array = array_of(root, name)
         array.resize((len(steps),))

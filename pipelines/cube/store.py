@@ -32,7 +32,7 @@ from pipelines.cube.integrity import (
 )
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
-from pipelines.grid import Grid, PatientFrame, parse_crs
+from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
 from pipelines.scene import Band, bands_from_json, fill_value
 from pipelines.wording import without_secrets
 
@@ -160,7 +160,10 @@ def create_arrays(
     side = round(chunk_px ** (2 / len(grid.shape)))  # a chunk of a volume has as many voxels as one of an image has pixels
     chunk = tuple(min(side, size) for size in grid.shape)
     root = zarr.create_group(store, overwrite=True)
-    layout: dict[str, JSON] = {"driftline_format": FORMATS[len(grid.shape)], "coordinates": " ".join(COORDINATES)}
+    layout: dict[str, JSON] = {
+        "driftline_format": FORMATS[len(grid.shape) if grid.is_on_earth else 3],
+        "coordinates": " ".join(COORDINATES),
+    }
     root.attrs.update({"Conventions": "CF-1.11", **layout, **geozarr_attributes(grid), **attributes})
     image = root.create_array(
         IMAGE,
@@ -357,6 +360,8 @@ def _grid(attributes: Mapping[str, Any], of_cube: Mapping[str, Any], shape: tupl
     transform = tuple(map(float, attributes["affine"]))
     if "patient_frame" in attributes:
         return Grid(PatientFrame(attributes["frame_of_reference_uid"]), transform, shape)
+    if "image_plane" in attributes:
+        return Grid(ImagePlane(str(attributes["image_plane"])), transform, shape)
     crs = of_cube.get("proj:code") or attributes["crs_wkt"]
     try:
         parse_crs(crs)  # refuses file names and addresses, which a damaged cube may hold

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 
-from pipelines.calendar import from_days
+from pipelines.calendar import date_text, from_days, iso_utc
 from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError, StateError
 from pipelines.grid import Grid
@@ -50,7 +50,7 @@ class Request:
 
     @property
     def targets_iso(self) -> list[str]:
-        return [f"{date.astype('datetime64[s]')}Z" for date in self.target_utc]
+        return [iso_utc(date) for date in self.target_utc]
 
 
 def choose_dates(
@@ -64,9 +64,9 @@ def choose_dates(
     times, notes = dataset["time"].values, []
     steps = steps_from(times, settings.steps, settings.context, settings.horizon, issue, dates, step_days)
     last, seen = times[steps.issue], np.flatnonzero(steps.context_T >= 0)
-    issued = f"{last.astype('datetime64[s]')}Z"
+    issued = iso_utc(last)
     if issue is not None and np.datetime64(issue) - last > np.timedelta64(1, "D"):
-        notes.append(f"issued from {issued}, the last date up to {issue:%Y-%m-%d}, which was asked for")
+        notes.append(f"issued from {issued}, the last date up to {date_text(issue)}, which was asked for")
     if seen[0] > 0 and steps.context_T[seen[0]] == 0:
         covered = f"{settings.context - seen[0]} of the {settings.context} steps of context"
         notes.append(f"the dates cover {covered}: scores and intervals are of forecasts from all of it")

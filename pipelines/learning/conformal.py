@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.calendar import seconds_of
 from pipelines.errors import RequestError
 from pipelines.predictors import Forecaster
 from pipelines.progress import Progress
@@ -88,14 +89,14 @@ def calibrate(
     Of larger frames `pixels_per_frame` random valid pixels are used. Raises RequestError where a lead has no valid pixel.
     """
     rng = np.random.default_rng(seed)
-    errors: dict[tuple[int, int], list[np.ndarray]] = {}  # (lead, target date in seconds) -> [error (n, C)]
-    pixels: dict[tuple[int, int], int] = {}
+    errors: dict[tuple[int, float], list[np.ndarray]] = {}  # (lead, target date in seconds) -> [error (n, C)]
+    pixels: dict[tuple[int, float], int] = {}
     leads = 0
     for done, window in enumerate(windows, start=1):
         y_KCHW, target, valid = forecast_window(forecaster, window), window.target_KCHW.numpy(), window.target_valid_KHW.numpy()
         leads = max(leads, len(y_KCHW))
         for k, day in enumerate(window.target_days_K.tolist()):
-            error_nC, key = (target[k] - y_KCHW[k])[:, valid[k]].T, (k, round(day * 86_400))
+            error_nC, key = (target[k] - y_KCHW[k])[:, valid[k]].T, (k, float(seconds_of(day)))
             if len(error_nC):
                 pixels[key] = pixels.get(key, 0) + len(error_nC)
                 few = len(error_nC) <= pixels_per_frame
@@ -143,7 +144,7 @@ class CoverageTally:
 
     def __init__(self, intervals: Intervals):
         self.intervals = intervals
-        self._of_date: dict[int, np.ndarray] = {}  # (K, C, 4): pixels, inside, above, width
+        self._of_date: dict[float, np.ndarray] = {}  # (K, C, 4): pixels, inside, above, width
 
     def add(self, window: WindowArrays, y_KCHW: np.ndarray) -> None:
         lower, upper = self.intervals.bounds(y_KCHW)
@@ -152,7 +153,7 @@ class CoverageTally:
             if valid_KHW[k].any():
                 low, truth, high = (image[k][:, valid_KHW[k]] for image in (lower, target, upper))
                 counts = [np.ones_like(truth), (low <= truth) & (truth <= high), truth > high, high - low]
-                of_date = self._of_date.setdefault(round(day * 86_400), np.zeros((*y_KCHW.shape[:2], 4)))
+                of_date = self._of_date.setdefault(float(seconds_of(day)), np.zeros((*y_KCHW.shape[:2], 4)))
                 of_date[k] += np.stack([count.sum(axis=1, dtype=np.float64) for count in counts], axis=-1)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from pipelines.calendar import from_days
+from pipelines.calendar import from_days, iso_utc, seconds_of
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
@@ -173,7 +173,7 @@ def _labelled(overall_then_leads: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _by_date(table: ErrorTable, sums: dict[str, np.ndarray]) -> dict[str, Any]:
     """MAE of every forecaster on each target date, with the number of pixels that stand behind it."""
-    dates = [str(date) for date in np.datetime_as_string(from_days(table.days_D), unit="s")]
+    dates = [iso_utc(date).removesuffix("Z") for date in from_days(table.days_D)]
     totals = {name: total_DKS.sum(axis=1) for name, total_DKS in sums.items()}
     mae = {name: (total_DS[:, ABSOLUTE] / total_DS[:, PIXELS]).tolist() for name, total_DS in totals.items()}
     pixels = next(iter(totals.values()))[:, PIXELS].astype(int).tolist()
@@ -222,7 +222,7 @@ class ErrorTally:
     """Collects the errors of one forecaster, window by window."""
 
     def __init__(self) -> None:
-        self._of_date: dict[int, np.ndarray] = {}
+        self._of_date: dict[float, np.ndarray] = {}
 
     def add(
         self, y_KCHW: np.ndarray, target_KCHW: np.ndarray, valid_KHW: np.ndarray, days_K: np.ndarray, range_C: np.ndarray
@@ -234,7 +234,7 @@ class ErrorTally:
         for k, valid_HW in enumerate(valid_KHW):
             if not np.any(valid_HW):
                 continue
-            of_date = self._of_date.setdefault(round(float(days_K[k]) * 86_400), np.zeros((K, C, len(SUMS))))
+            of_date = self._of_date.setdefault(float(seconds_of(days_K[k])), np.zeros((K, C, len(SUMS))))
             for c in range(C):
                 of_date[k, c] += frame_sums(y_KCHW[k, c], target_KCHW[k, c], valid_HW, float(range_C[c]))
 

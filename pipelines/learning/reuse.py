@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipelines.calendar import iso_utc
 from pipelines.cube.store import bands_of, grid_of, space_dims
 from pipelines.errors import RequestError
-from pipelines.grid import Grid, PatientFrame, parse_crs
+from pipelines.grid import Grid, parse_crs
 from pipelines.samples.variables import Variable, decode
 
 LEVEL_FACTOR = 3.0  # between medians of one band; values of another unit or scale differ by more
@@ -104,7 +105,7 @@ def measure(cubes: Mapping[str, xr.Dataset], bands: Sequence[str], step_days: fl
                 of_band[name].append(values)
     ranges = tuple(range_of(name, units.get(name), of_band[name]) for name in bands)
     times = [cube["time"].values for cube in cubes.values() if cube.sizes["time"]]
-    first, last = (f"{end.astype('datetime64[s]')}Z" for end in (min(t.min() for t in times), max(t.max() for t in times)))
+    first, last = (iso_utc(end) for end in (min(t.min() for t in times), max(t.max() for t in times)))
     grids = {name: grid_of(cube) for name, cube in cubes.items()}
     sizes = [size for size in map(pixel_metres, grids.values()) if size is not None]
     areas = {name: area for name, grid in grids.items() if (area := area_of(grid)) is not None}
@@ -151,7 +152,9 @@ def range_of(name: str, unit: str | None, parts: Sequence[np.ndarray]) -> BandRa
 
 def pixel_metres(grid: Grid) -> float | None:
     """The side of a pixel in metres; None where the CRS has neither metres nor degrees."""
-    if isinstance(grid.frame, PatientFrame):
+    if not grid.is_on_earth:
+        if grid.unit != "mm":
+            return None
         return float(grid.pixel_size ** (1 / len(grid.shape))) / 1000
     crs, matrix = parse_crs(grid.crs), grid.matrix[:2, :2]
     side = math.sqrt(abs(float(np.linalg.det(matrix))))
@@ -166,7 +169,7 @@ def area_of(grid: Grid) -> list[float] | None:
     from rasterio.errors import CRSError
     from rasterio.warp import transform_bounds
 
-    if isinstance(grid.frame, PatientFrame) or grid.is_volume:
+    if not grid.is_on_earth or grid.is_volume:
         return None
     try:
         return [round(float(edge), 6) for edge in transform_bounds(parse_crs(grid.crs), "EPSG:4326", *grid.bounds_xy)]

@@ -35,7 +35,7 @@ def csa_elements(source: Dataset, tag: int) -> dict[int, list[float]]:
     from nibabel.nicom import csareader
 
     try:
-        tags = csareader.read(source.get_item(tag).value)["tags"]  # type: ignore[no-untyped-call]
+        tags = csareader.read(source.get_item(tag).value)["tags"]
         found = {place: [float(one) for one in tags[name]["items"]] for place, (name, _) in PLACES.items() if name in tags}
     except Exception:  # damaged, or of another form; the message of the library could quote it
         return {}

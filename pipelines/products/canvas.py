@@ -25,6 +25,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from pipelines.calendar import elapsed_text, is_elapsed, iso_utc
 from pipelines.errors import RequestError
 from pipelines.files import replacing
 from pipelines.grid import Grid
@@ -68,8 +69,15 @@ def label(variable: str, unit: str) -> str:
     return f"{variable} [{unit}]" if unit and unit != "1" else variable
 
 
-def day(date: np.datetime64) -> str:
-    """`2020-06-15`, with the time of day where it is not midnight."""
+def day(date: np.datetime64, *, exact: bool = False) -> str:
+    """`2020-06-15`, with the time of day where it is not midnight; `24.5 s` where only the time since the first frame is known.
+
+    exact: with seconds, for frames that lie close to each other.
+    """
+    if is_elapsed(date):
+        return elapsed_text(date)
+    if exact:
+        return iso_utc(date).rstrip("Z").replace("T", " ")
     text = str(date.astype("datetime64[m]")).replace("T", " ")
     return text.removesuffix(" 00:00")
 

@@ -21,6 +21,7 @@ import rasterio
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
+from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged
 from pipelines.files import naming_full_disk, publish, write_text
 from pipelines.grid import Grid
@@ -197,8 +198,8 @@ def row_bands(height: int) -> Iterable[slice]:
 
 
 def iso(date: np.datetime64) -> str:
-    """ISO 8601 with Z, to the second."""
-    return f"{date.astype('datetime64[s]')}Z"
+    """ISO 8601 with Z; the time since the first frame where nothing else is known."""
+    return iso_utc(date)
 
 
 def date_for_name(date: np.datetime64) -> str:

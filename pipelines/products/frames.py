@@ -71,6 +71,11 @@ def crs_labels(text: str) -> dict[str, str]:
     return {"crs": name, "crs_unit": "m" if unit == "metre" else unit}
 
 
+def frame_labels(grid: Grid) -> dict[str, str]:
+    """What `crs_labels` says of a CRS; of a patient or an image its unit, mm or px."""
+    return crs_labels(grid.crs) if grid.is_on_earth else {"crs": "", "crs_unit": grid.unit}
+
+
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:
     """(left, right, bottom, top) of a map in CRS units, as limits of its axes: north is up.
 

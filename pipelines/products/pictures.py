@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -14,15 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from pipelines.calendar import is_elapsed
 from pipelines.grid import Grid
 from pipelines.products.canvas import INK, MUTED, STYLE, day, draw_scale, drawing, heading, label, save_animation, write_on
-from pipelines.products.frames import Frame, Shades, crs_labels, extent_of, image_extent, north_text, shades_for
+from pipelines.products.frames import Frame, Shades, extent_of, frame_labels, image_extent, north_text, shades_for
 from pipelines.products.layers import GREY
 from pipelines.products.report import shown
+from pipelines.products.slices import SliceView
 
 MOST_COLUMNS = 6
+MINUTE = np.timedelta64(60, "s")
+NOT_SEEN = "#2f4a6d"  # in images of a patient, which are grey themselves
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Maps:
     width: tuple[Frame, ...] = ()
     interval: float | None = None
     context_dates: int = 0
+    note: str = ""  # which slice of a volume is shown
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
     rows = _rows(maps)
     columns = max(len(row.frames) for row in rows)
     left, right, bottom, top = extent_of(maps.grid)
-    crs, unit = crs_labels(maps.grid.crs).values()
+    crs, unit = frame_labels(maps.grid).values()
     cell_in = 2.05
     height_in = float(np.clip(cell_in * abs(top - bottom) / abs(right - left), 1.1, 3.4))
     size_x, size_y = 1.75 + cell_in * columns + 1.0, 1.15 + (height_in + 0.34) * len(rows) + 0.35
@@ -71,29 +78,30 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
         draw_scale(figure.axes[0], extent_of(maps.grid), unit)
-        notes = [
-            "Grey: not observed.",
-            flat_widths(maps),
-            f"{crs}, ticks in {unit}{'' if maps.grid.is_straight else ', ' + north_text(maps.grid)}",
-        ]
+        missing = "Grey" if maps.grid.is_on_earth else "Blue"
+        north = "" if maps.grid.is_straight else f", {north_text(maps.grid)}"
+        frame = f"{crs}, ticks in {unit}{north}" if maps.grid.is_on_earth else ""
+        notes = [f"{missing}: not observed.", flat_widths(maps), frame]
+        figure.text(0.22 / size_x, 1 - 0.86 / size_y, maps.note, size=8, color=MUTED, va="center")
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
 
 def _rows(maps: Maps) -> list[_Row]:
     known = [frame for frame in maps.truth if frame is not None]
-    shades = shades_for(maps.variable, [*maps.context, *maps.forecast, *known])
+    shades = shades_of(maps, known)
     columns = min(max(len(maps.forecast), 1), MOST_COLUMNS)
     picked = sorted({round(i) for i in np.linspace(0, len(maps.forecast) - 1, columns)})
     forecast, truth = [maps.forecast[i] for i in picked], [maps.truth[i] for i in picked]
     context = maps.context[-columns:]
-    part = f"\n({len(context)} of {maps.context_dates} dates)" if maps.context_dates > len(context) else ""
+    noun = "frames" if is_elapsed(maps.forecast[0].date) else "dates"
+    part = f"\n({len(context)} of {maps.context_dates} {noun})" if maps.context_dates > len(context) else ""
     offset = max(len(picked), len(context)) - len(context)
-    rows = [_Row(f"Context{part}", context, shades, _days(context), offset)] if context else []
-    rows.append(_Row("Forecast", forecast, shades, _days(forecast)))
+    rows = [_Row(f"Context{part}", context, shades, _days(maps, context), offset)] if context else []
+    rows.append(_Row("Forecast", forecast, shades, _days(maps, forecast)))
     if known:
         errors = [error_frame(one, other) for one, other in zip(forecast, truth, strict=True)]
         notes = ["" if error is None else f"MAE {shown(np.nanmean(np.abs(error.values_YX)), 'number')}" for error in errors]
-        rows.append(_Row("Observed", truth, shades, _days(truth)))
+        rows.append(_Row("Observed", truth, shades, _days(maps, truth)))
         seen = [np.abs(error.values_YX[np.isfinite(error.values_YX)]) for error in errors if error]
         largest = float(np.percentile(np.concatenate(seen), 98)) if seen else 1.0
         shades_of_errors = Shades("RdBu_r", -(largest or 1.0), largest or 1.0)
@@ -101,12 +109,21 @@ def _rows(maps: Maps) -> list[_Row]:
     if maps.width and not flat_widths(maps):
         width = [maps.width[i] for i in picked]
         text = f"Width of\nthe {f'{100 * maps.interval:g} %' if maps.interval else ''}\ninterval"
-        rows.append(_Row(text, width, replace(shades_for("", width), colours="cividis"), _days(width), extend="both"))
+        rows.append(_Row(text, width, replace(shades_for("", width), colours="cividis"), _days(maps, width), extend="both"))
     return rows
 
 
-def _days(frames: Sequence[Frame | None]) -> list[str]:
-    return [day(frame.date) if frame else "" for frame in frames]
+def shades_of(maps: Maps, known: Sequence[Frame] = ()) -> Shades:
+    """The colours of a variable; images of a patient are grey."""
+    shades = shades_for(maps.variable, [*maps.context, *maps.forecast, *known])
+    return shades if maps.grid.is_on_earth else replace(shades, colours="gray")
+
+
+def _days(maps: Maps, frames: Sequence[Frame | None]) -> list[str]:
+    """The dates; with seconds where frames lie less than a minute apart."""
+    dates = [frame.date for frame in (*maps.context, *maps.forecast)]
+    is_fast = any(later - earlier < MINUTE for earlier, later in pairwise(dates))
+    return [day(frame.date, exact=is_fast) if frame else "" for frame in frames]
 
 
 def flat_widths(maps: Maps) -> str:
@@ -149,7 +166,7 @@ def _draw_row(figure: Figure, grid: GridSpec, number: int, row: _Row, maps: Maps
 def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, ticks: bool = False) -> AxesImage | None:
     """One map on `axes`, north up; returns the image, or None where there is nothing to show."""
     extent = extent_of(grid)
-    axes.set_facecolor(GREY)
+    axes.set_facecolor(GREY if grid.is_on_earth else NOT_SEEN)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     if ticks:
         axes.locator_params(nbins=2)
@@ -168,9 +185,40 @@ def draw_map(axes: Axes, frame: Frame | None, shades: Shades, grid: Grid, *, tic
     return image
 
 
+def draw_three_planes(
+    planes: Sequence[tuple[SliceView, np.ndarray]], variable: str, unit: str, path: Path, title: str, subtitle: str
+) -> None:
+    """Writes a PNG: planes of one volume beside each other, to one scale in mm, with the sides of the patient."""
+    shades = replace(shades_for(variable, [Frame(np.datetime64("NaT"), values_YX) for _, values_YX in planes]), colours="gray")
+    extents = [extent_of(view.grid) for view, _ in planes]
+    ratios = [right - left for left, right, _, _ in extents]
+    height_in = 9.0 * max(top - bottom for *_, bottom, top in extents) / sum(ratios)
+    size_x, size_y = 10.6, float(np.clip(height_in, 1.5, 6.0)) + 1.7
+    with drawing(path, (size_x, size_y), layout=None) as figure:
+        heading(figure, 0.22, (0.32, 0.62), title, subtitle)
+        grid = GridSpec(1, 4, figure, width_ratios=[*ratios, 0.03 * sum(ratios)], wspace=0.08,
+                        left=0.02, right=0.92, top=1 - 1.1 / size_y, bottom=0.45 / size_y)  # fmt: skip
+        image = None
+        for column, (view, values_YX) in enumerate(planes):
+            axes = figure.add_subplot(grid[0, column])
+            image = draw_map(axes, Frame(np.datetime64("NaT"), values_YX), shades, view.grid) or image
+            axes.set_title(f"{view.sides[2]}   (slice {view.index + 1} along {view.dim})", size=9, pad=3, color=INK)
+            for x, text in ((0.02, view.sides[0]), (0.98, view.sides[1])):
+                axes.text(x, 0.5, text, transform=axes.transAxes, ha="left" if x < 0.5 else "right", va="center", weight="bold",
+                          color="white", path_effects=[withStroke(linewidth=2, foreground=INK)])  # fmt: skip
+        draw_scale(figure.axes[0], extents[0], "mm")
+        if image is not None:
+            bar = figure.colorbar(image, cax=figure.add_subplot(grid[0, 3]))
+            bar.outline.set_linewidth(0.4)
+            bar.ax.tick_params(labelsize=8, length=2, width=0.5)
+            bar.set_label(label(variable, unit), size=8.5)
+        note = "Letters: right, left, anterior, posterior, head, feet of the patient. Blue: not observed."
+        figure.text(0.22 / size_x, 0.16 / size_y, note, size=8, color=MUTED, va="center")
+
+
 def draw_animation(maps: Maps, path: Path, title: str) -> None:
     """Writes a GIF: the context's dates, then the forecast's, then a pause; date and kind stand in every frame."""
-    shades = shades_for(maps.variable, [*maps.context, *maps.forecast])
+    shades = shades_of(maps)
     steps = [(frame, "observed", MUTED) for frame in maps.context] + [(frame, "forecast", "#b3400e") for frame in maps.forecast]
     pictures = [_animation_frame(maps, frame, kind, colour, shades, title) for frame, kind, colour in steps]
     save_animation(pictures, path, milliseconds=700, pause=3)
@@ -186,7 +234,7 @@ def _animation_frame(maps: Maps, frame: Frame, kind: str, colour: str, shades: S
         image = draw_map(axes, frame, shades, maps.grid)
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2.5)
-        draw_scale(axes, extent_of(maps.grid), crs_labels(maps.grid.crs)["crs_unit"])
+        draw_scale(axes, extent_of(maps.grid), frame_labels(maps.grid)["crs_unit"])
         figure.text(0.2 / size_x, 1 - 0.22 / size_y, title, size=9, color=MUTED, va="center")
         figure.text(0.2 / size_x, 1 - 0.5 / size_y, day(frame.date), size=14, weight="bold", va="center")
         figure.text(4.3 / size_x, 1 - 0.5 / size_y, kind, size=12, weight="bold", color=colour, va="center", ha="right")

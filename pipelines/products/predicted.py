@@ -1,28 +1,34 @@
-"""Everything that is published of predicted fields: COGs with their STAC collection, the model's item, and two pictures."""
+"""Everything that is published of predicted fields: COGs with their STAC collection, the model's item, and two pictures.
+
+Of volumes NIfTI files with a JSON index; the pictures show the middle slice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.calendar import is_elapsed, parse_utc
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.canvas import day
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
 from pipelines.products.frames import Frame, read_variables, step_for
-from pipelines.products.pictures import MOST_COLUMNS, Maps, draw_animation, draw_quicklook
+from pipelines.products.pictures import MOST_COLUMNS, Maps, draw_animation, draw_quicklook, draw_three_planes
 from pipelines.products.sentences import Course
+from pipelines.products.slices import SliceView, middle_slice
 from pipelines.products.stac import ModelCard, forecast_item, write_collection, write_model_item
+from pipelines.products.volume_products import Measured, write_volumes
 
 if TYPE_CHECKING:
     from pipelines.inference.job import Request
 
 CONTEXT_SHOWN = MOST_COLUMNS  # dates
 CLEAR_ENOUGH = 0.2  # of the pixels; a cloudy date shows nothing
-QUICKLOOK, ANIMATION = "quicklook.png", "animation.gif"
+QUICKLOOK, ANIMATION, PLANES = "quicklook.png", "animation.gif", "planes.png"
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,23 @@ class ForecastFields:
 
 
 def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pictures: Path, *, at: Path) -> Course:
-    """COGs, STAC collection and model item into `folder`, two pictures into `pictures`; what is expected of the first variable.
+    """Products into `folder`, pictures into `pictures`; what is expected of the first variable.
 
     `folder` will lie at `at`, and the pictures beside it.
     """
     request, lineage, maps = forecast.request, forecast.lineage, make_maps(forecast)
-    issued, title = day(np.datetime64(lineage.issued_utc.rstrip("Z"))), f"{forecast.name}: {maps.variable} forecast"
+    issued, title = day(parse_utc(lineage.issued_utc)), f"{forecast.name}: {maps.variable} forecast"
     hidden = "" if day(maps.context[-1].date) == issued else " (too few usable pixels to show)"
-    subtitle = f"issued {issued} UTC{hidden}, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
+    zone = " after the first frame" if is_elapsed(maps.forecast[0].date) else " UTC"
+    subtitle = f"issued {issued}{zone}{hidden}, cube {lineage.snapshot}, model {lineage.model_hash[:12]}"
+    if not request.grid.is_on_earth:
+        subtitle = f"issued {day(parse_utc(lineage.issued_utc), exact=True)}{zone}, model {lineage.model_hash[:12]}"
     draw_quicklook(maps, pictures / QUICKLOOK, title, subtitle)
     draw_animation(maps, pictures / ANIMATION, title)
+    if request.grid.is_volume:
+        draw_planes(forecast, pictures / PLANES, title, subtitle)
+    if not request.grid.is_on_earth:
+        return course_of_volumes(write_volumes(forecast, card, folder))
     grid, dates, units, staged = request.grid, request.target_utc, request.units, forecast.staged
     cogs = write_forecast_cogs(staged, grid, dates, units, lineage, folder, interval=forecast.interval)
     items = [
@@ -68,23 +81,37 @@ def make_maps(forecast: ForecastFields) -> Maps:
     A date of the context is left out where few pixels of all variables are usable.
     """
     request, staged = forecast.request, forecast.staged
-    times, name = request.dataset["time"].values, request.variables[0].name
+    view = middle_slice(request.grid) if request.grid.is_volume else None
+    dataset = request.dataset if view is None else view.of_dataset(request.dataset)
+    times, name = dataset["time"].values, request.variables[0].name
     context = [int(i) for i in request.steps.context_T if i >= 0]
     apart = np.abs(times[None] - np.array(request.target_utc, times.dtype)[:, None])
-    # None where no date is within a second: the truth is not known (yet)
-    observed = [int(row.argmin()) if row.min() <= np.timedelta64(1, "s") else None for row in apart]
+    # None where no date is within a second (of fast series: half a step): the truth is not known (yet)
+    close = min([np.timedelta64(1, "s"), *(np.diff(times) // 2)])
+    observed = [int(row.argmin()) if row.min() <= close else None for row in apart]
     needed = sorted({*context, *(i for i in observed if i is not None)})
-    images = {i: read_variables(request.dataset, i, request.variables) for i in needed}
+    images = {i: read_variables(dataset, i, request.variables) for i in needed}
+    if view is not None:
+        images = {i: np.stack([view.drawn(plane_YX) for plane_YX in planes]) for i, planes in images.items()}
     clear = [i for i in context if np.isfinite(images[i]).mean() >= CLEAR_ENOUGH][-CONTEXT_SHOWN:] or context[-1:]
     fields = {
-        role: tuple(Frame(date, thin(staged, Field(k, name, role))) for k, date in enumerate(request.target_utc))
+        role: tuple(Frame(date, shown_of(staged, Field(k, name, role), view)) for k, date in enumerate(request.target_utc))
         for role in {field.role for field in staged.fields}
     }
     bounds = zip(fields.get("lower", ()), fields.get("upper", ()), strict=True)
     width = tuple(Frame(upper.date, upper.values_YX - lower.values_YX) for lower, upper in bounds)
     shown = tuple(Frame(times[i], images[i][0]) for i in clear)
     truth = tuple(None if i is None else Frame(times[i], images[i][0]) for i in observed)
-    return Maps(name, request.units[name], request.grid, shown, fields["forecast"], truth, width, forecast.interval, len(context))
+    grid, note = (request.grid, "") if view is None else (view.grid, view.text)
+    return Maps(name, request.units[name], grid, shown, fields["forecast"], truth, width, forecast.interval, len(context), note)
+
+
+def shown_of(staged: Staged, field: Field, view: SliceView | None) -> np.ndarray:
+    """What a picture shows of a field, (y, x) float32: the thinned map, or the slice of a volume, thinned alike."""
+    if view is None:
+        return thin(staged, field)
+    step = step_for(view.grid.shape)
+    return view.drawn(staged.read(field, slice(view.index, view.index + 1))[0][::step, ::step])
 
 
 def thin(staged: Staged, field: Field) -> np.ndarray:
@@ -92,6 +119,27 @@ def thin(staged: Staged, field: Field) -> np.ndarray:
     step = step_for(staged.shape)
     rows = range(0, staged.shape[0], step)
     return np.concatenate([staged.read(field, slice(row, row + 1), slice(None, None, step)) for row in rows])
+
+
+def draw_planes(forecast: ForecastFields, path: Path, title: str, subtitle: str) -> None:
+    """Writes a PNG: the last target of the first variable in the three planes through the middle of the volume."""
+    request, staged = forecast.request, forecast.staged
+    name, last = request.variables[0].name, len(request.target_utc) - 1
+    field, views = Field(last, name, "forecast"), [middle_slice(request.grid, dim) for dim in "zyx"]
+    across_z, *others = views
+    planes = [across_z.drawn(staged.read(field, slice(across_z.index, across_z.index + 1))[0])]
+    rows = range(request.grid.shape[0])
+    for view in others:
+        taken = (view.index, slice(None)) if view.dim == "y" else (slice(None), view.index)
+        planes.append(view.drawn(np.stack([staged.read(field, slice(row, row + 1), *taken)[0] for row in rows])))
+    draw_three_planes(list(zip(views, planes, strict=True)), name, request.units[name], path, title, subtitle)
+
+
+def course_of_volumes(rows: Sequence[Measured]) -> Course:
+    """The means of the last observation and of the last time of the forecast, over the usable voxels of each."""
+    of_first = [row for row in rows if row.variable == rows[0].variable]
+    first, last = of_first[0], of_first[-1]
+    return Course(first.variable, first.unit, iso(first.time), first.mean, iso(last.time), last.mean)
 
 
 def course_of(maps: Maps) -> Course:

@@ -10,6 +10,7 @@ from pipelines.calendar import format_span
 from pipelines.learning.result import Evaluation
 from pipelines.products.charts import draw_blocks, draw_coverage, draw_errors, draw_f1, draw_reliability, draw_skill
 from pipelines.products.json_values import Json
+from pipelines.products.predicted import PLANES
 from pipelines.products.report import when
 from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.products.tables import area_table, label_tables, lead_tables, patch_table, site_table
@@ -25,6 +26,14 @@ CLUES = (
     Column("name", "metadata alone", "text"), Column("accuracy", "balanced accuracy"), Column("gap", "model minus metadata"),
     Column("low", "from"), Column("high", "to"), Column("said", "shortcut", "text"),
 )  # fmt: skip
+
+
+def maps_section(quicklook: Path, *, is_published: bool) -> Section:
+    """The pictures of a forecast: maps, or of volumes the middle slice and the planes beside it."""
+    drawn = {quicklook: "The forecast", quicklook.with_name(PLANES): "The last frame of the forecast, in three planes"}
+    pictures = [Picture(path, text) for path, text in drawn.items() if is_published and path.exists()]
+    title = "Slices" if len(pictures) > 1 else "Maps"
+    return Section("maps", title, [] if pictures else ["No forecast is published."], pictures=pictures)
 
 
 def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> Section:

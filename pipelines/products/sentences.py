@@ -37,7 +37,9 @@ def expected_sentence(name: str, course: Course) -> str:
     if course.observed is None:
         return f"{mean} to be {then} on {last}"
     period = f"between {first} and {last}"
-    if first[:10] == last[:10]:
+    if last.endswith(" s"):
+        period = f"between {first} and {last} after the first frame"
+    elif first[:10] == last[:10]:
         period = f"between {course.observed_utc[11:16]} and {course.expected_utc[11:16]} UTC on {first[:10]}"
     now = with_unit(course.observed, course.unit)
     if now == then:

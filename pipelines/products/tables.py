@@ -160,13 +160,17 @@ def used_columns(columns: Sequence[Column], rows: Sequence[Json]) -> list[Column
 def cube_facts(uri: str, snapshot: str | None = None) -> dict[str, str]:
     """Label -> value of the cube's version `snapshot` (default: the newest); all of it is in `driftline info`."""
     cube = describe(uri, snapshot)
-    shape, usable, (width, height) = cube["shape"], cube["mean_valid_fraction"], cube["grid"]["resolution_xy"]
+    shape, usable, grid = cube["shape"], cube["mean_valid_fraction"], cube["grid"]
+    sizes = " x ".join(str(shape[dim]) for dim in ("z", "y", "x") if dim in shape)
+    steps = " x ".join(f"{abs(step):g}" for step in grid.get("resolution_xy") or grid["spacing"])
+    kind, unit = ("voxels" if "z" in shape else "pixels"), "" if "crs" in grid else f" {grid.get('image_plane', 'mm')}"
+    dates = "frames" if cube["time_origin"] == "unknown" else "dates"
     first, last = (cube[end].replace("T", " ").removesuffix(" 00:00:00") for end in ("first", "last"))
     return {
         "cube": cube["uri"],
         "snapshot": cube["snapshot"],
-        "dates": f"{shape['time']}, {first} to {last}, {format_span(cube['median_step_days'])} apart",
-        "pixels": f"{shape['y']} x {shape['x']} of {abs(width):g} x {abs(height):g}",
+        dates: f"{shape['time']}, {first} to {last}, {format_span(cube['median_step_days'])} apart",
+        kind: f"{sizes} of {steps}{unit}",
         "bands": ", ".join(band["name"] for band in cube["bands"]),
         "usable share": f"{100 * usable:.0f} %" if usable is not None else "unknown",
     }

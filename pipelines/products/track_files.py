@@ -43,8 +43,9 @@ class Tables:
 
     @property
     def last(self) -> pd.DataFrame:
-        """The objects of the last date that has any."""
-        return self.objects[self.objects.date == self.objects.date.max()]
+        """The objects of the last date (or step) that has any."""
+        times = self.objects["date" if "date" in self.objects else "step"]
+        return self.objects[times == times.max()]
 
 
 class TrackFiles:
@@ -68,6 +69,7 @@ class TrackFiles:
         if self.grid is not None:
             self.polygons += outlines_of(tracked.label, self.grid, len(tracked.shapes))
         there = (tracked.label > 0).astype("int32")
+        there = there.max(axis=0) if there.ndim > 2 else there  # volumes are looked at along z
         self.backdrop = there if self.backdrop is None else self.backdrop + there
 
     def write(self, out: Path, title: str) -> tuple[Tables, list[str]]:

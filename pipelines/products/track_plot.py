@@ -170,7 +170,8 @@ def _grey_first(objects: pd.DataFrame, colour_of: Colours) -> list[tuple[int, pd
 def _strung(rows: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of one line through each track's rows, with a gap before the next track."""
     begin = np.flatnonzero(np.diff(rows.track_id.to_numpy())) + 1
-    x_P, gap = rows[x].to_numpy(), np.datetime64("NaT") if rows[x].dtype.kind == "M" else np.nan
+    is_dated = rows[x].dtype.kind == "M"
+    x_P, gap = rows[x].to_numpy() if is_dated else rows[x].to_numpy(float), np.datetime64("NaT") if is_dated else np.nan
     return np.insert(x_P, begin, gap), np.insert(rows[y].to_numpy(np.float64), begin, np.nan)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.calendar import from_days
+from pipelines.calendar import from_days, iso_utc
 from pipelines.samples.plan import PARTS, UNSEEN_AFTER_TARGET_DAYS, Window, WindowPlan
 from pipelines.tiles import Box
 
@@ -122,11 +122,12 @@ def count_part(plan: WindowPlan, windows: Sequence[Window]) -> dict[str, Any]:
     tiles = {window.tile for window in windows}
     targets = [day for window in windows for day in window.target_days_K]
     pixels = sum(math.prod(tile.shape) for tile in tiles)
+    ends = [min(targets), max(targets)] if targets else []
     return {
         "windows": len(windows),
         "tiles": len(tiles),
         "issue_dates": len({window.issue for window in windows}),
         "pixels": pixels,
         "share_of_raster": round(pixels / (math.prod(plan.shape)), 4),
-        "targets_from_to": [str(date)[:19] for date in from_days(np.array([min(targets), max(targets)]))] if targets else None,
+        "targets_from_to": [iso_utc(day).removesuffix("Z") for day in from_days(np.array(ends))] if targets else None,
     }

@@ -1,12 +1,14 @@
 """The plan of all windows: frozen values with the position, dates and part of each, and their JSON form."""
 
+from __future__ import annotations
+
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
-from pipelines.calendar import to_days
+from pipelines.calendar import UNKNOWN_ORIGIN, is_elapsed, to_days
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.tiles import Box
 
@@ -41,6 +43,13 @@ class Split:
                 f"nothing is left to train on: split.test_fraction {self.test_fraction:g} + split.validation_fraction "
                 f"{self.validation_fraction:g} must be below 1"
             )
+
+    def from_first(self, first: np.datetime64) -> Split:
+        """This split with dates where it counts seconds since the first frame, and the images, from `first` on, have dates."""
+        if not is_elapsed(self.validation_from) or is_elapsed(first):
+            return self
+        dates = {name: first + (getattr(self, name) - UNKNOWN_ORIGIN) for name in ("validation_from", "test_from")}
+        return replace(self, **dates)
 
     @property
     def validation_from_day(self) -> float:

@@ -37,7 +37,8 @@ def plan_cube(dataset: xr.Dataset, settings: SampleSettings) -> WindowPlan:
     """Every window of the cube. Raises RequestError if blocks or dates do not suffice."""
     shape = tuple(dataset.sizes[dim] for dim in space_dims(dataset))
     times, steps = dataset["time"].values, settings.steps
-    return plan_windows(times, shape, settings.split, steps, settings.context, settings.horizon, settings.stride)
+    split = settings.split.from_first(times[0]) if len(times) else settings.split
+    return plan_windows(times, shape, split, steps, settings.context, settings.horizon, settings.stride)
 
 
 def step_days(dataset: xr.Dataset, settings: SampleSettings) -> float:

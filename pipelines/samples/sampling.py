@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.calendar import seconds_of
 from pipelines.errors import ArtefactDamaged
 from pipelines.files import map_file
 from pipelines.samples.plan import PARTS, Window, WindowPlan, check_part, from_json
@@ -111,7 +112,7 @@ class Group:
 class PartSamples:
     """The windows of a part in batches. `samples.gather(indices)` gives a dict of tensors: the results of `prepare`, or
     `x_TCHW` and `valid_THW` of the context if the cache was built without it; and `target_KCHW`, `target_valid_KHW` and
-    `target_seconds_K` (int64, since 1970-01-01 UTC: which windows share a target date).
+    `target_seconds_K` (float64, since 1970-01-01 UTC: which windows share a target date).
 
     With `augment` each window is augmented by one of the 8 symmetries of the square (4 if it is not square), drawn from
     (seed, epoch, index).
@@ -125,7 +126,7 @@ class PartSamples:
         self.context_WT = np.array([window.context_T for window in windows], np.int64)
         self.target_WK = np.array([window.target_K for window in windows], np.int64)
         days_WK = np.array([window.target_days_K for window in windows], np.float64)
-        self.target_seconds_WK = np.round(days_WK * 86_400).astype(np.int64)
+        self.target_seconds_WK = seconds_of(days_WK)
         self.set_epoch(0)
 
     @property

@@ -11,7 +11,7 @@ from itertools import chain, pairwise, product
 
 import numpy as np
 
-from pipelines.calendar import from_days, median_step_days, nearest_observations, regular_steps, to_days
+from pipelines.calendar import elapsed_text, from_days, is_elapsed, median_step_days, nearest_observations, regular_steps, to_days
 from pipelines.errors import RequestError
 from pipelines.samples.plan import PARTS, Sampling, Split, Window, WindowPlan, as_utc
 from pipelines.tiles import Box
@@ -216,7 +216,8 @@ def day_text(day: float) -> str:
     >>> day_text(0.5)
     '1970-01-01T12:00'
     """
-    return str(np.datetime_as_string(from_days(np.array(day)), unit="m")).removesuffix("T00:00")
+    moment = from_days(np.array([day]))[0]
+    return elapsed_text(moment) if is_elapsed(moment) else str(np.datetime_as_string(moment, unit="m")).removesuffix("T00:00")
 
 
 # ---------------------------------------------------------------- forecasts

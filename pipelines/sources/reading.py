@@ -131,7 +131,8 @@ class SceneReader:
                 continue
             if self.on_other_grid != "reproject":
                 first = f"list a band like {name} first, or " if _covers_same_area(there, grid) else ""  # of another resolution
-                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {first}{RESAMPLE_IT}"
+                remedy = "volumes are not resampled: register them first" if grid.is_volume else f"{first}{RESAMPLE_IT}"
+                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {remedy}"
                 raise SceneRefused(scene.id, _difference(there, grid), detail)
             if not overlaps(there, grid):
                 detail = f"band {name} is on {_outline(there)}, outside the cube's {_outline(grid)}"
@@ -229,8 +230,9 @@ def _outline(grid: Grid) -> str:
     """A grid in one line: CRS or patient, shape, resolution and bounds."""
     bounds = ", ".join(f"{v:.10g}" for v in (grid.bounds if grid.is_volume else grid.bounds_xy))
     frame, shape = grid.frame, " x ".join(map(str, grid.shape))
-    if isinstance(frame, PatientFrame):
-        return f"patient frame {frame.uid or 'without a UID'} {shape} voxels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} mm"
+    if not isinstance(frame, str):
+        what = "a frame of a patient" if isinstance(frame, PatientFrame) else "the plane of an image"
+        return f"{what}, {shape} pixels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} {grid.unit}"
     crs = frame if len(frame) < 40 else frame.replace('"', "'").split(",")[0] + "...]"
     return f"{crs} {shape} pixels of {abs(grid.resolution_xy[0]):.9g} at ({bounds})"
 

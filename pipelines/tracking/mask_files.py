@@ -42,9 +42,12 @@ class MonitorMasks:
 
 @dataclass(frozen=True)
 class DatedMask:
-    """`mask_YX`: bool, or integer codes of objects where a file holds more than one; `seen_YX`: bool, None: all of it."""
+    """`mask_YX`: bool, or integer codes of objects where a file holds more than one; `seen_YX`: bool, None: all of it.
 
-    date: np.datetime64
+    `date`: a number where no date is known.
+    """
+
+    date: np.datetime64 | int
     mask_YX: np.ndarray
     seen_YX: np.ndarray | None
     source: str

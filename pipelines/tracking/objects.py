@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipelines.errors import RequestError
-from pipelines.grid import Grid, PatientFrame
+from pipelines.grid import Grid
 
 if TYPE_CHECKING:
     from pyproj import Geod, Transformer
@@ -48,12 +48,15 @@ class Space:
 
     @classmethod
     def of_grid(cls, grid: Grid) -> Space:
-        """A map, or a patient in mm. Raises RequestError for a CRS that is not of the Earth, and for volumes in a CRS."""
-        if isinstance(grid.frame, PatientFrame):
+        """A map, a patient in mm, or an image in its plane.
+
+        Raises RequestError for a CRS that is not of the Earth, and for volumes in a CRS.
+        """
+        if not grid.is_on_earth:
             order = [*reversed(range(len(grid.shape)))]  # from (column, row[, slice]) to the order of the array
             centre = grid.to_world([0.5] * len(grid.shape))
             world = np.column_stack([grid.matrix[:, order], centre]).tolist()
-            return cls(grid.spacing, "mm", tuple(map(tuple, world)))
+            return cls(grid.spacing, grid.unit, tuple(map(tuple, world)))
         _geod_of(grid.require_2d("tracking in a CRS"))
         a, b, c, d, e, f = grid.transform
         world = ((b, a, c + 0.5 * (a + b)), (e, d, f + 0.5 * (d + e)))

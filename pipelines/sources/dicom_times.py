@@ -1,0 +1,203 @@
+"""Which time each frame of a DICOM series belongs to, and when that was; or by name why positions repeat for another reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from pipelines.calendar import UNKNOWN_ORIGIN, is_elapsed
+from pipelines.errors import RequestError
+from pipelines.sources.dicom_frames import Clues, Frame
+
+SECOND = np.timedelta64(1, "s")
+HOW = "state the seconds between two frames as source.frame_time"
+
+
+@dataclass(frozen=True)
+class Order:
+    """`of_frame`: the index of the time of each frame. `times_T`: datetime64[ns], rising. `missing`: time -> lacking slices.
+
+    `notes` say what was concluded rather than read.
+    """
+
+    of_frame: np.ndarray
+    times_T: np.ndarray
+    missing: dict[int, list[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clue:
+    """One element that may order frames; `is_shared`: its values are those of whole volumes, not of single slices."""
+
+    text: str
+    value: Callable[[Clues], Any]
+    is_shared: bool = False
+
+
+CLUES = (
+    Clue("the temporal position", lambda clues: clues.temporal, is_shared=True),
+    Clue("the trigger time", lambda clues: clues.trigger_s),
+    Clue("the frame reference time", lambda clues: clues.reference_s),
+    Clue("the acquisition time", lambda clues: clues.acquired),
+    Clue("the acquisition number", lambda clues: clues.acquisition, is_shared=True),
+    Clue("the content time", lambda clues: clues.content),
+)
+INSTANCE = Clue("the instance number", lambda clues: clues.instance)
+
+
+def order_times(frames: Sequence[Frame], of_slice: np.ndarray, slices: int, frame_time: float | None) -> Order:
+    """The times of the frames at each slice position. `of_slice`: the slice of each frame; `frame_time`: seconds, of the config.
+
+    Raises RequestError for several contrasts, duplicate slices, missing slices, and where no frame time is known.
+    """
+    counts = np.bincount(of_slice, minlength=slices)
+    if counts.max() == 1:
+        moment = _least([frame.clues.acquired for frame in frames])
+        is_known = moment is not None and not is_elapsed(moment)
+        notes = () if is_known else ("no acquisition date is stated: the time is unknown",)
+        return Order(
+            np.zeros(len(frames), np.int64), np.array([moment if is_known else UNKNOWN_ORIGIN], "datetime64[ns]"), {}, notes
+        )
+    _check_contrasts(frames, of_slice)
+    for clue in CLUES:
+        values = [clue.value(frame.clues) for frame in frames]
+        if any(value is None for value in values) or not _tells_apart(values, of_slice):
+            continue
+        if clue.is_shared:
+            _, of_frame = np.unique(np.array(values), return_inverse=True)
+        elif counts.min() == counts.max():
+            of_frame = _ranks(np.array(values), of_slice)
+        else:
+            continue
+        return _dated(frames, of_slice, slices, of_frame, clue, frame_time)
+    return _by_instance(frames, of_slice, slices, counts, frame_time)
+
+
+def _check_contrasts(frames: Sequence[Frame], of_slice: np.ndarray) -> None:
+    """Raises RequestError if images at one position are of different kinds: echoes, b-values, magnitude and phase."""
+    here = [dict(frame.contrast) for frame, k in zip(frames, of_slice, strict=True) if k == of_slice[0]]
+    for name in here[0]:
+        kinds = {str(one.get(name)) for one in here}
+        if len(kinds) > 1:
+            raise RequestError(
+                f"several contrasts: the images at one position differ in {name} ({len(kinds)} values), so they are no series in "
+                "time; export one kind as a series of its own"
+            )
+
+
+def _tells_apart(values: Sequence[Any], of_slice: np.ndarray) -> bool:
+    pairs = set(zip(values, of_slice.tolist(), strict=True))
+    return len(pairs) == len(values)
+
+
+def _ranks(values: np.ndarray, of_slice: np.ndarray) -> np.ndarray:
+    """The rank of each value among those of its slice."""
+    ranks = np.empty(len(values), np.int64)
+    for k in np.unique(of_slice):
+        members = np.flatnonzero(of_slice == k)
+        ranks[members[np.argsort(values[members], kind="stable")]] = np.arange(len(members))
+    return ranks
+
+
+def _by_instance(
+    frames: Sequence[Frame], of_slice: np.ndarray, slices: int, counts: np.ndarray, frame_time: float | None
+) -> Order:
+    """Frames in the order of their numbers, where nothing else orders them. Raises RequestError where that proves nothing."""
+    values = [frame.clues.instance for frame in frames]
+    most, repetition = int(counts.max()), frames[0].clues.repetition_s
+    is_numbered = all(value is not None for value in values) and _tells_apart(values, of_slice)
+    if not is_numbered or (frame_time is None and not repetition):
+        known = "no temporal position, trigger, reference, acquisition or content time tells them apart"
+        if slices == 1:
+            raise RequestError(
+                f"not a volume: all {most} images lie at one slice position, and {known}; if they are frames, {HOW}"
+            )
+        remedy = f"; if they are frames, {HOW}" if is_numbered else ": remove the copies"
+        raise RequestError(f"duplicate slices: up to {most} images lie at one position, and {known}{remedy}")
+    if counts.min() != counts.max():
+        few = int((counts < most).sum())
+        raise RequestError(
+            f"missing slices: {few} of {slices} slice positions have fewer images than the {most} of the others, and nothing "
+            "tells which time they lack; export the whole series"
+        )
+    return _dated(frames, of_slice, slices, _ranks(np.array(values), of_slice), INSTANCE, frame_time)
+
+
+# ---------------------------------------------------------------- when
+
+
+def _dated(
+    frames: Sequence[Frame], of_slice: np.ndarray, slices: int, of_frame: np.ndarray, clue: Clue, frame_time: float | None
+) -> Order:
+    count = int(of_frame.max()) + 1
+    missing = {
+        t: lacking for t in range(count) if (lacking := sorted(set(range(slices)) - set(of_slice[of_frame == t].tolist())))
+    }
+    if len(missing) == count:
+        raise RequestError(
+            f"missing slices: each of the {count} times lacks some of the {slices} slices; export the whole series"
+        )
+    times_T, notes = _times(frames, of_frame, count, clue, frame_time)
+    return Order(of_frame, times_T, missing, notes)
+
+
+def _times(
+    frames: Sequence[Frame], of_frame: np.ndarray, count: int, clue: Clue, frame_time: float | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(datetime64[ns] of each time, notes): as the config says, as the headers say, or from the repetition time."""
+    clues = [[frame.clues for frame, t in zip(frames, of_frame, strict=True) if t == one] for one in range(count)]
+    moments = [_least([one.acquired for one in of_time]) for of_time in clues]
+    start = moments[0] if moments[0] is not None else _least([one.content for one in clues[0]])
+    is_dated = start is not None and not is_elapsed(start)
+    origin = start.astype("datetime64[ns]") if is_dated else UNKNOWN_ORIGIN
+    undated = () if is_dated else ("no acquisition date is stated: times are seconds since the first frame",)
+    if frame_time is not None:
+        return origin + _nanoseconds(frame_time * np.arange(count)), (
+            *undated,
+            f"times by source.frame_time: {frame_time:g} s apart",
+        )
+    for name in ("trigger_s", "reference_s"):
+        seconds = [_mean([getattr(one, name) for one in of_time]) for of_time in clues]
+        if _rises(seconds):
+            since_first = np.array(seconds, float)
+            return origin + _nanoseconds(since_first - since_first[0]), undated
+    for name in ("acquired", "content"):
+        found = [_least([getattr(one, name) for one in of_time]) for of_time in clues]
+        if _rises(found):
+            times_T = np.array(found, "datetime64[ns]")
+            return (times_T if is_dated else UNKNOWN_ORIGIN + (times_T - times_T[0])), undated
+    repetition = frames[0].clues.repetition_s
+    if not repetition:
+        raise RequestError(f"no frame times: {clue.text} orders the {count} times, and no element says when they were; {HOW}")
+    why = f"frames are ordered by {clue.text}, and no element says when each was"
+    taken = f"the repetition time, {repetition:g} s, is taken for their interval (else state source.frame_time)"
+    return origin + _nanoseconds(repetition * np.arange(count)), (*undated, f"{why}: {taken}")
+
+
+def _nanoseconds(seconds: np.ndarray) -> np.ndarray:
+    return np.round(seconds * 1e9).astype("timedelta64[ns]")
+
+
+def _least(values: Sequence[Any]) -> Any:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if any(value is None for value in values) else float(np.mean([value for value in values if value is not None]))
+
+
+def _rises(values: Sequence[Any]) -> bool:
+    return all(value is not None for value in values) and all(a < b for a, b in pairwise(values))
+
+
+def describe_kinds(frames: Sequence[Frame]) -> str:
+    """`64 x 64`, or the most frequent size and how many others."""
+    sizes = Counter(frame.shape_yx for frame in frames)
+    (rows, columns), _ = sizes.most_common(1)[0]
+    return f"{rows} x {columns}" + (f" and {len(sizes) - 1} other sizes" if len(sizes) > 1 else "")

@@ -1,0 +1,120 @@
+"""A commented run config for DICOM or NIfTI files: what `driftline init` proposes for volumes of a patient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.calendar import UNKNOWN_ORIGIN, elapsed_text, format_span
+from pipelines.errors import RequestError
+from pipelines.scene import Band
+from pipelines.sources.dicom import DicomSource, list_series
+from pipelines.sources.dicom_files import is_dicom
+from pipelines.sources.nifti import NiftiSource, is_nifti
+from pipelines.sources.source import Listing
+
+FEWEST_TIMES = 4  # one step of context, one ahead: two to learn from, one each for validation and test
+BAND = Band("intensity")
+TITLES = {"dicom": "a DICOM series", "nifti": "NIfTI volumes"}
+SAMPLED = 200  # files that are looked at to know a folder by
+
+
+def kind_of(path: Path) -> str:
+    """`dicom` or `nifti` for a file of that kind, a DICOMDIR, or a folder that holds such files (the more frequent); else ""."""
+    files = [path] if path.is_file() else [one for _, one in zip(range(SAMPLED), path.rglob("*"), strict=False)]
+    counts = {"nifti": sum(map(is_nifti, files)), "dicom": sum(map(is_dicom, files))}
+    return max(counts, key=lambda kind: counts[kind]) if any(counts.values()) else ""
+
+
+def propose_volumes(path: Path, name: str, task: str, kind: str, written_as: str) -> str:
+    """The text of a valid config; every guess has a comment. Raises RequestError where nothing can be read, or of fewer times."""
+    if task != "forecast":
+        raise RequestError(f"{path} holds volumes of a patient; `driftline init` proposes forecasts of them, not a {task} run")
+    source: DicomSource | NiftiSource = NiftiSource(path, BAND)
+    chosen, others = "", list[str]()
+    if kind == "dicom":
+        source, others = DicomSource(path, BAND), list_series(path)
+        if len(others) > 1:
+            chosen, source = _largest(source, len(others))
+    listing = source.list_scenes()
+    if len(listing.scenes) < FEWEST_TIMES:
+        there = f"{len(listing.scenes)} time{'s' * (len(listing.scenes) != 1)} that can be read"
+        raise RequestError(
+            f"{path} holds {there}; a forecast needs at least {FEWEST_TIMES} (`driftline ingest` takes any number)"
+        )
+    return "\n".join(_lines(source, listing, name, kind, written_as, chosen, others)) + "\n"
+
+
+def _largest(source: DicomSource, count: int) -> tuple[str, DicomSource]:
+    """The series with the most times among those that are volumes, as the config names it. Raises RequestError if none is."""
+    best, most, problem = "", 0, ""
+    for k in range(1, count + 1):
+        try:
+            times = len(replace(source, series=f"#{k}").list_scenes().scenes)
+        except RequestError as e:
+            problem = problem or str(e)
+            continue
+        if times > most:
+            best, most = f"#{k}", times
+    if not best:
+        raise RequestError(f"none of the {count} series can be read as volumes; the first: {problem}")
+    return best, replace(source, series=best)
+
+
+def _lines(
+    source: DicomSource | NiftiSource, listing: Listing, name: str, kind: str, written_as: str, chosen: str, others: list[str]
+) -> Iterator[str]:
+    times = [scene.observed_utc for scene in listing.scenes]
+    grid, count = source.native_grid(), len(times)
+    shape, spacing = (" x ".join(f"{v:.5g}" for v in values) for values in (grid.shape, grid.spacing))
+    step = float(np.median(np.diff(np.array(times, "datetime64[ns]")).astype(np.int64))) / 86_400e9
+    horizon = max(1, count // 10)
+    context = max(1, min(10, int(0.3 * count)))
+    validation = min(max(context + horizon, int(0.6 * count)), count - 2 * horizon)
+    test = min(max(validation + horizon, int(0.8 * count)), count - horizon)
+    ends = f"over {_since(times, count - 1)}"  # no dates: they identify
+    yield f"# Proposed from {TITLES[kind]}: {count} times, {ends}, {format_span(step)} apart;"
+    noun = "voxels" if grid.is_volume else "pixels"
+    yield f"# {shape} {noun} ({', '.join(grid.dims)}) of {spacing} {grid.unit}. Every value may be changed."
+    yield from (f"# note: {note}" for note in listing.notes)
+    yield from (f"# refused: {refusal.reason}, {refusal.detail}" for refusal in listing.refused[:3])
+    yield from (
+        f"name: {json.dumps(name)}",
+        "task: forecast",
+        "",
+        "source:",
+        f"  kind: {kind}",
+        f"  path: {json.dumps(written_as)}",
+    )
+    if chosen:
+        yield f"  series: {json.dumps(chosen)}  # the one with the most times, of:"
+        yield from (f"  #   {line.strip()}" for line in others)
+    yield "  bands: [intensity]  # the name of the one band"
+    yield "  # frame_time: 2.0   # seconds between two volumes, where the files do not say it, or say it wrongly"
+    yield from ("", "samples:", "  variables:", "    - {name: intensity, formula: band, bands: [intensity]}")
+    yield f"  context: {context}  # times that a forecast is made from"
+    yield f"  horizon: {horizon}  # times that are forecast"
+    yield from ("", "split:                 # blocks of voxels and ranges of time")
+    yield f"  block_px: {int(np.clip(min(grid.shape_yx) // 4, 8, 64))}"
+    yield f"  buffer_px: {1 if grid.shape[0] > 2 else 0}"
+    yield f"  validation_from: {_since(times, validation)}  # since the first frame: dates of patients are moved"
+    yield f"  test_from: {_since(times, test)}"
+    yield from (
+        "",
+        "model:",
+        "  baseline: persistence  # the baseline that the network corrects",
+        "  hidden: [16]",
+        "  members: 1",
+    )
+    yield from ("", "training:", "  epochs: 20", "", "evaluation:")
+    yield "  baselines: [persistence, gradient_boosting]  # climatology and harmonics are of the year's seasons"
+    yield "  must_beat: [persistence]"
+
+
+def _since(times: list[np.datetime64], index: int) -> str:
+    """How long after the first the time at `index` was, as the config takes it; never later than it was."""
+    return elapsed_text((UNKNOWN_ORIGIN + (times[index] - times[0])).astype("datetime64[us]"), digits=6)
