@@ -44,6 +44,9 @@ REASONS = {
         "a band or plane is not there, or it is not clear which one is meant",
         "name it by its number or description (bands: source)",
     ),
+    "missing-slices": Reason(
+        "slices of a volume are not there, so its positions are not those of a regular grid", "export the series again"
+    ),
     "no-date": Reason(
         "name, dates file or time coordinate give no date, or contradict each other",
         "correct the name, source.pattern or the times",

@@ -181,7 +181,7 @@ def _grid(header: Nifti1Header, shape_xyz: tuple[int, ...], label: str, choice: 
             label, "wrong-grid", f"it states no position in the patient (sform and qform have the code 0); {remedy}"
         )
     if len(known) == 2:
-        voxels = _difference(known["sform"], known["qform"], shape_xyz)
+        voxels = _corner_difference(known["sform"], known["qform"], shape_xyz)
         if voxels > SAME_AFFINE and choice == "auto":
             detail = f"its sform and qform contradict each other by up to {voxels:.3g} voxels"
             raise SceneRefused(label, "wrong-grid", f"{detail}: say which counts, source.affine: sform or qform")
@@ -200,7 +200,7 @@ def _grid(header: Nifti1Header, shape_xyz: tuple[int, ...], label: str, choice: 
     return Grid.from_centres(PatientFrame(), rows, shape_xyz[::-1]), notes
 
 
-def _difference(one: np.ndarray, other: np.ndarray, shape_xyz: tuple[int, ...]) -> float:
+def _corner_difference(one: np.ndarray, other: np.ndarray, shape_xyz: tuple[int, ...]) -> float:
     """How far apart two affines put a corner, in the smallest voxel size of the first."""
     corners = np.array([(*ends, 1) for ends in itertools.product(*((0, size - 1) for size in shape_xyz))], float)
     apart = np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max()

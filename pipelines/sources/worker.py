@@ -9,9 +9,11 @@ A worker is a protection against crashes, not against an attacker: it runs as th
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import ctypes
 import gc
 import importlib
+import io
 import logging
 import os
 import pickle
@@ -197,7 +199,6 @@ def _answer_to(message: Any, buffers: list[Any], own_bytes: int) -> tuple[bytes,
         if is_shortage(error):
             return _pickled(Answer("memory"))
         trace = traceback.format_exc()
-        error.__cause__ = error.__context__ = None  # GDAL's errors cannot be read back
         try:
             message, _ = _pickled(Answer("error", error, trace))
             pickle.loads(message)
@@ -208,8 +209,13 @@ def _answer_to(message: Any, buffers: list[Any], own_bytes: int) -> tuple[bytes,
 
 def _pickled(answer: Answer) -> tuple[bytes, list[pickle.PickleBuffer]]:
     buffers: list[pickle.PickleBuffer] = []
-    callback = buffers.append if answer.kind == "result" else None
-    return pickle.dumps(answer, protocol=5, buffer_callback=callback), buffers
+    written = io.BytesIO()
+    pickler = pickle.Pickler(written, protocol=5, buffer_callback=buffers.append if answer.kind == "result" else None)
+    # without tblib, which distributed installs: it pickles the causes of an error too, and those of GDAL cannot be read back
+    kept = {kind: how for kind, how in copyreg.dispatch_table.items() if not issubclass(kind, BaseException)}
+    pickler.dispatch_table = kept
+    pickler.dump(answer)
+    return written.getvalue(), buffers
 
 
 def is_shortage(error: BaseException | None) -> bool:
