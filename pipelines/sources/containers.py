@@ -1,0 +1,160 @@
+"""Whether a video file is whole, by the structure of its container: libav reads truncated files and only ends early.
+
+AVI: RIFF sizes (Microsoft's RIFF, OpenDML). MP4, MOV: boxes (ISO 14496-12, 4.2). Matroska, WebM: the size of the segment
+(RFC 9559). GIF: blocks up to the trailer (GIF89a). A file of which nothing says how long it is, such as a recorded stream, is not
+accepted: nobody could tell that its end is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pipelines.errors import MissingInput, RequestError
+
+SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif")
+REMUX = "write it anew with `ffmpeg -i FILE -c copy NEW.mp4`"
+
+
+@dataclass(frozen=True)
+class Container:
+    """`demuxer`: libav's name of it. `frames`: how many images the file holds, where its structure says so."""
+
+    demuxer: str
+    frames: int | None = None
+
+
+def examine_container(path: Path) -> Container:
+    """The container of a whole file. Raises MissingInput, RequestError (another format, truncated, of unknown length)."""
+    if not path.is_file():
+        raise MissingInput(f"no such file: {path}")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(0)
+        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            problem, found = _avi(file, size), Container("avi")
+        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            problem, found = _mp4(file, size), Container("mov")
+        elif head[:4] == b"\x1a\x45\xdf\xa3":
+            problem, found = _matroska(file, size), Container("matroska")
+        elif head[:6] in (b"GIF87a", b"GIF89a"):
+            problem, count = _gif(file)
+            found = Container("gif", count)
+        else:
+            raise RequestError(
+                f"{path.name} is none of AVI, MP4, MOV, MKV, WebM and GIF, whatever its name says; convert it with ffmpeg"
+            )
+    if problem:
+        raise RequestError(f"{path.name} is {problem}")
+    return found
+
+
+def _ends_outside(what: str, end: int, size: int) -> str:
+    return f"truncated: {what} ends at byte {end}, the file has {size}; copy it again"
+
+
+def _avi(file: BinaryIO, size: int) -> str:
+    position = 0
+    while position + 12 <= size:
+        file.seek(position)
+        head = file.read(12)
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"RIFF":
+            break  # what some recorders append
+        if length in (0, 0xFFFFFFFF):
+            return f"unfinished: its header does not say how long it is; {REMUX}"
+        end = position + 8 + length
+        if end > size:
+            return _ends_outside("its RIFF chunk", end, size)
+        position = end + end % 2
+    return ""
+
+
+def _mp4(file: BinaryIO, size: int) -> str:
+    position, kinds = 0, set()
+    while position < size:
+        file.seek(position)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length == 0:  # to the end of the file
+            return f"of unknown length: its box {kind.decode('latin-1')!a} states no size; {REMUX}"
+        if len(head) < 8 or length < 8 or position + length > size:
+            return _ends_outside(f"its box {kind.decode('latin-1')!a}", position + max(length, 8), size)
+        kinds.add(kind)
+        position += length
+    if b"moov" not in kinds:
+        return "truncated: it has no index (box moov), which is written last; copy it again"
+    if b"moof" in kinds and b"mfra" not in kinds:
+        return f"of unknown length: it consists of fragments, and nothing says how many; {REMUX}"
+    return ""
+
+
+def _matroska(file: BinaryIO, size: int) -> str:
+    file.seek(4)
+    length, _ = _ebml_size(file)
+    if length is None:
+        return "damaged: its header states no size"
+    file.seek(length, 1)
+    while (kind := file.read(4)) != b"\x18\x53\x80\x67":  # segment
+        if len(kind) < 4:
+            return "truncated: it holds no segment; copy it again"
+        if kind[0] != 0xEC:  # void: one byte of id
+            return "damaged: no segment follows its header"
+        file.seek(-3, 1)
+        length, _ = _ebml_size(file)
+        file.seek(length or 0, 1)
+    length, _ = _ebml_size(file)
+    if length is None:
+        return f"of unknown length, as recorded streams are; {REMUX}"
+    end = file.tell() + length
+    return _ends_outside("its segment", end, size) if end > size else ""
+
+
+def _ebml_size(file: BinaryIO) -> tuple[int | None, int]:
+    """(value, bytes) of the size that begins here; None: unknown, or no size."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None, 1
+    width = 9 - first[0].bit_length()
+    value = int.from_bytes(bytes([first[0] & ((1 << (8 - width)) - 1)]) + file.read(width - 1), "big")
+    return (None if value == (1 << (7 * width)) - 1 else value), width
+
+
+def _gif(file: BinaryIO) -> tuple[str, int]:
+    file.seek(10)
+    flags = file.read(3)[:1]
+    frames = 0
+    if flags and flags[0] & 0x80:
+        file.seek(3 << ((flags[0] & 7) + 1), 1)
+    for kind in _gif_blocks(file):
+        if kind == "trailer":
+            return "", frames
+        frames += kind == "image"
+    return "truncated or damaged: it has no trailer; copy it again", frames
+
+
+def _gif_blocks(file: BinaryIO) -> Iterator[str]:
+    while True:
+        mark = file.read(1)
+        if mark == b"\x3b":
+            yield "trailer"
+            return
+        if mark == b"\x2c":
+            descriptor = file.read(9)
+            if len(descriptor) < 9:
+                return
+            if descriptor[8] & 0x80:
+                file.seek(3 << ((descriptor[8] & 7) + 1), 1)
+        elif mark != b"\x21":
+            return
+        file.seek(1, 1)  # of an image the size of its codes, of an extension its label
+        while (length := file.read(1)) and length != b"\0":
+            file.seek(length[0], 1)
+        if not length:
+            return
+        yield "image" if mark == b"\x2c" else "extension"
