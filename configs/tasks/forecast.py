@@ -122,7 +122,7 @@ class TrainingConfig(StartedTraining):
     )
 
 
-Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"]
+Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting", "optical_flow"]
 
 
 class EvaluationConfig(Strict):
@@ -130,7 +130,7 @@ class EvaluationConfig(Strict):
 
     baselines: list[Baseline] = Field(
         ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"],
-        description="methods in the same table",
+        description="methods in the same table; optical_flow is for frames that move (images, not volumes)",
     )
     must_beat: list[Baseline] = Field(
         ["persistence", "climatology"], description="those that a published model must be better than, see `publish_if`"
@@ -254,11 +254,14 @@ def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArray
 def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
     """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
     from models.baselines.gradient_boosting import GradientBoosting
+    from models.baselines.optical_flow import OpticalFlow
     from models.baselines.pointwise import DecayingAnomaly, HarmonicRegression
 
     match name:
         case "harmonic":
             return HarmonicRegression()
+        case "optical_flow":
+            return OpticalFlow()
         case "gradient_boosting":
             return GradientBoosting(DecayingAnomaly().fit(windows()), seed=seed).fit(windows())
         case _:

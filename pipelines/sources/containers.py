@@ -7,6 +7,7 @@ accepted: nobody could tell that its end is missing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,20 @@ from typing import BinaryIO
 from pipelines.errors import MissingInput, RequestError
 
 SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif")
+SEGMENT, CLUSTER, BLOCK_GROUP, SIMPLE_BLOCK, BLOCK = 0x18538067, 0x1F43B675, 0xA0, 0xA3, 0xA1
+MATROSKA_IDS = frozenset({  # of a segment, of clusters and of groups of blocks (RFC 9559, 5.1)
+    CLUSTER, BLOCK_GROUP, SIMPLE_BLOCK, BLOCK, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,
+    0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0xAF, 0x5854, 0xA2, 0x75A1, 0x9B, 0xFA, 0xFB, 0xFD, 0xA4, 0x75A2, 0x8E, 0xC8,
+})  # fmt: skip
 REMUX = "write it anew with `ffmpeg -i FILE -c copy NEW.mp4`"
 
 
 @dataclass(frozen=True)
 class Container:
-    """`demuxer`: libav's name of it. `frames`: how many images the file holds, where its structure says so."""
+    """`demuxer`: libav's name of it. `frames`: how many each track holds, in no order; (): the structure does not say."""
 
     demuxer: str
-    frames: int | None = None
+    frames: tuple[int, ...] = ()
 
 
 def examine_container(path: Path) -> Container:
@@ -39,10 +45,11 @@ def examine_container(path: Path) -> Container:
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             problem, found = _mp4(file, size), Container("mov")
         elif head[:4] == b"\x1a\x45\xdf\xa3":
-            problem, found = _matroska(file, size), Container("matroska")
+            problem, counts = _matroska(file, size)
+            found = Container("matroska", tuple(counts.values()))
         elif head[:6] in (b"GIF87a", b"GIF89a"):
             problem, count = _gif(file)
-            found = Container("gif", count)
+            found = Container("gif", (count,))
         else:
             raise RequestError(
                 f"{path.name} is none of AVI, MP4, MOV, MKV, WebM and GIF, whatever its name says; convert it with ffmpeg"
@@ -94,35 +101,54 @@ def _mp4(file: BinaryIO, size: int) -> str:
     return ""
 
 
-def _matroska(file: BinaryIO, size: int) -> str:
-    file.seek(4)
-    length, _ = _ebml_size(file)
-    if length is None:
-        return "damaged: its header states no size"
-    file.seek(length, 1)
-    while (kind := file.read(4)) != b"\x18\x53\x80\x67":  # segment
-        if len(kind) < 4:
-            return "truncated: it holds no segment; copy it again"
-        if kind[0] != 0xEC:  # void: one byte of id
-            return "damaged: no segment follows its header"
-        file.seek(-3, 1)
-        length, _ = _ebml_size(file)
-        file.seek(length or 0, 1)
-    length, _ = _ebml_size(file)
-    if length is None:
-        return f"of unknown length, as recorded streams are; {REMUX}"
-    end = file.tell() + length
-    return _ends_outside("its segment", end, size) if end > size else ""
+def _matroska(file: BinaryIO, size: int) -> tuple[str, Counter[int]]:
+    """(problem or "", number of blocks of each track)."""
+    counts: Counter[int] = Counter()
+    for kind, end in _elements(file, size):
+        if end is None:
+            return f"of unknown length, as recorded streams are; {REMUX}", counts
+        if end > size:
+            return _ends_outside("its segment" if kind == SEGMENT else "an element", end, size), counts
+        if kind == SEGMENT:
+            return _count_blocks(file, end, counts), counts
+    return "truncated: it holds no segment; copy it again", counts
 
 
-def _ebml_size(file: BinaryIO) -> tuple[int | None, int]:
-    """(value, bytes) of the size that begins here; None: unknown, or no size."""
+def _count_blocks(file: BinaryIO, stop: int, counts: Counter[int]) -> str:
+    """Counts the blocks of each track up to `stop`; the problem if the elements do not fill the file up to there."""
+    for kind, end in _elements(file, stop):
+        if kind not in MATROSKA_IDS or end is None or end > stop:
+            return f"damaged: nothing that Matroska knows begins before byte {file.tell()}; copy it again"
+        if kind in (CLUSTER, BLOCK_GROUP):
+            if problem := _count_blocks(file, end, counts):
+                return problem
+        elif kind in (SIMPLE_BLOCK, BLOCK) and (track := _vint(file)) is not None:
+            counts[track] += 1
+    return "" if file.tell() == stop else "damaged: its elements do not fill it; copy it again"
+
+
+def _elements(file: BinaryIO, stop: int) -> Iterator[tuple[int, int | None]]:
+    """(id, where it ends; None: not stated) of the elements that follow each other up to `stop`; what is inside may be read."""
+    while (start := file.tell()) < stop:
+        first = file.read(1)
+        width = 9 - first[0].bit_length() if first and first[0] else 0
+        kind = int.from_bytes(first + file.read(width - 1), "big") if 0 < width <= 4 else 0
+        length = _vint(file)
+        end = None if length is None else file.tell() + length
+        yield kind, end
+        if end is None or end <= start:
+            return
+        file.seek(end)
+
+
+def _vint(file: BinaryIO) -> int | None:
+    """The variable-length number that begins here (RFC 8794, 4); None: unknown, or none."""
     first = file.read(1)
     if not first or not first[0]:
-        return None, 1
+        return None
     width = 9 - first[0].bit_length()
     value = int.from_bytes(bytes([first[0] & ((1 << (8 - width)) - 1)]) + file.read(width - 1), "big")
-    return (None if value == (1 << (7 * width)) - 1 else value), width
+    return None if value == (1 << (7 * width)) - 1 else value
 
 
 def _gif(file: BinaryIO) -> tuple[str, int]:

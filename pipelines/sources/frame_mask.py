@@ -12,14 +12,14 @@ from pipelines.errors import RequestError
 from pipelines.scene import Asset
 from pipelines.sources.pictures import read_codes
 
-Rows = tuple[int, int, int, int]  # first row, first column, one past the last row, one past the last column
+Edges = tuple[int, int, int, int]  # first row, first column, one past the last row, one past the last column
 
 
 @dataclass(frozen=True)
 class FrameMask:
     """Pixels inside one of `boxes`, and those that are not 0 in the picture `file`, are masked: stored as 0 and never valid."""
 
-    boxes: tuple[Rows, ...] = ()
+    boxes: tuple[Edges, ...] = ()
     file: Path | None = None
 
     @property
@@ -32,7 +32,10 @@ class FrameMask:
         return {} if self.file is None else {"mask": Asset(str(self.file))}
 
     def masked(self, shape_yx: tuple[int, int]) -> np.ndarray:
-        """(rows, columns) bool, not to be written to. Raises RequestError: a box outside the frames, a picture of another size, nothing left."""
+        """(rows, columns) bool, not to be written to.
+
+        Raises RequestError: a box outside the frames, a picture of another size, nothing left.
+        """
         return _masked(self, shape_yx, 0 if self.file is None or not self.file.exists() else self.file.stat().st_mtime_ns)
 
     def apply(self, planes_BYX: np.ndarray) -> np.ndarray:
@@ -47,6 +50,9 @@ class FrameMask:
         if self.is_empty:
             return []
         return [f"{self.masked(shape_yx).mean():.1%} of each frame is masked: stored as 0 and never used"]
+
+
+NO_MASK = FrameMask()
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from pipelines.calendar import UNKNOWN_ORIGIN
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, ImageFrame
 from pipelines.scene import Asset, Band, Scene
-from pipelines.sources.frame_mask import FrameMask
+from pipelines.sources.frame_mask import NO_MASK, FrameMask
 
 COMPONENTS = ("gray", "red", "green", "blue")
 
@@ -25,7 +25,7 @@ class ImageRequest:
 
     bands: tuple[Band, ...]
     components: tuple[str, ...]
-    mask: FrameMask = FrameMask()
+    mask: FrameMask = NO_MASK
     pixel_mm: tuple[float, float] | None = None
     start: np.datetime64 | None = None
 

@@ -128,7 +128,9 @@ class ImageFolderSource:
         for path in paths:
             if match := pattern.match(path):
                 if (moment := parse_date(match.date_text, pattern.date_format)) is None:
-                    refused.append(SceneRefused(path, "no-date", f"{match.date_text!r} is no date of the form {pattern.date_format!r}"))
+                    refused.append(
+                        SceneRefused(path, "no-date", f"{match.date_text!r} is no date of the form {pattern.date_format!r}")
+                    )
                 else:
                     found.append((moment.astype("datetime64[ns]"), -1, path))
         if not found:
@@ -152,7 +154,9 @@ class ImageFolderSource:
             step = Fraction(str(self.frame_time)) * SECOND_NS
             moments = [origin + np.timedelta64(round((number - first) * step), "ns") for number, _ in by_number]
         else:
-            raise RequestError("frames with numbers need source.frame_time, in seconds, or source.times, a file with one time a line")
+            raise RequestError(
+                "frames with numbers need source.frame_time, in seconds, or source.times, a file with one time a line"
+            )
         return [(moment, number, path) for moment, (number, path) in zip(moments, by_number, strict=True)]
 
     def _nothing(self, paths: Sequence[str]) -> str:

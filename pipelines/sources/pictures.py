@@ -29,7 +29,7 @@ TURNS = {2: "mirrored", 3: "turned by 180°", 4: "mirrored", 5: "mirrored", 6: "
 
 @dataclass(frozen=True)
 class Picture:
-    """`planes_BYX` of `components` (gray, or red, green, blue), uint8, uint16 or as a TIFF stores them; `notes`: what was done."""
+    """`planes_BYX` of `components` (gray, or red, green, blue), in the dtype of the file; `notes`: what was done."""
 
     planes_BYX: np.ndarray
     components: tuple[str, ...]
@@ -61,7 +61,9 @@ def read_picture(path: Path, label: str = "") -> Picture:
         if image.mode == "1":
             image = image.convert("L")
         if image.mode not in ("L", "RGB", "I;16", "I;16B", "I"):
-            raise SceneRefused(label, "wrong-dtype", f"{path.name} has pixels of the kind {image.mode}; convert it to grey or RGB")
+            raise SceneRefused(
+                label, "wrong-dtype", f"{path.name} has pixels of the kind {image.mode}; convert it to grey or RGB"
+            )
         values = np.asarray(image)
     if values.dtype == np.int32:  # Pillow's I, of a 16-bit PNG
         values = values.astype(np.uint16)
@@ -155,7 +157,9 @@ def _read_deep_png(path: Path, label: str) -> np.ndarray:
 def _read_tiff(path: Path, label: str) -> Picture:
     turn = _tiff_orientation(path)
     if turn not in (0, 1):
-        raise SceneRefused(label, "driver", f"{path.name} states the orientation {turn}; write it upright (ImageMagick -auto-orient)")
+        raise SceneRefused(
+            label, "driver", f"{path.name} states the orientation {turn}; write it upright (ImageMagick -auto-orient)"
+        )
     with open_raster(path, None, label) as dataset:
         if dataset.count > 1 and len(set(dataset.dtypes)) > 1:
             raise SceneRefused(label, "wrong-dtype", f"the bands of {path.name} differ in dtype")

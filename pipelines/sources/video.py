@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from contextlib import closing
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +33,7 @@ from pipelines.sources.video_frames import (
 
 if TYPE_CHECKING:
     import av
+    from av.video.stream import VideoStream
 
 SECOND_NS = 1_000_000_000
 FRAME_TIME = "state source.frame_time, in seconds, if the frames are evenly spaced"
@@ -42,7 +42,7 @@ Key = tuple[str, int, int, int, int]
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """What the first frame says of all: rows and columns upright, quarter turns to get there, dtype, whether it is stored in grey.
+    """What the first frame says of all: rows and columns upright, quarter turns to get there, dtype, whether it is stored grey.
 
     `start_ns`: when it is shown, on the clock of the stream; None: not stated.
     """
@@ -70,8 +70,8 @@ class Survey:
 class VideoSource:
     """One scene per frame of a video file, or of the clip named `clip` in a folder. It holds no open file.
 
-    `stream`: the number among the video streams; None: the only one. `frame_time`: seconds between two frames in place of what the
-    file says. Every frame is decoded before the first is written: a clip that is damaged anywhere is refused.
+    `stream`: the number among the video streams; None: the only one. `frame_time`: seconds between two frames, in place of what
+    the file says. Every frame is decoded before the first is written: a clip that is damaged anywhere is refused.
     """
 
     path: Path
@@ -94,7 +94,7 @@ class VideoSource:
         return self.native_grid()
 
     def list_scenes(self) -> Listing:
-        """The frames. Raises MissingInput, RequestError: damaged or truncated, times that do not ascend, several clips or streams."""
+        """The frames. Raises MissingInput, RequestError (damaged, truncated, times that do not ascend, several clips or streams)."""
         clip = self._clip
         first, found = first_frame(clip), survey(clip)
         times_ns, notes = self._times(clip, found), list(found.notes)
@@ -103,7 +103,9 @@ class VideoSource:
         notes += [*interval_notes(times_ns), *self._notes_on_bands(first, found), *self.requested.mask.notes(first.shape_yx)]
         asset = str(clip.path)
         scenes = [
-            self.requested.scene(number, self.requested.origin + np.timedelta64(at, "ns"), Asset(asset, f"video {clip.stream}", number))
+            self.requested.scene(
+                number, self.requested.origin + np.timedelta64(at, "ns"), Asset(asset, f"video {clip.stream}", number)
+            )
             for number, at in enumerate(times_ns)
         ]
         unused = [one.name for one in clips_in(self.path) if one != clip.path] if self.path.is_dir() else []
@@ -141,7 +143,9 @@ class VideoSource:
             return [round(number * step) for number in range(len(found.times_ns))]
         times_ns = [at for at in found.times_ns if at is not None]
         if missing := len(found.times_ns) - len(times_ns):
-            raise RequestError(f"{clip.path.name}: {missing} of {len(found.times_ns)} frames have no presentation time; {FRAME_TIME}")
+            raise RequestError(
+                f"{clip.path.name}: {missing} of {len(found.times_ns)} frames have no presentation time; {FRAME_TIME}"
+            )
         check_times(times_ns, clip.path.name, FRAME_TIME)
         return times_ns
 
@@ -171,7 +175,7 @@ def clips_in(folder: Path) -> list[Path]:
 
 
 def choose_clip(path: Path, wanted: str) -> Path:
-    """The file, or the one of a folder's clips that is asked for. Raises MissingInput, RequestError (several; they are listed)."""
+    """The file, or the clip of a folder that is asked for. Raises MissingInput, RequestError (several; they are listed)."""
     if not path.exists():
         raise MissingInput(f"no such file or folder: {path}")
     if path.is_file():
@@ -227,7 +231,7 @@ def first_frame(clip: Clip) -> FirstFrame:
 
 
 def survey(clip: Clip) -> Survey:
-    """A pass over all frames, made once for each state of the file. Raises RequestError: damaged, truncated, a change of format."""
+    """A pass over all frames, made once for each state of the file. Raises RequestError (damaged, truncated, mixed formats)."""
     return _survey(clip, clip.key)
 
 
@@ -268,7 +272,7 @@ def _survey(clip: Clip, key: Key) -> Survey:
     if len(formats) > 1:
         raise RequestError(f"{clip.path.name} changes its pixel format between frames ({', '.join(formats)}); write it anew")
     with open_clip(clip) as (container, stream):
-        _require_all(clip, len(times_ns), stream.frames)
+        _require_all(clip, len(times_ns), stream)
         others = [one.type for one in container.streams if one is not stream]
         ratio = stream.codec_context.sample_aspect_ratio
     notes = _notes_on_frames(first, last.frame, others, None if not ratio or ratio == 1 else str(ratio), distance > NEUTRAL)
@@ -294,11 +298,11 @@ def _notes_on_frames(
     return [text for text, is_so in notes.items() if is_so]
 
 
-def _require_all(clip: Clip, decoded: int, declared: int) -> None:
+def _require_all(clip: Clip, decoded: int, stream: VideoStream) -> None:
     """Raises RequestError if there are fewer frames than the header or the structure of the file says."""
-    listed = examine_container(clip.path).frames or declared
-    if listed and listed != decoded:
+    listed = examine_container(clip.path).frames or ((stream.frames,) if stream.frames else ())
+    if listed and decoded not in listed:
         raise RequestError(
-            f"{clip.path.name} declares {listed} frames, {decoded} can be decoded: it is truncated, or holds frames that are dropped "
-            "or cut off by an edit list; copy it again, or write it anew with ffmpeg"
+            f"{clip.path.name} declares {max(listed)} frames, {decoded} can be decoded: it is truncated, or holds frames that are "
+            "dropped or cut off by an edit list; copy it again, or write it anew with ffmpeg"
         )

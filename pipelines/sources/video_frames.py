@@ -89,7 +89,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 @contextmanager
 def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and the stream, ready to be decoded. Raises MissingInput, RequestError (truncated, too large, no such stream)."""
+    """The container and the stream, ready to be decoded. Raises MissingInput, RequestError (truncated, too large, no stream)."""
     name = clip.path.name
     with open_container(clip.path) as container:
         streams = container.streams.video
@@ -100,11 +100,15 @@ def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
         if codec is None:
             raise RequestError(f"{name}: no decoder for the stream is there; convert it with ffmpeg")
         if not codec.width or codec.width * codec.height > MAX_FRAME_PX:
-            raise RequestError(f"{name} declares frames of {codec.height} x {codec.width}, the limit is {MAX_FRAME_PX:.1e} pixels")
+            raise RequestError(
+                f"{name} declares frames of {codec.height} x {codec.width}, the limit is {MAX_FRAME_PX:.1e} pixels"
+            )
         frames = stream.frames or _frames_by_duration(container, stream)
         if frames > MAX_FRAMES or frames * codec.width * codec.height > MAX_CLIP_PX:
             size = f"{frames} frames of {codec.height} x {codec.width} pixels"
-            raise RequestError(f"{name} declares {size}; the limits are {MAX_FRAMES:.0e} frames and {MAX_CLIP_PX:.0e} pixels: cut it")
+            raise RequestError(
+                f"{name} declares {size}; the limits are {MAX_FRAMES:.0e} frames and {MAX_CLIP_PX:.0e} pixels: cut it"
+            )
         codec.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0", "max_pixels": str(MAX_FRAME_PX)}
         codec.thread_count = 1  # errors belong to their frame, and workers share the machine
         yield container, stream
@@ -112,7 +116,7 @@ def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def _frames_by_duration(container: InputContainer, stream: VideoStream) -> int:
     rate, seconds = stream.average_rate or 0, (container.duration or 0) / 1_000_000
-    return int(math.ceil(float(rate) * seconds))
+    return math.ceil(float(rate) * seconds)
 
 
 def decode(clip: Clip) -> Generator[Timed]:
@@ -124,7 +128,9 @@ def decode(clip: Clip) -> Generator[Timed]:
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
-                    raise RequestError(f"{name} is damaged or truncated after frame {count}: a packet is not whole; copy it again")
+                    raise RequestError(
+                        f"{name} is damaged or truncated after frame {count}: a packet is not whole; copy it again"
+                    )
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise RequestError(f"{name} is damaged at frame {count}: it does not decode; copy it again")
