@@ -250,9 +250,9 @@ class PictureDefaults(SourceDefaults):
         for name in ("quality", "grid"):
             if sections.get(name) is not None:
                 yield Finding((name,), "is for images of places, not for frames without a position", "take it out")
-        for key, value in (("on_other_grid", "reproject"), ("same_date", "mosaic")):
-            if getattr(sections.get("cube"), key, None) == value:
-                yield Finding(("cube", key), "frames without a position are not resampled", "take it out")
+        for name, value in (("on_other_grid", "reproject"), ("same_date", "mosaic")):
+            if getattr(sections.get("cube"), name, None) == value:
+                yield Finding(("cube", name), "frames without a position are not resampled", "take it out")
         for key, component in self.names_in_files().items():
             if component not in COMPONENTS:
                 remedy = f"one of {', '.join(COMPONENTS)}, or {{name: {component}, source: gray}}"

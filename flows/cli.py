@@ -235,7 +235,7 @@ def track(
     min_size: Annotated[
         float | None,
         typer.Option(
-            help="smaller objects are left out, in m2 (mm2 with --spacing-mm, px2); default: 0, or the run's monitoring.min_area_px"
+            help="smaller objects are left out, in m2 (mm2 with --spacing-mm, px2); default: 0, or of the run min_area_px"
         ),
     ] = None,
     grow: Annotated[

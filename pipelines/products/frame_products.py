@@ -52,7 +52,7 @@ def write_stack(pages_YX: Sequence[np.ndarray], about: Sequence[str], path: Path
     for page_YX, text in zip(pages_YX, about, strict=True):
         image, tags = Image.fromarray(np.ascontiguousarray(page_YX, np.float32)), TiffImagePlugin.ImageFileDirectory_v2()
         tags[DESCRIPTION] = text
-        image.encoderinfo = {"tiffinfo": tags}  # type: ignore[attr-defined]  # Pillow takes the tags of a page from here
+        image.encoderinfo = {"tiffinfo": tags}  # Pillow takes the tags of a page from here
         images.append(image)
     first = TiffImagePlugin.ImageFileDirectory_v2()
     first[DESCRIPTION] = about[0]

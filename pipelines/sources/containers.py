@@ -26,10 +26,14 @@ REMUX = "write it anew with `ffmpeg -i FILE -c copy NEW.mp4`"
 
 @dataclass(frozen=True)
 class Container:
-    """`demuxer`: libav's name of it. `frames`: how many each track holds, in no order; (): the structure does not say."""
+    """`demuxer`: libav's name of it. `frames`: how many each track holds, in no order; (): the structure does not say.
+
+    `is_untimed`: it does not say how long each frame is shown, where libav would make that up.
+    """
 
     demuxer: str
     frames: tuple[int, ...] = ()
+    is_untimed: bool = False
 
 
 def examine_container(path: Path) -> Container:
@@ -48,8 +52,8 @@ def examine_container(path: Path) -> Container:
             problem, counts = _matroska(file, size)
             found = Container("matroska", tuple(counts.values()))
         elif head[:6] in (b"GIF87a", b"GIF89a"):
-            problem, count = _gif(file)
-            found = Container("gif", (count,))
+            problem, delays = _gif(file)
+            found = Container("gif", (len(delays),), 0 in delays[:-1])
         else:
             raise RequestError(
                 f"{path.name} is none of AVI, MP4, MOV, MKV, WebM and GIF, whatever its name says; convert it with ffmpeg"
@@ -151,36 +155,28 @@ def _vint(file: BinaryIO) -> int | None:
     return None if value == (1 << (7 * width)) - 1 else value
 
 
-def _gif(file: BinaryIO) -> tuple[str, int]:
+def _gif(file: BinaryIO) -> tuple[str, list[int]]:
+    """(problem or "", hundredths of a second that each image is shown; 0: not stated)."""
     file.seek(10)
     flags = file.read(3)[:1]
-    frames = 0
     if flags and flags[0] & 0x80:
         file.seek(3 << ((flags[0] & 7) + 1), 1)
-    for kind in _gif_blocks(file):
-        if kind == "trailer":
-            return "", frames
-        frames += kind == "image"
-    return "truncated or damaged: it has no trailer; copy it again", frames
-
-
-def _gif_blocks(file: BinaryIO) -> Iterator[str]:
-    while True:
-        mark = file.read(1)
-        if mark == b"\x3b":
-            yield "trailer"
-            return
+    delays, delay = list[int](), 0
+    while (mark := file.read(1)) != b"\x3b":
         if mark == b"\x2c":
             descriptor = file.read(9)
-            if len(descriptor) < 9:
-                return
-            if descriptor[8] & 0x80:
+            if len(descriptor) == 9 and descriptor[8] & 0x80:
                 file.seek(3 << ((descriptor[8] & 7) + 1), 1)
-        elif mark != b"\x21":
-            return
-        file.seek(1, 1)  # of an image the size of its codes, of an extension its label
-        while (length := file.read(1)) and length != b"\0":
+            delays.append(delay)
+            delay = 0
+        kind = file.read(1)  # of an image the size of its codes, of an extension its label
+        length = file.read(1)
+        if mark == b"\x21" and kind == b"\xf9" and length == b"\4":  # graphic control
+            delay = int.from_bytes(file.read(4)[1:3], "little")
+            length = file.read(1)
+        while length and length != b"\0":
             file.seek(length[0], 1)
-        if not length:
-            return
-        yield "image" if mark == b"\x2c" else "extension"
+            length = file.read(1)
+        if mark not in (b"\x2c", b"\x21") or not length:
+            return "truncated or damaged: it has no trailer; copy it again", delays
+    return "", delays

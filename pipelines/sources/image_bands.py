@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def grey_of(planes_BYX: np.ndarray) -> np.ndarray:
 
 def check_times(times_ns: Sequence[int], where: str, remedy: str) -> None:
     """Raises RequestError unless the times of the frames ascend."""
-    for number, (before, after) in enumerate(zip(times_ns, times_ns[1:], strict=False), start=1):
+    for number, (before, after) in enumerate(pairwise(times_ns), start=1):
         if after <= before:
             kind = "the same time as" if after == before else "an earlier time than"
             raise RequestError(f"{where}: frame {number} has {kind} frame {number - 1} ({after / 1e9:.6f} s); {remedy}")
@@ -73,7 +74,7 @@ def check_times(times_ns: Sequence[int], where: str, remedy: str) -> None:
 
 def interval_notes(times_ns: Sequence[int]) -> list[str]:
     """A line where the frames are not evenly spaced in time."""
-    steps = np.diff(np.asarray(times_ns, np.int64))
+    steps: np.ndarray = np.diff(np.asarray(times_ns, np.int64)).astype(np.float64)
     if len(steps) < 2:
         return []
     usual = float(np.median(steps))

@@ -40,8 +40,8 @@ class FirstPicture:
 class ImageFolderSource:
     """One scene for every picture below `path` that `pattern` fits; the pattern has {date:...} or {frame}, the number of a frame.
 
-    Frames follow each other by `frame_time` seconds (frame n lies n steps from the first), or at the times in the text file `times`
-    below `path`, one a line in the order of the frames: seconds, or dates.
+    Frames follow each other by `frame_time` seconds (frame n lies n steps from the first), or at the times in the text file
+    `times` below `path`, one a line in the order of the frames: seconds, or dates.
     """
 
     path: Path
@@ -161,8 +161,8 @@ class ImageFolderSource:
 
     def _nothing(self, paths: Sequence[str]) -> str:
         return (
-            f"the pattern {self.pattern!r} fits none of the files below {self.path}, such as {show_some(paths)}; write {{frame}} where "
-            f"the number of the frame is, or {{date:%Y%m%d}}, and * for what varies; pictures are {', '.join(SUFFIXES)}"
+            f"the pattern {self.pattern!r} fits none of the files below {self.path}, such as {show_some(paths)}; write {{frame}} "
+            f"where the number of the frame is, or {{date:%Y%m%d}}, and * for what varies; pictures are {', '.join(SUFFIXES)}"
         )
 
 

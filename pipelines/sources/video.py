@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class VideoSource:
         return self.native_grid()
 
     def list_scenes(self) -> Listing:
-        """The frames. Raises MissingInput, RequestError (damaged, truncated, times that do not ascend, several clips or streams)."""
+        """The frames. Raises MissingInput, RequestError (damaged, truncated, times that do not ascend, several clips)."""
         clip = self._clip
         first, found = first_frame(clip), survey(clip)
         times_ns, notes = self._times(clip, found), list(found.notes)
@@ -249,9 +249,9 @@ def _first_frame(clip: Clip, key: Key) -> FirstFrame:
 
 def _quarter_turns(frame: av.VideoFrame, name: str) -> int:
     """How often the frame is turned counter-clockwise by 90 degrees to be upright, as its display matrix says."""
-    matrices = [bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
-    if matrices:
-        a, b, _, c, d = (int(v) for v in np.frombuffer(matrices[0], "<i4")[:5])
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(matrix, "=i4")[:5].tolist()
         if a * d - b * c < 0:
             raise RequestError(f"{name} is to be shown mirrored; write it upright with ffmpeg")
     if frame.rotation % 90:
@@ -262,9 +262,9 @@ def _quarter_turns(frame: av.VideoFrame, name: str) -> int:
 @functools.lru_cache(maxsize=4)
 def _survey(clip: Clip, key: Key) -> Survey:
     first, times_ns, distance, formats, last = first_frame(clip), list[int | None](), 0, dict[str, None](), None
-    is_interlaced = False
+    is_interlaced, is_untimed = False, examine_container(clip.path).is_untimed
     for last in decode(clip):
-        times_ns.append(None if last.seconds is None else to_ns(last.seconds) - (first.start_ns or 0))
+        times_ns.append(None if last.seconds is None or is_untimed else to_ns(last.seconds) - (first.start_ns or 0))
         distance = max(distance, greyness(last.frame))
         is_interlaced |= bool(last.frame.interlaced_frame)
         formats[last.frame.format.name] = None
@@ -273,7 +273,7 @@ def _survey(clip: Clip, key: Key) -> Survey:
         raise RequestError(f"{clip.path.name} changes its pixel format between frames ({', '.join(formats)}); write it anew")
     with open_clip(clip) as (container, stream):
         _require_all(clip, len(times_ns), stream)
-        others = [one.type for one in container.streams if one is not stream]
+        others = [str(one.type) for one in container.streams if one is not stream]
         ratio = stream.codec_context.sample_aspect_ratio
     notes = _notes_on_frames(first, last.frame, others, None if not ratio or ratio == 1 else str(ratio), distance > NEUTRAL)
     if is_interlaced:
@@ -303,6 +303,6 @@ def _require_all(clip: Clip, decoded: int, stream: VideoStream) -> None:
     listed = examine_container(clip.path).frames or ((stream.frames,) if stream.frames else ())
     if listed and decoded not in listed:
         raise RequestError(
-            f"{clip.path.name} declares {max(listed)} frames, {decoded} can be decoded: it is truncated, or holds frames that are "
-            "dropped or cut off by an edit list; copy it again, or write it anew with ffmpeg"
+            f"{clip.path.name} declares {max(listed)} frames, {decoded} can be decoded: it is truncated, or holds frames that "
+            "are dropped or cut off by an edit list; copy it again, or write it anew with ffmpeg"
         )

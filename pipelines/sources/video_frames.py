@@ -6,6 +6,7 @@ stays open between two reads, so that asking for frames in order decodes each of
 
 from __future__ import annotations
 
+import atexit
 import math
 import threading
 from collections import OrderedDict
@@ -76,7 +77,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     import av
 
     whole = examine_container(path)
-    options = {"protocol_whitelist": "file"} | ({"min_delay": "0"} if whole.demuxer == "gif" else {})
+    options = {"protocol_whitelist": "file"}
     try:
         container = av.open(
             f"file:{path.absolute()}", format=whole.demuxer, container_options=options, metadata_errors="ignore", timeout=60
@@ -204,8 +205,8 @@ def _full_range(grey_YX: np.ndarray, bits: int) -> np.ndarray:
 
 def _plane(frame: av.VideoFrame, number: int, dtype: np.dtype) -> np.ndarray:
     plane = frame.planes[number]
-    rows = np.frombuffer(plane, dtype).reshape(frame.height, plane.line_size // dtype.itemsize)
-    values: np.ndarray = rows[:, : frame.width]
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
+    values: np.ndarray = rows[:, : plane.width]
     return values
 
 
@@ -217,8 +218,8 @@ def greyness(frame: av.VideoFrame) -> int:
         shift = bits_of(frame) - 8
         dtype = np.dtype("uint8" if shift <= 0 else "uint16")
         worst = 0
-        for plane in list(frame.planes)[1:3]:
-            values = np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width].astype(np.int32)
+        for number in (1, 2):
+            values = _plane(frame, number, dtype).astype(np.int32)
             worst = max(worst, int(np.abs(values - (128 << shift)).max()) >> shift)
         return worst
     red, green, blue = planes_of(frame, ("red", "green", "blue"), 0).astype(np.int32)
@@ -244,7 +245,7 @@ class FrameReader:
             if index in self._kept:
                 return self._kept[index]
             if index < self._next or self._frames is None:
-                self.close()
+                self._stop()
                 self._frames, self._next = decode(self._clip), 0
             for timed in self._frames:
                 number, self._next = self._next, self._next + 1
@@ -252,7 +253,7 @@ class FrameReader:
                     self._keep(number, timed)
                 if number == index:
                     return self._kept[number]
-            self.close()
+            self._stop()
             raise IndexError(index)
 
     def _keep(self, number: int, timed: Timed) -> None:
@@ -264,6 +265,10 @@ class FrameReader:
             self._kept.popitem(last=False)
 
     def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._frames is not None:
             self._frames.close()
         self._frames = None
@@ -281,5 +286,13 @@ def reader_of(clip: Clip, components: tuple[str, ...], turn: int) -> FrameReader
             _readers[key] = FrameReader(clip, components, turn)
         _readers.move_to_end(key)
         while len(_readers) > 2:
-            _readers.popitem(last=False)
+            _readers.popitem(last=False)[1].close()
         return _readers[key]
+
+
+@atexit.register
+def close_readers() -> None:
+    """Closes the files that readers keep open between two reads."""
+    with _readers_lock:
+        while _readers:
+            _readers.popitem()[1].close()
