@@ -168,11 +168,6 @@ def _grid_lines(shape: Json, grid: Json) -> Iterator[str]:
 
     sizes = " x ".join(str(shape[dim]) for dim in ("z", "y", "x") if dim in shape)
     noun, axes = ("voxels", "slices x rows x columns") if "z" in shape else ("pixels", "rows x columns")
-    if "image_frame" in grid:
-        steps = " x ".join(f"{step:.6g}" for step in grid["spacing"])
-        yield f"{noun}:    {sizes} ({axes})" + (f" of {steps} mm" if grid["units"] == "mm" else ", their size is not known")
-        yield "frame:     of the images, from the upper left corner; no position on Earth"
-        return
     if "crs" not in grid:
         spacing = " x ".join(f"{step:.6g}" for step in grid["spacing"])
         unit = grid.get("image_plane", "mm")

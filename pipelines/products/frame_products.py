@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from pipelines.files import replacing
-from pipelines.grid import Grid
 from pipelines.inference.staging import Field
 from pipelines.products.volume_products import ROLES, Measured, write_index
 
@@ -34,16 +33,7 @@ def write_frames(forecast: ForecastFields, card: ModelCard, folder: Path) -> lis
         pages = [staged.read(Field(k, variable, role), slice(None)) for k in range(len(request.target_utc))]
         write_stack(pages, [f"driftline {role} of {variable}, {when}" for when in request.targets_iso], folder / name)
         files.append({"file": name, "variable": variable, "role": ROLES[role], "unit": request.units.get(variable, "")})
-    return write_index(forecast, card, folder, files, about_grid(request.grid))
-
-
-def about_grid(grid: Grid) -> dict[str, Any]:
-    return {
-        "shape_yx": list(grid.shape),
-        "frame": "image, from the upper left corner; no position on Earth",
-        "pixel_yx": list(grid.spacing),
-        "unit": grid.units,
-    }
+    return write_index(forecast, card, folder, files)
 
 
 def write_stack(pages_YX: Sequence[np.ndarray], about: Sequence[str], path: Path) -> None:

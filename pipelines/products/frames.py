@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from pipelines.cube.store import bands_of
-from pipelines.grid import Grid, parse_crs
+from pipelines.grid import Grid, ImagePlane, parse_crs
 from pipelines.products.layers import Rows
 from pipelines.samples.variables import Variable, decode
 
@@ -75,8 +75,10 @@ def frame_labels(grid: Grid) -> dict[str, str]:
 
 
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) in CRS units, as matplotlib's `imshow` takes it."""
+    """(left, right, bottom, top) in CRS units, as matplotlib's `imshow` takes it; in an image's own plane y goes down."""
     left, bottom, right, top = grid.bounds_xy
+    if isinstance(grid.frame, ImagePlane):
+        bottom, top = top, bottom
     return left, right, bottom, top
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.calendar import is_elapsed, parse_utc
+from pipelines.grid import ImagePlane
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.canvas import day
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
@@ -62,9 +63,8 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     if request.grid.is_volume:
         draw_planes(forecast, pictures / PLANES, title, subtitle)
     if not request.grid.is_on_earth:
-        return course_of_volumes(write_volumes(forecast, card, folder))
-    if not request.grid.is_on_earth:
-        return course_of_volumes(write_frames(forecast, card, folder))
+        write = write_frames if isinstance(request.grid.frame, ImagePlane) else write_volumes
+        return course_of_volumes(write(forecast, card, folder))
     grid, dates, units, staged = request.grid, request.target_utc, request.units, forecast.staged
     cogs = write_forecast_cogs(staged, grid, dates, units, lineage, folder, interval=forecast.interval)
     items = [

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.calendar import UNKNOWN_ORIGIN
 from pipelines.errors import RequestError, SceneRefused
-from pipelines.grid import Grid, ImageFrame
+from pipelines.grid import Grid, ImagePlane
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.frame_mask import NO_MASK, FrameMask
 
@@ -31,7 +31,9 @@ class ImageRequest:
     start: np.datetime64 | None = None
 
     def grid(self, shape_yx: tuple[int, int]) -> Grid:
-        return ImageFrame.grid(shape_yx, self.pixel_mm)
+        """The grid of frames of (rows, columns), from their upper left corner."""
+        height, width = self.pixel_mm or (1.0, 1.0)
+        return Grid(ImagePlane("mm" if self.pixel_mm else "px"), (width, 0.0, 0.0, 0.0, height, 0.0), shape_yx)
 
     @property
     def origin(self) -> np.datetime64:

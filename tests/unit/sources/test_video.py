@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.calendar import UNKNOWN_ORIGIN
 from pipelines.errors import RequestError, SceneRefused
-from pipelines.grid import Grid, ImageFrame
+from pipelines.grid import Grid, ImagePlane
 from pipelines.scene import Band
 from pipelines.sources import video_frames
 from pipelines.sources.frame_mask import FrameMask
@@ -37,7 +37,7 @@ def test_frames_come_in_order_with_their_values_and_times_and_without_a_position
     source = pickle.loads(pickle.dumps(VideoSource(clip, GREY)))
     assert seconds_of(source) == [n / 100 for n in VARIABLE]
     assert np.array_equal(frames_of(source)[:, 0, 0, 0], 5 * np.arange(10))
-    assert source.native_grid() == Grid(ImageFrame("px"), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), clips.SHAPE_YX)
+    assert source.native_grid() == Grid(ImagePlane("px"), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), clips.SHAPE_YX)
     assert [scene.id for scene in source.list_scenes().scenes][:2] == ["f00000", "f00001"]
     assert "3 gaps are longer" in " ".join(source.list_scenes().remarks())
 
