@@ -18,6 +18,7 @@ from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
+from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -227,6 +228,8 @@ def build_forecaster(
     """
     from models.residual_forecaster import Scaling, build_forecaster
 
+    if axes > 2 and "optical_flow" in run.evaluation.baselines:
+        raise RequestError("evaluation.baselines: optical_flow is for images, these are volumes; take it out")
     model, samples = run.model, run.samples
     corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
     return build_forecaster(

@@ -40,7 +40,7 @@ class OpticalFlow:
         """y_KCHW; see `Persistence.forecast` for the arguments."""
         y_KCHW = Persistence().forecast(x_NCHW, valid_NHW, days_N, context_T, usable_N, target_days_K)
         seen_T = [t for t in np.flatnonzero(context_T.numpy() >= 0) if bool(valid_NHW[int(context_T[t])].any())]
-        if len(seen_T) < 2 or y_KCHW.ndim != 4:
+        if len(seen_T) < 2:
             return y_KCHW
         x_TCHW, valid_THW = context_arrays(x_NCHW, valid_NHW, context_T)
         days_T = context_days(days_N, context_T)
