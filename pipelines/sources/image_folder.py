@@ -18,9 +18,10 @@ from pipelines.sources.dates import parse_date
 from pipelines.sources.file_names import FilePattern, show_some
 from pipelines.sources.folder import list_files, take_text_names
 from pipelines.sources.image_bands import ImageRequest, check_times, grey_of, interval_notes
+from pipelines.sources.isolation import isolated
 from pipelines.sources.opening import check_inside
 from pipelines.sources.pictures import SUFFIXES, read_picture
-from pipelines.sources.source import Listing, Resampling, resolve_dates
+from pipelines.sources.source import DecodesFiles, Listing, Resampling, resolve_dates
 
 SECOND_NS = 1_000_000_000
 Found = tuple[np.datetime64, int, str]  # time, frame number (or -1), path below the folder
@@ -37,7 +38,7 @@ class FirstPicture:
 
 
 @dataclass(frozen=True)
-class ImageFolderSource:
+class ImageFolderSource(DecodesFiles):
     """One scene for every picture below `path` that `pattern` fits; the pattern has {date:...} or {frame}, the number of a frame.
 
     Frames follow each other by `frame_time` seconds (frame n lies n steps from the first), or at the times in the text file
@@ -100,7 +101,8 @@ class ImageFolderSource:
     def _first(self) -> FirstPicture:
         frames, _, _ = self._frames()
         try:
-            picture = read_picture(self.path / frames[0][2])
+            path = self.path / frames[0][2]
+            picture = isolated(read_picture, path, label=path.name, paths=(path,))
         except SceneRefused as e:
             raise RequestError(f"the first picture of {self.path} cannot be read: {e.detail}") from e
         height, width = picture.planes_BYX.shape[1:]

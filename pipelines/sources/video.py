@@ -16,7 +16,8 @@ from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.containers import SUFFIXES, examine_container
 from pipelines.sources.image_bands import ImageRequest, check_times, interval_notes
-from pipelines.sources.source import Listing, Resampling
+from pipelines.sources.isolation import isolate, isolated
+from pipelines.sources.source import DecodesFiles, Listing, Resampling
 from pipelines.sources.video_frames import (
     NEUTRAL,
     UNSPECIFIED,
@@ -67,7 +68,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class VideoSource:
+class VideoSource(DecodesFiles):
     """One scene per frame of a video file, or of the clip named `clip` in a folder. It holds no open file.
 
     `stream`: the number among the video streams; None: the only one. `frame_time`: seconds between two frames, in place of what
@@ -194,6 +195,7 @@ def choose_clip(path: Path, wanted: str) -> Path:
     raise RequestError(f"{path} holds {len(clips)} clips, and {problem}: {remedy}\n{listed}")
 
 
+@isolate
 def describe_clip(path: Path) -> str:
     """Name, size and length of a clip, or what is wrong with it."""
     try:
@@ -207,7 +209,7 @@ def describe_clip(path: Path) -> str:
 
 def choose_stream(path: Path, wanted: int | None) -> int:
     """The number of the video stream. Raises RequestError where there is none, or several and no choice."""
-    kinds = stream_kinds(path, path.stat().st_mtime_ns, path.stat().st_size)
+    kinds = _stream_kinds(path, path.stat().st_mtime_ns, path.stat().st_size)
     videos = kinds.count("video")
     if wanted is None and videos > 1:
         raise RequestError(f"{path.name} has {videos} video streams; choose one: source.stream: 0 (to {videos - 1})")
@@ -217,7 +219,13 @@ def choose_stream(path: Path, wanted: int | None) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def stream_kinds(path: Path, mtime_ns: int, size: int) -> tuple[str, ...]:
+def _stream_kinds(path: Path, mtime_ns: int, size: int) -> tuple[str, ...]:
+    return stream_kinds(path)
+
+
+@isolate
+def stream_kinds(path: Path) -> tuple[str, ...]:
+    """The kind of each stream of a file, such as video and audio."""
     with open_container(path) as container:
         return tuple(stream.type for stream in container.streams)
 
@@ -237,6 +245,15 @@ def survey(clip: Clip) -> Survey:
 
 @functools.lru_cache(maxsize=16)
 def _first_frame(clip: Clip, key: Key) -> FirstFrame:
+    return isolated(read_first_frame, clip, label=clip.path.name, paths=(clip.path,))
+
+
+@functools.lru_cache(maxsize=4)
+def _survey(clip: Clip, key: Key) -> Survey:
+    return isolated(read_all_frames, clip, label=clip.path.name, paths=(clip.path,))
+
+
+def read_first_frame(clip: Clip) -> FirstFrame:
     with closing(decode(clip)) as frames:
         timed = next(frames, None)
     if timed is None:
@@ -259,8 +276,7 @@ def _quarter_turns(frame: av.VideoFrame, name: str) -> int:
     return int(frame.rotation // 90) % 4
 
 
-@functools.lru_cache(maxsize=4)
-def _survey(clip: Clip, key: Key) -> Survey:
+def read_all_frames(clip: Clip) -> Survey:
     first, times_ns, distance, formats, last = first_frame(clip), list[int | None](), 0, dict[str, None](), None
     is_interlaced, is_untimed = False, examine_container(clip.path).is_untimed
     for last in decode(clip):

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MAX_FRAME_PX = 1 << 26  # 8192 x 8192
 MAX_FRAMES = 1_000_000
 MAX_CLIP_PX = 10**11  # of all frames: an hour of 1080p at 15 frames a second
-KEPT_BYTES = 192 << 20  # decoded frames that a reader keeps, for those who ask a little out of order,
-FEWEST_KEPT = 8
+KEPT_BYTES = 64 << 20  # decoded frames that a reader keeps, for those who ask a little out of order,
+FEWEST_KEPT = 4
 MOST_KEPT = 64
 NEUTRAL = 2  # how far chroma of a grey video may be from 128, by rounding and compression
 UNSPECIFIED = 2  # matrix (ISO 23091-2)
