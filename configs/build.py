@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from models.baselines.class_references import NearestMeanCurve, RandomForest
     from pipelines.cube.ingest import IngestSettings
     from pipelines.samples.variables import Variable
+    from pipelines.sources.image_bands import ImageRequest
     from pipelines.sources.layers import BandRequest
     from pipelines.sources.quality import LandsatMask, SclMask, ValueMask
     from pipelines.sources.source import Source
@@ -82,6 +83,25 @@ def build_source(run: CubeRun, path: Path | None = None) -> Source:
             from pipelines.sources.nifti import NiftiSource
 
             return NiftiSource(path, requested.bands[0], source.pattern or "", source.frame_time, source.affine)
+        case sources.VideoSource():
+            from pipelines.sources.video import VideoSource
+
+            return VideoSource(path, build_image_request(source), source.clip, source.stream, source.frame_time)
+        case sources.PicturesSource():
+            from pipelines.sources.image_folder import ImageFolderSource
+
+            frames = build_image_request(source)
+            return ImageFolderSource(path, frames, source.pattern, source.frame_time, source.times or "")
+
+
+def build_image_request(source: sources.PictureDefaults) -> ImageRequest:
+    """What is read of every frame of a source without a position."""
+    from pipelines.sources.frame_mask import FrameMask
+    from pipelines.sources.image_bands import ImageRequest
+
+    mask = FrameMask(tuple(one.box for one in source.mask), None if source.mask_file is None else Path(source.mask_file))
+    start = None if source.start is None else np.datetime64(source.start, "ns")
+    return ImageRequest(build_bands(source), tuple(source.names_in_files().values()), mask, source.pixel_mm, start)
 
 
 def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:

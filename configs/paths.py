@@ -118,7 +118,7 @@ def input_keys(tree: type[BaseModel]) -> list[tuple[str, ...]]:
 
     >>> from configs.tasks.forecast import ForecastRun
     >>> input_keys(ForecastRun)
-    [('source', 'path'), ('model', 'use'), ('training', 'start_from')]
+    [('source', 'path'), ('source', 'mask_file'), ('model', 'use'), ('training', 'start_from')]
     """
     found: list[tuple[str, ...]] = []
     for name, info in tree.model_fields.items():

@@ -100,8 +100,8 @@ Relative paths:
 
 | written in | of | relative to |
 |---|---|---|
-| a config | inputs: `source.path`, `model.use`, `training.start_from`, `monitoring.model.run`, `images.before`, \
-`images.after`, `detection.model` | the folder of the config |
+| a config | inputs: `source.path`, `source.mask_file`, `model.use`, `training.start_from`, `monitoring.model.run`, \
+`images.before`, `images.after`, `detection.model` | the folder of the config |
 | a config | inputs whose first part is `data` or `runs` (`./data` is a folder beside the config) \
 | the working folder, in which the command runs |
 | a config | what is written: `runs`, `cube.uri`, `cube.quarantine` | the working folder |

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from configs import schema
-from configs.paths import BELOW_SOURCE
-from configs.schema import Finding, InputPath, LocalPath, Name, Sections, Strict, missing_file, suggest
+from configs.paths import BELOW_SOURCE, READ
+from configs.schema import Finding, InputPath, LocalPath, Name, Sections, Strict, UtcDate, missing_file, suggest
 from configs.yaml_positions import Key
 
 # what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
 DATE_DIRECTIVES = "YmdHMSfjybB"
+COMPONENTS = ("gray", "red", "green", "blue")  # what frames of videos and pictures have
 
 
 def _named_band(band: object) -> object:
@@ -221,8 +222,95 @@ class NiftiSource(VolumeDefaults):
             yield from _check_pattern(self.pattern)
 
 
+class MaskBox(Strict):
+    """A part of every frame that must not be used."""
+
+    box: tuple[int, int, int, int] = Field(
+        description="first row, first column, one past the last row, one past the last column; zero-based, from the upper left"
+    )
+
+
+class PictureDefaults(SourceDefaults):
+    """What sources of frames without a position have: grey or colours, masks, times from the first frame."""
+
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        [BandConfig(name="gray")], min_length=1, description="gray (luma of colours), red, green, blue; `source` says which"
+    )
+    frame_time: float | None = Field(None, gt=0, description="seconds between two frames, in place of what files say")
+    start: UtcDate | None = Field(None, description="moment of the first frame, UTC; default: not known, times count from it")
+    pixel_mm: tuple[PositiveFloat, PositiveFloat] | None = Field(None, description="size of a pixel (y, x), if it is known")
+    mask: list[MaskBox] = Field([], description="overlays and borders: stored as 0 and never used")
+    mask_file: Annotated[LocalPath | None, READ] = Field(None, description="picture of the frames' size; not 0: masked")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        for name in ("read_as", "crs", "transform"):
+            if name in self.model_fields_set:
+                yield Finding(("source", name), "has no meaning for frames without a position", "take it out")
+        for name in ("quality", "grid"):
+            if sections.get(name) is not None:
+                yield Finding((name,), "is for images of places, not for frames without a position", "take it out")
+        for name, value in (("on_other_grid", "reproject"), ("same_date", "mosaic")):
+            if getattr(sections.get("cube"), name, None) == value:
+                yield Finding(("cube", name), "frames without a position are not resampled", "take it out")
+        for key, component in self.names_in_files().items():
+            if component not in COMPONENTS:
+                remedy = f"one of {', '.join(COMPONENTS)}, or {{name: {component}, source: gray}}"
+                yield Finding(key, f"frames have no band {component!r}", remedy)
+        for index, one in enumerate(self.mask):
+            if not (0 <= one.box[0] < one.box[2] and 0 <= one.box[1] < one.box[3]):
+                remedy = "order: first row, first column, one past the last row, one past the last column"
+                yield Finding(("source", "mask", index, "box"), f"{list(one.box)} has no area", remedy)
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        if self.mask_file is not None:
+            yield from missing_file(("source", "mask_file"), Path(self.mask_file))
+
+
+class VideoSource(PictureDefaults):
+    """A video file (AVI, MP4, MOV, MKV, WebM, GIF), or one clip of a folder of them. Needs driftline[video]."""
+
+    kind: Literal["video"]
+    path: InputPath = Field(description="the file, or a folder of clips")
+    clip: str = Field("", description="of a folder: the name of the clip; clips are never put one after the other")
+    stream: int | None = Field(None, ge=0, description="number of the video stream, from 0, where there are several")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check_files(sections)
+        if not Path(self.path).exists():
+            yield from missing_file(("source", "path"), Path(self.path))
+
+
+class PicturesSource(PictureDefaults):
+    """A folder of PNG, JPEG, BMP or TIFF files without a position, one a frame; a date or the frame's number in the name."""
+
+    kind: Literal["images"]
+    path: InputPath = Field(description="the folder; files in folders below it count too")
+    pattern: str = Field(description="where number or date are in the path: `frame_{frame}.png`, `{date:%Y%m%d%H%M%S}.jpg`")
+    times: Annotated[LocalPath | None, BELOW_SOURCE] = Field(
+        None, description="text file below `path`, a line for each {frame} in order: seconds, or dates"
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        has_frame, key = "{frame}" in self.pattern, ("source", "pattern")
+        if has_frame == ("{date:" in self.pattern):
+            yield Finding(key, "the pattern needs either {frame} or {date:...}", "for example frame_{frame}.png")
+        if has_frame and (self.frame_time is None) == (self.times is None):
+            problem = "numbers of frames need one of frame_time and times"
+            yield Finding(("source", "frame_time"), problem, "seconds between frames, or a text file with one time a line")
+        for name in ("frame_time", "times", "start") if not has_frame else ():
+            if getattr(self, name) is not None:
+                yield Finding(("source", name), "has no meaning where the names hold dates", "take it out")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check_files(sections)
+        yield from schema.missing_folder(Path(self.path))
+
+
 Source = Annotated[
-    NetcdfSource | FolderSource | StackSource | MemorySource | DicomSource | NiftiSource, Field(discriminator="kind")
+    NetcdfSource | FolderSource | StackSource | MemorySource | DicomSource | NiftiSource | VideoSource | PicturesSource,
+    Field(discriminator="kind"),
 ]
 
 

@@ -230,7 +230,8 @@ def track(
         list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
     ],
     pattern: Annotated[
-        str | None, typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif; default: detected")
+        str | None,
+        typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -240,7 +241,7 @@ def track(
     min_size: Annotated[
         float | None,
         typer.Option(
-            help="smaller objects are left out, in m2 (mm2 with --spacing-mm); default: 0, or monitoring.min_area_px of the run"
+            help="smaller objects are left out, in m2 (mm2 with --spacing-mm, px2); default: 0, or of the run min_area_px"
         ),
     ] = None,
     grow: Annotated[
@@ -263,6 +264,7 @@ def track(
       driftline track runs/demo-change
       driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
       driftline track frames/ --spacing-mm 0.5,0.5
+      driftline track labels/ --pattern "label_{frame}.png"
     """
     from flows.track import track as track_masks
 

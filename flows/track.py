@@ -42,6 +42,7 @@ def track(
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
     With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
+    Of PNG files everything is in pixels without it.
     The files of an earlier run in `out` are replaced; anything else in it is left alone. Returns the record.
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
@@ -90,7 +91,7 @@ def masks_of(
     paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[float] | None
 ) -> tuple[list[MaskFile] | MonitorMasks | NiftiSource, Space]:
     """The masks that the paths name, and the space that they lie in. Raises MissingInput, RequestError."""
-    from pipelines.tracking.mask_files import check_shapes, find_masks, grid_of
+    from pipelines.tracking.mask_files import are_pictures, check_shapes, find_masks, grid_of
     from pipelines.tracking.objects import Space
     from pipelines.tracking.volume_masks import find_volumes
 
@@ -104,10 +105,10 @@ def masks_of(
             raise RequestError("NIfTI files state the size of their voxels: leave --spacing-mm out")
         return volumes, Space.of_grid(volumes.native_grid())
     masks = find_masks(paths, pattern)
-    if spacing_mm is None:
+    if spacing_mm is None and not are_pictures(masks):
         return masks, Space.of_grid(grid_of(masks))
     check_shapes(masks)
-    return masks, Space.of_spacing(tuple(spacing_mm), "mm")
+    return masks, Space.of_spacing((1.0, 1.0), "px") if spacing_mm is None else Space.of_spacing(tuple(spacing_mm), "mm")
 
 
 def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiSource) -> str:
@@ -150,6 +151,7 @@ def record_of(out: Path, tables: Tables, written: Sequence[str], settings: Track
         "message": message,
         "lines": [
             f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in tables.counts.items()) + least,
+            *(["sizes are in pixels: PNG files state no other; --spacing-mm Y,X gives mm"] if unit.startswith("px") else []),
             f"table:   {out / 'objects.csv'} ({len(tables.objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
             f"picture: {out / 'tracks.png'}",
         ],

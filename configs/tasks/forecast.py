@@ -18,6 +18,7 @@ from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
+from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +123,7 @@ class TrainingConfig(StartedTraining):
     )
 
 
-Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"]
+Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting", "optical_flow"]
 
 
 class EvaluationConfig(Strict):
@@ -130,7 +131,7 @@ class EvaluationConfig(Strict):
 
     baselines: list[Baseline] = Field(
         ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"],
-        description="methods in the same table",
+        description="methods in the same table; optical_flow is for frames that move (images, not volumes)",
     )
     must_beat: list[Baseline] = Field(
         ["persistence", "climatology"], description="those that a published model must be better than, see `publish_if`"
@@ -227,6 +228,8 @@ def build_forecaster(
     """
     from models.residual_forecaster import Scaling, build_forecaster
 
+    if axes > 2 and "optical_flow" in run.evaluation.baselines:
+        raise RequestError("evaluation.baselines: optical_flow is for images, these are volumes; take it out")
     model, samples = run.model, run.samples
     corrected = None if model.baseline == "none" else build_corrected(model.baseline, windows)
     return build_forecaster(
@@ -254,11 +257,14 @@ def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArray
 def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
     """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
     from models.baselines.gradient_boosting import GradientBoosting
+    from models.baselines.optical_flow import OpticalFlow
     from models.baselines.pointwise import DecayingAnomaly, HarmonicRegression
 
     match name:
         case "harmonic":
             return HarmonicRegression()
+        case "optical_flow":
+            return OpticalFlow()
         case "gradient_boosting":
             return GradientBoosting(DecayingAnomaly().fit(windows()), seed=seed).fit(windows())
         case _:

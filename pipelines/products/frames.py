@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from pipelines.cube.store import bands_of
-from pipelines.grid import Grid, parse_crs
+from pipelines.grid import Grid, ImagePlane, parse_crs
 from pipelines.products.layers import Rows
 from pipelines.samples.variables import Variable, decode
 
@@ -77,13 +77,15 @@ def frame_labels(grid: Grid) -> dict[str, str]:
 
 
 def extent_of(grid: Grid) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) of a map in CRS units, as limits of its axes: north is up.
+    """(left, right, bottom, top) of a map in CRS units, as limits of its axes: north is up; in an image's own plane y goes down.
 
     Rotated grids are drawn as they are stored: theirs are lengths along rows and columns, as in `image_extent`.
     """
     if not grid.is_straight:
         return image_extent(grid)
     left, bottom, right, top = grid.bounds_xy
+    if isinstance(grid.frame, ImagePlane):
+        bottom, top = top, bottom
     return left, right, bottom, top
 
 

@@ -1,6 +1,7 @@
 """Everything that is published of predicted fields: COGs with their STAC collection, the model's item, and two pictures.
 
-Of volumes NIfTI files with a JSON index; the pictures show the middle slice.
+Of volumes NIfTI files with a JSON index; the pictures show the middle slice. Of frames without a position TIFF stacks with such
+an index.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.calendar import is_elapsed, parse_utc
+from pipelines.grid import ImagePlane
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.canvas import day
 from pipelines.products.cog import Lineage, iso, write_forecast_cogs
+from pipelines.products.frame_products import write_frames
 from pipelines.products.frames import Frame, read_variables, step_for
 from pipelines.products.pictures import MOST_COLUMNS, Maps, draw_animation, draw_quicklook, draw_three_planes
 from pipelines.products.sentences import Course
@@ -60,7 +63,8 @@ def publish_forecast(forecast: ForecastFields, card: ModelCard, folder: Path, pi
     if request.grid.is_volume:
         draw_planes(forecast, pictures / PLANES, title, subtitle)
     if not request.grid.is_on_earth:
-        return course_of_volumes(write_volumes(forecast, card, folder))
+        write = write_frames if isinstance(request.grid.frame, ImagePlane) else write_volumes
+        return course_of_volumes(write(forecast, card, folder))
     grid, dates, units, staged = request.grid, request.target_utc, request.units, forecast.staged
     cogs = write_forecast_cogs(staged, grid, dates, units, lineage, folder, interval=forecast.interval)
     items = [

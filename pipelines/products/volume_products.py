@@ -67,6 +67,11 @@ def write_volumes(forecast: ForecastFields, card: ModelCard, folder: Path) -> li
         values, about = _values(staged, grid, variable, role), f"driftline {role} of {variable}"
         write_nifti(folder / name, values, grid, request.target_utc, step_s, about)
         files.append({"file": name, "variable": variable, "role": ROLES[role], "unit": request.units.get(variable, "")})
+    return write_index(forecast, card, folder, files)
+
+
+def write_index(forecast: ForecastFields, card: ModelCard, folder: Path, files: Sequence[dict[str, Any]]) -> list[Measured]:
+    """`index.json`, which lists `files`, and `measurements.csv`; what was measured."""
     rows = measure(forecast)
     write_text(folder / MEASUREMENTS, as_csv(rows))
     write_json(folder / INDEX, plain(_index(forecast, card, files)), is_strict=True)

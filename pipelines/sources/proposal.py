@@ -17,6 +17,7 @@ from pipelines.scene import is_storable
 from pipelines.sources.dates import format_date
 from pipelines.sources.file_names import natural_key
 from pipelines.sources.format_detection import BandSample, DetectedFormat, detect_format
+from pipelines.sources.frame_proposal import kind_of_frames, propose_frames
 from pipelines.sources.products import MASK_BANDS, band_word
 from pipelines.sources.volume_proposal import kind_of, propose_volumes
 
@@ -41,13 +42,15 @@ class Variable:
 
 
 def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: str | None = None) -> str:
-    """The text of a config for a first run on the scenes at `folder` (a folder, or a single netCDF, NIfTI or DICOM file).
+    """The text of a config for a first run on the scenes at `folder` (a folder, or a single netCDF, NIfTI, DICOM or video file).
 
     `task` is forecast or monitor; `written_as` is how the config names `folder`, where that differs. The config is valid as it
     is; every guess has a comment. Raises MissingInput, RequestError (nothing readable, or fewer than 5 dates).
     """
     if kind := kind_of(Path(folder)):
         return propose_volumes(Path(folder), _name(name).removesuffix(".nii"), task, kind, written_as or str(folder))
+    if kind := kind_of_frames(Path(folder)):
+        return propose_frames(Path(folder), _name(name), task, kind, written_as or str(folder))
     try:
         detected = detect_format(Path(folder))
     except SceneRefused as error:

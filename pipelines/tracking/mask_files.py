@@ -1,4 +1,4 @@
-"""Masks per date from GeoTIFF files of one grid, or from what a monitor run left."""
+"""Masks per date from GeoTIFF or PNG files of one grid, or from what a monitor run left."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from pipelines.sources.dates import find_dates, parse_date
 from pipelines.sources.file_names import FilePattern
 from pipelines.sources.isolation import isolate
 from pipelines.sources.opening import open_raster
+from pipelines.sources.pictures import read_codes
+from pipelines.tracking.tracks import When
 
-SUFFIXES = (".tif", ".tiff", ".jp2")
+SUFFIXES = (".tif", ".tiff", ".jp2", ".png")
 NOT_SEEN = 255  # driftline's own masks and labels
 MANY_CODES = 20  # more of them are an image unless most neighbours share a code, as the pixels of objects do
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask of one date (UTC)."""
+    """A mask of one date (UTC), or of the frame with this number."""
 
     path: Path
-    date: np.datetime64
+    date: When
+
+    @property
+    def is_picture(self) -> bool:
+        """True for a format that has no position."""
+        return self.path.suffix.lower() == ".png"
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class DatedMask:
     `date`: a number where no date is known.
     """
 
-    date: np.datetime64 | int
+    date: When
     mask_YX: np.ndarray
     seen_YX: np.ndarray | None
     source: str
@@ -57,7 +64,9 @@ def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFi
     """What `paths` (files, a folder of masks, or the folder of a monitor run) name, oldest first.
 
     `pattern` is matched against the path below the folder (or the file's name), such as `*_{date:%Y%m%d}.tif`; without one, the
-    date is the first that stands in the file's name. Raises MissingInput, RequestError (no date, one twice, fewer than two).
+    date is the first that stands in the file's name. `{frame}` in place of a date: the number of the frame.
+
+    Raises MissingInput, RequestError (no date, one twice, fewer than two).
     """
     if len(paths) == 1 and MonitorMasks(paths[0]).layer().is_file() and pattern is None:
         return MonitorMasks(paths[0])
@@ -78,8 +87,9 @@ def find_masks(paths: Sequence[Path], pattern: str | None = None) -> list[MaskFi
     files.sort(key=lambda file: (file.date, str(file.path)))
     for one, other in pairwise(files):
         if one.date == other.date:
+            of = one.date.astype("datetime64[s]") if isinstance(one.date, np.datetime64) else f"frame {one.date:g}"
             raise RequestError(
-                f"{one.path.name} and {other.path.name} are both of {one.date.astype('datetime64[s]')}; "
+                f"{one.path.name} and {other.path.name} are both of {of}; "
                 "give one mask per date, or a --pattern that fits only one of them"
             )
     return files
@@ -98,11 +108,16 @@ def _candidates(paths: Sequence[Path]) -> Iterator[tuple[Path, str, bool]]:
             raise MissingInput(f"no such file or folder: {path}")
 
 
-def _date_of(name: str, pattern: str | None) -> np.datetime64 | None:
+def _date_of(name: str, pattern: str | None) -> When | None:
+    if pattern is not None and "{frame}" in pattern:
+        numbered = FilePattern(pattern.replace("{frame}", "{step}"), ("step",)).match(name)
+        return float(numbered.step) if numbered and numbered.step.isdigit() else None
     if pattern is not None:
         fields = FilePattern(pattern)
         if not fields.date_format:
-            raise RequestError(f"the pattern {pattern!r} has no date; write {{date:%Y%m%d}} where the date stands")
+            raise RequestError(
+                f"the pattern {pattern!r} has no date; write {{date:%Y%m%d}} where the date stands, or {{frame}} for a number"
+            )
         named = fields.match(name)
         return parse_date(named.date_text, fields.date_format) if named else None
     base = name.rsplit("/", 1)[-1]
@@ -143,15 +158,24 @@ def check_shapes(masks: list[MaskFile] | MonitorMasks) -> None:
             raise RequestError(f"{sizes}; cut them alike first")
 
 
+def are_pictures(masks: list[MaskFile] | MonitorMasks) -> bool:
+    """True if no mask can have a position on Earth."""
+    return isinstance(masks, list) and all(file.is_picture for file in masks)
+
+
 @isolate
 def _shape(path: Path) -> tuple[tuple[int, int], bool]:
     """(rows and columns, whether it has a CRS)."""
+    if path.suffix.lower() == ".png":
+        return read_codes(path)[0].shape, False
     with open_raster(path) as raster:
         return raster.shape, raster.crs is not None
 
 
 @isolate
 def _grid(path: Path) -> Grid:
+    if path.suffix.lower() == ".png":
+        raise RequestError(f"{path.name} has no position on Earth, other masks have: give masks of one kind")
     with open_raster(path) as raster:
         if raster.crs is None:
             raise RequestError(
@@ -196,10 +220,17 @@ def _read_codes(path: Path, code: int | None) -> tuple[np.ndarray, np.ndarray, b
     """(int64 codes, 0 where not seen; seen; whether 255 may stand for not seen). Raises RequestError: the values are no codes.
 
     With a `code` any whole numbers are."""
+    if path.suffix.lower() == ".png":
+        codes, nodata = read_codes(path)[0], None
+        return _checked_codes(path, codes, nodata, code)
     with open_raster(path, (1,)) as raster:
         if raster.count > 1:
             raise RequestError(f"{path.name} has {raster.count} bands: a mask has one; write it out (gdal_translate -b 1 ...)")
         values, nodata = raster.read(1), raster.nodata
+    return _checked_codes(path, values, nodata, code)
+
+
+def _checked_codes(path: Path, values: np.ndarray, nodata: float | None, code: int | None) -> tuple[np.ndarray, np.ndarray, bool]:
     seen = np.isfinite(values)
     if nodata is not None and not np.isnan(nodata) and nodata != 0:  # a mask whose nodata is 0 calls its background so
         seen &= values != nodata
