@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.calendar import format_span
-from pipelines.errors import RequestError, SceneRefused
+from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import is_storable
 from pipelines.sources.dates import format_date
 from pipelines.sources.file_names import natural_key
@@ -47,6 +47,8 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     `task` is forecast or monitor; `written_as` is how the config names `folder`, where that differs. The config is valid as it
     is; every guess has a comment. Raises MissingInput, RequestError (nothing readable, or fewer than 5 dates).
     """
+    if not Path(folder).exists():
+        raise MissingInput(f"no such folder or file: {folder}")
     if kind := kind_of(Path(folder)):
         return propose_volumes(Path(folder), _name(name).removesuffix(".nii"), task, kind, written_as or str(folder))
     if kind := kind_of_frames(Path(folder)):

@@ -17,7 +17,7 @@ from pipelines.products.frames import Frame, image_extent, north_text, place_on_
 from pipelines.products.layers import Class
 from pipelines.products.pictures import Maps, draw_quicklook
 from pipelines.products.polygons import outline_changes
-from pipelines.samples.labels import Labels, Span
+from pipelines.samples.labels import Span
 
 GRID = Grid("EPSG:3035", (10.0, 0, 5.5e6, 0, -10.0, 2.7e6), (24, 30))
 TURNED = Grid.from_affine("EPSG:32633", Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -10), (24, 30))
@@ -96,16 +96,8 @@ def test_class_maps_and_their_labels_are_drawn_alike(tmp_path, dims):
     for name, grid, order in (("a", GRID, ""), ("b", flip_grid(dims), dims)):
         class_HW, row, column = flip(codes, order), 23 - 3 if "y" in order else 3, 29 - 4 if "x" in order else 4
         found = ClassMap(span, 5, class_HW, (class_HW / 3).astype(np.float32), np.ones((1, 2)))
-        labels = Labels(("a", "b"), (span,), *(np.array([n]) for n in (row, column, 0, 1)), 1)
-        draw_class_map(
-            found,
-            classes,
-            labels,
-            grid,
-            tmp_path / f"{name}.png",
-            "t",
-            [{"class": "a", "pixels": 1}, {"class": "b", "pixels": 2}],
-        )
+        areas = [{"class": "a", "pixels": 1}, {"class": "b", "pixels": 2}]
+        draw_class_map(found, classes, np.array([[row, column, 1]]), grid, tmp_path / f"{name}.png", "t", areas)
     check_same(tmp_path / "a.png", tmp_path / "b.png")
 
 
