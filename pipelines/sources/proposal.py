@@ -68,9 +68,8 @@ def propose_run(folder: Path, name: str, task: str = "forecast", *, written_as: 
     history_days, known = float((history_end - dates[0]) / np.timedelta64(1, "D")), int((dates < history_end).sum())
     if task == "monitor" and (known < LEAST_HISTORY or history_days < HISTORY_DAYS):
         needs = f"monitoring needs a history of at least {LEAST_HISTORY} dates in {HISTORY_DAYS} days"
-        raise RequestError(
-            f"{needs}; the first 60 % of the {len(dates)} dates in {folder} are {known} in {history_days:.0f} days"
-        )
+        found = f"the first 60 % of the {len(dates)} dates in {folder} are {known} in {history_days:.0f} days"
+        raise RequestError(f"{needs}; {found}")
     environment = Environment(  # YAML, not HTML: nothing is escaped for HTML
         loader=PackageLoader("pipelines.sources", "."), undefined=StrictUndefined, autoescape=False,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
