@@ -21,6 +21,7 @@ from pipelines.errors import RequestError
 from pipelines.files import write_bytes
 from pipelines.sources.dicom_files import require_pydicom, without_warnings
 from pipelines.sources.dicom_references import FrameReference, ReferencedSeries
+from pipelines.tracking.label_series import values_in
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -75,21 +76,24 @@ def write_segmentations(
 
     `labels`: uint8 (time, [z,] y, x) on the grid and at the times of `source`, 0: nothing; every other value has a class, and is
     a segment of its own (BINARY), numbered from 1 in order of value. Frames without anything are written too.
-    Raises RequestError (shape, classes, pydicom or highdicom not installed), StorageFull.
+    Raises RequestError (shape, classes, other files in `folder`, pydicom or highdicom not installed), StorageFull.
     """
     require_pydicom()
     classes = _checked(labels, sorted(classes, key=lambda one: one.value), source)
     about = repr((labels.shape, classes, source, maker)).encode()
-    content = _digest(np.ascontiguousarray(labels).tobytes(), source.times_T.tobytes(), about)
+    content = _digest(np.ascontiguousarray(labels).data, source.times_T.tobytes(), about)
+    names = [f"seg-{t + 1:04d}.dcm" for t in range(len(labels))] if source.grid.is_volume else ["seg.dcm"]
+    stale = sorted({one.name for one in folder.glob("seg*.dcm")} - set(names))
+    if stale:
+        raise RequestError(f"{folder} holds segmentations of another series ({stale[0]}): remove them, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     with without_warnings():
         described = _described(classes, maker)
-        for name, number, made in _datasets(labels, classes, source, described):
+        made_of = _datasets(labels, classes, source, described)
+        for number, (name, made) in enumerate(zip(names, made_of, strict=True), start=1):
             _complete(made, source, content, maker, number)
             write_bytes(folder / name, _finished(made))
-            paths.append(folder / name)
-    return paths
+    return [folder / name for name in names]
 
 
 def _checked(labels: np.ndarray, classes: Sequence[SegmentClass], source: ReferencedSeries) -> Sequence[SegmentClass]:
@@ -100,7 +104,7 @@ def _checked(labels: np.ndarray, classes: Sequence[SegmentClass], source: Refere
     values = [one.value for one in classes]
     if not values or len(set(values)) < len(values) or min(values) < 1 or max(values) > 255:
         raise RequestError(f"the classes have the values {values}: expected different ones from 1 to 255")
-    unknown = sorted(set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()) - {0, *values})
+    unknown = [value for value in values_in(labels) if value not in values]
     if unknown:
         raise RequestError(f"the masks hold {unknown[:5]}, which no class names (classes: {values}); name a class for each value")
     return classes
@@ -108,16 +112,16 @@ def _checked(labels: np.ndarray, classes: Sequence[SegmentClass], source: Refere
 
 def _datasets(
     labels: np.ndarray, classes: Sequence[SegmentClass], source: ReferencedSeries, described: list[SegmentDescription]
-) -> Iterator[tuple[str, int, Dataset]]:
-    """(file name, instance number, object without identity)."""
+) -> Iterator[Dataset]:
+    """The objects, without identity."""
     values = [one.value for one in classes]
     if not source.grid.is_volume:
-        yield "seg.dcm", 1, _cine(labels, values, source, described)
+        yield _cine(labels, values, source, described)
         return
     numbers = np.zeros(256, np.uint8)  # value -> segment
     numbers[values] = np.arange(1, len(values) + 1)
     for t, volume_ZYX in enumerate(labels):
-        yield f"seg-{t + 1:04d}.dcm", t + 1, _volume(numbers[volume_ZYX], source, t, described)
+        yield _volume(numbers[volume_ZYX], source, t, described)
 
 
 # ---------------------------------------------------------------- volumes
@@ -325,7 +329,7 @@ def _packed(made: Dataset, uid: str) -> bytes:
     return packed.getvalue()
 
 
-def _digest(*parts: bytes) -> bytes:
+def _digest(*parts: bytes | memoryview) -> bytes:
     """16 bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

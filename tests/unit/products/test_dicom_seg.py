@@ -230,6 +230,9 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=message):
             write_segmentations(wrong, classes, series, tmp_path / "out", MAKER)
     assert not (tmp_path / "out").exists()
+    save(classic(volumes()[0, 0], 0.0, 1), tmp_path / "out" / "seg-0004.dcm")
+    with pytest.raises(RequestError, match="of another series"):
+        write_segmentations(masks, CLASSES, series, tmp_path / "out", MAKER)
 
 
 def test_one_slice_in_time(tmp_path: Path) -> None:
