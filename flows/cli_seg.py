@@ -52,13 +52,13 @@ def export_seg(
       driftline export-seg lesions.nii.gz --source scans-deidentified/ --class 1=lesion --out seg/
       driftline export-seg ventricle.npy --source echo-deidentified/clip.dcm --class "1=left ventricle" --made-by MANUAL
     """
-    from flows.folder import code_version
+    from pipelines.cube.store import release
     from pipelines.products.dicom_seg import Maker, MakerKind
 
     kind = next((one for one in get_args(MakerKind) if one == made_by.upper()), None)
     if kind is None:
         raise RequestError(f"--made-by {made_by}: expected one of {', '.join(get_args(MakerKind))}")
-    maker = Maker(algorithm, "", kind) if algorithm else Maker("driftline", code_version(), kind)
+    maker = Maker(algorithm, "", kind) if algorithm else Maker("driftline", release(), kind)
     named = [parse_class(text) for text in classes or ()]
     record = write_seg(masks, source, out, named, maker, series=series, frame_time=frame_time, identified=identified)
     lines = [f"wrote {counted(len(record['files']), 'file')} to {out}: {', '.join(record['segments'])}"]

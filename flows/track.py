@@ -103,6 +103,8 @@ def masks_of(paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[fl
             raise RequestError("DICOM SEG files state their times and the size of a voxel: leave --pattern and --spacing-mm out")
         labels = read_seg(segmentations)
         assert labels.grid is not None  # SEG files have one
+        if len(labels.times) < 2:
+            raise RequestError("the segmentation is of one time; objects are followed through two times or more")
         return labels, Space.of_grid(labels.grid)
     volumes = find_volumes(paths, pattern)
     if volumes is not None:

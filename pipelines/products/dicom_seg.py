@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipelines.calendar import is_elapsed
+from pipelines.cube.store import release
 from pipelines.errors import RequestError
 from pipelines.files import write_bytes
 from pipelines.sources.dicom_files import require_pydicom, without_warnings
@@ -91,7 +92,7 @@ def write_segmentations(
         described = _described(classes, maker)
         made_of = _datasets(labels, classes, source, described)
         for number, (name, made) in enumerate(zip(names, made_of, strict=True), start=1):
-            _complete(made, source, content, maker, number)
+            _complete(made, source, content, number)
             write_bytes(folder / name, _finished(made))
     return [folder / name for name in names]
 
@@ -104,6 +105,8 @@ def _checked(labels: np.ndarray, classes: Sequence[SegmentClass], source: Refere
     values = [one.value for one in classes]
     if not values or len(set(values)) < len(values) or min(values) < 1 or max(values) > 255:
         raise RequestError(f"the classes have the values {values}: expected different ones from 1 to 255")
+    if any(not 0 < len(one.name) <= 64 or "\\" in one.name for one in classes):
+        raise RequestError("a class has a name of 1 to 64 characters without a backslash (LO of PS3.5, 6.2)")
     unknown = [value for value in values_in(labels) if value not in values]
     if unknown:
         raise RequestError(f"the masks hold {unknown[:5]}, which no class names (classes: {values}); name a class for each value")
@@ -281,7 +284,7 @@ def _reference(frame: FrameReference) -> Dataset:
     return made
 
 
-def _complete(made: Dataset, source: ReferencedSeries, content: bytes, maker: Maker, number: int) -> None:
+def _complete(made: Dataset, source: ReferencedSeries, content: bytes, number: int) -> None:
     """Puts in whose object it is, of which series, made from what and when; of the source only what `ReferencedSeries` holds."""
     from pydicom import Dataset
 
@@ -296,9 +299,9 @@ def _complete(made: Dataset, source: ReferencedSeries, content: bytes, maker: Ma
     made.SeriesInstanceUID, made.SeriesNumber = _uid(content, b"series"), SERIES_OFFSET + source.number
     made.SeriesDescription, made.InstanceNumber = f"segmentation of series {source.number}", number
     made.Manufacturer, made.ManufacturerModelName, made.DeviceSerialNumber = "driftline", "driftline", "none"
-    made.SoftwareVersions = maker.version
+    made.SoftwareVersions = release()
     moment = source.times_T[number - 1]
-    made.ContentDate, made.ContentTime = str(made.StudyDate) or NO_DATE, str(made.StudyTime) or "000000"
+    made.ContentDate, made.ContentTime = str(made.StudyDate or NO_DATE), str(made.StudyTime or "000000")
     if not is_elapsed(moment):
         date, time = np.datetime_as_string(moment, unit="us").split("T")
         made.ContentDate, made.ContentTime = date.replace("-", ""), time.replace(":", "")

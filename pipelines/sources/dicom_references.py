@@ -17,6 +17,7 @@ STUDY = (
     "PatientID", "PatientName", "StudyInstanceUID", "StudyDate", "StudyTime", "PatientIdentityRemoved", "DeidentificationMethod",
     "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified",
 )  # fmt: skip
+UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # what holds for a derived image too: compression that has lost something (C.7.6.1.1.5), and how it lies to the patient
 IMAGE = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PatientOrientation")
 
@@ -54,7 +55,10 @@ class ReferencedSeries:
 
 
 def referenced_series(source: DicomSource) -> ReferencedSeries:
-    """What the files of a source say of themselves, of the scenes that can be read. Raises RequestError."""
+    """What the files of a source say of themselves, of the scenes that can be read.
+
+    Raises RequestError: none can be read, or one lacks the UIDs by which others refer to it.
+    """
     scenes = source.list_scenes().scenes
     if not scenes:
         raise RequestError(f"{source.path}: no volume or frame of the series can be read")
@@ -68,10 +72,11 @@ def referenced_series(source: DicomSource) -> ReferencedSeries:
                 if slot.path not in known:
                     header = read_header(slot.path)[0]
                     first = header if first is None else first
-                    uids = str(header.get("SOPClassUID") or ""), str(header.get("SOPInstanceUID") or "")
-                    if not all(uids):
-                        raise RequestError(f"file {slot.frame.file} (in order of name) has no SOP Class or SOP Instance UID")
-                    known[slot.path] = *uids, "NumberOfFrames" in header
+                    lacking = [name for name in UIDS if not header.get(name)]
+                    if lacking:
+                        problem = f"file {slot.frame.file} (in order of name) has no {lacking[0]}"
+                        raise RequestError(f"{problem}, so nothing can refer to it; export the series again")
+                    known[slot.path] = str(header.SOPClassUID), str(header.SOPInstanceUID), "NumberOfFrames" in header
                 sop_class, sop_instance, is_multiframe = known[slot.path]
                 is_whole = slot.frame.tile is None
                 number = slot.frame.index + 1 if is_multiframe and is_whole else None

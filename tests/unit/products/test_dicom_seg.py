@@ -226,6 +226,7 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (masks.astype(np.int32), CLASSES, "the masks are int32"),
         (masks, CLASSES[:1], r"the masks hold \[5\], which no class names"),
         (masks, (*CLASSES, CLASSES[0]), "expected different ones"),
+        (masks, (*CLASSES, SegmentClass(1, "x" * 65)), "1 to 64 characters"),
     ):
         with pytest.raises(RequestError, match=message):
             write_segmentations(wrong, classes, series, tmp_path / "out", MAKER)
@@ -233,6 +234,11 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save(classic(volumes()[0, 0], 0.0, 1), tmp_path / "out" / "seg-0004.dcm")
     with pytest.raises(RequestError, match="of another series"):
         write_segmentations(masks, CLASSES, series, tmp_path / "out", MAKER)
+
+
+def test_a_source_that_nothing_can_refer_to_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="has no StudyInstanceUID"):
+        series_of(write_series(tmp_path / "scan", volumes()))
 
 
 def test_one_slice_in_time(tmp_path: Path) -> None:

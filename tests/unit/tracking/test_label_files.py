@@ -135,5 +135,7 @@ def test_objects_of_segmentations_are_tracked_in_mm(tmp_path: Path) -> None:
     assert row["date"].startswith("2020-01-31 10:00:00")
     middle = source.grid.to_world([2.0, 2.0, 2.0])  # of the box [1, 3) on every axis
     np.testing.assert_allclose([float(row[axis]) for axis in "xyz"], middle, atol=1e-4)
+    with pytest.raises(RequestError, match="of one time"):
+        track([tmp_path / "seg" / "seg-0001.dcm"], tmp_path / "out")
     with pytest.raises(RequestError, match="leave --pattern and --spacing-mm out"):
         track([tmp_path / "seg"], tmp_path / "out", spacing_mm=(1, 1))
