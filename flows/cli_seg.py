@@ -19,7 +19,7 @@ FORM = "--class 1=lesion, or with codes --class '1=lesion;SCT:49755003:Morpholog
 
 def export_seg(
     masks: Annotated[
-        list[Path], typer.Argument(metavar="MASKS...", help="one NIfTI or .npy file (time last or first), or DICOM SEG files")
+        list[Path], typer.Argument(metavar="MASKS...", help="one NIfTI or .npy file, PNG files of all frames, or DICOM SEG files")
     ],
     source: Annotated[
         Path, typer.Option(metavar="DICOM", help="the series that the masks were drawn on: its de-identified copy")
@@ -50,7 +50,7 @@ def export_seg(
     \b
     Examples:
       driftline export-seg lesions.nii.gz --source scans-deidentified/ --class 1=lesion --out seg/
-      driftline export-seg ventricle.npy --source echo-deidentified/clip.dcm --class "1=left ventricle" --made-by MANUAL
+      driftline export-seg ventricle/ --source echo-deidentified/clip.dcm --class "1=left ventricle" --made-by MANUAL
     """
     from pipelines.cube.store import release
     from pipelines.products.dicom_seg import Maker, MakerKind

@@ -1,4 +1,4 @@
-"""Masks of patients from NIfTI, DICOM SEG or NumPy files."""
+"""Masks of patients from NIfTI, DICOM SEG, NumPy or PNG files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Band
+from pipelines.sources.file_names import natural_key
+from pipelines.sources.isolation import isolate
 from pipelines.sources.nifti import NiftiSource, is_nifti
+from pipelines.sources.pictures import read_codes
 from pipelines.tracking.label_series import LabelSeries
 from pipelines.tracking.seg_files import find_seg, read_seg
 
@@ -17,7 +20,8 @@ LABEL = Band("label")
 
 
 def read_labels(paths: Sequence[Path]) -> LabelSeries:
-    """The masks in a NIfTI file or a folder of numbered ones, in DICOM SEG files, or in one .npy file.
+    """The masks in a NIfTI file or a folder of numbered ones, in DICOM SEG files, in one .npy file, or in PNG files, one of each
+    frame, in natural order of their names.
 
     Raises MissingInput, RequestError (what it holds are no codes from 0 to 255).
     """
@@ -31,8 +35,12 @@ def read_labels(paths: Sequence[Path]) -> LabelSeries:
         return _of_array(path)
     if not others and (is_nifti(path) or (path.is_dir() and any(map(is_nifti, path.iterdir())))):
         return _of_nifti(path)
+    files = list(path.iterdir()) if not others and path.is_dir() else paths
+    pictures = [one for one in files if one.suffix.lower() == ".png"]
+    if pictures and (path.is_dir() or len(pictures) == len(paths)):
+        return _of_pictures(sorted(pictures, key=lambda one: natural_key(one.name)))
     raise RequestError(
-        f"{paths[0]}: expected masks as one .nii or .nii.gz file, a folder of them, DICOM SEG files, or one .npy file"
+        f"{path}: expected masks as one .nii or .nii.gz file, a folder of them, DICOM SEG files, one .npy file, or PNG files"
     )
 
 
@@ -59,6 +67,19 @@ def _of_nifti(path: Path) -> LabelSeries:
         raise RequestError(f"{path.name}: {e}") from e
     labels = [_codes(one * band.scale + band.offset, path.name) for one in stored]
     return LabelSeries(np.stack(labels), grid, [float(t) for t in range(len(labels))], {})
+
+
+def _of_pictures(paths: Sequence[Path]) -> LabelSeries:
+    labels = [_codes(_picture(path), path.name) for path in paths]
+    shapes = {one.shape for one in labels}
+    if len(shapes) > 1:
+        raise RequestError(f"the {len(paths)} PNG files have {len(shapes)} sizes; cut them alike first")
+    return LabelSeries(np.stack(labels), None, [float(t) for t in range(len(labels))], {})
+
+
+@isolate
+def _picture(path: Path) -> np.ndarray:
+    return read_codes(path)[0]
 
 
 def _codes(values: np.ndarray, name: str) -> np.ndarray:

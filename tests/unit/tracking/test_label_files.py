@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 from made_dicom import dataset, save, volumes, write_series
+from PIL import Image
 from pydicom.uid import UltrasoundMultiFrameImageStorage
 
 from pipelines.errors import MissingInput, RequestError
@@ -69,6 +70,14 @@ def test_arrays_have_no_position_and_need_the_shape_of_the_series(tmp_path: Path
     plane = Grid(ImagePlane(), (1.0, 0, 0, 0, 1, 0), (6, 5))
     single = LabelSeries(LABELS[:, :1], GRID, [0.0, 1.0], {})  # a clip as NIfTI has one slice
     np.testing.assert_array_equal(on_grid(single, 2, plane)[0], LABELS[:, 0])
+
+
+def test_png_files_are_frames_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for t in range(11):
+        Image.fromarray(np.full((6, 5), t, np.uint8)).save(tmp_path / f"mask-{t}.png")
+    labels, notes = on_grid(read_labels([tmp_path]), 11, Grid(ImagePlane(), (1.0, 0, 0, 0, 1, 0), (6, 5)))
+    np.testing.assert_array_equal(labels[:, 0, 0], np.arange(11))
+    assert notes == []
 
 
 def test_what_are_no_masks_is_refused(tmp_path: Path) -> None:
