@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import yaml
@@ -18,7 +18,8 @@ from pipelines.wording import counted
 if TYPE_CHECKING:
     from pipelines.products.track_files import Tables
     from pipelines.sources.nifti import NiftiSource
-    from pipelines.tracking.mask_files import MaskFile, MonitorMasks
+    from pipelines.tracking.label_series import LabelSeries
+    from pipelines.tracking.mask_files import DatedMask, MaskFile, MonitorMasks
     from pipelines.tracking.objects import Space
     from pipelines.tracking.tracks import TrackSettings
 
@@ -48,9 +49,8 @@ def track(
     """
     from pipelines.products.track_files import TrackFiles
     from pipelines.sources.nifti import NiftiSource
-    from pipelines.tracking.mask_files import MonitorMasks, read_masks
+    from pipelines.tracking.mask_files import MonitorMasks
     from pipelines.tracking.tracks import Tracker, TrackSettings
-    from pipelines.tracking.volume_masks import read_volume_masks
 
     masks, space = masks_of([Path(path) for path in paths], pattern, spacing_mm)
     run = masks.folder if isinstance(masks, MonitorMasks) else None
@@ -62,8 +62,7 @@ def track(
     total = len(masks) if isinstance(masks, list) else 0
     volumes = masks if isinstance(masks, NiftiSource) else None
     ids: list[np.ndarray] = []  # of volumes: the track of every voxel
-    dated = read_volume_masks(masks, code) if isinstance(masks, NiftiSource) else read_masks(masks, code)
-    for done, one in enumerate(dated, start=1):
+    for done, one in enumerate(dated_masks(masks, code), start=1):
         tracked = tracker.advance(one.mask_YX, one.date, one.seen_YX)
         files.add(tracked)
         ids += [np.array([0, *tracked.track_id_N], np.int32)[tracked.label]] if volumes else []
@@ -85,20 +84,28 @@ def track(
 
 
 TRACK_VOLUMES = "tracks.nii.gz"
+Masks: TypeAlias = "list[MaskFile] | MonitorMasks | NiftiSource | LabelSeries"
 
 
-def masks_of(
-    paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[float] | None
-) -> tuple[list[MaskFile] | MonitorMasks | NiftiSource, Space]:
+def masks_of(paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[float] | None) -> tuple[Masks, Space]:
     """The masks that the paths name, and the space that they lie in. Raises MissingInput, RequestError."""
     from pipelines.tracking.mask_files import are_pictures, check_shapes, find_masks, grid_of
     from pipelines.tracking.objects import Space
+    from pipelines.tracking.seg_files import find_seg, read_seg
     from pipelines.tracking.volume_masks import find_volumes
 
     for path in paths if pattern is None else ():
         task = config_of(path).get("task", "monitor")  # of a run's folder
         if task != "monitor":
             raise RequestError(f"{path} is the folder of a {task} run: `driftline track` takes masks, or a monitoring run")
+    if segmentations := find_seg(paths):
+        if pattern is not None or spacing_mm is not None:
+            raise RequestError("DICOM SEG files state their times and the size of a voxel: leave --pattern and --spacing-mm out")
+        labels = read_seg(segmentations)
+        assert labels.grid is not None  # SEG files have one
+        if len(labels.times) < 2:
+            raise RequestError("the segmentation is of one time; objects are followed through two times or more")
+        return labels, Space.of_grid(labels.grid)
     volumes = find_volumes(paths, pattern)
     if volumes is not None:
         if spacing_mm is not None:
@@ -109,6 +116,17 @@ def masks_of(
         return masks, Space.of_grid(grid_of(masks))
     check_shapes(masks)
     return masks, Space.of_spacing((1.0, 1.0), "px") if spacing_mm is None else Space.of_spacing(tuple(spacing_mm), "mm")
+
+
+def dated_masks(masks: Masks, code: int | None) -> Iterator[DatedMask]:
+    from pipelines.sources.nifti import NiftiSource
+    from pipelines.tracking.label_series import LabelSeries
+    from pipelines.tracking.mask_files import read_masks
+    from pipelines.tracking.volume_masks import read_volume_masks
+
+    if isinstance(masks, LabelSeries):
+        return masks.masks(code)
+    return read_volume_masks(masks, code) if isinstance(masks, NiftiSource) else read_masks(masks, code)
 
 
 def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiSource) -> str:

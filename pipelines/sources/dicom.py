@@ -88,7 +88,7 @@ class DicomSource:
         series = self._series
         require_grid(scene, series.grid, grid)
         rows, is_volume = rows or slice(None), series.grid.is_volume
-        slots = series.slots[int(scene.id.removeprefix("frame-"))][rows if is_volume else slice(None)]
+        slots = self.slots_of(scene)[rows if is_volume else slice(None)]
         of_file: dict[Path, list[tuple[int, Frame]]] = defaultdict(list)
         for k, slot in enumerate(slots):
             if slot is None:
@@ -99,6 +99,10 @@ class DicomSource:
             for k, stored_YX in decode_frames(path, wanted, scene.id):
                 volume_ZYX[k] = self._as_cube(stored_YX, slots[k])
         return volume_ZYX[None] if is_volume else volume_ZYX[:, rows]
+
+    def slots_of(self, scene: Scene) -> tuple[Slot | None, ...]:
+        """The slices of a scene, the first along the normal first; None: missing."""
+        return self._series.slots[int(scene.id.removeprefix("frame-"))]
 
     def _as_cube(self, stored_YX: np.ndarray, slot: Slot | None) -> np.ndarray:
         """Stored values of a file as those of the cube: the same, or physical ones; padding is the band's nodata, or NaN."""

@@ -1,5 +1,8 @@
 """A finished prediction on a small UTM grid, and an evaluation in the form that learning writes."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,8 @@ from pipelines.grid import Grid
 from pipelines.inference.staging import Field, Staged
 from pipelines.products.cog import Lineage
 from pipelines.tiles import Box
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))  # made_dicom: importlib mode does not add test folders
 
 DATES = [np.datetime64("2020-06-15", "ns"), np.datetime64("2020-06-25T10:05", "ns")]
 
