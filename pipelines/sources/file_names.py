@@ -15,6 +15,7 @@ from functools import cached_property
 
 from pipelines.errors import RequestError
 from pipelines.sources.dates import find_dates, format_regex
+from pipelines.sources.name_matching import Part, Spans, find_spans
 from pipelines.sources.products import BESIDE, COMPOUND
 
 TOKEN = re.compile(r"\{date:([^{}]+)\}|\{(band|site|step)\}|(\*)|(\{[^{}]*\})")
@@ -28,9 +29,9 @@ SEPARATORS = re.compile(r"([_./-])")
 INSIDE = {mark: chr(0xE000 + number) for number, mark in enumerate("_./-")}  # separators inside the name of a band
 OUTSIDE = {ord(inside): mark for mark, inside in INSIDE.items()}
 DATE_FIELD = re.compile(r"\{date:[^{}]*\}")
-STAR = "[^/]*?"
 MAX_BANDS = 40
-MAX_FIELDS = 8  # of a pattern: each may be matched anew for each length of those before it
+MAX_FIELDS = 8  # of a pattern
+MAX_STARS = 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class FilePattern:
         formats = []
         if sum(not star for _, _, star, _ in TOKEN.findall(self.text)) > MAX_FIELDS:
             raise RequestError(f"the pattern {self.text!r} has more than {MAX_FIELDS} fields; write * for what need not be read")
+        if self.text.count("*") > MAX_STARS:
+            raise RequestError(f"the pattern {self.text[:60]!r} ... has more than {MAX_STARS} *; one stands for any text")
         for date_format, field, _, unknown in TOKEN.findall(self.text):
             if unknown or (field and field not in self.fields):
                 known = ", ".join(["{date:%Y%m%d}", *(f"{{{name}}}" for name in self.fields)])
@@ -91,60 +94,48 @@ class FilePattern:
     def has_band(self) -> bool:
         return self.has("band")
 
-    def regex(self, bands: tuple[str, ...] = (), any_date: bool = False) -> re.Pattern[str]:
-        """Matches whole paths. `bands` limits what {band} matches; `any_date` accepts any text as a date."""
+    def parts(self, bands: tuple[str, ...] = (), any_date: bool = False) -> list[Part]:
+        """`bands` limits what {band} matches; `any_date` accepts any text as a date. Raises RequestError as `date_format`."""
         assert self.date_format or self.has("step")
-        band = "|".join(re.escape(name) for name in sorted(bands, key=len, reverse=True)) or "[^/]+?"
-        parts: list[str] = []
+        parts: list[Part] = []
         position, dates = 0, 0
         seen: Counter[str] = Counter()
         for match in TOKEN.finditer(self.text):
-            parts.append(re.escape(self.text[position : match.start()]))
+            if literal := self.text[position : match.start()]:
+                parts.append(Part(literal=literal))
             position = match.end()
             date_format, field, _, _ = match.groups()
             if date_format:
-                parts.append(f"(?P<date{dates}>{'[^/]+?' if any_date else format_regex(date_format)})")
+                name = f"date{dates}"
+                parts.append(Part(name, least=1) if any_date else Part(name, regex=re.compile(format_regex(date_format))))
                 dates += 1
             elif field:
-                text = f"(?P={field}0)" if seen[field] else band if field == "band" else "[^/]+?"
-                parts.append(f"(?P<{field}{seen[field]}>{text})")
+                name, choices = f"{field}{seen[field]}", sorted(bands, key=len, reverse=True) if field == "band" else ()
+                first = Part(name, choices=tuple(choices), least=1)
+                parts.append(Part(name, same_as=f"{field}0") if seen[field] else first)
                 seen[field] += 1
-            elif parts[-2:] == [STAR, ""]:  # several * in a row are one
-                parts.pop()
-            else:
-                parts.append(STAR)
-        return re.compile("".join(_without_backtracking([*parts, re.escape(self.text[position:])])))
+            elif not parts or parts[-1] != Part():  # several * in a row are one
+                parts.append(Part())
+        return [*parts, Part(literal=self.text[position:])] if self.text[position:] else parts
 
     def match(self, path: str, bands: tuple[str, ...] = (), any_date: bool = False) -> Named | None:
         """`path` (relative to the folder, with /) parsed, or None if it does not match the pattern."""
-        match = _regex(self, bands, any_date).fullmatch(path)
-        return named(match) if match else None
+        spans = find_spans(_parts(self, bands, any_date), path)
+        return None if spans is None else _named(path, spans)
 
 
 @functools.lru_cache(maxsize=256)
-def _regex(pattern: FilePattern, bands: tuple[str, ...], any_date: bool) -> re.Pattern[str]:
-    return pattern.regex(bands, any_date)
+def _parts(pattern: FilePattern, bands: tuple[str, ...], any_date: bool) -> list[Part]:
+    return pattern.parts(bands, any_date)
 
 
-def _without_backtracking(parts: list[str]) -> list[str]:
-    """A literal between two `*` is matched where it comes first, for good: what lies behind belongs to the next `*` in any case.
-
-    Otherwise a name that does not match takes years with 36 `*`. `parts` are literals at even places, fields and `*` between.
-    """
-    parts = list(parts)
-    for n in range(1, len(parts) - 2, 2):
-        if parts[n] == STAR == parts[n + 2]:
-            parts[n : n + 2] = [f"(?>{STAR}{parts[n + 1]})", ""]
-    return parts
-
-
-def named(match: re.Match[str]) -> Named:
-    groups = match.groupdict()
-    dates = [groups[name] for name in sorted(groups) if name.startswith("date")]
-    key = match.string
-    for start, stop in sorted((match.span(name) for name in groups if name.startswith("band")), reverse=True):
+def _named(path: str, spans: Spans) -> Named:
+    texts = {name: path[start:stop] for name, (start, stop) in spans.items()}
+    dates = [texts[name] for name in sorted(texts) if name.startswith("date")]
+    key = path
+    for start, stop in sorted((span for name, span in spans.items() if name.startswith("band")), reverse=True):
         key = f"{key[:start]}{{band}}{key[stop:]}"
-    return Named(groups.get("band0", ""), " ".join(dates), key, groups.get("site0", ""), groups.get("step0", ""))
+    return Named(texts.get("band0", ""), " ".join(dates), key, texts.get("site0", ""), texts.get("step0", ""))
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:

@@ -18,7 +18,7 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Asset, Scene
 from pipelines.sources.dates import parse_date
 from pipelines.sources.expansion import expand_times
-from pipelines.sources.file_names import FilePattern, Named, named, natural_key, propose_pattern, show_some
+from pipelines.sources.file_names import FilePattern, Named, natural_key, propose_pattern, show_some
 from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.source import Listing, SameDate, resolve_dates
@@ -44,16 +44,16 @@ class FolderSource(LayeredSource):
         paths, misnamed = take_text_names(list_files(self.path))
         linked, _ = take_text_names(linked_folders(self.path))
         pattern = FilePattern(self.pattern)
+        assert pattern.date_format  # raises for a pattern without
         bands = self.requested.names_in_files if pattern.has_band else ()
-        strict, loose = pattern.regex(bands), pattern.regex(bands, any_date=True)
         found: dict[str, dict[str, tuple[str, Named]]] = {}  # key of the scene -> band -> (path, parsed name)
         undated: dict[str, SceneRefused] = {}
+        seen_undated: set[str] = set()
         for path in paths:
-            if match := strict.fullmatch(path):
-                name = named(match)
+            if name := pattern.match(path, bands):
                 found.setdefault(name.key, {})[name.band] = (path, name)
-            elif match := loose.fullmatch(path):
-                name = named(match)
+            elif name := pattern.match(path, bands, any_date=True):
+                seen_undated.add(path)
                 undated[name.key] = _no_date(scene_name(name.key), name.date_text, path, pattern)
         if not found:
             raise RequestError(self._nothing_found(pattern, paths))
@@ -65,7 +65,7 @@ class FolderSource(LayeredSource):
                 refused.append(refusal)
         steps, of_steps, notes = expand_times(scenes, self.requested, pattern.date_format)
         used = {path for files in found.values() for path, _ in files.values()}
-        rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and not loose.fullmatch(p)]
+        rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and p not in seen_undated]
         others = {path: of.band for path in rest if pattern.has_band and (of := pattern.match(path))}
         unused = [*(f"{path} (a folder that is a link)" for path in linked), *(path for path in rest if path not in others)]
         refused += [*of_steps, *(undated[key] for key in sorted(undated)), *misnamed]

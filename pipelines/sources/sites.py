@@ -38,8 +38,7 @@ def list_sites(path: Path, pattern: str) -> list[str]:
     """
     sites = sites_pattern(pattern)
     files, _ = take_text_names(list_files(path))
-    regex = sites.regex(any_date=True)
-    found = sorted({match["site0"] for file in files if (match := regex.fullmatch(file))})
+    found = sorted({name.site for file in files if (name := sites.match(file, any_date=True))})
     if not found:
         there = show_some(files)
         raise RequestError(f"the pattern {pattern!r} finds no site below {path}; there are {there}: correct source.pattern")

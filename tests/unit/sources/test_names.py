@@ -78,6 +78,14 @@ def test_a_name_that_does_not_match_many_stars_is_refused_at_once(text, name):
     assert time.perf_counter() - started < 1
 
 
+@pytest.mark.parametrize("any_date", [False, True])
+def test_a_long_name_is_tried_once_at_each_place(any_date):
+    name = "20180605_B04_" * 18 + ".jp2"
+    started = time.perf_counter()
+    assert FilePattern("*{date:%Y%m%d}*{band}*_{date:%Y}*.tif").match(name, ("B04",), any_date) is None
+    assert time.perf_counter() - started < 1
+
+
 def test_stars_match_what_they_matched_with_backtracking():
     draw = random.Random(5)
     pieces, letters = ["*", "*", "a", "b", "ab", "/", "_", "{band}"], "aab/_"
@@ -104,9 +112,14 @@ def test_too_many_fields_are_refused():
         FilePattern("{date:%Y}" + "*{band}" * 8).match("2020")
 
 
+def test_too_many_stars_are_refused():
+    with pytest.raises(RequestError, match="more than 100"):
+        FilePattern("{date:%Y}" + "*a" * 101).match("2020")
+
+
 def test_a_format_without_a_year_is_refused():
     with pytest.raises(RequestError, match="has no year"):
-        _ = FilePattern("{date:%m%d}").regex()
+        _ = FilePattern("{date:%m%d}").date_format
 
 
 @pytest.mark.parametrize(
