@@ -28,20 +28,27 @@ class Part:
     same_as: str = ""
     least: int = 0
 
+    @property
+    def is_free(self) -> bool:
+        return self.regex is None and not (self.literal or self.choices or self.same_as)
+
     def ends(self, path: str, start: int, spans: Spans) -> Iterator[int]:
         """Where the part can end that begins at `start`, in the order of preference."""
-        if self.regex is not None:
+        if self.is_free:
+            yield from range(start + self.least, _segment_end(path, start) + 1)
+        elif self.regex is not None:
             if match := self.regex.match(path, start):
                 yield match.end()
-            return
-        if self.literal or self.choices or self.same_as:
+        else:
             same = path[slice(*spans[self.same_as])] if self.same_as else self.literal
             for text in self.choices or (same,):
                 if path.startswith(text, start):
                     yield start + len(text)
-            return
-        slash = path.find("/", start)
-        yield from range(start + self.least, (len(path) if slash < 0 else slash) + 1)
+
+
+def _segment_end(path: str, start: int) -> int:
+    slash = path.find("/", start)
+    return len(path) if slash < 0 else slash
 
 
 def find_spans(parts: Sequence[Part], path: str) -> Spans | None:
@@ -51,20 +58,21 @@ def find_spans(parts: Sequence[Part], path: str) -> Spans | None:
     {'a': (0, 2)}
     """
     remembered = [part.same_as for part in parts if part.same_as]
-    failed: set[tuple[object, ...]] = set()
+    failed: dict[tuple[object, ...], int] = {}  # from which start on; a free part that failed fails later in its segment, too
 
     def matches(number: int, start: int, spans: Spans) -> Spans | None:
         if number == len(parts):
             return spans if start == len(path) else None
-        state = (number, start, *(path[slice(*spans[name])] for name in remembered if name in spans))
-        if state in failed:
-            return None
         part = parts[number]
+        place = _segment_end(path, start) if part.is_free else start
+        state = (number, place, *(path[slice(*spans[name])] for name in remembered if name in spans))
+        if start >= failed.get(state, start + 1):
+            return None
         for end in part.ends(path, start, spans):
             found = matches(number + 1, end, {**spans, part.name: (start, end)} if part.name else spans)
             if found is not None:
                 return found
-        failed.add(state)
+        failed[state] = start
         return None
 
     return matches(0, 0, {})
