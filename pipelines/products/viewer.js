@@ -1,7 +1,7 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 const layers = JSON.parse(at("layers").textContent);
-const loaded = new Map(); // number of a layer -> its volume
+const loaded = new Map(); // number of a layer -> the promise of its volume
 const windows = new Map(); // "image" or "overlay", and the group of the layer -> [from, to]
 const MOST_SAMPLES = 200000; // voxels that the first window is from
 const view = new niivue.Niivue({
@@ -21,16 +21,16 @@ function bytesOf(n) {
   return bytes.buffer;
 }
 
-async function load(n) {
-  if (!loaded.has(n)) {
-    const layer = layers[n];
-    const buffer = layer.buffer ?? bytesOf(n);
-    delete layer.buffer;
-    const volume = await niivue.NVImage.loadFromUrl({ url: layer.file, name: layer.file, buffer, colorbarVisible: false });
-    layer.range = rangeOf(volume, layer.kind === "labels");
-    loaded.set(n, volume);
-  }
+function load(n) {
+  if (!loaded.has(n)) loaded.set(n, read(n));
   return loaded.get(n);
+}
+
+async function read(n) {
+  const layer = layers[n], buffer = layer.buffer ?? bytesOf(n);
+  const volume = await niivue.NVImage.loadFromUrl({ url: layer.file, name: layer.file, buffer, colorbarVisible: false });
+  layer.range = rangeOf(volume, layer.kind === "labels");
+  return volume;
 }
 
 // From the lowest to the highest value of all frames, of images without the 0.5 % at either end; labels begin at 0.
@@ -63,7 +63,7 @@ async function show() {
     for (const volume of [...view.volumes]) view.removeVolume(volume);
     for (const volume of wanted) view.addVolume(volume);
   }
-  const frame = showFrame(image);
+  const frame = showFrame(image, wanted[0].nFrame4D - 1);
   wanted.forEach((volume, i) => {
     const n = i ? overlay : image, which = i ? "overlay" : "image", ends = windowOf(which, n);
     volume.frame4D = Math.min(frame, volume.nFrame4D - 1);
@@ -77,11 +77,11 @@ async function show() {
   view.setSliceType(Number(at("view").value));
   view.updateGLVolume();
   view.createOnLocationChange();
-  document.body.dataset.shown = `${layers[image].file} ${frame}`;
+  at("problem").textContent = "";
 }
 
-function showFrame(image) {
-  const slider = at("frame"), { frames, unit } = layers[image], last = loaded.get(image).nFrame4D - 1;
+function showFrame(image, last) {
+  const slider = at("frame"), { frames, unit } = layers[image];
   slider.max = last;
   slider.disabled = last === 0;
   const frame = Math.min(Number(slider.value), last);
@@ -112,7 +112,7 @@ function open(file) {
   reader.readAsArrayBuffer(file);
 }
 
-const draw = () => show().then(() => (at("problem").textContent = ""), failed);
+const draw = () => show().catch(failed);
 const failed = (error) => (at("problem").textContent = `Cannot be shown: ${error.message ?? error}. The NIfTI files lie beside this page. `);
 
 async function start() {

@@ -83,4 +83,4 @@ def unpacked_bytes(path: Path) -> int:
     from nibabel.nifti1 import Nifti1Image
 
     header = Nifti1Image.from_filename(path).header
-    return math.prod(header.get_data_shape()) * int(header.get_data_dtype().itemsize)
+    return int(math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize)
