@@ -6,7 +6,7 @@ const windows = new Map(); // "image" or "overlay", and the group of the layer -
 const MOST_SAMPLES = 200000; // voxels that the first window is from
 const view = new niivue.Niivue({
   isRadiologicalConvention: true, isNearestInterpolation: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
-  backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.65, 1, 0.7], crosshairWidth: 0.15, crosshairWidthUnit: "percent",
+  backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.65, 1, 0.7], crosshairWidth: 0.25, crosshairWidthUnit: "percent",
   fontColor: [1, 0.8, 0.35, 1], fontMinPx: 16, show3Dcrosshair: true, multiplanarShowRender: 2,
 });
 let turn = 0;
@@ -67,13 +67,13 @@ async function show() {
   wanted.forEach((volume, i) => {
     const n = i ? overlay : image, which = i ? "overlay" : "image", ends = windowOf(which, n);
     volume.frame4D = Math.min(frame, volume.nFrame4D - 1);
-    volume.setColormap(layers[n].kind === "labels" ? "actc" : i ? "overlay" : "gray");
+    volume.setColormap(layers[n].kind === "labels" ? "labels" : i ? "overlay" : "gray");
     volume.opacity = i ? Number(at("opacity").value) : 1;
     [volume.cal_min, volume.cal_max] = ends;
     showWindow(which, ends);
   });
   at("overlay-window").classList.toggle("none", overlay === null);
-  view.setInterpolation(!at("smooth").checked);
+  view.setInterpolation(!at("smooth").checked || layers[overlay ?? image].kind === "labels");
   view.setSliceType(Number(at("view").value));
   view.updateGLVolume();
   view.createOnLocationChange();
@@ -113,7 +113,7 @@ function open(file) {
 }
 
 const draw = () => show().catch(failed);
-const failed = (error) => (at("problem").textContent = `Cannot be shown: ${error.message ?? error}. The NIfTI files lie beside this page. `);
+const failed = (error) => (at("problem").textContent = `Cannot be shown: ${String(error.message ?? error).replace(/\.+$/, "")}. The NIfTI files lie beside this page. `);
 
 async function start() {
   if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL2");
@@ -122,6 +122,9 @@ async function start() {
     at("position").textContent = `R ${x}, A ${y}, S ${z} mm: ${voxels.join(" and ")}`;
   };
   view.addColormap("overlay", { R: [60, 255, 255], G: [0, 110, 240], B: [0, 0, 150], A: [0, 180, 255], I: [0, 110, 255] });
+  view.addColormap("labels", {
+    R: [0, 70, 60, 255, 255], G: [0, 150, 220, 220, 80], B: [0, 255, 140, 60, 110], A: [0, 255, 255, 255, 255], I: [0, 1, 85, 170, 255],
+  });
   await view.attachToCanvas(at("canvas"));
   for (const id of ["image", "frame", "overlay", "opacity", "view", "smooth"]) at(id).addEventListener("input", draw);
   for (const which of ["image", "overlay"])
