@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from flows import Json
-from pipelines.calendar import iso_utc
+from pipelines.calendar import is_elapsed, iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.files import write_json
 from pipelines.progress import Progress
@@ -122,7 +122,8 @@ def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiS
     times = [scene.observed_utc for scene in volumes.list_scenes().scenes]
     step_s = float(np.median(np.diff(times) / np.timedelta64(1, "s")))
     write_nifti(folder / TRACK_VOLUMES, ids, volumes.native_grid(), times, step_s, "driftline track of each voxel")
-    tracks = Layer(folder / TRACK_VOLUMES, "track of each voxel", [iso_utc(time) for time in times], kind="labels")
+    shown = [] if is_elapsed(times[0]) else [iso_utc(time) for time in times]  # undated masks are numbered
+    tracks = Layer(folder / TRACK_VOLUMES, "track of each voxel", shown, kind="labels")
     write_viewer(folder / VIEWER, "Tracks", counted(len(times), "time"), [tracks])
     return [TRACK_VOLUMES, VIEWER]
 

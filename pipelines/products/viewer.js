@@ -5,7 +5,7 @@ const loaded = new Map(); // number of a layer -> the promise of its volume
 const windows = new Map(); // "image" or "overlay", and the group of the layer -> [from, to]
 const MOST_SAMPLES = 200000; // voxels that the first window is from
 const view = new niivue.Niivue({
-  isRadiologicalConvention: true, isNearestInterpolation: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
+  isRadiologicalConvention: true, sagittalNoseLeft: true, isNearestInterpolation: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
   backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.65, 1, 0.7], crosshairWidth: 0.25, crosshairWidthUnit: "percent",
   fontColor: [1, 0.8, 0.35, 1], fontMinPx: 16, show3Dcrosshair: true, multiplanarShowRender: 2,
 });
