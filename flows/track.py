@@ -39,8 +39,7 @@ def track(
 ) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
-    Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz and viewer.html in place of the
-    outlines.
+    Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz and viewer.html, no outlines.
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
     With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.

@@ -5,7 +5,8 @@ const loaded = new Map(); // number of a layer -> the promise of its volume
 const windows = new Map(); // "image" or "overlay", and the group of the layer -> [from, to]
 const MOST_SAMPLES = 200000; // voxels that the first window is from
 const view = new niivue.Niivue({
-  isRadiologicalConvention: true, sagittalNoseLeft: true, isNearestInterpolation: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
+  isRadiologicalConvention: true, sagittalNoseLeft: true, isNearestInterpolation: true, dragAndDropEnabled: false,
+  loadingText: "", logLevel: "error",
   backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.65, 1, 0.7], crosshairWidth: 0.25, crosshairWidthUnit: "percent",
   fontColor: [1, 0.8, 0.35, 1], fontMinPx: 16, show3Dcrosshair: true, multiplanarShowRender: 2,
 });
@@ -85,7 +86,8 @@ function showFrame(image, last) {
   slider.max = last;
   slider.disabled = last === 0;
   const frame = Math.min(Number(slider.value), last);
-  at("when").textContent = `${frame + 1} of ${last + 1}` + (frames[frame] ? `, ${frames[frame]}` : "") + (unit ? `, in ${unit}` : "");
+  const facts = [`${frame + 1} of ${last + 1}`, frames[frame], unit && `in ${unit}`];
+  at("when").textContent = facts.filter(Boolean).join(", ");
   return frame;
 }
 
@@ -96,7 +98,7 @@ function showWindow(which, [from, to]) {
 }
 
 function setWindow(which) {
-  const ends = [at(`${which}-min`), at(`${which}-max`)].map((input) => input.valueAsNumber), n = chosen(which);
+  const n = chosen(which), ends = [at(`${which}-min`), at(`${which}-max`)].map((input) => input.valueAsNumber);
   if (n !== null && ends.every(Number.isFinite) && ends[0] < ends[1]) windowOf(which, n).splice(0, 2, ...ends);
   draw();
 }
@@ -104,7 +106,8 @@ function setWindow(which) {
 function open(file) {
   const reader = new FileReader();
   reader.onload = () => {
-    const n = layers.push({ file: file.name, title: file.name, frames: [], group: "", unit: "", kind: "image", buffer: reader.result }) - 1;
+    const layer = { file: file.name, title: file.name, frames: [], group: "", unit: "", kind: "image", buffer: reader.result };
+    const n = layers.push(layer) - 1;
     for (const id of ["image", "overlay"]) at(id).add(new Option(file.name, n));
     at("image").value = n;
     draw();
@@ -113,7 +116,11 @@ function open(file) {
 }
 
 const draw = () => show().catch(failed);
-const failed = (error) => (at("problem").textContent = `Cannot be shown: ${String(error.message ?? error).replace(/\.+$/, "")}. The NIfTI files lie beside this page. `);
+
+function failed(error) {
+  const why = String(error.message ?? error).replace(/\.+$/, "");
+  at("problem").textContent = `Cannot be shown: ${why}. The NIfTI files lie beside this page. `;
+}
 
 async function start() {
   if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL2");
@@ -123,7 +130,8 @@ async function start() {
   };
   view.addColormap("overlay", { R: [60, 255, 255], G: [0, 110, 240], B: [0, 0, 150], A: [0, 180, 255], I: [0, 110, 255] });
   view.addColormap("labels", {
-    R: [0, 70, 60, 255, 255], G: [0, 150, 220, 220, 80], B: [0, 255, 140, 60, 110], A: [0, 255, 255, 255, 255], I: [0, 1, 85, 170, 255],
+    R: [0, 70, 60, 255, 255], G: [0, 150, 220, 220, 80], B: [0, 255, 140, 60, 110], A: [0, 255, 255, 255, 255],
+    I: [0, 1, 85, 170, 255],
   });
   await view.attachToCanvas(at("canvas"));
   for (const id of ["image", "frame", "overlay", "opacity", "view", "smooth"]) at(id).addEventListener("input", draw);
