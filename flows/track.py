@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from flows import Json
+from pipelines.calendar import is_elapsed, iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.files import write_json
 from pipelines.progress import Progress
@@ -39,7 +40,7 @@ def track(
 ) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
 
-    Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz in place of the outlines.
+    Of volumes (NIfTI: one file of four dimensions, or a folder of files of three) tracks.nii.gz and viewer.html, no outlines.
     `paths`: mask files, a folder of them, or the folder of a monitor run. `out`: RUN/track of a run, else runs/track.
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
     With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
@@ -75,15 +76,16 @@ def track(
         raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
     folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
     tables, written = files.write(folder, f"Objects of {Path(paths[0]).name if len(paths) == 1 else f'{len(paths)} masks'}")
-    (folder / TRACK_VOLUMES).unlink(missing_ok=True)
+    for stale in (TRACK_VOLUMES, VIEWER):
+        (folder / stale).unlink(missing_ok=True)
     if volumes is not None:
-        written.append(write_track_volumes(folder, ids, volumes))
+        written += write_track_volumes(folder, ids, volumes)
     record = record_of(folder, tables, written, settings, unit_of_size(space))
     write_json(folder / "track.json", record)
     return record
 
 
-TRACK_VOLUMES = "tracks.nii.gz"
+TRACK_VOLUMES, VIEWER = "tracks.nii.gz", "viewer.html"
 Masks: TypeAlias = "list[MaskFile] | MonitorMasks | NiftiSource | LabelSeries"
 
 
@@ -129,14 +131,18 @@ def dated_masks(masks: Masks, code: int | None) -> Iterator[DatedMask]:
     return read_volume_masks(masks, code) if isinstance(masks, NiftiSource) else read_masks(masks, code)
 
 
-def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiSource) -> str:
-    """The name of the NIfTI file that says of every voxel and time which track it is of, 0 for none."""
+def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiSource) -> list[str]:
+    """Names of the NIfTI file with the track of every voxel and time, 0 for none, and of the page that shows it."""
     from pipelines.products.nifti import write_nifti
+    from pipelines.products.viewer import Layer, write_viewer
 
     times = [scene.observed_utc for scene in volumes.list_scenes().scenes]
     step_s = float(np.median(np.diff(times) / np.timedelta64(1, "s")))
     write_nifti(folder / TRACK_VOLUMES, ids, volumes.native_grid(), times, step_s, "driftline track of each voxel")
-    return TRACK_VOLUMES
+    shown = [] if is_elapsed(times[0]) else [iso_utc(time) for time in times]  # undated masks are numbered
+    tracks = Layer(folder / TRACK_VOLUMES, "track of each voxel", shown, kind="labels")
+    write_viewer(folder / VIEWER, "Tracks", counted(len(times), "time"), [tracks])
+    return [TRACK_VOLUMES, VIEWER]
 
 
 def unit_of_size(space: Space) -> str:
@@ -172,6 +178,7 @@ def record_of(out: Path, tables: Tables, written: Sequence[str], settings: Track
             *(["sizes are in pixels: PNG files state no other; --spacing-mm Y,X gives mm"] if unit.startswith("px") else []),
             f"table:   {out / 'objects.csv'} ({len(tables.objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
             f"picture: {out / 'tracks.png'}",
+            *([f"viewer:  {out / VIEWER}"] if VIEWER in written else []),
         ],
         "dates": tables.dates,
         "tracks": tracks,

@@ -229,7 +229,10 @@ class Forecast(TrainedTask):
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
             notes=(*scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill), *predicted.get("notes", ())),
-            lines=(*[("map", path) for path in maps[:1]], *([("picture", folder.quicklook)] if maps else [])),
+            lines=(
+                *[("map", path) for path in maps[:1]],
+                *([("picture", folder.quicklook), ("viewer", folder.products / "viewer.html")] if maps else []),
+            ),
         )
 
     def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:

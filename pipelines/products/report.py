@@ -68,15 +68,16 @@ def render_report(report: Report) -> str:
     """The report as one HTML text."""
     has_sites = bool(report.cube) and all(isinstance(facts, Mapping) for facts in report.cube.values())
     verdict = {"tone": tone_of(report.summary), "headline": headline(report.summary)}
-    return _template("report.html").render(c=report, s=report.summary, has_sites=has_sites, best_of=best_of, **verdict)
+    return template("report.html").render(c=report, s=report.summary, has_sites=has_sites, best_of=best_of, **verdict)
 
 
 def render_markdown(report: Report) -> str:
     """The report as Markdown; pictures are named, not shown. Prefect's artifacts show it."""
-    return _template("report.md.jinja").render(c=report, s=report.summary, most_rows=MOST_ROWS)
+    return template("report.md.jinja").render(c=report, s=report.summary, most_rows=MOST_ROWS)
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A template of this package: of HTML with every value escaped; no value keeps control characters."""
     environment = Environment(
         loader=PackageLoader("pipelines.products", "."), autoescape=name.endswith(".html"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=name.endswith(".md.jinja"), finalize=_without_control,

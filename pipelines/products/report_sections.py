@@ -14,6 +14,7 @@ from pipelines.products.predicted import PLANES
 from pipelines.products.report import when
 from pipelines.products.section import Column, Picture, Section, Table
 from pipelines.products.tables import area_table, label_tables, lead_tables, patch_table, site_table
+from pipelines.products.viewer import VIEWER
 from pipelines.samples.audit import Audit
 from pipelines.samples.plan import WindowPlan
 
@@ -33,7 +34,9 @@ def maps_section(quicklook: Path, *, is_published: bool) -> Section:
     drawn = {quicklook: "The forecast", quicklook.with_name(PLANES): "The last frame of the forecast, in three planes"}
     pictures = [Picture(path, text) for path, text in drawn.items() if is_published and path.exists()]
     title = "Slices" if len(pictures) > 1 else "Maps"
-    return Section("maps", title, [] if pictures else ["No forecast is published."], pictures=pictures)
+    viewer = quicklook.parent / "products" / VIEWER
+    links = {f"products/{VIEWER}": "All frames and slices, in the volume viewer"} if is_published and viewer.exists() else {}
+    return Section("maps", title, [] if pictures else ["No forecast is published."], pictures=pictures, links=links)
 
 
 def scores_section(details: Json, shipped: str, protocol: str, drafts: Path) -> Section:

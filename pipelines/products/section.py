@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -49,7 +49,8 @@ class Table:
 class Section:
     """A part of the report; one without any content is left out. `name`: the anchor, and its entry in the page's navigation.
 
-    `facts` are listed as label: value, `text` are paragraphs, in the order text, facts, pictures, tables.
+    `facts` are listed as label: value, `text` are paragraphs, in the order text, links, facts, pictures, tables. `links`: path
+    from the report's folder -> what a click on it opens.
     """
 
     name: str
@@ -58,7 +59,8 @@ class Section:
     facts: Json = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.text or self.facts or self.pictures or self.tables)
+        return not (self.text or self.links or self.facts or self.pictures or self.tables)

@@ -20,14 +20,21 @@ from pipelines.inference.staging import Field, Staged
 from pipelines.products.json_values import plain
 from pipelines.products.nifti import affine_ras, write_nifti
 from pipelines.products.stac import ModelCard
+from pipelines.products.viewer import VIEWER, Layer, write_viewer
 from pipelines.samples.variables import decode
 
 if TYPE_CHECKING:
     from pipelines.products.predicted import ForecastFields
 
 INDEX, MEASUREMENTS = "index.json", "measurements.csv"
-ROLES = {"forecast": "forecast", "lower": "lower bound of the interval", "upper": "upper bound of the interval"}
+ROLES = {
+    "forecast": "forecast",
+    "observed": "last observations",
+    "lower": "lower bound of the interval",
+    "upper": "upper bound of the interval",
+}
 COLUMNS = ("time", "seconds", "kind", "variable", "unit", "voxels", "mean", "std", "min", "max")
+CONTEXT_WRITTEN = 6  # of the last observations
 SLAB_VOXELS = 1 << 23  # of a volume that are in memory at a time
 
 
@@ -53,21 +60,36 @@ def slabs(grid: Grid) -> list[slice]:
 
 
 def write_volumes(forecast: ForecastFields, card: ModelCard, folder: Path) -> list[Measured]:
-    """NIfTI files of every variable and role with all target times, `index.json` and `measurements.csv`; what was measured.
+    """NIfTI files of every variable and role, `viewer.html`, `index.json` and `measurements.csv`; what was measured.
 
-    The first rows are those of the last observation, then those of the forecast.
+    A file holds all target times, that of the observations the last ones of the context. The first rows are those of the last
+    observation, then those of the forecast.
     """
-    request, staged, grid = forecast.request, forecast.staged, forecast.request.grid
+    request, grid = forecast.request, forecast.request.grid
     folder.mkdir(parents=True, exist_ok=True)
-    issued = request.dataset["time"].values[request.steps.issue]
-    step_s = float(np.median(np.diff([issued, *request.target_utc]) / np.timedelta64(1, "s")))
-    files = []
-    for variable, role in dict.fromkeys((field.variable, field.role) for field in staged.fields):
-        name = f"{role}_{variable}.nii.gz"
-        values, about = _values(staged, grid, variable, role), f"driftline {role} of {variable}"
-        write_nifti(folder / name, values, grid, request.target_utc, step_s, about)
-        files.append({"file": name, "variable": variable, "role": ROLES[role], "unit": request.units.get(variable, "")})
+    context = [int(i) for i in request.steps.context_T if i >= 0][-CONTEXT_WRITTEN:]
+    seen, targets = list(request.dataset["time"].values[context]), request.target_utc
+    files, layers = [], []
+    for n, variable in enumerate(request.variables):
+        name, unit = variable.name, request.units.get(variable.name, "")
+        predicted = {field.role for field in forecast.staged.fields if field.variable == name}
+        for role in [role for role in ROLES if role in predicted | {"observed"}]:
+            is_observed, path = role == "observed", folder / f"{role}_{name}.nii.gz"
+            times = seen if is_observed else targets
+            values = _context(forecast, context, n) if is_observed else _values(forecast.staged, grid, name, role)
+            step_s = seconds_between(seen if len(seen) > 1 and is_observed else [seen[-1], *targets])
+            write_nifti(path, values, grid, times, step_s, f"driftline {role} of {name}")
+            files.append({"file": path.name, "variable": name, "role": ROLES[role], "unit": unit})
+            layers.append(Layer(path, f"{name}: {ROLES[role]}", [iso_utc(time) for time in times], name, unit))
+    subtitle = f"Issued {forecast.lineage.issued_utc}, model {forecast.lineage.model_hash[:12]}"
+    write_viewer(folder / VIEWER, f"{forecast.name}: volumes", subtitle, layers)
+    files.append({"file": VIEWER, "role": "the volumes in a page for a browser"})
     return write_index(forecast, card, folder, files)
+
+
+def seconds_between(times_T: Sequence[np.datetime64]) -> float:
+    """The median step."""
+    return float(np.median(np.diff(times_T) / np.timedelta64(1, "s")))
 
 
 def write_index(forecast: ForecastFields, card: ModelCard, folder: Path, files: Sequence[dict[str, Any]]) -> list[Measured]:
@@ -82,6 +104,12 @@ def _values(staged: Staged, grid: Grid, variable: str, role: str) -> Iterator[np
     for field in sorted(field for field in staged.fields if (field.variable, field.role) == (variable, role)):
         for part in slabs(grid):
             yield staged.read(field, part)
+
+
+def _context(forecast: ForecastFields, indices: Sequence[int], variable: int) -> Iterator[np.ndarray]:
+    for index in indices:
+        for values_NZYX in _observed(forecast, index):
+            yield values_NZYX[variable]
 
 
 def _index(forecast: ForecastFields, card: ModelCard, files: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Series of a patient through a whole run: made NIfTI and DICOM files, and a real functional series."""
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -62,6 +63,12 @@ def test_a_series_without_dates_goes_in_and_its_forecast_comes_out(tmp_path: Pat
     assert (left.header.get_xyzt_units(), left.header["pixdim"][4], left.header["toffset"]) == (("mm", "sec"), 1.5, 18.0)
     assert np.abs(np.asarray(left.dataobj)[..., 0] - values[..., -1]).mean() < 30
     assert (folder / "products" / "measurements.csv").read_text().splitlines()[1].startswith("16.5 s,0,observed,intensity,,1440,")
+    observed = np.asarray(nibabel.load(folder / "products" / "observed_intensity.nii.gz").dataobj)
+    np.testing.assert_array_equal(observed, values[..., -observed.shape[-1] :])
+    page = (folder / "products" / "viewer.html").read_text(encoding="utf-8")
+    for name in ("forecast", "observed", "lower", "upper"):
+        assert base64.b64encode((folder / "products" / f"{name}_intensity.nii.gz").read_bytes()).decode() in page
+    assert '<a href="products/viewer.html">' in (folder / "report.html").read_text()
     assert (folder / "planes.png").exists()
     assert (folder / "quicklook.png").exists()
     summary = json.loads((folder / "summary.json").read_text())
@@ -100,6 +107,7 @@ def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path)
     tracks = nibabel.load(tmp_path / "out" / "tracks.nii.gz")
     np.testing.assert_array_equal(np.asarray(tracks.dataobj), masks)
     np.testing.assert_allclose(tracks.affine, AFFINE, atol=1e-6)
+    assert base64.b64encode((tmp_path / "out" / "tracks.nii.gz").read_bytes()) in (tmp_path / "out" / "viewer.html").read_bytes()
     rows = (tmp_path / "out" / "objects.csv").read_text().splitlines()
     assert rows[0].startswith("step,track_id,event,parents,volume_mm3,surface_mm2")
     assert rows[2].startswith("1,1,grown")
