@@ -322,8 +322,9 @@ def altered_notes(folder: RunFolder, predicted: Record) -> list[str]:
 
 
 def privacy_notes(statement: str) -> list[str]:
-    """A line if images of patients were read as they are."""
-    return [f"The images of patients were {statement}."] if statement.startswith("not ") else []
+    """A line on images of patients: that they were read as they are, or that their dates are not the true ones."""
+    moved = "; if they have dates, all are moved by the same number of days" if not statement.startswith("not ") else ""
+    return [f"The images of patients were {statement}{moved}."] if statement else []
 
 
 def lines_of(folder: RunFolder, findings: Findings) -> list[str]:
