@@ -20,7 +20,7 @@ PARALLEL = --numprocesses=$(JOBS) --dist=loadfile
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-change test test-fast test-without-torch test-hostile golden check format bench lock clean
+.PHONY: help env demo demo-change demo-medical test test-fast test-without-torch test-hostile golden check format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -42,6 +42,9 @@ demo: env  ## real Sentinel-2 data -> forecast map, picture and report in runs/d
 
 demo-change: env  ## real Sentinel-2 data -> map of a forest's felling, polygons and report in runs/demo-change/
 	@$(BIN)/driftline demo --change
+
+demo-medical: env  ## a real echocardiogram -> de-identified copy, next frames, a tracked region and report in runs/demo-medical/
+	@$(BIN)/driftline demo --medical
 
 test: env  ## the whole test suite
 	@$(BIN)/python -m pytest -q $(PARALLEL)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs import sources
+from configs.privacy import NAMES_OF_FILES, privacy_of
 from configs.run import CubeRun, LandsatQuality, MaskQuality, Run, SclQuality, VariableConfig
 from pipelines.errors import RequestError
 from pipelines.grid import Grid
@@ -120,12 +121,15 @@ def build_quality_mask(run: Run) -> SclMask | LandsatMask | ValueMask | None:
 
 
 def build_ingest_settings(run: Run, refused_json: Path, *, retry_refused: bool = False) -> IngestSettings:
-    """How scenes are written; the cube carries the part of the config that made it."""
+    """How scenes are written; the cube carries the part of the config that made it, without names of patients' files."""
     from pipelines.cube.ingest import IngestSettings
     from pipelines.cube.policy import Policy
 
     made_by = run.model_dump(mode="json", include={"source", "quality", "grid", "cube", "policy"})
-    attributes = {"driftline_config": json.dumps(made_by, sort_keys=True)}
+    privacy = privacy_of(run)
+    if privacy:
+        made_by["source"] = {name: value for name, value in made_by["source"].items() if name not in NAMES_OF_FILES}
+    attributes = {"driftline_config": json.dumps(made_by, sort_keys=True)} | ({"driftline_privacy": privacy} if privacy else {})
     how = {**run.cube.model_dump(exclude={"uri"}), "policy": Policy(**run.policy.model_dump())}
     return IngestSettings(**how, attributes=attributes, refused_json=refused_json, retry_refused=retry_refused)
 

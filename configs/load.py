@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from configs.explain import Complaint, explain_all, find_lax_numbers, find_typos
 from configs.paths import input_keys, resolve_inputs, text_beside
+from configs.privacy import without_originals
 from configs.renamed import Notify, apply_renamed
 from configs.schema import Finding, Sections, Strict, suggest
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
@@ -74,18 +75,22 @@ def _check(sections: Sections, inputs_must_exist: bool) -> list[Finding]:
 
 
 def config_hash(run: AnyRun) -> str:
-    """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run."""
-    canonical = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """SHA-256 (hex) of the resolved config as canonical JSON; equal for every notation of the same run.
+
+    Of patients' images that are de-identified it does not depend on where the originals lie.
+    """
+    canonical = json.dumps(without_originals(run).model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def write_resolved(run: AnyRun, path: Path) -> None:
     """Writes every value of the run, defaults included, as YAML that `load_run` reads as the same run.
 
-    That holds in the same working folder: inputs are relative to `path`, `runs` and `cube.uri` to the working folder.
+    That holds in the same working folder: inputs are relative to `path`, `runs` and `cube.uri` to the working folder. In place
+    of patients' images that are de-identified it names the copy.
     """
     head = f"# resolved by driftline, every default written out; sha256 {config_hash(run)}\n"
-    content = run.model_dump(mode="json")
+    content = without_originals(run).model_dump(mode="json")
     for key in input_keys(type(run)):
         section = parent_of(content, key)
         if isinstance(section, dict) and isinstance(section.get(key[-1]), str):

@@ -16,10 +16,13 @@ from pipelines.errors import RequestError
 from pipelines.progress import Progress
 
 if TYPE_CHECKING:
+    from configs.run import Run
+    from configs.tasks import AnyRun
     from pipelines.privacy.folder import Manifest
     from pipelines.privacy.settings import PrivacySettings
 
-OF_PLACES = ("netcdf", "folder", "stack", "memory")  # kinds of source
+OF_PLACES = ("netcdf", "folder", "stack", "memory", "sites")  # kinds of source
+NAMES_OF_FILES = ("path", "clip", "pattern", "times", "mask_file", "series")  # keys of a source that may name a patient
 Bounds = tuple[int, int]
 
 
@@ -108,3 +111,27 @@ def path_to_read(
         remedy = "`driftline deidentify FOLDER --audit --names` shows which files these are"
         raise RequestError(f"no image could be de-identified{': ' + listed if listed else ', there is no DICOM file'}\n{remedy}")
     return copy, manifest
+
+
+def copy_of(run: AnyRun) -> Path:
+    """The folder of the de-identified copy of a run's images."""
+    return Path(run.runs) / run.name / "deidentified"
+
+
+def privacy_of(run: AnyRun | Run) -> str:
+    """What a cube and a summary state of the privacy of patients' images; "" for images of places."""
+    source, privacy = getattr(run, "source", None), getattr(run, "privacy", None) or PrivacyConfig()
+    if source is None or source.kind in OF_PLACES:
+        return ""
+    if not privacy.deidentify:
+        return f"not de-identified: {privacy.reason}"
+    return "read from a de-identified copy" if source.kind == "dicom" else f"not de-identified: {source.kind} is read as it is"
+
+
+def without_originals(run: AnyRun) -> AnyRun:
+    """The run as its files state it: reading the de-identified copy, since names of folders and files may name a patient."""
+    privacy = getattr(run, "privacy", None) or PrivacyConfig()
+    if getattr(getattr(run, "source", None), "kind", None) != "dicom" or not privacy.deidentify:
+        return run
+    source = run.source.model_copy(update={"path": str(copy_of(run))})  # type: ignore[union-attr]
+    return run.model_copy(update={"source": source})

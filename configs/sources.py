@@ -180,7 +180,7 @@ class VolumeDefaults(SourceDefaults):
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check(sections)
         for name in ("read_as", "crs", "transform", "scale", "offset"):
-            if name in self.model_fields_set:
+            if getattr(self, name) != type(self).model_fields[name].default:
                 yield Finding(
                     ("source", name), f"has no meaning for {getattr(self, 'kind', '')}: the files state it", "take it out"
                 )
@@ -245,7 +245,7 @@ class PictureDefaults(SourceDefaults):
     def check(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check(sections)
         for name in ("read_as", "crs", "transform"):
-            if name in self.model_fields_set:
+            if getattr(self, name) != type(self).model_fields[name].default:
                 yield Finding(("source", name), "has no meaning for frames without a position", "take it out")
         for name in ("quality", "grid"):
             if sections.get(name) is not None:

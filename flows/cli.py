@@ -342,27 +342,48 @@ def doctor(json_: AsJson = False) -> int | None:
     return DONE if is_well else FAILED
 
 
-@command(short_help="Fetch real Sentinel-2 data and run everything on it.")
+@command(short_help="Fetch real data and run everything on it.")
 def demo(
     overrides: Overrides = None,
     change: Annotated[bool, typer.Option("--change", help="monitor the forest for felling instead of forecasting NDVI")] = False,
+    medical: Annotated[bool, typer.Option("--medical", help="de-identify an echocardiogram, forecast and track it")] = False,
     dry_run: DryRun = False,
     even_if_worse: IfWorse = False,
     json_: AsJson = False,
 ) -> int | None:
     """Fetch real Sentinel-2 data (11 MB, once) and run everything on it; prints the paths of map, picture and report.
 
+    --medical takes a clip of 30 frames out of the package pydicom, and needs driftline[medical].
+
     \b
     Examples:
       driftline demo
       driftline demo --change
+      driftline demo --medical
       driftline demo --set training.epochs=2
     """
     from flows.demo import CHANGE, FORECAST, demo_config, fetch_data
 
+    if change and medical:
+        raise RequestError("--change and --medical are two demos; name one of them")
+    if medical:
+        return demo_medical(overrides or [], dry_run, json_, even_if_worse)
     fetch_data(Bars())
     config = str(demo_config(CHANGE if change else FORECAST))
     return verbs.stage("run", config, overrides, dry_run, json_, even_if_worse=even_if_worse)
+
+
+def demo_medical(overrides: list[str], dry_run: bool, as_json: bool, even_if_worse: bool) -> int:
+    """`driftline demo --medical`: the region is tracked first, because a forecast that is refused ends the run."""
+    from flows.demo import demo_config
+    from flows.demo_medical import MEDICAL, fetch_clip, track_region
+
+    fetch_clip()
+    config = str(demo_config(MEDICAL))
+    if not dry_run:
+        verbs.perform("ingest", config, overrides, Bars(), {})
+        track_region(config, overrides, Bars())
+    return verbs.stage("run", config, overrides, dry_run, as_json, even_if_worse=even_if_worse)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.load import config_hash, write_resolved
+from configs.privacy import privacy_of
 from flows import code, trained
 from flows.folder import RunFolder, code_version, fingerprints, finished, first_altered, readable, require
 from flows.steps import read_records, stage_costs
@@ -266,6 +267,7 @@ def write_summary_of(content: ReportContent) -> None:
         config_hash=config_hash(run),
         driftline_version=code_version(),
         started_utc=records[0]["at_utc"] if records else "",
+        privacy=privacy_of(run),
     )
     write_summary(summary, folder.summary)
 
@@ -292,6 +294,7 @@ def write_report_of(content: ReportContent) -> None:
                 *trained.notes(folder, is_evaluated=evaluation is not None),
                 *publication_notes(evaluation, predicted),
                 *altered_notes(folder, predicted),
+                *privacy_notes(privacy_of(content.context.run)),
                 *(evaluation.notes if evaluation else ()),
                 *findings.notes,
             ],
@@ -316,6 +319,12 @@ def altered_notes(folder: RunFolder, predicted: Record) -> list[str]:
     """A product that another program wrote into, as a viewer may on opening it, stays until the next `run` makes it anew."""
     name = first_altered(folder, predicted)
     return [f"{name} was changed after it was published."] if name else []
+
+
+def privacy_notes(statement: str) -> list[str]:
+    """A line on images of patients: that they were read as they are, or that their dates are not the true ones."""
+    moved = "; if they have dates, all are moved by the same number of days" if not statement.startswith("not ") else ""
+    return [f"The images of patients were {statement}{moved}."] if statement else []
 
 
 def lines_of(folder: RunFolder, findings: Findings) -> list[str]:

@@ -313,9 +313,12 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
     run = context.run
     if context.source is not None or run.source.kind != "dicom":
         return context.source or build.build_source(run), []
-    from configs.privacy import path_to_read
+    from configs.privacy import copy_of, path_to_read
+    from pipelines.privacy.folder import MANIFEST
 
-    source, copy = Path(run.source.path), context.folder.path / "deidentified"
+    source, copy = Path(run.source.path), copy_of(run)
+    if source.resolve() == copy.resolve() and (copy / MANIFEST).is_file():  # of the config that a run leaves
+        return build.build_source(run), ["read from the de-identified copy alone: this config does not name the originals"]
     path, manifest = context.steps.do(
         "ingest", "de-identify the images", lambda progress: path_to_read(run.privacy, source, copy, progress)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.load import config_hash
+from configs.privacy import OF_PLACES
 from configs.tasks import forecast as config
 from configs.tasks.forecast import ForecastRun
 from configs.trained import find_model, used_by
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from pipelines.samples.sampling import SampleCache
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
+ONE_SERIES = "Trained and scored on one series: the scores hold for its later times, not for other patients, devices or clips."
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
@@ -228,7 +230,11 @@ class Forecast(TrainedTask):
             computed={f"windows_{part}": count for part, count in trained.get("windows", {}).items()},
             cube=cube_facts(folder.cube_uri, trained["snapshot"]),
             settings=settings_of(run),
-            notes=(*scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill), *predicted.get("notes", ())),
+            notes=(
+                *scale_notes(run.model.baseline, trained.get("residual_scale", ()), skill),
+                *((ONE_SERIES,) if run.source.kind not in OF_PLACES else ()),
+                *predicted.get("notes", ()),
+            ),
             lines=(
                 *[("map", path) for path in maps[:1]],
                 *([("picture", folder.quicklook), ("viewer", folder.products / "viewer.html")] if maps else []),

@@ -40,7 +40,9 @@ def expected_sentence(name: str, course: Course) -> str:
     if last.endswith(" s"):
         period = f"between {first} and {last} after the first frame"
     elif first[:10] == last[:10]:
-        period = f"between {course.observed_utc[11:16]} and {course.expected_utc[11:16]} UTC on {first[:10]}"
+        times = [one[11:].rstrip("Z") for one in (course.observed_utc, course.expected_utc)]
+        from_, to = [one[:5] for one in times] if times[0][:5] != times[1][:5] else times  # frames of one minute: whole
+        period = f"between {from_} and {to} UTC on {first[:10]}"
     now = with_unit(course.observed, course.unit)
     if now == then:
         return f"{mean} to stay at {now} {period}"

@@ -62,6 +62,7 @@ class Summary:
     was found (patches, area, dates). largest, alerts, sites: rows of tables. computed: counts of what was done. evaluation: all
     else that was measured; its keys belong to the task. trained: of a model that was trained elsewhere: on what, and what does
     not fit; empty for one that was trained here. products: see `Published`. refused: what did not enter the cube.
+    privacy: of patients' images, whether they were de-identified, and if not why.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Summary:
     config_hash: str = ""
     driftline_version: str = ""
     started_utc: str = ""
+    privacy: str = ""
     version: Literal[2] = VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_run
-from flows import disaster
+from flows import demo_medical, disaster
 from flows.demo import DATA
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,12 +30,12 @@ def test_the_config_of_labelled_change_in_the_docs_is_whole(tmp_path):
     assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == "change"
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-change"])
-def test_the_data_of_the_demos_lie_in_the_working_folder(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "data"), [("demo", DATA), ("demo-change", DATA), ("demo-medical", demo_medical.DATA)])
+def test_the_data_of_the_demos_lie_in_the_working_folder(name, data, tmp_path, monkeypatch):
     """`driftline demo` fetches them there; the config may lie in an installed package."""
     monkeypatch.chdir(tmp_path)
     run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
-    assert (Path(run.source.path).parent, run.runs) == (DATA, "runs")
+    assert (Path(run.source.path).parent, run.runs) == (data, "runs")
 
 
 def test_the_made_disaster_is_where_its_module_writes_it(tmp_path, monkeypatch):

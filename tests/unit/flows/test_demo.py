@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import demo
+from flows import demo, demo_medical
 from flows.steps import Silent
-from pipelines.errors import StateError
+from pipelines.errors import ArtefactDamaged, RequestError, StateError
 
 
 def test_only_data_is_unpacked_and_never_outside(tmp_path: Path) -> None:
@@ -27,3 +27,21 @@ def test_what_pip_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StateError, match=r"pip could not fetch .*Check the network, or put nrt-0.2.1"):
         demo.fetch_data(Silent(), tmp_path / "data")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_clip_comes_out_of_the_installed_package_if_it_is_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pydicom")
+    clip = demo_medical.fetch_clip(tmp_path / "data")
+    clip.write_bytes(b"altered")
+    assert demo.hash_file(demo_medical.fetch_clip(tmp_path / "data")) == demo_medical.CLIP_SHA256
+    monkeypatch.setattr(demo_medical, "CLIP_SHA256", "0" * 64)
+    with pytest.raises(ArtefactDamaged, match=r"examples_ybr_color.dcm of pydicom: expected sha256 0000.*it was not used"):
+        demo_medical.fetch_clip(tmp_path / "data")
+
+
+def test_without_pydicom_the_demo_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"driftline\[medical\]"):
+        demo_medical.fetch_clip(tmp_path / "data")

@@ -9,12 +9,13 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+from numcodecs.zstd import Zstd
 from pydicom import config, dcmwrite
 from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import DataElement
@@ -217,6 +218,11 @@ def forms_of(path: Path) -> Iterator[bytes]:
             yield zlib.decompressobj().decompress(data[at:])
         except zlib.error:
             continue
+    at = -1
+    while (at := data.find(b"\x28\xb5\x2f\xfd", at + 1)) >= 0:  # Zstandard: metadata and chunks of cubes
+        for end in (len(data), len(data) - 4):  # a chunk ends in a checksum
+            with suppress(RuntimeError):
+                yield Zstd().decode(data[at:end])
 
 
 def found_in(canaries: Canaries, texts: list[str], folders: list[Path]) -> dict[str, str]:

@@ -27,6 +27,8 @@ FOREST = Course("NDVI", "", "2020-08-01T00:00:00Z", 0.7101, "2020-10-15T00:00:00
         (Course("rain", "mm", "2010-08-26T04:55:00Z", 0.04, "2010-08-26T05:25:00Z", 0.03), 0.0482,
          "to fall from 0.04 mm to 0.03 mm between 04:55 and 05:25 UTC on 2010-08-26; "
          "the forecast's mean absolute error on dates and blocks it had not seen is 0.0482 mm."),
+        (Course("grey", "", "2010-08-26T04:55:00.967Z", 8.0, "2010-08-26T04:55:01.033Z", 8.0), 1.0,
+         "to stay at 8 between 04:55:00.967 and 04:55:01.033 UTC on 2010-08-26; "),
         (None, 2.0, "No forecast of forest is published; the model's mean absolute error on dates and blocks it had not "),
     ],
 )  # fmt: skip
