@@ -93,7 +93,7 @@ class CubeConfig(Strict):
     )
     min_valid_fraction: float = Field(0.0, ge=0, le=1, description="scenes with fewer usable pixels are refused")
     memory_mb: int = Field(512, ge=64, description="bound for pixel buffers during ingest, and for decoding one scene")
-    quarantine: OutputPath | None = Field(
+    quarantine: Annotated[LocalPath | None, WRITE] = Field(
         None,
         exclude_if=lambda value: value is None,
         description="a folder of links to the files of refused scenes, each with its reason; every ingest writes it again",

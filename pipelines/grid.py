@@ -279,7 +279,8 @@ def require_lonlat(grid: Grid) -> Grid:
     share = next((share for share in np.arange(0.95, 0, -0.05) if _has_lonlat(grid, float(share))), None)
     problem = f"the images lie in {grid.frame[:60]}, and pixels of theirs have no longitude and latitude"
     if share is None:
-        raise RequestError(f"{problem}: this is no CRS of the Earth; state the right one in source.crs")
+        nowhere = "for images that lie nowhere EPSG:3857, with source.transform: [SIZE, 0, 0, 0, -SIZE, 0] (SIZE of a pixel in m)"
+        raise RequestError(f"{problem}: this is no CRS of the Earth; state the right one in source.crs, {nowhere}")
     (height, width), margin = grid.shape_yx, (1 - float(share)) / 2
     rows, columns = (slice(math.ceil(margin * side), math.floor((1 - margin) * side)) for side in (height, width))
     bounds = ", ".join(f"{edge:.10g}" for edge in grid.window(rows, columns).bounds_xy)

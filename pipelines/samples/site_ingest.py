@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyproj import CRS
 
 from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.store import grid_of, open_cube
@@ -48,7 +47,7 @@ class LabelFacts:
 def ingest_site(
     source: Source, quality_mask: QualityMask, uri: str, settings: IngestSettings, progress: Progress, *, least: int = 2
 ) -> IngestReport:
-    """The site's scenes into its cube. Raises RequestError: too few usable dates, a CRS of no site on Earth."""
+    """The site's scenes into its cube. Raises RequestError: too few usable dates, a CRS that is not of the Earth."""
     report = ingest(source, quality_mask, uri, None, settings, progress)
     cube = open_cube(uri)
     written = [str(scene) for scene in cube["scene_id"].values]
@@ -56,12 +55,6 @@ def ingest_site(
         refused = "; ".join(str(error) for error in report.refused[:3])
         needed = "change needs two" if least == 2 else f"at least {least} are needed"
         raise RequestError(f"{len(written)} of its dates can be used ({', '.join(written) or 'none'}), {needed}; {refused}")
-    crs = grid_of(cube).crs
-    if CRS.from_user_input(crs).get_geod() is None:  # patches are measured in m² at the end of a long run
-        raise RequestError(
-            f"its CRS is of no site on Earth ({crs[:60]}), and patches are measured in m²; for images that lie nowhere set "
-            "source.crs: EPSG:3857 and source.transform: [SIZE, 0, 0, 0, -SIZE, 0] with the pixel's SIZE in m"
-        )
     return report
 
 

@@ -55,7 +55,7 @@ def cities(shared_data, tmp_path_factory):
         cube = open_cube(uri)
         path = site_file(folder, "{site}/{site}-cm.tif", name, "labels.path")
         first = source.grid_of(source.list_scenes().scenes[0], "B02")
-        label_YX, notes = read_label(path, grid_of(cube), change_labels((2,), (1,)), first)
+        label_YX, notes = read_label(path, grid_of(cube), change_labels((2,), (1,)), {"B02": first})
         assert notes == []
         found[name] = cube, label_YX
     return found

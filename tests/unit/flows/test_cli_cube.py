@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from pipelines.errors import SceneRefused
 from pipelines.scene import Scene
+from pipelines.sources import worker
 from pipelines.sources.reading import SceneReader, Slice
 
 DATES = ("20200105", "20200121", "20200206", "20200222", "20200309")
@@ -141,6 +142,7 @@ def test_refused_scenes_are_listed_and_can_be_tried_again(cube: Path, monkeypatc
 
     with monkeypatch.context() as away:
         away.setattr(SceneReader, "read", fail)
+        away.setattr(worker, "is_worker", True)  # read in this process, where it fails
         assert answer("ingest", "run.yaml")["code"] == 3
     assert "refused, unreadable: s20200325: the network drive was away" in call("ingest", "run.yaml").stderr  # not read again
     assert "refused:   1 scene: s20200325, unreadable" in call("info", str(cube)).stdout
