@@ -296,7 +296,7 @@ def _has_lonlat(grid: Grid, share: float) -> bool:
     from pyproj.exceptions import ProjError
 
     try:
-        to_lonlat = Transformer.from_crs(grid.wkt, "EPSG:4326", always_xy=True)
+        to_lonlat = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)  # by its name: PROJ keeps what it read
     except ProjError:
         return False
     steps = 0.5 + share * np.linspace(-0.5, 0.5, 33)

@@ -37,7 +37,7 @@ TRAINED_ELSEWHERE = (
     "The model was trained elsewhere and is scored on every labelled site as it is, with its own threshold. The threshold of "
     "every change index is chosen on the other groups of sites (strips, where sites are too few) here."
 )
-TRAINED = ("flows.tasks.change:Change.fit",)
+TRAINED = ("flows.tasks.change:Change.fit", "flows.tasks.change:Change.measure")
 CHANGE_FLOP_S = 8e9  # small convolutions on windows, forward and backward, one core
 
 

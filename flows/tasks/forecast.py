@@ -55,7 +55,7 @@ class Forecast(TrainedTask):
     name = "forecast"
     describes: Mapping[str, tuple[str, ...]] = {"samples": ("variables", "context", "horizon", "steps"), "model": ()}
     code: Mapping[str, tuple[str, ...]] = {
-        "train": ("flows.tasks.forecast:Forecast.fit",),
+        "train": ("flows.tasks.forecast:Forecast.fit", "flows.tasks.forecast:Forecast.measure"),
         "evaluate": ("flows.tasks.forecast:Forecast.evaluate",),
         "predict": ("flows.tasks.forecast:Forecast.predict",),
     }

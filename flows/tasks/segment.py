@@ -36,7 +36,7 @@ class Segment(TrainedTask):
 
     name = "segment"
     code: Mapping[str, tuple[str, ...]] = {
-        "train": ("flows.tasks.segment:Segment.fit",),
+        "train": ("flows.tasks.segment:Segment.fit", "flows.tasks.segment:Segment.measure"),
         "evaluate": ("flows.tasks.segment:Segment.evaluate",),
         "predict": ("flows.tasks.segment:Segment.predict",),
     }
