@@ -1,8 +1,8 @@
 """SHA-256 of a local cube's own files: snapshots, manifests, transactions. Icechunk verifies none of them (docs/design/012).
 
 `SHA256SUMS` in the cube's folder lists them, so that `sha256sum -c SHA256SUMS` works there too. Files of chunks end in a checksum
-of their own (crc32c), and are listed only where they are known to be damaged. A cube on S3 has no list: the service verifies what
-it stores.
+of their own (crc32c), and are listed only where they are known to be damaged. A cube on S3 has no list: what
+the service checks itself is all there is.
 """
 
 from __future__ import annotations
