@@ -8,7 +8,7 @@ import typer
 from flows import Json
 from flows.cli_options import AsJson
 from flows.terminal import show
-from pipelines.errors import RequestError
+from pipelines.errors import MissingInput, RequestError
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def write_seg(
     from pipelines.tracking.label_files import read_labels
     from pipelines.tracking.label_series import on_grid, values_in
 
+    if not source.exists():
+        raise MissingInput(f"no such folder or file: {source}; --source names the DICOM series")
     folder = source if source.is_dir() else source.parent
     if out.resolve().is_relative_to(folder.resolve()):
         raise RequestError(

@@ -48,6 +48,7 @@ def test_masks_become_files_that_name_their_classes(scan: Path, masks: Path, tmp
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        (["--source", "nowhere"], "no such folder or file: nowhere"),
         (["--out", "scan/seg"], "lies in the folder of the series"),
         (["--class", "1=lesion"], r"hold [7], which no class names"),
         (["--class", "lesion"], "expected --class 1=lesion"),
