@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OF_PLACES = ("netcdf", "folder", "stack", "memory", "sites")  # kinds of source
 NAMES_OF_FILES = ("path", "clip", "pattern", "times", "mask_file", "series")  # keys of a source that may name a patient
+COPY = "deidentified"  # folder of the de-identified copy in that of a run
 Bounds = tuple[int, int]
 
 
@@ -115,7 +116,7 @@ def path_to_read(
 
 def copy_of(run: AnyRun) -> Path:
     """The folder of the de-identified copy of a run's images."""
-    return Path(run.runs) / run.name / "deidentified"
+    return Path(run.runs) / run.name / COPY
 
 
 def privacy_of(run: AnyRun | Run) -> str:

@@ -118,10 +118,25 @@ def _publish(invocation: Invocation, ending: str) -> None:
         create_markdown_artifact(refused_markdown(folder), key=f"{key}-refused", description="Scenes that were refused, and why")
     if folder.quicklook.exists():
         create_markdown_artifact(picture_markdown(folder.quicklook), key=f"{key}-quicklook", description="The result at a glance")
-    for path, what in ((folder.report, "report"), (folder.products / "collection.json", "products")):
-        if path.exists():
-            link, description = path.resolve().as_uri(), f"Where the {what} lies"
-            create_link_artifact(link, link_text=str(path), key=f"{key}-{what}", description=description)
+    for what, path in linked_files(folder).items():
+        link, description = path.resolve().as_uri(), f"Where the {what.replace('-', ' ')} lies"
+        create_link_artifact(link, link_text=str(path), key=f"{key}-{what}", description=description)
+
+
+def linked_files(folder: RunFolder) -> dict[str, Path]:
+    """What there is of the files that a person opens: report, lists of products, viewer pages, volumes and DICOM SEG.
+
+    Names of files hold variables, roles and numbers, nothing of a patient. Of many SEG files the folder is linked.
+    """
+    tracks = folder.path / "track"
+    known = {"report": folder.report, "products": folder.products / "collection.json", "index": folder.products / "index.json"}
+    known |= {"viewer": folder.products / "viewer.html", "tracks": tracks / "index.json", "track-viewer": tracks / "viewer.html"}
+    volumes = sorted([*folder.products.glob("*.nii.gz"), *tracks.glob("*.nii.gz")])
+    known |= {artifact_key(path.name): path for path in volumes}
+    segmentations = sorted((tracks / "seg").glob("*.dcm"))
+    if segmentations:
+        known["dicom-seg"] = segmentations[0] if len(segmentations) == 1 else tracks / "seg"
+    return {what: path for what, path in known.items() if path.exists()}
 
 
 def artifact_key(name: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from flows import cli_cube, cli_medical, cli_seg, verbs
 from flows.cli_change import change
 from flows.cli_models import models
 from flows.cli_options import AsJson, DryRun, Model, ModelAsIs, Overrides, with_model
+from flows.cli_track import track
 from flows.terminal import DONE, FAILED, Bars, guard, show
 from pipelines.errors import RequestError
 
@@ -224,57 +225,7 @@ def report(config: Config, overrides: Overrides = None, model: Model = None, jso
 command(short_help="List trained models: on what they were trained, how good they are.")(models)
 
 
-@command(short_help="Track every object of a series of masks: size, position, events.")
-def track(
-    masks: Annotated[
-        list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
-    ],
-    pattern: Annotated[
-        str | None,
-        typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected"),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="folder of the tables and pictures; default: track/ of the monitoring run, else runs/track"),
-    ] = None,
-    code: Annotated[int | None, typer.Option(help="the mask value of the objects; default: everything but 0 and nodata")] = None,
-    min_size: Annotated[
-        float | None,
-        typer.Option(
-            help="smaller objects are left out, in m2 (mm2 with --spacing-mm, px2); default: 0, or of the run min_area_px"
-        ),
-    ] = None,
-    grow: Annotated[
-        float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")
-    ] = 0.1,
-    farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
-    spacing_mm: Annotated[
-        str | None,
-        typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
-    ] = None,
-    outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
-    json_: AsJson = False,
-) -> int | None:
-    """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
-
-    Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
-
-    \b
-    Examples:
-      driftline track runs/demo-change
-      driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
-      driftline track frames/ --spacing-mm 0.5,0.5
-      driftline track labels/ --pattern "label_{frame}.png"
-    """
-    from flows.track import track as track_masks
-
-    spacing = None if spacing_mm is None else verbs.parse_spacing(spacing_mm)
-    follow = partial(track_masks, masks, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines)
-    with Bars().step("track", "follow the objects") as progress:
-        record = follow(min_size=min_size, grow=grow, farthest=farthest, progress=progress)
-    return show(record, record["lines"], json_)
-
-
+command(short_help="Track every object of a series of masks: size, position, events.")(track)
 command(short_help="Show what a cube holds: grid, bands, dates, usable share.")(cli_cube.info)
 command(short_help="List the versions of a cube and what each one changed.")(cli_cube.history)
 command(short_help="Read all of a cube and name what is damaged.")(cli_cube.check)

@@ -2,7 +2,8 @@
 
 A stage names modules (`pipelines.monitoring.replay`), or definitions (`flows.tasks.forecast:Forecast.fit`). flows.tasks and
 configs hold the code of every stage, so of these only the definitions that are used count; modules of pipelines and models
-count whole. The rest of flows, the engine, computes nothing and does not count.
+count whole, with the files beside them that they name: templates, scripts, tables. The rest of flows, the engine, computes
+nothing and does not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLES = (".csv", ".txt")
+DATA = (*TABLES, ".html", ".jinja", ".css", ".js")
 WHOLE, BY_DEFINITION = ("pipelines", "models"), ("configs", "flows.tasks")
 
 
@@ -39,6 +42,8 @@ def digest(code: tuple[str, ...]) -> str:
     found = hashlib.sha256()
     for part in sorted(parts(code)):
         found.update(f"{part.module}:{part.name}\n{source_of(part)}\n".encode())
+    for path in sorted({path for part in parts(code) if not part.name for path in files_named_by(part.module)}):
+        found.update(f"{path.relative_to(ROOT).as_posix()}\n".encode() + path.read_bytes())
     return found.hexdigest()
 
 
@@ -110,6 +115,23 @@ def source_of(part: Part) -> str:
 @cache
 def lines_of(module: str) -> list[str]:
     return file_of(module).read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+@cache
+def files_named_by(module: str) -> frozenset[Path]:
+    """The files that are no source code, of the package of a module, that it names, or that a template it names does."""
+    folder, text = file_of(module).parent, "".join(lines_of(module))
+    beside = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix in DATA}
+    found: set[Path] = set()
+    waiting = [path for name, path in beside.items() if name in text]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            is_template = path.parent == folder and path.suffix not in TABLES  # what is vendored names nothing of ours
+            named = path.read_text(encoding="utf-8") if is_template else ""
+            waiting += [other for name, other in beside.items() if name in named]
+    return frozenset(found)
 
 
 def node_of(part: Part) -> ast.AST:

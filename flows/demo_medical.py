@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.demo import hash_file
+from flows.seg import segments_of
 from flows.steps import Display
 from flows.track import track
 from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
@@ -47,7 +48,7 @@ def track_region(config: str, overrides: Sequence[str], display: Display) -> Non
     """
     from configs.load import load_run
     from flows.folder import RunFolder
-    from pipelines.tracking.dark_region import DarkRegion, write_dark_region
+    from pipelines.tracking.dark_region import ABOVE, DarkRegion, write_dark_region
 
     folder = RunFolder.of(load_run(config, overrides))
     # seen in the frames: the chamber lies there in all of them; the box ends above the valve, which opens
@@ -55,7 +56,8 @@ def track_region(config: str, overrides: Sequence[str], display: Display) -> Non
     masks = folder.path / "masks"
     with display.step("track", "outline the dark chamber in every frame") as progress:
         write_dark_region(folder.cube_uri, masks, chamber, progress)
+    segments = segments_of([f"{ABOVE}=dark chamber"], "AUTOMATIC")
     with display.step("track", "follow the chamber") as progress:
-        record = track([masks], folder.path / "track", pattern="frame_{frame}.png", min_size=100, progress=progress)
+        record = track([masks], run=folder.path, min_size=100, segments=segments, progress=progress)
     for line in record["lines"]:
         display.log(f"  {line}")

@@ -24,6 +24,7 @@ from pipelines.errors import MissingInput, NotPublished
 from pipelines.files import replace_folder
 from pipelines.learning.result import Evaluation
 
+TRACKS = ("track/index.json", "track/tracks.png")  # of `driftline track --run`, which the report shows
 PUBLISHED = re.compile(r"products/[^/.][^/]*|[^/]+\.(png|gif)")  # records can be edited; nothing else is ours to remove
 
 
@@ -281,10 +282,11 @@ def index_of(predicted: Record) -> str:
 def write_report_of(content: ReportContent) -> None:
     from pipelines.products.report import Report, write_report
     from pipelines.products.summary import read_summary
+    from pipelines.products.track_index import tracks_section
 
     folder, evaluation, predicted, findings = content.context.folder, content.evaluation, content.predicted, content.findings
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".report-") as drafts:
-        sections = content.task.sections(content.context, evaluation, predicted, Path(drafts))
+        sections = [*content.task.sections(content.context, evaluation, predicted, Path(drafts)), tracks_section(folder.path)]
         written = Report(
             summary=read_summary(folder.summary),
             sections=[section for section in sections if not section.is_empty],
@@ -340,4 +342,6 @@ def reports(folder: RunFolder) -> list[str]:
 def report_key(task: Task, context: Invocation) -> str:
     records = {stage: finished(context.folder, stage) for stage in task.stages if stage != "ingest"}
     refused = (finished(context.folder, "ingest") or {}).get("refused")
-    return code.key({"config": config_hash(context.run), "refused": refused, "driftline": code_version(), **records}, ())
+    tracks = fingerprints(context.folder, TRACKS)
+    content = {"config": config_hash(context.run), "refused": refused, "driftline": code_version(), **records}
+    return code.key({**content, **({"tracks": tracks} if tracks else {})}, ())

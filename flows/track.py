@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,14 +11,17 @@ import numpy as np
 import yaml
 
 from flows import Json
-from pipelines.calendar import is_elapsed, iso_utc
+from flows.track_run import INDEX, KEY_IMAGES, RunFrames, frames_of, masks_of_frames, remove_stale, require_names, write_products
+from pipelines.calendar import iso_utc
 from pipelines.errors import ArtefactDamaged, RequestError
 from pipelines.files import write_json
 from pipelines.progress import Progress
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
-    from pipelines.products.track_files import Tables
+    from flows.seg import Segments
+    from pipelines.grid import Grid
+    from pipelines.products.track_files import Tables, TrackFiles
     from pipelines.sources.nifti import NiftiSource
     from pipelines.tracking.label_series import LabelSeries
     from pipelines.tracking.mask_files import DatedMask, MaskFile, MonitorMasks
@@ -36,6 +40,8 @@ def track(
     farthest: float | None = None,
     spacing_mm: Sequence[float] | None = None,
     outlines: bool = True,
+    run: str | Path | None = None,
+    segments: Segments | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Json:
     """Writes objects.csv, events.csv, tracks.csv, tracks.png, outlines.parquet, outlines.geojson and track.json into `out`.
@@ -45,48 +51,98 @@ def track(
     `min_size` in m2: of a run its `monitoring.min_area_px`, else 0; `grow` relative; `farthest` in m.
     With `spacing_mm` (y, x), files are frames without georeferencing: everything is in mm, and there are no outlines.
     Of PNG files everything is in pixels without it.
+    `run`: the folder of the run over frames or volumes that the masks were drawn on, which states times and pixel sizes. Then
+    key_images.png, index.json and, of a DICOM series, seg/ are written too, with what `segments` states of the masks.
     The files of an earlier run in `out` are replaced; anything else in it is left alone. Returns the record.
     Raises MissingInput, RequestError, SceneRefused (a file that cannot be read).
     """
-    from pipelines.products.track_files import TrackFiles
-    from pipelines.sources.nifti import NiftiSource
-    from pipelines.tracking.mask_files import MonitorMasks
-    from pipelines.tracking.tracks import Tracker, TrackSettings
+    from pipelines.tracking.label_series import LabelSeries
+    from pipelines.tracking.tracks import TrackSettings
 
-    masks, space = masks_of([Path(path) for path in paths], pattern, spacing_mm)
-    run = masks.folder if isinstance(masks, MonitorMasks) else None
+    drawn = drawn_masks([Path(path) for path in paths], pattern, spacing_mm, code, run)
+    space, owner = drawn.space, drawn.owner
+    if isinstance(drawn.masks, LabelSeries):
+        require_names(drawn.masks, segments)
     if min_size is None:
-        min_size = least_size_of(run, space) if run else 0.0
+        min_size = least_size_of(owner, space) if owner else 0.0
     settings = TrackSettings(least_size=min_size, tolerance=grow, farthest=farthest)
-    files = TrackFiles(space, outlines)
-    tracker = Tracker(space, settings)
-    total = len(masks) if isinstance(masks, list) else 0
-    volumes = masks if isinstance(masks, NiftiSource) else None
-    ids: list[np.ndarray] = []  # of volumes: the track of every voxel
-    for done, one in enumerate(dated_masks(masks, code), start=1):
-        tracked = tracker.advance(one.mask_YX, one.date, one.seen_YX)
-        files.add(tracked)
-        ids += [np.array([0, *tracked.track_id_N], np.int32)[tracked.label]] if volumes else []
-        progress(done, max(total, done))
+    files, ids = follow(drawn, settings, outlines, code, progress)
     if not files.objects:
         least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
         asked = f" with the code {code}" if code is not None else ""
         problem = f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}"
         remedy = "look at the files, lower --min-size or name another --code"
         raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
-    folder = Path(out) if out is not None else run / "track" if run else Path("runs/track")
-    tables, written = files.write(folder, f"Objects of {Path(paths[0]).name if len(paths) == 1 else f'{len(paths)} masks'}")
-    for stale in (TRACK_VOLUMES, VIEWER):
-        (folder / stale).unlink(missing_ok=True)
-    if volumes is not None:
-        written += write_track_volumes(folder, ids, volumes)
-    record = record_of(folder, tables, written, settings, unit_of_size(space))
+    folder = Path(out) if out is not None else owner / "track" if owner else Path("runs/track")
+    of = drawn.frames.run.name if drawn.frames else Path(paths[0]).name if len(paths) == 1 else f"{len(paths)} masks"
+    tables, written = files.write(folder, f"Objects of {of}")
+    remove_stale(folder, (TRACK_VOLUMES, VIEWER, KEY_IMAGES, INDEX))
+    if (volumes := volumes_of(drawn.masks)) is not None:
+        written += write_track_volumes(folder, ids, *volumes)
+    notes = list(drawn.notes)
+    if drawn.frames is not None and isinstance(drawn.masks, LabelSeries):
+        written, said = write_products(drawn.frames, drawn.masks, ids, tables, space, folder, written, segments)
+        notes += said
+    record = record_of(folder, tables, written, settings, unit_of_size(space), notes)
     write_json(folder / "track.json", record)
     return record
 
 
 TRACK_VOLUMES, VIEWER = "tracks.nii.gz", "viewer.html"
+SHOWN = {"picture": "tracks.png", "viewer": VIEWER, "frames": KEY_IMAGES, "index": INDEX}
+PIXELS = "sizes are in pixels: no file states another; --spacing-mm Y,X gives mm"
+OF_RUN = "; of frames of a run --run RUN gives times, and what their files state"
 Masks: TypeAlias = "list[MaskFile] | MonitorMasks | NiftiSource | LabelSeries"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Masks and the space that they lie in; of a run its folder, `frames` where it is of frames or volumes."""
+
+    masks: Masks
+    space: Space
+    owner: Path | None = None
+    frames: RunFrames | None = None
+    notes: Sequence[str] = ()
+
+
+def drawn_masks(
+    paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[float] | None, code: int | None, run: str | Path | None
+) -> Drawn:
+    """The masks that the paths name. Raises MissingInput, RequestError."""
+    from pipelines.tracking.mask_files import MonitorMasks
+    from pipelines.tracking.objects import Space
+
+    if run is None:
+        masks, space = masks_of(paths, pattern, spacing_mm)
+        return Drawn(masks, space, masks.folder if isinstance(masks, MonitorMasks) else None)
+    if pattern is not None:
+        raise RequestError("with --run the masks are those of all its times, in order of their names: leave --pattern out")
+    frames = frames_of(Path(run))
+    labels, notes = masks_of_frames(paths, frames, code)
+    if spacing_mm is None:
+        return Drawn(labels, Space.of_grid(frames.grid), frames.folder, frames, notes)
+    if frames.grid.unit == "mm":
+        raise RequestError(f"the run states the size of a pixel, {frames.grid.spacing} mm: leave --spacing-mm out")
+    return Drawn(labels, Space.of_spacing(tuple(spacing_mm), "mm"), frames.folder, frames, notes)
+
+
+def follow(
+    drawn: Drawn, settings: TrackSettings, outlines: bool, code: int | None, progress: Progress
+) -> tuple[TrackFiles, list[np.ndarray]]:
+    """(rows of all dates; of volumes, and of frames of a run, the track of every pixel at each time)."""
+    from pipelines.products.track_files import TrackFiles
+    from pipelines.tracking.tracks import Tracker
+
+    files, tracker, ids = TrackFiles(drawn.space, outlines), Tracker(drawn.space, settings), list[np.ndarray]()
+    is_kept = drawn.frames is not None or volumes_of(drawn.masks) is not None
+    total = len(drawn.masks) if isinstance(drawn.masks, list) else 0
+    for done, one in enumerate(dated_masks(drawn.masks, code), start=1):
+        tracked = tracker.advance(one.mask_YX, one.date, one.seen_YX)
+        files.add(tracked)
+        ids += [tracked.track_of_pixel] if is_kept else []
+        progress(done, max(total, done))
+    return files, ids
 
 
 def masks_of(paths: Sequence[Path], pattern: str | None, spacing_mm: Sequence[float] | None) -> tuple[Masks, Space]:
@@ -131,15 +187,29 @@ def dated_masks(masks: Masks, code: int | None) -> Iterator[DatedMask]:
     return read_volume_masks(masks, code) if isinstance(masks, NiftiSource) else read_masks(masks, code)
 
 
-def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], volumes: NiftiSource) -> list[str]:
+def volumes_of(masks: Masks) -> tuple[Grid, Sequence[np.datetime64]] | None:
+    """(grid of the volumes, their times, NaT where these are not known); None for images."""
+    from pipelines.sources.nifti import NiftiSource
+    from pipelines.tracking.label_series import LabelSeries
+    from pipelines.tracking.volume_masks import times_of
+
+    if isinstance(masks, NiftiSource):
+        return masks.native_grid(), times_of(masks)
+    if isinstance(masks, LabelSeries) and masks.grid is not None and masks.grid.is_volume:
+        return masks.grid, [time if isinstance(time, np.datetime64) else np.datetime64("NaT", "ns") for time in masks.times]
+    return None
+
+
+def write_track_volumes(folder: Path, ids: Sequence[np.ndarray], grid: Grid, times: Sequence[np.datetime64]) -> list[str]:
     """Names of the NIfTI file with the track of every voxel and time, 0 for none, and of the page that shows it."""
     from pipelines.products.nifti import write_nifti
     from pipelines.products.viewer import Layer, write_viewer
+    from pipelines.products.volume_products import seconds_between
 
-    times = [scene.observed_utc for scene in volumes.list_scenes().scenes]
-    step_s = float(np.median(np.diff(times) / np.timedelta64(1, "s")))
-    write_nifti(folder / TRACK_VOLUMES, ids, volumes.native_grid(), times, step_s, "driftline track of each voxel")
-    shown = [] if is_elapsed(times[0]) else [iso_utc(time) for time in times]  # undated masks are numbered
+    is_known = not np.isnat(times[0])
+    step_s = seconds_between(times) if is_known else None
+    write_nifti(folder / TRACK_VOLUMES, ids, grid, times, step_s, "driftline track of each voxel")
+    shown = [iso_utc(time) for time in times] if is_known else []  # masks without a time are numbered
     tracks = Layer(folder / TRACK_VOLUMES, "track of each voxel", shown, kind="labels")
     write_viewer(folder / VIEWER, "Tracks", counted(len(times), "time"), [tracks])
     return [TRACK_VOLUMES, VIEWER]
@@ -166,19 +236,22 @@ def config_of(folder: Path) -> Json:
     return content if isinstance(content, dict) else {}
 
 
-def record_of(out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str) -> Json:
+def record_of(
+    out: Path, tables: Tables, written: Sequence[str], settings: TrackSettings, unit: str, notes: Sequence[str]
+) -> Json:
     """What `track.json` holds: counts, where the files lie, and lines for a person."""
-    tracks, last = len(tables.tracks), tables.last
+    tracks, last, seg = len(tables.tracks), tables.last, [name for name in written if name.endswith(".dcm")]
     message = f"{counted(tracks, 'track')} through {counted(tables.dates, 'date')}"
     least = f" (objects of at least {settings.least_size:.10g} {unit})" if settings.least_size else ""
     return {
         "message": message,
         "lines": [
             f"{message}: " + ", ".join(f"{count} {kind}" for kind, count in tables.counts.items()) + least,
-            *(["sizes are in pixels: PNG files state no other; --spacing-mm Y,X gives mm"] if unit.startswith("px") else []),
+            *([PIXELS + OF_RUN * (INDEX not in written)] if unit.startswith("px") else []),
             f"table:   {out / 'objects.csv'} ({len(tables.objects)} rows), {out / 'events.csv'}, {out / 'tracks.csv'}",
-            f"picture: {out / 'tracks.png'}",
-            *([f"viewer:  {out / VIEWER}"] if VIEWER in written else []),
+            *(f"{what + ':':<8} {out / name}" for what, name in SHOWN.items() if name in written),
+            *([f"DICOM SEG: {out / seg[0]}" + f" and {len(seg) - 1} more" * (len(seg) > 1)] if seg else []),
+            *(f"note: {note}" for note in notes),
         ],
         "dates": tables.dates,
         "tracks": tracks,

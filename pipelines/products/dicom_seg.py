@@ -23,12 +23,12 @@ from pipelines.files import write_bytes
 from pipelines.sources.dicom_files import require_pydicom, without_warnings
 from pipelines.sources.dicom_references import FrameReference, ReferencedSeries
 from pipelines.tracking.label_series import values_in
+from pipelines.tracking.seg_files import NO_DATE
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom import Dataset
 
-NO_DATE = "19000101"  # of content whose source states none: the element may not be empty
 PATIENT_AND_STUDY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
     "ReferringPhysicianName",

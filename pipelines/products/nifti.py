@@ -24,13 +24,19 @@ LEVEL = 4  # of gzip: close to the size of 9, at a third of the time
 
 
 def write_nifti(
-    path: Path, slabs: Iterable[np.ndarray], grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: str = ""
+    path: Path,
+    slabs: Iterable[np.ndarray],
+    grid: Grid,
+    times_T: Sequence[np.datetime64],
+    step_s: float | None,
+    about: str = "",
 ) -> None:
     """Writes float32 volumes (t, z, y, x), or images (t, y, x), as one .nii.gz of (x, y, z, t).
 
     `slabs` (some slices, y, x), or (some rows, x), come in order of t and of the first axis. sform and qform are the affine of
-    `grid`, none where no file states a position; xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times,
-    and `toffset` the first time where times count from the first frame. The bytes depend on the arguments alone.
+    `grid`, none where no file states a position; xyzt units are mm and s, `pixdim[4]` is `step_s`, seconds between two times
+    (None: not known, then it is 0 of an unknown unit, and `times_T` may be NaT), and `toffset` the first time where times count
+    from the first frame. The bytes depend on the arguments alone.
 
     Raises StorageFull.
     """
@@ -50,7 +56,7 @@ def affine_ras(grid: Grid) -> np.ndarray:
     return np.vstack([LPS_TO_RAS @ grid.matrix_of_centres, [0, 0, 0, 1]])
 
 
-def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: str) -> bytes:
+def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float | None, about: str) -> bytes:
     """The header and the empty list of extensions, 352 bytes."""
     try:
         from nibabel.nifti1 import Nifti1Header
@@ -60,7 +66,7 @@ def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: 
     header.set_data_dtype(np.float32)
     sizes, spacing = grid.shape[::-1], grid.spacing[::-1]
     header.set_data_shape((*sizes, *[1] * (3 - len(sizes)), len(times_T)))
-    header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown", "sec")
+    header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown", "unknown" if step_s is None else "sec")
     if isinstance(grid.frame, PatientFrame):
         affine = affine_ras(grid)
         header.set_sform(affine, code=ALIGNED)
@@ -68,7 +74,7 @@ def _header(grid: Grid, times_T: Sequence[np.datetime64], step_s: float, about: 
         if np.abs(directions.T @ directions - np.eye(3)).max() < SHEAR:  # a quaternion has no shear
             header.set_qform(affine, code=ALIGNED, strip_shears=True)
     spacing = (*spacing, *[1.0] * (3 - len(spacing)))
-    header["pixdim"][1:5] = [*spacing, float(f"{step_s:.5g}")]  # days as float64 are exact to a microsecond
+    header["pixdim"][1:5] = [*spacing, float(f"{step_s or 0:.5g}")]  # days as float64 are exact to a microsecond
     header["toffset"] = _offset(times_T[0])
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["descrip"] = about.encode("ascii", "replace")[:79]

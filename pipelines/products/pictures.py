@@ -28,7 +28,8 @@ from pipelines.products.slices import SliceView
 
 MOST_COLUMNS = 6
 MINUTE = np.timedelta64(60, "s")
-NOT_SEEN = "#2f4a6d"  # in images of a patient, which are grey themselves
+NOT_SEEN = "#1f7a4d"  # in images of a patient: no scale here has green (values: grey, errors: red and blue, intervals: to yellow)
+NOT_SEEN_NOTE = "Green: not observed."
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def draw_quicklook(maps: Maps, path: Path, title: str, subtitle: str = "") -> No
         for number, row in enumerate(rows):
             _draw_row(figure, grid, number, row, maps)
         draw_scale(figure.axes[0], extent_of(maps.grid), unit)
-        missing = "Grey" if maps.grid.is_on_earth else "Blue"
+        missing = "Grey: not observed." if maps.grid.is_on_earth else NOT_SEEN_NOTE
         north = "" if maps.grid.is_straight else f", {north_text(maps.grid)}"
         frame = f"{crs}, ticks in {unit}{north}" if maps.grid.is_on_earth else ""
-        notes = [f"{missing}: not observed.", flat_widths(maps), frame]
+        notes = [missing, flat_widths(maps), frame]
         figure.text(0.22 / size_x, 1 - 0.86 / size_y, maps.note, size=8, color=MUTED, va="center")
         figure.text(0.22 / size_x, 0.16 / size_y, "   ".join(note for note in notes if note), size=8, color=MUTED, va="center")
 
@@ -212,7 +213,7 @@ def draw_three_planes(
             bar.outline.set_linewidth(0.4)
             bar.ax.tick_params(labelsize=8, length=2, width=0.5)
             bar.set_label(label(variable, unit), size=8.5)
-        note = "Letters: right, left, anterior, posterior, head, feet of the patient. Blue: not observed."
+        note = f"Letters: right, left, anterior, posterior, head, feet of the patient. {NOT_SEEN_NOTE}"
         figure.text(0.22 / size_x, 0.16 / size_y, note, size=8, color=MUTED, va="center")
 
 

@@ -17,7 +17,7 @@ import shapely
 from pipelines.products.polygons import outlines_of, write_geojson
 from pipelines.products.track_plot import draw_tracks
 from pipelines.tracking.objects import Space
-from pipelines.tracking.table import event_rows, object_rows, size_columns, tables_of
+from pipelines.tracking.table import event_rows, object_rows, size_columns, tables_of, time_column
 from pipelines.tracking.tracks import TrackedDate
 
 EVENT_ORDER = ("new", "grown", "shrunk", "gone", "merged", "split", "stable", "not seen", "first seen")
@@ -43,8 +43,8 @@ class Tables:
 
     @property
     def last(self) -> pd.DataFrame:
-        """The objects of the last date (or step) that has any."""
-        times = self.objects["date" if "date" in self.objects else "step"]
+        """The objects of the last time that has any."""
+        times = self.objects[time_column(self.objects)]
         return self.objects[times == times.max()]
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from pipelines.products.canvas import INK, MUTED, drawing, tidy, title
 from pipelines.products.layers import GREY
 from pipelines.tracking.objects import Space
-from pipelines.tracking.table import size_columns
+from pipelines.tracking.table import size_columns, time_column
 
 # Okabe & Ito (2008): told apart with any colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7a5c1e", "#5b6570")
@@ -25,6 +25,7 @@ OTHER = "#b7bdc4"
 # from a grey that stands out from paper (there on one date) on: what came late is there on few
 THERE = LinearSegmentedColormap.from_list("there", ["#ccd2d8", "#929ca6"])
 HALO = [withStroke(linewidth=2.2, foreground="white")]
+TIME_LABELS = {"date": "date (UTC)", "seconds": "seconds since the first frame"}
 MARKS = {"new": "^", "gone": "X", "merged": "D", "split": "s"}
 
 Colours = Mapping[int, str]  # track -> colour, of those that have one
@@ -38,11 +39,10 @@ def draw_tracks(
     The largest tracks have a colour and a number, the others are grey. `backdrop_YX`: on how many dates each pixel was part of an
     object, drawn below the paths (for volumes: looked at along z). Hollow points: not seen on that date, size as last seen.
     """
-    time = "date" if "date" in objects else "step"
+    time = time_column(objects)
     size = size_columns(space)[0]
     factor, unit = size_scale(float(objects[size].max()), space.unit, "²" if space.axes == 2 else "³")
-    largest = objects.groupby("track_id")[size].max().sort_values(ascending=False, kind="stable").index[: len(COLOURS)]
-    colour_of = dict(zip(sorted(largest), COLOURS, strict=False))
+    colour_of = colours_of(objects, size)
     with drawing(path, (12.4, 5.4)) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         figure.suptitle(heading, size=13, weight="bold", x=0.01, ha="left")
@@ -54,6 +54,12 @@ def draw_tracks(
         key = _key(colour_of, objects.track_id.nunique())
         figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=8.5, handletextpad=0.3,
                       columnspacing=1.2)  # fmt: skip
+
+
+def colours_of(objects: pd.DataFrame, size: str) -> Colours:
+    """The colours of the largest tracks, by the column `size`."""
+    largest = objects.groupby("track_id")[size].max().sort_values(ascending=False, kind="stable").index[: len(COLOURS)]
+    return dict(zip(sorted(largest), COLOURS, strict=False))
 
 
 def size_scale(largest: float, unit: str, power: str) -> tuple[float, str]:
@@ -78,12 +84,12 @@ def _draw_sizes(axes: Axes, objects: pd.DataFrame, events: pd.DataFrame, time: s
     _mark_events(axes, objects, events, time, size, colour_of)
     _number(axes, objects[objects.track_id.isin(list(colour_of))], time, size, colour_of)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("date (UTC)" if time == "date" else "step")
+    axes.set_xlabel(TIME_LABELS.get(time, time))
     tidy(axes, "both")
     if time == "date":
         axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
         axes.tick_params(axis="x", labelsize=8)
-    else:
+    elif time == "step":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -97,7 +103,7 @@ def _mark_events(axes: Axes, objects: pd.DataFrame, events: pd.DataFrame, time: 
         for track_id in {event.track_id, *others} - lines.keys():
             own = objects[objects.track_id == track_id]
             lines[track_id] = own[time].to_numpy(), own[size].to_numpy()
-        at = np.datetime64(event.date) if time == "date" else event.step
+        at = np.datetime64(event.date) if time == "date" else getattr(event, time)
         x, y = lines[event.track_id]
         here = y[x == at]
         height = float(here[0]) if here.size else 0.0

@@ -114,7 +114,6 @@ def _context(forecast: ForecastFields, indices: Sequence[int], variable: int) ->
 
 def _index(forecast: ForecastFields, card: ModelCard, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
     request, lineage, grid = forecast.request, forecast.lineage, forecast.request.grid
-    undated = is_elapsed(request.target_utc[0])
     return {
         "driftline_index": 1,
         "name": forecast.name,
@@ -122,25 +121,26 @@ def _index(forecast: ForecastFields, card: ModelCard, files: Sequence[dict[str, 
         "files": [*files, {"file": MEASUREMENTS, "role": "measurements"}],
         "target_times": request.targets_iso,
         "issued": lineage.issued_utc,
-        "time_origin": "unknown: seconds since the first frame" if undated else "UTC",
+        "time_origin": time_origin(request.target_utc[0]),
         "interval": forecast.interval,
-        "grid": {
-            "axes": list(grid.dims),
-            "shape": list(grid.shape),
-            "spacing": list(grid.spacing),
-            "unit": grid.unit,
-            **_position(grid),
-        },
+        "grid": grid_facts(grid),
         "lineage": asdict(lineage),
         "metrics": dict(forecast.metrics),
         "model": {**asdict(card), "weights": card.weights.name},
     }
 
 
-def _position(grid: Grid) -> dict[str, Any]:
+def time_origin(first: np.datetime64) -> str:
+    """What an index says of its times."""
+    return "unknown: seconds since the first frame" if is_elapsed(first) else "UTC"
+
+
+def grid_facts(grid: Grid) -> dict[str, Any]:
+    """What an index says of a grid: axes, shape, spacing, unit, and its affine where it has a position."""
+    facts = {"axes": list(grid.dims), "shape": list(grid.shape), "spacing": list(grid.spacing), "unit": grid.unit}
     if not isinstance(grid.frame, PatientFrame):
-        return {"position": "unknown: no file states one"}
-    return {"affine_ras_mm": affine_ras(grid).tolist(), "affine_of": "voxel centres, index order x, y, z"}
+        return {**facts, "position": "unknown: no file states one"}
+    return {**facts, "affine_ras_mm": affine_ras(grid).tolist(), "affine_of": "voxel centres, index order x, y, z"}
 
 
 # ---------------------------------------------------------------- measurements

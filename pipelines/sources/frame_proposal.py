@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calendar import elapsed_text, format_span, is_elapsed, iso_utc
+from pipelines.calendar import elapsed_text, format_span, is_elapsed, iso_utc, median_step_days
 from pipelines.errors import RequestError
 from pipelines.scene import Band
 from pipelines.sources.containers import SUFFIXES
@@ -20,6 +20,7 @@ from pipelines.sources.image_bands import ImageRequest
 from pipelines.sources.image_folder import ImageFolderSource
 from pipelines.sources.source import Listing
 from pipelines.sources.video import VideoSource, clips_in
+from pipelines.sources.volume_proposal import model_of, opening, samples_of
 
 FEWEST_FRAMES = 5
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")  # TIFF may be georeferenced, and is what `kind: folder` is for
@@ -84,40 +85,23 @@ def _lines(
     source: VideoSource | ImageFolderSource, listing: Listing, name: str, kind: str, written_as: str, of_kind: list[str]
 ) -> Iterator[str]:
     times, shape = [scene.observed_utc for scene in listing.scenes], source.native_grid().shape
-    count, step = len(times), float(np.median(np.diff(np.array(times, "datetime64[ns]")).astype(np.int64))) / 86_400e9
+    count, step = len(times), median_step_days(np.array(times))
     validation, test = int(0.6 * count), int(0.8 * count)
     yield f"# Proposed from a {'video' if kind == 'video' else 'folder of pictures'}: {count} frames, {format_span(step)} apart,"
     sizes = f"{shape[0]} x {shape[1]} pixels (rows x columns) of {source.dtype()}"
     yield f"# {sizes}, without a position. Every value may be changed."
     yield from (f"# note: {note}" for note in listing.notes)
-    yield from (
-        f"name: {json.dumps(name)}",
-        "task: forecast",
-        "",
-        "source:",
-        f"  kind: {kind}",
-        f"  path: {json.dumps(written_as)}",
-    )
-    yield from of_kind
+    yield from (*opening(name, kind, written_as), *of_kind)
     yield "  bands: [gray]  # or [red, green, blue]"
     yield f"  # mask: [{{box: [0, 0, {max(1, shape[0] // 20)}, {shape[1]}]}}]  # texts, borders: rows and columns, from and to"
     yield "  # pixel_mm: [0.1, 0.1]  # size of a pixel (y, x), where it is known"
-    yield from ("", "samples:", "  variables:", "    - {name: gray, formula: band, bands: [gray]}")
-    yield f"  context: {max(1, min(5, int(0.2 * count)))}  # frames that a forecast is made from"
-    yield "  horizon: 1  # frames that are forecast"
+    yield from samples_of("gray", "frames", context=max(1, min(5, int(0.2 * count))), horizon=1)
     yield from ("", "split:                 # blocks of pixels and ranges of time")
     yield f"  block_px: {int(np.clip(min(shape) // 4, 8, 128))}"
     yield f"  buffer_px: {2 if min(shape) >= 128 else 1}"
     yield from (f"  validation_from: {_moment(times[validation])}", f"  test_from: {_moment(times[test])}")
-    yield from (
-        "",
-        "model:",
-        "  baseline: persistence  # the baseline that the network corrects",
-        "  hidden: [16]",
-        "  members: 1",
-    )
-    yield from ("", "training:", "  epochs: 10", "", "evaluation:", "  baselines: [persistence, optical_flow, gradient_boosting]")
-    yield "  must_beat: [persistence, optical_flow]"
+    yield from model_of(epochs=10)
+    yield from ("  baselines: [persistence, optical_flow, gradient_boosting]", "  must_beat: [persistence, optical_flow]")
 
 
 def _moment(time: np.datetime64) -> str:

@@ -211,6 +211,17 @@ def _corner_difference(one: np.ndarray, other: np.ndarray, shape_xyz: tuple[int,
 # ---------------------------------------------------------------- when it was
 
 
+def stated_frame_time(path: Path) -> float | None:
+    """Seconds between two volumes where the header states them, with a unit, and they can be; else None."""
+    try:
+        header = _parse(path, "the file")
+        number, unit = float(str(header["pixdim"][4])), header.get_xyzt_units()[1]
+    except SceneRefused:
+        return None
+    seconds = number * SECONDS.get(unit, np.nan)
+    return seconds if unit != "unknown" and SHORTEST_S <= seconds <= LONGEST_S else None
+
+
 def _frame_time(header: Nifti1Header, frames: int, label: str, asked: float | None) -> tuple[float | None, list[str]]:
     """Seconds between two volumes, and notes. Raises SceneRefused(no-date) for what is missing or cannot be."""
     if frames == 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calendar import UNKNOWN_ORIGIN, elapsed_text, format_span
+from pipelines.calendar import UNKNOWN_ORIGIN, elapsed_text, format_span, median_step_days
 from pipelines.errors import RequestError
 from pipelines.scene import Band
 from pipelines.sources.dicom import DicomSource, list_series
@@ -71,48 +71,52 @@ def _lines(
     times = [scene.observed_utc for scene in listing.scenes]
     grid, count = source.native_grid(), len(times)
     shape, spacing = (" x ".join(f"{v:.5g}" for v in values) for values in (grid.shape, grid.spacing))
-    step = float(np.median(np.diff(np.array(times, "datetime64[ns]")).astype(np.int64))) / 86_400e9
     horizon = max(1, count // 10)
     context = max(1, min(10, int(0.3 * count)))
     validation = min(max(context + horizon, int(0.6 * count)), count - 2 * horizon)
     test = min(max(validation + horizon, int(0.8 * count)), count - horizon)
     ends = f"over {_since(times, count - 1)}"  # no dates: they identify
-    yield f"# Proposed from {TITLES[kind]}: {count} times, {ends}, {format_span(step)} apart;"
+    yield f"# Proposed from {TITLES[kind]}: {count} times, {ends}, {format_span(median_step_days(np.array(times)))} apart;"
     noun = "voxels" if grid.is_volume else "pixels"
     yield f"# {shape} {noun} ({', '.join(grid.dims)}) of {spacing} {grid.unit}. Every value may be changed."
     yield from (f"# note: {note}" for note in listing.notes)
     yield from (f"# refused: {refusal.reason}, {refusal.detail}" for refusal in listing.refused[:3])
-    yield from (
-        f"name: {json.dumps(name)}",
-        "task: forecast",
-        "",
-        "source:",
-        f"  kind: {kind}",
-        f"  path: {json.dumps(written_as)}",
-    )
+    yield from opening(name, kind, written_as)
     if chosen:
         yield f"  series: {json.dumps(chosen)}  # the one with the most times, of:"
         yield from (f"  #   {line.strip()}" for line in others)
     yield "  bands: [intensity]  # the name of the one band"
     yield "  # frame_time: 2.0   # seconds between two volumes, where the files do not say it, or say it wrongly"
-    yield from ("", "samples:", "  variables:", "    - {name: intensity, formula: band, bands: [intensity]}")
-    yield f"  context: {context}  # times that a forecast is made from"
-    yield f"  horizon: {horizon}  # times that are forecast"
+    yield from samples_of("intensity", "times", context, horizon)
     yield from ("", "split:                 # blocks of voxels and ranges of time")
     yield f"  block_px: {int(np.clip(min(grid.shape_yx) // 4, 8, 64))}"
     yield f"  buffer_px: {1 if grid.shape[0] > 2 else 0}"
     yield f"  validation_from: {_since(times, validation)}  # since the first frame: dates of patients are moved"
     yield f"  test_from: {_since(times, test)}"
-    yield from (
-        "",
-        "model:",
-        "  baseline: persistence  # the baseline that the network corrects",
-        "  hidden: [16]",
-        "  members: 1",
-    )
-    yield from ("", "training:", "  epochs: 20", "", "evaluation:")
+    yield from model_of(epochs=20)
     yield "  baselines: [persistence, gradient_boosting]  # climatology and harmonics are of the year's seasons"
     yield "  must_beat: [persistence]"
+
+
+def opening(name: str, kind: str, written_as: str) -> tuple[str, ...]:
+    """The first lines of a config of frames or volumes."""
+    source = ("source:", f"  kind: {kind}", f"  path: {json.dumps(written_as)}")
+    return (f"name: {json.dumps(name)}", "task: forecast", "", *source)
+
+
+def samples_of(band: str, noun: str, context: int, horizon: int) -> tuple[str, ...]:
+    """Those of the samples: one variable, the band itself."""
+    lengths = (
+        f"  context: {context}  # {noun} that a forecast is made from",
+        f"  horizon: {horizon}  # {noun} that are forecast",
+    )
+    return ("", "samples:", "  variables:", f"    - {{name: {band}, formula: band, bands: [{band}]}}", *lengths)
+
+
+def model_of(epochs: int) -> tuple[str, ...]:
+    """Those of model and training, and the heading of the evaluation."""
+    model = ("model:", "  baseline: persistence  # the baseline that the network corrects", "  hidden: [16]", "  members: 1")
+    return ("", *model, "", "training:", f"  epochs: {epochs}", "", "evaluation:")
 
 
 def _since(times: list[np.datetime64], index: int) -> str:

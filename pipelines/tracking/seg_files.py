@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.calendar import is_elapsed
+from pipelines.calendar import UNKNOWN_ORIGIN, is_elapsed
 from pipelines.errors import RequestError
 from pipelines.grid import Grid, ImagePlane, PatientFrame
 from pipelines.sources.dicom_files import is_dicom, keyed_uid, require_pydicom, without_warnings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+NO_DATE = "19000101"  # of content whose source states none: the element may not be empty
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,8 @@ def read_seg(paths: Sequence[Path]) -> LabelSeries:
         raise RequestError(
             f"{len(seconds) - len(set(seconds))} segmentations are of a time that another one has; keep one of each"
         )
-    times: list[Any] = seconds
-    if first.start is not None and not is_elapsed(first.start):
-        times = [first.start + np.timedelta64(round((one - seconds[0]) * 1e9), "ns") for one in seconds]
+    start = UNKNOWN_ORIGIN if first.start is None or is_elapsed(first.start) else first.start
+    times = [start + np.timedelta64(round((one - seconds[0]) * 1e9), "ns") for one in seconds]
     return LabelSeries(np.concatenate([part.labels for part in parts]), first.grid, times, first.names)
 
 
@@ -88,7 +88,9 @@ def _read(path: Path, label: str, has_others: bool) -> _Part:
     seconds = tuple(sorted({offset or 0.0 for offset in offsets}))
     if len(seconds) != len(labels):
         raise RequestError(f"{label} has frames of {len(seconds)} times where {len(labels)} are expected")
-    return _Part(labels, seconds, grid, names, parse_moment(content.get("ContentDate"), content.get("ContentTime")))
+    date = content.get("ContentDate")
+    start = None if date == NO_DATE else parse_moment(date, content.get("ContentTime"))
+    return _Part(labels, seconds, grid, names, start)
 
 
 def _offset(item: Dataset) -> float | None:

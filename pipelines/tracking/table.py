@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.calendar import elapsed_seconds, is_elapsed
 from pipelines.tracking.objects import Space
 from pipelines.tracking.tracks import TrackedDate, When
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]  # column -> value
+TIMES = ("date", "seconds", "step")  # the column of time: UTC, since the first frame, or the number of the mask
 EVENT_COLUMNS = ("track_id", "event", "others", "change")
 TRACK_COLUMNS = ("track_id", "began", "parents", "ended", "dates", "dates_seen")
 
@@ -25,8 +27,16 @@ def size_columns(space: Space) -> tuple[str, str, str, str, str]:
     return size, outline, f"major_{unit}", f"minor_{unit}", f"moved_{unit}"
 
 
-def time_column(when: When) -> str:
-    return "date" if isinstance(when, np.datetime64) else "step"
+def time_of(when: When) -> Row:
+    """The column of time of a row, and its value."""
+    if not isinstance(when, np.datetime64):
+        return {"step": when}
+    return {"seconds": elapsed_seconds(when)} if is_elapsed(when) else {"date": when}
+
+
+def time_column(table: pd.DataFrame) -> str:
+    """The one of `TIMES` that a table has; "date" if it is empty."""
+    return next((name for name in TIMES if name in table), TIMES[0])
 
 
 def object_rows(tracked: TrackedDate, space: Space) -> list[Row]:
@@ -35,14 +45,14 @@ def object_rows(tracked: TrackedDate, space: Space) -> list[Row]:
     Where `event` is "not seen", sizes and place are those last seen. `change` is relative to the size that grown and shrunk
     compare with. Pixel columns are zero-based; a box ends one past its last pixel.
     """
-    shapes, time = tracked.shapes, time_column(tracked.when)
+    shapes = tracked.shapes
     numbers = (shapes.size_N, shapes.outline_N, shapes.major_N, shapes.minor_N, tracked.moved_N)
     world = space.world(shapes.centroid_ND)
     lonlat = space.lonlat(shapes.centroid_ND) if space.grid is not None else np.empty((len(shapes), 0))
     axes = ("row", "column") if space.axes == 2 else ("slice", "row", "column")
     rows = []
     for n in range(len(shapes)):
-        row: Row = {time: tracked.when, "track_id": tracked.track_id_N[n], "event": tracked.event_N[n]}
+        row: Row = {**time_of(tracked.when), "track_id": tracked.track_id_N[n], "event": tracked.event_N[n]}
         row |= {"parents": _ids(tracked.parents_N[n])}
         row |= {name: float(values[n]) for name, values in zip(size_columns(space), numbers, strict=True)}
         row |= {"change": np.nan if tracked.change_N[n] is None else tracked.change_N[n]}
@@ -58,7 +68,7 @@ def event_rows(tracked: TrackedDate) -> list[Row]:
     """One row per event of a date; `others` are the tracks that ended in it (merged) or came out of it (split)."""
     return [
         {
-            time_column(event.when): event.when,
+            **time_of(event.when),
             "track_id": event.track_id,
             "event": event.kind,
             "others": _ids(event.others),
@@ -79,8 +89,8 @@ def tables_of(objects: list[Row], events: list[Row], space: Space) -> tuple[pd.D
     """(objects, events, tracks) as data frames, by date and then by track; times are datetime64[ns] UTC, or numbers."""
     import pandas as pd
 
-    time = next((name for row in objects[:1] for name in ("date", "step") if name in row), "date")
     object_table = pd.DataFrame(objects)
+    time = time_column(object_table)
     event_table = pd.DataFrame(events, columns=[time, *EVENT_COLUMNS])
     for table in (object_table, event_table):
         if time == "date" and len(table):

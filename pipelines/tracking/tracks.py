@@ -83,6 +83,12 @@ class TrackedDate:
     events: tuple[Event, ...]
     label: np.ndarray
 
+    @property
+    def track_of_pixel(self) -> np.ndarray:
+        """The number of the track of each pixel, 0: none; unsigned integers."""
+        numbers = np.array([0, *self.track_id_N])
+        return np.asarray(numbers.astype(np.min_scalar_type(int(numbers.max())))[self.label])
+
 
 class Tracker:
     """Carries identities from date to date; holds the last state of every pixel and nothing older."""

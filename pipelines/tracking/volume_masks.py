@@ -11,10 +11,11 @@ from pipelines.calendar import is_elapsed
 from pipelines.errors import RequestError
 from pipelines.scene import Band
 from pipelines.sources.nifti import NiftiSource, is_nifti
+from pipelines.sources.nifti_header import stated_frame_time
 from pipelines.tracking.mask_files import SUFFIXES, DatedMask
 
 MASK = Band("mask")
-STEP_S = 1.0  # between files that are only numbered: they are counted, no time is shown
+STEP_S = 1.0  # puts volumes in order where nothing states their times; it is not shown
 
 
 def find_volumes(paths: Sequence[Path], pattern: str | None = None) -> NiftiSource | None:
@@ -29,7 +30,15 @@ def find_volumes(paths: Sequence[Path], pattern: str | None = None) -> NiftiSour
     path = paths[0]
     has_rasters = path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.rglob("*"))
     is_series = bool(named) or (path.is_dir() and not has_rasters and any(map(is_nifti, path.rglob("*"))))
-    return NiftiSource(path, MASK, pattern or "", STEP_S) if is_series else None
+    step_s = (stated_frame_time(path) if path.is_file() else None) or STEP_S
+    return NiftiSource(path, MASK, pattern or "", step_s) if is_series else None
+
+
+def times_of(source: NiftiSource) -> list[np.datetime64]:
+    """The times of the masks, NaT where nothing states them: numbered files, a header without a time or its unit."""
+    times = [scene.observed_utc for scene in source.list_scenes().scenes]
+    is_stated = source.path.is_file() and stated_frame_time(source.path) is not None
+    return times if is_stated or not any(map(is_elapsed, times)) else [np.datetime64("NaT", "ns")] * len(times)
 
 
 def read_volume_masks(source: NiftiSource, code: int | None = None) -> Iterator[DatedMask]:
@@ -46,11 +55,11 @@ def read_volume_masks(source: NiftiSource, code: int | None = None) -> Iterator[
         value for scene in listing.scenes for value in np.unique(_codes(source.read(scene, grid, ("mask",), "nearest")[0])[0])
     }
     has_objects = len(codes - {0}) > 1
+    times = times_of(source)
     for number, scene in enumerate(listing.scenes):
         values, seen = _codes(source.read(scene, grid, ("mask",), "nearest")[0])
         mask = values == code if code is not None else values if has_objects else values != 0
-        when = number if is_elapsed(scene.observed_utc) else scene.observed_utc
-        yield DatedMask(when, mask, None if seen.all() else seen, scene.id)
+        yield DatedMask(number if np.isnat(times[number]) else times[number], mask, None if seen.all() else seen, scene.id)
 
 
 def _codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

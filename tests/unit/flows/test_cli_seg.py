@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.cli_seg import parse_class
+from flows.seg import parse_class
 from pipelines.errors import RequestError
 from pipelines.products.dicom_seg import Code, SegmentClass
 

@@ -1,0 +1,79 @@
+"""The command that tracks the objects of masks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import verbs
+from flows.cli_options import AsJson
+from flows.cli_seg import Classes, MadeBy
+from flows.terminal import Bars, show
+from pipelines.errors import RequestError
+
+
+def track(
+    masks: Annotated[
+        list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
+    ],
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder of the tables and pictures; default: track/ of the run, else runs/track"),
+    ] = None,
+    code: Annotated[int | None, typer.Option(help="the mask value of the objects; default: everything but 0 and nodata")] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(
+            help="smaller objects are left out, in m2 (mm2 with --spacing-mm, px2); default: 0, or of the run min_area_px"
+        ),
+    ] = None,
+    grow: Annotated[
+        float, typer.Option(help="an object counts as grown or shrunk if its size changes by more than this share")
+    ] = 0.1,
+    farthest: Annotated[float | None, typer.Option(help="how far an object may move between dates without overlap, in m")] = None,
+    spacing_mm: Annotated[
+        str | None,
+        typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
+    ] = None,
+    outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG"
+        ),
+    ] = None,
+    classes: Classes = None,
+    made_by: MadeBy = "AUTOMATIC",
+    json_: AsJson = False,
+) -> int | None:
+    """Track every object from date to date: size, shape, position; new, grown, shrunk, gone, merged, split.
+
+    Nodata pixels count as not observed: an object under cloud is reported as not seen, never as gone.
+
+    \b
+    Examples:
+      driftline track runs/demo-change
+      driftline track masks/ --pattern "lake_{date:%Y-%m-%d}.tif" --min-size 500
+      driftline track frames/ --spacing-mm 0.5,0.5
+      driftline track labels/ --pattern "label_{frame}.png"
+      driftline track ventricle/ --run runs/echo --class "255=left ventricle" --made-by MANUAL
+    """
+    from flows.seg import segments_of
+    from flows.track import track as track_masks
+
+    if run is None and (classes or made_by != "AUTOMATIC"):
+        raise RequestError(
+            "--class and --made-by are of the DICOM SEG that --run RUN writes; without a run: `driftline export-seg`"
+        )
+    segments = segments_of(classes or (), made_by) if run is not None else None
+    spacing = None if spacing_mm is None else verbs.parse_spacing(spacing_mm)
+    with Bars().step("track", "follow the objects") as progress:
+        record = track_masks(
+            masks, out, pattern=pattern, code=code, spacing_mm=spacing, outlines=outlines, min_size=min_size, grow=grow,
+            farthest=farthest, run=run, segments=segments, progress=progress,
+        )  # fmt: skip
+    return show(record, record["lines"], json_)

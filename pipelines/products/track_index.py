@@ -1,0 +1,62 @@
+"""`index.json` of tracked frames or volumes: which files there are, their times and their grid; what the report shows of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.calendar import iso_utc
+from pipelines.cube.store import release
+from pipelines.grid import Grid
+from pipelines.products.json_values import plain
+from pipelines.products.section import Picture, Section
+from pipelines.products.volume_products import grid_facts, time_origin
+
+ROLES = {
+    "objects.csv": "measurements: size, position and shape of every object at every time",
+    "events.csv": "events of every object",
+    "tracks.csv": "one row for every object",
+    "tracks.png": "size over time and positions",
+    "key_images.png": "the frames with the largest and the smallest objects",
+    "tracks.nii.gz": "track of each voxel, 0: none",
+    "viewer.html": "the tracks in a page for a browser",
+}
+SEGMENTATION = "DICOM SEG"
+MOST_SEG = 3  # links; of more files the folder
+
+
+def index_of(name: str, files: Sequence[str], grid: Grid, times: Sequence[np.datetime64], snapshot: str) -> dict[str, Any]:
+    """The content, ready for JSON. `files` are names below the folder of the index."""
+    listed = [{"file": file, "role": ROLES.get(file, SEGMENTATION if file.endswith(".dcm") else "")} for file in files]
+    content = {
+        "driftline_index": 1,
+        "name": name,
+        "kind": "tracks",
+        "files": listed,
+        "times": [iso_utc(time) for time in times],
+        "time_origin": time_origin(times[0]),
+        "grid": grid_facts(grid),
+        "lineage": {"cube_snapshot": snapshot, "driftline": release()},
+    }
+    return dict(plain(content))
+
+
+def tracks_section(run: Path) -> Section:
+    """What `driftline track --run` left in the folder of a run, with a link to each file; empty where there is nothing."""
+    folder = run / "track"
+    try:
+        files = {one["file"]: one["role"] for one in json.loads((folder / "index.json").read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}  # none, or not ours
+    there = {f"track/{file}": f"{Path(file).name}: {role}" for file, role in files.items() if (folder / file).is_file()}
+    segmentations = [path for path in there if path.endswith(".dcm")]
+    if len(segmentations) > MOST_SEG:
+        there = {path: text for path, text in there.items() if path not in segmentations}
+        there["track/seg/"] = f"seg: {SEGMENTATION}, {len(segmentations)} files"
+    pictures = [Picture(run / path, text) for path, text in there.items() if path.endswith(".png")]
+    links = {path: text for path, text in there.items() if not path.endswith(".png")}
+    return Section("tracks", "Tracked objects", pictures=pictures, links=links)
