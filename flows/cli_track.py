@@ -11,15 +11,22 @@ from flows.cli_seg import Classes, MadeBy
 from flows.terminal import Bars, show
 from pipelines.errors import RequestError
 
+Pattern = Annotated[
+    str | None, typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected")
+]
+OfRun = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG"
+    ),
+]
+
 
 def track(
     masks: Annotated[
         list[Path], typer.Argument(metavar="MASKS...", help="mask files, a folder of them, or runs/NAME of a monitoring run")
     ],
-    pattern: Annotated[
-        str | None,
-        typer.Option(help="where the date is in the names, e.g. {date:%Y%m%d}*.tif or {frame}.png; default: detected"),
-    ] = None,
+    pattern: Pattern = None,
     out: Annotated[
         Path | None,
         typer.Option(help="folder of the tables and pictures; default: track/ of the run, else runs/track"),
@@ -40,12 +47,7 @@ def track(
         typer.Option(metavar="Y,X", help="pixel size of images without a position on Earth, in mm; sizes are then mm2"),
     ] = None,
     outlines: Annotated[bool, typer.Option(help="also write the outlines as GeoParquet and GeoJSON")] = True,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="runs/NAME over the frames or volumes that the masks were drawn on: times, pixel size, DICOM SEG"
-        ),
-    ] = None,
+    run: OfRun = None,
     classes: Classes = None,
     made_by: MadeBy = "AUTOMATIC",
     json_: AsJson = False,

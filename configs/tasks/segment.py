@@ -9,6 +9,7 @@ from pydantic import Field
 
 from configs.labels import ClassLabelsConfig, SiteRasters
 from configs.networks import CHANGE_NETWORKS, PAIR_NETWORKS, PIXEL_KINDS, ClassModel
+from configs.privacy import OF_PLACES
 from configs.run import CubeRun, TrainingDefaults, VariableConfig
 from configs.schema import Finding, Fraction, Name, Sections, Seed, Strict, UtcDate
 from configs.sites import PairsConfig, SitesSource
@@ -107,6 +108,12 @@ class ClassPrediction(Strict):
     tile_px: int = Field(256, ge=16, description="side of the tiles: less memory, the same result")
 
     def check(self, sections: Sections) -> Iterator[Finding]:
+        kind = getattr(sections.get("source"), "kind", "")
+        if kind and kind not in OF_PLACES:
+            remedy = "follow masks of its frames or volumes: `driftline track MASKS --run runs/NAME`"
+            yield Finding(
+                ("source", "kind"), f"{kind} has no place on Earth, and class maps are published of places only", remedy
+            )
         if (self.start is None) != (self.stop is None):
             yield Finding(("prediction", "start"), "`start` and `stop` are given together or not at all")
 

@@ -92,13 +92,15 @@ def test_dicom_files_are_read_from_a_deidentified_copy(shared_data: Callable[[st
     assert any("read from a de-identified copy" in note for note in record["notes"])
 
 
-def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step_s", [1.5, None])
+def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path, step_s: float | None) -> None:
     masks = np.zeros((20, 18, 4, 3), "uint8")
     for t in range(3):
         masks[4 : 8 + t, 5:9, 1:3, t] = 1
     image = nibabel.Nifti1Image(masks, AFFINE)
-    image.header.set_xyzt_units("mm", "sec")
-    image.header["pixdim"][4] = 1.5
+    if step_s is not None:  # else 1 of an unknown unit, as nibabel writes it
+        image.header.set_xyzt_units("mm", "sec")
+        image.header["pixdim"][4] = step_s
     nibabel.save(image, tmp_path / "masks.nii.gz")
     record = track([tmp_path / "masks.nii.gz"], tmp_path / "out")
     voxel = abs(np.linalg.det(AFFINE[:3, :3]))
@@ -109,8 +111,10 @@ def test_masks_of_volumes_are_tracked_and_their_tracks_are_nifti(tmp_path: Path)
     np.testing.assert_allclose(tracks.affine, AFFINE, atol=1e-6)
     assert base64.b64encode((tmp_path / "out" / "tracks.nii.gz").read_bytes()) in (tmp_path / "out" / "viewer.html").read_bytes()
     rows = (tmp_path / "out" / "objects.csv").read_text().splitlines()
-    assert rows[0].startswith("step,track_id,event,parents,volume_mm3,surface_mm2")
-    assert rows[2].startswith("1,1,grown")
+    assert rows[0].startswith(f"{'seconds' if step_s else 'step'},track_id,event,parents,volume_mm3,surface_mm2")
+    assert rows[2].startswith("1.5,1,grown" if step_s else "1,1,grown")
+    stated = tracks.header["pixdim"][4], tracks.header.get_xyzt_units()
+    assert stated == ((1.5, ("mm", "sec")) if step_s else (0, ("mm", "unknown")))
 
 
 @pytest.mark.parametrize("name", ["brain-pcasl", "spinal-cord-fmri"])

@@ -43,7 +43,10 @@ def build_report():
     "flows/folder.py": "from pipelines.unused import Thing\ndef require(x):\n    return x\n",
     "models/losses.py": "import json\nfrom models.numbers import zero\nmae = zero\n",
     "models/numbers.py": "zero = 0\n",
-    "pipelines/text.py": "def shout(x):\n    return x\n",
+    "pipelines/text.py": "def shout(x):\n    return x\nPAGE = 'page.html'\n",
+    "pipelines/page.html": "{% include 'page.css' %}",
+    "pipelines/page.css": "p {color: red}",
+    "pipelines/other.css": "p {color: red}",
     "pipelines/late.py": "import pipelines.text\ndef load():\n    return 1\n",
     "pipelines/unused.py": "class Thing:\n    pass\n",
 }
@@ -87,6 +90,9 @@ def test_a_definition_uses_what_it_reads_and_calls(load: Callable[[], ModuleType
     [
         ("models/numbers.py", "0", "1", {"fit"}),
         ("pipelines/text.py", "return x", "return x + 1", {"predict"}),
+        ("pipelines/page.html", "include", "from", {"predict"}),
+        ("pipelines/page.css", "red", "blue", {"predict"}),
+        ("pipelines/other.css", "red", "blue", set()),
         ("pipelines/unused.py", "pass", "x = 1", set()),
         ("flows/tasks/toy.py", "LIMIT = 3", "LIMIT = 4", {"fit"}),
         ("flows/tasks/toy.py", "shout(load())", "load()", {"predict"}),
@@ -127,6 +133,11 @@ def test_training_depends_neither_on_products_nor_on_other_tasks() -> None:
     assert "pipelines.learning.training" in used["train"]
     assert "pipelines.learning.evaluation" in used["evaluate"] - used["train"]
     assert "pipelines.products.cog" in used["predict"] - used["evaluate"]
+    assert {path.name for path in code.files_named_by("pipelines.products.viewer")} >= {
+        "viewer.html",
+        "viewer.js",
+        "niivue.umd.js",
+    }
     for stage in ("train", "evaluate"):
         others = ("pipelines.products", "pipelines.monitoring", "pipelines.change", "pipelines.sources", "flows.publish")
         assert not [name for name in used[stage] if name.startswith((*others, "configs.tasks.monitor", "configs.tasks.change"))]

@@ -10,6 +10,7 @@ from made_dicom import dataset, save, volumes, write_series
 from PIL import Image
 from pydicom.uid import UltrasoundMultiFrameImageStorage
 
+from pipelines.calendar import is_elapsed
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid, ImagePlane, PatientFrame
 from pipelines.products.dicom_seg import Maker, SegmentClass, write_segmentations
@@ -96,19 +97,18 @@ def test_what_are_no_masks_is_refused(tmp_path: Path) -> None:
             read_labels([tmp_path / name])
 
 
-@pytest.mark.parametrize("kind", ["volume", "volume-without-frame", "cine"])
+@pytest.mark.parametrize("kind", ["volume", "volume-without-frame", "cine", "cine-without-date"])
 def test_segmentations_come_back_as_they_were_written(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("highdicom")
     uids = {"StudyInstanceUID": "1.2.3.4"}
-    if kind == "cine":
-        save(
-            dataset(volumes(1)[0], UltrasoundMultiFrameImageStorage, FrameTime=40.0, PixelSpacing=[0.4, 0.3], **uids),
-            tmp_path / "a.dcm",
-        )
+    is_cine = kind.startswith("cine")
+    if is_cine:
+        about = {"FrameTime": 40.0, "PixelSpacing": [0.4, 0.3], **uids, **({"StudyDate": None} if kind != "cine" else {})}
+        save(dataset(volumes(1)[0], UltrasoundMultiFrameImageStorage, **about), tmp_path / "a.dcm")
     else:
         frame = {"FrameOfReferenceUID": None} if kind == "volume-without-frame" else {}
         write_series(tmp_path / "scan", volumes(3), **uids, **frame)
-    source = referenced_series(DicomSource(tmp_path / "a.dcm" if kind == "cine" else tmp_path / "scan", Band("image")))
+    source = referenced_series(DicomSource(tmp_path / "a.dcm" if is_cine else tmp_path / "scan", Band("image")))
     masks = np.random.default_rng(0).choice(np.array([0, 1, 4], np.uint8), (len(source.frames), *source.grid.shape))
     classes = [SegmentClass(1, "one"), SegmentClass(4, "four")]
     paths = write_segmentations(masks, classes, source, tmp_path / "seg", Maker("driftline", "1"))
@@ -118,11 +118,10 @@ def test_segmentations_come_back_as_they_were_written(tmp_path: Path, kind: str)
     assert found.grid is not None
     assert found.grid.is_aligned(source.grid, 1e-6)
     assert found.names == {1: "one", 2: "four"}
-    step = 0.04 if kind == "cine" else 2.5
-    elapsed = [
-        (time - found.times[0]) / (np.timedelta64(1, "s") if isinstance(time, np.datetime64) else 1) for time in found.times
-    ]
-    np.testing.assert_allclose(elapsed, step * np.arange(len(masks)), atol=1e-9)
+    times = np.array(found.times, "datetime64[ns]")
+    elapsed = (times - times[0]) / np.timedelta64(1, "s")
+    np.testing.assert_allclose(elapsed, (0.04 if is_cine else 2.5) * np.arange(len(masks)), atol=1e-9)
+    assert is_elapsed(times[0]) == (kind == "cine-without-date")
 
 
 def test_objects_of_segmentations_are_tracked_in_mm(tmp_path: Path) -> None:
