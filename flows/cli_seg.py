@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from flows.cli_options import AsJson
-from flows.seg import segments_of, write_seg
 from flows.terminal import show
 from pipelines.errors import MissingInput
 from pipelines.wording import counted
@@ -50,6 +49,7 @@ def export_seg(
       driftline export-seg lesions.nii.gz --source scans-deidentified/ --class 1=lesion --out seg/
       driftline export-seg ventricle/ --source echo-deidentified/clip.dcm --class "1=left ventricle" --made-by MANUAL
     """
+    from flows.seg import segments_of, write_seg
     from pipelines.scene import Band
     from pipelines.sources.dicom import DicomSource
     from pipelines.tracking.label_files import read_labels

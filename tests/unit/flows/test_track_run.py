@@ -122,6 +122,8 @@ def test_volumes_turned_by_a_conversion_lie_on_their_series(
     tracks = nibabel.load(run / "track" / "tracks.nii.gz")
     np.testing.assert_allclose(tracks.affine, affine_ras(grid_of(cube)), atol=1e-5)
     assert tracks.header["pixdim"][4] == pytest.approx(np.diff(cube.time.values).mean() / np.timedelta64(1, "s"), rel=1e-4)
+    linked = {what: path.name for what, path in linked_files(RunFolder(run, "")).items()}
+    assert linked == {"tracks": "index.json", "track-viewer": "viewer.html", "tracks-nii-gz": "tracks.nii.gz", "dicom-seg": "seg"}
     shutil.rmtree(run / "deidentified")
     record = tracked(tmp_path / "mask.nii.gz", run)
     assert [line for line in record["lines"] if "no DICOM SEG" in line and "not there any more" in line]
