@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
 pytest.importorskip("torch")
 
 from numcodecs.zstd import Zstd
@@ -98,6 +98,9 @@ def test_no_planted_value_is_left_by_a_run(
         return result.exit_code
 
     assert call("run", str(config)) == 0, outputs
+    np.save(originals / "masks.npy", np.pad(np.ones((FRAMES, 9, 9), np.uint8), ((0, 0), (9, 30), (9, 30))))
+    assert call("track", str(originals / "masks.npy"), "--run", "runs/echo") == 0, outputs
+    assert call("report", str(config)) == 0, outputs
     assert call("info", "runs/echo/cube") == 0, outputs
     assert call("ingest", str(config), "--set", "source.series=7") == 2  # there is one series
     logged = [record.getMessage() + str(record.exc_info) for record in caplog.records] + [str(one.message) for one in recwarn]
@@ -106,7 +109,15 @@ def test_no_planted_value_is_left_by_a_run(
     assert found_in(canaries, [*outputs, *logged, *stored], [left]) == {}
     (left / "runs/echo/planted.zst").write_bytes(Zstd().encode(canaries.text().encode()))
     assert len(found_in(canaries, [], [left])) == 1  # the search looks into what is compressed
-    for name in ("report.html", "summary.json", "products/index.json", "model/model.json", "steps.jsonl", "config.yaml"):
+    for name in (
+        "report.html",
+        "track/seg/seg.dcm",
+        "summary.json",
+        "products/index.json",
+        "model/model.json",
+        "steps.jsonl",
+        "config.yaml",
+    ):
         assert (left / "runs/echo" / name).is_file()
     assert cube.attrs["driftline_privacy"] == "read from a de-identified copy"
     assert "path" not in json.loads(cube.attrs["driftline_config"])["source"]
