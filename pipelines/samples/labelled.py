@@ -34,8 +34,8 @@ class SplitSettings:
 class LabelledSamples:
     """The samples of a store, with what is known of them.
 
-    `known_P`: numbers of those with an answer, in the table; all arrays `_P` are of these. `stratum_P`: the class, or the bin of the
-    number, by which folds are balanced. `fold_P`: the fold that tests a sample; -1: none does (it always trains).
+    `known_P`: numbers of those with an answer, in the table; all arrays `_P` are of these. `stratum_P`: the class, or the bin of
+    the number, by which folds are balanced. `fold_P`: the fold that tests a sample; -1: none does (it always trains).
     """
 
     table: SampleTable
@@ -159,7 +159,9 @@ def _folds(samples: LabelledSamples) -> np.ndarray:
         raise RequestError(f"no sample belongs to the part {split.test!r}; there are {parts}; see split.test")
     is_test_P = part_P == split.test
     if shared := np.intersect1d(samples.group_P[is_test_P], samples.group_P[~is_test_P]).size:
-        raise RequestError(f"{shared} groups have samples both inside and outside the part {split.test!r}; see labels.columns.group")
+        raise RequestError(
+            f"{shared} groups have samples both inside and outside the part {split.test!r}; see labels.columns.group"
+        )
     if is_test_P.all():
         raise RequestError(f"every sample belongs to the part {split.test!r}, so that none is left to learn from")
     return np.where(is_test_P, 0, -1)

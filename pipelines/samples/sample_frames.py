@@ -40,7 +40,8 @@ def shape_frames(frames: Frames, settings: FrameSettings, name: str) -> Frames:
     box = crop_box(image.shape[-2:], settings.crop)
     if box[0].start >= box[0].stop or box[1].start >= box[1].stop:
         raise SceneRefused(name, "wrong-grid", f"frames.crop leaves nothing of {image.shape[-2]} x {image.shape[-1]} pixels")
-    image, valid = image[..., *box], None if valid is None else valid[..., *box]
+    rows, columns = box
+    image, valid = image[..., rows, columns], None if valid is None else valid[..., rows, columns]
     if valid is not None:
         image = np.where(valid[:, None], image, image.dtype.type(0))
     if settings.size is not None:
@@ -66,7 +67,8 @@ def resize(image_TCHW: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarra
     import torch
     from torch.nn.functional import interpolate
 
-    image = image_TCHW[..., *_proportioned(image_TCHW.shape[2:], size)] if fit == "cut" else image_TCHW
+    every = (slice(None), slice(None))
+    image = image_TCHW[(*every, *_proportioned(image_TCHW.shape[2:], size))] if fit == "cut" else image_TCHW
     target = _fitting(image.shape[2:], size) if fit == "pad" else size
     values = torch.from_numpy(np.ascontiguousarray(image, np.float32))
     axes = len(size)

@@ -46,7 +46,7 @@ class SampleListing:
 
 @dataclass(frozen=True)
 class Frames:
-    """A sample as it was read: `image_TCHW` as stored, `valid_THW` (None: all), `seconds_T` from the first frame (NaN: not known).
+    """A sample as it was read: `image_TCHW` as stored, `valid_THW` (None: all), `seconds_T` from the first frame (NaN: unknown).
 
     `facts`: some of FACTS.
     """
