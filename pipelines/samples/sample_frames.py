@@ -34,7 +34,10 @@ class FrameSettings:
 
 
 def shape_frames(frames: Frames, settings: FrameSettings, name: str) -> Frames:
-    """The frames as they are stored, pixels that are not valid as 0. Raises SceneRefused(wrong-grid) where nothing is left."""
+    """The frames as they are stored, pixels that are not valid as 0; of `valid_THW` only whole frames are told apart afterwards.
+
+    Raises SceneRefused: wrong-grid where nothing is left, all-nodata where no frame has a valid pixel.
+    """
     kept_T = evenly_spread(len(frames.image_TCHW), settings.count)
     image, valid = frames.image_TCHW[kept_T], None if frames.valid_THW is None else frames.valid_THW[kept_T]
     box = crop_box(image.shape[-2:], settings.crop)
@@ -48,7 +51,10 @@ def shape_frames(frames: Frames, settings: FrameSettings, name: str) -> Frames:
         if len(settings.size) != image.ndim - 2:
             raise SceneRefused(name, "wrong-grid", f"frames.size has {len(settings.size)} axes, the frames {image.ndim - 2}")
         image = resize(image, settings.size, settings.fit)
-    return replace(frames, image_TCHW=image, seconds_T=frames.seconds_T[kept_T], valid_THW=None)
+    shaped = replace(frames, image_TCHW=image, seconds_T=frames.seconds_T[kept_T], valid_THW=valid)
+    if not shaped.valid_T.any():
+        raise SceneRefused(name, "all-nodata", "none of its frames has a usable pixel")
+    return shaped
 
 
 def crop_box(shape_yx: tuple[int, ...], crop: tuple[float, float, float, float]) -> tuple[slice, slice]:

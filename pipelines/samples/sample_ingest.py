@@ -246,7 +246,7 @@ class _Ingest:
             rows,
             np.stack([padded(frames.image_TCHW, self.layout.frames) for _, _, frames in batch]) if batch else None,
         )
-        shown = [np.arange(self.layout.frames) < len(frames.image_TCHW) for _, _, frames in batch]
+        shown = [padded(frames.valid_T, self.layout.frames) for _, _, frames in batch]
         seconds = [padded(frames.seconds_T, self.layout.frames, np.nan) for _, _, frames in batch]
         columns: dict[str, Any] = {VALID: shown, SECONDS: seconds, CURRENT: [True] * len(batch)}
         columns |= {"id": [one.id for one, _, _ in batch], "digest": [mark for _, mark, _ in batch]}

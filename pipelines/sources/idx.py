@@ -93,9 +93,10 @@ def read_idx(path: Path) -> np.ndarray:
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES:
                 raise RequestError(f"{path.name} is no IDX file: it begins with {head.hex()}")
             dtype, axes = np.dtype(TYPES[head[2]]), head[3]
-            sizes = np.frombuffer(file.read(4 * axes), ">u4")
-            if len(sizes) != axes:
+            declared = file.read(4 * axes)
+            if len(declared) != 4 * axes:
                 raise RequestError(f"{path.name} ends within its header; copy it again")
+            sizes = np.frombuffer(declared, ">u4")
             count = math.prod(int(size) for size in sizes)
             if count * dtype.itemsize > MOST_BYTES:
                 raise RequestError(f"{path.name} declares {count} values; at most {MOST_BYTES // dtype.itemsize} are read")
