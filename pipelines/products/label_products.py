@@ -100,7 +100,7 @@ def answer_rows(
 
 
 def draw_looked_at(samples: Sequence[LookedAt], path: Path) -> None:
-    """Writes a PNG: for each sample a row of frames, and below it (an image: beside it) what speaks for and against the answer."""
+    """Writes a PNG: for each sample a row of frames, and below (an image: beside) it what speaks for and against the answer."""
     columns = max(min(len(one.image_THW), MOST_FRAMES) for one in samples)
     is_beside = columns == 1
     size = (6.0, 2.6 * len(samples) + 0.4) if is_beside else (max(6.0, 1.25 * columns + 0.4), 2.75 * len(samples) + 0.4)

@@ -16,7 +16,7 @@ from pipelines.errors import RequestError
 from pipelines.samples.sample_store import SampleTable, names_of
 from pipelines.samples.sample_windows import SampleArrays
 
-NUMBER_BINS = 5  # by which folds of numbers are balanced
+NUMBER_BINS, BIN_SAMPLES = 5, 20  # by which folds of numbers are balanced: at most so many, of at least so many samples
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def label_numbers(table: SampleTable, image: np.ndarray, name: str, split: Split
     known_P = np.flatnonzero(np.isfinite(target_N1[:, 0]))
     if len(np.unique(target_N1[known_P])) < 2:
         raise RequestError(f"at least two different numbers are needed, the samples have {len(np.unique(target_N1[known_P]))}")
-    edges = np.quantile(target_N1[known_P, 0], np.linspace(0, 1, NUMBER_BINS + 1)[1:-1])
+    bins = max(1, min(NUMBER_BINS, len(known_P) // BIN_SAMPLES))
+    edges = np.quantile(target_N1[known_P, 0], np.linspace(0, 1, bins + 1)[1:-1])
     dropped = Counter({"without a number": len(table) - len(known_P)})
     weight_N = np.ones(len(table), np.float32)
     bins_P = np.digitize(target_N1[known_P, 0], np.unique(edges))

@@ -23,9 +23,9 @@ class SampleAugmentation:
 
     flip: mirrored, each axis in half of the samples. rotate_degrees: turned by up to so much either way. crop: the side of the
     part that is shown, at least so large a share (1: all of it), drawn anew in size and place. noise, brightness, contrast:
-    standard deviations, noise and brightness in those of the band. hidden_frames: share of the frames that are hidden (one always stays).
-    time_jitter: share of the frames by which begin and end are cut at random. mixup: alpha of the Beta distribution by which two
-    samples are mixed (Zhang et al. 2017, arXiv:1710.09412); 0: none.
+    standard deviations, noise and brightness in those of the band. hidden_frames: share of the frames that are hidden (one always
+    stays). time_jitter: share of the frames by which begin and end are cut at random. mixup: alpha of the Beta distribution by
+    which two samples are mixed (Zhang et al. 2017, arXiv:1710.09412); 0: none.
     """
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"

@@ -61,8 +61,7 @@ class Frames:
         """Whether a frame has a valid pixel."""
         if self.valid_THW is None:
             return np.ones(len(self.image_TCHW), bool)
-        valid_T: np.ndarray = self.valid_THW.reshape(len(self.image_TCHW), -1).any(axis=1)
-        return valid_T
+        return np.array([bool(one.any()) for one in self.valid_THW])
 
 
 class SampleSource(Protocol):
