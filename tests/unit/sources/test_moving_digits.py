@@ -59,5 +59,5 @@ def test_a_clip_does_not_depend_on_how_many_there_are(folder: Path) -> None:
 
 
 def test_too_little_room_is_said(folder: Path) -> None:
-    with pytest.raises(RequestError, match="larger source.side"):
+    with pytest.raises(RequestError, match=r"larger source\.side"):
         MovingDigits(folder, clips=1, test_clips=1, frames=30, side=16).list_samples()
