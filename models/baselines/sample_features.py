@@ -1,0 +1,25 @@
+"""Features of a whole sequence for references that read rows of numbers: its mean and its spread over time, as small pictures."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOST_PX = 14  # along each axis
+
+
+def time_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
+    """features_BF float32: mean over the valid frames, and with several frames their standard deviation, of at most 14 x 14 pixels.
+
+    Of volumes (z, y, x) the slices count as bands.
+    """
+    x = x_BTCHW if x_BTCHW.ndim == 5 else x_BTCHW.flatten(2, 3)
+    weight = valid_BT[:, :, None, None, None].to(x.dtype)
+    count = weight.sum(1).clamp(min=1)
+    mean = (x * weight).sum(1) / count
+    parts = [mean]
+    if x.shape[1] > 1:
+        parts.append((((x - mean[:, None]).square() * weight).sum(1) / count).sqrt())
+    joined = torch.cat(parts, dim=1)
+    size = [min(MOST_PX, side) for side in joined.shape[-2:]]
+    features: np.ndarray = torch.nn.functional.adaptive_avg_pool2d(joined, size).flatten(1).numpy()
+    return features

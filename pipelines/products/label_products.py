@@ -1,0 +1,119 @@
+"""What is published of samples: a table of answers, an index, and pictures of what the networks looked at.
+
+Shapes: N samples, K classes or numbers, T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.files import write_json, write_text
+from pipelines.products.canvas import INK, MUTED, drawing, title
+from pipelines.wording import harmless
+
+TABLE, INDEX, LOOKED_AT = "labels.csv", "index.json", "looked-at.png"
+SEEN = {True: "networks that have not seen its group", False: "all networks"}
+MOST_FRAMES = 8  # of a sample in a picture
+
+
+@dataclass(frozen=True)
+class LabelLineage:
+    """What a table was made from, for the index."""
+
+    name: str
+    task: str
+    snapshot: str
+    model_hash: str
+    config_hash: str
+    code_version: str
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """A sample, and where its pixels speak for (positive) or against what was answered."""
+
+    name: str
+    text: str
+    image_THW: np.ndarray
+    weight_THW: np.ndarray
+
+
+def write_labels(rows: Sequence[Mapping[str, Any]], lineage: LabelLineage, folder: Path, outputs: Sequence[str]) -> None:
+    """`labels.csv` and `index.json`. Texts from outside cannot become formulas of a spreadsheet."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    write_text(folder / TABLE, buffer.getvalue())
+    content = {
+        "driftline_index": 1,
+        "name": lineage.name,
+        "task": lineage.task,
+        "outputs": list(outputs),
+        "samples": len(rows),
+        "lineage": {
+            "snapshot": lineage.snapshot,
+            "model_hash": lineage.model_hash,
+            "config_hash": lineage.config_hash,
+            "code_version": lineage.code_version,
+        },
+        "files": [{"file": TABLE, "role": "answers, a line for each sample"}],
+    }
+    write_json(folder / INDEX, content, is_strict=True)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = harmless(value)
+        return f"'{text}" if text[:1] in "=+-@\t\r" else text
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def answer_rows(
+    table: Any, outputs: Sequence[str], answer_NK: np.ndarray, is_held_out_N: np.ndarray, *, is_number: bool
+) -> list[dict[str, Any]]:
+    """Rows of `labels.csv`: sample, file, group, what is known, what is answered, by whom."""
+    rows = []
+    for n in range(len(table)):
+        row: dict[str, Any] = {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n], "known": table.answer_N[n]}
+        if is_number:
+            row |= {name: float(answer_NK[n, k]) for k, name in enumerate(outputs)}
+        else:
+            best = int(answer_NK[n].argmax())
+            row |= {"label": outputs[best], "confidence": float(answer_NK[n, best])}
+            row |= {f"p_{name}": float(answer_NK[n, k]) for k, name in enumerate(outputs)}
+        rows.append({**row, "answered_by": SEEN[bool(is_held_out_N[n])]})
+    return rows
+
+
+def draw_looked_at(samples: Sequence[LookedAt], path: Path) -> None:
+    """Writes a PNG: for each sample a row of frames, and below it the frames with what speaks for and against the answer."""
+    columns = max(min(len(one.image_THW), MOST_FRAMES) for one in samples)
+    size = (max(6.0, 1.25 * columns + 0.4), 2.75 * len(samples) + 0.4)
+    with drawing(path, size) as figure:
+        axes = figure.subplots(2 * len(samples), columns, squeeze=False)
+        for one, (above, below) in zip(samples, zip(axes[::2], axes[1::2], strict=True), strict=True):
+            shown = np.unique(np.round(np.linspace(0, len(one.image_THW) - 1, columns)).astype(int))
+            low, high = np.percentile(one.image_THW, (1, 99))
+            reach = float(np.percentile(np.abs(one.weight_THW), 99.5)) or 1.0
+            for n, (picture, weights) in enumerate(zip(above, below, strict=True)):
+                for axis in (picture, weights):
+                    axis.set(xticks=[], yticks=[])
+                    axis.set_frame_on(False)
+                if n >= len(shown):
+                    continue
+                picture.imshow(one.image_THW[shown[n]], cmap="gray", vmin=low, vmax=high)
+                weights.imshow(one.image_THW[shown[n]], cmap="gray", vmin=low, vmax=high)
+                weight = one.weight_THW[shown[n]]
+                weights.imshow(weight, cmap="PuOr_r", vmin=-reach, vmax=reach, alpha=np.clip(np.abs(weight) / reach, 0, 0.85))
+                if len(one.image_THW) > 1:
+                    picture.set_xlabel(f"frame {shown[n]}", fontsize=7, color=MUTED)
+            title(above[0], f"{harmless(one.name)}: {harmless(one.text)}")
+        figure.supxlabel("Orange: speaks for the answer. Purple: against it (integrated gradients).", fontsize=8.5, color=INK)
