@@ -163,9 +163,7 @@ class SamplesEvaluation(Strict):
 # ---------------------------------------------------------------- objects
 
 
-def build_sample_source(
-    source: AnySamplesSource, labels: AnswersConfig | None, frames: FramesConfig
-) -> SampleSource:
+def build_sample_source(source: AnySamplesSource, labels: AnswersConfig | None, frames: FramesConfig) -> SampleSource:
     """The source of samples. Raises RequestError, MissingInput for a table that cannot be read."""
     from configs.build import build_bands, build_image_request
 

@@ -105,7 +105,7 @@ def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_
         table = read_table(folder.cube_uri)
         layout, count = table.layout, len(table)
     extent = Extent(layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count, notes)
-    from configs.tasks.classify import build_learner
+    from configs.sequences import build_learner
 
     network = build_learner(run.model, layout, ("a", "b"), 0)
     each = network.flops((1, *layout.shape))

@@ -5,10 +5,11 @@ from configs.tasks.classify import ClassifyRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
+from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun
-Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun] | type[PairRun] | type[SegmentRun] | type[ClassifyRun]
+AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun
+Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
     "monitor": MonitorRun,
@@ -16,6 +17,7 @@ TASKS: dict[str, Tree] = {
     "pair": PairRun,
     "segment": SegmentRun,
     "classify": ClassifyRun,
+    "regress": RegressRun,
 }
 DEFAULT = "forecast"
 

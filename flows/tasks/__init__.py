@@ -13,6 +13,7 @@ TASKS = {
     "pair": "flows.tasks.pair:Pair",
     "segment": "flows.tasks.segment:Segment",
     "classify": "flows.tasks.classify:Classify",
+    "regress": "flows.tasks.regress:Regress",
 }
 FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # in flows.entrypoints; `report` takes seconds: no flow
 

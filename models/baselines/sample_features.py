@@ -23,3 +23,21 @@ def time_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
     size = (min(MOST_PX, joined.shape[-2]), min(MOST_PX, joined.shape[-1]))
     features: np.ndarray = torch.nn.functional.adaptive_avg_pool2d(joined, size).flatten(1).numpy()
     return features
+
+
+MOST_FEATURES = 4096
+
+
+def all_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
+    """features_BF float32: every value of every frame where these are at most 4096, else as `time_features`.
+
+    Values of frames that are not valid are interpolated in time between the valid ones, and held at both ends.
+    """
+    if x_BTCHW[0].numel() > MOST_FEATURES:
+        return time_features(x_BTCHW, valid_BT)
+    x, steps = x_BTCHW.flatten(2).numpy().astype(np.float32), np.arange(x_BTCHW.shape[1])
+    filled = x.copy()
+    for one, seen_T in zip(filled, valid_BT.numpy(), strict=True):
+        for column in one.T if not seen_T.all() else ():
+            column[~seen_T] = np.interp(steps[~seen_T], steps[seen_T], column[seen_T])
+    return filled.reshape(len(filled), -1)

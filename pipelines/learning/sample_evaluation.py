@@ -43,6 +43,12 @@ def audit_samples(
     )  # fmt: skip
 
 
+def bins_of(samples: LabelledSamples, answer_P: np.ndarray) -> np.ndarray:
+    """The bin of each number, as `LabelledSamples.stratum_P`, for the shortcut audit."""
+    assert samples.edges is not None, "numbers have bins"
+    return np.digitize(answer_P, samples.edges)
+
+
 def conclude_classes(
     samples: LabelledSamples, predicted: Mapping[str, Predicted], single: Sequence[Predicted], audit: Audit | None, asked: Asked,
 ) -> Evaluation:  # fmt: skip

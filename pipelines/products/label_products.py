@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from pipelines.files import write_json, write_text
 from pipelines.products.canvas import INK, MUTED, drawing, title
+from pipelines.samples.sample_store import SampleTable
 from pipelines.wording import harmless
 
 TABLE, INDEX, LOOKED_AT = "labels.csv", "index.json", "looked-at.png"
@@ -78,25 +79,42 @@ def _cell(value: Any) -> Any:
 
 
 def answer_rows(
-    table: Any, outputs: Sequence[str], answer_NK: np.ndarray, is_held_out_N: np.ndarray, *, is_number: bool
-) -> list[dict[str, Any]]:
-    """Rows of `labels.csv`: sample, file, group, what is known, what is answered, by whom."""
+    table: SampleTable, outputs: Sequence[str], answer_NK: np.ndarray, is_held_out_N: np.ndarray, *, is_number: bool,
+    half_width: float | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of `labels.csv`: sample, file, group, what is known, what is answered, by whom; `half_width`: of numbers' intervals."""
     rows = []
     for n in range(len(table)):
-        row: dict[str, Any] = {
-            "sample": table.id_N[n],
-            "file": table.file_N[n],
-            "group": table.group_N[n],
-            "known": table.answer_N[n],
-        }
+        known = {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n], "known": table.answer_N[n]}
+        row: dict[str, Any] = dict(known)
         if is_number:
             row |= {name: float(answer_NK[n, k]) for k, name in enumerate(outputs)}
+            if half_width is not None:
+                row |= {"low": float(answer_NK[n, 0]) - half_width, "high": float(answer_NK[n, 0]) + half_width}
         else:
             best = int(answer_NK[n].argmax())
             row |= {"label": outputs[best], "confidence": float(answer_NK[n, best])}
             row |= {f"p_{name}": float(answer_NK[n, k]) for k, name in enumerate(outputs)}
         rows.append({**row, "answered_by": SEEN[bool(is_held_out_N[n])]})
     return rows
+
+
+def choose_shown(
+    table: SampleTable, outputs: Sequence[str], answer_NK: np.ndarray, most: int, *, is_number: bool
+) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """(numbers of the samples that a picture shows, what is said of each, whether it is wrong): the least sure, or furthest off."""
+    if is_number:
+        known_N = np.array([float(text) if text else np.nan for text in table.answer_N])
+        off_N = np.nan_to_num(np.abs(answer_NK[:, 0] - known_N), nan=-1.0)
+        first = np.argsort(-off_N, kind="stable")[:most]
+        texts = [f"{answer_NK[n, 0]:.3g}" + (f", is {known_N[n]:.3g}" if np.isfinite(known_N[n]) else "") for n in first]
+        return first, texts, np.zeros(len(first), bool)
+    first = np.argsort(answer_NK.max(axis=1), kind="stable")[:most]
+    said = [outputs[int(answer_NK[n].argmax())] for n in first]
+    is_wrong = np.array([table.answer_N[n] not in ("", label) for n, label in zip(first, said, strict=True)])
+    texts = [f"{label} {answer_NK[n].max():.2f}" for n, label in zip(first, said, strict=True)]
+    texts = [f"{text}, is {table.answer_N[n]}" if bad else text for text, bad, n in zip(texts, is_wrong, first, strict=True)]
+    return first, texts, is_wrong
 
 
 def draw_looked_at(samples: Sequence[LookedAt], path: Path) -> None:

@@ -48,6 +48,7 @@ class LabelledSamples:
     fold_P: np.ndarray
     split: SplitSettings
     dropped: Counter[str]
+    edges: np.ndarray | None = None  # between the bins of numbers
 
     @property
     def folds(self) -> int:
@@ -133,8 +134,10 @@ def label_numbers(table: SampleTable, image: np.ndarray, name: str, split: Split
     edges = np.quantile(target_N1[known_P, 0], np.linspace(0, 1, bins + 1)[1:-1])
     dropped = Counter({"without a number": len(table) - len(known_P)})
     weight_N = np.ones(len(table), np.float32)
-    bins_P = np.digitize(target_N1[known_P, 0], np.unique(edges))
-    return _labelled(table, image, target_N1, weight_N, (name,), known_P, bins_P, split, dropped, is_number=True)
+    edges = np.unique(edges)
+    bins_P = np.digitize(target_N1[known_P, 0], edges)
+    samples = _labelled(table, image, target_N1, weight_N, (name,), known_P, bins_P, split, dropped, is_number=True)
+    return replace(samples, edges=edges)
 
 
 def _labelled(
