@@ -79,7 +79,28 @@ class IdxSource(SourceDefaults):
         yield from schema.missing_folder(Path(self.path))
 
 
-SamplesSource = Annotated[SampleFilesSource | IdxSource, Field(discriminator="kind")]
+class MovingDigitsSource(SourceDefaults):
+    """Clips made from the digits of IDX files, with known answers; it stands in for recordings of actions."""
+
+    kind: Literal["moving_digits"]
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        [BandConfig(name="gray")], min_length=1, max_length=1, description="the one band"
+    )
+    path: InputPath = Field(description="the folder of IDX files")
+    answer: Literal["digit", "direction", "digit_and_direction", "boxes"] = Field("digit", description="what is asked of a clip")
+    clips: int = Field(2000, ge=1, le=1_000_000, description="of the part train, from the file with most images")
+    test_clips: int = Field(500, ge=1, le=1_000_000, description="of the part test, from the other files")
+    frames: int = Field(12, ge=2, le=100, description="of each clip")
+    side: int = Field(48, ge=8, le=512, description="of each frame, pixels")
+    digits: int = Field(1, ge=1, le=5, description="in each clip; answers other than boxes are of the first one")
+    seed: Seed = Field(0, description="of all clips")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        yield from schema.missing_folder(Path(self.path))
+
+
+SamplesSource = Annotated[SampleFilesSource | IdxSource | MovingDigitsSource, Field(discriminator="kind")]
+AnySamplesSource = SampleFilesSource | IdxSource | MovingDigitsSource
 
 
 class FramesConfig(Strict):
@@ -142,7 +163,9 @@ class SamplesEvaluation(Strict):
 # ---------------------------------------------------------------- objects
 
 
-def build_sample_source(source: SampleFilesSource | IdxSource, labels: AnswersConfig | None, frames: FramesConfig) -> SampleSource:
+def build_sample_source(
+    source: AnySamplesSource, labels: AnswersConfig | None, frames: FramesConfig
+) -> SampleSource:
     """The source of samples. Raises RequestError, MissingInput for a table that cannot be read."""
     from configs.build import build_bands, build_image_request
 
@@ -163,6 +186,11 @@ def build_sample_source(source: SampleFilesSource | IdxSource, labels: AnswersCo
             from pipelines.sources.idx import IdxSource as Idx
 
             return Idx(Path(source.path), build_bands(source)[0], source.most)
+        case MovingDigitsSource():
+            from pipelines.sources.moving_digits import MovingDigits
+
+            how = source.model_dump(include={"answer", "clips", "test_clips", "frames", "side", "digits", "seed"})
+            return MovingDigits(Path(source.path), band=build_bands(source)[0], **how)
 
 
 def build_frames(frames: FramesConfig) -> FrameSettings:

@@ -8,7 +8,7 @@ MOST_PX = 14  # along each axis
 
 
 def time_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
-    """features_BF float32: mean over the valid frames, and with several frames their standard deviation, of at most 14 x 14 pixels.
+    """features_BF float32: mean over the valid frames, and of several their standard deviation, of at most 14 x 14 pixels.
 
     Of volumes (z, y, x) the slices count as bands.
     """
@@ -20,6 +20,6 @@ def time_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
     if x.shape[1] > 1:
         parts.append((((x - mean[:, None]).square() * weight).sum(1) / count).sqrt())
     joined = torch.cat(parts, dim=1)
-    size = [min(MOST_PX, side) for side in joined.shape[-2:]]
+    size = (min(MOST_PX, joined.shape[-2]), min(MOST_PX, joined.shape[-1]))
     features: np.ndarray = torch.nn.functional.adaptive_avg_pool2d(joined, size).flatten(1).numpy()
     return features

@@ -24,8 +24,8 @@ def integrated_gradients(
 ) -> np.ndarray:
     """weight_THW float32: how much each pixel of each frame speaks for the output, summed over bands.
 
-    The sum over all pixels is the output for the sample minus that for the baseline (frames of the bands' means), up to the error of
-    `STEPS` midpoints. Networks with an answer for every frame: their mean over valid frames.
+    The sum over all pixels is the output for the sample minus that for the baseline (frames of the bands' means), up to the error
+    of `STEPS` midpoints. Networks with an answer for every frame: their mean over valid frames.
     """
     baseline = baseline_C.reshape(1, -1, *[1] * (x_TCHW.ndim - 2)).expand_as(x_TCHW)
     total = torch.zeros_like(x_TCHW)

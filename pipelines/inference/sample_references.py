@@ -51,7 +51,8 @@ def held_out_rows(
         own_P = np.flatnonzero(samples.fold_P == fold)
         said[own_P] = build().fit(features_PF[learnt_P], answer_P[learnt_P]).predict(features_PF[own_P])
         progress(fold + 1, samples.folds)
-    return said[tested_P]
+    held_out: np.ndarray = said[tested_P]
+    return held_out
 
 
 def commonest(samples: LabelledSamples) -> Predicted:

@@ -125,7 +125,12 @@ def difference(
 
 
 def describe(
-    predicted: Predicted, true_P: np.ndarray, block_P: np.ndarray, classes: Sequence[str], confidence: float, unit: Unit = "blocks"
+    predicted: Predicted,
+    true_P: np.ndarray,
+    block_P: np.ndarray,
+    classes: Sequence[str],
+    confidence: float,
+    unit: Unit = "blocks",
 ) -> dict[str, Any]:
     """JSON values: confusion, accuracies with intervals, rows of the classes, and calibration where there are probabilities."""
     over = partial(over_blocks, confidence=confidence, unit=unit)

@@ -49,9 +49,7 @@ def conclude_classes(
     """The evaluation of labels. `single`: what each network of a fold says alone, for the spread of the seeds."""
     tested_P, classes = samples.tested_P, samples.outputs
     true_P, group_P = samples.class_P[tested_P], samples.group_P[tested_P]
-    described = {
-        name: describe(one, true_P, group_P, classes, asked.confidence, "groups") for name, one in predicted.items()
-    }
+    described = {name: describe(one, true_P, group_P, classes, asked.confidence, "groups") for name, one in predicted.items()}
     counts = {name: block_confusions(true_P, one.class_P, group_P, len(classes)) for name, one in predicted.items()}
     ours, statistic = counts.pop(asked.model), STATISTICS[asked.measure]
     differences = {name: difference(ours, theirs, statistic, asked.confidence, "groups") for name, theirs in counts.items()}
@@ -88,15 +86,16 @@ def protocol_of(samples: LabelledSamples) -> str:
         )
     return (
         f"{samples.sentence}, in {samples.folds} folds of whole groups: every sample is predicted once, by {seen} not seen its "
-        "group; a part of the other groups chose epoch and temperature. The references have learnt from all other groups. What is "
-        "published is the mean of the networks of all folds."
+        "group; a part of the other groups chose epoch and temperature. The references have learnt from all other groups. What "
+        "is published is the mean of the networks of all folds."
     )
 
 
 def limits_of(samples: LabelledSamples, confidence: float, reached: Mapping[str, Any] | None = None) -> list[str]:
     """What so many samples can and cannot show."""
     groups = len(np.unique(samples.group_P[samples.tested_P]))
-    can = f"{counted(len(samples.tested_P), 'tested sample')} in {counted(groups, 'group')} can show how the model does on such groups"
+    tested = f"{counted(len(samples.tested_P), 'tested sample')} in {counted(groups, 'group')}"
+    can = f"{tested} can show how the model does on such groups"
     if reached is not None and reached["low"] is not None:
         can += f": accuracy between {reached['low']:.2f} and {reached['high']:.2f} with {confidence * 100:g} % confidence"
     cannot = (
@@ -123,8 +122,8 @@ def spread_notes(alone: Sequence[float], named: str) -> list[str]:
         return []
     mean, spread = float(np.mean(alone)), float(np.std(alone, ddof=1))
     return [
-        f"One network of a fold alone has {named} {mean:.4f} on average (standard deviation {spread:.4f} over {len(alone)} seeds and "
-        "validation parts); the model is their mean."
+        f"One network of a fold alone has {named} {mean:.4f} on average (standard deviation {spread:.4f} over {len(alone)} seeds "
+        "and validation parts); the model is their mean."
     ]
 
 

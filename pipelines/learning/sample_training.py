@@ -37,8 +37,8 @@ class SampleLearner(Trainable, Protocol):
 class SampleRecipe:
     """How a network is made; all that its weights depend on beside the samples and the caller's key.
 
-    `per_step`: it answers after every frame. `smoothing`: of the targets, share that goes to all classes alike. `draw`: samples of an
-    epoch alike, or equally many of each class.
+    `per_step`: it answers after every frame. `smoothing`: share of a target that goes to all classes alike. `draw`: the samples
+    of an epoch alike, or equally many of each class.
     """
 
     loss: Loss
@@ -114,7 +114,8 @@ def _equal_chances(class_P: np.ndarray) -> np.ndarray:
     """The chance of each sample to be drawn, so that classes are drawn alike."""
     counts_K = np.bincount(class_P)
     chance_P = 1 / counts_K[class_P]
-    return chance_P / chance_P.sum()
+    equal_P: np.ndarray = chance_P / chance_P.sum()
+    return equal_P
 
 
 def describe_parts(samples: LabelledSamples) -> Sequence[dict[str, int]]:

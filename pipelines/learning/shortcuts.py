@@ -72,7 +72,7 @@ class Audit:
         known = [clue for clue in self.clues if clue.accuracy is not None]
         best = max(known, key=lambda clue: clue.accuracy or 0, default=None)
         if best is None:
-            return "No shortcut: all labels share date, season, position and site."
+            return f"No shortcut: all labels have the same {listed([clue.name for clue in self.clues])}."
         return f"No shortcut found: of metadata alone {best.name} reaches {best.accuracy:.3f}, the model {self.model:.3f}."
 
     @property

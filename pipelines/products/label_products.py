@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from pipelines.files import write_json, write_text
 from pipelines.products.canvas import INK, MUTED, drawing, title
@@ -82,7 +83,12 @@ def answer_rows(
     """Rows of `labels.csv`: sample, file, group, what is known, what is answered, by whom."""
     rows = []
     for n in range(len(table)):
-        row: dict[str, Any] = {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n], "known": table.answer_N[n]}
+        row: dict[str, Any] = {
+            "sample": table.id_N[n],
+            "file": table.file_N[n],
+            "group": table.group_N[n],
+            "known": table.answer_N[n],
+        }
         if is_number:
             row |= {name: float(answer_NK[n, k]) for k, name in enumerate(outputs)}
         else:
@@ -94,26 +100,33 @@ def answer_rows(
 
 
 def draw_looked_at(samples: Sequence[LookedAt], path: Path) -> None:
-    """Writes a PNG: for each sample a row of frames, and below it the frames with what speaks for and against the answer."""
+    """Writes a PNG: for each sample a row of frames, and below (an image: beside) it what speaks for and against the answer."""
     columns = max(min(len(one.image_THW), MOST_FRAMES) for one in samples)
-    size = (max(6.0, 1.25 * columns + 0.4), 2.75 * len(samples) + 0.4)
+    is_beside = columns == 1
+    size = (6.0, 2.6 * len(samples) + 0.4) if is_beside else (max(6.0, 1.25 * columns + 0.4), 2.75 * len(samples) + 0.4)
     with drawing(path, size) as figure:
-        axes = figure.subplots(2 * len(samples), columns, squeeze=False)
-        for one, (above, below) in zip(samples, zip(axes[::2], axes[1::2], strict=True), strict=True):
-            shown = np.unique(np.round(np.linspace(0, len(one.image_THW) - 1, columns)).astype(int))
-            low, high = np.percentile(one.image_THW, (1, 99))
-            reach = float(np.percentile(np.abs(one.weight_THW), 99.5)) or 1.0
-            for n, (picture, weights) in enumerate(zip(above, below, strict=True)):
-                for axis in (picture, weights):
-                    axis.set(xticks=[], yticks=[])
-                    axis.set_frame_on(False)
-                if n >= len(shown):
-                    continue
-                picture.imshow(one.image_THW[shown[n]], cmap="gray", vmin=low, vmax=high)
-                weights.imshow(one.image_THW[shown[n]], cmap="gray", vmin=low, vmax=high)
-                weight = one.weight_THW[shown[n]]
-                weights.imshow(weight, cmap="PuOr_r", vmin=-reach, vmax=reach, alpha=np.clip(np.abs(weight) / reach, 0, 0.85))
-                if len(one.image_THW) > 1:
-                    picture.set_xlabel(f"frame {shown[n]}", fontsize=7, color=MUTED)
+        axes = figure.subplots(len(samples) * (1 if is_beside else 2), 2 if is_beside else columns, squeeze=False)
+        pairs = axes[:, :, None] if is_beside else axes.reshape(len(samples), 2, columns)
+        for one, (above, below) in zip(samples, pairs, strict=True):
+            _draw_sample(one, above, below)
             title(above[0], f"{harmless(one.name)}: {harmless(one.text)}")
         figure.supxlabel("Orange: speaks for the answer. Purple: against it (integrated gradients).", fontsize=8.5, color=INK)
+
+
+def _draw_sample(one: LookedAt, above: Sequence[Axes], below: Sequence[Axes]) -> None:
+    """Frames into the axes `above`, frames with their weights into those `below`."""
+    shown = np.unique(np.round(np.linspace(0, len(one.image_THW) - 1, len(above))).astype(int))
+    low, high = np.percentile(one.image_THW, (1, 99))
+    reach = float(np.percentile(np.abs(one.weight_THW), 99.5)) or 1.0
+    for n, (picture, weights) in enumerate(zip(above, below, strict=True)):
+        for axes in (picture, weights):
+            axes.set(xticks=[], yticks=[])
+            axes.set_frame_on(False)
+        if n >= len(shown):
+            continue
+        frame, weight = one.image_THW[shown[n]], one.weight_THW[shown[n]]
+        for axes in (picture, weights):
+            axes.imshow(frame, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+        weights.imshow(weight, cmap="PuOr_r", vmin=-reach, vmax=reach, alpha=np.clip(np.abs(weight) / reach, 0, 0.85))
+        if len(one.image_THW) > 1:
+            picture.set_xlabel(f"frame {shown[n]}", fontsize=7, color=MUTED)

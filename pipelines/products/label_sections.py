@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def label_sentence(name: str, predicted: Json, evaluation: Evaluation | None) ->
         measured = f"accuracy {reached['value']:.3f}{known} on groups that the model had not seen"
     if not predicted:
         return f"No labels of {name} are published{'; ' + measured if measured else ''}."
-    counts = ", ".join(f"{count} {label}" for label, count in Counter(predicted["counts"]).most_common(5))
+    counts = ", ".join(f"{n} {label}" for label, n in sorted(predicted["counts"].items(), key=lambda item: -item[1])[:5])
     return f"{name}: {predicted['answered']} samples labelled ({counts}){'; ' + measured if measured else ''}."
 
 
@@ -54,7 +53,9 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     tables = [Table("Methods", METHODS, rows, strong=[shipped]), Table(f"Classes, {shipped}", columns, classes)]
     tables += folds_tables(details)
     draw_confusion(ours["confusion"], details["classes"], drafts / "confusion.png")
-    pictures = [Picture(drafts / "confusion.png", "Confusion", "Held-out samples: true class in rows, answered class in columns.")]
+    pictures = [
+        Picture(drafts / "confusion.png", "Confusion", "Held-out samples: true class in rows, answered class in columns.")
+    ]
     if reliability := ours.get("reliability"):
         draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
         caption = f"After calibration by temperature on other groups; off by {reliability['expected_error']:.3f} on average."

@@ -16,7 +16,7 @@ from pipelines.errors import RequestError
 from pipelines.samples.sample_store import SampleTable, names_of
 from pipelines.samples.sample_windows import SampleArrays
 
-NUMBER_BINS = 5  # by which folds of numbers are balanced
+NUMBER_BINS, BIN_SAMPLES = 5, 20  # by which folds of numbers are balanced: at most so many, of at least so many samples
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class SplitSettings:
 class LabelledSamples:
     """The samples of a store, with what is known of them.
 
-    `known_P`: numbers of those with an answer, in the table; all arrays `_P` are of these. `stratum_P`: the class, or the bin of the
-    number, by which folds are balanced. `fold_P`: the fold that tests a sample; -1: none does (it always trains).
+    `known_P`: numbers of those with an answer, in the table; all arrays `_P` are of these. `stratum_P`: the class, or the bin of
+    the number, by which folds are balanced. `fold_P`: the fold that tests a sample; -1: none does (it always trains).
     """
 
     table: SampleTable
@@ -129,7 +129,8 @@ def label_numbers(table: SampleTable, image: np.ndarray, name: str, split: Split
     known_P = np.flatnonzero(np.isfinite(target_N1[:, 0]))
     if len(np.unique(target_N1[known_P])) < 2:
         raise RequestError(f"at least two different numbers are needed, the samples have {len(np.unique(target_N1[known_P]))}")
-    edges = np.quantile(target_N1[known_P, 0], np.linspace(0, 1, NUMBER_BINS + 1)[1:-1])
+    bins = max(1, min(NUMBER_BINS, len(known_P) // BIN_SAMPLES))
+    edges = np.quantile(target_N1[known_P, 0], np.linspace(0, 1, bins + 1)[1:-1])
     dropped = Counter({"without a number": len(table) - len(known_P)})
     weight_N = np.ones(len(table), np.float32)
     bins_P = np.digitize(target_N1[known_P, 0], np.unique(edges))
@@ -159,7 +160,9 @@ def _folds(samples: LabelledSamples) -> np.ndarray:
         raise RequestError(f"no sample belongs to the part {split.test!r}; there are {parts}; see split.test")
     is_test_P = part_P == split.test
     if shared := np.intersect1d(samples.group_P[is_test_P], samples.group_P[~is_test_P]).size:
-        raise RequestError(f"{shared} groups have samples both inside and outside the part {split.test!r}; see labels.columns.group")
+        raise RequestError(
+            f"{shared} groups have samples both inside and outside the part {split.test!r}; see labels.columns.group"
+        )
     if is_test_P.all():
         raise RequestError(f"every sample belongs to the part {split.test!r}, so that none is left to learn from")
     return np.where(is_test_P, 0, -1)

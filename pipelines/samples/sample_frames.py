@@ -34,20 +34,27 @@ class FrameSettings:
 
 
 def shape_frames(frames: Frames, settings: FrameSettings, name: str) -> Frames:
-    """The frames as they are stored, pixels that are not valid as 0. Raises SceneRefused(wrong-grid) where nothing is left."""
+    """The frames as they are stored, pixels that are not valid as 0; of `valid_THW` only whole frames are told apart afterwards.
+
+    Raises SceneRefused: wrong-grid where nothing is left, all-nodata where no frame has a valid pixel.
+    """
     kept_T = evenly_spread(len(frames.image_TCHW), settings.count)
     image, valid = frames.image_TCHW[kept_T], None if frames.valid_THW is None else frames.valid_THW[kept_T]
     box = crop_box(image.shape[-2:], settings.crop)
     if box[0].start >= box[0].stop or box[1].start >= box[1].stop:
         raise SceneRefused(name, "wrong-grid", f"frames.crop leaves nothing of {image.shape[-2]} x {image.shape[-1]} pixels")
-    image, valid = image[..., *box], None if valid is None else valid[..., *box]
+    rows, columns = box
+    image, valid = image[..., rows, columns], None if valid is None else valid[..., rows, columns]
     if valid is not None:
         image = np.where(valid[:, None], image, image.dtype.type(0))
     if settings.size is not None:
         if len(settings.size) != image.ndim - 2:
             raise SceneRefused(name, "wrong-grid", f"frames.size has {len(settings.size)} axes, the frames {image.ndim - 2}")
         image = resize(image, settings.size, settings.fit)
-    return replace(frames, image_TCHW=image, seconds_T=frames.seconds_T[kept_T], valid_THW=None)
+    shaped = replace(frames, image_TCHW=image, seconds_T=frames.seconds_T[kept_T], valid_THW=valid)
+    if not shaped.valid_T.any():
+        raise SceneRefused(name, "all-nodata", "none of its frames has a usable pixel")
+    return shaped
 
 
 def crop_box(shape_yx: tuple[int, ...], crop: tuple[float, float, float, float]) -> tuple[slice, slice]:
@@ -66,7 +73,8 @@ def resize(image_TCHW: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarra
     import torch
     from torch.nn.functional import interpolate
 
-    image = image_TCHW[..., *_proportioned(image_TCHW.shape[2:], size)] if fit == "cut" else image_TCHW
+    every = (slice(None), slice(None))
+    image = image_TCHW[(*every, *_proportioned(image_TCHW.shape[2:], size))] if fit == "cut" else image_TCHW
     target = _fitting(image.shape[2:], size) if fit == "pad" else size
     values = torch.from_numpy(np.ascontiguousarray(image, np.float32))
     axes = len(size)

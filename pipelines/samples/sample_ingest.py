@@ -44,9 +44,9 @@ MB = 1 << 20
 
 @dataclass(frozen=True)
 class SampleIngest:
-    """`memory_mb`: for decoding; a killed ingest loses at most `commit_mb` of shaped frames. `refused_json`: where refusals go."""
+    """`memory_mb`: for decoding. `commit_mb`: of shaped frames; a kill loses no more. `refused_json`: where refusals go."""
 
-    frames: FrameSettings = FrameSettings()
+    frames: FrameSettings = field(default_factory=FrameSettings)
     memory_mb: int = 512
     commit_mb: int = 64
     refused_json: Path | None = None
@@ -54,7 +54,7 @@ class SampleIngest:
 
 @dataclass(frozen=True)
 class SampleReport:
-    """What an ingest did; ids of samples. `gone`: no longer listed by the source, or refused now; the store keeps their pixels."""
+    """What an ingest did, by ids. `gone`: no longer listed by the source, or refused now; the store keeps their pixels."""
 
     snapshot: str
     added: tuple[str, ...]
@@ -74,9 +74,7 @@ class SampleReport:
         return text + ("" if self.is_new else " (nothing new)")
 
 
-def ingest_samples(
-    source: SampleSource, uri: str, settings: SampleIngest, progress: Progress = ignore_progress
-) -> SampleReport:
+def ingest_samples(source: SampleSource, uri: str, settings: SampleIngest, progress: Progress = ignore_progress) -> SampleReport:
     """Every new or altered sample into the store at `uri`, which is created if there is none; other `frames`: all are read again.
 
     Raises RequestError (no sample can be read), MissingInput, CubeBusy, CubeMismatch, StorageFull, ArtefactDamaged.
@@ -243,8 +241,12 @@ class _Ingest:
         total = max([first, *(int(row) + 1 for row in rows)])
         for _, array in root.arrays():
             array.resize((total, *array.shape[1:]))
-        _put(array_of(root, IMAGE), rows, np.stack([padded(frames.image_TCHW, self.layout.frames) for _, _, frames in batch]) if batch else None)
-        shown = [np.arange(self.layout.frames) < len(frames.image_TCHW) for _, _, frames in batch]
+        _put(
+            array_of(root, IMAGE),
+            rows,
+            np.stack([padded(frames.image_TCHW, self.layout.frames) for _, _, frames in batch]) if batch else None,
+        )
+        shown = [padded(frames.valid_T, self.layout.frames) for _, _, frames in batch]
         seconds = [padded(frames.seconds_T, self.layout.frames, np.nan) for _, _, frames in batch]
         columns: dict[str, Any] = {VALID: shown, SECONDS: seconds, CURRENT: [True] * len(batch)}
         columns |= {"id": [one.id for one, _, _ in batch], "digest": [mark for _, mark, _ in batch]}
@@ -338,3 +340,21 @@ def _put(array: Any, rows: np.ndarray, values: np.ndarray | None) -> None:
         return
     for k, row in enumerate(rows.tolist()):
         array[row : row + 1] = values[k : k + 1]
+
+
+def first_layout(source: SampleSource, listing: SampleListing, frames: FrameSettings) -> SampleLayout:
+    """The layout that the first readable sample would decide. Raises RequestError where none of the first ones can be read."""
+    problems = []
+    for sample in listing.samples[:5]:
+        work = partial(read_shaped, source, frames)
+        try:
+            if isinstance(source, DecodesFiles):
+                found = isolated(work, sample, label=sample.id, paths=sample.paths)
+            else:
+                found = work(sample)
+        except SceneRefused as e:
+            problems.append(str(e))
+            continue
+        image = found.image_TCHW
+        return SampleLayout(frames.count or len(image), source.bands, image.shape[2:], image.dtype, {})
+    raise RequestError(f"none of the first samples can be read: {'; '.join(problems) or 'there is none'}")

@@ -18,9 +18,9 @@ import icechunk
 import numpy as np
 import zarr
 
+from pipelines.cube.checksums import require_sums
 from pipelines.cube.integrity import COLUMN_CODECS, naming_damage, pixel_codecs, require_seal, write_seal
 from pipelines.cube.store import BRANCH, band_as_json, has_layout, is_remote, local_path, open_repository
-from pipelines.cube.checksums import require_sums
 from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
 from pipelines.files import replacing
 from pipelines.progress import Progress, ignore_progress

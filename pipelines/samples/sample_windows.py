@@ -21,11 +21,11 @@ MEASURED_BYTES = 256 << 20  # of samples that mean and standard deviation are ta
 class SampleAugmentation:
     """What is done to a training sample. All off changes nothing.
 
-    flip: mirrored, each axis in half of the samples. rotate_degrees: turned by up to so much either way. crop: the side of the part
-    that is shown, at least so large a share (1: all of it), drawn anew in size and place. noise, brightness, contrast: standard
-    deviations, noise and brightness in those of the band. hidden_frames: share of the frames that are hidden (one always stays).
-    time_jitter: share of the frames by which begin and end are cut at random. mixup: alpha of the Beta distribution by which two
-    samples are mixed (Zhang et al. 2017, arXiv:1710.09412); 0: none.
+    flip: mirrored, each axis in half of the samples. rotate_degrees: turned by up to so much either way. crop: the side of the
+    part that is shown, at least so large a share (1: all of it), drawn anew in size and place. noise, brightness, contrast:
+    standard deviations, noise and brightness in those of the band. hidden_frames: share of the frames that are hidden (one always
+    stays). time_jitter: share of the frames by which begin and end are cut at random. mixup: alpha of the Beta distribution by
+    which two samples are mixed (Zhang et al. 2017, arXiv:1710.09412); 0: none.
     """
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
@@ -107,7 +107,9 @@ class SampleWindows:
             self.shown = self.part_P
             return
         rng = np.random.default_rng([self.seed, self.epoch])
-        self.shown = rng.choice(self.part_P, self.count, replace=self.draw_P is not None or self.count > len(self.part_P), p=self.draw_P)
+        self.shown = rng.choice(
+            self.part_P, self.count, replace=self.draw_P is not None or self.count > len(self.part_P), p=self.draw_P
+        )
 
     def gather(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """`x_TCHW`, `valid_T`, `target`, `weight`, each with a leading B."""
@@ -115,7 +117,9 @@ class SampleWindows:
         x, valid_BT = self.arrays.physical(rows), torch.from_numpy(np.ascontiguousarray(self.arrays.valid_NT[rows]))
         target_BK, weight_B = (torch.from_numpy(one[rows]) for one in (self.arrays.target_NK, self.arrays.weight_N))
         if self.augment != NO_AUGMENTATION:
-            chance = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, *indices[:8]]).generate_state(1)[0]))
+            chance = torch.Generator().manual_seed(
+                int(np.random.SeedSequence([self.seed, self.epoch, *indices[:8]]).generate_state(1)[0])
+            )
             x, valid_BT, target_BK = augmented(x, valid_BT, target_BK, self.augment, self.std_C, chance)
         weight = weight_B[:, None] * valid_BT if self.per_step else weight_B
         return {"x_TCHW": x, "valid_T": valid_BT, "target": target_BK, "weight": weight}
@@ -197,7 +201,8 @@ def with_hidden(valid_BT: torch.Tensor, how: SampleAugmentation, uniform: Unifor
 def _beta(alpha: float, count: int, chance: torch.Generator) -> np.ndarray:
     seed = int(torch.randint(2**31, (1,), generator=chance))
     share: np.ndarray = np.random.default_rng(seed).beta(alpha, alpha, count).astype(np.float32)
-    return np.maximum(share, 1 - share)
+    larger: np.ndarray = np.maximum(share, 1 - share)
+    return larger
 
 
 def measure_bands(arrays: SampleArrays, part_P: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

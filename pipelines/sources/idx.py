@@ -21,19 +21,20 @@ from pipelines.scene import Band
 from pipelines.sources.samples import Frames, Sample, SampleListing
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+GRAY = Band("gray")
 MOST_BYTES = 1 << 31
 IMAGES = re.compile(r"(?P<part>[A-Za-z0-9]+)[-_.]images[-_.]idx3[-_.]ubyte(?:\.gz)?")
 
 
 @dataclass(frozen=True)
 class IdxSource:
-    """Every image of the files `PART-images-idx3-ubyte[.gz]` in `path` is a sample; its answer stands in `PART-labels-idx1-ubyte`.
+    """Every image of `PART-images-idx3-ubyte[.gz]` in `path` is a sample; its answer stands in `PART-labels-idx1-ubyte[.gz]`.
 
     A sample's id is its part and its number, such as train-00017. `most`: images of each part that are taken, from the first on.
     """
 
     path: Path
-    band: Band = Band("gray")
+    band: Band = GRAY
     most: int | None = None
 
     @property
@@ -92,9 +93,10 @@ def read_idx(path: Path) -> np.ndarray:
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES:
                 raise RequestError(f"{path.name} is no IDX file: it begins with {head.hex()}")
             dtype, axes = np.dtype(TYPES[head[2]]), head[3]
-            sizes = np.frombuffer(file.read(4 * axes), ">u4")
-            if len(sizes) != axes:
+            declared = file.read(4 * axes)
+            if len(declared) != 4 * axes:
                 raise RequestError(f"{path.name} ends within its header; copy it again")
+            sizes = np.frombuffer(declared, ">u4")
             count = math.prod(int(size) for size in sizes)
             if count * dtype.itemsize > MOST_BYTES:
                 raise RequestError(f"{path.name} declares {count} values; at most {MOST_BYTES // dtype.itemsize} are read")

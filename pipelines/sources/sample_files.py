@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.errors import DriftlineError, MissingInput, RequestError, SceneRefused
 from pipelines.scene import Band, Scene
-from pipelines.sources.answers import Answers
+from pipelines.sources.answers import Answer, Answers
 from pipelines.sources.containers import SUFFIXES as VIDEOS
 from pipelines.sources.folder import list_files, take_text_names
 from pipelines.sources.image_bands import ImageRequest, grey_of
@@ -28,6 +28,7 @@ NIFTI = (".nii", ".nii.gz")
 READ = (*VIDEOS, *NIFTI, *PICTURES)
 DIGITS = re.compile(r"\d{1,18}")
 Unit = Literal["file", "folder"]
+UNKNOWN = Answer("")
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class SampleFiles(DecodesFiles):
     """Samples below `path`: every file that `pattern` fits (`unit: file`), or every folder with pictures (`unit: folder`).
 
     A sample is named by its path below `path` without the ending. `most_frames`: so many of a sample are read, evenly chosen.
-    `frame_time`: seconds between frames, in place of what files say. `table`: the file of answers. Samples without an answer are listed too: they can be
-    predicted.
+    `frame_time`: seconds between frames, in place of what files say. `table`: the file of answers. Samples without an answer are
+    listed too: they can be predicted.
     """
 
     path: Path
@@ -65,10 +66,11 @@ class SampleFiles(DecodesFiles):
             raise RequestError(f"{self.path} holds two files named {twice} with different endings; set source.pattern")
         if not chosen:
             endings = ", ".join(sorted({PurePosixPath(path).suffix for path in paths})[:5]) or "no file"
-            raise RequestError(f"{self.path} holds no {self._noun} that fits {self.pattern!r} (there: {endings}); read are {', '.join(READ)}")
+            problem = f"{self.path} holds no {self._noun} that fits {self.pattern!r} (there: {endings})"
+            raise RequestError(f"{problem}; read are {', '.join(READ)}")
         samples, refused = [], list(misnamed)
         for name, own in sorted(chosen.items()):
-            known = self.answers.of(own[0] if self.unit == "file" else f"{name}")
+            known = self.answers.of(own[0] if self.unit == "file" else name) or UNKNOWN
             files = tuple(self.path / path for path in own)
             try:
                 for file in files:
@@ -76,7 +78,7 @@ class SampleFiles(DecodesFiles):
             except SceneRefused as e:
                 refused.append(e)
                 continue
-            samples.append(Sample(name, files, known.answer if known else "", known.group if known else "", known.part if known else ""))
+            samples.append(Sample(name, files, known.answer, known.group, known.part))
         used = {path for own in chosen.values() for path in own}
         unused = [path for path in paths if path not in used and self.path / path != self.table]
         return SampleListing(samples, refused, unused, list(self._notes(samples)))

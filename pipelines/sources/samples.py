@@ -46,15 +46,22 @@ class SampleListing:
 
 @dataclass(frozen=True)
 class Frames:
-    """A sample as it was read: `image_TCHW` as stored, `valid_THW` (None: all), `seconds_T` from the first frame (NaN: not known).
+    """A sample as it was read: `image_TCHW` as stored, `valid_THW` (None: all), `seconds_T` from the first frame (NaN: unknown).
 
-    `facts`: some of FACTS.
+    A frame without a valid pixel is not valid. `facts`: some of FACTS.
     """
 
     image_TCHW: np.ndarray
     seconds_T: np.ndarray
     valid_THW: np.ndarray | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def valid_T(self) -> np.ndarray:
+        """Whether a frame has a valid pixel."""
+        if self.valid_THW is None:
+            return np.ones(len(self.image_TCHW), bool)
+        return np.array([bool(one.any()) for one in self.valid_THW])
 
 
 class SampleSource(Protocol):
