@@ -120,33 +120,48 @@ class SequenceNetwork(Network):
 
 
 class FrameEncoder(nn.Module):
-    """A vector per frame: at each scale a convolution of 3, GroupNorm over the frame and ReLU; between the scales max pooling
-    by 2 (an odd side is rounded up); at the end the mean over space (Lin et al. 2013, arXiv:1312.4400, section 3.2).
+    """A vector per frame of the sides `space`: at each scale a convolution of 3, GroupNorm over the frame and ReLU; between the
+    scales max pooling by 2 (an odd side is rounded up); at the end the mean over space (Lin et al. 2013, arXiv:1312.4400, section
+    3.2). That does not say where something is: with `grid` > 1 it is a mean for each of so many parts along every axis.
+
+    Raises ValueError for more parts than the last scale has pixels.
     """
 
-    def __init__(self, inputs: int, widths: Sequence[int], axes: int = 2):
+    def __init__(self, inputs: int, widths: Sequence[int], space: Sequence[int], grid: int = 1):
         super().__init__()
-        self.axes = axes
+        last = pooled(space, len(widths) - 1)
+        if not 1 <= grid <= min(last):
+            sides, scales = " x ".join(map(str, last)), len(widths)
+            raise ValueError(
+                f"a grid of {grid} does not fit {sides} px, the last of {scales} scales: a smaller grid or fewer widths"
+            )
+        self.space, self.grid = tuple(space), grid
         before = [inputs, *widths[:-1]]
-        self.layers = nn.ModuleList(CONVOLUTIONS[axes](before[i], width, 3, padding=1) for i, width in enumerate(widths))
+        convolution = CONVOLUTIONS[len(space)]
+        self.layers = nn.ModuleList(convolution(before[i], width, 3, padding=1) for i, width in enumerate(widths))
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths)
+        self.outputs = widths[-1] * grid ** len(space)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """(N, widths[-1])."""
+        """(N, outputs)."""
         for scale, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            x_NCHW = x_NCHW if scale == 0 else POOLINGS[self.axes](x_NCHW, 2, ceil_mode=True)
+            x_NCHW = x_NCHW if scale == 0 else POOLINGS[len(self.space)](x_NCHW, 2, ceil_mode=True)
             x_NCHW = torch.relu(norm(layer(x_NCHW)))
-        vectors_ND: Tensor = x_NCHW.flatten(2).mean(2)
-        return vectors_ND
+        if self.grid == 1:
+            return x_NCHW.flatten(2).mean(2)
+        for axis in range(2, x_NCHW.ndim):  # PyTorch's adaptive pooling is not deterministic on a GPU
+            parts = x_NCHW.tensor_split(self.grid, axis)
+            x_NCHW = torch.cat([part.mean(axis, keepdim=True) for part in parts], axis)
+        return x_NCHW.flatten(1)
 
     def each(self, x_BTCHW: Tensor) -> Tensor:
-        """(B, T, widths[-1]): the same encoder for every step (time-distributed)."""
+        """(B, T, outputs): the same encoder for every step (time-distributed)."""
         encoded_BTD: Tensor = self(x_BTCHW.flatten(0, 1)).unflatten(0, x_BTCHW.shape[:2])
         return encoded_BTD
 
-    def flops(self, shape_yx: Sequence[int]) -> int:
+    def flops(self) -> int:
         """Operations for one frame."""
-        return sum(layer_flops(layer, math.prod(pooled(shape_yx, scale))) for scale, layer in enumerate(self.layers))
+        return sum(layer_flops(layer, math.prod(pooled(self.space, scale))) for scale, layer in enumerate(self.layers))
 
 
 def pooled(shape_yx: Sequence[int], times: int) -> tuple[int, ...]:

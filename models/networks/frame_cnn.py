@@ -18,17 +18,18 @@ class FrameCNNConfig(SequenceConfig):
     """`kind`: frame_cnn."""
 
     widths: tuple[int, ...] = (16, 32, 64)  # channels of each scale, finest first
+    grid: int = 1  # parts of each axis whose means are kept
 
 
 class FrameCNN(SequenceNetwork):
     config: FrameCNNConfig
 
     def __init__(self, config: FrameCNNConfig):
-        super().__init__(config, config.widths[-1])
-        self.encoder = FrameEncoder(config.bands, config.widths)
+        super().__init__(config, config.widths[-1] * config.grid**2)
+        self.encoder = FrameEncoder(config.bands, config.widths, self.frame_shape[1:], config.grid)
 
     def reading_flops(self, steps: int) -> int:
-        return steps * self.encoder.flops(self.frame_shape[1:])
+        return steps * self.encoder.flops()
 
     def read(self, x_BTCHW: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         each_BTD = self.encoder.each(x_BTCHW)

@@ -36,7 +36,7 @@ class RegionRecurrent(SequenceNetwork):
 
     def __init__(self, config: RegionRecurrentConfig):
         super().__init__(config, config.features + config.joined)
-        self.encoder = FrameEncoder(config.bands, config.widths)
+        self.encoder = FrameEncoder(config.bands, config.widths, (config.patch_px, config.patch_px))
         self.recurrence = config.recurrence(config.widths[-1])
         self.whole = nn.Linear(config.bands * (BINS + 6), config.joined)
 
@@ -44,7 +44,7 @@ class RegionRecurrent(SequenceNetwork):
         patch = self.config.patch_px
         regions = -(-self.config.height // patch) * -(-self.config.width // patch)
         whole = layer_flops(self.whole, 0, rows=1)
-        return regions * self.encoder.flops((patch, patch)) + self.recurrence.flops(regions) + whole
+        return regions * self.encoder.flops() + self.recurrence.flops(regions) + whole
 
     def read(self, x_BTCHW: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         self.require_one_image(x_BTCHW)

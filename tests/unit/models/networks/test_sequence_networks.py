@@ -114,6 +114,20 @@ def test_other_shapes_are_refused(name, expected):
             network(x, mask)
 
 
+def test_a_grid_keeps_where_things_are():
+    left, valid = torch.zeros(1, 1, BANDS, *FRAME.values()), torch.ones(1, 1, dtype=torch.bool)
+    left[..., 3:5, 2:4] = 1
+    description = {"kind": "frame_cnn", "bands": BANDS, "outputs": CLASSES, **FRAME, "widths": (4,)}
+    for grid in (1, 2):
+        network = rebuild_network({**description, "grid": grid}).eval()
+        is_same = torch.allclose(network(left, valid), network(left.roll(6, -1), valid), atol=1e-5)
+        assert is_same == (grid == 1)
+    with pytest.raises(
+        ValueError, match="a grid of 10 does not fit 9 x 12 px, the last of 1 scales: a smaller grid or fewer widths"
+    ):
+        rebuild_network({**description, "grid": 10})
+
+
 def test_an_unknown_network_is_refused():
     with pytest.raises(ValueError, match=r"expected one of row_rnn, .*, volume_gru, got the network 'cnn'"):
         rebuild_network({"kind": "cnn", "bands": 1, "outputs": 2, **FRAME})
