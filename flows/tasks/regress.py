@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.learning.sample_training import SampleRecipe
     from pipelines.samples.labelled import LabelledSamples
 
-OWN = ("flows.tasks.regress:Regress.labelled", "flows.tasks.regress:Regress.recipe")
+OWN = tuple(f"flows.tasks.regress:Regress.{name}" for name in ("labelled", "recipe", "within"))
 
 
 class Regress(SampleTask):
@@ -88,10 +88,10 @@ class Regress(SampleTask):
         build = MeanOfNumbers if name == "mean" else partial(ForestOfNumbers, seed)
         return held_out_rows(samples, features_PF, build, run.evaluation.most_labels, seed, show)
 
-    def within(self, context: Invocation, answer_P: np.ndarray) -> np.ndarray:
+    def within(self, context: Invocation, answers: np.ndarray) -> np.ndarray:
         """The answers within `number.valid_range`."""
         limits = context.run.number.valid_range
-        return answer_P if limits is None else answer_P.clip(*limits)
+        return answers if limits is None else answers.clip(*limits)
 
     # ------------------------------------------------------------ summary and report
 

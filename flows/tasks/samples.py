@@ -46,6 +46,10 @@ class SampleTask(TrainedTask, Protocol):
     def sentence(self, name: str, predicted: Record, evaluation: Evaluation | None) -> str:
         """What was answered, and how well, in one sentence."""
 
+    def within(self, context: Invocation, answers: np.ndarray) -> np.ndarray:
+        """The answers within what is possible."""
+        return answers
+
     def half_width(self, evaluation: Evaluation | None) -> float | None:
         """Of the interval around a number; None for labels."""
         return None
@@ -115,14 +119,9 @@ class SampleTask(TrainedTask, Protocol):
         run, folder, model = context.run, context.folder, load_model(context, "predict")
         trained, stored = require(folder, "train"), load_samples(context, "predict")
         answer_NK, is_held_out_N = answers_of(self, context, stored, model)
-        rows = answer_rows(
-            stored.table,
-            model.outputs,
-            answer_NK,
-            is_held_out_N,
-            is_number=model.is_number,
-            half_width=self.half_width(evaluation),
-        )
+        answer_NK = self.within(context, answer_NK)
+        work = partial(answer_rows, stored.table, model.outputs, answer_NK, is_held_out_N, is_number=model.is_number)
+        rows = work(half_width=self.half_width(evaluation))
         lineage = LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
         context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
         context.steps.do("predict", "draw samples", lambda _: draw(context, stored, model, answer_NK, building))
@@ -231,7 +230,7 @@ def _plane(image: np.ndarray) -> np.ndarray:
 
 
 def _examples(answer_NK: np.ndarray, most: int, *, is_number: bool) -> list[int]:
-    """The surest sample of each class that is answered, or the samples with the smallest to the largest number; at most so many."""
+    """The surest sample of each class that is answered, or samples from the smallest to the largest number; at most so many."""
     import numpy as np
 
     if is_number:

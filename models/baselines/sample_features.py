@@ -25,11 +25,11 @@ def time_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
     return features
 
 
-MOST_FEATURES = 4096
+MOST_FEATURES = 1024
 
 
 def all_features(x_BTCHW: Tensor, valid_BT: Tensor) -> np.ndarray:
-    """features_BF float32: every value of every frame where these are at most 4096, else as `time_features`.
+    """features_BF float32: every value of every frame where these are at most 1024, else as `time_features`.
 
     Values of frames that are not valid are interpolated in time between the valid ones, and held at both ends.
     """

@@ -1,4 +1,4 @@
-"""Scores of numbers of held-out samples -> evaluation: methods side by side, verdict, interval around a number, shortcut audit."""
+"""Scores of numbers of held-out samples -> evaluation: methods side by side, verdict, interval of a number, shortcut audit."""
 
 from __future__ import annotations
 

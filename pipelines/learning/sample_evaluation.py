@@ -46,7 +46,8 @@ def audit_samples(
 def bins_of(samples: LabelledSamples, answer_P: np.ndarray) -> np.ndarray:
     """The bin of each number, as `LabelledSamples.stratum_P`, for the shortcut audit."""
     assert samples.edges is not None, "numbers have bins"
-    return np.digitize(answer_P, samples.edges)
+    bin_P: np.ndarray = np.digitize(answer_P, samples.edges)
+    return bin_P
 
 
 def conclude_classes(

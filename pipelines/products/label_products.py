@@ -82,7 +82,7 @@ def answer_rows(
     table: SampleTable, outputs: Sequence[str], answer_NK: np.ndarray, is_held_out_N: np.ndarray, *, is_number: bool,
     half_width: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of `labels.csv`: sample, file, group, what is known, what is answered, by whom; `half_width`: of numbers' intervals."""
+    """Rows of `labels.csv`: sample, file, group, what is known and answered, by whom; `half_width`: of numbers' intervals."""
     rows = []
     for n in range(len(table)):
         known = {"sample": table.id_N[n], "file": table.file_N[n], "group": table.group_N[n], "known": table.answer_N[n]}
@@ -102,7 +102,7 @@ def answer_rows(
 def choose_shown(
     table: SampleTable, outputs: Sequence[str], answer_NK: np.ndarray, most: int, *, is_number: bool
 ) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """(numbers of the samples that a picture shows, what is said of each, whether it is wrong): the least sure, or furthest off."""
+    """(numbers of the samples that a picture shows, what is said of each, if it is wrong): the least sure, or furthest off."""
     if is_number:
         known_N = np.array([float(text) if text else np.nan for text in table.answer_N])
         off_N = np.nan_to_num(np.abs(answer_NK[:, 0] - known_N), nan=-1.0)

@@ -37,8 +37,8 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     details, rows = evaluation.details, [{"method": name, **figures} for name, figures in evaluation.methods.items()]
     interval = details["interval"]
     note = (
-        f"Interval of {interval['confidence']:.0%}: plus or minus {interval['half_width']:.3g}, the quantile of held-out errors; it "
-        f"holds {interval['held']:.1%} of the samples of groups that it was not made from."
+        f"Interval of {interval['confidence']:.0%}: plus or minus {interval['half_width']:.3g}, the quantile of held-out errors; "
+        f"it holds {interval['held']:.1%} of the samples of groups that it was not made from."
     )
     known_P, answer_P = np.asarray(details["known"]), np.asarray(details["answered"])
     draw_numbers(known_P, answer_P, drafts / "numbers.png", details["number"])

@@ -1,8 +1,8 @@
 """Clips made from handwritten digits that move over a dark square: known labels, directions and boxes.
 
 After Srivastava et al. 2015, "Unsupervised learning of video representations using LSTMs", arXiv:1502.04681, section 3.1. A
-digit never leaves the frame: it moves along a straight line (one digit), or is reflected at the border (several). It stands in for
-recordings of actions; nothing of a clip is real but the digits.
+digit never leaves the frame: it moves along a straight line (one digit), or is reflected at the border (several). It stands in
+for recordings of actions; nothing of a clip is real but the digits.
 """
 
 from __future__ import annotations
