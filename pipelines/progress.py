@@ -3,3 +3,7 @@
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """A callback that shows nothing."""

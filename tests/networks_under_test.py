@@ -23,14 +23,16 @@ from models.networks.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from models.networks.residual_gru import ResidualGRU, ResidualGRUConfig
 from models.networks.siamese_dcrn import SiameseDCRN, SiameseDCRNConfig
 from models.networks.u_tae import UTAE, UTAEConfig
+from models.sequence_model import rebuild_network
 
 Inputs = dict[str, Tensor]  # arguments of `forward`; those that end in HW are images
+FRAME = {"height": 9, "width": 12}  # of sequences, whose networks read one size
 BANDS, TARGETS, CLASSES = 2, 1, 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the kind of inputs that its `forward` takes: "forecast", "change", "segment" or "rows"."""
+    """A network, and the kind of inputs that its `forward` takes: "forecast", "change", "segment", "rows" or "sequence"."""
 
     build: Callable[[], Network]
     kind: str
@@ -50,7 +52,7 @@ class Case:
         return network.to(dtype)
 
     def inputs(self, seed: int, steps: int, shape_yx: tuple[int, int], dtype: torch.dtype = torch.float64) -> Inputs:
-        """Seeded noise with gaps, over `steps` dates in all."""
+        """Seeded noise with gaps (of sequences without), over `steps` dates in all. Sequences have their network's own shape."""
         generator = torch.Generator().manual_seed(seed)
 
         def noise(*shape: int) -> Tensor:
@@ -62,6 +64,8 @@ class Case:
             if self.kind == "segment":
                 return {"x_BTCHW": x, "valid_BTHW": valid, "years_BT": torch.linspace(0, 1, steps, dtype=dtype)[None]}
             return {"x_BTCHW": x, "valid_BTHW": valid, "elapsed_BT": torch.zeros(1, steps, dtype=dtype)}
+        if self.kind == "sequence":
+            return {"x_BTCHW": noise(1, steps, *self.build().frame_shape), "valid_BT": torch.ones(1, steps, dtype=torch.bool)}
         if self.kind == "rows":
             valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
             days = 10.0 * torch.arange(steps, dtype=dtype)[None]
@@ -109,6 +113,15 @@ def _unet(kind: str) -> Case:
     return Case(lambda: RecurrentUNet(RecurrentUNetConfig(kind, BANDS, CLASSES, 0.0, (3, 4, 4))), "segment")
 
 
+def _sequence(kind: str, fixed_steps: int | None = None, **settings: object) -> Case:
+    description = {"kind": kind, "bands": BANDS, "outputs": CLASSES, **FRAME, "dropout": 0.0, **settings}
+    return Case(lambda: rebuild_network(description), "sequence", fixed_steps)
+
+
+def _vectors(kind: str, **settings: object) -> Case:
+    return _sequence(kind, widths=(3, 4), hidden=4, **settings)
+
+
 CASES = {
     "convlstm": _convlstm((3,), 3),
     "convlstm, two layers": _convlstm((3, 4), 3),
@@ -134,4 +147,22 @@ CASES = {
     "unet_convgru": _unet("unet_convgru"),
     "unet_convlstm": _unet("unet_convlstm"),
     "residual": Case(lambda: ResidualGRU(ResidualGRUConfig(BANDS)), "rows"),
+    "row_rnn": _sequence("row_rnn", 1, hidden=4, layers=2),
+    "row_lstm": _sequence("row_lstm", 1, hidden=4, bidirectional=True, per_step=True),
+    "row_gru": _sequence("row_gru", 1, hidden=4),
+    "region_rnn": _vectors("region_rnn", fixed_steps=1, patch_px=4),
+    "region_lstm": _vectors("region_lstm", fixed_steps=1, patch_px=5, per_step=True),
+    "region_gru": _vectors("region_gru", fixed_steps=1, patch_px=4, layers=2, bidirectional=True),
+    "cnn_rnn": _vectors("cnn_rnn"),
+    "cnn_rnn, grid": _vectors("cnn_rnn", grid=4),
+    "cnn_lstm": _vectors("cnn_lstm", layers=2, bidirectional=True),
+    "cnn_gru": _vectors("cnn_gru", per_step=True),
+    "dcrn": _sequence("dcrn", widths=(3, 4)),
+    "dcrn, flattened": _sequence("dcrn", widths=(3, 4), flattened=True, bidirectional=True),
+    "conv_gru": _sequence("convgru", widths=(3, 4), kernel=1, per_step=True),
+    "conv_lstm": _sequence("convlstm", widths=(3, 4), bidirectional=True, detach_every=2, checkpointed=True),
+    "frame_cnn": _sequence("frame_cnn", widths=(3, 4), grid=2),
+    "frame_cnn, per step": _sequence("frame_cnn", widths=(3, 4), grid=2, per_step=True),
+    "volume_lstm": _vectors("volume_lstm", depth=5, grid=3),
+    "volume_gru": _vectors("volume_gru", depth=5, per_step=True),
 }

@@ -1,19 +1,23 @@
 """The tasks: which tree a config is read into."""
 
 from configs.tasks.change import ChangeRun
+from configs.tasks.classify import ClassifyRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
+from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun
-Tree = type[ForecastRun] | type[MonitorRun] | type[ChangeRun] | type[PairRun] | type[SegmentRun]
+AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun
+Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
     "monitor": MonitorRun,
     "change": ChangeRun,
     "pair": PairRun,
     "segment": SegmentRun,
+    "classify": ClassifyRun,
+    "regress": RegressRun,
 }
 DEFAULT = "forecast"
 

@@ -12,6 +12,8 @@ TASKS = {
     "monitor": "flows.tasks.monitor:Monitor",
     "pair": "flows.tasks.pair:Pair",
     "segment": "flows.tasks.segment:Segment",
+    "classify": "flows.tasks.classify:Classify",
+    "regress": "flows.tasks.regress:Regress",
 }
 FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # in flows.entrypoints; `report` takes seconds: no flow
 

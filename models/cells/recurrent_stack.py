@@ -5,10 +5,12 @@ The state of a layer is a tuple of maps: (h_BDHW,) for ConvGRU and DCRN, (h_BDHW
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}  # by the axes of space
 DROPOUTS = {2: F.dropout2d, 3: F.dropout3d}  # of whole channels
@@ -57,12 +59,17 @@ def where_valid(valid_B1HW: Tensor | None, after: LayerState, before: LayerState
 
 
 class RecurrentStack(nn.Module):
-    """The output of a layer is the next one's input, with spatial dropout between in training."""
+    """The output of a layer is the next one's input, with spatial dropout between in training.
+
+    In `forward`, after every `detach_every` steps the state is cut off from the gradient (truncated backpropagation through time,
+    Williams & Peng 1990; 0: never); `checkpointed` computes every step again in the backward pass and keeps only the states.
+    """
 
     def __init__(self, cells: Iterable[nn.Module], dropout: float = 0.0):
         super().__init__()
         self.cells = nn.ModuleList(cells)
         self.dropout = dropout
+        self.detach_every, self.checkpointed = 0, False
 
     def step(self, x_BCHW: Tensor, state: State | None = None, **known: Tensor) -> tuple[Tensor, State]:
         """(output of the last layer h_BDHW, state of all layers) after one step; `known` are the keyword arguments of a cell."""
@@ -81,7 +88,11 @@ class RecurrentStack(nn.Module):
         outputs = []
         for t in range(x_BTCHW.shape[1]):
             at_t = {name: values[:, t] for name, values in known.items() if values is not None}
-            output, state = self.step(x_BTCHW[:, t], state, **at_t)
+            if state is not None and t and self.detach_every and t % self.detach_every == 0:
+                state = tuple(tuple(one.detach() for one in layer) for layer in state)
+            step = partial(self.step, x_BTCHW[:, t], state, **at_t)
+            is_kept = not (self.checkpointed and torch.is_grad_enabled())
+            output, state = step() if is_kept else checkpoint(step, use_reentrant=False)
             outputs.append(output)
         assert state is not None, "a sequence has at least one step"
         return torch.stack(outputs, dim=1), state

@@ -285,6 +285,8 @@ def read_layout(uri: str) -> tuple[Grid, tuple[Band, ...], np.dtype]:
 
 def _require_format(root: zarr.Group, uri: str) -> None:
     found = root.attrs.get("driftline_format")
+    if "driftline_samples_format" in root.attrs:
+        raise CubeMismatch(f"{uri} holds samples (a series each, for `task: classify` and its kin), no cube of scenes")
     if found not in FORMATS.values():
         known = " and ".join(map(str, FORMATS.values()))
         raise CubeMismatch(

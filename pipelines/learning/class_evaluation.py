@@ -22,7 +22,7 @@ from pipelines.learning.class_metrics import (
     flat_figures,
     mean_f1_of,
 )
-from pipelines.learning.intervals import Interval, Outcome
+from pipelines.learning.intervals import Interval, Outcome, Unit
 from pipelines.learning.result import CONFOUNDED, NOT_TO_BE_PUBLISHED, Criterion, Evaluation, Verdict, listed
 from pipelines.learning.shortcuts import Audit
 from pipelines.samples.class_samples import ClassSamples
@@ -137,13 +137,14 @@ def class_verdict(
     audit: Audit | None,
     criteria: Sequence[Criterion],
     asked: Asked,
+    unit: Unit = "blocks",
 ) -> Verdict:
-    """The verdict over the differences of the measure to every reference."""
+    """The verdict over the differences of the measure to every reference; `unit`: what was held out."""
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in differences.items()}
     reached, mean_f1 = described[asked.model]["accuracy"], flat_figures(described[asked.model])["mean_f1"] or 0.0
     between = _between(reached, asked.confidence)
     sentences = [
-        f"On blocks that it has not seen, the {asked.model} has overall accuracy {reached['value']:.3f}{between}, "
+        f"On {unit} that it has not seen, the {asked.model} has overall accuracy {reached['value']:.3f}{between}, "
         f"mean F1 {mean_f1:.3f}."
     ]
     for name, one in differences.items():
@@ -161,7 +162,7 @@ def class_verdict(
     best = max(differences, key=lambda name: described[name][asked.measure]["value"], default=None)
     is_publishable = not (missed or confounded)
     told = " ".join(sentences)
-    return Verdict(outcomes, (), is_publishable, told, "blocks", asked.margin, asked.confidence, best, confounded)
+    return Verdict(outcomes, (), is_publishable, told, unit, asked.margin, asked.confidence, best, confounded)
 
 
 SAID: dict[Outcome, str] = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.learning.area_estimates import jeffreys
-from pipelines.learning.intervals import Interval, Statistic, jackknife
+from pipelines.learning.intervals import Interval, Statistic, Unit, jackknife
 
 CALIBRATION_BINS = 10
 TEMPERATURES = (0.05, 20.0)
@@ -90,14 +90,16 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return share
 
 
-def over_blocks(counts_BKK: np.ndarray, statistic: Statistic, confidence: float, holding_B: np.ndarray | None = None) -> Interval:
-    """The statistic with its jackknife interval over blocks.
+def over_blocks(
+    counts_BKK: np.ndarray, statistic: Statistic, confidence: float, holding_B: np.ndarray | None = None, unit: Unit = "blocks"
+) -> Interval:
+    """The statistic with its jackknife interval over blocks (or whatever `unit` names).
 
     Where no block errs (or all do) the jackknife sees no spread and would claim certainty; then the other bound is Jeffreys'
     for as many trials as there are blocks (`holding_B`: those that hold the class).
     """
-    undefined = "no label of it", "only one block defines it"
-    found = jackknife(counts_BKK.reshape(len(counts_BKK), -1), statistic, confidence, "blocks", undefined=undefined)
+    undefined = "no label of it", f"only one {unit.removesuffix('s')} defines it"
+    found = jackknife(counts_BKK.reshape(len(counts_BKK), -1), statistic, confidence, unit, undefined=undefined)
     if found.value is None or found.low is None or found.low < found.value or (found.high or 0) > found.value:
         return found
     trials = np.array(int(np.count_nonzero(holding_B)) if holding_B is not None else len(counts_BKK))
@@ -105,7 +107,9 @@ def over_blocks(counts_BKK: np.ndarray, statistic: Statistic, confidence: float,
     return replace(found, low=min(found.low, float(low)), high=max(found.value, float(high)))
 
 
-def difference(ours_BKK: np.ndarray, theirs_BKK: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
+def difference(
+    ours_BKK: np.ndarray, theirs_BKK: np.ndarray, statistic: Statistic, confidence: float, unit: Unit = "blocks"
+) -> Interval:
     """The statistic of ours minus that of theirs, in pairs over the same blocks."""
     cells = ours_BKK[0].size
 
@@ -114,16 +118,22 @@ def difference(ours_BKK: np.ndarray, theirs_BKK: np.ndarray, statistic: Statisti
         return gain_R
 
     both_BX = np.hstack([ours_BKK.reshape(len(ours_BKK), -1), theirs_BKK.reshape(len(theirs_BKK), -1)])
-    return jackknife(both_BX, gain, confidence, "blocks", (-1.0, 1.0))
+    return jackknife(both_BX, gain, confidence, unit, (-1.0, 1.0))
 
 
 # ---------------------------------------------------------------- description
 
 
 def describe(
-    predicted: Predicted, true_P: np.ndarray, block_P: np.ndarray, classes: Sequence[str], confidence: float
+    predicted: Predicted,
+    true_P: np.ndarray,
+    block_P: np.ndarray,
+    classes: Sequence[str],
+    confidence: float,
+    unit: Unit = "blocks",
 ) -> dict[str, Any]:
     """JSON values: confusion, accuracies with intervals, rows of the classes, and calibration where there are probabilities."""
+    over = partial(over_blocks, confidence=confidence, unit=unit)
     blocks_BKK = block_confusions(true_P, predicted.class_P, block_P, len(classes))
     rows = []
     for k, name in enumerate(classes):
@@ -131,14 +141,14 @@ def describe(
         figures: dict[str, Any] = {"class": name, "labels": int(blocks_BKK[:, k].sum()), "blocks": int(holding_B.sum())}
         for figure in ("precision", "recall", "f1"):
             holds_B = blocks_BKK[:, :, k].sum(axis=1) > 0 if figure == "precision" else holding_B
-            found = over_blocks(blocks_BKK, partial(class_figure_of, figure, k), confidence, holds_B)
+            found = over(blocks_BKK, partial(class_figure_of, figure, k), holding_B=holds_B)
             figures |= {figure: found.value, f"{figure}_low": found.low, f"{figure}_high": found.high}
         rows.append(figures)
     content: dict[str, Any] = {
         "confusion": blocks_BKK.sum(axis=0).tolist(),
-        "accuracy": over_blocks(blocks_BKK, accuracy_of, confidence).to_json(),
-        "balanced_accuracy": over_blocks(blocks_BKK, balanced_accuracy_of, confidence).to_json(),
-        "mean_f1": over_blocks(blocks_BKK, mean_f1_of, confidence).to_json(),
+        "accuracy": over(blocks_BKK, accuracy_of).to_json(),
+        "balanced_accuracy": over(blocks_BKK, balanced_accuracy_of).to_json(),
+        "mean_f1": over(blocks_BKK, mean_f1_of).to_json(),
         "classes": rows,
     }
     if predicted.probability_PK is not None:

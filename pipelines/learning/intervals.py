@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-Unit = Literal["dates", "sites", "blocks"]
+Unit = Literal["dates", "sites", "blocks", "groups"]
 Outcome = Literal["beats", "equal", "not distinguishable", "loses"]
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums (R, columns) -> (R,), NaN where a sum does not define it
 

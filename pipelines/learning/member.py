@@ -28,6 +28,12 @@ VALIDATION_LOSS = "validation_loss"
 Row = dict[str, float | None]  # epoch (0 = untrained), training_loss, validation_loss, learning_rate
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+    "rmsprop": torch.optim.RMSprop,
+}
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
@@ -45,6 +51,7 @@ class TrainingSettings:
     accelerator: str = "auto"  # "auto" | "cpu" | "gpu"
     devices: int = 1
     seed: int = 0
+    optimizer: str = "adamw"  # of OPTIMIZERS
 
 
 class WindowSet(Protocol):
@@ -105,7 +112,7 @@ class EpochBatches:
 
 
 class MemberTask(LightningModule):
-    """Member `i` of a forecaster with its loss, optimiser (AdamW) and schedule (one cycle, Smith & Topin 2018)."""
+    """Member `i` of a forecaster with its loss, optimiser and schedule (one cycle, Smith & Topin 2018)."""
 
     def __init__(
         self, forecaster: Trainable, i: int, loss: Loss, settings: TrainingSettings, steps: int,
@@ -160,8 +167,11 @@ class MemberTask(LightningModule):
         weights = [p for p in self.member.parameters() if p.requires_grad and p.ndim > 1]
         biases = [p for p in self.member.parameters() if p.requires_grad and p.ndim <= 1]  # not decayed
         groups = [{"params": weights, "weight_decay": self._settings.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(self._steps, 2), pct_start=0.15)
+        optimizer = OPTIMIZERS[self._settings.optimizer]([group for group in groups if group["params"]], lr=rate)
+        has_momentum = self._settings.optimizer != "rmsprop"
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rate, total_steps=max(self._steps, 2), pct_start=0.15, cycle_momentum=has_momentum
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 

@@ -72,7 +72,7 @@ class Audit:
         known = [clue for clue in self.clues if clue.accuracy is not None]
         best = max(known, key=lambda clue: clue.accuracy or 0, default=None)
         if best is None:
-            return "No shortcut: all labels share date, season, position and site."
+            return f"No shortcut: all labels have the same {listed([clue.name for clue in self.clues])}."
         return f"No shortcut found: of metadata alone {best.name} reaches {best.accuracy:.3f}, the model {self.model:.3f}."
 
     @property
@@ -100,7 +100,10 @@ def audit_shortcuts(
     metadata: Mapping[str, np.ndarray], class_P: np.ndarray, fold_P: np.ndarray, block_P: np.ndarray, predicted_P: np.ndarray,
     build: Callable[[], Classifier], *, near: float = 0.05, confidence: float = 0.95,
 ) -> Audit:  # fmt: skip
-    """`metadata`: kind -> values (P,) or (P, F); `predicted_P`: what the model says of labels in the folds it has not seen."""
+    """`metadata`: kind -> values (P,) or (P, F); `predicted_P`: what the model says of labels in the folds it has not seen.
+
+    Labels of fold -1 are learnt from and never tested.
+    """
     trial = _Trial(class_P, fold_P, block_P, predicted_P, build, near, confidence)
     tables_PF = {name: np.asarray(values, np.float64).reshape(len(class_P), -1) for name, values in metadata.items()}
     varying = {name: table for name, table in tables_PF.items() if np.ptp(table, axis=0).any()}
@@ -141,12 +144,13 @@ class _Trial:
         return self._counts(self.predicted_P)
 
     def _counts(self, said_P: np.ndarray) -> np.ndarray:
-        return block_confusions(self.class_P, said_P, self.block_P, int(max(self.class_P.max(), self.predicted_P.max())) + 1)
+        tested_P, classes = self.fold_P >= 0, int(max(self.class_P.max(), self.predicted_P.max())) + 1
+        return block_confusions(self.class_P[tested_P], said_P[tested_P], self.block_P[tested_P], classes)
 
     def clue(self, name: str, table_PF: np.ndarray) -> Clue:
         """What this metadata reaches on the folds that it was not fitted on."""
-        said_P = np.empty(len(self.class_P), np.int64)
-        for fold in np.unique(self.fold_P):
+        said_P = np.zeros(len(self.class_P), np.int64)
+        for fold in np.unique(self.fold_P[self.fold_P >= 0]):
             known_P = self.fold_P != fold
             said_P[~known_P] = self.build().fit(table_PF[known_P], self.class_P[known_P]).predict(table_PF[~known_P])
         theirs_BKK = self._counts(said_P)

@@ -79,7 +79,7 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     columns = [Column("class", "class", "text"), Column("labels", "labels", "whole"), Column("blocks", "blocks", "whole")]
     for key in figures:
         columns += [Column(key, key if key != "f1" else "F1"), Column(f"{key}_shown", "interval", "text")]
-    classes = [{**row, **{f"{key}_shown": _between(row, key) for key in figures}} for row in ours["classes"]]
+    classes = [{**row, **{f"{key}_shown": between(row, key) for key in figures}} for row in ours["classes"]]
     tables = [Table("Methods", METHODS, rows, strong=[shipped]), Table(f"Classes, {shipped}", columns, classes)]
     draw_confusion(ours["confusion"], details["classes"], drafts / "confusion.png")
     pictures = [
@@ -112,6 +112,6 @@ def audit_section(evaluation: Evaluation) -> Section:
     return Section("audit", "Shortcuts and labels" if audit else "Labels", shortcuts.text, tables=tables)
 
 
-def _between(row: Mapping[str, Any], key: str) -> str:
+def between(row: Mapping[str, Any], key: str) -> str:
     low, high = row[f"{key}_low"], row[f"{key}_high"]
     return "–" if low is None or high is None else f"{low:.2f} to {high:.2f}"

@@ -1,0 +1,197 @@
+"""Many small series with an answer each: sources of samples, what becomes of their frames, how they are split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from configs import schema
+from configs.paths import READ
+from configs.schema import Finding, Fraction, InputPath, LocalPath, Name, Sections, Seed, Strict, missing_file
+from configs.sources import BandConfig, PictureDefaults, SourceDefaults, _named_band
+
+if TYPE_CHECKING:
+    from pipelines.samples.sample_frames import FrameSettings
+    from pipelines.sources.samples import SampleSource
+
+# ---------------------------------------------------------------- schema
+
+
+class AnswerColumnsConfig(Strict):
+    """The columns of the table of labels."""
+
+    file: str = Field("file", description="name of the file, or its path below source.path")
+    answer: str = Field("label", description="the class, or the number")
+    group: str = Field("group", description="what stays together in a split (patient, clip set, site), where the table has it")
+    part: str = Field("part", description="the part that the data set assigns a sample to (train, test), where the table has it")
+
+
+class AnswersConfig(Strict):
+    """What is known of each sample."""
+
+    kind: Literal["table", "folders", "source"] = Field(
+        description="a CSV; the name of the folder that holds a sample; or the source itself says it (idx, moving_digits)"
+    )
+    path: Annotated[LocalPath | None, READ] = Field(None, description="of a table: the CSV file")
+    columns: AnswerColumnsConfig = AnswerColumnsConfig()
+    classes: list[str] = Field([], description="classes that count, in this order; default: all, sorted by name")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        if (self.kind == "table") != (self.path is not None):
+            yield Finding(("labels", "path"), "is the CSV file of `kind: table`, and of nothing else")
+        says = getattr(sections.get("source"), "kind", None) in ("idx", "moving_digits")
+        if says != (self.kind == "source") and sections.get("source") is not None:
+            remedy = "kind: source" if says else "kind: table with a path, or kind: folders"
+            yield Finding(("labels", "kind"), "does not fit the source", remedy)
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        if self.path is not None:
+            yield from missing_file(("labels", "path"), Path(self.path))
+
+
+class SampleFilesSource(PictureDefaults):
+    """Every video, NIfTI file or picture below `path`, or every folder of pictures, is a sample. Videos need driftline[video]."""
+
+    kind: Literal["files"]
+    path: InputPath = Field(description="the folder; files in folders below it count too")
+    pattern: str = Field("*", description="samples whose path or name fits it (shell pattern), e.g. *.avi")
+    unit: Literal["file", "folder"] = Field("file", description="what a sample is; of folders the pictures are its frames")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check_files(sections)
+        yield from schema.missing_folder(Path(self.path))
+
+
+class IdxSource(SourceDefaults):
+    """Images and labels in the format of MNIST: PART-images-idx3-ubyte and PART-labels-idx1-ubyte, plain or .gz."""
+
+    kind: Literal["idx"]
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        [BandConfig(name="gray")], min_length=1, max_length=1, description="the one band"
+    )
+    path: InputPath = Field(description="the folder")
+    most: int | None = Field(None, ge=1, description="images of each part that are taken, from the first on; default: all")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        yield from schema.missing_folder(Path(self.path))
+
+
+class MovingDigitsSource(SourceDefaults):
+    """Clips made from the digits of IDX files, with known answers; it stands in for recordings of actions."""
+
+    kind: Literal["moving_digits"]
+    bands: list[Annotated[BandConfig, BeforeValidator(_named_band)]] = Field(
+        [BandConfig(name="gray")], min_length=1, max_length=1, description="the one band"
+    )
+    path: InputPath = Field(description="the folder of IDX files")
+    answer: Literal["digit", "direction", "digit_and_direction", "boxes"] = Field("digit", description="what is asked of a clip")
+    clips: int = Field(2000, ge=1, le=1_000_000, description="of the part train, from the file with most images")
+    test_clips: int = Field(500, ge=1, le=1_000_000, description="of the part test, from the other files")
+    frames: int = Field(12, ge=2, le=100, description="of each clip")
+    side: int = Field(48, ge=8, le=512, description="of each frame, pixels")
+    digits: int = Field(1, ge=1, le=5, description="in each clip; answers other than boxes are of the first one")
+    seed: Seed = Field(0, description="of all clips")
+
+    def check_files(self, sections: Sections) -> Iterator[Finding]:
+        yield from schema.missing_folder(Path(self.path))
+
+
+SamplesSource = Annotated[SampleFilesSource | IdxSource | MovingDigitsSource, Field(discriminator="kind")]
+AnySamplesSource = SampleFilesSource | IdxSource | MovingDigitsSource
+
+
+class FramesConfig(Strict):
+    """What becomes of the frames of each sample, so that all are of one size."""
+
+    count: int | None = Field(
+        None, ge=1, description="frames that are kept, evenly chosen; shorter samples are padded; default: those of the first"
+    )
+    size: list[Annotated[int, Field(ge=1, le=4096)]] | None = Field(
+        None, min_length=2, max_length=3, description="(y, x), of volumes (z, y, x), pixels; default: as it is"
+    )
+    crop: tuple[float, float, float, float] = Field(
+        (0.0, 0.0, 1.0, 1.0), description="what is kept, as shares: first row, first column, last row, last column"
+    )
+    fit: Literal["cut", "stretch", "pad"] = Field(
+        "cut", description="frames of other proportions: both sides are cut alike, stretched, or padded with 0"
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        top, left, bottom, right = self.crop
+        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+            yield Finding(("frames", "crop"), f"{list(self.crop)} has no area", "shares from 0 to 1: top, left, bottom, right")
+
+
+class SampleSplitConfig(Strict):
+    """Folds of whole groups; each fold is tested by networks that were not trained on it. Or the test part of the data set."""
+
+    test: Name | None = Field(None, description="the part that tests (e.g. t10k); then there are no folds")
+    folds: int = Field(5, ge=2, le=50, description="parts of the groups; at least one network each")
+    networks: int = Field(1, ge=1, description="networks of each fold, with other seeds and validation groups; their mean counts")
+    validation_parts: int = Field(5, ge=2, description="one in so many of the other groups chooses epoch and temperature")
+    seed: Seed = Field(0, description="of the assignment of groups")
+
+
+class SampleAugmentConfig(Strict):
+    """What is done to training samples, anew in every epoch; the defaults change nothing."""
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field("none", description="mirrored, each axis half of the time")
+    rotate_degrees: float = Field(0.0, ge=0, le=180, description="turned by up to so much either way")
+    crop: float = Field(1.0, gt=0, le=1, description="smallest side of the part that is shown, as a share")
+    noise: float = Field(0.0, ge=0, description="standard deviation, in those of the band")
+    brightness: float = Field(0.0, ge=0, description="standard deviation of the shift, in those of the band")
+    contrast: float = Field(0.0, ge=0, description="standard deviation of the factor")
+    hidden_frames: float = Field(0.0, ge=0, lt=1, description="share of the frames that are hidden")
+    time_jitter: float = Field(0.0, ge=0, lt=0.5, description="share of the frames by which either end is cut at random")
+    mixup: float = Field(0.0, ge=0, description="alpha of the Beta distribution by which two samples are mixed; 0: none")
+
+
+class SamplesEvaluation(Strict):
+    """What every task on samples asks of its model."""
+
+    near: Fraction = Field(0.05, description="metadata alone this near to the model's balanced accuracy makes it CONFOUNDED")
+    margin: Fraction = Field(0.01, description="smallest difference that matters")
+    confidence: Fraction = Field(0.95, description="of the intervals")
+    most_labels: int = Field(
+        5000, ge=10, description="samples of a class that references learn from; of more so many are drawn at random"
+    )
+
+
+# ---------------------------------------------------------------- objects
+
+
+def build_sample_source(source: AnySamplesSource, labels: AnswersConfig | None, frames: FramesConfig) -> SampleSource:
+    """The source of samples. Raises RequestError, MissingInput for a table that cannot be read."""
+    from configs.build import build_bands, build_image_request
+
+    match source:
+        case SampleFilesSource():
+            from pipelines.sources.answers import AnswerColumns, Answers, read_answers
+            from pipelines.sources.sample_files import SampleFiles
+
+            answers, table = Answers(from_folders=labels is not None and labels.kind == "folders"), None
+            if labels is not None and labels.path is not None:
+                table = Path(labels.path)
+                answers = read_answers(table, AnswerColumns(**labels.columns.model_dump()))
+            return SampleFiles(
+                Path(source.path), build_image_request(source), answers, source.pattern, source.unit, frames.count,
+                source.frame_time, table,
+            )  # fmt: skip
+        case IdxSource():
+            from pipelines.sources.idx import IdxSource as Idx
+
+            return Idx(Path(source.path), build_bands(source)[0], source.most)
+        case MovingDigitsSource():
+            from pipelines.sources.moving_digits import MovingDigits
+
+            how = source.model_dump(include={"answer", "clips", "test_clips", "frames", "side", "digits", "seed"})
+            return MovingDigits(Path(source.path), band=build_bands(source)[0], **how)
+
+
+def build_frames(frames: FramesConfig) -> FrameSettings:
+    from pipelines.samples.sample_frames import FrameSettings
+
+    return FrameSettings(frames.count, frames.crop, None if frames.size is None else tuple(frames.size), frames.fit)

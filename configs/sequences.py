@@ -1,0 +1,157 @@
+"""Networks of whole sequences and their training: what the tasks on samples share. Schema, checks, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from configs.networks import Channels
+from configs.run import ModelConfig, Run, TrainingDefaults
+from configs.samples import AnswersConfig, FramesConfig, SampleAugmentConfig, SampleSplitConfig, SamplesSource
+from configs.schema import Finding, Sections, Strict
+
+if TYPE_CHECKING:
+    from models.sequence_model import SequenceModel
+    from pipelines.learning.sample_training import SampleRecipe
+    from pipelines.samples.labelled import SplitSettings
+    from pipelines.samples.sample_store import SampleLayout
+
+MODEL = "model"  # its name beside the references in every table
+ONE_IMAGE = ("row_rnn", "row_lstm", "row_gru", "region_rnn", "region_lstm", "region_gru")
+
+# ---------------------------------------------------------------- schema
+
+
+class SequenceModelConfig(ModelConfig):
+    """The network of whole sequences. Of one image: row_* (its rows), region_* (its patches). Of frames: cnn_* (an encoder for
+    each frame, then a recurrent layer), dcrn, convgru, convlstm (convolution, pooling, convolutional recurrence), frame_cnn (no
+    recurrence). Of volumes: volume_*."""
+
+    kind: Literal[
+        "row_rnn", "row_lstm", "row_gru", "region_rnn", "region_lstm", "region_gru", "cnn_rnn", "cnn_lstm", "cnn_gru",
+        "dcrn", "convgru", "convlstm", "frame_cnn", "volume_rnn", "volume_lstm", "volume_gru",
+    ] = Field("cnn_lstm", description="the network")  # fmt: skip
+    hidden: Channels = Field(64, description="units of recurrent layers over vectors")
+    layers: int = Field(1, ge=1, le=8, description="recurrent layers over vectors")
+    bidirectional: bool = Field(False, description="a second recurrent layer reads from the end to the begin")
+    widths: list[Channels] = Field([16, 32], min_length=1, description="channels of each scale (dcrn and its kin: of each block)")
+    patch_px: int = Field(8, ge=2, description="side of the patches of region_*")
+    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions in the recurrence of dcrn, convgru, convlstm")
+    flattened: bool = Field(False, description="dcrn and its kin: the dense layer reads the whole last map, not its mean")
+    per_step: bool = Field(False, description="an answer after every frame (or row); the sample's is their mean")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of features dropped in training")
+    detach_every: int = Field(0, ge=0, description="dcrn and its kin: frames after which the gradient is cut; 0: never")
+    checkpointed: bool = Field(False, description="dcrn and its kin: less memory in training, a third more time")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        yield from super().check(sections)
+        frames = sections.get("frames")
+        count, size = getattr(frames, "count", None), getattr(frames, "size", None)
+        if self.kind in ONE_IMAGE and count not in (None, 1):
+            yield Finding(
+                ("model", "kind"), f"{self.kind} reads one image, frames.count is {count}", "frames.count: 1, or cnn_lstm"
+            )
+        if size is not None and (len(size) == 3) != self.kind.startswith("volume"):
+            kind = "images" if len(size) == 2 else "volumes"
+            yield Finding(("model", "kind"), f"{self.kind} is not for {kind}", f"frames.size says {kind}: cnn_* or volume_*")
+
+    def description(self, layout: SampleLayout) -> dict[str, Any]:
+        """What `models.sequence_model.rebuild_network` takes, without the outputs."""
+        kind, recurrent = self.kind, {"hidden": self.hidden, "layers": self.layers, "bidirectional": self.bidirectional}
+        widths, own = {"widths": list(self.widths)}, dict[str, Any]()
+        match kind.rpartition("_")[0] or kind:
+            case "row":
+                own = recurrent
+            case "region":
+                own = {**recurrent, **widths, "patch_px": self.patch_px}
+            case "cnn":
+                own = {**recurrent, **widths}
+            case "volume":
+                own = {**recurrent, **widths, "depth": layout.size[0]}
+            case "frame":
+                own = widths
+            case _:
+                names = ("kernel", "bidirectional", "flattened", "detach_every", "checkpointed")
+                own = {**widths, **{name: getattr(self, name) for name in names}}
+        size = {"bands": len(layout.bands), "height": layout.size[-2], "width": layout.size[-1]}
+        return {"kind": kind, "dropout": self.dropout, "per_step": self.per_step, **size, **own}
+
+
+class SequenceTraining(TrainingDefaults):
+    """How each network is trained."""
+
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="sgd: with momentum 0.9")
+    per_epoch: int | None = Field(None, ge=1, description="samples of an epoch; default: all")
+    augment: SampleAugmentConfig = SampleAugmentConfig()
+    epochs: int = Field(30, ge=1, description="at most")
+    batch: int = Field(32, ge=1, description="samples of one step")
+    learning_rate: float = Field(2e-3, gt=0, description="largest one of the cycle")
+    weight_decay: float = Field(1e-2, ge=0, description="of weights, not of biases")
+    patience: int = Field(10, ge=1, description="epochs without a smaller validation loss after which training ends")
+
+
+class SamplePrediction(Strict):
+    """What is answered, and what is shown of it."""
+
+    explain: int = Field(3, ge=0, le=12, description="samples of which a picture shows what the network looked at")
+
+
+class SampleRun(Run):
+    """What every run on samples has: what comes in, what is known, how it is split, what is learnt."""
+
+    source: SamplesSource = Field(description="where the samples come from")
+    frames: FramesConfig = FramesConfig()
+    labels: AnswersConfig | None = Field(None, description="what is known; not needed where `model.use` names a model")
+    split: SampleSplitConfig = SampleSplitConfig()
+    model: SequenceModelConfig = SequenceModelConfig()
+    training: SequenceTraining = SequenceTraining()
+    prediction: SamplePrediction = SamplePrediction()
+
+
+# ---------------------------------------------------------------- objects
+
+
+def build_learner(
+    model: SequenceModelConfig, layout: SampleLayout, outputs: tuple[str, ...], seed: int, *, is_number: bool = False
+) -> SequenceModel:
+    """An untrained model of one network. Raises RequestError where the network cannot read such frames."""
+    from models.sequence_model import build_sequence_model
+    from pipelines.errors import RequestError
+
+    if model.kind in ONE_IMAGE and layout.frames != 1:
+        raise RequestError(f"{model.kind} reads one image, the samples have {layout.frames} frames: frames.count: 1, or cnn_lstm")
+    if (len(layout.size) == 3) != model.kind.startswith("volume"):
+        held = "volumes" if len(layout.size) == 3 else "images"
+        raise RequestError(
+            f"{model.kind} does not read {held}; set model.kind to {'volume' if held == 'volumes' else 'cnn'}_lstm"
+        )
+    return build_sequence_model(model.description(layout), outputs, 1, seed, is_number=is_number)
+
+
+def build_split(split: SampleSplitConfig) -> SplitSettings:
+    from pipelines.samples.labelled import SplitSettings
+
+    return SplitSettings(**split.model_dump())
+
+
+def build_recipe(run: SampleRun, loss: str, smoothing: float = 0.0, draw: str = "samples") -> SampleRecipe:
+    """How a network of the run is trained, with that loss."""
+    from models.sequence_losses import sequence_loss
+    from pipelines.learning.sample_training import SampleRecipe
+    from pipelines.learning.training import TrainingSettings
+    from pipelines.samples.sample_windows import SampleAugmentation
+
+    chosen = run.training
+    named = chosen.model_dump(include=set(TrainingSettings.__dataclass_fields__) - {"seed"})
+    return SampleRecipe(
+        sequence_loss(loss),
+        lambda seed: TrainingSettings(**named, seed=seed),
+        SampleAugmentation(**chosen.augment.model_dump()),
+        chosen.seed,
+        chosen.per_epoch,
+        run.model.per_step,
+        smoothing,
+        draw,
+    )

@@ -1,0 +1,76 @@
+"""`task: classify`: a label for a whole sequence (or image), learnt from labelled samples. Schema, checks, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from configs.samples import SamplesEvaluation
+from configs.schema import Finding, Fraction, Sections
+from configs.sequences import MODEL, SampleRun, SequenceTraining, build_recipe
+from configs.yaml_positions import Key
+
+if TYPE_CHECKING:
+    from pipelines.learning.class_evaluation import Asked
+    from pipelines.learning.sample_training import SampleRecipe
+
+ReferenceName = Literal["commonest", "nearest_mean", "random_forest", "frame_cnn"]
+
+# ---------------------------------------------------------------- schema
+
+
+class ClassifyTraining(SequenceTraining):
+    """How each network is trained."""
+
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="of the labels")
+    class_weights: bool = Field(True, description="rare classes weigh more, so that all weigh alike")
+    draw: Literal["samples", "classes"] = Field(
+        "samples", description="an epoch shows all samples, or equally many of each class"
+    )
+    label_smoothing: Fraction = Field(0.0, description="share of a label that goes to all classes alike")
+
+
+class ClassifyEvaluation(SamplesEvaluation):
+    """What the labels are measured against."""
+
+    references: list[ReferenceName] = Field(
+        ["commonest", "nearest_mean", "random_forest"],
+        description="on the same folds; random_forest and nearest_mean read a small mean (and spread) over time, frame_cnn is a "
+        "network on single frames, trained like the model",
+    )
+    must_equal: list[ReferenceName] = Field(["commonest"], description="references that may not be better beyond the interval")
+    min_accuracy: Fraction | None = Field(None, description="smallest accuracy")
+    measure: Literal["accuracy", "mean_f1"] = Field(
+        "accuracy", description="what references are compared by; mean_f1 for rare classes"
+    )
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        for index, name in enumerate(self.must_equal):
+            if name not in self.references:
+                key: Key = ("evaluation", "must_equal", index)
+                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
+
+
+class ClassifyRun(SampleRun):
+    """A label for every sample: what comes in, what is known, what is learnt, what goes out."""
+
+    task: Literal["classify"]
+    training: ClassifyTraining = ClassifyTraining()
+    evaluation: ClassifyEvaluation = ClassifyEvaluation()
+
+
+# ---------------------------------------------------------------- objects
+
+
+def recipe_of(run: ClassifyRun) -> SampleRecipe:
+    """How a network of the run is trained."""
+    return build_recipe(run, run.training.loss, run.training.label_smoothing, run.training.draw)
+
+
+def build_asked(run: ClassifyRun) -> Asked:
+    from pipelines.learning.class_evaluation import Asked
+
+    asked = run.evaluation.model_dump(include={"min_accuracy", "measure", "margin", "confidence", "most_labels"})
+    return Asked(model=MODEL, must_equal=tuple(run.evaluation.must_equal), seed=run.training.seed, **asked)

@@ -1,0 +1,60 @@
+"""`task: regress`: a number for a whole sequence (or image), learnt from samples with a number. Schema, checks, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from configs.samples import SamplesEvaluation
+from configs.schema import Finding, Fraction, Name, Sections, Strict
+from configs.sequences import SampleRun, SequenceTraining
+from configs.yaml_positions import Key
+
+ReferenceName = Literal["mean", "random_forest", "frame_cnn"]
+
+# ---------------------------------------------------------------- schema
+
+
+class NumberConfig(Strict):
+    """What the number is."""
+
+    name: Name = Field("number", description="in tables, pictures and messages, e.g. tree_cover")
+    unit: str = Field("", description="of the number, e.g. %")
+    valid_range: tuple[float, float] | None = Field(None, description="answers outside are set to its nearer end")
+
+
+class RegressTraining(SequenceTraining):
+    """How each network is trained."""
+
+    loss: Literal["huber", "absolute", "squared"] = Field("huber", description="of the number in standard deviations")
+
+
+class RegressEvaluation(SamplesEvaluation):
+    """What the numbers are measured against."""
+
+    references: list[ReferenceName] = Field(
+        ["mean", "random_forest"],
+        description="on the same folds; random_forest reads all frames of small samples, else a small mean and spread over time, "
+        "frame_cnn is a network on single frames, trained like the model",
+    )
+    must_equal: list[ReferenceName] = Field(["mean"], description="references that may not be better beyond the interval")
+    min_r2: Fraction | None = Field(None, description="smallest share of the variance that is explained")
+    margin: Fraction = Field(0.01, description="smallest difference of mean absolute errors that matters, in standard deviations")
+    interval: Fraction = Field(0.9, description="share of the samples that the interval around a number is to hold")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        for index, name in enumerate(self.must_equal):
+            if name not in self.references:
+                key: Key = ("evaluation", "must_equal", index)
+                yield Finding(key, f"{name!r} is not among evaluation.references", f"add {name} there")
+
+
+class RegressRun(SampleRun):
+    """A number for every sample: what comes in, what is known, what is learnt, what goes out."""
+
+    task: Literal["regress"]
+    number: NumberConfig = NumberConfig()
+    training: RegressTraining = RegressTraining()
+    evaluation: RegressEvaluation = RegressEvaluation()

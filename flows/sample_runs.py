@@ -1,0 +1,122 @@
+"""What the tasks on samples share: their ingest, their store, their plan, their checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from configs import samples as config_samples
+from flows.folder import RunFolder, finished, require
+from flows.task import Invocation, Record, TrainedTask, format_refusals
+from pipelines.wording import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flows.planning import Extent, PlannedStep
+    from models.sequence_model import SequenceModel
+    from pipelines.samples.sample_store import SampleTable
+    from pipelines.samples.sample_windows import SampleArrays
+
+TRAIN_FLOP_S = 8e9  # small networks, forward and backward, two cores
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """The samples of the last ingest, and their frames (a memory map)."""
+
+    table: SampleTable
+    image: np.ndarray
+
+    @cached_property
+    def arrays(self) -> SampleArrays:
+        """Without answers."""
+        import numpy as np
+
+        from pipelines.samples.sample_windows import SampleArrays
+
+        count = len(self.table)
+        return SampleArrays(
+            self.image, self.table.valid_NT, self.table.layout.bands, np.zeros((count, 1), np.float32), np.ones(count, np.float32)
+        )
+
+
+def ingest_run_samples(context: Invocation) -> Record:
+    """New and altered samples into the store, as `Task.ingest` returns it."""
+    from pipelines.samples.sample_ingest import SampleIngest, ingest_samples
+
+    run, folder = context.run, context.folder
+    source = config_samples.build_sample_source(run.source, run.labels, run.frames)
+    settings = SampleIngest(config_samples.build_frames(run.frames), run.cube.memory_mb, refused_json=folder.refused)
+    report = context.steps.do(
+        "ingest", "write samples into the store", partial(ingest_samples, source, folder.cube_uri, settings)
+    )
+    return {
+        "snapshot": report.snapshot,
+        "added": len(report.added),
+        "replaced": len(report.replaced),
+        "dropped": len(report.gone),
+        "unchanged": report.unchanged,
+        "missing": list(report.gone),
+        "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
+        "message": report.message,
+        "notes": list(report.notes),
+        "lines": (*(f"  note: {note}" for note in report.notes), *format_refusals(report.refused, folder.refused)),
+        "is_new": report.is_new,
+    }
+
+
+def load_samples(context: Invocation, stage: str) -> StoredSamples:
+    """The samples of the last ingest; their frames are decoded once for each version."""
+    from pipelines.samples.sample_store import decode_images, read_table
+
+    folder = context.folder
+    snapshot, uri = require(folder, "ingest")["snapshot"], folder.cube_uri
+    table = read_table(uri, snapshot)
+    image = context.steps.do(stage, "read the samples", lambda show: decode_images(uri, snapshot, table, folder.samples, show))
+    return StoredSamples(table, image)
+
+
+def save_model(task: TrainedTask, context: Invocation, model: SequenceModel, snapshot: str, groups: dict[str, Any]) -> str:
+    """The hash of the saved model, with the groups of every part beside it."""
+    from flows.trained import describe
+    from models.sequence_model import SEQUENCE_MODEL
+
+    described = describe(task, context, snapshot)
+    about = {"split": {**context.run.split.model_dump(mode="json"), "audit": groups}}
+    return str(SEQUENCE_MODEL.save(model, context.folder.model, {**described, **about}))
+
+
+def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool) -> tuple[Extent, list[PlannedStep]]:
+    """What the stages would cost. The source is listed, and its first sample read, where the verb reads it."""
+    from flows.planning import Extent, estimate
+    from pipelines.samples.sample_ingest import first_layout
+    from pipelines.samples.sample_store import read_table
+
+    notes: tuple[str, ...] = ()
+    if reads_source or finished(folder, "ingest") is None:
+        source = config_samples.build_sample_source(run.source, run.labels, run.frames)
+        listing = source.list_samples()
+        layout, count = first_layout(source, listing, config_samples.build_frames(run.frames)), len(listing.samples)
+        unused = [f"not used: {len(listing.unused)} files: {', '.join(listing.unused[:3])}"] if listing.unused else []
+        notes = (*listing.notes, *unused, *(f"would be refused: {one}" for one in listing.refused))
+    else:
+        table = read_table(folder.cube_uri)
+        layout, count = table.layout, len(table)
+    extent = Extent(layout.frames, layout.frames, layout.size, len(layout.bands), layout.dtype.itemsize, count, notes)
+    from configs.sequences import build_learner
+
+    network = build_learner(run.model, layout, ("a", "b"), 0)
+    each = network.flops((1, *layout.shape))
+    networks = (1 if run.split.test else run.split.folds) * run.split.networks
+    shown = run.training.per_epoch or count
+    trained, answered = 3 * each * shown * run.training.epochs * networks / TRAIN_FLOP_S, each * count * networks / TRAIN_FLOP_S
+    megabytes = count * layout.dtype.itemsize * extent.dates * extent.pixels * extent.bands / 1e6
+    steps = {
+        "ingest": estimate("ingest", counted(count, "sample"), count * 1e-4 + megabytes / 5, megabytes / 2, 300.0),
+        "train": estimate("train", f"at most {networks} x {run.training.epochs} epochs", trained, 1 + megabytes, 400.0),
+        "evaluate": estimate("evaluate", f"{counted(networks, 'network')}, references and metadata", answered, 1.0, 400.0),
+        "predict": estimate("predict", counted(count, "sample"), answered, 1.0, 300.0),
+    }
+    return extent, [steps[stage] for stage in stages]

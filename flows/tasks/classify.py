@@ -1,0 +1,109 @@
+"""`task: classify`: a label for every sample (clip, study, image), by networks that read it as a sequence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.sequences import MODEL, build_split
+from configs.tasks import classify as config
+from configs.trained import used_by
+from flows.folder import require
+from flows.sample_runs import load_samples
+from flows.task import Invocation, Record
+from flows.tasks.samples import SampleTask, held_out_or_all, load_model, single_frames
+from pipelines.learning.result import Evaluation, NoTruth
+from pipelines.products.section import Section
+from pipelines.wording import counted
+
+if TYPE_CHECKING:
+    from pipelines.learning.class_metrics import Predicted
+    from pipelines.learning.sample_training import SampleRecipe
+    from pipelines.samples.labelled import LabelledSamples
+
+OWN = ("flows.tasks.classify:Classify.labelled", "flows.tasks.classify:Classify.recipe")
+
+
+class Classify(SampleTask):
+    """Labels of samples. See `flows.task.Task`."""
+
+    name = "classify"
+    kept = ("counts",)
+    code: Mapping[str, tuple[str, ...]] = {
+        "train": ("flows.tasks.samples:SampleTask.fit", "flows.tasks.samples:SampleTask.measure", *OWN),
+        "evaluate": ("flows.tasks.classify:Classify.evaluate",),
+        "predict": ("flows.tasks.samples:SampleTask.predict", "flows.tasks.classify:Classify.summarise", *OWN),
+    }
+
+    def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
+        from pipelines.samples.labelled import label_classes
+
+        run, stored = context.run, load_samples(context, stage)
+        names = outputs or tuple(run.labels.classes)
+        split = build_split(run.split)
+        return label_classes(stored.table, stored.image, names, split, class_weights=run.training.class_weights)
+
+    def recipe(self, context: Invocation) -> SampleRecipe:
+        return config.recipe_of(context.run)
+
+    def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
+        """The networks and the references on the groups that they have not seen; and metadata alone."""
+        from models.baselines.class_references import MetadataForest
+        from pipelines.learning.class_metrics import Predicted
+        from pipelines.learning.sample_evaluation import audit_samples, conclude_classes
+
+        run, do, is_own = context.run, partial(context.steps.do, "evaluate"), used_by(context.run) is None
+        if run.labels is None:
+            raise NoTruth("the config has no labels")
+        trained, model = require(context.folder, "train"), load_model(context, "evaluate")
+        samples, asked = self.labelled(context, "evaluate", model.outputs), config.build_asked(run)
+        answer_PK, single_MPK = do("score the folds", partial(held_out_or_all, samples, model, is_own))
+        predicted = {MODEL: Predicted(answer_PK.argmax(axis=1), answer_PK)}
+        for name in run.evaluation.references:
+            predicted[name] = do(f"score {name}", partial(self.reference, context, samples, name))
+        audit = None
+        if is_own:
+            forest = partial(MetadataForest, len(samples.outputs), asked.seed)
+            work = partial(audit_samples, samples, predicted[MODEL].class_P, forest)
+            audit = do("audit shortcuts", lambda _: work(near=run.evaluation.near, confidence=asked.confidence))
+        single = [Predicted(one.argmax(axis=1)) for one in single_MPK]
+        evaluation = do("compare", lambda _: conclude_classes(samples, predicted, single, audit, asked))
+        return evaluation, {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"]}
+
+    def reference(self, context: Invocation, samples: LabelledSamples, name: str, show: Any) -> Predicted:
+        """What a reference says of the tested samples."""
+        from models.baselines.class_references import NearestMeanCurve, RandomForest
+        from models.baselines.sample_features import time_features
+        from pipelines.inference.sample_references import commonest, features_of, held_out_rows
+        from pipelines.learning.class_metrics import Predicted
+
+        run, classes, seed = context.run, len(samples.outputs), context.run.training.seed
+        if name == "commonest":
+            return commonest(samples)
+        if name == "frame_cnn":
+            answer_PK = single_frames(self, context, samples, show)
+            return Predicted(answer_PK.argmax(axis=1), answer_PK)
+        features_PF = features_of(samples.arrays, samples.known_P, time_features)
+        built = partial(RandomForest, classes, seed) if name == "random_forest" else partial(NearestMeanCurve, classes)
+        return Predicted(held_out_rows(samples, features_PF, built, run.evaluation.most_labels, seed, show))
+
+    # ------------------------------------------------------------ summary and report
+
+    def summarise(self, rows: list[dict[str, Any]]) -> Record:
+        counts = dict(Counter(row["label"] for row in rows))
+        shown = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+        return {"message": f"{counted(len(rows), 'sample')} labelled: {shown}", "counts": counts}
+
+    def sentence(self, name: str, predicted: Record, evaluation: Evaluation | None) -> str:
+        from pipelines.products.label_sections import label_sentence
+
+        return label_sentence(name, predicted, evaluation)
+
+    def sections(self, context: Invocation, evaluation: Evaluation | None, predicted: Record, drafts: Path) -> list[Section]:
+        from pipelines.products.label_sections import answers_section, audit_section, scores_section
+
+        answers = [answers_section(predicted, context.folder.path)] if predicted else []
+        return [*answers, scores_section(evaluation, drafts), audit_section(evaluation)] if evaluation else answers

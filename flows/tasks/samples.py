@@ -1,0 +1,264 @@
+"""What the tasks on samples share: training of networks that read a sample as a sequence, and a line for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from configs import sequences as config
+from configs.load import config_hash
+from configs.trained import used_by
+from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.sample_runs import StoredSamples, ingest_run_samples, load_samples, plan_samples, save_model
+from flows.task import Building, Findings, Invocation, Record, TrainedTask
+from pipelines.learning.result import Evaluation
+from pipelines.wording import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flows.planning import Extent, PlannedStep
+    from models.checkpoint import Checkpoint
+    from models.sequence_model import SequenceModel
+    from pipelines.learning.reuse import Inputs
+    from pipelines.learning.sample_training import SampleRecipe
+    from pipelines.samples.labelled import LabelledSamples
+
+TRAINED_FROM = ("labels", "frames", "split", "model", "training")  # what a model depends on
+
+
+class SampleTask(TrainedTask, Protocol):
+    """A task whose model answers each sample. See `flows.task.Task`."""
+
+    describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": ()}
+    kept: tuple[str, ...]  # of what `summarise` returns, in the summary
+
+    def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
+        """The samples with their answers and folds; `outputs`: of a trained model. Raises RequestError."""
+
+    def recipe(self, context: Invocation) -> SampleRecipe:
+        """How each network is trained."""
+
+    def summarise(self, rows: list[dict[str, Any]]) -> Record:
+        """`message`, and what summary and report need of the table's rows."""
+
+    def sentence(self, name: str, predicted: Record, evaluation: Evaluation | None) -> str:
+        """What was answered, and how well, in one sentence."""
+
+    def within(self, context: Invocation, answers: np.ndarray) -> np.ndarray:
+        """The answers within what is possible."""
+        return answers
+
+    def half_width(self, evaluation: Evaluation | None) -> float | None:
+        """Of the interval around a number; None for labels."""
+        return None
+
+    def checkpoint(self) -> Checkpoint[Any]:
+        from models.sequence_model import SEQUENCE_MODEL
+
+        return SEQUENCE_MODEL
+
+    def measure(self, context: Invocation, *, is_training: bool = False) -> Inputs:
+        """Of all samples."""
+        import numpy as np
+
+        from pipelines.learning.sample_reuse import inputs_of
+
+        stored = load_samples(context, "train")
+        return inputs_of(stored.arrays, np.arange(len(stored.table)))
+
+    def plan(self, run: config.SampleRun, folder: RunFolder, verb: str) -> tuple[Extent, list[PlannedStep]]:
+        return plan_samples(run, folder, self.verbs[verb], reads_source="ingest" in self.verbs[verb])
+
+    def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
+        folder, content = context.folder, context.run.model_dump(mode="json")
+        if stage == "train":
+            return {"snapshot": require(folder, "ingest")["snapshot"], **{name: content[name] for name in TRAINED_FROM}}
+        trained = require(folder, "train")
+        known = {"model": trained["model_hash"], "trained": trained["key"], "evaluation": content["evaluation"]}
+        if stage == "evaluate":
+            return known
+        insisted = {name: getattr(context, name) for name in ("even_if_worse", "even_if_confounded")}
+        return {**known, **insisted, "evaluated": require(folder, "evaluate")["key"], "prediction": content["prediction"]}
+
+    # ------------------------------------------------------------ stages
+
+    def ingest(self, context: Invocation) -> Record:
+        return ingest_run_samples(context)
+
+    def fit(self, context: Invocation, key: str) -> Record:
+        """Networks for each fold of groups, calibrated on groups that they have not seen; saved together."""
+        from models.sequence_model import join_members
+        from pipelines.inference.sample_labels import calibrate
+        from pipelines.learning.sample_training import audit_groups, train_folds
+
+        run, folder, do = context.run, context.folder, partial(context.steps.do, "train")
+        samples = self.labelled(context, "train")
+        context.steps.log(f"samples: {samples.sentence}")
+        build = partial(build_one, run.model, samples, run.training.seed)
+        recipe = self.recipe(context)
+        learners, reports = train_folds(samples, build, recipe, folder.networks, do, key)
+        model = join_members(learners)
+        found = None if samples.is_number else do("calibrate", lambda show: calibrate(samples, model, show))
+        groups = do("audit the split", lambda _: audit_groups(samples))
+        snapshot = require(folder, "ingest")["snapshot"]
+        model_hash = do("save the model", lambda _: save_model(self, context, model, snapshot, groups))
+        return {
+            "snapshot": snapshot,
+            "model_hash": model_hash,
+            "labels": {"sentence": samples.sentence, "dropped": dict(samples.dropped), **samples.counts()},
+            "training": {"members": [{**one, "temperature": found[n]} if found else one for n, one in enumerate(reports)]},
+            "message": f"trained {counted(len(learners), 'network')} from {counted(len(samples.known_P), 'sample')}",
+        }
+
+    def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
+        """A line for every sample: of those with an answer by networks that have not seen their group."""
+        from pipelines.products.label_products import LabelLineage, answer_rows, write_labels
+
+        run, folder, model = context.run, context.folder, load_model(context, "predict")
+        trained, stored = require(folder, "train"), load_samples(context, "predict")
+        answer_NK, is_held_out_N = answers_of(self, context, stored, model)
+        answer_NK = self.within(context, answer_NK)
+        work = partial(answer_rows, stored.table, model.outputs, answer_NK, is_held_out_N, is_number=model.is_number)
+        rows = work(half_width=self.half_width(evaluation))
+        lineage = LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
+        context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
+        context.steps.do("predict", "draw samples", lambda _: draw(context, stored, model, answer_NK, building))
+        known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": len(rows)}
+        return {**known, **self.summarise(rows)}
+
+    # ------------------------------------------------------------ summary and report
+
+    def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
+        run, folder = context.run, context.folder
+        labels = require(folder, "train").get("labels", {})
+        table = folder.products / "labels.csv"
+        return Findings(
+            sentence=self.sentence(run.name, predicted, evaluation),
+            found={key: predicted[key] for key in ("answered", *self.kept) if key in predicted},
+            computed={"labels": labels["sentence"]} if labels else {},
+            settings={
+                "model": ", ".join(f"{key} {value}" for key, value in run.model.model_dump(exclude={"use", "as_is"}).items()),
+                "split": f"part {run.split.test}" if run.split.test else f"{run.split.folds} folds of whole groups",
+                "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
+            },
+            notes=(f"Samples: {labels['sentence']}.",) if labels else (),
+            lines=(("labels", table), ("picture", folder.quicklook)) if predicted else (),
+        )
+
+
+def build_one(model: config.SequenceModelConfig, samples: LabelledSamples, seed: int, number: int) -> SequenceModel:
+    """The untrained network of that number."""
+    layout = samples.table.layout
+    return config.build_learner(model, layout, samples.outputs, seed * 100 + number, is_number=samples.is_number)
+
+
+def load_model(context: Invocation, stage: str) -> SequenceModel:
+    from models.sequence_model import SEQUENCE_MODEL
+
+    model: SequenceModel
+    model = context.steps.do(stage, "load the model", lambda _: load_checkpoint(SEQUENCE_MODEL.load, context.folder)[0])
+    return model
+
+
+def held_out_or_all(samples: LabelledSamples, model: SequenceModel, is_own: bool, show: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Answers for the tested samples; by all networks where the model was trained elsewhere."""
+    from pipelines.inference.sample_labels import held_out, score_samples
+
+    if is_own:
+        return held_out(samples, model, show)
+    import numpy as np
+
+    index_P = samples.known_P[samples.tested_P]
+    single = [model.calibrated(m, score_samples(model, m, samples.arrays, index_P)) for m in range(len(model.members))]
+    return np.mean(single, axis=0), np.stack(single)
+
+
+def answers_of(
+    task: SampleTask, context: Invocation, stored: StoredSamples, model: SequenceModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """(answer_NK, whether it is by networks that have not seen the sample's group) for all samples."""
+    import numpy as np
+
+    from pipelines.inference.sample_labels import Kept, answer_all, held_out
+
+    trained, do = require(context.folder, "train"), partial(context.steps.do, "predict")
+    kept = Kept(context.folder.staging / "labels", trained["model_hash"] + trained["snapshot"])
+    every_N = np.arange(len(stored.table))
+    answer_NK = do("answer all samples", lambda show: answer_all(model, stored.arrays, every_N, kept, show))
+    is_held_out_N = np.zeros(len(every_N), bool)
+    if used_by(context.run) is None:
+        samples = task.labelled(context, "predict", model.outputs)
+        own_P = samples.known_P[samples.tested_P]
+        answer_NK[own_P], _ = do("answer held-out samples", partial(held_out, samples, model))
+        is_held_out_N[own_P] = True
+    return answer_NK, is_held_out_N
+
+
+def draw(context: Invocation, stored: StoredSamples, model: SequenceModel, answer_NK: np.ndarray, building: Building) -> None:
+    """Pictures of samples, and of what the first network looked at."""
+    import numpy as np
+    import torch
+
+    from pipelines.inference.attribution import integrated_gradients
+    from pipelines.products.label_charts import MOST_SAMPLES, draw_samples
+    from pipelines.products.label_products import LOOKED_AT, LookedAt, choose_shown, draw_looked_at
+
+    table = stored.table
+    first, texts, is_wrong = choose_shown(table, model.outputs, answer_NK, MOST_SAMPLES, is_number=model.is_number)
+    middle = [int(table.valid_NT[n].sum()) // 2 for n in first]
+    images = np.stack([_plane(stored.image[n, t, 0]) for n, t in zip(first, middle, strict=True)])
+    heading = "The samples that are furthest from what is known" if model.is_number else "The least sure samples"
+    draw_samples(images, table.id_N[first].tolist(), texts, is_wrong, building.pictures / "quicklook.png", heading)
+    shown = []
+    for n in _examples(answer_NK, context.run.prediction.explain, is_number=model.is_number):
+        x_TCHW, valid_T = stored.arrays.physical(np.array([n]))[0], torch.from_numpy(np.array(table.valid_NT[n]))
+        output = 0 if model.is_number else int(answer_NK[n].argmax())
+        weight_THW = integrated_gradients(model, 0, x_TCHW, valid_T, model.mean_MC[0], output)
+        frames = int(valid_T.sum())
+        image_THW = np.stack([_plane(one[0]) for one in x_TCHW.numpy()[:frames]])
+        text = f"{model.outputs[output]} {answer_NK[n, output]:.3g}"
+        shown.append(LookedAt(table.id_N[n], text, image_THW, np.stack([_plane(one) for one in weight_THW[:frames]])))
+    if shown:
+        draw_looked_at(shown, building.products / LOOKED_AT)
+
+
+def _plane(image: np.ndarray) -> np.ndarray:
+    """(y, x): the image, or the middle slice of a volume."""
+    return image if image.ndim == 2 else image[len(image) // 2]
+
+
+def _examples(answer_NK: np.ndarray, most: int, *, is_number: bool) -> list[int]:
+    """The surest sample of each class that is answered, or samples from the smallest to the largest number; at most so many."""
+    import numpy as np
+
+    if is_number:
+        order_N = answer_NK[:, 0].argsort(kind="stable")
+        return order_N[np.unique(np.linspace(0, len(order_N) - 1, most).astype(int))].tolist() if most else []
+    found = []
+    for k in range(answer_NK.shape[1]):
+        own = (answer_NK.argmax(axis=1) == k).nonzero()[0]
+        if len(own):
+            found.append(int(own[answer_NK[own, k].argmax()]))
+    return found[:most]
+
+
+def single_frames(task: SampleTask, context: Invocation, samples: LabelledSamples, show: Any) -> np.ndarray:
+    """answer_PK of the tested samples by a network of single frames, trained like the model on the same folds."""
+    from dataclasses import replace
+
+    from models.sequence_model import join_members
+    from pipelines.inference.sample_labels import calibrate, held_out
+    from pipelines.learning.sample_training import train_folds
+
+    run, key = context.run, require(context.folder, "train")["key"] + "frame_cnn"
+    chosen = run.model.model_copy(update={"kind": "frame_cnn", "per_step": False})
+    build, recipe = partial(build_one, chosen, samples, run.training.seed), replace(task.recipe(context), per_step=False)
+    folder = context.folder.networks / "reference"
+    learners, _ = train_folds(samples, build, recipe, folder, lambda _, work: work(show), key)
+    model = join_members(learners)
+    if not samples.is_number:
+        calibrate(samples, model)
+    answer_PK, _ = held_out(samples, model)
+    return answer_PK

@@ -1,0 +1,133 @@
+"""What trained networks say of samples: in batches that are kept, so that a killed call goes on; held out, or by all networks.
+
+Shapes: N samples of the store, P some of them, K classes or numbers, T frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pipelines.files import replacing
+from pipelines.learning.class_metrics import fit_temperature
+from pipelines.learning.sample_training import parts_of_fold
+from pipelines.progress import Progress, ignore_progress
+from pipelines.samples.labelled import LabelledSamples
+from pipelines.samples.sample_windows import SampleArrays
+
+BATCH_BYTES = 64 << 20  # of frames in physical values
+STORED_SAMPLES = 4096  # in a file
+
+
+class SampleModel(Protocol):
+    """A model of sequences, see `models.sequence_model`."""
+
+    is_number: bool
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    @property
+    def members(self) -> Sequence[torch.nn.Module] | torch.nn.ModuleList: ...
+    def predict(self, i: int, x_BTCHW: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor: ...
+    def calibrated(self, i: int, raw: np.ndarray) -> np.ndarray: ...
+    def set_calibration(self, i: int, temperature: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where finished batches are kept; `key` names the model and the samples. Batches of another key are removed."""
+
+    folder: Path
+    key: str
+
+
+def score_samples(
+    model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray, kept: Kept | None = None,
+    progress: Progress = ignore_progress,
+) -> np.ndarray:  # fmt: skip
+    """raw_PK float32 of one member; of networks that answer after every frame the mean over valid frames."""
+    found = []
+    place = None if kept is None else _place(kept, member, index_P)
+    for start in range(0, len(index_P), STORED_SAMPLES):
+        path = None if place is None else place / f"{start:09d}.npy"
+        if path is not None and path.is_file():
+            found.append(np.load(path))
+        else:
+            found.append(_score(model, member, arrays, index_P[start : start + STORED_SAMPLES]))
+            if path is not None:
+                with replacing(path, flush=False, mark="partial.npy") as draft:
+                    np.save(draft, found[-1])
+        progress(min(start + STORED_SAMPLES, len(index_P)), len(index_P))
+    return np.concatenate(found) if found else np.zeros((0, len(model.outputs)), np.float32)
+
+
+def _place(kept: Kept, member: int, index_P: np.ndarray) -> Path:
+    """The folder of one member's batches."""
+    name = hashlib.sha256(f"{kept.key}{member}".encode() + index_P.tobytes()).hexdigest()[:16]
+    place = kept.folder / kept.key[:16] / name
+    for other in kept.folder.iterdir() if kept.folder.is_dir() else ():
+        if other.name != kept.key[:16]:
+            shutil.rmtree(other, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _score(model: SampleModel, member: int, arrays: SampleArrays, index_P: np.ndarray) -> np.ndarray:
+    each = max(1, min(1024, BATCH_BYTES // max(1, int(np.prod(arrays.image_NTCHW.shape[1:])) * 4)))
+    found = []
+    for start in range(0, len(index_P), each):
+        rows = index_P[start : start + each]
+        valid_PT = torch.from_numpy(np.ascontiguousarray(arrays.valid_NT[rows]))
+        y = model.predict(member, arrays.physical(rows), valid_PT).float()
+        if y.ndim == 3:
+            y = (y * valid_PT[..., None]).sum(1) / valid_PT.sum(1)[:, None]
+        found.append(y.numpy())
+    return np.concatenate(found)
+
+
+def calibrate(samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress) -> list[float]:
+    """Sets the temperature of each member, fitted on the groups that validated it, and returns them."""
+    temperatures = []
+    for member in range(len(model.members)):
+        part_P = parts_of_fold(samples, *divmod(member, samples.split.networks)).validation_P
+        raw_PK = score_samples(model, member, samples.arrays, samples.known_P[part_P])
+        temperatures.append(fit_temperature(raw_PK, samples.class_P[part_P]))
+        model.set_calibration(member, temperatures[-1])
+        progress(member + 1, len(model.members))
+    return temperatures
+
+
+def held_out(samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress) -> tuple[np.ndarray, np.ndarray]:
+    """(answer_PK of the tested samples by the mean of the networks that have not seen their group, answer_MPK of each turn).
+
+    Answers are probabilities of classes, or numbers.
+    """
+    tested_P, networks = samples.tested_P, samples.split.networks
+    single_MPK = np.zeros((networks, len(tested_P), len(model.outputs)), np.float32)
+    for fold in range(samples.folds):
+        own = np.flatnonzero(samples.fold_P[tested_P] == fold)
+        for turn in range(networks):
+            member = fold * networks + turn
+            raw_PK = score_samples(model, member, samples.arrays, samples.known_P[tested_P[own]])
+            single_MPK[turn, own] = model.calibrated(member, raw_PK)
+            progress(member + 1, samples.folds * networks)
+    return single_MPK.mean(axis=0), single_MPK
+
+
+def answer_all(
+    model: SampleModel, arrays: SampleArrays, index_P: np.ndarray, kept: Kept, progress: Progress = ignore_progress
+) -> np.ndarray:
+    """answer_PK by the mean of all networks."""
+    total_PK = np.zeros((len(index_P), len(model.outputs)), np.float32)
+    for member in range(len(model.members)):
+        raw_PK = score_samples(model, member, arrays, index_P, kept)
+        total_PK += model.calibrated(member, raw_PK) / len(model.members)
+        progress(member + 1, len(model.members))
+    return total_PK
