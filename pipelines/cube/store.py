@@ -34,7 +34,7 @@ from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInp
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
 from pipelines.scene import Band, bands_from_json, fill_value
-from pipelines.wording import without_secrets
+from pipelines.wording import has_credentials, without_secrets
 
 if TYPE_CHECKING:  # with pandas and dask it takes longer to import than an ingest of nothing new
     import xarray as xr
@@ -71,7 +71,7 @@ def storage_of(uri: str) -> icechunk.Storage:
     """A local folder, or `s3://bucket/prefix` with region, endpoint and credentials from the usual AWS_* variables."""
     if not is_remote(uri):
         return icechunk.local_filesystem_storage(str(local_path(uri)))
-    if without_secrets(uri) != uri:
+    if has_credentials(uri):
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and leave user, password and query out of the URI"
         raise MissingInput(f"{without_secrets(uri)}: credentials are not read from URIs; {remedy}")
     scheme, bucket, prefix, _, _ = urlsplit(uri)

@@ -154,7 +154,7 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
         axes = cf.axes_of(data, path.name)
-        crs = cf_crs(file, data, axes)
+        crs = cf_crs(data, axes)
         transform = cf_transform(data, axes, crs, path.name)
         if crs is None:
             lines.append(("crs", product.crs if product else "EPSG:4326", guessed))
