@@ -45,8 +45,8 @@ def has_credentials(uri: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """The text without what gives access: user, password and query of URIs; values named as keys, signatures, passwords or tokens;
-    secret values of this process's environment, wherever they are repeated.
+    """The text without what gives access: user, password and query of URIs; values that are named as keys, signatures, passwords
+    or tokens; secret values of this process's environment, wherever they are repeated.
 
     >>> without_secrets("no bucket at s3://KEY:se/cret@bucket/prefix?X-Amz-Signature=abc; try again")
     'no bucket at s3://***@bucket/prefix?*** try again'

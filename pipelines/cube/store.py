@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from pipelines.cube.integrity import (
     require_seal,
     storage_errors,
 )
+from pipelines.cube.stored_files import BucketFiles, FolderFiles, StoredFiles, endpoint, region
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
@@ -77,16 +77,23 @@ def storage_of(uri: str) -> icechunk.Storage:
     scheme, bucket, prefix, _, _ = urlsplit(uri)
     if scheme != "s3" or not bucket or not prefix.strip("/"):
         raise MissingInput(f"{uri}: expected a folder or s3://bucket/prefix")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    address = endpoint()
     return icechunk.s3_storage(
         bucket=bucket,
         prefix=prefix.strip("/"),
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        endpoint_url=endpoint,
-        allow_http=bool(endpoint and endpoint.startswith("http://")),
-        force_path_style=endpoint is not None,
+        region=region(),
+        endpoint_url=address,
+        allow_http=bool(address and address.startswith("http://")),
+        force_path_style=address is not None,
         from_env=True,
     )
+
+
+def files_of(uri: str) -> StoredFiles:
+    """The files of a cube."""
+    if not is_remote(uri):
+        return FolderFiles(local_path(uri))
+    return BucketFiles(uri.partition("://")[2].strip("/"))
 
 
 def open_repository(uri: str) -> icechunk.Repository:
@@ -131,19 +138,22 @@ def exclusive_writer(uri: str) -> Iterator[None]:
     """Holds the cube for writing: Icechunk can lose commits of concurrent processes on a local disk (measured: 3 of 32).
 
     The lock file is kept beside the cube (removing it would let two writers lock two files of one name). At the end the checksums
-    of new files are noted. On S3 nothing is locked: Icechunk detects a conflict at the commit.
+    of new files are noted. On S3 nothing is locked: Icechunk detects a conflict at the commit. Of two writers one may then miss
+    files of the other in the list of checksums; the next writer adds them.
 
     Raises CubeBusy at once if another process or thread is writing; the message names it. Raises StorageFull.
     """
     if is_remote(uri):
         yield
+        with storage_errors(uri):
+            write_sums(files_of(uri))
         return
     path = local_path(uri)
     try:
         with exclusive_owner(path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")):
             yield
             with storage_errors(uri):
-                write_sums(path)
+                write_sums(files_of(uri))
     except Held as e:
         who = f"{e}; try again when it has finished (or stop that process: that releases its lock)"
         raise CubeBusy(f"the cube {path} is being written by {who}") from e
@@ -242,8 +252,7 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
     repository = open_repository(uri)
     with naming_damage(uri):
         session = _session_at(repository, uri, snapshot)
-        if not is_remote(uri):
-            require_sums(local_path(uri), repository, session.snapshot_id)
+        require_sums(files_of(uri), repository, session.snapshot_id)
         if not has_layout(session.store):
             if any(entry.parent_id for entry in repository.ancestry(snapshot_id=session.snapshot_id)):
                 raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")

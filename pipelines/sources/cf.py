@@ -14,11 +14,11 @@ from h5py import h5a, h5t
 from pipelines.errors import SceneRefused
 from pipelines.grid import parse_crs
 from pipelines.scene import is_storable
+from pipelines.sources.cf_attributes import numbers_in_attribute, packing, stated_numbers, text_attribute, wrong_attribute
 from pipelines.sources.facts import stated_values
 from pipelines.sources.opening import hdf5_data_set
 
 MOST_COORDINATES = 1_000_000
-MOST_VALUES = 1000  # that mean missing
 Transform = tuple[float, float, float, float, float, float]
 METRES = {  # what files call their units of length
     "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0, "kilometer": 1000.0,
@@ -32,6 +32,7 @@ NAMES = {
     "x": ("x", "xc", "lon", "long", "longitude", "nav_lon", "easting", "eastings", "rlon", "column", "columns", "col"),
     "t": ("time", "t", "date"),
 }
+PLACES = ("lat", "latitude", "nav_lat", "lon", "long", "longitude", "nav_lon", "xlat", "xlong")
 STANDARD_NAMES = {
     "projection_y_coordinate": "y", "latitude": "y", "grid_latitude": "y", "projection_x_coordinate": "x", "longitude": "x",
     "grid_longitude": "x", "projection_y_angular_coordinate": "y", "projection_x_angular_coordinate": "x", "time": "t",
@@ -40,7 +41,6 @@ NETCDF_FILLS = {
     "f4": 9.969209968386869e36, "f8": 9.969209968386869e36, "i2": -32767, "i4": -2147483647, "i8": -(2**63) + 2,
     "u2": 2**16 - 1, "u4": 2**32 - 1, "u8": 2**64 - 2,
 }  # fmt: skip
-NOTHING = ("", "none", "n/a", "na")  # attributes that say that there is no such value
 
 
 # ---------------------------------------------------------------- values
@@ -71,7 +71,7 @@ def stated(data: h5py.Dataset) -> tuple[tuple[float, ...], tuple[float, float] |
         key = other if scale < 0 and (is_unpacked(key) or is_unpacked(other)) else key
         numbers = stated_numbers(data, key)
         if key == "valid_range" and len(numbers) not in (0, 2):
-            raise _refused(data, f"states {len(numbers)} values as valid_range, expected 2; correct the attribute")
+            raise wrong_attribute(data, f"states {len(numbers)} values as valid_range, expected 2; correct the attribute")
         if is_unpacked(key):
             return sorted((number - offset) / scale for number in numbers)
         return [_rebased(number, data.dtype, dtype) for number in numbers]
@@ -87,39 +87,8 @@ def _rebased(number: float, stored: np.dtype, dtype: np.dtype) -> float:
     """A whole number of the dtype `stored` as the same bits without a sign, or with one, where `dtype` says so."""
     if stored.kind == dtype.kind or dtype.kind == "f" or is_storable(number, dtype) or number != round(number):
         return number
-    return number + 2 ** (8 * dtype.itemsize) * (1 if number < 0 else -1)
-
-
-def stated_numbers(data: h5py.Dataset, key: str) -> list[float]:
-    """The numbers of an attribute, integers as int; those of a text too. Raises SceneRefused(too-large, wrong-scale)."""
-    values = np.asarray(data.attrs[key]).reshape(-1) if key in data.attrs else np.empty(0)
-    if values.size > MOST_VALUES:
-        detail = f"{data.name!r} states {values.size} values as {key}, the limit is {MOST_VALUES}; correct the attribute"
-        raise SceneRefused(str(data.name), "too-large", detail)
-    if values.dtype.kind in "iuf":
-        numbers: list[float] = values.tolist()
-        return numbers
-    text = text_attribute(data, key).strip()
-    words = [word for word in re.split(r"[\s,;{}\[\]()]+", text) if word]
-    try:
-        return [] if text.lower() in NOTHING else [float(word) for word in words]
-    except ValueError:
-        raise _refused(data, f"states {text[:80]!r} as {key}, which is no number; correct the attribute") from None
-
-
-def packing(data: h5py.Dataset) -> tuple[float, float]:
-    """(scale_factor, add_offset). Raises SceneRefused(wrong-scale) for what is not one number."""
-    found = []
-    for key, otherwise in (("scale_factor", 1.0), ("add_offset", 0.0)):
-        numbers = list(dict.fromkeys(stated_numbers(data, key)))
-        if len(numbers) > 1:
-            raise _refused(data, f"states {len(numbers)} values as {key}, expected one; write the planes with one packing")
-        found.append(float((*numbers, otherwise)[0]))
-    return found[0], found[1]
-
-
-def _refused(data: h5py.Dataset, detail: str) -> SceneRefused:
-    return SceneRefused(str(data.name), "wrong-scale", f"{data.name!r} {detail}")
+    values: int = 2 ** (8 * dtype.itemsize)
+    return number + values if number < 0 else number - values
 
 
 # ---------------------------------------------------------------- axes
@@ -179,7 +148,10 @@ def axes_of(data: h5py.Dataset, label: str) -> Axes:
                 raise SceneRefused(label, "wrong-grid", f"none of the axes of {data.name!r} is {kind}: its shape is {data.shape}")
             found[kind] = free.pop()
     several = [number for number in free if data.shape[number] > 1]
-    plane = found.get("t", several.pop(0) if several else next(iter(free), None))
+    if "t" in found:
+        plane: int | None = found["t"]
+    else:
+        plane = several.pop(0) if several else next(iter(free), None)
     if several:
         sizes = " x ".join(str(size) for size in data.shape)
         raise SceneRefused(
@@ -240,8 +212,14 @@ def _is_of(data: h5py.Dataset, key: bytes, kind: type) -> bool:
 def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) -> Transform | None:
     """The affine of the outer pixel corners, in units of `crs`, from 1-D coordinates of centres; None without such coordinates.
 
-    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel, or in units that the CRS does not have.
+    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel, in units that the CRS does not have, or numbers
+    of rows and columns beside latitudes and longitudes of two axes.
     """
+    if _is_curvilinear(data, axes):
+        detail = (
+            f"the latitudes and longitudes of {data.name} have two axes each: its pixels form no plain grid; resample it first"
+        )
+        raise SceneRefused(label, "wrong-grid", detail)
     y, x = (_coordinate(data, number, label) for number in (axes.y, axes.x))
     if y is None or x is None:
         return None
@@ -256,6 +234,20 @@ def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) ->
     to_y, to_x = (_to_crs_units(data, number, crs, label) for number in (axes.y, axes.x))
     dy, dx = steps[0] * to_y, steps[1] * to_x
     return dx, 0.0, float(x[0]) * to_x - dx / 2, 0.0, dy, float(y[0]) * to_y - dy / 2
+
+
+def _is_curvilinear(data: h5py.Dataset, axes: Axes) -> bool:
+    """Whether the axes say nothing of where they are, and `coordinates` names latitudes or longitudes of two axes."""
+    scales = [_scale_of(data, number) for number in (axes.y, axes.x)]
+    if any(scale is not None and (text_attribute(scale, "units") or text_attribute(scale, "standard_name")) for scale in scales):
+        return False
+    for name in text_attribute(data, "coordinates").split()[:8]:
+        link = data.parent.get(name, getlink=True)
+        item = data.parent[name] if isinstance(link, h5py.HardLink) else None
+        is_place = name.lower() in PLACES or (item is not None and DEGREES.fullmatch(text_attribute(item, "units")))
+        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and is_place:
+            return True
+    return False
 
 
 def _coordinate(data: h5py.Dataset, number: int, label: str) -> np.ndarray | None:
@@ -346,34 +338,10 @@ def _mapping_wkt(mapping: h5py.Dataset) -> str:
     from pyproj import CRS
     from pyproj.exceptions import CRSError
 
-    numbers = {key: value for key in mapping.attrs if (value := _numbers(mapping, key))}
+    numbers = {key: value for key in mapping.attrs if (value := numbers_in_attribute(mapping, key))}
     texts = {key: text for key in mapping.attrs if (text := text_attribute(mapping, key))}  # such as reference_ellipsoid_name
     parameters = texts | {key: value[0] if len(value) == 1 else value for key, value in numbers.items()}
     try:
         return str(CRS.from_cf({**parameters, "grid_mapping_name": name}).to_wkt())
     except (CRSError, KeyError, TypeError, ValueError):
         return ""
-
-
-def _numbers(item: h5py.HLObject, key: str) -> list[float]:
-    values = np.asarray(item.attrs[key]).reshape(-1)
-    return [float(value) for value in values] if values.dtype.kind in "iuf" else []
-
-
-# ---------------------------------------------------------------- attributes
-
-
-def text_attribute(item: h5py.HLObject, key: str) -> str:
-    """The attribute as text; "" if it is missing or not text."""
-    value = item.attrs.get(key)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").rstrip("\0")
-    return value if isinstance(value, str) else ""
-
-
-def float_attribute(item: h5py.HLObject, key: str) -> float | None:
-    """The attribute as a number; None if it is missing or not a number."""
-    values = _numbers(item, key) if key in item.attrs else []
-    return values[0] if values else None

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from pipelines.errors import SceneRefused
-from pipelines.sources.cf import packing, short_coordinate, stated, text_attribute
+from pipelines.sources.cf import short_coordinate, stated
+from pipelines.sources.cf_attributes import packing, text_attribute
 
 if TYPE_CHECKING:
     import cftime

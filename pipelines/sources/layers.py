@@ -23,6 +23,7 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, is_storable
 from pipelines.sources import cf
+from pipelines.sources.cf_attributes import packing, text_attribute
 from pipelines.sources.facts import FileFacts, numbers_in, stated_values
 from pipelines.sources.hdf5_chunks import Unwritten, unwritten_chunks
 from pipelines.sources.opening import band_descriptions, block_bytes_of, decoding, hdf5_data_set
@@ -238,11 +239,11 @@ class Hdf5Layer:
     def facts(self) -> FileFacts:
         stored = cf.value_dtype(self.data)
         nodata, valid_range = cf.stated(self.data)
-        unit = harmless(cf.text_attribute(self.data, "units"), 100)
+        unit = harmless(text_attribute(self.data, "units"), 100)
         return FileFacts(
             self.read_as or stored,
             self.grid,
-            *cf.packing(self.data),
+            *packing(self.data),
             same_bits(nodata, stored, self.read_as),
             valid_range,
             "chunk that was never written" if self._has_unwritten else "",

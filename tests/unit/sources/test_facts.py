@@ -147,6 +147,17 @@ def test_a_mask_is_a_mask(tmp_path, kind, shift):
     assert not any("not used" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("bands", [("v",), ("v", "w")])
+def test_an_alpha_band_is_no_data_wherever_it_stands(tmp_path, bands):
+    planes = [holed(255, 0, "uint8"), *[flat(9 + number, "uint8") for number in range(len(bands))]]
+    write_tiff(tmp_path / f"{MONTHS[0]}.tif", *planes)
+    with rasterio.open(tmp_path / f"{MONTHS[0]}.tif", "r+") as file:
+        file.colorinterp = [ColorInterp.alpha, *[ColorInterp.gray] * len(bands)]
+    _, physical, valid = ingested(folder(tmp_path, *bands), tmp_path)
+    assert physical[0, :, 20, 20].tolist() == [9 + number for number in range(len(bands))]
+    np.testing.assert_array_equal(valid[0].all(axis=1), np.arange(40) >= 8)
+
+
 def test_a_fourth_band_of_bytes_that_is_requested_is_no_mask(tmp_path):
     planes = [flat(value, "uint8") for value in (10, 20, 30, 0)]
     write_tiff(tmp_path / f"{MONTHS[0]}.tif", *planes)  # GDAL takes four bands of bytes for RGBA
@@ -453,6 +464,42 @@ def test_coordinates_that_contradict_the_crs_are_refused(tmp_path, crs, unit, me
     relabel(path, "x", units=unit)
     with pytest.raises(RequestError, match=message):
         NetcdfSource(path, BandRequest((Band("v"),), crs=crs)).native_grid()
+
+
+def with_levels(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["v"]
+        file["level"] = np.arange(3.0)
+        file["level"].make_scale("level")
+        file["once"] = [0.0]
+        file["once"].make_scale("once")
+        file["once"].attrs["units"] = "days since 2018-01-01"
+        data = file.create_dataset("v", data=CUBE[None])
+        data.attrs["grid_mapping"] = "crs"
+        for axis, name in enumerate(("once", "level", "y", "x")):
+            data.dims[axis].attach_scale(file[name])
+
+
+def with_curved_places(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        for name, size in (("y", 40), ("x", 56)):
+            file[name][:] = np.arange(size)
+        file["lat"], file["lon"] = np.ones((2, 40, 56))
+        file["v"].attrs["coordinates"] = "lat lon"
+
+
+@pytest.mark.parametrize(
+    ("make", "time", "message"),
+    [
+        (with_levels, "once", r"has 4 axes \(1 x 3 x 40 x 56\); expected \(time, y, x\): select a level first"),
+        (with_curved_places, "time", "latitudes and longitudes of /v have two axes each"),
+    ],
+)
+def test_axes_that_would_be_misread_are_refused(tmp_path, make, time, message):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    make(path)
+    with pytest.raises(RequestError, match=message):
+        NetcdfSource(path, BandRequest((Band("v"),), crs="EPSG:4326"), time=time).native_grid()
 
 
 def test_missing_and_packed_times(tmp_path):
