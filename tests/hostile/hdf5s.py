@@ -315,7 +315,7 @@ def endless(path: Path) -> None:
 DECODER_ENDS: dict[str, Callable[[Path], None]] = {
     "the decoder was killed by signal 11": segfault,
     "needed more than 192 MB": bomb((11_000, 11_000), True, chunks=(11_000, 11_000), compression="gzip"),
-    "the decoder was killed by signal 24": endless,  # by a limit of CPU time; without one after 63 s
+    "the decoder was killed by signal 24": endless,  # by a limit of CPU time; without one by driftline's own
 }
 
 
