@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from configs.paths import READ, WRITE, is_uri
 from configs.yaml_positions import Key
 from pipelines.calendar import UNKNOWN_ORIGIN, date_text
-from pipelines.wording import without_secrets
+from pipelines.wording import has_credentials
 
 RELATIVE_TO = "inputs are relative to the config, data/... and runs/... to the working folder"
 Sections = Mapping[str, Any]  # the fields of a run -> their values; None for one that is wrong in itself
@@ -86,7 +86,7 @@ def _as_local(text: str) -> str:
 
 def _without_secrets(text: str) -> str:
     """Refuses what config.yaml, steps.jsonl and messages would repeat, and what nothing reads."""
-    if without_secrets(text) != text:
+    if has_credentials(text):
         raise ValueError("a URI without user, password and query; credentials are read from the variables AWS_*")
     return text
 

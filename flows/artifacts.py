@@ -17,6 +17,7 @@ from typing import Any
 from flows.folder import RunFolder
 from flows.steps import read_records
 from flows.task import Invocation
+from flows.terminal import one_line, safe
 from pipelines.products.report import markdown_text
 from pipelines.progress import Progress
 from pipelines.wording import counted
@@ -34,7 +35,7 @@ class ProgressArtifact:
 
     @contextmanager
     def step(self, stage: str, name: str) -> Iterator[Progress]:
-        updates, is_done = _Updates(f"{stage}: {name}"), False
+        updates, is_done = _Updates(one_line(f"{stage}: {name}")), False
         try:
             yield updates
             is_done = True
@@ -44,12 +45,12 @@ class ProgressArtifact:
     def log(self, text: str) -> None:
         from prefect.logging import get_run_logger
 
-        get_run_logger().info(text)
+        get_run_logger().info(one_line(text))
 
     def fail(self, text: str) -> None:
         from prefect.logging import get_run_logger
 
-        get_run_logger().error(text)
+        get_run_logger().error(safe(text))
 
 
 class _Updates:

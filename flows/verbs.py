@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows import Json
 from flows.terminal import DONE, SOME_REFUSED, Bars, show
 from pipelines.errors import HARMLESS, MissingInput, RequestError
-from pipelines.wording import counted, without_secrets
+from pipelines.wording import counted, has_credentials, without_secrets
 
 if TYPE_CHECKING:
     from pipelines.cube.history import Version
@@ -32,7 +32,7 @@ def stage(verb: str, config: Config, overrides: list[str] | None, dry_run: bool,
 def perform(verb: str, config: Config, overrides: list[str], display: Bars, options: dict[str, bool]) -> Json:
     from flows.tracking import is_reachable, server_url
 
-    if secret := [one for one in overrides if without_secrets(one) != one]:  # Prefect's database keeps what a flow is called with
+    if secret := [one for one in overrides if has_credentials(one)]:  # Prefect's database keeps what a flow is called with
         raise RequestError(f"--set {without_secrets(secret[0])}: no credentials in URIs; set the variables AWS_* instead")
     url = server_url()
     if url is not None and verb != "report" and isinstance(config, str):

@@ -36,7 +36,8 @@ REASONS = {
         "no numbers, or another dtype than most scenes", "convert the file; source.read_as reads wrongly declared bits"
     ),
     "wrong-scale": Reason(
-        "scale and offset differ from the cube's, and stored values would not stay whole numbers",
+        "scale and offset differ from the cube's, and stored values would not stay whole numbers; or what a file states of its "
+        "values is no number",
         "convert the file, or state source.scale and source.offset",
     ),
     "wrong-unit": Reason("the file states another unit than the cube", "convert it, or state source.unit"),

@@ -1,10 +1,23 @@
 """Counts and shares as people write them, and text from outside that may be shown or written."""
 
+import os
 import re
 from unicodedata import category
+from urllib.parse import quote
 
-_USER = re.compile(r"(?i)\b((?!file:)[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@")  # to the last @: secrets of AWS contain slashes
-_QUERY = re.compile(r"(?i)\b((?!file:)[a-z][a-z0-9+.-]*://[^\s'\"<>?]*)\?[^\s'\"<>]+")
+_SCHEME = r"(?i)\b((?!file:)[a-z][a-z0-9+.-]{0,20}://"
+# to the last @: secrets of AWS contain slashes, passwords whatever they like; bounded, since a file's name may be made to last
+_USER = re.compile(_SCHEME + r")(?:[^\s'\"<>]{0,2000}|[^\s/?#'\"<>]{0,200}:\S{0,2000})@")
+_QUERY = re.compile(_SCHEME + r"[^\s'\"<>?#]*)(?:\?[^\s'\"<>#]*)?(?:#[^\s'\"<>=]*=[^\s'\"<>]*)?")
+_NAMES = (
+    r"x-(?:amz|goog)-(?:signature|credential|security-token)|sig|(?:aws)?access_?key_?id|(?:aws_)?(?:secret_access_key|session_token)"
+    r"|account_?key|shared_?access_?signature|api_?key|password|passwd|pwd|secret|(?:\w+_)?token"
+)
+_NAMED = re.compile(rf"(?i)\b({_NAMES})(\s?=\s?['\"]?|%3D|\"\s?:\s?\")[^\s&;,'\"<>\\*][^\s&;,'\"<>\\]*")
+_BEARER = re.compile(r"(?i)\b(bearer\s|authorization[=:]\s?(?:basic\s)?)[\w.~+/=-]{8,}")
+_SECRET_VARIABLE = re.compile(r"(?i)secret|token|passw|api_?key|auth_string|access_key|account_key|connection_string|credential")
+_NO_SECRET = re.compile(r"(?i)_(?:file|path|dir|uri|url)$")
+_SHORTEST = 8  # of a value of the environment that is looked for in texts
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -26,13 +39,40 @@ def share_text(share: float) -> str:
     return f"{min(max(100 * share, 0.1), 99.9):.1f} %" if rounds_away else f"{100 * share:.0f} %"
 
 
+def has_credentials(uri: str) -> bool:
+    """Whether a URI has a user, a password or a query, where keys and tokens stand."""
+    return _plain_uris(uri) != uri
+
+
 def without_secrets(text: str) -> str:
-    """The text, its URIs without user, password and query, where keys and tokens stand.
+    """The text without what gives access: user, password and query of URIs; values that are named as keys, signatures, passwords
+    or tokens; secret values of this process's environment, wherever they are repeated.
 
     >>> without_secrets("no bucket at s3://KEY:se/cret@bucket/prefix?X-Amz-Signature=abc; try again")
     'no bucket at s3://***@bucket/prefix?*** try again'
+    >>> without_secrets("AccountKey=a+b/c==;EndpointSuffix=core, sig=x%2By")
+    'AccountKey=***;EndpointSuffix=core, sig=***'
     """
-    return _QUERY.sub(r"\1?***", _USER.sub(r"\1***@", text))
+    for value in _secrets_of_environment():
+        text = text.replace(value, "***")
+    return _BEARER.sub(r"\1***", _NAMED.sub(r"\1\2***", _plain_uris(text)))
+
+
+def _plain_uris(text: str) -> str:
+    def plain(found: re.Match[str]) -> str:
+        return found[0] if found[0] == found[1] else f"{found[1]}?***"
+
+    return _QUERY.sub(plain, _USER.sub(r"\1***@", text))
+
+
+def _secrets_of_environment() -> list[str]:
+    """Longest first, each as it is and as URIs write it."""
+    values = {value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name) and not _NO_SECRET.search(name)}
+    for name, value in os.environ.items():
+        if name.lower().endswith("_proxy") and (password := re.search(r"://[^/]*?:(.+)@", value)):
+            values.add(password[1])
+    long = {value for value in values if len(value) >= _SHORTEST}
+    return sorted(long | {quote(value, safe="") for value in long}, key=len, reverse=True)
 
 
 def printable(text: str) -> str:
@@ -53,3 +93,12 @@ def harmless(text: str, longest: int = 1000) -> str:
     """
     line = printable(text.strip()).replace("\n", "\\n")
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def cell(text: str) -> str:
+    """A text from a file for a table: programs that calculate take what begins with these characters for a formula.
+
+    >>> cell("=HYPERLINK(A1)"), cell("-"), cell("mm")
+    ("'=HYPERLINK(A1)", '-', 'mm')
+    """
+    return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t\r" else text

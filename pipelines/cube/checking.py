@@ -59,8 +59,8 @@ class CheckReport:
 
 
 def check_cube(uri: str, progress: Progress | None = None) -> CheckReport:
-    """Every pixel of the newest version read and compared with its date's content hash; of a local cube every file, those of
-    earlier versions too, with its checksum. Changes nothing.
+    """Every pixel of the newest version read and compared with its date's content hash; every file, those of earlier versions
+    too, with its checksum. Changes nothing.
 
     Raises MissingInput; ArtefactDamaged for a cube that cannot be opened (metadata or coordinates are damaged).
     """
@@ -89,11 +89,9 @@ def _damages_of_history(uri: str) -> list[Damage]:
 
 
 def _damages_of_files(uri: str, root: zarr.Group) -> tuple[FileDamage, ...]:
-    if store.is_remote(uri):
-        return ()
     arrays = [array for _, array in root.arrays() if array.ndim]
     have_checksums = all(isinstance(array.metadata.codecs[-1], Crc32cCodec) for array in arrays)  # type: ignore[union-attr]
-    return tuple(damaged_files(store.local_path(uri), have_checksums=have_checksums))
+    return tuple(damaged_files(store.files_of(uri), have_checksums=have_checksums))
 
 
 def _damages_of(root: zarr.Group, index: int, step: Step) -> list[Damage]:

@@ -1,8 +1,7 @@
-"""SHA-256 of a local cube's own files: snapshots, manifests, transactions. Icechunk verifies none of them (docs/design/012).
+"""SHA-256 of a cube's own files: snapshots, manifests, transactions. Icechunk verifies none of them (docs/design/012).
 
-`SHA256SUMS` in the cube's folder lists them, so that `sha256sum -c SHA256SUMS` works there too. Files of chunks end in a checksum
-of their own (crc32c), and are listed only where they are known to be damaged. A cube on S3 has no list: what
-the service checks itself is all there is.
+`SHA256SUMS` in the cube's folder, or beside its objects in S3, lists them, so that `sha256sum -c SHA256SUMS` works there too.
+Files of chunks end in a checksum of their own (crc32c), and are listed only where they are known to be damaged.
 """
 
 from __future__ import annotations
@@ -11,17 +10,18 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import icechunk
 from numcodecs.checksum32 import CRC32C
 
-from pipelines.files import write_text
+from pipelines.cube.stored_files import StoredFiles
 
 NAME = "SHA256SUMS"
 FOLDERS = ("manifests", "snapshots", "transactions")
 ID = re.compile(r"[0-9A-Z]{20}")
+THREADS = 8
 HEAD = "# SHA-256 of the lines below: "
 
 
@@ -36,25 +36,25 @@ class FileDamage:
         return f"{self.file}: {self.reason}"
 
 
-def write_sums(folder: Path, damaged_chunks: Collection[str] = ()) -> None:
+def write_sums(files: StoredFiles, damaged_chunks: Collection[str] = ()) -> None:
     """Adds files of which nothing is known yet to the list, and takes off those that are gone. Reads only new ones.
 
     damaged_chunks: files that are damaged, and known to be from now on: as long as they stay as they are, `check` is silent.
     """
-    known, there = read_sums(folder), _listed(folder)
-    noted = {*(known or {}), *damaged_chunks}
-    there |= {name: folder / name for name in sorted(noted) if name.startswith("chunks/") and (folder / name).is_file()}
-    if not there or (known is not None and known.keys() == there.keys()):
+    known, there = read_sums(files), _listed(files)
+    noted = {name for name in {*(known or {}), *damaged_chunks} if name.startswith("chunks/")}
+    there += sorted(noted.intersection(files.names("chunks"))) if noted else []
+    if not there or (known is not None and known.keys() == set(there)):
         return
-    sums = {name: (known or {}).get(name) or _digest(path) for name, path in there.items()}
+    sums = {name: (known or {}).get(name) or _digest(files, name) for name in there}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    write_text(folder / NAME, f"{HEAD}{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}")
+    files.write(NAME, f"{HEAD}{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}".encode())
 
 
-def read_sums(folder: Path) -> dict[str, str] | None:
+def read_sums(files: StoredFiles) -> dict[str, str] | None:
     """File below the cube's folder -> SHA-256 (hex); {} without a list (of an earlier version), None for a damaged one."""
     try:
-        head, _, lines = (folder / NAME).read_bytes().partition(b"\n")
+        head, _, lines = files.read(NAME).partition(b"\n")
     except FileNotFoundError:
         return {}
     if head.decode(errors="replace") != HEAD + hashlib.sha256(lines).hexdigest():
@@ -63,74 +63,78 @@ def read_sums(folder: Path) -> dict[str, str] | None:
     return {name: digest for digest, name in pairs}
 
 
-def require_sums(folder: Path, repository: icechunk.Repository, snapshot: str) -> None:
+def require_sums(files: StoredFiles, repository: icechunk.Repository, snapshot: str) -> None:
     """Raises ValueError unless the snapshot and its manifests are as they were written, as far as the list says."""
-    sums = read_sums(folder) or {}
-    _require(folder, [f"snapshots/{snapshot}"], sums)
+    sums = read_sums(files) or {}
+    _require(files, [f"snapshots/{snapshot}"], sums)
     if f"snapshots/{snapshot}" in sums:
         manifests = repository.lookup_snapshot(snapshot).manifests
-        _require(folder, [f"manifests/{manifest.id}" for manifest in manifests], sums)
+        _require(files, [f"manifests/{manifest.id}" for manifest in manifests], sums)
 
 
-def _require(folder: Path, names: Iterable[str], sums: dict[str, str]) -> None:
+def _require(files: StoredFiles, names: Iterable[str], sums: dict[str, str]) -> None:
     for name in names:
-        if name in sums and (folder / name).is_file() and _digest(folder / name) != sums[name]:
+        if name in sums and _digest(files, name) not in (sums[name], None):
             raise ValueError(f"{name} is not as it was written")
 
 
-def damaged_files(folder: Path, *, have_checksums: bool) -> Iterator[FileDamage]:
+def damaged_files(files: StoredFiles, *, have_checksums: bool) -> Iterator[FileDamage]:
     """Every file of the cube that is not as it was written, those of earlier versions among them.
 
     have_checksums: the chunks end in a crc32c; those of cubes of earlier versions do not.
     """
-    sums = read_sums(folder)
+    sums = read_sums(files)
     if sums is None:
         yield FileDamage(NAME, "the list of checksums is damaged; the next ingest writes it again")
     sums = sums or {}
     for name in sorted(sums):
-        if not (folder / name).is_file():
+        found = _digest(files, name)
+        if found is None:
             yield FileDamage(name, "is missing")
-        elif not name.startswith("chunks/") and _digest(folder / name) != sums[name]:
+        elif not name.startswith("chunks/") and found != sums[name]:
             yield FileDamage(name, f"is not as it was written ({NAME})")
-    for path in sorted((folder / "refs").rglob("ref.json")):
-        if not _is_whole_ref(path, folder):
-            yield FileDamage(path.relative_to(folder).as_posix(), "does not name a version of the cube")
-    if have_checksums and (folder / "chunks").is_dir():
-        for path in sorted((folder / "chunks").iterdir()):
-            name = f"chunks/{path.name}"
-            is_known = name in sums and path.is_file() and sums[name] == _digest(path)
-            if not is_known and not _is_whole_chunk(path):
-                yield FileDamage(name, "its checksum does not match")
+    snapshots = {name.rpartition("/")[2] for name in files.names("snapshots")}
+    for name in files.names("refs"):
+        if name.endswith("/ref.json") and not _is_whole_ref(files.read(name), snapshots):
+            yield FileDamage(name, "does not name a version of the cube")
+    if have_checksums:
+        names = files.names("chunks")
+        with ThreadPoolExecutor(THREADS) as pool:  # in a bucket each takes a round trip
+            for name, is_whole in zip(
+                names, pool.map(lambda name: _is_whole_chunk(files, name, sums.get(name)), names), strict=True
+            ):
+                if not is_whole:
+                    yield FileDamage(name, "its checksum does not match")
 
 
-def _listed(folder: Path) -> dict[str, Path]:
-    """The files that the list should hold, by name; drafts of a process that is writing are none."""
-    found = (path for name in FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir())
-    return {path.relative_to(folder).as_posix(): path for path in sorted(found) if ID.fullmatch(path.name) and path.is_file()}
+def _listed(files: StoredFiles) -> list[str]:
+    """The files that the list should hold; drafts of a process that is writing are none."""
+    return [name for folder in FOLDERS for name in files.names(folder) if ID.fullmatch(name.removeprefix(f"{folder}/"))]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(files: StoredFiles, name: str) -> str | None:
+    """None for a file that is not there."""
+    try:
+        return hashlib.sha256(files.read(name)).hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
 
 
-def _is_whole_ref(path: Path, folder: Path) -> bool:
+def _is_whole_ref(text: bytes, snapshots: Collection[str]) -> bool:
     """True for what Icechunk writes, letter for letter: it would read some other texts as the same id."""
     try:
-        content = json.loads(path.read_bytes())
-        is_as_written = json.dumps(content, separators=(",", ":")).encode() == path.read_bytes()
-        return is_as_written and list(content) == ["snapshot"] and content["snapshot"] in _names(folder / "snapshots")
+        content = json.loads(text)
+        is_as_written = json.dumps(content, separators=(",", ":")).encode() == text
+        return is_as_written and list(content) == ["snapshot"] and content["snapshot"] in snapshots
     except (ValueError, TypeError):
         return False
 
 
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def _is_whole_chunk(path: Path) -> bool:
+def _is_whole_chunk(files: StoredFiles, name: str, known_damage: str | None) -> bool:
+    """Whether the chunk ends in its checksum, or is damaged as the list says."""
+    content = files.read(name)
     try:
-        CRC32C(location="end").decode(path.read_bytes())
-    except (RuntimeError, IsADirectoryError):
-        return False
+        CRC32C(location="end").decode(content)
+    except RuntimeError:
+        return known_damage is not None and hashlib.sha256(content).hexdigest() == known_damage
     return True

@@ -54,8 +54,7 @@ def mark_damaged(uri: str, scene_ids: Collection[str], files: Collection[str] = 
     files: chunks that are damaged, and known to be from now on. Raises CubeBusy, StorageFull, StateError.
     """
     with store.exclusive_writer(uri), _new_version(uri) as (session, root):
-        if not store.is_remote(uri):
-            write_sums(store.local_path(uri), [name for name in files if name.startswith("chunks/")])
+        write_sums(store.files_of(uri), [name for name in files if name.startswith("chunks/")])
         steps = [replace(s, content_hash="", fingerprint="") if s.scene_id in scene_ids else s for s in read_steps(root)]
         if list(read_steps(root)) == steps:
             return session.snapshot_id

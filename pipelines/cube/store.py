@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,11 +29,12 @@ from pipelines.cube.integrity import (
     require_seal,
     storage_errors,
 )
+from pipelines.cube.stored_files import BucketFiles, FolderFiles, StoredFiles, endpoint, region
 from pipelines.errors import ArtefactDamaged, CubeBusy, CubeMismatch, MissingInput
 from pipelines.files import Held, exclusive_owner
 from pipelines.grid import Grid, ImagePlane, PatientFrame, parse_crs
 from pipelines.scene import Band, bands_from_json, fill_value
-from pipelines.wording import without_secrets
+from pipelines.wording import has_credentials, without_secrets
 
 if TYPE_CHECKING:  # with pandas and dask it takes longer to import than an ingest of nothing new
     import xarray as xr
@@ -71,22 +71,29 @@ def storage_of(uri: str) -> icechunk.Storage:
     """A local folder, or `s3://bucket/prefix` with region, endpoint and credentials from the usual AWS_* variables."""
     if not is_remote(uri):
         return icechunk.local_filesystem_storage(str(local_path(uri)))
-    if without_secrets(uri) != uri:
+    if has_credentials(uri):
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and leave user, password and query out of the URI"
         raise MissingInput(f"{without_secrets(uri)}: credentials are not read from URIs; {remedy}")
     scheme, bucket, prefix, _, _ = urlsplit(uri)
     if scheme != "s3" or not bucket or not prefix.strip("/"):
         raise MissingInput(f"{uri}: expected a folder or s3://bucket/prefix")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    address = endpoint()
     return icechunk.s3_storage(
         bucket=bucket,
         prefix=prefix.strip("/"),
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        endpoint_url=endpoint,
-        allow_http=bool(endpoint and endpoint.startswith("http://")),
-        force_path_style=endpoint is not None,
+        region=region(),
+        endpoint_url=address,
+        allow_http=bool(address and address.startswith("http://")),
+        force_path_style=address is not None,
         from_env=True,
     )
+
+
+def files_of(uri: str) -> StoredFiles:
+    """The files of a cube."""
+    if not is_remote(uri):
+        return FolderFiles(local_path(uri))
+    return BucketFiles(uri.partition("://")[2].strip("/"))
 
 
 def open_repository(uri: str) -> icechunk.Repository:
@@ -131,19 +138,22 @@ def exclusive_writer(uri: str) -> Iterator[None]:
     """Holds the cube for writing: Icechunk can lose commits of concurrent processes on a local disk (measured: 3 of 32).
 
     The lock file is kept beside the cube (removing it would let two writers lock two files of one name). At the end the checksums
-    of new files are noted. On S3 nothing is locked: Icechunk detects a conflict at the commit.
+    of new files are noted. On S3 nothing is locked: Icechunk detects a conflict at the commit. Of two writers one may then miss
+    files of the other in the list of checksums; the next writer adds them.
 
     Raises CubeBusy at once if another process or thread is writing; the message names it. Raises StorageFull.
     """
     if is_remote(uri):
         yield
+        with storage_errors(uri):
+            write_sums(files_of(uri))
         return
     path = local_path(uri)
     try:
         with exclusive_owner(path.with_name(path.name + ".lock"), path.with_name(path.name + ".writer.json")):
             yield
             with storage_errors(uri):
-                write_sums(path)
+                write_sums(files_of(uri))
     except Held as e:
         who = f"{e}; try again when it has finished (or stop that process: that releases its lock)"
         raise CubeBusy(f"the cube {path} is being written by {who}") from e
@@ -242,8 +252,7 @@ def open_cube(uri: str, snapshot: str | None = None, *, accept_damaged: bool = F
     repository = open_repository(uri)
     with naming_damage(uri):
         session = _session_at(repository, uri, snapshot)
-        if not is_remote(uri):
-            require_sums(local_path(uri), repository, session.snapshot_id)
+        require_sums(files_of(uri), repository, session.snapshot_id)
         if not has_layout(session.store):
             if any(entry.parent_id for entry in repository.ancestry(snapshot_id=session.snapshot_id)):
                 raise ArtefactDamaged(f"the cube at {uri} is damaged: its arrays are missing; {remedy_for(uri)}")

@@ -22,6 +22,7 @@ from pipelines.products.nifti import affine_ras, write_nifti
 from pipelines.products.stac import ModelCard
 from pipelines.products.viewer import VIEWER, Layer, write_viewer
 from pipelines.samples.variables import decode
+from pipelines.wording import cell
 
 if TYPE_CHECKING:
     from pipelines.products.predicted import ForecastFields
@@ -194,5 +195,5 @@ def as_csv(rows: Sequence[Measured]) -> str:
         seconds = (row.time.astype("datetime64[ns]") - first) / np.timedelta64(1, "s")
         figures = ["" if value is None else f"{value:.7g}" for value in (row.mean, row.std, row.least, row.most)]
         when = [iso_utc(row.time), f"{seconds:.5f}".rstrip("0").rstrip(".")]
-        writer.writerow([*when, row.kind, row.variable, row.unit, row.voxels, *figures])
+        writer.writerow([*when, row.kind, row.variable, cell(row.unit), row.voxels, *figures])
     return text.getvalue()

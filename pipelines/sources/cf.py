@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import h5py
@@ -12,11 +13,12 @@ from h5py import h5a, h5t
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import parse_crs
+from pipelines.scene import is_storable
+from pipelines.sources.cf_attributes import numbers_in_attribute, packing, stated_numbers, text_attribute, wrong_attribute
 from pipelines.sources.facts import stated_values
 from pipelines.sources.opening import hdf5_data_set
 
 MOST_COORDINATES = 1_000_000
-MOST_VALUES = 1000  # that mean missing
 Transform = tuple[float, float, float, float, float, float]
 METRES = {  # what files call their units of length
     "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "km": 1000.0, "kilometre": 1000.0, "kilometer": 1000.0,
@@ -30,63 +32,63 @@ NAMES = {
     "x": ("x", "xc", "lon", "long", "longitude", "nav_lon", "easting", "eastings", "rlon", "column", "columns", "col"),
     "t": ("time", "t", "date"),
 }
+PLACES = ("lat", "latitude", "nav_lat", "lon", "long", "longitude", "nav_lon", "xlat", "xlong")
 STANDARD_NAMES = {
     "projection_y_coordinate": "y", "latitude": "y", "grid_latitude": "y", "projection_x_coordinate": "x", "longitude": "x",
     "grid_longitude": "x", "projection_y_angular_coordinate": "y", "projection_x_angular_coordinate": "x", "time": "t",
 }  # fmt: skip
 NETCDF_FILLS = {
-    "f4": 9.969209968386869e36,
-    "f8": 9.969209968386869e36,
-    "i2": -32767.0,
-    "i4": -2147483647.0,
-    "u2": 65535.0,
-    "u4": 4294967295.0,
-}
+    "f4": 9.969209968386869e36, "f8": 9.969209968386869e36, "i2": -32767, "i4": -2147483647, "i8": -(2**63) + 2,
+    "u2": 2**16 - 1, "u4": 2**32 - 1, "u8": 2**64 - 2,
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- values
 
 
 def value_dtype(data: h5py.Dataset) -> np.dtype:
-    """The dtype of the values in native byte order; with `_Unsigned` that of the same bits without a sign."""
+    """The dtype of the values in native byte order; `_Unsigned` says whether the same bits have a sign."""
     dtype: np.dtype = data.dtype.newbyteorder("=")
-    is_unsigned = text_attribute(data, "_Unsigned").lower() == "true" and dtype.kind == "i"
-    return np.dtype(f"u{dtype.itemsize}") if is_unsigned else dtype
+    kind = {"true": "u", "false": "i"}.get(text_attribute(data, "_Unsigned").lower())
+    return np.dtype(f"{kind}{dtype.itemsize}") if kind and dtype.kind in "iu" else dtype
 
 
 def stated(data: h5py.Dataset) -> tuple[tuple[float, ...], tuple[float, float] | None]:
-    """(every missing value, valid range or None), both as stored values of `value_dtype`.
+    """(every missing value, valid range or None), both as stored values of `value_dtype`; integers are exact.
 
     A range of another kind of number than the packed values is one of unpacked values (netCDF Users Guide, A.1).
 
-    Raises SceneRefused(too-large) for more than MOST_VALUES values.
+    Raises SceneRefused(too-large) for more than MOST_VALUES values, (wrong-scale) for what is no number or no range.
     """
     dtype, (scale, offset) = value_dtype(data), packing(data)
+    is_packed = dtype.kind != "f" and any(key in data.attrs for key in ("scale_factor", "add_offset"))
+
+    def is_unpacked(key: str) -> bool:
+        return is_packed and key.startswith("valid_") and key in data.attrs and np.asarray(data.attrs[key]).dtype.kind == "f"
 
     def numbers_of(key: str) -> list[float]:
-        values = np.asarray(data.attrs[key]).reshape(-1) if key in data.attrs else np.empty(0)
-        if values.size > MOST_VALUES:
-            detail = f"{data.name!r} states {values.size} values as {key}, the limit is {MOST_VALUES}; correct the attribute"
-            raise SceneRefused(str(data.name), "too-large", detail)
-        if values.dtype.kind not in "iuf":
-            return []
-        if dtype.kind == "u" and values.dtype.kind == "i" and values.dtype.itemsize == dtype.itemsize:
-            values = values.view(dtype)
-        if key.startswith("valid_") and values.dtype.kind == "f" and dtype.kind != "f" and "scale_factor" in data.attrs:
-            return sorted(((values.astype(float) - offset) / scale).tolist())
-        return [float(value) for value in values]
+        other = {"valid_min": "valid_max", "valid_max": "valid_min"}.get(key, key)
+        key = other if scale < 0 and (is_unpacked(key) or is_unpacked(other)) else key
+        numbers = stated_numbers(data, key)
+        if key == "valid_range" and len(numbers) not in (0, 2):
+            raise wrong_attribute(data, f"states {len(numbers)} values as valid_range, expected 2; correct the attribute")
+        if is_unpacked(key):
+            return sorted((number - offset) / scale for number in numbers)
+        return [_rebased(number, data.dtype, dtype) for number in numbers]
 
     missing, valid_range = stated_values(numbers_of)
     default = NETCDF_FILLS.get(data.dtype.str[1:])  # of values that were never written
-    if "_FillValue" not in data.attrs and default is not None and float(data.fillvalue) == np.dtype(data.dtype).type(default):
-        missing = (*missing, float(np.dtype(data.dtype).type(default)))
+    if "_FillValue" not in data.attrs and default is not None and data.fillvalue == np.dtype(data.dtype).type(default):
+        missing = (*missing, default if data.dtype.kind != "f" else float(np.dtype(data.dtype).type(default)))
     return missing, valid_range
 
 
-def packing(data: h5py.Dataset) -> tuple[float, float]:
-    """(scale_factor, add_offset)."""
-    scale, offset = float_attribute(data, "scale_factor"), float_attribute(data, "add_offset")
-    return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+def _rebased(number: float, stored: np.dtype, dtype: np.dtype) -> float:
+    """A whole number of the dtype `stored` as the same bits without a sign, or with one, where `dtype` says so."""
+    if stored.kind == dtype.kind or dtype.kind == "f" or is_storable(number, dtype) or number != round(number):
+        return number
+    values: int = 2 ** (8 * dtype.itemsize)
+    return number + values if number < 0 else number - values
 
 
 # ---------------------------------------------------------------- axes
@@ -146,7 +148,10 @@ def axes_of(data: h5py.Dataset, label: str) -> Axes:
                 raise SceneRefused(label, "wrong-grid", f"none of the axes of {data.name!r} is {kind}: its shape is {data.shape}")
             found[kind] = free.pop()
     several = [number for number in free if data.shape[number] > 1]
-    plane = found.get("t", several.pop(0) if several else next(iter(free), None))
+    if "t" in found:
+        plane: int | None = found["t"]
+    else:
+        plane = several.pop(0) if several else next(iter(free), None)
     if several:
         sizes = " x ".join(str(size) for size in data.shape)
         raise SceneRefused(
@@ -207,8 +212,14 @@ def _is_of(data: h5py.Dataset, key: bytes, kind: type) -> bool:
 def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) -> Transform | None:
     """The affine of the outer pixel corners, in units of `crs`, from 1-D coordinates of centres; None without such coordinates.
 
-    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel, or in units that the CRS does not have.
+    Raises SceneRefused(wrong-grid) if they are not evenly spaced to 0.001 pixel, in units that the CRS does not have, or numbers
+    of rows and columns beside latitudes and longitudes of two axes.
     """
+    if _is_curvilinear(data, axes):
+        detail = (
+            f"the latitudes and longitudes of {data.name} have two axes each: its pixels form no plain grid; resample it first"
+        )
+        raise SceneRefused(label, "wrong-grid", detail)
     y, x = (_coordinate(data, number, label) for number in (axes.y, axes.x))
     if y is None or x is None:
         return None
@@ -223,6 +234,20 @@ def cf_transform(data: h5py.Dataset, axes: Axes, crs: str | None, label: str) ->
     to_y, to_x = (_to_crs_units(data, number, crs, label) for number in (axes.y, axes.x))
     dy, dx = steps[0] * to_y, steps[1] * to_x
     return dx, 0.0, float(x[0]) * to_x - dx / 2, 0.0, dy, float(y[0]) * to_y - dy / 2
+
+
+def _is_curvilinear(data: h5py.Dataset, axes: Axes) -> bool:
+    """Whether the axes say nothing of where they are, and `coordinates` names latitudes or longitudes of two axes."""
+    scales = [_scale_of(data, number) for number in (axes.y, axes.x)]
+    if any(scale is not None and (text_attribute(scale, "units") or text_attribute(scale, "standard_name")) for scale in scales):
+        return False
+    for name in text_attribute(data, "coordinates").split()[:8]:
+        link = data.parent.get(name, getlink=True)
+        item = data.parent[name] if isinstance(link, h5py.HardLink) else None
+        is_place = name.lower() in PLACES or (item is not None and DEGREES.fullmatch(text_attribute(item, "units")))
+        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and is_place:
+            return True
+    return False
 
 
 def _coordinate(data: h5py.Dataset, number: int, label: str) -> np.ndarray | None:
@@ -268,16 +293,40 @@ def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) 
     raise SceneRefused(label, "wrong-grid", detail)
 
 
-def cf_crs(file: h5py.File, data: h5py.Dataset, axes: Axes) -> str | None:
+def cf_crs(data: h5py.Dataset, axes: Axes) -> str | None:
     """The WKT of the CF grid mapping (CF-1.11, appendix F), EPSG:4326 for axes in degrees, else None."""
-    mapping = text_attribute(data, "grid_mapping").split(":")[0].strip()
-    for group in [data.parent, file] if mapping else []:
+    mapping = _mapping_of(data, axes)
+    for group in _enclosing(data) if mapping else []:
         link = group.get(mapping, getlink=True)
         is_there = isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset)
         if is_there and (wkt := _mapping_wkt(group[mapping])):
             return wkt
     units = [text_attribute(scale, "units") if (scale := _scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
+
+
+def _mapping_of(data: h5py.Dataset, axes: Axes) -> str:
+    """The name of the grid mapping; of several ("a: lat lon b: x y") that of the axes' coordinates."""
+    text = text_attribute(data, "grid_mapping")
+    scales = [_scale_of(data, axis) for axis in (axes.y, axes.x)]
+    ours = {str(scale.name).rpartition("/")[2] for scale in scales if scale is not None}
+    several: dict[str, set[str]] = {}
+    for word in text.replace(" :", ":").split():
+        if word.endswith(":"):
+            several[word[:-1]] = set()
+        elif several:
+            several[next(reversed(several))].add(word)
+    return next((name for name, of in several.items() if ours and ours <= of), text.split(":")[0].strip())
+
+
+def _enclosing(data: h5py.Dataset) -> Iterator[h5py.Group]:
+    """The group of a data set and the ones around it, from the inside (CF-1.11, 2.7)."""
+    group = data.parent
+    while True:
+        yield group
+        if group.name == "/":
+            return
+        group = group.parent
 
 
 def _mapping_wkt(mapping: h5py.Dataset) -> str:
@@ -289,33 +338,10 @@ def _mapping_wkt(mapping: h5py.Dataset) -> str:
     from pyproj import CRS
     from pyproj.exceptions import CRSError
 
-    numbers = {key: value for key in mapping.attrs if (value := _numbers(mapping, key))}
-    parameters = {key: value[0] if len(value) == 1 else value for key, value in numbers.items()}
+    numbers = {key: value for key in mapping.attrs if (value := numbers_in_attribute(mapping, key))}
+    texts = {key: text for key in mapping.attrs if (text := text_attribute(mapping, key))}  # such as reference_ellipsoid_name
+    parameters = texts | {key: value[0] if len(value) == 1 else value for key, value in numbers.items()}
     try:
         return str(CRS.from_cf({**parameters, "grid_mapping_name": name}).to_wkt())
     except (CRSError, KeyError, TypeError, ValueError):
         return ""
-
-
-def _numbers(item: h5py.HLObject, key: str) -> list[float]:
-    values = np.asarray(item.attrs[key]).reshape(-1)
-    return [float(value) for value in values] if values.dtype.kind in "iuf" else []
-
-
-# ---------------------------------------------------------------- attributes
-
-
-def text_attribute(item: h5py.HLObject, key: str) -> str:
-    """The attribute as text; "" if it is missing or not text."""
-    value = item.attrs.get(key)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").rstrip("\0")
-    return value if isinstance(value, str) else ""
-
-
-def float_attribute(item: h5py.HLObject, key: str) -> float | None:
-    """The attribute as a number; None if it is missing or not a number."""
-    value = np.asarray(item.attrs[key]).reshape(-1) if key in item.attrs else np.empty(0)
-    return float(value[0]) if value.size and value.dtype.kind in "iuf" else None

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from pipelines.errors import SceneRefused
-from pipelines.sources.cf import packing, short_coordinate, stated, text_attribute
+from pipelines.sources.cf import short_coordinate, stated
+from pipelines.sources.cf_attributes import packing, text_attribute
 
 if TYPE_CHECKING:
     import cftime
@@ -65,9 +66,11 @@ def cf_times(data: h5py.Dataset, label: str) -> CfTimes:
 
 def _unpacked(data: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """(values, int64 where the file holds whole numbers; where they are missing)."""
-    stored, (scale, offset), (missing, _) = data[:], packing(data), stated(data)
+    stored, (scale, offset), (missing, valid_range) = data[:], packing(data), stated(data)
     values = stored.astype(np.float64) if (scale, offset) != (1, 0) or stored.dtype.kind == "f" else stored.astype(np.int64)
     is_missing = np.isin(stored, missing) | ~np.isfinite(values)
+    if valid_range is not None:
+        is_missing |= (stored < valid_range[0]) | (stored > valid_range[1])
     return np.where(is_missing, 0, values) * values.dtype.type(scale) + values.dtype.type(offset), is_missing
 
 

@@ -46,10 +46,14 @@ def parse_date(text: str, date_format: str) -> np.datetime64 | None:
 
     >>> str(parse_date("20180605", "%Y%m%d"))
     '2018-06-05T00:00:00.000000000'
+    >>> parse_date("2019366", "%Y%j") is None
+    True
     """
     try:
         moment = datetime.strptime(text, date_format)
     except ValueError:
+        return None
+    if "%j" in date_format and moment.strftime(date_format) != text:  # day 366 of other years becomes the next new year
         return None
     return np.datetime64(moment, "ns") if FIRST_YEAR <= moment.year <= LAST_YEAR else None
 

@@ -24,7 +24,7 @@ class FileFacts:
 
     `nodata` holds every value that means missing; so does NaN, and whatever is outside `valid_range` (inclusive). `mask` names
     the mask beside the values, "" without one. `planes` is the number of bands or planes that lie in the same array of the
-    file, an alpha band not counted.
+    file, an alpha band not counted. `codes` names what says that values are codes (a palette, flag_values), "" for measurements.
     """
 
     dtype: np.dtype
@@ -37,6 +37,7 @@ class FileFacts:
     unit: str = ""
     description: str = ""
     planes: int = 1
+    codes: str = ""
 
     def with_request(self, band: Band) -> FileFacts:
         """These facts with those that the config states in their place; 1, 0 and "" state nothing. `nodata` is added."""
@@ -109,6 +110,7 @@ def why_not(facts: FileFacts, band: Band, dtype: np.dtype) -> tuple[str, str] | 
         return "wrong-scale", f"{stated}; correct the file, or state source.scale and source.offset"
     factor, shift = step_to(facts, band)
     is_whole = round(factor) != 0 and abs(factor - round(factor)) < RELATIVE and abs(shift - round(shift)) < 1e-3
+    is_whole &= dtype.itemsize < 8 or (factor, shift) == (1, 0)  # of 64 bits, what does not fit could not be seen
     if dtype.kind != "f" and not is_whole:
         there = f"band {band.name} has scale {facts.scale:g} and offset {facts.offset:g}"
         remedy = "stored values would not stay whole numbers: convert it, or state source.scale and source.offset"

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ BASE_S, BYTES_PER_S = 60.0, 1e6  # far below what any disk or decoder in order n
 OVERHEAD_BYTES = 128 << 20  # GDAL's cache, decoders, projections
 MOST_OF_MACHINE = 0.75  # of its memory, for what reads whole rasters and has no memory_mb
 TICK_S = 1.0
+REMEMBERED_S = 600.0  # survey and ingest open the same file: one that takes too long does so once
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from pipelines.sources.worker import serve; serve(int(sys.argv[1]))"
 )
@@ -55,6 +57,8 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+_Stamp = tuple[str, int, int]
+_too_slow: dict[_Stamp | None, tuple[float, str]] = {}  # files that took too long: when, and what was said
 
 
 def isolated(
@@ -70,12 +74,17 @@ def isolated(
     whole = limits.memory_bytes or int(MOST_OF_MACHINE * psutil.virtual_memory().total)
     seconds = limits.seconds or BASE_S + sum(map(_size, set(paths))) / BYTES_PER_S
     names, problem, again = _names(paths), "", "; ingest --retry-refused tries again" if limits.memory_bytes else ""
+    stamp = _stamp(paths)
+    if stamp in _too_slow and time.monotonic() - _too_slow[stamp][0] < REMEMBERED_S:
+        raise SceneRefused(label, "unreadable", _too_slow[stamp][1])
     for is_alone in (False, True):
         memory_bytes = OVERHEAD_BYTES + (whole if is_alone else whole // limits.shared_by)
         try:
             answer = _POOL.call(Call(function, args, str(Path.cwd()), memory_bytes), seconds, is_alone)
         except TimeoutError:
             problem = f"reading {names} took longer than {round(seconds, 1):g} s; {DAMAGED}{again}"
+            if stamp is not None:
+                _too_slow[stamp] = time.monotonic(), problem
             break
         except _Died as died:
             problem = f"the decoder {died} while reading {names}; {OUT_OF_MEMORY if died.is_killed else DAMAGED}{again}"
@@ -113,6 +122,17 @@ def _value_of(answer: Answer) -> object:
 def _names(paths: Sequence[str | Path]) -> str:
     names = list(dict.fromkeys(Path(path).name for path in paths))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _stamp(paths: Sequence[str | Path]) -> _Stamp | None:
+    """The only file of a call, as it is now; None for several, or one that is not there."""
+    if len(set(paths)) != 1:
+        return None
+    try:
+        status = Path(paths[0]).stat()
+    except OSError:
+        return None
+    return str(paths[0]), status.st_size, status.st_mtime_ns
 
 
 def _size(path: str | Path) -> int:

@@ -185,12 +185,13 @@ class LayeredSource(DecodesFiles, ABC):
                 places[one] = described.index(plain_name(in_file)) + 1
         by_description = [one for one in places if not beside[one].isdigit()]
         count = dataset.count - (alpha is not None and dataset.count > len(beside))
+        of_data = [index for index in dataset.indexes if index != alpha or count == dataset.count]
         if name not in places:
             has_one_each = len(beside) == 1 and "{band}" in getattr(self, "pattern", "")
             if by_description or not (has_one_each or count == len(beside)):
                 raise SceneRefused(scene.id, "missing-band", unclear_bands(Path(asset.path).name, count, descriptions, beside))
-            places[name] = asset.index
-        taken = {*places.values()} | ({*range(1, len(beside) + 1)} if len(places) < len(beside) else set())
+            places[name] = of_data[asset.index - 1] if asset.index <= len(of_data) else asset.index
+        taken = {*places.values()} | ({*of_data[: len(beside)]} if len(places) < len(beside) else set())
         return places[name], None if alpha in taken else alpha
 
     def _check_planes(self, layer: Hdf5Layer, scene: Scene, name: str, asset: Asset) -> None:

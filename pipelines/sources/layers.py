@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,11 +23,15 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, is_storable
 from pipelines.sources import cf
+from pipelines.sources.cf_attributes import packing, text_attribute
 from pipelines.sources.facts import FileFacts, numbers_in, stated_values
 from pipelines.sources.hdf5_chunks import Unwritten, unwritten_chunks
 from pipelines.sources.opening import band_descriptions, block_bytes_of, decoding, hdf5_data_set
 from pipelines.sources.tiff_blocks import Blocks, blocks_of
+from pipelines.sources.worker import has_room
 from pipelines.wording import harmless
+
+INFLATING = 3  # times its size a chunk takes while HDF5 inflates it: its buffers double
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,13 @@ class BandRequest:
         a, b, c, d, e, f = (float(v) for v in transform)
         try:
             grid = Grid(canonical_crs(crs), (a, b, c, d, e, f), shape_yx)
-            is_degrees = parse_crs(grid.crs).is_geographic
+            parsed = parse_crs(grid.crs)
+            is_degrees, is_geocentric = parsed.is_geographic, parsed.to_wkt().startswith("GEOCCS")
         except RasterioError as error:
             raise SceneRefused(label, "wrong-crs", f"PROJ cannot parse {crs[:80]!r}: {error}") from error
+        if is_geocentric:
+            detail = f"the CRS {grid.crs[:40]} has its axes through the centre of the Earth; set source.crs to that of the pixels"
+            raise SceneRefused(label, "wrong-crs", detail)
         if is_degrees:
             check_degrees(grid, label)
         return grid
@@ -179,6 +188,7 @@ class RasterLayer:
             harmless(self.dataset.units[at] or "", 100),
             "" if self.dataset.count == 1 else band_descriptions(self.dataset)[at],
             self.dataset.count - (self.alpha is not None),
+            codes="a palette" if self.dataset.colorinterp[at] == ColorInterp.palette else "",
         )
 
     @property
@@ -229,20 +239,27 @@ class Hdf5Layer:
     def facts(self) -> FileFacts:
         stored = cf.value_dtype(self.data)
         nodata, valid_range = cf.stated(self.data)
-        unit = harmless(cf.text_attribute(self.data, "units"), 100)
+        unit = harmless(text_attribute(self.data, "units"), 100)
         return FileFacts(
             self.read_as or stored,
             self.grid,
-            *cf.packing(self.data),
+            *packing(self.data),
             same_bits(nodata, stored, self.read_as),
             valid_range,
             "chunk that was never written" if self._has_unwritten else "",
             unit="" if unit == "1" else unit,
             planes=1 if self.is_step else self.axes.planes(self.data),
+            codes=next((key for key in ("flag_values", "flag_masks") if key in self.data.attrs), ""),
         )
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
-        stored = self.axes.as_yx(self.data[self.axes.at(self.data, self.index, rows, columns)])
+        try:
+            stored = self.axes.as_yx(self.data[self.axes.at(self.data, self.index, rows, columns)])
+        except OSError as error:  # filters of HDF5 do not say that memory was not enough
+            chunk_bytes = math.prod(self.data.chunks or (0,)) * self.data.dtype.itemsize
+            if has_room(INFLATING * chunk_bytes):
+                raise
+            raise MemoryError(f"a chunk of {chunk_bytes / 2**20:.0f} MB") from error
         unsigned = cf.value_dtype(self.data)
         return reinterpret(stored, self.read_as or (unsigned if unsigned.kind != stored.dtype.kind else None))
 
@@ -274,9 +291,14 @@ def same_bits(values: tuple[float, ...], stored: np.dtype, read_as: np.dtype | N
     (-32768.0, -9999.0)
     """
     if read_as is None:
-        return tuple(float(value) for value in values if is_storable(value, stored))
-    bits = {v: np.array([v], stored).view(read_as)[0] for v in values if is_storable(v, stored)}
-    return tuple(float(bits.get(value, value)) for value in values if value in bits or is_storable(value, read_as))
+        return tuple(_as_float(value) for value in values if is_storable(value, stored))
+    bits = {v: np.array([v], stored).view(read_as)[0].item() for v in values if is_storable(v, stored)}
+    return tuple(_as_float(bits.get(value, value)) for value in values if value in bits or is_storable(value, read_as))
+
+
+def _as_float(value: float) -> float:
+    """The value; an integer that no float holds stays one."""
+    return value if isinstance(value, int) and int(float(value)) != value else float(value)
 
 
 def open_raster_layer(
@@ -288,12 +310,22 @@ def open_raster_layer(
     affine = dataset.transform
     is_georeferenced = affine.determinant != 0 and not affine.is_identity  # GDAL returns either if the file states no transform
     transform = tuple(affine)[:6] if is_georeferenced else None
+    if transform is None and requested.transform is None and (kind := _unrectified(dataset)):
+        detail = f"its position is stated by {kind} only; rectify it first (gdalwarp), or set source.crs and source.transform"
+        raise SceneRefused(label, "wrong-grid", detail)
     read_as = requested.bits_of(name, np.dtype(dataset.dtypes[index - 1]))
     if mask_file is not None and mask_file.shape != dataset.shape:
         detail = f"the mask file has {mask_file.shape} pixels, the raster {dataset.shape}; make it again or remove it"
         raise SceneRefused(label, "wrong-grid", detail)
     blocks = blocks_of(Path(dataset.name)) if dataset.driver == "GTiff" else None
     return RasterLayer(dataset, index, requested.grid(crs, transform, dataset.shape, label), read_as, alpha, mask_file, blocks)
+
+
+def _unrectified(dataset: rasterio.DatasetReader) -> str:
+    """What states the position of a raster without a transform, "" if nothing does."""
+    if dataset.gcps[0]:
+        return "ground control points"
+    return "rational polynomials (RPC)" if dataset.rpcs is not None else ""
 
 
 # axes, CRS and affine as far as the file states them, chunks that were never written
@@ -310,7 +342,7 @@ def open_hdf5_layer(file: h5py.File, name: str, index: int, requested: BandReque
         if len(_known) > 10_000:
             _known.clear()
         axes = cf.axes_of(data, label)
-        crs = cf.cf_crs(file, data, axes)
+        crs = cf.cf_crs(data, axes)
         transform = None if requested.transform else cf.cf_transform(data, axes, requested.crs or crs, label)
         _known[key] = axes, crs, transform, unwritten_chunks(data, cf.stated(data)[0], label)
     axes, crs, transform, unwritten = _known[key]

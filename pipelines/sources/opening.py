@@ -91,6 +91,11 @@ def _raster_dataset(path: Path, label: str) -> rasterio.DatasetReader:
     head = _first_bytes(path, label)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         driver, problem = "GTiff", _damaged_directory(path)
+        if not problem and (pages := blocks_of(path).pages) > 1:
+            detail = f"{path.name} holds {pages} images, of which only the first would be read"
+            raise SceneRefused(
+                label, "missing-band", f"{detail}; write each to a file of its own (gdal_translate GTIFF_DIR:2:FILE)"
+            )
     elif head[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or head[:4] == b"\xff\x4f\xff\x51":
         driver, problem = "JP2OpenJPEG", _jpeg2000_outside_file(path)
     else:
@@ -305,7 +310,8 @@ def hdf5_data_sets(file: h5py.File) -> list[str]:
     names: list[str] = []
 
     def note(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.dtype.kind in SUPPORTED_KINDS:
+        is_named = isinstance(name, str)  # bytes: not UTF-8
+        if is_named and isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.dtype.kind in SUPPORTED_KINDS:
             names.append(name)
 
     file.visititems(note)

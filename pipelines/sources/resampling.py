@@ -15,6 +15,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
+from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import is_storable
 from pipelines.sources.facts import FileFacts
@@ -31,6 +32,7 @@ MARGIN_PX = 16
 LATTICE = 33  # points along each axis
 SMOOTH = 0.02  # second difference of a lattice, of its range: 0.002 for a parabola
 MOST_WINDOW_PX = 16 * 2**20  # of a source, warped in one piece,
+EXACT = 2.0**53  # the largest integer below which float64 has them all
 WORTH_CUTTING = 0.7  # unless cutting it leaves each half more than this
 
 
@@ -67,7 +69,11 @@ def resample(layer: Layer, facts: FileFacts, grid: Grid, rows: slice, resampling
     options = {"src_crs": layer.grid.crs, "src_transform": layer.grid.affine, "resampling": GdalResampling[resampling]}
     scale = warp_scale(layer.grid, grid)
     options |= scale
-    is_plain = not facts.mask and facts.valid_range is None and len(facts.nodata) <= 1
+    if facts.codes and resampling != "nearest":
+        detail = f"its values are codes ({facts.codes}), which {resampling} would mix; set cube.resampling: nearest"
+        raise SceneRefused("", "wrong-dtype", detail)
+    is_known = facts.dtype.itemsize < 8 or facts.dtype.kind == "f"  # to GDAL, exactly
+    is_plain = not facts.mask and facts.valid_range is None and len(facts.nodata) <= 1 and is_known and facts.dtype != np.float16
     if is_plain:
         options |= {} if nodata is None else {"src_nodata": nodata}
         fill = 0 if nodata is None else nodata
@@ -270,7 +276,10 @@ def _warp_masked(
     stand_in = float(np.iinfo(np.int32).min) if is_narrow else np.nan
 
     def read(rows: slice, columns: slice) -> np.ndarray:
-        values: np.ndarray = np.ma.filled(masked_window(layer, facts, rows, columns).astype(wide), stand_in)
+        stored = masked_window(layer, facts, rows, columns)
+        if facts.dtype.kind != "f" and facts.dtype.itemsize == 8 and (abs(stored.astype(wide)) > EXACT).any():
+            raise SceneRefused("", "wrong-dtype", "it holds integers beyond 2**53, which cannot be resampled exactly; convert it")
+        values: np.ndarray = np.ma.filled(stored.astype(wide), stand_in)
         return values
 
     options = {**options, "src_nodata": stand_in}

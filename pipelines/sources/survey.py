@@ -100,7 +100,7 @@ def _look_at_one(source: Opens, scene: Scene) -> Seen:
             with source.open_layer(scene, band.name) as layer:
                 facts[band.name] = layer.facts
     except SceneRefused as refusal:
-        return Seen(scene, {}, refusal)
+        return Seen(scene, {}, SceneRefused(scene.id, refusal.reason, refusal.detail))  # of a file, a data set
     return Seen(scene, facts)
 
 
@@ -187,7 +187,7 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     for band in info.bands:
         asked = requested.band(band.name)
         facts = {one.scene.id: one.facts[band.name] for one in readable}
-        for describe in (_packing, _override, _nodata, _range, _mask):
+        for describe in (_packing, _override, _nodata, _range, _mask, _codes):
             texts = {scene: text for scene, one in facts.items() if (text := describe(one, band, asked))}
             for text in dict.fromkeys(texts.values()):
                 of_text = [scene for scene, other in texts.items() if other == text]
@@ -264,3 +264,7 @@ def _range(facts: FileFacts, band: Band, asked: Band) -> str:
 def _mask(facts: FileFacts, band: Band, asked: Band) -> str:
     article = "an" if facts.mask.startswith("a") else "a"
     return f"have {article} {facts.mask}: masked pixels are missing" if facts.mask else ""
+
+
+def _codes(facts: FileFacts, band: Band, asked: Band) -> str:
+    return f"hold codes ({facts.codes}): no measurements, and no mean of two of them has a meaning" if facts.codes else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,7 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 WHOLE = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}  # types of offsets and counts
 WIDTH, LENGTH, SAMPLES, ROWS_PER_STRIP, PLANAR, TILE_WIDTH, TILE_LENGTH, SUB_DIRECTORIES = 256, 257, 277, 278, 284, 322, 323, 330
 OFFSETS, COUNTS = (324, 273), (325, 279)  # of tiles, of strips
+SUBFILE_TYPE, OLD_SUBFILE_TYPE = 254, 255
 MOST_DIRECTORIES = 10_000
 
 
@@ -31,13 +32,15 @@ class DamagedDirectory(ValueError):
 class Blocks:
     """The blocks of one image, all bands: `offsets` and `counts` (bands or 1, rows of blocks, columns of blocks).
 
-    `trailer`: bytes that follow each block and belong to it, in a COG a copy of its last four.
+    `trailer`: bytes that follow each block and belong to it, in a COG a copy of its last four. `pages`: images of the file that
+    are no overviews and no masks.
     """
 
     block_yx: tuple[int, int]
     offsets: np.ndarray
     counts: np.ndarray
     trailer: int = 0
+    pages: int = 1
 
     def of_band(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, counts) of the 1-based band, each (rows of blocks, columns of blocks)."""
@@ -87,12 +90,19 @@ def _blocks_of(path: str, size: int, mtime_ns: int, ctime_ns: int) -> Blocks:
         main, *pages = _directories(file, size)
         trailer = _trailer(file)
         first = _blocks(main, file, trailer)
-        others = [_blocks(tags, file, trailer) for tags in pages if any(tag in tags.entries for tag in OFFSETS)]
+        pages = [tags for tags in pages if any(tag in tags.entries for tag in OFFSETS)]
+        others = [_blocks(tags, file, trailer) for tags in pages]
+        first = replace(first, pages=1 + sum(not _is_subordinate(tags, file) for tags in pages))
     for number, image in enumerate(others, start=2):
         for index in range(1, image.offsets.shape[0] + 1):
             if problem := image.outside(index, size):
                 raise DamagedDirectory(f"image {number} (an overview or a mask): {problem}")
     return first
+
+
+def _is_subordinate(tags: _Tags, file: BinaryIO) -> bool:
+    """Whether an image is an overview or a mask of another one."""
+    return bool(tags.number(file, SUBFILE_TYPE, 0) & 5) or tags.number(file, OLD_SUBFILE_TYPE, 1) == 2
 
 
 @dataclass(frozen=True)

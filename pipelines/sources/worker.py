@@ -236,6 +236,12 @@ def data_bytes() -> int:
         return 0
 
 
+def has_room(size_bytes: int) -> bool:
+    """Whether this process may take so much more memory; True where nothing limits it."""
+    most_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return most_bytes == resource.RLIM_INFINITY or data_bytes() + size_bytes <= most_bytes
+
+
 def limit_memory(most_bytes: int | None) -> None:
     """Memory in excess of the limit is refused by the system; only on Linux (others do not count what malloc maps)."""
     if sys.platform == "linux":

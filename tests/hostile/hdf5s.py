@@ -293,6 +293,32 @@ def _wide(path: Path) -> None:
             file[f"more/{number}"] = number
 
 
+# ---------------------------------------------------------------- what ends the decoder, not only the file
+
+
+def segfault(path: Path) -> None:
+    """One byte of the type of an attribute: text of variable length becomes a kind that does not exist. HDF5 2.0 dies of it."""
+    write(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"units\0\0\0\x19\x01") + 9] = 0xFF
+    path.write_bytes(content)
+
+
+def endless(path: Path) -> None:
+    """Groups in groups, 20,000 deep: 3 MB, of which HDF5 needs hours to list what there is, and no data set."""
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file.id
+        for _ in range(20_000):
+            group = h5py.h5g.create(group, b"g")
+
+
+DECODER_ENDS: dict[str, Callable[[Path], None]] = {
+    "the decoder was killed by signal 11": segfault,
+    "needed more than 192 MB": bomb((11_000, 11_000), True, chunks=(11_000, 11_000), compression="gzip"),
+    "the decoder was killed by signal 24": endless,  # by a limit of CPU time; without one by driftline's own
+}
+
+
 # ---------------------------------------------------------------- metadata
 
 CRS_TEXTS = (

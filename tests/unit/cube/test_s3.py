@@ -1,6 +1,7 @@
 """A cube in a bucket, on a local moto server instead of S3. No traffic leaves this machine."""
 
 import importlib.util
+import random
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 import zarr
 
+from pipelines.cube.checking import check_cube
 from pipelines.cube.history import list_versions
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import open_cube, open_repository
-from pipelines.errors import MissingInput
+from pipelines.errors import DriftlineError, MissingInput
 
 _spec = importlib.util.spec_from_file_location("cube_sources", Path(__file__).parent / "cube_sources.py")
 cube_sources = sys.modules.setdefault("cube_sources", importlib.util.module_from_spec(_spec))
@@ -29,6 +31,7 @@ pytestmark = [
 ]
 
 SETTINGS = IngestSettings(chunk_px=16, workers=2)
+FLIPS = 40
 SCENES = PickedSource(dates=6, shape_yx=(24, 40))
 
 
@@ -117,6 +120,48 @@ def test_the_slower_of_two_writers_restarts_from_the_new_version(uri):
     grid = SCENES.native_grid()
     for index, scene in enumerate(SCENES.list_scenes().scenes):
         assert np.array_equal(cube["image"][index].values, SCENES.read(scene, grid, ("red", "nir"), "nearest"))
+
+
+class Bucket:
+    """The objects of a cube; boto3 comes with moto."""
+
+    def __init__(self, uri: str, endpoint: str):
+        import boto3
+
+        self.name, _, self.prefix = uri.removeprefix("s3://").partition("/")
+        self.client = boto3.client("s3", endpoint_url=endpoint)
+
+    def read_all(self) -> dict[str, bytes]:
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=f"{self.prefix}/")["Contents"]
+        return {one["Key"]: self.client.get_object(Bucket=self.name, Key=one["Key"])["Body"].read() for one in listed}
+
+    def put(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=key, Body=content)
+
+
+def test_every_flipped_bit_in_a_bucket_is_seen(uri, endpoint):
+    ingest(replace(SCENES, picked=(0, 1, 3)), RULE, uri, None, SETTINGS)
+    ingest(SCENES, RULE, uri, None, SETTINGS)
+    bucket = Bucket(uri, endpoint)
+    whole = {key: content for key, content in bucket.read_all().items() if content}
+    clean = check_cube(uri)
+    assert (clean.damages, clean.files) == ((), ())
+    kinds = sorted({key.split("/")[1] for key in whole})
+    assert {"chunks", "manifests", "refs", "snapshots", "transactions", "SHA256SUMS"} <= {*kinds}
+    rng, unseen = random.Random(3), []
+    for number in range(FLIPS):
+        kind = kinds[number % len(kinds)]
+        key = rng.choice([one for one in sorted(whole) if one.split("/")[1] == kind])
+        changed, bit = bytearray(whole[key]), rng.randrange(8 * len(whole[key]))
+        changed[bit // 8] ^= 1 << bit % 8
+        bucket.put(key, bytes(changed))
+        try:
+            report = check_cube(uri)
+            unseen += [] if report.damages or report.files else [(key, bit)]
+        except DriftlineError:
+            pass
+        bucket.put(key, whole[key])
+    assert not unseen
 
 
 def test_a_stale_session_is_refused_by_the_bucket(uri):

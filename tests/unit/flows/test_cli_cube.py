@@ -177,3 +177,25 @@ def test_credentials_of_a_uri_are_refused_and_never_written(cube: Path, uri: str
             assert "=SECRET" not in shown.output
             assert "AWS_" in shown.output
     assert not Path("runs/secret").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cube: {uri: 's3://KEY:SE/CRET@bucket/cube'}",
+        "cube: {uri: 's3://bucket/cube#access_token=SE/CRET'}",
+        "cube: {uri: 'abfss://box@account.dfs.core.windows.net/cube?sv=1&sig=SE/CRET'}",
+        "cube: {uri: 's3://KEY:SE/CRET@bucket/cube'",  # YAML that does not end
+        "cub: {uri: 's3://KEY:SE/CRET@bucket/cube'}",
+        "runs: https://me:SE/CRET@host/runs",
+        "quality: 'https://host/x.tif?X-Amz-Signature=SE/CRET'",
+        "policy: {checksums: 'https://me:SE/CRET@host/SHA256SUMS'}",
+    ],
+)
+def test_credentials_in_a_config_reach_no_output_and_no_file(cube: Path, line: str) -> None:
+    Path("secret.yaml").write_text(f"{CONFIG}{line}\n".replace("name: field", "name: secret"))
+    for arguments in (("run", "secret.yaml"), ("ingest", "secret.yaml", "--json"), ("run", "secret.yaml", "--dry-run")):
+        shown = call(*arguments)
+        assert shown.exit_code in (1, 2)
+        assert "CRET" not in shown.output
+    assert [path.name for path in Path().rglob("*") if path.is_file() and b"CRET" in path.read_bytes()] == ["secret.yaml"]

@@ -63,6 +63,11 @@ def test_parts_of_months_are_refused_one_by_one(tmp_path):
     assert "no whole number" in found.problems[1]
 
 
+def test_times_outside_the_valid_range_are_missing(tmp_path):
+    found = read(tmp_path, [0, 10, 20], "hours since 2018-01-01 00:00:00 +02:00", valid_max=15.0)
+    assert np.datetime_as_string(found.values, "h").tolist() == ["2017-12-31T22", "2018-01-01T08", "NaT"]
+
+
 def test_packed_times_of_another_calendar(tmp_path):
     found = read(tmp_path, [0, 118], "days since 2020-01-01", "noleap", "i2", scale_factor=0.5, add_offset=1.0)
     assert np.datetime_as_string(found.values, "D").tolist() == ["2020-01-02", "2020-03-02"]

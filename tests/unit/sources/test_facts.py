@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import rasterio
 import zarr
+from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
 from pipelines.cube.ingest import RECORDED, IngestReport, IngestSettings, ingest
 from pipelines.cube.integrity import SEAL
 from pipelines.cube.store import open_cube, open_repository
-from pipelines.errors import RequestError
+from pipelines.errors import RequestError, StateError
 from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource
@@ -144,6 +147,17 @@ def test_a_mask_is_a_mask(tmp_path, kind, shift):
     assert not any("not used" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("bands", [("v",), ("v", "w")])
+def test_an_alpha_band_is_no_data_wherever_it_stands(tmp_path, bands):
+    planes = [holed(255, 0, "uint8"), *[flat(9 + number, "uint8") for number in range(len(bands))]]
+    write_tiff(tmp_path / f"{MONTHS[0]}.tif", *planes)
+    with rasterio.open(tmp_path / f"{MONTHS[0]}.tif", "r+") as file:
+        file.colorinterp = [ColorInterp.alpha, *[ColorInterp.gray] * len(bands)]
+    _, physical, valid = ingested(folder(tmp_path, *bands), tmp_path)
+    assert physical[0, :, 20, 20].tolist() == [9 + number for number in range(len(bands))]
+    np.testing.assert_array_equal(valid[0].all(axis=1), np.arange(40) >= 8)
+
+
 def test_a_fourth_band_of_bytes_that_is_requested_is_no_mask(tmp_path):
     planes = [flat(value, "uint8") for value in (10, 20, 30, 0)]
     write_tiff(tmp_path / f"{MONTHS[0]}.tif", *planes)  # GDAL takes four bands of bytes for RGBA
@@ -158,6 +172,53 @@ def test_text_tags_of_a_conversion_from_netcdf_count(tmp_path):
         file.update_tags(1, valid_range="{-2000,10000}")
     _, _, valid = ingested(folder(tmp_path), tmp_path)
     assert not valid[0, :8].any()
+
+
+def write_coded(path: Path, kind: str) -> None:
+    if kind == "palette":
+        write_tiff(path, flat(3, "uint8"), photometric="palette")
+        with rasterio.open(path, "r+") as file:
+            file.write_colormap(1, {code: (code, 0, 0, 255) for code in range(256)})
+    else:
+        write_cube(path, {"v": flat(3, "uint8")[None]}, [735], flag_values=np.array([1, 3], "u1"), flag_meanings="a b")
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("palette", "tif"), ("flag_values", "nc")])
+def test_codes_are_said_and_never_averaged(tmp_path, kind, suffix):
+    (tmp_path / "in").mkdir()
+    write_coded(tmp_path / "in" / f"{MONTHS[0]}.{suffix}", kind)
+    source = FolderSource(
+        tmp_path / "in", BandRequest((Band("v"),)), f"{{date:%Y%m%d}}.{suffix}", "v" if suffix == "nc" else None
+    )
+    report, _, _ = ingested(source, tmp_path)
+    assert any(f"hold codes ({'a palette' if kind == 'palette' else kind})" in note for note in report.notes)
+    settings = IngestSettings(workers=1, on_other_grid="reproject", resampling="bilinear")
+    with pytest.raises(StateError, match=r"wrong-dtype: its values are codes .* bilinear would mix"):
+        ingest(source, None, str(tmp_path / "warped"), shifted(UTM, 0.5, 0), settings)
+
+
+@pytest.mark.parametrize(("dtype", "nodata", "value"), [("int8", -128, 50), ("int64", -1, 2**50 + 1), ("int64", -1, 2**60 + 1)])
+def test_integers_of_every_size_are_warped_exactly_or_refused(tmp_path, dtype, nodata, value):
+    write_tiff(tmp_path / f"{MONTHS[0]}.tif", holed(value, nodata, dtype), nodata=nodata)
+    settings = IngestSettings(workers=1, on_other_grid="reproject")
+    if value > 2**53:
+        with pytest.raises(StateError, match=r"wrong-dtype: it holds integers beyond 2\*\*53"):
+            ingest(folder(tmp_path), None, str(tmp_path / "cube"), shifted(UTM, 0.5, 0), settings)
+        return
+    ingest(folder(tmp_path), None, str(tmp_path / "cube"), shifted(UTM, 0.5, 0), settings)
+    cube = open_cube(str(tmp_path / "cube"))
+    assert (cube.image.values[0, 0][cube.valid.values[0]] == value).all()
+    assert not cube.valid.values[0, :8].any()
+
+
+def test_half_floats_are_warped(tmp_path):
+    values = np.where(CUBE < 0, -9999, 0.5).astype("f2")
+    path = write_cube(tmp_path / "c.nc", {"v": values}, [0, 10, 20], _FillValue=np.float16(-9999))
+    settings = IngestSettings(workers=1, on_other_grid="reproject", resampling="bilinear")
+    ingest(NetcdfSource(path, BandRequest((Band("v"),))), None, str(tmp_path / "cube"), shifted(UTM, 0.5, 0), settings)
+    cube = open_cube(str(tmp_path / "cube"))
+    assert cube.image.dtype == np.float16
+    assert (cube.image.values[:, 0][cube.valid.values] == 0.5).all()
 
 
 # ---------------------------------------------------------------- bands
@@ -311,6 +372,16 @@ CUBE = np.stack([holed(3000, -28672)] * 3)
         (CUBE, {"_FillValue": np.int16(-1), "missing_value": np.int16(-28672)}),
         (CUBE, {"missing_value": np.array([-28672, -28671], "i2")}),
         (CUBE, {"_Unsigned": b"true", "_FillValue": np.int16(-28672)}),
+        (CUBE, {"_Unsigned": "true", "missing_value": np.int32(-28672)}),
+        (np.where(CUBE < 0, 200, 20).astype("u1"), {"_Unsigned": "false", "_FillValue": np.uint8(200)}),
+        (np.where(CUBE < 0, -1, 100).astype("i1"), {"_Unsigned": "true", "valid_range": np.array([0, -56], "i1")}),
+        (CUBE, {"missing_value": "-28672"}),
+        (CUBE, {"valid_range": "-2000, 10000"}),
+        (CUBE, {"scale_factor": -1e-4, "valid_max": 1.0}),
+        (CUBE, {"add_offset": -1.0, "valid_min": -2000.0}),
+        (CUBE.astype(">i2"), {"_FillValue": np.array(-28672, ">i2")}),
+        (np.where(CUBE < 0, 2**64 - 1, np.uint64(2**60 + 1)).astype("u8"), {"_FillValue": np.uint64(2**64 - 1)}),
+        (np.where(CUBE < 0, -9999, 0.5).astype("f2"), {"_FillValue": np.float16(-9999)}),
         (np.where(CUBE < 0, 1e20, CUBE).astype("f4"), {"_FillValue": np.float32(1e20)}),
     ],
 )
@@ -318,6 +389,27 @@ def test_every_cf_attribute_of_missing_values_counts(tmp_path, cube, attributes)
     path = write_cube(tmp_path / "c.nc", {"v": cube}, [0, 10, 20], **attributes)
     _, _, valid = ingested(NetcdfSource(path, BandRequest((Band("v"),))), tmp_path)
     np.testing.assert_array_equal(valid.all(axis=(0, 2)), np.arange(40) >= 8)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"scale_factor": np.array([1e-4, 1e-3])}, "wrong-scale.*states 2 values as scale_factor"),
+        ({"scale_factor": "by hand"}, "wrong-scale.*'by hand' as scale_factor, which is no number"),
+        ({"valid_range": np.array([-2000, 0, 10000], "i2")}, "wrong-scale.*3 values as valid_range, expected 2"),
+    ],
+)
+def test_cf_attributes_that_cannot_be_meant_are_refused(tmp_path, attributes, message):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20], **attributes)
+    with pytest.raises(RequestError, match=message):
+        NetcdfSource(path, BandRequest((Band("v"),))).native_grid()
+
+
+@pytest.mark.parametrize(("scale", "offset"), [("0.0001", "-0.1"), (np.float32(1e-4), np.array([-0.1]))])
+def test_packing_may_be_text_or_an_array_of_one(tmp_path, scale, offset):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20], scale_factor=scale, add_offset=offset)
+    _, physical, _ = ingested(NetcdfSource(path, BandRequest((Band("v"),))), tmp_path)
+    np.testing.assert_allclose(physical[:, 0, 8:], 0.2, rtol=1e-6)
 
 
 def relabel(path: Path, axis: str, **attributes: object) -> None:
@@ -374,12 +466,76 @@ def test_coordinates_that_contradict_the_crs_are_refused(tmp_path, crs, unit, me
         NetcdfSource(path, BandRequest((Band("v"),), crs=crs)).native_grid()
 
 
+def with_levels(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["v"]
+        file["level"] = np.arange(3.0)
+        file["level"].make_scale("level")
+        file["once"] = [0.0]
+        file["once"].make_scale("once")
+        file["once"].attrs["units"] = "days since 2018-01-01"
+        data = file.create_dataset("v", data=CUBE[None])
+        data.attrs["grid_mapping"] = "crs"
+        for axis, name in enumerate(("once", "level", "y", "x")):
+            data.dims[axis].attach_scale(file[name])
+
+
+def with_curved_places(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        for name, size in (("y", 40), ("x", 56)):
+            file[name][:] = np.arange(size)
+        file["lat"], file["lon"] = np.ones((2, 40, 56))
+        file["v"].attrs["coordinates"] = "lat lon"
+
+
+@pytest.mark.parametrize(
+    ("make", "time", "message"),
+    [
+        (with_levels, "once", r"has 4 axes \(1 x 3 x 40 x 56\); expected \(time, y, x\): select a level first"),
+        (with_curved_places, "time", "latitudes and longitudes of /v have two axes each"),
+    ],
+)
+def test_axes_that_would_be_misread_are_refused(tmp_path, make, time, message):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    make(path)
+    with pytest.raises(RequestError, match=message):
+        NetcdfSource(path, BandRequest((Band("v"),), crs="EPSG:4326"), time=time).native_grid()
+
+
 def test_missing_and_packed_times(tmp_path):
     path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, -1])
     relabel(path, "time", scale_factor=2.0, _FillValue=-1.0)
     listing = NetcdfSource(path, BandRequest((Band("v"),))).list_scenes()
     assert [str(scene.observed_utc)[:10] for scene in listing.scenes] == ["2018-01-01", "2018-01-21"]
     assert [one.reason for one in listing.refused] == ["no-date"]
+
+
+@pytest.mark.parametrize("where", ["an outer group", "one of two"])
+def test_a_grid_mapping_is_found(tmp_path, where):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    with h5py.File(path, "r+") as file:
+        if where == "one of two":
+            file["wgs"] = 0
+            file["wgs"].attrs["crs_wkt"] = rasterio.crs.CRS.from_epsg(4326).to_wkt()
+            file["v"].attrs["grid_mapping"] = "wgs: lat lon crs: x y"
+        else:
+            file.create_group("a/b")
+            file.move("v", "a/b/v")
+            file.move("crs", "a/crs")
+    name = "v" if where == "one of two" else "a/b/v"
+    assert NetcdfSource(path, BandRequest((Band(name),))).native_grid().is_aligned(UTM)
+
+
+def test_the_ellipsoid_of_a_grid_mapping_counts(tmp_path):
+    path = write_cube(tmp_path / "c.nc", {"v": CUBE}, [0, 10, 20])
+    with h5py.File(path, "r+") as file:
+        del file["crs"].attrs["crs_wkt"]
+        file["crs"].attrs.update(
+            grid_mapping_name="transverse_mercator", longitude_of_central_meridian=15.0, latitude_of_projection_origin=0.0,
+            scale_factor_at_central_meridian=1.0, false_easting=500_000.0, false_northing=0.0,
+            reference_ellipsoid_name="Bessel 1841",
+        )  # fmt: skip
+    assert "Bessel" in NetcdfSource(path, BandRequest((Band("v"),))).native_grid().wkt
 
 
 def test_a_grid_mapping_without_wkt_is_read(tmp_path):
@@ -406,3 +562,42 @@ def test_global_grids_and_longitudes_beyond_180_have_a_place(tmp_path):
     ):
         write_tiff(tmp_path / str(grid.shape_yx[0] + grid.transform[2]) / f"{MONTHS[0]}.tif", ramp((37, 72)), grid=grid)
     assert [folder(path).native_grid().crs for path in sorted(tmp_path.iterdir())] == ["EPSG:4326"] * 2
+
+
+def unplaced(path: Path, **options: object) -> None:
+    with rasterio.open(path, "w", driver="GTiff", dtype="uint16", count=1, height=40, width=56, **options) as file:
+        file.write(ramp(), 1)
+
+
+def by_points(path: Path) -> None:
+    corners = [GroundControlPoint(row, column, 5e5 + 10 * column, 5e6 - 10 * row) for row in (0, 40) for column in (0, 56)]
+    unplaced(path, gcps=corners, crs="EPSG:32633")
+
+
+def by_polynomials(path: Path) -> None:
+    unplaced(path)
+    one, none = [1.0] + [0.0] * 19, [0.0] * 20
+    with rasterio.open(path, "r+") as file:
+        file.rpcs = RPC(0, 1, 45, 1, one, none, 1, 1, 15, 1, one, none, 1, 1)
+
+
+def two_pages(path: Path) -> None:
+    first, second = (Image.fromarray(flat(value)) for value in (1, 2))
+    first.save(path, save_all=True, append_images=[second])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (by_points, "wrong-grid: its position is stated by ground control points only; rectify"),
+        (by_polynomials, r"wrong-grid: its position is stated by rational polynomials \(RPC\) only"),
+        (two_pages, "missing-band: 20200105.tif holds 2 images, of which only the first would be read"),
+        (lambda path: write_tiff(path, crs="EPSG:4978"), "wrong-crs: the CRS EPSG:4978 has its axes through the centre"),
+        (lambda path: (unplaced(path), path.with_suffix(".tfw").write_text("10\n0\n0\n-10\n5\n5\n")), "the file has no CRS"),
+    ],
+)
+def test_what_gives_no_grid_is_refused_by_name(tmp_path, make, message):
+    make(tmp_path / f"{MONTHS[0]}.tif")
+    with pytest.raises(RequestError, match=message):
+        folder(tmp_path).native_grid()

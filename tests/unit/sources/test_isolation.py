@@ -56,6 +56,17 @@ def test_a_worker_that_fails_refuses_the_scene_and_the_next_call_works(function,
     assert call(os.getpid) != os.getpid()
 
 
+def test_a_file_that_takes_too_long_is_waited_for_once(tmp_path):
+    path = write_tiff(tmp_path / "slow.tif")
+    for seconds in (0.3, 30.0):
+        started = time.monotonic()
+        with pytest.raises(SceneRefused, match=r"reading slow.tif took longer than 0.3 s"):
+            isolated(time.sleep, 600, label="s1", paths=[path], limits=Limits(seconds=seconds))
+        assert time.monotonic() - started < 25
+    write_tiff(path, ramp((8, 8)))
+    assert isolated(os.getpid, label="s1", paths=[path]) != os.getpid()
+
+
 def test_what_exceeds_its_share_of_the_memory_is_read_alone_with_all_of_it():
     needed = OVERHEAD_BYTES + 16 * MB
     assert call(np.ones, needed, "u1", limits=Limits(64 * MB, 8)).sum() == needed
