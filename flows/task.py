@@ -326,9 +326,16 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
         return build.build_source(run, path), ["the originals are read, as privacy.deidentify says: they are not de-identified"]
     counts = Counter(one.reason for one in manifest.refused)
     left = [f"de-identification left out {counted(n, 'file')}, {reason}" for reason, n in counts.items()]
-    left += [f"{counted(manifest.duplicates, 'file')} that are there twice are read once"] if manifest.duplicates else []
+    left += (
+        [f"{counted(manifest.duplicates, 'further copy', 'further copies')} of a file not read"] if manifest.duplicates else []
+    )
     made = f"read from a de-identified copy of {counted(manifest.copied + manifest.unchanged, 'file')}"
-    return build.build_source(run, path), [made, *left]
+    built = build.build_source(run, path)
+    try:
+        built.native_grid()
+    except RequestError as e:  # a series may lack what de-identification left out
+        raise RequestError("\n".join([str(e), *(f"  note: {one}" for one in left)])) from e
+    return built, [made, *left]
 
 
 def format_report(report: IngestReport) -> str:

@@ -43,7 +43,7 @@ METHODS = {
     "113108": "Retain Patient Characteristics Option",
     "113111": "Retain Safe Private Option",
 }
-DEFLATED = "1.2.840.10008.1.2.1.99"
+EXPLICIT, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 META_BYTES, MOST_INFLATED_BYTES = 4096, 2 << 30
 UNDEFINED_LENGTH, END_MARK_BYTES = 0xFFFFFFFF, 8
 CUT_OFF = ("end of file", "eof", "unexpected end", "truncat")
@@ -72,6 +72,12 @@ def is_dicom(head: bytes) -> bool:
     return head[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM"
 
 
+def is_without_preamble(head: bytes) -> bool:
+    """Whether a file begins as a DICOM data set or as file meta information does: `DICM`, or the first group."""
+    first = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\0"
+    return head[:4] == b"DICM" or (first and (head[4:6] in (b"UI", b"UL", b"CS", b"DA") or head[6:8] == b"\0\0"))
+
+
 def deidentify_bytes(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFile:
     """The de-identified form of a DICOM file's bytes.
 
@@ -97,6 +103,7 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
     masks = pixels.masks_of(source, settings)
     pixels.check_burned_in(source, masks, cleaning)
     cleaned = clean_dataset(source, cleaning)
+    syntax = EXPLICIT if syntax == DEFLATED else syntax  # which no reader of single frames unpacks
     cleaned.file_meta = _new_meta(sop_class, str(cleaned.SOPInstanceUID), syntax)
     pixels.clean_pixels(source, cleaned, cleaning)
     if masks:

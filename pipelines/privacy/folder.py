@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.errors import MissingInput, RequestError, RunBusy
 from pipelines.files import Held, exclusive_owner, naming_full_disk, write_bytes, write_text
-from pipelines.privacy.file import CleanFile, deidentify_bytes, is_dicom, require_pydicom
+from pipelines.privacy.file import CleanFile, deidentify_bytes, is_dicom, is_without_preamble, require_pydicom
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.progress import Progress
 
@@ -127,9 +127,14 @@ def _content(path: Path, file_id: str) -> bytes | None:
     try:
         with path.open("rb") as file:
             head = file.read(132)
-            return head + file.read() if is_dicom(head) else None
+            if is_dicom(head):
+                return head + file.read()
     except OSError as e:
         raise PrivacyRefusal(file_id, "unreadable", f"the file cannot be read: {e.strerror}") from None
+    if is_without_preamble(head):
+        remedy = "write it anew as a DICOM file, for example with `dcmconv IN OUT` of dcmtk"
+        raise PrivacyRefusal(file_id, "no-preamble", f"a DICOM data set without the preamble of a file (PS3.10, 7.1): {remedy}")
+    return None
 
 
 class _Copying:

@@ -119,12 +119,24 @@ def clean_pixels(source: Dataset, cleaned: Dataset, cleaning: Cleaning) -> None:
     data = element.value
     if len(data) < expected:
         raise cleaning.refuse("truncated", f"its pixels end after {len(data)} of {expected} bytes")
+    if present[0] == "PixelData" and is_more_image(cleaned, data[expected:]):
+        raise cleaning.refuse("truncated", f"it has {len(data)} bytes of pixels, rows, columns and frames make {expected}")
     if any(data[expected:]):
         cleaning.done["7fe00010", str(element.VR), "rest cut"] += 1
     element.value = data[:expected] + bytes(expected % 2)
     if _has_embedded_overlay(source):
         element.value = _without_unused_bits(cleaned, element.value)
         cleaning.done["7fe00010", str(element.VR), "overlay in pixels cleared"] += 1
+
+
+def is_more_image(content: Dataset, rest: bytes) -> bool:
+    """Whether what stands behind uncompressed pixels is whole rows or columns of an image, so that the stated size is wrong.
+
+    Zeros are padding, and other bytes are no image: both are cut off.
+    """
+    sample = int(content.get("SamplesPerPixel", 1) or 1) * int(content.BitsAllocated) // 8
+    lines = [sample * int(content.Rows), sample * int(content.Columns)]
+    return any(rest) and any(line > 0 and min(len(rest) % line, (len(rest) - 1) % line) == 0 for line in lines)
 
 
 def _require_bounded(cleaned: Dataset, cleaning: Cleaning) -> None:

@@ -13,8 +13,17 @@ import numpy as np
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
+from pipelines.sources.dicom_alike import check_alike
 from pipelines.sources.dicom_cine import frame_times, is_cine, place_image
-from pipelines.sources.dicom_files import Header, keyed_uid, list_dicom_files, read_headers, require_pydicom, without_warnings
+from pipelines.sources.dicom_files import (
+    Header,
+    keyed_uid,
+    list_dicom_files,
+    read_header,
+    read_headers,
+    require_pydicom,
+    without_warnings,
+)
 from pipelines.sources.dicom_frames import Frame, UnreadableHeader, frames_of
 from pipelines.sources.dicom_geometry import FEWEST, place_slices
 from pipelines.sources.dicom_times import Order, describe_kinds, order_times
@@ -129,6 +138,7 @@ class DicomSource:
         if not headers and refused:
             raise RequestError(f"no image can be read: {refused[0].reason}, {refused[0].detail}")
         chosen, notes = choose_series(headers, self.series)
+        notes += check_alike(chosen)
         frames, faults = [], []
         for header in chosen:
             try:
@@ -294,7 +304,10 @@ def _band_of(frames: Sequence[Frame], requested: Band) -> tuple[Band, bool, list
 
 
 def _colours(headers: Iterable[Header]) -> list[str]:
-    is_colour = any(int(header.get("SamplesPerPixel", 1)) > 1 for header in headers)
+    is_colour = any(
+        int(header.get("SamplesPerPixel", 1)) > 1 or header.get("PhotometricInterpretation") == "PALETTE COLOR"
+        for header in headers
+    )
     return ["its colours are converted to grey (ITU-R BT.601)"] if is_colour else []
 
 
@@ -329,6 +342,8 @@ def decode_frames(path: Path, wanted: Sequence[tuple[int, Frame]], scene_id: str
     try:
         with without_warnings():
             decoded = dict(zip(indices, iter_pixels(path, indices=indices), strict=True))
+            if wanted[0][1].values.is_palette:
+                decoded = _coloured(path, decoded)
     except Exception as e:  # decoders raise many kinds; their texts may repeat values of the header
         is_missing = isinstance(e, NotImplementedError | ImportError) or "plugin" in str(e)
         remedy = "no decoder reads its compression: pip install 'driftline[medical]'" if is_missing else "copy it again"
@@ -344,6 +359,14 @@ def decode_frames(path: Path, wanted: Sequence[tuple[int, Frame]], scene_id: str
             detail = f"file {file} decodes to {stored_YX.shape}, its header says {frame.shape_yx}"
             raise SceneRefused(scene_id, "unreadable", detail)
         yield k, stored_bytes(stored_YX)
+
+
+def _coloured(path: Path, decoded: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """The colours (y, x, 3) of frames that hold numbers of a palette (PS3.3, C.7.6.3.1.5)."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    palette, _ = read_header(path)
+    return {index: apply_color_lut(stored_YX, palette)[..., :3] for index, stored_YX in decoded.items()}
 
 
 def _luma(values_YXC: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RequestError, SceneRefused
+from pipelines.privacy.pixels import is_more_image
 from pipelines.sources.file_names import natural_key
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ PIXEL_DATA = (0x7FE0, 0x0010)
 LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"SQ", b"UT", b"UC", b"UR")
 UNDEFINED = 0xFFFFFFFF
 ITEM, DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+NOT_READ = (  # what may be wrong with pixel data that are whole
+    "its data set is deflated, which is read from a de-identified copy only: write it anew (`dcmconv +te IN OUT`)",
+    "its pixel data are not integers in one element: store them so, with a rescale",
+)
 IMAGE_NEEDS = ("Rows", "Columns", "BitsAllocated")
 
 
@@ -208,12 +213,12 @@ def _fault_of_pixels(file: Any, content: Dataset, size: int) -> str:
     syntax = content.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         return "the file does not state its transfer syntax"
-    if str(syntax) == DEFLATED:  # the position is that in the inflated data; decoding checks the length
-        return ""
+    if str(syntax) == DEFLATED:  # the position is that in the inflated data, and single frames cannot be decoded
+        return NOT_READ[0]
     order = ">" if str(syntax) == BIG_ENDIAN else "<"
     start = file.read(8)
     if len(start) < 8 or struct.unpack(order + "HH", start[:4]) != PIXEL_DATA:
-        return "it has no pixel data" if len(start) < 8 else "its pixel data are not integers in one element"
+        return "it has no pixel data" if len(start) < 8 else NOT_READ[1]
     if syntax.is_implicit_VR:
         (length,) = struct.unpack(order + "I", start[4:])
     elif start[4:6] in LONG_VRS:
@@ -228,9 +233,18 @@ def _fault_of_pixels(file: Any, content: Dataset, size: int) -> str:
             _fault_of_fragments(file, content, size) if length == UNDEFINED else "its compressed pixel data are not in fragments"
         )
     expected, there = expected_bytes(content), size - file.tell()
-    if length < expected:
+    if length < expected or (length > expected and is_more_image(content, _rest(file, expected, length))):
         return f"it has {length} bytes of pixel data, rows, columns and frames make {expected}"
     return f"its pixel data are truncated: {there} of {length} bytes are there" if there < length else ""
+
+
+def _rest(file: Any, expected: int, length: int) -> bytes:
+    """What stands behind the expected bytes of an element at whose value `file` stands, and stands again after it."""
+    start = file.tell()
+    file.seek(start + expected)
+    rest: bytes = file.read(length - expected)
+    file.seek(start)
+    return rest
 
 
 def _fault_of_fragments(file: Any, content: Dataset, size: int) -> str:

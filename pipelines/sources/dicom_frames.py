@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.privacy.csa import PLACES, csa_elements, csa_numbers
-from pipelines.sources.dicom_files import Header, frames_in
+from pipelines.sources.dicom_files import NOT_READ, Header, frames_in
+from pipelines.sources.dicom_private import b_value, kind_of_image
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MILLISECOND = 1e-3
+TIMES = 0x00209128  # Temporal Position Index
 NO_DAY = "18000101"  # of a time whose date was removed: `calendar.UNKNOWN_ORIGIN`
 
 
@@ -35,6 +37,7 @@ class Values:
     intercept: float = 0.0
     unit: str = ""
     padding: tuple[int, int] | None = None
+    is_palette: bool = False  # stored values are numbers of colours, and `dtype` is that of the colours
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Clues:
     acquisition: int | None = None
     content: np.datetime64 | None = None
     instance: int | None = None
+    is_day_stated: bool = True  # the day of `acquired` is that of the image, not that of its series or study
     repetition_s: float | None = None  # of a 2-D acquisition of MR: the time between two volumes
 
 
@@ -79,6 +83,8 @@ class UnreadableHeader(Exception):
 
 def frames_of(header: Header) -> list[Frame]:
     """The frames of a file, in its order. Raises UnreadableHeader."""
+    if header.fault in NOT_READ:
+        raise UnreadableHeader(header.fault)
     try:
         if header.get("PerFrameFunctionalGroupsSequence"):
             return list(_enhanced(header))
@@ -146,7 +152,12 @@ def _values(of: Dataset, scaling: Dataset) -> Values:
         raise ValueError("bits")
     if of.get("ModalityLUTSequence"):
         raise UnreadableHeader("its values pass a modality LUT, which is no scale and offset")
+    stored, high = int(of.get("BitsStored") or bits), of.get("HighBit")
+    if high is not None and int(high) != stored - 1:  # PS3.5, 8.1.1; decoders take the lowest bits all the same
+        raise UnreadableHeader(f"its {stored} stored bits end at bit {int(high)}, not at {stored - 1} (HighBit): write it anew")
     slope, intercept = number(scaling, "RescaleSlope"), number(scaling, "RescaleIntercept")
+    if slope == 0:
+        raise UnreadableHeader("its rescale slope is 0, which makes all values one: write the right one, or take it out")
     kind = str(scaling.get("RescaleType") or "").strip()
     unit = {"BQML": "Bq/ml"}.get(str(of.get("Units") or ""), str(of.get("Units") or ""))
     if not unit:
@@ -157,7 +168,16 @@ def _values(of: Dataset, scaling: Dataset) -> Values:
         last = of.get("PixelPaddingRangeLimit")
         padding = (min(first, last), max(first, last)) if isinstance(last, int) else (first, first)
     dtype = f"{'int' if signed else 'uint'}{max(bits, 16 if signed else 8)}"
-    return Values(dtype, 1.0 if slope in (None, 0) else float(slope or 1), intercept or 0.0, _short(unit), padding)
+    is_palette = str(of.get("PhotometricInterpretation") or "") == "PALETTE COLOR"
+    if is_palette:
+        if "RedPaletteColorLookupTableDescriptor" not in of:
+            raise UnreadableHeader(
+                "its values are numbers of colours, and it has no palette that states these (or a segmented one)"
+            )
+        dtype = f"uint{8 if int(of.RedPaletteColorLookupTableDescriptor[2]) <= 8 else 16}"
+    return Values(
+        dtype, 1.0 if slope is None else slope, intercept or 0.0, _short(unit), None if is_palette else padding, is_palette
+    )
 
 
 def _short(unit: str) -> str:
@@ -175,6 +195,7 @@ def _plain(of: Dataset, scaling: Dataset) -> Frame:
         acquisition=whole(of, "AcquisitionNumber"),
         content=parse_moment(of.get("ContentDate") or NO_DAY, of.get("ContentTime") or ""),
         instance=whole(of, "InstanceNumber"),
+        is_day_stated=bool(of.get("AcquisitionDateTime") or of.get("AcquisitionDate")),
         repetition_s=_repetition(of, of),
     )
     spacing = numbers(of, "PixelSpacing", 2)
@@ -192,9 +213,11 @@ def _plain(of: Dataset, scaling: Dataset) -> Frame:
         contrast=(
             ("echo time", number(of, "EchoTime")),
             ("inversion time", number(of, "InversionTime")),
-            ("b-value", number(of, "DiffusionBValue")),
+            ("flip angle", number(of, "FlipAngle")),
+            ("tube voltage", number(of, "KVP")),
+            ("b-value", b_value(of)),
             ("diffusion direction", _direction(of)),
-            ("image type", (*_image_type(of)[2:], str(of.get("ComplexImageComponent") or ""))),
+            ("image type", (*_image_type(of)[2:], str(of.get("ComplexImageComponent") or ""), kind_of_image(of))),
         ),
     )
 
@@ -255,6 +278,7 @@ def _enhanced_frame(content: Dataset, common: Frame, group: Any, index: int) -> 
     measures, at, kind = group("PixelMeasuresSequence"), group("FrameContentSequence"), group("MRImageFrameTypeSequence")
     kind = kind if "FrameType" in kind else group("CTImageFrameTypeSequence")
     spacing, diffusion = numbers(measures, "PixelSpacing", 2), group("MRDiffusionSequence")
+    timing = group("MRTimingAndRelatedParametersSequence")
     offset, delay = (
         group("TemporalPositionSequence"),
         group("CardiacSynchronizationSequence"),
@@ -262,17 +286,19 @@ def _enhanced_frame(content: Dataset, common: Frame, group: Any, index: int) -> 
     moments = [parse_moment(at.get(name), None) for name in ("FrameAcquisitionDateTime", "FrameReferenceDateTime")]
     clues = replace(
         common.clues,
-        temporal=whole(at, "TemporalPositionIndex") or common.clues.temporal,
+        temporal=whole(at, "TemporalPositionIndex") or _temporal_dimension(content, at) or common.clues.temporal,
         trigger_s=_scaled(number(delay, "NominalCardiacTriggerDelayTime")),
         reference_s=number(offset, "TemporalPositionTimeOffset"),
         acquired=moments[0] or moments[1] or common.clues.acquired,
+        is_day_stated=any(moments) or common.clues.is_day_stated,
         acquisition=whole(at, "FrameAcquisitionNumber"),
         instance=index,
-        repetition_s=_repetition(content, group("MRTimingAndRelatedParametersSequence")) or common.clues.repetition_s,
+        repetition_s=_repetition(content, timing) or common.clues.repetition_s,
     )
     direction = diffusion.get("DiffusionGradientDirectionSequence")
     contrast = (
         ("echo time", number(group("MREchoSequence"), "EffectiveEchoTime")),
+        ("flip angle", number(timing, "FlipAngle")),
         ("b-value", number(diffusion, "DiffusionBValue")),
         ("diffusion direction", _direction(direction[0]) if direction else None),
         ("image type", (*_image_type(kind)[2:], str(kind.get("ComplexImageComponent") or ""))),
@@ -290,6 +316,14 @@ def _enhanced_frame(content: Dataset, common: Frame, group: Any, index: int) -> 
         image_type=common.image_type + _image_type(kind),
         contrast=contrast,
     )
+
+
+def _temporal_dimension(content: Dataset, at: Dataset) -> int | None:
+    """The index of a frame along the dimension of time, if the file has one (PS3.3, C.7.6.17)."""
+    pointers = [int(one.get("DimensionIndexPointer") or 0) for one in content.get("DimensionIndexSequence") or ()]
+    indices = at.get("DimensionIndexValues")
+    indices = [indices] if isinstance(indices, int) else list(indices or ())
+    return int(indices[pointers.index(TIMES)]) if TIMES in pointers and len(indices) == len(pointers) else None
 
 
 # ---------------------------------------------------------------- Siemens mosaic

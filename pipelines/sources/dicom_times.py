@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipelines.calendar import UNKNOWN_ORIGIN, is_elapsed
 from pipelines.errors import RequestError
 from pipelines.sources.dicom_frames import Clues, Frame
 
+HALF_DAY, DAY = np.timedelta64(12, "h"), np.timedelta64(1, "D")
 SECOND = np.timedelta64(1, "s")
 HOW = "state the seconds between two frames as source.frame_time"
 
@@ -56,11 +57,12 @@ def order_times(frames: Sequence[Frame], of_slice: np.ndarray, slices: int, fram
 
     Raises RequestError for several contrasts, duplicate slices, missing slices, and where no frame time is known.
     """
+    frames, over = _over_midnight(frames)
     counts = np.bincount(of_slice, minlength=slices)
     if counts.max() == 1:
         moment = _least([frame.clues.acquired for frame in frames])
         is_known = moment is not None and not is_elapsed(moment)
-        notes = () if is_known else ("no acquisition date is stated: the time is unknown",)
+        notes = over if is_known else (*over, "no acquisition date is stated: the time is unknown")
         return Order(
             np.zeros(len(frames), np.int64), np.array([moment if is_known else UNKNOWN_ORIGIN], "datetime64[ns]"), {}, notes
         )
@@ -75,18 +77,47 @@ def order_times(frames: Sequence[Frame], of_slice: np.ndarray, slices: int, fram
             of_frame = _ranks(np.array(values), of_slice)
         else:
             continue
-        return _dated(frames, of_slice, slices, of_frame, clue, frame_time)
-    return _by_instance(frames, of_slice, slices, counts, frame_time)
+        order = _dated(frames, of_slice, slices, of_frame, clue, frame_time)
+        return replace(order, notes=(*order.notes, *over))
+    order = _by_instance(frames, of_slice, slices, counts, frame_time)
+    return replace(order, notes=(*order.notes, *over))
+
+
+def _over_midnight(frames: Sequence[Frame]) -> tuple[Sequence[Frame], tuple[str, ...]]:
+    """The frames, and what was concluded: times of day whose own day is not stated run on past midnight, to the next day.
+
+    Without it 00:00:01 would come 24 hours before 23:59:59. A gap of more than half a day among times of one day shows it.
+    """
+    notes: tuple[str, ...] = ()
+    for name in ("acquired", "content"):
+        moments = [getattr(frame.clues, name) for frame in frames]
+        if any(one is None for one in moments) or any(_is_day_stated(frame.clues, name) for frame in frames):
+            continue
+        in_order = np.unique(np.array(moments))
+        gaps = np.diff(in_order)
+        if not len(gaps) or gaps.max() <= HALF_DAY or in_order[0].astype("M8[D]") != in_order[-1].astype("M8[D]"):
+            continue
+        last = in_order[int(gaps.argmax())]
+        moved = [one + DAY if one <= last else one for one in moments]
+        frames = [replace(f, clues=replace(f.clues, **{name: at})) for f, at in zip(frames, moved, strict=True)]
+        notes = ("times pass midnight, and no image states its own day: those after it are taken for the next day",)
+    return frames, notes
+
+
+def _is_day_stated(clues: Clues, name: str) -> bool:
+    return clues.is_day_stated if name == "acquired" else clues.content is not None and not is_elapsed(clues.content)
 
 
 def _check_contrasts(frames: Sequence[Frame], of_slice: np.ndarray) -> None:
     """Raises RequestError if images at one position are of different kinds: echoes, b-values, magnitude and phase."""
-    here = [dict(frame.contrast) for frame, k in zip(frames, of_slice, strict=True) if k == of_slice[0]]
-    for name in here[0]:
-        kinds = {str(one.get(name)) for one in here}
-        if len(kinds) > 1:
+    kinds: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for frame, k in zip(frames, of_slice.tolist(), strict=True):
+        for name, value in frame.contrast:
+            kinds[name, k].add(str(value))
+    for (name, _), found in kinds.items():
+        if len(found) > 1:
             raise RequestError(
-                f"several contrasts: the images at one position differ in {name} ({len(kinds)} values), so they are no series in "
+                f"several contrasts: the images at one position differ in {name} ({len(found)} values), so they are no series in "
                 "time; export one kind as a series of its own"
             )
 

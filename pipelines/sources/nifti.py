@@ -111,11 +111,22 @@ class NiftiSource:
             header = read_nifti_header(self.path, "the file", self.affine, self.frame_time)
         except SceneRefused as e:
             raise RequestError(f"the NIfTI file cannot be read, {e.reason}: {e.detail}") from e
+        _check_b_values(self.path, header)
         step = header.frame_s or 0.0
         moments = tuple(UNKNOWN_ORIGIN + np.timedelta64(round(step * t * 1e9), "ns") for t in range(header.frames))
         places = tuple((0, t) for t in range(header.frames))
         notes = (*header.notes, UNDATED if header.frames > 1 else "no file states a date: the time is unknown")
         return Volumes((self.path,), (header,), moments, places, _band(self.requested, header), notes, ())
+
+
+def _check_b_values(path: Path, header: NiftiHeader) -> None:
+    """Raises RequestError if a file of b-values beside the volumes (FSL, BIDS) says that they are of several contrasts."""
+    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".bval")
+    if header.frames > 1 and beside.is_file() and len(kinds := set(beside.read_text("ascii", "replace").split())) > 1:
+        raise RequestError(
+            f"several contrasts: a file of b-values (.bval) lies beside the volumes and lists {len(kinds)} different ones, so "
+            "they are no series in time; save those of one b-value as a file of their own"
+        )
 
 
 def _band(asked: Band, header: NiftiHeader) -> Band:
@@ -225,12 +236,15 @@ def _bytes_of(path: Path, header: NiftiHeader, label: str) -> np.ndarray:
     status = path.stat()
     try:
         with _unpacking:
-            mapped = _mapped(path, status.st_size, status.st_mtime_ns, header.file_bytes)
+            mapped = _mapped(path, status.st_size, status.st_mtime_ns, header.file_bytes + header.volume_bytes)
     except (OSError, EOFError, zlib.error) as e:
         raise SceneRefused(label, "truncated", f"the file cannot be unpacked ({type(e).__name__}); copy it again") from None
     if len(mapped) < header.file_bytes:
         detail = f"{len(mapped)} of the {header.file_bytes} bytes are there that its header describes; copy the file again"
         raise SceneRefused(label, "truncated", detail)
+    if len(mapped) >= header.file_bytes + header.volume_bytes:
+        detail = f"it holds more volumes than the {header.frames} that its header describes; correct the header"
+        raise SceneRefused(label, "wrong-grid", detail)
     return mapped
 
 

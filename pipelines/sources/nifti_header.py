@@ -106,7 +106,9 @@ def _parse(path: Path, label: str) -> Nifti1Header:
                 raise SceneRefused(label, "truncated", "the file ends inside its header; copy it again")
             size = {struct.unpack(order + "i", head)[0] for order in "<>"} & {348, 540}
             if not size:
-                raise SceneRefused(label, "driver", "it is no NIfTI file, whatever its name says")
+                raise SceneRefused(
+                    label, "driver", "it is no NIfTI file, whatever its name says; save a pair (.hdr, .img) as .nii"
+                )
             block = head + file.read(max(size) - 4)
             if len(block) < max(size):
                 raise SceneRefused(label, "truncated", "the file ends inside its header; copy it again")
@@ -150,7 +152,7 @@ def _dtype(header: Nifti1Header, label: str) -> tuple[np.dtype, np.dtype]:
         dtype = np.dtype(header.get_data_dtype())
     except Exception:  # nibabel's errors for codes that it does not know
         raise SceneRefused(label, "wrong-dtype", f"it has the unknown datatype {int(header['datatype'])}") from None
-    native = dtype.newbyteorder("=").name
+    native = "colours" if dtype.names else dtype.newbyteorder("=").name
     if native not in (*KEPT, *WIDENED):
         raise SceneRefused(label, "wrong-dtype", f"it holds {native}; save it as one of {', '.join(KEPT)}")
     return dtype, np.dtype(WIDENED.get(native, native))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 pytest.importorskip("pydicom")
 
+from pydicom.pixels import iter_pixels
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -112,6 +115,27 @@ def test_the_manifest_names_elements_and_no_values(scans: Path, tmp_path: Path) 
     assert ["00080020", "DA", "shifted", 1] in record["elements"]
     text = (tmp_path / "copy" / MANIFEST).read_text()
     assert [word for word in ("Doe", "Jane", "ID-1", "20200301", "1.2.3") if word in text] == []
+
+
+def test_a_data_set_without_a_preamble_is_refused_by_name(scans: Path, tmp_path: Path) -> None:
+    content = (scans / "Doe0.dcm").read_bytes()
+    meta = 132 + 12 + struct.unpack_from("<I", content, 140)[0]
+    for name, part in (("meta", content[132:]), ("magic", content[128:]), ("data", content[meta:])):
+        (scans / name).write_bytes(part)
+    manifest = deidentify_folder(scans, tmp_path / "copy", SETTINGS)
+    assert [one.reason for one in manifest.refused] == ["no-preamble"] * 3
+    assert (manifest.copied, manifest.no_dicom) == (3, 1)
+
+
+def test_a_deflated_file_is_copied_unpacked(tmp_path: Path) -> None:
+    made = image()
+    pixels = made.pixel_array
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "one.dcm").write_bytes(as_bytes(made))
+    deidentify_folder(tmp_path / "scan", tmp_path / "copy", SETTINGS)
+    (path,) = (tmp_path / "copy").rglob("*.dcm")
+    assert (next(iter_pixels(path)) == pixels).all()
 
 
 def test_one_file_and_a_dicomdir(scans: Path, tmp_path: Path) -> None:

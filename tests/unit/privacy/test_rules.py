@@ -157,6 +157,7 @@ def test_terms_stay_and_words_do_not() -> None:
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.11.1"}, "no-image"),
         ({"SOPClassUID": "1.3.12.2.1107.5.9.1"}, "no-image"),
         ({"NumberOfFrames": 2}, "truncated"),
+        ({"Rows": 6}, "truncated"),
         ({"PatientID": None, "StudyInstanceUID": None}, "unreadable"),
         ({"Rows": None}, "unreadable"),
     ],

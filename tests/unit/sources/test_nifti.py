@@ -1,5 +1,6 @@
 """NIfTI files as volumes in time: affine, frame times, scaling, and what cannot be believed."""
 
+import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,25 @@ def test_no_truncation_is_accepted(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises((RequestError, SceneRefused), match=r"truncated|no NIfTI"):
             read_all(NiftiSource(path, BAND))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_more_volumes_than_the_header_states_are_refused(tmp_path: Path, suffix: str) -> None:
+    content = write(tmp_path / "a.nii", values(3, 4, 2, 3)).read_bytes()
+    shorter = content[:48] + b"\2" + content[49:]  # dim[4] = 2
+    path = tmp_path / f"b{suffix}"
+    path.write_bytes(gzip.compress(shorter) if suffix == ".nii.gz" else shorter)
+    with pytest.raises(SceneRefused, match="more volumes than the 2"):
+        read_all(NiftiSource(path, BAND))
+
+
+def test_b_values_beside_the_file_are_several_contrasts(tmp_path: Path) -> None:
+    path = write(tmp_path / "dwi.nii.gz", values(3, 4, 2, 3))
+    (tmp_path / "dwi.bval").write_text("0 0 0\n")
+    assert seconds(NiftiSource(path, BAND)) == [0, 2, 4]
+    (tmp_path / "dwi.bval").write_text("0 1000 1000\n")
+    with pytest.raises(RequestError, match=r"several contrasts: .* lists 2 different ones"):
+        NiftiSource(path, BAND).list_scenes()
 
 
 # ---------------------------------------------------------------- a folder of volumes
