@@ -12,8 +12,9 @@ from h5py import h5a, h5t
 
 from pipelines.errors import SceneRefused
 from pipelines.grid import parse_crs
-from pipelines.sources.facts import stated_values
+from pipelines.sources.facts import NUMBERS, numbers_in, stated_values
 from pipelines.sources.opening import hdf5_data_set
+from pipelines.wording import harmless
 
 MOST_COORDINATES = 1_000_000
 MOST_VALUES = 1000  # that mean missing
@@ -59,12 +60,12 @@ def stated(data: h5py.Dataset) -> tuple[tuple[float, ...], tuple[float, float] |
 
     A range of another kind of number than the packed values is one of unpacked values (netCDF Users Guide, A.1).
 
-    Raises SceneRefused(too-large) for more than MOST_VALUES values.
+    Raises SceneRefused(too-large) for more than MOST_VALUES values, SceneRefused(wrong-scale) as `packing` does.
     """
     dtype, (scale, offset) = value_dtype(data), packing(data)
 
     def numbers_of(key: str) -> list[float]:
-        values = np.asarray(data.attrs[key]).reshape(-1) if key in data.attrs else np.empty(0)
+        values = _stated_numbers(data, key)
         if values.size > MOST_VALUES:
             detail = f"{data.name!r} states {values.size} values as {key}, the limit is {MOST_VALUES}; correct the attribute"
             raise SceneRefused(str(data.name), "too-large", detail)
@@ -84,9 +85,24 @@ def stated(data: h5py.Dataset) -> tuple[tuple[float, ...], tuple[float, float] |
 
 
 def packing(data: h5py.Dataset) -> tuple[float, float]:
-    """(scale_factor, add_offset)."""
-    scale, offset = float_attribute(data, "scale_factor"), float_attribute(data, "add_offset")
-    return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+    """(scale_factor, add_offset). Raises SceneRefused(wrong-scale) if one of them is there and is not one number."""
+    found = []
+    for key, otherwise in (("scale_factor", 1.0), ("add_offset", 0.0)):
+        values = _stated_numbers(data, key) if key in data.attrs else np.array([otherwise])
+        if values.size != 1 or values.dtype.kind not in "iuf":
+            found_there = harmless(str(data.attrs[key]), 60)
+            detail = f"{data.name!r} states {found_there!r} as {key}; expected one number: correct the attribute"
+            raise SceneRefused(str(data.name), "wrong-scale", detail)
+        found.append(float(values[0]))
+    return found[0], found[1]
+
+
+def _stated_numbers(data: h5py.Dataset, key: str) -> np.ndarray:
+    """The values of an attribute, text that holds nothing but numbers read as those; none if it is missing."""
+    text = text_attribute(data, key).strip()
+    if text and NUMBERS.fullmatch(text):
+        return np.array(numbers_in(text), float if re.search(r"[.eE]", text) else np.int64)
+    return np.asarray(data.attrs[key]).reshape(-1) if key in data.attrs else np.empty(0)
 
 
 # ---------------------------------------------------------------- axes

@@ -77,6 +77,8 @@ PRODUCTS = (
     Product("Sentinel-1 RTC", r"S1[ABC]_IW_|RTC-S1_", remark="backscatter as a power; set transform: log1p, or take decibels"),
     Product("MODIS or VIIRS vegetation indices", r"(?:M[OY]D|MCD|VNP|VJ1)\d{2}[A-Z]\w\."),
 )  # fmt: skip
+BASELINE = re.compile(r"S2[A-D]_MSIL[12][AC]_\d{8}T\d{6}_N(\d{4})_")  # processing baseline, in the names of SAFE folders
+BASELINE_OFFSET = -0.1  # of reflectance, from processing baseline 04.00 on
 BESIDE = re.compile(r"_(?:udm2?|DN_udm)\.tiff?$", re.IGNORECASE)  # masks of their own layout beside the images
 # bands whose names hold a separator of file names
 COMPOUND = re.compile(
@@ -97,6 +99,25 @@ def products_in(names: Sequence[str]) -> list[str]:
     """The names of all products that the file names are of."""
     kinds = (next((one.name for one in PRODUCTS if re.search(one.file_names, name)), "") for name in names)
     return [name for name in dict.fromkeys(kinds) if name]
+
+
+def baselines_of(names: Sequence[str]) -> list[bool]:
+    """Whether Sentinel-2 paths are of processing baseline 04.00 or later; paths that do not say are left out."""
+    return [match[1] >= "0400" for name in names if (match := BASELINE.search(name))]
+
+
+def baseline_remark(names: Sequence[str], offset: float) -> str:
+    """What the processing baselines of Sentinel-2 paths say against reading all with one `offset` of reflectance; "" if nothing."""
+    late = baselines_of(names)
+    if any(late) and not all(late):
+        return (
+            f"by their names {len(late) - sum(late)} Sentinel-2 scenes are of processing baselines before 04.00 and {sum(late)} later, "
+            f"whose offset is {BASELINE_OFFSET}: unless they were harmonised or their files state it, one of them is read wrong"
+        )
+    if late and all(late) != (offset != 0):
+        there = BASELINE_OFFSET if late[0] else 0
+        return f"by their names the Sentinel-2 scenes have the offset {there} (processing baseline), the bands {offset:g}"
+    return ""
 
 
 def band_word(band: str) -> str:
