@@ -28,7 +28,7 @@ from pipelines.sources.isolation import isolate
 from pipelines.sources.layers import check_degrees
 from pipelines.sources.opening import band_descriptions, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
 from pipelines.sources.other_notations import of_radar
-from pipelines.sources.products import Product, mask_band, product_of, products_in
+from pipelines.sources.products import Product, baseline_remark, mask_band, product_of, products_in, with_baseline
 
 Value = TypeVar("Value")
 SourceLine = tuple[str, object, str]  # key, value and comment of a line of the config
@@ -174,7 +174,7 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
 def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     pattern = FilePattern(names.pattern)
     matched = {path / name: parsed for name in paths if (parsed := pattern.match(name, names.bands))}
-    first = next(iter(matched))
+    first, matched_names = next(iter(matched)), [name.relative_to(path).as_posix() for name in matched]
     lines: list[SourceLine] = [("path", str(path), ""), ("pattern", names.pattern, f"matches {len(matched)} files")]
     texts = {parsed.key: parsed.date_text for parsed in matched.values()}.values()
     dates = [date for text in texts if (date := parse_date(text, pattern.date_format)) is not None]
@@ -188,12 +188,16 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
         first_of_scene = list({parsed.key: file for file, parsed in matched.items()}.values())
         grids = {_or_none(_georeferencing_of, file) for file in first_of_scene[:: max(1, len(first_of_scene) // 5)][:6]}
         found = DetectedFormat("folder", path, bands, known, lambda name: _inspect_raster(*position[name]), tuple(lines))
-        product = product_of([name.relative_to(path).as_posix() for name in matched])
+        product = with_baseline(product_of(matched_names), matched_names)
         found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1, product=product)
-    kinds = products_in([name.relative_to(path).as_posix() for name in matched])
+    kinds = products_in(matched_names)
     notes = [f"the names are of several products ({', '.join(kinds)}), whose bands differ: take one"] if len(kinds) > 1 else []
     if unplaced := [name for name in paths if path / name not in matched]:
         notes.append(f"the pattern does not match {len(unplaced)} of {len(paths)} files: {show_some(unplaced)}")
+    if mixed := baseline_remark(matched_names, found.product.offset if found.product else 0.0):
+        notes.append(mixed)
+    if zone := re.search(r"%[HMS]\}([+-]\d\d:?\d\d)(?!\d)", names.pattern):
+        notes.append(f"the names state the time zone {zone[1]}, which is not taken off: their times are used as UTC")
     if not re.search(r"%[djHMS]", names.pattern):
         notes.append("the names have no day: scenes are dated to the first day of the month or year")
     return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FMASK_CLEAR = tuple(value for value in range(256) if not value & 0b11110)  # neither cloud, beside it, shadow nor snow
 
@@ -106,17 +106,26 @@ def baselines_of(names: Sequence[str]) -> list[bool]:
     return [match[1] >= "0400" for name in names if (match := BASELINE.search(name))]
 
 
+def with_baseline(product: Product | None, names: Sequence[str]) -> Product | None:
+    """Sentinel-2 with the offset that the processing baseline in all of the paths has; other products as they are."""
+    late = baselines_of(names)
+    if product is None or not late or not all(late):
+        return product
+    return replace(product, name=f"{product.name} from processing baseline 04.00 on", offset=BASELINE_OFFSET)
+
+
 def baseline_remark(names: Sequence[str], offset: float) -> str:
-    """What the processing baselines of Sentinel-2 paths say against reading all with one `offset` of reflectance; "" if nothing."""
+    """What the processing baselines of Sentinel-2 paths say against reading all with `offset` (of reflectance); "" if nothing."""
     late = baselines_of(names)
     if any(late) and not all(late):
         return (
-            f"by their names {len(late) - sum(late)} Sentinel-2 scenes are of processing baselines before 04.00 and {sum(late)} later, "
-            f"whose offset is {BASELINE_OFFSET}: unless they were harmonised or their files state it, one of them is read wrong"
+            f"by their names {sum(late)} of {len(late)} Sentinel-2 files are of processing baseline 04.00 or later (offset "
+            f"{BASELINE_OFFSET} of reflectance), the others before (0): unless they were harmonised, ingest them apart"
         )
-    if late and all(late) != (offset != 0):
-        there = BASELINE_OFFSET if late[0] else 0
-        return f"by their names the Sentinel-2 scenes have the offset {there} (processing baseline), the bands {offset:g}"
+    if late and late[0] != (offset != 0):
+        there, state = (BASELINE_OFFSET, "state") if late[0] else (0, "do not state")
+        is_of = f"by their names the Sentinel-2 files have the offset {there} of reflectance (processing baseline)"
+        return f"{is_of}, the bands {offset:g}: {state} source.offset: {BASELINE_OFFSET}, unless they were harmonised"
     return ""
 
 

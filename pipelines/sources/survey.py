@@ -20,6 +20,7 @@ from pipelines.sources.facts import FileFacts, is_close, why_not
 from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
+from pipelines.sources.products import baseline_remark
 
 BATCH = 16  # groups of scenes that are looked at in one call of a worker
 Value = TypeVar("Value", bound=Hashable)
@@ -201,6 +202,9 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     planes = {max(facts.planes for facts in one.facts.values()): one.scene.id for one in reversed(readable)}
     if counts_planes and (most := max(planes, default=1)) > len(requested.names):
         lines.append(f"files hold up to {most} bands or planes ({planes[most]}), of which {len(requested.names)} are used")
+    unstated = [str(one.scene.paths[0]) for one in readable if all(facts.offset == 0 for facts in one.facts.values())]
+    if remark := baseline_remark(unstated, info.bands[0].offset):
+        lines.append(remark)
     spacings = {band.name: readable[0].facts[band.name].grid.spacing for band in info.bands} if readable else {}
     sizes = {name: " x ".join(f"{size:.6g}" for size in spacing) for name, spacing in spacings.items()}
     if len(set(sizes.values())) > 1:
