@@ -17,6 +17,7 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene, is_storable
 from pipelines.sources.facts import FileFacts, is_close, why_not
+from pipelines.sources.grid_words import why_not_on
 from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
@@ -176,8 +177,9 @@ def refusals_of(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, 
             continue
         if reason := _refusal_of(one, info, requested):
             refused.append(SceneRefused(one.scene.id, *reason))
-        elif only_on is not None and any(not facts.grid.is_aligned(only_on) for facts in one.facts.values()):
-            refused.append(SceneRefused(one.scene.id, "wrong-grid", "it is on another grid; set cube.on_other_grid: reproject"))
+        elif only_on is not None:
+            others = (why_not_on(name, facts.grid, only_on) for name, facts in one.facts.items())
+            refused += [SceneRefused(one.scene.id, *reason) for reason in [next(filter(None, others), None)] if reason]
     return refused
 
 
@@ -202,8 +204,8 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     planes = {max(facts.planes for facts in one.facts.values()): one.scene.id for one in reversed(readable)}
     if counts_planes and (most := max(planes, default=1)) > len(requested.names):
         lines.append(f"files hold up to {most} bands or planes ({planes[most]}), of which {len(requested.names)} are used")
-    unstated = [str(one.scene.paths[0]) for one in readable if all(facts.offset == 0 for facts in one.facts.values())]
-    if remark := baseline_remark(unstated, info.bands[0].offset):
+    unstated = [one for one in readable if all(facts.offset == 0 for facts in one.facts.values())]
+    if remark := baseline_remark([path for one in unstated for path in one.scene.paths[:1]], info.bands[0].offset):
         lines.append(remark)
     spacings = {band.name: readable[0].facts[band.name].grid.spacing for band in info.bands} if readable else {}
     sizes = {name: " x ".join(f"{size:.6g}" for size in spacing) for name, spacing in spacings.items()}
