@@ -22,6 +22,8 @@ STANDARD = ("standard", "gregorian")
 GREGORIAN_SINCE = 1583  # the first whole year; the standard calendar is Julian before
 MONTHS = {"month": 1, "months": 1, "year": 12, "years": 12}
 FIRST_YEAR, LAST_YEAR = 1678, 2261  # of nanoseconds since 1970 in 64 bits
+ZONE = re.compile(r"\d\s*([A-Za-z]{2,})$")  # the name of a time zone behind a date; offsets such as +02:00 are read
+UTC = ("UTC", "GMT")
 NEAR_S = 1e-3  # fractional days in float64 miss whole seconds by less
 
 
@@ -48,6 +50,9 @@ def cf_times(data: h5py.Dataset, label: str) -> CfTimes:
         raise SceneRefused(label, "no-date", f"{data.name!r} has the units {units or None!r}; expected 'days since ...'")
     values, is_missing = _unpacked(short_coordinate(data, label))
     unit, _, start = (part.strip() for part in units.partition("since"))
+    if (zone := ZONE.search(start)) and zone[1].upper() not in UTC:
+        detail = f"{data.name!r} has the units {units!r}; the offset of {zone[1]} is not clear: write it as +hh:mm, or UTC"
+        raise SceneRefused(label, "no-date", detail)
     year = re.match(r"\d+", start)
     is_early = year is not None and int(year[0]) < GREGORIAN_SINCE
     is_plain = calendar in (*STANDARD, "proleptic_gregorian") and unit.lower() not in MONTHS

@@ -16,6 +16,7 @@ from pipelines.scene import Band, is_storable
 
 RELATIVE = 1e-6  # scales and offsets that differ by less are the same number, written with fewer digits
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+NUMBERS = re.compile(rf"[\s\[{{(]*{NUMBER.pattern}(?:[\s,;]+{NUMBER.pattern})*[\s\]}})]*")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class FileFacts:
     `nodata` holds every value that means missing; so does NaN, and whatever is outside `valid_range` (inclusive). `mask` names
     the mask beside the values, "" without one. `planes` is the number of bands or planes that lie in the same array of the
     file, an alpha band not counted. `codes` names what says that values are codes (a palette, flag_values), "" for measurements.
+    `unread`: what seems to state other values in a way that nothing defines, as `key=value`.
     """
 
     dtype: np.dtype
@@ -38,6 +40,7 @@ class FileFacts:
     description: str = ""
     planes: int = 1
     codes: str = ""
+    unread: tuple[str, ...] = ()
 
     def with_request(self, band: Band) -> FileFacts:
         """These facts with those that the config states in their place; 1, 0 and "" state nothing. `nodata` is added."""

@@ -28,7 +28,8 @@ from pipelines.sources.folder import list_files
 from pipelines.sources.isolation import isolate
 from pipelines.sources.layers import check_degrees
 from pipelines.sources.opening import band_descriptions, hdf5_data_set, hdf5_data_sets, open_hdf5, open_raster
-from pipelines.sources.products import Product, mask_band, product_of, products_in
+from pipelines.sources.other_notations import of_radar
+from pipelines.sources.products import Product, baseline_remark, mask_band, product_of, products_in, with_baseline
 
 Value = TypeVar("Value")
 SourceLine = tuple[str, object, str]  # key, value and comment of a line of the config
@@ -144,7 +145,8 @@ def _inspect_hdf5(path: Path, name: str) -> BandSample:
         data = hdf5_data_set(file, name, path.name)
         nodata, _ = cf.stated(data)
         shape_yx = cf.axes_of(data, path.name).shape_yx(data)
-        return BandSample(cf.value_dtype(data), shape_yx, next(iter(nodata), None), *packing(data))
+        said = of_radar(data).completing(*packing(data), nodata)
+        return BandSample(cf.value_dtype(data), shape_yx, next(iter(said.nodata), None), said.scale, said.offset)
 
 
 @isolate
@@ -173,7 +175,7 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
 def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     pattern = FilePattern(names.pattern)
     matched = {path / name: parsed for name in paths if (parsed := pattern.match(name, names.bands))}
-    first = next(iter(matched))
+    first, matched_names = next(iter(matched)), [name.relative_to(path).as_posix() for name in matched]
     lines: list[SourceLine] = [("path", str(path), ""), ("pattern", names.pattern, f"matches {len(matched)} files")]
     texts = {parsed.key: parsed.date_text for parsed in matched.values()}.values()
     dates = [date for text in texts if (date := parse_date(text, pattern.date_format)) is not None]
@@ -187,12 +189,16 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
         first_of_scene = list({parsed.key: file for file, parsed in matched.items()}.values())
         grids = {_or_none(_georeferencing_of, file) for file in first_of_scene[:: max(1, len(first_of_scene) // 5)][:6]}
         found = DetectedFormat("folder", path, bands, known, lambda name: _inspect_raster(*position[name]), tuple(lines))
-        product = product_of([name.relative_to(path).as_posix() for name in matched])
+        product = with_baseline(product_of(matched_names), matched_names)
         found = dataclasses.replace(found, differs_in_grid=len(grids - {None}) > 1, product=product)
-    kinds = products_in([name.relative_to(path).as_posix() for name in matched])
+    kinds = products_in(matched_names)
     notes = [f"the names are of several products ({', '.join(kinds)}), whose bands differ: take one"] if len(kinds) > 1 else []
     if unplaced := [name for name in paths if path / name not in matched]:
         notes.append(f"the pattern does not match {len(unplaced)} of {len(paths)} files: {show_some(unplaced)}")
+    if mixed := baseline_remark(matched_names, found.product.offset if found.product else 0.0):
+        notes.append(mixed)
+    if zone := re.search(r"%[HMS]\}([+-]\d\d:?\d\d)(?!\d)", names.pattern):
+        notes.append(f"the names state the time zone {zone[1]}, which is not taken off: their times are used as UTC")
     if not re.search(r"%[djHMS]", names.pattern):
         notes.append("the names have no day: scenes are dated to the first day of the month or year")
     return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))
@@ -260,45 +266,32 @@ def _hdf5_folder(path: Path, first: Path, dates: np.ndarray, lines: list[SourceL
     lines = [*lines, ("variable", sets[0], f"also there: {', '.join(sets[1:6])}" if len(sets) > 1 else "")]
     lines += _georeferencing_lines(first, sets[0], product)
 
-    def inspect_band(name: str) -> BandSample:
-        found = _inspect_hdf5(first, sets[0])
-        if product is None:
-            return found
-        return dataclasses.replace(found, nodata=product.nodata, scale=product.scale, offset=product.offset)
-
     name = "rain" if product and product.is_rain else re.sub(r"[^A-Za-z0-9]+", "_", sets[0]).strip("_") or "b1"
-    return DetectedFormat("folder", path, (name,), dates, inspect_band, tuple(lines))
+    return DetectedFormat("folder", path, (name,), dates, lambda name: _inspect_hdf5(first, sets[0]), tuple(lines))
 
 
 @dataclass(frozen=True)
 class _KnmiProduct:
     crs: str
     transform: list[float]
-    scale: float
-    offset: float
-    nodata: float | None
     is_rain: bool
 
 
 def _knmi_product(file: h5py.File) -> _KnmiProduct | None:
-    """Georeferencing and packing in the KNMI HDF5 layout (KNMI HDF5 Data Format Specification 3.5); None for other files.
+    """Georeferencing in the KNMI HDF5 layout (KNMI HDF5 Data Format Specification 3.5); None for other files.
 
     The layout states lengths in km, also those of the ellipsoid; they are converted to metres.
     """
     groups = [file.get(name) for name in ("geographic", "geographic/map_projection", "image1/calibration")]
     if any(group is None for group in groups):
         return None
-    geographic, projection, calibration = groups
+    geographic, projection, _ = groups
     proj4 = text_attribute(projection, "projection_proj4_params")
     keys = ("geo_pixel_size_x", "geo_pixel_size_y", "geo_column_offset", "geo_row_offset")
     size_x, size_y, column, row = (float_attribute(geographic, key) or 0.0 for key in keys)
-    formula = re.search(r"GEO=(-?[\d.]+)\*PV([+-][\d.]+)", text_attribute(calibration, "calibration_formulas"))
     return _KnmiProduct(
         crs=re.sub(r"\+([ab])=(\d+\.?\d*)", lambda m: f"+{m[1]}={float(m[2]) * 1000:.0f}", proj4),
         transform=[size_x * 1000, 0, column * size_x * 1000, 0, size_y * 1000, row * size_y * 1000],
-        scale=float(formula[1]) if formula else 1.0,
-        offset=float(formula[2]) if formula else 0.0,
-        nodata=float_attribute(calibration, "calibration_missing_data"),
         is_rain="PRECIPITATION" in text_attribute(file["image1"], "image_geo_parameter"),
     )
 

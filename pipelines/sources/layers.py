@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid, parse_crs
 from pipelines.scene import Band, is_storable
-from pipelines.sources import cf
+from pipelines.sources import cf, other_notations
 from pipelines.sources.cf_attributes import packing, text_attribute
 from pipelines.sources.facts import FileFacts, numbers_in, stated_values
 from pipelines.sources.hdf5_chunks import Unwritten, unwritten_chunks
@@ -175,20 +175,24 @@ class RasterLayer:
         nodata, valid_range = stated_values(lambda key: numbers_in(self.dataset.tags(self.index).get(key, "")))
         declared = self.dataset.nodatavals[at]
         nodata = nodata if declared is None else (declared, *(value for value in nodata if value != declared))
+        packed, tags = (self.dataset.scales[at], self.dataset.offsets[at]), self.dataset.tags()
+        said = other_notations.of_tags(self.dataset.tags(self.index), tags) if stored.kind in "iu" else other_notations.Notation()
+        said = said.completing(*packed, nodata)
         masks = {"mask band": self._has_mask_band, "alpha band": self.alpha is not None, "mask file": self.mask_file is not None}
         masks["block that was never written"] = self.blocks is not None and self.blocks.unwritten(self.index) is not None
         return FileFacts(
             self.read_as or stored,
             self.grid,
-            self.dataset.scales[at],
-            self.dataset.offsets[at],
-            same_bits(nodata, stored, self.read_as),
+            said.scale,
+            said.offset,
+            same_bits(said.nodata, stored, self.read_as),
             valid_range,
             ", ".join(name for name, is_there in masks.items() if is_there),
             harmless(self.dataset.units[at] or "", 100),
             "" if self.dataset.count == 1 else band_descriptions(self.dataset)[at],
             self.dataset.count - (self.alpha is not None),
             codes="a palette" if self.dataset.colorinterp[at] == ColorInterp.palette else "",
+            unread=other_notations.unread(tags.items(), said),
         )
 
     @property
@@ -239,17 +243,20 @@ class Hdf5Layer:
     def facts(self) -> FileFacts:
         stored = cf.value_dtype(self.data)
         nodata, valid_range = cf.stated(self.data)
+        said = other_notations.of_radar(self.data).completing(*packing(self.data), nodata)
         unit = harmless(text_attribute(self.data, "units"), 100)
         return FileFacts(
             self.read_as or stored,
             self.grid,
-            *packing(self.data),
-            same_bits(nodata, stored, self.read_as),
+            said.scale,
+            said.offset,
+            same_bits(said.nodata, stored, self.read_as),
             valid_range,
             "chunk that was never written" if self._has_unwritten else "",
             unit="" if unit == "1" else unit,
             planes=1 if self.is_step else self.axes.planes(self.data),
             codes=next((key for key in ("flag_values", "flag_masks") if key in self.data.attrs), ""),
+            unread=other_notations.unread_attributes(self.data, said),
         )
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FMASK_CLEAR = tuple(value for value in range(256) if not value & 0b11110)  # neither cloud, beside it, shadow nor snow
 
@@ -77,6 +77,8 @@ PRODUCTS = (
     Product("Sentinel-1 RTC", r"S1[ABC]_IW_|RTC-S1_", remark="backscatter as a power; set transform: log1p, or take decibels"),
     Product("MODIS or VIIRS vegetation indices", r"(?:M[OY]D|MCD|VNP|VJ1)\d{2}[A-Z]\w\."),
 )  # fmt: skip
+BASELINE = re.compile(r"S2[A-D]_MSIL[12][AC]_\d{8}T\d{6}_N(\d{4})_")  # processing baseline, in the names of SAFE folders
+BASELINE_OFFSET = -0.1  # of reflectance, from processing baseline 04.00 on
 BESIDE = re.compile(r"_(?:udm2?|DN_udm)\.tiff?$", re.IGNORECASE)  # masks of their own layout beside the images
 # bands whose names hold a separator of file names
 COMPOUND = re.compile(
@@ -97,6 +99,34 @@ def products_in(names: Sequence[str]) -> list[str]:
     """The names of all products that the file names are of."""
     kinds = (next((one.name for one in PRODUCTS if re.search(one.file_names, name)), "") for name in names)
     return [name for name in dict.fromkeys(kinds) if name]
+
+
+def baselines_of(names: Sequence[str]) -> list[bool]:
+    """Whether Sentinel-2 paths are of processing baseline 04.00 or later; paths that do not say are left out."""
+    return [match[1] >= "0400" for name in names if (match := BASELINE.search(name))]
+
+
+def with_baseline(product: Product | None, names: Sequence[str]) -> Product | None:
+    """Sentinel-2 with the offset that the processing baseline in all of the paths has; other products as they are."""
+    late = baselines_of(names)
+    if product is None or not late or not all(late):
+        return product
+    return replace(product, name=f"{product.name} from processing baseline 04.00 on", offset=BASELINE_OFFSET)
+
+
+def baseline_remark(names: Sequence[str], offset: float) -> str:
+    """What the processing baselines of Sentinel-2 paths say against reading all with `offset` (of reflectance); "" if nothing."""
+    late = baselines_of(names)
+    if any(late) and not all(late):
+        return (
+            f"by their names {sum(late)} of {len(late)} Sentinel-2 files are of processing baseline 04.00 or later (offset "
+            f"{BASELINE_OFFSET} of reflectance), the others before (0): unless they were harmonised, ingest them apart"
+        )
+    if late and late[0] != (offset != 0):
+        there, state = (BASELINE_OFFSET, "state") if late[0] else (0, "do not state")
+        is_of = f"by their names the Sentinel-2 files have the offset {there} of reflectance (processing baseline)"
+        return f"{is_of}, the bands {offset:g}: {state} source.offset: {BASELINE_OFFSET}, unless they were harmonised"
+    return ""
 
 
 def band_word(band: str) -> str:

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from pipelines.errors import SceneRefused
-from pipelines.grid import Grid, PatientFrame
+from pipelines.grid import Grid
 from pipelines.scene import Band, Scene
+from pipelines.sources.grid_words import covers_same_area, frame_or_grid, outline, why_not_on
 from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.opening import files_kept_open
 from pipelines.sources.quality import QualityMask
@@ -21,7 +22,6 @@ Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]  # image_BYX as stored, valid
 Result = TypeVar("Result")
 # how many times its own size a scene takes between file and chunks: read, resampled, encoded
 COPIES = 3
-RESAMPLE_IT = "set cube.on_other_grid: reproject to resample it"
 
 
 @dataclass(frozen=True)
@@ -127,21 +127,20 @@ class SceneReader:
         grid = self.grid
         for name in (band.name for band in self.source.bands):
             there = self.source.grid_of(scene, name)
-            if there.is_aligned(grid):
+            if (reason := why_not_on(name, there, grid)) is None:
                 continue
             if self.on_other_grid != "reproject":
-                first = f"list a band like {name} first, or " if _covers_same_area(there, grid) else ""  # of another resolution
-                remedy = "volumes are not resampled: register them first" if grid.is_volume else f"{first}{RESAMPLE_IT}"
-                detail = f"band {name} is on {_outline(there)}; the cube is on {_outline(grid)}; {remedy}"
-                raise SceneRefused(scene.id, _difference(there, grid), detail)
+                raise SceneRefused(scene.id, *reason)
             if not overlaps(there, grid):
-                detail = f"band {name} is on {_outline(there)}, outside the cube's {_outline(grid)}"
+                detail = f"band {name} is on {outline(there)}, outside the cube's {outline(grid)}"
                 raise SceneRefused(scene.id, "no-overlap", detail)
         if self.quality_mask is not None and self.on_other_grid != "reproject":
             there = self.source.grid_of(scene, self.quality_mask.band)
-            if not _covers_same_area(there, grid):
-                detail = f"quality band {self.quality_mask.band} is on {_outline(there)}; the cube is on {_outline(grid)}"
-                raise SceneRefused(scene.id, _difference(there, grid), f"{detail}; {RESAMPLE_IT}")
+            if not covers_same_area(there, grid):
+                detail = f"quality band {self.quality_mask.band} is on {outline(there)}; the cube is on {outline(grid)}"
+                raise SceneRefused(
+                    scene.id, frame_or_grid(there, grid), f"{detail}; set cube.on_other_grid: reproject to resample it"
+                )
 
     def _read_part(self, scene: Scene, rows: slice) -> Pixels:
         bands = self.source.bands
@@ -220,25 +219,3 @@ def hash_content(image_BYX: np.ndarray, valid_YX: np.ndarray) -> str:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _difference(there: Grid, grid: Grid) -> str:
-    return "wrong-grid" if there.has_same_frame(grid) else "wrong-crs"
-
-
-def _outline(grid: Grid) -> str:
-    """A grid in one line: CRS or patient, shape, resolution and bounds."""
-    bounds = ", ".join(f"{v:.10g}" for v in (grid.bounds if grid.is_volume else grid.bounds_xy))
-    frame, shape = grid.frame, " x ".join(map(str, grid.shape))
-    if not isinstance(frame, str):
-        what = "a frame of a patient" if isinstance(frame, PatientFrame) else "the plane of an image"
-        return f"{what}, {shape} pixels of {' x '.join(f'{v:.6g}' for v in grid.spacing)} {grid.unit}"
-    crs = frame if len(frame) < 40 else frame.replace('"', "'").split(",")[0] + "...]"
-    return f"{crs} {shape} pixels of {abs(grid.resolution_xy[0]):.9g} at ({bounds})"
-
-
-def _covers_same_area(there: Grid, grid: Grid) -> bool:
-    if not there.has_same_frame(grid):
-        return False
-    tolerance = 0.5 * max(there.spacing[-1], grid.spacing[-1])
-    return all(abs(a - b) <= tolerance for a, b in zip(there.bounds, grid.bounds, strict=True))

@@ -17,9 +17,11 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, Scene, is_storable
 from pipelines.sources.facts import FileFacts, is_close, why_not
+from pipelines.sources.grid_words import why_not_on
 from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
+from pipelines.sources.products import baseline_remark
 
 BATCH = 16  # groups of scenes that are looked at in one call of a worker
 Value = TypeVar("Value", bound=Hashable)
@@ -173,28 +175,38 @@ def refusals_of(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, 
         if one.refused is not None:
             refused.append(one.refused)
             continue
-        reasons = (info.why_not(one.facts[band.name], band, requested.band(band.name)) for band in info.bands)
-        if reason := next(filter(None, reasons), None):
+        if reason := _refusal_of(one, info, requested):
             refused.append(SceneRefused(one.scene.id, *reason))
-        elif only_on is not None and any(not facts.grid.is_aligned(only_on) for facts in one.facts.values()):
-            refused.append(SceneRefused(one.scene.id, "wrong-grid", "it is on another grid; set cube.on_other_grid: reproject"))
+        elif only_on is not None:
+            others = (why_not_on(name, facts.grid, only_on) for name, facts in one.facts.items())
+            refused += [SceneRefused(one.scene.id, *reason) for reason in [next(filter(None, others), None)] if reason]
     return refused
+
+
+def _refusal_of(one: Seen, info: SourceInfo, requested: BandRequest) -> tuple[str, str] | None:
+    """(reason, detail) of the first band that the cube cannot take."""
+    reasons = (info.why_not(one.facts[band.name], band, requested.band(band.name)) for band in info.bands)
+    return next(filter(None, reasons), None)
 
 
 def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *, counts_planes: bool) -> list[str]:
     """What is converted, overridden or not used, one line each, with the number of scenes and the first one."""
     readable, lines = [one for one in seen if one.facts], []
+    converted = [one for one in readable if not _refusal_of(one, info, requested)]
     for band in info.bands:
         asked = requested.band(band.name)
-        facts = {one.scene.id: one.facts[band.name] for one in readable}
-        for describe in (_packing, _override, _nodata, _range, _mask, _codes):
+        facts = {one.scene.id: one.facts[band.name] for one in converted}
+        for describe in (_packing, _override, _nodata, _range, _mask, _codes, _unit, _unread):
             texts = {scene: text for scene, one in facts.items() if (text := describe(one, band, asked))}
             for text in dict.fromkeys(texts.values()):
                 of_text = [scene for scene, other in texts.items() if other == text]
-                lines.append(f"band {band.name}: {_share(len(of_text), len(facts), of_text[0])} {text}")
+                lines.append(f"band {band.name}: {_share(len(of_text), len(readable), of_text[0])} {text}")
     planes = {max(facts.planes for facts in one.facts.values()): one.scene.id for one in reversed(readable)}
     if counts_planes and (most := max(planes, default=1)) > len(requested.names):
         lines.append(f"files hold up to {most} bands or planes ({planes[most]}), of which {len(requested.names)} are used")
+    unstated = [one for one in readable if all(facts.offset == 0 for facts in one.facts.values())]
+    if remark := baseline_remark([path for one in unstated for path in one.scene.paths[:1]], info.bands[0].offset):
+        lines.append(remark)
     spacings = {band.name: readable[0].facts[band.name].grid.spacing for band in info.bands} if readable else {}
     sizes = {name: " x ".join(f"{size:.6g}" for size in spacing) for name, spacing in spacings.items()}
     if len(set(sizes.values())) > 1:
@@ -268,3 +280,16 @@ def _mask(facts: FileFacts, band: Band, asked: Band) -> str:
 
 def _codes(facts: FileFacts, band: Band, asked: Band) -> str:
     return f"hold codes ({facts.codes}): no measurements, and no mean of two of them has a meaning" if facts.codes else ""
+
+
+def _unit(facts: FileFacts, band: Band, asked: Band) -> str:
+    is_taken = band.unit not in ("", "1") and not facts.with_request(asked).unit
+    return f"state no unit: taken as {band.unit!r}, the cube's" if is_taken else ""
+
+
+def _unread(facts: FileFacts, band: Band, asked: Band) -> str:
+    known = [value for value in (band.scale, band.offset, band.nodata) if value is not None]
+    other = [text for text in facts.unread if not any(is_close(float(text.rpartition("=")[2]), value) for value in known)]
+    if not other:
+        return ""
+    return f"state {', '.join(other)} in a way that is not read: correct the files, or state it in the config if it holds"

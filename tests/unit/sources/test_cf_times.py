@@ -79,3 +79,15 @@ def test_packed_times_of_another_calendar(tmp_path):
 def test_units_and_calendars_that_nothing_is_known_of_are_refused(tmp_path, units, calendar):
     with pytest.raises(SceneRefused, match=r"no-date.*expected"):
         read(tmp_path, [1], units, calendar)
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("", 0), (" UTC", 0), (" GMT", 0), (" +02:00", -2), ("Z", 0)])
+def test_offsets_from_utc_are_taken_off(tmp_path, zone, hour):
+    found = read(tmp_path, [24], f"hours since 2020-01-01 00:00:00{zone}")
+    assert found.values[0] == np.datetime64("2020-01-02T00") + np.timedelta64(hour, "h")
+
+
+@pytest.mark.parametrize("calendar", ["", "noleap"])
+def test_names_of_time_zones_are_refused(tmp_path, calendar):
+    with pytest.raises(SceneRefused, match=r"no-date.*the offset of CET is not clear: write it as \+hh:mm"):
+        read(tmp_path, [24], "hours since 2020-01-01 00:00:00 CET", calendar)

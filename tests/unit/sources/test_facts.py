@@ -26,6 +26,7 @@ from pipelines.sources.layers import BandRequest
 from pipelines.sources.series import NetcdfSource
 
 PATTERN = "{date:%Y%m%d}.tif"
+SOUTH_FIRST = Grid(UTM.crs, (10.0, 0.0, UTM.bounds_xy[0], 0.0, 10.0, UTM.bounds_xy[1]), UTM.shape_yx)
 MONTHS = [f"2020{month:02d}05" for month in range(1, 8)]
 
 
@@ -601,3 +602,23 @@ def test_what_gives_no_grid_is_refused_by_name(tmp_path, make, message):
     make(tmp_path / f"{MONTHS[0]}.tif")
     with pytest.raises(RequestError, match=message):
         folder(tmp_path).native_grid()
+
+
+@pytest.mark.parametrize(
+    ("grid", "reason", "says"),
+    [
+        (shifted(UTM, 0.5, 0), "wrong-grid", "; set cube.on_other_grid"),
+        (SOUTH_FIRST, "wrong-grid", "rows from the south"),
+        (Grid("EPSG:32630", UTM.transform, UTM.shape_yx), "wrong-crs", "EPSG:32630"),
+    ],
+)  # fmt: skip
+def test_a_scene_on_another_grid_is_refused_in_the_same_words_before_and_during_ingest(tmp_path, grid, reason, says):
+    for day in MONTHS[:3]:
+        write_tiff(tmp_path / f"{day}.tif", flat(3000), grid=UTM if day != MONTHS[2] else grid)
+    source = folder(tmp_path)
+    _, planned = source.remarks(source.list_scenes().scenes, UTM)
+    report, _, _ = ingested(source, tmp_path)
+    assert [str(one) for one in planned] == [str(one) for one in report.refused]
+    assert [one.reason for one in planned] == [reason]
+    assert says in planned[0].detail
+    assert "first, or" not in planned[0].detail

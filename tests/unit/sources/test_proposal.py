@@ -7,6 +7,9 @@ from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 from configs.tasks.forecast import ForecastRun
 from pipelines.errors import MissingInput, RequestError
 from pipelines.grid import Grid
+from pipelines.scene import Band
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.layers import BandRequest
 from pipelines.sources.proposal import propose_run
 
 DAYS = [f"2018{month:02d}{day:02d}" for month in (1, 2, 3, 4) for day in (5, 15, 25)]
@@ -150,3 +153,29 @@ def test_a_monitoring_run_is_proposed(tmp_path):
     assert proposed.variable.formula == "normalized_difference"
     assert proposed.monitoring.test.direction == "down"
     assert proposed.monitoring.test.threshold == 9  # the history is too short for calibration
+
+
+SAFE = "S2A_MSIL2A_{day}T095031_N{baseline}_R079_T33TVF_{day}T120000.SAFE/IMG_DATA/T33TVF_{day}T095031_{band}_10m.tif"
+
+
+@pytest.mark.parametrize(
+    ("baselines", "offset", "said"), [(["0301"], 0, ""), (["0500"], -0.1, ""), (["0301", "0500"], 0, "6 of 12 Sentinel-2 files")]
+)
+def test_the_offset_of_sentinel2_is_that_of_the_baseline_in_the_names(tmp_path, baselines, offset, said):
+    for number, day in enumerate(DAYS[:6]):
+        for band in ("B04", "B08"):
+            write_tiff(tmp_path / SAFE.format(day=day, band=band, baseline=baselines[number % len(baselines)]), nodata=0)
+    text = propose_run(tmp_path, "try")
+    run = ForecastRun.model_validate(yaml.safe_load(text))
+    assert (run.source.scale, run.source.offset) == (1e-4, offset)
+    assert said in text
+    assert ("unless they were harmonised" in text) == bool(said)
+    source = FolderSource(tmp_path, BandRequest((Band("B04_10m", scale=1e-4),)), run.source.pattern)
+    notes, _ = source.remarks(source.list_scenes().scenes)
+    assert any("unless they were harmonised" in note for note in notes) == (baselines != ["0301"])
+
+
+def test_a_time_zone_in_the_names_is_said(tmp_path):
+    for day in DAYS[:6]:
+        write_tiff(tmp_path / f"S_{day}T233000+0200.tif")
+    assert "the names state the time zone +0200, which is not taken off" in propose_run(tmp_path, "try")
