@@ -191,9 +191,7 @@ class VolumeDefaults(SourceDefaults):
             yield Finding(("cube", "on_other_grid"), "volumes are not resampled", "take it out, and register the volumes first")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
-        path = Path(self.path)
-        if not path.exists():
-            yield from missing_file(("source", "path"), path)
+        yield from schema.missing_original(Path(self.path))
 
 
 class DicomSource(VolumeDefaults):
@@ -277,8 +275,7 @@ class VideoSource(PictureDefaults):
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check_files(sections)
-        if not Path(self.path).exists():
-            yield from missing_file(("source", "path"), Path(self.path))
+        yield from schema.missing_original(Path(self.path))
 
 
 class PicturesSource(PictureDefaults):

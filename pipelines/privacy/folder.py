@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,18 +96,19 @@ def audit_folder(
     require_pydicom()
     source = source.absolute()
     given, (source, paths) = source, _files_of(source)
-    manifest, others = Manifest(), kinds(given, paths, settings)
+    manifest, others = Manifest(), _kinds_by_path(kinds(given, paths, settings), paths)
+    parts = _parts(others)
     for number, path in enumerate(paths):
         name = path.relative_to(source).as_posix()
         file_id = settings.key.name("file", name)
         try:
-            if kind := next((one for one in others if one.takes(path)), None):
+            if kind := others.get(path):
                 with tempfile.TemporaryDirectory() as draft:
                     manifest.elements.update(kind.copy(path, file_id, Path(draft), settings).done)
             else:
                 data = _content(path, file_id)
                 if data is None:
-                    manifest.other += 1
+                    manifest.other += path not in parts
                     continue
                 manifest.add(deidentify_bytes(data, file_id, settings))
             manifest.copied += 1
@@ -146,6 +147,16 @@ def _require_apart(source: Path, target: Path) -> tuple[Path, Path]:
     return source.resolve(), target
 
 
+def _kinds_by_path(kinds: Sequence[OtherKind], paths: Sequence[Path]) -> dict[Path, OtherKind]:
+    """The kind of every file that is no DICOM and is copied all the same."""
+    return {path: kind for kind in reversed(kinds) for path in paths if kind.takes(path)}
+
+
+def _parts(kinds: Mapping[Path, OtherKind]) -> set[Path]:
+    """All files that copies are made from, sidecars among them."""
+    return {part for path, kind in kinds.items() for part in kind.parts(path)}
+
+
 def _content(path: Path, file_id: str) -> bytes | None:
     """The bytes of a DICOM file, None of another. Raises PrivacyRefusal if it cannot be read, without its name."""
     try:
@@ -161,7 +172,8 @@ class _Copying:
 
     def __init__(self, source: Path, target: Path, settings: PrivacySettings, kinds: KindsOf, with_dicom: bool):
         (self.source, self.paths), self.target, self.settings = _files_of(source), target, settings
-        self.kinds, self.with_dicom = kinds(source, self.paths, settings), with_dicom
+        self.kinds, self.with_dicom = _kinds_by_path(kinds(source, self.paths, settings), self.paths), with_dicom
+        self.parts = _parts(self.kinds)
         self.digest, self.manifest = settings.digest(), Manifest()
         self.before = {record["file"]: record for record in read_manifest(target)}
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
@@ -189,7 +201,7 @@ class _Copying:
         """The new record of a file; None if the old one holds, and for files that are not copied."""
         key, name = self.settings.key, path.relative_to(self.source).as_posix()
         file_id, state = key.name("file", name), ""
-        kind = next((one for one in self.kinds if one.takes(path)), None)
+        kind = self.kinds.get(path)
         try:
             stats = [part.stat() for part in (kind.parts(path) if kind else (path,))]
             text = " ".join([*(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats), kind.depends_on(path) if kind else ""])
@@ -201,7 +213,7 @@ class _Copying:
                 return None
             data = _content(path, file_id) if self.with_dicom and kind is None else None
             if data is None and kind is None:
-                self.manifest.other += 1
+                self.manifest.other += path not in self.parts
                 return None
             if kind is not None:
                 record = self._copy_other(kind, path, file_id)
