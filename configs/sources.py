@@ -270,7 +270,9 @@ class VideoSource(PictureDefaults):
 
     kind: Literal["video"]
     path: InputPath = Field(description="the file, or a folder of clips")
-    clip: str = Field("", description="of a folder: the name of the clip; clips are never put one after the other")
+    clip: str = Field(
+        "", description="of a folder: the name of the clip, or `#2` for the second; clips are never put one after the other"
+    )
     stream: int | None = Field(None, ge=0, description="number of the video stream, from 0, where there are several")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:

@@ -239,7 +239,8 @@ def _coded_as(frame: VideoFrame, codec: str, chosen: VideoStream, copy: OutputCo
         new.time_base = new.codec_context.time_base = chosen.time_base
     for key in ("color_range", "colorspace", "color_primaries", "color_trc"):
         setattr(new.codec_context, key, getattr(chosen.codec_context, key))
-    new.codec_context.sample_aspect_ratio = chosen.sample_aspect_ratio
+    if chosen.sample_aspect_ratio is not None:
+        new.codec_context.sample_aspect_ratio = chosen.sample_aspect_ratio
     return new
 
 

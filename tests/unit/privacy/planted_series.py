@@ -31,14 +31,14 @@ def named_folder(root: Path, canaries: Canaries) -> Path:
 
 
 def classic_volumes(root: Path, canaries: Canaries) -> Path:
-    """Three times of four slices, an element of each tag in some files, among others that are refused."""
+    """Three times of four slices, an element of each tag in one file, among others that are refused."""
     folder, patient, study = named_folder(root, canaries), canaries.text(), canaries.keep("19590101")
     for time, volume in enumerate(volumes(3)):
         for k, pixels in enumerate(volume):
             made = classic(pixels, 3.0 * k, 4 * time + k + 1, AcquisitionTime=f"1000{2.5 * time:09.6f}", AcquisitionDate=study)
             with any_values():
                 plant_around(made, canaries)
-                if k == 0:
+                if k == time == 0:
                     plant_everywhere(made, canaries, without=TOGETHER)
             for keyword in UNREADABLE:
                 if keyword in made:
