@@ -19,7 +19,7 @@ from tests.unit.privacy.planted import Canaries
 WORD, UID, DIGITS = re.compile(rb"canary\d{5}", re.IGNORECASE), re.compile(rb"1\.2\.987\.\d+"), re.compile(rb"\d{8,}")
 ISO_DATE = re.compile(rb"(?<!\d)(\d{4})[-/. :](\d\d)[-/. :](\d\d)(?!\d)")
 BASE_64, HEX = re.compile(rb"[A-Za-z0-9+/_-]{12,}"), re.compile(rb"(?:[0-9a-fA-F]{2}){8,}")
-DEEPEST, MOST_ALIGNED = 3, 1 << 20
+DEEPEST, MOST_ALIGNED, FROM_URL = 2, 1 << 20, bytes.maketrans(b"-_", b"+/")
 
 
 def found_in(canaries: Canaries, texts: list[str], folders: list[Path]) -> dict[str, str]:
@@ -74,13 +74,16 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
 
 
 def _decoded(data: bytes) -> Iterator[bytes]:
-    """base64 at each of four places where it could begin, base64 of URLs, and hexadecimal digits."""
+    """What base64 (also that of URLs) gives at each of four places where it could begin, and hexadecimal digits."""
     text = data.replace(b"\n", b"") if data.isascii() else data
-    for run in BASE_64.findall(text):
-        for at in range(4 if len(run) < MOST_ALIGNED else 1):
-            part = run[at:].replace(b"-", b"+").replace(b"_", b"/")
-            part = part[: len(part) - (len(part) % 4 == 1)]
-            with suppress(ValueError):
-                yield base64.b64decode(part + b"=" * (-len(part) % 4))
-    for run in HEX.findall(data):
-        yield bytes.fromhex(run.decode())
+    runs = [run.translate(FROM_URL) for run in BASE_64.findall(text)]
+    for at in range(4):
+        yield b"\n".join(_from_base_64(run[at:]) for run in runs if at == 0 or len(run) < MOST_ALIGNED)
+    yield b"\n".join(bytes.fromhex(run.decode()) for run in HEX.findall(data))
+
+
+def _from_base_64(run: bytes) -> bytes:
+    whole = run[: len(run) - (len(run) % 4 == 1)]
+    with suppress(ValueError):
+        return base64.b64decode(whole + b"=" * (-len(whole) % 4))
+    return b""
