@@ -124,7 +124,7 @@ def test_several_clips_or_streams_are_listed_and_one_is_chosen(tmp_path: Path):
     listing = VideoSource(tmp_path, GREY, clip="a").list_scenes()
     assert (len(listing.scenes), listing.unused) == (4, ["b.mkv"])
     assert VideoSource(tmp_path, GREY, clip="#1").list_scenes().scenes == listing.scenes
-    with pytest.raises(RequestError, match="source.path holds 2 clips") as caught:
+    with pytest.raises(RequestError, match=r"source\.path holds 2 clips") as caught:
         choose_clip(tmp_path, "", shows_names=False)
     assert "a.avi" not in str(caught.value)
     with pytest.raises(RequestError, match=r"2 video streams; choose one: source\.stream: 0"):
