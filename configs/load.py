@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from configs.explain import Complaint, explain_all, find_lax_numbers, find_typos
 from configs.paths import input_keys, resolve_inputs, text_beside
-from configs.privacy import without_originals
+from configs.privacy import NAMES_OF_FILES, without_originals
 from configs.renamed import Notify, apply_renamed
 from configs.schema import Finding, Sections, Strict, suggest
 from configs.tasks import TASKS, AnyRun, Tree, tree_of
@@ -130,7 +130,8 @@ def _read_text(path: Path) -> str:
 
 def _apply_override(document: Document, override: str) -> None:
     name, equals, text = override.partition("=")
-    position = f"--set {override}"
+    is_name = name.startswith("source.") and name.removeprefix("source.") in NAMES_OF_FILES
+    position = f"--set {name}" if is_name else f"--set {override}"  # it may name a patient, and messages are logged
     key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
     if not equals or not all(str(part) for part in key):
         raise RequestError(f"--set {override}: expected KEY=VALUE, for example --set training.epochs=5")

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -16,15 +16,24 @@ from pipelines.errors import RequestError
 from pipelines.progress import Progress
 
 if TYPE_CHECKING:
-    from configs.run import Run
+    from configs.run import CubeRun, Run
     from configs.tasks import AnyRun
+    from configs.tasks.pair import PairRun
     from pipelines.privacy.folder import Manifest
+    from pipelines.privacy.other_kinds import KindsOf
     from pipelines.privacy.settings import PrivacySettings
 
 OF_PLACES = ("netcdf", "folder", "stack", "memory", "sites")  # kinds of source
+COPIED: dict[str, dict[str, object]] = {  # kinds that are read from a copy; what of their keys is of the originals alone
+    "dicom": {},
+    "nifti": {"pattern": None},
+    "video": {"clip": "", "stream": None},
+}
+METADATA_ALONE = "read from a copy without metadata; nobody has stated whether the pictures show text"
 NAMES_OF_FILES = ("path", "clip", "pattern", "times", "mask_file", "series")  # keys of a source that may name a patient
 COPY = "deidentified"  # folder of the de-identified copy in that of a run
 Bounds = tuple[int, int]
+OfRun = TypeVar("OfRun", bound="Run | PairRun")
 
 
 class MaskConfig(Strict):
@@ -59,6 +68,7 @@ class PrivacyConfig(Strict):
     def check(self, sections: Sections) -> Iterator[Finding]:
         if getattr(sections.get("source"), "kind", None) in OF_PLACES:
             yield Finding(("privacy",), "is for images of patients, and the source has images of places", "take it out")
+        yield from self._check_frames(sections)
         if not self.deidentify and not (self.reason or "").strip():
             remedy = "state why nothing in them identifies anybody: reason: ..."
             yield Finding(("privacy", "deidentify"), "the originals may only be read with a reason", remedy)
@@ -73,6 +83,19 @@ class PrivacyConfig(Strict):
                 if not 0 <= first < after:
                     remedy = f"the first of the {name}, then the one after the last: [0, 40]"
                     yield Finding(("privacy", "masks", index, name), f"{[first, after]} holds no pixel", remedy)
+
+    def _check_frames(self, sections: Sections) -> Iterator[Finding]:
+        """Of clips and pictures: what would stay although the section says that they are of a patient."""
+        source = sections.get("source")
+        kind = getattr(source, "kind", None)
+        if not self.deidentify or kind not in ("video", "images"):
+            return
+        if kind == "images":
+            remedy = "write them as a video or as DICOM files, or state `deidentify: false` and a reason"
+            yield Finding(("privacy",), "pictures are not de-identified: their names and texts stay", remedy)
+        if getattr(source, "start", None) is not None:
+            problem = "would keep the date of the scan, and the images are de-identified"
+            yield Finding(("source", "start"), problem, "take it out: times then count from the first frame")
 
 
 def build_privacy(config: PrivacyConfig, *, makes_key: bool = True) -> PrivacySettings | None:
@@ -93,46 +116,77 @@ def build_privacy(config: PrivacyConfig, *, makes_key: bool = True) -> PrivacySe
 
 
 def path_to_read(
-    config: PrivacyConfig | None, source: Path, copy: Path, progress: Progress | None = None
+    config: PrivacyConfig | None,
+    source: Path,
+    copy: Path,
+    progress: Progress | None = None,
+    kinds: KindsOf | None = None,
 ) -> tuple[Path, Manifest | None]:
-    """(the path that a reader of DICOM may open, what was done): the de-identified copy, which is brought up to date first.
+    """(the path that a reader may open, what was done): the de-identified copy, which is brought up to date first.
 
-    The original only where the config says so, with a reason. Raises RequestError, with the reasons, if no image could be passed
-    on, and what `deidentify_folder` raises.
+    kinds: of NIfTI and video files (see `kinds_to_copy`); None: DICOM. The original only where the config says so, with a reason.
+    Raises RequestError, with the reasons, if no image could be passed on, and what `deidentify_folder` raises.
     """
     from pipelines.privacy.folder import deidentify_folder
+    from pipelines.privacy.other_kinds import none_other
 
     settings = build_privacy(config or PrivacyConfig())
     if settings is None:
         return source, None
-    manifest = deidentify_folder(source, copy, settings, progress)
+    manifest = deidentify_folder(source, copy, settings, progress, kinds or none_other, with_dicom=kinds is None)
     if not (manifest.copied or manifest.unchanged):
         reasons = Counter(f"{one.reason}: {one.detail}" for one in manifest.refused)
         listed = "".join(f"\n  {count} x {reason}" for reason, count in reasons.most_common())
         remedy = "`driftline deidentify FOLDER --audit --names` shows which files these are"
-        raise RequestError(f"no image could be de-identified{': ' + listed if listed else ', there is no DICOM file'}\n{remedy}")
+        raise RequestError(f"no image could be de-identified{': ' + listed if listed else ', there is no such file'}\n{remedy}")
     return copy, manifest
 
 
-def copy_of(run: AnyRun) -> Path:
+def settings_of(run: CubeRun) -> PrivacyConfig:
+    """The section `privacy`, or what counts without one: of videos, which may show anything, only the metadata go."""
+    return run.privacy or PrivacyConfig(burned_in="checked" if run.source.kind == "video" else "quarantine")
+
+
+def original_of(run: CubeRun) -> tuple[Path, KindsOf | None]:
+    """(what is copied: of videos the one clip; what `path_to_read` needs to know of it). Raises RequestError, MissingInput."""
+    from configs.sources import DicomSource, NiftiSource, VideoSource
+    from pipelines.sources.deidentifying import kinds_of
+
+    match run.source:
+        case NiftiSource() as source:
+            return Path(source.path), kinds_of(["nifti"], pattern=source.pattern or "", is_series=True)
+        case VideoSource() as source:
+            from pipelines.sources.video import choose_clip
+
+            clip = choose_clip(Path(source.path), source.clip, shows_names=run.privacy is None)
+            return clip, kinds_of(["video"], stream=source.stream)
+        case DicomSource() as source:
+            return Path(source.path), None
+    raise RequestError(f"source.kind: {run.source.kind} is not read from a copy")
+
+
+def copy_of(run: Run | PairRun) -> Path:
     """The folder of the de-identified copy of a run's images."""
     return Path(run.runs) / run.name / COPY
 
 
 def privacy_of(run: AnyRun | Run) -> str:
     """What a cube and a summary state of the privacy of patients' images; "" for images of places."""
-    source, privacy = getattr(run, "source", None), getattr(run, "privacy", None) or PrivacyConfig()
+    source, privacy = getattr(run, "source", None), getattr(run, "privacy", None)
     if source is None or source.kind in OF_PLACES:
         return ""
-    if not privacy.deidentify:
+    if privacy is not None and not privacy.deidentify:
         return f"not de-identified: {privacy.reason}"
-    return "read from a de-identified copy" if source.kind == "dicom" else f"not de-identified: {source.kind} is read as it is"
+    if source.kind == "images":
+        return "not de-identified: images is read as it is"
+    return METADATA_ALONE if source.kind == "video" and privacy is None else "read from a de-identified copy"
 
 
-def without_originals(run: AnyRun) -> AnyRun:
+def without_originals(run: OfRun) -> OfRun:
     """The run as its files state it: reading the de-identified copy, since names of folders and files may name a patient."""
     privacy = getattr(run, "privacy", None) or PrivacyConfig()
-    if getattr(getattr(run, "source", None), "kind", None) != "dicom" or not privacy.deidentify:
+    kind = getattr(getattr(run, "source", None), "kind", None)
+    if kind not in COPIED or not privacy.deidentify:
         return run
-    source = run.source.model_copy(update={"path": str(copy_of(run))})  # type: ignore[union-attr]
-    return run.model_copy(update={"source": source})
+    source = run.source.model_copy(update={"path": str(copy_of(run)), **COPIED[kind]})  # type: ignore[union-attr]
+    return cast("OfRun", run.model_copy(update={"source": source}))

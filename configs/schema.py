@@ -162,6 +162,13 @@ def missing_file(key: Key, path: Path) -> Iterator[Finding]:
         yield Finding(key, f"no file at {_readable(path)}", _path_remedy(path))
 
 
+def missing_original(path: Path) -> Iterator[Finding]:
+    """A finding if images of a patient are not there; it repeats no name, since names of files may name patients."""
+    if not path.exists():
+        problem = "there is no such file or folder"
+        yield Finding(("source", "path"), problem, f"check the path (not repeated here: it may name a patient): {RELATIVE_TO}")
+
+
 def missing_folder(path: Path) -> Iterator[Finding]:
     """A finding if the source's folder is not there."""
     if not path.is_dir():

@@ -191,9 +191,7 @@ class VolumeDefaults(SourceDefaults):
             yield Finding(("cube", "on_other_grid"), "volumes are not resampled", "take it out, and register the volumes first")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
-        path = Path(self.path)
-        if not path.exists():
-            yield from missing_file(("source", "path"), path)
+        yield from schema.missing_original(Path(self.path))
 
 
 class DicomSource(VolumeDefaults):
@@ -272,13 +270,14 @@ class VideoSource(PictureDefaults):
 
     kind: Literal["video"]
     path: InputPath = Field(description="the file, or a folder of clips")
-    clip: str = Field("", description="of a folder: the name of the clip; clips are never put one after the other")
+    clip: str = Field(
+        "", description="of a folder: the name of the clip, or `#2` for the second; clips are never put one after the other"
+    )
     stream: int | None = Field(None, ge=0, description="number of the video stream, from 0, where there are several")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check_files(sections)
-        if not Path(self.path).exists():
-            yield from missing_file(("source", "path"), Path(self.path))
+        yield from schema.missing_original(Path(self.path))
 
 
 class PicturesSource(PictureDefaults):

@@ -28,7 +28,9 @@ MOST_FILES = 5
 
 
 def deidentify(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder of DICOM files; folders in it count too")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="the folder of DICOM, NIfTI and video files; folders in it count too")
+    ],
     target: Annotated[Path | None, typer.Argument(metavar="[TARGET]", help="the folder of the copy; not with --audit")] = None,
     audit: Annotated[bool, typer.Option("--audit", help="only report what would be done; writes nothing")] = False,
     key: KeyFile = None,
@@ -46,10 +48,11 @@ def deidentify(
     ] = False,
     json_: AsJson = False,
 ) -> int | None:
-    """Write a de-identified copy of a folder of DICOM files, or audit the folder. Exit code 3 if a file is refused.
+    """Write a de-identified copy of a folder of images, or audit the folder. Exit code 3 if a file is refused.
 
-    Headers follow the Basic Application Level Confidentiality Profile of DICOM with modified dates; nothing that no rule names
-    is passed on. Images that may show text are kept back until a --mask covers it or --checked says that there is none.
+    Headers of DICOM files follow the Basic Application Level Confidentiality Profile with modified dates; of NIfTI and video
+    files nothing but images, position and times passes. Images that may show text are kept back until a --mask covers it or
+    --checked says that there is none.
 
     \b
     Examples:
@@ -59,6 +62,7 @@ def deidentify(
     """
     from configs.privacy import MaskConfig, PrivacyConfig, build_privacy
     from pipelines.privacy.folder import audit_folder, deidentify_folder
+    from pipelines.sources.deidentifying import kinds_of
 
     if audit != (target is None):
         raise RequestError("name a TARGET for the copy, or --audit for a report alone")
@@ -76,7 +80,9 @@ def deidentify(
     assert settings is not None
     with Bars().step("deidentify", "audit" if audit else "copy") as progress:
         manifest = (
-            audit_folder(folder, settings, progress) if target is None else deidentify_folder(folder, target, settings, progress)
+            audit_folder(folder, settings, progress, kinds_of())
+            if target is None
+            else deidentify_folder(folder, target, settings, progress, kinds_of())
         )
     lines = summary_lines(manifest, target, shows_names=names)
     show(summary(manifest, target, shows_names=names), lines, json_)
@@ -100,7 +106,7 @@ def summary(manifest: Manifest, target: Path | None, *, shows_names: bool) -> Js
         elements[path.rsplit("/", 1)[-1] or path, action] += count
     return {
         "target": None if target is None else str(target),
-        **{name: getattr(manifest, name) for name in ("copied", "unchanged", "duplicates", "no_dicom", "gone", "claimed")},
+        **{name: getattr(manifest, name) for name in ("copied", "unchanged", "duplicates", "other", "gone", "claimed")},
         "quarantined": len(manifest.quarantined),
         "refused": [
             {"file": one.scene_id, "reason": one.reason, "detail": one.detail}
@@ -130,7 +136,7 @@ def summary_lines(manifest: Manifest, target: Path | None, *, shows_names: bool)
     content = summary(manifest, target, shows_names=shows_names)
     verb = "would be copied" if target is None else f"copied to {target}"
     lines = [f"{counted(manifest.copied, 'image')} {verb}; {manifest.unchanged} unchanged, {manifest.duplicates} duplicates"]
-    lines += [f"{manifest.no_dicom} other files are not DICOM and were not read"] if manifest.no_dicom else []
+    lines += [f"{counted(manifest.other, 'file')} of other kinds not copied"] if manifest.other else []
     lines += [f"{counted(manifest.gone, 'copy', 'copies')} of files that are gone stay; remove them if they must not"] * bool(
         manifest.gone
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from configs import build
 from configs.load import write_resolved
+from configs.privacy import COPIED
 from configs.trained import digests, used_by, with_model
 from flows import Json, code
 from flows.folder import RunFolder, digest_of, exclusive_run, require, require_model, sweep
@@ -306,21 +307,27 @@ def ingest_scenes(context: Invocation) -> Record:
 
 
 def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
-    """(the source, what de-identification did): of DICOM files the de-identified copy in the run's folder, made first.
+    """(the source, what de-identification did): of patients' images the copy in the run's folder, which is made first.
 
     Raises RequestError if no image could be passed on.
     """
     run = context.run
-    if context.source is not None or run.source.kind != "dicom":
+    if context.source is not None or run.source.kind not in COPIED:
         return context.source or build.build_source(run), []
-    from configs.privacy import copy_of, path_to_read
-    from pipelines.privacy.folder import MANIFEST
+    from configs.privacy import copy_of, original_of, path_to_read, settings_of, without_originals
+    from pipelines.privacy.folder import MANIFEST, UNFINISHED, clip_in
 
-    source, copy = Path(run.source.path), copy_of(run)
-    if source.resolve() == copy.resolve() and (copy / MANIFEST).is_file():  # of the config that a run leaves
-        return build.build_source(run), ["read from the de-identified copy alone: this config does not name the originals"]
+    copy, of_copy = copy_of(run), without_originals(run)
+    if Path(run.source.path).resolve() == copy.resolve() and (copy / MANIFEST).is_file():  # of the config that a run leaves
+        if (copy / UNFINISHED).exists():
+            raise RequestError(
+                f"the de-identified copy {copy} is not finished: run the config once more that names the originals"
+            )
+        alone = "read from the de-identified copy alone: this config does not name the originals"
+        return build.build_source(of_copy, clip_in(copy)), [alone]
+    source, kinds = original_of(run)
     path, manifest = context.steps.do(
-        "ingest", "de-identify the images", lambda progress: path_to_read(run.privacy, source, copy, progress)
+        "ingest", "de-identify the images", lambda progress: path_to_read(settings_of(run), source, copy, progress, kinds)
     )
     if manifest is None:
         return build.build_source(run, path), ["the originals are read, as privacy.deidentify says: they are not de-identified"]
@@ -330,7 +337,9 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
         [f"{counted(manifest.duplicates, 'further copy', 'further copies')} of a file not read"] if manifest.duplicates else []
     )
     made = f"read from a de-identified copy of {counted(manifest.copied + manifest.unchanged, 'file')}"
-    built = build.build_source(run, path)
+    if run.source.kind == "video" and run.privacy is None:
+        made += ": its metadata are removed. If it shows a patient, write a section `privacy` (docs/medical.md)"
+    built = build.build_source(of_copy, clip_in(copy))
     try:
         built.native_grid()
     except RequestError as e:  # a series may lack what de-identification left out

@@ -70,11 +70,13 @@ def track(
     if not files.objects:
         least = f" of at least {min_size:g} {unit_of_size(space)}" if min_size else ""
         asked = f" with the code {code}" if code is not None else ""
-        problem = f"no object{least}{asked} in any of the {files.dates} masks of {', '.join(map(str, paths[:2]))}"
+        where = f" of {', '.join(map(str, paths[:2]))}" if space.unit == "m" else ""  # names of files may name a patient
+        problem = f"no object{least}{asked} in any of the {files.dates} masks{where}"
         remedy = "look at the files, lower --min-size or name another --code"
         raise RequestError(f"{problem}; an object is any pixel that is neither 0 nor nodata: {remedy}")
     folder = Path(out) if out is not None else owner / "track" if owner else Path("runs/track")
-    of = drawn.frames.run.name if drawn.frames else Path(paths[0]).name if len(paths) == 1 else f"{len(paths)} masks"
+    is_place = len(paths) == 1 and space.unit == "m"  # names of other files may name a patient
+    of = drawn.frames.run.name if drawn.frames else Path(paths[0]).name if is_place else counted(files.dates, "mask")
     tables, written = files.write(folder, f"Objects of {of}")
     remove_stale(folder, (TRACK_VOLUMES, VIEWER, KEY_IMAGES, INDEX))
     if (volumes := volumes_of(drawn.masks)) is not None:

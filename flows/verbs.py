@@ -1,6 +1,7 @@
 """What the larger commands do, without the command line: each returns an exit code and prints its result; and a cube in words."""
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,12 @@ def init(folder: Path, name: str | None, task: str, output: Path | None, as_json
 
 
 def default_name(folder: Path) -> str:
+    """The name of the folder or file; of volumes and clips, whose names may name a patient, one at random."""
+    from pipelines.sources.frame_proposal import kind_of_frames
+    from pipelines.sources.volume_proposal import kind_of
+
+    if kind_of(folder) or kind_of_frames(folder) == "video":
+        return f"series-{secrets.token_hex(3)}"
     stem = folder.resolve().stem if folder.is_file() else folder.resolve().name
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem).strip("-_.")
     return kept or "run"

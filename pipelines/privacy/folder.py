@@ -1,24 +1,27 @@
-"""A de-identified copy of a folder of DICOM files, and the manifest of what was done to each element."""
+"""A de-identified copy of a folder of DICOM, NIfTI and video files, and the manifest of what was done to each element."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingInput, RequestError, RunBusy
-from pipelines.files import Held, exclusive_owner, naming_full_disk, write_bytes, write_text
+from pipelines.files import Held, exclusive_owner, is_full, naming_full_disk, write_bytes, write_text
 from pipelines.privacy.file import CleanFile, deidentify_bytes, is_dicom, is_without_preamble, require_pydicom
+from pipelines.privacy.other_kinds import KindsOf, OtherKind, none_other
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.progress import Progress
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
+UNFINISHED = ".unfinished"  # is there while a copy is made, and after one that was interrupted
 QUARANTINED = ("burned-in", "mask-outside", "no-ocr", "overlay")
 Record = dict[str, Any]
 
@@ -33,7 +36,7 @@ class Manifest:
     copied: int = 0
     unchanged: int = 0
     duplicates: int = 0
-    no_dicom: int = 0
+    other: int = 0  # files of no kind that is copied
     gone: int = 0  # copies whose original is not there any more
     claimed: int = 0  # originals that say that the identity is removed, and hold elements that had to be removed
     refused: list[PrivacyRefusal] = field(default_factory=list)
@@ -51,41 +54,63 @@ class Manifest:
         self.claimed += clean.claimed and any(action in ("removed", "pseudonym") for *_, action in clean.done)
 
 
-def deidentify_folder(source: Path, target: Path, settings: PrivacySettings, progress: Progress | None = None) -> Manifest:
-    """Writes a de-identified copy of all DICOM images below `source` to `target`, and `target/manifest.jsonl`.
+def deidentify_folder(
+    source: Path,
+    target: Path,
+    settings: PrivacySettings,
+    progress: Progress | None = None,
+    kinds: KindsOf = none_other,
+    *,
+    with_dicom: bool = True,
+) -> Manifest:
+    """Writes a de-identified copy of all DICOM images, and files of other kinds, below `source` to `target`, and a manifest.
 
     `source` may also be one file, or a DICOMDIR, which stands for its folder.
 
     Copies are `PSEUDONYM/SERIES/INSTANCE.dcm`. A file is there as a whole or not at all; one whose original and settings did not
-    change is not written again; a copy of a file that is refused now is removed. Interrupted, it goes on where it was.
+    change is not written again; a copy of a file that is refused now is removed. Interrupted, it goes on where it was; until
+    then `target/.unfinished` is there.
 
-    Raises MissingInput, RequestError if the folders are within each other, RunBusy if another process writes the same copy, and
-    StorageFull.
+    Raises MissingInput, RequestError if the folders are within each other or nothing can be written, RunBusy if another process
+    writes the same copy, and StorageFull.
     """
-    require_pydicom()
+    if with_dicom:
+        require_pydicom()
     source, target = _require_apart(source, target)
-    target.mkdir(parents=True, exist_ok=True)
     try:
+        target.mkdir(parents=True, exist_ok=True)
         with exclusive_owner(target / ".lock", target / ".owner"):
-            return _Copying(source, target, settings).run(progress)
+            return _Copying(source, target, settings, kinds, with_dicom).run(progress)
+    except OSError as e:
+        if is_full(e):
+            raise
+        raise RequestError(f"the copy {target} cannot be written: {e.strerror}; name another place") from None
     except Held as e:
         raise RunBusy(f"{target} is being written by {e}; try again when it is done") from e
 
 
-def audit_folder(source: Path, settings: PrivacySettings, progress: Progress | None = None) -> Manifest:
-    """What `deidentify_folder` would do, without writing anything. Raises MissingInput."""
+def audit_folder(
+    source: Path, settings: PrivacySettings, progress: Progress | None = None, kinds: KindsOf = none_other
+) -> Manifest:
+    """What `deidentify_folder` would do; nothing is left of it. Raises MissingInput."""
     require_pydicom()
-    source, paths = _files_of(source)
-    manifest = Manifest()
+    source = source.absolute()
+    given, (source, paths) = source, _files_of(source)
+    manifest, others = Manifest(), _kinds_by_path(kinds(given, paths, settings), paths)
+    parts = _parts(others)
     for number, path in enumerate(paths):
         name = path.relative_to(source).as_posix()
         file_id = settings.key.name("file", name)
         try:
-            data = _content(path, file_id)
-            if data is None:
-                manifest.no_dicom += 1
-                continue
-            manifest.add(deidentify_bytes(data, file_id, settings))
+            if kind := others.get(path):
+                with tempfile.TemporaryDirectory() as draft:
+                    manifest.elements.update(kind.copy(path, file_id, Path(draft), settings).done)
+            else:
+                data = _content(path, file_id)
+                if data is None:
+                    manifest.other += path not in parts
+                    continue
+                manifest.add(deidentify_bytes(data, file_id, settings))
             manifest.copied += 1
         except PrivacyRefusal as e:
             manifest.refused.append(e)
@@ -106,7 +131,7 @@ def _files_of(source: Path) -> tuple[Path, list[Path]]:
     if source.is_dir():
         return source, sorted(list_files(source))
     if not source.is_file():
-        raise MissingInput(f"no file or folder at {source}; name the folder of the DICOM files")
+        raise MissingInput("there is no file or folder where the originals should be; name their folder, or one file")
     if source.name.upper() == "DICOMDIR":
         return source.parent, sorted(list_files(source.parent))
     return source.parent, [source]
@@ -116,10 +141,20 @@ def _require_apart(source: Path, target: Path) -> tuple[Path, Path]:
     root, _ = _files_of(source)
     one, other = root.resolve(), target.resolve()
     if one == other or other in one.parents or (one in other.parents and source.is_dir()):
-        raise RequestError(f"the copy {target} and its originals {source} are within each other; name a folder beside them")
+        raise RequestError(f"the copy {target} and its originals are within each other; name a folder beside them")
     if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists() and not (target / ".lock").exists():
         raise RequestError(f"{target} holds files that are not of a de-identified copy; name a new folder")
     return source.resolve(), target
+
+
+def _kinds_by_path(kinds: Sequence[OtherKind], paths: Sequence[Path]) -> dict[Path, OtherKind]:
+    """The kind of every file that is no DICOM and is copied all the same."""
+    return {path: kind for kind in reversed(kinds) for path in paths if kind.takes(path)}
+
+
+def _parts(kinds: Mapping[Path, OtherKind]) -> set[Path]:
+    """All files that copies are made from, sidecars among them."""
+    return {part for path, kind in kinds.items() for part in kind.parts(path)}
 
 
 def _content(path: Path, file_id: str) -> bytes | None:
@@ -140,14 +175,17 @@ def _content(path: Path, file_id: str) -> bytes | None:
 class _Copying:
     """One pass over a folder: what the manifest of the last one says, and what this one adds to it."""
 
-    def __init__(self, source: Path, target: Path, settings: PrivacySettings):
+    def __init__(self, source: Path, target: Path, settings: PrivacySettings, kinds: KindsOf, with_dicom: bool):
         (self.source, self.paths), self.target, self.settings = _files_of(source), target, settings
+        self.kinds, self.with_dicom = _kinds_by_path(kinds(source, self.paths, settings), self.paths), with_dicom
+        self.parts = _parts(self.kinds)
         self.digest, self.manifest = settings.digest(), Manifest()
         self.before = {record["file"]: record for record in read_manifest(target)}
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
         self.now: dict[str, Record] = {}
 
     def run(self, progress: Progress | None) -> Manifest:
+        (self.target / UNFINISHED).touch()
         with naming_full_disk(self.target), (self.target / MANIFEST).open("a", encoding="ascii") as journal:
             for number, path in enumerate(self.paths):
                 record = self._file(path)
@@ -156,35 +194,42 @@ class _Copying:
                     journal.flush()
                 if progress:
                     progress(number + 1, len(self.paths))
-        gone = {file_id: record for file_id, record in self.before.items() if file_id not in self.now}
+        gone = {file_id: {**record, "gone": True} for file_id, record in self.before.items() if file_id not in self.now}
         self.manifest.gone = sum(bool(record.get("target")) for record in gone.values())
         lines = [json.dumps(record) for _, record in sorted((gone | self.now).items())]
         write_text(self.target / MANIFEST, "".join(f"{line}\n" for line in lines))
+        (self.target / UNFINISHED).unlink()
         log.info("%d copied, %d unchanged, %d refused", self.manifest.copied, self.manifest.unchanged, len(self.manifest.refused))
         return self.manifest
 
     def _file(self, path: Path) -> Record | None:
-        """The new record of a file; None if the old one holds, and for files that are no DICOM."""
+        """The new record of a file; None if the old one holds, and for files that are not copied."""
         key, name = self.settings.key, path.relative_to(self.source).as_posix()
         file_id, state = key.name("file", name), ""
+        kind = self.kinds.get(path)
         try:
-            stat = path.stat()
-            state = key.name("state", f"{stat.st_size} {stat.st_mtime_ns}")  # keyed: the time of the file may be that of the scan
+            stats = [part.stat() for part in (kind.parts(path) if kind else (path,))]
+            text = " ".join([*(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats), kind.depends_on(path) if kind else ""])
+            state = key.name("state", text)  # keyed: the time of the file may be that of the scan
             if (old := self._unchanged(file_id, state)) is not None:
+                old.pop("gone", None)
                 self.now[file_id], self.manifest.names[file_id] = old, name
                 self._count_again(old)
                 return None
-            data = _content(path, file_id)
-            if data is None:
-                self.manifest.no_dicom += 1
+            data = _content(path, file_id) if self.with_dicom and kind is None else None
+            if data is None and kind is None:
+                self.manifest.other += path not in self.parts
                 return None
-            record = self._copy(deidentify_bytes(data, file_id, self.settings), file_id)
+            if kind is not None:
+                record = self._copy_other(kind, path, file_id)
+            elif data is not None:
+                record = self._copy(deidentify_bytes(data, file_id, self.settings), file_id)
         except PrivacyRefusal as e:
             self.manifest.refused.append(e)
             record = {"file": file_id, "status": "refused", "reason": e.reason, "detail": e.detail}
         except FileNotFoundError:
             return None  # removed since the folder was listed
-        self._remove_earlier(file_id, record.get("target"))
+        self._remove_earlier(file_id, {record.get("target"), *record.get("beside", ())})
         self.manifest.names[file_id] = name
         self.now[file_id] = {**record, "state": state, "settings": self.digest}
         return self.now[file_id]
@@ -196,7 +241,8 @@ class _Copying:
         if (target := old.get("target")) is None:
             return old
         path = self.target / target
-        return old if path.is_file() and path.stat().st_size == old["bytes"] else None
+        is_whole = path.is_file() and path.stat().st_size == old["bytes"]
+        return old if is_whole and all((self.target / one).is_file() for one in old.get("beside", ())) else None
 
     def _count_again(self, old: Record) -> None:
         if old["status"] == "refused":
@@ -223,12 +269,28 @@ class _Copying:
         elements = [[*what, count] for what, count in sorted(clean.done.items())]
         return {"file": file_id, "status": "copied", "target": clean.name, "bytes": len(clean.content), "elements": elements}
 
-    def _remove_earlier(self, file_id: str, target: str | None) -> None:
-        """Removes the copy that this file had before, if it has another one now, or none."""
-        earlier = self.before.get(file_id, {}).get("target")
-        if earlier and earlier != target and self.owners.get(earlier) == file_id:
-            (self.target / earlier).unlink(missing_ok=True)
-            del self.owners[earlier]
+    def _copy_other(self, kind: OtherKind, path: Path, file_id: str) -> Record:
+        """Writes the copy of a file that is no DICOM; its name is its own, so that no other can be there."""
+        copied = kind.copy(path, file_id, self.target, self.settings)
+        self.owners[copied.name] = file_id
+        self.manifest.elements.update(copied.done)
+        self.manifest.copied += 1
+        size, elements = (
+            (self.target / copied.name).stat().st_size,
+            [[*what, count] for what, count in sorted(copied.done.items())],
+        )
+        record = {"file": file_id, "status": "copied", "kind": kind.name, "target": copied.name, "bytes": size}
+        return {**record, "beside": list(copied.beside), "elements": elements}
+
+    def _remove_earlier(self, file_id: str, now: set[str | None]) -> None:
+        """Removes the copy that this file had before, and what was beside it, unless that is what it has now."""
+        before = self.before.get(file_id, {})
+        earlier = before.get("target")
+        if earlier and self.owners.get(earlier) == file_id:
+            for one in {earlier, *before.get("beside", ())} - now:
+                (self.target / one).unlink(missing_ok=True)
+            if earlier not in now:
+                del self.owners[earlier]
 
 
 def read_manifest(target: Path) -> Iterator[Record]:
@@ -239,3 +301,10 @@ def read_manifest(target: Path) -> Iterator[Record]:
             yield json.loads(line)
         except ValueError:
             continue
+
+
+def clip_in(target: Path) -> Path:
+    """The one video of a copy whose original is still there; the copy itself if there is none, or are several."""
+    latest = {record["file"]: record for record in read_manifest(target)}.values()
+    clips = [one["target"] for one in latest if one.get("kind") == "video" and one.get("target") and "gone" not in one]
+    return target / clips[0] if len(clips) == 1 else target

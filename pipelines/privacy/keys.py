@@ -75,8 +75,12 @@ def load_key(path: Path, *, create: bool = True) -> Key:
 
     Raises MissingInput if there is none and `create` is false, RequestError for a file that others may read or that is no key.
     """
-    if create and not path.exists():
-        _create(path)
+    try:
+        if create and not path.exists():
+            _create(path)
+    except OSError as e:
+        remedy = "name another place (privacy.key_file, --key)"
+        raise RequestError(f"no privacy key can be made at {path}: {e.strerror}; {remedy}") from e
     try:
         text, mode = path.read_text(encoding="ascii"), stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:

@@ -25,6 +25,8 @@ OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 FLOAT_PIXELS = {"FloatPixelData": 4, "DoubleFloatPixelData": 8}
 MOST_DECODED_BYTES = 4 << 30
 OCR_LETTERS = 4  # so many letters or digits in a frame are text
+OCR_SURE = 50  # of 100, how sure tesseract is of a word
+OCR_PX = 960  # smaller frames are enlarged
 
 
 def suspected_text(source: Dataset) -> str | None:
@@ -206,22 +208,52 @@ def _clean_frames(source: Dataset, cleaned: Dataset, tables: list[bytes], cleani
 
 
 def check_ocr(cleaned: Dataset, cleaning: Cleaning) -> None:
-    """Raises PrivacyRefusal if `tesseract` reads text in the first, middle or last frame; what it reads is not shown."""
-    from PIL import Image
+    """Raises PrivacyRefusal if text is read in the first, middle or last frame; what is read is not shown."""
+    try:
+        require_no_text([frame for _, frame in first_middle_last(decode(cleaned, cleaning))])
+    except PrivacyRefusal as e:
+        raise cleaning.refuse(e.reason, e.detail) from None
 
+
+def first_middle_last(frames: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """(number, frame) of up to three frames along the first axis."""
+    return [(index, frames[index]) for index in sorted({0, len(frames) // 2, len(frames) - 1})]
+
+
+def require_no_text(frames: Iterable[np.ndarray]) -> None:
+    """Raises PrivacyRefusal if `tesseract` reads text in one of the frames (row, column[, RGB]), or is not installed.
+
+    Small frames are enlarged: it misses letters of 8 pixels otherwise. Words of which it is not sure do not count.
+    """
     program = shutil.which("tesseract")
     if program is None:
-        raise cleaning.refuse("no-ocr", "privacy.ocr needs the program `tesseract`; install it, or take privacy.ocr out")
-    frames = decode(cleaned, cleaning)
-    for index in sorted({0, len(frames) // 2, len(frames) - 1}):
-        frame = frames[index].astype(np.float64)
-        low, high = float(frame.min()), float(frame.max())
-        picture = io.BytesIO()
-        Image.fromarray(np.uint8((frame - low) * (255 / max(high - low, 1e-9)))).save(picture, "PNG")
+        problem = "privacy.ocr needs the program `tesseract`; install it, or take privacy.ocr out"
+        raise PrivacyRefusal("image", "no-ocr", problem)
+    for frame in frames:
         try:
-            command = [program, "stdin", "stdout", "--psm", "11"]
-            done = subprocess.run(command, input=picture.getvalue(), capture_output=True, timeout=120, check=True)
+            command = [program, "stdin", "stdout", "--psm", "11", "tsv"]
+            done = subprocess.run(command, input=_picture(frame), capture_output=True, timeout=120, check=True)
         except (OSError, subprocess.SubprocessError):
-            raise cleaning.refuse("no-ocr", "`tesseract` failed on a frame") from None
-        if sum(letter.isalnum() for letter in done.stdout.decode("utf-8", "replace")) >= OCR_LETTERS:
-            raise cleaning.refuse("burned-in", "tesseract reads text in it; name a rectangle in privacy.masks")
+            raise PrivacyRefusal("image", "no-ocr", "`tesseract` failed on a frame") from None
+        if sum(map(len, _words(done.stdout.decode("utf-8", "replace")))) >= OCR_LETTERS:
+            raise PrivacyRefusal("image", "burned-in", "tesseract reads text in it; name a rectangle in privacy.masks")
+
+
+def _picture(frame: np.ndarray) -> bytes:
+    """The frame as PNG, stretched to 8 bits, its longer side at least about OCR_PX."""
+    from PIL import Image
+
+    values = frame.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    image = Image.fromarray(np.uint8((values - low) * (255 / max(high - low, 1e-9))))
+    times = max(1, round(OCR_PX / max(image.size)))
+    png = io.BytesIO()
+    image.resize((times * image.width, times * image.height), Image.Resampling.LANCZOS).save(png, "PNG")
+    return png.getvalue()
+
+
+def _words(table: str) -> list[str]:
+    """Letters and digits of the words that tesseract is sure of, from its table; single ones are noise."""
+    rows = [line.split("\t") for line in table.splitlines()[1:]]
+    sure = ["".join(filter(str.isalnum, row[11])) for row in rows if len(row) == 12 and float(row[10]) >= OCR_SURE]
+    return [word for word in sure if len(word) > 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import threading
 import zlib
@@ -19,14 +18,11 @@ from pipelines.calendar import UNKNOWN_ORIGIN
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
-from pipelines.sources.dates import parse_date
-from pipelines.sources.file_names import FilePattern, natural_key
 from pipelines.sources.nifti_header import SUFFIXES, AffineChoice, NiftiHeader, open_nifti, read_nifti_header
+from pipelines.sources.nifti_names import dates_in, files_of, numbers_in, only_file
 from pipelines.sources.source import Listing, Resampling
 from pipelines.sources.volumes import completed_band, require_grid, scene_of, stored_bytes
 
-DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
-NUMBER_IN_NAME = re.compile(r"(\d+)(?=\D*$)")
 UNDATED = "no file states a date: times are seconds since the first frame"
 BLOCK = 1 << 22
 
@@ -103,12 +99,13 @@ class NiftiSource:
     @cached_property
     def _volumes(self) -> Volumes:
         """Raises RequestError where nothing can be read."""
-        if self.path.is_dir():
+        path = only_file(self.path)
+        if path.is_dir():
             return _folder(self)
-        if not self.path.is_file():
-            raise RequestError(f"no such file or folder: {self.path}")
+        if not path.is_file():
+            raise RequestError("no such file or folder as source.path names")
         try:
-            header = read_nifti_header(self.path, "the file", self.affine, self.frame_time)
+            header = read_nifti_header(path, "the file", self.affine, self.frame_time)
         except SceneRefused as e:
             raise RequestError(f"the NIfTI file cannot be read, {e.reason}: {e.detail}") from e
         _check_b_values(self.path, header)
@@ -116,7 +113,7 @@ class NiftiSource:
         moments = tuple(UNKNOWN_ORIGIN + np.timedelta64(round(step * t * 1e9), "ns") for t in range(header.frames))
         places = tuple((0, t) for t in range(header.frames))
         notes = (*header.notes, UNDATED if header.frames > 1 else "no file states a date: the time is unknown")
-        return Volumes((self.path,), (header,), moments, places, _band(self.requested, header), notes, ())
+        return Volumes((path,), (header,), moments, places, _band(self.requested, header), notes, ())
 
 
 def _check_b_values(path: Path, header: NiftiHeader) -> None:
@@ -136,15 +133,9 @@ def _band(asked: Band, header: NiftiHeader) -> Band:
 # ---------------------------------------------------------------- a folder of volumes
 
 
-def is_nifti(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
-
-
 def _folder(source: NiftiSource) -> Volumes:
     """The files of a folder in order of time. Those on another grid, or that cannot be read, are refused."""
-    paths = sorted(
-        filter(is_nifti, source.path.rglob("*")), key=lambda path: natural_key(path.relative_to(source.path).as_posix())
-    )
+    paths = files_of(source.path)
     if not paths:
         raise RequestError(f"{source.path} holds no NIfTI file ({' or '.join(SUFFIXES)})")
     files, notes = _dated(source, paths)
@@ -193,25 +184,16 @@ def _fits(one: NiftiHeader, other: NiftiHeader) -> bool:
 
 def _dated(source: NiftiSource, paths: list[Path]) -> tuple[list[tuple[Path, np.datetime64]], list[str]]:
     """(files with their moments, in order; notes). By `pattern`, by dates in the names, by numbers in the names."""
-    names = {path: path.relative_to(source.path).as_posix() for path in paths}
-    if source.pattern:
-        pattern = FilePattern(source.pattern)
-        parsed = {path: pattern.match(name) for path, name in names.items()}
-        dated = [(path, parse_date(found.date_text, pattern.date_format)) for path, found in parsed.items() if found]
-        known = [(path, date) for path, date in dated if date is not None]
-        if not known:
-            raise RequestError(f"source.pattern fits none of the {len(paths)} NIfTI files of the folder")
-        left = len(paths) - len(known)
-        return _in_order(known), [f"not used: {left} files that the pattern does not fit"] * bool(left)
-    in_name = {path: DATE_IN_NAME.search(name) for path, name in names.items()}
-    if all(in_name.values()):
-        dates = {path: np.datetime64(f"{found[1]}-{found[3]}-{found[4]}", "ns") for path, found in in_name.items() if found}
-        return _in_order(list(dates.items())), ["dates are those in the names of the files"]
+    names = {path.relative_to(source.path).as_posix(): path for path in paths}
+    if dates := dates_in(list(names), source.pattern):
+        left, dated = len(names) - len(dates), _in_order([(names[name], moment) for name, moment in dates.items()])
+        if source.pattern:
+            return dated, [f"not used: {left} files that the pattern does not fit"] * bool(left)
+        return dated, ["dates are those in the names of the files"]
     if len(paths) == 1:
         return [(paths[0], UNKNOWN_ORIGIN)], [UNDATED]
-    numbers = {path: NUMBER_IN_NAME.search(path.name.split(".")[0]) for path in paths}
-    order = {path: int(found[1]) for path, found in numbers.items() if found}
-    if len(order) < len(paths) or len(set(order.values())) < len(paths):
+    order = numbers_in(list(names))
+    if not order:
         remedy = "write source.pattern with {date:...}, or give every file a number of its own"
         raise RequestError(f"the names of the {len(paths)} NIfTI files of the folder have neither dates nor numbers: {remedy}")
     if source.frame_time is None:
@@ -219,7 +201,8 @@ def _dated(source: NiftiSource, paths: list[Path]) -> tuple[list[tuple[Path, np.
         raise RequestError(f"the names of the {len(paths)} NIfTI files of the folder have numbers and no dates: {remedy}")
     first = min(order.values())
     step = [
-        (path, UNKNOWN_ORIGIN + np.timedelta64(round((n - first) * source.frame_time * 1e9), "ns")) for path, n in order.items()
+        (names[name], UNKNOWN_ORIGIN + np.timedelta64(round((n - first) * source.frame_time * 1e9), "ns"))
+        for name, n in order.items()
     ]
     return _in_order(step), [UNDATED, f"files are ordered by the last number of their names, {source.frame_time:g} s apart"]
 

@@ -175,20 +175,27 @@ def clips_in(folder: Path) -> list[Path]:
     return sorted(one for one in folder.iterdir() if one.suffix.lower() in SUFFIXES and one.is_file() and one.name[0] != ".")
 
 
-def choose_clip(path: Path, wanted: str) -> Path:
-    """The file, or the clip of a folder that is asked for. Raises MissingInput, RequestError (several; they are listed)."""
+def choose_clip(path: Path, wanted: str, *, shows_names: bool = True) -> Path:
+    """The file, or the clip of a folder that is asked for, by its name or its place in their order (`#2`).
+
+    Raises MissingInput, RequestError (several; they are listed, without names of files if `shows_names` is false).
+    """
     if not path.exists():
-        raise MissingInput(f"no such file or folder: {path}")
+        raise MissingInput(f"no such file or folder: {path}" if shows_names else "no file or folder where source.path says")
     if path.is_file():
         return path
     clips = clips_in(path)
     if not clips:
-        raise MissingInput(f"{path} holds no video ({', '.join(SUFFIXES)})")
-    found = [one for one in clips if wanted in (one.name, one.stem)]
+        raise MissingInput(f"{path if shows_names else 'source.path'} holds no video ({', '.join(SUFFIXES)})")
+    found = [one for n, one in enumerate(clips, 1) if wanted in (one.name, one.stem, f"#{n}")]
     if len(found) == 1:
         return found[0]
     if not wanted and len(clips) == 1:
         return clips[0]
+    if not shows_names:
+        problem = "source.clip is none of them" if wanted else "they are not put one after the other"
+        remedy = "choose one by its place in the order of their names, for example source.clip: '#1'"
+        raise RequestError(f"source.path holds {len(clips)} clips, and {problem}: {remedy}")
     listed = "\n".join(f"  {describe_clip(one)}" for one in clips[:40]) + ("\n  ..." if len(clips) > 40 else "")
     problem = f"source.clip {wanted!r} is none of them" if wanted else "they are not put one after the other"
     remedy = f"choose one, for example source.clip: {clips[0].name}; each clip is a series, with a run of its own"

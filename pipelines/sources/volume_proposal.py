@@ -14,7 +14,8 @@ from pipelines.errors import RequestError
 from pipelines.scene import Band
 from pipelines.sources.dicom import DicomSource, list_series
 from pipelines.sources.dicom_files import is_dicom
-from pipelines.sources.nifti import NiftiSource, is_nifti
+from pipelines.sources.nifti import NiftiSource
+from pipelines.sources.nifti_names import is_nifti
 from pipelines.sources.source import Listing
 
 FEWEST_TIMES = 4  # one step of context, one ahead: two to learn from, one each for validation and test

@@ -11,7 +11,8 @@ from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.scene import Band
 from pipelines.sources.file_names import natural_key
 from pipelines.sources.isolation import isolate
-from pipelines.sources.nifti import NiftiSource, is_nifti
+from pipelines.sources.nifti import NiftiSource
+from pipelines.sources.nifti_names import is_nifti
 from pipelines.sources.pictures import read_codes
 from pipelines.tracking.label_series import LabelSeries
 from pipelines.tracking.seg_files import find_seg, read_seg

@@ -10,8 +10,9 @@ import numpy as np
 from pipelines.calendar import is_elapsed
 from pipelines.errors import RequestError
 from pipelines.scene import Band
-from pipelines.sources.nifti import NiftiSource, is_nifti
+from pipelines.sources.nifti import NiftiSource
 from pipelines.sources.nifti_header import stated_frame_time
+from pipelines.sources.nifti_names import is_nifti
 from pipelines.tracking.mask_files import SUFFIXES, DatedMask
 
 MASK = Band("mask")

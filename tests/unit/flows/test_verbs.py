@@ -1,8 +1,12 @@
 """The text of `driftline info` and `driftline history`."""
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
-from flows.verbs import check_lines, history_lines, info_lines
+import pytest
+
+from flows.verbs import check_lines, default_name, history_lines, info_lines
 from pipelines.cube.history import Version
 
 RADAR = {
@@ -61,3 +65,10 @@ def test_a_check_of_the_server_says_what_it_leaves_behind():
     assert "2 deployments" in lines[0]
     assert "/x/runs/.prefect" in lines[2]
     assert "[" not in "".join(lines)
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("Doe_Jane.nii.gz", False), ("Doe_Jane.mp4", False), ("harvest.nc", True)])
+def test_runs_of_volumes_and_clips_are_not_named_after_the_file(name: str, is_kept: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    found = default_name(tmp_path / name)
+    assert found == "harvest" if is_kept else re.fullmatch("series-[0-9a-f]{6}", found)

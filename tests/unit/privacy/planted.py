@@ -1,21 +1,17 @@
-"""DICOM files with a value of its own, a canary, in every place that can hold one; and the search for canaries."""
+"""DICOM files with a value of its own, a canary, in every place that can hold one."""
 
 from __future__ import annotations
 
-import gzip
 import io
-import re
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-from numcodecs.zstd import Zstd
 from pydicom import config, dcmwrite
 from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import DataElement
@@ -105,13 +101,18 @@ def as_bytes(made: Dataset, preamble: bytes = bytes(128)) -> bytes:
     return buffer.getvalue()
 
 
-def plant_everywhere(made: Dataset, canaries: Canaries) -> None:
-    """Adds an element with a canary for every tag of table E.1-1 and of the data dictionary, nested and private ones too."""
+def plant_everywhere(made: Dataset, canaries: Canaries, without: tuple[str, ...] = ()) -> None:
+    """Adds an element with a canary for every tag of table E.1-1 and of the data dictionary, nested and private ones too.
+
+    without: VRs, of elements by which files belong together.
+    """
     for tag in sorted(set(tables.profile()) | set(DicomDictionary)):
         if tag in STRUCTURE or tag >> 16 in (0x0000, 0x0002) or tag & 0xFFFF == 0:
             continue
         vr = (known_vr(tag) or ("LO",))[0]
         is_listed = tag in tables.profile()
+        if vr in without:
+            continue
         if tag in made and tag not in (0x00080018, 0x00100010, 0x00100020, 0x0020000D, 0x0020000E):
             continue
         if vr == "SQ":
@@ -204,40 +205,33 @@ def secondary_capture(canaries: Canaries) -> Dataset:
     return made
 
 
-# ---------------------------------------------------------------- the search
+def plant_around(made: Dataset, canaries: Canaries) -> None:
+    """Canaries in the file meta information, behind the pixels, in an icon and as an embedded document."""
+    meta = made.file_meta
+    meta.SourceApplicationEntityTitle = meta.SendingApplicationEntityTitle = canaries.text()
+    meta.ImplementationVersionName, meta.ReceivingApplicationEntityTitle = canaries.text(), canaries.text()
+    meta.PrivateInformationCreatorUID, meta.PrivateInformation = canaries.value("UI"), canaries.text().encode()
+    made["PixelData"].value += canaries.text().encode() + b"\0"
+    icon = Dataset()
+    icon.Rows, icon.Columns, icon.PatientComments = 4, 3, canaries.text()
+    icon.add(DataElement(0x7FE00010, "OB", canaries.text().encode() + b"\0"))
+    made.add(DataElement(0x00880200, "SQ", [icon]))
+    made.add(DataElement(0x00420011, "OB", b"%PDF-1.4 " + canaries.text().encode() + b"\0" * 2))
 
 
-def forms_of(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, and what is compressed in it."""
-    data = path.read_bytes()
-    yield data
-    if data[:2] == b"\x1f\x8b":
-        yield gzip.decompress(data)
-    for at in [match.start() for match in re.finditer(rb"\x78[\x01\x9c\xda]", data)][:50]:
-        try:
-            yield zlib.decompressobj().decompress(data[at:])
-        except zlib.error:
-            continue
-    at = -1
-    while (at := data.find(b"\x28\xb5\x2f\xfd", at + 1)) >= 0:  # Zstandard: metadata and chunks of cubes
-        for end in (len(data), len(data) - 4):  # a chunk ends in a checksum
-            with suppress(RuntimeError):
-                yield Zstd().decode(data[at:end])
-
-
-def found_in(canaries: Canaries, texts: list[str], folders: list[Path]) -> dict[str, str]:
-    """Canary -> where it is: in texts, or in names or bytes of files, as UTF-8, Latin-1 or UTF-16."""
-    places = {"texts": "\n".join(texts).encode()}
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            places[f"name of {path.name}"] = str(path.relative_to(folder)).encode()
-            if path.is_file():
-                for number, data in enumerate(forms_of(path)):
-                    places[f"{path.relative_to(folder)} ({number})"] = data
-    found = {}
-    for where, data in places.items():
-        words = set(re.findall(rb"CANARY\d{5}", data)) | set(re.findall(rb"CANARY\d{5}", data.replace(b"\0", b"")))
-        words |= set(re.findall(rb"\d{8,}", data)) | set(re.findall(rb"1\.2\.987\.\d+", data))
-        words |= {word[:8] for word in words if word.isdigit()}
-        found.update(dict.fromkeys(set(canaries.planted) & {word.decode() for word in words}, where))
-    return found
+def others_beside(folder: Path, canaries: Canaries) -> None:
+    """Files that are refused, or no images, with canaries in names and content: a DICOMDIR, a report, a PDF, damaged ones."""
+    whole = as_bytes(image(patient=canaries.text(), instance="1.2.3.70"))
+    (folder / f"cut {canaries.text()}.dcm").write_bytes(whole[:-40])
+    for number, sop_class in enumerate(
+        ("1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.104.1", "1.2.840.10008.1.3.10")
+    ):
+        other = image(patient=canaries.text(), instance=f"1.2.3.7{number + 1}")
+        other.SOPClassUID = sop_class
+        record = small_item(canaries)
+        record.PatientName, record.ReferencedFileID = canaries.text(), [canaries.text(), canaries.text()]
+        other.add(DataElement(0x00041220, "SQ", [record]))
+        other.add(DataElement(0x00420011, "OB", canaries.text().encode() + b"\0"))
+        name = "DICOMDIR" if sop_class.endswith(".1.3.10") else f"other {canaries.text()}.dcm"
+        (folder / name).write_bytes(as_bytes(other))
+    (folder / f"{canaries.text()}.txt").write_text(canaries.text())

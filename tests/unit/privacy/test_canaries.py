@@ -30,11 +30,12 @@ from tests.unit.privacy.planted import (
     any_values,
     as_bytes,
     csa_header,
-    found_in,
     image,
+    plant_around,
     plant_everywhere,
     secondary_capture,
 )
+from tests.unit.privacy.searching import found_in
 
 OVERLAY_IN_PIXELS = 0xF000
 
@@ -44,12 +45,8 @@ def planted_folder(folder: Path, canaries: Canaries) -> None:
     full = image(patient=canaries.text())
     full.BurnedInAnnotation = "NO"
     with any_values():
+        plant_around(full, canaries)
         plant_everywhere(full, canaries)
-    full.file_meta.SourceApplicationEntityTitle = canaries.text()
-    full.file_meta.ImplementationVersionName = canaries.text()
-    full.file_meta.PrivateInformationCreatorUID = canaries.value("UI")
-    full.file_meta.PrivateInformation = canaries.text().encode()
-    full["PixelData"].value += canaries.text().encode() + b"\0"
     below = folder / canaries.text() / canaries.text()
     below.mkdir(parents=True)
     preamble = canaries.text().encode().ljust(128, b" ")

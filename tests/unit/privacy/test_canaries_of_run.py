@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,16 @@ import yaml
 pytest.importorskip("highdicom")
 pytest.importorskip("torch")
 
-from numcodecs.zstd import Zstd
 from pydicom.dataset import Dataset
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
+from flows.artifacts import overview_markdown
 from flows.cli import app
+from flows.task import open_invocation
 from pipelines.cube.store import open_cube
-from tests.unit.privacy.planted import Canaries, any_values, as_bytes, found_in, image, plant_everywhere
+from tests.unit.privacy.conftest import Left
+from tests.unit.privacy.planted import Canaries, any_values, as_bytes, image, others_beside, plant_around, plant_everywhere
 
 pytestmark = pytest.mark.slow
 
@@ -45,17 +46,13 @@ def planted_folder(folder: Path, canaries: Canaries) -> None:
     folder.mkdir(parents=True)
     clip = made_clip(canaries.text())
     with any_values():
+        plant_around(clip, canaries)
         plant_everywhere(clip, canaries)
     for keyword in UNREADABLE:
         if keyword in clip:
             delattr(clip, keyword)
     (folder / f"{canaries.text()}.dcm").write_bytes(as_bytes(clip, canaries.text().encode().ljust(128, b" ")))
-    whole = as_bytes(image(patient=canaries.text(), instance="1.2.3.70"))
-    (folder / f"cut {canaries.text()}.dcm").write_bytes(whole[:-40])
-    report = image(patient=canaries.text(), instance="1.2.3.71")
-    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
-    (folder / f"report {canaries.text()}.dcm").write_bytes(as_bytes(report))
-    (folder / f"{canaries.text()}.txt").write_text(canaries.text())
+    others_beside(folder, canaries)
 
 
 def config_of(source: Path, key: Path) -> dict[str, object]:
@@ -73,56 +70,37 @@ def config_of(source: Path, key: Path) -> dict[str, object]:
     }
 
 
-def test_no_planted_value_is_left_by_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    left = tmp_path / "left"
-    left.mkdir()
-    monkeypatch.chdir(left)
-    monkeypatch.setenv("TMPDIR", str(left))
-    monkeypatch.setenv("PREFECT_API_URL", "")
-    canaries = Canaries()
-    originals = tmp_path / canaries.text() / canaries.text()
+def test_no_planted_value_is_left_by_a_run(left: Left) -> None:
+    canaries = left.canaries
+    originals = left.root / canaries.text() / canaries.text()
     planted_folder(originals, canaries)
     assert len(set(canaries.planted)) == len(canaries.planted) > 1000
-    config = tmp_path / "echo.yaml"
-    config.write_text(yaml.safe_dump(config_of(originals, tmp_path / "study.key")))
-    caplog.clear()
-    recwarn.clear()
-    outputs: list[str] = []
-
-    def call(*arguments: str) -> int:
-        result = CliRunner().invoke(app, list(arguments))
-        outputs.extend([result.stdout, result.stderr])
-        return result.exit_code
-
-    assert call("run", str(config)) == 0, outputs
+    config = left.path.parent / "echo.yaml"
+    config.write_text(yaml.safe_dump(config_of(originals, left.key)))
+    left.forget()
+    assert left.call("run", config) == 0, left.outputs
     np.save(originals / "masks.npy", np.pad(np.ones((FRAMES, 9, 9), np.uint8), ((0, 0), (9, 30), (9, 30))))
-    assert call("track", str(originals / "masks.npy"), "--run", "runs/echo") == 0, outputs
-    assert call("report", str(config)) == 0, outputs
-    assert call("info", "runs/echo/cube") == 0, outputs
-    assert call("ingest", str(config), "--set", "source.series=7") == 2  # there is one series
-    logged = [record.getMessage() + str(record.exc_info) for record in caplog.records] + [str(one.message) for one in recwarn]
+    assert left.call("track", originals / "masks.npy", "--run", "runs/echo") == 0, left.outputs
+    assert left.call("report", config) == 0, left.outputs
+    assert left.call("info", "runs/echo/cube") == 0, left.outputs
+    assert left.call("ingest", config, "--set", "source.series=7") == 2  # there is one series
     cube = open_cube("runs/echo/cube")
     stored = [json.dumps(cube.attrs, default=str), *(str(cube[name].values) for name in ("scene_id", "source", "time"))]
-    assert found_in(canaries, [*outputs, *logged, *stored], [left]) == {}
-    (left / "runs/echo/planted.zst").write_bytes(Zstd().encode(canaries.text().encode()))
-    assert len(found_in(canaries, [], [left])) == 1  # the search looks into what is compressed
+    assert left.found(*stored, overview_markdown(open_invocation(str(config), []), "done")) == {}
     for name in (
         "report.html",
-        "track/seg/seg.dcm",
         "summary.json",
         "products/index.json",
         "model/model.json",
         "steps.jsonl",
         "config.yaml",
+        "track/seg/seg.dcm",
     ):
-        assert (left / "runs/echo" / name).is_file()
+        assert (left.path / "runs/echo" / name).is_file()
     assert cube.attrs["driftline_privacy"] == "read from a de-identified copy"
     assert "path" not in json.loads(cube.attrs["driftline_config"])["source"]
-    assert call("run", "runs/echo/config.yaml") == 0, outputs  # what the run leaves can be run again, without the originals
-    assert "unchanged (nothing new)" in "".join(outputs[-2:])
+    assert left.call("run", "runs/echo/config.yaml") == 0, left.outputs  # what the run leaves can be run again, without originals
+    assert "unchanged (nothing new)" in "".join(left.outputs[-3:])
 
 
 def test_a_run_on_originals_says_so_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

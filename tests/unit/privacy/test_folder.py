@@ -23,8 +23,9 @@ from pipelines.files import exclusive_owner
 from pipelines.privacy import folder as folders
 from pipelines.privacy.folder import MANIFEST, deidentify_folder, read_manifest
 from pipelines.privacy.keys import Key, load_key
-from pipelines.privacy.media import clean_nifti, clean_video
+from pipelines.privacy.nifti import clean_nifti
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
+from pipelines.privacy.video import clean_video
 from tests.unit.privacy.planted import as_bytes, image
 
 SETTINGS = PrivacySettings(Key(bytes(range(32))))
@@ -50,7 +51,7 @@ def test_a_second_time_writes_nothing_and_a_change_is_seen(scans: Path, tmp_path
     first = deidentify_folder(scans, target, SETTINGS)
     before, written = copies(target), {path: path.stat().st_mtime_ns for path in target.rglob("*.dcm")}
     second = deidentify_folder(scans, target, SETTINGS)
-    assert (first.copied, first.no_dicom, second.copied, second.unchanged, len(before)) == (3, 1, 0, 3, 3)
+    assert (first.copied, first.other, second.copied, second.unchanged, len(before)) == (3, 1, 0, 3, 3)
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*.dcm")} == written
     (scans / "Doe0.dcm").write_bytes(as_bytes(image(instance="1.2.3.40")))
     (scans / "Doe1.dcm").write_bytes(b"no DICOM")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 pytest.importorskip("pydicom")
 
+from PIL import Image, ImageDraw, ImageFont
 from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, UltrasoundMultiFrameImageStorage
@@ -197,17 +200,29 @@ def test_text_in_the_picture_is_masked_or_stated_to_be_none() -> None:
     assert "113101" in [item.CodeValue for item in masked.DeidentificationMethodCodeSequence]
 
 
-def test_ocr_keeps_back_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ocr_keeps_back_what_it_is_sure_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "tesseract"
-    program.write_text('#!/bin/sh\ncat > /dev/null\necho "$READS"\n')
+    program.write_text('#!/bin/sh\ncat > /dev/null\nprintf "head\\n$READS"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setenv("READS", " . ")
-    assert clean(image(), ocr=True).Rows == 8
-    monkeypatch.setenv("READS", "JANE DOE")
-    assert refusal(image(), ocr=True) == "burned-in"
+    for read, is_text in ((".", False), ("JANE", True), ("J A N E", False)):
+        rows = [f"5\\t1\\t1\\t1\\t1\\t1\\t0\\t0\\t9\\t9\\t{90 if is_text else 40}\\t{word}" for word in read.split()]
+        monkeypatch.setenv("READS", "\\n".join(rows) + "\\n")
+        assert (refusal(image(), ocr=True) == "burned-in") if is_text else clean(image(), ocr=True).Rows == 8
     monkeypatch.setenv("PATH", "")
     assert refusal(image(), ocr=True) == "no-ocr"
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed (Debian: tesseract-ocr)")
+def test_tesseract_reads_small_letters_in_a_real_clip_and_none_under_masks() -> None:
+    masks = (Mask((0, 36), (0, 40)), Mask((0, 240), (284, 320)), Mask((226, 240), (0, 320)))  # of configs/demo-medical.yaml
+    echo = dcmread(str(get_testdata_file("examples_ybr_color.dcm")))
+    assert refusal(echo, burned_in="checked", ocr=True) == "burned-in"
+    masked = clean(echo, masks=masks, ocr=True)
+    picture = Image.fromarray(masked.pixel_array[0])
+    ImageDraw.Draw(picture).text((3, 100), "DOE JANE 1970-03-14", fill="white", font=ImageFont.load_default(size=8))
+    masked.PixelData = np.stack([np.asarray(picture)] * int(masked.NumberOfFrames)).tobytes()
+    assert refusal(masked, burned_in="checked", ocr=True) == "burned-in"
 
 
 def test_compressed_frames_lose_text_and_keep_pixels() -> None:

@@ -15,7 +15,7 @@ from pipelines.scene import Band
 from pipelines.sources import video_frames
 from pipelines.sources.frame_mask import FrameMask
 from pipelines.sources.image_bands import ImageRequest
-from pipelines.sources.video import VideoSource
+from pipelines.sources.video import VideoSource, choose_clip
 
 pytest.importorskip("av")
 GREY = ImageRequest((Band("gray"),), ("gray",))
@@ -123,6 +123,10 @@ def test_several_clips_or_streams_are_listed_and_one_is_chosen(tmp_path: Path):
         VideoSource(tmp_path, GREY).list_scenes()
     listing = VideoSource(tmp_path, GREY, clip="a").list_scenes()
     assert (len(listing.scenes), listing.unused) == (4, ["b.mkv"])
+    assert VideoSource(tmp_path, GREY, clip="#1").list_scenes().scenes == listing.scenes
+    with pytest.raises(RequestError, match=r"source\.path holds 2 clips") as caught:
+        choose_clip(tmp_path, "", shows_names=False)
+    assert "a.avi" not in str(caught.value)
     with pytest.raises(RequestError, match=r"2 video streams; choose one: source\.stream: 0"):
         VideoSource(two, GREY).list_scenes()
     assert len(VideoSource(two, GREY, stream=1).list_scenes().scenes) == 5
