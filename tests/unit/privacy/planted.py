@@ -21,6 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, MRImageStorage
 
 from pipelines.privacy import tables
 from pipelines.privacy.clean import known_vr
+from pipelines.privacy.pixels import is_more_image
 
 TEXT = ("LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR", "CS")
 BYTES = ("OB", "OW", "UN", "OB or OW", "OF", "OD", "OL", "OV")
@@ -211,7 +212,10 @@ def plant_around(made: Dataset, canaries: Canaries) -> None:
     meta.SourceApplicationEntityTitle = meta.SendingApplicationEntityTitle = canaries.text()
     meta.ImplementationVersionName, meta.ReceivingApplicationEntityTitle = canaries.text(), canaries.text()
     meta.PrivateInformationCreatorUID, meta.PrivateInformation = canaries.value("UI"), canaries.text().encode()
-    made["PixelData"].value += canaries.text().encode() + b"\0"
+    behind = canaries.text().encode() + b"\0"
+    while is_more_image(made, behind):  # of whole rows, it would be refused
+        behind += b"\0"
+    made["PixelData"].value += behind
     icon = Dataset()
     icon.Rows, icon.Columns, icon.PatientComments = 4, 3, canaries.text()
     icon.add(DataElement(0x7FE00010, "OB", canaries.text().encode() + b"\0"))

@@ -125,7 +125,7 @@ def test_a_data_set_without_a_preamble_is_refused_by_name(scans: Path, tmp_path:
         (scans / name).write_bytes(part)
     manifest = deidentify_folder(scans, tmp_path / "copy", SETTINGS)
     assert [one.reason for one in manifest.refused] == ["no-preamble"] * 3
-    assert (manifest.copied, manifest.no_dicom) == (3, 1)
+    assert (manifest.copied, manifest.other) == (3, 1)
 
 
 def test_a_deflated_file_is_copied_unpacked(tmp_path: Path) -> None:
