@@ -1,10 +1,14 @@
-"""Ingest against a rasterio WarpedVRT thread pool that writes the same chunks: 24 COGs of 2048x2048 from two UTM zones.
+"""Ingest against a rasterio WarpedVRT thread pool that writes the same chunks: COGs of 2048x2048 from two UTM zones.
 
     python -m benchmarks.bench_ingest [--quick]
 
 Every run has a separate process; both kinds alternate, in changing order, for each resampling; ratios are medians over the
 rounds. The reference is plain: open, warp, write to Zarr, one scene per thread, without validation, mask, history or
 transaction. The pixels of both are compared. CPU seconds depend less on other load of the machine.
+
+Two counts of scenes: with few, what happens once (the process that decodes is started, the files are surveyed, the version is
+committed) has weight; many show the rate. A pause follows each deletion: for 5 s after it ext4 takes longer to create files,
+which would be counted for whoever comes next.
 """
 
 import argparse
@@ -16,7 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,13 @@ import numpy as np
 from benchmarks.criteria import verdict
 from benchmarks.measuring import cpu_seconds, run_measured
 
-SIZE_PX, SCENES, CHUNK_PX, RESOLUTION_M = 2048, 24, 256, 10.0
+SIZE_PX, CHUNK_PX, RESOLUTION_M = 2048, 256, 10.0
+FEW, MANY = 24, 96  # scenes; the second count links to the files of the first
 TARGET_CRS = "EPSG:32633"
 LEFT, TOP = 270_000.0, 5_420_000.0  # near 12 degrees east, where zones 32 and 33 meet
 MEMORY_LIMIT_GB = 0.35
 MEMORY_MB = 128  # cube.memory_mb: two scenes at once
+SETTLE_S = 6
 KINDS = ("driftline", "peer")
 WAYS = ("nearest", "bilinear")
 
@@ -44,7 +50,7 @@ def make_scenes(folder: Path) -> None:
     rng = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(rng.normal(size=(SIZE_PX, SIZE_PX)), 20)
     base = 1500 + 900 * smooth / np.abs(smooth).max()
-    for index in range(SCENES):
+    for index in range(FEW):
         crs, left, top = TARGET_CRS, LEFT, TOP
         if index % 2:
             crs = "EPSG:32632"
@@ -63,9 +69,20 @@ def make_scenes(folder: Path) -> None:
             "predictor": 2,
             "blocksize": 512,
         }
-        day = datetime.fromordinal(datetime(2024, 1, 1).toordinal() + 5 * index)
-        with rasterio.open(folder / f"scene_{day:%Y%m%d}_B04.tif", "w", **profile) as file:
+        with rasterio.open(_path(folder, index), "w", **profile) as file:
             file.write(image, 1)
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"scene_{datetime(2024, 1, 1) + timedelta(5 * index):%Y%m%d}_B04.tif"
+
+
+def link_scenes(folder: Path, scenes: Path, count: int) -> Path:
+    """A folder with the scenes, over and over until there are `count`."""
+    folder.mkdir()
+    for index in range(count):
+        os.link(_path(scenes, index % FEW), _path(folder, index))
+    return folder
 
 
 def run_driftline(scenes: Path, out: Path, resampling: Any) -> None:
@@ -79,8 +96,8 @@ def run_driftline(scenes: Path, out: Path, resampling: Any) -> None:
     source = FolderSource(path=scenes, pattern="scene_{date:%Y%m%d}_{band}.tif", requested=BandRequest((Band("B04"),)))
     settings = IngestSettings(chunk_px=CHUNK_PX, on_other_grid="reproject", memory_mb=MEMORY_MB, resampling=resampling)
     report = ingest(source, None, str(out / "cube"), grid, settings)
-    if len(report.added) != SCENES:
-        raise SystemExit(f"expected {SCENES} scenes in the cube, got {report}")
+    if len(report.added) != len(list(scenes.glob("*.tif"))):
+        raise SystemExit(f"expected all scenes in the cube, got {report}")
 
 
 def run_peer(scenes: Path, out: Path, resampling: str) -> None:
@@ -89,9 +106,10 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
     from rasterio.vrt import WarpedVRT
     from zarr.codecs import BloscCodec
 
+    paths = sorted(scenes.glob("*.tif"))
     image = zarr.create_array(
         out / "plain.zarr",
-        shape=(SCENES, 1, SIZE_PX, SIZE_PX),
+        shape=(len(paths), 1, SIZE_PX, SIZE_PX),
         chunks=(1, 1, CHUNK_PX, CHUNK_PX),
         dtype="uint16",
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2),
@@ -107,7 +125,7 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
             image[index] = warped.read()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(write_date, range(SCENES), sorted(scenes.glob("*.tif"))))
+        list(pool.map(write_date, range(len(paths)), paths))
 
 
 def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:
@@ -138,7 +156,7 @@ def differing_share(cube: Path, plain: Path) -> float:
     from pipelines.cube.store import open_cube
 
     ours, theirs = open_cube(str(cube))["image"], zarr.open_array(plain, mode="r")
-    return float(np.mean([np.mean(ours[index].values != np.asarray(theirs[index])) for index in range(SCENES)]))
+    return float(np.mean([np.mean(ours[index].values != np.asarray(theirs[index])) for index in range(ours.sizes["time"])]))
 
 
 def compare(scenes: Path, resampling: str, rounds: int) -> None:
@@ -151,6 +169,7 @@ def compare(scenes: Path, resampling: str, rounds: int) -> None:
             turns.append({kind: measure(kind, scenes, Path(folder) / kind, resampling) for kind in kinds})
             if share is None:
                 share = differing_share(Path(folder) / "driftline" / "cube", Path(folder) / "peer" / "plain.zarr")
+        time.sleep(SETTLE_S)
     print(f"\n{resampling:16}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}   medians of {rounds} rounds")
     for kind, name in zip(KINDS, ("driftline", "WarpedVRT pool"), strict=True):
         wall, cpu, peak = (statistics.median(turn[kind][key] for turn in turns) for key in ("seconds", "cpu_seconds", "peak_gb"))
@@ -173,13 +192,16 @@ def main() -> None:
         run_one(kind, Path(scenes), Path(out), resampling)
         return
     print(f"ingest, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()}-core {platform.machine()}, load {os.getloadavg()[0]:.1f}")
-    print(f"{SCENES} COGs of {SIZE_PX}x{SIZE_PX} uint16 from two zones, chunks of {CHUNK_PX}x{CHUNK_PX}")
-    with tempfile.TemporaryDirectory() as folder:
-        scenes_folder = Path(folder) / "scenes"
-        scenes_folder.mkdir()
-        make_scenes(scenes_folder)
-        for way in WAYS:
-            compare(scenes_folder, way, 2 if arguments.quick else 5)
+    print(f"COGs of {SIZE_PX}x{SIZE_PX} uint16 from two zones, chunks of {CHUNK_PX}x{CHUNK_PX}")
+    with tempfile.TemporaryDirectory() as temporary:
+        scenes = Path(temporary) / "scenes"
+        scenes.mkdir()
+        make_scenes(scenes)
+        for count in (FEW, MANY):
+            folder = link_scenes(Path(temporary) / f"scenes{count}", scenes, count)
+            print(f"\n{count} scenes")
+            for way in WAYS:
+                compare(folder, way, 2 if arguments.quick else 5)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pipelines.sources.source import DecodesFiles, OnOtherGrid, Resampling, Sour
 
 Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]  # image_BYX as stored, valid_YX, is_data_YX
 Result = TypeVar("Result")
-# how many times its own size a scene takes between file and chunks: read, resampled, encoded
+# how many times its own size a scene takes between file and cube: read and resampled, encoded, waiting to be written
 COPIES = 3
 RESAMPLE_IT = "set cube.on_other_grid: reproject to resample it"
 
