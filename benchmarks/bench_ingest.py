@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -128,13 +129,16 @@ def run_peer(scenes: Path, out: Path, resampling: str) -> None:
         list(pool.map(write_date, range(len(paths)), paths))
 
 
-def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:
-    """Seconds and peak memory of one run in a new process, without imports; the result stays in `out`."""
+def command_of(kind: str, scenes: Path, out: Path, resampling: str) -> list[str]:
     out.mkdir()
-    costs = run_measured([sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), str(out), resampling])
-    if costs.returncode:
-        raise SystemExit(f"{kind}: exit code {costs.returncode}")
-    return json.loads(costs.stdout.splitlines()[-1]) | {"peak_gb": costs.peak_gb}
+    return [sys.executable, "-m", "benchmarks.bench_ingest", "--one", kind, str(scenes), str(out), resampling]
+
+
+def measure(kind: str, scenes: Path, out: Path, resampling: str) -> dict[str, float]:
+    """Seconds of one run in a new process, without imports; the result stays in `out`."""
+    done = subprocess.run(command_of(kind, scenes, out, resampling), stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def run_one(kind: str, scenes: Path, out: Path, resampling: str) -> None:
@@ -162,23 +166,26 @@ def differing_share(cube: Path, plain: Path) -> float:
 def compare(scenes: Path, resampling: str, rounds: int) -> None:
     """Runs both kinds alternately and prints the table of one resampling."""
     turns: list[dict[str, dict[str, float]]] = []
-    share = None
+    share, peaks = None, dict[str, float]()
     for turn in range(rounds):
         with tempfile.TemporaryDirectory(dir=scenes.parent) as folder:
             kinds = KINDS if turn % 2 == 0 else KINDS[::-1]
             turns.append({kind: measure(kind, scenes, Path(folder) / kind, resampling) for kind in kinds})
             if share is None:
                 share = differing_share(Path(folder) / "driftline" / "cube", Path(folder) / "peer" / "plain.zarr")
+                # in a run of its own: to count shared pages takes a tenth of a core, more where there are more processes
+                commands = {kind: command_of(kind, scenes, Path(folder) / f"{kind}_again", resampling) for kind in KINDS}
+                peaks = {kind: run_measured(command).peak_gb for kind, command in commands.items()}
         time.sleep(SETTLE_S)
     print(f"\n{resampling:16}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}   medians of {rounds} rounds")
     for kind, name in zip(KINDS, ("driftline", "WarpedVRT pool"), strict=True):
-        wall, cpu, peak = (statistics.median(turn[kind][key] for turn in turns) for key in ("seconds", "cpu_seconds", "peak_gb"))
-        print(f"{name:16}{wall:8.2f}{cpu:8.2f}{peak:9.2f}")
+        wall, cpu = (statistics.median(turn[kind][key] for turn in turns) for key in ("seconds", "cpu_seconds"))
+        print(f"{name:16}{wall:8.2f}{cpu:8.2f}{peaks[kind]:9.2f}")
     for key, clock in (("cpu_seconds", "CPU"), ("seconds", "wall clock")):
         ratios = [turn["peer"][key] / turn["driftline"][key] for turn in turns]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         print(f"{verdict(f'speed against the pool, {clock}', statistics.median(ratios), at_least=1)}  ({spread})")
-    print(verdict("peak memory", max(turn["driftline"]["peak_gb"] for turn in turns), at_most=MEMORY_LIMIT_GB, unit=" GB"))
+    print(verdict("peak memory", peaks["driftline"], at_most=MEMORY_LIMIT_GB, unit=" GB"))
     print(f"pixels that differ from the pool's: {share:.2%}")
 
 
