@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
-import icechunk
 import numpy as np
-import zarr
 
 from pipelines.scene import Band, bands_from_json
+
+if TYPE_CHECKING:  # workers, which sample the pixels, need neither it nor zarr
+    import icechunk
 
 Figures = list[list[float]]  # per band [median, spread] of the usable pixels, as stored
 MOST_PX = 10_000  # of a scene; the median of so many is within 1 to 2 % of a standard deviation
@@ -49,6 +51,8 @@ def known_figures(repository: icechunk.Repository, branch: str) -> dict[str, Fig
 
 def find_drift(repository: icechunk.Repository, branch: str, new: Collection[str]) -> list[str]:
     """Lines about scenes of the newest version, whose ids are `new`, that look unlike its other scenes (`find_outliers`)."""
+    import zarr
+
     root = zarr.open_group(repository.readonly_session(branch).store, mode="r")
     bands = bands_from_json(str(root["image"].attrs["bands"]))
     return find_outliers(known_figures(repository, branch), new, bands)

@@ -3,13 +3,11 @@
 import asyncio
 import itertools
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
-from numcodecs.checksum32 import CRC32C
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
@@ -17,15 +15,14 @@ from zarr.core.sync import sync
 from zarr.types import AnyArray
 
 from pipelines.calendar import is_elapsed
+from pipelines.cube.encoding import ChunkLayout, EncodedRows
 from pipelines.cube.integrity import write_seal
 from pipelines.cube.plan import KnownRefusal, Step
 from pipelines.cube.store import IMAGE, STEP_TEXTS, STEP_TIMES, VALID
 from pipelines.errors import ArtefactDamaged
-from pipelines.tiles import Box
 
 PIXEL_ARRAYS = (IMAGE, VALID)
 MOVES_AT_ONCE = 32
-MANY_BYTES = 32 << 20  # from here on the chunks of a scene are compressed in threads
 OF_UNKNOWN_ORIGIN = {
     "time_origin": "unknown",
     "comment": "times are exact relative to the first frame; no file states a date, and 1800-01-01 stands for it",
@@ -91,62 +88,38 @@ def resize_time(root: zarr.Group, count: int) -> None:
             array.resize((count, *array.shape[1:]))
 
 
-PixelArrays = tuple[AnyArray, AnyArray]  # IMAGE, VALID
+@dataclass(frozen=True)
+class PixelStore:
+    """Where the chunks of a cube's pixels go, opened once: zarr parses the metadata of arrays at every access."""
+
+    store: Store
+    layouts: tuple[ChunkLayout, ChunkLayout]  # of IMAGE, VALID
+
+    @property
+    def chunk_px(self) -> int:
+        """Along the first axis of space."""
+        return self.layouts[1].chunk[0]
+
+    def write(self, index: int, rows: EncodedRows) -> None:
+        """Writes the chunks to the date at `index`; dates can be written in parallel. Those of only the fill value are none."""
+        buffer = default_buffer_prototype().buffer
+        chunks = ((f"{path}/c/{index}/{position}", chunk) for path, position, chunk in rows.chunks())
+        sync(_set_chunks(self.store, {key: buffer.from_array_like(chunk) if len(chunk) else None for key, chunk in chunks}))
 
 
-def pixel_arrays(root: zarr.Group) -> PixelArrays:
-    """The arrays of pixels, opened once: zarr parses their metadata at every access."""
-    return array_of(root, IMAGE), array_of(root, VALID)
+def pixel_store(root: zarr.Group) -> PixelStore:
+    """Of an open cube. Raises ArtefactDamaged for codecs other than those of a cube."""
+    image, valid = array_of(root, IMAGE), array_of(root, VALID)
+    return PixelStore(image.store_path.store, (_layout_of(image), _layout_of(valid)))
 
 
-def write_rows(arrays: PixelArrays, index: int, rows: slice, image_BYX: np.ndarray, valid_YX: np.ndarray) -> None:
-    """Writes `rows` (whole chunks) of the date at `index`; dates can be written in parallel."""
-    image, valid = arrays
-    chunks = _chunks_of(image, index, rows, image_BYX, valid_YX.ndim) | _chunks_of(valid, index, rows, valid_YX, valid_YX.ndim)
-    sync(_set_chunks(image.store_path.store, chunks))
-
-
-def _chunks_of(array: AnyArray, index: int, rows: slice, values: np.ndarray, axes: int) -> dict[str, Buffer | None]:
-    """The chunks of `array[index, ..., rows] = values`, compressed in this thread: zarr would pass each to another one.
-
-    `values` has `axes` of space, and before them maybe all bands, which lie in one chunk. `rows` are along the first axis of
-    space. Chunks of only the fill value are not stored.
-    """
-    bands = array.shape[1 : array.ndim - axes]
-    chunk, whole = array.chunks[1 + len(bands) :], array.shape[1 + len(bands) :]
-    if rows.start % chunk[0] or (rows.stop % chunk[0] and rows.stop != whole[0]):
-        raise ValueError(f"rows {rows.start} to {rows.stop} are not whole chunks of {chunk[0]}")
-    fill = np.asarray(array.fill_value, array.dtype).tobytes()  # as bytes: of -0.0 and of some NaN others would come back
-
-    def encode(box: Box) -> tuple[str, Buffer | None]:
-        part = values[(*(slice(None) for _ in bands), *box.slices)]
-        is_empty = part.flat[0].tobytes() == fill and part.tobytes() == fill * part.size
-        place = (start // px for start, px in zip((rows.start + box.start[0], *box.start[1:]), chunk, strict=True))
-        position = "/".join(map(str, (*(0 for _ in bands), *place)))
-        return f"{array.path}/c/{index}/{position}", None if is_empty else _encode(array, part)
-
-    boxes = Box.whole(values.shape[len(bands) :]).cut(chunk)
-    if values.nbytes < MANY_BYTES:
-        return dict(map(encode, boxes))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(pool.map(encode, boxes))
-
-
-def _encode(array: AnyArray, part: np.ndarray) -> Buffer:
-    """The bytes of the chunk of `array` that `part` fills; at the edges padded with the fill value. Compressed with Blosc."""
+def _layout_of(array: AnyArray) -> ChunkLayout:
     codecs = array.metadata.codecs[1:]  # type: ignore[union-attr]  # after the order of bytes
     blosc, has_checksum = codecs[0], len(codecs) > 1  # older cubes have none
     if not isinstance(blosc, BloscCodec) or not all(isinstance(codec, Crc32cCodec) for codec in codecs[1:]):
         raise ArtefactDamaged(f"the cube's {array.name} has unexpected codecs: {codecs}")
-    shape, dtype = array.chunks[1:], array.dtype.newbyteorder("<")
-    whole = part
-    if part.shape != shape:
-        whole = np.full(shape, array.fill_value, dtype)
-        whole[tuple(slice(size) for size in part.shape)] = part
-    encoded = blosc._blosc_codec.encode(np.ascontiguousarray(whole, dtype))
-    if has_checksum:
-        encoded = CRC32C(location="end").encode(encoded)
-    return default_buffer_prototype().buffer.from_bytes(encoded)
+    fill = np.asarray(array.fill_value, array.dtype).tobytes()
+    return ChunkLayout(array.path, array.shape[1:], array.chunks[1:], array.dtype, fill, blosc._blosc_codec, has_checksum)
 
 
 async def _set_chunks(store: Store, chunks: dict[str, Buffer | None]) -> None:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -13,13 +14,16 @@ import icechunk
 import numpy as np
 import zarr
 
-from pipelines.cube.drift import MOST_PX, Figures, figures_of, sample_pixels
+from pipelines.cube.drift import MOST_PX, Figures, figures_of
+from pipelines.cube.encoding import encode_scene, encode_strip
 from pipelines.cube.plan import Work
-from pipelines.cube.steps import PixelArrays, pixel_arrays, resize_time, write_rows
+from pipelines.cube.steps import PixelStore, pixel_store, resize_time
 from pipelines.errors import SceneRefused
-from pipelines.sources.reading import COPIES, IsolatedReader, SceneReader, all_nodata, hash_content
+from pipelines.sources.reading import COPIES, IsolatedReader, SceneReader, all_nodata
 
 MB = 2**20
+AHEAD = 2  # as many scenes may wait, compressed, to be written as are read
+FREE = nullcontext()
 Outcome = Literal["added", "replaced", "unchanged"]
 
 
@@ -39,21 +43,30 @@ class Written:
         return "unchanged" if self.slot is None else "added" if self.work.replaces is None else "replaced"
 
 
-def write_scene(arrays: PixelArrays, isolated: IsolatedReader, work: Work, take_slot: Callable[[bool], int]) -> Written:
-    """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once."""
+def write_scene(
+    pixels: PixelStore,
+    isolated: IsolatedReader,
+    work: Work,
+    take_slot: Callable[[bool], int],
+    reading: AbstractContextManager[object] = FREE,
+) -> Written:
+    """Reads, validates and writes one whole scene. `take_slot(needs_new)` gives its index and is called exactly once.
+
+    `reading` is held while it is read, not while it waits for its slot and is written.
+    """
     has_asked, reader = False, isolated.reader
     try:
-        found = isolated.read(work.scene)
-        fraction = reader.valid_fraction(work.scene, int(np.count_nonzero(found.valid_YX)))
+        with reading:
+            height = reader.grid.shape[0]
+            found = isolated.read(encode_scene, work.scene, pixels.layouts, work.previous_hash, height=height)
+        fraction = reader.valid_fraction(work.scene, found.valid_px)
         if found.content_hash == work.previous_hash:
             return Written(work, None, found.content_hash, fraction)
         # the known hash belongs to the date of the scene, so its pixels may be replaced in place
         slot, has_asked = take_slot(not work.previous_hash), True
         slot = slot if work.replaces is None or not work.previous_hash else work.replaces
-        write_rows(arrays, slot, slice(0, reader.grid.shape[0]), found.image_BYX, found.valid_YX)
-        return Written(
-            work, slot, found.content_hash, fraction, figures=figures_of(sample_pixels(found.image_BYX, found.valid_YX))
-        )
+        pixels.write(slot, found)
+        return Written(work, slot, found.content_hash, fraction, figures=figures_of(found.sample_BN))
     except SceneRefused as e:
         return Written(work, refused=e)
     finally:
@@ -61,24 +74,25 @@ def write_scene(arrays: PixelArrays, isolated: IsolatedReader, work: Work, take_
             take_slot(False)
 
 
-def _write_scene_in_strips(arrays: PixelArrays, isolated: IsolatedReader, work: Work, slot: int, rows_px: int) -> Written:
+def _write_scene_in_strips(pixels: PixelStore, isolated: IsolatedReader, work: Work, slot: int, rows_px: int) -> Written:
     """As `write_scene` for a scene that does not fit into memory: strips of `rows_px` rows (whole chunks), some at a time.
 
     Always written to a new `slot`: a refusal is known only at the end, and then the previous version must still exist. The
     content hash is that of the strips' hashes, so it differs from that of the whole.
     """
-    reader = isolated.reader
+    reader, reading = isolated.reader, threading.Semaphore(isolated.at_once)
     height = reader.grid.shape[0]
     strips = [slice(row, min(row + rows_px, height)) for row in range(0, height, rows_px)]
 
     def write_strip(rows: slice) -> tuple[str, int, bool, np.ndarray]:
-        image_BYX, valid_YX, is_data_YX = isolated.read_rows(work.scene, rows)
-        write_rows(arrays, slot, rows, image_BYX, valid_YX)
-        sample_BN = sample_pixels(image_BYX, valid_YX, MOST_PX // len(strips))
-        return hash_content(image_BYX, valid_YX), int(np.count_nonzero(valid_YX)), bool(is_data_YX.any()), sample_BN
+        args = pixels.layouts, rows, MOST_PX // len(strips)
+        with reading:
+            found = isolated.read(encode_strip, work.scene, *args, height=rows.stop - rows.start)
+        pixels.write(slot, found)
+        return found.content_hash, found.valid_px, found.has_data, found.sample_BN
 
     try:
-        with ThreadPoolExecutor(isolated.at_once) as pool:
+        with ThreadPoolExecutor(AHEAD * isolated.at_once) as pool:
             hashes, valid_px, has_data, samples = zip(*pool.map(write_strip, strips), strict=True)
         if not any(has_data):
             raise all_nodata(work.scene)
@@ -121,11 +135,12 @@ def write_in_threads(
     if at_once < 1:
         yield from _write_large(root, reader, works, first_slot, memory_mb, requested)
         return
-    slot_order, arrays, isolated = SlotOrder(first_slot), pixel_arrays(root), IsolatedReader(reader, memory_mb * MB, at_once)
-    with ThreadPoolExecutor(at_once) as pool:
+    slot_order, pixels, isolated = SlotOrder(first_slot), pixel_store(root), IsolatedReader(reader, memory_mb * MB, at_once)
+    reading = threading.Semaphore(at_once)
+    with ThreadPoolExecutor(AHEAD * at_once) as pool:
         # a pool starts its jobs in the order of submission, as SlotOrder requires
-        takes = (partial(slot_order.take, ticket) for ticket in range(len(works)))
-        futures = [pool.submit(write_scene, arrays, isolated, work, take) for work, take in zip(works, takes, strict=True)]
+        jobs = ((pixels, isolated, work, partial(slot_order.take, ticket), reading) for ticket, work in enumerate(works))
+        futures = [pool.submit(write_scene, *job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -138,14 +153,14 @@ def _write_large(
     root: zarr.Group, reader: SceneReader, works: list[Work], first_slot: int, memory_mb: int, requested: int
 ) -> Iterator[Written]:
     """One scene at a time, in strips of whole chunks. One strip is always allowed: nothing smaller can be written."""
-    arrays = pixel_arrays(root)
-    chunk_px = arrays[0].chunks[2]
+    pixels = pixel_store(root)
+    chunk_px = pixels.chunk_px
     strip_bytes = COPIES * reader.row_bytes * chunk_px
     at_once = max(1, min(requested, memory_mb * MB // strip_bytes))
     chunks_per_strip = max(1, memory_mb * MB // (strip_bytes * at_once))
     slot, isolated = first_slot, IsolatedReader(reader, memory_mb * MB, at_once)
     for work in works:
-        written = _write_scene_in_strips(arrays, isolated, work, slot, chunks_per_strip * chunk_px)
+        written = _write_scene_in_strips(pixels, isolated, work, slot, chunks_per_strip * chunk_px)
         slot += written.slot is not None
         yield written
 
@@ -183,4 +198,4 @@ def _write_in_fork(
 ) -> tuple[icechunk.ForkSession, Written]:
     root = zarr.open_group(fork.store, mode="r+")
     resize_time(root, room)
-    return fork, write_scene(pixel_arrays(root), isolated, work, lambda needs_new: slot)
+    return fork, write_scene(pixel_store(root), isolated, work, lambda needs_new: slot)

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -20,17 +21,20 @@ from pipelines.sources.source import DecodesFiles, OnOtherGrid, Resampling, Sour
 
 Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]  # image_BYX as stored, valid_YX, is_data_YX
 Result = TypeVar("Result")
-# how many times its own size a scene takes between file and chunks: read, resampled, encoded
+# how many times its own size a scene takes between file and cube: read and resampled, encoded, waiting to be written
 COPIES = 3
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One scene on the cube's grid: `image_BYX` as stored, `valid_YX` boolean, and `hash_content` of both."""
+    """One scene on the cube's grid, or rows of it: `image_BYX` as stored, `valid_YX` boolean, and `hash_content` of both."""
 
     image_BYX: np.ndarray
     valid_YX: np.ndarray
-    content_hash: str
+
+    @cached_property
+    def content_hash(self) -> str:
+        return hash_content(self.image_BYX, self.valid_YX)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class SceneReader:
         image_BYX, valid_YX, is_data_YX = self.read_rows(scene, slice(0, self.grid.shape[0]))
         if not is_data_YX.any():
             raise all_nodata(scene)
-        return Slice(image_BYX, valid_YX, hash_content(image_BYX, valid_YX))
+        return Slice(image_BYX, valid_YX)
 
     def read_rows(self, scene: Scene, rows: slice) -> Pixels:
         """`rows` of the grid's first axis, equal to the same rows of the whole scene, also without data. Raises SceneRefused."""
@@ -186,26 +190,19 @@ class SceneReader:
 
 @dataclass(frozen=True)
 class IsolatedReader:
-    """Reads as `reader` does, in a worker if its source decodes files (`isolation`); `at_once` reads share `memory_bytes`."""
+    """Reads with `reader`, in a worker if its source decodes files (`isolation`); `at_once` reads share `memory_bytes`."""
 
     reader: SceneReader
     memory_bytes: int
     at_once: int
 
-    def read(self, scene: Scene) -> Slice:
-        return self._in_worker(self.reader.read, scene)
-
-    def read_rows(self, scene: Scene, rows: slice) -> Pixels:
-        return self._in_worker(self.reader.read_rows, scene, rows)
-
-    def _in_worker(self, read: Callable[..., Result], scene: Scene, rows: slice | None = None) -> Result:
-        args = (scene,) if rows is None else (scene, rows)
+    def read(self, read: Callable[..., Result], scene: Scene, *args: object, height: int) -> Result:
+        """`read(reader, scene, *args)`, which reads `height` rows."""
         if not isinstance(self.reader.source, DecodesFiles):
-            return read(*args)
-        height = self.reader.grid.shape[0] if rows is None else rows.stop - rows.start
+            return read(self.reader, scene, *args)
         needed = COPIES * height * self.reader.row_bytes * self.at_once  # one strip is always allowed
         limits = Limits(max(self.memory_bytes, needed), self.at_once)
-        return isolated(read, *args, label=scene.id, paths=scene.paths, limits=limits)
+        return isolated(read, self.reader, scene, *args, label=scene.id, paths=scene.paths, limits=limits)
 
 
 def all_nodata(scene: Scene) -> SceneRefused:

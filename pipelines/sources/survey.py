@@ -23,7 +23,7 @@ from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
 from pipelines.sources.products import baseline_remark
 
-BATCH = 16  # groups of scenes that are looked at in one call of a worker
+BATCH = 16  # the most groups of scenes that are looked at in one call of a worker
 Value = TypeVar("Value", bound=Hashable)
 
 
@@ -66,8 +66,7 @@ class SourceInfo:
 
 def look_at(source: Opens, scenes: Sequence[Scene]) -> list[Seen]:
     """What the files of `scenes` (of mosaics: of their parts) say, in their order."""
-
-    threads = (os.cpu_count() or 1) + 1
+    threads = os.cpu_count() or 1
 
     def look(groups: list[list[Scene]]) -> list[Seen]:
         paths = [path for group in groups for scene in group for path in scene.paths]
@@ -81,7 +80,8 @@ def look_at(source: Opens, scenes: Sequence[Scene]) -> list[Seen]:
 
     parts = [part for scene in scenes for part in (scene.parts or (scene,))]
     groups = [list(alike) for _, alike in itertools.groupby(parts, lambda part: {asset.path for asset in part.assets.values()})]
-    batches = [groups[first : first + BATCH] for first in range(0, len(groups), BATCH)]
+    size = min(BATCH, -(-len(groups) // threads))  # few files occupy all workers too, so that memory does not depend on them
+    batches = [groups[first : first + size] for first in range(0, len(groups), max(1, size))]
     with ThreadPoolExecutor(threads) as pool:
         return [one for seen in pool.map(look, batches) for one in seen]
 

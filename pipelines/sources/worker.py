@@ -29,8 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-DECODERS = (  # imported by the server, so that a new worker takes milliseconds
+NEEDED = (  # imported by the server, so that a new worker takes milliseconds
     "pipelines.sources.reading",
+    "pipelines.cube.encoding",
     "pipelines.sources.series",
     "pipelines.sources.image_pair",
 )
@@ -116,7 +117,7 @@ def serve(descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # what decoders log is in the exception, too
     sys.modules["boto3"] = None  # type: ignore[assignment]  # rasterio imports it for clouds, which takes longer than GDAL
-    for name in DECODERS:
+    for name in NEEDED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # workers share these pages

@@ -91,6 +91,6 @@ def test_enospc_raises_storage_full(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.cube.writing.write_rows", full)
+    monkeypatch.setattr("pipelines.cube.steps.PixelStore.write", full)
     with pytest.raises(StorageFull, match="what was committed before is intact"):
         ingest(FakeSource(dates=2), None, str(tmp_path / "cube"), None, IngestSettings())

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_the_cube_equals_the_source(uri):
         assert cube.scene_id.values[index] == scene.id
         assert cube.content_hash.values[index] == expected.content_hash
         assert cube.valid_fraction.values[index] == pytest.approx(expected.valid_YX.mean())
+
+
+def test_a_slow_scene_keeps_no_others_from_being_read(uri, tmp_path):
+    others = threading.Barrier(2, timeout=20)
+
+    class SlowSource(PickedSource):
+        def read(self, scene, grid, names, *how):
+            if names != ("SCL",) and scene.assets["SCL"].index in (0, 2):  # the first one is read until the third one is
+                others.wait()
+            return PickedSource.read(self, scene, grid, names, *how)
+
+    report = ingest(SlowSource(**SMALL), RULE, str(uri), None, SETTINGS)
+    assert ids(report.added) == list("012345")
+    ingest_into(tmp_path / "usual")
+    assert same_content(uri, tmp_path / "usual")
 
 
 def test_a_repeated_ingest_commits_nothing(uri):
