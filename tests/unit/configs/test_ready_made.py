@@ -44,3 +44,14 @@ def test_the_made_disaster_is_where_its_module_writes_it(tmp_path, monkeypatch):
         run = load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False)
         assert Path(run.source.path).parent == disaster.FOLDER
         assert Path(run.runs, run.name) == products.parent
+
+
+@pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "lung-ultrasound"])
+def test_the_ready_made_runs_on_samples_are_whole(name):
+    assert load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False).name == name
+
+
+def test_the_config_of_samples_in_the_docs_is_whole(tmp_path):
+    shown = re.search(r"```yaml\n(name: my-clips\n.*?)```", (ROOT / "docs/labels.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "run.yaml").write_text(shown[1])
+    assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == "classify"

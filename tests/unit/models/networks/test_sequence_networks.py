@@ -1,10 +1,13 @@
 """The networks of whole sequences: masks, batches, order, refusals, and what rows and regions make of one image."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks.region_recurrent import BINS, global_features, patches_of
 from models.sequence_model import rebuild_network
@@ -126,6 +129,20 @@ def test_a_grid_keeps_where_things_are():
         ValueError, match="a grid of 10 does not fit 9 x 12 px, the last of 1 scales: a smaller grid or fewer widths"
     ):
         rebuild_network({**description, "grid": 10})
+
+
+def test_the_example_in_the_docs_is_a_network():
+    text = (Path(__file__).parents[4] / "docs" / "add-a-network.md").read_text()
+    example = {"__name__": __name__}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], example)
+    network = example["FrameMax"](example["FrameMaxConfig"]("frame_max", BANDS, CLASSES, **FRAME, widths=(3, 4))).double().eval()
+    x, valid = noise(CASES["frame_cnn"])
+    answers = network(x, valid)
+    assert answers.shape == (len(x), CLASSES)
+    torch.testing.assert_close(network(x[2:, :2], valid[2:, :2]), answers[2:], atol=1e-12, rtol=0)
+    with FlopCounterMode(display=False) as counter:
+        network(x, valid)
+    assert network.flops(x.shape) == counter.get_total_flops()
 
 
 def test_an_unknown_network_is_refused():
