@@ -113,7 +113,7 @@ def path_to_read(
     return copy, manifest
 
 
-def copy_of(run: AnyRun) -> Path:
+def copy_of(run: AnyRun | Run) -> Path:
     """The folder of the de-identified copy of a run's images."""
     return Path(run.runs) / run.name / "deidentified"
 

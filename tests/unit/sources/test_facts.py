@@ -12,7 +12,8 @@ import zarr
 from rasterio.enums import ColorInterp
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
-from pipelines.cube.ingest import RECORDED, IngestReport, IngestSettings, ingest
+from pipelines.cube.comparison import RECORDED
+from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.integrity import SEAL
 from pipelines.cube.store import open_cube, open_repository
 from pipelines.errors import RequestError
