@@ -19,7 +19,7 @@ import rasterio
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.sources import cf
-from pipelines.sources.cf import cf_crs, cf_transform, float_attribute, text_attribute
+from pipelines.sources.cf import assumed_crs, cf_crs, cf_transform, float_attribute, text_attribute
 from pipelines.sources.cf_times import cf_times
 from pipelines.sources.dates import parse_date, read_dates
 from pipelines.sources.file_names import KNOWN_BAND, SEPARATORS, FileNames, FilePattern, propose_pattern, show_some
@@ -156,7 +156,7 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
         axes = cf.axes_of(data, path.name)
-        crs = cf_crs(file, data, axes)
+        crs = cf_crs(file, data) or assumed_crs(data, axes)
         transform = cf_transform(data, axes, crs, path.name)
         if crs is None:
             lines.append(("crs", product.crs if product else "EPSG:4326", guessed))
