@@ -197,7 +197,8 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     if mixed := baseline_remark(matched_names, found.product.offset if found.product else 0.0):
         notes.append(mixed)
     if zone := re.search(r"%[HMS]\}([+-]\d\d:?\d\d)(?!\d)", names.pattern):
-        notes.append(f"the names state the time zone {zone[1]}, which is not taken off: their times are used as UTC")
+        remedy = "write %z in its place, before the }, and times become UTC"
+        notes.append(f"the names state the time zone {zone[1]}, which is not taken off: {remedy}")
     if not re.search(r"%[djHMS]", names.pattern):
         notes.append("the names have no day: scenes are dated to the first day of the month or year")
     return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))
