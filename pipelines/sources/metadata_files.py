@@ -41,10 +41,8 @@ def product_metadata(path: Path) -> ProductMetadata | None:
         date = re.search(r"<PRODUCT_START_TIME>\s*(\d{4})-(\d\d)-(\d\d)T", text)
         is_of_file = safe is not None or (date is not None and re.search("[-_]?".join(date.groups()), str(path)))
         quantity = re.search(rf"<(?:BOA_)?QUANTIFICATION_VALUE\b[^>]*>{NUMBER}", text)
-        if not is_of_file or quantity is None or float(quantity[1]) <= 0:
-            continue
         offsets = set(re.findall(rf"<(?:BOA|RADIO)_ADD_OFFSET\b[^>]*>{NUMBER}", text)) or {"0"}
-        if len(offsets) > 1:
+        if not is_of_file or quantity is None or float(quantity[1]) <= 0 or len(offsets) > 1:
             continue
         baseline = re.search(r"<PROCESSING_BASELINE>\s*(\d\d\.\d\d)\s*<", text)
         missing = re.findall(rf"<SPECIAL_VALUE_TEXT>\s*NODATA\s*</SPECIAL_VALUE_TEXT>\s*<SPECIAL_VALUE_INDEX>{NUMBER}", text)
