@@ -165,7 +165,7 @@ def original_of(run: CubeRun) -> tuple[Path, KindsOf | None]:
     raise RequestError(f"source.kind: {run.source.kind} is not read from a copy")
 
 
-def copy_of(run: Run | PairRun) -> Path:
+def copy_of(run: AnyRun | Run) -> Path:
     """The folder of the de-identified copy of a run's images."""
     return Path(run.runs) / run.name / COPY
 

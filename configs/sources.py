@@ -13,7 +13,7 @@ from configs.schema import Finding, InputPath, LocalPath, Name, Sections, Strict
 from configs.yaml_positions import Key
 
 # what strptime reads and a file name can hold; %Z, %c, %x... depend on the locale
-DATE_DIRECTIVES = "YmdHMSfjybB"
+DATE_DIRECTIVES = "YmdHMSfjybBz"
 COMPONENTS = ("gray", "red", "green", "blue")  # what frames of videos and pictures have
 
 
@@ -340,7 +340,7 @@ def _check_pattern(pattern: str) -> Iterator[Finding]:
 def _check_date_form(key: Key, form: str) -> Iterator[Finding]:
     directives = re.findall(r"%(.?)", form)
     wrong = [d for d in directives if d not in DATE_DIRECTIVES]
-    known = "%Y %m %d %H %M %S %f %j (day of year) %y %b %B"
+    known = "%Y %m %d %H %M %S %f %j (day of year) %y %b %B %z (+0200)"
     for directive in wrong:
         yield Finding(key, f"unknown date directive %{directive}", f"Python's strptime directives: {known}")
     if not directives:

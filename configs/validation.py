@@ -18,7 +18,9 @@ from pipelines.grid import Grid
 from pipelines.refusals import REASONS, exit_code, fate
 from pipelines.scene import Band, Scene
 from pipelines.sources.facts import FileFacts
-from pipelines.sources.layers import BandRequest
+from pipelines.sources.layers import ASSUMED, BandRequest
+from pipelines.sources.metadata_files import ProductMetadata
+from pipelines.sources.other_notations import Notation
 from pipelines.sources.source import Listing
 from pipelines.sources.survey import Seen, SourceInfo, remarks_on
 
@@ -253,6 +255,10 @@ def conversions() -> list[str]:
         FileFacts(dtype, _grid(5e5), 0.0001, 0.0, (0.0,), valid_range=(1.0, 10000.0)),
         FileFacts(dtype, _grid(5e5), 0.0001, 0.0, (0.0,), mask="alpha band"),
         FileFacts(dtype, _grid(6e5), 0.0001, 0.0, (0.0,), planes=4),
+        FileFacts(dtype, _grid(5e5), 0.0001, 0.0, (0.0,), unread=(".aux.xml:nodata=255",)),
+        FileFacts(dtype, _grid(5e5), 0.0001, 0.0, (0.0,), product=ProductMetadata("MTD_MSIL2A.xml", "04.00", 0.0001, -0.1)),
+        FileFacts(dtype, _grid(5e5), 0.0001, 0.0, (0.0,), said=(ASSUMED,)),
+        FileFacts(dtype, _grid(5e5), 0.0001, 0.0, (0.0,), said=(Notation(0.5, -32.0, (255.0,), 0.0).no_echo(),)),
     ]
     info = SourceInfo((band,), dtype, _grid(5e5))
     lines: list[str] = []
@@ -261,7 +267,7 @@ def conversions() -> list[str]:
         lines += remarks_on(pair, info, BandRequest((Band("B04"),)), counts_planes=True)
     stated = [Seen(Scene("A", np.datetime64("2020-06-05"), {}), {"B04": usual})]
     lines += remarks_on(stated, info, BandRequest((Band("B04", scale=0.001),)), counts_planes=True)
-    return [*lines, *Listing(unused=["notes.txt"]).remarks()]
+    return [*lines, *Listing(unused=[".hidden (a hidden folder with 3 files)", "notes.txt"]).remarks()]
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ import math
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import build
+from configs.privacy import PrivacyConfig, copy_of
 from configs.run import CubeConfig, CubeRun
 from configs.tasks import AnyRun
 from configs.trained import used_by
@@ -22,16 +24,16 @@ from flows import Json
 from flows.folder import RunFolder, finished
 from flows.stage import stages_of
 from flows.tasks import task_of
-from pipelines.errors import MissingInput, RequestError
+from pipelines.errors import MissingInput
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
-    from pipelines.grid import Grid
-    from pipelines.sources.source import Listing, Source
+    from pipelines.cube.comparison import Preview
 
 INGEST_BYTES_S = 15e6  # of pixels read, checked, compressed and written
 SCENE_S = 0.02  # opening and committing one scene
 STARTUP_MB = 800.0  # an interpreter with torch, the readers and the pictures
+MOST_NAMES = 20  # of scenes that are gone
 STARTUP_S = 8.0  # and what any stage draws and writes
 
 
@@ -62,6 +64,7 @@ class Extent:
     itemsize: int
     sites: int = 1  # whose pixels `shape` counts as those of one
     notes: tuple[str, ...] = ()  # what ingest would convert, doubt, refuse or not use
+    ingest: Preview | None = None  # what it would do, scene by scene
 
     @property
     def pixels(self) -> int:
@@ -102,6 +105,7 @@ def make_plan(run: AnyRun, verb: str) -> Json:
             "sites": extent.sites,
         },
         "notes": list(extent.notes),
+        **({} if extent.ingest is None else {"ingest": {**ingest_counts(extent.ingest), "gone": list(extent.ingest.missing)}}),
         "finished_before": [step.stage for step in steps if finished(folder, step.stage)],
         "steps": [asdict(step) for step in steps],
         "seconds": round(sum(step.seconds for step in steps)),
@@ -114,16 +118,12 @@ def make_plan(run: AnyRun, verb: str) -> Json:
 def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: bool) -> Extent:
     """From the source where the verb reads it, else from the cube; `train_dates` are those before `until`."""
     from pipelines.calendar import count_before
-    from pipelines.grid import require_lonlat
 
     if reads_source:
-        source = build.build_source(run)
-        listing = source.list_scenes()
-        grid = require_lonlat(build.build_grid(run) or source.native_grid())
-        notes, refused = check_scenes(run, source, listing, grid)
-        dates = [scene.observed_utc for scene in listing.scenes if scene.id not in refused]
-        size = grid.shape, len(source.bands), source.dtype().itemsize
-        return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes))
+        found, notes = preview_ingest(run, folder)
+        reader, dates = found.reader, list(found.times)
+        size = reader.grid.shape, len(reader.source.bands), reader.source.dtype().itemsize
+        return Extent(len(dates), count_before(dates, until), *size, notes=tuple(notes), ingest=found)
     from pipelines.cube.store import open_cube
 
     try:
@@ -140,41 +140,58 @@ def measure(run: CubeRun, folder: RunFolder, until: datetime, *, reads_source: b
     )
 
 
-def check_scenes(run: CubeRun, source: Source, listing: Listing, grid: Grid) -> tuple[list[str], set[str]]:
-    """(what ingest would say of the scenes, the ids of those that it would refuse without reading pixels).
+def preview_ingest(run: CubeRun, folder: RunFolder) -> tuple[Preview, list[str]]:
+    """What ingest would do, and what it would say of the scenes. Raises what ingest raises before it reads pixels."""
+    from pipelines.cube.comparison import preview
 
-    Raises RequestError if it would refuse all of them.
-    """
-    from pipelines.cube.policy import Policy
-    from pipelines.sources.layered import LayeredSource
-
-    notes, refused = [*listing.remarks(), *build.grid_notes(run)], list(listing.refused)
-    policy = Policy(**run.policy.model_dump())
-    policy.require_used(listing)
-    refused += policy.refusals(source, listing.scenes, reads_files=False)
-    if policy.checksums is not None:
-        notes.append(f"policy.checksums: files are compared with {policy.checksums} when they are ingested")
-    if isinstance(source, LayeredSource):
-        only_on = None if run.cube.on_other_grid == "reproject" else grid
-        lines, of_files = source.remarks(listing.scenes, only_on)
-        notes, refused = [*notes, *lines], [*refused, *of_files]
-    ids = {error.scene_id for error in refused}
-    if refused and not any(scene.id not in ids for scene in listing.scenes):
-        shown = "\n".join(f"  {error}" for error in refused[:3])
-        raise RequestError(f"all {counted(len(refused), 'scene')} would be refused; the first:\n{shown}")
-    reasons = Counter(error.reason for error in refused)
-    first = {error.reason: error for error in reversed(refused)}
+    settings = build.build_ingest_settings(run, folder.refused)
+    is_original = run.source.kind == "dicom" and Path(run.source.path).resolve() != copy_of(run).resolve()
+    is_copied = is_original and (run.privacy or PrivacyConfig()).deidentify
+    uri = None if is_copied else folder.cube_uri
+    found = preview(build.build_source(run), build.build_quality_mask(run), uri, build.build_grid(run), settings)
+    notes = [*build.grid_notes(run), *found.notes]
+    if is_copied and finished(folder, "ingest"):
+        notes.append("the images are de-identified first: which of them the cube has already is known when that is done")
+    if settings.policy.checksums is not None:
+        notes.append(f"policy.checksums: files are compared with {settings.policy.checksums} when they are ingested")
+    if found.missing:
+        fate = "would be taken out of the cube" if settings.on_missing == "drop" else "the cube keeps them"
+        notes.append(f"no longer in the source: {_names(found.missing)}; {fate} (cube.on_missing: {settings.on_missing})")
+    if found.dropped:
+        notes.append(f"in the cube, and would be dropped since they are refused now: {_names(found.dropped)}")
+    reasons = Counter(error.reason for error in found.refused)
+    first = {error.reason: error for error in reversed(found.refused)}
     notes += [f"{counted(count, 'scene')} would be refused; the first: {first[reason]}" for reason, count in reasons.items()]
-    return notes, ids
+    if found.remembered:
+        notes.append(
+            f"{found.remembered} of these were refused before and have not changed: only --retry-refused reads them again"
+        )
+    return found, notes
+
+
+def _names(scene_ids: Sequence[str]) -> str:
+    """The ids, of many the first."""
+    more = f" and {len(scene_ids) - MOST_NAMES} more" if len(scene_ids) > MOST_NAMES else ""
+    return f"{', '.join(scene_ids[:MOST_NAMES])}{more}"
 
 
 def plan_ingest(cube: CubeConfig, extent: Extent) -> PlannedStep:
-    cores = cube.workers or os.cpu_count() or 1
-    scenes = extent.dates * extent.sites
-    seconds = 1 + (extent.bytes / INGEST_BYTES_S + scenes * SCENE_S) / min(cores, 8) * 2
+    cores, found = cube.workers or os.cpu_count() or 1, extent.ingest
+    scenes = extent.dates * extent.sites if found is None else len(found.added) + len(found.replaced)
+    written = extent.bytes * scenes / max(extent.dates * extent.sites, 1)
+    seconds = 1 + (written / INGEST_BYTES_S + scenes * SCENE_S) / min(cores, 8) * 2
     memory = 300 + min(cube.memory_mb, 2 * cores * extent.bytes / max(extent.dates, 1) / 1e6)
     what = f"{counted(scenes, 'scene')} into {'the cube' if extent.sites == 1 else f'{extent.sites} cubes'}"
-    return PlannedStep("ingest", what, seconds, extent.bytes / 1.7 / 1e6, memory)
+    if found is not None and found.has_cube:
+        parts = {word: number for word, number in ingest_counts(found).items() if number}
+        what = f"{', '.join(f'{number} {word}' for word, number in parts.items())}{'' if scenes else ' (nothing to read)'}"
+    return PlannedStep("ingest", what, seconds, written / 1.7 / 1e6, memory)
+
+
+def ingest_counts(found: Preview) -> dict[str, int]:
+    """How many scenes are of each kind."""
+    counts = {"new": found.added, "reprocessed": found.replaced, "unchanged": found.unchanged, "gone": found.missing}
+    return {word: len(ids) for word, ids in counts.items()} | {"refused": len(found.refused)}
 
 
 def plan_lines(content: Json) -> list[str]:
@@ -192,7 +209,8 @@ def plan_lines(content: Json) -> list[str]:
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"  {'step':<10}{'time':>10}{'disk':>12}{'memory':>12}  what")
     for step in content["steps"]:
-        done = " (finished before; skipped if nothing changed)" if step["stage"] in content["finished_before"] else ""
+        is_open = step["stage"] in content["finished_before"] and not (step["stage"] == "ingest" and "ingest" in content)
+        done = " (finished before; skipped if nothing changed)" if is_open else ""
         size = f"{step['disk_mb']:.0f} MB", f"{step['memory_mb']:.0f} MB"
         lines.append(f"  {step['stage']:<10}{round_time(step['seconds']):>10}{size[0]:>12}{size[1]:>12}  {step['what']}{done}")
     lines.append(

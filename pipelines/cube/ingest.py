@@ -14,15 +14,14 @@ import numpy as np
 import zarr
 
 from pipelines.cube import store
+from pipelines.cube.comparison import RECORDED, compare, list_scenes, newest
 from pipelines.cube.drift import find_drift
 from pipelines.cube.integrity import naming_damage, storage_errors
-from pipelines.cube.matching import doubted, match_cube
-from pipelines.cube.plan import KnownRefusal, Step, changed_at, cut_batches, fingerprint_scene, plan_ingest
+from pipelines.cube.plan import KnownRefusal, Step, cut_batches, plan_ingest
 from pipelines.cube.policy import NO_POLICY, Policy
-from pipelines.cube.quarantine import require_own_folder, write_quarantine
+from pipelines.cube.quarantine import write_quarantine
 from pipelines.cube.steps import (
     array_of,
-    read_dropped,
     read_refusals,
     read_steps,
     resize_time,
@@ -33,22 +32,21 @@ from pipelines.cube.steps import (
 )
 from pipelines.cube.store import BRANCH, IMAGE
 from pipelines.cube.writing import Outcome, Written, write_in_threads, write_with_dask
-from pipelines.errors import DAMAGED, CubeBusy, MissingInput, SceneRefused, StateError
+from pipelines.errors import DAMAGED, CubeBusy, SceneRefused, StateError
 from pipelines.files import write_text
-from pipelines.grid import Grid, require_lonlat
+from pipelines.grid import Grid
 from pipelines.progress import Progress
 from pipelines.scene import Band, Scene
 from pipelines.sources.layered import LayeredSource
 from pipelines.sources.quality import QualityMask
 from pipelines.sources.reading import SceneReader
-from pipelines.sources.source import Listing, OnOtherGrid, Resampling, SameDate, Source, resolve_dates
+from pipelines.sources.source import Listing, OnOtherGrid, Resampling, SameDate, Source
 
 log = logging.getLogger(__name__)
 
 MB = 2**20
 OnMissing = Literal["keep", "drop"]
 CONFLICT_TRIES = 5
-RECORDED = "driftline_records"  # attribute of cubes whose scenes were all read by the record of their own files
 
 
 @dataclass(frozen=True)
@@ -116,9 +114,7 @@ def ingest(
     `on_missing: drop` would drop more than half of them).
     """
     started = time.monotonic()
-    if settings.quarantine is not None:
-        require_own_folder(Path(settings.quarantine), source)
-    listing = _list_scenes(source, settings)
+    listing = list_scenes(source, settings)
     with store.exclusive_writer(uri), storage_errors(uri):
         refused = {refusal.scene_id: refusal for refusal in listing.refused}
         run = _Ingest(source, quality_mask, uri, grid, settings, listing, progress, refused)
@@ -145,22 +141,9 @@ def ingest(
         shown = "\n".join(f"  {e}" for e in report.refused[:5])
         count = len(report.refused)
         raise StateError(f"none of the {count} scenes was accepted, so no cube was written; the first refusals:\n{shown}")
-    settings.policy.require_few(report.refused, len(listing.scenes) + len(listing.refused), str(settings.refused_json or uri))
+    after = f"the cube keeps what was accepted, nothing was made from it. All refusals: {settings.refused_json or uri}"
+    settings.policy.require_few(report.refused, len(listing.scenes) + len(listing.refused), after)
     return report
-
-
-def _list_scenes(source: Source, settings: IngestSettings) -> Listing:
-    """One scene per date. Raises MissingInput for a source without any, RequestError for what the policy wants used."""
-    listing = source.list_scenes()
-    settings.policy.require_used(listing)
-    unused, notes = listing.unused, listing.notes
-    # most sources resolve their dates themselves; here for those that do not
-    if settings.same_date == "mosaic" and not any(scene.parts for scene in listing.scenes):
-        listing = resolve_dates(listing.scenes, listing.refused, "mosaic")
-    listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
-    if not listing.scenes and not listing.refused:
-        raise MissingInput("the source lists no scenes: check its path and pattern")
-    return listing
 
 
 @dataclass
@@ -187,54 +170,25 @@ class _Ingest:
         """The newest snapshot after all batches, or "" if no date would be left: then the cube, if there is one, stays."""
         settings = self.settings
         repository = store.open_or_create_repository(self.uri)
-        root = _newest(repository, self.uri)
-        reader = self._reader(root)
-        scenes = self._scenes_wanted(root)
-        context = repr((self.source, self.quality_mask, settings.resampling, settings.on_other_grid, settings.min_valid_fraction))
-        context += settings.policy.of_scenes
-        fingerprints = {scene.id: fingerprint_scene(scene, context) for scene in scenes}
-        known = ((), ()) if root is None else (read_steps(root), () if settings.retry_refused else read_refusals(root))
-        self.changed_utc = {scene.id: changed_at(scene) for scene in scenes}
-        plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
-        if root is not None and RECORDED not in root.attrs and (again := doubted(reader.source, scenes, plan.unchanged)):
-            self.remarks = (f"{len(again)} scenes of an earlier version are read again, by what their files say: {again[0]} ...",)
-            self.changed_utc |= dict.fromkeys(again, self.started_utc)
-            plan = plan_ingest(scenes, fingerprints, *known, self.changed_utc)
-        if against := settings.policy.refusals(reader.source, [work.scene for work in plan.works]):
-            self.refused |= {refusal.scene_id: refusal for refusal in against}
-            plan = replace(plan, works=tuple(work for work in plan.works if work.scene.id not in self.refused))
+        root = newest(repository, self.uri)
+        found = compare(self.source, self.quality_mask, self.uri, self.grid, settings, self.listing, root, now=self.started_utc)
+        reader, plan, fingerprints, self.changed_utc = found.reader, found.plan, found.fingerprints, found.changed_utc
+        self.missing, self.remarks = found.missing, found.notes
+        self.refused |= found.refused
         if isinstance(reader.source, LayeredSource):
             self.remarks += tuple(reader.source.remarks([work.scene for work in plan.works])[0])
         for scene_id in plan.unchanged:
             self.outcome.setdefault(scene_id, "unchanged")
-        self.refused |= {e.scene_id: e for e in plan.refused}
         total, done, most = len(plan.works), 0, max(1, settings.commit_mb * MB // reader.scene_bytes)
-        for part in cut_batches(total, len(known[0]), settings.commit_scenes, most, may_be_empty=root is not None):
+        for part in cut_batches(total, len(found.steps), settings.commit_scenes, most, may_be_empty=root is not None):
             batch = [work.scene for work in plan.works[part]]
             for _ in self._write_batch(repository, reader, batch, fingerprints, is_last=part.stop >= total):
                 done += 1
                 if self.progress is not None:
                     self.progress(done, total)
-        newest = _newest(repository, self.uri)
-        has_dates = newest is not None and any(not self._is_stale(step) for step in read_steps(newest))
+        written = newest(repository, self.uri)
+        has_dates = written is not None and any(not self._is_stale(step) for step in read_steps(written))
         return repository.lookup_branch(BRANCH) if has_dates else ""
-
-    def _scenes_wanted(self, root: zarr.Group | None) -> list[Scene]:
-        """The listed scenes but those that were taken out by hand. Notes which scenes of the cube are not listed any more."""
-        scenes = self.listing.scenes
-        if root is None:
-            return scenes
-        steps, dropped, listed = read_steps(root), set(read_dropped(root)), {scene.id for scene in scenes} | self.refused.keys()
-        taken = {scene.observed_utc for scene in scenes}  # by other scenes, which replace what has their date
-        self.missing = tuple(step.scene_id for step in steps if step.scene_id not in listed and step.time not in taken)
-        if self.settings.on_missing == "drop" and 2 * len(self.missing) > len(steps):
-            raise StateError(
-                f"the source no longer lists {len(self.missing)} of the {len(steps)} scenes of {self.uri} (first "
-                f"{self.missing[0]}), and cube.on_missing: drop would drop them: check that its folder is complete, or say keep"
-            )
-        detail = f"taken out of the cube by hand; `driftline drop {self.uri} SCENE --undo` accepts it again"
-        self.refused |= {scene.id: SceneRefused(scene.id, "dropped", detail) for scene in scenes if scene.id in dropped}
-        return [scene for scene in scenes if scene.id not in dropped]
 
     def _is_stale(self, step: Step) -> bool:
         """True for a date of the cube whose scene is refused for what it holds. Known when every scene has been read."""
@@ -242,15 +196,6 @@ class _Ingest:
             return self.settings.on_missing == "drop"
         refusal = self.refused.get(step.scene_id)
         return refusal is not None and refusal.reason not in DAMAGED and step.scene_id not in self.outcome
-
-    def _reader(self, root: zarr.Group | None) -> SceneReader:
-        """Reads scenes for the cube, or for a new one. Raises CubeMismatch unless the source and the grid fit the cube."""
-        source, how = self.source, self.settings
-        if root is None:
-            grid = require_lonlat(self.grid or source.native_grid())
-        else:
-            source, grid = match_cube(self.uri, self.grid, source)
-        return SceneReader(source, self.quality_mask, grid, how.on_other_grid, how.resampling, how.min_valid_fraction)
 
     def _write_batch(
         self,
@@ -338,12 +283,6 @@ class _Ingest:
     def refusals(self) -> tuple[SceneRefused, ...]:
         rank = {scene.id: index for index, scene in enumerate(self.listing.scenes)}
         return tuple(sorted(self.refused.values(), key=lambda refusal: rank.get(refusal.scene_id, -1)))
-
-
-def _newest(repository: icechunk.Repository, uri: str) -> zarr.Group | None:
-    with naming_damage(uri):
-        head = repository.readonly_session(BRANCH).store
-        return zarr.open_group(head, mode="r") if store.has_layout(head) else None
 
 
 def _step_of(one: Written, now: np.datetime64) -> Step:

@@ -83,15 +83,14 @@ class Policy:
                         detail = f"the file of band {band.name} holds {there.planes} bands or planes, the config names {named}"
                         yield SceneRefused(scene.id, "policy", f"{detail}; policy.unused is refuse")
 
-    def require_few(self, refused: Sequence[SceneRefused], scenes: int, where: str) -> None:
-        """Raises StateError if more than `max_refused` of so many scenes were refused."""
+    def require_few(self, refused: Sequence[SceneRefused], scenes: int, after: str) -> None:
+        """Raises StateError if more than `max_refused` of so many scenes are refused; its message ends with `after`."""
         count = sum(refusal.reason not in HARMLESS for refusal in refused)
         if scenes and count / scenes > self.max_refused:
             allowed = f"policy.max_refused allows {share_text(self.max_refused)}"
             first = next(refusal for refusal in refused if refusal.reason not in HARMLESS)
             raise StateError(
-                f"{count} of {scenes} scenes ({share_text(count / scenes)}) were refused, {allowed}; the first: {first}; "
-                f"the cube keeps what was accepted, nothing was made from it. All refusals: {where}"
+                f"{count} of {scenes} scenes ({share_text(count / scenes)}) are refused, {allowed}; the first: {first}; {after}"
             )
 
 

@@ -111,19 +111,30 @@ def open_repository(uri: str) -> icechunk.Repository:
         return icechunk.Repository.open(storage)
 
 
+def has_repository(uri: str) -> bool:
+    """Whether there is a cube; False where one could be created. Raises CubeMismatch if the folder holds something else."""
+    if is_remote(uri):
+        return bool(icechunk.Repository.exists(storage_of(uri)))
+    path = local_path(uri)
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (in a config cube.uri)")
+    if icechunk.Repository.exists(storage_of(uri)) or (path / "snapshots").is_dir():
+        return True
+    if foreign := sorted(entry.name for entry in path.iterdir()):
+        shown = ", ".join(foreign[:3])
+        raise CubeMismatch(f"{path} holds other files ({shown}): name an empty or new folder (in a config cube.uri)")
+    return False
+
+
 def open_or_create_repository(uri: str) -> icechunk.Repository:
     """The repository at `uri`, created if there is none. Raises CubeMismatch if the folder holds something else."""
     if is_remote(uri):
         return icechunk.Repository.open_or_create(storage_of(uri))
+    if has_repository(uri):
+        return open_repository(uri)
     path = local_path(uri)
-    if path.exists():
-        if not path.is_dir():
-            raise CubeMismatch(f"{path} is a file; a cube is a folder: choose another path (in a config cube.uri)")
-        if icechunk.Repository.exists(storage_of(uri)) or (path / "snapshots").is_dir():
-            return open_repository(uri)
-        if foreign := sorted(entry.name for entry in path.iterdir()):
-            shown = ", ".join(foreign[:3])
-            raise CubeMismatch(f"{path} holds other files ({shown}): name an empty or new folder (in a config cube.uri)")
     # created in a temporary folder and renamed: a killed Icechunk leaves a folder that it cannot open again
     staging = path.with_name(f".{path.name}.new")
     shutil.rmtree(staging, ignore_errors=True)

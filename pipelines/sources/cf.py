@@ -294,13 +294,18 @@ def _to_crs_units(data: h5py.Dataset, number: int, crs: str | None, label: str) 
 
 
 def cf_crs(data: h5py.Dataset, axes: Axes) -> str | None:
-    """The WKT of the CF grid mapping (CF-1.11, appendix F), EPSG:4326 for axes in degrees, else None."""
+    """The WKT of the CF grid mapping (CF-1.11, appendix F); None if there is none that can be read."""
     mapping = _mapping_of(data, axes)
     for group in _enclosing(data) if mapping else []:
         link = group.get(mapping, getlink=True)
         is_there = isinstance(link, h5py.HardLink) and isinstance(group[mapping], h5py.Dataset)
         if is_there and (wkt := _mapping_wkt(group[mapping])):
             return wkt
+    return None
+
+
+def assumed_crs(data: h5py.Dataset, axes: Axes) -> str | None:
+    """EPSG:4326 for axes in degrees north and east, whose datum the file does not state, else None."""
     units = [text_attribute(scale, "units") if (scale := _scale_of(data, axis)) is not None else "" for axis in (axes.y, axes.x)]
     return "EPSG:4326" if units[0].startswith("degrees_n") and units[1].startswith("degrees_e") else None
 

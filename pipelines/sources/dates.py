@@ -1,8 +1,8 @@
-"""Dates in file names and text: detect their format and parse them. All dates are UTC."""
+"""Dates in file names and text: detect their format and parse them. All dates are UTC, unless %z says otherwise."""
 
 import csv
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from pipelines.errors import MissingInput, RequestError
 DIRECTIVES = {
     "%Y": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%d": r"\d{2}", "%j": r"\d{3}",
     "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}", "%b": r"[A-Za-z]{3}", "%%": "%",
+    "%z": r"(?:Z|[+-]\d{2}:?\d{2})",
 }  # fmt: skip
 FORMATS = (  # longest first: a longer run of digits must not match as a shorter date
     "%Y%jT%H%M%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H-%M-%S", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
@@ -42,16 +43,19 @@ MOST_CELLS = 70_000  # of a list of dates: a TIFF has at most 65,535 bands
 
 
 def parse_date(text: str, date_format: str) -> np.datetime64 | None:
-    """datetime64[ns] of `text`; None unless it is a date of that format between 1950 and 2100.
+    """datetime64[ns] of `text`, in UTC where it states a time zone (%z); None unless it is a date between 1950 and 2100.
 
     >>> str(parse_date("20180605", "%Y%m%d"))
     '2018-06-05T00:00:00.000000000'
+    >>> str(parse_date("20180605T2330-0200", "%Y%m%dT%H%M%z"))
+    '2018-06-06T01:30:00.000000000'
     >>> parse_date("2019366", "%Y%j") is None
     True
     """
     try:
         moment = datetime.strptime(text, date_format)
-    except ValueError:
+        moment = moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return None
     if "%j" in date_format and moment.strftime(date_format) != text:  # day 366 of other years becomes the next new year
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -130,4 +130,4 @@ def _check_name(scene: Scene, times: np.ndarray, date_format: str) -> None:
 
 def _written(time: np.datetime64, date_format: str) -> str:
     moment: datetime = time.astype("datetime64[us]").item()
-    return moment.strftime(date_format)
+    return moment.replace(tzinfo=UTC).strftime(date_format)

@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.errors import SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band, is_storable
+from pipelines.sources.metadata_files import ProductMetadata
 
 RELATIVE = 1e-6  # scales and offsets that differ by less are the same number, written with fewer digits
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -26,7 +27,8 @@ class FileFacts:
     `nodata` holds every value that means missing; so does NaN, and whatever is outside `valid_range` (inclusive). `mask` names
     the mask beside the values, "" without one. `planes` is the number of bands or planes that lie in the same array of the
     file, an alpha band not counted. `codes` names what says that values are codes (a palette, flag_values), "" for measurements.
-    `unread`: what seems to state other values in a way that nothing defines, as `key=value`.
+    `unread`: what seems to state other values in a way that nothing defines, as `key=value`. `product`: what the metadata of its
+    product state, which count for the product's own files alone. `said`: what was assumed.
     """
 
     dtype: np.dtype
@@ -41,6 +43,8 @@ class FileFacts:
     planes: int = 1
     codes: str = ""
     unread: tuple[str, ...] = ()
+    product: ProductMetadata | None = None
+    said: tuple[str, ...] = ()
 
     def with_request(self, band: Band) -> FileFacts:
         """These facts with those that the config states in their place; 1, 0 and "" state nothing. `nodata` is added."""

@@ -4,11 +4,12 @@ Note: Landsat names hold the acquisition date first and the processing date seco
 processing date. Sentinel-2 products since processing baseline 04.00 (25 January 2022) store reflectance with an offset:
 physical = (stored - 1000) / 10000. A series across that day must be harmonised first, or cut at that day and given
 `offset: -0.1` (https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming).
-Links that point out of the folder are refused; folders that are links are not searched.
+Links that point out of the folder are refused; folders that are links, and what is hidden, are not searched but counted.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -21,7 +22,11 @@ from pipelines.sources.expansion import expand_times
 from pipelines.sources.file_names import FilePattern, Named, natural_key, propose_pattern, show_some
 from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
+from pipelines.sources.metadata_files import product_files
 from pipelines.sources.source import Listing, SameDate, resolve_dates
+
+LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+MOST_COUNTED = 10_000  # files of a hidden folder
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,6 @@ class FolderSource(LayeredSource):
     def list_scenes(self) -> Listing:
         """The scenes found. Raises MissingInput (no folder), RequestError (the pattern is wrong or matches nothing)."""
         paths, misnamed = take_text_names(list_files(self.path))
-        linked, _ = take_text_names(linked_folders(self.path))
         pattern = FilePattern(self.pattern)
         assert pattern.date_format  # raises for a pattern without
         bands = self.requested.names_in_files if pattern.has_band else ()
@@ -65,9 +69,10 @@ class FolderSource(LayeredSource):
                 refused.append(refusal)
         steps, of_steps, notes = expand_times(scenes, self.requested, pattern.date_format)
         used = {path for files in found.values() for path, _ in files.values()}
+        used |= product_files(paths, used)
         rest = [p for p in paths if p not in used and p.removesuffix(".msk") not in used and p not in seen_undated]
         others = {path: of.band for path in rest if pattern.has_band and (of := pattern.match(path))}
-        unused = [*(f"{path} (a folder that is a link)" for path in linked), *(path for path in rest if path not in others)]
+        unused = [*not_searched(self.path), *(path for path in rest if path not in others)]
         refused += [*of_steps, *(undated[key] for key in sorted(undated)), *misnamed]
         notes += self._notes(pattern, set(others.values()), len(others))
         return resolve_dates(steps, refused, self.same_date, unused, notes)
@@ -124,17 +129,34 @@ def list_files(folder: Path) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(here).relative_to(folder).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
-        paths += [prefix + name for name in files if not name.startswith(".")]
+        paths += [prefix + name for name in files if not name.startswith(".") and not _is_litter(name)]
     return sorted(paths)
 
 
-def linked_folders(folder: Path) -> list[str]:
-    """Paths of the folders below `folder` that are links, with /, sorted: they are not searched."""
+def not_searched(folder: Path) -> list[str]:
+    """What `list_files` leaves out below `folder`, sorted: folders that are links, hidden folders and files.
+
+    Nothing is said of what operating systems leave behind (LITTER).
+    """
     found = []
-    for here, folders, _ in os.walk(folder):
+    for here, folders, files in os.walk(folder):
+        below = Path(here).relative_to(folder)
+        for name in folders:
+            path = Path(here) / name
+            if path.is_symlink():
+                found.append(f"{(below / name).as_posix()} (a folder that is a link)")
+            elif name.startswith("."):
+                inside = (one for _, _, names in os.walk(path) for one in names if not _is_litter(one))
+                count = sum(1 for _ in itertools.islice(inside, MOST_COUNTED))
+                holds = f"{count} files{' or more' if count == MOST_COUNTED else ''}" if count != 1 else "1 file"
+                found += [f"{(below / name).as_posix()} (a hidden folder with {holds})"] if count else []
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [(Path(here) / name).relative_to(folder).as_posix() for name in folders if (Path(here) / name).is_symlink()]
-    return sorted(found)
+        found += [f"{(below / name).as_posix()} (hidden)" for name in files if name.startswith(".") and not _is_litter(name)]
+    return take_text_names(sorted(found))[0]
+
+
+def _is_litter(name: str) -> bool:
+    return name.lower() in LITTER or name.startswith("._")
 
 
 def take_text_names(paths: list[str]) -> tuple[list[str], list[SceneRefused]]:

@@ -19,7 +19,7 @@ import rasterio
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.sources import cf
-from pipelines.sources.cf import cf_crs, cf_transform
+from pipelines.sources.cf import assumed_crs, cf_crs, cf_transform
 from pipelines.sources.cf_attributes import float_attribute, packing, text_attribute
 from pipelines.sources.cf_times import cf_times
 from pipelines.sources.dates import parse_date, read_dates
@@ -157,7 +157,7 @@ def _georeferencing_lines(path: Path, name: str, product: _KnmiProduct | None) -
     with open_hdf5(path) as file:
         data = hdf5_data_set(file, name, path.name)
         axes = cf.axes_of(data, path.name)
-        crs = cf_crs(data, axes)
+        crs = cf_crs(data, axes) or assumed_crs(data, axes)
         transform = cf_transform(data, axes, crs, path.name)
         if crs is None:
             lines.append(("crs", product.crs if product else "EPSG:4326", guessed))
@@ -198,7 +198,8 @@ def _folder(path: Path, paths: list[str], names: FileNames) -> DetectedFormat:
     if mixed := baseline_remark(matched_names, found.product.offset if found.product else 0.0):
         notes.append(mixed)
     if zone := re.search(r"%[HMS]\}([+-]\d\d:?\d\d)(?!\d)", names.pattern):
-        notes.append(f"the names state the time zone {zone[1]}, which is not taken off: their times are used as UTC")
+        remedy = "write %z in its place, before the }, and times become UTC"
+        notes.append(f"the names state the time zone {zone[1]}, which is not taken off: {remedy}")
     if not re.search(r"%[djHMS]", names.pattern):
         notes.append("the names have no day: scenes are dated to the first day of the month or year")
     return dataclasses.replace(found, shares_dates=len(known) < len(dates), notes=(*found.notes, *notes))

@@ -16,7 +16,7 @@ from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.dates import parse_date
 from pipelines.sources.file_names import FilePattern, show_some
-from pipelines.sources.folder import list_files, take_text_names
+from pipelines.sources.folder import list_files, not_searched, take_text_names
 from pipelines.sources.image_bands import ImageRequest, check_times, grey_of, interval_notes
 from pipelines.sources.isolation import isolated
 from pipelines.sources.opening import check_inside
@@ -122,7 +122,7 @@ class ImageFolderSource(DecodesFiles):
         paths, misnamed = take_text_names(list_files(self.path))
         named = self._numbered(paths) if "{frame}" in self.pattern else self._dated(paths, misnamed)
         used = {path for _, _, path in named} | {self.times}
-        return named, [path for path in paths if path not in used], misnamed
+        return named, [*not_searched(self.path), *(path for path in paths if path not in used)], misnamed
 
     def _dated(self, paths: Sequence[str], refused: list[SceneRefused]) -> list[Found]:
         pattern = FilePattern(self.pattern, ())

@@ -26,6 +26,7 @@ from pipelines.sources import cf, other_notations
 from pipelines.sources.cf_attributes import packing, text_attribute
 from pipelines.sources.facts import FileFacts, numbers_in, stated_values
 from pipelines.sources.hdf5_chunks import Unwritten, unwritten_chunks
+from pipelines.sources.metadata_files import auxiliary_values, product_metadata
 from pipelines.sources.opening import band_descriptions, block_bytes_of, decoding, hdf5_data_set
 from pipelines.sources.tiff_blocks import Blocks, blocks_of
 from pipelines.sources.worker import has_room
@@ -177,7 +178,11 @@ class RasterLayer:
         nodata = nodata if declared is None else (declared, *(value for value in nodata if value != declared))
         packed, tags = (self.dataset.scales[at], self.dataset.offsets[at]), self.dataset.tags()
         said = other_notations.of_tags(self.dataset.tags(self.index), tags) if stored.kind in "iu" else other_notations.Notation()
+        product, path = product_metadata(Path(self.dataset.name)), Path(self.dataset.name)
+        if product is not None and self.dataset.driver == "JP2OpenJPEG" and stored.kind in "iu":  # as the agency delivers it
+            said = other_notations.Notation(product.scale, product.offset, product.nodata)
         said = said.completing(*packed, nodata)
+        beside = [(f".aux.xml:{key}", value) for key, value in auxiliary_values(path, self.index)]
         masks = {"mask band": self._has_mask_band, "alpha band": self.alpha is not None, "mask file": self.mask_file is not None}
         masks["block that was never written"] = self.blocks is not None and self.blocks.unwritten(self.index) is not None
         return FileFacts(
@@ -192,7 +197,8 @@ class RasterLayer:
             "" if self.dataset.count == 1 else band_descriptions(self.dataset)[at],
             self.dataset.count - (self.alpha is not None),
             codes="a palette" if self.dataset.colorinterp[at] == ColorInterp.palette else "",
-            unread=other_notations.unread(tags.items(), said),
+            unread=other_notations.unread([*tags.items(), *beside], said),
+            product=product,
         )
 
     @property
@@ -238,6 +244,7 @@ class Hdf5Layer:
     read_as: np.dtype | None = None
     is_step: bool = False  # what lies beside this plane are other dates
     unwritten: Unwritten | None = None
+    is_crs_assumed: bool = False
 
     @cached_property
     def facts(self) -> FileFacts:
@@ -257,6 +264,7 @@ class Hdf5Layer:
             planes=1 if self.is_step else self.axes.planes(self.data),
             codes=next((key for key in ("flag_values", "flag_masks") if key in self.data.attrs), ""),
             unread=other_notations.unread_attributes(self.data, said),
+            said=tuple(filter(None, (ASSUMED if self.is_crs_assumed else "", said.no_echo()))),
         )
 
     def window(self, rows: slice, columns: slice) -> np.ndarray:
@@ -335,8 +343,9 @@ def _unrectified(dataset: rasterio.DatasetReader) -> str:
     return "rational polynomials (RPC)" if dataset.rpcs is not None else ""
 
 
-# axes, CRS and affine as far as the file states them, chunks that were never written
-_Placed = tuple[cf.Axes, str | None, cf.Transform | None, Unwritten | None]
+# axes, CRS and affine as far as the file states them, chunks that were never written, whether the CRS is assumed
+_Placed = tuple[cf.Axes, str | None, cf.Transform | None, Unwritten | None, bool]
+ASSUMED = "state no CRS: EPSG:4326 (WGS 84) is assumed, since their axes are latitudes and longitudes; else set source.crs"
 _known: dict[tuple[object, ...], _Placed] = {}  # reading it takes milliseconds
 
 
@@ -349,11 +358,14 @@ def open_hdf5_layer(file: h5py.File, name: str, index: int, requested: BandReque
         if len(_known) > 10_000:
             _known.clear()
         axes = cf.axes_of(data, label)
-        crs = cf.cf_crs(data, axes)
+        stated = cf.cf_crs(data, axes)
+        crs = stated or cf.assumed_crs(data, axes)
         transform = None if requested.transform else cf.cf_transform(data, axes, requested.crs or crs, label)
-        _known[key] = axes, crs, transform, unwritten_chunks(data, cf.stated(data)[0], label)
-    axes, crs, transform, unwritten = _known[key]
+        is_assumed = requested.crs is None and stated is None and crs is not None
+        _known[key] = axes, crs, transform, unwritten_chunks(data, cf.stated(data)[0], label), is_assumed
+    axes, crs, transform, unwritten, is_assumed = _known[key]
     if not 0 <= index < axes.planes(data):
         raise SceneRefused(label, "missing-band", f"{name!r} has {axes.planes(data)} planes, no plane {index}")
     grid = requested.grid(crs, transform, axes.shape_yx(data), label)
-    return Hdf5Layer(data, index, grid, axes, requested.bits_of(band, cf.value_dtype(data)), unwritten=unwritten)
+    bits = requested.bits_of(band, cf.value_dtype(data))
+    return Hdf5Layer(data, index, grid, axes, bits, unwritten=unwritten, is_crs_assumed=is_assumed)

@@ -330,10 +330,10 @@ def _cause(error: BaseException) -> str:
 
 
 def check_inside(folder: Path, path: Path, label: str) -> None:
-    """Raises SceneRefused(driver) for a symbolic link that points out of its folder (the folder itself may be a link)."""
-    try:
-        is_outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError) as error:  # links in a circle
-        raise SceneRefused(label, "driver", f"{path.name} is a link that leads nowhere; replace it with the file") from error
-    if is_outside:
+    """Raises SceneRefused(driver) for a symbolic link that leads nowhere or out of its folder (which may itself be a link)."""
+    if not path.is_symlink():
+        return
+    if not path.exists():  # or one of links in a circle
+        raise SceneRefused(label, "driver", f"{path.name} is a link that leads nowhere; replace it with the file")
+    if not path.resolve().is_relative_to(folder.resolve()):
         raise SceneRefused(label, "driver", f"{path.name} is a link that points out of {folder.name}; replace it with the file")

@@ -24,17 +24,29 @@ READ = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # as CF sp
 
 @dataclass(frozen=True)
 class Notation:
-    """Physical value = stored * scale + offset; 1 and 0 where nothing is stated. `nodata`: stored values that are missing."""
+    """Physical value = stored * scale + offset; 1 and 0 where nothing is stated. `nodata`: stored values that are missing.
+
+    `undetect`: the stored value of radar pixels that were measured and hold no echo.
+    """
 
     scale: float = 1.0
     offset: float = 0.0
     nodata: tuple[float, ...] = ()
+    undetect: float | None = None
 
     def completing(self, scale: float, offset: float, nodata: tuple[float, ...]) -> Notation:
         """What GDAL or CF states; where that is no packing, this one. The values that mean missing count together."""
         is_unstated = (scale, offset) == (1, 0)
         both = tuple(dict.fromkeys((*nodata, *self.nodata)))
-        return Notation(self.scale, self.offset, both) if is_unstated else Notation(scale, offset, both)
+        scale, offset = (self.scale, self.offset) if is_unstated else (scale, offset)
+        return Notation(scale, offset, both, self.undetect)
+
+    def no_echo(self) -> str:
+        """What becomes of pixels without an echo; "" where the file does not tell them from others."""
+        if self.undetect is None or self.undetect in self.nodata:
+            return ""
+        value = self.undetect * self.scale + self.offset
+        return f"state undetect {self.undetect:g} (no echo): these pixels are not missing, they have the value {value:g}"
 
 
 def of_radar(data: h5py.Dataset) -> Notation:
@@ -47,10 +59,10 @@ def of_radar(data: h5py.Dataset) -> Notation:
     stated: dict[str, float] = {}
     for group in (data.parent.parent, data.parent):
         if (what := _group(group, "what")) is not None:
-            values = {key: float_attribute(what, key) for key in ("gain", "offset", "nodata")}
+            values = {key: float_attribute(what, key) for key in ("gain", "offset", "nodata", "undetect")}
             stated |= {key: value for key, value in values.items() if value is not None}
     nodata = (stated["nodata"],) if "nodata" in stated else ()
-    return Notation(stated.get("gain", 1.0), stated.get("offset", 0.0), nodata)
+    return Notation(stated.get("gain", 1.0), stated.get("offset", 0.0), nodata, stated.get("undetect"))
 
 
 def of_tags(band: Mapping[str, str], file: Mapping[str, str]) -> Notation:
@@ -67,6 +79,12 @@ def of_tags(band: Mapping[str, str], file: Mapping[str, str]) -> Notation:
     return Notation(found.get("Gain", 1.0), found.get("Offset", 0.0), nodata)
 
 
+def kind_of(key: str) -> str:
+    """Which fact the key of an attribute or tag seems to state: scale, offset, nodata, or ""."""
+    kinds = {"scale": SCALES, "offset": OFFSETS, "nodata": MISSING}
+    return next((kind for kind, words in kinds.items() if key.rpartition(":")[2].lower() in words), "")
+
+
 def unread(stated: Iterable[tuple[str, object]], known: Notation) -> tuple[str, ...]:
     """Attributes or tags that seem to state a packing or a missing value other than `known`, as `key=value`."""
     found = []
@@ -74,11 +92,11 @@ def unread(stated: Iterable[tuple[str, object]], known: Notation) -> tuple[str, 
         numbers = np.asarray(numbers_in(value) if isinstance(value, str) else value).reshape(-1)[:1]
         if numbers.size != 1 or numbers.dtype.kind not in "iuf":
             continue
-        number, word = float(numbers[0]), key.lower()
+        number, kind = float(numbers[0]), kind_of(key)
         is_other = (
-            (word in SCALES and not is_close(number, known.scale))
-            or (word in OFFSETS and not is_close(number, known.offset))
-            or (word in MISSING and number not in known.nodata)
+            (kind == "scale" and not is_close(number, known.scale))
+            or (kind == "offset" and not is_close(number, known.offset))
+            or (kind == "nodata" and number not in known.nodata)
         )
         if is_other:
             found.append(f"{harmless(key, 40)}={number:.10g}")

@@ -17,7 +17,7 @@ from pipelines.scene import Asset, Scene
 from pipelines.sources.cf import axes_of
 from pipelines.sources.cf_times import CfTimes, cf_times
 from pipelines.sources.dates import detect_date, format_date, read_dates
-from pipelines.sources.folder import list_files
+from pipelines.sources.folder import list_files, not_searched
 from pipelines.sources.isolation import isolate, isolated
 from pipelines.sources.layered import LayeredSource
 from pipelines.sources.layers import BandRequest
@@ -110,7 +110,8 @@ class StackSource(LayeredSource):
             assets = {name: Asset(str(path), "", index) for name, path in paths.items()}
             scenes.append(Scene(f"{self.path.resolve().name}_{compact_date(observed_utc)}", observed_utc, assets))
         used = {self.dates, *(self.files[self.requested.name_in_file(name)] for name in self.requested.names)}
-        unused = [path for path in list_files(self.path) if path not in used and path.removesuffix(".msk") not in used]
+        rest = [path for path in list_files(self.path) if path not in used and path.removesuffix(".msk") not in used]
+        unused = [*not_searched(self.path), *rest]
         return resolve_dates(scenes, refused, self.same_date, unused, notes)
 
     def _file(self, name: str, dates: list[np.datetime64 | None]) -> Path:

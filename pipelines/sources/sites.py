@@ -20,7 +20,7 @@ from pipelines.grid import Grid
 from pipelines.scene import Scene
 from pipelines.sources.dates import detect_date, format_date
 from pipelines.sources.file_names import SITE_FIELDS, FilePattern, Named, natural_key, show_some
-from pipelines.sources.folder import FolderSource, list_files, scene_name, take_text_names
+from pipelines.sources.folder import FolderSource, list_files, not_searched, scene_name, take_text_names
 from pipelines.sources.layered import LayeredSource, locate_bands
 from pipelines.sources.layers import BandRequest
 from pipelines.sources.resampling import overlaps
@@ -157,7 +157,8 @@ class SiteSource(LayeredSource):
         rest = [path for path in paths if path not in used and path.removesuffix(".msk") not in used and self._is_unused(path)]
         other = [path for path in rest if pattern.match(path)]
         notes = [f"not used: {len(other)} files of other bands (first {other[0]})"] if other else []
-        return resolve_dates(scenes, refused, self.same_date, [path for path in rest if path not in other], notes)
+        unused = [*filter(self._is_unused, not_searched(self.path)), *(path for path in rest if path not in other)]
+        return resolve_dates(scenes, refused, self.same_date, unused, notes)
 
     def _is_unused(self, path: str) -> bool:
         """True for a path below the site's folder that is neither its dates file nor read elsewhere."""

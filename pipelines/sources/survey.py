@@ -21,6 +21,7 @@ from pipelines.sources.grid_words import why_not_on
 from pipelines.sources.isolation import Limits, isolated
 from pipelines.sources.layers import BandRequest, Layer
 from pipelines.sources.opening import files_kept_open
+from pipelines.sources.other_notations import kind_of
 from pipelines.sources.products import baseline_remark
 
 BATCH = 16  # the most groups of scenes that are looked at in one call of a worker
@@ -196,7 +197,7 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     for band in info.bands:
         asked = requested.band(band.name)
         facts = {one.scene.id: one.facts[band.name] for one in converted}
-        for describe in (_packing, _override, _nodata, _range, _mask, _codes, _unit, _unread):
+        for describe in (_packing, _override, _nodata, _range, _mask, _codes, _unit, _unread, _product, _said):
             texts = {scene: text for scene, one in facts.items() if (text := describe(one, band, asked))}
             for text in dict.fromkeys(texts.values()):
                 of_text = [scene for scene, other in texts.items() if other == text]
@@ -204,7 +205,7 @@ def remarks_on(seen: Sequence[Seen], info: SourceInfo, requested: BandRequest, *
     planes = {max(facts.planes for facts in one.facts.values()): one.scene.id for one in reversed(readable)}
     if counts_planes and (most := max(planes, default=1)) > len(requested.names):
         lines.append(f"files hold up to {most} bands or planes ({planes[most]}), of which {len(requested.names)} are used")
-    unstated = [one for one in readable if all(facts.offset == 0 for facts in one.facts.values())]
+    unstated = [one for one in readable if all(facts.offset == 0 and facts.product is None for facts in one.facts.values())]
     if remark := baseline_remark([path for one in unstated for path in one.scene.paths[:1]], info.bands[0].offset):
         lines.append(remark)
     spacings = {band.name: readable[0].facts[band.name].grid.spacing for band in info.bands} if readable else {}
@@ -288,8 +289,27 @@ def _unit(facts: FileFacts, band: Band, asked: Band) -> str:
 
 
 def _unread(facts: FileFacts, band: Band, asked: Band) -> str:
-    known = [value for value in (band.scale, band.offset, band.nodata) if value is not None]
-    other = [text for text in facts.unread if not any(is_close(float(text.rpartition("=")[2]), value) for value in known)]
+    known = {"scale": band.scale, "offset": band.offset, "nodata": band.nodata}
+
+    def is_known(text: str) -> bool:
+        key, _, number = text.rpartition("=")
+        value = known.get(kind_of(key))
+        return value is not None and is_close(float(number), value)
+
+    other = [text for text in facts.unread if not is_known(text)]
     if not other:
         return ""
     return f"state {', '.join(other)} in a way that is not read: correct the files, or state it in the config if it holds"
+
+
+def _product(facts: FileFacts, band: Band, asked: Band) -> str:
+    there, product = facts.with_request(asked), facts.product
+    if product is None or abs(there.offset / there.scale - product.offset / product.scale) < 0.5:
+        return ""
+    baseline = f" (processing baseline {product.baseline})" if product.baseline else ""
+    has = f"have scale {product.scale:g} and offset {product.offset:g} by {product.name}{baseline}"
+    return f"{has}, and are read with {there.scale:g} and {there.offset:g}: state source.offset, unless they were harmonised"
+
+
+def _said(facts: FileFacts, band: Band, asked: Band) -> str:
+    return "; ".join(facts.said)

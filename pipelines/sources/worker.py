@@ -147,7 +147,10 @@ def serve(descriptor: int) -> None:
                 answer = _exit_code_of(number)
             else:  # a worker of a server before this one; another process may have its id
                 answer = NOT_ENDED
-            control.sendall(NUMBER.pack(answer))
+            try:
+                control.sendall(NUMBER.pack(answer))
+            except OSError:  # the program was killed
+                break
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
     for worker in workers:

@@ -109,7 +109,7 @@ def test_too_many_refused_scenes_end_the_run_and_clouds_do_not_count():
     assert ingest("policy.max_refused=0.25").exit_code == 3
     found = ingest("policy.max_refused=0.2")
     assert found.exit_code == 1
-    assert "1 of 4 scenes (25 %) were refused, policy.max_refused allows 20 %; the first: s20200121: wrong-crs" in found.stderr
+    assert "1 of 4 scenes (25 %) are refused, policy.max_refused allows 20 %; the first: s20200121: wrong-crs" in found.stderr
 
 
 def test_a_policy_that_contradicts_the_config_is_a_mistake():

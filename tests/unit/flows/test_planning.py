@@ -1,15 +1,19 @@
 """`--dry-run` says what ingest would say, and refuses what it would refuse."""
 
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from typer.testing import CliRunner, Result
 
 from configs.load import load_run
+from flows.cli import app
 from flows.planning import make_plan, plan_lines
-from pipelines.errors import RequestError
+from pipelines.errors import StateError
 
 CONFIG = """
 name: r
@@ -18,6 +22,10 @@ source: {kind: folder, path: data, pattern: "s_{date:%Y%m%d}.tif", bands: [v]}
 variable: {name: v, bands: [v]}
 monitoring: {start: 2020-08-01, test: {kind: cusum, threshold: 9}}
 """
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture
@@ -40,8 +48,8 @@ def test_a_plan_says_what_is_converted_not_used_and_widened(config: Path) -> Non
     grid = "grid={crs: 'EPSG:32633', resolution: 30, bounds: [500000, 4999920, 500080, 5000000]}"
     plan = make_plan(load_run(config, [grid, "cube.on_other_grid=reproject"]), "ingest")
     assert plan["notes"] == [
-        "not used: 1 files, folders or variables: notes.txt",
         "grid.bounds: 80 x 80 is no multiple of the resolution 30; the grid has the bounds 500000, 4999910, 500090, 5000000",
+        "not used: 1 files, folders or variables: notes.txt",
         "band v: 3 of 12 scenes (first s_20201005) have scale 0.0001 and offset -0.1, the cube 0.0001 and 0: converted; values "
         "that do not fit are missing",
     ]
@@ -50,9 +58,47 @@ def test_a_plan_says_what_is_converted_not_used_and_widened(config: Path) -> Non
 
 def test_a_plan_counts_what_is_refused_and_ends_where_all_is(config: Path) -> None:
     overrides = ["grid={crs: 'EPSG:32633', resolution: 20, bounds: [500000, 4999920, 500080, 5000000]}"]
-    with pytest.raises(RequestError, match="all 12 scenes would be refused"):
+    with pytest.raises(StateError, match="none of the 12 scenes would be accepted"):
         make_plan(load_run(config, overrides), "ingest")
+    planned, done = (call("ingest", "r.yaml", "--set", overrides[0], *more) for more in (["--dry-run"], []))
+    assert planned.exit_code == done.exit_code == 1
     (config.parent / "data" / "s_20200605.tif").write_text("hello")
     plan = make_plan(load_run(config), "ingest")
     assert plan["extent"]["dates"] == 11
     assert any(note.startswith("1 scene would be refused; the first: s_20200605: driver") for note in plan["notes"])
+
+
+def test_a_plan_of_a_cube_that_is_there_counts_and_names_what_changes_as_the_ingest_does(config: Path) -> None:
+    data = config.parent / "data"
+    shutil.move(data / "s_20201205.tif", config.parent)
+    (data / "s_20200605.tif").write_text("hello")
+    assert call("ingest", "r.yaml").exit_code == 3
+    shutil.move(config.parent / "s_20201205.tif", data)
+    (data / "s_20200105.tif").unlink()
+    with rasterio.open(data / "s_20200205.tif", "r+") as file:
+        file.write(np.full((8, 8), 3500, "uint16"), 1)
+    plan = make_plan(load_run(config, ["cube.on_missing=drop"]), "ingest")
+    assert plan["ingest"] == {"new": 1, "reprocessed": 1, "unchanged": 8, "gone": ["s_20200105"], "refused": 1}
+    assert plan["extent"]["dates"] == 10
+    said = "\n".join(plan_lines(plan))
+    assert "no longer in the source: s_20200105; would be taken out of the cube (cube.on_missing: drop)" in said
+    assert "1 of these were refused before and have not changed" in said
+    assert "1 new, 1 reprocessed, 8 unchanged, 1 gone, 1 refused\n" in said
+    few = ("--set", "policy.max_refused=0.01")
+    assert [call("ingest", "r.yaml", *few, *more).exit_code for more in (["--dry-run"], [])] == [1, 1]
+    assert "10 unchanged, 1 gone, 1 refused (nothing to read)" in call("ingest", "r.yaml", "--dry-run").output
+
+
+def test_a_plan_counts_the_dates_that_the_ingest_writes_where_a_time_is_there_twice(config: Path) -> None:
+    with h5py.File("c.nc", "w") as file:
+        for name, values in (("time", [0, 10, 10, 20]), ("y", [4.0, 3, 2]), ("x", [1.0, 2, 3])):
+            file[name] = values
+            file[name].make_scale(name)
+        file["time"].attrs["units"] = "days since 2020-01-01"
+        file["v"] = np.ones((4, 3, 3), "uint16")
+        for axis, name in enumerate(("time", "y", "x")):
+            file["v"].dims[axis].attach_scale(file[name])
+    source = "source={kind: netcdf, path: c.nc, bands: [v], crs: 'EPSG:32633'}"
+    assert make_plan(load_run(config, [source]), "ingest")["extent"]["dates"] == 3
+    assert call("ingest", "r.yaml", "--set", source).exit_code == 3
+    assert make_plan(load_run(config, [source]), "ingest")["ingest"]["unchanged"] == 3

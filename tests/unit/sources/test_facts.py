@@ -15,7 +15,8 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from source_rasters import UTM, ramp, shifted, write_cube, write_tiff
 
-from pipelines.cube.ingest import RECORDED, IngestReport, IngestSettings, ingest
+from pipelines.cube.comparison import RECORDED
+from pipelines.cube.ingest import IngestReport, IngestSettings, ingest
 from pipelines.cube.integrity import SEAL
 from pipelines.cube.store import open_cube, open_repository
 from pipelines.errors import RequestError, StateError
@@ -336,10 +337,13 @@ def test_what_is_not_used_is_counted_and_named(tmp_path):
         write_tiff(below / f"{day}.tif")
     write_tiff(elsewhere / f"{MONTHS[2]}.tif")
     (below / "2021").symlink_to(elsewhere)
-    (below / "notes.txt").write_text("hello")
+    for name in ("notes.txt", ".hidden/20200501.tif", ".hidden/b/20200601.tif", ".20200501.tif", ".DS_Store", "._a", "Thumbs.db"):
+        (below / name).parent.mkdir(parents=True, exist_ok=True)
+        (below / name).write_text("hello")
     listing = folder(below).list_scenes()
-    assert listing.unused == ["2021 (a folder that is a link)", "notes.txt"]
-    assert listing.remarks() == ["not used: 2 files, folders or variables: 2021 (a folder that is a link), notes.txt"]
+    hidden = [".20200501.tif (hidden)", ".hidden (a hidden folder with 2 files)"]
+    assert listing.unused == [*hidden, "2021 (a folder that is a link)", "notes.txt"]
+    assert listing.remarks() == [f"not used: 4 files, folders or variables: {', '.join(listing.unused[:3])} and 1 more"]
     write_tiff(below / "bands" / "20200105_B4.tif")
     write_tiff(below / "bands" / "20200105_B8.tif")
     one = FolderSource(below / "bands", BandRequest((Band("B4"),)), "{date:%Y%m%d}_{band}.tif").list_scenes()

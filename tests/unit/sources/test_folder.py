@@ -203,9 +203,12 @@ def test_only_links_out_of_the_folder_are_refused(tmp_path):
     write_tiff(tmp_path / "in" / "20180105.tif")
     (tmp_path / "in" / "20180115.tif").symlink_to(outside)
     (tmp_path / "in" / "20180125.tif").symlink_to(tmp_path / "in" / "20180105.tif")
+    (tmp_path / "in" / "20180126.tif").symlink_to(tmp_path / "in" / "nowhere.tif")
+    (tmp_path / "in" / "20180127.tif").symlink_to(tmp_path / "in" / "20180127.tif")
     (tmp_path / "in" / "more").symlink_to(tmp_path)
     source = FolderSource(tmp_path / "in", BandRequest((Band("a"),)), "{date:%Y%m%d}.tif")
-    assert refusals(source) == {"20180115": "driver"}
+    assert refusals(source) == {"20180115": "driver", "20180126": "driver", "20180127": "driver"}
+    assert "20180126.tif is a link that leads nowhere" in str(source.list_scenes().refused)
     assert [scene.id for scene in source.list_scenes().scenes] == ["20180105", "20180125"]
 
 

@@ -1,7 +1,9 @@
 """Workers that crash, hang, need too much or are killed: real processes, real signals, nothing patched."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,9 +22,10 @@ from pipelines.errors import MissingInput, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band
 from pipelines.sources.folder import FolderSource, list_files
-from pipelines.sources.isolation import OVERHEAD_BYTES, Limits, isolated
+from pipelines.sources.isolation import OVERHEAD_BYTES, START, Limits, isolated
 from pipelines.sources.layered import locate_bands
 from pipelines.sources.layers import BandRequest
+from pipelines.sources.worker import NUMBER
 
 MB = 2**20
 BIG = Grid(UTM.crs, UTM.transform, (3000, 3000))
@@ -156,6 +159,16 @@ def test_workers_that_are_killed_once_cost_nothing(tmp_path):
     assert (len(report.added), report.refused) == (8, ())
     values = open_cube(str(tmp_path / "cube")).image.values[:, 0]
     np.testing.assert_array_equal(values, [ramp(start=day) for day in range(1, 9)])
+
+
+def test_the_server_of_a_program_that_was_killed_ends_without_a_word():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-c", START, str(theirs.fileno()), json.dumps(sys.path)]
+        server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
+    ours.sendall(NUMBER.pack(0))
+    ours.close()
+    assert server.communicate(timeout=60)[1] == b""
 
 
 def test_a_block_that_does_not_fit_into_memory_refuses_its_scene(tmp_path):

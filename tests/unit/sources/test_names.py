@@ -13,6 +13,14 @@ from pipelines.sources.file_names import FilePattern, propose_pattern
 from pipelines.sources.products import mask_band, product_of
 
 
+@pytest.mark.parametrize(("zone", "hour"), [("+0200", "04T22:30"), ("-02:00", "05T02:30"), ("Z", "05T00:30")])
+def test_times_of_names_with_a_time_zone_become_utc(zone, hour):
+    pattern = FilePattern("S_{date:%Y%m%dT%H%M%z}_{band}.tif")
+    named = pattern.match(f"S_20200105T0030{zone}_B4.tif")
+    assert named is not None
+    assert parse_date(named.date_text, pattern.date_format) == np.datetime64(f"2020-01-{hour}", "ns")
+
+
 @pytest.mark.parametrize(
     ("text", "date"),
     [
