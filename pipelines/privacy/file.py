@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import RequestError
 from pipelines.privacy import pixels
-from pipelines.privacy.clean import CHARACTERISTICS, Cleaning, clean_dataset, code_item
+from pipelines.privacy.clean import CHARACTERISTICS, Cleaning, code_item
+from pipelines.privacy.repeated import clean_file
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.privacy.tables import EDITION
 
@@ -96,7 +97,7 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
     cleaning = Cleaning(settings, file_id, patient, is_enhanced="SharedFunctionalGroupsSequence" in source)
     masks = pixels.masks_of(source, settings)
     pixels.check_burned_in(source, masks, cleaning)
-    cleaned = clean_dataset(source, cleaning)
+    cleaned = clean_file(source, cleaning)
     cleaned.file_meta = _new_meta(sop_class, str(cleaned.SOPInstanceUID), syntax)
     pixels.clean_pixels(source, cleaned, cleaning)
     if masks:
