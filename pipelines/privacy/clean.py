@@ -79,6 +79,7 @@ class Cleaning:
     is_enhanced: bool
     done: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (path of tags, VR, action)
     keeps_private: bool = False
+    written: dict[int, bytes] = field(default_factory=dict)  # tag -> how an element of the new data set is written, if known
 
     @cached_property
     def days(self) -> int:
@@ -101,7 +102,7 @@ def clean_dataset(source: Dataset, cleaning: Cleaning, path: str = "") -> Datase
     from pydicom.dataset import Dataset
 
     cleaned = Dataset()
-    for tag in sorted(source.keys()):
+    for tag in sorted(source.keys(), key=int):
         clean_element(source, cleaned, tag, cleaning, path)
     return cleaned
 

@@ -126,8 +126,10 @@ def _content(path: Path, file_id: str) -> bytes | None:
     """The bytes of a DICOM file, None of another. Raises PrivacyRefusal if it cannot be read, without its name."""
     try:
         with path.open("rb") as file:
-            head = file.read(132)
-            return head + file.read() if is_dicom(head) else None
+            if not is_dicom(file.read(132)):
+                return None
+            file.seek(0)
+            return file.read()
     except OSError as e:
         raise PrivacyRefusal(file_id, "unreadable", f"the file cannot be read: {e.strerror}") from None
 

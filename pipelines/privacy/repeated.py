@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pydicom.tag import BaseTag
 
 MOST_BYTES, MOST_ELEMENTS, MOST_FORMS = 4096, 20_000, 8  # of a value, of a form, at once
-PRIVATE, CHARSET = 0x00010001, 0x00080005  # any private element that is never kept
+PRIVATE = 0x00010001  # stands for all private elements that are never kept
+APART = frozenset((*PIXELS, *LOOKUP_TABLES, 0x00080005))
 Key = tuple[int, str | None, bytes | None]
 Done = tuple[tuple[tuple[str, str, str], int], ...]
 
@@ -42,11 +43,19 @@ class Form:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done with an element, and its replacement as it is written; None if it is removed."""
+    """What was done with an element, and what is written in its place; None if it is removed."""
 
     done: Done
-    element: RawDataElement | None
+    written: Written | None
     keeps_private: bool
+
+
+@dataclass(frozen=True)
+class Written:
+    """An element as pydicom encodes it, little endian: its value as of a file that was read, and all of its bytes."""
+
+    element: RawDataElement
+    content: bytes
 
 
 @lru_cache(maxsize=MOST_FORMS)
@@ -69,7 +78,7 @@ def clean_file(source: Dataset, cleaning: Cleaning) -> Dataset:
     kept: dict[BaseTag, DataElement | RawDataElement] = {}
     blocks: dict[int, str] = {}
     for tag, item in source.items():
-        key = _key(source, tag, item, blocks)
+        key = _key(source, int(tag), item, blocks)
         if key is None:
             others.append(tag)
             continue
@@ -81,17 +90,17 @@ def clean_file(source: Dataset, cleaning: Cleaning) -> Dataset:
         for what, count in outcome.done:
             cleaning.done[what] += count
         cleaning.keeps_private |= outcome.keeps_private
-        if outcome.element is not None:
-            kept[tag] = outcome.element
+        if outcome.written is not None:
+            kept[tag], cleaning.written[int(tag)] = outcome.written.element, outcome.written.content
     cleaned = Dataset(kept)
-    for tag in sorted(others):
+    for tag in sorted(others, key=int):
         clean_element(source, cleaned, tag, cleaning, "")
     charset = cleaned.get("SpecificCharacterSet")
     cleaned.set_original_encoding(is_implicit, True, convert_encodings(charset) if charset else default_encoding)
     return cleaned
 
 
-def _key(source: Dataset, tag: BaseTag, item: DataElement | RawDataElement, blocks: dict[int, str]) -> Key | None:
+def _key(source: Dataset, tag: int, item: DataElement | RawDataElement, blocks: dict[int, str]) -> Key | None:
     """What decides what becomes of an element, within a form; None if other elements of its file do, too.
 
     `blocks`: block of private elements -> its creator, of those that were looked up in this file.
@@ -104,9 +113,8 @@ def _key(source: Dataset, tag: BaseTag, item: DataElement | RawDataElement, bloc
             blocks[block] = creator_of(source, tag)
         is_kept = row_of(blocks[block], tag) or is_image_header(blocks[block], tag)
         return None if is_kept else (PRIVATE, item.VR, None)
-    vr = known_vr(tag)
-    depends = tag in PIXELS or tag in LOOKUP_TABLES or tag == CHARSET or (vr is not None and len(vr) > 1)
-    return None if depends or item.length > MOST_BYTES else (tag, item.VR, item.value)
+    is_apart = tag in APART or item.length > MOST_BYTES or len(known_vr(tag) or "1") > 1
+    return None if is_apart else (tag, item.VR, item.value)
 
 
 def _clean_once(source: Dataset, tag: BaseTag, cleaning: Cleaning, is_implicit: bool) -> Outcome:
@@ -114,12 +122,12 @@ def _clean_once(source: Dataset, tag: BaseTag, cleaning: Cleaning, is_implicit: 
 
     alone, cleaned = replace(cleaning, done=Counter(), keeps_private=False), Dataset()
     clean_element(source, cleaned, tag, alone, "")
-    elements = [as_written(element, is_implicit) for element in cleaned]
+    elements = [encode(element, is_implicit) for element in cleaned]
     return Outcome(tuple(alone.done.items()), elements[0] if elements else None, alone.keeps_private)
 
 
-def as_written(element: DataElement, is_implicit: bool) -> RawDataElement:
-    """An element as pydicom encodes it, little endian; its text is ASCII."""
+def encode(element: DataElement, is_implicit: bool) -> Written:
+    """An element as it is written. Its text must be ASCII."""
     from pydicom.dataelem import RawDataElement
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_data_element
@@ -128,6 +136,6 @@ def as_written(element: DataElement, is_implicit: bool) -> RawDataElement:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, is_implicit
     write_data_element(buffer, element)
-    head = 12 if not is_implicit and element.VR in EXPLICIT_VR_LENGTH_32 else 8
-    value = buffer.getvalue()[head:]
-    return RawDataElement(element.tag, element.VR, len(value), value, 0, is_implicit, True)
+    content = buffer.getvalue()
+    value = content[12 if not is_implicit and element.VR in EXPLICIT_VR_LENGTH_32 else 8 :]
+    return Written(RawDataElement(element.tag, element.VR, len(value), value, 0, is_implicit, True), content)
