@@ -100,11 +100,12 @@ def path_to_read(
     on, and what `deidentify_folder` raises.
     """
     from pipelines.privacy.folder import deidentify_folder
+    from pipelines.sources.deidentified import deidentify_in_workers
 
     settings = build_privacy(config or PrivacyConfig())
     if settings is None:
         return source, None
-    manifest = deidentify_folder(source, copy, settings, progress)
+    manifest = deidentify_folder(source, copy, settings, progress, deidentify_in_workers)
     if not (manifest.copied or manifest.unchanged):
         reasons = Counter(f"{one.reason}: {one.detail}" for one in manifest.refused)
         listed = "".join(f"\n  {count} x {reason}" for reason, count in reasons.most_common())

@@ -59,6 +59,7 @@ def deidentify(
     """
     from configs.privacy import MaskConfig, PrivacyConfig, build_privacy
     from pipelines.privacy.folder import audit_folder, deidentify_folder
+    from pipelines.sources.deidentified import deidentify_in_workers
 
     if audit != (target is None):
         raise RequestError("name a TARGET for the copy, or --audit for a report alone")
@@ -76,7 +77,9 @@ def deidentify(
     assert settings is not None
     with Bars().step("deidentify", "audit" if audit else "copy") as progress:
         manifest = (
-            audit_folder(folder, settings, progress) if target is None else deidentify_folder(folder, target, settings, progress)
+            audit_folder(folder, settings, progress, deidentify_in_workers)
+            if target is None
+            else deidentify_folder(folder, target, settings, progress, deidentify_in_workers)
         )
     lines = summary_lines(manifest, target, shows_names=names)
     show(summary(manifest, target, shows_names=names), lines, json_)

@@ -54,7 +54,7 @@ CUT_OFF = ("end of file", "eof", "unexpected end", "truncat")
 
 @dataclass(frozen=True)
 class CleanFile:
-    """A de-identified file: its bytes in parts, its name below the target, and what was done: (path of tags, VR, action) -> count."""
+    """A de-identified file, its name below the target, and what was done: (path of tags, VR, action) -> count."""
 
     parts: tuple[bytes, ...]  # one after the other
     name: str  # PSEUDONYM/SERIES/INSTANCE.dcm
@@ -229,7 +229,7 @@ def _encoded(cleaned: Dataset, cleaning: Cleaning) -> tuple[bytes, ...]:
         if element.is_raw and tag in cleaning.written:
             buffer.write(cleaning.written[tag])
         elif tag == PIXEL_DATA and not syntax.is_compressed:  # written from where it lies
-            pixel_data = element.value
+            pixel_data = bytes(element.value or b"")
             head = b"" if syntax.is_implicit_VR else str(element.VR).encode() + bytes(2)
             buffer.write(struct.pack("<HH", tag >> 16, tag & 0xFFFF) + head + struct.pack("<I", len(pixel_data)))
         else:
@@ -248,9 +248,10 @@ def _head(meta: FileMetaDataset) -> bytes:
 def _head_around(sop_class: str, syntax: str, length: int) -> tuple[bytes, bytes]:
     """What stands before and after a UID of the instance that has this length."""
     from pydicom.dataset import validate_file_meta
+    from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_file_meta_info
 
-    buffer, instance = io.BytesIO(), "9" * length
+    buffer, instance = DicomBytesIO(), "9" * length
     meta = _new_meta(sop_class, instance, syntax)
     validate_file_meta(meta, enforce_standard=True)
     write_file_meta_info(buffer, meta, enforce_standard=True)

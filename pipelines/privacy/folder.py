@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingInput, RequestError, RunBusy
-from pipelines.files import Held, exclusive_owner, naming_full_disk, write_bytes, write_text
-from pipelines.privacy.file import CleanFile, deidentify_bytes, is_dicom, require_pydicom
+from pipelines.files import Held, exclusive_owner, naming_full_disk, publish, write_text
+from pipelines.privacy.file import deidentify_bytes, is_dicom, require_pydicom
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.progress import Progress
 
@@ -45,16 +46,65 @@ class Manifest:
         """The refused files that a person should look at: they may show text."""
         return [one for one in self.refused if one.reason in QUARANTINED]
 
-    def add(self, clean: CleanFile) -> None:
-        """Counts a file that was de-identified."""
-        self.elements.update(clean.done)
-        self.claimed += clean.claimed and any(action in ("removed", "pseudonym") for *_, action in clean.done)
+    def count(self, result: Made | PrivacyRefusal) -> None:
+        """Counts a file that was de-identified, or was not."""
+        if isinstance(result, PrivacyRefusal):
+            self.refused.append(result)
+            return
+        self.copied += 1
+        self.elements.update(result.done)
+        self.claimed += result.claimed and any(action in ("removed", "pseudonym") for *_, action in result.done)
 
 
-def deidentify_folder(source: Path, target: Path, settings: PrivacySettings, progress: Progress | None = None) -> Manifest:
+@dataclass(frozen=True)
+class Job:
+    """A file to de-identify: the keyed id that stands for its name, and where its copy is written; None: nowhere."""
+
+    path: Path
+    file_id: str
+    draft: Path | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that was de-identified: the name of its copy below the target, its size, and what was done (see `CleanFile`)."""
+
+    name: str
+    size: int
+    done: Counter[tuple[str, str, str]]
+    claimed: bool
+
+
+Result = Made | PrivacyRefusal | None  # None: it is no DICOM file
+Runner = Callable[[Sequence[Job], PrivacySettings], Iterable[Result]]  # the results of jobs, in their order
+
+
+def deidentify_file(job: Job, settings: PrivacySettings) -> Result:
+    """Reads a file and writes the draft of its copy. Raises OSError if that cannot be written."""
+    try:
+        data = _content(job.path, job.file_id)
+        if data is None:
+            return None
+        clean = deidentify_bytes(data, job.file_id, settings)
+    except PrivacyRefusal as e:
+        return e
+    if job.draft is not None:
+        with job.draft.open("wb") as file:
+            file.writelines(clean.parts)
+    return Made(clean.name, sum(map(len, clean.parts)), clean.done, clean.claimed)
+
+
+def one_by_one(jobs: Sequence[Job], settings: PrivacySettings) -> Iterator[Result]:
+    """Results of `deidentify_file`, in this process."""
+    return (deidentify_file(job, settings) for job in jobs)
+
+
+def deidentify_folder(
+    source: Path, target: Path, settings: PrivacySettings, progress: Progress | None = None, run: Runner = one_by_one
+) -> Manifest:
     """Writes a de-identified copy of all DICOM images below `source` to `target`, and `target/manifest.jsonl`.
 
-    `source` may also be one file, or a DICOMDIR, which stands for its folder.
+    `source` may also be one file, or a DICOMDIR, which stands for its folder. `run` reads and writes the files.
 
     Copies are `PSEUDONYM/SERIES/INSTANCE.dcm`. A file is there as a whole or not at all; one whose original and settings did not
     change is not written again; a copy of a file that is refused now is removed. Interrupted, it goes on where it was.
@@ -67,31 +117,26 @@ def deidentify_folder(source: Path, target: Path, settings: PrivacySettings, pro
     target.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive_owner(target / ".lock", target / ".owner"):
-            return _Copying(source, target, settings).run(progress)
+            return _Copying(source, target, settings).run(run, progress)
     except Held as e:
         raise RunBusy(f"{target} is being written by {e}; try again when it is done") from e
 
 
-def audit_folder(source: Path, settings: PrivacySettings, progress: Progress | None = None) -> Manifest:
+def audit_folder(source: Path, settings: PrivacySettings, progress: Progress | None = None, run: Runner = one_by_one) -> Manifest:
     """What `deidentify_folder` would do, without writing anything. Raises MissingInput."""
     require_pydicom()
     source, paths = _files_of(source)
+    names = [path.relative_to(source).as_posix() for path in paths]
+    jobs = [Job(path, settings.key.name("file", name)) for path, name in zip(paths, names, strict=True)]
     manifest = Manifest()
-    for number, path in enumerate(paths):
-        name = path.relative_to(source).as_posix()
-        file_id = settings.key.name("file", name)
-        try:
-            data = _content(path, file_id)
-            if data is None:
-                manifest.no_dicom += 1
-                continue
-            manifest.add(deidentify_bytes(data, file_id, settings))
-            manifest.copied += 1
-        except PrivacyRefusal as e:
-            manifest.refused.append(e)
-        manifest.names[file_id] = name
+    for number, (job, name, result) in enumerate(zip(jobs, names, run(jobs, settings), strict=True), 1):
+        if result is None:
+            manifest.no_dicom += 1
+        else:
+            manifest.names[job.file_id] = name
+            manifest.count(result)
         if progress:
-            progress(number + 1, len(paths))
+            progress(number, len(jobs))
     return manifest
 
 
@@ -143,16 +188,23 @@ class _Copying:
         self.before = {record["file"]: record for record in read_manifest(target)}
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
         self.now: dict[str, Record] = {}
+        self.states: dict[str, str] = {}
+        self.named: dict[str, str] = {}
 
-    def run(self, progress: Progress | None) -> Manifest:
+    def run(self, run: Runner, progress: Progress | None) -> Manifest:
+        for draft in self.target.rglob(".*.partial"):  # of a copy that was interrupted
+            draft.unlink()
+        jobs = [job for path in self.paths if (job := self._job(path)) is not None]
+        done = len(self.paths) - len(jobs)
         with naming_full_disk(self.target), (self.target / MANIFEST).open("a", encoding="ascii") as journal:
-            for number, path in enumerate(self.paths):
-                record = self._file(path)
+            for job, result in zip(jobs, run(jobs, self.settings), strict=True):
+                record = self._record(job, result)
                 if record is not None:
                     journal.write(json.dumps(record) + "\n")
                     journal.flush()
+                done += 1
                 if progress:
-                    progress(number + 1, len(self.paths))
+                    progress(done, len(self.paths))
         gone = {file_id: record for file_id, record in self.before.items() if file_id not in self.now}
         self.manifest.gone = sum(bool(record.get("target")) for record in gone.values())
         lines = [json.dumps(record) for _, record in sorted((gone | self.now).items())]
@@ -160,30 +212,38 @@ class _Copying:
         log.info("%d copied, %d unchanged, %d refused", self.manifest.copied, self.manifest.unchanged, len(self.manifest.refused))
         return self.manifest
 
-    def _file(self, path: Path) -> Record | None:
-        """The new record of a file; None if the old one holds, and for files that are no DICOM."""
+    def _job(self, path: Path) -> Job | None:
+        """The work for a file; None if its record holds, and for one that was removed since the folder was listed."""
         key, name = self.settings.key, path.relative_to(self.source).as_posix()
-        file_id, state = key.name("file", name), ""
+        file_id = key.name("file", name)
         try:
             stat = path.stat()
-            state = key.name("state", f"{stat.st_size} {stat.st_mtime_ns}")  # keyed: the time of the file may be that of the scan
-            if (old := self._unchanged(file_id, state)) is not None:
-                self.now[file_id], self.manifest.names[file_id] = old, name
-                self._count_again(old)
-                return None
-            data = _content(path, file_id)
-            if data is None:
-                self.manifest.no_dicom += 1
-                return None
-            record = self._copy(deidentify_bytes(data, file_id, self.settings), file_id)
-        except PrivacyRefusal as e:
-            self.manifest.refused.append(e)
-            record = {"file": file_id, "status": "refused", "reason": e.reason, "detail": e.detail}
         except FileNotFoundError:
-            return None  # removed since the folder was listed
+            return None
+        state = key.name("state", f"{stat.st_size} {stat.st_mtime_ns}")  # keyed: the time of the file may be that of the scan
+        if (old := self._unchanged(file_id, state)) is None:
+            self.states[file_id], self.named[file_id] = state, name
+            return Job(path, file_id, self.target / f".{file_id}.partial")
+        self.now[file_id], self.manifest.names[file_id] = old, name
+        self._count_again(old)
+        return None
+
+    def _record(self, job: Job, result: Result) -> Record | None:
+        """The new record of a file; None of one that is no DICOM."""
+        file_id = job.file_id
+        if result is None:
+            self.manifest.no_dicom += 1
+            return None
+        try:
+            if isinstance(result, PrivacyRefusal):
+                raise result
+            record = self._copy(result, job)
+        except PrivacyRefusal as e:
+            self.manifest.count(e)
+            record = {"file": file_id, "status": "refused", "reason": e.reason, "detail": e.detail}
         self._remove_earlier(file_id, record.get("target"))
-        self.manifest.names[file_id] = name
-        self.now[file_id] = {**record, "state": state, "settings": self.digest}
+        self.manifest.names[file_id] = self.named[file_id]
+        self.now[file_id] = {**record, "state": self.states[file_id], "settings": self.digest}
         return self.now[file_id]
 
     def _unchanged(self, file_id: str, state: str) -> Record | None:
@@ -203,22 +263,24 @@ class _Copying:
         else:
             self.manifest.unchanged += 1
 
-    def _copy(self, clean: CleanFile, file_id: str) -> Record:
-        """Writes the copy. Raises PrivacyRefusal for a second file with the UID of another and other content."""
-        path, owner = self.target / clean.name, self.owners.get(clean.name)
+    def _copy(self, made: Made, job: Job) -> Record:
+        """Publishes the copy. Raises PrivacyRefusal for a second file with the UID of another and other content."""
+        assert job.draft is not None
+        path, file_id, owner = self.target / made.name, job.file_id, self.owners.get(made.name)
         if owner not in (None, file_id) and owner in self.now and path.is_file():
-            if path.read_bytes() != clean.content:
+            is_same = filecmp.cmp(path, job.draft, shallow=False)
+            job.draft.unlink()
+            if not is_same:
                 raise PrivacyRefusal(file_id, "duplicate-uid", f"it has the SOP Instance UID of {owner} and other content")
             self.manifest.duplicates += 1
             return {"file": file_id, "status": "duplicate", "of": owner}
-        self.owners[clean.name] = file_id
-        self.manifest.add(clean)
+        self.owners[made.name] = file_id
         path.parent.mkdir(parents=True, exist_ok=True)
         # not flushed, which takes as long as all the rest: `_unchanged` compares the size, and a lost copy is made again
-        write_bytes(path, clean.content, flush=False, mark="partial")
-        self.manifest.copied += 1
-        elements = [[*what, count] for what, count in sorted(clean.done.items())]
-        return {"file": file_id, "status": "copied", "target": clean.name, "bytes": len(clean.content), "elements": elements}
+        publish(job.draft, path, flush=False)
+        self.manifest.count(made)
+        elements = [[*what, count] for what, count in sorted(made.done.items())]
+        return {"file": file_id, "status": "copied", "target": made.name, "bytes": made.size, "elements": elements}
 
     def _remove_earlier(self, file_id: str, target: str | None) -> None:
         """Removes the copy that this file had before, if it has another one now, or none."""

@@ -105,7 +105,9 @@ def _key(source: Dataset, tag: int, item: DataElement | RawDataElement, blocks: 
 
     `blocks`: block of private elements -> its creator, of those that were looked up in this file.
     """
-    if not item.is_raw:
+    from pydicom.dataelem import RawDataElement
+
+    if not isinstance(item, RawDataElement):
         return None
     if tag & 0x10000:
         block = tag >> 8
