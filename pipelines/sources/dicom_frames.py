@@ -38,6 +38,15 @@ class Values:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Where the values of an image lie in its file, which needs no decoder: from which byte, as which numbers, rows, columns."""
+
+    at: int
+    dtype: str
+    shape_yx: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Clues:
     """What may tell apart frames at one position, each None where it is not stated; seconds, and moments as datetime64[us]."""
 
@@ -71,6 +80,7 @@ class Frame:
     image_type: tuple[str, ...] = ()
     contrast: tuple[tuple[str, object], ...] = field(default=(), hash=False)
     fault: str = ""
+    stored: Stored | None = None  # None: it must be decoded
 
 
 class UnreadableHeader(Exception):
@@ -85,11 +95,21 @@ def frames_of(header: Header) -> list[Frame]:
         if "MOSAIC" in _image_type(header.content):
             return list(_mosaic(header))
         frame = replace(_plain(header.content, header.content), file=header.number, fault=header.fault)
-        return [replace(frame, index=k) for k in range(frames_in(header.content))]
+        return [replace(frame, index=k, stored=stored_in(header, k)) for k in range(frames_in(header.content))]
     except UnreadableHeader:
         raise
     except Exception as e:  # pydicom converts on access and raises many kinds, whose texts may repeat values of the header
         raise UnreadableHeader(f"an element of geometry, time or pixels has no valid value ({type(e).__name__})") from None
+
+
+def stored_in(header: Header, index: int) -> Stored | None:
+    """Where the image with this index is; None if it must be decoded."""
+    if header.pixels_at is None:
+        return None
+    of = header.content
+    rows, columns, item_bytes = int(of.Rows), int(of.Columns), int(of.BitsAllocated) // 8
+    dtype = f"<{'i' if of.get('PixelRepresentation') else 'u'}{item_bytes}"
+    return Stored(header.pixels_at + index * rows * columns * item_bytes, dtype, (rows, columns))
 
 
 # ---------------------------------------------------------------- elements
@@ -248,7 +268,7 @@ def _enhanced(header: Header) -> Iterator[Frame]:
                     return found[0]
             return Dataset()
 
-        yield _enhanced_frame(content, common, group, index)
+        yield replace(_enhanced_frame(content, common, group, index), stored=stored_in(header, index))
 
 
 def _enhanced_frame(content: Dataset, common: Frame, group: Any, index: int) -> Frame:
@@ -302,7 +322,9 @@ def _mosaic(header: Header) -> Iterator[Frame]:
     what it is larger further in (https://nipy.org/nibabel/dicom/dicom_mosaic.html). Slices follow each other along the normal of
     the CSA header, whose sign no other element states.
     """
-    whole_image = replace(_plain(header.content, header.content), file=header.number, fault=header.fault)
+    whole_image = replace(
+        _plain(header.content, header.content), file=header.number, fault=header.fault, stored=stored_in(header, 0)
+    )
     count, normal = _csa(header.content)
     step = number(header.content, "SpacingBetweenSlices")
     position, orientation, spacing = whole_image.position, whole_image.orientation, whole_image.spacing_yx
