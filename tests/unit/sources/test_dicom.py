@@ -21,6 +21,7 @@ from pipelines.cube.store import grid_of, open_cube
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.products.nifti import affine_ras
 from pipelines.scene import Band
+from pipelines.sources import dicom
 from pipelines.sources.dicom import DicomSource
 
 BAND = Band("bold")
@@ -347,6 +348,23 @@ def test_pixels_that_disappear_are_a_refusal(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(SceneRefused, match="cannot be decoded"):
         source.read(scene, grid, ("bold",), "nearest")
+
+
+def test_a_decoder_that_dies_costs_its_time_and_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_series(tmp_path, volumes(times=1))
+    made = pydicom.dcmread(folder / "1-0.dcm")
+    made.compress(RLELossless)
+    made.save_as(folder / "1-0.dcm")
+    source = DicomSource(folder, BAND)
+    np.testing.assert_array_equal(read_all(source), volumes(times=1))
+
+    def isolated(*args: Any, label: str, **options: Any) -> Any:
+        raise SceneRefused(label, "unreadable", "the decoder was killed by signal 11 while reading 1-0.dcm")
+
+    monkeypatch.setattr(dicom, "isolated", isolated)
+    with pytest.raises(SceneRefused, match="frame-0000.* file 1 .in order of name.: its decoder was killed") as caught:
+        read_all(source)
+    assert "1-0" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- cines: images in their own plane
