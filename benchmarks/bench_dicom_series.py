@@ -18,6 +18,7 @@ import platform
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ SHAPE, SMALL = (60, 512, 512), (24, 64, 64)  # z, y, x
 TIMES, STEP_S = 10, 2.5
 CHUNK = (1, 1, 40, 40, 40)
 LEAST_SPEED, MEMORY_LIMIT_GB, MOST_DIFFERENCE = 0.5, 2.0, 1e-6
-WHOLE_PX = 16384  # a tile that holds the volume
+WHOLE_PX = 1024  # a tile that holds the volume
+AT_ONCE = f"import pipelines.inference.job as job; job.VOLUME_TILE_PX = {WHOLE_PX}; from flows.cli import main; main()"
 PEER, OURS, AS_IT_IS = "pydicom alone", "driftline", "deidentify: false"
 CONFIG = """
 name: {name}
@@ -42,7 +44,7 @@ task: forecast
 runs: {folder}/runs
 source: {{kind: dicom, path: {folder}/{scans}}}
 samples: {{variables: [{{name: intensity, formula: band, bands: [intensity]}}], context: 3, horizon: 1}}
-split: {{block_px: 16, buffer_px: 1, validation_from: 12 s, test_from: 17 s}}
+split: {{block_px: {block_px}, buffer_px: 1, validation_from: 12 s, test_from: 17 s}}
 privacy: {privacy}
 model: {{hidden: [4], baseline: persistence, members: 1}}
 training: {{epochs: 2, loss: mae}}
@@ -137,9 +139,9 @@ def run_peer(scans: Path, out: Path) -> None:
     stored.attrs.update({"slope": slope, "intercept": intercept})
 
 
-def call(*arguments: str) -> Costs:
+def call(*arguments: str, program: Sequence[str] = ("-m", "flows.cli")) -> Costs:
     """Costs of a command of driftline."""
-    costs = run_measured([sys.executable, "-m", "flows.cli", *arguments, "--json"])
+    costs = run_measured([sys.executable, *program, *arguments, "--json"])
     if costs.returncode:
         raise SystemExit(f"driftline {' '.join(arguments)}: exit code {costs.returncode}\n{costs.stdout}")
     return costs
@@ -147,7 +149,9 @@ def call(*arguments: str) -> Costs:
 
 def write_config(folder: Path, name: str, scans: str = "scans", privacy: str = "{}") -> str:
     path = folder / f"{name}.yaml"
-    path.write_text(CONFIG.format(name=name, folder=folder, scans=scans, privacy=privacy))
+    path.write_text(
+        CONFIG.format(name=name, folder=folder, scans=scans, privacy=privacy, block_px=16 if scans == "small" else 128)
+    )
     return str(path)
 
 
@@ -202,9 +206,14 @@ def predict(folder: Path) -> None:
     make_series(folder / "small", SMALL)
     key = f"{{key_file: {folder}/key}}"
     call("run", write_config(folder, "learnt", "small", key), "--even-if-worse")
-    costs, fields = {}, []
-    for name, tile in (("tiles", []), ("at once", ["--set", f"prediction.tile_px={WHOLE_PX}"])):
-        costs[name] = call("predict", str(folder / "ours-0.yaml"), "--model", str(folder / "runs" / "learnt"), *tile)
+    learnt, fields, costs = str(folder / "runs" / "learnt"), [], {}
+    call("evaluate", str(folder / "ours-0.yaml"), "--model", learnt)
+    for name, tile, program in (
+        ("tiles", [], ("-m", "flows.cli")),
+        ("at once", [f"prediction.tile_px={WHOLE_PX}"], ("-c", AT_ONCE)),
+    ):
+        chosen = [part for one in tile for part in ("--set", one)]
+        costs[name] = call("predict", str(folder / "ours-0.yaml"), "--model", learnt, *chosen, program=program)
         (path,) = (folder / "runs" / "ours-0" / "products").glob("forecast_*.nii.gz")
         fields.append(np.asarray(nibabel.load(path).dataobj))  # type: ignore[attr-defined]
         print(

@@ -362,7 +362,7 @@ def test_a_decoder_that_dies_costs_its_time_and_names_no_file(tmp_path: Path, mo
         raise SceneRefused(label, "unreadable", "the decoder was killed by signal 11 while reading 1-0.dcm")
 
     monkeypatch.setattr(dicom, "isolated", isolated)
-    with pytest.raises(SceneRefused, match="frame-0000.* file 1 .in order of name.: its decoder was killed") as caught:
+    with pytest.raises(SceneRefused, match=r"frame-0000.* file 1 .in order of name.: its decoder was killed") as caught:
         read_all(source)
     assert "1-0" not in str(caught.value)
 
