@@ -68,8 +68,8 @@ TABLES: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Mapping[str, Any]]]
         "Direction of a moving digit",
         {**CLIPS, "source": {**CLIPS["source"], "answer": "direction"}},  # type: ignore[dict-item]
         {
-            "frame_cnn": {"kind": "frame_cnn", **SMALL},
-            "cnn_lstm": {"kind": "cnn_lstm", "hidden": 48, **SMALL},
+            "frame_cnn": {"kind": "frame_cnn", "grid": 4, **SMALL},
+            "cnn_lstm": {"kind": "cnn_lstm", "hidden": 48, "grid": 4, **SMALL},
             "dcrn": {"kind": "dcrn", **SMALL},
             "convgru": {"kind": "convgru", **SMALL},
             "convlstm": {"kind": "convlstm", **SMALL},

@@ -37,6 +37,10 @@ class SequenceModelConfig(ModelConfig):
     layers: int = Field(1, ge=1, le=8, description="recurrent layers over vectors")
     bidirectional: bool = Field(False, description="a second recurrent layer reads from the end to the begin")
     widths: list[Channels] = Field([16, 32], min_length=1, description="channels of each scale (dcrn and its kin: of each block)")
+    grid: int = Field(
+        1, ge=1, le=16, description="of cnn_*, frame_cnn and volume_*: features of so many parts along each axis; 1: only the "
+        "mean over the frame, which does not say where something is. Motion needs more",
+    )  # fmt: skip
     patch_px: int = Field(8, ge=2, description="side of the patches of region_*")
     kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions in the recurrence of dcrn, convgru, convlstm")
     flattened: bool = Field(False, description="dcrn and its kin: the dense layer reads the whole last map, not its mean")
@@ -67,11 +71,11 @@ class SequenceModelConfig(ModelConfig):
             case "region":
                 own = {**recurrent, **widths, "patch_px": self.patch_px}
             case "cnn":
-                own = {**recurrent, **widths}
+                own = {**recurrent, **widths, "grid": self.grid}
             case "volume":
-                own = {**recurrent, **widths, "depth": layout.size[0]}
+                own = {**recurrent, **widths, "grid": self.grid, "depth": layout.size[0]}
             case "frame":
-                own = widths
+                own = {**widths, "grid": self.grid}
             case _:
                 names = ("kernel", "bidirectional", "flattened", "detach_every", "checkpointed")
                 own = {**widths, **{name: getattr(self, name) for name in names}}

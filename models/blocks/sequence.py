@@ -58,6 +58,11 @@ class SequenceNetwork(Network):
 
     axes = 2  # of space
 
+    @property
+    def steps_within(self) -> int:
+        """Steps that it makes out of one image (rows, patches), which `per_step` answers; 0: its steps are the frames."""
+        return 0
+
     def __init__(self, config: SequenceConfig, features: int):
         super().__init__()
         self.config = config
@@ -90,7 +95,8 @@ class SequenceNetwork(Network):
 
     def flops(self, shape: Sequence[int], targets: int = 1) -> int:
         batch, steps = shape[:2]
-        return batch * (self.reading_flops(steps) + layer_flops(self.head, 0, rows=steps if self.config.per_step else 1))
+        answers = (self.steps_within or steps) if self.config.per_step else 1
+        return batch * (self.reading_flops(steps) + layer_flops(self.head, 0, rows=answers))
 
     def forward(self, x_BTCHW: Tensor, valid_BT: Tensor) -> Tensor:
         """y_BK, with `per_step` y_BTK. `x_BTCHW` is standardised, `valid_BT` bool. Raises ValueError for other shapes."""

@@ -40,18 +40,21 @@ class RegionRecurrent(SequenceNetwork):
         self.recurrence = config.recurrence(config.widths[-1])
         self.whole = nn.Linear(config.bands * (BINS + 6), config.joined)
 
+    @property
+    def steps_within(self) -> int:
+        return -(-self.config.height // self.config.patch_px) * -(-self.config.width // self.config.patch_px)
+
     def reading_flops(self, steps: int) -> int:
-        patch = self.config.patch_px
-        regions = -(-self.config.height // patch) * -(-self.config.width // patch)
         whole = layer_flops(self.whole, 0, rows=1)
-        return regions * self.encoder.flops() + self.recurrence.flops(regions) + whole
+        return self.steps_within * self.encoder.flops() + self.recurrence.flops(self.steps_within) + whole
 
     def read(self, x_BTCHW: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         self.require_one_image(x_BTCHW)
         image_BCHW = x_BTCHW[:, 0]
-        _, last_BD, _ = self.recurrence(self.encoder.each(patches_of(image_BCHW, self.config.patch_px)))
-        features_BD = torch.cat([last_BD, torch.relu(self.whole(global_features(image_BCHW)))], dim=1)
-        return features_BD[:, None], features_BD
+        each_BRD, last_BD, _ = self.recurrence(self.encoder.each(patches_of(image_BCHW, self.config.patch_px)))
+        whole_BJ = torch.relu(self.whole(global_features(image_BCHW)))
+        wholes_BRJ = whole_BJ[:, None].expand(-1, each_BRD.shape[1], -1)
+        return torch.cat([each_BRD, wholes_BRJ], dim=2), torch.cat([last_BD, whole_BJ], dim=1)
 
 
 def patches_of(image_BCHW: Tensor, patch: int) -> Tensor:

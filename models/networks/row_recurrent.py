@@ -5,7 +5,8 @@
 in the plain RNN (Elman 1990); LSTM and GRU as in `models.cells.vector_recurrence`. Images as sequences: Graves & Schmidhuber 2009
 (lines of handwriting); Le et al. 2015, arXiv:1504.00941, section 4.2 (digits as sequences). Several frames are refused.
 
-Shapes as in `models.blocks.sequence`; x_B1CHW -> rows_BHE, E = C W -> features_BD.
+Shapes as in `models.blocks.sequence`; x_B1CHW -> rows_BHE, E = C W -> features_BHD, of which the last is the answer, or
+(`per_step`) each is one.
 """
 
 from dataclasses import dataclass
@@ -29,11 +30,15 @@ class RowRecurrent(SequenceNetwork):
         super().__init__(config, config.features)
         self.recurrence = config.recurrence(config.bands * config.width)
 
+    @property
+    def steps_within(self) -> int:
+        return self.config.height
+
     def reading_flops(self, steps: int) -> int:
         return self.recurrence.flops(self.config.height)
 
     def read(self, x_BTCHW: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         self.require_one_image(x_BTCHW)
         rows_BHE = x_BTCHW[:, 0].transpose(1, 2).flatten(2)
-        _, last_BD, _ = self.recurrence(rows_BHE)
-        return last_BD[:, None], last_BD
+        each_BHD, last_BD, _ = self.recurrence(rows_BHE)
+        return each_BHD, last_BD

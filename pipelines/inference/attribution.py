@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from pipelines.inference.sample_labels import mean_of_steps
+
 STEPS = 24  # of the path from the baseline to the sample
 
 
@@ -32,9 +34,7 @@ def integrated_gradients(
     for step in range(STEPS):
         share = (step + 0.5) / STEPS
         x = (baseline + share * (x_TCHW - baseline)).detach().requires_grad_(True)
-        y = model.raw(member, x[None], valid_T[None])
-        if y.ndim == 3:
-            y = (y * valid_T[None, :, None]).sum(1) / valid_T.sum()
+        y = mean_of_steps(model.raw(member, x[None], valid_T[None]), valid_T[None])
         (gradient,) = torch.autograd.grad(y[0, output], x)
         total += gradient / STEPS
     weight: np.ndarray = (total * (x_TCHW - baseline)).sum(1).detach().numpy()

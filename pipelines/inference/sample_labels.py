@@ -85,11 +85,18 @@ def _score(model: SampleModel, member: int, arrays: SampleArrays, index_P: np.nd
     for start in range(0, len(index_P), each):
         rows = index_P[start : start + each]
         valid_PT = torch.from_numpy(np.ascontiguousarray(arrays.valid_NT[rows]))
-        y = model.predict(member, arrays.physical(rows), valid_PT).float()
-        if y.ndim == 3:
-            y = (y * valid_PT[..., None]).sum(1) / valid_PT.sum(1)[:, None]
+        y = mean_of_steps(model.predict(member, arrays.physical(rows), valid_PT).float(), valid_PT)
         found.append(y.numpy())
     return np.concatenate(found)
+
+
+def mean_of_steps(y: torch.Tensor, valid_BT: torch.Tensor) -> torch.Tensor:
+    """y_BK: of answers after every frame the mean over valid ones, of those within one image (rows, patches) over all."""
+    if y.ndim == 2:
+        return y
+    if y.shape[1] != valid_BT.shape[1]:
+        return y.mean(1)
+    return (y * valid_BT[..., None]).sum(1) / valid_BT.sum(1)[:, None]
 
 
 def calibrate(samples: LabelledSamples, model: SampleModel, progress: Progress = ignore_progress) -> list[float]:

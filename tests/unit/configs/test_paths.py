@@ -52,6 +52,7 @@ def test_every_input_of_every_task_is_known() -> None:
         "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
         "segment": [("source", "path"), ("source", "mask_file"), ("labels", "path"), ("model", "use")],
         "classify": [("source", "mask_file"), ("source", "path"), ("labels", "path"), ("model", "use")],
+        "regress": [("source", "mask_file"), ("source", "path"), ("labels", "path"), ("model", "use")],
     }
 
 

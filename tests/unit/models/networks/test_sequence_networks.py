@@ -33,7 +33,7 @@ def noise(case: Case, seed: int = 0) -> tuple[Tensor, Tensor]:
 @every_network
 def test_the_answer_has_a_row_of_outputs_for_each_sample_or_step(name):
     network, (x, valid) = CASES[name].ready(), noise(CASES[name])
-    steps = x.shape[1:2] if network.config.per_step else ()
+    steps = (network.steps_within or x.shape[1],) if network.config.per_step else ()
     assert network(x, valid).shape == (3, *steps, CLASSES)
 
 
