@@ -129,11 +129,14 @@ def path_to_read(
     """
     from pipelines.privacy.folder import deidentify_folder
     from pipelines.privacy.other_kinds import none_other
+    from pipelines.sources.deidentified import deidentify_in_workers
 
     settings = build_privacy(config or PrivacyConfig())
     if settings is None:
         return source, None
-    manifest = deidentify_folder(source, copy, settings, progress, kinds or none_other, with_dicom=kinds is None)
+    manifest = deidentify_folder(
+        source, copy, settings, progress, kinds or none_other, run=deidentify_in_workers, with_dicom=kinds is None
+    )
     if not (manifest.copied or manifest.unchanged):
         reasons = Counter(f"{one.reason}: {one.detail}" for one in manifest.refused)
         listed = "".join(f"\n  {count} x {reason}" for reason, count in reasons.most_common())

@@ -62,6 +62,7 @@ def deidentify(
     """
     from configs.privacy import MaskConfig, PrivacyConfig, build_privacy
     from pipelines.privacy.folder import audit_folder, deidentify_folder
+    from pipelines.sources.deidentified import deidentify_in_workers
     from pipelines.sources.deidentifying import kinds_of
 
     if audit != (target is None):
@@ -79,11 +80,8 @@ def deidentify(
     settings = build_privacy(config, makes_key=not audit)
     assert settings is not None
     with Bars().step("deidentify", "audit" if audit else "copy") as progress:
-        manifest = (
-            audit_folder(folder, settings, progress, kinds_of())
-            if target is None
-            else deidentify_folder(folder, target, settings, progress, kinds_of())
-        )
+        how = settings, progress, kinds_of(), deidentify_in_workers
+        manifest = audit_folder(folder, *how) if target is None else deidentify_folder(folder, target, *how)
     lines = summary_lines(manifest, target, shows_names=names)
     show(summary(manifest, target, shows_names=names), lines, json_)
     return SOME_REFUSED if any(one.reason not in EXPECTED for one in manifest.refused) else DONE

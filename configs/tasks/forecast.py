@@ -158,7 +158,9 @@ class PredictionConfig(Strict):
 
     issue: UtcDate | Literal["latest"] = Field("latest", description="the last date that the forecast may use")
     dates: list[UtcDate] | None = Field(None, description="what to forecast; default: the next observed or regular steps")
-    tile_px: int = Field(256, ge=16, description="side of a tile: smaller ones take less memory, with the same result")
+    tile_px: int = Field(
+        256, ge=16, description="side of a tile, of volumes at most 64: smaller ones take less memory, with the same result"
+    )
     workers: int = Field(1, ge=1, description="tiles that are predicted at a time")
     max_seam: float = Field(
         MAX_SEAM,

@@ -181,6 +181,7 @@ class Forecast(TrainedTask):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
+        from pipelines.inference.job import tile_side
         from pipelines.inference.predict import check_seam, predict_fields
         from pipelines.learning.conformal import Intervals
         from pipelines.products.cog import Lineage
@@ -194,7 +195,7 @@ class Forecast(TrainedTask):
         if (lead_K := request.steps.lead_K) is not None:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
         lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
-        settings = folder.staging, chosen.tile_px, chosen.workers, model_hash
+        settings = folder.staging, tile_side(request.grid, chosen.tile_px), chosen.workers, model_hash
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
         seam = check_seam(folder.staging, chosen.max_seam, must_agree=not context.even_if_worse)
         measured = evaluation.methods[evaluation.shipped] if evaluation else {}

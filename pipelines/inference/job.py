@@ -27,6 +27,7 @@ from pipelines.samples.windows import ForecastSteps, steps_from
 from pipelines.tiles import Box
 
 VERSION = 2  # of the meaning of the staged bytes; part of the key
+VOLUME_TILE_PX = 64  # with their halo, tiles of volumes have a few times the pixels of a tile of 256 of an image
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def choose_dates(
         units={v.name: units.get(v.bands[0], "") if v.formula == "band" else "" for v in settings.variables},
         notes=tuple(notes),
     )
+
+
+def tile_side(grid: Grid, tile_px: int) -> int:
+    """The side of tiles on this grid where `tile_px` is asked for: of volumes at most `VOLUME_TILE_PX`."""
+    return min(tile_px, VOLUME_TILE_PX) if grid.is_volume else tile_px
 
 
 class Intervals(Protocol):

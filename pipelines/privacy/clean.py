@@ -79,6 +79,7 @@ class Cleaning:
     is_enhanced: bool
     done: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (path of tags, VR, action)
     keeps_private: bool = False
+    written: dict[int, bytes] = field(default_factory=dict)  # tag -> how an element of the new data set is written, if known
 
     @cached_property
     def days(self) -> int:
@@ -101,19 +102,24 @@ def clean_dataset(source: Dataset, cleaning: Cleaning, path: str = "") -> Datase
     from pydicom.dataset import Dataset
 
     cleaned = Dataset()
-    for tag in sorted(source.keys()):
-        place = path + _shown(tag)
-        element = None
-        if tag.is_private:
-            action = _clean_private(source, cleaned, int(tag), cleaning)
-        elif int(tag) & 0xFFFF == 0 or tag.group in (0x0000, 0x0002, 0x0004) or tables.is_repeating(tag):
-            action = "removed"
-        else:
-            action, element = _clean_standard(source, int(tag), cleaning, place)
-        if element is not None:
-            cleaned.add(element)
-        cleaning.done[place, _declared_vr(source, int(tag)), action] += 1
+    for tag in sorted(source.keys(), key=int):
+        clean_element(source, cleaned, tag, cleaning, path)
     return cleaned
+
+
+def clean_element(source: Dataset, cleaned: Dataset, tag: BaseTag, cleaning: Cleaning, path: str) -> None:
+    """Adds to `cleaned` what is kept of one element of `source`, and counts what was done."""
+    place = path + _shown(tag)
+    element = None
+    if tag.is_private:
+        action = _clean_private(source, cleaned, int(tag), cleaning)
+    elif int(tag) & 0xFFFF == 0 or tag.group in (0x0000, 0x0002, 0x0004) or tables.is_repeating(tag):
+        action = "removed"
+    else:
+        action, element = _clean_standard(source, int(tag), cleaning, place)
+    if element is not None:
+        cleaned.add(element)
+    cleaning.done[place, declared_vr(source, int(tag)), action] += 1
 
 
 def _shown(tag: BaseTag) -> str:
@@ -121,7 +127,7 @@ def _shown(tag: BaseTag) -> str:
     return "private" if tag.is_private else f"{tag:08x}" if known_vr(int(tag)) or int(tag) in tables.profile() else "unknown"
 
 
-def _declared_vr(source: Dataset, tag: int) -> str:
+def declared_vr(source: Dataset, tag: int) -> str:
     vr = str(source.get_item(tag).VR or "UN")
     return vr if vr in KNOWN_VRS else "UN"
 
@@ -146,7 +152,7 @@ def _clean_standard(source: Dataset, tag: int, cleaning: Cleaning, place: str) -
 
     vr = known_vr(tag)
     row = tables.profile().get(tag)
-    declared = _declared_vr(source, tag)
+    declared = declared_vr(source, tag)
     if vr is not None and declared not in (*vr, "UN") and row is None:
         return "removed", None  # what says that it is something else is not what the dictionary describes
     if row is not None:

@@ -28,9 +28,13 @@ PLACES = {  # element in our block -> (name in the header, most values)
 }
 
 
+def is_image_header(creator: str, tag: int) -> bool:
+    return (creator.upper(), tag >> 16, tag & 0xFF) == IMAGE_HEADER
+
+
 def csa_elements(source: Dataset, tag: int) -> dict[int, list[float]]:
     """Element in our block -> numbers, of the CSA image header at `tag`; {} if it is none, or cannot be read."""
-    if (creator_of(source, tag).upper(), tag >> 16, tag & 0xFF) != IMAGE_HEADER:
+    if not is_image_header(creator_of(source, tag), tag):
         return {}
     from nibabel.nicom import csareader
 

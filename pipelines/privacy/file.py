@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipelines.errors import RequestError
 from pipelines.privacy import pixels
-from pipelines.privacy.clean import CHARACTERISTICS, Cleaning, clean_dataset, code_item
+from pipelines.privacy.clean import CHARACTERISTICS, Cleaning, code_item
+from pipelines.privacy.repeated import Written, clean_file, encode
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.privacy.tables import EDITION
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileMetaDataset
 
 PREAMBLE_BYTES = 128
+PIXEL_DATA = 0x7FE00010
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 IMAGES = {  # SOP classes of images, below STORAGE (PS3.4 B.5); slides are not among them: their label is photographed
     "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "2.1", "2.2", "3", "3.1", "4", "4.1", "4.3", "4.4", "5", "6",
@@ -51,12 +54,16 @@ CUT_OFF = ("end of file", "eof", "unexpected end", "truncat")
 
 @dataclass(frozen=True)
 class CleanFile:
-    """A de-identified file: its bytes, its name below the target, and what was done: (path of tags, VR, action) -> count."""
+    """A de-identified file, its name below the target, and what was done: (path of tags, VR, action) -> count."""
 
-    content: bytes
+    parts: tuple[bytes, ...]  # one after the other
     name: str  # PSEUDONYM/SERIES/INSTANCE.dcm
     done: Counter[tuple[str, str, str]]
     claimed: bool  # the original already said that the identity was removed
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self.parts)
 
 
 def require_pydicom() -> None:
@@ -102,7 +109,7 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
     cleaning = Cleaning(settings, file_id, patient, is_enhanced="SharedFunctionalGroupsSequence" in source)
     masks = pixels.masks_of(source, settings)
     pixels.check_burned_in(source, masks, cleaning)
-    cleaned = clean_dataset(source, cleaning)
+    cleaned = clean_file(source, cleaning)
     syntax = EXPLICIT if syntax == DEFLATED else syntax  # which no reader of single frames unpacks
     cleaned.file_meta = _new_meta(sop_class, str(cleaned.SOPInstanceUID), syntax)
     pixels.clean_pixels(source, cleaned, cleaning)
@@ -115,7 +122,7 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
     series = key.name("series", str(source.get("SeriesInstanceUID", "") or ""))
     instance = key.name("instance", str(source.SOPInstanceUID))
     claimed = str(source.get("PatientIdentityRemoved", "") or "").upper() == "YES"
-    return CleanFile(_written(cleaned), f"{cleaning.pseudonym}/{series}/{instance}.dcm", cleaning.done, claimed)
+    return CleanFile(_encoded(cleaned, cleaning), f"{cleaning.pseudonym}/{series}/{instance}.dcm", cleaning.done, claimed)
 
 
 def _read(data: bytes, file_id: str) -> Dataset:
@@ -144,7 +151,7 @@ def _ends_within_an_element(source: Dataset, size: int) -> bool:
     """Whether the last element is longer than the file, which pydicom does not say; of compressed pixels the end mark counts."""
     from pydicom.dataelem import RawDataElement
 
-    last = source.get_item(max(source.keys(), default=0)) if len(source) else None
+    last = source.get_item(max(source.keys(), key=int)) if len(source) else None
     if not isinstance(last, RawDataElement) or source.file_meta.get("TransferSyntaxUID", "") == DEFLATED:
         return False  # a deflated stream that is cut off does not unpack
     if last.length == UNDEFINED_LENGTH:
@@ -189,21 +196,74 @@ def _state_methods(cleaned: Dataset, cleaning: Cleaning, *, is_masked: bool) -> 
     used += ["113101"] if is_masked else []
     used += ["113108"] if any(CHARACTERISTICS[name] in cleaned for name in settings.keep) else []
     used += ["113111"] if cleaning.keeps_private else []
-    cleaned.PatientID = cleaned.PatientName = cleaning.pseudonym  # also where there was none
-    cleaned.PatientIdentityRemoved = "YES"
-    cleaned.DeidentificationMethod = f"driftline: PS3.15 {EDITION} E.1-1, dates moved by days"
-    cleaned.DeidentificationMethodCodeSequence = [code_item(code, "DCM", METHODS[code]) for code in sorted(used)]
-    cleaned.LongitudinalTemporalInformationModified = "MODIFIED"
-    if is_masked or settings.burned_in == "checked":
-        cleaned.BurnedInAnnotation = "NO"
+    is_clear = is_masked or settings.burned_in == "checked"
+    for stated in _statements(cleaning.pseudonym, tuple(sorted(used)), is_clear, bool(cleaned.original_encoding[0])):
+        tag = stated.element.tag
+        cleaned[tag], cleaning.written[int(tag)] = stated.element, stated.content
 
 
-def _written(cleaned: Dataset) -> bytes:
+@lru_cache(maxsize=64)
+def _statements(pseudonym: str, used: tuple[str, ...], is_clear: bool, is_implicit: bool) -> tuple[Written, ...]:
+    from pydicom.dataset import Dataset
+
+    stated = Dataset()
+    stated.PatientID = stated.PatientName = pseudonym  # also where there was none
+    stated.PatientIdentityRemoved = "YES"
+    stated.DeidentificationMethod = f"driftline: PS3.15 {EDITION} E.1-1, dates moved by days"
+    stated.DeidentificationMethodCodeSequence = [code_item(code, "DCM", METHODS[code]) for code in used]
+    stated.LongitudinalTemporalInformationModified = "MODIFIED"
+    if is_clear:
+        stated.BurnedInAnnotation = "NO"
+    return tuple(encode(element, is_implicit) for element in stated)
+
+
+def _encoded(cleaned: Dataset, cleaning: Cleaning) -> tuple[bytes, ...]:
+    """The parts of the file, one after the other. Elements that are as `cleaning.written` has them are not encoded again."""
     from pydicom import dcmwrite
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_data_element
 
-    buffer = io.BytesIO()
-    dcmwrite(buffer, cleaned, enforce_file_format=True)
-    return buffer.getvalue()
+    syntax, buffer = cleaned.file_meta.TransferSyntaxUID, DicomBytesIO()
+    if syntax.is_deflated or cleaned.original_encoding != (syntax.is_implicit_VR, True):
+        dcmwrite(buffer, cleaned, enforce_file_format=True)
+        return (buffer.getvalue(),)
+    buffer.is_little_endian, buffer.is_implicit_VR = True, syntax.is_implicit_VR
+    buffer.write(_head(cleaned.file_meta))
+    if syntax.is_compressed:
+        cleaned["PixelData"].is_undefined_length = True
+    charset, pixel_data = cleaned.get("SpecificCharacterSet"), b""
+    for tag, element in sorted((int(tag), element) for tag, element in cleaned.items()):
+        if element.is_raw and tag in cleaning.written:
+            buffer.write(cleaning.written[tag])
+        elif tag == PIXEL_DATA and not syntax.is_compressed:  # written from where it lies
+            pixel_data = bytes(element.value or b"")
+            head = b"" if syntax.is_implicit_VR else str(element.VR).encode() + bytes(2)
+            buffer.write(struct.pack("<HH", tag >> 16, tag & 0xFFFF) + head + struct.pack("<I", len(pixel_data)))
+        else:
+            write_data_element(buffer, element, charset)
+    return buffer.getvalue(), pixel_data
+
+
+def _head(meta: FileMetaDataset) -> bytes:
+    """Preamble and file meta information."""
+    instance = str(meta.MediaStorageSOPInstanceUID)
+    before, after = _head_around(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID), len(instance))
+    return before + instance.encode("ascii") + after
+
+
+@lru_cache(maxsize=64)
+def _head_around(sop_class: str, syntax: str, length: int) -> tuple[bytes, bytes]:
+    """What stands before and after a UID of the instance that has this length."""
+    from pydicom.dataset import validate_file_meta
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_file_meta_info
+
+    buffer, instance = DicomBytesIO(), "9" * length
+    meta = _new_meta(sop_class, instance, syntax)
+    validate_file_meta(meta, enforce_standard=True)
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    before, after = buffer.getvalue().split(instance.encode())
+    return bytes(PREAMBLE_BYTES) + b"DICM" + before, after
 
 
 @contextmanager

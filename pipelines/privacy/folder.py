@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import MissingInput, RequestError, RunBusy
-from pipelines.files import Held, exclusive_owner, is_full, naming_full_disk, write_bytes, write_text
-from pipelines.privacy.file import CleanFile, deidentify_bytes, is_dicom, is_without_preamble, require_pydicom
+from pipelines.files import Held, exclusive_owner, is_full, naming_full_disk, publish, write_text
+from pipelines.privacy.file import require_pydicom
+from pipelines.privacy.jobs import Job, Made, Result, Runner, one_by_one, results_of
 from pipelines.privacy.other_kinds import KindsOf, OtherKind, none_other
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.progress import Progress
@@ -22,6 +24,7 @@ from pipelines.progress import Progress
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
 UNFINISHED = ".unfinished"  # is there while a copy is made, and after one that was interrupted
+DRAFTS = (".*.partial*", ".*.checked*")  # of `deidentify_file` and of other kinds
 QUARANTINED = ("burned-in", "mask-outside", "no-ocr", "overlay")
 Record = dict[str, Any]
 
@@ -48,10 +51,14 @@ class Manifest:
         """The refused files that a person should look at: they may show text."""
         return [one for one in self.refused if one.reason in QUARANTINED]
 
-    def add(self, clean: CleanFile) -> None:
-        """Counts a file that was de-identified."""
-        self.elements.update(clean.done)
-        self.claimed += clean.claimed and any(action in ("removed", "pseudonym") for *_, action in clean.done)
+    def count(self, result: Made | PrivacyRefusal) -> None:
+        """Counts a file that was de-identified, or was not."""
+        if isinstance(result, PrivacyRefusal):
+            self.refused.append(result)
+            return
+        self.copied += 1
+        self.elements.update(result.done)
+        self.claimed += result.claimed and any(action in ("removed", "pseudonym") for *_, action in result.done)
 
 
 def deidentify_folder(
@@ -60,12 +67,14 @@ def deidentify_folder(
     settings: PrivacySettings,
     progress: Progress | None = None,
     kinds: KindsOf = none_other,
+    run: Runner = one_by_one,
     *,
     with_dicom: bool = True,
 ) -> Manifest:
     """Writes a de-identified copy of all DICOM images, and files of other kinds, below `source` to `target`, and a manifest.
 
-    `source` may also be one file, or a DICOMDIR, which stands for its folder.
+    `source` may also be one file, or a DICOMDIR, which stands for its folder. `run` reads DICOM files and writes drafts of
+    their copies.
 
     Copies are `PSEUDONYM/SERIES/INSTANCE.dcm`. A file is there as a whole or not at all; one whose original and settings did not
     change is not written again; a copy of a file that is refused now is removed. Interrupted, it goes on where it was; until
@@ -80,7 +89,7 @@ def deidentify_folder(
     try:
         target.mkdir(parents=True, exist_ok=True)
         with exclusive_owner(target / ".lock", target / ".owner"):
-            return _Copying(source, target, settings, kinds, with_dicom).run(progress)
+            return _Copying(source, target, settings, kinds, with_dicom).run(run, progress)
     except OSError as e:
         if is_full(e):
             raise
@@ -90,33 +99,27 @@ def deidentify_folder(
 
 
 def audit_folder(
-    source: Path, settings: PrivacySettings, progress: Progress | None = None, kinds: KindsOf = none_other
+    source: Path,
+    settings: PrivacySettings,
+    progress: Progress | None = None,
+    kinds: KindsOf = none_other,
+    run: Runner = one_by_one,
 ) -> Manifest:
     """What `deidentify_folder` would do; nothing is left of it. Raises MissingInput."""
     require_pydicom()
     source = source.absolute()
     given, (source, paths) = source, _files_of(source)
     manifest, others = Manifest(), _kinds_by_path(kinds(given, paths, settings), paths)
-    parts = _parts(others)
-    for number, path in enumerate(paths):
-        name = path.relative_to(source).as_posix()
-        file_id = settings.key.name("file", name)
-        try:
-            if kind := others.get(path):
-                with tempfile.TemporaryDirectory() as draft:
-                    manifest.elements.update(kind.copy(path, file_id, Path(draft), settings).done)
-            else:
-                data = _content(path, file_id)
-                if data is None:
-                    manifest.other += path not in parts
-                    continue
-                manifest.add(deidentify_bytes(data, file_id, settings))
-            manifest.copied += 1
-        except PrivacyRefusal as e:
-            manifest.refused.append(e)
-        manifest.names[file_id] = name
+    names = {path: path.relative_to(source).as_posix() for path in paths}
+    jobs, parts = [Job(path, settings.key.name("file", name)) for path, name in names.items()], _parts(others)
+    for number, (job, result) in enumerate(results_of(jobs, others, None, settings, run), 1):
+        if result is None:
+            manifest.other += job.path not in parts
+        else:
+            manifest.names[job.file_id] = names[job.path]
+            manifest.count(result)
         if progress:
-            progress(number + 1, len(paths))
+            progress(number, len(jobs))
     return manifest
 
 
@@ -157,21 +160,6 @@ def _parts(kinds: Mapping[Path, OtherKind]) -> set[Path]:
     return {part for path, kind in kinds.items() for part in kind.parts(path)}
 
 
-def _content(path: Path, file_id: str) -> bytes | None:
-    """The bytes of a DICOM file, None of another. Raises PrivacyRefusal if it cannot be read, without its name."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-            if is_dicom(head):
-                return head + file.read()
-    except OSError as e:
-        raise PrivacyRefusal(file_id, "unreadable", f"the file cannot be read: {e.strerror}") from None
-    if is_without_preamble(head):
-        remedy = "write it anew as a DICOM file, for example with `dcmconv IN OUT` of dcmtk"
-        raise PrivacyRefusal(file_id, "no-preamble", f"a DICOM data set without the preamble of a file (PS3.10, 7.1): {remedy}")
-    return None
-
-
 class _Copying:
     """One pass over a folder: what the manifest of the last one says, and what this one adds to it."""
 
@@ -183,17 +171,16 @@ class _Copying:
         self.before = {record["file"]: record for record in read_manifest(target)}
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
         self.now: dict[str, Record] = {}
+        self.states: dict[str, str] = {}
+        self.named: dict[str, str] = {}
 
-    def run(self, progress: Progress | None) -> Manifest:
+    def run(self, run: Runner, progress: Progress | None) -> Manifest:
         (self.target / UNFINISHED).touch()
-        with naming_full_disk(self.target), (self.target / MANIFEST).open("a", encoding="ascii") as journal:
-            for number, path in enumerate(self.paths):
-                record = self._file(path)
-                if record is not None:
-                    journal.write(json.dumps(record) + "\n")
-                    journal.flush()
-                if progress:
-                    progress(number + 1, len(self.paths))
+        self._remove_drafts()
+        try:
+            self._copy_all(run, progress)
+        finally:
+            self._remove_drafts()
         gone = {file_id: {**record, "gone": True} for file_id, record in self.before.items() if file_id not in self.now}
         self.manifest.gone = sum(bool(record.get("target")) for record in gone.values())
         lines = [json.dumps(record) for _, record in sorted((gone | self.now).items())]
@@ -202,41 +189,76 @@ class _Copying:
         log.info("%d copied, %d unchanged, %d refused", self.manifest.copied, self.manifest.unchanged, len(self.manifest.refused))
         return self.manifest
 
-    def _file(self, path: Path) -> Record | None:
-        """The new record of a file; None if the old one holds, and for files that are not copied."""
+    def _copy_all(self, run: Runner, progress: Progress | None) -> None:
+        jobs = [job for path in self.paths if (job := self._job(path)) is not None]
+        results = results_of(jobs, self.kinds, self.target, self.settings, run)
+        with (
+            naming_full_disk(self.target),
+            (self.target / MANIFEST).open("a", encoding="ascii") as journal,
+            closing(results),  # ends what still writes drafts
+        ):
+            for done, (job, result) in enumerate(results, 1 + len(self.paths) - len(jobs)):
+                record = self._record(job, result)
+                if record is not None:
+                    journal.write(json.dumps(record) + "\n")
+                    journal.flush()
+                if progress:
+                    progress(done, len(self.paths))
+
+    def _remove_drafts(self) -> None:
+        for draft in [draft for pattern in DRAFTS for draft in self.target.rglob(pattern)]:
+            draft.unlink(missing_ok=True)
+
+    def _job(self, path: Path) -> Job | None:
+        """The work for a file; None if its record holds, and for one that was removed since the folder was listed."""
         key, name = self.settings.key, path.relative_to(self.source).as_posix()
-        file_id, state = key.name("file", name), ""
-        kind = self.kinds.get(path)
+        file_id, kind = key.name("file", name), self.kinds.get(path)
         try:
-            stats = [part.stat() for part in (kind.parts(path) if kind else (path,))]
-            text = " ".join([*(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats), kind.depends_on(path) if kind else ""])
-            state = key.name("state", text)  # keyed: the time of the file may be that of the scan
-            if (old := self._unchanged(file_id, state)) is not None:
-                old.pop("gone", None)
-                self.now[file_id], self.manifest.names[file_id] = old, name
-                self._count_again(old)
-                return None
-            data = _content(path, file_id) if self.with_dicom and kind is None else None
-            if data is None and kind is None:
-                self.manifest.other += path not in self.parts
-                return None
-            if kind is not None:
-                record = self._copy_other(kind, path, file_id)
-            elif data is not None:
-                record = self._copy(deidentify_bytes(data, file_id, self.settings), file_id)
-        except PrivacyRefusal as e:
-            self.manifest.refused.append(e)
-            record = {"file": file_id, "status": "refused", "reason": e.reason, "detail": e.detail}
+            state = self._state(path, kind)
         except FileNotFoundError:
-            return None  # removed since the folder was listed
+            return None
+        if (old := self._unchanged(file_id, state)) is not None:
+            old.pop("gone", None)
+            self.now[file_id], self.manifest.names[file_id] = old, name
+            self._count_again(old)
+            return None
+        if kind is None and not self.with_dicom:
+            self.manifest.other += path not in self.parts
+            return None
+        self.states[file_id], self.named[file_id] = state, name
+        return Job(path, file_id, self.target / f".{file_id}.partial")
+
+    def _state(self, path: Path, kind: OtherKind | None) -> str:
+        """What the copy depends on, keyed, since the time of the file may be that of the scan; "" of what will be refused."""
+        stats = [part.stat() for part in (kind.parts(path) if kind else (path,))]
+        try:
+            depends_on = kind.depends_on(path) if kind else ""
+        except PrivacyRefusal:
+            return ""
+        text = " ".join([*(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats), depends_on])
+        return self.settings.key.name("state", text)
+
+    def _record(self, job: Job, result: Result) -> Record | None:
+        """The new record of a file; None of one that is of no kind that is copied."""
+        file_id = job.file_id
+        if result is None:
+            self.manifest.other += job.path not in self.parts
+            return None
+        try:
+            if isinstance(result, PrivacyRefusal):
+                raise result
+            record = self._publish(result, job)
+        except PrivacyRefusal as e:
+            self.manifest.count(e)
+            record = {"file": file_id, "status": "refused", "reason": e.reason, "detail": e.detail}
         self._remove_earlier(file_id, {record.get("target"), *record.get("beside", ())})
-        self.manifest.names[file_id] = name
-        self.now[file_id] = {**record, "state": state, "settings": self.digest}
+        self.manifest.names[file_id] = self.named[file_id]
+        self.now[file_id] = {**record, "state": self.states[file_id], "settings": self.digest}
         return self.now[file_id]
 
     def _unchanged(self, file_id: str, state: str) -> Record | None:
         old = self.before.get(file_id)
-        if old is None or (old["state"], old["settings"]) != (state, self.digest):
+        if old is None or not state or (old["state"], old["settings"]) != (state, self.digest):
             return None
         if (target := old.get("target")) is None:
             return old
@@ -252,35 +274,25 @@ class _Copying:
         else:
             self.manifest.unchanged += 1
 
-    def _copy(self, clean: CleanFile, file_id: str) -> Record:
-        """Writes the copy. Raises PrivacyRefusal for a second file with the UID of another and other content."""
-        path, owner = self.target / clean.name, self.owners.get(clean.name)
-        if owner not in (None, file_id) and owner in self.now and path.is_file():
-            if path.read_bytes() != clean.content:
-                raise PrivacyRefusal(file_id, "duplicate-uid", f"it has the SOP Instance UID of {owner} and other content")
-            self.manifest.duplicates += 1
-            return {"file": file_id, "status": "duplicate", "of": owner}
-        self.owners[clean.name] = file_id
-        self.manifest.add(clean)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # not flushed, which takes as long as all the rest: `_unchanged` compares the size, and a lost copy is made again
-        write_bytes(path, clean.content, flush=False, mark="partial")
-        self.manifest.copied += 1
-        elements = [[*what, count] for what, count in sorted(clean.done.items())]
-        return {"file": file_id, "status": "copied", "target": clean.name, "bytes": len(clean.content), "elements": elements}
-
-    def _copy_other(self, kind: OtherKind, path: Path, file_id: str) -> Record:
-        """Writes the copy of a file that is no DICOM; its name is its own, so that no other can be there."""
-        copied = kind.copy(path, file_id, self.target, self.settings)
-        self.owners[copied.name] = file_id
-        self.manifest.elements.update(copied.done)
-        self.manifest.copied += 1
-        size, elements = (
-            (self.target / copied.name).stat().st_size,
-            [[*what, count] for what, count in sorted(copied.done.items())],
-        )
-        record = {"file": file_id, "status": "copied", "kind": kind.name, "target": copied.name, "bytes": size}
-        return {**record, "beside": list(copied.beside), "elements": elements}
+    def _publish(self, made: Made, job: Job) -> Record:
+        """Publishes the draft of a copy. Raises PrivacyRefusal for a second file with the UID of another and other content."""
+        path, file_id, owner = self.target / made.name, job.file_id, self.owners.get(made.name)
+        if not made.kind:
+            assert job.draft is not None
+            if owner not in (None, file_id) and owner in self.now and path.is_file():
+                if not filecmp.cmp(path, job.draft, shallow=False):
+                    raise PrivacyRefusal(file_id, "duplicate-uid", f"it has the SOP Instance UID of {owner} and other content")
+                job.draft.unlink()
+                self.manifest.duplicates += 1
+                return {"file": file_id, "status": "duplicate", "of": owner}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # not flushed, which takes as long as all the rest: `_unchanged` compares the size, and a lost copy is made again
+            publish(job.draft, path, flush=False)
+        self.owners[made.name] = file_id
+        self.manifest.count(made)
+        kind, beside = ({"kind": made.kind}, {"beside": list(made.beside)}) if made.kind else ({}, {})
+        record = {"file": file_id, "status": "copied", **kind, "target": made.name, "bytes": made.size, **beside}
+        return {**record, "elements": [[*what, count] for what, count in sorted(made.done.items())]}
 
     def _remove_earlier(self, file_id: str, now: set[str | None]) -> None:
         """Removes the copy that this file had before, and what was beside it, unless that is what it has now."""

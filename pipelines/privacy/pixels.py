@@ -125,7 +125,8 @@ def clean_pixels(source: Dataset, cleaned: Dataset, cleaning: Cleaning) -> None:
         raise cleaning.refuse("truncated", f"it has {len(data)} bytes of pixels, rows, columns and frames make {expected}")
     if any(data[expected:]):
         cleaning.done["7fe00010", str(element.VR), "rest cut"] += 1
-    element.value = data[:expected] + bytes(expected % 2)
+    if len(data) > expected or expected % 2:
+        element.value = data[:expected] + bytes(expected % 2)
     if _has_embedded_overlay(source):
         element.value = _without_unused_bits(cleaned, element.value)
         cleaning.done["7fe00010", str(element.VR), "overlay in pixels cleared"] += 1

@@ -25,9 +25,14 @@ def creator_of(source: Dataset, tag: int) -> str:
     return text.strip(" \0")
 
 
+def row_of(creator: str, tag: int) -> tables.PrivateRow | None:
+    """The row of the list for a private element of a creator; None if it is never kept."""
+    return tables.private_rows().get((creator.upper(), tag >> 16, tag & 0xFF))
+
+
 def private_value(source: Dataset, tag: int) -> tuple[str, str, object] | None:
     """(creator, VR, value) of a private element that may be kept; None for all others."""
-    row = tables.private_rows().get((creator_of(source, tag).upper(), tag >> 16, tag & 0xFF))
+    row = row_of(creator_of(source, tag), tag)
     if row is None:
         return None
     try:

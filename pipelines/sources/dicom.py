@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pipelines.sources.dicom_alike import check_alike
 from pipelines.sources.dicom_cine import frame_times, is_cine, place_image
 from pipelines.sources.dicom_files import (
     Header,
+    Stored,
     keyed_uid,
     list_dicom_files,
     read_header,
@@ -27,6 +29,7 @@ from pipelines.sources.dicom_files import (
 from pipelines.sources.dicom_frames import Frame, UnreadableHeader, frames_of
 from pipelines.sources.dicom_geometry import FEWEST, place_slices
 from pipelines.sources.dicom_times import Order, describe_kinds, order_times
+from pipelines.sources.isolation import isolated
 from pipelines.sources.source import Listing, Resampling
 from pipelines.sources.volumes import completed_band, require_grid, scene_of, stored_bytes
 
@@ -117,13 +120,13 @@ class DicomSource:
         """Stored values of a file as those of the cube: the same, or physical ones; padding is the band's nodata, or NaN."""
         assert slot is not None
         values, nodata = slot.frame.values, self._series.band.nodata
-        is_padding = np.zeros(stored_YX.shape, bool)
-        if values.padding is not None:
-            is_padding = (stored_YX >= values.padding[0]) & (stored_YX <= values.padding[1])
+        of_cube = stored_YX
         if self._series.is_converted:
-            physical = (stored_YX * values.slope + values.intercept).astype(CONVERTED)
-            return np.where(is_padding, CONVERTED.type(np.nan), physical)
-        return stored_YX if nodata is None else np.where(is_padding, stored_YX.dtype.type(nodata), stored_YX)
+            of_cube, nodata = (stored_YX * values.slope + values.intercept).astype(CONVERTED), np.nan
+        if values.padding is None or nodata is None:
+            return of_cube
+        is_padding = (stored_YX >= values.padding[0]) & (stored_YX <= values.padding[1])
+        return np.where(is_padding, of_cube.dtype.type(nodata), of_cube)
 
     @cached_property
     def _series(self) -> Series:
@@ -333,17 +336,18 @@ def _refusals(frames: Sequence[Frame], order: Order, depth: int) -> list[SceneRe
 def decode_frames(path: Path, wanted: Sequence[tuple[int, Frame]], scene_id: str) -> Iterator[tuple[int, np.ndarray]]:
     """(slice, stored values (y, x) in the byte order of this machine) of frames of one file; each frame is decoded once.
 
-    Raises SceneRefused(unreadable, driver).
+    Decoders run in a worker process (`isolation`). Raises SceneRefused(unreadable, driver).
     """
-    from pydicom.pixels.utils import iter_pixels
-
-    indices = sorted({frame.index for _, frame in wanted})
-    file = wanted[0][1].file
+    file, images = wanted[0][1].file, {frame.index: frame.stored for _, frame in wanted}
     try:
-        with without_warnings():
-            decoded = dict(zip(indices, iter_pixels(path, indices=indices), strict=True))
-            if wanted[0][1].values.is_palette:
-                decoded = _coloured(path, decoded)
+        if all(images.values()):
+            decoded = {index: _read_stored(path, stored) for index, stored in images.items() if stored}
+        else:
+            is_palette = wanted[0][1].values.is_palette
+            decoded = isolated(_decode, path, sorted(images), is_palette, label=scene_id, paths=[path])
+    except SceneRefused:  # its message names the file
+        detail = f"file {file} (in order of name): its decoder was killed, took too long or needed too much memory; copy it again"
+        raise SceneRefused(scene_id, "unreadable", detail) from None
     except Exception as e:  # decoders raise many kinds; their texts may repeat values of the header
         is_missing = isinstance(e, NotImplementedError | ImportError) or "plugin" in str(e)
         remedy = "no decoder reads its compression: pip install 'driftline[medical]'" if is_missing else "copy it again"
@@ -361,12 +365,26 @@ def decode_frames(path: Path, wanted: Sequence[tuple[int, Frame]], scene_id: str
         yield k, stored_bytes(stored_YX)
 
 
-def _coloured(path: Path, decoded: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """The colours (y, x, 3) of frames that hold numbers of a palette (PS3.3, C.7.6.3.1.5)."""
-    from pydicom.pixels.processing import apply_color_lut
+def _read_stored(path: Path, stored: Stored) -> np.ndarray:
+    """Values (y, x); unused bits hold anything, and take the sign, as decoders have it (PS3.5, 8.1.1)."""
+    stored_YX = np.fromfile(path, stored.dtype, math.prod(stored.shape_yx), offset=stored.at).reshape(stored.shape_yx)
+    if stored.unused_bits:
+        stored_YX <<= stored.unused_bits
+        stored_YX >>= stored.unused_bits
+    return stored_YX
 
-    palette, _ = read_header(path)
-    return {index: apply_color_lut(stored_YX, palette)[..., :3] for index, stored_YX in decoded.items()}
+
+def _decode(path: Path, indices: Sequence[int], is_palette: bool) -> dict[int, np.ndarray]:
+    """Frames (y, x) or (y, x, colour); of a palette the colours, not their numbers (PS3.3, C.7.6.3.1.5)."""
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import iter_pixels
+
+    with without_warnings():
+        decoded = dict(zip(indices, iter_pixels(path, indices=indices), strict=True))
+        if is_palette:
+            palette = read_header(path)[0]
+            decoded = {index: apply_color_lut(stored_YX, palette)[..., :3] for index, stored_YX in decoded.items()}
+    return decoded
 
 
 def _luma(values_YXC: np.ndarray) -> np.ndarray:

@@ -40,12 +40,16 @@ IMAGE_NEEDS = ("Rows", "Columns", "BitsAllocated")
 
 @dataclass(frozen=True)
 class Header:
-    """A file of a list: its number (from 1), its header without pixels, and what is wrong with its pixel data ("": nothing)."""
+    """A file of a list: its number (from 1), its header without pixels, and what is wrong with its pixel data ("": nothing).
+
+    pixels_at: the byte at which its pixels begin, if they are neither compressed nor in colour nor big endian.
+    """
 
     number: int
     path: Path
     content: Dataset
     fault: str = ""
+    pixels_at: int | None = None
 
     def get(self, keyword: str, default: Any = None) -> Any:
         """The value of an element; the default where it is absent, empty or not valid."""
@@ -54,6 +58,19 @@ class Header:
         except Exception:  # pydicom converts on access and raises many kinds
             return default
         return default if value is None or value == "" else value
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where the values of an image lie in its file, which needs no decoder: from which byte, as which numbers, rows, columns.
+
+    unused_bits: how many of the highest bits are not of the values, whatever is in them.
+    """
+
+    at: int
+    dtype: str
+    shape_yx: tuple[int, int]
+    unused_bits: int = 0
 
 
 def require_pydicom() -> None:
@@ -73,8 +90,10 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def read_header(path: Path) -> tuple[Dataset, str]:
-    """(header without pixel data, what is wrong with the pixel data or ""). Raises ValueError for what is no DICOM file.
+def read_header(path: Path) -> tuple[Dataset, str, int | None]:
+    """(header without pixel data, what is wrong with the pixel data or "", `Header.pixels_at`).
+
+    Raises ValueError for what is no DICOM file.
 
     The pixel data must be as long as rows, columns, frames and bits say, and end inside the file (PS3.5, 8.1.1, A.4): pydicom
     reads truncated files without an error.
@@ -84,12 +103,12 @@ def read_header(path: Path) -> tuple[Dataset, str]:
     try:
         with without_warnings(), path.open("rb") as file:
             content = pydicom.dcmread(file, stop_before_pixels=True)
-            fault = ""
+            fault, pixels_at = "", None
             if all(content.get(keyword) is not None for keyword in IMAGE_NEEDS):
-                fault = _fault_of_pixels(file, content, path.stat().st_size)
+                fault, pixels_at = _check_pixels(file, content, path.stat().st_size)
     except Exception as e:  # pydicom raises many kinds; their texts may repeat values of the header
         raise ValueError(type(e).__name__) from None
-    return content, fault
+    return content, fault, pixels_at
 
 
 def keyed_uid(uid: str) -> str:
@@ -169,12 +188,12 @@ def read_headers(paths: list[Path]) -> tuple[list[Header], list[SceneRefused]]:
     headers, refused = [], []
     for number, path in enumerate(paths, start=1):
         try:
-            content, fault = read_header(path)
+            found = read_header(path)
         except ValueError as e:
             detail = f"file {number} of {len(paths)} (in order of name) begins as DICOM and cannot be read ({e}): copy it again"
             refused.append(SceneRefused(f"file-{number:04d}", "unreadable", detail))
             continue
-        header = Header(number, path, content, fault)
+        header = Header(number, path, *found)
         if all(header.get(keyword) is not None for keyword in IMAGE_NEEDS):
             headers.append(header)
         elif _should_be_image(header):
@@ -208,34 +227,53 @@ def expected_bytes(content: Dataset) -> int:
     return (pixels * samples * int(content.BitsAllocated) + 7) // 8
 
 
-def _fault_of_pixels(file: Any, content: Dataset, size: int) -> str:
-    """What is wrong with the pixel data; `file` stands at their tag. "" for nothing."""
+def _check_pixels(file: Any, content: Dataset, size: int) -> tuple[str, int | None]:
+    """(what is wrong with the pixel data or "", `Header.pixels_at`); `file` stands at their tag."""
     syntax = content.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        return "the file does not state its transfer syntax"
+        return "the file does not state its transfer syntax", None
     if str(syntax) == DEFLATED:  # the position is that in the inflated data, and single frames cannot be decoded
-        return NOT_READ[0]
+        return NOT_READ[0], None
     order = ">" if str(syntax) == BIG_ENDIAN else "<"
     start = file.read(8)
     if len(start) < 8 or struct.unpack(order + "HH", start[:4]) != PIXEL_DATA:
-        return "it has no pixel data" if len(start) < 8 else NOT_READ[1]
+        return "it has no pixel data" if len(start) < 8 else NOT_READ[1], None
     if syntax.is_implicit_VR:
         (length,) = struct.unpack(order + "I", start[4:])
     elif start[4:6] in LONG_VRS:
         rest = file.read(4)
         if len(rest) < 4:
-            return "it ends where the pixel data begin"
+            return "it ends where the pixel data begin", None
         (length,) = struct.unpack(order + "I", rest)
     else:
-        return "its pixel data have a wrong value representation"
+        return "its pixel data have a wrong value representation", None
     if syntax.is_encapsulated:
-        return (
-            _fault_of_fragments(file, content, size) if length == UNDEFINED else "its compressed pixel data are not in fragments"
-        )
-    expected, there = expected_bytes(content), size - file.tell()
+        not_in_fragments = "its compressed pixel data are not in fragments"
+        return _fault_of_fragments(file, content, size) if length == UNDEFINED else not_in_fragments, None
+    pixels_at = file.tell()
+    expected, there = expected_bytes(content), size - pixels_at
     if length < expected or (length > expected and is_more_image(content, _rest(file, expected, length))):
-        return f"it has {length} bytes of pixel data, rows, columns and frames make {expected}"
-    return f"its pixel data are truncated: {there} of {length} bytes are there" if there < length else ""
+        return f"it has {length} bytes of pixel data, rows, columns and frames make {expected}", None
+    if there < length:
+        return f"its pixel data are truncated: {there} of {length} bytes are there", None
+    return "", pixels_at if order == "<" and _is_plain(content) else None
+
+
+def _is_plain(content: Dataset) -> bool:
+    """Whether pixels are one number each, in one, two or four bytes."""
+    bits, stored = int(content.BitsAllocated), int(content.get("BitsStored") or 0)
+    is_grey = content.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    return bits in (8, 16, 32) and 0 < stored <= bits and is_grey and content.get("SamplesPerPixel") == 1
+
+
+def stored_in(header: Header, index: int) -> Stored | None:
+    """Where the image with this index is; None if it must be decoded."""
+    if header.pixels_at is None:
+        return None
+    of = header.content
+    rows, columns, bits = int(of.Rows), int(of.Columns), int(of.BitsAllocated)
+    dtype = f"<{'i' if of.get('PixelRepresentation') else 'u'}{bits // 8}"
+    return Stored(header.pixels_at + index * rows * columns * bits // 8, dtype, (rows, columns), bits - int(of.BitsStored))
 
 
 def _rest(file: Any, expected: int, length: int) -> bytes:

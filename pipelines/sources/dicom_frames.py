@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.privacy.csa import PLACES, csa_elements, csa_numbers
-from pipelines.sources.dicom_files import NOT_READ, Header, frames_in
+from pipelines.sources.dicom_files import NOT_READ, Header, Stored, frames_in, stored_in
 from pipelines.sources.dicom_private import b_value, kind_of_image
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Frame:
     image_type: tuple[str, ...] = ()
     contrast: tuple[tuple[str, object], ...] = field(default=(), hash=False)
     fault: str = ""
+    stored: Stored | None = None  # None: it must be decoded
 
 
 class UnreadableHeader(Exception):
@@ -91,7 +92,7 @@ def frames_of(header: Header) -> list[Frame]:
         if "MOSAIC" in _image_type(header.content):
             return list(_mosaic(header))
         frame = replace(_plain(header.content, header.content), file=header.number, fault=header.fault)
-        return [replace(frame, index=k) for k in range(frames_in(header.content))]
+        return [replace(frame, index=k, stored=stored_in(header, k)) for k in range(frames_in(header.content))]
     except UnreadableHeader:
         raise
     except Exception as e:  # pydicom converts on access and raises many kinds, whose texts may repeat values of the header
@@ -271,7 +272,7 @@ def _enhanced(header: Header) -> Iterator[Frame]:
                     return found[0]
             return Dataset()
 
-        yield _enhanced_frame(content, common, group, index)
+        yield replace(_enhanced_frame(content, common, group, index), stored=stored_in(header, index))
 
 
 def _enhanced_frame(content: Dataset, common: Frame, group: Any, index: int) -> Frame:
@@ -336,7 +337,9 @@ def _mosaic(header: Header) -> Iterator[Frame]:
     what it is larger further in (https://nipy.org/nibabel/dicom/dicom_mosaic.html). Slices follow each other along the normal of
     the CSA header, whose sign no other element states.
     """
-    whole_image = replace(_plain(header.content, header.content), file=header.number, fault=header.fault)
+    whole_image = replace(
+        _plain(header.content, header.content), file=header.number, fault=header.fault, stored=stored_in(header, 0)
+    )
     count, normal = _csa(header.content)
     step = number(header.content, "SpacingBetweenSlices")
     position, orientation, spacing = whole_image.position, whole_image.orientation, whole_image.spacing_yx

@@ -37,7 +37,8 @@ MOST_OF_MACHINE = 0.75  # of its memory, for what reads whole rasters and has no
 TICK_S = 1.0
 REMEMBERED_S = 600.0  # survey and ingest open the same file: one that takes too long does so once
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from pipelines.sources.worker import serve; serve(int(sys.argv[1]))"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from pipelines.sources.worker import serve; serve(int(sys.argv[1]), json.loads(sys.argv[3]))"
 )
 DAMAGED = "the file may be damaged: download it again"
 OUT_OF_MEMORY = "the system does that when memory runs out: lower cube.memory_mb or cube.workers"
@@ -263,7 +264,8 @@ class _Pool:
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a server with threads cannot be forked
-        command = [sys.executable, "-c", START, str(theirs.fileno()), json.dumps(sys.path)]
+        loaded = [name for name in of_worker.OPTIONAL if name in sys.modules]
+        command = [sys.executable, "-c", START, str(theirs.fileno()), json.dumps(sys.path), json.dumps(loaded)]
         with theirs:
             self._server = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL

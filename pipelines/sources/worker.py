@@ -24,7 +24,7 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ NEEDED = (  # imported by the server, so that a new worker takes milliseconds
     "pipelines.sources.series",
     "pipelines.sources.image_pair",
 )
+OPTIONAL = ("pydicom", "pipelines.privacy.file")  # those of them that the program has imported, too
 NUMBER = struct.Struct("<q")
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = "500"
@@ -111,13 +112,13 @@ def _fill(channel: socket.socket, memory: Any, seconds: float) -> Any:
 # ---------------------------------------------------------------- the server
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, loaded: Sequence[str] = ()) -> None:
     """Answers the program: a socket is answered by the id of a new worker that listens to it, an id by how that one ended."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # what decoders log is in the exception, too
     sys.modules["boto3"] = None  # type: ignore[assignment]  # rasterio imports it for clouds, which takes longer than GDAL
-    for name in NEEDED:
+    for name in (*NEEDED, *loaded):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # workers share these pages

@@ -19,12 +19,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.privacy import tables
+from pipelines.privacy import repeated, tables
 from pipelines.privacy.csa import csa_numbers
 from pipelines.privacy.file import deidentify_bytes
 from pipelines.privacy.folder import read_manifest
 from pipelines.privacy.keys import Key
-from pipelines.privacy.settings import PrivacySettings
+from pipelines.privacy.settings import Mask, PrivacyRefusal, PrivacySettings
 from tests.unit.privacy.planted import (
     Canaries,
     any_values,
@@ -133,6 +133,26 @@ def test_no_planted_value_is_left(
     assert answer["unchanged"] == 7
     assert sorted(one["reason"] for one in answer["refused"]) == ["no-image", "no-image", "truncated", "truncated", "unreadable"]
     assert found_in(canaries, [], [tmp_path / "scans"]).keys() > set(canaries.planted[100:-100])  # the search does find them
+
+
+def test_what_repeats_becomes_what_it_would_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted_folder(tmp_path, Canaries())
+    files = [path.read_bytes() for path in sorted(tmp_path.rglob("*.dcm"))]
+    settings = PrivacySettings(Key(bytes(32)), keep=("age",)), PrivacySettings(Key(bytes(32)), masks=(Mask((0, 2), (0, 2)),))
+
+    def outcomes() -> list[object]:
+        found: list[object] = []
+        for number, data in enumerate(files):
+            try:
+                clean = deidentify_bytes(data, "f", settings[number % 2])
+                found.append((clean.content, clean.name, clean.done, clean.claimed))
+            except PrivacyRefusal as e:
+                found.append((e.reason, e.detail))
+        return found
+
+    at_first, again = outcomes(), outcomes()
+    monkeypatch.setattr(repeated, "MOST_BYTES", -1)  # nothing repeats
+    assert outcomes() == at_first == again
 
 
 def test_numbers_of_a_mosaic_and_stored_bits_are_kept() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +20,18 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.errors import MissingInput, RequestError, RunBusy
+from pipelines.errors import MissingInput, RequestError, RunBusy, SceneRefused
 from pipelines.files import exclusive_owner
 from pipelines.privacy import folder as folders
-from pipelines.privacy.folder import MANIFEST, deidentify_folder, read_manifest
+from pipelines.privacy.folder import MANIFEST, audit_folder, deidentify_folder, read_manifest
+from pipelines.privacy.jobs import Job
 from pipelines.privacy.keys import Key, load_key
 from pipelines.privacy.nifti import clean_nifti
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.privacy.video import clean_video
+from pipelines.sources import deidentified
+from pipelines.sources.deidentified import deidentify_in_workers
+from pipelines.sources.deidentifying import kinds_of
 from tests.unit.privacy.planted import as_bytes, image
 
 SETTINGS = PrivacySettings(Key(bytes(range(32))))
@@ -88,25 +94,65 @@ def test_two_files_of_one_uid(scans: Path, tmp_path: Path) -> None:
 def test_an_interrupted_copy_goes_on(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, target = tmp_path / "whole", tmp_path / "copy"
     deidentify_folder(scans, whole, SETTINGS)
-    write, calls = folders.write_bytes, []
+    publish, calls = folders.publish, []
 
-    def killed_at_the_third(path: Path, content: bytes, flush: bool, mark: str) -> None:
+    def killed_at_the_third(draft: Path, path: Path, flush: bool) -> None:
         calls.append(path)
         if len(calls) == 3:
-            path.with_name(f".{path.name}.{mark}").write_bytes(content[:100])
             raise KeyboardInterrupt
-        write(path, content, flush=flush, mark=mark)
+        publish(draft, path, flush=flush)
 
-    monkeypatch.setattr(folders, "write_bytes", killed_at_the_third)
+    monkeypatch.setattr(folders, "publish", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         deidentify_folder(scans, target, SETTINGS)
     with (target / MANIFEST).open("a") as journal:
         journal.write('{"file": "cut o')
+    assert not list(target.rglob(".*.partial"))
+    (target / ".killed.partial").write_text("half of an imag")
     monkeypatch.undo()
     manifest = deidentify_folder(scans, target, SETTINGS)
     assert (manifest.copied, manifest.unchanged) == (1, 2)
     assert copies(target) == copies(whole)
     assert (target / MANIFEST).read_bytes() == (whole / MANIFEST).read_bytes()
+    assert not list(target.rglob(".*.partial"))
+
+
+def test_workers_make_the_same_copy_and_one_that_dies_costs_its_file(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3, 20):  # more than go into one call
+        (scans / f"Doe{number}.dcm").write_bytes(as_bytes(image(instance=f"1.2.3.{number}")))
+    (scans / "Doe30.dcm").write_bytes((scans / "Doe4.dcm").read_bytes())
+    (scans / "meta").write_bytes((scans / "Doe4.dcm").read_bytes()[132:])
+    (scans / "cut.nii").write_bytes(b"n+1")
+    kinds = kinds_of(["nifti"])
+    alone = deidentify_folder(scans, tmp_path / "alone", SETTINGS, kinds=kinds)
+    manifest = deidentify_folder(scans, tmp_path / "workers", SETTINGS, kinds=kinds, run=deidentify_in_workers)
+    assert (manifest.copied, manifest.duplicates, manifest.other) == (20, 1, 1)
+    assert {manifest.names[one.scene_id]: one.reason for one in manifest.refused} == {
+        "meta": "no-preamble",
+        "cut.nii": "unreadable",
+    }
+    assert manifest.elements == alone.elements
+    assert copies(tmp_path / "workers") == copies(tmp_path / "alone")
+    assert (tmp_path / "workers" / MANIFEST).read_bytes() == (tmp_path / "alone" / MANIFEST).read_bytes()
+
+    def isolated(function: Callable[..., Any], jobs: list[Job], *args: Any, **options: Any) -> Any:
+        if any(job.path.name == "Doe7.dcm" for job in jobs):
+            for job in jobs:
+                if job.draft:
+                    job.draft.write_bytes(b"half")
+            raise SceneRefused("", "unreadable", "the decoder was killed by signal 11 while reading Doe7.dcm")
+        return function(jobs, *args)
+
+    monkeypatch.setattr(deidentified, "isolated", isolated)
+    audit = audit_folder(scans, SETTINGS, run=deidentify_in_workers)
+    dying = deidentify_folder(scans, tmp_path / "dying", SETTINGS, run=deidentify_in_workers)
+    for found, copied, duplicates in ((audit, 20, 0), (dying, 19, 1)):
+        assert (found.copied, found.duplicates) == (copied, duplicates)
+        assert [found.names[one.scene_id] for one in found.refused if one.reason == "unexpected"] == ["Doe7.dcm"]
+        assert "Doe7" not in str(found.refused)
+    assert not list((tmp_path / "dying").rglob(".*.partial"))
 
 
 def test_the_manifest_names_elements_and_no_values(scans: Path, tmp_path: Path) -> None:

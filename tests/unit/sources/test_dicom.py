@@ -21,6 +21,7 @@ from pipelines.cube.store import grid_of, open_cube
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.products.nifti import affine_ras
 from pipelines.scene import Band
+from pipelines.sources import dicom
 from pipelines.sources.dicom import DicomSource
 
 BAND = Band("bold")
@@ -347,6 +348,37 @@ def test_pixels_that_disappear_are_a_refusal(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(SceneRefused, match="cannot be decoded"):
         source.read(scene, grid, ("bold",), "nearest")
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_what_is_in_unused_bits_is_not_read(signed: int, tmp_path: Path) -> None:
+    folder = write_series(tmp_path, volumes(times=1))
+    for path in folder.iterdir():
+        made = pydicom.dcmread(path)
+        made.BitsStored, made.HighBit, made.PixelRepresentation = 12, 11, signed
+        made.PixelData = np.random.default_rng(1).integers(0, 2**16, made.Rows * made.Columns, np.uint16).tobytes()
+        made.save_as(path)
+    decoded = np.stack([pydicom.dcmread(path).pixel_array for path in sorted(folder.iterdir())])
+    read_ZYX = read_all(DicomSource(folder, BAND))[0]
+    assert (np.sort(read_ZYX, axis=0) == np.sort(decoded, axis=0)).all()
+    assert read_ZYX.max() < (2**11 if signed else 2**12)
+
+
+def test_a_decoder_that_dies_costs_its_time_and_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_series(tmp_path, volumes(times=1))
+    made = pydicom.dcmread(folder / "1-0.dcm")
+    made.compress(RLELossless)
+    made.save_as(folder / "1-0.dcm")
+    source = DicomSource(folder, BAND)
+    np.testing.assert_array_equal(read_all(source), volumes(times=1))
+
+    def isolated(*args: Any, label: str, **options: Any) -> Any:
+        raise SceneRefused(label, "unreadable", "the decoder was killed by signal 11 while reading 1-0.dcm")
+
+    monkeypatch.setattr(dicom, "isolated", isolated)
+    with pytest.raises(SceneRefused, match=r"frame-0000.* file 1 .in order of name.: its decoder was killed") as caught:
+        read_all(source)
+    assert "1-0" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- cines: images in their own plane
