@@ -121,7 +121,7 @@ class Detect(SampleTask):
 
         from pipelines.inference.sample_boxes import find_boxes, held_out_boxes
         from pipelines.inference.sample_labels import Kept
-        from pipelines.samples.boxes import Boxes
+        from pipelines.samples.boxes import Boxes, one_label
 
         trained, do, chosen = require(context.folder, "train"), partial(context.steps.do, "predict"), context.run.prediction
         decode = decoder(stored.table.layout.size, chosen.most_boxes, chosen.least_score)
@@ -134,9 +134,10 @@ class Detect(SampleTask):
         others, every = np.flatnonzero(~is_held_out_N), range(len(model.members))
         found = do("find boxes", lambda show: find_boxes(model, every, decode, stored.arrays, others, kept, show))
         if samples is None:
-            return found, None, is_held_out_N
+            return one_label(found, chosen.least_score), None, is_held_out_N
         own = do("find boxes in held-out samples", partial(held_out_boxes, samples, model, decode))
-        return Boxes.of_table(np.concatenate([found.table(), own.table()])), samples.boxes, is_held_out_N
+        joined = Boxes.of_table(np.concatenate([found.table(), own.table()]))
+        return one_label(joined, chosen.least_score), samples.boxes, is_held_out_N
 
     # ------------------------------------------------------------ summary and report
 

@@ -18,13 +18,13 @@ from pipelines.learning.result import CLAIMS, NOT_TO_BE_PUBLISHED, Criterion, Ev
 from pipelines.learning.sample_evaluation import FEW_GROUPS, protocol_of
 from pipelines.learning.sample_training import describe_parts
 from pipelines.samples.boxed_samples import BoxedSamples
-from pipelines.samples.boxes import Boxes
+from pipelines.samples.boxes import Boxes, one_label
 from pipelines.wording import counted
 
 
 @dataclass(frozen=True)
 class AskedBoxes:
-    """What is asked of the model: see `configs.tasks.detect`. `least_score`: of boxes that precision and recall count."""
+    """What is asked of the model: see `configs.tasks.detect`. `least_score`: of boxes that are published."""
 
     model: str
     must_equal: tuple[str, ...]
@@ -41,10 +41,12 @@ def conclude_boxes(samples: BoxedSamples, found: Mapping[str, Boxes], asked: Ask
     group_of = dict(zip(samples.known_P[tested_P].tolist(), groups.tolist(), strict=True))
     known, classes = samples.tested_boxes, samples.outputs
     scored = {name: score_boxes(one, known, group_of, len(classes)) for name, one in found.items()}
-    described = {name: describe_boxes(one, classes, asked.least_score, asked.confidence) for name, one in scored.items()}
+    described = {}
     for name, one in found.items():
+        published = score_boxes(one_label(one, asked.least_score), known, group_of, len(classes))
         alike = score_boxes(one_class(one), one_class(known), group_of, 1)
-        described[name]["ap50_any"] = describe_boxes(alike, ["any"], asked.least_score, asked.confidence)["ap50"]
+        described[name] = describe_boxes(scored[name], published, classes, asked.confidence)
+        described[name]["ap50_any"] = describe_boxes(alike, alike, ["any"], asked.confidence)["ap50"]
     ours = scored[asked.model]
     gains = {name: gain(ours, one, asked.confidence) for name, one in scored.items() if name != asked.model}
     outcomes: dict[str, Outcome] = {name: one.outcome(asked.margin) for name, one in gains.items()}
@@ -91,8 +93,8 @@ def _sentence(
     ours = described[asked.model]
     said = [
         f"In groups that it has not seen, the {asked.model} finds boxes with a mean AP50 of "
-        f"{_shown(ours['ap50'])}{_between(ours['ap50'], asked.confidence)}; of boxes with a score of at least "
-        f"{asked.least_score:g} precision is {_shown(ours['precision'])} and recall {_shown(ours['recall'])}."
+        f"{_shown(ours['ap50'])}{_between(ours['ap50'], asked.confidence)}; of those that are published (score at "
+        f"least {asked.least_score:g}) precision is {_shown(ours['precision'])} and recall {_shown(ours['recall'])}."
     ]
     for name, one in gains.items():
         claim = CLAIMS[outcomes[name]].format(margin=f"{asked.margin:g}")

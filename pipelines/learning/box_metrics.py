@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.learning.intervals import Interval, jackknife
-from pipelines.samples.boxes import Boxes
+from pipelines.samples.boxes import Boxes, overlap
 
 OVERLAP = 0.5
 MOST_PARTS = 200  # of the groups, of which each is left out for an interval; more groups are joined to so many parts
@@ -36,20 +36,6 @@ class Scored:
     class_X: np.ndarray
     group_X: np.ndarray
     known_GK: np.ndarray
-
-
-def overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes (top, left, bottom, right).
-
-    >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))
-    0.3333333333333333
-    """
-    tall = min(one[2], other[2]) - max(one[0], other[0])
-    wide = min(one[3], other[3]) - max(one[1], other[1])
-    if tall <= 0 or wide <= 0:
-        return 0.0
-    shared = tall * wide
-    return shared / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - shared)
 
 
 def score_boxes(found: Boxes, known: Boxes, group_of: Mapping[int, int], classes: int) -> Scored:
@@ -121,12 +107,11 @@ def one_class(boxes: Boxes) -> Boxes:
     return replace(boxes, class_X=np.zeros_like(boxes.class_X))
 
 
-def count_boxes(scored: Scored, least: float) -> np.ndarray:
-    """counts_GK3 of found boxes of at least that score: right, wrong; and of known boxes that are missed."""
+def count_boxes(scored: Scored) -> np.ndarray:
+    """counts_GK3 of found boxes: right, wrong; and of known boxes that are missed."""
     groups, classes = scored.known_GK.shape
     counts_GK3 = np.zeros((groups, classes, 3))
-    sure = scored.score_X >= least
-    for column, chosen in ((0, sure & scored.is_right_X), (1, sure & ~scored.is_right_X)):
+    for column, chosen in ((0, scored.is_right_X), (1, ~scored.is_right_X)):
         np.add.at(counts_GK3[..., column], (scored.group_X[chosen], scored.class_X[chosen]), 1)
     counts_GK3[..., 2] = scored.known_GK - counts_GK3[..., 0]
     return counts_GK3
@@ -147,9 +132,9 @@ def _share(part_R: np.ndarray, whole_R: np.ndarray) -> np.ndarray:
     return share_R
 
 
-def describe_boxes(scored: Scored, classes: Sequence[str], least: float, confidence: float) -> dict[str, Any]:
-    """JSON values: AP50, precision and recall of boxes of at least the score `least`, over all classes and of each."""
-    weights_GG, counts_GK3 = np.eye(len(scored.known_GK)), count_boxes(scored, least)
+def describe_boxes(scored: Scored, published: Scored, classes: Sequence[str], confidence: float) -> dict[str, Any]:
+    """JSON values: AP50 of all boxes, precision and recall of those that are published, over all classes and of each."""
+    weights_GG, counts_GK3 = np.eye(len(scored.known_GK)), count_boxes(published)
 
     def counted(counts_G3: np.ndarray) -> dict[str, Any]:
         precision = jackknife(counts_G3, precision_of, confidence, "groups", undefined=("none is found", UNDEFINED[1]))

@@ -44,7 +44,7 @@ def scores_section(evaluation: Evaluation) -> Section:
     """Methods, classes, and how samples were divided."""
     details, shipped = evaluation.details, evaluation.shipped
     rows = [{"method": name, **figures} for name, figures in evaluation.methods.items()]
-    note = f"Precision and recall of boxes with a score of at least {details['least_score']:g}."
+    note = f"Precision and recall: of boxes as published, with a score of at least {details['least_score']:g}."
     columns = [Column("class", "class", "text"), Column("known", "known boxes", "whole")]
     for key, text in (("ap50", "AP50"), ("precision", "precision"), ("recall", "recall")):
         columns += [Column(key, text), Column(f"{key}_shown", "interval", "text")]

@@ -8,7 +8,8 @@ Shapes: X boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from pipelines.samples.sample_store import SampleLayout
 from pipelines.sources.samples import evenly_spread
 
 COLUMNS = 8  # of a table of boxes
+SAME = 0.7  # overlap from which two boxes of a frame are taken for the same thing
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,31 @@ class FilePlaces:
         scale, shift = frame_scale((rows, columns), self.settings)
         placed: np.ndarray = (edges_X4 - np.tile(shift, 2)) / np.tile(scale, 2)
         return placed.clip(0, [rows, columns, rows, columns])
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes (top, left, bottom, right).
+
+    >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))
+    0.3333333333333333
+    """
+    tall = min(one[2], other[2]) - max(one[0], other[0])
+    wide = min(one[3], other[3]) - max(one[1], other[1])
+    if tall <= 0 or wide <= 0:
+        return 0.0
+    shared = tall * wide
+    return shared / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - shared)
+
+
+def one_label(boxes: Boxes, least: float) -> Boxes:
+    """Boxes of at least that score; of those of a frame that overlap by `SAME` or more, whatever their class, the surest."""
+    kept: dict[tuple[int, int], list[list[float]]] = defaultdict(list)
+    chosen = []
+    for x in np.argsort(-boxes.score_X, kind="stable").tolist():
+        if boxes.score_X[x] < least:
+            break
+        own, edges = kept[int(boxes.sample_X[x]), int(boxes.frame_X[x])], boxes.edges_X4[x].tolist()
+        if all(overlap(edges, one) < SAME for one in own):
+            own.append(edges)
+            chosen.append(x)
+    return boxes.chosen(np.sort(np.array(chosen, np.int64)))

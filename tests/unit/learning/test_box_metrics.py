@@ -9,10 +9,9 @@ from pipelines.learning.box_metrics import (
     describe_boxes,
     gain,
     mean_precision,
-    overlap,
     score_boxes,
 )
-from pipelines.samples.boxes import Boxes
+from pipelines.samples.boxes import Boxes, one_label, overlap
 
 SQUARE, BESIDE, FAR = (0, 0, 10, 10), (0, 3, 10, 13), (30, 30, 40, 40)  # of SQUARE and BESIDE 70 of 130 pixels are shared
 
@@ -71,10 +70,11 @@ def test_a_known_box_is_found_once_and_in_its_frame_sample_and_class_alone():
     assert scored.is_right_X.tolist() == [True, False, False, False, True]
     assert mean_precision(scored, np.ones((1, 2)))[0] == pytest.approx((0.5 * 1 + 1.0) / 2)
     assert mean_precision(scored, np.array([[1.0, 0.0]]))[0] == pytest.approx(0.5)  # group 1 left out, and class 1 with it
-    assert count_boxes(scored, 0.55).sum(axis=0).tolist() == [[1, 3, 1], [0, 0, 1]]
-    described = describe_boxes(scored, ["a", "b"], 0.0, 0.95)
-    assert described["precision"]["value"] == pytest.approx(2 / 5)
-    assert described["recall"]["value"] == pytest.approx(2 / 3)
+    published = score_boxes(one_label(found, 0.55), known, {0: 0, 1: 1}, 2)
+    assert count_boxes(published).sum(axis=0).tolist() == [[1, 3, 1], [0, 0, 1]]
+    described = describe_boxes(scored, published, ["a", "b"], 0.95)
+    assert described["precision"]["value"] == pytest.approx(1 / 4)
+    assert described["recall"]["value"] == pytest.approx(1 / 3)
     assert [row["ap50"]["value"] for row in described["classes"]] == pytest.approx([0.5, 1.0])
     assert described["classes"][0]["known"] == 2
 
@@ -83,6 +83,18 @@ def test_the_best_known_box_that_is_left_is_taken():
     known = boxes((0, 0, SQUARE, 0, 1), (0, 0, BESIDE, 0, 1))
     found = boxes((0, 0, BESIDE, 0, 0.9), (0, 0, BESIDE, 0, 0.8))
     assert score_boxes(found, known, {0: 0}, 1).is_right_X.tolist() == [True, True]
+
+
+def test_of_boxes_around_the_same_thing_the_surest_is_published():
+    found = boxes(
+        (0, 0, SQUARE, 0, 0.4),
+        (0, 0, (0, 1, 10, 11), 1, 0.5),  # overlaps it by 0.82
+        (0, 0, BESIDE, 1, 0.3),
+        (0, 1, SQUARE, 1, 0.35),
+        (0, 2, SQUARE, 1, 0.2),
+    )
+    assert one_label(found, 0.25).score_X.tolist() == [0.5, 0.3, 0.35]
+    assert len(one_label(found, 0.9)) == 0
 
 
 def test_a_difference_is_measured_in_pairs_of_groups():
