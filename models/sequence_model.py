@@ -30,7 +30,7 @@ CNNS = ("cnn_rnn", "cnn_lstm", "cnn_gru")
 CONVOLUTIONAL = ("dcrn", "convgru", "convlstm")
 VOLUMES = ("volume_rnn", "volume_lstm", "volume_gru")
 CENTRES = ("centre_convgru", "centre_convlstm", "centre_dcrn", "centre_frame")
-KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", *VOLUMES, *CENTRES)
+KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", *CENTRES, *VOLUMES)
 
 
 class SequenceModel(Ensemble):
