@@ -107,8 +107,8 @@ class Detect(SampleTask):
         work = partial(write_boxes, rows, lineage, building.products, model.outputs, count, chosen.least_score)
         do("write the table", lambda _: work())
         do("draw samples", lambda _: draw(stored, model, boxes, known, is_held_out_N, building))
-        counts = dict(Counter(row["label"] for row in rows))
-        shown = ", ".join(f"{n} {name}" for name, n in sorted(counts.items())) or "none"
+        counts = dict(sorted(Counter(row["label"] for row in rows).items()))
+        shown = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
         message = f"{counted(len(rows), 'box', 'boxes')} in {counted(count, 'sample')}: {shown}"
         known_to_all = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": count}
         return {**known_to_all, "boxes": len(rows), "counts": counts, "message": message}
