@@ -126,7 +126,8 @@ def reference() -> str:
     models: list[type[BaseModel]] = []
     for tree in TASKS.values():
         models += models_of(tree, models)
-    tasks = ", ".join(f"[`task: {task}`](#{tree.__name__.lower()})" for task, tree in TASKS.items())
+    links = [f"[`task: {task}`](#{tree.__name__.lower()})" for task, tree in TASKS.items()]
+    tasks = ",\n".join(", ".join(links[n : n + 5]) for n in range(0, len(links), 5))
     rows = [f"| `{old}` | {', '.join(one.tasks)} | {_now(old, one)} | {one.reason} |\n" for old, one in RENAMED.items()]
     return HEAD.format(tasks=tasks) + "\n".join(section(model) for model in models) + EARLIER + "".join(rows)
 

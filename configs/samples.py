@@ -46,6 +46,12 @@ class AnswersConfig(Strict):
         if says != (self.kind == "source") and sections.get("source") is not None:
             remedy = "kind: source" if says else "kind: table with a path, or kind: folders"
             yield Finding(("labels", "kind"), "does not fit the source", remedy)
+        yield from self.check_source(sections.get("source"))
+
+    def check_source(self, source: object) -> Iterator[Finding]:
+        """Findings for answers of another kind."""
+        if getattr(source, "answer", None) == "boxes":
+            yield Finding(("source", "answer"), "boxes are no labels", "another answer, or task: detect")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         if self.path is not None:
@@ -152,12 +158,17 @@ class SampleAugmentConfig(Strict):
 class SamplesEvaluation(Strict):
     """What every task on samples asks of its model."""
 
-    near: Fraction = Field(0.05, description="metadata alone this near to the model's balanced accuracy makes it CONFOUNDED")
     margin: Fraction = Field(0.01, description="smallest difference that matters")
     confidence: Fraction = Field(0.95, description="of the intervals")
     most_labels: int = Field(
         5000, ge=10, description="samples of a class that references learn from; of more so many are drawn at random"
     )
+
+
+class AuditedEvaluation(SamplesEvaluation):
+    """Of tasks whose answers metadata could give away."""
+
+    near: Fraction = Field(0.05, description="metadata alone this near to the model's balanced accuracy makes it CONFOUNDED")
 
 
 # ---------------------------------------------------------------- objects
@@ -169,13 +180,15 @@ def build_sample_source(source: AnySamplesSource, labels: AnswersConfig | None, 
 
     match source:
         case SampleFilesSource():
-            from pipelines.sources.answers import AnswerColumns, Answers, read_answers
+            from pipelines.sources.answers import AnswerColumns, Answers, BoxColumns, read_answers, read_boxes
             from pipelines.sources.sample_files import SampleFiles
 
             answers, table = Answers(from_folders=labels is not None and labels.kind == "folders"), None
             if labels is not None and labels.path is not None:
                 table = Path(labels.path)
-                answers = read_answers(table, AnswerColumns(**labels.columns.model_dump()))
+                named = labels.columns.model_dump()
+                is_of_boxes = "frame" in named
+                answers = read_boxes(table, BoxColumns(**named)) if is_of_boxes else read_answers(table, AnswerColumns(**named))
             return SampleFiles(
                 Path(source.path), build_image_request(source), answers, source.pattern, source.unit, frames.count,
                 source.frame_time, table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,15 @@ ONE_IMAGE = ("row_rnn", "row_lstm", "row_gru", "region_rnn", "region_lstm", "reg
 # ---------------------------------------------------------------- schema
 
 
-class SequenceModelConfig(ModelConfig):
+class SampleModelConfig(ModelConfig):
+    """A network that reads samples; `kind` names it."""
+
+    @abstractmethod
+    def description(self, layout: SampleLayout) -> dict[str, Any]:
+        """What `models.sequence_model.rebuild_network` takes, without the outputs."""
+
+
+class SequenceModelConfig(SampleModelConfig):
     """The network of whole sequences. Of one image: row_* (its rows), region_* (its patches). Of frames: cnn_* (an encoder for
     each frame, then a recurrent layer), dcrn, convgru, convlstm (convolution, pooling, convolutional recurrence), frame_cnn (no
     recurrence). Of volumes: volume_*."""
@@ -62,7 +71,6 @@ class SequenceModelConfig(ModelConfig):
             yield Finding(("model", "kind"), f"{self.kind} is not for {kind}", f"frames.size says {kind}: cnn_* or volume_*")
 
     def description(self, layout: SampleLayout) -> dict[str, Any]:
-        """What `models.sequence_model.rebuild_network` takes, without the outputs."""
         kind, recurrent = self.kind, {"hidden": self.hidden, "layers": self.layers, "bidirectional": self.bidirectional}
         widths, own = {"widths": list(self.widths)}, dict[str, Any]()
         match kind.rpartition("_")[0] or kind:
@@ -109,29 +117,29 @@ class SampleRun(Run):
     frames: FramesConfig = FramesConfig()
     labels: AnswersConfig | None = Field(None, description="what is known; not needed where `model.use` names a model")
     split: SampleSplitConfig = SampleSplitConfig()
-    model: SequenceModelConfig = SequenceModelConfig()
+    model: SampleModelConfig
     training: SequenceTraining = SequenceTraining()
-    prediction: SamplePrediction = SamplePrediction()
+    prediction: Strict
 
 
 # ---------------------------------------------------------------- objects
 
 
 def build_learner(
-    model: SequenceModelConfig, layout: SampleLayout, outputs: tuple[str, ...], seed: int, *, is_number: bool = False
+    model: SampleModelConfig, layout: SampleLayout, outputs: tuple[str, ...], seed: int, *, is_number: bool = False
 ) -> SequenceModel:
     """An untrained model of one network. Raises RequestError where the network cannot read such frames."""
     from models.sequence_model import build_sequence_model
     from pipelines.errors import RequestError
 
-    if model.kind in ONE_IMAGE and layout.frames != 1:
-        raise RequestError(f"{model.kind} reads one image, the samples have {layout.frames} frames: frames.count: 1, or cnn_lstm")
-    if (len(layout.size) == 3) != model.kind.startswith("volume"):
-        held = "volumes" if len(layout.size) == 3 else "images"
-        raise RequestError(
-            f"{model.kind} does not read {held}; set model.kind to {'volume' if held == 'volumes' else 'cnn'}_lstm"
-        )
-    return build_sequence_model(model.description(layout), outputs, 1, seed, is_number=is_number)
+    described = model.description(layout)
+    kind = described["kind"]
+    if kind in ONE_IMAGE and layout.frames != 1:
+        raise RequestError(f"{kind} reads one image, the samples have {layout.frames} frames: frames.count: 1, or cnn_lstm")
+    if (len(layout.size) == 3) != kind.startswith("volume"):
+        held, others = ("volumes", "volume_lstm") if len(layout.size) == 3 else ("images", "cnn_lstm")
+        raise RequestError(f"{kind} does not read {held}; set model.kind to {others}")
+    return build_sequence_model(described, outputs, 1, seed, is_number=is_number)
 
 
 def build_split(split: SampleSplitConfig) -> SplitSettings:
@@ -140,7 +148,7 @@ def build_split(split: SampleSplitConfig) -> SplitSettings:
     return SplitSettings(**split.model_dump())
 
 
-def build_recipe(run: SampleRun, loss: str, smoothing: float = 0.0, draw: str = "samples") -> SampleRecipe:
+def build_recipe(run: SampleRun, loss: str, smoothing: float = 0.0, draw: str = "samples", *, per_step: bool) -> SampleRecipe:
     """How a network of the run is trained, with that loss."""
     from models.sequence_losses import sequence_loss
     from pipelines.learning.sample_training import SampleRecipe
@@ -155,7 +163,7 @@ def build_recipe(run: SampleRun, loss: str, smoothing: float = 0.0, draw: str = 
         SampleAugmentation(**chosen.augment.model_dump()),
         chosen.seed,
         chosen.per_epoch,
-        run.model.per_step,
+        per_step,
         smoothing,
         draw,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.samples.sample_windows import SampleArrays
 
 TRAIN_FLOP_S = 8e9  # small networks, forward and backward, two cores
+MAPS_FLOP_S = 5e10  # networks whose time goes into convolutions of whole maps
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_
     each = network.flops((1, *layout.shape))
     networks = (1 if run.split.test else run.split.folds) * run.split.networks
     shown = run.training.per_epoch or count
-    trained, answered = 3 * each * shown * run.training.epochs * networks / TRAIN_FLOP_S, each * count * networks / TRAIN_FLOP_S
+    speed = MAPS_FLOP_S if run.task == "detect" else TRAIN_FLOP_S
+    trained, answered = 3 * each * shown * run.training.epochs * networks / speed, each * count * networks / speed
     megabytes = count * layout.dtype.itemsize * extent.dates * extent.pixels * extent.bands / 1e6
     steps = {
         "ingest": estimate("ingest", counted(count, "sample"), count * 1e-4 + megabytes / 5, megabytes / 2, 300.0),

@@ -7,6 +7,7 @@ Shapes: B samples, T steps, K classes or numbers; y_BK, or y_BTK with an answer 
 import torch
 from torch import Tensor
 
+from models.box_losses import focal_l1
 from models.losses import FOCUS, Loss, weighted_mean
 
 LABEL_LOSSES = ("cross_entropy", "focal")
@@ -21,6 +22,7 @@ def sequence_loss(kind: str) -> Loss:
         "huber": huber,
         "absolute": absolute,
         "squared": squared,
+        "focal_l1": focal_l1,
     }
     if kind not in known:
         raise ValueError(f"expected one of {', '.join(known)}, got the loss {kind!r}")

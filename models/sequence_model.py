@@ -16,6 +16,7 @@ from torch import Tensor
 from models.blocks.sequence import SequenceNetwork
 from models.checkpoint import Checkpoint
 from models.contract import Description, Ensemble, over_space, seeded
+from models.networks.centre_point import CentrePoint, CentrePointConfig
 from models.networks.cnn_recurrent import CNNRecurrent, CNNRecurrentConfig
 from models.networks.conv_recurrent import ConvRecurrent, ConvRecurrentConfig
 from models.networks.frame_cnn import FrameCNN, FrameCNNConfig
@@ -28,7 +29,8 @@ REGIONS = ("region_rnn", "region_lstm", "region_gru")
 CNNS = ("cnn_rnn", "cnn_lstm", "cnn_gru")
 CONVOLUTIONAL = ("dcrn", "convgru", "convlstm")
 VOLUMES = ("volume_rnn", "volume_lstm", "volume_gru")
-KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", *VOLUMES)
+CENTRES = ("centre_convgru", "centre_convlstm", "centre_dcrn", "centre_frame")
+KINDS = (*ROWS, *REGIONS, *CNNS, *CONVOLUTIONAL, "frame_cnn", *CENTRES, *VOLUMES)
 
 
 class SequenceModel(Ensemble):
@@ -154,6 +156,8 @@ def rebuild_network(description: Description) -> SequenceNetwork:
             return FrameCNN(FrameCNNConfig(**fields))
         case kind if kind in VOLUMES:
             return VolumeRecurrent(VolumeRecurrentConfig(**fields))
+        case kind if kind in CENTRES:
+            return CentrePoint(CentrePointConfig(**fields))
     raise ValueError(f"expected one of {', '.join(KINDS)}, got the network {fields['kind']!r}")
 
 

@@ -32,7 +32,7 @@ BANDS, TARGETS, CLASSES = 2, 1, 3
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the kind of inputs that its `forward` takes: "forecast", "change", "segment", "rows" or "sequence"."""
+    """A network, and the kind of inputs of its `forward`: "forecast", "change", "segment", "rows" or those of `SEQUENCES`."""
 
     build: Callable[[], Network]
     kind: str
@@ -47,8 +47,8 @@ class Case:
         torch.manual_seed(seed)
         network = self.build().eval()
         heads = [module for name, module in network.named_modules() if name.split(".")[-1] == "head"]
-        for head in heads:
-            nn.init.normal_(head.weight)
+        for weight in [one for head in heads for one in head.parameters() if one.ndim > 1]:
+            nn.init.normal_(weight)
         return network.to(dtype)
 
     def inputs(self, seed: int, steps: int, shape_yx: tuple[int, int], dtype: torch.dtype = torch.float64) -> Inputs:
@@ -64,7 +64,7 @@ class Case:
             if self.kind == "segment":
                 return {"x_BTCHW": x, "valid_BTHW": valid, "years_BT": torch.linspace(0, 1, steps, dtype=dtype)[None]}
             return {"x_BTCHW": x, "valid_BTHW": valid, "elapsed_BT": torch.zeros(1, steps, dtype=dtype)}
-        if self.kind == "sequence":
+        if self.kind in SEQUENCES:
             return {"x_BTCHW": noise(1, steps, *self.build().frame_shape), "valid_BT": torch.ones(1, steps, dtype=torch.bool)}
         if self.kind == "rows":
             valid = torch.rand(1, steps, *shape_yx, generator=generator) > 0.2
@@ -118,10 +118,17 @@ def _sequence(kind: str, fixed_steps: int | None = None, **settings: object) -> 
     return Case(lambda: rebuild_network(description), "sequence", fixed_steps)
 
 
+def _boxes(kind: str, **settings: object) -> Case:
+    """Of sequences too, but its answer is maps for every step."""
+    case = _sequence(kind, widths=(3, 4, 4, 5), per_step=True, **settings)
+    return Case(case.build, "boxes")
+
+
 def _vectors(kind: str, **settings: object) -> Case:
     return _sequence(kind, widths=(3, 4), hidden=4, **settings)
 
 
+SEQUENCES = ("sequence", "boxes")  # kinds whose networks read whole sequences of frames of one size
 CASES = {
     "convlstm": _convlstm((3,), 3),
     "convlstm, two layers": _convlstm((3, 4), 3),
@@ -163,6 +170,10 @@ CASES = {
     "conv_lstm": _sequence("convlstm", widths=(3, 4), bidirectional=True, detach_every=2, checkpointed=True),
     "frame_cnn": _sequence("frame_cnn", widths=(3, 4), grid=2),
     "frame_cnn, per step": _sequence("frame_cnn", widths=(3, 4), grid=2, per_step=True),
+    "centre points": _boxes("centre_convgru"),
+    "centre points, both ways": _boxes("centre_convlstm", bidirectional=True, kernel=1),
+    "centre points, dcrn": _boxes("centre_dcrn"),
+    "centre points, single frames": _boxes("centre_frame"),
     "volume_lstm": _vectors("volume_lstm", depth=5, grid=3),
     "volume_gru": _vectors("volume_gru", depth=5, per_step=True),
 }

@@ -2,13 +2,14 @@
 
 from configs.tasks.change import ChangeRun
 from configs.tasks.classify import ClassifyRun
+from configs.tasks.detect import DetectRun
 from configs.tasks.forecast import ForecastRun
 from configs.tasks.monitor import MonitorRun
 from configs.tasks.pair import PairRun
 from configs.tasks.regress import RegressRun
 from configs.tasks.segment import SegmentRun
 
-AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun
+AnyRun = ForecastRun | MonitorRun | ChangeRun | PairRun | SegmentRun | ClassifyRun | RegressRun | DetectRun
 Tree = type[AnyRun]
 TASKS: dict[str, Tree] = {
     "forecast": ForecastRun,
@@ -18,6 +19,7 @@ TASKS: dict[str, Tree] = {
     "segment": SegmentRun,
     "classify": ClassifyRun,
     "regress": RegressRun,
+    "detect": DetectRun,
 }
 DEFAULT = "forecast"
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from configs.samples import SamplesEvaluation
+from configs.samples import AuditedEvaluation
 from configs.schema import Finding, Fraction, Sections
-from configs.sequences import MODEL, SampleRun, SequenceTraining, build_recipe
+from configs.sequences import MODEL, SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining, build_recipe
 from configs.yaml_positions import Key
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ClassifyTraining(SequenceTraining):
     label_smoothing: Fraction = Field(0.0, description="share of a label that goes to all classes alike")
 
 
-class ClassifyEvaluation(SamplesEvaluation):
+class ClassifyEvaluation(AuditedEvaluation):
     """What the labels are measured against."""
 
     references: list[ReferenceName] = Field(
@@ -57,8 +57,10 @@ class ClassifyRun(SampleRun):
     """A label for every sample: what comes in, what is known, what is learnt, what goes out."""
 
     task: Literal["classify"]
+    model: SequenceModelConfig = SequenceModelConfig()
     training: ClassifyTraining = ClassifyTraining()
     evaluation: ClassifyEvaluation = ClassifyEvaluation()
+    prediction: SamplePrediction = SamplePrediction()
 
 
 # ---------------------------------------------------------------- objects
@@ -66,7 +68,7 @@ class ClassifyRun(SampleRun):
 
 def recipe_of(run: ClassifyRun) -> SampleRecipe:
     """How a network of the run is trained."""
-    return build_recipe(run, run.training.loss, run.training.label_smoothing, run.training.draw)
+    return build_recipe(run, run.training.loss, run.training.label_smoothing, run.training.draw, per_step=run.model.per_step)
 
 
 def build_asked(run: ClassifyRun) -> Asked:

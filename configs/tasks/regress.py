@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from configs.samples import SamplesEvaluation
+from configs.samples import AuditedEvaluation
 from configs.schema import Finding, Fraction, Name, Sections, Strict
-from configs.sequences import SampleRun, SequenceTraining
+from configs.sequences import SamplePrediction, SampleRun, SequenceModelConfig, SequenceTraining
 from configs.yaml_positions import Key
 
 ReferenceName = Literal["mean", "random_forest", "frame_cnn"]
@@ -31,7 +31,7 @@ class RegressTraining(SequenceTraining):
     loss: Literal["huber", "absolute", "squared"] = Field("huber", description="of the number in standard deviations")
 
 
-class RegressEvaluation(SamplesEvaluation):
+class RegressEvaluation(AuditedEvaluation):
     """What the numbers are measured against."""
 
     references: list[ReferenceName] = Field(
@@ -55,6 +55,8 @@ class RegressRun(SampleRun):
     """A number for every sample: what comes in, what is known, what is learnt, what goes out."""
 
     task: Literal["regress"]
+    model: SequenceModelConfig = SequenceModelConfig()
     number: NumberConfig = NumberConfig()
     training: RegressTraining = RegressTraining()
     evaluation: RegressEvaluation = RegressEvaluation()
+    prediction: SamplePrediction = SamplePrediction()

@@ -14,6 +14,7 @@ TASKS = {
     "segment": "flows.tasks.segment:Segment",
     "classify": "flows.tasks.classify:Classify",
     "regress": "flows.tasks.regress:Regress",
+    "detect": "flows.tasks.detect:Detect",
 }
 FLOWS = ("ingest", "train", "evaluate", "predict", "monitor", "run")  # in flows.entrypoints; `report` takes seconds: no flow
 

@@ -45,7 +45,7 @@ class Regress(SampleTask):
         return label_numbers(stored.table, stored.image, run.number.name, build_split(run.split))
 
     def recipe(self, context: Invocation) -> SampleRecipe:
-        return build_recipe(context.run, context.run.training.loss)
+        return build_recipe(context.run, context.run.training.loss, per_step=context.run.model.per_step)
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         """The networks and the references on the groups that they have not seen; and metadata alone."""

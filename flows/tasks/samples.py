@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from models.sequence_model import SequenceModel
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.sample_training import SampleRecipe
+    from pipelines.products.label_products import LabelLineage
     from pipelines.samples.labelled import LabelledSamples
 
 TRAINED_FROM = ("labels", "frames", "split", "model", "training")  # what a model depends on
@@ -33,6 +34,7 @@ class SampleTask(TrainedTask, Protocol):
 
     describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": ()}
     kept: tuple[str, ...]  # of what `summarise` returns, in the summary
+    table: str = "labels.csv"  # of answers
 
     def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
         """The samples with their answers and folds; `outputs`: of a trained model. Raises RequestError."""
@@ -100,7 +102,7 @@ class SampleTask(TrainedTask, Protocol):
         recipe = self.recipe(context)
         learners, reports = train_folds(samples, build, recipe, folder.networks, do, key)
         model = join_members(learners)
-        found = None if samples.is_number else do("calibrate", lambda show: calibrate(samples, model, show))
+        found = do("calibrate", lambda show: calibrate(samples, model, show)) if samples.has_classes else None
         groups = do("audit the split", lambda _: audit_groups(samples))
         snapshot = require(folder, "ingest")["snapshot"]
         model_hash = do("save the model", lambda _: save_model(self, context, model, snapshot, groups))
@@ -114,15 +116,18 @@ class SampleTask(TrainedTask, Protocol):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """A line for every sample: of those with an answer by networks that have not seen their group."""
-        from pipelines.products.label_products import LabelLineage, answer_rows, write_labels
+        from pipelines.products.label_products import answer_rows, write_labels
 
-        run, folder, model = context.run, context.folder, load_model(context, "predict")
-        trained, stored = require(folder, "train"), load_samples(context, "predict")
+        model, trained, stored = (
+            load_model(context, "predict"),
+            require(context.folder, "train"),
+            load_samples(context, "predict"),
+        )
         answer_NK, is_held_out_N = answers_of(self, context, stored, model)
         answer_NK = self.within(context, answer_NK)
         work = partial(answer_rows, stored.table, model.outputs, answer_NK, is_held_out_N, is_number=model.is_number)
         rows = work(half_width=self.half_width(evaluation))
-        lineage = LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
+        lineage = lineage_of(context)
         context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
         context.steps.do("predict", "draw samples", lambda _: draw(context, stored, model, answer_NK, building))
         known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": len(rows)}
@@ -133,7 +138,7 @@ class SampleTask(TrainedTask, Protocol):
     def find(self, context: Invocation, evaluation: Evaluation | None, predicted: Record) -> Findings:
         run, folder = context.run, context.folder
         labels = require(folder, "train").get("labels", {})
-        table = folder.products / "labels.csv"
+        table = folder.products / self.table
         return Findings(
             sentence=self.sentence(run.name, predicted, evaluation),
             found={key: predicted[key] for key in ("answered", *self.kept) if key in predicted},
@@ -144,11 +149,11 @@ class SampleTask(TrainedTask, Protocol):
                 "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
             },
             notes=(f"Samples: {labels['sentence']}.",) if labels else (),
-            lines=(("labels", table), ("picture", folder.quicklook)) if predicted else (),
+            lines=((table.stem, table), ("picture", folder.quicklook)) if predicted else (),
         )
 
 
-def build_one(model: config.SequenceModelConfig, samples: LabelledSamples, seed: int, number: int) -> SequenceModel:
+def build_one(model: config.SampleModelConfig, samples: LabelledSamples, seed: int, number: int) -> SequenceModel:
     """The untrained network of that number."""
     layout = samples.table.layout
     return config.build_learner(model, layout, samples.outputs, seed * 100 + number, is_number=samples.is_number)
@@ -160,6 +165,14 @@ def load_model(context: Invocation, stage: str) -> SequenceModel:
     model: SequenceModel
     model = context.steps.do(stage, "load the model", lambda _: load_checkpoint(SEQUENCE_MODEL.load, context.folder)[0])
     return model
+
+
+def lineage_of(context: Invocation) -> LabelLineage:
+    """What a table of answers of this run was made from."""
+    from pipelines.products.label_products import LabelLineage
+
+    run, trained = context.run, require(context.folder, "train")
+    return LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
 
 
 def held_out_or_all(samples: LabelledSamples, model: SequenceModel, is_own: bool, show: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -67,7 +67,11 @@ class SequenceNetwork(Network):
         super().__init__()
         self.config = config
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(features, config.outputs)
+        self.head = self.build_head(features)
+
+    def build_head(self, features: int) -> nn.Module:
+        """From features to outputs."""
+        return nn.Linear(features, self.config.outputs)
 
     @abstractmethod
     def read(self, x_BTCHW: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:

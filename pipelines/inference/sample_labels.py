@@ -54,7 +54,7 @@ def score_samples(
 ) -> np.ndarray:  # fmt: skip
     """raw_PK float32 of one member; of networks that answer after every frame the mean over valid frames."""
     found = []
-    place = None if kept is None else _place(kept, member, index_P)
+    place = None if kept is None else place_of(kept, str(member), index_P)
     for start in range(0, len(index_P), STORED_SAMPLES):
         path = None if place is None else place / f"{start:09d}.npy"
         if path is not None and path.is_file():
@@ -68,9 +68,9 @@ def score_samples(
     return np.concatenate(found) if found else np.zeros((0, len(model.outputs)), np.float32)
 
 
-def _place(kept: Kept, member: int, index_P: np.ndarray) -> Path:
-    """The folder of one member's batches."""
-    name = hashlib.sha256(f"{kept.key}{member}".encode() + index_P.tobytes()).hexdigest()[:16]
+def place_of(kept: Kept, members: str, index_P: np.ndarray) -> Path:
+    """The folder of the batches of one member, or of several."""
+    name = hashlib.sha256(f"{kept.key}{members}".encode() + index_P.tobytes()).hexdigest()[:16]
     place = kept.folder / kept.key[:16] / name
     for other in kept.folder.iterdir() if kept.folder.is_dir() else ():
         if other.name != kept.key[:16]:

@@ -84,16 +84,17 @@ def conclude_classes(
 def protocol_of(samples: LabelledSamples) -> str:
     """How the samples were divided, and who has seen what."""
     split, tested = samples.split, len(samples.tested_P)
+    chose = "epoch and temperature" if samples.has_classes else "the epoch"
     seen = "a network that has" if split.networks == 1 else f"the mean of {split.networks} networks that have"
     if split.test is not None:
         rest = len(samples.known_P) - tested
         return (
             f"{counted(tested, 'sample')} of the part {split.test} are predicted by {seen} learnt from the other {rest}; one in "
-            f"{split.validation_parts} of these chose epoch and temperature. The references have learnt from the same samples."
+            f"{split.validation_parts} of these chose {chose}. The references have learnt from the same samples."
         )
     return (
         f"{samples.sentence}, in {samples.folds} folds of whole groups: every sample is predicted once, by {seen} not seen its "
-        "group; a part of the other groups chose epoch and temperature. The references have learnt from all other groups. What "
+        f"group; a part of the other groups chose {chose}. The references have learnt from all other groups. What "
         "is published is the mean of the networks of all folds."
     )
 

@@ -38,7 +38,7 @@ class SampleRecipe:
     """How a network is made; all that its weights depend on beside the samples and the caller's key.
 
     `per_step`: it answers after every frame. `smoothing`: share of a target that goes to all classes alike. `draw`: the samples
-    of an epoch alike, or equally many of each class.
+    of an epoch alike, or equally many of each class. `windows`: how samples are shown.
     """
 
     loss: Loss
@@ -49,6 +49,7 @@ class SampleRecipe:
     per_step: bool = False
     smoothing: float = 0.0
     draw: str = "samples"
+    windows: type[SampleWindows] = SampleWindows
 
 
 def parts_of_fold(samples: LabelledSamples, fold: int, turn: int = 0) -> Parts:
@@ -64,7 +65,7 @@ def parts_of_fold(samples: LabelledSamples, fold: int, turn: int = 0) -> Parts:
         raise RequestError(f"split.networks is larger than {parts}, the parts that the other groups can be validated in")
     inner = group_folds(groups_P, strata_P, parts, split.seed + fold)
     train_P, validation_P = others[inner != turn], others[inner == turn]
-    if not samples.is_number and len(np.unique(samples.class_P[train_P])) < 2:
+    if samples.has_classes and len(np.unique(samples.class_P[train_P])) < 2:
         raise RequestError(f"fold {fold + 1} leaves samples of fewer than two classes to learn from; set other split.folds")
     return Parts(train_P, validation_P, np.flatnonzero(is_test_P))
 
@@ -101,7 +102,7 @@ def _train_one(
         mixed_NK = arrays.target_NK * (1 - recipe.smoothing) + recipe.smoothing / arrays.target_NK.shape[1]
         arrays = replace(arrays, target_NK=mixed_NK.astype(np.float32))
     draw_P = _equal_chances(samples.stratum_P[parts.train_P]) if recipe.draw == "classes" else None
-    shown = partial(SampleWindows, arrays, std_C=std_C, seed=seed, per_step=recipe.per_step)
+    shown = partial(recipe.windows, arrays, std_C=std_C, seed=seed, per_step=recipe.per_step)
     windows = shown(part_P=train_N, augment=recipe.augment, per_epoch=recipe.per_epoch, draw_P=draw_P)
     fixed = shown(part_P=validation_N, augment=NO_AUGMENTATION)
     report = train(learner, windows, fixed, recipe.loss, recipe.training(seed), folder, progress, key=key)

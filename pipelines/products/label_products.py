@@ -48,25 +48,38 @@ class LookedAt:
 
 
 def write_labels(rows: Sequence[Mapping[str, Any]], lineage: LabelLineage, folder: Path, outputs: Sequence[str]) -> None:
-    """`labels.csv` and `index.json`. Texts from outside cannot become formulas of a spreadsheet."""
+    """`labels.csv` and `index.json`."""
+    write_rows(rows, list(rows[0]), folder / TABLE)
+    write_index(lineage, folder, outputs, len(rows), TABLE, "answers, a line for each sample")
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """A CSV file. Texts from outside cannot become formulas of a spreadsheet."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    write_text(folder / TABLE, buffer.getvalue())
+    write_text(path, buffer.getvalue())
+
+
+def write_index(
+    lineage: LabelLineage, folder: Path, outputs: Sequence[str], samples: int, table: str, role: str, **more: Any
+) -> None:
+    """`index.json`: what lies beside it and what it was made from."""
     content = {
         "driftline_index": 1,
         "name": lineage.name,
         "task": lineage.task,
         "outputs": list(outputs),
-        "samples": len(rows),
+        "samples": samples,
         "lineage": {
             "snapshot": lineage.snapshot,
             "model_hash": lineage.model_hash,
             "config_hash": lineage.config_hash,
             "code_version": lineage.code_version,
         },
-        "files": [{"file": TABLE, "role": "answers, a line for each sample"}],
+        "files": [{"file": table, "role": role}],
+        **more,
     }
     write_json(folder / INDEX, content, is_strict=True)
 

@@ -51,6 +51,11 @@ class LabelledSamples:
     edges: np.ndarray | None = None  # between the bins of numbers
 
     @property
+    def has_classes(self) -> bool:
+        """Whether an answer is one of several classes, with a probability each."""
+        return not self.is_number
+
+    @property
     def folds(self) -> int:
         return 1 if self.split.test is not None else self.split.folds
 
@@ -149,10 +154,10 @@ def _labelled(
     samples = LabelledSamples(
         table, arrays, outputs, is_number, known_P, stratum_P, group_P, np.full(len(known_P), -1), split, dropped
     )
-    return replace(samples, fold_P=_folds(samples))
+    return replace(samples, fold_P=folds_of(samples))
 
 
-def _folds(samples: LabelledSamples) -> np.ndarray:
+def folds_of(samples: LabelledSamples) -> np.ndarray:
     """fold_P. Raises RequestError where groups or the test part cannot be divided so."""
     split = samples.split
     if split.test is None:

@@ -51,7 +51,9 @@ def shape_frames(frames: Frames, settings: FrameSettings, name: str) -> Frames:
         if len(settings.size) != image.ndim - 2:
             raise SceneRefused(name, "wrong-grid", f"frames.size has {len(settings.size)} axes, the frames {image.ndim - 2}")
         image = resize(image, settings.size, settings.fit)
-    shaped = replace(frames, image_TCHW=image, seconds_T=frames.seconds_T[kept_T], valid_THW=valid)
+    height, width = frames.image_TCHW.shape[-2:]
+    facts = {"rows": float(height), "columns": float(width), "frames": float(len(frames.image_TCHW)), **frames.facts}
+    shaped = replace(frames, image_TCHW=image, seconds_T=frames.seconds_T[kept_T], valid_THW=valid, facts=facts)
     if not shaped.valid_T.any():
         raise SceneRefused(name, "all-nodata", "none of its frames has a usable pixel")
     return shaped
@@ -64,6 +66,29 @@ def crop_box(shape_yx: tuple[int, ...], crop: tuple[float, float, float, float])
         slice(round(top * height), round(bottom * height)),
         slice(round(left * width), round(right * width)),
     )
+
+
+def frame_scale(shape_yx: tuple[int, int], settings: FrameSettings) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, shift) of both axes, with which a place in pixels of the file (edges: 0 to its sides) lies in the stored frame.
+
+    Place in the stored frame = place in the file x scale + shift.
+
+    >>> frame_scale((20, 40), FrameSettings(size=(10, 10)))  # the middle 20 columns, halved
+    (array([0.5, 0.5]), array([ 0., -5.]))
+    """
+    box = crop_box(shape_yx, settings.crop)
+    begin, sides = np.array([one.start for one in box]), tuple(one.stop - one.start for one in box)
+    if settings.size is None or sides == settings.size:
+        return np.ones(2), -begin.astype(float)
+    padding = np.zeros(2)
+    if settings.fit == "cut":
+        part = _proportioned(sides, settings.size)
+        begin, sides = begin + [one.start for one in part], tuple(one.stop - one.start for one in part)
+    target = _fitting(sides, settings.size) if settings.fit == "pad" else settings.size
+    if settings.fit == "pad":
+        padding = np.array([(size - side) // 2 for size, side in zip(settings.size, target, strict=True)])
+    scale = np.array(target) / np.array(sides)
+    return scale, padding - begin * scale
 
 
 def resize(image_TCHW: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""What is known of each sample: a table (CSV) of files with their answers, or the names of the folders that hold them."""
+"""What is known of each sample: a table (CSV) of files with answers or boxes, or the names of the folders that hold them."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -46,12 +47,71 @@ class AnswerColumns:
     part: str = "part"
 
 
+@dataclass(frozen=True)
+class BoxColumns(AnswerColumns):
+    """The further columns of a table of boxes; `answer` holds the class of a box."""
+
+    frame: str = "frame"
+    top: str = "top"
+    left: str = "left"
+    bottom: str = "bottom"
+    right: str = "right"
+
+
 def read_answers(path: Path, columns: AnswerColumns, required: tuple[str, ...] = ()) -> Answers:
     """The table in a CSV file (comma, semicolon or tab; UTF-8). `required`: columns that must be there beside file and answer.
 
     A file that stands in two lines with different answers is refused; the same line twice is read once. Raises MissingInput,
     RequestError.
     """
+    found: dict[str, Answer] = {}
+    for line, row in table_rows(path, (columns.file, columns.answer, *required)):
+        name, answer = _cell(row, columns.file), _cell(row, columns.answer)
+        if not name:
+            raise RequestError(f"{path.name}, line {line}: names no file")
+        known = Answer(answer, _cell(row, columns.group), _cell(row, columns.part))
+        key = str(PurePosixPath(name.replace("\\", "/")))
+        if found.setdefault(key, known) != known:
+            raise RequestError(f"{path.name}, line {line}: {key} has two different answers; keep one")
+    return Answers(found)
+
+
+def read_boxes(path: Path, columns: BoxColumns) -> Answers:
+    """The boxes of each file from a table like that of `read_answers`, a line for each box.
+
+    Rows and columns are whole pixels, both ends inside; frames and pixels are counted from 0. A line that names a file and no
+    box says that the file has none. The answer is a JSON list as `pipelines.samples.boxes` reads it. Raises as `read_answers`.
+    """
+    boxes: dict[str, list[list[int | str]]] = {}
+    about: dict[str, tuple[str, str]] = {}
+    numbers = (columns.frame, columns.top, columns.left, columns.bottom, columns.right)
+    for line, row in table_rows(path, (columns.file, columns.answer, *numbers)):
+        where, name = f"{path.name}, line {line}", _cell(row, columns.file)
+        if not name:
+            raise RequestError(f"{where}: names no file")
+        key = str(PurePosixPath(name.replace("\\", "/")))
+        known = _cell(row, columns.group), _cell(row, columns.part)
+        if about.setdefault(key, known) != known:
+            raise RequestError(f"{where}: {key} has another group or part than in a line before; keep one")
+        cells, label = [_cell(row, one) for one in numbers], _cell(row, columns.answer)
+        own = boxes.setdefault(key, [])
+        if not any(cells) and not label:
+            continue
+        if not label or not all(cell.isdecimal() for cell in cells):
+            stated = ", ".join(f"{one} {cell!r}" for one, cell in zip((*numbers, columns.answer), (*cells, label), strict=True))
+            raise RequestError(f"{where}: expected whole numbers from 0 and a class, got {stated}")
+        frame, top, left, bottom, right = map(int, cells)
+        if bottom < top or right < left:
+            raise RequestError(f"{where}: the box ends before it begins (rows {top} to {bottom}, columns {left} to {right})")
+        box: list[int | str] = [frame, top, left, bottom, right, label]
+        if box not in own:  # the same line twice is read once
+            own.append(box)
+    texts = {key: json.dumps(own, separators=(",", ":"), ensure_ascii=False) for key, own in boxes.items()}
+    return Answers({key: Answer(texts[key], *about[key]) for key in boxes})
+
+
+def table_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(number of the line, its cells by column) of a CSV file. Raises MissingInput, RequestError: also where there is no line."""
     try:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8-sig") if size <= MOST_BYTES else ""
@@ -66,25 +126,19 @@ def read_answers(path: Path, columns: AnswerColumns, required: tuple[str, ...] =
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
     names = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = names
-    for name in (columns.file, columns.answer, *required):
+    for name in required:
         if name not in names:
             there = ", ".join(names) or "nothing"
             raise RequestError(f"{path.name} has no column {name!r}, only {there}; name the columns in labels.columns")
-    found: dict[str, Answer] = {}
+    is_empty = True
     try:
         for row in reader:
-            name, answer = _cell(row, columns.file), _cell(row, columns.answer)
-            if not name:
-                raise RequestError(f"{path.name}, line {reader.line_num}: names no file")
-            known = Answer(answer, _cell(row, columns.group), _cell(row, columns.part))
-            key = str(PurePosixPath(name.replace("\\", "/")))
-            if found.setdefault(key, known) != known:
-                raise RequestError(f"{path.name}, line {reader.line_num}: {key} has two different answers; keep one")
+            is_empty = False
+            yield reader.line_num, row
     except csv.Error as e:
         raise RequestError(f"{path.name}, line {reader.line_num}: {e}") from e
-    if not found:
+    if is_empty:
         raise RequestError(f"{path.name} holds no line below its header")
-    return Answers(found)
 
 
 def _cell(row: Mapping[str, str | None], name: str) -> str:

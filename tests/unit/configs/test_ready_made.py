@@ -46,7 +46,7 @@ def test_the_made_disaster_is_where_its_module_writes_it(tmp_path, monkeypatch):
         assert Path(run.runs, run.name) == products.parent
 
 
-@pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "lung-ultrasound"])
+@pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "moving-boxes", "lung-ultrasound"])
 def test_the_ready_made_runs_on_samples_are_whole(name):
     assert load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False).name == name
 

@@ -20,7 +20,7 @@ from models.residual_forecaster import ResidualForecaster, Scaling, build_foreca
 from models.segmenter import Segmenter
 from models.sequence_model import SequenceModel
 from models.sequence_model import rebuild_network as rebuild_sequence_network
-from tests.networks_under_test import CASES, TARGETS
+from tests.networks_under_test import CASES, SEQUENCES, TARGETS
 
 CONTAINERS = {
     ResidualForecaster,
@@ -85,7 +85,7 @@ def test_flops_of_a_layer_by_hand():
     assert layer_flops(nn.Linear(4, 5), pixels=100, rows=2) == 2 * 2 * 20
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind != "sequence"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind not in SEQUENCES])
 @pytest.mark.parametrize("steps", [2, 7])
 def test_the_halo_is_a_multiple_of_the_stride_and_grows_with_the_steps(name, steps):
     network = CASES[name].build()
@@ -109,7 +109,7 @@ def test_a_forecaster_s_network_is_rebuilt_from_its_description(name):
     assert list(again.state_dict()) == list(network.state_dict())
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind == "sequence"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind in SEQUENCES])
 def test_a_network_of_sequences_is_rebuilt_from_its_description_and_has_no_halo(name):
     network = CASES[name].build()
     again = rebuild_sequence_network(json.loads(json.dumps(network.describe())))

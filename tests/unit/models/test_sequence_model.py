@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.sequence_model import SEQUENCE_MODEL, SequenceModel, build_sequence_model, join_members
-from tests.networks_under_test import BANDS, CASES, CLASSES, FRAME
+from tests.networks_under_test import BANDS, CASES, CLASSES, FRAME, SEQUENCES
 
 NAMES = ("A-lines", "B-lines", "effusion")
 NETWORK = {"kind": "cnn_gru", "bands": BANDS, **FRAME, "widths": [3, 4], "hidden": 4, "bidirectional": True}
@@ -88,7 +88,7 @@ def test_joined_members_and_a_loaded_model_answer_as_before(is_number, tmp_path)
             assert (model.calibrated(i, raw.numpy()) == learner.calibrated(0, raw.numpy())).all()
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind == "sequence"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind in SEQUENCES])
 def test_every_network_can_be_a_member(name, tmp_path):
     network = CASES[name].build()
     model = SequenceModel([network], NAMES).eval()

@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.blocks.centre_points import GEOMETRY
 from models.networks.region_recurrent import BINS, global_features, patches_of
 from models.sequence_model import rebuild_network
 from tests.networks_under_test import BANDS, CASES, CLASSES, FRAME, Case
+from tests.networks_under_test import SEQUENCES as KINDS
 
-SEQUENCES = {name: case for name, case in CASES.items() if case.kind == "sequence"}
+SEQUENCES = {name: case for name, case in CASES.items() if case.kind in KINDS}
 SERIES = {name: case for name, case in SEQUENCES.items() if case.fixed_steps is None}
-WITHOUT_STATE = {"frame_cnn"}  # kinds to which the order of the frames does not matter
-STEPWISE = [name for name, case in SERIES.items() if (c := case.build().config).per_step and c.kind not in WITHOUT_STATE]
+WITHOUT_STATE = {"frame_cnn", "centre_frame"}  # kinds to which the order of the frames does not matter
+STEPWISE = [
+    name
+    for name, case in SERIES.items()
+    if (c := case.build().config).per_step and c.kind not in WITHOUT_STATE and not getattr(c, "bidirectional", False)
+]
 every_network = pytest.mark.parametrize("name", SEQUENCES)
 every_network_of_series = pytest.mark.parametrize("name", SERIES)
 VALID = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [1, 1, 0, 0, 0]], dtype=torch.bool)
@@ -34,7 +40,8 @@ def noise(case: Case, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_the_answer_has_a_row_of_outputs_for_each_sample_or_step(name):
     network, (x, valid) = CASES[name].ready(), noise(CASES[name])
     steps = (network.steps_within or x.shape[1],) if network.config.per_step else ()
-    assert network(x, valid).shape == (3, *steps, CLASSES)
+    outputs = (CLASSES + GEOMETRY, 3, 3) if CASES[name].kind == "boxes" else (CLASSES,)  # maps at a quarter of 9 x 12 px
+    assert network(x, valid).shape == (3, *steps, *outputs)
 
 
 @every_network_of_series
@@ -56,7 +63,7 @@ def test_the_answer_of_a_masked_step_is_that_of_the_step_before(name):
     network, (x, valid) = CASES[name].ready(), noise(CASES[name])
     answers = network(x, valid)
     assert torch.equal(answers[1, 2], answers[1, 1])
-    assert torch.equal(answers[2, 2:], answers[2, 1].expand(3, -1))
+    assert torch.equal(answers[2, 2:], answers[2, 1].expand_as(answers[2, 2:]))
     assert not torch.equal(answers[0, 2], answers[0, 1])
 
 
@@ -77,7 +84,7 @@ def test_every_parameter_gets_a_gradient(name):
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-@every_network_of_series
+@pytest.mark.parametrize("name", [name for name, case in SERIES.items() if case.kind == "sequence"])
 def test_the_order_of_the_frames_matters_where_there_is_a_state(name):
     network, (x, valid) = CASES[name].ready(), noise(CASES[name])
     network.config = replace(network.config, per_step=False)
