@@ -60,7 +60,9 @@ class WindowsSource(SourceDefaults):
         if frames is not None and frames.model_fields_set:
             yield Finding(("frames",), "is not for windows of a cube", "source.steps and source.window_px say how large they are")
         if getattr(sections.get("split"), "test", None) is not None:
-            yield Finding(("split", "test"), "windows of a cube have no parts", "take it out: folds are blocks of source.block_px")
+            yield Finding(
+                ("split", "test"), "windows of a cube have no parts", "take it out: folds are blocks of source.block_px"
+            )
 
 
 class PlaceLabelsConfig(Strict):
@@ -93,6 +95,11 @@ class PlaceLabelsConfig(Strict):
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from missing_file(("labels", "path"), Path(self.path))
+
+
+def groups_of(source: SourceDefaults) -> str:
+    """What a split keeps together: `blocks of 5 x 5 pixels`."""
+    return f"blocks of {source.block_px} x {source.block_px} pixels" if isinstance(source, WindowsSource) else "groups"
 
 
 # ---------------------------------------------------------------- objects

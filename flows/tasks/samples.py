@@ -7,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import sequences as config
+from configs.cube_windows import groups_of
 from configs.load import config_hash
 from configs.trained import used_by
 from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.sample_maps import map_windows
 from flows.sample_runs import StoredSamples, ingest_run_samples, load_samples, plan_samples, save_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.learning.result import Evaluation
@@ -126,7 +128,8 @@ class SampleTask(TrainedTask, Protocol):
         context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
         context.steps.do("predict", "draw samples", lambda _: draw(context, stored, model, answer_NK, building))
         known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": len(rows)}
-        return {**known, **self.summarise(rows)}
+        mapped = map_windows(self, context, model, evaluation, building) if run.prediction.map else {}
+        return {**known, **self.summarise(rows), **mapped}
 
     # ------------------------------------------------------------ summary and report
 
@@ -134,18 +137,26 @@ class SampleTask(TrainedTask, Protocol):
         run, folder = context.run, context.folder
         labels = require(folder, "train").get("labels", {})
         table = folder.products / "labels.csv"
+        rasters = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
+        maps = [("map", path) for path in rasters if path.stem not in ("confidence", "held_out")]
         return Findings(
             sentence=self.sentence(run.name, predicted, evaluation),
-            found={key: predicted[key] for key in ("answered", *self.kept) if key in predicted},
+            found={key: predicted[key] for key in ("answered", *self.kept, "map") if key in predicted},
             computed={"labels": labels["sentence"]} if labels else {},
             settings={
                 "model": ", ".join(f"{key} {value}" for key, value in run.model.model_dump(exclude={"use", "as_is"}).items()),
-                "split": f"part {run.split.test}" if run.split.test else f"{run.split.folds} folds of whole groups",
+                "split": f"part {run.split.test}"
+                if run.split.test
+                else f"{run.split.folds} folds of whole {groups_of(run.source)}",
                 "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
             },
             notes=(f"Samples: {labels['sentence']}.",) if labels else (),
-            lines=(("labels", table), ("picture", folder.quicklook)) if predicted else (),
+            lines=(("labels", table), *maps, ("picture", folder.quicklook)) if predicted else (),
         )
+
+
+def describe_split(run: config.SampleRun) -> str:
+    return f"part {run.split.test}" if run.split.test else f"{run.split.folds} folds of whole {groups_of(run.source)}"
 
 
 def build_one(model: config.SequenceModelConfig, samples: LabelledSamples, seed: int, number: int) -> SequenceModel:

@@ -167,7 +167,9 @@ class CubeWindows(DescribesItself):
     @cached_property
     def places(self) -> dict[str, Place]:
         """Sample -> its place; those of one part of the cube follow each other."""
-        in_parts = sorted(self._places(), key=lambda one: (one.span, one.row // TILE_PX, one.column // TILE_PX, one.row, one.column))
+        in_parts = sorted(
+            self._places(), key=lambda one: (one.span, one.row // TILE_PX, one.column // TILE_PX, one.row, one.column)
+        )
         return {one.name: one for one in in_parts}
 
     def _places(self) -> Iterator[Place]:
@@ -266,9 +268,7 @@ def cut(part: Part, row_N: np.ndarray, column_N: np.ndarray, window_px: int) -> 
     return Cut(np.where(valid_NT[:, :, None, None, None], filled, image_NTCHW.dtype.type(0)), valid_NT)
 
 
-def open_windows(
-    uri: str, names: Sequence[str], settings: WindowSettings, snapshot: str | None = None
-) -> CubeWindows:
+def open_windows(uri: str, names: Sequence[str], settings: WindowSettings, snapshot: str | None = None) -> CubeWindows:
     """Windows without labels of the newest version of a cube, or of `snapshot`. Raises MissingInput, RequestError."""
     windows = CubeWindows(uri, tuple(names), settings, snapshot or head_snapshot(uri))
     _ = windows.grid
