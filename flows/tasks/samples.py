@@ -33,7 +33,7 @@ TRAINED_FROM = ("labels", "frames", "split", "model", "training")  # what a mode
 class SampleTask(TrainedTask, Protocol):
     """A task whose model answers each sample. See `flows.task.Task`."""
 
-    describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": ()}
+    describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": (), "source": ("window_px", "steps")}
     kept: tuple[str, ...]  # of what `summarise` returns, in the summary
 
     def labelled(self, context: Invocation, stage: str, outputs: tuple[str, ...] = ()) -> LabelledSamples:
@@ -116,6 +116,7 @@ class SampleTask(TrainedTask, Protocol):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """A line for every sample: of those with an answer by networks that have not seen their group."""
+        from flows.sample_pictures import draw
         from pipelines.products.label_products import LabelLineage, answer_rows, write_labels
 
         run, folder, model = context.run, context.folder, load_model(context, "predict")
@@ -126,7 +127,7 @@ class SampleTask(TrainedTask, Protocol):
         rows = work(half_width=self.half_width(evaluation))
         lineage = LabelLineage(run.name, run.task, trained["snapshot"], trained["model_hash"], config_hash(run), code_version())
         context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
-        context.steps.do("predict", "draw samples", lambda _: draw(context, stored, model, answer_NK, building))
+        context.steps.do("predict", "draw samples", lambda _: draw(stored, model, answer_NK, run.prediction.explain, building))
         known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": len(rows)}
         mapped = map_windows(self, context, model, evaluation, building) if run.prediction.map else {}
         return {**known, **self.summarise(rows), **mapped}
@@ -205,54 +206,6 @@ def answers_of(
         answer_NK[own_P], _ = do("answer held-out samples", partial(held_out, samples, model))
         is_held_out_N[own_P] = True
     return answer_NK, is_held_out_N
-
-
-def draw(context: Invocation, stored: StoredSamples, model: SequenceModel, answer_NK: np.ndarray, building: Building) -> None:
-    """Pictures of samples, and of what the first network looked at."""
-    import numpy as np
-    import torch
-
-    from pipelines.inference.attribution import integrated_gradients
-    from pipelines.products.label_charts import MOST_SAMPLES, draw_samples
-    from pipelines.products.label_products import LOOKED_AT, LookedAt, choose_shown, draw_looked_at
-
-    table = stored.table
-    first, texts, is_wrong = choose_shown(table, model.outputs, answer_NK, MOST_SAMPLES, is_number=model.is_number)
-    middle = [int(table.valid_NT[n].sum()) // 2 for n in first]
-    images = np.stack([_plane(stored.image[n, t, 0]) for n, t in zip(first, middle, strict=True)])
-    heading = "The samples that are furthest from what is known" if model.is_number else "The least sure samples"
-    draw_samples(images, table.id_N[first].tolist(), texts, is_wrong, building.pictures / "quicklook.png", heading)
-    shown = []
-    for n in _examples(answer_NK, context.run.prediction.explain, is_number=model.is_number):
-        x_TCHW, valid_T = stored.arrays.physical(np.array([n]))[0], torch.from_numpy(np.array(table.valid_NT[n]))
-        output = 0 if model.is_number else int(answer_NK[n].argmax())
-        weight_THW = integrated_gradients(model, 0, x_TCHW, valid_T, model.mean_MC[0], output)
-        frames = int(valid_T.sum())
-        image_THW = np.stack([_plane(one[0]) for one in x_TCHW.numpy()[:frames]])
-        text = f"{model.outputs[output]} {answer_NK[n, output]:.3g}"
-        shown.append(LookedAt(table.id_N[n], text, image_THW, np.stack([_plane(one) for one in weight_THW[:frames]])))
-    if shown:
-        draw_looked_at(shown, building.products / LOOKED_AT)
-
-
-def _plane(image: np.ndarray) -> np.ndarray:
-    """(y, x): the image, or the middle slice of a volume."""
-    return image if image.ndim == 2 else image[len(image) // 2]
-
-
-def _examples(answer_NK: np.ndarray, most: int, *, is_number: bool) -> list[int]:
-    """The surest sample of each class that is answered, or samples from the smallest to the largest number; at most so many."""
-    import numpy as np
-
-    if is_number:
-        order_N = answer_NK[:, 0].argsort(kind="stable")
-        return order_N[np.unique(np.linspace(0, len(order_N) - 1, most).astype(int))].tolist() if most else []
-    found = []
-    for k in range(answer_NK.shape[1]):
-        own = (answer_NK.argmax(axis=1) == k).nonzero()[0]
-        if len(own):
-            found.append(int(own[answer_NK[own, k].argmax()]))
-    return found[:most]
 
 
 def single_frames(task: SampleTask, context: Invocation, samples: LabelledSamples, show: Any) -> np.ndarray:

@@ -55,8 +55,9 @@ def test_dates_as_they_are_have_the_values_of_the_cube(uri: str, cube: xr.Datase
     windows = labelled(uri, WindowSettings(3), (5, 6, HALF, "a"), (7, 1, HALF, "b"))
     listing = windows.list_samples()
     assert [(one.id, one.answer, one.group) for one in listing.samples] == [
-        ("y00005-x00006-20180101-20180701", "a", "block 00000-00000"), ("y00007-x00001-20180101-20180701", "b", "block 00000-00000")
-    ]  # fmt: skip
+        ("y00005-x00006-20180101-20180701", "a", "block 00000-00000"),
+        ("y00007-x00001-20180101-20180701", "b", "block 00000-00000"),
+    ]
     frames = windows.read(listing.samples[0])
     inside = cube.sel(time=slice("2018-01-01", "2018-06-30"))
     valid_THW = inside["valid"].values[:, 4:7, 5:8]
