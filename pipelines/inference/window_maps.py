@@ -9,17 +9,19 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.files import replacing
-from pipelines.inference.sample_labels import Kept, SampleModel, score_samples
 from pipelines.progress import Progress, ignore_progress
 from pipelines.samples.cube_windows import CubeWindows, block_name, cut
-from pipelines.samples.labelled import LabelledSamples
 from pipelines.samples.labels import Span
-from pipelines.samples.sample_windows import SampleArrays
 from pipelines.tiles import Box
+
+if TYPE_CHECKING:  # products, which need no torch, read this module
+    from pipelines.inference.sample_labels import Kept, SampleModel
+    from pipelines.samples.labelled import LabelledSamples
 
 AT_ONCE = 4096  # windows in memory
 
@@ -78,6 +80,9 @@ def _answer_box(
     windows: CubeWindows, span: Span, box: Box, model: SampleModel, folds: Mapping[str, int], networks: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(answer_NK, whether held out) of the pixels of a box, row by row."""
+    from pipelines.inference.sample_labels import score_samples
+    from pipelines.samples.sample_windows import SampleArrays
+
     part, members, least = windows.part(span, box), range(len(model.members)), windows.settings.min_frames
     rows_N, columns_N = (one.ravel() for one in np.mgrid[box.rows, box.columns])
     block_px = windows.settings.block_px

@@ -51,8 +51,8 @@ def test_every_input_of_every_task_is_known() -> None:
         "change": [("source", "path"), ("model", "use"), ("training", "start_from")],
         "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
         "segment": [("source", "path"), ("source", "mask_file"), ("labels", "path"), ("model", "use")],
-        "classify": [("source", "mask_file"), ("source", "path"), ("labels", "path"), ("model", "use")],
-        "regress": [("source", "mask_file"), ("source", "path"), ("labels", "path"), ("model", "use")],
+        "classify": [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")],
+        "regress": [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")],
     }
 
 
