@@ -60,7 +60,8 @@ def test_the_windows_of_tree_cover_are_cut_out_of_a_cube_that_a_ready_made_run_m
     assert [band.name for band in tree.source.bands] == [band.name for band in scenes.source.bands]
 
 
-def test_the_config_of_samples_in_the_docs_is_whole(tmp_path):
-    shown = re.search(r"```yaml\n(name: my-clips\n.*?)```", (ROOT / "docs/labels.md").read_text(encoding="utf-8"), re.S)
+@pytest.mark.parametrize(("name", "task"), [("my-clips", "classify"), ("my-fields", "regress")])
+def test_the_configs_of_samples_in_the_docs_are_whole(name, task, tmp_path):
+    shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / "docs/labels.md").read_text(encoding="utf-8"), re.S)
     (tmp_path / "run.yaml").write_text(shown[1])
-    assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == "classify"
+    assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == task
