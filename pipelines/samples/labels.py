@@ -366,7 +366,7 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
     if len(found) < 2:
         place = f"; the images lie at {_bounds(grid)}" if labels.dropped.get("outside") else ""
         raise RequestError(
-            f"{labels.sentence}; two different labels are needed, there are of {', '.join(found) or 'none'}{place}"
+            f"{labels.sentence}; two classes (or numbers) are needed, there are labels of {', '.join(found) or 'none'}{place}"
         )
     return labels
 
