@@ -58,7 +58,7 @@ def draw_series(shown: Sequence[Series], bands: Sequence[str], path: Path, headi
             axes.set_visible(False)
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
         names, columns = list(map(harmless, bands)), min(8, len(bands))
-        figure.legend(list(panels[0].lines), names, loc="outside lower left", ncols=columns, fontsize=8, frameon=False)
+        figure.legend(list(panels[0].lines), names, loc="outside upper right", ncols=columns, fontsize=8, frameon=False)
         bars_mean = "Bars: orange speaks for the answer, purple against it (integrated gradients). "
         note = bars_mean if shown[0].weight_T is not None else ""
         figure.supxlabel(f"{note}Days from the first frame; values of the centre pixel.", fontsize=8, color=MUTED)
