@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from configs import schema
+from configs.cube_windows import PlaceLabelsConfig, WindowsSource, build_windows
 from configs.paths import READ
 from configs.schema import Finding, Fraction, InputPath, LocalPath, Name, Sections, Seed, Strict, missing_file
 from configs.sources import BandConfig, PictureDefaults, SourceDefaults, _named_band
@@ -43,7 +44,9 @@ class AnswersConfig(Strict):
         if (self.kind == "table") != (self.path is not None):
             yield Finding(("labels", "path"), "is the CSV file of `kind: table`, and of nothing else")
         says = getattr(sections.get("source"), "kind", None) in ("idx", "moving_digits")
-        if says != (self.kind == "source") and sections.get("source") is not None:
+        if isinstance(sections.get("source"), WindowsSource):
+            yield Finding(("labels", "kind"), "does not fit windows of a cube", "points, polygons or raster")
+        elif says != (self.kind == "source") and sections.get("source") is not None:
             remedy = "kind: source" if says else "kind: table with a path, or kind: folders"
             yield Finding(("labels", "kind"), "does not fit the source", remedy)
         yield from self.check_source(sections.get("source"))
@@ -105,8 +108,9 @@ class MovingDigitsSource(SourceDefaults):
         yield from schema.missing_folder(Path(self.path))
 
 
-SamplesSource = Annotated[SampleFilesSource | IdxSource | MovingDigitsSource, Field(discriminator="kind")]
-AnySamplesSource = SampleFilesSource | IdxSource | MovingDigitsSource
+SamplesSource = Annotated[SampleFilesSource | IdxSource | MovingDigitsSource | WindowsSource, Field(discriminator="kind")]
+AnySamplesSource = SampleFilesSource | IdxSource | MovingDigitsSource | WindowsSource
+SampleLabels = Annotated[AnswersConfig | PlaceLabelsConfig, Field(discriminator="kind")]
 
 
 class FramesConfig(Strict):
@@ -174,15 +178,21 @@ class AuditedEvaluation(SamplesEvaluation):
 # ---------------------------------------------------------------- objects
 
 
-def build_sample_source(source: AnySamplesSource, labels: AnswersConfig | None, frames: FramesConfig) -> SampleSource:
-    """The source of samples. Raises RequestError, MissingInput for a table that cannot be read."""
+def build_sample_source(
+    source: AnySamplesSource, labels: AnswersConfig | PlaceLabelsConfig | None, frames: FramesConfig
+) -> SampleSource:
+    """The source of samples. Raises RequestError, MissingInput for a table or cube that cannot be read."""
     from configs.build import build_bands, build_image_request
 
     match source:
+        case WindowsSource():
+            assert not isinstance(labels, AnswersConfig), "checked with the config"
+            return build_windows(source, labels)
         case SampleFilesSource():
             from pipelines.sources.answers import AnswerColumns, Answers, BoxColumns, read_answers, read_boxes
             from pipelines.sources.sample_files import SampleFiles
 
+            assert not isinstance(labels, PlaceLabelsConfig), "checked with the config"
             answers, table = Answers(from_folders=labels is not None and labels.kind == "folders"), None
             if labels is not None and labels.path is not None:
                 table = Path(labels.path)

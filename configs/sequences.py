@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from configs.cube_windows import WindowsSource
 from configs.networks import Channels
 from configs.run import ModelConfig, Run, TrainingDefaults
-from configs.samples import AnswersConfig, FramesConfig, SampleAugmentConfig, SampleSplitConfig, SamplesSource
+from configs.samples import FramesConfig, SampleAugmentConfig, SampleLabels, SampleSplitConfig, SamplesSource
 from configs.schema import Finding, Sections, Strict
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ class SamplePrediction(Strict):
     """What is answered, and what is shown of it."""
 
     explain: int = Field(3, ge=0, le=12, description="samples of which a picture shows what the network looked at")
+    map: bool = Field(False, description="of windows of a cube: the answer of every pixel, as a raster")
+
+    def check(self, sections: Sections) -> Iterator[Finding]:
+        source = sections.get("source")
+        if self.map and source is not None and not isinstance(source, WindowsSource):
+            yield Finding(("prediction", "map"), "is of windows of a cube", "take it out, or source: {kind: windows}")
 
 
 class SampleRun(Run):
@@ -115,7 +122,7 @@ class SampleRun(Run):
 
     source: SamplesSource = Field(description="where the samples come from")
     frames: FramesConfig = FramesConfig()
-    labels: AnswersConfig | None = Field(None, description="what is known; not needed where `model.use` names a model")
+    labels: SampleLabels | None = Field(None, description="what is known; not needed where `model.use` names a model")
     split: SampleSplitConfig = SampleSplitConfig()
     model: SampleModelConfig
     training: SequenceTraining = SequenceTraining()

@@ -45,6 +45,7 @@ class StoredSamples:
 
 def ingest_run_samples(context: Invocation) -> Record:
     """New and altered samples into the store, as `Task.ingest` returns it."""
+    from pipelines.samples.cube_windows import CubeWindows
     from pipelines.samples.sample_ingest import SampleIngest, ingest_samples
 
     run, folder = context.run, context.folder
@@ -53,8 +54,10 @@ def ingest_run_samples(context: Invocation) -> Record:
     report = context.steps.do(
         "ingest", "write samples into the store", partial(ingest_samples, source, folder.cube_uri, settings)
     )
+    cut_from = {"cut_from": source.snapshot} if isinstance(source, CubeWindows) else {}
     return {
         "snapshot": report.snapshot,
+        **cut_from,
         "added": len(report.added),
         "replaced": len(report.replaced),
         "dropped": len(report.gone),

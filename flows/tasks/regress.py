@@ -31,7 +31,7 @@ class Regress(SampleTask):
 
     name = "regress"
     kept = ("number", "least", "mean", "most")
-    describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": (), "number": ()}
+    describes: Mapping[str, tuple[str, ...]] = {**SampleTask.describes, "number": ()}
     code: Mapping[str, tuple[str, ...]] = {
         "train": ("flows.tasks.samples:SampleTask.fit", "flows.tasks.samples:SampleTask.measure", *OWN),
         "evaluate": ("flows.tasks.regress:Regress.evaluate",),

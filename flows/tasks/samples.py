@@ -7,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from configs import sequences as config
+from configs.cube_windows import groups_of
 from configs.load import config_hash
 from configs.trained import used_by
 from flows.folder import RunFolder, code_version, load_checkpoint, require
+from flows.sample_maps import map_windows
 from flows.sample_runs import StoredSamples, ingest_run_samples, load_samples, plan_samples, save_model
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
 from pipelines.learning.result import Evaluation
@@ -32,7 +34,7 @@ TRAINED_FROM = ("labels", "frames", "split", "model", "training")  # what a mode
 class SampleTask(TrainedTask, Protocol):
     """A task whose model answers each sample. See `flows.task.Task`."""
 
-    describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": ()}
+    describes: Mapping[str, tuple[str, ...]] = {"model": (), "frames": (), "source": ("window_px", "steps")}
     kept: tuple[str, ...]  # of what `summarise` returns, in the summary
     table: str = "labels.csv"  # of answers
 
@@ -116,22 +118,21 @@ class SampleTask(TrainedTask, Protocol):
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """A line for every sample: of those with an answer by networks that have not seen their group."""
+        from flows.sample_pictures import draw
         from pipelines.products.label_products import answer_rows, write_labels
 
-        model, trained, stored = (
-            load_model(context, "predict"),
-            require(context.folder, "train"),
-            load_samples(context, "predict"),
-        )
+        run, model, trained = context.run, load_model(context, "predict"), require(context.folder, "train")
+        stored = load_samples(context, "predict")
         answer_NK, is_held_out_N = answers_of(self, context, stored, model)
         answer_NK = self.within(context, answer_NK)
         work = partial(answer_rows, stored.table, model.outputs, answer_NK, is_held_out_N, is_number=model.is_number)
         rows = work(half_width=self.half_width(evaluation))
         lineage = lineage_of(context)
         context.steps.do("predict", "write the table", lambda _: write_labels(rows, lineage, building.products, model.outputs))
-        context.steps.do("predict", "draw samples", lambda _: draw(context, stored, model, answer_NK, building))
+        context.steps.do("predict", "draw samples", lambda _: draw(stored, model, answer_NK, run.prediction.explain, building))
         known = {"snapshot": trained["snapshot"], "model_hash": trained["model_hash"], "answered": len(rows)}
-        return {**known, **self.summarise(rows)}
+        mapped = map_windows(self, context, model, evaluation, building) if run.prediction.map else {}
+        return {**known, **self.summarise(rows), **mapped}
 
     # ------------------------------------------------------------ summary and report
 
@@ -139,18 +140,26 @@ class SampleTask(TrainedTask, Protocol):
         run, folder = context.run, context.folder
         labels = require(folder, "train").get("labels", {})
         table = folder.products / self.table
+        rasters = [folder.path / name for name in predicted.get("products", ()) if name.endswith(".tif")]
+        maps = [("map", path) for path in rasters if path.stem not in ("confidence", "held_out")]
         return Findings(
             sentence=self.sentence(run.name, predicted, evaluation),
-            found={key: predicted[key] for key in ("answered", *self.kept) if key in predicted},
+            found={key: predicted[key] for key in ("answered", *self.kept, "map") if key in predicted},
             computed={"labels": labels["sentence"]} if labels else {},
             settings={
                 "model": ", ".join(f"{key} {value}" for key, value in run.model.model_dump(exclude={"use", "as_is"}).items()),
-                "split": f"part {run.split.test}" if run.split.test else f"{run.split.folds} folds of whole groups",
+                "split": f"part {run.split.test}"
+                if run.split.test
+                else f"{run.split.folds} folds of whole {groups_of(run.source)}",
                 "training": f"at most {run.training.epochs} epochs, {run.training.loss}",
             },
             notes=(f"Samples: {labels['sentence']}.",) if labels else (),
-            lines=((table.stem, table), ("picture", folder.quicklook)) if predicted else (),
+            lines=((table.stem, table), *maps, ("picture", folder.quicklook)) if predicted else (),
         )
+
+
+def describe_split(run: config.SampleRun) -> str:
+    return f"part {run.split.test}" if run.split.test else f"{run.split.folds} folds of whole {groups_of(run.source)}"
 
 
 def build_one(model: config.SampleModelConfig, samples: LabelledSamples, seed: int, number: int) -> SequenceModel:
@@ -207,54 +216,6 @@ def answers_of(
         answer_NK[own_P], _ = do("answer held-out samples", partial(held_out, samples, model))
         is_held_out_N[own_P] = True
     return answer_NK, is_held_out_N
-
-
-def draw(context: Invocation, stored: StoredSamples, model: SequenceModel, answer_NK: np.ndarray, building: Building) -> None:
-    """Pictures of samples, and of what the first network looked at."""
-    import numpy as np
-    import torch
-
-    from pipelines.inference.attribution import integrated_gradients
-    from pipelines.products.label_charts import MOST_SAMPLES, draw_samples
-    from pipelines.products.label_products import LOOKED_AT, LookedAt, choose_shown, draw_looked_at
-
-    table = stored.table
-    first, texts, is_wrong = choose_shown(table, model.outputs, answer_NK, MOST_SAMPLES, is_number=model.is_number)
-    middle = [int(table.valid_NT[n].sum()) // 2 for n in first]
-    images = np.stack([_plane(stored.image[n, t, 0]) for n, t in zip(first, middle, strict=True)])
-    heading = "The samples that are furthest from what is known" if model.is_number else "The least sure samples"
-    draw_samples(images, table.id_N[first].tolist(), texts, is_wrong, building.pictures / "quicklook.png", heading)
-    shown = []
-    for n in _examples(answer_NK, context.run.prediction.explain, is_number=model.is_number):
-        x_TCHW, valid_T = stored.arrays.physical(np.array([n]))[0], torch.from_numpy(np.array(table.valid_NT[n]))
-        output = 0 if model.is_number else int(answer_NK[n].argmax())
-        weight_THW = integrated_gradients(model, 0, x_TCHW, valid_T, model.mean_MC[0], output)
-        frames = int(valid_T.sum())
-        image_THW = np.stack([_plane(one[0]) for one in x_TCHW.numpy()[:frames]])
-        text = f"{model.outputs[output]} {answer_NK[n, output]:.3g}"
-        shown.append(LookedAt(table.id_N[n], text, image_THW, np.stack([_plane(one) for one in weight_THW[:frames]])))
-    if shown:
-        draw_looked_at(shown, building.products / LOOKED_AT)
-
-
-def _plane(image: np.ndarray) -> np.ndarray:
-    """(y, x): the image, or the middle slice of a volume."""
-    return image if image.ndim == 2 else image[len(image) // 2]
-
-
-def _examples(answer_NK: np.ndarray, most: int, *, is_number: bool) -> list[int]:
-    """The surest sample of each class that is answered, or samples from the smallest to the largest number; at most so many."""
-    import numpy as np
-
-    if is_number:
-        order_N = answer_NK[:, 0].argsort(kind="stable")
-        return order_N[np.unique(np.linspace(0, len(order_N) - 1, most).astype(int))].tolist() if most else []
-    found = []
-    for k in range(answer_NK.shape[1]):
-        own = (answer_NK.argmax(axis=1) == k).nonzero()[0]
-        if len(own):
-            found.append(int(own[answer_NK[own, k].argmax()]))
-    return found[:most]
 
 
 def single_frames(task: SampleTask, context: Invocation, samples: LabelledSamples, show: Any) -> np.ndarray:

@@ -38,19 +38,19 @@ def conclude_numbers(
     """`answers`: method -> (P,) for the tested samples; `single_MP`: what each network of a fold says alone."""
     tested_P = samples.tested_P
     known_P, group_P = samples.target_PK[tested_P, 0], samples.group_P[tested_P]
-    described = {name: describe_numbers(known_P, one, group_P, asked.confidence) for name, one in answers.items()}
-    ours_P = answers[asked.model]
-    gains = {name: gain(known_P, ours_P, one, group_P, asked.confidence) for name, one in answers.items() if name != asked.model}
+    ours_P, over = answers[asked.model], (group_P, asked.confidence, samples.unit)
+    described = {name: describe_numbers(known_P, one, *over) for name, one in answers.items()}
+    gains = {name: gain(known_P, ours_P, one, *over) for name, one in answers.items() if name != asked.model}
     margin = asked.margin * float(known_P.std())
     width, held = half_width(ours_P - known_P, group_P, asked.interval)
     outcomes: dict[str, Outcome] = {name: one.outcome(margin) for name, one in gains.items()}
     criteria = _criteria(described[asked.model], gains, audit, margin, asked)
     confounded = audit.confounded_by if audit else ()
     missed = [criterion.name for criterion in criteria if not criterion.is_met]
-    sentence = _sentence(described, gains, outcomes, audit, missed, margin, asked)
+    sentence = f"On {samples.unit} {_sentence(described, gains, outcomes, audit, missed, margin, asked)}"
     best = min(gains, key=lambda name: described[name]["mae"]["value"], default=None)
     verdict = Verdict(
-        outcomes, (), not (missed or confounded), sentence, "groups", asked.margin, asked.confidence, best, confounded
+        outcomes, (), not (missed or confounded), sentence, samples.unit, asked.margin, asked.confidence, best, confounded
     )
     alone = [float(np.abs(one - known_P).mean()) for one in single_MP]
     details = {
@@ -90,7 +90,7 @@ def _sentence(
 ) -> str:  # fmt: skip
     ours, unit = described[asked.model], f" {asked.unit}" if asked.unit else ""
     said = [
-        f"On groups that it has not seen, the {asked.model} has a mean absolute error of {ours['mae']['value']:.3g}{unit}"
+        f"that it has not seen, the {asked.model} has a mean absolute error of {ours['mae']['value']:.3g}{unit}"
         f"{_between(ours['mae'], asked.confidence)} and R2 {ours['r2']['value']:.3f}{_between(ours['r2'], asked.confidence)}."
     ]
     for name, one in gains.items():

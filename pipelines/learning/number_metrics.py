@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.learning.intervals import Interval, jackknife
+from pipelines.learning.intervals import Interval, Unit, jackknife
 
 COLUMNS = 5  # of the sums below: samples, |error|, error squared, known, known squared
 
@@ -42,19 +42,23 @@ def explained(sums_RX: np.ndarray) -> np.ndarray:
     return 1 - share_R
 
 
-def describe_numbers(known_P: np.ndarray, answer_P: np.ndarray, group_P: np.ndarray, confidence: float) -> dict[str, Any]:
-    """JSON values of the three figures with their intervals."""
+def describe_numbers(
+    known_P: np.ndarray, answer_P: np.ndarray, group_P: np.ndarray, confidence: float, unit: Unit = "groups"
+) -> dict[str, Any]:
+    """JSON values of the three figures with their intervals; `unit`: what groups are called."""
     sums_GX = group_sums(known_P, answer_P, group_P)
     far, why = (0.0, np.inf), ("no sample", "only one group")
     return {
-        "mae": jackknife(sums_GX, absolute_error, confidence, "groups", far, why).to_json(),
-        "rmse": jackknife(sums_GX, square_error, confidence, "groups", far, why).to_json(),
-        "r2": jackknife(sums_GX, explained, confidence, "groups", (-np.inf, 1.0), why).to_json(),
+        "mae": jackknife(sums_GX, absolute_error, confidence, unit, far, why).to_json(),
+        "rmse": jackknife(sums_GX, square_error, confidence, unit, far, why).to_json(),
+        "r2": jackknife(sums_GX, explained, confidence, unit, (-np.inf, 1.0), why).to_json(),
         "bias": float((answer_P - known_P).mean()),
     }
 
 
-def gain(known_P: np.ndarray, ours_P: np.ndarray, theirs_P: np.ndarray, group_P: np.ndarray, confidence: float) -> Interval:
+def gain(
+    known_P: np.ndarray, ours_P: np.ndarray, theirs_P: np.ndarray, group_P: np.ndarray, confidence: float, unit: Unit = "groups"
+) -> Interval:
     """Mean absolute error of theirs minus ours (positive: ours is better), in pairs over the same groups."""
     both_GX = np.hstack([group_sums(known_P, one, group_P) for one in (ours_P, theirs_P)])
 
@@ -62,7 +66,7 @@ def gain(known_P: np.ndarray, ours_P: np.ndarray, theirs_P: np.ndarray, group_P:
         difference: np.ndarray = absolute_error(sums_RX[:, COLUMNS:]) - absolute_error(sums_RX[:, :COLUMNS])
         return difference
 
-    return jackknife(both_GX, statistic, confidence, "groups", (-np.inf, np.inf), ("no sample", "only one group"))
+    return jackknife(both_GX, statistic, confidence, unit, (-np.inf, np.inf), ("no sample", "only one group"))
 
 
 def flat_numbers(described: Mapping[str, Any]) -> dict[str, float | None]:

@@ -22,19 +22,20 @@ FEW_GROUPS = 10
 CLUES = {
     "frame size": ("rows", "columns"), "number of frames": ("frames",), "frame time": ("frame_s",), "file size": ("bytes",),
 }  # fmt: skip
+PLACE_CLUES = {"position": ("row", "column"), "year": ("year",), "missing share": ("missing",)}  # of windows of a cube
 
 
 def audit_samples(
     samples: LabelledSamples, said_P: np.ndarray, build: Callable[[], Classifier], *, near: float, confidence: float
 ) -> Audit:
-    """What the files say beside their images (size, length, frame time, bytes) against the model, on the same folds.
+    """What is known beside the images (size, length, frame time, bytes; of windows where and when) against the model, same folds.
 
     Of a data set with a test part metadata learn from the rest, as the model does.
     """
-    known_P = samples.known_P
+    known_P, clues = samples.known_P, PLACE_CLUES if samples.table.layout.is_cut else CLUES
     metadata = {
         name: np.nan_to_num(np.stack([samples.table.facts[fact][known_P] for fact in facts], axis=1), nan=-1.0)
-        for name, facts in CLUES.items()
+        for name, facts in clues.items()
     }
     whole_P = samples.class_P.copy()
     whole_P[samples.tested_P] = said_P
@@ -56,12 +57,12 @@ def conclude_classes(
     """The evaluation of labels. `single`: what each network of a fold says alone, for the spread of the seeds."""
     tested_P, classes = samples.tested_P, samples.outputs
     true_P, group_P = samples.class_P[tested_P], samples.group_P[tested_P]
-    described = {name: describe(one, true_P, group_P, classes, asked.confidence, "groups") for name, one in predicted.items()}
+    described = {name: describe(one, true_P, group_P, classes, asked.confidence, samples.unit) for name, one in predicted.items()}
     counts = {name: block_confusions(true_P, one.class_P, group_P, len(classes)) for name, one in predicted.items()}
     ours, statistic = counts.pop(asked.model), STATISTICS[asked.measure]
-    differences = {name: difference(ours, theirs, statistic, asked.confidence, "groups") for name, theirs in counts.items()}
+    differences = {name: difference(ours, theirs, statistic, asked.confidence, samples.unit) for name, theirs in counts.items()}
     criteria = criteria_of(described[asked.model], differences, audit, true_P, asked)
-    verdict = class_verdict(described, differences, audit, criteria, asked, "groups")
+    verdict = class_verdict(described, differences, audit, criteria, asked, samples.unit)
     alone = [float(np.mean(one.class_P == true_P)) for one in single]
     details = {
         "classes": list(classes),
@@ -83,7 +84,7 @@ def conclude_classes(
 
 def protocol_of(samples: LabelledSamples) -> str:
     """How the samples were divided, and who has seen what."""
-    split, tested = samples.split, len(samples.tested_P)
+    split, tested, unit = samples.split, len(samples.tested_P), samples.unit
     chose = "epoch and temperature" if samples.has_classes else "the epoch"
     seen = "a network that has" if split.networks == 1 else f"the mean of {split.networks} networks that have"
     if split.test is not None:
@@ -93,17 +94,23 @@ def protocol_of(samples: LabelledSamples) -> str:
             f"{split.validation_parts} of these chose {chose}. The references have learnt from the same samples."
         )
     return (
-        f"{samples.sentence}, in {samples.folds} folds of whole groups: every sample is predicted once, by {seen} not seen its "
-        f"group; a part of the other groups chose {chose}. The references have learnt from all other groups. What "
-        "is published is the mean of the networks of all folds."
+        f"{samples.sentence}, in {samples.folds} folds of whole {unit}: every sample is predicted once, by {seen} not seen its "
+        f"{unit[:-1]}; a part of the other {unit} chose {chose}. The references have learnt from all other {unit}. "
+        f"What is published is the mean of the networks of all folds.{_reach_of(samples)}"
     )
+
+
+def _reach_of(samples: LabelledSamples) -> str:
+    """What windows show of other blocks."""
+    reach = samples.table.layout.size[-1] // 2 if samples.table.layout.is_cut else 0
+    return f" Windows reach {counted(reach, 'pixel')} into neighbouring blocks: their images, not their labels." if reach else ""
 
 
 def limits_of(samples: LabelledSamples, confidence: float, reached: Mapping[str, Any] | None = None) -> list[str]:
     """What so many samples can and cannot show."""
     groups = len(np.unique(samples.group_P[samples.tested_P]))
-    tested = f"{counted(len(samples.tested_P), 'tested sample')} in {counted(groups, 'group')}"
-    can = f"{tested} can show how the model does on such groups"
+    tested = f"{counted(len(samples.tested_P), 'tested sample')} in {counted(groups, samples.unit[:-1])}"
+    can = f"{tested} can show how the model does on such {samples.unit}"
     if reached is not None and reached["low"] is not None:
         can += f": accuracy between {reached['low']:.2f} and {reached['high']:.2f} with {confidence * 100:g} % confidence"
     cannot = (
@@ -112,7 +119,7 @@ def limits_of(samples: LabelledSamples, confidence: float, reached: Mapping[str,
     )
     notes = [f"{can}. {cannot}."]
     if groups < FEW_GROUPS:
-        notes.append(f"{groups} groups are few: the intervals rest on {groups - 1} degrees of freedom.")
+        notes.append(f"{groups} {samples.unit} are few: the intervals rest on {groups - 1} degrees of freedom.")
     if samples.is_number:
         return notes
     few = []
@@ -120,7 +127,7 @@ def limits_of(samples: LabelledSamples, confidence: float, reached: Mapping[str,
         held = len(np.unique(samples.group_P[samples.class_P == k]))
         few += [f"{name} ({held})"] if held < 3 else []
     if few:
-        notes.append(f"Classes with samples in one or two groups, of which little can be said: {listed(few)}.")
+        notes.append(f"Classes with samples in one or two {samples.unit}, of which little can be said: {listed(few)}.")
     return notes
 
 

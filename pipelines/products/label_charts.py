@@ -35,12 +35,12 @@ def draw_samples(
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
 
 
-def draw_numbers(known_P: np.ndarray, answer_P: np.ndarray, path: Path, name: str) -> None:
-    """Writes a PNG: held-out answers against what is known, with the line of equality."""
+def draw_numbers(known_P: np.ndarray, answer_P: np.ndarray, path: Path, name: str, left_out: str) -> None:
+    """Writes a PNG: held-out answers against what is known, with the line of equality; `left_out`: groups or blocks."""
     with drawing(path, (4.6, 4.4)) as figure:
         axes = figure.subplots()
         low, high = float(min(known_P.min(), answer_P.min())), float(max(known_P.max(), answer_P.max()))
         axes.plot([low, high], [low, high], color=MUTED, lw=1)
         axes.scatter(known_P, answer_P, s=9, color="#0072B2", alpha=min(1.0, 60 / max(len(known_P), 1) ** 0.5 / 2), linewidths=0)
         axes.set(xlabel=f"known {name}", ylabel=f"answered {name}", aspect="equal")
-        title(axes, "Samples in groups left out")
+        title(axes, f"Samples in {left_out} left out")

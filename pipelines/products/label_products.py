@@ -39,10 +39,11 @@ class LabelLineage:
 
 @dataclass(frozen=True)
 class LookedAt:
-    """A sample, and where its pixels speak for (positive) or against what was answered."""
+    """Valid frames of a sample, their numbers, and where pixels speak for (positive) or against what was answered."""
 
     name: str
     text: str
+    frame_T: np.ndarray
     image_THW: np.ndarray
     weight_THW: np.ndarray
 
@@ -87,7 +88,7 @@ def write_index(
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         text = harmless(value)
-        return f"'{text}" if text[:1] in "=+-@\t\r" else text
+        return f"'{text}" if text.startswith(tuple("=+-@\t\r")) else text
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
@@ -160,4 +161,4 @@ def _draw_sample(one: LookedAt, above: Sequence[Axes], below: Sequence[Axes]) ->
             axes.imshow(frame, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
         weights.imshow(weight, cmap="PuOr_r", vmin=-reach, vmax=reach, alpha=np.clip(np.abs(weight) / reach, 0, 0.85))
         if len(one.image_THW) > 1:
-            picture.set_xlabel(f"frame {shown[n]}", fontsize=7, color=MUTED)
+            picture.set_xlabel(f"frame {one.frame_T[shown[n]]}", fontsize=7, color=MUTED)

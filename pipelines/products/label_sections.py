@@ -23,7 +23,7 @@ def label_sentence(name: str, predicted: Json, evaluation: Evaluation | None) ->
     if evaluation is not None:
         reached = evaluation.details["methods"][evaluation.shipped]["accuracy"]
         known = "" if reached["low"] is None else f" ({reached['low']:.3f} to {reached['high']:.3f})"
-        measured = f"accuracy {reached['value']:.3f}{known} on groups that the model had not seen"
+        measured = f"accuracy {reached['value']:.3f}{known} on {evaluation.verdict.unit} that the model had not seen"
     if not predicted:
         return f"No labels of {name} are published{'; ' + measured if measured else ''}."
     counts = ", ".join(f"{n} {label}" for label, n in sorted(predicted["counts"].items(), key=lambda item: -item[1])[:5])
@@ -37,16 +37,19 @@ def answers_section(predicted: Json, folder: Path) -> Section:
     if (folder / "products" / "looked-at.png").is_file():
         caption = "Integrated gradients of one network: which pixels of which frames speak for the answer."
         pictures.append(Picture(folder / "products" / "looked-at.png", "What the network looked at", caption))
+    if "map" in predicted:
+        caption = f"{predicted['map']['answered']:.1%} of the pixels have a valid frame from {predicted['map']['span']}."
+        pictures.insert(0, Picture(folder / "products" / "map.png", "Map", caption))
     return Section("answers", "Answers", pictures=pictures, tables=[Table("Samples by answer", COUNTS, rows)] if rows else [])
 
 
 def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     """Methods, classes, confusion and calibration; curves are drawn into `drafts`."""
-    details, shipped = evaluation.details, evaluation.shipped
+    details, shipped, unit = evaluation.details, evaluation.shipped, evaluation.verdict.unit
     ours = details["methods"][shipped]
     rows = [{"method": name, **figures} for name, figures in evaluation.methods.items()]
     figures = ("precision", "recall", "f1")
-    columns = [Column("class", "class", "text"), Column("labels", "samples", "whole"), Column("blocks", "groups", "whole")]
+    columns = [Column("class", "class", "text"), Column("labels", "samples", "whole"), Column("blocks", unit, "whole")]
     for key in figures:
         columns += [Column(key, key if key != "f1" else "F1"), Column(f"{key}_shown", "interval", "text")]
     classes = [{**row, **{f"{key}_shown": between(row, key) for key in figures}} for row in ours["classes"]]
@@ -60,7 +63,7 @@ def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
         draw_reliability(reliability["bins"], drafts / "reliability.png", "share really so", "the most likely class")
         caption = f"After calibration by temperature on other groups; off by {reliability['expected_error']:.3f} on average."
         pictures.append(Picture(drafts / "reliability.png", "Stated probability against what is true", caption))
-    return Section("scores", "Scores on groups left out", [evaluation.protocol], pictures=pictures, tables=tables)
+    return Section("scores", f"Scores on {unit} left out", [evaluation.protocol], pictures=pictures, tables=tables)
 
 
 def folds_tables(details: Mapping[str, Any]) -> Sequence[Table]:

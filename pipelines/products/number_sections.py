@@ -25,7 +25,7 @@ def number_sentence(name: str, predicted: Json, evaluation: Evaluation | None) -
     if evaluation is not None:
         ours, unit = evaluation.details["methods"][evaluation.shipped], evaluation.details["unit"]
         error = f"mean absolute error {ours['mae']['value']:.3g}{' ' + unit if unit else ''}, R2 {ours['r2']['value']:.3f}"
-        measured = f"{error} on groups that the model had not seen"
+        measured = f"{error} on {evaluation.verdict.unit} that the model had not seen"
     if not predicted:
         return f"No numbers of {name} are published{'; ' + measured if measured else ''}."
     span = f"{predicted['number']} from {predicted['least']:.3g} to {predicted['most']:.3g}"
@@ -34,14 +34,15 @@ def number_sentence(name: str, predicted: Json, evaluation: Evaluation | None) -
 
 def scores_section(evaluation: Evaluation, drafts: Path) -> Section:
     """Methods, the interval, and held-out answers against what is known; the picture is drawn into `drafts`."""
-    details, rows = evaluation.details, [{"method": name, **figures} for name, figures in evaluation.methods.items()]
+    details, unit = evaluation.details, evaluation.verdict.unit
+    rows = [{"method": name, **figures} for name, figures in evaluation.methods.items()]
     interval = details["interval"]
     note = (
         f"Interval of {interval['confidence']:.0%}: plus or minus {interval['half_width']:.3g}, the quantile of held-out errors; "
-        f"it holds {interval['held']:.1%} of the samples of groups that it was not made from."
+        f"it holds {interval['held']:.1%} of the samples of {unit} that it was not made from."
     )
     known_P, answer_P = np.asarray(details["known"]), np.asarray(details["answered"])
-    draw_numbers(known_P, answer_P, drafts / "numbers.png", details["number"])
-    picture = Picture(drafts / "numbers.png", "Answered against known", "Each dot is a sample in a group that was left out.")
+    draw_numbers(known_P, answer_P, drafts / "numbers.png", details["number"], unit)
+    picture = Picture(drafts / "numbers.png", "Answered against known", f"Each dot is a sample; its {unit} were left out.")
     tables = [Table("Methods", METHODS, rows, note, strong=[evaluation.shipped]), *folds_tables(details)]
-    return Section("scores", "Scores on groups left out", [evaluation.protocol], pictures=[picture], tables=tables)
+    return Section("scores", f"Scores on {unit} left out", [evaluation.protocol], pictures=[picture], tables=tables)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -79,9 +80,14 @@ class LabelledSamples:
         return len(np.unique(self.group_P))
 
     @property
+    def unit(self) -> Literal["groups", "blocks"]:
+        """What stays together: blocks of pixels where the samples are windows of a cube."""
+        return "blocks" if self.table.layout.is_cut else "groups"
+
+    @property
     def sentence(self) -> str:
         """`30 samples in 12 groups: 20 pneumonia, 10 regular`."""
-        many = f"{len(self.known_P)} samples in {self.groups} groups"
+        many = f"{len(self.known_P)} samples in {self.groups} {self.table.layout.grouped_by}"
         if self.is_number:
             values = self.target_PK[:, 0]
             return f"{many}: {self.outputs[0]} from {values.min():g} to {values.max():g}, mean {values.mean():g}"

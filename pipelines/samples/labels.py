@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Instant = np.datetime64
 NO_CODE = 255  # of a label raster
+OTHER_GRID = "lies on another grid: each pixel has the label nearest to its centre"
 VECTORS = (".gpkg", ".geojson", ".json")  # other formats may refer to other files
 WHY = {
     "no class": "without a class",
@@ -37,6 +38,7 @@ WHY = {
     "no dates": "whose time span has no date in the cube",
     "missing data": "on pixels with too few usable dates",
     "between strips": "between the strips that sites were cut into",
+    "thinned": "left out by source.every_px",
     "duplicate": "that repeat another one (same pixel, span and class)",
     "contradictory": "on pixels with two classes at one time",
 }
@@ -245,12 +247,29 @@ def read_polygons(path: Path, fields: Fields, grid: Grid, span: Span | None, lay
 
 
 @isolate
-def _read_codes(path: Path, band: int) -> tuple[np.ndarray, np.ndarray, CRS | None, Affine, float | None]:
+def read_band(path: Path, band: int) -> tuple[np.ndarray, np.ndarray, CRS | None, Affine, float | None]:
     """(values, which are masked, CRS, transform, nodata) of a raster's band."""
     from pipelines.sources.opening import open_raster
 
     with open_raster(path, (band,)) as raster:
         return raster.read(band), raster.read_masks(band) == 0, raster.crs, raster.transform, raster.nodatavals[band - 1]
+
+
+def read_placed(path: Path, band: int, grid: Grid, *, on_grid: bool) -> tuple[np.ndarray, np.ndarray, Grid, float | None]:
+    """(values, which are masked, their grid, nodata) of a label raster, for `read_raster`. Raises RequestError."""
+    from pipelines.sources.layers import canonical_crs
+
+    try:
+        stored, unlabelled, crs, affine, nodata = read_band(path, band)
+    except SceneRefused as e:
+        raise RequestError(f"the labels {path} cannot be used: {e.detail}") from e
+    has_place = crs is not None and affine.determinant != 0 and not affine.is_identity
+    if not (on_grid or has_place):
+        raise RequestError(f"the labels {path} have no georeferencing; set labels.on_cube_grid if their pixels are the cube's")
+    if on_grid and stored.shape != grid.shape_yx:
+        raise RequestError(f"the labels {path} are {stored.shape} pixels (y, x), the cube {grid.shape_yx}; correct labels.path")
+    own = grid if on_grid or crs is None else Grid.from_affine(canonical_crs(crs.to_wkt()), affine, stored.shape)
+    return stored, unlabelled, own, nodata
 
 
 def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, band: int = 1, *, on_grid: bool = False) -> Given:
@@ -259,18 +278,9 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
     `on_grid`: it has no georeferencing and lies on the cube's grid. Raises MissingInput, RequestError.
     """
     from pipelines.sources.facts import FileFacts
-    from pipelines.sources.layers import canonical_crs
     from pipelines.sources.resampling import ArrayLayer, resample
 
-    try:
-        stored, unlabelled, crs, affine, nodata = _read_codes(path, band)
-    except SceneRefused as e:
-        raise RequestError(f"the labels {path} cannot be used: {e.detail}") from e
-    has_place = crs is not None and affine.determinant != 0 and not affine.is_identity
-    if not (on_grid or has_place):
-        raise RequestError(f"the labels {path} have no georeferencing; set labels.on_cube_grid if their pixels are the cube's")
-    if on_grid and stored.shape != grid.shape_yx:
-        raise RequestError(f"the labels {path} are {stored.shape} pixels (y, x), the cube {grid.shape_yx}; correct labels.path")
+    stored, unlabelled, own, nodata = read_placed(path, band, grid, on_grid=on_grid)
     listed = list(codes)
     number_YX = np.full(stored.shape, NO_CODE, np.uint8)
     for number, code in enumerate(listed):
@@ -279,8 +289,7 @@ def read_raster(path: Path, codes: Mapping[int, str], grid: Grid, span: Span, ba
         named = f"{codes[int(nodata)]!r}"
         raise RequestError(f"{path} says that {nodata:g} means no data, labels.codes that it is {named}; correct one of them")
     number_YX[unlabelled] = NO_CODE
-    own = grid if on_grid or crs is None else Grid.from_affine(canonical_crs(crs.to_wkt()), affine, stored.shape)
-    notes = () if own.is_aligned(grid) else (f"{path.name} lies on another grid: each pixel has the label nearest to its centre",)
+    notes = () if own.is_aligned(grid) else (f"{path.name} {OTHER_GRID}",)
     if notes:
         facts = FileFacts(number_YX.dtype, own, nodata=(NO_CODE,))
         number_YX = np.ma.getdata(resample(ArrayLayer(number_YX, facts), facts, grid, slice(0, grid.shape_yx[0]), "nearest"))
@@ -357,7 +366,7 @@ def resolve_labels(given: Given, grid: Grid, classes: Sequence[str] = (), within
     if len(found) < 2:
         place = f"; the images lie at {_bounds(grid)}" if labels.dropped.get("outside") else ""
         raise RequestError(
-            f"{labels.sentence}; a class map needs labels of two classes, there are of {', '.join(found) or 'none'}{place}"
+            f"{labels.sentence}; two classes (or numbers) are needed, there are labels of {', '.join(found) or 'none'}{place}"
         )
     return labels
 

@@ -32,11 +32,12 @@ from pipelines.samples.sample_store import (
     SampleLayout,
     column,
     create_arrays,
+    facts_of,
     read_layout,
     seal,
 )
 from pipelines.sources.isolation import Limits, isolated
-from pipelines.sources.samples import FACTS, Frames, Sample, SampleListing, SampleSource
+from pipelines.sources.samples import DescribesItself, Frames, Sample, SampleListing, SampleSource
 from pipelines.sources.source import DecodesFiles
 
 MB = 1 << 20
@@ -122,6 +123,8 @@ class _Ingest:
         self.repository = open_or_create_repository(self.uri)
         self.refused.extend(self.listing.refused)
         described: dict[str, Any] = {"frames": asdict(self.settings.frames), "bands": list(map(band_as_json, self.source.bands))}
+        if isinstance(self.source, DescribesItself):
+            described |= self.source.description
         self.wanted = json.loads(json.dumps(described))
         self.layout: SampleLayout | None = None
         self.known: dict[str, int] = {}  # id -> row
@@ -173,7 +176,7 @@ class _Ingest:
         cached: dict[tuple[Path, ...], str] = {}
         for sample in self.listing.samples:
             try:
-                mark = cached.get(sample.paths) or fingerprint(Sample("", sample.paths))
+                mark = sample.state or cached.get(sample.paths) or fingerprint(Sample("", sample.paths))
             except SceneRefused as e:
                 self.refused.append(SceneRefused(sample.id, e.reason, e.detail))
                 continue
@@ -251,7 +254,7 @@ class _Ingest:
         columns: dict[str, Any] = {VALID: shown, SECONDS: seconds, CURRENT: [True] * len(batch)}
         columns |= {"id": [one.id for one, _, _ in batch], "digest": [mark for _, mark, _ in batch]}
         columns |= _texts([sample for sample, _, _ in batch])
-        columns |= {name: [frames.facts.get(name, np.nan) for _, _, frames in batch] for name in FACTS}
+        columns |= {name: [frames.facts.get(name, np.nan) for _, _, frames in batch] for name in facts_of(self.layout)}
         for name, values in columns.items():
             if batch:
                 _put(array_of(root, name), rows, _array(values))
@@ -320,7 +323,7 @@ def padded(values: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
 
 def _texts(samples: Sequence[Sample]) -> dict[str, list[str]]:
     return {
-        "file": [sample.paths[0].name for sample in samples],
+        "file": [sample.paths[0].name if sample.paths else "" for sample in samples],
         "answer": [sample.answer for sample in samples],
         "group": [sample.group or sample.id for sample in samples],
         "part": [sample.part for sample in samples],

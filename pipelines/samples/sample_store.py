@@ -25,7 +25,7 @@ from pipelines.errors import ArtefactDamaged, CubeMismatch, MissingInput
 from pipelines.files import replacing
 from pipelines.progress import Progress, ignore_progress
 from pipelines.scene import Band, bands_from_json
-from pipelines.sources.samples import FACTS
+from pipelines.sources.samples import FACTS, PLACE_FACTS
 
 FORMAT, FORMAT_NAME = 1, "driftline_samples_format"
 IMAGE, VALID, SECONDS = "image", "valid", "seconds"
@@ -50,6 +50,17 @@ class SampleLayout:
     def shape(self) -> tuple[int, ...]:
         """(T, C, [z,] y, x)."""
         return self.frames, len(self.bands), *self.size
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the samples are windows of a cube."""
+        return "windows" in self.settings
+
+    @property
+    def grouped_by(self) -> str:
+        """What a group is: `blocks of 5 x 5 pixels`."""
+        side = self.settings["windows"]["block_px"] if self.is_cut else 0
+        return f"blocks of {side} x {side} pixels" if side else "groups"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,11 @@ class SampleTable:
         """The samples of these numbers."""
         named = {name: getattr(self, name)[index_P] for name in ARRAYS}
         return SampleTable(self.layout, facts={name: one[index_P] for name, one in self.facts.items()}, **named)
+
+
+def facts_of(layout: SampleLayout) -> tuple[str, ...]:
+    """The names of what a store keeps of samples beside their frames."""
+    return PLACE_FACTS if layout.is_cut else FACTS
 
 
 ARRAYS = ("row_N", "id_N", "answer_N", "group_N", "part_N", "file_N", "valid_NT", "seconds_NT")
@@ -114,7 +130,7 @@ def create_arrays(store: icechunk.IcechunkStore, layout: SampleLayout) -> zarr.G
             compressors=COLUMN_CODECS,
             dimension_names=("sample", "time"),
         )
-    columns: dict[str, Any] = {**dict.fromkeys(TEXTS, str), CURRENT: bool, **dict.fromkeys(FACTS, "float64")}
+    columns: dict[str, Any] = {**dict.fromkeys(TEXTS, str), CURRENT: bool, **dict.fromkeys(facts_of(layout), "float64")}
     for name, kind in columns.items():
         how: dict[str, Any] = {"chunks": (COLUMN_CHUNK,), "compressors": COLUMN_CODECS, "dimension_names": ("sample",)}
         root.create_array(name, shape=(0,), dtype=kind, **how)
@@ -168,8 +184,8 @@ def table_of(root: zarr.Group, uri: str) -> SampleTable:
     order = np.argsort(column(root, "id")[row_N], kind="stable")
     row_N = row_N[order]
     texts = {name: column(root, name)[row_N] for name in ("id", "answer", "group", "part", "file")}
-    facts = {name: column(root, name)[row_N] for name in FACTS}
     layout = read_layout(root, uri)
+    facts = {name: column(root, name)[row_N] for name in facts_of(layout)}
     valid_NT, seconds_NT = column(root, VALID)[row_N], column(root, SECONDS)[row_N]
     named = {f"{name}_N": values for name, values in texts.items()}
     return SampleTable(layout, row_N, valid_NT=valid_NT, seconds_NT=seconds_NT, facts=facts, **named)

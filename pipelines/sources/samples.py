@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pipelines.errors import SceneRefused
 from pipelines.scene import Band
 
 FACTS = ("rows", "columns", "frames", "frame_s", "bytes")  # of the files; a stored sample no longer shows them
+PLACE_FACTS = ("row", "column", "year", "missing")  # of windows of a cube; missing: share of the frames
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Sample:
     """One series: `paths` are its files, `index` its place in a file of many.
 
     `answer`: class or number as text, "" where it is not known. `group`: what must stay together in a split (patient, clip set,
-    site). `part`: the part that the data set itself assigns it to (train, test), "" without one.
+    site). `part`: the part that the data set itself assigns it to (train, test), "" without one. `state`: of a sample without
+    files, what changes when it changes.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Sample:
     group: str = ""
     part: str = ""
     index: int = 0
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class SampleListing:
 class Frames:
     """A sample as it was read: `image_TCHW` as stored, `valid_THW` (None: all), `seconds_T` from the first frame (NaN: unknown).
 
-    A frame without a valid pixel is not valid. `facts`: some of FACTS.
+    A frame without a valid pixel is not valid. `facts`: some of FACTS and PLACE_FACTS.
     """
 
     image_TCHW: np.ndarray
@@ -75,6 +78,14 @@ class SampleSource(Protocol):
 
     def read(self, sample: Sample) -> Frames:
         """Raises SceneRefused."""
+
+
+class DescribesItself:
+    """Marks sources whose `description` (JSON values) all samples of a store must share, beside bands and frames."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        raise NotImplementedError
 
 
 def evenly_spread(frames: int, count: int | None) -> np.ndarray:

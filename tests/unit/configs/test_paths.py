@@ -52,7 +52,7 @@ def test_every_input_of_every_task_is_known() -> None:
         "pair": [("images", "before"), ("images", "after"), ("detection", "model")],
         "segment": [("source", "path"), ("source", "mask_file"), ("labels", "path"), ("model", "use")],
         **{
-            task: [("source", "mask_file"), ("source", "path"), ("labels", "path"), ("model", "use")]
+            task: [("source", "mask_file"), ("source", "path"), ("source", "cube"), ("labels", "path"), ("model", "use")]
             for task in ("classify", "regress", "detect")
         },
     }

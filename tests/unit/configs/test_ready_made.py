@@ -46,12 +46,22 @@ def test_the_made_disaster_is_where_its_module_writes_it(tmp_path, monkeypatch):
         assert Path(run.runs, run.name) == products.parent
 
 
-@pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "moving-boxes", "lung-ultrasound"])
+@pytest.mark.parametrize("name", ["mnist-rows", "moving-digits", "moving-boxes", "lung-ultrasound", "tree-cover"])
 def test_the_ready_made_runs_on_samples_are_whole(name):
     assert load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False).name == name
 
 
-def test_the_config_of_samples_in_the_docs_is_whole(tmp_path):
-    shown = re.search(r"```yaml\n(name: my-clips\n.*?)```", (ROOT / "docs/labels.md").read_text(encoding="utf-8"), re.S)
+def test_the_windows_of_tree_cover_are_cut_out_of_a_cube_that_a_ready_made_run_makes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree, scenes = (
+        load_run(ROOT / "configs" / f"{name}.yaml", inputs_must_exist=False) for name in ("tree-cover", "romania-20m")
+    )
+    assert tree.source.cube == f"{scenes.runs}/{scenes.name}/cube"
+    assert [band.name for band in tree.source.bands] == [band.name for band in scenes.source.bands]
+
+
+@pytest.mark.parametrize(("name", "task"), [("my-clips", "classify"), ("my-fields", "regress")])
+def test_the_configs_of_samples_in_the_docs_are_whole(name, task, tmp_path):
+    shown = re.search(rf"```yaml\n(name: {name}\n.*?)```", (ROOT / "docs/labels.md").read_text(encoding="utf-8"), re.S)
     (tmp_path / "run.yaml").write_text(shown[1])
-    assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == "classify"
+    assert load_run(tmp_path / "run.yaml", inputs_must_exist=False).task == task

@@ -123,7 +123,7 @@ def test_missing_files_and_a_single_class_are_refused(tmp_path):
     (tmp_path / "latin.csv").write_text("x,y,label\n1,2,Grünland", encoding="latin-1")
     with pytest.raises(RequestError, match="is not UTF-8"):
         read_points(tmp_path / "latin.csv", FIELDS, GRID.crs, GRID, YEAR)
-    with pytest.raises(RequestError, match="needs labels of two classes, there are of soy"):
+    with pytest.raises(RequestError, match="are needed, there are labels of soy"):
         resolve_labels(points(tmp_path, line(0, 0, "soy"), line(1, 0, "soy")), GRID)
 
 
