@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.privacy.settings import PrivacySettings
 
 OF_PLACES = ("netcdf", "folder", "stack", "memory", "sites")  # kinds of source
+OF_NOBODY = ("idx", "moving_digits", "windows")  # of samples: digits, and windows of a cube
 COPIED: dict[str, dict[str, object]] = {  # kinds that are read from a copy; what of their keys is of the originals alone
     "dicom": {},
     "nifti": {"pattern": None},
@@ -176,12 +177,12 @@ def copy_of(run: AnyRun | Run) -> Path:
 def privacy_of(run: AnyRun | Run) -> str:
     """What a cube and a summary state of the privacy of patients' images; "" for images of places."""
     source, privacy = getattr(run, "source", None), getattr(run, "privacy", None)
-    if source is None or source.kind in OF_PLACES:
+    if source is None or source.kind in (*OF_PLACES, *OF_NOBODY):
         return ""
     if privacy is not None and not privacy.deidentify:
         return f"not de-identified: {privacy.reason}"
-    if source.kind == "images":
-        return "not de-identified: images is read as it is"
+    if source.kind in ("images", "files"):
+        return "not de-identified: the files are read as they are"
     return METADATA_ALONE if source.kind == "video" and privacy is None else "read from a de-identified copy"
 
 
