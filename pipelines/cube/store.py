@@ -308,10 +308,8 @@ def _require_format(root: zarr.Group, uri: str) -> None:
     if "driftline_samples_format" in root.attrs:
         raise CubeMismatch(f"{uri} holds samples (a series each, for `task: classify` and its kin), no cube of scenes")
     if found not in FORMATS.values():
-        known = " and ".join(map(str, FORMATS.values()))
-        raise CubeMismatch(
-            f"the cube at {uri} has format {found}, this driftline reads {known}: ingest again or update driftline"
-        )
+        known = f"this driftline reads {' and '.join(map(str, FORMATS.values()))}"
+        raise CubeMismatch(f"the cube at {uri} has format {found}, {known}: ingest again or update driftline")
 
 
 def _session_at(repository: icechunk.Repository, uri: str, snapshot: str | None) -> icechunk.Session:

@@ -164,7 +164,7 @@ def test_workers_that_are_killed_once_cost_nothing(tmp_path):
 def test_the_server_of_a_program_that_was_killed_ends_without_a_word():
     ours, theirs = socket.socketpair()
     with theirs:
-        command = [sys.executable, "-c", START, str(theirs.fileno()), json.dumps(sys.path)]
+        command = [sys.executable, "-c", START, str(theirs.fileno()), json.dumps(sys.path), "[]"]
         server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
     ours.sendall(NUMBER.pack(0))
     ours.close()
