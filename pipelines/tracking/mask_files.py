@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from pipelines.sources.file_names import FilePattern
 from pipelines.sources.isolation import isolate
 from pipelines.sources.opening import open_raster
 from pipelines.sources.pictures import read_codes
-from pipelines.tracking.tracks import When
+
+if TYPE_CHECKING:  # with scipy, which takes more memory than a worker may have
+    from pipelines.tracking.tracks import When
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".png")
 NOT_SEEN = 255  # driftline's own masks and labels
