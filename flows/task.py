@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -314,7 +314,7 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
     if context.source is not None or run.source.kind != "dicom":
         return context.source or build.build_source(run), []
     from configs.privacy import copy_of, path_to_read
-    from pipelines.privacy.folder import MANIFEST
+    from pipelines.privacy.folder import MANIFEST, NO_SERIES
 
     source, copy = Path(run.source.path), copy_of(run)
     if source.resolve() == copy.resolve() and (copy / MANIFEST).is_file():  # of the config that a run leaves
@@ -324,17 +324,18 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
     )
     if manifest is None:
         return build.build_source(run, path), ["the originals are read, as privacy.deidentify says: they are not de-identified"]
-    counts = Counter(one.reason for one in manifest.refused)
+    counts = Counter(one.reason for one in manifest.refused if one.reason in NO_SERIES)
     left = [f"de-identification left out {counted(n, 'file')}, {reason}" for reason, n in counts.items()]
     left += (
         [f"{counted(manifest.duplicates, 'further copy', 'further copies')} of a file not read"] if manifest.duplicates else []
     )
     made = f"read from a de-identified copy of {counted(manifest.copied + manifest.unchanged, 'file')}"
-    built = build.build_source(run, path)
+    built = replace(build.build_source(run, path), left_out=tuple(manifest.left_out))  # type: ignore[type-var]
     try:
         built.native_grid()
     except RequestError as e:  # a series may lack what de-identification left out
-        raise RequestError("\n".join([str(e), *(f"  note: {one}" for one in left)])) from e
+        lines = [*(f"  note: {one}" for one in left), *format_refusals(manifest.left_out, None)]
+        raise RequestError("\n".join([str(e), *lines])) from e
     return built, [made, *left]
 
 
@@ -358,7 +359,7 @@ def format_findings(report: IngestReport, on_missing: str) -> Iterator[str]:
         yield f"  {more}look at them, and take bad ones out: `driftline drop CUBE SCENE`"
 
 
-def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:
+def format_refusals(refused: Sequence[SceneRefused], listed_in: Path | None) -> Iterator[str]:
     """A line for each reason, with the first scene as an example."""
     by_reason: dict[str, list[SceneRefused]] = {}
     for refusal in refused:
@@ -366,5 +367,5 @@ def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterato
     for reason, group in by_reason.items():
         more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
         yield f"  refused, {reason}: {group[0].scene_id}{more}: {group[0].detail}"
-    if refused:
+    if refused and listed_in:
         yield f"  all refusals: {listed_in} (what they mean: docs/validation.md)"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipelines.progress import Progress
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
 QUARANTINED = ("burned-in", "mask-outside", "no-ocr", "overlay")
+DUPLICATE = "duplicate-uid"
+NO_SERIES = ("directory", "no-image")  # reasons to refuse a file of which no series lacks an image
 Record = dict[str, Any]
 
 
@@ -39,6 +42,11 @@ class Manifest:
     refused: list[PrivacyRefusal] = field(default_factory=list)
     elements: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     names: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def left_out(self) -> list[PrivacyRefusal]:
+        """The refused files that are, or may be, images."""
+        return [one for one in self.refused if one.reason not in NO_SERIES]
 
     @property
     def quarantined(self) -> list[PrivacyRefusal]:
@@ -77,6 +85,7 @@ def audit_folder(source: Path, settings: PrivacySettings, progress: Progress | N
     require_pydicom()
     source, paths = _files_of(source)
     manifest = Manifest()
+    of_uid: dict[str, dict[bytes, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, path in enumerate(paths):
         name = path.relative_to(source).as_posix()
         file_id = settings.key.name("file", name)
@@ -85,13 +94,19 @@ def audit_folder(source: Path, settings: PrivacySettings, progress: Progress | N
             if data is None:
                 manifest.no_dicom += 1
                 continue
-            manifest.add(deidentify_bytes(data, file_id, settings))
-            manifest.copied += 1
+            clean = deidentify_bytes(data, file_id, settings)
+            manifest.add(clean)
+            of_uid[clean.name][hashlib.sha256(clean.content).digest()].append(file_id)
         except PrivacyRefusal as e:
             manifest.refused.append(e)
         manifest.names[file_id] = name
         if progress:
             progress(number + 1, len(paths))
+    for contents in of_uid.values():
+        files = [file_id for of_content in contents.values() for file_id in of_content]
+        manifest.copied += len(contents) == 1
+        manifest.duplicates += len(files) - 1 if len(contents) == 1 else 0
+        manifest.refused += [_duplicate(file_id, len(files)) for file_id in files if len(contents) > 1]
     return manifest
 
 
@@ -137,6 +152,14 @@ def _content(path: Path, file_id: str) -> bytes | None:
     return None
 
 
+def _duplicate(file_id: str, count: int) -> PrivacyRefusal:
+    remedy = (
+        "keep the right one, and move the others elsewhere (`driftline deidentify FOLDER --audit --names` shows which they are)"
+    )
+    detail = f"{count} files have one SOP Instance UID and are not the same: {remedy}"
+    return PrivacyRefusal(file_id, "duplicate-uid", detail)
+
+
 class _Copying:
     """One pass over a folder: what the manifest of the last one says, and what this one adds to it."""
 
@@ -146,16 +169,20 @@ class _Copying:
         self.before = {record["file"]: record for record in read_manifest(target)}
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
         self.now: dict[str, Record] = {}
+        self.disputed: set[str] = set()  # names of copies whose UID another file has with other content
 
     def run(self, progress: Progress | None) -> Manifest:
         with naming_full_disk(self.target), (self.target / MANIFEST).open("a", encoding="ascii") as journal:
-            for number, path in enumerate(self.paths):
+            changed = [path for path in self.paths if not self._is_unchanged(path)]
+            done = len(self.paths) - len(changed)
+            for number, path in enumerate(changed, done):
                 record = self._file(path)
                 if record is not None:
                     journal.write(json.dumps(record) + "\n")
                     journal.flush()
                 if progress:
                     progress(number + 1, len(self.paths))
+        self._refuse_disputed()
         gone = {file_id: record for file_id, record in self.before.items() if file_id not in self.now}
         self.manifest.gone = sum(bool(record.get("target")) for record in gone.values())
         lines = [json.dumps(record) for _, record in sorted((gone | self.now).items())]
@@ -163,17 +190,30 @@ class _Copying:
         log.info("%d copied, %d unchanged, %d refused", self.manifest.copied, self.manifest.unchanged, len(self.manifest.refused))
         return self.manifest
 
-    def _file(self, path: Path) -> Record | None:
-        """The new record of a file; None if the old one holds, and for files that are no DICOM."""
-        key, name = self.settings.key, path.relative_to(self.source).as_posix()
-        file_id, state = key.name("file", name), ""
+    def _state(self, path: Path) -> str:
+        stat = path.stat()
+        return self.settings.key.name("state", f"{stat.st_size} {stat.st_mtime_ns}")  # keyed: it may be the time of the scan
+
+    def _is_unchanged(self, path: Path) -> bool:
+        """Whether the record of a file holds, which is then counted."""
+        name = path.relative_to(self.source).as_posix()
+        file_id = self.settings.key.name("file", name)
         try:
-            stat = path.stat()
-            state = key.name("state", f"{stat.st_size} {stat.st_mtime_ns}")  # keyed: the time of the file may be that of the scan
-            if (old := self._unchanged(file_id, state)) is not None:
-                self.now[file_id], self.manifest.names[file_id] = old, name
-                self._count_again(old)
-                return None
+            old = self._unchanged(file_id, self._state(path))
+        except FileNotFoundError:
+            return False
+        if old is None:
+            return False
+        self.now[file_id], self.manifest.names[file_id] = old, name
+        self._count_again(old)
+        return True
+
+    def _file(self, path: Path) -> Record | None:
+        """The new record of a file; None for files that are no DICOM."""
+        name = path.relative_to(self.source).as_posix()
+        file_id, state = self.settings.key.name("file", name), ""
+        try:
+            state = self._state(path)
             data = _content(path, file_id)
             if data is None:
                 self.manifest.no_dicom += 1
@@ -194,24 +234,22 @@ class _Copying:
         if old is None or (old["state"], old["settings"]) != (state, self.digest):
             return None
         if (target := old.get("target")) is None:
-            return old
+            return None if old["status"] == "duplicate" or old.get("reason") == DUPLICATE else old  # others decide, too
         path = self.target / target
         return old if path.is_file() and path.stat().st_size == old["bytes"] else None
 
     def _count_again(self, old: Record) -> None:
         if old["status"] == "refused":
             self.manifest.refused.append(PrivacyRefusal(old["file"], old["reason"], old["detail"]))
-        elif old["status"] == "duplicate":
-            self.manifest.duplicates += 1
         else:
             self.manifest.unchanged += 1
 
     def _copy(self, clean: CleanFile, file_id: str) -> Record:
-        """Writes the copy. Raises PrivacyRefusal for a second file with the UID of another and other content."""
+        """Writes the copy; of a second file with the UID of another nothing."""
         path, owner = self.target / clean.name, self.owners.get(clean.name)
         if owner not in (None, file_id) and owner in self.now and path.is_file():
             if path.read_bytes() != clean.content:
-                raise PrivacyRefusal(file_id, "duplicate-uid", f"it has the SOP Instance UID of {owner} and other content")
+                self.disputed.add(clean.name)
             self.manifest.duplicates += 1
             return {"file": file_id, "status": "duplicate", "of": owner}
         self.owners[clean.name] = file_id
@@ -222,6 +260,25 @@ class _Copying:
         self.manifest.copied += 1
         elements = [[*what, count] for what, count in sorted(clean.done.items())]
         return {"file": file_id, "status": "copied", "target": clean.name, "bytes": len(clean.content), "elements": elements}
+
+    def _refuse_disputed(self) -> None:
+        """Takes back the copies of files whose UID another file has with other content, and refuses all files of that UID."""
+        for name in self.disputed:
+            owner = self.owners.pop(name)
+            (self.target / name).unlink()
+            first = self.now[owner]
+            same = [file_id for file_id, record in self.now.items() if record.get("of") == owner]
+            for file_id in (owner, *same):
+                refusal = _duplicate(file_id, len(same) + 1)
+                self.manifest.refused.append(refusal)
+                record = {"file": file_id, "status": "refused", "reason": refusal.reason, "detail": refusal.detail}
+                self.now[file_id] = record | {one: self.now[file_id][one] for one in ("state", "settings")}
+            self.manifest.duplicates -= len(same)
+            if owner in self.before and self.before[owner] is first:
+                self.manifest.unchanged -= 1
+            else:
+                self.manifest.copied -= 1
+                self.manifest.elements.subtract({(path, vr, done): count for path, vr, done, count in first["elements"]})
 
     def _remove_earlier(self, file_id: str, target: str | None) -> None:
         """Removes the copy that this file had before, if it has another one now, or none."""

@@ -10,7 +10,7 @@ from pipelines.errors import SceneRefused
 from pipelines.privacy.keys import Key
 from pipelines.privacy.tables import EDITION
 
-VERSION = 1  # of the rules; a copy that an earlier one made is made again
+VERSION = 2  # of the rules; a copy that an earlier one made is made again
 Characteristic = Literal["age", "sex", "size", "weight"]
 
 
@@ -18,7 +18,7 @@ class PrivacyRefusal(SceneRefused):
     """A file that is not passed on. Its id is a keyed one; reason and detail hold nothing of the file.
 
     Codes: unreadable, truncated, too-large, no-image, directory, burned-in, mask-outside, overlay, no-ocr, duplicate-uid,
-    unexpected.
+    no-preamble, unexpected.
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
-from pipelines.sources.dicom_alike import check_alike
+from pipelines.sources.dicom_alike import check_alike, kinds_without_pixels, require_images, without_copies
 from pipelines.sources.dicom_cine import frame_times, is_cine, place_image
 from pipelines.sources.dicom_files import (
     Header,
@@ -67,6 +67,7 @@ class DicomSource:
     requested: Band
     series: str = ""
     frame_time: float | None = None
+    left_out: tuple[SceneRefused, ...] = field(default=(), repr=False)  # files that are refused before this reads them
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -137,8 +138,12 @@ class DicomSource:
         headers, refused = read_headers(paths)
         if not headers and refused:
             raise RequestError(f"no image can be read: {refused[0].reason}, {refused[0].detail}")
+        if not headers:
+            raise RequestError(f"there are DICOM files, and none with an image that can be read{kinds_without_pixels(paths)}")
         chosen, notes = choose_series(headers, self.series)
-        notes += check_alike(chosen)
+        require_images(chosen)
+        chosen, copies = without_copies(chosen)
+        notes += [*copies, *check_alike(chosen)]
         frames, faults = [], []
         for header in chosen:
             try:
@@ -150,7 +155,7 @@ class DicomSource:
             raise RequestError(f"{faults[0]}{more}")
         used = {header.number: header for header in chosen}
         uid = keyed_uid(str(chosen[0].get("FrameOfReferenceUID", "")))
-        return build_series(frames, used, uid, self.requested, self.frame_time, [*refused], notes)
+        return build_series(frames, used, uid, self.requested, self.frame_time, [*refused, *self.left_out], notes)
 
 
 def _asset(slot: Slot) -> Asset:
@@ -191,8 +196,6 @@ def describe_all(found: Mapping[str, Sequence[Header]]) -> list[str]:
 def choose_series(headers: Sequence[Header], wanted: str) -> tuple[list[Header], list[str]]:
     """The headers of the one series, or of the one that is `wanted`, and what was not used. Raises RequestError, with a list."""
     by_uid = by_series(headers)
-    if not by_uid:
-        raise RequestError("there are DICOM files, and none with an image that can be read")
     all_of_uid = list(by_uid.items())
     listed = "\n".join(describe_all(by_uid))
     if not wanted:

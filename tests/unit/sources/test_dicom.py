@@ -227,7 +227,11 @@ def tilt(folder: Path) -> None:
 
 
 def copy_of(name: str) -> Callable[[Path], object]:
-    return lambda folder: shutil.copy(folder / name, folder / "copy.dcm")
+    def make(folder: Path) -> None:
+        shutil.copy(folder / name, folder / "copy.dcm")
+        change("copy.dcm", SOPInstanceUID="1.2.3.4.99")(folder)
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -407,6 +411,7 @@ def test_a_cine_without_frame_times_and_several_clips_are_refused(tmp_path: Path
         source.list_scenes()
     assert seconds(DicomSource(source.path, BAND, frame_time=0.5)) == [0, 0.5, 1, 1.5]
     shutil.copy(source.path, tmp_path / "other.dcm")
+    change("other.dcm", SOPInstanceUID="1.2.3.4.99")(tmp_path)
     with pytest.raises(RequestError, match="several clips: the series has 2 files"):
         DicomSource(tmp_path, BAND).list_scenes()
 
