@@ -153,11 +153,11 @@ def _list_scenes(source: Source, settings: IngestSettings) -> Listing:
     """One scene per date. Raises MissingInput for a source without any, RequestError for what the policy wants used."""
     listing = source.list_scenes()
     settings.policy.require_used(listing)
-    unused, notes = listing.unused, listing.notes
+    unused, notes, is_of_place = listing.unused, listing.notes, listing.is_of_place
     # most sources resolve their dates themselves; here for those that do not
     if settings.same_date == "mosaic" and not any(scene.parts for scene in listing.scenes):
         listing = resolve_dates(listing.scenes, listing.refused, "mosaic")
-    listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
+    listing = replace(resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes), is_of_place=is_of_place)
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
     return listing

@@ -89,7 +89,9 @@ class DicomSource:
             scene_of(t, moment, self.requested.name, [_asset(slot) for slot in slots if slot])
             for t, (moment, slots) in enumerate(zip(series.times_T, series.slots, strict=True))
         ]
-        return Listing([scene for scene in scenes if scene.id not in bad], list(series.refused), [], list(series.notes))
+        return Listing(
+            [scene for scene in scenes if scene.id not in bad], list(series.refused), [], list(series.notes), is_of_place=False
+        )
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import threading
@@ -29,6 +30,7 @@ DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(0[1-9]|1[0-2])\2(0[1-9
 NUMBER_IN_NAME = re.compile(r"(\d+)(?=\D*$)")
 UNDATED = "no file states a date: times are seconds since the first frame"
 BLOCK = 1 << 22
+PACKED = b"\x1f\x8b"  # how gzip begins
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class NiftiSource:
             scene_of(t, moment, self.requested.name, [Asset(str(found.files[file]), "", volume)])
             for t, (moment, (file, volume)) in enumerate(zip(found.moments, found.places, strict=True))
         ]
-        return Listing(scenes, list(found.refused), [], list(found.notes))
+        return Listing(scenes, list(found.refused), [], list(found.notes), is_of_place=False)
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
@@ -109,6 +111,7 @@ class NiftiSource:
             raise RequestError(f"no such file or folder: {self.path}")
         try:
             header = read_nifti_header(self.path, "the file", self.affine, self.frame_time)
+            _check_length(self.path, header, "the file")
         except SceneRefused as e:
             raise RequestError(f"the NIfTI file cannot be read, {e.reason}: {e.detail}") from e
         _check_b_values(self.path, header)
@@ -154,6 +157,7 @@ def _folder(source: NiftiSource) -> Volumes:
         label = f"file-{number:04d}"
         try:
             header = read_nifti_header(path, label, source.affine, source.frame_time)
+            _check_length(path, header, label)
             if header.frames > 1:
                 raise SceneRefused(label, "wrong-grid", f"it holds {header.frames} volumes; a folder's files hold one each")
             seen.append((path, moment, header))
@@ -231,6 +235,20 @@ def _in_order(files: Sequence[tuple[Path, np.datetime64]]) -> list[tuple[Path, n
 # ---------------------------------------------------------------- voxels
 
 
+def _check_length(path: Path, header: NiftiHeader, label: str) -> None:
+    """Raises SceneRefused(truncated, wrong-grid) for more or fewer bytes than the header describes.
+
+    The end of a packed file states its size (RFC 1952, ISIZE, modulo 2**32); one that states another is unpacked here.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == PACKED:
+            file.seek(-4, os.SEEK_END)
+            stated = int.from_bytes(file.read(4), "little")
+            if (stated - header.file_bytes) % 2**32 < header.volume_bytes:
+                return
+    _bytes_of(path, header, label)
+
+
 def _bytes_of(path: Path, header: NiftiHeader, label: str) -> np.ndarray:
     """The bytes of the unpacked file, uint8, mapped. Raises SceneRefused(truncated, unreadable)."""
     status = path.stat()
@@ -255,7 +273,7 @@ _unpacking = threading.Lock()
 def _mapped(path: Path, size: int, mtime_ns: int, expected: int) -> np.ndarray:
     """A file as bytes; a packed one is unpacked into a file without a name, once, to the end, where its checksum is compared."""
     with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
+        if file.read(2) != PACKED:
             return cast(np.ndarray, np.memmap(path, np.uint8, "r"))
     with tempfile.TemporaryFile() as unpacked:
         written = 0

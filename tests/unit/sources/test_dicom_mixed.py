@@ -209,6 +209,11 @@ def test_objects_that_are_no_images_are_refused_by_kind(tmp_path: Path, kind: st
         DicomSource(save(made, tmp_path / "one.dcm"), BAND).list_scenes()
 
 
+def test_times_of_a_patient_are_no_overpasses(tmp_path: Path) -> None:
+    source = edited(tmp_path, of_time("AcquisitionTime", "100000", "100002", "120000"), volumes())
+    assert source.list_scenes().remarks() == []
+
+
 @pytest.mark.parametrize(("rest", "is_image"), [(2 * 4, False), (3 * 10, True), (60, True), (3, False)])
 def test_pixels_beyond_the_stated_size_are_more_image_or_padding(tmp_path: Path, rest: int, is_image: bool) -> None:
     for k, pixels in enumerate(volumes(times=1)[0]):
