@@ -16,7 +16,7 @@ import numpy as np
 from configs import sources
 from configs.privacy import NAMES_OF_FILES, privacy_of
 from configs.run import CubeRun, LandsatQuality, MaskQuality, Run, SclQuality, VariableConfig
-from pipelines.errors import RequestError
+from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Band
 
@@ -53,10 +53,10 @@ def build_request(run: Run) -> BandRequest:
     return BandRequest(bands=build_bands(source), in_file=in_file, quality=quality, **corrected)
 
 
-def build_source(run: CubeRun, path: Path | None = None) -> Source:
+def build_source(run: CubeRun, path: Path | None = None, left_out: tuple[SceneRefused, ...] = ()) -> Source:
     """The source of scenes; it opens files only when asked. Raises RequestError for scenes that were in memory.
 
-    path: where the scenes lie, in place of `source.path`.
+    path: where the scenes lie, in place of `source.path`. left_out: files of patients that de-identification refused.
     """
     source, same_date, requested = run.source, run.cube.same_date, build_request(run)
     if isinstance(source, sources.MemorySource):
@@ -79,11 +79,12 @@ def build_source(run: CubeRun, path: Path | None = None) -> Source:
             from pipelines.sources.dicom import DicomSource
 
             series = "" if source.series is None else str(source.series)
-            return DicomSource(path, requested.bands[0], series, source.frame_time)
+            return DicomSource(path, requested.bands[0], series, source.frame_time, left_out)
         case sources.NiftiSource():
             from pipelines.sources.nifti import NiftiSource
 
-            return NiftiSource(path, requested.bands[0], source.pattern or "", source.frame_time, source.affine)
+            pattern = source.pattern or ""
+            return NiftiSource(path, requested.bands[0], pattern, source.frame_time, source.affine, left_out)
         case sources.VideoSource():
             from pipelines.sources.video import VideoSource
 

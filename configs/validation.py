@@ -15,6 +15,7 @@ import numpy as np
 from configs.reference import section
 from configs.run import PolicyConfig
 from pipelines.grid import Grid
+from pipelines.privacy.folder import NO_SERIES
 from pipelines.refusals import REASONS, exit_code, fate
 from pipelines.scene import Band, Scene
 from pipelines.sources.facts import FileFacts
@@ -55,6 +56,12 @@ def _messages_in(module: str, tree: ast.Module) -> Iterator[Message]:
         made: tuple[str, ast.expr | None, ast.expr] | None = None
         match node:
             case ast.Call(func=ast.Name(id="SceneRefused"), args=[_, reason, detail]):
+                made = "SceneRefused", reason, detail
+            case ast.Call(func=ast.Name(id="PrivacyRefusal"), args=[_, ast.Constant() as reason, detail]) if (
+                reason.value not in NO_SERIES
+            ):
+                made = "SceneRefused", reason, detail
+            case ast.Call(func=ast.Attribute(attr="refuse"), args=[ast.Constant() as reason, detail]):
                 made = "SceneRefused", reason, detail
             case ast.Call(func=ast.Name(id="SceneRefused"), args=[_, ast.Starred()]):
                 continue  # made elsewhere

@@ -315,7 +315,7 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
     if context.source is not None or run.source.kind not in COPIED:
         return context.source or build.build_source(run), []
     from configs.privacy import copy_of, original_of, path_to_read, settings_of, without_originals
-    from pipelines.privacy.folder import MANIFEST, UNFINISHED, clip_in
+    from pipelines.privacy.folder import MANIFEST, NO_SERIES, UNFINISHED, clip_in
 
     copy, of_copy = copy_of(run), without_originals(run)
     if Path(run.source.path).resolve() == copy.resolve() and (copy / MANIFEST).is_file():  # of the config that a run leaves
@@ -331,7 +331,7 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
     )
     if manifest is None:
         return build.build_source(run, path), ["the originals are read, as privacy.deidentify says: they are not de-identified"]
-    counts = Counter(one.reason for one in manifest.refused)
+    counts = Counter(one.reason for one in manifest.refused if one.reason in NO_SERIES)
     left = [f"de-identification left out {counted(n, 'file')}, {reason}" for reason, n in counts.items()]
     left += (
         [f"{counted(manifest.duplicates, 'further copy', 'further copies')} of a file not read"] if manifest.duplicates else []
@@ -339,11 +339,12 @@ def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
     made = f"read from a de-identified copy of {counted(manifest.copied + manifest.unchanged, 'file')}"
     if run.source.kind == "video" and run.privacy is None:
         made += ": its metadata are removed. If it shows a patient, write a section `privacy` (docs/medical.md)"
-    built = build.build_source(of_copy, clip_in(copy))
+    built = build.build_source(of_copy, clip_in(copy), tuple(manifest.left_out))
     try:
         built.native_grid()
     except RequestError as e:  # a series may lack what de-identification left out
-        raise RequestError("\n".join([str(e), *(f"  note: {one}" for one in left)])) from e
+        lines = [*(f"  note: {one}" for one in left), *format_refusals(manifest.left_out, None)]
+        raise RequestError("\n".join([str(e), *lines])) from e
     return built, [made, *left]
 
 
@@ -367,7 +368,7 @@ def format_findings(report: IngestReport, on_missing: str) -> Iterator[str]:
         yield f"  {more}look at them, and take bad ones out: `driftline drop CUBE SCENE`"
 
 
-def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterator[str]:
+def format_refusals(refused: Sequence[SceneRefused], listed_in: Path | None) -> Iterator[str]:
     """A line for each reason, with the first scene as an example."""
     by_reason: dict[str, list[SceneRefused]] = {}
     for refusal in refused:
@@ -375,5 +376,5 @@ def format_refusals(refused: Sequence[SceneRefused], listed_in: Path) -> Iterato
     for reason, group in by_reason.items():
         more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
         yield f"  refused, {reason}: {group[0].scene_id}{more}: {group[0].detail}"
-    if refused:
+    if refused and listed_in:
         yield f"  all refusals: {listed_in} (what they mean: docs/validation.md)"

@@ -64,6 +64,16 @@ REASONS = {
     "policy": Reason(
         "a rule of the config's policy refuses what would be converted or left out", "convert the file, or relax policy"
     ),
+    "duplicate-uid": Reason(
+        "two or more DICOM files have one SOP Instance UID and other content",
+        "keep the right one; `driftline deidentify FOLDER --audit --names` shows which files these are",
+    ),
+    "burned-in": Reason("the image may show text", "set privacy.masks, or privacy.burned_in: checked"),
+    "overlay": Reason("an overlay in the pixels may show text", "set privacy.masks, or privacy.burned_in: checked"),
+    "mask-outside": Reason("a rectangle of privacy.masks ends outside of the image", "correct it, or give it a modality"),
+    "no-ocr": Reason("text was to be looked for, and cannot be", "install tesseract, or take privacy.ocr out"),
+    "no-preamble": Reason("a DICOM data set that is no file", "write it anew, for example with `dcmconv IN OUT` of dcmtk"),
+    "unexpected": Reason("de-identification does not know what to do with the file", "write it anew, or report it"),
     "checksum": Reason("a file is not in the list of checksums, or not as the list says", "fetch it again; complete the list"),
 }
 

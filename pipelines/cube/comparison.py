@@ -75,11 +75,11 @@ def list_scenes(source: Source, settings: IngestSettings) -> Listing:
         require_own_folder(Path(settings.quarantine), source)
     listing = source.list_scenes()
     settings.policy.require_used(listing)
-    unused, notes = listing.unused, listing.notes
+    unused, notes, is_of_place = listing.unused, listing.notes, listing.is_of_place
     # most sources resolve their dates themselves; here for those that do not
     if settings.same_date == "mosaic" and not any(scene.parts for scene in listing.scenes):
         listing = resolve_dates(listing.scenes, listing.refused, "mosaic")
-    listing = resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes)
+    listing = replace(resolve_dates(listing.scenes, listing.refused, "refuse", unused, notes), is_of_place=is_of_place)
     if not listing.scenes and not listing.refused:
         raise MissingInput("the source lists no scenes: check its path and pattern")
     return listing

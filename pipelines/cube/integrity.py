@@ -24,6 +24,10 @@ from pipelines.errors import ArtefactDamaged, DriftlineError, StateError, Storag
 
 SEAL = "seal"
 COLUMN_CODECS = (ZstdCodec(level=0, checksum=False), Crc32cCodec())
+UNREACHABLE = (  # in errors of remote stores: what says nothing about what is stored
+    "dispatch failure", "operation timed out", "timeout error", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+    "ExpiredToken", "NoSuchBucket", "SlowDown", "ServiceUnavailable", "failed to load credentials",
+)  # fmt: skip
 PANIC = "PanicException"  # of Icechunk's Rust, which is no Exception
 
 
@@ -48,7 +52,8 @@ def remedy_for(uri: str) -> str:
 def naming_damage(uri: str, what: str = "cannot be read") -> Iterator[None]:
     """Whatever goes wrong with the storage, its metadata or its values becomes an ArtefactDamaged that names the cube.
 
-    Errors of driftline, and of the machine (permissions, too many open files), stay what they are.
+    Errors of driftline, and of the machine (permissions, too many open files), stay what they are; a remote store that does not
+    answer, or refuses the credentials, is a StateError.
     """
     try:
         yield
@@ -60,6 +65,12 @@ def naming_damage(uri: str, what: str = "cannot be read") -> Iterator[None]:
         is_of_machine = isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno is not None)
         if is_of_machine or not (isinstance(e, Exception) or type(e).__name__ == PANIC):
             raise
+        if any(sign in str(e) for sign in UNREACHABLE):
+            of = f" of the cube at {uri}" if uri else ""
+            remedy = "check the network, the endpoint (AWS_ENDPOINT_URL), the bucket and the credentials (AWS_*), and try again"
+            raise StateError(
+                f"the store{of} cannot be reached ({first_line(e)}); nothing says that it is damaged: {remedy}"
+            ) from e
         raise ArtefactDamaged(f"the cube at {uri} {what} ({first_line(e)}); {remedy_for(uri)}") from e
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from pipelines.errors import RequestError
 from pipelines.privacy import pixels
 from pipelines.privacy.clean import CHARACTERISTICS, Cleaning, code_item
+from pipelines.privacy.kinds import state_kinds
+from pipelines.privacy.objects import kind_of_object
 from pipelines.privacy.repeated import Written, clean_file, encode
 from pipelines.privacy.settings import PrivacyRefusal, PrivacySettings
 from pipelines.privacy.tables import EDITION
@@ -117,6 +119,7 @@ def _deidentify(data: bytes, file_id: str, settings: PrivacySettings) -> CleanFi
         pixels.apply_masks(cleaned, masks, cleaning)
     if settings.ocr:
         pixels.check_ocr(cleaned, cleaning)
+    state_kinds(source, cleaned, settings.key)
     _state_methods(cleaned, cleaning, is_masked=bool(masks))
     key = settings.key
     series = key.name("series", str(source.get("SeriesInstanceUID", "") or ""))
@@ -168,7 +171,10 @@ def _require_image(source: Dataset, file_id: str) -> tuple[str, str]:
         raise PrivacyRefusal(file_id, "directory", "a DICOMDIR holds names; the files are read without it")
     if not sop_class.startswith(STORAGE) or sop_class.removeprefix(STORAGE) not in IMAGES:
         known = UID_dictionary.get(sop_class, ("a private or unknown SOP class",))[0]
-        raise PrivacyRefusal(file_id, "no-image", f"{known}: only images are passed on, reports and documents hold free text")
+        kind = kind_of_object(sop_class)
+        remedy = f"; {kind[1]}" if kind else ""
+        detail = f"{known}: only images are passed on, reports and documents hold free text{remedy}"
+        raise PrivacyRefusal(file_id, "no-image", detail)
     syntax = str(source.file_meta.get("TransferSyntaxUID", "") or "")
     if not syntax.startswith(SYNTAX) or syntax.removeprefix(SYNTAX) not in SYNTAXES:
         known = UID_dictionary.get(syntax, ("a private or unknown transfer syntax",))[0]

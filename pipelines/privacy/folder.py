@@ -6,7 +6,7 @@ import filecmp
 import json
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,6 +26,8 @@ MANIFEST = "manifest.jsonl"
 UNFINISHED = ".unfinished"  # is there while a copy is made, and after one that was interrupted
 DRAFTS = (".*.partial*", ".*.checked*")  # of `deidentify_file` and of other kinds
 QUARANTINED = ("burned-in", "mask-outside", "no-ocr", "overlay")
+DUPLICATE = "duplicate-uid"
+NO_SERIES = ("directory", "no-image")  # reasons to refuse a file of which no series lacks an image
 Record = dict[str, Any]
 
 
@@ -47,6 +49,11 @@ class Manifest:
     names: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def left_out(self) -> list[PrivacyRefusal]:
+        """The refused files that are, or may be, images."""
+        return [one for one in self.refused if one.reason not in NO_SERIES]
+
+    @property
     def quarantined(self) -> list[PrivacyRefusal]:
         """The refused files that a person should look at: they may show text."""
         return [one for one in self.refused if one.reason in QUARANTINED]
@@ -58,7 +65,7 @@ class Manifest:
             return
         self.copied += 1
         self.elements.update(result.done)
-        self.claimed += result.claimed and any(action in ("removed", "pseudonym") for *_, action in result.done)
+        self.claimed += result.claims_wrongly
 
 
 def deidentify_folder(
@@ -111,6 +118,7 @@ def audit_folder(
     given, (source, paths) = source, _files_of(source)
     manifest, others = Manifest(), _kinds_by_path(kinds(given, paths, settings), paths)
     names = {path: path.relative_to(source).as_posix() for path in paths}
+    of_uid: dict[str, dict[bytes, list[str]]] = defaultdict(lambda: defaultdict(list))
     jobs, parts = [Job(path, settings.key.name("file", name)) for path, name in names.items()], _parts(others)
     for number, (job, result) in enumerate(results_of(jobs, others, None, settings, run), 1):
         if result is None:
@@ -118,8 +126,18 @@ def audit_folder(
         else:
             manifest.names[job.file_id] = names[job.path]
             manifest.count(result)
+            if isinstance(result, Made) and not result.kind:
+                of_uid[result.name][result.digest].append(job.file_id)
         if progress:
             progress(number, len(jobs))
+    for contents in of_uid.values():
+        files = [one for of_content in contents.values() for one in of_content]
+        if len(contents) > 1:
+            manifest.refused += [_disputed(file_id, len(files)) for file_id in files]
+            manifest.copied -= len(files)
+        else:
+            manifest.duplicates += len(files) - 1
+            manifest.copied -= len(files) - 1
     return manifest
 
 
@@ -160,6 +178,14 @@ def _parts(kinds: Mapping[Path, OtherKind]) -> set[Path]:
     return {part for path, kind in kinds.items() for part in kind.parts(path)}
 
 
+def _disputed(file_id: str, count: int) -> PrivacyRefusal:
+    remedy = (
+        "keep the right one, and move the others elsewhere (`driftline deidentify FOLDER --audit --names` shows which they are)"
+    )
+    detail = f"{count} files have one SOP Instance UID and are not the same: {remedy}"
+    return PrivacyRefusal(file_id, DUPLICATE, detail)
+
+
 class _Copying:
     """One pass over a folder: what the manifest of the last one says, and what this one adds to it."""
 
@@ -172,6 +198,8 @@ class _Copying:
         self.owners = {one["target"]: one["file"] for one in self.before.values() if one.get("target")}
         self.now: dict[str, Record] = {}
         self.states: dict[str, str] = {}
+        self.written: dict[str, bool] = {}  # copies that were written now, by name -> whether the original claims wrongly
+        self.disputed: set[str] = set()  # names of copies whose UID another file has with other content
         self.named: dict[str, str] = {}
 
     def run(self, run: Runner, progress: Progress | None) -> Manifest:
@@ -181,6 +209,7 @@ class _Copying:
             self._copy_all(run, progress)
         finally:
             self._remove_drafts()
+        self._refuse_disputed()
         gone = {file_id: {**record, "gone": True} for file_id, record in self.before.items() if file_id not in self.now}
         self.manifest.gone = sum(bool(record.get("target")) for record in gone.values())
         lines = [json.dumps(record) for _, record in sorted((gone | self.now).items())]
@@ -261,7 +290,7 @@ class _Copying:
         if old is None or not state or (old["state"], old["settings"]) != (state, self.digest):
             return None
         if (target := old.get("target")) is None:
-            return old
+            return None if old["status"] == "duplicate" or old.get("reason") == DUPLICATE else old  # others decide, too
         path = self.target / target
         is_whole = path.is_file() and path.stat().st_size == old["bytes"]
         return old if is_whole and all((self.target / one).is_file() for one in old.get("beside", ())) else None
@@ -269,19 +298,17 @@ class _Copying:
     def _count_again(self, old: Record) -> None:
         if old["status"] == "refused":
             self.manifest.refused.append(PrivacyRefusal(old["file"], old["reason"], old["detail"]))
-        elif old["status"] == "duplicate":
-            self.manifest.duplicates += 1
         else:
             self.manifest.unchanged += 1
 
     def _publish(self, made: Made, job: Job) -> Record:
-        """Publishes the draft of a copy. Raises PrivacyRefusal for a second file with the UID of another and other content."""
+        """Publishes the draft of a copy; that of a second file with the UID of another is compared with the first."""
         path, file_id, owner = self.target / made.name, job.file_id, self.owners.get(made.name)
         if not made.kind:
             assert job.draft is not None
             if owner not in (None, file_id) and owner in self.now and path.is_file():
                 if not filecmp.cmp(path, job.draft, shallow=False):
-                    raise PrivacyRefusal(file_id, "duplicate-uid", f"it has the SOP Instance UID of {owner} and other content")
+                    self.disputed.add(made.name)
                 job.draft.unlink()
                 self.manifest.duplicates += 1
                 return {"file": file_id, "status": "duplicate", "of": owner}
@@ -290,9 +317,31 @@ class _Copying:
             publish(job.draft, path, flush=False)
         self.owners[made.name] = file_id
         self.manifest.count(made)
+        self.written[made.name] = made.claims_wrongly
         kind, beside = ({"kind": made.kind}, {"beside": list(made.beside)}) if made.kind else ({}, {})
         record = {"file": file_id, "status": "copied", **kind, "target": made.name, "bytes": made.size, **beside}
         return {**record, "elements": [[*what, count] for what, count in sorted(made.done.items())]}
+
+    def _refuse_disputed(self) -> None:
+        """Takes back the copies of files whose UID another file has with other content, and refuses all files of that UID."""
+        for name in self.disputed:
+            owner = self.owners.pop(name)
+            elements = self.now[owner].get("elements", ())
+            (self.target / name).unlink()
+            same = [file_id for file_id, record in self.now.items() if record.get("of") == owner]
+            for file_id in (owner, *same):
+                refusal = _disputed(file_id, len(same) + 1)
+                self.manifest.refused.append(refusal)
+                record = {"file": file_id, "status": "refused", "reason": refusal.reason, "detail": refusal.detail}
+                self.now[file_id] = record | {one: self.now[file_id][one] for one in ("state", "settings")}
+            self.manifest.duplicates -= len(same)
+            if name not in self.written:
+                self.manifest.unchanged -= 1
+                continue
+            self.manifest.copied -= 1
+            self.manifest.claimed -= self.written[name]
+            self.manifest.elements.subtract({(path, vr, done): count for path, vr, done, count in elements})
+            self.manifest.elements += Counter()  # without those that no file has any more
 
     def _remove_earlier(self, file_id: str, now: set[str | None]) -> None:
         """Removes the copy that this file had before, and what was beside it, unless that is what it has now."""

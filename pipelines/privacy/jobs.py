@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from pipelines.privacy.file import deidentify_bytes, is_dicom, is_without_preamble
@@ -27,7 +28,8 @@ class Job:
 class Made:
     """A file that was de-identified: the name of its copy below the target, its size, and what was done (see `CleanFile`).
 
-    kind: of what is no DICOM. beside: names of what lies beside the copy.
+    kind: of what is no DICOM. beside: names of what lies beside the copy. digest: SHA-256 of a DICOM file's copy that is written
+    nowhere.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Made:
     claimed: bool = False
     kind: str = ""
     beside: tuple[str, ...] = ()
+    digest: bytes = b""
+
+    @property
+    def claims_wrongly(self) -> bool:
+        """Whether the original says that the identity is removed, and holds elements that had to be removed."""
+        return self.claimed and any(action in ("removed", "pseudonym") for *_, action in self.done)
 
 
 Result = Made | PrivacyRefusal | None  # None: it is of no kind that is copied
@@ -54,7 +62,8 @@ def deidentify_file(job: Job, settings: PrivacySettings) -> Result:
     if job.draft is not None:
         with job.draft.open("wb") as file:
             file.writelines(clean.parts)
-    return Made(clean.name, sum(map(len, clean.parts)), clean.done, clean.claimed)
+    digest = sha256(b"".join(clean.parts)).digest() if job.draft is None else b""
+    return Made(clean.name, sum(map(len, clean.parts)), clean.done, clean.claimed, digest=digest)
 
 
 def one_by_one(jobs: Sequence[Job], settings: PrivacySettings) -> Iterator[Result]:

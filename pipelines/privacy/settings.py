@@ -18,7 +18,7 @@ class PrivacyRefusal(SceneRefused):
     """A file that is not passed on. Its id is a keyed one; reason and detail hold nothing of the file.
 
     Codes: unreadable, truncated, too-large, no-image, directory, burned-in, mask-outside, overlay, no-ocr, duplicate-uid,
-    several-patients, unexpected.
+    no-preamble, several-patients, unexpected.
     """
 
 

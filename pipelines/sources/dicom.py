@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.errors import RequestError, SceneRefused
 from pipelines.grid import Grid
 from pipelines.scene import Asset, Band, Scene
-from pipelines.sources.dicom_alike import check_alike
+from pipelines.sources.dicom_alike import check_alike, kinds_without_pixels, require_images, without_copies
 from pipelines.sources.dicom_cine import frame_times, is_cine, place_image
 from pipelines.sources.dicom_files import (
     Header,
@@ -70,6 +70,7 @@ class DicomSource:
     requested: Band
     series: str = ""
     frame_time: float | None = None
+    left_out: tuple[SceneRefused, ...] = field(default=(), repr=False)  # files that are refused before this reads them
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -91,7 +92,9 @@ class DicomSource:
             scene_of(t, moment, self.requested.name, [_asset(slot) for slot in slots if slot])
             for t, (moment, slots) in enumerate(zip(series.times_T, series.slots, strict=True))
         ]
-        return Listing([scene for scene in scenes if scene.id not in bad], list(series.refused), [], list(series.notes))
+        return Listing(
+            [scene for scene in scenes if scene.id not in bad], list(series.refused), [], list(series.notes), is_of_place=False
+        )
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
@@ -140,8 +143,12 @@ class DicomSource:
         headers, refused = read_headers(paths)
         if not headers and refused:
             raise RequestError(f"no image can be read: {refused[0].reason}, {refused[0].detail}")
+        if not headers:
+            raise RequestError(f"there are DICOM files, and none with an image that can be read{kinds_without_pixels(paths)}")
         chosen, notes = choose_series(headers, self.series)
-        notes += check_alike(chosen)
+        require_images(chosen)
+        chosen, copies = without_copies(chosen)
+        notes += [*copies, *check_alike(chosen)]
         frames, faults = [], []
         for header in chosen:
             try:
@@ -153,7 +160,7 @@ class DicomSource:
             raise RequestError(f"{faults[0]}{more}")
         used = {header.number: header for header in chosen}
         uid = keyed_uid(str(chosen[0].get("FrameOfReferenceUID", "")))
-        return build_series(frames, used, uid, self.requested, self.frame_time, [*refused], notes)
+        return build_series(frames, used, uid, self.requested, self.frame_time, [*refused, *self.left_out], notes)
 
 
 def _asset(slot: Slot) -> Asset:
@@ -194,8 +201,6 @@ def describe_all(found: Mapping[str, Sequence[Header]]) -> list[str]:
 def choose_series(headers: Sequence[Header], wanted: str) -> tuple[list[Header], list[str]]:
     """The headers of the one series, or of the one that is `wanted`, and what was not used. Raises RequestError, with a list."""
     by_uid = by_series(headers)
-    if not by_uid:
-        raise RequestError("there are DICOM files, and none with an image that can be read")
     all_of_uid = list(by_uid.items())
     listed = "\n".join(describe_all(by_uid))
     if not wanted:

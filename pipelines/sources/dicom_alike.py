@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.errors import RequestError
-from pipelines.sources.dicom_files import Header
+from pipelines.privacy.objects import kind_of_object
+from pipelines.sources.dicom_files import Header, read_header
+from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -26,6 +30,37 @@ AXES = {  # vectors that FrameIncrementPointer may name (PS3.3, C.7.6.6, C.8.4.8
 }  # fmt: skip
 INVERTED = "MONOCHROME1: low values are bright on a monitor; values are kept as stored, so pictures show them inverted"
 UNMAPPED = "its real-world values (RealWorldValueMappingSequence) are not applied: values are those of the rescale"
+
+
+def require_images(headers: Sequence[Header]) -> None:
+    """Raises RequestError for objects that have pixels and are no images in time."""
+    for header in headers:
+        if (found := kind_of_object(str(header.get("SOPClassUID", "")))) is not None:
+            raise RequestError(f"not a series of images: it is {found[0]}; {found[1]}")
+
+
+def kinds_without_pixels(paths: Sequence[Path]) -> str:
+    """What files are that hold no image, as the end of a message; "" for nothing known."""
+    found = Counter(kind_of_object(str(read_header(path)[0].get("SOPClassUID", ""))) for path in paths)
+    return "".join(f"; {counted(n, 'file')}: {kind[0]}: {kind[1]}" for kind, n in found.items() if kind)
+
+
+def without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[str]]:
+    """The headers, of files that are there twice the first, and a note. Raises RequestError for other content under one UID."""
+    files: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        files[str(header.get("SOPInstanceUID", "")) or str(header.number)].append(header)
+    kept = []
+    for first, *others in files.values():
+        kept.append(first)
+        if others and len({hashlib.sha256(one.path.read_bytes()).digest() for one in (first, *others)}) > 1:
+            numbers = ", ".join(str(one.number) for one in (first, *others))
+            raise RequestError(
+                f"duplicate UIDs: files {numbers} (in order of name) have one SOP Instance UID and are not the same; keep the "
+                "right one, and move the others elsewhere"
+            )
+    left = len(headers) - len(kept)
+    return kept, [f"{counted(left, 'further copy', 'further copies')} of a file not read"] if left else []
 
 
 def check_alike(headers: Sequence[Header]) -> list[str]:

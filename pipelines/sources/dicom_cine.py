@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 CENTIMETRES, TISSUE = 3, 1  # Physical Units and Region Spatial Format of PS3.3, C.8.5.5
+MOTIONS = {"PositionerMotion": "gantry moves", "TableMotion": "table moves"}
 HOW = "state the seconds between two frames as source.frame_time"
 
 
@@ -41,7 +42,15 @@ def place_image(header: Header, frames: Sequence[Frame]) -> tuple[Grid, list[str
     unit = "px" if size_yx is None else "mm"
     height, width = size_yx or (1.0, 1.0)
     grid = Grid(ImagePlane(unit), (width, 0.0, 0.0, 0.0, height, 0.0), (rows, columns))
-    return grid, [note] if note else []
+    return grid, [one for one in (note, _motion(header)) if one]
+
+
+def _motion(header: Header) -> str:
+    """What is to be known of a gantry or a table that moves while the frames are taken (PS3.3, C.8.7.2, C.8.7.4)."""
+    moving = [text for keyword, text in MOTIONS.items() if header.get(keyword) == "DYNAMIC"]
+    if not moving:
+        return ""
+    return f"the {' and the '.join(moving)} during the run: a pixel shows other places of the patient from frame to frame"
 
 
 def pixel_size(content: Dataset, frame: Frame) -> tuple[tuple[float, float] | None, str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.privacy.csa import PLACES, csa_elements, csa_numbers
+from pipelines.privacy.kinds import kinds_of
 from pipelines.sources.dicom_files import NOT_READ, Header, Stored, frames_in, stored_in
 from pipelines.sources.dicom_private import b_value, kind_of_image
 
@@ -219,6 +220,7 @@ def _plain(of: Dataset, scaling: Dataset) -> Frame:
             ("b-value", b_value(of)),
             ("diffusion direction", _direction(of)),
             ("image type", (*_image_type(of)[2:], str(of.get("ComplexImageComponent") or ""), kind_of_image(of))),
+            *kinds_of(of),
         ),
     )
 
@@ -303,6 +305,7 @@ def _enhanced_frame(content: Dataset, common: Frame, group: Any, index: int) -> 
         ("b-value", number(diffusion, "DiffusionBValue")),
         ("diffusion direction", _direction(direction[0]) if direction else None),
         ("image type", (*_image_type(kind)[2:], str(kind.get("ComplexImageComponent") or ""))),
+        *kinds_of(group("CTReconstructionSequence")),
     )
     scaling = group("PixelValueTransformationSequence")
     return replace(

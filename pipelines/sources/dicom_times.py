@@ -16,6 +16,11 @@ from pipelines.sources.dicom_frames import Clues, Frame
 
 HALF_DAY, DAY = np.timedelta64(12, "h"), np.timedelta64(1, "D")
 SECOND = np.timedelta64(1, "s")
+NO_DAY_STATED = "times pass midnight, and no image states its own day: those after it are taken for the next day"
+NOT_ADVANCED = (
+    "times pass midnight, and the images state one day for all: by their numbers those after it are of the next day, and are "
+    "taken for it"
+)
 HOW = "state the seconds between two frames as source.frame_time"
 
 
@@ -57,7 +62,7 @@ def order_times(frames: Sequence[Frame], of_slice: np.ndarray, slices: int, fram
 
     Raises RequestError for several contrasts, duplicate slices, missing slices, and where no frame time is known.
     """
-    frames, over = _over_midnight(frames)
+    frames, over = _over_midnight(frames, of_slice)
     counts = np.bincount(of_slice, minlength=slices)
     if counts.max() == 1:
         moment = _least([frame.clues.acquired for frame in frames])
@@ -83,15 +88,16 @@ def order_times(frames: Sequence[Frame], of_slice: np.ndarray, slices: int, fram
     return replace(order, notes=(*order.notes, *over))
 
 
-def _over_midnight(frames: Sequence[Frame]) -> tuple[Sequence[Frame], tuple[str, ...]]:
-    """The frames, and what was concluded: times of day whose own day is not stated run on past midnight, to the next day.
+def _over_midnight(frames: Sequence[Frame], of_slice: np.ndarray) -> tuple[Sequence[Frame], tuple[str, ...]]:
+    """The frames, and what was concluded: times of day run on past midnight, to the next day.
 
-    Without it 00:00:01 would come 24 hours before 23:59:59. A gap of more than half a day among times of one day shows it.
+    Without it 00:00:01 would come 24 hours before 23:59:59. A gap of more than half a day among times of one day shows it. Where
+    the images state that day as their own, their numbers must show it too.
     """
     notes: tuple[str, ...] = ()
     for name in ("acquired", "content"):
         moments = [getattr(frame.clues, name) for frame in frames]
-        if any(one is None for one in moments) or any(_is_day_stated(frame.clues, name) for frame in frames):
+        if any(one is None for one in moments):
             continue
         in_order = np.unique(np.array(moments))
         gaps = np.diff(in_order)
@@ -99,9 +105,21 @@ def _over_midnight(frames: Sequence[Frame]) -> tuple[Sequence[Frame], tuple[str,
             continue
         last = in_order[int(gaps.argmax())]
         moved = [one + DAY if one <= last else one for one in moments]
+        is_stated = any(_is_day_stated(frame.clues, name) for frame in frames)
+        if is_stated and (_is_in_order(frames, of_slice, moments) or not _is_in_order(frames, of_slice, moved)):
+            continue
         frames = [replace(f, clues=replace(f.clues, **{name: at})) for f, at in zip(frames, moved, strict=True)]
-        notes = ("times pass midnight, and no image states its own day: those after it are taken for the next day",)
+        notes = (NOT_ADVANCED if is_stated else NO_DAY_STATED,)
     return frames, notes
+
+
+def _is_in_order(frames: Sequence[Frame], of_slice: np.ndarray, moments: Sequence[Any]) -> bool:
+    """Whether moments at each position rise with the temporal positions, or where these are not stated the instance numbers."""
+    for name in ("temporal", "instance"):
+        numbers = [getattr(frame.clues, name) for frame in frames]
+        if all(one is not None for one in numbers) and _tells_apart(numbers, of_slice):
+            return bool((_ranks(np.array(numbers), of_slice) == _ranks(np.array(moments), of_slice)).all())
+    return False
 
 
 def _is_day_stated(clues: Clues, name: str) -> bool:
@@ -203,12 +221,26 @@ def _times(
         if _rises(found):
             times_T = np.array(found, "datetime64[ns]")
             return (times_T if is_dated else UNKNOWN_ORIGIN + (times_T - times_T[0])), undated
-    repetition = frames[0].clues.repetition_s
+    repetition, why = frames[0].clues.repetition_s, _against_order(clues)
     if not repetition:
-        raise RequestError(f"no frame times: {clue.text} orders the {count} times, and no element says when they were; {HOW}")
-    why = f"frames are ordered by {clue.text}, and no element says when each was"
+        raise RequestError(f"no frame times: {clue.text} orders the {count} times, and {why}; {HOW}")
+    why = f"frames are ordered by {clue.text}, and {why}"
     taken = f"the repetition time, {repetition:g} s, is taken for their interval (else state source.frame_time)"
     return origin + _nanoseconds(repetition * np.arange(count)), (*undated, f"{why}: {taken}")
+
+
+def _against_order(clues: Sequence[Sequence[Clues]]) -> str:
+    """Why no element says when each of the times was: there is none, or it contradicts their order."""
+    names = {
+        "trigger_s": "trigger times", "reference_s": "frame reference times", "acquired": "acquisition times",
+        "content": "content times",
+    }  # fmt: skip
+    for name, text in names.items():
+        found = [_least([getattr(one, name) for one in of_time]) for of_time in clues]
+        if all(one is not None for one in found) and len(set(found)) > 1:
+            fallen = sum(not a < b for a, b in pairwise(found))
+            return f"the {text} contradict that order (they do not rise at {fallen} of {len(found) - 1} steps)"
+    return "no element says when each was"
 
 
 def _nanoseconds(seconds: np.ndarray) -> np.ndarray:

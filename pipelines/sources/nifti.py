@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,7 @@ from pipelines.sources.volumes import completed_band, require_grid, scene_of, st
 
 UNDATED = "no file states a date: times are seconds since the first frame"
 BLOCK = 1 << 22
+PACKED = b"\x1f\x8b"  # how gzip begins
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class NiftiSource:
     pattern: str = ""
     frame_time: float | None = None
     affine: AffineChoice = "auto"
+    left_out: tuple[SceneRefused, ...] = field(default=(), repr=False)  # files that are refused before this reads them
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -73,7 +76,7 @@ class NiftiSource:
             scene_of(t, moment, self.requested.name, [Asset(str(found.files[file]), "", volume)])
             for t, (moment, (file, volume)) in enumerate(zip(found.moments, found.places, strict=True))
         ]
-        return Listing(scenes, list(found.refused), [], list(found.notes))
+        return Listing(scenes, [*found.refused, *self.left_out], [], list(found.notes), is_of_place=False)
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None
@@ -106,6 +109,7 @@ class NiftiSource:
             raise RequestError("no such file or folder as source.path names")
         try:
             header = read_nifti_header(path, "the file", self.affine, self.frame_time)
+            _check_length(path, header, "the file")
         except SceneRefused as e:
             raise RequestError(f"the NIfTI file cannot be read, {e.reason}: {e.detail}") from e
         _check_b_values(self.path, header)
@@ -145,6 +149,7 @@ def _folder(source: NiftiSource) -> Volumes:
         label = f"file-{number:04d}"
         try:
             header = read_nifti_header(path, label, source.affine, source.frame_time)
+            _check_length(path, header, label)
             if header.frames > 1:
                 raise SceneRefused(label, "wrong-grid", f"it holds {header.frames} volumes; a folder's files hold one each")
             seen.append((path, moment, header))
@@ -214,6 +219,20 @@ def _in_order(files: Sequence[tuple[Path, np.datetime64]]) -> list[tuple[Path, n
 # ---------------------------------------------------------------- voxels
 
 
+def _check_length(path: Path, header: NiftiHeader, label: str) -> None:
+    """Raises SceneRefused(truncated, wrong-grid) for more or fewer bytes than the header describes.
+
+    The end of a packed file states its size (RFC 1952, ISIZE, modulo 2**32); one that states another is unpacked here.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == PACKED:
+            file.seek(-4, os.SEEK_END)
+            stated = int.from_bytes(file.read(4), "little")
+            if (stated - header.file_bytes) % 2**32 < header.volume_bytes:
+                return
+    _bytes_of(path, header, label)
+
+
 def _bytes_of(path: Path, header: NiftiHeader, label: str) -> np.ndarray:
     """The bytes of the unpacked file, uint8, mapped. Raises SceneRefused(truncated, unreadable)."""
     status = path.stat()
@@ -238,7 +257,7 @@ _unpacking = threading.Lock()
 def _mapped(path: Path, size: int, mtime_ns: int, expected: int) -> np.ndarray:
     """A file as bytes; a packed one is unpacked into a file without a name, once, to the end, where its checksum is compared."""
     with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
+        if file.read(2) != PACKED:
             return cast(np.ndarray, np.memmap(path, np.uint8, "r"))
     with tempfile.TemporaryFile() as unpacked:
         written = 0

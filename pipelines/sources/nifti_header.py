@@ -182,6 +182,18 @@ def _grid(header: Nifti1Header, shape_xyz: tuple[int, ...], label: str, choice: 
         raise SceneRefused(
             label, "wrong-grid", f"it states no position in the patient (sform and qform have the code 0); {remedy}"
         )
+    if choice != "auto" and len(known) == 2 and not _is_affine(known[other := "qform" if choice == "sform" else "sform"]):
+        notes.append(f"its {other} has the code {int(header[f'{other}_code'])} and is no affine: it is not used")
+        del known[other]
+    for name, matrix in known.items():
+        if not _is_affine(matrix):
+            others = [one for one, found in known.items() if _is_affine(found)]
+            remedy = (
+                f"set its code to 0, or source.affine: {others[0]}" if others else "write a right one with nibabel or fslorient"
+            )
+            kind = "holds zeros only" if not matrix[:3].any() else "is not invertible"
+            detail = f"its {name} has the code {int(header[f'{name}_code'])} and {kind}, so the header is damaged"
+            raise SceneRefused(label, "wrong-grid", f"{detail}: {remedy}")
     if len(known) == 2:
         voxels = _corner_difference(known["sform"], known["qform"], shape_xyz)
         if voxels > SAME_AFFINE and choice == "auto":
@@ -189,25 +201,27 @@ def _grid(header: Nifti1Header, shape_xyz: tuple[int, ...], label: str, choice: 
             raise SceneRefused(label, "wrong-grid", f"{detail}: say which counts, source.affine: sform or qform")
         if voxels > SAME_AFFINE:
             notes.append(f"sform and qform differ by up to {voxels:.3g} voxels: the {choice} counts, as the config says")
-    matrix = known.get(choice, known.get("sform", known.get("qform")))
-    assert matrix is not None
+    chosen = known.get(choice, known.get("sform", known.get("qform")))
+    assert chosen is not None
     unit = header.get_xyzt_units()[0]
     if unit not in MILLIMETRES:
         raise SceneRefused(label, "wrong-unit", "its unit of length is none of m, mm, micrometre")
     if unit not in ("mm", "unknown"):
         notes.append(f"lengths in {unit} are converted to mm")
-    rows = LPS_TO_RAS @ (matrix[:3] * MILLIMETRES[unit])
-    if not np.isfinite(rows).all() or abs(np.linalg.det(rows[:, :3])) < 1e-12:
-        raise SceneRefused(label, "wrong-grid", "its affine is not invertible; write a right one with nibabel or fslorient")
+    rows = LPS_TO_RAS @ (chosen[:3] * MILLIMETRES[unit])
     return Grid.from_centres(PatientFrame(), rows, shape_xyz[::-1]), notes
+
+
+def _is_affine(matrix: np.ndarray) -> bool:
+    """Whether a matrix is one of voxels of a size; zeros are none."""
+    return bool(np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) >= 1e-12)
 
 
 def _corner_difference(one: np.ndarray, other: np.ndarray, shape_xyz: tuple[int, ...]) -> float:
     """How far apart two affines put a corner, in the smallest voxel size of the first."""
     corners = np.array([(*ends, 1) for ends in itertools.product(*((0, size - 1) for size in shape_xyz))], float)
     apart = np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max()
-    size = float(np.linalg.norm(one[:3, :3], axis=0).min())
-    return float(apart / size) if size > 0 else np.inf
+    return float(apart / np.linalg.norm(one[:3, :3], axis=0).min())
 
 
 # ---------------------------------------------------------------- when it was

@@ -28,12 +28,13 @@ class Listing:
     refused: list[SceneRefused] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    is_of_place: bool = True  # False of frames of a patient or a clip, which are of no overpass
 
     def remarks(self) -> list[str]:
         """The notes, the number of unused files with the first of them, and dates that belong to one overpass."""
         shown = f"{', '.join(self.unused[:3])}{f' and {len(self.unused) - 3} more' if len(self.unused) > 3 else ''}"
         unused = [f"not used: {len(self.unused)} files, folders or variables: {shown}"] if self.unused else []
-        return [*self.notes, *unused, *seconds_apart(self.scenes)]
+        return [*self.notes, *unused, *(seconds_apart(self.scenes) if self.is_of_place else [])]
 
 
 class DecodesFiles:

@@ -110,7 +110,7 @@ class VideoSource(DecodesFiles):
             for number, at in enumerate(times_ns)
         ]
         unused = [one.name for one in clips_in(self.path) if one != clip.path] if self.path.is_dir() else []
-        return Listing(scenes, [], unused, notes)
+        return Listing(scenes, [], unused, notes, is_of_place=False)
 
     def read(
         self, scene: Scene, grid: Grid, names: tuple[str, ...], resampling: Resampling, rows: slice | None = None

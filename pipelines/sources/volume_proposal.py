@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.calendar import UNKNOWN_ORIGIN, elapsed_text, format_span, median_step_days
+from pipelines.calendar import UNKNOWN_ORIGIN, elapsed_text, format_span
 from pipelines.errors import RequestError
 from pipelines.scene import Band
 from pipelines.sources.dicom import DicomSource, list_series
@@ -21,6 +21,7 @@ from pipelines.sources.source import Listing
 FEWEST_TIMES = 4  # one step of context, one ahead: two to learn from, one each for validation and test
 BAND = Band("intensity")
 TITLES = {"dicom": "a DICOM series", "nifti": "NIfTI volumes"}
+NO_STEP_NS = 1_000_000_000  # between times that are not there
 SAMPLED = 200  # files that are looked at to know a folder by
 
 
@@ -32,7 +33,7 @@ def kind_of(path: Path) -> str:
 
 
 def propose_volumes(path: Path, name: str, task: str, kind: str, written_as: str) -> str:
-    """The text of a valid config; every guess has a comment. Raises RequestError where nothing can be read, or of fewer times."""
+    """The text of a valid config; every guess has a comment. Raises RequestError where nothing can be read."""
     if task != "forecast":
         raise RequestError(f"{path} holds volumes of a patient; `driftline init` proposes forecasts of them, not a {task} run")
     source: DicomSource | NiftiSource = NiftiSource(path, BAND)
@@ -42,11 +43,8 @@ def propose_volumes(path: Path, name: str, task: str, kind: str, written_as: str
         if len(others) > 1:
             chosen, source = _largest(source, len(others))
     listing = source.list_scenes()
-    if len(listing.scenes) < FEWEST_TIMES:
-        there = f"{len(listing.scenes)} time{'s' * (len(listing.scenes) != 1)} that can be read"
-        raise RequestError(
-            f"{path} holds {there}; a forecast needs at least {FEWEST_TIMES} (`driftline ingest` takes any number)"
-        )
+    if not listing.scenes:
+        raise RequestError(f"{path} holds no time that can be read: {listing.refused[0]}")
     return "\n".join(_lines(source, listing, name, kind, written_as, chosen, others)) + "\n"
 
 
@@ -72,12 +70,18 @@ def _lines(
     times = [scene.observed_utc for scene in listing.scenes]
     grid, count = source.native_grid(), len(times)
     shape, spacing = (" x ".join(f"{v:.5g}" for v in values) for values in (grid.shape, grid.spacing))
+    steps_ns = np.diff(np.array(times, "datetime64[ns]")).astype(np.int64)
+    step_ns = int(np.median(steps_ns)) if count > 1 else NO_STEP_NS
+    times += [times[-1] + np.timedelta64(step_ns * k, "ns") for k in range(1, FEWEST_TIMES - count + 1)]  # the config names them
     horizon = max(1, count // 10)
     context = max(1, min(10, int(0.3 * count)))
-    validation = min(max(context + horizon, int(0.6 * count)), count - 2 * horizon)
-    test = min(max(validation + horizon, int(0.8 * count)), count - horizon)
+    validation = min(max(context + horizon, int(0.6 * count)), len(times) - 2 * horizon)
+    test = min(max(validation + horizon, int(0.8 * count)), len(times) - horizon)
     ends = f"over {_since(times, count - 1)}"  # no dates: they identify
-    yield f"# Proposed from {TITLES[kind]}: {count} times, {ends}, {format_span(median_step_days(np.array(times)))} apart;"
+    known = f"{count} times, {ends}, {format_span(step_ns / 86_400e9)} apart;" if count > 1 else "1 time;"
+    yield f"# Proposed from {TITLES[kind]}: {known}"
+    if count < FEWEST_TIMES:
+        yield f"# `driftline ingest` takes any number of times; a forecast needs at least {FEWEST_TIMES}."
     noun = "voxels" if grid.is_volume else "pixels"
     yield f"# {shape} {noun} ({', '.join(grid.dims)}) of {spacing} {grid.unit}. Every value may be changed."
     yield from (f"# note: {note}" for note in listing.notes)

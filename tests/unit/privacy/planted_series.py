@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.privacy.kinds import KINDS
 from tests.unit.privacy.planted import Canaries, any_values, as_bytes, others_beside, plant_around, plant_everywhere
 from tests.unit.sources.made_dicom import classic, enhanced, volumes
 
@@ -31,7 +32,11 @@ def named_folder(root: Path, canaries: Canaries) -> Path:
 
 
 def classic_volumes(root: Path, canaries: Canaries) -> Path:
-    """Three times of four slices, an element of each tag in one file, among others that are refused."""
+    """Three times of four slices, an element of each tag in one file, among others that are refused.
+
+    Texts by which images of a series would differ in kind are in all files the same.
+    """
+    kinds: dict[str, object] = {}
     folder, patient, study = named_folder(root, canaries), canaries.text(), canaries.keep("19590101")
     for time, volume in enumerate(volumes(3)):
         for k, pixels in enumerate(volume):
@@ -40,6 +45,9 @@ def classic_volumes(root: Path, canaries: Canaries) -> Path:
                 plant_around(made, canaries)
                 if k == time == 0:
                     plant_everywhere(made, canaries, without=TOGETHER)
+                    kinds = {keyword: made.get(keyword) for keyword, _ in KINDS.values() if keyword in made}
+                for keyword, value in kinds.items():
+                    setattr(made, keyword, value)
             for keyword in UNREADABLE:
                 if keyword in made:
                     delattr(made, keyword)

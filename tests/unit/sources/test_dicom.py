@@ -1,5 +1,6 @@
 """DICOM series as volumes in time: geometry, time, values, and every refusal by its name."""
 
+import base64
 import gc
 import pickle
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from made_dicom import classic, dataset, enhanced, group, mosaic, save, volumes, write_series
+from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from pipelines.calendar import UNKNOWN_ORIGIN
@@ -228,7 +230,11 @@ def tilt(folder: Path) -> None:
 
 
 def copy_of(name: str) -> Callable[[Path], object]:
-    return lambda folder: shutil.copy(folder / name, folder / "copy.dcm")
+    def make(folder: Path) -> None:
+        shutil.copy(folder / name, folder / "copy.dcm")
+        change("copy.dcm", SOPInstanceUID="1.2.3.4.99")(folder)
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -439,8 +445,34 @@ def test_a_cine_without_frame_times_and_several_clips_are_refused(tmp_path: Path
         source.list_scenes()
     assert seconds(DicomSource(source.path, BAND, frame_time=0.5)) == [0, 0.5, 1, 1.5]
     shutil.copy(source.path, tmp_path / "other.dcm")
+    change("other.dcm", SOPInstanceUID="1.2.3.4.99")(tmp_path)
     with pytest.raises(RequestError, match="several clips: the series has 2 files"):
         DicomSource(tmp_path, BAND).list_scenes()
+
+
+HTJ2K = base64.b64decode(  # of (arange(48) * 37 - 500) as 8 rows and 6 columns of int16, by OpenJPH
+    "/0//UQApQAAAAAAGAAAACAAAAAAAAAAAAAAABgAAAAgAAAAAAAAAAAABjwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQkJCQkJCQiIiI"
+    "/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAFIAAf+TwAAlpgEHdAAAAMAAEsAAEoA4AYd0AOgCh3QAwAARwAATACtzAOabAINUAMAAKmAAFSBI"
+    "BEH+l+CLdQC6dXXAGMCMtgD/2Q=="
+)
+
+
+def test_high_throughput_jpeg_2000_is_read_exactly(tmp_path: Path) -> None:
+    expected = (np.arange(48).reshape(8, 6) * 37 - 500).astype("int16")
+    for k in range(3):
+        made = classic(expected, 3.0 * k, k)
+        made.PixelData, made.file_meta.TransferSyntaxUID = encapsulate([HTJ2K]), "1.2.840.10008.1.2.4.201"
+        made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
+        save(made, tmp_path / f"{k}.dcm")
+    source = DicomSource(tmp_path, BAND)
+    (scene,) = source.list_scenes().scenes
+    np.testing.assert_array_equal(source.read(scene, source.native_grid(), ("bold",), "nearest")[0], np.stack([expected] * 3))
+
+
+def test_a_gantry_that_moves_is_said(tmp_path: Path) -> None:
+    notes = cine(tmp_path, Modality="XA", PositionerMotion="DYNAMIC").list_scenes().notes
+    assert any(note.startswith("the gantry moves during the run") for note in notes)
+    assert not any("moves" in note for note in cine(tmp_path, PositionerMotion="STATIC").list_scenes().notes)
 
 
 def test_a_real_echo_is_grey_and_its_region_is_of_another_size() -> None:

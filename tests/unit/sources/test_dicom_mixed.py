@@ -1,5 +1,6 @@
 """Files that do not belong together, values that are not what they seem, frames that are no times: refused, converted, said."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from made_dicom import classic, dataset, enhanced, save, volumes, write_series
+from made_dicom import classic, dataset, enhanced, group, save, volumes, write_series
 from pydicom.dataelem import DataElement
 from pydicom.sequence import Sequence
 
 from pipelines.errors import RequestError
+from pipelines.privacy.folder import deidentify_folder
+from pipelines.privacy.keys import Key
+from pipelines.privacy.settings import PrivacySettings
 from pipelines.scene import Band
 from pipelines.sources.dicom import DicomSource
 
 BAND = Band("bold")
+SETTINGS = PrivacySettings(Key(bytes(range(32))))
 Edit = Callable[[pydicom.Dataset, int], object]
 
 
@@ -122,10 +127,91 @@ def test_times_without_a_day_run_on_past_midnight(tmp_path: Path, element: str) 
     assert any("times pass midnight" in note for note in listing.notes)
 
 
-def test_times_with_days_stay_as_they_are_stated(tmp_path: Path) -> None:
-    source = edited(tmp_path, of_time("AcquisitionTime", "235958", "000001"))
+@pytest.mark.parametrize(("instances", "is_next_day"), [((1, 2), True), ((2, 1), False), ((1, 1), False)])
+def test_a_stated_day_is_not_advanced_where_the_numbers_of_the_images_say_so(
+    tmp_path: Path, instances: tuple[int, int], is_next_day: bool
+) -> None:
+    def edit(made: pydicom.Dataset, t: int) -> None:
+        made.AcquisitionTime, made.InstanceNumber = ("235958", "000001")[t], instances[t]
+
+    source = edited(tmp_path, edit)
+    np.testing.assert_array_equal(read_all(source), volumes(times=2)[:: 1 if is_next_day else -1])
+    listing = source.list_scenes()
+    assert listing.scenes[1].observed_utc - listing.scenes[0].observed_utc == np.timedelta64(3 if is_next_day else 86397, "s")
+    assert any("of the next day" in note for note in listing.notes) == is_next_day
+
+
+def test_times_that_contradict_the_temporal_positions_are_said(tmp_path: Path) -> None:
+    def edit(made: pydicom.Dataset, t: int) -> None:
+        made.TemporalPositionIdentifier, made.RepetitionTime = 2 - t, 2000
+
+    source = edited(tmp_path, edit)
     np.testing.assert_array_equal(read_all(source), volumes(times=2)[::-1])
-    assert not any("midnight" in note for note in source.list_scenes().notes)
+    assert any("the acquisition times contradict that order" in note for note in source.list_scenes().notes)
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+@pytest.mark.parametrize(
+    ("element", "words"), [("ConvolutionKernel", "convolution kernel"), ("SeriesDescription", "series description")]
+)
+def test_reconstructions_are_told_apart_in_a_de_identified_copy_too(
+    tmp_path: Path, is_copied: bool, element: str, words: str
+) -> None:
+    folder = tmp_path / "in"
+    edited(folder, of_time(element, "CANARY-B30f", "CANARY-B70f"), StudyInstanceUID="1.2.3")
+    if is_copied:
+        for target in ("once", "twice"):
+            deidentify_folder(folder, tmp_path / target, SETTINGS)
+            folder = tmp_path / target
+        assert not any(b"CANARY" in path.read_bytes() for path in folder.rglob("*.dcm"))
+    with pytest.raises(RequestError, match=f"several contrasts: .* differ in {words} .2 values"):
+        DicomSource(folder, BAND).list_scenes()
+
+
+def test_frames_of_enhanced_ct_with_other_kernels_are_told_apart_in_a_copy(tmp_path: Path) -> None:
+    made = enhanced(volumes(times=2))
+    made.StudyInstanceUID = "1.2.3"
+    for n, one in enumerate(made.PerFrameFunctionalGroupsSequence):
+        one.CTReconstructionSequence = group(ConvolutionKernel="sharp" if n % 2 else "soft")
+    save(made, tmp_path / "in" / "one.dcm")
+    deidentify_folder(tmp_path / "in", tmp_path / "out", SETTINGS)
+    with pytest.raises(RequestError, match="differ in convolution kernel"):
+        DicomSource(tmp_path / "out", BAND).list_scenes()
+
+
+def test_files_of_one_uid_are_one_image_or_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, volumes(times=2))
+    shutil.copy(tmp_path / "1-0.dcm", tmp_path / "copy.dcm")
+    assert "1 further copy of a file not read" in DicomSource(tmp_path, BAND).list_scenes().notes
+    other = pydicom.dcmread(tmp_path / "copy.dcm")
+    other.PixelData = bytes(len(other.PixelData))
+    other.save_as(tmp_path / "copy.dcm")
+    with pytest.raises(RequestError, match=r"duplicate UIDs: files 1, 9 .* are not the same; keep the right one"):
+        DicomSource(tmp_path, BAND).list_scenes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_pixels", "message"),
+    [
+        ("66.4", True, r"a segmentation \(SEG\); `driftline track` reads it"),
+        ("481.2", True, r"a dose \(RTDOSE\); name the series"),
+        ("481.3", False, r"1 file: contours \(RTSTRUCT\): convert them to SEG"),
+        ("88.33", False, r"a report \(SR\): name the series"),
+        ("88.59", False, r"a selection of key objects \(KO\)"),
+        ("11.4", False, r"a presentation state \(PR\)"),
+    ],
+)
+def test_objects_that_are_no_images_are_refused_by_kind(tmp_path: Path, kind: str, has_pixels: bool, message: str) -> None:
+    made = dataset(volumes(times=1)[0], f"1.2.840.10008.5.1.4.1.1.{kind}")
+    if not has_pixels:
+        del made.PixelData, made.Rows, made.Columns
+    with pytest.raises(RequestError, match=message):
+        DicomSource(save(made, tmp_path / "one.dcm"), BAND).list_scenes()
+
+
+def test_times_of_a_patient_are_no_overpasses(tmp_path: Path) -> None:
+    source = edited(tmp_path, of_time("AcquisitionTime", "100000", "100002", "120000"), volumes())
+    assert source.list_scenes().remarks() == []
 
 
 @pytest.mark.parametrize(("rest", "is_image"), [(2 * 4, False), (3 * 10, True), (60, True), (3, False)])

@@ -9,7 +9,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import yaml
 
+from configs.tasks.forecast import ForecastRun
 from pipelines.calendar import UNKNOWN_ORIGIN
 from pipelines.cube.ingest import IngestSettings, ingest
 from pipelines.cube.store import open_cube
@@ -17,6 +19,7 @@ from pipelines.errors import RequestError, SceneRefused
 from pipelines.products.nifti import affine_ras, write_nifti
 from pipelines.scene import Band
 from pipelines.sources.nifti import NiftiSource
+from pipelines.sources.proposal import propose_run
 
 BAND = Band("bold")
 OBLIQUE = nibabel.affines.from_matvec(
@@ -111,6 +114,7 @@ def test_the_wrong_unit_of_a_well_known_file_is_refused_with_its_remedy() -> Non
     assert any("the header says 2000 sec" in note for note in source.list_scenes().notes)
 
 
+ZEROS = {f"srow_{axis}": [0, 0, 0, 0] for axis in "xyz"}
 TURNED = OBLIQUE @ np.diag([1, 1, 1.2, 1])
 
 
@@ -121,6 +125,10 @@ TURNED = OBLIQUE @ np.diag([1, 1, 1.2, 1])
         ({"sform_code": 0, "qform_code": 0}, "states no position in the patient"),
         ({"srow_z": TURNED[2], "qform_code": 1}, "contradict each other by up to .*source.affine: sform or qform"),
         ({"srow_x": [0, 0, 0, 0], "qform_code": 0}, "not invertible"),
+        (
+            {**ZEROS, "qform_code": 1},
+            "its sform has the code [12] and holds zeros only, .* set its code to 0, or .*affine: qform",
+        ),
         ({"srow_x": [np.nan, 0, 0, 0], "qform_code": 0}, "not invertible"),
         ({"dim": [4, 3, 4, 2, 900, 1, 1, 1]}, "truncated: the file has 448 bytes, its header describes"),
         ({"dim": [2, 3, 4, 1, 1, 1, 1, 1]}, r"has the dimensions \[3, 4\]"),
@@ -145,6 +153,26 @@ def test_the_config_chooses_between_two_affines(tmp_path: Path) -> None:
         assert any(f"the {choice} counts" in note for note in source.list_scenes().notes)
 
 
+@pytest.mark.parametrize(("fields", "is_said"), [({"sform_code": 0}, False), ({}, True)])
+def test_a_zero_sform_leaves_the_qform(tmp_path: Path, fields: dict[str, int], is_said: bool) -> None:
+    path = write(tmp_path / "a.nii", values(3, 4, 2), qform_code=1, **ZEROS, **fields)
+    source = NiftiSource(path, BAND, affine="qform")
+    np.testing.assert_allclose(affine_ras(source.native_grid()), nibabel.load(path).header.get_qform(), atol=1e-9)
+    assert any("its sform has the code" in note for note in source.list_scenes().notes) == is_said
+
+
+def test_a_truncated_packed_file_is_found_when_it_is_listed(tmp_path: Path) -> None:
+    packed = [
+        gzip.compress(write(tmp_path / "a.nii", values(30, 4, 2, 2)).read_bytes()[part])
+        for part in (slice(200), slice(200, None))
+    ]
+    (tmp_path / "a.nii.gz").write_bytes(b"".join(packed))  # in two members, of which only the last states its size
+    assert len(NiftiSource(tmp_path / "a.nii.gz", BAND).list_scenes().scenes) == 2
+    (tmp_path / "a.nii.gz").write_bytes(b"".join(packed)[:-20])
+    with pytest.raises(RequestError, match="cannot be read, truncated: the file cannot be unpacked"):
+        NiftiSource(tmp_path / "a.nii.gz", BAND).list_scenes()
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_no_truncation_is_accepted(tmp_path: Path, suffix: str) -> None:
     whole = write(tmp_path / f"a{suffix}", np.random.default_rng(0).integers(0, 999, (6, 5, 4, 2)).astype("int16")).read_bytes()
@@ -161,7 +189,7 @@ def test_more_volumes_than_the_header_states_are_refused(tmp_path: Path, suffix:
     shorter = content[:48] + b"\2" + content[49:]  # dim[4] = 2
     path = tmp_path / f"b{suffix}"
     path.write_bytes(gzip.compress(shorter) if suffix == ".nii.gz" else shorter)
-    with pytest.raises(SceneRefused, match="more volumes than the 2"):
+    with pytest.raises(RequestError, match="more volumes than the 2"):
         read_all(NiftiSource(path, BAND))
 
 
@@ -214,6 +242,13 @@ def test_visits_of_real_patients_have_grids_of_their_own(shared_data: Callable[[
 
 
 # ---------------------------------------------------------------- and out again
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_few_times_are_proposed_for_ingest(tmp_path: Path, times: int) -> None:
+    text = propose_run(write(tmp_path / "a.nii", values(8, 8, 4, times)), "few", "forecast")
+    assert "`driftline ingest` takes any number of times; a forecast needs at least 4" in text
+    ForecastRun.model_validate(yaml.safe_load(text))
 
 
 def test_a_volume_leaves_with_the_affine_units_and_values_with_which_it_came(tmp_path: Path) -> None:
