@@ -18,6 +18,8 @@ A message says what was expected, what was found, where (file, scene, date, key)
 
 from dataclasses import dataclass
 
+MOST_DETAIL = 2000  # characters
+
 
 class DriftlineError(Exception):
     """Root of the tree. Catch it at the outermost level to show a message instead of a traceback."""
@@ -69,10 +71,13 @@ DAMAGED = {"unreadable", "truncated", "driver"}  # the file cannot be read: a cu
 class SceneRefused(DriftlineError):
     """A scene that must not be written to the cube. `reason` is a short stable code, `detail` the explanation.
 
-    The codes, and what they mean, are in `pipelines.refusals` and docs/validation.md.
+    The codes, and what they mean, are in `pipelines.refusals` and docs/validation.md. A detail that quotes a long text of a file
+    is shortened in its middle.
     """
 
     def __init__(self, scene_id: str, reason: str, detail: str):
+        if len(detail) > MOST_DETAIL:
+            detail = f"{detail[: MOST_DETAIL // 2]} ... {detail[-MOST_DETAIL // 2 :]}"
         self.scene_id, self.reason, self.detail = scene_id, reason, detail
         super().__init__(f"{scene_id}: {reason}: {detail}")
 

@@ -53,7 +53,7 @@ def cf_times(data: h5py.Dataset, label: str) -> CfTimes:
     if (zone := ZONE.search(start)) and zone[1].upper() not in UTC:
         detail = f"{data.name!r} has the units {units!r}; the offset of {zone[1]} is not clear: write it as +hh:mm, or UTC"
         raise SceneRefused(label, "no-date", detail)
-    year = re.match(r"\d+", start)
+    year = re.match(r"\d{1,9}", start)
     is_early = year is not None and int(year[0]) < GREGORIAN_SINCE
     is_plain = calendar in (*STANDARD, "proleptic_gregorian") and unit.lower() not in MONTHS
     try:

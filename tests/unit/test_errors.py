@@ -23,6 +23,13 @@ def test_a_refusal_can_be_pickled():
     assert (again.scene_id, again.reason, again.detail) == (error.scene_id, error.reason, error.detail)
 
 
+def test_a_refusal_quotes_no_endless_text():
+    error = SceneRefused("s2", "no-date", f"the units {'2' * 60_000!r} cannot be read; expected days since a date")
+    assert len(str(error)) < 2100
+    assert "the units '222" in error.detail
+    assert error.detail.endswith("expected days since a date")
+
+
 @pytest.mark.parametrize("kind", [RequestError, StateError, SceneRefused])
 def test_one_root(kind: type):
     assert issubclass(kind, DriftlineError)

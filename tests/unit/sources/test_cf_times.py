@@ -74,7 +74,8 @@ def test_packed_times_of_another_calendar(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("units", "calendar"), [("days", ""), ("days since 2020-01-01", "none"), ("moons since 2020-01-01", "noleap")]
+    ("units", "calendar"),
+    [("days", ""), ("days since 2020-01-01", "none"), ("moons since 2020-01-01", "noleap"), (f"days since {'2' * 5000}", "")],
 )
 def test_units_and_calendars_that_nothing_is_known_of_are_refused(tmp_path, units, calendar):
     with pytest.raises(SceneRefused, match=r"no-date.*expected"):
