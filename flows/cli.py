@@ -142,11 +142,12 @@ def evaluate(
     json_: AsJson = False,
 ) -> int | None:  # fmt: skip
     """Evaluate the model and its baselines: a forecast on held-out blocks and dates, labelled change on held-out sites,
-    monitoring on simulated breaks of known size and date.
+    monitoring on simulated breaks of known size and date. --model scores one that was trained before.
 
     \b
     Examples:
       driftline evaluate my-run.yaml
+      driftline evaluate other-place.yaml --model runs/my-run
       driftline evaluate my-run.yaml --json | jq .verdict
     """
     return verbs.stage("evaluate", config, with_model(overrides, model, model_as_is), dry_run, json_)

@@ -50,11 +50,12 @@ def stages_of(task: Task, verb: str) -> tuple[str, ...]:
 
 
 def stages_needed(task: Task, context: Invocation, verb: str) -> tuple[str, ...]:
-    """As `stages_of`; `predict` with a model that was trained before needs no call of another verb first."""
+    """As `stages_of`; `evaluate` and `predict` with a model that was trained before need no call of another verb first."""
     stages = stages_of(task, verb)
-    if verb == "predict" and used_by(context.run) is not None:
+    if verb in ("evaluate", "predict") and used_by(context.run) is not None:
         is_there = finished(context.folder, "ingest") is not None
-        return tuple(stage for stage in task.stages if stage != "ingest" or not is_there)
+        until = task.stages.index(stages[-1]) + 1
+        return tuple(stage for stage in task.stages[:until] if stage != "ingest" or not is_there)
     return stages
 
 
