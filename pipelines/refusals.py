@@ -73,6 +73,9 @@ REASONS = {
     "mask-outside": Reason("a rectangle of privacy.masks ends outside of the image", "correct it, or give it a modality"),
     "no-ocr": Reason("text was to be looked for, and cannot be", "install tesseract, or take privacy.ocr out"),
     "no-preamble": Reason("a DICOM data set that is no file", "write it anew, for example with `dcmconv IN OUT` of dcmtk"),
+    "several-patients": Reason(
+        "the files of a series are of several patients, or their names do not say of whom", "name a folder of one patient"
+    ),
     "unexpected": Reason("de-identification does not know what to do with the file", "write it anew, or report it"),
     "checksum": Reason("a file is not in the list of checksums, or not as the list says", "fetch it again; complete the list"),
 }

@@ -183,7 +183,7 @@ def _disputed(file_id: str, count: int) -> PrivacyRefusal:
         "keep the right one, and move the others elsewhere (`driftline deidentify FOLDER --audit --names` shows which they are)"
     )
     detail = f"{count} files have one SOP Instance UID and are not the same: {remedy}"
-    return PrivacyRefusal(file_id, DUPLICATE, detail)
+    return PrivacyRefusal(file_id, "duplicate-uid", detail)
 
 
 class _Copying:
