@@ -29,7 +29,7 @@ class ClassifyTraining(SequenceTraining):
     draw: Literal["samples", "classes"] = Field(
         "samples", description="an epoch shows all samples, or equally many of each class"
     )
-    label_smoothing: Fraction = Field(0.0, description="share of a label that goes to all classes alike")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label that goes to all classes alike")
 
 
 class ClassifyEvaluation(AuditedEvaluation):
