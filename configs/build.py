@@ -93,7 +93,7 @@ def build_source(run: CubeRun, path: Path | None = None, left_out: tuple[SceneRe
             from pipelines.sources.image_folder import ImageFolderSource
 
             frames = build_image_request(source)
-            return ImageFolderSource(path, frames, source.pattern, source.frame_time, source.times or "")
+            return ImageFolderSource(path, frames, source.pattern, source.frame_time, source.times or "", left_out)
 
 
 def build_image_request(source: sources.PictureDefaults) -> ImageRequest:

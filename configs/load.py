@@ -130,7 +130,7 @@ def _read_text(path: Path) -> str:
 
 def _apply_override(document: Document, override: str) -> None:
     name, equals, text = override.partition("=")
-    is_name = name.startswith("source.") and name.removeprefix("source.") in NAMES_OF_FILES
+    is_name = name in ("labels.path", *(f"source.{key}" for key in NAMES_OF_FILES))
     position = f"--set {name}" if is_name else f"--set {override}"  # it may name a patient, and messages are logged
     key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
     if not equals or not all(str(part) for part in key):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from pipelines.progress import Progress
 
 if TYPE_CHECKING:
     from configs.run import CubeRun, Run
+    from configs.sequences import SampleRun
     from configs.tasks import AnyRun
     from configs.tasks.pair import PairRun
     from pipelines.privacy.folder import Manifest
@@ -29,8 +30,12 @@ COPIED: dict[str, dict[str, object]] = {  # kinds that are read from a copy; wha
     "dicom": {},
     "nifti": {"pattern": None},
     "video": {"clip": "", "stream": None},
+    "images": {},
+    "files": {"pattern": "*"},
 }
+UNSTATED = ("video", "images")  # kinds that may show anything: without a section `privacy` only metadata and names go
 METADATA_ALONE = "read from a copy without metadata; nobody has stated whether the pictures show text"
+AS_THEY_ARE = "read as they are, with their names: nobody has stated whether they are of patients"
 NAMES_OF_FILES = ("path", "clip", "pattern", "times", "mask_file", "series")  # keys of a source that may name a patient
 COPY = "deidentified"  # folder of the de-identified copy in that of a run
 Bounds = tuple[int, int]
@@ -69,7 +74,13 @@ class PrivacyConfig(Strict):
     def check(self, sections: Sections) -> Iterator[Finding]:
         if getattr(sections.get("source"), "kind", None) in OF_PLACES:
             yield Finding(("privacy",), "is for images of patients, and the source has images of places", "take it out")
-        yield from self._check_frames(sections)
+        if getattr(sections.get("source"), "kind", None) in OF_NOBODY:
+            yield Finding(("privacy",), "is for images of patients, and the samples show none", "take it out")
+        source = sections.get("source")
+        is_of_frames = getattr(source, "kind", None) in (*UNSTATED, "files")
+        if self.deidentify and is_of_frames and getattr(source, "start", None) is not None:
+            problem = "would keep the date of the scan, and the images are de-identified"
+            yield Finding(("source", "start"), problem, "take it out: times then count from the first frame")
         if not self.deidentify and not (self.reason or "").strip():
             remedy = "state why nothing in them identifies anybody: reason: ..."
             yield Finding(("privacy", "deidentify"), "the originals may only be read with a reason", remedy)
@@ -84,19 +95,6 @@ class PrivacyConfig(Strict):
                 if not 0 <= first < after:
                     remedy = f"the first of the {name}, then the one after the last: [0, 40]"
                     yield Finding(("privacy", "masks", index, name), f"{[first, after]} holds no pixel", remedy)
-
-    def _check_frames(self, sections: Sections) -> Iterator[Finding]:
-        """Of clips and pictures: what would stay although the section says that they are of a patient."""
-        source = sections.get("source")
-        kind = getattr(source, "kind", None)
-        if not self.deidentify or kind not in ("video", "images"):
-            return
-        if kind == "images":
-            remedy = "write them as a video or as DICOM files, or state `deidentify: false` and a reason"
-            yield Finding(("privacy",), "pictures are not de-identified: their names and texts stay", remedy)
-        if getattr(source, "start", None) is not None:
-            problem = "would keep the date of the scan, and the images are de-identified"
-            yield Finding(("source", "start"), problem, "take it out: times then count from the first frame")
 
 
 def build_privacy(config: PrivacyConfig, *, makes_key: bool = True) -> PrivacySettings | None:
@@ -122,10 +120,14 @@ def path_to_read(
     copy: Path,
     progress: Progress | None = None,
     kinds: KindsOf | None = None,
+    *,
+    only: Collection[Path] | None = None,
 ) -> tuple[Path, Manifest | None]:
     """(the path that a reader may open, what was done): the de-identified copy, which is brought up to date first.
 
-    kinds: of NIfTI and video files (see `kinds_to_copy`); None: DICOM. The original only where the config says so, with a reason.
+    kinds: of NIfTI files, videos, pictures; None: DICOM. only: these files below `source`, DICOM among them. The original only
+    where the config says so, with a reason.
+
     Raises RequestError, with the reasons, if no image could be passed on, and what `deidentify_folder` raises.
     """
     from pipelines.privacy.folder import deidentify_folder
@@ -136,8 +138,9 @@ def path_to_read(
     if settings is None:
         return source, None
     manifest = deidentify_folder(
-        source, copy, settings, progress, kinds or none_other, run=deidentify_in_workers, with_dicom=kinds is None
-    )
+        source, copy, settings, progress, kinds or none_other, run=deidentify_in_workers,
+        with_dicom=kinds is None or only is not None, only=only,
+    )  # fmt: skip
     if not (manifest.copied or manifest.unchanged):
         reasons = Counter(f"{one.reason}: {one.detail}" for one in manifest.refused)
         listed = "".join(f"\n  {count} x {reason}" for reason, count in reasons.most_common())
@@ -146,27 +149,15 @@ def path_to_read(
     return copy, manifest
 
 
-def settings_of(run: CubeRun) -> PrivacyConfig:
-    """The section `privacy`, or what counts without one: of videos, which may show anything, only the metadata go."""
-    return run.privacy or PrivacyConfig(burned_in="checked" if run.source.kind == "video" else "quarantine")
+def settings_of(run: CubeRun | SampleRun) -> PrivacyConfig:
+    """The section `privacy`, or what counts without one: of videos and pictures only the metadata go."""
+    return run.privacy or PrivacyConfig(burned_in="checked" if run.source.kind in UNSTATED else "quarantine")
 
 
-def original_of(run: CubeRun) -> tuple[Path, KindsOf | None]:
-    """(what is copied: of videos the one clip; what `path_to_read` needs to know of it). Raises RequestError, MissingInput."""
-    from configs.sources import DicomSource, NiftiSource, VideoSource
-    from pipelines.sources.deidentifying import kinds_of
-
-    match run.source:
-        case NiftiSource() as source:
-            return Path(source.path), kinds_of(["nifti"], pattern=source.pattern or "", is_series=True)
-        case VideoSource() as source:
-            from pipelines.sources.video import choose_clip
-
-            clip = choose_clip(Path(source.path), source.clip, shows_names=run.privacy is None)
-            return clip, kinds_of(["video"], stream=source.stream)
-        case DicomSource() as source:
-            return Path(source.path), None
-    raise RequestError(f"source.kind: {run.source.kind} is not read from a copy")
+def is_copied(run: AnyRun | Run) -> bool:
+    """Whether the run reads a copy of its images. Samples of files that nobody has called a patient's are read as they are."""
+    kind, privacy = getattr(getattr(run, "source", None), "kind", None), getattr(run, "privacy", None)
+    return kind in COPIED and (privacy or PrivacyConfig()).deidentify and (kind != "files" or privacy is not None)
 
 
 def copy_of(run: AnyRun | Run) -> Path:
@@ -181,16 +172,22 @@ def privacy_of(run: AnyRun | Run) -> str:
         return ""
     if privacy is not None and not privacy.deidentify:
         return f"not de-identified: {privacy.reason}"
-    if source.kind in ("images", "files"):
-        return "not de-identified: the files are read as they are"
-    return METADATA_ALONE if source.kind == "video" and privacy is None else "read from a de-identified copy"
+    if source.kind == "files" and privacy is None:
+        return AS_THEY_ARE
+    return METADATA_ALONE if source.kind in UNSTATED and privacy is None else "read from a de-identified copy"
 
 
 def without_originals(run: OfRun) -> OfRun:
     """The run as its files state it: reading the de-identified copy, since names of folders and files may name a patient."""
-    privacy = getattr(run, "privacy", None) or PrivacyConfig()
-    kind = getattr(getattr(run, "source", None), "kind", None)
-    if kind not in COPIED or not privacy.deidentify:
+    from pipelines.privacy.other_kinds import DATED, LABELS, NUMBERED, TIMES
+
+    if not is_copied(run):
         return run
-    source = run.source.model_copy(update={"path": str(copy_of(run)), **COPIED[kind]})  # type: ignore[union-attr]
-    return cast("OfRun", run.model_copy(update={"source": source}))
+    source, labels, copy = cast("Any", run).source, getattr(run, "labels", None), copy_of(run)
+    own = dict(COPIED[source.kind])
+    if source.kind == "images":
+        own |= {"pattern": NUMBERED if "{frame}" in source.pattern else DATED, "times": TIMES if source.times else None}
+    changed: dict[str, object] = {"source": source.model_copy(update={"path": str(copy), **own})}
+    if source.kind == "files" and labels is not None:
+        changed["labels"] = labels.model_copy(update={"kind": "table", "path": str(copy / LABELS)})
+    return cast("OfRun", run.model_copy(update=changed))

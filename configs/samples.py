@@ -57,21 +57,30 @@ class AnswersConfig(Strict):
             yield Finding(("source", "answer"), "boxes are no labels", "another answer, or task: detect")
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
-        if self.path is not None:
+        if self.path is not None and not Path(self.path).is_file() and schema.is_of_patients(sections):
+            yield Finding(
+                ("labels", "path"), "there is no such file", "check the path (not repeated here: it may name a patient)"
+            )
+        elif self.path is not None:
             yield from missing_file(("labels", "path"), Path(self.path))
 
 
 class SampleFilesSource(PictureDefaults):
-    """Every video, NIfTI file or picture below `path`, or every folder of pictures, is a sample. Videos need driftline[video]."""
+    """Every video, NIfTI or DICOM file or picture below `path`, or every folder of pictures or of a DICOM series, is a sample.
+
+    Videos need driftline[video], DICOM and NIfTI files driftline[medical] and a section `privacy`.
+    """
 
     kind: Literal["files"]
     path: InputPath = Field(description="the folder; files in folders below it count too")
     pattern: str = Field("*", description="samples whose path or name fits it (shell pattern), e.g. *.avi")
-    unit: Literal["file", "folder"] = Field("file", description="what a sample is; of folders the pictures are its frames")
+    unit: Literal["file", "folder"] = Field(
+        "file", description="what a sample is; of folders the pictures are its frames, or their DICOM series"
+    )
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check_files(sections)
-        yield from schema.missing_folder(Path(self.path))
+        yield from schema.missing_images(Path(self.path), sections)
 
 
 class IdxSource(SourceDefaults):

@@ -176,6 +176,16 @@ def missing_folder(path: Path) -> Iterator[Finding]:
         yield Finding(("source", "path"), problem, _path_remedy(path))
 
 
+def missing_images(path: Path, sections: Sections) -> Iterator[Finding]:
+    """A finding if the folder of images is not there; without its name where a section says that they are of a patient."""
+    yield from missing_original(path) if is_of_patients(sections) else missing_folder(path)
+
+
+def is_of_patients(sections: Sections) -> bool:
+    """Whether a section `privacy` says that the images are of patients, and de-identified."""
+    return bool(getattr(sections.get("privacy"), "deidentify", False))
+
+
 def _readable(path: Path) -> str:
     """The path as it is written in the config, or absolute where it leads out of the working folder."""
     return str(path.resolve() if ".." in path.parts else path)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from configs.cube_windows import WindowsSource
 from configs.networks import Channels
+from configs.privacy import PrivacyConfig
 from configs.run import ModelConfig, Run, TrainingDefaults
 from configs.samples import FramesConfig, SampleAugmentConfig, SampleLabels, SampleSplitConfig, SamplesSource
 from configs.schema import Finding, Sections, Strict
@@ -127,6 +128,12 @@ class SampleRun(Run):
     model: SampleModelConfig
     training: SequenceTraining = SequenceTraining()
     prediction: Strict
+    privacy: PrivacyConfig | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # runs on what is not of patients do not depend on it
+        description="of files of patients: samples and groups then have keyed names; default: files are read as they are, and "
+        "DICOM and NIfTI files are refused",
+    )
 
 
 # ---------------------------------------------------------------- objects

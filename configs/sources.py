@@ -304,7 +304,7 @@ class PicturesSource(PictureDefaults):
 
     def check_files(self, sections: Sections) -> Iterator[Finding]:
         yield from super().check_files(sections)
-        yield from schema.missing_folder(Path(self.path))
+        yield from schema.missing_images(Path(self.path), sections)
 
 
 Source = Annotated[

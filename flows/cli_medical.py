@@ -29,7 +29,8 @@ MOST_FILES = 5
 
 def deidentify(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="the folder of DICOM, NIfTI and video files; folders in it count too")
+        Path,
+        typer.Argument(metavar="FOLDER", help="the folder of DICOM, NIfTI, video files, pictures; folders in it count too"),
     ],
     target: Annotated[Path | None, typer.Argument(metavar="[TARGET]", help="the folder of the copy; not with --audit")] = None,
     audit: Annotated[bool, typer.Option("--audit", help="only report what would be done; writes nothing")] = False,
@@ -51,8 +52,8 @@ def deidentify(
     """Write a de-identified copy of a folder of images, or audit the folder. Exit code 3 if a file is refused.
 
     Headers of DICOM files follow the Basic Application Level Confidentiality Profile with modified dates; of NIfTI and video
-    files nothing but images, position and times passes. Images that may show text are kept back until a --mask covers it or
-    --checked says that there is none.
+    files and pictures nothing but images, position, times and order passes. Images that may show text are kept back until a
+    --mask covers it or --checked says that there is none.
 
     \b
     Examples:
@@ -158,17 +159,18 @@ def summary_lines(manifest: Manifest, target: Path | None, *, shows_names: bool)
 
 
 def reidentify(
-    pseudonyms: Annotated[list[str], typer.Argument(metavar="PSEUDONYM...", help="patient IDs of a de-identified copy")],
+    pseudonyms: Annotated[list[str], typer.Argument(metavar="PSEUDONYM...", help="patient IDs, samples or groups of a copy")],
     ids: Annotated[
         Path,
         typer.Option(
-            metavar="FILE", help="text file with the original patient IDs, one a line (study UIDs where there was none)"
+            metavar="FILE",
+            help="text file: patient IDs (study UIDs where there was none), paths of files or folders, groups",
         ),
     ],
     key: KeyFile = None,
     json_: AsJson = False,
 ) -> int | None:
-    """Name the patients behind pseudonyms: needs the key that the copy was made with, and the list of original IDs.
+    """Name what is behind pseudonyms and keyed names: needs the key that the copy was made with, and a list of originals.
 
     \b
     Examples:
@@ -182,7 +184,7 @@ def reidentify(
         originals = [line.strip() for line in ids.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except OSError as e:
         raise MissingInput(f"cannot read {ids}: {e.strerror}") from e
-    found = {secret.pseudonym(one): one for one in originals}
-    lines = [f"{name}  {found.get(name, '(none of the IDs, or another key)')}" for name in pseudonyms]
-    show({"patients": {name: found.get(name) for name in pseudonyms}}, lines, json_)
-    return DONE if all(name in found for name in pseudonyms) else SOME_REFUSED
+    found = {name: secret.original_of(name, originals) for name in pseudonyms}
+    lines = [f"{name}  {one or '(none of the IDs, or another key)'}" for name, one in found.items()]
+    show({"patients": found}, lines, json_)
+    return DONE if all(found.values()) else SOME_REFUSED

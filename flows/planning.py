@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import build
+from configs.originals import frames_of
 from configs.privacy import PrivacyConfig, copy_of
 from configs.run import CubeConfig, CubeRun
 from configs.tasks import AnyRun
@@ -145,11 +146,17 @@ def preview_ingest(run: CubeRun, folder: RunFolder) -> tuple[Preview, list[str]]
     from pipelines.cube.comparison import preview
 
     settings = build.build_ingest_settings(run, folder.refused)
-    is_original = run.source.kind == "dicom" and Path(run.source.path).resolve() != copy_of(run).resolve()
+    is_original = run.source.kind in ("dicom", "images") and Path(run.source.path).resolve() != copy_of(run).resolve()
     is_copied = is_original and (run.privacy or PrivacyConfig()).deidentify
+    hides_names = is_copied and run.source.kind == "images" and run.privacy is not None
+    if hides_names:
+        frames_of(run)  # raises without a name
     uri = None if is_copied else folder.cube_uri
     found = preview(build.build_source(run), build.build_quality_mask(run), uri, build.build_grid(run), settings)
-    notes = [*build.grid_notes(run), *found.notes]
+    notes = [
+        *build.grid_notes(run),
+        *(["notes on the pictures are given when they are de-identified"] if hides_names else found.notes),
+    ]
     if is_copied and finished(folder, "ingest"):
         notes.append("the images are de-identified first: which of them the cube has already is known when that is done")
     if settings.policy.checksums is not None:
@@ -161,7 +168,10 @@ def preview_ingest(run: CubeRun, folder: RunFolder) -> tuple[Preview, list[str]]
         notes.append(f"in the cube, and would be dropped since they are refused now: {_names(found.dropped)}")
     reasons = Counter(error.reason for error in found.refused)
     first = {error.reason: error for error in reversed(found.refused)}
-    notes += [f"{counted(count, 'scene')} would be refused; the first: {first[reason]}" for reason, count in reasons.items()]
+    notes += [
+        f"{counted(count, 'scene')} would be refused{f', {reason}' if hides_names else f'; the first: {first[reason]}'}"
+        for reason, count in reasons.items()
+    ]
     if found.remembered:
         notes.append(
             f"{found.remembered} of these were refused before and have not changed: only --retry-refused reads them again"

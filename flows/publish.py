@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.load import config_hash, write_resolved
-from configs.privacy import METADATA_ALONE, privacy_of
+from configs.privacy import AS_THEY_ARE, METADATA_ALONE, privacy_of
 from flows import code, trained
 from flows.folder import RunFolder, code_version, fingerprints, finished, first_altered, readable, require
 from flows.steps import read_records, stage_costs
@@ -325,8 +325,8 @@ def altered_notes(folder: RunFolder, predicted: Record) -> list[str]:
 
 def privacy_notes(statement: str) -> list[str]:
     """A line on images of patients: that they were read as they are, or that their dates are not the true ones."""
-    if statement == METADATA_ALONE:
-        return [f"The clip was {statement}."]
+    if statement in (METADATA_ALONE, AS_THEY_ARE):
+        return [f"The images were {statement}."]
     moved = "; if they have dates, all are moved by the same number of days" if not statement.startswith("not ") else ""
     return [f"The images of patients were {statement}{moved}."] if statement else []
 

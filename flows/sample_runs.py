@@ -7,8 +7,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from configs import samples as config_samples
+from flows.copies import format_refusals, samples_at_hand, samples_to_copy, samples_to_read
 from flows.folder import RunFolder, finished, require
-from flows.task import Invocation, Record, TrainedTask, format_refusals
+from flows.task import Invocation, Record, TrainedTask
+from pipelines.errors import RequestError
 from pipelines.wording import counted
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from flows.planning import Extent, PlannedStep
     from models.sequence_model import SequenceModel
-    from pipelines.samples.sample_store import SampleTable
+    from pipelines.samples.sample_store import SampleLayout, SampleTable
     from pipelines.samples.sample_windows import SampleArrays
 
 TRAIN_FLOP_S = 8e9  # small networks, forward and backward, two cores
@@ -49,12 +51,13 @@ def ingest_run_samples(context: Invocation) -> Record:
     from pipelines.samples.sample_ingest import SampleIngest, ingest_samples
 
     run, folder = context.run, context.folder
-    source = config_samples.build_sample_source(run.source, run.labels, run.frames)
+    source, cleaned = samples_to_read(run, context.steps)
     settings = SampleIngest(config_samples.build_frames(run.frames), run.cube.memory_mb, refused_json=folder.refused)
     report = context.steps.do(
         "ingest", "write samples into the store", partial(ingest_samples, source, folder.cube_uri, settings)
     )
     cut_from = {"cut_from": source.snapshot} if isinstance(source, CubeWindows) else {}
+    notes = [*cleaned, *report.notes]
     return {
         "snapshot": report.snapshot,
         **cut_from,
@@ -65,8 +68,8 @@ def ingest_run_samples(context: Invocation) -> Record:
         "missing": list(report.gone),
         "refused": [{"scene_id": e.scene_id, "reason": e.reason, "detail": e.detail} for e in report.refused],
         "message": report.message,
-        "notes": list(report.notes),
-        "lines": (*(f"  note: {note}" for note in report.notes), *format_refusals(report.refused, folder.refused)),
+        "notes": notes,
+        "lines": (*(f"  note: {note}" for note in notes), *format_refusals(report.refused, folder.refused)),
         "is_new": report.is_new,
     }
 
@@ -92,19 +95,38 @@ def save_model(task: TrainedTask, context: Invocation, model: SequenceModel, sna
     return str(SEQUENCE_MODEL.save(model, context.folder.model, {**described, **about}))
 
 
+def preview_samples(run: Any) -> tuple[SampleLayout, int, tuple[str, ...]]:
+    """(layout, samples, notes) of what an ingest would read; nothing names the originals of a copy that is to be made."""
+    from pipelines.samples.sample_ingest import first_layout
+
+    frames, at_hand = config_samples.build_frames(run.frames), samples_at_hand(run)
+    if at_hand is None:
+        originals = samples_to_copy(run)
+        listing = originals.numbered()
+        try:
+            layout = first_layout(originals.source, listing, frames)
+        except RequestError:
+            raise RequestError("none of the first samples can be read; an ingest says why, by keyed names") from None
+        return (
+            layout,
+            len(listing.samples),
+            ("the samples are de-identified first: which are refused is known when that is done",),
+        )
+    source, said = at_hand
+    listing = source.list_samples()
+    unused = [f"not used: {len(listing.unused)} files: {', '.join(listing.unused[:3])}"] if listing.unused else []
+    notes = (*said, *listing.notes, *unused, *(f"would be refused: {one}" for one in listing.refused))
+    return first_layout(source, listing, frames), len(listing.samples), notes
+
+
 def plan_samples(run: Any, folder: RunFolder, stages: tuple[str, ...], *, reads_source: bool) -> tuple[Extent, list[PlannedStep]]:
     """What the stages would cost. The source is listed, and its first sample read, where the verb reads it."""
     from flows.planning import Extent, estimate
-    from pipelines.samples.sample_ingest import first_layout
     from pipelines.samples.sample_store import read_table
 
     notes: tuple[str, ...] = ()
     if reads_source or finished(folder, "ingest") is None:
-        source = config_samples.build_sample_source(run.source, run.labels, run.frames)
-        listing = source.list_samples()
-        layout, count = first_layout(source, listing, config_samples.build_frames(run.frames)), len(listing.samples)
-        unused = [f"not used: {len(listing.unused)} files: {', '.join(listing.unused[:3])}"] if listing.unused else []
-        notes = (*listing.notes, *unused, *(f"would be refused: {one}" for one in listing.refused))
+        layout, count, notes = preview_samples(run)
     else:
         table = read_table(folder.cube_uri)
         layout, count = table.layout, len(table)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from configs import build
 from configs.sites import build_sites
 from configs.trained import used_by
+from flows.copies import format_refusals
 from flows.folder import finished, require
-from flows.task import Invocation, Record, format_findings, format_refusals, format_report
+from flows.task import Invocation, Record, format_findings, format_report
 from pipelines.errors import RequestError
 from pipelines.files import write_json
 from pipelines.wording import counted

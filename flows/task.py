@@ -5,7 +5,6 @@ A new task is a file in flows/tasks, a file in configs/tasks and a line in the t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,17 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from configs import build
 from configs.load import write_resolved
-from configs.privacy import COPIED
 from configs.trained import digests, used_by, with_model
 from flows import Json, code
+from flows.copies import format_refusals, source_to_read
 from flows.folder import RunFolder, digest_of, exclusive_run, require, require_model, sweep
 from flows.limits import load_run_within_limits
 from flows.steps import Caller, Display, Silent, Steps, call_plainly
-from pipelines.errors import ArtefactDamaged, MissingInput, RequestError, SceneRefused
+from pipelines.errors import ArtefactDamaged, MissingInput, RequestError
 from pipelines.files import write_json
 from pipelines.learning.result import Evaluation, Verdict
 from pipelines.products.section import Section
-from pipelines.wording import counted
 
 if TYPE_CHECKING:
     from flows.planning import Extent, PlannedStep
@@ -279,7 +277,7 @@ def ingest_scenes(context: Invocation) -> Record:
     from pipelines.cube.ingest import ingest
 
     run, folder = context.run, context.folder
-    source, cleaned = source_to_read(context)
+    source, cleaned = source_to_read(context.run, context.steps, context.source)
     mask, grid = build.build_quality_mask(run), build.build_grid(run)
     settings = build.build_ingest_settings(run, folder.refused, retry_refused=context.retry_refused)
     report = context.steps.do(
@@ -306,48 +304,6 @@ def ingest_scenes(context: Invocation) -> Record:
     }
 
 
-def source_to_read(context: Invocation) -> tuple[Source, list[str]]:
-    """(the source, what de-identification did): of patients' images the copy in the run's folder, which is made first.
-
-    Raises RequestError if no image could be passed on.
-    """
-    run = context.run
-    if context.source is not None or run.source.kind not in COPIED:
-        return context.source or build.build_source(run), []
-    from configs.privacy import copy_of, original_of, path_to_read, settings_of, without_originals
-    from pipelines.privacy.folder import MANIFEST, NO_SERIES, UNFINISHED, clip_in
-
-    copy, of_copy = copy_of(run), without_originals(run)
-    if Path(run.source.path).resolve() == copy.resolve() and (copy / MANIFEST).is_file():  # of the config that a run leaves
-        if (copy / UNFINISHED).exists():
-            raise RequestError(
-                f"the de-identified copy {copy} is not finished: run the config once more that names the originals"
-            )
-        alone = "read from the de-identified copy alone: this config does not name the originals"
-        return build.build_source(of_copy, clip_in(copy)), [alone]
-    source, kinds = original_of(run)
-    path, manifest = context.steps.do(
-        "ingest", "de-identify the images", lambda progress: path_to_read(settings_of(run), source, copy, progress, kinds)
-    )
-    if manifest is None:
-        return build.build_source(run, path), ["the originals are read, as privacy.deidentify says: they are not de-identified"]
-    counts = Counter(one.reason for one in manifest.refused if one.reason in NO_SERIES)
-    left = [f"de-identification left out {counted(n, 'file')}, {reason}" for reason, n in counts.items()]
-    left += (
-        [f"{counted(manifest.duplicates, 'further copy', 'further copies')} of a file not read"] if manifest.duplicates else []
-    )
-    made = f"read from a de-identified copy of {counted(manifest.copied + manifest.unchanged, 'file')}"
-    if run.source.kind == "video" and run.privacy is None:
-        made += ": its metadata are removed. If it shows a patient, write a section `privacy` (docs/medical.md)"
-    built = build.build_source(of_copy, clip_in(copy), tuple(manifest.left_out))
-    try:
-        built.native_grid()
-    except RequestError as e:  # a series may lack what de-identification left out
-        lines = [*(f"  note: {one}" for one in left), *format_refusals(manifest.left_out, None)]
-        raise RequestError("\n".join([str(e), *lines])) from e
-    return built, [made, *left]
-
-
 def format_report(report: IngestReport) -> str:
     """`3 added, 57 unchanged, 1 refused`."""
     parts = {name: len(getattr(report, name)) for name in ("added", "replaced", "dropped", "unchanged", "refused")}
@@ -366,15 +322,3 @@ def format_findings(report: IngestReport, on_missing: str) -> Iterator[str]:
     if report.drift:
         more = f"{len(report.drift) - MOST_DRIFT} more in stages/ingest.json; " if len(report.drift) > MOST_DRIFT else ""
         yield f"  {more}look at them, and take bad ones out: `driftline drop CUBE SCENE`"
-
-
-def format_refusals(refused: Sequence[SceneRefused], listed_in: Path | None) -> Iterator[str]:
-    """A line for each reason, with the first scene as an example."""
-    by_reason: dict[str, list[SceneRefused]] = {}
-    for refusal in refused:
-        by_reason.setdefault(refusal.reason, []).append(refusal)
-    for reason, group in by_reason.items():
-        more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
-        yield f"  refused, {reason}: {group[0].scene_id}{more}: {group[0].detail}"
-    if refused and listed_in:
-        yield f"  all refusals: {listed_in} (what they mean: docs/validation.md)"

@@ -76,6 +76,9 @@ REASONS = {
     "several-patients": Reason(
         "the files of a series are of several patients, or their names do not say of whom", "name a folder of one patient"
     ),
+    "several-series": Reason(
+        "a folder that is a sample holds several series, or its series lies in several folders", "give each series a folder"
+    ),
     "unexpected": Reason("de-identification does not know what to do with the file", "write it anew, or report it"),
     "checksum": Reason("a file is not in the list of checksums, or not as the list says", "fetch it again; complete the list"),
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from configs import sequences as config
 from configs.cube_windows import groups_of
 from configs.load import config_hash
+from configs.privacy import without_originals
 from configs.trained import used_by
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.sample_maps import map_windows
@@ -76,7 +77,7 @@ class SampleTask(TrainedTask, Protocol):
         return plan_samples(run, folder, self.verbs[verb], reads_source="ingest" in self.verbs[verb])
 
     def inputs(self, context: Invocation, stage: str) -> dict[str, Any]:
-        folder, content = context.folder, context.run.model_dump(mode="json")
+        folder, content = context.folder, without_originals(context.run).model_dump(mode="json")
         if stage == "train":
             return {"snapshot": require(folder, "ingest")["snapshot"], **{name: content[name] for name in TRAINED_FROM}}
         trained = require(folder, "train")

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,11 +77,12 @@ def deidentify_folder(
     run: Runner = one_by_one,
     *,
     with_dicom: bool = True,
+    only: Collection[Path] | None = None,
 ) -> Manifest:
     """Writes a de-identified copy of all DICOM images, and files of other kinds, below `source` to `target`, and a manifest.
 
     `source` may also be one file, or a DICOMDIR, which stands for its folder. `run` reads DICOM files and writes drafts of
-    their copies.
+    their copies. `only`: these files below `source` (with its resolved name), as if there were no others.
 
     Copies are `PSEUDONYM/SERIES/INSTANCE.dcm`. A file is there as a whole or not at all; one whose original and settings did not
     change is not written again; a copy of a file that is refused now is removed. Interrupted, it goes on where it was; until
@@ -96,7 +97,7 @@ def deidentify_folder(
     try:
         target.mkdir(parents=True, exist_ok=True)
         with exclusive_owner(target / ".lock", target / ".owner"):
-            return _Copying(source, target, settings, kinds, with_dicom).run(run, progress)
+            return _Copying(source, target, settings, kinds, with_dicom, only).run(run, progress)
     except OSError as e:
         if is_full(e):
             raise
@@ -189,8 +190,17 @@ def _disputed(file_id: str, count: int) -> PrivacyRefusal:
 class _Copying:
     """One pass over a folder: what the manifest of the last one says, and what this one adds to it."""
 
-    def __init__(self, source: Path, target: Path, settings: PrivacySettings, kinds: KindsOf, with_dicom: bool):
-        (self.source, self.paths), self.target, self.settings = _files_of(source), target, settings
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        settings: PrivacySettings,
+        kinds: KindsOf,
+        with_dicom: bool,
+        only: Collection[Path] | None,
+    ):
+        (self.source, paths), self.target, self.settings = _files_of(source), target, settings
+        self.paths = paths if only is None else [path for path in paths if path in only]
         self.kinds, self.with_dicom = _kinds_by_path(kinds(source, self.paths, settings), self.paths), with_dicom
         self.parts = _parts(self.kinds)
         self.digest, self.manifest = settings.digest(), Manifest()
@@ -364,8 +374,20 @@ def read_manifest(target: Path) -> Iterator[Record]:
             continue
 
 
+def copies_in(target: Path, kind: str | None = None) -> dict[str, str]:
+    """Keyed id -> name below `target` of each copy whose original is still there; {} of a folder that is no copy.
+
+    kind: of one kind alone; "" is DICOM. What an interrupted copy left is in no manifest, and so not among them.
+    """
+    latest = {record["file"]: record for record in read_manifest(target)}.values()
+    return {
+        one["file"]: one["target"]
+        for one in latest
+        if one.get("target") and "gone" not in one and kind in (None, one.get("kind", ""))
+    }
+
+
 def clip_in(target: Path) -> Path:
     """The one video of a copy whose original is still there; the copy itself if there is none, or are several."""
-    latest = {record["file"]: record for record in read_manifest(target)}.values()
-    clips = [one["target"] for one in latest if one.get("kind") == "video" and one.get("target") and "gone" not in one]
+    clips = list(copies_in(target, "video").values())
     return target / clips[0] if len(clips) == 1 else target

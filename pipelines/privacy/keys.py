@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,19 @@ class Key:
     def name(self, purpose: str, text: str) -> str:
         """32 hexadecimal digits in place of a name of a file, series or folder."""
         return self.digest(purpose, text).hex()[:32]
+
+    def group(self, text: str) -> str:
+        """`G` and 16 hexadecimal digits in place of the name of a group of samples."""
+        return f"G{self.name('group', text)[:16]}"
+
+    def original_of(self, keyed: str, originals: Iterable[str]) -> str | None:
+        """Which of the texts a pseudonym, a group or the keyed name of a file, folder, series or instance stands for."""
+        last = keyed.rpartition("/")[2].partition(".")[0].partition("-")[0]  # of a sample: its own name
+        for text in originals:
+            names = (self.name(purpose, text) for purpose in ("file", "folder", "series", "instance"))
+            if keyed in (self.pseudonym(text), self.group(text)) or last in names:
+                return text
+        return None
 
     def shift_days(self, patient_id: str, between: tuple[int, int]) -> int:
         """By how many whole days all dates of a patient move: one of `between`, both included."""

@@ -10,6 +10,9 @@ from typing import Protocol
 
 from pipelines.privacy.settings import PrivacySettings
 
+DATED, NUMBERED = "*/*-{date:%Y%m%dT%H%M%S}.*", "*/*-{frame}.*"  # patterns of the names of copies of pictures
+TIMES, LABELS = "times.txt", "labels.csv"  # files of a copy: the times of its pictures, and what is known of its samples
+
 
 @dataclass(frozen=True)
 class Copied:

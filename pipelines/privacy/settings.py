@@ -10,7 +10,7 @@ from pipelines.errors import SceneRefused
 from pipelines.privacy.keys import Key
 from pipelines.privacy.tables import EDITION
 
-VERSION = 2  # of the rules; a copy that an earlier one made is made again
+VERSION = 3  # of the rules; a copy that an earlier one made is made again
 Characteristic = Literal["age", "sex", "size", "weight"]
 
 

@@ -21,6 +21,7 @@ MATROSKA_IDS = frozenset({  # of a segment, of clusters and of groups of blocks 
     CLUSTER, BLOCK_GROUP, SIMPLE_BLOCK, BLOCK, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,
     0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0xAF, 0x5854, 0xA2, 0x75A1, 0x9B, 0xFA, 0xFB, 0xFD, 0xA4, 0x75A2, 0x8E, 0xC8,
 })  # fmt: skip
+ENDINGS = {"avi": (".avi",), "mov": (".mp4", ".m4v", ".mov"), "matroska": (".mkv", ".webm"), "gif": (".gif",)}  # first: usual
 REMUX = "write it anew with `ffmpeg -i FILE -c copy NEW.mp4`"
 
 
@@ -36,22 +37,41 @@ class Container:
     is_untimed: bool = False
 
 
+def suffix_of(path: Path) -> str:
+    """The ending that fits the container: that of the name, unless the first bytes are those of another one."""
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        fitting = ENDINGS.get(_kind_of(file.read(12)), (suffix,))
+    return suffix if suffix in fitting else fitting[0]
+
+
+def _kind_of(head: bytes) -> str:
+    """libav's name of the container that begins with these bytes; "" of others."""
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    return "gif" if head[:6] in (b"GIF87a", b"GIF89a") else ""
+
+
 def examine_container(path: Path) -> Container:
     """The container of a whole file. Raises MissingInput, RequestError (another format, truncated, of unknown length)."""
     if not path.is_file():
         raise MissingInput(f"no such file: {path}")
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(12)
+        kind = _kind_of(file.read(12))
         file.seek(0)
-        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        if kind == "avi":
             problem, found = _avi(file, size), Container("avi")
-        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        elif kind == "mov":
             problem, found = _mp4(file, size), Container("mov")
-        elif head[:4] == b"\x1a\x45\xdf\xa3":
+        elif kind == "matroska":
             problem, counts = _matroska(file, size)
             found = Container("matroska", tuple(counts.values()))
-        elif head[:6] in (b"GIF87a", b"GIF89a"):
+        elif kind == "gif":
             problem, delays = _gif(file)
             found = Container("gif", (len(delays),), 0 in delays[:-1])
         else:

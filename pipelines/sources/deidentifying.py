@@ -1,9 +1,12 @@
-"""De-identification of NIfTI files with their sidecars, and of videos: what `pipelines.privacy.folder` copies beside DICOM."""
+"""De-identification of NIfTI files with their sidecars, and of videos: what `pipelines.privacy.folder` copies beside DICOM.
+
+Pictures: `deidentifying_pictures`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +20,8 @@ from pipelines.privacy.other_kinds import Copied, KindsOf, OtherKind
 from pipelines.privacy.pixels import require_no_text
 from pipelines.privacy.settings import Mask, PrivacyRefusal, PrivacySettings
 from pipelines.privacy.video import Count, clean_video
-from pipelines.sources.containers import SUFFIXES, examine_container
+from pipelines.sources.containers import SUFFIXES, examine_container, suffix_of
+from pipelines.sources.deidentifying_pictures import PictureFiles, name_of
 from pipelines.sources.isolation import isolated
 from pipelines.sources.nifti_names import MOST_APART, copy_name, dates_in, is_nifti, numbers_in
 
@@ -26,13 +30,17 @@ SUBJECT = re.compile(r"(?:^|[/_])sub-([A-Za-z0-9]+)")  # of BIDS
 
 @dataclass(frozen=True)
 class NiftiFiles:
-    """The NIfTI files of a folder, or one file. is_series: they are those of one patient, and refused otherwise."""
+    """The NIfTI files of a folder, or one file. is_series: they are those of one patient, and refused otherwise.
+
+    is_ordered: names of copies hold the moved date or the place in the series.
+    """
 
     source: Path
     paths: tuple[Path, ...]
     settings: PrivacySettings
     pattern: str = ""
     is_series: bool = False
+    is_ordered: bool = True
     name: str = "nifti"
 
     def takes(self, path: Path) -> bool:
@@ -77,12 +85,12 @@ class NiftiFiles:
 
     @cached_property
     def _dates(self) -> dict[str, np.datetime64]:
-        return dates_in(list(self._names.values()), self.pattern) if self.source.is_dir() else {}
+        return dates_in(list(self._names.values()), self.pattern) if self.source.is_dir() and self.is_ordered else {}
 
     @cached_property
     def _places(self) -> dict[str, int]:
         """Places in the series, from 0. Numbers that lie far apart are no places: they may be those of patients."""
-        order = numbers_in(list(self._names.values())) if len(self._names) > 1 and not self._dates else {}
+        order = numbers_in(list(self._names.values())) if len(self._names) > 1 and self.is_ordered and not self._dates else {}
         first = min(order.values(), default=0)
         return {name: n - first for name, n in order.items()} if max(order.values(), default=0) - first <= MOST_APART else {}
 
@@ -125,11 +133,6 @@ class NiftiFiles:
         return self._stated.get(path, name_of(self.source))
 
 
-def name_of(source: Path) -> str:
-    """The name of a folder, or of a file without what follows its first dot."""
-    return source.resolve().name if source.is_dir() else source.name.split(".")[0]
-
-
 def sidecar_of(path: Path) -> Path | None:
     """The JSON file of the same name beside a NIfTI file."""
     sidecar = path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + ".json")
@@ -159,7 +162,7 @@ class VideoFiles:
             stated = "state that none shows any (privacy.burned_in: checked, --checked)"
             remedy = f"look at it; then name a rectangle (privacy.masks, --mask), or {stated}"
             raise PrivacyRefusal(file_id, "burned-in", f"may show text: a video does not say whether text is in it; {remedy}")
-        copied = f"{settings.key.pseudonym(name_of(self.source))}/{file_id}{'.mp4' if masks else path.suffix.lower()}"
+        copied = f"{settings.key.pseudonym(name_of(self.source))}/{file_id}{'.mp4' if masks else suffix_of(path)}"
         (target / copied).parent.mkdir(parents=True, exist_ok=True)
         try:
             done = isolated(copy_video, path, target / copied, self.stream, masks, settings.ocr, label=file_id, paths=(path,))
@@ -204,12 +207,24 @@ def without_name(message: str, path: Path) -> str:
 
 
 def kinds_of(
-    names: Sequence[str] = ("nifti", "video"), *, pattern: str = "", is_series: bool = False, stream: int | None = None
+    names: Sequence[str] = ("nifti", "video", "picture"),
+    *,
+    pattern: str = "",
+    is_series: bool = False,
+    stream: int | None = None,
+    is_ordered: bool = True,
+    frames: Mapping[Path, np.datetime64 | int] | None = None,
+    is_patient: bool = True,
 ) -> KindsOf:
-    """What makes the kinds for a folder; arguments as of NiftiFiles and VideoFiles."""
+    """What makes the kinds for a folder; arguments as of NiftiFiles, VideoFiles and PictureFiles."""
 
     def kinds(source: Path, paths: Sequence[Path], settings: PrivacySettings) -> Sequence[OtherKind]:
-        found: list[OtherKind] = [NiftiFiles(source, tuple(paths), settings, pattern, is_series)] if "nifti" in names else []
-        return [*found, VideoFiles(source, stream)] if "video" in names else found
+        of_paths = source, tuple(paths), settings
+        made: dict[str, OtherKind] = {
+            "nifti": NiftiFiles(*of_paths, pattern, is_series, is_ordered),
+            "video": VideoFiles(source, stream),
+            "picture": PictureFiles(*of_paths, frames, is_ordered, is_patient),
+        }
+        return [kind for name, kind in made.items() if name in names]
 
     return kinds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.errors import MissingInput, RequestError, SceneRefused
 from pipelines.grid import Grid
+from pipelines.privacy.folder import copies_in
 from pipelines.scene import Asset, Band, Scene
 from pipelines.sources.dates import parse_date
 from pipelines.sources.file_names import FilePattern, show_some
@@ -42,7 +43,8 @@ class ImageFolderSource(DecodesFiles):
     """One scene for every picture below `path` that `pattern` fits; the pattern has {date:...} or {frame}, the number of a frame.
 
     Frames follow each other by `frame_time` seconds (frame n lies n steps from the first), or at the times in the text file
-    `times` below `path`, one a line in the order of the frames: seconds, or dates.
+    `times` below `path`, one a line in the order of the frames: seconds, or dates. Of a de-identified copy those are read whose
+    originals are still there.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class ImageFolderSource(DecodesFiles):
     pattern: str
     frame_time: float | None = None
     times: str = ""
+    left_out: tuple[SceneRefused, ...] = field(default=(), repr=False)  # files that are refused before this reads them
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -66,7 +69,7 @@ class ImageFolderSource(DecodesFiles):
 
     def list_scenes(self) -> Listing:
         """The pictures. Raises MissingInput, RequestError (nothing fits, a frame twice, no times)."""
-        frames, unused, refused = self._frames()
+        frames, unused, refused = self.find_frames()
         first = self._first
         notes = [*first.notes, *self._notes(frames), *self.requested.mask.notes(first.shape_yx)]
         digits = max(5, len(str(max((number for _, number, _ in frames), default=0))))
@@ -99,7 +102,7 @@ class ImageFolderSource(DecodesFiles):
 
     @functools.cached_property
     def _first(self) -> FirstPicture:
-        frames, _, _ = self._frames()
+        frames, _, _ = self.find_frames()
         try:
             path = self.path / frames[0][2]
             picture = isolated(read_picture, path, label=path.name, paths=(path,))
@@ -117,12 +120,14 @@ class ImageFolderSource(DecodesFiles):
             notes.append("the pictures have colours: gray is their luma (ITU-R BT.601); `bands: [red, green, blue]` keeps them")
         return notes
 
-    def _frames(self) -> tuple[list[Found], list[str], list[SceneRefused]]:
+    def find_frames(self) -> tuple[list[Found], list[str], list[SceneRefused]]:
         """(frames in order of time, files that are not used, refusals)."""
-        paths, misnamed = take_text_names(list_files(self.path))
+        copies = sorted(copies_in(self.path, "picture").values())
+        paths, misnamed = take_text_names(copies or list_files(self.path))
         named = self._numbered(paths) if "{frame}" in self.pattern else self._dated(paths, misnamed)
         used = {path for _, _, path in named} | {self.times}
-        return named, [*not_searched(self.path), *(path for path in paths if path not in used)], misnamed
+        unused = [] if copies else [*not_searched(self.path), *(path for path in paths if path not in used)]
+        return named, unused, [*misnamed, *self.left_out]
 
     def _dated(self, paths: Sequence[str], refused: list[SceneRefused]) -> list[Found]:
         pattern = FilePattern(self.pattern, ())

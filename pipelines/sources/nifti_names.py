@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import RequestError
-from pipelines.privacy.folder import MANIFEST, read_manifest
+from pipelines.privacy.folder import MANIFEST, copies_in
 from pipelines.sources.dates import parse_date
 from pipelines.sources.file_names import FilePattern, natural_key
 from pipelines.sources.nifti_header import SUFFIXES
@@ -25,16 +25,9 @@ def is_nifti(path: Path) -> bool:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The NIfTI files below a folder in natural order; of a de-identified copy those whose originals are still there.
-
-    What an interrupted copy left is in no manifest, and so not among them.
-    """
+    """The NIfTI files below a folder in natural order; of a de-identified copy those whose originals are still there."""
     if (folder / MANIFEST).is_file():
-        latest = {record["file"]: record for record in read_manifest(folder)}
-        kept = [
-            one["target"] for one in latest.values() if one.get("kind") == "nifti" and one.get("target") and "gone" not in one
-        ]
-        return [folder / name for name in sorted(kept)]
+        return [folder / name for name in sorted(copies_in(folder, "nifti").values())]
     return sorted(filter(is_nifti, folder.rglob("*")), key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 

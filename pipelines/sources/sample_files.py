@@ -1,4 +1,4 @@
-"""Files or folders as samples: each video, NIfTI file, picture or folder of pictures is one series with one answer."""
+"""Files or folders as samples with an answer each: videos, NIfTI and DICOM files, pictures, folders of pictures, DICOM series."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Literal
 import numpy as np
 
 from pipelines.errors import DriftlineError, MissingInput, RequestError, SceneRefused
+from pipelines.privacy.folder import copies_in
 from pipelines.scene import Band, Scene
 from pipelines.sources.answers import Answer, Answers
 from pipelines.sources.containers import SUFFIXES as VIDEOS
+from pipelines.sources.dicom_files import is_dicom
 from pipelines.sources.folder import list_files, take_text_names
 from pipelines.sources.image_bands import ImageRequest, grey_of
 from pipelines.sources.opening import check_inside
@@ -25,7 +27,13 @@ from pipelines.sources.samples import Frames, Sample, SampleListing, evenly_spre
 from pipelines.sources.source import DecodesFiles, Source
 
 NIFTI = (".nii", ".nii.gz")
-READ = (*VIDEOS, *NIFTI, *PICTURES)
+DICOM = (".dcm", ".dicom", ".ima")  # and files whose endings are no words, with the preamble
+OTHERS = (*VIDEOS, *NIFTI, *PICTURES)
+READ = (*OTHERS, *DICOM)
+UNSTATED = (
+    "source.path holds DICOM or NIfTI files, which are images of patients: write `privacy: {}`, which reads a de-identified copy "
+    "and gives samples and groups keyed names, or `privacy: {deidentify: false, reason: ...}`, which reads the files as they are"
+)
 DIGITS = re.compile(r"\d{1,18}")
 Unit = Literal["file", "folder"]
 UNKNOWN = Answer("")
@@ -33,11 +41,13 @@ UNKNOWN = Answer("")
 
 @dataclass(frozen=True)
 class SampleFiles(DecodesFiles):
-    """Samples below `path`: every file that `pattern` fits (`unit: file`), or every folder with pictures (`unit: folder`).
+    """Samples below `path`: each file that `pattern` fits (`unit: file`), or each folder of pictures or DICOM (`unit: folder`).
 
     A sample is named by its path below `path` without the ending. `most_frames`: so many of a sample are read, evenly chosen.
     `frame_time`: seconds between frames, in place of what files say. `table`: the file of answers. Samples without an answer are
-    listed too: they can be predicted.
+    listed too: they can be predicted. Of a de-identified copy those are listed whose originals are still there. `left_out`:
+    samples that are refused before this reads them. `is_stated`: somebody has stated whether the files are of patients; else
+    DICOM and NIfTI files are refused.
     """
 
     path: Path
@@ -48,6 +58,8 @@ class SampleFiles(DecodesFiles):
     most_frames: int | None = None
     frame_time: float | None = None
     table: Path | None = None
+    left_out: tuple[SceneRefused, ...] = field(default=(), repr=False, hash=False)
+    is_stated: bool = field(default=True, repr=False, hash=False)
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -57,10 +69,11 @@ class SampleFiles(DecodesFiles):
         """Raises MissingInput, RequestError (nothing to read, two samples of one name)."""
         if not self.path.is_dir():
             raise MissingInput(f"no such folder: {self.path}")
-        paths, misnamed = take_text_names(list_files(self.path))
-        read = [path for path in paths if path.lower().endswith(READ)]
-        matching = [path for path in read if fnmatch(path, self.pattern) or fnmatch(PurePosixPath(path).name, self.pattern)]
-        chosen = self._folders(matching) if self.unit == "folder" else {name_of(path): [path] for path in matching}
+        copies = copies_in(self.path)
+        there = [path for path in sorted(copies.values()) if (self.path / path).is_file()]
+        paths, misnamed = take_text_names(there if copies else list_files(self.path))
+        matching = self.matching(paths)
+        chosen = self.folders(matching) if self.unit == "folder" else {name_of(path): [path] for path in matching}
         if self.unit == "file" and len(chosen) < len(matching):
             twice = next(name for name, count in Counter(map(name_of, matching)).items() if count > 1)
             raise RequestError(f"{self.path} holds two files named {twice} with different endings; set source.pattern")
@@ -68,7 +81,9 @@ class SampleFiles(DecodesFiles):
             endings = ", ".join(sorted({PurePosixPath(path).suffix for path in paths})[:5]) or "no file"
             problem = f"{self.path} holds no {self._noun} that fits {self.pattern!r} (there: {endings})"
             raise RequestError(f"{problem}; read are {', '.join(READ)}")
-        samples, refused = [], list(misnamed)
+        if not self.is_stated and any(path.lower().endswith(NIFTI) or self._is_dicom(path) for path in matching):
+            raise RequestError(UNSTATED)
+        samples, refused = [], [*misnamed, *self.left_out]
         for name, own in sorted(chosen.items()):
             known = self.answers.of(own[0] if self.unit == "file" else name) or UNKNOWN
             files = tuple(self.path / path for path in own)
@@ -100,15 +115,26 @@ class SampleFiles(DecodesFiles):
 
     @property
     def _noun(self) -> str:
-        return "file" if self.unit == "file" else "folder of pictures"
+        return "file" if self.unit == "file" else "folder of pictures or of a DICOM series"
 
-    def _folders(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Folder -> its pictures in natural order."""
+    def matching(self, paths: Sequence[str]) -> list[str]:
+        """Those of the paths below `path` that are read, and that the pattern fits."""
+        fitting = [path for path in paths if fnmatch(path, self.pattern) or fnmatch(PurePosixPath(path).name, self.pattern)]
+        return [path for path in fitting if path.lower().endswith(OTHERS) or self._is_dicom(path)]
+
+    def folders(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Folder -> its pictures, or DICOM files, in natural order."""
         found: dict[str, list[str]] = {}
         for path in paths:
-            if path.lower().endswith(PICTURES) and "/" in path:
+            if not path.lower().endswith((*VIDEOS, *NIFTI)) and "/" in path:
                 found.setdefault(str(PurePosixPath(path).parent), []).append(path)
         return {folder: sorted(own, key=_natural) for folder, own in found.items()}
+
+    def _is_dicom(self, path: str) -> bool:
+        """By the preamble, of a file whose ending is that of DICOM files or says nothing."""
+        one = PurePosixPath(path)
+        may_be = path.lower().endswith(DICOM) or not one.suffix[1:].isalpha()
+        return may_be and one.name.upper() != "DICOMDIR" and is_dicom(self.path / path)
 
     def _notes(self, samples: Sequence[Sample]) -> Iterator[str]:
         unknown = [sample.id for sample in samples if not sample.answer]
@@ -125,8 +151,10 @@ class SampleFiles(DecodesFiles):
 
     def _frames(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
         """(image_TCHW, valid_THW, seconds_T, frames that there are)."""
-        path = sample.paths[0]
-        if path.name.lower().endswith(PICTURES):
+        path, pictures = sample.paths[0], [one for one in sample.paths if one.name.lower().endswith(PICTURES)]
+        if pictures and len(pictures) < len(sample.paths):
+            raise SceneRefused(sample.id, "several-series", "the folder holds pictures and DICOM files; set source.pattern")
+        if pictures:
             kept = evenly_spread(len(sample.paths), self.most_frames)
             images = [self._picture(sample.paths[n], sample.id) for n in kept]
             sizes = {image.shape for image in images} | {image.dtype for image in images}
@@ -134,14 +162,50 @@ class SampleFiles(DecodesFiles):
                 raise SceneRefused(sample.id, "wrong-grid", f"its pictures differ in size or type: {', '.join(map(str, sizes))}")
             seconds_T = kept * self.frame_time if self.frame_time else np.full(len(kept), np.nan)
             return *_unmasked([self.requested.mask.apply(image) for image in images]), seconds_T, len(sample.paths)
-        source = self._source(path)
-        scenes = source.list_scenes().scenes
+        source = self._source(sample)
+        listing = source.list_scenes()
+        if listing.refused and self._reads_dicom(path):
+            raise SceneRefused(sample.id, listing.refused[0].reason, listing.refused[0].detail)
+        scenes = listing.scenes
         kept = evenly_spread(len(scenes), self.most_frames)
         grid, names = source.native_grid(), tuple(band.name for band in source.bands)
         read = [source.read(scenes[n], grid, names, "nearest") for n in kept]
+        if not path.name.lower().endswith(VIDEOS):
+            read = [self._physical(stored, source.bands[0], sample) for stored in read]
         return *_unmasked(read), _seconds([scenes[n] for n in kept]), len(scenes)
 
-    def _source(self, path: Path) -> Source:
+    def _reads_dicom(self, path: Path) -> bool:
+        return not path.name.lower().endswith(OTHERS)
+
+    def _physical(self, stored: np.ndarray, band: Band, sample: Sample) -> np.ndarray:
+        """(1, [z,] y, x) values that can be compared with those of other samples: files state scales, offsets and nodata.
+
+        float32 where they are scaled, and of DICOM files of more than 8 bits, whose types differ from vendor to vendor.
+        """
+        asked, values = self.requested.bands[0], stored
+        missing = np.isnan(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, bool)
+        if band.nodata is not None:
+            missing = missing | (stored == band.nodata)
+        is_deep = self._reads_dicom(sample.paths[0]) and stored.dtype.itemsize > 1
+        if is_deep or (band.scale, band.offset) != (asked.scale, asked.offset):
+            scale, offset = (band.scale, band.offset) if asked.scale == 1 and asked.offset == 0 else (1, 0)
+            values = (stored * scale + offset).astype(np.float32)
+        if not self.requested.mask.is_empty:
+            if values.ndim > 3:
+                raise SceneRefused(sample.id, "wrong-grid", "source.mask is of frames, and the sample holds volumes")
+            missing = missing | np.ma.getmaskarray(self.requested.mask.apply(values))
+        return np.ma.MaskedArray(np.where(missing, values.dtype.type(0), values), missing) if missing.any() else values
+
+    def _source(self, sample: Sample) -> Source:
+        path = sample.paths[0]
+        if self._reads_dicom(path):
+            from pipelines.sources.dicom import DicomSource
+            from pipelines.sources.dicom_files import list_dicom_files
+
+            whole = path.parent if self.unit == "folder" else path
+            if not set(list_dicom_files(whole)) <= set(sample.paths):
+                raise SceneRefused(sample.id, "wrong-grid", "folders within it hold DICOM files too; give each series a folder")
+            return DicomSource(whole, self.requested.bands[0], "", self.frame_time)
         if path.name.lower().endswith(NIFTI):
             from pipelines.sources.nifti import NiftiSource
 

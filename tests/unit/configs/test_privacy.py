@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from configs.privacy import PrivacyConfig, build_privacy, path_to_read
+from configs.samples import MovingDigitsSource, SampleFilesSource
 from configs.schema import Strict
 from configs.sources import MemorySource, PicturesSource, VideoSource
 from pipelines.errors import RequestError
@@ -32,6 +33,9 @@ def test_what_the_section_accepts(section: dict[str, object], wrong: list[str]) 
     assert problems(section) == wrong
 
 
+NOT_DEIDENTIFIED = PrivacyConfig(deidentify=False, reason="phantoms")
+
+
 def test_it_is_for_images_of_patients() -> None:
     (finding,) = PrivacyConfig().check({"source": MemorySource(kind="memory", bands=["red"])})
     assert "images of places" in finding.problem
@@ -42,12 +46,15 @@ def test_it_is_for_images_of_patients() -> None:
     [
         (VideoSource(kind="video", path="a.mp4"), []),
         (VideoSource(kind="video", path="a.mp4", start="2020-03-01"), ["source.start"]),
-        (PicturesSource(kind="images", path="a", pattern="{frame}.png", frame_time=1), ["privacy"]),
+        (PicturesSource(kind="images", path="a", pattern="{frame}.png", frame_time=1), []),
+        (PicturesSource(kind="images", path="a", pattern="{frame}.png", frame_time=1, start="2020-03-01"), ["source.start"]),
+        (SampleFilesSource(kind="files", path="a", start="2020-03-01"), ["source.start"]),
+        (MovingDigitsSource(kind="moving_digits", path="a"), ["privacy"]),
     ],
 )
 def test_clips_and_pictures_of_patients_keep_no_date_and_no_names(source: Strict, wrong: list[str]) -> None:
     assert [".".join(map(str, finding.key)) for finding in PrivacyConfig().check({"source": source})] == wrong
-    assert list(PrivacyConfig(deidentify=False, reason="phantoms").check({"source": source})) == []
+    assert "source.start" not in [".".join(map(str, one.key)) for one in NOT_DEIDENTIFIED.check({"source": source})]
 
 
 def test_settings_are_on_by_default_and_the_key_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

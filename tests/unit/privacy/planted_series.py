@@ -1,4 +1,4 @@
-"""Series of the other kinds with canaries wherever they can hold one: DICOM volumes, NIfTI with sidecars, videos."""
+"""Series of the other kinds with canaries wherever they can hold one: DICOM volumes, NIfTI with sidecars, videos, pictures."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def nifti_visits(root: Path, canaries: Canaries) -> Path:
     return folder
 
 
-def video(root: Path, canaries: Canaries) -> Path:
+def video(root: Path, canaries: Canaries, texts: int = 600) -> Path:
     """An H.264 clip with metadata, chapters, an attachment, a second stream, and a message within the stream of pictures."""
     import av
 
@@ -133,7 +133,7 @@ def video(root: Path, canaries: Canaries) -> Path:
     path = folder / f"{canaries.text()}.mkv"
     with av.open(str(path), "w") as made:
         keys = ("title", "artist", "comment", "location", "creation_time", "copyright", "date", "encoder")
-        made.metadata.update({key: canaries.text() for key in keys} | {canaries.text(): canaries.text() for _ in range(600)})
+        made.metadata.update({key: canaries.text() for key in keys} | {canaries.text(): canaries.text() for _ in range(texts)})
         stream = made.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
         stream.metadata["title"], stream.metadata["handler_name"] = canaries.text(), canaries.text()
@@ -167,3 +167,98 @@ def with_message(packet: Any, canaries: Canaries) -> Any:
     new.pts, new.dts, new.time_base, new.stream = packet.pts, packet.dts, packet.time_base, packet.stream
     new.is_keyframe, new.duration = packet.is_keyframe, packet.duration
     return new
+
+
+def pictures(root: Path, canaries: Canaries) -> Path:
+    """Pictures of one patient with dates in their names, in four formats; one is cut off, and a text lies beside them."""
+    folder = named_folder(root, canaries)
+    for number, date in enumerate(DATES):
+        suffix = (".png", ".jpg", ".tif", ".bmp")[number % 4]
+        picture(folder / f"{canaries.text()}_{canaries.keep(date)}{suffix}", canaries, number, texts=300)
+    cut = folder / f"{canaries.text()}_{canaries.keep('20190701')}.png"
+    cut.write_bytes(next(folder.glob("*.png")).read_bytes()[:-200])
+    (folder / f"{canaries.text()}.txt").write_text(canaries.text())
+    return folder
+
+
+def picture(path: Path, canaries: Canaries, level: int, texts: int = 20) -> Path:
+    """Pixels of one level, and canaries in chunks, EXIF, comment, profile, tags, and behind the end."""
+    from PIL import Image, PngImagePlugin
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.full((24, 32), 100 + 10 * level, np.uint8))
+    exif = Image.Exif()
+    for tag in (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298):
+        exif[tag] = canaries.text()
+    exif.get_ifd(0x8769)[0x9286] = exif.get_ifd(0x8825)[0x001D] = canaries.text()
+    how: dict[str, Any] = {"exif": exif, "icc_profile": canaries.text().encode() * 20}
+    if path.suffix == ".png":
+        how["pnginfo"] = PngImagePlugin.PngInfo()
+        for number in range(texts):
+            how["pnginfo"].add_itxt(canaries.text(), canaries.text(), zip=number % 2 == 1)
+            how["pnginfo"].add_text(canaries.text(), canaries.text(), zip=number % 2 == 1)
+    if path.suffix == ".jpg":
+        how["comment"] = canaries.text().encode()
+    image.save(path, **({} if path.suffix == ".bmp" else how))
+    data = path.read_bytes()
+    if path.suffix == ".jpg":  # segments of application data, as many as are asked for
+        more = (canaries.text().encode() for _ in range(texts))
+        data = data[:2] + b"".join(struct.pack(">BBH", 0xFF, 0xE3, len(text) + 2) + text for text in more) + data[2:]
+    path.write_bytes(data + canaries.text().encode()[:8] * (path.suffix != ".png"))
+    return path
+
+
+# ---------------------------------------------------------------- samples: folder, and a table of labels beside it
+
+
+def clips(folder: Path, canaries: Canaries) -> list[str]:
+    names = []
+    for _ in range(8):
+        made = video(folder / "making", canaries, texts=100)
+        names.append(f"{canaries.text()}/{canaries.text()}.mkv")
+        (folder / names[-1]).parent.mkdir()
+        made.rename(folder / names[-1])
+    return names
+
+
+def volumes_as_files(folder: Path, canaries: Canaries) -> list[str]:
+    folder.mkdir(parents=True)
+    names = [f"{canaries.text()}_{canaries.keep(date)}.nii.gz" for date in (*DATES, "20190711", "20190812")]
+    for name in names:
+        nifti(folder / name, canaries, times=2)
+    return names
+
+
+def folders_of_pictures(folder: Path, canaries: Canaries) -> list[str]:
+    names = [canaries.text() for _ in range(8)]
+    for name in names:
+        for number, suffix in enumerate((".png", ".jpg", ".tif", ".png")):
+            picture(folder / name / f"{canaries.text()} {number}{suffix}", canaries, number)
+    return names
+
+
+def folders_of_dicom(folder: Path, canaries: Canaries) -> list[str]:
+    """Series of four slices, one of them with a file that is cut off."""
+    names = [canaries.text() for _ in range(9)]
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        series, patient, study = f"1.2.3.{number}.5", canaries.text(), canaries.keep("19590101")
+        for k, pixels in enumerate(volumes(1)[0]):
+            made = classic(pixels, 3.0 * k, k + 1, SeriesInstanceUID=series, SOPInstanceUID=f"{series}.{k}", StudyDate=study)
+            with any_values():
+                plant_around(made, canaries)
+                made.PatientName, made.PatientID = f"{canaries.text()}^{canaries.text()}", patient
+                made.InstitutionName, made.StudyDescription, made.OperatorsName = (canaries.text() for _ in range(3))
+                for place in range(40):
+                    made.private_block(0x0019, "ACME", create=True).add_new(place, "LO", canaries.text())
+            (folder / name / f"{canaries.text()}.dcm").write_bytes(as_bytes(made))
+    others_beside(folder / names[-1], canaries)
+    return names
+
+
+def table_of(names: list[str], path: Path, canaries: Canaries) -> Path:
+    """A table of labels, whose other columns, groups and lines of other files are canaries."""
+    rows = [f"{name},{'ab'[n % 2]},{canaries.text()},{canaries.text()}" for n, name in enumerate(names)]
+    rows += [f"{canaries.text()}.avi,a,{canaries.text()},{canaries.text()}" for _ in range(20)]
+    path.write_text("\n".join([f"file,label,group,{canaries.text()}", *rows]) + "\n")
+    return path

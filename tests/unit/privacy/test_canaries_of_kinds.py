@@ -1,4 +1,4 @@
-"""Values planted into volumes, NIfTI files and videos: none is in what ingest, tracking, SEG, audit and refusals leave."""
+"""Values planted into volumes, NIfTI files, videos, pictures: none is in what ingest, tracking, SEG, audit and refusals leave."""
 
 from __future__ import annotations
 
@@ -62,18 +62,22 @@ def written(left: Left, kind: str, path: Path, band: str = "intensity", **source
         ("dicom", series.enhanced_volumes, 3, "intensity"),
         ("nifti", series.nifti_visits, len(series.DATES), "intensity"),
         ("video", series.video, 12, "gray"),
+        ("images", series.pictures, len(series.DATES), "gray"),
     ],
-    ids=["classic", "enhanced", "visits", "video"],
+    ids=["classic", "enhanced", "visits", "video", "pictures"],
 )
 def test_no_planted_value_is_left_by_ingest(kind: str, make: Maker, times: int, band: str, left: Left) -> None:
     path = make(left.root, left.canaries)
     assert len(set(left.canaries.planted)) > 1000
     source = {"pattern": next(path.glob("*.gz")).name.split("_")[0] + "_{date:%Y%m%d}.nii.gz"} if kind == "nifti" else {}
+    if kind == "images":
+        source = {"pattern": "*_{date:%Y%m%d}.*"}
     config = written(left, kind, path, band, **source)
     left.forget()
     key = ("--key", left.key, "--checked")
     audited = left.call("deidentify", path, "--audit", "--json", *key)
     answer = json.loads(left.outputs[-3])
+    assert kind != "images" or left.call("ingest", config, "--dry-run") == 0, left.outputs[-3:]
     assert list(left.path.iterdir()) == []  # an audit leaves nothing
     assert audited == (3 if answer["refused"] else 0)
     assert left.call("ingest", config, "--quarantine", "held") == audited, left.outputs[-3:]

@@ -140,6 +140,20 @@ def test_every_container_is_copied_with_its_pictures_and_times(suffix: str, tmp_
     assert SECRET.encode() not in copy.read_bytes()
 
 
+def test_a_clip_is_copied_as_what_it_is_whatever_its_name_says(tmp_path: Path) -> None:
+    """An AVI file could not hold the times of an MP4 file, whose frames are not in the order in which they are shown."""
+    av = pytest.importorskip("av")
+    (tmp_path / "in").mkdir()
+    made = make_clip(tmp_path / "in/a.mp4", 12, options={"bf": "2", "b_strategy": "0"})
+    made.rename(made.with_suffix(".avi"))
+    settings = PrivacySettings(SETTINGS.key, burned_in="checked")
+    assert deidentify_folder(tmp_path / "in", tmp_path / "copy", settings, kinds=kinds_of()).refused == []
+    (copy,) = (tmp_path / "copy").rglob("*.mp4")
+    with av.open(str(tmp_path / "in/a.avi")) as one, av.open(str(copy)) as other:
+        times = [[frame.time for frame in container.decode(video=0)] for container in (one, other)]
+    assert times[0] == times[1]
+
+
 def test_a_video_of_which_frames_are_missing_has_no_copy(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     source = make_clip(tmp_path / f"in/{SECRET}.mp4", 20)
