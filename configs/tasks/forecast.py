@@ -15,7 +15,7 @@ from pydantic import Field
 from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
-from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate, check_must_beat
+from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -123,31 +123,27 @@ class TrainingConfig(StartedTraining):
     )
 
 
+Publish = Literal["best", "network", "beyond_doubt"]  # as `pipelines.learning.choice`, which is heavier to import
 Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting", "optical_flow"]
 
 
 class EvaluationConfig(Strict):
-    """What the model is compared with, and when it may be published."""
+    """What the network is compared with, and what is published."""
 
     baselines: list[Baseline] = Field(
         ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"],
         description="methods in the same table; optical_flow is for frames that move (images, not volumes)",
     )
-    must_beat: list[Baseline] = Field(
-        ["persistence", "climatology"], description="those that a published model must be better than, see `publish_if`"
-    )
-    publish_if: Literal["smaller_error", "beyond_doubt"] = Field(
-        "smaller_error",
-        description="against must_beat: an error smaller by the margin, or in addition an interval of skill that lies above 0",
+    publish: Publish = Field(
+        "best",
+        description="best: what has the smallest error on the validation part, the network or a baseline; network: always that; "
+        "beyond_doubt: the network where it beats every baseline on the test part at `confidence`, else the best baseline",
     )
     margin: Fraction = Field(
         0.01, description="smallest difference that matters, a share of the baseline's error; a smaller one is called equal"
     )
     confidence: Fraction = Field(0.95, description="of the intervals of the measured figures")
     interval: Fraction = Field(0.9, description="nominal coverage of the prediction intervals")
-
-    def check(self, sections: Sections) -> Iterator[Finding]:
-        yield from check_must_beat(self.must_beat, self.baselines, "baselines")
 
 
 MAX_SEAM = 0.1
@@ -324,7 +320,8 @@ def build_training_settings(run: ForecastRun) -> TrainingSettings:
 
 # ---------------------------------------------------------------- evaluation
 
-MODEL = "model"  # the forecaster's name beside its baselines in every table
+MODEL: Literal["model"] = "model"  # the network's name beside the baselines in every table
+Method = Baseline | Literal["model"]
 
 
 def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
@@ -332,5 +329,4 @@ def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:
 
     chosen = run.evaluation
     names = tuple(v.name for v in run.samples.variables)
-    must_beat, publish_if = tuple(chosen.must_beat), chosen.publish_if
-    return EvaluationSettings(MODEL, must_beat, names, chosen.margin, chosen.confidence, publish_if=publish_if)
+    return EvaluationSettings(MODEL, names, chosen.margin, chosen.confidence, chosen.publish)
