@@ -150,9 +150,10 @@ class Forecast(TrainedTask):
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
+        from configs.tasks.forecast_baselines import describe_baselines, fitted_baselines, sentence_of
+        from pipelines.cube.store import open_cube
         from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
-        from pipelines.samples.prepare import every_nth
         from pipelines.samples.windows import LOWER
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
@@ -168,16 +169,21 @@ class Forecast(TrainedTask):
                 raise NoTruth(text) from e
 
         def fit_baselines(show: Progress) -> dict[str, Forecaster]:
-            return config.build_baselines(run, lambda: every_nth(training, len(training)), show)
+            """On all that is known before the test: what a forecast from there may use."""
+            dataset, before = open_cube(context.folder.cube_uri, snapshot), cache.plan.split.validation_until
+            return fitted_baselines(run.evaluation.baselines, dataset, config.build_samples(run), before, seed, show)
 
         forecaster = do("load the model", lambda _: load_model(context)[0])
         cache = do("open the windows", reopen)
-        training, validation, test = (cache.windows(part) for part in ("train", "validation", "test"))
-        methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
+        validation, test = (cache.windows(part) for part in ("validation", "test"))
+        baselines = do("fit the baselines", fit_baselines)
+        methods, fitted = {config.MODEL: forecaster, **baselines}, describe_baselines(baselines)
+        if "gradient_boosting" in fitted:
+            context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
         settings = config.build_evaluation_settings(run)
         intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
         evaluation = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
-        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"]}
+        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
