@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from configs.tasks.forecast_baselines import DEFAULT_BASELINES
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ HELD_OUT = 0.2  # of the dates, for validation and again for test
 BLOCKS_PER_AXIS = 4
 SMALLEST_BLOCK_PX, LARGEST_BLOCK_PX = 8, 64
 SEASONS_DAYS = 2 * 365  # of training dates, from which a seasonal baseline is learnt
-BASELINES = ("persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting")
+BASELINES = DEFAULT_BASELINES
 Variables = str | Mapping[str, object] | Sequence[str | Mapping[str, object]]
 
 

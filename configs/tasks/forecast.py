@@ -16,6 +16,7 @@ from configs.build import build_variables
 from configs.networks import ConvLSTMModel, Model, build_network
 from configs.run import CubeRun, StartedTraining, VariableConfig
 from configs.schema import Finding, Fraction, Sections, Seed, Strict, UtcDate
+from configs.tasks.forecast_baselines import DEFAULT_BASELINES, Baseline, build_corrected
 from configs.yaml_positions import Key
 from pipelines.calendar import date_text
 from pipelines.errors import RequestError
@@ -23,12 +24,9 @@ from pipelines.errors import RequestError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
     from models.residual_forecaster import ResidualForecaster
     from pipelines.learning.evaluation import EvaluationSettings
     from pipelines.learning.training import TrainingSettings
-    from pipelines.predictors import Forecaster
-    from pipelines.progress import Progress
     from pipelines.samples.prepare import ChannelStatistics, SampleSettings
     from pipelines.samples.sampling import WindowArrays
 
@@ -124,14 +122,13 @@ class TrainingConfig(StartedTraining):
 
 
 Publish = Literal["best", "network", "beyond_doubt"]  # as `pipelines.learning.choice`, which is heavier to import
-Baseline = Literal["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting", "optical_flow"]
 
 
 class EvaluationConfig(Strict):
     """What the network is compared with, and what is published."""
 
     baselines: list[Baseline] = Field(
-        ["persistence", "climatology", "decaying_anomaly", "harmonic", "gradient_boosting"],
+        list(DEFAULT_BASELINES),
         description="methods in the same table; optical_flow is for frames that move (images, not volumes)",
     )
     publish: Publish = Field(
@@ -240,48 +237,6 @@ def build_forecaster(
         seed=run.training.seed,
         axes=axes,
     )
-
-
-def build_baselines(run: ForecastRun, windows: Callable[[], Iterable[WindowArrays]], progress: Progress) -> dict[str, Forecaster]:
-    """The baselines of the evaluation by name, fitted on `windows()`."""
-    names = run.evaluation.baselines
-    baselines: dict[str, Forecaster] = {}
-    for done, name in enumerate(names):
-        progress(done, len(names))
-        baselines[name] = build_baseline(name, run.training.seed, windows)
-    return baselines
-
-
-def build_baseline(name: Baseline, seed: int, windows: Callable[[], Iterable[WindowArrays]]) -> Forecaster:
-    """A baseline that answers `forecast`, fitted on `windows()` where it has numbers of its own."""
-    from models.baselines.gradient_boosting import GradientBoosting
-    from models.baselines.optical_flow import OpticalFlow
-    from models.baselines.pointwise import DecayingAnomaly, HarmonicRegression
-
-    match name:
-        case "harmonic":
-            return HarmonicRegression()
-        case "optical_flow":
-            return OpticalFlow()
-        case "gradient_boosting":
-            return GradientBoosting(DecayingAnomaly().fit(windows()), seed=seed).fit(windows())
-        case _:
-            return build_corrected(name, windows)
-
-
-def build_corrected(
-    name: Literal["persistence", "climatology", "decaying_anomaly"], windows: Callable[[], Iterable[WindowArrays]]
-) -> Persistence | Climatology | DecayingAnomaly:
-    """A baseline that a network can correct."""
-    from models.baselines.pointwise import Climatology, DecayingAnomaly, Persistence
-
-    match name:
-        case "persistence":
-            return Persistence()
-        case "climatology":
-            return Climatology().fit(windows())
-        case "decaying_anomaly":
-            return DecayingAnomaly().fit(windows())
 
 
 # ---------------------------------------------------------------- training

@@ -16,7 +16,7 @@ from configs.trained import find_model, used_by
 from flows import code
 from flows.folder import RunFolder, code_version, load_checkpoint, require
 from flows.task import Building, Findings, Invocation, Record, TrainedTask
-from flows.tasks.forecast_methods import calibration_of, describe, fitted_baseline, method_of
+from flows.tasks.forecast_methods import calibration_of, describe, fit_baselines, fitted_baseline, method_of
 from flows.trained import check_start, start
 from flows.trained import describe as describe_training
 from pipelines.calendar import date_text
@@ -149,46 +149,37 @@ class Forecast(TrainedTask):
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
+        from configs.tasks.forecast_baselines import describe_baselines, sentence_of
         from pipelines.learning.choice import validation_errors
         from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
-        from pipelines.samples.prepare import every_nth
-        from pipelines.samples.windows import LOWER
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
-        snapshot, coverage, seed = trained["snapshot"], run.evaluation.interval, run.training.seed
-
-        def reopen(show: Progress) -> SampleCache:
-            """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
-            try:
-                dataset, plan, _ = plan_samples(context, snapshot)
-                return cut(context, snapshot, dataset, plan, forecaster, show)
-            except RequestError as e:
-                text = str(e) if used_by(run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
-                raise NoTruth(text) from e
-
-        def fit_baselines(show: Progress) -> dict[str, Forecaster]:
-            return config.build_baselines(run, lambda: every_nth(training, len(training)), show)
+        snapshot, settings = trained["snapshot"], config.build_evaluation_settings(run)
 
         def calibrate_all(show: Progress) -> dict[str, Intervals]:
             found = {}
-            for done, (name, method) in enumerate(methods.items()):
-                show(done, len(methods))
-                found[name] = calibrate(method, validation, coverage, seed=seed)
+            for done, (name, method) in enumerate(earlier.items()):
+                show(done, len(earlier))
+                found[name] = calibrate(method, validation, run.evaluation.interval, seed=run.training.seed)
             return found
 
         forecaster = do("load the model", lambda _: load_model(context)[0])
-        cache = do("open the windows", reopen)
-        training, validation, test = (cache.windows(part) for part in ("train", "validation", "test"))
-        methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
-        settings = config.build_evaluation_settings(run)
-        errors = do("compare on the validation part", lambda show: validation_errors(methods, validation, show))
+        cache = do("open the windows", lambda show: reopen(context, snapshot, forecaster, show))
+        split, (validation, test) = cache.plan.split, (cache.windows(part) for part in ("validation", "test"))
+        # those that are compared and calibrated on the validation part know nothing of it, those that are tested do
+        fit = partial(fit_baselines, context, snapshot)
+        earlier = {config.MODEL: forecaster, **do("fit the baselines", lambda show: fit(split.train_until, show))}
+        errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
         intervals = do("calibrate the intervals", calibrate_all)
-        evaluation = do(
-            "evaluate on the test part",
-            lambda show: evaluate(methods, test, settings, show, validation=errors, intervals=intervals),
-        )
-        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"]}
+        baselines = do("fit the baselines up to the test", lambda show: fit(split.validation_until, show))
+        fitted = describe_baselines(baselines)
+        if "gradient_boosting" in fitted:
+            context.steps.log(f"evaluate: {sentence_of(fitted['gradient_boosting'])}")
+        methods = {config.MODEL: forecaster, **baselines}
+        on_test = partial(evaluate, methods, test, settings, validation=errors, intervals=intervals)
+        evaluation = do("evaluate on the test part", lambda show: on_test(progress=show))
+        return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"], "baselines": fitted}
 
     def predict(self, context: Invocation, evaluation: Evaluation | None, building: Building) -> Record:
         """Raises NotPublished if the tiles of a network without a finite halo do not agree, unless `even_if_worse`."""
@@ -206,7 +197,7 @@ class Forecast(TrainedTask):
         request = do("choose dates", lambda _: choose_request(context))
         forecaster: Forecaster = network
         if method != config.MODEL:
-            forecaster = do(f"fit the baseline {method}", lambda show: fitted_baseline(context, request, method, show))
+            forecaster = do(f"fit the baseline {method}", lambda _: fitted_baseline(context, request, method))
         if (lead_K := request.steps.lead_K) is not None:
             intervals = intervals.of_leads(lead_K)
             forecaster = network.of_leads(lead_K) if method == config.MODEL else forecaster
@@ -309,6 +300,18 @@ def cut(
     key = code.key({name: description[name] for name in ("baseline", "scaling")}, PREPARED_BY)
     inputs, share = (dataset, snapshot, context.folder.samples, plan, settings.variables), settings.min_valid_fraction
     return build_samples(*inputs, forecaster.prepare, progress, prepare_key=key, min_valid_fraction=share)
+
+
+def reopen(context: Invocation, snapshot: str, forecaster: ResidualForecaster, progress: Progress) -> SampleCache:
+    """What training used; cut again if it has been removed since. Raises NoTruth where there is too little for a test."""
+    from pipelines.samples.windows import LOWER
+
+    try:
+        dataset, plan, _ = plan_samples(context, snapshot)
+        return cut(context, snapshot, dataset, plan, forecaster, progress)
+    except RequestError as e:
+        text = str(e) if used_by(context.run) is None else str(e).replace(f"{LOWER}, or ", "").replace(f", or {LOWER}", "")
+        raise NoTruth(text) from e
 
 
 def save(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from configs.tasks import forecast as config
 from configs.trained import find_model
 from flows.task import Invocation, Record
@@ -13,6 +15,7 @@ from pipelines.errors import RequestError
 from pipelines.learning.result import Evaluation
 
 if TYPE_CHECKING:
+    from configs.tasks.forecast_baselines import Baseline
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
     from pipelines.predictors import Forecaster
@@ -42,16 +45,24 @@ def calibration_of(context: Invocation, evaluation: Evaluation | None, method: s
     return dict(found)
 
 
-def fitted_baseline(context: Invocation, request: Request, name: config.Baseline, progress: Progress) -> Forecaster:
-    """The baseline, fitted on the windows of the training blocks."""
-    from pipelines.predictors import InSpace
-    from pipelines.samples.prepare import plan_cube, windows_to_fit
+def fit_baselines(context: Invocation, snapshot: str, before: np.datetime64, progress: Progress) -> dict[str, Forecaster]:
+    """All baselines of the evaluation, fitted on the training blocks with targets before `before`."""
+    from configs.tasks.forecast_baselines import fitted_baselines
+    from pipelines.cube.store import open_cube
 
-    samples = config.build_samples(context.run)
-    plan = plan_cube(request.dataset, samples)
-    seed = context.run.training.seed
-    fitted = config.build_baseline(name, seed, lambda: windows_to_fit(request.dataset, plan, samples, progress))
-    return InSpace(fitted, len(plan.shape))
+    run, dataset = context.run, open_cube(context.folder.cube_uri, snapshot)
+    return fitted_baselines(run.evaluation.baselines, dataset, config.build_samples(run), before, run.training.seed, progress)
+
+
+def fitted_baseline(context: Invocation, request: Request, name: Baseline) -> Forecaster:
+    """The baseline that is published, fitted on the training blocks with targets up to the issue date."""
+    from configs.tasks.forecast_baselines import fitted_baseline
+    from pipelines.calendar import parse_utc
+    from pipelines.predictors import InSpace
+
+    run, after = context.run, parse_utc(request.issued_utc) + np.timedelta64(1, "us")
+    fitted = fitted_baseline(name, request.dataset, config.build_samples(run), after, run.training.seed)
+    return InSpace(fitted, len(request.grid.shape))
 
 
 def describe(context: Invocation, fields: ForecastFields, forecaster: ResidualForecaster, metadata: Record) -> ModelCard:
