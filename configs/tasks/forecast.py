@@ -325,6 +325,8 @@ def build_training_settings(run: ForecastRun) -> TrainingSettings:
 # ---------------------------------------------------------------- evaluation
 
 MODEL = "model"  # the forecaster's name beside its baselines in every table
+# baselines that forecast a training window from other dates than its own: their errors of all the past make the intervals
+FROM_THE_PAST: tuple[Baseline, ...] = ("persistence", "climatology", "decaying_anomaly", "harmonic", "optical_flow")
 
 
 def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:

@@ -150,8 +150,8 @@ class Forecast(TrainedTask):
         }
 
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
-        from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
+        from pipelines.learning.forecast_intervals import calibrate
         from pipelines.samples.prepare import every_nth
         from pipelines.samples.windows import LOWER
 
@@ -175,7 +175,11 @@ class Forecast(TrainedTask):
         training, validation, test = (cache.windows(part) for part in ("train", "validation", "test"))
         methods = {config.MODEL: forecaster, **do("fit the baselines", fit_baselines)}
         settings = config.build_evaluation_settings(run)
-        intervals = do("calibrate the intervals", lambda show: calibrate(forecaster, validation, coverage, show, seed=seed))
+        parts, limits_C = (training, validation), tuple(variable.valid_range for variable in run.samples.variables)
+        how = {"limits_C": limits_C, "seed": seed}
+        intervals = do(
+            "calibrate the intervals", lambda show: calibrate(methods, config.FROM_THE_PAST, *parts, coverage, show, **how)
+        )
         evaluation = do("evaluate on the test part", lambda show: evaluate(methods, test, settings, show, intervals=intervals))
         return evaluation, {"snapshot": snapshot, "model_hash": trained["model_hash"]}
 
@@ -194,6 +198,7 @@ class Forecast(TrainedTask):
         request = do("choose dates", lambda _: choose_request(context))
         if (lead_K := request.steps.lead_K) is not None:
             forecaster, intervals = forecaster.of_leads(lead_K), intervals.of_leads(lead_K)
+        intervals = intervals.at(request.steps.target_days_K)
         lineage = Lineage(request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids)
         settings = folder.staging, tile_side(request.grid, chosen.tile_px), chosen.workers, model_hash
         staged = do("predict tiles", lambda show: predict_fields(request, forecaster, intervals, *settings, show))
@@ -253,7 +258,7 @@ class Forecast(TrainedTask):
         return [
             maps,
             scores_section(details, evaluation.shipped, evaluation.protocol, drafts),
-            intervals_section(details.get("intervals"), drafts),
+            intervals_section(details.get("intervals"), evaluation.shipped, drafts),
             split_section(plan, found, drafts),
         ]
 
