@@ -123,7 +123,8 @@ def draw_interval_reliability(reliability: Mapping[str, Sequence[Json]], shipped
             width, size, order = (2.6, 5.5, 5) if number == 0 else (1.2, 3.5, 3)
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             x, y = ([level[key] for level in reliability[name]] for key in ("nominal", "measured"))
-            axes.plot(x, y, lw=width, color=colour, marker=marker, ms=size, label=name, zorder=order)
+            style = "-" if number < len(COLOURS) else "--"  # colours repeat
+            axes.plot(x, y, ls=style, lw=width, color=colour, marker=marker, ms=size, label=name, zorder=order)
             hollow = [(level["nominal"], level["measured"]) for level in reliability[name] if not level["is_bounded"]]
             if hollow:
                 axes.plot(*zip(*hollow, strict=True), ls="", marker=marker, ms=size, mec=colour, mfc="white", zorder=order + 1)

@@ -66,8 +66,8 @@ def interval_table(methods: Mapping[str, Json], shipped: str) -> Table:
     ]  # fmt: skip
     note = (
         "climatological: quantiles of each pixel's past values in the season; constant: quantiles of the errors on validation. "
-        "The interval score adds to the width 2 / (1 - level) times how far the truth lies outside; CRPS: twice the mean pinball loss "
-        "of the quantiles of all levels. Both in physical units, over all variables."
+        "The interval score adds to the width 2 / (1 - level) times how far the truth lies outside; CRPS: twice the "
+        "mean pinball loss of the quantiles of all levels. Both in physical units, over all variables."
     )
     return Table("Intervals side by side", columns, _rows(methods), strong=[shipped], note=note)
 
