@@ -277,6 +277,10 @@ def build_training_settings(run: ForecastRun) -> TrainingSettings:
 
 MODEL: Literal["model"] = "model"  # the network's name beside the baselines in every table
 Method = Baseline | Literal["model"]
+# baselines that forecast a training window from other dates than its own: their errors of all the past make the intervals
+FROM_THE_PAST: tuple[Baseline, ...] = (
+    "persistence", "climatology", "same_date_last_year", "median_anomaly", "decaying_anomaly", "harmonic", "optical_flow",
+)  # fmt: skip
 
 
 def build_evaluation_settings(run: ForecastRun) -> EvaluationSettings:

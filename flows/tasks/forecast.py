@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
     from models.checkpoint import Checkpoint
     from models.residual_forecaster import ResidualForecaster
     from pipelines.inference.job import Request
-    from pipelines.learning.conformal import Intervals
     from pipelines.learning.reuse import Inputs
     from pipelines.learning.training import TrainingReport
     from pipelines.predictors import Forecaster
@@ -45,6 +44,7 @@ if TYPE_CHECKING:  # packages are imported where they are needed: a verb that ha
 
 TRAINED_FROM = ("samples", "split", "model", "training")  # the sections of the config that a model depends on
 ONE_SERIES = "Trained and scored on one series: the scores hold for its later times, not for other patients, devices or clips."
+PARTS = ("train", "validation", "test")
 PREPARED_BY = ("models.residual_forecaster", "pipelines.samples.cache")  # what the sample cache holds depends on
 
 
@@ -151,27 +151,22 @@ class Forecast(TrainedTask):
     def evaluate(self, context: Invocation) -> tuple[Evaluation, Record]:
         from configs.tasks.forecast_baselines import describe_baselines, sentence_of
         from pipelines.learning.choice import validation_errors
-        from pipelines.learning.conformal import calibrate
         from pipelines.learning.evaluation import evaluate
+        from pipelines.learning.forecast_intervals import calibrate
 
         run, do, trained = context.run, partial(context.steps.do, "evaluate"), require(context.folder, "train")
         snapshot, settings = trained["snapshot"], config.build_evaluation_settings(run)
 
-        def calibrate_all(show: Progress) -> dict[str, Intervals]:
-            found = {}
-            for done, (name, method) in enumerate(earlier.items()):
-                show(done, len(earlier))
-                found[name] = calibrate(method, validation, run.evaluation.interval, seed=run.training.seed)
-            return found
-
         forecaster = do("load the model", lambda _: load_model(context)[0])
         cache = do("open the windows", lambda show: reopen(context, snapshot, forecaster, show))
-        split, (validation, test) = cache.plan.split, (cache.windows(part) for part in ("validation", "test"))
+        split, (training, validation, test) = cache.plan.split, (cache.windows(part) for part in PARTS)
         # those that are compared and calibrated on the validation part know nothing of it, those that are tested do
         fit = partial(fit_baselines, context, snapshot)
         earlier = {config.MODEL: forecaster, **do("fit the baselines", lambda show: fit(split.train_until, show))}
         errors = do("compare on the validation part", lambda show: validation_errors(earlier, validation, show))
-        intervals = do("calibrate the intervals", calibrate_all)
+        limits_C = tuple(variable.valid_range for variable in run.samples.variables)
+        calibrate_all = partial(calibrate, earlier, config.FROM_THE_PAST, training, validation, run.evaluation.interval)
+        intervals = do("calibrate the intervals", lambda show: calibrate_all(show, limits_C=limits_C, seed=run.training.seed))
         baselines = do("fit the baselines up to the test", lambda show: fit(split.validation_until, show))
         fitted = describe_baselines(baselines)
         if "gradient_boosting" in fitted:
@@ -201,6 +196,7 @@ class Forecast(TrainedTask):
         if (lead_K := request.steps.lead_K) is not None:
             intervals = intervals.of_leads(lead_K)
             forecaster = network.of_leads(lead_K) if method == config.MODEL else forecaster
+        intervals = intervals.at(request.steps.target_days_K)
         about = request.snapshot, model_hash, config_hash(run), code_version(), request.issued_utc, request.scene_ids
         lineage = Lineage(*about, method="network" if method == config.MODEL else method)
         made_by = model_hash if method == config.MODEL else f"{model_hash} {method}"
@@ -264,7 +260,7 @@ class Forecast(TrainedTask):
         return [
             maps,
             scores_section(details, config.MODEL, evaluation.protocol, drafts),
-            intervals_section(details.get("intervals"), drafts),
+            intervals_section(details.get("intervals"), evaluation.shipped, drafts),
             split_section(plan, found, drafts),
         ]
 

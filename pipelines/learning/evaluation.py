@@ -18,7 +18,9 @@ from skimage.metrics import structural_similarity
 from pipelines.calendar import from_days, iso_utc, seconds_of
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.choice import Choice, Publish, choose
-from pipelines.learning.conformal import CoverageTally, Intervals, forecast_window
+from pipelines.learning.conformal import forecast_window
+from pipelines.learning.forecast_intervals import Calibrated
+from pipelines.learning.interval_scores import IntervalTally
 from pipelines.learning.intervals import Interval, paired_skill, skill_json
 from pipelines.learning.result import Criterion, Evaluation, forecast_verdict
 from pipelines.predictors import Forecaster
@@ -46,15 +48,15 @@ class EvaluationSettings:
 
 def evaluate(
     forecasters: Mapping[str, Forecaster], windows: Iterable[WindowArrays], settings: EvaluationSettings,
-    progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Intervals] | None = None,
+    progress: Progress | None = None, *, validation: Mapping[str, float], intervals: Mapping[str, Calibrated] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Every forecaster on every window (read once, in order), on valid target pixels only, and the one that is published.
 
     `validation`: mean absolute errors on the validation part, by which that is chosen (`pipelines.learning.choice`). `intervals`
-    of the forecasters: their coverage is measured on the same windows. `progress(done, total)` counts windows; total is
-    known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and `by_lead`;
-    `by_date` feeds the plots; `choice` says what is published and why; `intervals` and `calibration` are of that one,
-    `intervals_of` and `calibrations` of all.
+    are those of the forecasters, the model's among them; they are scored on the same windows. `progress(done, total)` counts
+    windows; total is known where `windows` has a length. In the details, `metrics[name]` and `skill[baseline]` hold `overall` and
+    `by_lead`; `by_date` feeds the plots; `choice` says what is published and why; `calibration` are the intervals of that one and
+    `calibrations` those of all by name, for `predict`.
 
     Raises RequestError if `model` is not among the forecasters, or no valid target pixel is there; StateError if a forecast is
     not finite where the truth is known.
@@ -62,26 +64,26 @@ def evaluate(
     if settings.model not in forecasters:
         raise RequestError(f"{settings.model} must be evaluated but is not among the forecasters ({', '.join(forecasters)})")
     tallies = {name: ErrorTally() for name in forecasters}
-    coverage = {name: CoverageTally(found) for name, found in (intervals or {}).items()}
+    scored = IntervalTally(intervals, settings.model) if intervals else None
     range_of_tile: dict[Box, np.ndarray] = {}
     count = 0
     for count, window in enumerate(windows, start=1):
         if window.tile not in range_of_tile:
             range_of_tile[window.tile] = _data_range(window)
         truth = window.target_KCHW.numpy(), window.target_valid_KHW.numpy(), window.target_days_K.numpy()
-        for name, forecaster in forecasters.items():
-            y_KCHW = forecast_window(forecaster, window)
+        forecasts = {name: forecast_window(forecaster, window) for name, forecaster in forecasters.items()}
+        for name, y_KCHW in forecasts.items():
             _check_finite(y_KCHW, name, window)
             tallies[name].add(y_KCHW, *truth, range_of_tile[window.tile])
-            if name in coverage:
-                coverage[name].add(window, y_KCHW)
+        if scored:
+            scored.add(window, forecasts)
         if progress:
             progress(count, max(count, length_hint(windows)))
     if tallies[settings.model].is_empty:
         raise RequestError(
             f"none of the {count} test windows has a valid target pixel; mend `split` (test_from, block_px) or the quality mask"
         )
-    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, coverage, validation, count)
+    return _conclude({name: tally.table() for name, tally in tallies.items()}, settings, scored, validation, count)
 
 
 def _check_finite(y_KCHW: np.ndarray, name: str, window: WindowArrays) -> None:
@@ -104,8 +106,8 @@ def _data_range(window: WindowArrays) -> np.ndarray:
 
 
 def _conclude(
-    tables: dict[str, ErrorTable], settings: EvaluationSettings, coverage: Mapping[str, CoverageTally],
-    validation: Mapping[str, float], windows: int,
+    tables: dict[str, ErrorTable], settings: EvaluationSettings, scored: IntervalTally | None, validation: Mapping[str, float],
+    windows: int,
 ) -> Evaluation:  # fmt: skip
     of_model = tables[settings.model]
     scale_C = of_model.spread() if of_model.sums_DKCS.shape[2] > 1 else np.ones(1)
@@ -121,14 +123,13 @@ def _conclude(
         "metrics": metrics,
         "skill": {name: _labelled([skill_json(skill, settings.margin) for skill in found]) for name, found in skills.items()},
         "choice": choice.to_json(),
-        "intervals": coverage[choice.published].to_json() if choice.published in coverage else None,
-        "intervals_of": {name: tally.to_json() for name, tally in coverage.items()},
+        "intervals": scored.to_json(choice.published) if scored else None,
         "by_date": _by_date(of_model, sums),
         "counts": {"windows": windows, "dates": len(of_model.days_D), "pixels": int(sums[settings.model][..., PIXELS].sum())},
     }
-    if choice.published in coverage:
-        details["calibrations"] = {name: tally.intervals.to_json() for name, tally in coverage.items()}
-        details["calibration"] = coverage[choice.published].intervals.to_json()
+    if scored:
+        details["calibrations"] = {name: intervals.to_json() for name, intervals in scored.intervals.items()}
+        details["calibration"] = details["calibrations"][choice.published]
     methods = {name: dict(of_name["overall"]) for name, of_name in metrics.items()}
     total = {**errors, settings.model: float(sums[settings.model][..., ABSOLUTE].sum())}
     criteria, protocol = tuple(_criteria(total, choice, settings)), _protocol(settings, scale_C)

@@ -9,6 +9,7 @@ from tiny_forecaster import Constant, truth_window
 from pipelines.errors import RequestError, StateError
 from pipelines.learning.conformal import Intervals
 from pipelines.learning.evaluation import EvaluationSettings, evaluate
+from pipelines.learning.forecast_intervals import Calibrated
 
 SETTINGS = EvaluationSettings(variables=("ndvi",))
 
@@ -89,13 +90,12 @@ def test_several_variables_are_also_told_one_by_one():
 def test_it_comes_as_every_task_states_it():
     intervals = Intervals(0.9, ((9.0,),) * 2, ((9.0,),) * 2, 30)
     windows = some_windows()
-    of_each = {"model": intervals, "one": intervals}
+    of_each = {"model": Calibrated(intervals), "one": Calibrated(intervals)}
     found = evaluated({"model": Constant(0.0), "one": Constant(1.0)}, iter(windows), SETTINGS, intervals=of_each)
     content = json.loads(json.dumps(found.to_json()))
     details = content["details"]
     assert details["intervals"]["overall"]["coverage"] == 1.0
-    intervals_of = {"intervals", "intervals_of", "calibration", "calibrations"}
-    assert set(details) == {"metrics", "skill", "choice", "by_date", "counts", *intervals_of}
+    assert set(details) == {"metrics", "skill", "choice", "intervals", "by_date", "counts", "calibration", "calibrations"}
     assert Intervals.from_json(details["calibration"]) == intervals
     assert content["methods"]["one"] == details["metrics"]["one"]["overall"]
     (criterion,) = content["criteria"]
